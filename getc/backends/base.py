@@ -1,0 +1,156 @@
+"""The contract of a backend: what everything above knows of etcd.
+
+A backend turns an operation into a result, tells a listener of changes, and keeps nodes alive.  The
+classes here are protocols and small values; ``keys_v2``, ``memory`` (and later ``tree_v3``) fill them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from getc.errors import EtcException, NodeLost
+from getc.model import EtcdResult
+from getc.operations import Operation, Put, WatchSpec
+from getc.timing import Deadline
+
+__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'safety_margin']
+
+
+class Listener(Protocol):
+    """Whom a watch tells.  Its methods never block, switch or raise: they note and return."""
+
+    def on_live(self, index: int) -> None:
+        """The watch is on: whatever changes after this index will be told, or the watch ends.
+
+        Called once, before any change is told; with a ``WatchSpec.index`` it is that index less one.
+        """
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        """These changes happened, all in one revision; calls come in the order of the revisions."""
+
+    def on_ended(self, error: EtcException) -> None:
+        """Nothing follows.  Called at most once, last, and not after ``Watch.close``.
+
+        :class:`~getc.errors.EventIndexCleared`: history between the last change told and now is
+        lost, or the store is another one; list, compare, and watch from there.
+        :class:`~getc.errors.ConnectionError`: the connection was lost; what was told is whole, and
+        if the store is still the same, a watch from the index after the last one told misses nothing.
+        Anything else: the server refuses.
+        """
+
+
+class Watch(Protocol):
+    """A watch that is on or being set up."""
+
+    def close(self) -> None:
+        """End it: its listener is not called again.  Does not block, may be called twice."""
+
+
+class Member(Protocol):
+    """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise."""
+
+    def may_renew(self) -> bool:
+        """Asked before each renewal, in a greenlet, so it may block for a while.
+
+        False lets the node be: it is not renewed, and whoever says so takes it away.
+        """
+
+    def on_renewed(self) -> None:
+        """A renewal was acknowledged."""
+
+    def on_suspect(self, error: EtcException) -> None:
+        """A renewal was missed.  The node is still held; renewing goes on."""
+
+    def on_lost(self, error: NodeLost) -> None:
+        """The node is not held any more: deleted, overtaken, or not renewed in time.  The last call."""
+
+
+class Hold(Protocol):
+    """One node that is being kept alive.
+
+    Attributes:
+        token: The index of the write that took the node: it grows from owner to owner.
+        lost_at: The time (of ``timing.now``) at which the node counts as lost unless a renewal is
+            acknowledged before: (when the last acknowledged one was *sent*) + TTL - ``safety_margin``.
+    """
+
+    @property
+    def token(self) -> int: ...
+
+    @property
+    def lost_at(self) -> float: ...
+
+    def update(self, value: str, deadline: Deadline) -> EtcdResult:
+        """Write another value, and renew.  Raises like ``execute``; ``NodeLost`` if it is not ours."""
+
+    def release(self, deadline: Deadline) -> None:
+        """Stop renewing and delete the node if it is still ours.  Raises ``ConnectionError``."""
+
+    def orphan(self, deadline: Deadline) -> None:
+        """Stop renewing and leave the node to its TTL."""
+
+    def abandon(self) -> None:
+        """Stop renewing.  No I/O, does not block."""
+
+
+class LeaseGroup(Protocol):
+    """Nodes of one TTL that are renewed together.
+
+    Attributes:
+        ttl: Seconds that the server grants: at least what was asked for.
+    """
+
+    @property
+    def ttl(self) -> int: ...
+
+    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+        """Write a node and keep it alive from then on.  Raises like ``execute``.
+
+        The TTL of ``put`` is the group's business and left out.
+        """
+
+    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
+        """Go on with a node that ``previous`` held, if it is provably still that one; else None."""
+
+
+class Backend(Protocol):
+    """An etcd, of whichever API.
+
+    Attributes:
+        api: ``'v2'``, ``'v3'`` or ``'memory'``.
+    """
+
+    @property
+    def api(self) -> str: ...
+
+    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        """Do it and return what happened.  Blocks the greenlet until the deadline at most.
+
+        Raises:
+            EtcdError: The server says no.
+            ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
+            HTTPError, ProtocolError: The answer is not etcd's.
+            NotSupported: This API cannot do it; nothing was sent.
+            ClientClosed: The backend was closed.
+        """
+
+    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
+        """Tell the listener of changes until closed.  Does not block; trouble comes by ``on_ended``."""
+
+    def keep(self, ttl: int) -> LeaseGroup:
+        """The group of the nodes of this TTL.  Does not block."""
+
+    def ready(self, deadline: Deadline) -> None:
+        """Return once a linearizable read was answered.  Raises what the last attempt did."""
+
+    def clear(self) -> None:
+        """Drop connections that are not in use."""
+
+    def close(self) -> None:
+        """End every watch and hold without I/O, and drop all connections.  Does not block."""
+
+
+def safety_margin(ttl: float) -> float:
+    """Seconds before its TTL's end at which a node counts as lost: for clocks that differ in speed."""
+    return max(0.5, ttl / 10)

@@ -1,0 +1,310 @@
+"""Everything that getc raises.
+
+Three questions are answered by the class alone.  Did the server say no?  Then it is an
+:class:`EtcdError`, one subclass per code.  Was there no answer?  Then it is a
+:class:`ConnectionError`, and ``maybe_applied`` says whether a write may have happened.  Was the
+answer not etcd's?  Then it is an :class:`HTTPError` or a :class:`ProtocolError`.
+
+The codes are those of etcd's v2 error page; the v3 backend maps gRPC statuses to the same classes.
+Source: etcd 3.5, ``api/v2error/error.go``.
+"""
+
+from __future__ import annotations
+
+import builtins
+
+__all__ = [
+    'ClientClosed',
+    'ConnectionError',
+    'ConnectionRefused',
+    'DirNotEmpty',
+    'EtcException',
+    'EtcdError',
+    'EventIndexCleared',
+    'HTTPError',
+    'IndexNaN',
+    'InvalidField',
+    'InvalidForm',
+    'KeyNotFound',
+    'LeaderElect',
+    'NodeExist',
+    'NodeLost',
+    'NotDir',
+    'NotFile',
+    'NotSupported',
+    'Overtaken',
+    'PrevValueRequired',
+    'ProtocolError',
+    'RaftInternal',
+    'RefreshTTLRequired',
+    'RefreshValue',
+    'RootROnly',
+    'TTLNaN',
+    'TestFailed',
+    'TimedOut',
+    'Unauthorized',
+    'WatcherCleared',
+    'error_of',
+]
+
+
+class EtcException(Exception):
+    """The base of everything that getc raises.
+
+    Attributes:
+        endpoint: The server that was asked, as ``scheme://host:port`` without credentials; None
+            where no server was involved.
+    """
+
+    endpoint: str | None = None
+
+
+class EtcdError(EtcException):
+    """The server understood the request and said no.  Nothing was written.
+
+    The exceptions to "nothing was written" are :class:`RaftInternal` and :class:`LeaderElect`,
+    which a server may answer after it has proposed the write.
+
+    Attributes:
+        message: What the server says of the code, such as ``'Key not found'``.
+        cause: What it says of this request, mostly the key; ``''`` where it says nothing.
+        index: The server's index when it answered, or None.
+        errno: The code.
+    """
+
+    errno: int = 0
+
+    def __init__(
+        self,
+        message: str = '',
+        cause: str = '',
+        index: int | None = None,
+        *,
+        errno: int | None = None,
+        endpoint: str | None = None,
+    ) -> None:
+        super().__init__(message, cause, index)
+        self.message = message
+        self.cause = cause
+        self.index = index
+        if errno is not None:
+            self.errno = errno
+        if endpoint is not None:
+            self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        text = f'[{self.errno}] {self.message}'
+        return f'{text} ({self.cause})' if self.cause else text
+
+
+class KeyNotFound(EtcdError):
+    """No node has this key."""
+
+    errno = 100
+
+
+class TestFailed(EtcdError):
+    """A ``prev_value`` or ``prev_index`` did not match.  The cause names the condition only."""
+
+    __test__ = False  # not a test, whatever pytest thinks of the name
+    errno = 101
+
+
+class NotFile(EtcdError):
+    """The key is a directory where a value is needed."""
+
+    errno = 102
+
+
+class NotDir(EtcdError):
+    """The key, or one above it, is a value where a directory is needed."""
+
+    errno = 104
+
+
+class NodeExist(EtcdError):
+    """The key is taken."""
+
+    errno = 105
+
+
+class RootROnly(EtcdError):
+    """The root cannot be written or deleted."""
+
+    errno = 107
+
+
+class DirNotEmpty(EtcdError):
+    """The directory has nodes below it, and ``recursive`` was not given."""
+
+    errno = 108
+
+
+class Unauthorized(EtcdError):
+    """The user may not do this, or the credentials are wrong."""
+
+    errno = 110
+
+
+class PrevValueRequired(EtcdError):
+    """An empty ``prevValue`` reached the server (getc refuses it before that)."""
+
+    errno = 201
+
+
+class TTLNaN(EtcdError):
+    """The server did not take the TTL for a number."""
+
+    errno = 202
+
+
+class IndexNaN(EtcdError):
+    """The server did not take the index for a number."""
+
+    errno = 203
+
+
+class InvalidField(EtcdError):
+    """The server did not take an option."""
+
+    errno = 209
+
+
+class InvalidForm(EtcdError):
+    """The server could not read the request's form."""
+
+    errno = 210
+
+
+class RefreshValue(EtcdError):
+    """A refresh keeps the value: giving one is an error."""
+
+    errno = 211
+
+
+class RefreshTTLRequired(EtcdError):
+    """A refresh needs a TTL."""
+
+    errno = 212
+
+
+class RaftInternal(EtcdError):
+    """The cluster failed inside.  A write may have happened all the same."""
+
+    errno = 300
+
+
+class LeaderElect(EtcdError):
+    """The cluster was electing a leader.  A write may have happened all the same."""
+
+    errno = 301
+
+
+class WatcherCleared(EtcdError):
+    """The server dropped the watcher, as it does when it recovers from a snapshot."""
+
+    errno = 400
+
+
+class EventIndexCleared(EtcdError):
+    """The history asked for is gone: list again and go on from there (on v3: compacted)."""
+
+    errno = 401
+
+
+_SUBCLASSES = EtcdError.__subclasses__()
+_BY_CODE: dict[int, type[EtcdError]] = {subclass.errno: subclass for subclass in _SUBCLASSES}
+
+
+def error_of(
+    code: int,
+    message: str,
+    cause: str = '',
+    index: int | None = None,
+    *,
+    endpoint: str | None = None,
+) -> EtcdError:
+    """The error of a server's code; a plain :class:`EtcdError` that keeps a code nobody knows."""
+    return _BY_CODE.get(code, EtcdError)(message, cause, index, errno=code, endpoint=endpoint)
+
+
+class HTTPError(EtcException):
+    """An answer that is not etcd's: a proxy's 503 page, a redirect, a login form.
+
+    Whether a write happened is not known for a 5xx status: see ``maybe_applied``.
+
+    Attributes:
+        status_code: The HTTP status.
+        maybe_applied: True if the request was a write that may have happened.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        message: str = '',
+        *,
+        maybe_applied: bool = False,
+        endpoint: str | None = None,
+    ) -> None:
+        super().__init__(status_code, message)
+        self.status_code = status_code
+        self.message = message
+        self.maybe_applied = maybe_applied
+        if endpoint is not None:
+            self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        return f'HTTP {self.status_code}: {self.message}' if self.message else f'HTTP {self.status_code}'
+
+
+class ProtocolError(EtcException):
+    """Bytes that break HTTP, JSON or one of getc's bounds.
+
+    Attributes:
+        maybe_applied: True if the request was a write that may have happened.
+    """
+
+    def __init__(self, message: str, *, maybe_applied: bool = False, endpoint: str | None = None) -> None:
+        super().__init__(message)
+        self.maybe_applied = maybe_applied
+        if endpoint is not None:
+            self.endpoint = endpoint
+
+
+class ConnectionError(EtcException, builtins.ConnectionError):
+    """There was no answer.
+
+    Attributes:
+        maybe_applied: True if the request was a write that was sent and may have happened; False
+            if it certainly did not, or was a read.
+    """
+
+    def __init__(self, message: str = '', *, maybe_applied: bool = False, endpoint: str | None = None) -> None:
+        super().__init__(message)
+        self.maybe_applied = maybe_applied
+        if endpoint is not None:
+            self.endpoint = endpoint
+
+
+class ConnectionRefused(ConnectionError, builtins.ConnectionRefusedError):
+    """Nobody listens there.  Nothing was sent."""
+
+
+class TimedOut(ConnectionError, builtins.TimeoutError):
+    """No answer came within the timeout.  From ``wait`` it is no sign of a fault."""
+
+
+class NodeLost(EtcException):
+    """The keeper does not own its node now: another process may."""
+
+
+class Overtaken(NodeLost):
+    """Another owner has the keeper's node."""
+
+
+class NotSupported(EtcException):
+    """This server or API cannot do it.  The message says what would."""
+
+
+class ClientClosed(EtcException):
+    """The client was closed before or during the call."""

@@ -1,0 +1,206 @@
+"""What can be asked of a tree: one frozen value an operation, checked when it is made.
+
+A client method packs its options into one of these; everything below passes the operation on whole.
+Nothing here needs a server: bad input is an error before any I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, TypeVar
+
+from getc.errors import RefreshTTLRequired, RefreshValue
+from getc.keys import join, normal
+
+__all__ = ['MAX_TTL', 'Append', 'Delete', 'Get', 'Operation', 'Put', 'WatchSpec', 'below_namespace']
+
+MAX_TTL: Final = 9_000_000_000
+"""Seconds.  etcd's own limit of a lease; on v2 a longer one overflows into the past and deletes the node.
+Source: etcd 3.5, ``server/lease/lessor.go``, ``maxTTL``."""
+
+
+def _check_text(name: str, text: Any) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f'{name} is text (str), not {type(text).__name__}')
+    try:
+        text.encode('utf-8', 'surrogateescape')
+    except UnicodeEncodeError as error:
+        raise ValueError(f'{name} must be encodable as UTF-8') from error
+
+
+def _check_whole(name: str, number: Any, least: int) -> None:
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise TypeError(f'{name} is a whole number (int), not {type(number).__name__}')
+    if number < least:
+        raise ValueError(f'{name} is at least {least}, not {number}')
+
+
+def _check_ttl(ttl: int | None) -> None:
+    if ttl is not None:
+        _check_whole('ttl', ttl, 0)
+        if ttl > MAX_TTL:
+            raise ValueError(f'ttl is at most {MAX_TTL} s, not {ttl}')
+
+
+def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:
+    if prev_value is not None:
+        _check_text('prev_value', prev_value)
+        if not prev_value:
+            raise ValueError("prev_value cannot be '': etcd has no such condition; use prev_index")
+    if prev_index is not None:
+        _check_whole('prev_index', prev_index, 1)
+
+
+def _check_content(value: str | None, dir: bool) -> None:
+    if value is not None:
+        _check_text('a value', value)
+        if dir:
+            raise ValueError('give either a value or dir=True, not both')
+    elif not dir:
+        raise ValueError('give a value or dir=True')
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read a node.
+
+    Attributes:
+        key: The node.
+        recursive: The directories in it too, whole.
+        sorted: Nodes in the order of their keys.
+        quorum: True for what a majority agrees on, False for what the asked server knows, None for
+            the API's default (v2: False, v3: True).
+    """
+
+    is_write: ClassVar[bool] = False
+
+    key: str
+    recursive: bool = False
+    sorted: bool = False
+    quorum: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normal(self.key))
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write a node.
+
+    Attributes:
+        key: The node.
+        value: Its text, or None.
+        dir: It is a directory.
+        ttl: Whole seconds it lives; None for ever.
+        refresh: Keep the value, set the TTL, wake no watcher.
+        prev_value: Only if this is its value.
+        prev_index: Only if this is its ``modified_index``.
+        prev_exist: Only if it exists (True), only if it does not (False), or either way (None).
+    """
+
+    is_write: ClassVar[bool] = True
+
+    key: str
+    value: str | None = None
+    dir: bool = False
+    ttl: int | None = None
+    refresh: bool = False
+    prev_value: str | None = None
+    prev_index: int | None = None
+    prev_exist: bool | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normal(self.key))
+        _check_ttl(self.ttl)
+        _check_conditions(self.prev_value, self.prev_index)
+        if not self.refresh:
+            _check_content(self.value, self.dir)
+            return
+        if self.value is not None:
+            raise RefreshValue('Value provided on refresh', self.key)
+        if self.ttl is None:
+            raise RefreshTTLRequired('A TTL must be provided on refresh', self.key)
+        if self.prev_exist is False:
+            raise ValueError('a refresh needs a node that exists')
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """Write a node with a new name, in order of creation, into a directory.
+
+    Attributes:
+        key: The directory.
+        value: The node's text, or None.
+        dir: The node is a directory.
+        ttl: Whole seconds it lives; None for ever.
+    """
+
+    is_write: ClassVar[bool] = True
+
+    key: str
+    value: str | None = None
+    dir: bool = False
+    ttl: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normal(self.key))
+        _check_ttl(self.ttl)
+        _check_content(self.value, self.dir)
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete a node.
+
+    Attributes:
+        key: The node.
+        dir: Also if it is a directory, when that is empty.
+        recursive: Also if it is a directory, with all that is in it.
+        prev_value: Only if this is its value.
+        prev_index: Only if this is its ``modified_index``.
+    """
+
+    is_write: ClassVar[bool] = True
+
+    key: str
+    dir: bool = False
+    recursive: bool = False
+    prev_value: str | None = None
+    prev_index: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normal(self.key))
+        _check_conditions(self.prev_value, self.prev_index)
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSpec:
+    """Follow a node.
+
+    Attributes:
+        key: The node.
+        index: The first index of interest; None (0 is taken for it) from now on.
+        recursive: Every node below it too.
+    """
+
+    is_write: ClassVar[bool] = False
+
+    key: str
+    index: int | None = None
+    recursive: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normal(self.key))
+        if self.index is not None:
+            _check_whole('index', self.index, 0)
+            object.__setattr__(self, 'index', self.index or None)
+
+
+Operation = Get | Put | Append | Delete
+
+_Keyed = TypeVar('_Keyed', Get, Put, Append, Delete, WatchSpec)
+
+
+def below_namespace(namespace: str, operation: _Keyed) -> _Keyed:
+    """The same operation on the key inside a namespace."""
+    return replace(operation, key=join(namespace, operation.key))

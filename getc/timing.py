@@ -1,0 +1,130 @@
+"""Time: the clock, deadlines and back-off, without gevent.
+
+Timeouts are for callers, deadlines for everything below: a call takes its timeout once and passes a
+:class:`Deadline` down, so that no layer adds waiting of its own.
+
+All of getc reads one clock, :func:`now`.  The test harness replaces it (:func:`set_clock`) together
+with the event loop's, which is how programs built on getc are tested in virtual time.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from typing import Protocol
+
+__all__ = ['Backoff', 'Clock', 'Deadline', 'now', 'set_clock', 'wall_time']
+
+
+class Clock(Protocol):
+    """Where time comes from."""
+
+    def now(self) -> float:
+        """Seconds of a clock that never goes back; it goes on while the process does not run."""
+
+    def wall_time(self) -> float:
+        """Seconds since 1970, UTC."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    now = staticmethod(time.monotonic)
+    wall_time = staticmethod(time.time)
+
+
+_clock: Clock = SystemClock()
+
+
+def now() -> float:
+    """Seconds of the current clock: monotonic, of no meaning but for differences."""
+    return _clock.now()
+
+
+def wall_time() -> float:
+    """Seconds since 1970 of the current clock."""
+    return _clock.wall_time()
+
+
+def set_clock(clock: Clock) -> Clock:
+    """Make this the clock of all of getc, and return the one it replaces.  For test harnesses."""
+    global _clock
+    previous, _clock = _clock, clock
+    return previous
+
+
+class Deadline:
+    """A point in time by which a call is over; it may lie infinitely far away.
+
+    Attributes:
+        at: The point, in seconds of :func:`now`; ``math.inf`` for none.
+        timeout: The seconds it was made from, for messages; ``math.inf`` for none.
+    """
+
+    __slots__ = ('at', 'timeout')
+
+    def __init__(self, timeout: float | None) -> None:
+        self.timeout = math.inf if timeout is None else timeout
+        self.at = math.inf if timeout is None else now() + timeout
+
+    @classmethod
+    def after(cls, timeout: float | None) -> Deadline:
+        """The deadline so many seconds from now; None is never.
+
+        Raises:
+            TypeError: It is no number.
+            ValueError: It is negative or not a number.
+        """
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+                raise TypeError(f'a timeout is seconds (float) or None, not {type(timeout).__name__}')
+            if not timeout >= 0:
+                raise ValueError(f'a timeout is at least 0 s, not {timeout}')
+        return cls(timeout)
+
+    def remaining(self) -> float:
+        """Seconds left, at least 0; ``math.inf`` for none set."""
+        return max(0.0, self.at - now()) if self.at != math.inf else math.inf
+
+    def has_passed(self) -> bool:
+        """True if no time is left."""
+        return self.at != math.inf and now() >= self.at
+
+    def timeout_left(self) -> float | None:
+        """Seconds left in the form that gevent's calls take: None for no limit."""
+        return None if self.at == math.inf else self.remaining()
+
+    def share(self, fraction: float, at_most: float = math.inf) -> Deadline:
+        """An earlier deadline that leaves the rest of this one to others."""
+        seconds = min(self.remaining() * fraction, at_most)
+        return Deadline(None if seconds == math.inf else seconds)
+
+    def __repr__(self) -> str:
+        return 'Deadline(None)' if self.at == math.inf else f'<Deadline of {self.timeout:g} s, {self.remaining():.3f} s left>'
+
+
+class Backoff:
+    """Growing, fully jittered waits: the n-th is drawn from 0 to min(cap, base * 2**n).
+
+    Args:
+        base: Seconds, the bound of the first wait.
+        cap: Seconds, the bound of them all.
+        rng: The source of chance.
+    """
+
+    def __init__(self, base: float = 0.05, cap: float = 1.0, rng: random.Random | None = None) -> None:
+        self._base = base
+        self._cap = cap
+        self._rng = rng if rng is not None else random.Random()
+        self._failures = 0
+
+    def next_delay(self) -> float:
+        """Seconds to wait after one more failure."""
+        bound = min(self._cap, self._base * 2.0 ** min(self._failures, 30))
+        self._failures += 1
+        return self._rng.uniform(0, bound)
+
+    def reset(self) -> None:
+        """Start small again: it worked."""
+        self._failures = 0
