@@ -14,7 +14,7 @@ import random
 import time
 from typing import Protocol
 
-__all__ = ['Backoff', 'Clock', 'Deadline', 'now', 'set_clock', 'wall_time']
+__all__ = ['Backoff', 'Clock', 'Deadline', 'SystemClock', 'now', 'set_clock', 'wall_time']
 
 
 class Clock(Protocol):
@@ -101,7 +101,9 @@ class Deadline:
         return Deadline(None if seconds == math.inf else seconds)
 
     def __repr__(self) -> str:
-        return 'Deadline(None)' if self.at == math.inf else f'<Deadline of {self.timeout:g} s, {self.remaining():.3f} s left>'
+        if self.at == math.inf:
+            return 'Deadline(None)'
+        return f'<Deadline of {self.timeout:g} s, {self.remaining():.3f} s left>'
 
 
 class Backoff:

@@ -1,0 +1,54 @@
+# Every target sets itself up: it makes .venv, installs getc and its tools there, and then does its work.
+# `make PYTHON=python3.12 test` takes another Python; remove .venv (or `make clean`) to change it.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format docs bench clean
+
+help: ## show this list
+	@echo 'getc: etcd for gevent.  Targets, each of which sets itself up:'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## a small game world on a real etcd, with kills and outages, in 20 seconds
+	@$(BIN)/python tools/demo.py
+
+test: $(READY) ## every test, on the memory backend and on a real etcd, with coverage
+	@$(BIN)/coverage run -m pytest -q $(ARGS); status=$$?; \
+	$(BIN)/coverage report --format=text || true; exit $$status
+
+check: $(READY) ## format, lint, types, layers and exports
+	@failed=''; \
+	run() { echo "-- $$1"; shift; "$$@" || failed=yes; }; \
+	run 'format'  $(BIN)/ruff format --check --quiet . ; \
+	run 'lint'    $(BIN)/ruff check --quiet . ; \
+	run 'types'   $(BIN)/mypy ; \
+	run 'layers'  $(BIN)/python tools/check_layers.py ; \
+	run 'exports' $(BIN)/python tools/check_exports.py ; \
+	if [ -n "$$failed" ]; then echo 'check: FAILED'; exit 1; fi; echo 'check: passed'
+
+format: $(READY) ## put the code in form
+	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format .
+
+docs: $(READY) ## the documentation, in docs/_build
+	@$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build && echo 'docs: docs/_build/index.html'
+
+bench: $(READY) ## how fast getc is beside other clients
+	@$(BIN)/python -m tools.bench $(ARGS)
+
+clean: ## remove everything that was made here
+	rm -rf $(VENV) .venv-* build dist docs/_build *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo "getc needs Python 3.10 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	    echo 'Name another one: make PYTHON=python3.12 ...'; exit 1; }
+	@echo "set up: a virtual environment in $(VENV) ($$($(PYTHON) --version 2>&1))"
+	@$(PYTHON) -m venv $(VENV) || { echo 'On Debian and Ubuntu: apt-get install python3-venv'; exit 1; }
+	@echo 'set up: getc, a real etcd for the tests, and the tools (once; about a minute)'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@

@@ -1,0 +1,247 @@
+"""Watching on v2: one long poll after the other, with nothing lost between them.
+
+A poll that is asked for index i and blocks has been answered with headers whose index is N: no change
+in i..N was of interest, so N + 1 is the next index to ask for.  Quiet polls are renewed, or
+the history (1000 events of the whole store) would run away from them: the new poll is open before the
+old one is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import gevent
+
+from getc import timing
+from getc.backends.base import Listener
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
+from getc.keys import is_below, is_hidden
+from getc.model import Deleted, EtcdResult
+from getc.operations import WatchSpec
+from getc.timing import Deadline
+from getc.transport.http import Poll
+from getc.wire.keys_api import etcd_index_of, raft_index_of, result_of
+from getc.wire.messages import Answer
+
+__all__ = ['Origin', 'PollingWatch']
+
+Open = Callable[[WatchSpec, int | None], Poll]
+"""Opens a poll for the first change at or after an index."""
+
+QUIET: Final = 20.0
+"""Seconds after which a quiet poll is renewed, at most."""
+
+FIRST_QUIET: Final = 2.0
+"""Seconds before the first renewal: it tells how fast the history runs."""
+
+LEAST_QUIET: Final = 1.0
+
+HISTORY: Final = 1000
+"""Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
+
+BODY_TIMEOUT: Final = 30.0
+"""Seconds for a body to be there whole, once it began."""
+
+CLEARED: Final = 'The event in requested index is outdated and cleared'
+ANOTHER_STORE: Final = 'the store is another one, or went back'
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which store a poll was answered from, and how far that was.
+
+    Attributes:
+        cluster_id: The cluster's, or ``''``.
+        etcd_index: The store's index.
+        raft_index: The log's index.
+    """
+
+    cluster_id: str
+    etcd_index: int
+    raft_index: int
+
+    @classmethod
+    def of(cls, poll: Poll) -> Origin:
+        """Read it from the headers."""
+        index = etcd_index_of(poll.headers) or 0
+        return cls(poll.headers.get('X-Etcd-Cluster-ID', ''), index, raft_index_of(poll.headers))
+
+    def is_followed_by(self, later: Origin) -> bool:
+        """False if the later answer is of another store, or of one that went back."""
+        return later.cluster_id == self.cluster_id and later.raft_index >= self.raft_index
+
+
+class PollingWatch:
+    """One watch, with a greenlet of its own.
+
+    Args:
+        spec: What to follow.
+        listener: Whom to tell.
+        open_poll: How a poll is opened.
+        origin: What an earlier watch of the same knew of the store, when this one goes on from there.
+        on_done: Called once with the watch when its greenlet is done.
+    """
+
+    def __init__(
+        self,
+        spec: WatchSpec,
+        listener: Listener,
+        open_poll: Open,
+        *,
+        origin: Origin | None,
+        on_done: Callable[[PollingWatch], None],
+    ) -> None:
+        self.spec = spec
+        self.origin = origin
+        self._listener = listener
+        self._open_poll = open_poll
+        self._cursor = spec.index
+        self._is_live = False
+        self._is_closed = False
+        self._poll: Poll | None = None
+        self._polled_at = 0.0
+        self._quiet = FIRST_QUIET
+        self._greenlet = gevent.spawn(self._run)
+        self._greenlet.name = f'getc watch of {spec.key}'
+        self._greenlet.link(lambda _: on_done(self))
+
+    def close(self) -> None:
+        self._is_closed = True
+        if self._greenlet is not gevent.getcurrent():
+            self._greenlet.kill(block=False)
+
+    # -- the greenlet
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed:
+                self._step()
+        except EtcException as error:
+            self._end(error)
+        except Exception as error:
+            ended = EtcException(f'the watch of {self.spec.key} failed: {type(error).__name__}')
+            ended.__cause__ = error
+            self._end(ended)
+        finally:
+            self._let_go()
+
+    def _end(self, error: EtcException) -> None:
+        self._let_go()
+        if not self._is_closed:
+            self._is_closed = True
+            self._listener.on_ended(error)
+
+    def _let_go(self) -> None:
+        poll, self._poll = self._poll, None
+        if poll is not None:
+            poll.close()
+
+    def _step(self) -> None:
+        """Wait for one change, or for the time of a renewal."""
+        if self._poll is None:
+            self._adopt(self._open(self._cursor))
+        elif not self._poll.wait(self._quiet):
+            self._renew()
+        else:
+            self._take()
+
+    def _open(self, index: int | None) -> Poll:
+        """Open a poll; one that the server refuses raises its error."""
+        poll = self._open_poll(self.spec, index)
+        try:
+            if poll.status != 200 or etcd_index_of(poll.headers) is None:
+                self._result_of(poll, poll.read(Deadline(BODY_TIMEOUT)))
+                what = f'a long poll was answered with status {poll.status} and no X-Etcd-Index'
+                raise ProtocolError(what, endpoint=poll.endpoint.url)
+            self._check_origin(poll)
+        except BaseException:
+            poll.close()
+            raise
+        return poll
+
+    def _check_origin(self, poll: Poll) -> None:
+        origin = Origin.of(poll)
+        known, self.origin = self.origin, origin
+        gone_back = self._cursor is not None and origin.etcd_index < self._cursor - 1
+        if gone_back or (known is not None and not known.is_followed_by(origin)):
+            raise EventIndexCleared(CLEARED, ANOTHER_STORE, origin.etcd_index, endpoint=poll.endpoint.url)
+
+    def _adopt(self, poll: Poll) -> None:
+        """Wait on this poll from now on."""
+        self._let_go()
+        self._poll = poll
+        self._polled_at = timing.now()
+        if not self._is_live:
+            assert self.origin is not None
+            self._is_live = True
+            if self._cursor is None:
+                self._cursor = self.origin.etcd_index + 1
+            self._listener.on_live(self._cursor - 1)
+
+    def _take(self) -> None:
+        """Tell what the poll brought, and go on after it."""
+        result = self._read()
+        if result is None:  # it ended without a word: ask again, once at once
+            self._let_go()
+            self._adopt(self._open(self._cursor))
+            assert self._poll is not None
+            if not self._poll.wait(self._quiet):
+                return
+            result = self._read()
+            if result is None:
+                raise ConnectionError(f'the polls of {self.spec.key} end without a change')
+        self._let_go()
+        self._quiet = FIRST_QUIET
+        self._cursor = max(self._cursor or 0, result.modified_index + 1)
+        if self._is_of_interest(result) and not self._is_closed:
+            self._listener.on_changes((result,))
+
+    def _read(self) -> EtcdResult | None:
+        """The change; None if the body is empty or cut."""
+        assert self._poll is not None
+        try:
+            answer = self._poll.read(Deadline(BODY_TIMEOUT))
+        except ConnectionError:
+            return None
+        return self._result_of(self._poll, answer) if answer.body.strip() else None
+
+    def _result_of(self, poll: Poll, answer: Answer) -> EtcdResult:
+        try:
+            return result_of(self.spec, answer)
+        except EtcException as error:
+            error.endpoint = poll.endpoint.url
+            raise
+
+    def _renew(self) -> None:
+        """Replace a quiet poll by one with a later index.
+
+        Where the history has run away already the old poll is kept: it has lost nothing.
+        """
+        assert self._poll is not None and self.origin is not None
+        origin = self.origin
+        quiet_from = max(self._cursor or 0, origin.etcd_index + 1)
+        try:
+            poll = self._open(quiet_from)
+        except EventIndexCleared as error:
+            if error.cause == ANOTHER_STORE:
+                raise
+            self._quiet = QUIET
+            return
+        if self._poll.wait(0):  # it had only been slow: what it brings comes first
+            poll.close()
+            return
+        seen, seconds = self.origin.etcd_index - origin.etcd_index, timing.now() - self._polled_at
+        self._quiet = min(QUIET, max(LEAST_QUIET, HISTORY / 4 * seconds / seen)) if seen > 0 else QUIET
+        self._cursor = quiet_from
+        self._adopt(poll)
+
+    def _is_of_interest(self, result: EtcdResult) -> bool:
+        """False for what the history matches by mistake: ``/foobar`` for ``/foo``, and hidden nodes."""
+        key, watched = result.key, self.spec.key
+        if key == watched:
+            return True
+        if isinstance(result, Deleted) and is_below(watched, key):
+            return True  # the directory around it is gone
+        return self.spec.recursive and is_below(key, watched) and not is_hidden(key, watched)

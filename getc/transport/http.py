@@ -1,0 +1,341 @@
+"""HTTP calls and long polls, each bounded by a deadline, with every failure a typed error.
+
+Calls and long polls have pools of their own, so that no poll ever takes the connection of a call.  A
+call ends by its deadline however slowly bytes trickle, and a connection goes back to its pool only
+after an answer was read to its end.  No redirects, no proxies or netrc of the environment, no
+compression.
+"""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from typing import Final
+
+import gevent
+import greenlet
+from gevent.lock import BoundedSemaphore
+
+from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, ProtocolError, TimedOut
+from getc.timing import Deadline
+from getc.transport.endpoints import Endpoint
+from getc.transport.pools import Connection, GeventAdapter, Pool
+from getc.transport.reading import Response, TooMuch, is_body_ready, read_body
+from getc.wire.messages import Answer, Headers, Request
+
+__all__ = ['Http', 'Poll']
+
+MAX_CALLS: Final = 64
+"""Calls under way at a time: more wait for their turn.  Long polls are not counted."""
+
+MAX_IDLE_POLLS: Final = 8
+
+
+class _Span(gevent.Timeout):
+    """A stay in the transport.  It ends by its deadline, or at once when the client is closed."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        super().__init__(deadline.timeout_left())
+        self.deadline = deadline
+        self.is_cut = False
+        self._greenlet: greenlet.greenlet | None = None
+
+    def enter(self) -> None:
+        self._greenlet = gevent.getcurrent()
+        self.start()
+
+    def leave(self) -> None:
+        self._greenlet = None
+        self.close()
+
+    def cut(self) -> None:
+        """Let it end on the next turn of the hub."""
+        self.is_cut = True
+        gevent.get_hub().loop.run_callback(self._strike)
+
+    def _strike(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.throw(self)
+
+
+class _Exchange:
+    """One request on its way to one server: what is known of it, for the errors.
+
+    Attributes:
+        has_left: A byte of the request may have left.
+        is_stale: The connection had been used before, and failed without a byte of an answer.
+    """
+
+    def __init__(self, endpoint: Endpoint, request: Request) -> None:
+        self.endpoint = endpoint
+        self.request = request
+        self.has_left = False
+        self.is_stale = False
+        self._connection: Connection | None = None
+        self._response: Response | None = None
+
+    @property
+    def maybe_applied(self) -> bool:
+        return self.request.is_write and self.has_left
+
+    def begin(self, pool: Pool, connect_by: Deadline) -> Response:
+        """Send the request, and wait for status and headers."""
+        connection = self._connection = pool.take()
+        is_reused = connection.sock is not None
+        if not is_reused:
+            self._connect(connection, connect_by)
+        self.has_left = True
+        try:
+            connection.send_request(self.request, self.endpoint.authorization)
+            response = self._response = connection.read_head()
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.is_stale = is_reused and isinstance(error, OSError)
+            raise self._failed(error) from error
+        encoding = response.headers.get('Content-Encoding', 'identity')
+        if encoding.strip().lower() not in ('', 'identity'):
+            raise self._protocol_error('it is compressed, which was not asked for')
+        return response
+
+    def finish(self, response: Response) -> Answer:
+        """Read the body."""
+        try:
+            body = read_body(response)
+        except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
+            raise self._failed(error) from error
+        return Answer(response.status, response.headers, body)
+
+    def release(self, pool: Pool) -> None:
+        """Give the connection back if an answer was read to its end; else close it."""
+        connection, response = self._connection, self._response
+        self._connection = self._response = None
+        if connection is None:
+            return
+        if response is not None and response.isclosed() and not response.will_close:
+            pool.give(connection)
+            return
+        connection.close()
+        if response is not None:
+            response.close()
+
+    # -- errors: each is mapped here, once
+
+    def _connect(self, connection: Connection, connect_by: Deadline) -> None:
+        timeout = gevent.Timeout.start_new(connect_by.timeout_left())
+        try:
+            connection.connect()
+        except gevent.Timeout as fired:
+            if fired is not timeout:
+                raise
+            raise self._timed_out(connect_by, 'no connection to') from None
+        except OSError as error:
+            raise self._not_connected(error) from error
+        finally:
+            timeout.close()
+
+    def _not_connected(self, error: OSError) -> ConnectionError:
+        url = self.endpoint.url
+        if isinstance(error, ConnectionRefusedError):
+            return ConnectionRefused(f'{url} refuses connections: nobody listens there', endpoint=url)
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ConnectionError(f'the certificate of {url} is not trusted: {error.verify_message}', endpoint=url)
+        if isinstance(error, ssl.SSLError):
+            reason = error.reason or 'the handshake failed'
+            return ConnectionError(f'no TLS with {url}: {reason}', endpoint=url)
+        if isinstance(error, socket.gaierror):
+            return ConnectionError(f'the host of {url} is not known: {error.strerror}', endpoint=url)
+        return ConnectionError(f'no connection to {url}: {error.strerror or error}', endpoint=url)
+
+    def _failed(self, error: Exception) -> EtcException:
+        url = self.endpoint.url
+        if isinstance(error, TooMuch):
+            return self._protocol_error(str(error))
+        if isinstance(error, http.client.IncompleteRead):
+            what = f'{url} closed the connection in the middle of an answer'
+        elif isinstance(error, http.client.RemoteDisconnected):
+            what = f'{url} closed the connection without an answer'
+        elif isinstance(error, OSError):
+            what = f'the connection to {url} broke: {error.strerror or type(error).__name__}'
+        else:
+            return self._protocol_error(type(error).__name__)  # its text may quote the peer's bytes
+        return ConnectionError(what, maybe_applied=self.maybe_applied, endpoint=url)
+
+    def _protocol_error(self, what: str) -> ProtocolError:
+        url = self.endpoint.url
+        text = f'the answer from {url} breaks HTTP or a bound: {what}'
+        return ProtocolError(text, maybe_applied=self.maybe_applied, endpoint=url)
+
+    def _timed_out(self, deadline: Deadline, what: str) -> TimedOut:
+        url = self.endpoint.url
+        text = f'{what} {url} within {deadline.timeout:g} s'
+        return TimedOut(text, maybe_applied=self.maybe_applied, endpoint=url)
+
+    def ended(self, span: _Span) -> EtcException:
+        """The error of a span that struck."""
+        if span.is_cut:
+            return ClientClosed('the client was closed during the call')
+        return self._timed_out(span.deadline, 'no answer from' if self.has_left else 'no connection to')
+
+
+class Http:
+    """HTTP to any number of servers, for one client.
+
+    Args:
+        context: The TLS context of ``https`` endpoints, or None without such (see ``TLS.context``).
+        max_calls: Calls under way at a time.
+
+    Attributes:
+        adapter: requests' adapter that calls go over, for whoever wants a session of it.
+
+    Example::
+
+        transport = Http(TLS().context())
+        answer = transport.call(endpoint, Request('GET', '/version'), Deadline.after(10))
+        answer.status, answer.body
+        transport.close()
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None, *, max_calls: int = MAX_CALLS) -> None:
+        contexts = {'http': None, 'https': context}
+        self._calls = GeventAdapter(contexts=contexts, max_idle=max_calls)
+        self._polls = GeventAdapter(contexts=contexts, max_idle=MAX_IDLE_POLLS)
+        self.adapter = self._calls
+        self._turns = BoundedSemaphore(max_calls)
+        self._spans: set[_Span] = set()
+        self._is_closed = False
+
+    def call(
+        self, endpoint: Endpoint, request: Request, deadline: Deadline, *, connect_by: Deadline | None = None
+    ) -> Answer:
+        """Send the request and return the whole answer.  Blocks until the deadline at most.
+
+        A read whose connection had gone stale is sent once more; a write never is.
+
+        Args:
+            endpoint: The server.
+            request: What to send.
+            deadline: The end of the call.
+            connect_by: An earlier end of the wait for a connection, or None.
+
+        Raises:
+            ConnectionError: No answer; ``maybe_applied`` is True for a write of which a byte may have left.
+            ProtocolError: The answer breaks HTTP or a bound.
+            ClientClosed: ``close`` was called, before or meanwhile.
+        """
+        exchange = _Exchange(endpoint, request)
+        span = self._enter(exchange, deadline)
+        try:
+            with self._turns:
+                try:
+                    return self._call(exchange, connect_by or deadline)
+                except ConnectionError:
+                    if request.is_write or not exchange.is_stale:
+                        raise
+                self._calls.pool_of(endpoint).clear()  # the others are as old
+                return self._call(exchange, connect_by or deadline)
+        except gevent.Timeout as fired:
+            if fired is not span:
+                raise
+            raise exchange.ended(span) from None
+        finally:
+            self._leave(span)
+
+    def _call(self, exchange: _Exchange, connect_by: Deadline) -> Answer:
+        pool = self._calls.pool_of(exchange.endpoint)
+        try:
+            return exchange.finish(exchange.begin(pool, connect_by))
+        finally:
+            exchange.release(pool)
+
+    def poll(self, endpoint: Endpoint, request: Request, deadline: Deadline) -> Poll:
+        """Send the request of a long poll and return when its headers came.  Blocks until the deadline at most.
+
+        Whoever gets the poll closes it.  Raises what ``call`` does.
+        """
+        exchange = _Exchange(endpoint, request)
+        span = self._enter(exchange, deadline)
+        pool = self._polls.pool_of(endpoint)
+        poll: Poll | None = None
+        try:
+            poll = Poll(self, exchange, exchange.begin(pool, deadline), pool)
+            return poll
+        except gevent.Timeout as fired:
+            if fired is not span:
+                raise
+            raise exchange.ended(span) from None
+        finally:
+            self._leave(span)
+            if poll is None:
+                exchange.release(pool)
+
+    def _enter(self, exchange: _Exchange, deadline: Deadline) -> _Span:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
+        span = _Span(deadline)
+        if deadline.has_passed():
+            raise exchange.ended(span)
+        self._spans.add(span)
+        span.enter()
+        return span
+
+    def _leave(self, span: _Span) -> None:
+        span.leave()
+        self._spans.discard(span)
+
+    def clear(self) -> None:
+        """Close the connections that are not in use."""
+        self._calls.clear()
+        self._polls.clear()
+
+    def close(self) -> None:
+        """Close idle connections, and end calls under way with ClientClosed.  Does not block."""
+        self._is_closed = True
+        for span in list(self._spans):
+            span.cut()
+        self._calls.close()
+        self._polls.close()
+
+
+class Poll:
+    """A long poll: the headers came, the body comes when it comes.
+
+    Attributes:
+        endpoint: Who was asked.
+        status: The HTTP status.
+        headers: Names in any case.
+    """
+
+    def __init__(self, transport: Http, exchange: _Exchange, response: Response, pool: Pool) -> None:
+        self.endpoint = exchange.endpoint
+        self.status: int = response.status
+        self.headers: Headers = response.headers
+        self._transport = transport
+        self._exchange = exchange
+        self._response = response
+        self._pool = pool
+
+    def wait(self, timeout: float | None) -> bool:
+        """Return True as soon as the body or its end begins to come; False after the timeout (seconds)."""
+        return is_body_ready(self._response, timeout)
+
+    def read(self, deadline: Deadline) -> Answer:
+        """The whole answer.  Blocks until the deadline at most.  Raises what ``Http.call`` does."""
+        span = self._transport._enter(self._exchange, deadline)
+        try:
+            return self._exchange.finish(self._response)
+        except gevent.Timeout as fired:
+            if fired is not span:
+                raise
+            raise self._exchange.ended(span) from None
+        finally:
+            self._transport._leave(span)
+
+    def close(self) -> None:
+        """Let the connection go: kept for the next poll if the answer was read, else closed.  May be called twice."""
+        self._exchange.release(self._pool)
+
+    def __enter__(self) -> Poll:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

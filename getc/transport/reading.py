@@ -1,0 +1,124 @@
+"""Reading an HTTP answer within bounds: of the head, of the body, and of what one turn may take."""
+
+from __future__ import annotations
+
+import http.client
+import io
+from typing import Any, Final
+
+import gevent
+import gevent.socket
+
+__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'TooMuch', 'is_body_ready', 'read_body']
+
+MAX_BODY: Final = 16 * 1024 * 1024
+MAX_HEAD: Final = 64 * 1024
+BUFFER: Final = 16 * 1024
+TURN: Final = 256 * 1024
+"""Bytes after which others get a turn: a socket that always has more would never let the hub go."""
+
+
+class TooMuch(http.client.HTTPException):
+    """The peer sends more than it may."""
+
+
+class _Meter(io.RawIOBase):
+    """The bytes of one answer, counted."""
+
+    def __init__(self, raw: Any) -> None:
+        self._raw = raw
+        self.received = 0
+        self.limit = MAX_HEAD + BUFFER  # the last piece of a head may carry a piece of the body
+        self.is_dry = False  # nothing is taken from the socket: what is buffered is all there is
+        self._turn_ends = TURN
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self.is_dry:
+            return None
+        count: int = self._raw.readinto(buffer)
+        self.received += count
+        if self.received > self.limit:
+            raise TooMuch(f'more than {self.limit} bytes')
+        if self.received > self._turn_ends:
+            self._turn_ends = self.received + TURN
+            gevent.sleep(0)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+            super().close()
+
+
+class _Metered:
+    """A socket as http.client's response wants it: something to make a file of."""
+
+    def __init__(self, meter: _Meter) -> None:
+        self._meter = meter
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._meter, BUFFER)
+
+
+class Response(http.client.HTTPResponse):
+    """An answer whose head and body are bounded.
+
+    Attributes:
+        meter: What was received so far.
+    """
+
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        # The file holds on to the socket: http.client closes its own side after a last answer.
+        self.sock = sock
+        self.meter = _Meter(sock.makefile('rb', buffering=0))
+        super().__init__(_Metered(self.meter), *args, **options)  # type: ignore[arg-type]
+
+    def begin(self) -> None:
+        super().begin()
+        self.meter.limit = 2 * MAX_BODY  # chunks have heads of their own
+
+
+def read_body(response: Response) -> bytes:
+    """Read the answer to its end.
+
+    Raises:
+        TooMuch: It is longer than ``MAX_BODY``.
+        http.client.HTTPException, OSError, ValueError: It is cut, or breaks HTTP.
+    """
+    if response.length is None:
+        body = response.read(MAX_BODY + 1)
+    elif response.length <= MAX_BODY:
+        body = response.read()
+    else:
+        raise TooMuch(f'a body of {response.length} bytes')
+    if len(body) > MAX_BODY:
+        raise TooMuch(f'a body of more than {MAX_BODY} bytes')
+    return body
+
+
+def is_body_ready(response: Response, timeout: float | None) -> bool:
+    """Wait until there is something to read: a byte of the body, or its end.  False after the timeout."""
+    if response.isclosed() or _is_buffered(response):
+        return True
+    pending = getattr(response.sock, 'pending', None)  # bytes that TLS holds already
+    if pending is not None and pending():
+        return True
+    late = gevent.socket.timeout('quiet')
+    try:
+        gevent.socket.wait_read(response.sock.fileno(), timeout, late)
+    except gevent.socket.timeout as error:
+        if error is not late:
+            raise
+        return False
+    return True
+
+
+def _is_buffered(response: Response) -> bool:
+    response.meter.is_dry = True
+    try:
+        return bool(response.fp.peek(1))
+    finally:
+        response.meter.is_dry = False

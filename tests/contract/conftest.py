@@ -1,0 +1,120 @@
+"""One suite over every backend: what holds here is what getc promises, whichever etcd is behind it.
+
+The tests know the public API alone.  A test marked ``v3_differs(reason)`` states what etcd v2 does and
+v3 cannot; a test marked ``whole_tree`` needs the root itself, so it does not run inside a namespace.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+
+BACKENDS = ['memory', 'v2', 'memory-namespace']
+REFUSING_URL = 'http://127.0.0.1:1'
+
+_numbers = itertools.count()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line('markers', 'v3_differs(reason): what v2 does, and v3 cannot (design, section 3)')
+    config.addinivalue_line('markers', 'whole_tree: needs the root of the tree, so not inside a namespace')
+
+
+class Backing:
+    """What a backend under test needs from the suite: clients of one empty store, and time.
+
+    Args:
+        name: One of ``BACKENDS``.
+        url: The store's.
+        namespace: Where all its clients live, or None.
+        advance: Makes virtual time pass; None where time passes by itself.
+        version: The server's, or that of the server whose behaviour this is.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        namespace: str | None,
+        advance: Callable[[float], object] | None,
+        version: str = '3.5.1',
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.version = tuple(int(part) for part in version.split('.'))
+        self.namespace = namespace
+        self._advance = advance
+        self._clients = ExitStack()
+
+    def open(self, **options: Any) -> getc.Client:
+        """One more client of the store, closed after the test."""
+        options.setdefault('namespace', self.namespace)
+        api = 'v2' if self.url.startswith('http') else None
+        return self._clients.enter_context(getc.etcd(self.url, api=api, **options))
+
+    def pass_time(self, seconds: float) -> None:
+        """Let virtual time pass.  Nothing on a real server: what is to happen there has to be waited for."""
+        if self._advance is not None:
+            self._advance(seconds)
+
+    def close(self) -> None:
+        self._clients.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
+    """The backend under test, with an empty store."""
+    name: str = request.param
+    if 'namespace' in name and request.node.get_closest_marker('whole_tree'):
+        pytest.skip('needs the root of the tree')
+    if name == 'v2':
+        server = request.getfixturevalue('etcd_server')
+        made = Backing(name, server.url, None, None, server.version)
+    else:
+        namespace = '/name/space' if 'namespace' in name else None
+        advance = request.getfixturevalue('etcd_clock').advance
+        made = Backing(name, f'memory://contract-{next(_numbers)}', namespace, advance)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def client(backing: Backing) -> getc.Client:
+    """A client of an empty store."""
+    return backing.open()
+
+
+@pytest.fixture
+def other(backing: Backing, client: getc.Client) -> getc.Client:
+    """A second client of the same store."""
+    return backing.open()
+
+
+@pytest.fixture
+def refusing() -> Iterator[getc.Client]:
+    """A client that fails as soon as it does any I/O."""
+    with getc.etcd(REFUSING_URL, api='v2') as client:
+        yield client
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., gevent.Greenlet[..., Any]]]:
+    """Start a greenlet that is killed after the test if it still runs."""
+    started: list[gevent.Greenlet[..., Any]] = []
+
+    def start(function: Callable[..., Any], *args: Any, **options: Any) -> gevent.Greenlet[..., Any]:
+        greenlet = gevent.spawn(function, *args, **options)
+        started.append(greenlet)
+        return greenlet
+
+    yield start
+    gevent.killall(started)

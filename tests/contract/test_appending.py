@@ -1,0 +1,106 @@
+"""``append``: nodes with names in order of creation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import getc
+
+
+def test_append_makes_a_node_with_a_number_for_a_name(client: getc.Client) -> None:
+    """The name is a number of 20 digits; the directory is made."""
+    result = client.append('/q', '1')
+    assert type(result) is getc.Created
+    assert re.fullmatch('/q/[0-9]{20}', result.key)
+    assert result.value == '1'
+    assert result.is_new
+    assert result.prev_node is None
+    assert client.get(result.key).node == result.node
+
+
+def test_append_names_sort_in_order_of_creation(client: getc.Client) -> None:
+    """A sorted listing is the queue, whatever was written in between."""
+    keys = []
+    for number in range(12):
+        keys.append(client.append('/q', str(number)).key)
+        client.set('/elsewhere', str(number))
+    assert keys == sorted(keys)
+    listing = client.get('/q', sorted=True)
+    assert [node.key for node in listing.nodes] == keys
+    assert listing.values == tuple(str(number) for number in range(12))
+
+
+@pytest.mark.v3_differs('the number is the last seen revision + 1 on v3')
+def test_append_takes_the_index_for_the_name(client: getc.Client) -> None:
+    """On v2 the number is the index of the write."""
+    client.append('/q', '1')
+    result = client.append('/q', '2')
+    assert int(result.key.rpartition('/')[2]) == result.created_index
+
+
+def test_append_never_uses_a_name_again_after_delete(client: getc.Client) -> None:
+    """A deleted node's name does not come back."""
+    first = client.append('/q', '1')
+    client.delete(first.key)
+    assert client.append('/q', '2').key > first.key
+
+
+def test_append_makes_a_directory_when_asked(client: getc.Client) -> None:
+    """dir=True appends a directory."""
+    result = client.append('/q', dir=True)
+    assert isinstance(result.node, getc.Directory)
+    client.set(f'{result.key}/a', '1')
+    assert client.get(result.key).values == ('1',)
+
+
+def test_append_sets_the_ttl(client: getc.Client) -> None:
+    """An appended node may have a TTL."""
+    result = client.append('/q', '1', ttl=60)
+    assert result.ttl == 60
+    assert result.expiration is not None
+    assert 0 < (client.get(result.key).ttl or 0) <= 60
+
+
+def test_append_raises_not_dir_when_it_is_a_value(client: getc.Client) -> None:
+    """Nothing is appended to a value, nor below one: error 104."""
+    client.set('/a', '1')
+    for key in ('/a', '/a/b'):
+        with pytest.raises(getc.NotDir) as caught:
+            client.append(key, '2')
+        assert caught.value.cause == '/a'
+
+
+@pytest.mark.whole_tree
+def test_append_takes_the_root(client: getc.Client) -> None:
+    """The root is a directory to append to."""
+    result = client.append('/', '1')
+    assert re.fullmatch('/[0-9]{20}', result.key)
+
+
+def test_append_goes_below_a_hidden_directory(client: getc.Client) -> None:
+    """A hidden queue works as any."""
+    result = client.append('/_q', '1')
+    assert client.get('/_q').nodes == (result.node,)
+
+
+def test_append_gives_each_a_name_when_many_append(client: getc.Client, spawn: Callable[..., Any]) -> None:
+    """Greenlets that append at the same time get a name each."""
+    appending = [spawn(client.append, '/q', str(number)) for number in range(20)]
+    results = [greenlet.get(timeout=30) for greenlet in appending]
+    assert len({result.key for result in results}) == 20
+    in_order = sorted(results, key=lambda result: result.created_index)
+    assert [result.key for result in in_order] == sorted(result.key for result in results)
+    assert set(client.get('/q').values) == {str(number) for number in range(20)}
+
+
+def test_wait_sees_an_append_when_recursive(client: getc.Client) -> None:
+    """An append is a Created below the directory."""
+    appended = client.append('/q', '1')
+    seen = client.wait('/q', appended.modified_index, recursive=True, timeout=10)
+    assert type(seen) is getc.Created
+    assert seen.node == appended.node
+    assert seen.is_new

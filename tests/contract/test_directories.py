@@ -1,0 +1,137 @@
+"""Directories: made with ``dir=True`` or on the way, replaced, updated, deleted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import getc
+
+
+def test_set_makes_a_directory_when_asked(client: getc.Client) -> None:
+    """dir=True makes an empty directory."""
+    result = client.set('/d', dir=True)
+    assert type(result) is getc.Set
+    assert type(result.node) is getc.Directory
+    assert (result.key, result.value, result.nodes, result.ttl) == ('/d', None, (), None)
+    assert result.is_new
+    assert result.prev_node is None
+    assert client.get('/d').node == result.node
+
+
+def test_create_makes_a_directory_when_there_is_nothing(client: getc.Client) -> None:
+    """create with dir=True makes a directory, once."""
+    result = client.create('/a/d', dir=True)
+    assert type(result) is getc.Created
+    assert isinstance(result.node, getc.Directory)
+    with pytest.raises(getc.NodeExist):
+        client.create('/a/d', dir=True)
+
+
+def test_set_raises_not_file_when_the_directory_exists(client: getc.Client) -> None:
+    """A directory is never replaced, not by an empty one either: error 102, and its nodes stay."""
+    client.set('/d/a', '1')
+    client.set('/e', dir=True)
+    for key in ('/d', '/e'):
+        with pytest.raises(getc.NotFile) as caught:
+            client.set(key, dir=True)
+        assert caught.value.cause == key
+    assert client.get('/d').values == ('1',)
+
+
+def test_set_replaces_a_value_when_a_directory_is_set(client: getc.Client) -> None:
+    """A value gives way to a directory; prev_node is the value."""
+    value = client.set('/a', '1')
+    result = client.set('/a', dir=True)
+    assert isinstance(result.node, getc.Directory)
+    assert result.prev_node == value.node
+    assert not result.is_new
+    client.set('/a/b', '2')
+    assert client.get('/a').values == ('2',)
+
+
+@pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
+def test_update_empties_the_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+    """etcd v2 does not turn a value into a directory by update: it writes the empty value."""
+    first = client.set('/a', '1')
+    result = client.update('/a', dir=True)
+    assert type(result) is getc.Updated
+    assert (result.value, result.created_index) == ('', first.created_index)
+    assert client.get('/a').value == ''
+
+
+@pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
+def test_swap_empties_the_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+    """The same with a condition."""
+    client.set('/a', '1')
+    result = client.set('/a', dir=True, prev_value='1')
+    assert type(result) is getc.ComparedThenSwapped
+    assert result.value == ''
+
+
+@pytest.mark.v3_differs('NotSupported on v3 (design, section 3)')
+def test_update_fails_when_it_is_a_directory(client: getc.Client, backing: Any) -> None:
+    """etcd 3.5 cannot update a directory, nor its TTL: error 300, and the directory is as it was."""
+    if backing.version < (3, 5):
+        pytest.skip('etcd up to 3.4 updates the TTL of a directory')
+    client.set('/d/a', '1')
+    for write in (
+        lambda: client.update('/d', dir=True),
+        lambda: client.update('/d', dir=True, ttl=60),
+        lambda: client.refresh('/d', ttl=60),
+        lambda: client.update('/d', dir=True, refresh=True, ttl=60),
+    ):
+        with pytest.raises(getc.RaftInternal) as caught:
+            write()
+        assert caught.value.errno == 300
+    assert client.get('/d').ttl is None
+    assert client.get('/d').values == ('1',)
+
+
+def test_refresh_keeps_a_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+    """A refresh changes the TTL alone, whatever dir says."""
+    client.set('/a', '1')
+    assert client.update('/a', dir=True, refresh=True, ttl=60).value == '1'
+    assert client.get('/a').value == '1'
+
+
+def test_directory_takes_new_nodes_and_keeps_its_indices(client: getc.Client) -> None:
+    """Writing in a directory is no change of the directory."""
+    client.set('/d', dir=True)
+    before = client.get('/d')
+    client.set('/d/a', '1')
+    client.update('/d/a', '2')
+    after = client.get('/d')
+    assert (after.created_index, after.modified_index) == (before.created_index, before.modified_index)
+    assert after.values == ('2',)
+
+
+@pytest.mark.v3_differs('an implicit directory goes with its last key on v3')
+def test_directory_stays_when_its_last_node_is_deleted(client: getc.Client) -> None:
+    """A directory that was made on the way stays when it is empty."""
+    client.set('/d/a', '1')
+    client.delete('/d/a')
+    assert client.get('/d').nodes == ()
+
+
+def test_directory_stays_when_made_explicitly_and_emptied(client: getc.Client) -> None:
+    """A directory that was set stays when it is empty."""
+    client.set('/d', dir=True)
+    client.set('/d/a', '1')
+    client.delete('/d/a')
+    assert isinstance(client.get('/d').node, getc.Directory)
+
+
+def test_directory_holds_a_deep_tree(client: getc.Client) -> None:
+    """Fifty directories inside each other are no problem."""
+    key = '/d' * 50
+    client.set(key, 'deep')
+    assert client.get(key).value == 'deep'
+    node: getc.Node = client.get('/d', recursive=True).node
+    depth = 1
+    while isinstance(node, getc.Directory):
+        (node,) = node.nodes
+        depth += 1
+    assert depth == 50
+    assert client.delete('/d', recursive=True).key == '/d'

@@ -1,0 +1,176 @@
+"""The forms of keys and values: every text that may be one, and what is refused before any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import getc
+
+AWKWARD = [
+    'a b',
+    ' ',
+    'a?b=c',
+    'a#b',
+    '100%',
+    '%2F',
+    '%41',
+    'a+b',
+    'a;b',
+    'a&b=c',
+    'a=b',
+    'a:b@c',
+    '"quoted"',
+    "it's",
+    '<&>',
+    '\\',
+    'a\\b',
+    '[x]',
+    '{x}',
+    '~',
+    '*',
+    '-_.!',
+    '...',
+    '.hidden',
+    'ends.',
+    'tab\there',
+    'line\nbreak',
+    'return\r',
+    '\x01\x7f',
+    'é',
+    'e\u0301',
+    '鍵',
+    '🔑',
+    '\u2028',
+    'x' * 500,
+]
+
+
+@pytest.mark.parametrize('name', AWKWARD, ids=ascii)
+def test_key_comes_back_as_given_when_awkward(client: getc.Client, name: str) -> None:
+    """Any text is a name: it is written, listed, read and deleted under exactly that name."""
+    key = f'/d/{name}'
+    assert client.set(key, '1').key == key
+    assert [node.key for node in client.get('/d').nodes] == [key]
+    assert client.get(key).value == '1'
+    assert client.delete(key).key == key
+    assert client.get('/d').nodes == ()
+
+
+@pytest.mark.parametrize('name', ['a b', 'a?b=c', 'a#b', '100%', '%2F', 'a+b', 'a;b', 'é', '🔑'], ids=ascii)
+def test_key_is_waited_for_as_given_when_awkward(client: getc.Client, name: str) -> None:
+    """A wait finds the change of an awkward key, and so does one of the directory above it."""
+    written = client.set(f'/d/{name}', '1')
+    assert client.wait(f'/d/{name}', written.etcd_index, timeout=10).key == f'/d/{name}'
+    assert client.wait('/d', written.etcd_index, recursive=True, timeout=10).key == f'/d/{name}'
+
+
+@pytest.mark.parametrize('name', ['a b', 'a?b', 'é/🔑'], ids=ascii)
+def test_key_is_a_directory_when_awkward(client: getc.Client, name: str) -> None:
+    """Directories have awkward names as well."""
+    client.set(f'/{name}', dir=True)
+    assert client.append(f'/{name}', '1').key.startswith(f'/{name}/0')
+    assert client.delete(f'/{name}', recursive=True).key == f'/{name}'
+
+
+@pytest.mark.parametrize('key', ['a/b', '/a/b/', '//a/b', '/a//b', 'a//b///', '///a/b'])
+def test_key_is_normalised_when_slashes_are_missing_or_doubled(client: getc.Client, key: str) -> None:
+    """One slash in front, none doubled, none at the end: every method takes every form."""
+    assert client.set(key, '1').key == '/a/b'
+    assert client.get(key).key == '/a/b'
+    assert client.update(key, '2').key == '/a/b'
+    assert client.wait(key, client.get(key).modified_index, timeout=10).key == '/a/b'
+    assert client.delete(key).key == '/a/b'
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        '',
+        ' ',
+        '0',
+        'a&b=c',
+        'a+b',
+        '100%',
+        '%41',
+        'a;b',
+        'é',
+        '🔑',
+        'line\nbreak\r\n',
+        '\x00',
+        '\x01\x7f',
+        '"\\',
+        '<&>',
+        '\u2028',
+        'true',
+        'null',
+        '{"a": [1]}',
+    ],
+    ids=ascii,
+)
+def test_value_comes_back_as_given_when_awkward(client: getc.Client, value: str) -> None:
+    """Any text is a value, the empty one too."""
+    written = client.set('/a', value)
+    assert written.value == value
+    assert client.get('/a').node == written.node
+    assert client.delete('/a').prev_node == written.node
+
+
+def test_value_comes_back_whole_when_a_megabyte(client: getc.Client) -> None:
+    """A value of a megabyte is written and read whole."""
+    value = 'v€' * (1024 * 256)
+    assert len(value.encode()) == 1024 * 1024
+    client.set('/big', value)
+    assert client.get('/big').value == value
+
+
+# -- what is refused before any I/O: the client of these tests fails as soon as it does any
+
+CALLS_WITH_A_KEY: list[Callable[[getc.Client, Any], object]] = [
+    lambda client, key: client.get(key),
+    lambda client, key: client.set(key, '1'),
+    lambda client, key: client.create(key, '1'),
+    lambda client, key: client.update(key, '1'),
+    lambda client, key: client.refresh(key, ttl=1),
+    lambda client, key: client.append(key, '1'),
+    lambda client, key: client.delete(key),
+    lambda client, key: client.wait(key, timeout=1),
+]
+
+
+@pytest.mark.parametrize('call', CALLS_WITH_A_KEY)
+@pytest.mark.parametrize('key', ['/a\0b', '\0', '.', '/..', '/a/./b', '/a/../b', 'a/..', '/a/.', '/\ud800'], ids=ascii)
+def test_key_is_refused_when_it_is_no_path(
+    refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: str
+) -> None:
+    """NUL, the segments . and .., and what cannot be encoded are ValueErrors before any I/O."""
+    with pytest.raises(ValueError, match=r'key|encodable'):
+        call(refusing, key)
+
+
+@pytest.mark.parametrize('call', CALLS_WITH_A_KEY)
+@pytest.mark.parametrize('key', [None, b'/a', 1, ['/a']], ids=repr)
+def test_key_is_refused_when_it_is_no_text(
+    refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: Any
+) -> None:
+    """A key that is no str is a TypeError before any I/O."""
+    with pytest.raises(TypeError, match='key'):
+        call(refusing, key)
+
+
+@pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'], ids=ascii)
+@pytest.mark.v3_differs('v3 keeps any bytes')
+def test_text_is_not_supported_when_it_is_no_unicode(client: getc.Client, text: str) -> None:
+    """etcd v2 keeps text only: bytes in disguise are NotSupported, in a value and in a key."""
+    for write in (
+        lambda: client.set('/a', text),
+        lambda: client.set(f'/{text}', '1'),
+        lambda: client.get(f'/{text}'),
+        lambda: client.append('/a', text),
+        lambda: client.delete('/a', prev_value=text),
+        lambda: client.wait(f'/{text}', timeout=1),
+    ):
+        with pytest.raises(getc.NotSupported):
+            write()

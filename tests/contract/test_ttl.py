@@ -1,0 +1,221 @@
+"""TTLs: given, refreshed, dropped, run out.
+
+On a real server the seconds are real, so what is to happen is waited for, never slept for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+
+LONG = 60.0
+"""Seconds after which a change that does not come is a failure."""
+
+
+def test_ttl_comes_back_when_set(client: getc.Client) -> None:
+    """The result tells the TTL, and the time of the end by the server's clock."""
+    result = client.set('/a', '1', ttl=100)
+    assert result.ttl == result.node.ttl == 100
+    assert result.expiration is not None
+    assert result.expiration.tzinfo == timezone.utc
+    assert result.expiration == result.node.expiration
+
+
+def test_ttl_is_read_in_whole_seconds_rounded_up(client: getc.Client, backing: Any) -> None:
+    """get tells the seconds that are left, of the same end."""
+    written = client.set('/a', '1', ttl=100)
+    read = client.get('/a')
+    assert read.ttl in range(90, 101)
+    assert read.expiration == written.expiration
+    backing.pass_time(9.5)
+    assert client.get('/a').ttl in range(80, 101)
+
+
+def test_expiration_is_the_ttl_from_now(client: getc.Client) -> None:
+    """Two TTLs set together end as far apart as they differ."""
+    near = client.set('/a', '1', ttl=100).expiration
+    far = client.set('/b', '1', ttl=1100).expiration
+    assert isinstance(near, datetime)
+    assert isinstance(far, datetime)
+    assert timedelta(seconds=1000) <= far - near < timedelta(seconds=1000 + LONG)
+
+
+def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backing: Any) -> None:
+    """The node goes by itself: an Expired is seen, and nothing is read any more."""
+    written = client.set('/a', '1', ttl=1)
+    backing.pass_time(2)
+    seen = client.wait('/a', written.etcd_index + 1, timeout=LONG)
+    assert type(seen) is getc.Expired
+    assert isinstance(seen, getc.Deleted)
+    assert (seen.key, seen.value) == ('/a', None)
+    assert type(seen.node) is getc.Node
+    assert isinstance(seen.prev_node, getc.Value)
+    assert (seen.prev_node.key, seen.prev_node.value) == ('/a', '1')
+    assert seen.prev_node.modified_index == written.modified_index
+    assert seen.created_index == written.created_index
+    assert seen.modified_index == written.etcd_index + 1
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+    assert client.create('/a', '2').is_new
+
+
+def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backing: Any) -> None:
+    """A TTL of 0 is allowed, and the node goes at once."""
+    written = client.set('/a', '1', ttl=0)
+    assert written.value == '1'
+    backing.pass_time(1)
+    assert type(client.wait('/a', written.etcd_index + 1, timeout=LONG)) is getc.Expired
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+
+
+def test_waiter_is_woken_when_the_ttl_runs_out(
+    client: getc.Client, other: getc.Client, spawn: Callable[..., Any], backing: Any
+) -> None:
+    """A wait that is on sees the end, of another client's node too, without anyone asking."""
+    written = client.set('/d/a', '1', ttl=1)
+    waiting = spawn(other.wait, '/d', written.etcd_index + 1, recursive=True)
+    gevent.sleep(0)
+    backing.pass_time(3)
+    seen = waiting.get(timeout=LONG)
+    assert type(seen) is getc.Expired
+    assert seen.key == '/d/a'
+
+
+@pytest.mark.v3_differs('a directory with a TTL is NotSupported on v3 (design, section 3)')
+def test_directory_expires_with_all_that_is_in_it(client: getc.Client, backing: Any) -> None:
+    """A directory's TTL takes its nodes along, as one change of the directory's key."""
+    made = client.set('/d', dir=True, ttl=1)
+    assert made.ttl == 1
+    last = client.set('/d/sub/a', '1')
+    backing.pass_time(2)
+    seen = client.wait('/d', last.etcd_index + 1, recursive=True, timeout=LONG)
+    assert type(seen) is getc.Expired
+    assert seen.key == '/d'
+    assert isinstance(seen.node, getc.Directory)
+    assert seen.modified_index == last.etcd_index + 1
+    for key in ('/d', '/d/sub/a'):
+        with pytest.raises(getc.KeyNotFound):
+            client.get(key)
+    assert client.set('/x', '1').etcd_index == seen.modified_index + 1
+
+
+def test_nodes_expire_in_the_order_of_their_ends(client: getc.Client, backing: Any) -> None:
+    """One change a node, the earlier end first, whatever the order of the writes."""
+    client.set('/d/late', '1', ttl=2)
+    written = client.set('/d/soon', '1', ttl=1)
+    backing.pass_time(5)
+    first = client.wait('/d', written.etcd_index + 1, recursive=True, timeout=LONG)
+    second = client.wait('/d', first.modified_index + 1, recursive=True, timeout=LONG)
+    assert [first.key, second.key] == ['/d/soon', '/d/late']
+    assert isinstance(first, getc.Expired)
+    assert isinstance(second, getc.Expired)
+
+
+def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backing: Any) -> None:
+    """A node whose TTL was dropped outlives one whose TTL was not."""
+    for drop in (
+        lambda key: client.set(key, '2'),
+        lambda key: client.update(key, '2'),
+        lambda key: client.set(key, '2', prev_value='1'),
+    ):
+        client.set('/kept', '1', ttl=2)
+        drop('/kept')
+        witness = client.set('/witness', '1', ttl=2)
+        backing.pass_time(3)
+        assert type(client.wait('/witness', witness.etcd_index + 1, timeout=LONG)) is getc.Expired
+        assert client.get('/kept').value == '2'
+
+
+# -- refresh
+
+
+@pytest.mark.v3_differs('a keep-alive on v3 moves no index (design, section 3)')
+def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
+    """A refresh changes the TTL and modified_index; the value and created_index stay."""
+    first = client.set('/a', '1', ttl=50)
+    result = client.refresh('/a', ttl=100)
+    assert type(result) is getc.Updated
+    assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
+    assert result.modified_index == result.etcd_index == first.modified_index + 1
+    assert result.prev_node is not None
+    assert result.prev_node.modified_index == first.modified_index
+    assert not result.is_new
+    read = client.get('/a')
+    assert (read.value, read.modified_index) == ('1', result.modified_index)
+    assert read.expiration == result.expiration
+
+
+def test_refresh_gives_a_ttl_when_there_was_none(client: getc.Client) -> None:
+    """A permanent node gets a TTL by a refresh."""
+    client.set('/a', '1')
+    assert client.refresh('/a', ttl=100).ttl == 100
+    assert client.get('/a').ttl in range(90, 101)
+
+
+@pytest.mark.parametrize('method', ['set', 'update'])
+def test_refresh_is_an_option_of_set_and_update(client: getc.Client, method: str) -> None:
+    """set and update with refresh=True do as refresh does: the node is not made anew."""
+    first = client.set('/a', '1', ttl=50)
+    result = getattr(client, method)('/a', refresh=True, ttl=100)
+    assert isinstance(result, getc.Updated)
+    assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
+
+
+def test_refresh_raises_key_not_found_when_there_is_nothing(client: getc.Client) -> None:
+    """A refresh makes nothing: error 100."""
+    for refresh in (
+        lambda: client.refresh('/a', ttl=5),
+        lambda: client.set('/a', refresh=True, ttl=5),
+        lambda: client.update('/a', refresh=True, ttl=5),
+    ):
+        with pytest.raises(getc.KeyNotFound) as caught:
+            refresh()
+        assert caught.value.cause == '/a'
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+
+
+def test_refresh_wakes_no_watcher(client: getc.Client, spawn: Callable[..., Any]) -> None:
+    """A wait that is on sleeps through a refresh, and is woken by what comes next."""
+    first = client.set('/a', '1', ttl=100)
+    waiting = spawn(client.wait, '/a', first.etcd_index + 1)
+    gevent.sleep(0)
+    client.refresh('/a', ttl=100)
+    client.update('/a', refresh=True, ttl=100)
+    client.set('/a', '2', ttl=100)
+    seen = waiting.get(timeout=LONG)
+    assert (type(seen), seen.value) == (getc.Set, '2')
+
+
+def test_refresh_outlives_the_first_ttl(client: getc.Client, backing: Any) -> None:
+    """A refreshed node is there when one that was not is gone."""
+    client.set('/kept', '1', ttl=2)
+    witness = client.set('/witness', '1', ttl=2)
+    client.refresh('/kept', ttl=100)
+    backing.pass_time(3)
+    index = witness.etcd_index + 2
+    assert client.wait('/witness', index, timeout=LONG).modified_index == index
+    assert client.get('/kept').value == '1'
+
+
+def test_refresh_can_end_a_node(client: getc.Client, backing: Any) -> None:
+    """A refresh to 0 seconds ends the node at once, seen as Expired."""
+    client.set('/a', '1', ttl=100)
+    index = client.refresh('/a', ttl=0).etcd_index
+    backing.pass_time(1)
+    assert type(client.wait('/a', index + 1, timeout=LONG)) is getc.Expired
+
+
+@pytest.mark.v3_differs('the limit of v3 is that of its leases')
+def test_ttl_may_be_very_long(client: getc.Client) -> None:
+    """A TTL of a century is kept."""
+    century = 100 * 365 * 24 * 3600
+    assert client.set('/a', '1', ttl=century).ttl == century
+    assert client.get('/a').value == '1'

@@ -1,0 +1,203 @@
+"""Arguments that make no sense: a TypeError or ValueError before any I/O.
+
+The client of these tests fails with ConnectionRefused as soon as it does any I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import getc
+
+Call = Callable[[getc.Client], object]
+
+
+def test_client_does_io_when_the_arguments_are_right(refusing: getc.Client) -> None:
+    """The premise of this file: what is valid reaches the network, and is refused there."""
+    for call in (
+        lambda: refusing.get('/a'),
+        lambda: refusing.set('/a', '1'),
+        lambda: refusing.wait('/a', timeout=10),
+        lambda: refusing.append('/a', '1'),
+        lambda: refusing.delete('/a'),
+    ):
+        with pytest.raises(getc.ConnectionRefused) as caught:
+            call()
+        assert caught.value.maybe_applied is False
+        assert isinstance(caught.value, ConnectionRefusedError)
+
+
+@pytest.mark.parametrize(
+    'value', [1, 1.5, True, b'bytes', ['x'], {'a': 1}, object()], ids=lambda value: type(value).__name__
+)
+@pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
+def test_value_is_a_type_error_when_no_text(refusing: getc.Client, method: str, value: Any) -> None:
+    """A value is text; nothing is converted silently, and the error does not tell the value."""
+    with pytest.raises(TypeError, match=f'a value is text .*not {type(value).__name__}'):
+        getattr(refusing, method)('/a', value)
+
+
+@pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
+@pytest.mark.parametrize(
+    ('args', 'options'), [((), {}), (('x',), {'dir': True}), (('',), {'dir': True}), ((None,), {'dir': False})]
+)
+def test_content_is_a_value_error_when_not_exactly_one(
+    refusing: getc.Client, method: str, args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    """Exactly one of a value and dir=True is given."""
+    with pytest.raises(ValueError, match='dir=True'):
+        getattr(refusing, method)('/a', *args, **options)
+
+
+TTL_CALLS: list[Callable[[getc.Client, Any], object]] = [
+    lambda client, ttl: client.set('/a', '1', ttl=ttl),
+    lambda client, ttl: client.set('/a', dir=True, ttl=ttl),
+    lambda client, ttl: client.create('/a', '1', ttl=ttl),
+    lambda client, ttl: client.update('/a', '1', ttl=ttl),
+    lambda client, ttl: client.append('/a', '1', ttl=ttl),
+    lambda client, ttl: client.refresh('/a', ttl=ttl),
+    lambda client, ttl: client.set('/a', refresh=True, ttl=ttl),
+]
+
+
+@pytest.mark.parametrize('call', TTL_CALLS)
+@pytest.mark.parametrize('ttl', [1.0, 1.5, '1', True, b'1', float('nan')], ids=repr)
+def test_ttl_is_a_type_error_when_no_whole_number(
+    refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: Any
+) -> None:
+    """A TTL is an int."""
+    with pytest.raises(TypeError, match='ttl is a whole number'):
+        call(refusing, ttl)
+
+
+@pytest.mark.parametrize('call', TTL_CALLS)
+@pytest.mark.parametrize('ttl', [-1, -(10**30), 10**10, 10**30])
+def test_ttl_is_a_value_error_when_out_of_range(
+    refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: int
+) -> None:
+    """A TTL is not negative, and not so long that the server's clock overflows."""
+    with pytest.raises(ValueError, match='ttl is at'):
+        call(refusing, ttl)
+
+
+CONDITION_CALLS: list[Callable[..., object]] = [
+    lambda client, **conditions: client.set('/a', '1', **conditions),
+    lambda client, **conditions: client.update('/a', '1', **conditions),
+    lambda client, **conditions: client.refresh('/a', ttl=1, **conditions),
+    lambda client, **conditions: client.delete('/a', **conditions),
+]
+
+
+@pytest.mark.parametrize('call', CONDITION_CALLS)
+def test_prev_value_is_refused_when_empty_or_no_text(refusing: getc.Client, call: Callable[..., object]) -> None:
+    """The server cannot compare with the empty value: ValueError; what is no text is a TypeError."""
+    with pytest.raises(ValueError, match='prev_value'):
+        call(refusing, prev_value='')
+    for wrong in (1, b'1', True):
+        with pytest.raises(TypeError, match='prev_value'):
+            call(refusing, prev_value=wrong)
+
+
+@pytest.mark.parametrize('call', CONDITION_CALLS)
+def test_prev_index_is_refused_when_zero_or_no_number(refusing: getc.Client, call: Callable[..., object]) -> None:
+    """The server would let an index of 0 pass as no condition: ValueError; so is a negative one."""
+    for wrong_number in (0, -1):
+        with pytest.raises(ValueError, match='prev_index'):
+            call(refusing, prev_index=wrong_number)
+    for wrong in ('1', 1.0, True):
+        with pytest.raises(TypeError, match='prev_index'):
+            call(refusing, prev_index=wrong)
+
+
+@pytest.mark.parametrize('method', ['set', 'update'])
+@pytest.mark.parametrize('value', ['x', ''])
+def test_refresh_raises_refresh_value_when_a_value_is_given(refusing: getc.Client, method: str, value: str) -> None:
+    """A refresh keeps the value: error 211, as the server's, before any I/O."""
+    with pytest.raises(getc.RefreshValue) as caught:
+        getattr(refusing, method)('/a', value, refresh=True, ttl=5)
+    assert (caught.value.errno, caught.value.cause) == (211, '/a')
+
+
+@pytest.mark.parametrize('method', ['set', 'update'])
+def test_refresh_raises_ttl_required_when_none_is_given(refusing: getc.Client, method: str) -> None:
+    """A refresh is about the TTL: error 212, as the server's, before any I/O."""
+    with pytest.raises(getc.RefreshTTLRequired) as caught:
+        getattr(refusing, method)('/a', refresh=True)
+    assert (caught.value.errno, caught.value.cause) == (212, '/a')
+
+
+def test_index_of_wait_is_refused_when_no_index(refusing: getc.Client) -> None:
+    """An index is an int of at least 0."""
+    for wrong in ('1', 1.0, True):
+        with pytest.raises(TypeError, match='index'):
+            refusing.wait('/a', wrong, timeout=1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='index'):
+        refusing.wait('/a', -1, timeout=1)
+
+
+CALLS_WITH_A_TIMEOUT: list[Callable[[getc.Client, Any], object]] = [
+    lambda client, timeout: client.get('/a', timeout=timeout),
+    lambda client, timeout: client.set('/a', '1', timeout=timeout),
+    lambda client, timeout: client.create('/a', '1', timeout=timeout),
+    lambda client, timeout: client.update('/a', '1', timeout=timeout),
+    lambda client, timeout: client.refresh('/a', ttl=1, timeout=timeout),
+    lambda client, timeout: client.append('/a', '1', timeout=timeout),
+    lambda client, timeout: client.delete('/a', timeout=timeout),
+    lambda client, timeout: client.wait('/a', timeout=timeout),
+]
+
+
+@pytest.mark.parametrize('call', CALLS_WITH_A_TIMEOUT)
+def test_timeout_is_refused_when_no_seconds(refusing: getc.Client, call: Callable[[getc.Client, Any], object]) -> None:
+    """A timeout is a number of seconds of at least 0, or None."""
+    for wrong in ('1', True, [1]):
+        with pytest.raises(TypeError, match='timeout'):
+            call(refusing, wrong)
+    for wrong_number in (-1, -0.5, float('nan')):
+        with pytest.raises(ValueError, match='timeout'):
+            call(refusing, wrong_number)
+
+
+@pytest.mark.parametrize('method', ['get', 'delete', 'refresh'])
+def test_options_are_keyword_only(refusing: getc.Client, method: str) -> None:
+    """Only key, value and index may be positional."""
+    with pytest.raises(TypeError):
+        getattr(refusing, method)('/a', True)
+
+
+@pytest.mark.parametrize('method', ['set', 'create', 'update', 'append', 'wait'])
+def test_options_are_keyword_only_after_the_second(refusing: getc.Client, method: str) -> None:
+    """Only key, value and index may be positional."""
+    with pytest.raises(TypeError):
+        getattr(refusing, method)('/a', None, True)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error'),
+    [
+        ({'api': 'v1'}, (ValueError, getc.NotSupported)),
+        ({'timeout': '1'}, TypeError),
+        ({'timeout': -1}, ValueError),
+        ({'namespace': '/a/../b'}, ValueError),
+        ({'namespace': 1}, TypeError),
+    ],
+    ids=str,
+)
+def test_client_is_refused_when_an_option_makes_no_sense(options: dict[str, Any], error: Any) -> None:
+    """The constructor checks what it is given, and does no I/O."""
+    with pytest.raises(error):
+        getc.etcd('http://127.0.0.1:1', **options)
+
+
+@pytest.mark.parametrize(
+    'url',
+    ['ftp://127.0.0.1', '127.0.0.1:2379', '', 'http://', 'http://127.0.0.1:port', 'http://127.0.0.1:99999', []],
+    ids=repr,
+)
+def test_client_is_refused_when_the_url_makes_no_sense(url: Any) -> None:
+    """A URL that cannot be one is a ValueError at once."""
+    with pytest.raises(ValueError):
+        getc.etcd(url)

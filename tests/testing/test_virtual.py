@@ -1,0 +1,358 @@
+"""Virtual time: what gevent does with time follows the clock, to the nanosecond and in order."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import AsyncResult, Event
+from gevent.exceptions import LoopExit
+from gevent.hub import get_hub
+from gevent.lock import Semaphore
+from gevent.queue import Empty, Queue
+
+from getc import timing
+from getc.testing.virtual import VirtualTime, real_loop, real_sleep
+
+
+@pytest.fixture
+def clock() -> Iterator[VirtualTime]:
+    with VirtualTime() as clock:
+        yield clock
+
+
+def test_advance_wakes_sleepers_in_the_order_of_their_times(clock: VirtualTime) -> None:
+    """Each runs at its own time, not at the end of the step."""
+    woken: list[tuple[int, float]] = []
+
+    def sleep(seconds: int) -> None:
+        gevent.sleep(seconds)
+        woken.append((seconds, clock.elapsed))
+
+    for seconds in (3, 1, 2, 5):
+        gevent.spawn(sleep, seconds)
+    clock.advance(4)
+    assert woken == [(1, 1.0), (2, 2.0), (3, 3.0)]
+    assert clock.elapsed == 4
+
+
+def test_advance_runs_in_the_order_of_the_starts_when_due_at_once(clock: VirtualTime) -> None:
+    """The order is that of the calls to sleep, each time."""
+    woken: list[int] = []
+
+    def sleep(number: int) -> None:
+        for _ in range(3):
+            gevent.sleep(1)
+            woken.append(number)
+
+    for number in range(50):
+        gevent.spawn(sleep, number)
+    clock.advance(3)
+    assert woken == [*range(50)] * 3
+
+
+def test_advance_takes_no_real_time_when_it_is_long(clock: VirtualTime) -> None:
+    """A thousand greenlets that sleep for ten minutes in steps have all run; only the clock's time went by."""
+    rounds = [0] * 1000
+
+    def sleep(number: int) -> None:
+        for _ in range(4):
+            gevent.sleep(150)
+            rounds[number] += 1
+
+    greenlets = [gevent.spawn(sleep, number) for number in range(1000)]
+    clock.advance(600)
+    assert rounds == [4] * 1000
+    assert all(greenlet.dead for greenlet in greenlets)
+
+
+def test_advance_returns_after_chains_of_greenlets_when_they_wake_each_other(clock: VirtualTime) -> None:
+    """Whatever became ready, by however many steps, has run."""
+    queues: list[Queue[int]] = [Queue() for _ in range(20)]
+    arrived: list[int] = []
+
+    def pass_on(source: Queue[int], target: Queue[int]) -> None:
+        target.put(source.get() + 1)
+
+    for source, target in itertools.pairwise(queues):
+        gevent.spawn(pass_on, source, target)
+    gevent.spawn(lambda: arrived.append(queues[-1].get()))
+    gevent.spawn_later(1, queues[0].put, 0)
+    clock.advance(1)
+    assert arrived == [19]
+
+
+def test_steps_add_up_exactly_when_they_are_no_round_numbers(clock: VirtualTime) -> None:
+    """Ten steps of 0.1 s wake who sleeps for a second."""
+    sleeper = gevent.spawn(gevent.sleep, 1)
+    for _ in range(9):
+        clock.advance(0.1)
+        assert not sleeper.dead
+    clock.advance(0.1)
+    assert sleeper.dead
+    assert clock.elapsed == 1.0
+
+
+def test_deadline_has_passed_when_its_remaining_time_was_slept(clock: VirtualTime) -> None:
+    """A loop that sleeps until a deadline makes progress even where floats are rounded."""
+    for timeout in (0.1, 0.3, 1 / 3, 1e-12, 12345.678901234):
+        deadline = timing.Deadline.after(timeout)
+        turns = 0
+        while not deadline.has_passed():
+            gevent.sleep(deadline.remaining())
+            turns += 1
+            assert turns < 5
+
+
+def test_timeouts_of_gevent_follow_the_clock(clock: VirtualTime) -> None:
+    """Event, Timeout, Queue, AsyncResult, Semaphore, join: all give up at their time."""
+    assert Event().wait(5) is False
+    assert clock.elapsed == 5
+    with pytest.raises(gevent.Timeout), gevent.Timeout(5):
+        Event().wait()
+    assert clock.elapsed == 10
+    with pytest.raises(Empty):
+        Queue().get(timeout=5)
+    assert clock.elapsed == 15
+    with pytest.raises(gevent.Timeout):
+        AsyncResult().get(timeout=5)
+    assert clock.elapsed == 20
+    assert Semaphore(0).acquire(timeout=5) is False
+    assert clock.elapsed == 25
+    sleeper = gevent.spawn(gevent.sleep, 100)
+    sleeper.join(timeout=5)
+    assert not sleeper.dead
+    assert gevent.wait([sleeper], timeout=5) == []
+    assert clock.elapsed == 35
+    sleeper.kill()
+
+
+def test_timeout_loses_when_what_it_waits_for_comes_at_the_same_time(clock: VirtualTime) -> None:
+    """As with a real loop, where timeouts come after everything else."""
+    event = Event()
+    waiter = gevent.spawn(event.wait, 1)
+    gevent.spawn_later(1, event.set)
+    clock.advance(1)
+    assert waiter.value is True
+
+
+def test_cancelled_timeouts_never_fire(clock: VirtualTime) -> None:
+    """Neither one that is cancelled early nor one cancelled at its very time, and none stays in memory."""
+    for _ in range(1000):
+        with gevent.Timeout(60):
+            gevent.sleep(0)
+    assert len(get_hub().loop._heap) < 100
+    late = gevent.Timeout(1)
+
+    def cancel() -> None:
+        late.start()
+        gevent.sleep(1)  # its time has come as well
+        late.cancel()
+        gevent.sleep(10)
+
+    greenlet = gevent.spawn(cancel)
+    clock.advance(20)
+    assert greenlet.successful()
+
+
+def test_spawn_later_is_not_run_when_killed_before(clock: VirtualTime) -> None:
+    """Its timer goes with it."""
+    ran: list[int] = []
+    greenlet = gevent.spawn_later(1, ran.append, 1)
+    greenlet.kill()
+    clock.advance(2)
+    assert ran == []
+    assert clock.seconds_to_next() is None
+
+
+def test_timer_repeats_until_stopped(clock: VirtualTime) -> None:
+    """The loop's timers can repeat, at their own times."""
+    times: list[float] = []
+    with get_hub().loop.timer(1, 2) as timer:
+        timer.start(lambda: times.append(clock.elapsed))
+        clock.advance(6)
+        assert times == [1, 3, 5]
+        assert timer.active
+        timer.again(lambda: times.append(clock.elapsed))
+        clock.advance(2)
+        assert times == [1, 3, 5, 8]
+        timer.stop()
+        assert not timer.active
+        clock.advance(10)
+    assert times == [1, 3, 5, 8]
+
+
+def test_sleep_in_the_test_moves_time_when_nothing_else_can_happen(clock: VirtualTime) -> None:
+    """The main greenlet may simply sleep; everyone else sees each point in time on the way."""
+    seen: list[float] = []
+
+    def beat() -> None:
+        while True:
+            gevent.sleep(10)
+            seen.append(clock.elapsed)
+
+    greenlet = gevent.spawn(beat)
+    gevent.sleep(60)
+    assert seen == [10, 20, 30, 40, 50]  # the test slept first, so at 60 it wakes first
+    assert clock.elapsed == 60
+    greenlet.kill()
+
+
+def test_waiting_for_ever_raises_when_nothing_is_due(clock: VirtualTime) -> None:
+    """It does not hang: gevent says so as it does in real time, and the clock still works."""
+    with pytest.raises(LoopExit):
+        Event().wait()
+    gevent.sleep(1)
+    assert clock.elapsed == 1
+
+
+def test_time_stands_still_while_a_socket_is_waited_for(clock: VirtualTime) -> None:
+    """I/O is real: an answer that takes a while is not overtaken by its own timeout."""
+    ours, theirs = gevent.socket.socketpair()
+    ours.settimeout(5)
+
+    def answer() -> None:
+        theirs.recv(1)
+        real_sleep(0.02)
+        theirs.sendall(b'!')
+
+    gevent.spawn(answer)
+    ours.sendall(b'?')
+    assert ours.recv(1) == b'!'
+    assert clock.elapsed == 0
+    ours.close()
+    theirs.close()
+
+
+def test_timeout_of_a_socket_follows_the_clock(clock: VirtualTime) -> None:
+    """It strikes when time is advanced."""
+    ours, theirs = gevent.socket.socketpair()
+    ours.settimeout(5)
+    reader = gevent.spawn(ours.recv, 1)
+    clock.advance(4.999)
+    assert not reader.dead
+    clock.advance(0.001)
+    assert isinstance(reader.exception, TimeoutError)
+    ours.close()
+    theirs.close()
+
+
+def test_advance_lets_local_sockets_talk_before_time_moves_on(clock: VirtualTime) -> None:
+    """Two ends in one process exchange bytes at one point in time, so no timeout strikes between them."""
+    ours, theirs = gevent.socket.socketpair()
+    answers: list[tuple[bytes, float]] = []
+
+    def echo() -> None:
+        while data := theirs.recv(100):
+            theirs.sendall(data)
+
+    def ask() -> None:
+        ours.settimeout(0.5)
+        for _ in range(5):
+            gevent.sleep(1)
+            ours.sendall(b'x')
+            answers.append((ours.recv(1), clock.elapsed))
+        ours.close()
+
+    echoing = gevent.spawn(echo)
+    gevent.spawn(ask)
+    clock.advance(10)
+    assert answers == [(b'x', float(second)) for second in range(1, 6)]
+    assert echoing.dead
+    theirs.close()
+
+
+def test_getc_reads_the_same_clock(clock: VirtualTime) -> None:
+    """now and wall_time move together with the loop's time, from the same start each time."""
+    assert timing.now() == clock.now() == 1000.0
+    assert timing.wall_time() == clock.wall_time() == 1767225600.0
+    clock.advance(2.5)
+    assert timing.now() == 1002.5
+    assert timing.wall_time() == get_hub().loop.now() == 1767225602.5
+
+
+def test_real_time_is_back_afterwards() -> None:
+    """The loop and the clock are what they were, also after an error inside."""
+    hub = get_hub()
+    loop = hub.loop
+    with pytest.raises(KeyError), VirtualTime():
+        assert hub.loop is not loop
+        assert real_loop() is loop
+        raise KeyError
+    assert hub.loop is loop
+    started, virtual = time.monotonic(), timing.now()
+    gevent.sleep(0.02)
+    assert time.monotonic() - started >= 0.015
+    assert abs(timing.now() - virtual) < 100
+
+
+def test_sleepers_never_wake_when_time_is_real_again() -> None:
+    """What the test left behind does not disturb the next one, and can still be killed."""
+    woken: list[int] = []
+
+    def sleep() -> None:
+        gevent.sleep(0.001)
+        woken.append(1)
+
+    with VirtualTime() as clock:
+        greenlet = gevent.spawn(sleep)
+        clock.advance(0)
+    gevent.sleep(0.02)
+    assert woken == []
+    greenlet.kill()
+    assert greenlet.dead
+
+
+def test_virtual_time_is_refused_when_it_cannot_work() -> None:
+    """Twice at once, used twice, used outside, backwards: each is said, and nothing is changed."""
+    clock = VirtualTime()
+    with pytest.raises(RuntimeError, match='not virtual here'):
+        clock.advance(1)
+    with clock:
+        with pytest.raises(RuntimeError, match='virtual already'), VirtualTime():
+            pass
+        for seconds in (-1, float('nan'), float('inf')):
+            with pytest.raises(ValueError, match='advances by seconds'):
+                clock.advance(seconds)
+        inner = gevent.spawn_later(1, clock.advance, 1)
+        clock.advance(2)
+        assert isinstance(inner.exception, RuntimeError)
+        assert clock.elapsed == 2
+    with pytest.raises(RuntimeError, match='used once'), clock:
+        pass
+
+
+def test_greenlets_that_never_rest_are_told(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greenlet that calls sleep(0) for ever would make advance hang: it raises instead."""
+    monkeypatch.setattr('getc.testing.virtual.MAX_ROUNDS', 1000)
+
+    def spin() -> None:
+        while True:
+            gevent.sleep(0)
+
+    spinner = gevent.spawn(spin)
+    with pytest.raises(RuntimeError, match='do not come to rest'):
+        clock.advance(1)
+    spinner.kill()
+    clock.advance(1)
+    assert clock.elapsed == 1
+
+
+def test_errors_in_greenlets_stay_theirs_when_a_timer_woke_them(
+    clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A greenlet that dies of its timeout or of an error does not disturb the others."""
+    monkeypatch.setattr(get_hub(), 'exception_stream', None)
+
+    def fail() -> None:
+        gevent.sleep(1)
+        raise KeyError('mine')
+
+    failing, fine = gevent.spawn(fail), gevent.spawn(gevent.sleep, 2)
+    clock.advance(2)
+    assert isinstance(failing.exception, KeyError)
+    assert fine.successful()

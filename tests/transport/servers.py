@@ -1,0 +1,57 @@
+"""Small servers that misbehave, for the tests of the transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gevent.server import StreamServer
+from gevent.socket import socket
+
+from getc.transport.endpoints import Endpoint, parse_endpoints
+
+__all__ = ['answer_of', 'read_request', 'serving']
+
+Handler = Callable[[socket], None]
+
+
+@contextmanager
+def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Iterator[Endpoint]:
+    """Serve each connection by the handler, on a free port; its socket is closed after it."""
+
+    def handle(sock: socket, _address: object) -> None:
+        try:
+            handler(sock)
+        except OSError:
+            pass  # the client went away, as clients of such servers do
+
+    server = StreamServer(('127.0.0.1', 0), handle, **options)
+    server.start()
+    try:
+        yield parse_endpoints(f'{scheme}://127.0.0.1:{server.server_port}')[0]
+    finally:
+        server.stop(timeout=0)
+
+
+def read_request(sock: socket) -> bytes:
+    """One request, whole; empty if the client closed."""
+    data = b''
+    while b'\r\n\r\n' not in data:
+        piece = sock.recv(65536)
+        if not piece:
+            return b''
+        data += piece
+    head, _, body = data.partition(b'\r\n\r\n')
+    length = 0
+    for line in head.split(b'\r\n'):
+        name, _, value = line.partition(b':')
+        if name.lower() == b'content-length':
+            length = int(value)
+    while len(body) < length:
+        body += sock.recv(65536)
+    return head + b'\r\n\r\n' + body
+
+
+def answer_of(body: bytes, *, status: str = '200 OK', headers: str = 'Content-Type: application/json\r\n') -> bytes:
+    """An answer with a length."""
+    return f'HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n'.encode() + body
