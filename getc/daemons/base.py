@@ -1,19 +1,45 @@
-"""What all daemons share: a name, an end, and callbacks that cannot hurt them."""
+"""What all daemons share: attempts that are made until one succeeds, callbacks in order, and an end.
+
+A daemon is a state machine.  While nothing happens it has no greenlet, only a timer perhaps: each
+attempt and each series of callbacks runs in a greenlet that ends when its work is done.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Final, Protocol, TypeVar
 
 import gevent
+from gevent.event import Event
 
-from getc.errors import EtcException
-from getc.timing import Deadline
+from getc import timing
+from getc.errors import (
+    ClientClosed,
+    ConnectionError,
+    EtcException,
+    HTTPError,
+    LeaderElect,
+    ProtocolError,
+    RaftInternal,
+    TimedOut,
+    WatcherCleared,
+)
+from getc.timing import Backoff, Deadline
 
-__all__ = ['Daemon', 'Owner', 'call_back']
+__all__ = ['Daemon', 'Owner', 'may_pass']
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger('getc')
+
+LAST_WORDS: Final = 1.0
+"""Seconds that a killed greenlet has for its own ``finally``."""
+
+SLICE: Final = 0.01
+"""Seconds after which callbacks that do not block let others run."""
+
+_Self = TypeVar('_Self', bound='Daemon')
 
 
 class Owner(Protocol):
@@ -21,6 +47,12 @@ class Owner(Protocol):
 
     def forget(self, daemon: Daemon) -> None:
         """The daemon has stopped."""
+
+
+def may_pass(error: EtcException) -> bool:
+    """True for trouble that time may heal; False for a refusal, which would only be repeated."""
+    trouble = (ConnectionError, HTTPError, ProtocolError, RaftInternal, LeaderElect, WatcherCleared)
+    return isinstance(error, trouble)
 
 
 class Daemon:
@@ -37,7 +69,19 @@ class Daemon:
         self.name = name
         self.last_error: EtcException | None = None
         self._owner = owner
+        self._backoff = Backoff()
+        self._is_starting = True
+        self._is_stopped = False
+        self._settled = Event()  # started, refused, or stopped
+        self._refusal: EtcException | None = None
+        self._finished = Event()
         self._tasks: set[gevent.Greenlet[..., None]] = set()
+        self._timer: Any = None
+        self._attempting: gevent.Greenlet[..., None] | None = None
+        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._calling: gevent.Greenlet[..., None] | None = None
+
+    # -- the end
 
     def stop(self, timeout: float | None = 5.0) -> None:
         """End it.  When this returns no callback runs or will run; a second call does nothing.
@@ -48,52 +92,163 @@ class Daemon:
         Raises:
             TypeError, ValueError: The timeout is no number of seconds.
         """
-        raise NotImplementedError
+        deadline = Deadline.after(timeout)
+        self.begin_stop(deadline)
+        self.finish(deadline)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it is stopped, for ``timeout`` seconds at most (None: no limit).  True if it is."""
-        raise NotImplementedError
+        return self._finished.wait(Deadline.after(timeout).timeout_left())
 
-    def close(self) -> None:
-        """End it at once, without I/O and without waiting.  For its owner."""
-        raise NotImplementedError
+    def begin_stop(self, deadline: Deadline) -> None:
+        """The first half of :meth:`stop`, which does not block.  For its owner."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._calls.clear()
+        self._cancel_timer()
+        self._on_stop(deadline)
+        self._settled.set()
 
-    def __enter__(self) -> Daemon:
+    def finish(self, deadline: Deadline) -> None:
+        """The second half of :meth:`stop`: wait for what is under way, and kill it at the deadline."""
+        current = gevent.getcurrent()
+        try:
+            while tasks := [task for task in self._tasks if task is not current]:
+                if deadline.has_passed():
+                    break
+                gevent.joinall(tasks, timeout=deadline.timeout_left())
+        finally:
+            tasks = [task for task in self._tasks if task is not current]
+            gevent.killall(tasks, block=False)
+            self._finished.set()
+            self._owner.forget(self)
+        gevent.joinall(tasks, timeout=LAST_WORDS)
+
+    def stop_soon(self) -> None:
+        """Stop in the background: for whoever has no time to wait."""
+        deadline = Deadline(5.0)
+        self.begin_stop(deadline)
+        gevent.spawn(self.finish, deadline).name = f'getc end of {self.name}'
+
+    def __enter__(self: _Self) -> _Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.stop()
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        """Let go of everything without blocking; what needs I/O is spawned, and over by the deadline."""
+        raise NotImplementedError
+
+    # -- the beginning
+
+    def start(self) -> None:
+        """Make the first attempt, in the background.  For its owner."""
+        self._attempt_in(0)
+
+    def wait_started(self, deadline: Deadline) -> None:
+        """Wait for the start; who gives up before it (a timeout, a kill) leaves nothing behind.
+
+        Raises:
+            TimedOut: It did not start in time.
+            EtcException: The server refuses.
+        """
+        try:
+            if not self._settled.wait(deadline.timeout_left()):
+                raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {self.last_error}')
+            if self._refusal is not None:
+                raise self._refusal
+            if self._is_starting:
+                raise ClientClosed(f'{self.name} was stopped before it had started')
+        except BaseException:
+            self.stop_soon()
+            raise
+
+    def _started(self) -> None:
+        self._is_starting = False
+        self._settled.set()
+
+    # -- attempts
+
+    def _step(self) -> float | None:
+        """Attempt what is to be done next.  Seconds until the next one; None if something will ask for it."""
+        raise NotImplementedError
+
+    def _attempt_in(self, delay: float) -> None:
+        """Make an attempt after so many seconds, unless one is under way; the latest call counts."""
+        self._cancel_timer()
+        if self._is_stopped or self._attempting is not None:
+            return
+        if delay <= 0:
+            self._begin_attempt()
+        else:
+            self._timer = gevent.get_hub().loop.timer(delay)
+            self._timer.start(self._begin_attempt)
+
+    def _begin_attempt(self) -> None:
+        self._cancel_timer()
+        self._attempting = self._spawn(self._attempt)
+
+    def _attempt(self) -> None:
+        delay: float | None = self._backoff.next_delay()  # also if this greenlet is killed on the way
+        try:
+            delay = self._step()
+        except EtcException as error:
+            self.last_error = error
+            if self._is_starting and not may_pass(error):
+                self._refusal = error
+                logger.warning('%s: refused: %s', self.name, error)
+                self.stop_soon()
+        finally:
+            self._attempting = None
+            if delay is not None:
+                self._attempt_in(delay)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+
+    # -- callbacks
+
+    def _call_soon(self, callback: Callable[..., object], *args: object) -> None:
+        """Call the user's code after what was asked for before, one call at a time."""
+        if not self._is_stopped:
+            self._calls.append((callback, args))
+            if self._calling is None:
+                self._calling = self._spawn(self._make_calls)
+
+    def _make_calls(self) -> None:
+        began = timing.now()
+        try:
+            while self._calls:
+                callback, args = self._calls.popleft()
+                try:
+                    callback(*args)
+                except (Exception, gevent.Timeout):
+                    logger.exception('%s: the callback %r raised', self.name, callback)
+                if self._calls and timing.now() - began > SLICE:
+                    gevent.sleep(0)
+                    began = timing.now()
+        finally:
+            self._calling = None
+            if self._calls:  # a callback killed this greenlet
+                self._calling = self._spawn(self._make_calls)
+        if not self._is_stopped:
+            self._on_called()
+
+    def _on_called(self) -> None:
+        """All callbacks that were asked for were made.  Does not block."""
+
+    # -- greenlets
 
     def _spawn(self, task: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
         """Run a task of this daemon in a greenlet that ends with it."""
-        return self._own(gevent.spawn(task, *args))
-
-    def _spawn_later(self, delay: float, task: Callable[..., None]) -> gevent.Greenlet[..., None]:
-        return self._own(gevent.spawn_later(delay, task))
-
-    def _own(self, greenlet: gevent.Greenlet[..., None]) -> gevent.Greenlet[..., None]:
+        greenlet = gevent.spawn(task, *args)
         greenlet.name = f'getc {self.name}'
         self._tasks.add(greenlet)
         greenlet.rawlink(self._tasks.discard)
         return greenlet
-
-    def _end_tasks(self, deadline: Deadline) -> None:
-        """Let every task but the current one end by the deadline, then kill it."""
-        current = gevent.getcurrent()
-        tasks = [task for task in self._tasks if task is not current]
-        waiting = [task for task in tasks if not task.started or not task]
-        for task in waiting:
-            task.kill(block=False)  # a timer that has not fired
-        running = [task for task in tasks if task not in waiting]
-        try:
-            gevent.joinall(running, timeout=deadline.timeout_left())
-        finally:
-            gevent.killall(running, block=False)
-
-
-def call_back(name: str, callback: Callable[..., object], *args: object) -> None:
-    """Call the user's code; what it raises is logged, with the daemon's name, and goes no further."""
-    try:
-        callback(*args)
-    except Exception:
-        logger.exception('%s: the callback %r raised', name, callback)
