@@ -18,14 +18,12 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
-    LeaderElect,
     NodeLost,
     Overtaken,
-    RaftInternal,
     TestFailed,
     TimedOut,
 )
@@ -39,11 +37,6 @@ Execute = Callable[[Operation, Deadline], EtcdResult]
 
 RENEWALS_AT_ONCE: Final = 16
 """So many renewals of one TTL are under way at a time: sockets stay few, however many nodes are kept."""
-
-
-def is_uncertain(error: EtcException) -> bool:
-    """True if the write that met this error may have happened all the same."""
-    return getattr(error, 'maybe_applied', False) or isinstance(error, (RaftInternal, LeaderElect))
 
 
 class ChainHold:

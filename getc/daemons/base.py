@@ -78,6 +78,7 @@ class Daemon:
         self._tasks: set[gevent.Greenlet[..., None]] = set()
         self._timer: Any = None
         self._attempting: gevent.Greenlet[..., None] | None = None
+        self._next_delay: float | None = None  # of the attempt after the one under way
         self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._calling: gevent.Greenlet[..., None] | None = None
 
@@ -178,11 +179,13 @@ class Daemon:
         raise NotImplementedError
 
     def _attempt_in(self, delay: float) -> None:
-        """Make an attempt after so many seconds, unless one is under way; the latest call counts."""
+        """Make an attempt after so many seconds, and after the one under way; the latest call counts."""
         self._cancel_timer()
-        if self._is_stopped or self._attempting is not None:
+        if self._is_stopped:
             return
-        if delay <= 0:
+        if self._attempting is not None:
+            self._next_delay = delay
+        elif delay <= 0:
             self._begin_attempt()
         else:
             self._timer = gevent.get_hub().loop.timer(delay)
@@ -193,9 +196,9 @@ class Daemon:
         self._attempting = self._spawn(self._attempt)
 
     def _attempt(self) -> None:
-        delay: float | None = self._backoff.next_delay()  # also if this greenlet is killed on the way
+        self._next_delay = self._backoff.next_delay()  # also if this greenlet is killed on the way
         try:
-            delay = self._step()
+            self._next_delay = self._step()
         except EtcException as error:
             self.last_error = error
             if self._is_starting and not may_pass(error):
@@ -204,8 +207,8 @@ class Daemon:
                 self.stop_soon()
         finally:
             self._attempting = None
-            if delay is not None:
-                self._attempt_in(delay)
+            if self._next_delay is not None:
+                self._attempt_in(self._next_delay)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:

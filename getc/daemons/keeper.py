@@ -1,0 +1,365 @@
+"""keep_node: a node that is there for as long as its process is well.
+
+Source of the rules: etcd forgets a node a TTL after the last renewal that reached it.  Our clock counts
+from the moment a renewal was *sent*, and ends a margin earlier, so we know of a loss before anybody
+else can have the name.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Final, Literal
+
+import gevent
+
+from getc import timing
+from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain
+from getc.daemons.base import Daemon, Owner
+from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
+from getc.keys import ROOT
+from getc.model import Deleted, EtcdResult, Value
+from getc.operations import Delete, Get, Put, WatchSpec
+from getc.timing import Deadline
+
+__all__ = ['Keeper', 'KeeperState', 'OnConflict']
+
+logger = logging.getLogger('getc')
+
+OnConflict = Literal['replace', 'wait', 'raise']
+
+ATTEMPT_TIMEOUT: Final = 5.0
+"""Seconds for one call of an attempt to take the node."""
+
+LEAST_PATIENCE: Final = 5.0
+"""Seconds at least after which a name that is somebody else's is looked at again, whatever its watch says."""
+
+
+class KeeperState(Enum):
+    """How it stands with the node."""
+
+    STARTING = 'the node was never there yet'
+    KEPT = 'the node is there'
+    SUSPECT = 'the node is there, and a renewal was missed'
+    LOST = 'the node is not ours at the moment'
+    STOPPED = 'the keeper has ended'
+
+
+class Keeper(Daemon):
+    """Keeps one node alive.  :meth:`getc.Client.keep_node` makes it.
+
+    Attributes:
+        key: The node.
+        on_conflict: ``'replace'``, ``'wait'`` or ``'raise'``.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        backend: Backend,
+        key: str,
+        value: str | None = None,
+        *,
+        ttl: int = 10,
+        on_conflict: OnConflict = 'replace',
+        alive: Callable[[], object] | None = None,
+        on_lost: Callable[[Keeper], object] | None = None,
+        on_restored: Callable[[Keeper], object] | None = None,
+    ) -> None:
+        put = Put(key, f'{os.getpid()}@{socket.gethostname()}' if value is None else value, ttl=ttl)
+        if put.key == ROOT:
+            raise ValueError('the root is always there: name the node to keep')
+        if not ttl:
+            raise ValueError('the ttl of a node to keep is at least 1 s, not 0')
+        if on_conflict not in ('replace', 'wait', 'raise'):
+            raise ValueError(f"on_conflict is 'replace', 'wait' or 'raise', not {on_conflict!r}")
+        for name, function in (('alive', alive), ('on_lost', on_lost), ('on_restored', on_restored)):
+            if function is not None and not callable(function):
+                raise TypeError(f'{name} is a function or None, not {type(function).__name__}')
+        super().__init__(owner, f'keep_node {put.key}')
+        self.key = put.key
+        self.on_conflict = on_conflict
+        self._backend = backend
+        self._group: LeaseGroup = backend.keep(ttl)
+        self._value = put.value or ''
+        self._alive = alive
+        self._tell_lost = on_lost
+        self._tell_restored = on_restored
+        self._pid = os.getpid()
+        self._state = KeeperState.STARTING
+        self._hold: Hold | None = None
+        self._previous: Hold | None = None  # what we lost; the node may still be there and ours
+        self._has_gap = False  # a write that would have taken the node was not answered
+        self._rival: _Rival | None = None
+
+    # -- what its user asks for; no I/O here
+
+    @property
+    def state(self) -> KeeperState:
+        """How it stands, right from the first instruction after a stall of the process."""
+        if self._state in (KeeperState.KEPT, KeeperState.SUSPECT) and not self.remaining():
+            return KeeperState.LOST
+        return self._state
+
+    @property
+    def value(self) -> str:
+        """What is, or will be, written to the node."""
+        return self._value
+
+    @property
+    def ttl(self) -> int:
+        """Seconds that the server gives the node: at least those asked for."""
+        return self._group.ttl
+
+    def remaining(self) -> float:
+        """Seconds for which the node is certainly ours without another renewal; 0.0 if it is not.
+
+        Reads the clock only: right even if this process did not run for a while, and 0.0 in a child
+        that was forked off it.
+        """
+        if self._hold is None or os.getpid() != self._pid:
+            return 0.0
+        return max(0.0, self._hold.lost_at - timing.now())
+
+    def ensure(self) -> int:
+        """Return the fencing token if the node is certainly ours now.
+
+        The token is the index of the write that took the node.  It grows with each owner: a store that
+        refuses tokens lower than the highest it has seen is safe from owners who are late.
+
+        Raises:
+            NodeLost: It is not.
+        """
+        hold = self._hold
+        if hold is None or not self.remaining():
+            raise NodeLost(f'{self.key} is not kept: {self.state.name}')
+        return hold.token
+
+    def __repr__(self) -> str:
+        return f'<getc.Keeper {self.key} {self.state.name} ttl={self.ttl}>'
+
+    # -- with I/O
+
+    def update(self, value: str, timeout: float | None = 10.0) -> EtcdResult:
+        """Write another value to the node; followers see it.  Blocks.
+
+        Args:
+            value: The text.  It is remembered for when the node is written again, even if this raises.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            NodeLost: The node is not kept at the moment; it will come back with this value.
+            Overtaken: Its kind for when another has the node.
+            ConnectionError: No answer; with ``maybe_applied`` it may have been written.
+        """
+        Put(self.key, value)  # checks the value
+        deadline = Deadline.after(timeout)
+        self._value = value
+        self.ensure()
+        hold = self._hold
+        assert hold is not None
+        try:
+            return hold.update(value, deadline)
+        except NodeLost as error:
+            if hold is self._hold:
+                hold.abandon()
+                self.on_lost(error)
+            raise
+
+    def orphan(self, timeout: float | None = 5.0) -> None:
+        """Stop, and leave the node to its TTL: for a successor who takes it over.  Blocks."""
+        deadline = Deadline.after(timeout)
+        hold, self._hold, self._previous, self._has_gap = self._hold, None, None, False
+        try:
+            if hold is not None and not self._is_stopped:
+                hold.orphan(deadline)
+        finally:
+            self.begin_stop(deadline)
+            self.finish(deadline)
+
+    # -- taking the node
+
+    def _step(self) -> float | None:
+        self._drop_rival()
+        if not self._is_alive():
+            return self.ttl / 3
+        hold = self._take()
+        if hold is None:
+            return self._backoff.next_delay() if self._rival is None else self._rival.patience
+        self._has_gap, self._previous = False, None
+        if self._is_stopped:
+            hold.release(Deadline(ATTEMPT_TIMEOUT))
+            return None
+        self._hold = hold
+        self._backoff.reset()
+        was_lost = self._state is KeeperState.LOST
+        self._state = KeeperState.KEPT
+        self._started()
+        if was_lost:
+            logger.info('%s: restored', self.name)
+            if self._tell_restored is not None:
+                self._call_soon(self._tell_restored, self)
+        return None
+
+    def _take(self) -> Hold | None:
+        """Write the node if it may be ours; None if it may not, yet."""
+        if self._previous is not None:
+            try:
+                hold = self._group.adopt(self.key, self._value, self._previous, self, Deadline(ATTEMPT_TIMEOUT))
+            except (KeyNotFound, TestFailed):
+                hold = None
+            if hold is not None:
+                return hold
+            self._previous = None
+        try:
+            return self._put(Put(self.key, self._value, prev_exist=False))
+        except NodeExist as error:
+            return self._take_over(error)
+
+    def _take_over(self, error: NodeExist) -> Hold | None:
+        """The node is there already: whose is it?"""
+        try:
+            found = self._backend.execute(Get(self.key, quorum=True), Deadline(ATTEMPT_TIMEOUT))
+        except KeyNotFound:
+            return None
+        node = found.node
+        if not isinstance(node, Value):
+            raise NotFile('Not a file', self.key, found.etcd_index)
+        if node.ttl is None:
+            raise error  # nobody keeps it alive: it is permanent
+        is_ours = self._has_gap and node.value == self._value
+        is_starting = self._state is KeeperState.STARTING
+        if is_ours or (is_starting and self.on_conflict == 'replace'):
+            try:
+                return self._put(Put(self.key, self._value, prev_exist=True, prev_index=node.modified_index))
+            except (KeyNotFound, TestFailed):
+                return None
+        if is_starting and self.on_conflict == 'raise':
+            raise error
+        self._rival = _Rival(self, self._backend, found.etcd_index, max(float(node.ttl), LEAST_PATIENCE))
+        return None
+
+    def _put(self, put: Put) -> Hold:
+        had_gap, self._has_gap = self._has_gap, True  # also if this greenlet is killed
+        try:
+            return self._group.hold(put, self, Deadline(ATTEMPT_TIMEOUT))
+        except EtcException as error:
+            self._has_gap = had_gap or is_uncertain(error)
+            raise
+
+    def _is_alive(self) -> bool:
+        """Ask the user's function; one that does not answer within a sixth of the TTL has said no."""
+        with gevent.Timeout(self.ttl / 6, False):
+            return self.may_renew()
+        return False
+
+    def _drop_rival(self) -> None:
+        if self._rival is not None:
+            self._rival.close()
+            self._rival = None
+
+    # -- losing it, and giving it back
+
+    def _lose(self, error: NodeLost) -> Hold | None:
+        """The node is not ours any more; return what held it."""
+        hold, self._hold = self._hold, None
+        self.last_error = error
+        self._state = KeeperState.LOST
+        logger.warning('%s: lost: %s', self.name, error)
+        if self._tell_lost is not None:
+            self._call_soon(self._tell_lost, self)
+        return hold
+
+    def _withdraw(self, hold: Hold) -> None:
+        """Take the node away, for its process is not well."""
+        try:
+            hold.release(Deadline(ATTEMPT_TIMEOUT))
+        except EtcException as error:
+            self.last_error = error
+            self._previous = hold
+        self._attempt_in(self.ttl / 3)
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        self._drop_rival()
+        self._state = KeeperState.STOPPED
+        hold, self._hold = self._hold or self._previous, None
+        if hold is not None or (self._has_gap and self._attempting is None):
+            self._spawn(self._give_back, hold, deadline)
+
+    def _give_back(self, hold: Hold | None, deadline: Deadline) -> None:
+        """Delete the node if it is ours.  If that fails its TTL does it."""
+        try:
+            if hold is not None:
+                hold.release(deadline)
+            else:
+                self._backend.execute(Delete(self.key, prev_value=self._value or None), deadline)
+        except (KeyNotFound, TestFailed, NotFile):
+            pass
+        except EtcException as error:
+            self.last_error = error
+            logger.warning('%s: could not delete the node, which goes with its TTL: %s', self.name, error)
+
+    # -- what the lease group tells (``Member``)
+
+    def may_renew(self) -> bool:
+        """Ask ``alive``.  For the lease group."""
+        if self._alive is None:
+            return True
+        try:
+            is_alive = bool(self._alive())
+        except Exception:
+            logger.exception('%s: alive %r raised, which counts as False', self.name, self._alive)
+            is_alive = False
+        if not is_alive and self._hold is not None and not self._is_stopped:
+            hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))
+            if hold is not None:
+                hold.abandon()
+                self._spawn(self._withdraw, hold)
+        return is_alive
+
+    def on_renewed(self) -> None:
+        """A renewal succeeded.  For the lease group."""
+        if self._state is KeeperState.SUSPECT:
+            self._state = KeeperState.KEPT
+
+    def on_suspect(self, error: EtcException) -> None:
+        """A renewal was missed.  For the lease group."""
+        self.last_error = error
+        if self._state is KeeperState.KEPT:
+            self._state = KeeperState.SUSPECT
+            logger.warning('%s: a renewal was missed: %s', self.name, error)
+
+    def on_lost(self, error: NodeLost) -> None:
+        """The node is not held any more.  For the lease group."""
+        if self._is_stopped:
+            return
+        self._previous = self._lose(error)
+        self._attempt_in(self._backoff.next_delay() if isinstance(error, Overtaken) else 0)
+
+
+class _Rival:
+    """Watches somebody else's node, and has the keeper try again when it is gone."""
+
+    def __init__(self, keeper: Keeper, backend: Backend, index: int, patience: float) -> None:
+        self.patience = patience
+        self._keeper = keeper
+        self._watch: Watch = backend.watch(WatchSpec(keeper.key, index + 1), self)
+
+    def close(self) -> None:
+        self._watch.close()
+
+    def on_live(self, index: int) -> None:
+        pass
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        if any(isinstance(result, Deleted) for result in results):
+            self._keeper.start()
+
+    def on_ended(self, error: EtcException) -> None:
+        pass  # the keeper looks again in a while
+
+
+_: type[Member] = Keeper
