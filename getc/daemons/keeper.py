@@ -248,6 +248,8 @@ class Keeper(Daemon):
             return self._group.hold(put, self, Deadline(ATTEMPT_TIMEOUT))
         except EtcException as error:
             self._has_gap = had_gap or is_uncertain(error)
+            if self._has_gap and self._is_stopped:
+                self._give_back(None, Deadline(ATTEMPT_TIMEOUT))
             raise
 
     def _is_alive(self) -> bool:
@@ -280,7 +282,8 @@ class Keeper(Daemon):
         except EtcException as error:
             self.last_error = error
             self._previous = hold
-        self._attempt_in(self.ttl / 3)
+        finally:
+            self._attempt_in(self.ttl / 3)
 
     def _on_stop(self, deadline: Deadline) -> None:
         self._drop_rival()

@@ -1,0 +1,290 @@
+"""on_change and changes: every change of a part of the tree, in order, each exactly once.
+
+A watcher starts from a listing and watches from the index after it, never from "now".  It knows of each
+value below its key when it was created, when it was last changed, and a hash: enough to tell after an
+outage whether the store is still the same one, and what is different if it is not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from enum import Enum
+from types import TracebackType
+from typing import Final, Literal, NamedTuple
+
+from gevent.event import Event
+
+from getc import timing
+from getc.backends.base import Backend, Listener, Watch
+from getc.daemons.base import Daemon, Owner
+from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut
+from getc.keys import is_below
+from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
+from getc.operations import Get, WatchSpec
+from getc.timing import Deadline
+
+__all__ = ['Changes', 'Resync', 'Watcher', 'WatcherState']
+
+logger = logging.getLogger('getc')
+
+Resync = Literal['diff', 'notify']
+
+LIST_TIMEOUT: Final = 10.0
+"""Seconds for a listing."""
+
+BOUND: Final = 1000
+"""Changes that may wait for a slow callback; past it the watch is closed until they are delivered."""
+
+STEADY: Final = 1.0
+"""Seconds after which a watch that was lost counts as having worked."""
+
+
+class WatcherState(Enum):
+    """How it stands with the watch."""
+
+    STARTING = 'it was never live yet'
+    LIVE = 'changes come as they happen'
+    STALE = 'the connection is lost, or the callback is far behind: there may be changes not yet seen'
+    STOPPED = 'the watcher has ended'
+
+
+class _Known(NamedTuple):
+    """What is remembered of a value."""
+
+    created: int
+    modified: int
+    digest: int
+
+    @classmethod
+    def of(cls, node: Value) -> _Known:
+        return cls(node.created_index, node.modified_index, hash(node.value))
+
+
+class _Listing(NamedTuple):
+    """What was there at an index."""
+
+    index: int
+    values: dict[str, Value]
+
+
+class Watcher(Daemon):
+    """Follows a part of the tree.  :meth:`getc.Client.on_change` makes it.
+
+    Attributes:
+        key: The node.
+        recursive: Every node below it, too.
+        ready: Set when it is live and what was there at first (``initial=True``) has been delivered.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        backend: Backend,
+        key: str,
+        callback: Callable[[EtcdResult], object],
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+        on_resync: Callable[[Watcher], object] | None = None,
+        resync: Resync = 'diff',
+    ) -> None:
+        spec = WatchSpec(key, index, recursive)
+        for name, function in (('callback', callback), ('on_resync', on_resync)):
+            if not callable(function) and (function is not None or name == 'callback'):
+                raise TypeError(f'{name} is a function, not {type(function).__name__}')
+        if resync not in ('diff', 'notify'):
+            raise ValueError(f"resync is 'diff' or 'notify', not {resync!r}")
+        if initial and spec.index is not None:
+            raise ValueError('give either initial=True or an index: the first delivers what is there, the second what was')
+        super().__init__(owner, f'on_change {spec.key}')
+        self.key = spec.key
+        self.recursive = recursive
+        self.ready = Event()
+        self._backend = backend
+        self._callback = callback
+        self._tell_resync = on_resync
+        self._is_mapped = resync == 'diff'
+        self._initial = initial
+        self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
+        self._known: dict[str, _Known] | None = None
+        self._is_cleared = False  # history after the cursor is lost
+        self._state = WatcherState.STARTING
+        self._watch: Watch | None = None
+        self._live_at = 0.0
+
+    @property
+    def state(self) -> WatcherState:
+        """How it stands."""
+        return self._state
+
+    @property
+    def is_stale(self) -> bool:
+        """False only while changes come as they happen."""
+        return self._state is not WatcherState.LIVE
+
+    @property
+    def index(self) -> int:
+        """The index up to which every change was seen; 0 before the start."""
+        return self._cursor or 0
+
+    def __repr__(self) -> str:
+        return f'<getc.Watcher {self.key} {self._state.name} index={self.index}>'
+
+    # -- following
+
+    def _step(self) -> None:
+        """List if need be, settle where to go on, and watch from there."""
+        self._close_watch()
+        if self._known is None:
+            self._begin(self._list())
+        elif self._is_cleared:
+            self._resynchronise(self._list())
+        elif self._is_mapped:
+            listing = self._list()
+            if not self._is_continued_by(listing):
+                self._resynchronise(listing)
+        if not self._is_stopped:
+            assert self._cursor is not None
+            self._watch = self._backend.watch(WatchSpec(self.key, self._cursor + 1, self.recursive), self)
+
+    def _list(self) -> _Listing:
+        try:
+            found = self._backend.execute(Get(self.key, recursive=self.recursive, quorum=True), Deadline(LIST_TIMEOUT))
+        except KeyNotFound as error:
+            if error.index is None:
+                raise ProtocolError(f'no index came with: {error}') from error
+            return _Listing(error.index, {})
+        node = found.node
+        if isinstance(node, Value):
+            values = [node]
+        else:
+            values = list(node.leaves()) if isinstance(node, Directory) and self.recursive else []
+        return _Listing(found.etcd_index, {value.key: value for value in sorted(values, key=lambda value: value.key)})
+
+    def _begin(self, listing: _Listing) -> None:
+        if self._cursor is None:
+            self._cursor = listing.index
+        self._known = {}
+        for value in listing.values.values():
+            if value.modified_index <= self._cursor:  # a later one comes as a change
+                self._note(value)
+            if self._initial:
+                self._call_soon(self._callback, Got(value, etcd_index=listing.index))
+
+    def _is_continued_by(self, listing: _Listing) -> bool:
+        """True if the listing shows the store that was followed, so its history can be read on from the cursor.
+
+        Whatever was changed last at or before the cursor is known; and something that is known should be
+        there still.  Refreshes of a TTL, which no watch tells, change the index but not creation and value.
+        """
+        assert self._cursor is not None and self._known is not None
+        if listing.index < self._cursor:
+            return False
+        has_witness = not self._known
+        for key, value in listing.values.items():
+            found, known = _Known.of(value), self._known.get(key)
+            is_same = known is not None and (found.created, found.digest) == (known.created, known.digest)
+            if found.modified <= self._cursor and not is_same:
+                return False
+            has_witness = has_witness or is_same
+        return has_witness
+
+    def _resynchronise(self, listing: _Listing) -> None:
+        """Deliver the difference between what was known and what is there."""
+        assert self._known is not None
+        logger.warning('%s: history was lost; compared at index %d', self.name, listing.index)
+        if self._is_mapped:
+            for result in self._difference(listing):
+                self._call_soon(self._callback, result)
+            self._known = {}
+            for value in listing.values.values():
+                self._note(value)
+        if self._tell_resync is not None:
+            self._call_soon(self._tell_resync, self)
+        self._cursor = listing.index
+        self._is_cleared = False
+
+    def _difference(self, listing: _Listing) -> Iterator[EtcdResult]:
+        """Results that lead from what was known to the listing, in the order of the keys."""
+        assert self._known is not None
+        for key in sorted({*self._known, *listing.values}):
+            known, value = self._known.get(key), listing.values.get(key)
+            if value is None:
+                gone = Node(key, modified_index=listing.index)
+                yield Deleted(gone, etcd_index=listing.index, resync=True)
+            elif known is None or (known.created, known.digest) != (value.created_index, hash(value.value)):
+                yield Set(value, etcd_index=listing.index, is_new=known is None, resync=True)
+
+    def _note(self, value: Value) -> None:
+        if self._is_mapped and self._known is not None:
+            self._known[value.key] = _Known.of(value)
+
+    def _forget(self, node: Node) -> None:
+        """Remove what was known of a deleted node, and of all below it."""
+        assert self._known is not None
+        if self._known.pop(node.key, None) is None:
+            for key in [key for key in self._known if is_below(key, node.key)]:
+                del self._known[key]
+
+    # -- what the watch tells (``Listener``)
+
+    def on_live(self, index: int) -> None:
+        """The watch is on.  For the backend."""
+        self._live_at = timing.now()
+        self._state = WatcherState.LIVE
+        if self._is_starting:
+            self._started()
+            self._call_soon(self.ready.set)
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        """Something changed.  For the backend."""
+        assert self._cursor is not None
+        for result in results:
+            if result.modified_index <= self._cursor:
+                continue
+            if isinstance(result.node, Value):
+                self._note(result.node)
+            elif isinstance(result, Deleted):
+                self._forget(result.node)
+            self._call_soon(self._callback, result)
+        self._cursor = max(self._cursor, results[-1].modified_index)
+        self._backoff.reset()
+        if len(self._calls) > BOUND:
+            self._close_watch()
+            self._state = WatcherState.STALE
+
+    def on_ended(self, error: EtcException) -> None:
+        """The watch has ended.  For the backend."""
+        self._watch = None
+        if self._is_stopped:
+            return
+        self.last_error = error
+        if self._state is WatcherState.LIVE:
+            self._state = WatcherState.STALE
+            logger.warning('%s: stale: %s', self.name, error)
+        if isinstance(error, EventIndexCleared):
+            self._is_cleared = True
+            self._attempt_in(0)
+            return
+        if timing.now() - self._live_at > STEADY:
+            self._backoff.reset()
+        self._attempt_in(self._backoff.next_delay())
+
+    def _on_called(self) -> None:
+        if self._watch is None and self._state is WatcherState.STALE:
+            self._attempt_in(0)
+
+    # -- the end
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        self._close_watch()
+        self._state = WatcherState.STOPPED
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
