@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar, overload
 
+import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend
 from getc.backends.opening import open_backend
 from getc.daemons.base import Daemon
 from getc.daemons.keeper import Keeper, OnConflict
-from getc.daemons.watcher import Changes, Watcher
+from getc.daemons.watcher import Changes, Resync, Watcher
 from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
 from getc.model import EtcdResult
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
@@ -34,6 +35,9 @@ DEFAULT_URL: Final = 'http://127.0.0.1:2379'
 
 Timeout = float | None | Literal[_Default.TIMEOUT]
 """Seconds for the whole call; None for no limit; left out for the client's default."""
+
+
+_Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
 
 
 def etcd(
@@ -178,17 +182,19 @@ class Client:
         spec = WatchSpec(key, index, recursive)
         deadline = Deadline.after(timeout)
         backoff = Backoff()
+        was_live = False
         while True:
             first = self._first_change(spec, deadline)
             if first.result is not None:
                 return first.result
             if first.error is None:
                 raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
-            if first.live_index is None or not isinstance(first.error, ConnectionError):
+            was_live = was_live or first.live_index is not None
+            if not was_live or not isinstance(first.error, ConnectionError):
                 raise first.error
-            spec = WatchSpec(key, first.live_index + 1, recursive)
-            first.event.clear()
-            first.event.wait(min(backoff.next_delay(), deadline.remaining()))
+            if first.live_index is not None:
+                spec = WatchSpec(key, first.live_index + 1, recursive)
+            gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
 
     # -- writing
 
@@ -386,3 +392,316 @@ class Client:
         """
         delete = Delete(key, dir=dir, recursive=recursive, prev_value=prev_value, prev_index=prev_index)
         return self._execute(delete, timeout)
+
+    # -- in the background
+
+    def keep_node(
+        self,
+        key: str,
+        value: str | None = None,
+        *,
+        ttl: int = 10,
+        on_conflict: OnConflict = 'replace',
+        alive: Callable[[], object] | None = None,
+        on_lost: Callable[[Keeper], object] | None = None,
+        on_restored: Callable[[Keeper], object] | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Keeper:
+        """Keep a node alive for as long as this process is well, and return its :class:`~getc.Keeper`.
+
+        The node is renewed at a third of its TTL.  After an outage, or when somebody deleted it, it is
+        written again.  It is never taken back from another owner by force.
+
+        Blocks until the node is there.  An etcd that does not answer is tried again and again; a
+        greenlet that is killed while it waits leaves no node.
+
+        Args:
+            key: The node.
+            value: Its text; None for ``pid@host``.
+            ttl: Whole seconds, 1 or more, after which the node ends if this process does.
+            on_conflict: What to do at the start about a node with a TTL that is there already:
+                ``'replace'`` takes it over (most likely it is the predecessor's), ``'wait'`` waits until
+                it is gone, ``'raise'`` raises NodeExist.
+            alive: Called before each renewal.  While it returns False, raises, or takes longer than a sixth of the
+                TTL, the node is away: for a process that runs but does not work.
+            on_lost: Called with the keeper when the node is not certainly ours any more: before etcd can
+                give it to another.
+            on_restored: Called with the keeper when it is ours again.
+            wait: False returns at once; the keeper is STARTING.
+            timeout: Seconds to wait at most; None for no limit.
+
+        Raises:
+            NodeExist: There is one without a TTL; or one with a TTL, and ``on_conflict='raise'``.
+            NotFile: It is a directory.
+            TimedOut: It was not possible in time; nothing is kept.
+        """
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        keeper = Keeper(
+            self,
+            self._backend,
+            key,
+            value,
+            ttl=ttl,
+            on_conflict=on_conflict,
+            alive=alive,
+            on_lost=on_lost,
+            on_restored=on_restored,
+        )
+        self._begin(keeper, wait, deadline)
+        return keeper
+
+    @overload
+    def on_change(
+        self,
+        key: str,
+        callback: Callable[[EtcdResult], object],
+        *,
+        recursive: bool = ...,
+        initial: bool = ...,
+        index: int | None = ...,
+        on_resync: Callable[[Watcher], object] | None = ...,
+        resync: Resync = ...,
+        wait: bool = ...,
+        timeout: float | None = ...,
+    ) -> Watcher: ...
+
+    @overload
+    def on_change(
+        self,
+        key: str,
+        callback: None = None,
+        *,
+        recursive: bool = ...,
+        initial: bool = ...,
+        index: int | None = ...,
+        on_resync: Callable[[Watcher], object] | None = ...,
+        resync: Resync = ...,
+        wait: bool = ...,
+        timeout: float | None = ...,
+    ) -> Callable[[_Function], _Function]: ...
+
+    def on_change(
+        self,
+        key: str,
+        callback: Callable[[EtcdResult], object] | None = None,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+        on_resync: Callable[[Watcher], object] | None = None,
+        resync: Resync = 'diff',
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Watcher | Callable[[_Function], _Function]:
+        """Call a function for each change of a part of the tree, and return the :class:`~getc.Watcher`.
+
+        Changes come in order, each exactly once, one call at a time, in a greenlet of their own; what the
+        function raises is logged.  Every change after this returned is told.
+
+        Where history was lost (a long outage, a restored or an empty store), what is there is compared
+        with what was known, and the difference is told as results with ``resync=True``.
+
+        Without a function it is a decorator, which gives the function the attribute ``watcher``::
+
+            @etcd.on_change('/cfg')
+            def reload(result): ...
+
+        Args:
+            key: The node, which need not exist.
+            callback: Called with each :class:`~getc.EtcdResult`.
+            recursive: Follow every node below it, too.
+            initial: First tell what is there: one :class:`~getc.Got` for each value, in the order of the keys.
+            index: Begin with the changes at this index instead of now.
+            on_resync: Called with the watcher after a difference was told.
+            resync: ``'notify'`` remembers and compares nothing and only calls ``on_resync``.
+            wait: False returns at once; the watcher is STARTING.
+            timeout: Seconds to wait for the start at most; None for no limit.
+
+        Raises:
+            TimedOut: It did not start in time.
+        """
+        if callback is None:
+
+            def decorate(function: _Function) -> _Function:
+                watcher = self.on_change(
+                    key,
+                    function,
+                    recursive=recursive,
+                    initial=initial,
+                    index=index,
+                    on_resync=on_resync,
+                    resync=resync,
+                    wait=wait,
+                    timeout=timeout,
+                )
+                function.watcher = watcher  # type: ignore[attr-defined]
+                return function
+
+            return decorate
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        watcher = Watcher(
+            self,
+            self._backend,
+            key,
+            callback,
+            recursive=recursive,
+            initial=initial,
+            index=index,
+            on_resync=on_resync,
+            resync=resync,
+        )
+        self._begin(watcher, wait, deadline)
+        return watcher
+
+    def changes(
+        self,
+        key: str,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+        timeout: float | None = None,
+    ) -> Changes:
+        """Follow a part of the tree like :meth:`on_change`, as an iterator::
+
+            with etcd.changes('/cfg') as changes:
+                for result in changes: ...
+
+        Args:
+            key: The node, which need not exist.
+            recursive: Follow every node below it, too.
+            initial: First what is there: one :class:`~getc.Got` for each value, in the order of the keys.
+            index: Begin with the changes at this index instead of now.
+            timeout: Seconds to wait for the start at most; None for no limit.
+
+        Raises:
+            TimedOut: It did not start in time.
+        """
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        changes = Changes(self, self._backend, key, recursive=recursive, initial=initial, index=index)
+        self._begin(changes.watcher, True, deadline)
+        return changes
+
+    def forget(self, daemon: Daemon) -> None:
+        """A daemon of this client has stopped.  For the daemon."""
+        self._daemons.discard(daemon)
+
+    # -- the client itself
+
+    def ready(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
+        """Wait until etcd answers a linearizable read: it has a leader and serves.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            EtcException: What the last attempt met.
+        """
+        self._check_open()
+        self._backend.ready(self._deadline(timeout))
+
+    def clear(self) -> None:
+        """Drop the connections that are not in use.  Does not block."""
+        self._backend.clear()
+
+    def close(self, timeout: float | None = 5.0) -> None:
+        """Stop all daemons (kept nodes are deleted), end all waiting, drop all connections.
+
+        Afterwards every call raises ClientClosed; closing again does nothing.  May be called from a
+        callback.
+
+        Args:
+            timeout: Seconds to spend on it at most, even if etcd is dead; None for no limit.
+        """
+        deadline = Deadline.after(timeout)
+        if self._is_closed:
+            return
+        self._is_closed = True
+        daemons = list(self._daemons)
+        try:
+            for daemon in daemons:
+                daemon.begin_stop(deadline)
+            for daemon in daemons:
+                daemon.finish(deadline)
+        finally:
+            self._backend.close()
+            for first in self._waiting:
+                first.on_ended(ClientClosed('the client was closed'))
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        closed = ' closed' if self._is_closed else ''
+        return f'<getc.Client {self.url} {self.api}{closed}>'
+
+    # -- how it is done
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
+
+    def _deadline(self, timeout: Timeout) -> Deadline:
+        return Deadline.after(self._timeout if timeout is DEFAULT_TIMEOUT else timeout)
+
+    def _execute(self, operation: Operation, timeout: Timeout) -> EtcdResult:
+        deadline = self._deadline(timeout)
+        self._check_open()
+        return self._backend.execute(operation, deadline)
+
+    def _first_change(self, spec: WatchSpec, deadline: Deadline) -> _FirstChange:
+        self._check_open()
+        first = _FirstChange()
+        self._waiting.add(first)
+        watch = self._backend.watch(spec, first)
+        try:
+            first.is_over.wait(deadline.timeout_left())
+        finally:
+            watch.close()
+            self._waiting.discard(first)
+        return first
+
+    def _begin(self, daemon: Daemon, wait: bool, deadline: Deadline) -> None:
+        self._daemons.add(daemon)
+        daemon.start()
+        if wait:
+            daemon.wait_started(deadline)
+
+
+class _FirstChange:
+    """A listener to one change.
+
+    Attributes:
+        is_over: Set when there is a result or an error.
+        result: The change, or None.
+        error: What ended the watch before one, or None.
+        live_index: The index from which on no change is missed; None before the watch was on.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = Event()
+        self.result: EtcdResult | None = None
+        self.error: EtcException | None = None
+        self.live_index: int | None = None
+
+    def on_live(self, index: int) -> None:
+        self.live_index = index
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        if not self.is_over.is_set():
+            self.result = results[0]
+            self.is_over.set()
+
+    def on_ended(self, error: EtcException) -> None:
+        if not self.is_over.is_set():
+            self.error = error
+            self.is_over.set()

@@ -126,6 +126,10 @@ class Daemon:
             self._owner.forget(self)
         gevent.joinall(tasks, timeout=LAST_WORDS)
 
+    def on_finished(self, callback: Callable[[], object]) -> None:
+        """Have it called, in the hub, once this is stopped.  It must not block."""
+        self._finished.rawlink(lambda _: callback())
+
     def stop_soon(self) -> None:
         """Stop in the background: for whoever has no time to wait."""
         deadline = Deadline(5.0)
@@ -172,6 +176,12 @@ class Daemon:
         self._is_starting = False
         self._settled.set()
 
+    def _refuse(self, error: EtcException) -> None:
+        """Give up before the start."""
+        self.last_error = self._refusal = error
+        logger.warning('%s: refused: %s', self.name, error)
+        self.stop_soon()
+
     # -- attempts
 
     def _step(self) -> float | None:
@@ -202,9 +212,7 @@ class Daemon:
         except EtcException as error:
             self.last_error = error
             if self._is_starting and not may_pass(error):
-                self._refusal = error
-                logger.warning('%s: refused: %s', self.name, error)
-                self.stop_soon()
+                self._refuse(error)
         finally:
             self._attempting = None
             if self._next_delay is not None:

@@ -8,18 +8,17 @@ outage whether the store is still the same one, and what is different if it is n
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from enum import Enum
 from types import TracebackType
 from typing import Final, Literal, NamedTuple
 
 from gevent.event import Event
+from gevent.queue import Empty, Queue
 
 from getc import timing
 from getc.backends.base import Backend, Listener, Watch
-from getc.daemons.base import Daemon, Owner
+from getc.daemons.base import Daemon, Owner, may_pass
 from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut
 from getc.keys import is_below
 from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
@@ -37,6 +36,9 @@ LIST_TIMEOUT: Final = 10.0
 
 BOUND: Final = 1000
 """Changes that may wait for a slow callback; past it the watch is closed until they are delivered."""
+
+ROOM: Final = 100
+"""Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
 
 STEADY: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
@@ -112,6 +114,7 @@ class Watcher(Daemon):
         self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
         self._known: dict[str, _Known] | None = None
         self._is_cleared = False  # history after the cursor is lost
+        self._is_behind = False  # too many changes wait for the callback
         self._state = WatcherState.STARTING
         self._watch: Watch | None = None
         self._live_at = 0.0
@@ -224,7 +227,7 @@ class Watcher(Daemon):
             self._known[value.key] = _Known.of(value)
 
     def _forget(self, node: Node) -> None:
-        """Remove what was known of a deleted node, and of all below it."""
+        """Remove what was known of a node that is no value any more, and of all below it."""
         assert self._known is not None
         if self._known.pop(node.key, None) is None:
             for key in [key for key in self._known if is_below(key, node.key)]:
@@ -248,19 +251,23 @@ class Watcher(Daemon):
                 continue
             if isinstance(result.node, Value):
                 self._note(result.node)
-            elif isinstance(result, Deleted):
+            else:  # deleted, or a directory in place of a value
                 self._forget(result.node)
             self._call_soon(self._callback, result)
         self._cursor = max(self._cursor, results[-1].modified_index)
         self._backoff.reset()
         if len(self._calls) > BOUND:
             self._close_watch()
+            self._is_behind = True
             self._state = WatcherState.STALE
 
     def on_ended(self, error: EtcException) -> None:
         """The watch has ended.  For the backend."""
         self._watch = None
         if self._is_stopped:
+            return
+        if not (may_pass(error) or isinstance(error, EventIndexCleared)) and self._is_starting:
+            self._refuse(error)
             return
         self.last_error = error
         if self._state is WatcherState.LIVE:
@@ -275,7 +282,8 @@ class Watcher(Daemon):
         self._attempt_in(self._backoff.next_delay())
 
     def _on_called(self) -> None:
-        if self._watch is None and self._state is WatcherState.STALE:
+        if self._is_behind:
+            self._is_behind = False
             self._attempt_in(0)
 
     # -- the end
@@ -288,3 +296,80 @@ class Watcher(Daemon):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+class Changes:
+    """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
+
+    An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
+    closed.  Also a context manager: leaving it closes it.
+
+    Attributes:
+        watcher: What follows the tree: its ``state``, ``last_error``, ``index``.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        backend: Backend,
+        key: str,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+    ) -> None:
+        self._results: Queue[EtcdResult | None] = Queue(maxsize=ROOM)
+        self.watcher = Watcher(
+            owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
+        )
+        self.watcher.name = f'changes {self.watcher.key}'
+        self.watcher.on_finished(self._end)
+
+    def get(self, timeout: float | None = None) -> EtcdResult:
+        """Return the next change.  Blocks.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TimedOut: There was none in time.
+            StopIteration: It is closed.
+        """
+        deadline = Deadline.after(timeout)
+        try:
+            result = self._results.get(timeout=deadline.timeout_left())
+        except Empty:
+            raise TimedOut(f'no change of {self.watcher.key} within {deadline.timeout:g} s') from None
+        if result is None:
+            self._results.put_nowait(None)  # for the next who asks
+            raise StopIteration
+        return result
+
+    def close(self) -> None:
+        """Stop following.  Changes that were not taken are dropped."""
+        self.watcher.stop()
+
+    def __iter__(self) -> Changes:
+        return self
+
+    def __next__(self) -> EtcdResult:
+        return self.get()
+
+    def __enter__(self) -> Changes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
+
+    def _end(self) -> None:
+        while not self._results.empty():
+            self._results.get_nowait()
+        self._results.put_nowait(None)
+
+
+_: type[Listener] = Watcher
