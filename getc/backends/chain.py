@@ -72,7 +72,9 @@ class ChainHold:
         self._group = group
         self._member = member
         self._index = result.modified_index
-        self._candidates: tuple[str, ...] = (value,)  # what the node may hold if it is ours: two after a lost reply to update
+        self._candidates: tuple[str, ...] = (
+            value,
+        )  # what the node may hold if it is ours: two after a lost reply to update
         self._has_gap = False
         self._is_held = True
         self._lock = BoundedSemaphore(1)  # one write of ours at a time, or the chain breaks itself

@@ -101,7 +101,9 @@ class Watcher(Daemon):
         if resync not in ('diff', 'notify'):
             raise ValueError(f"resync is 'diff' or 'notify', not {resync!r}")
         if initial and spec.index is not None:
-            raise ValueError('give either initial=True or an index: the first delivers what is there, the second what was')
+            raise ValueError(
+                'give either initial=True or an index: the first delivers what is there, the second what was'
+            )
         super().__init__(owner, f'on_change {spec.key}')
         self.key = spec.key
         self.recursive = recursive
