@@ -1,0 +1,196 @@
+"""A whole etcd in this process: for programs and tests without a server."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+from weakref import WeakValueDictionary
+
+import gevent
+
+from getc import timing
+from getc.backends.base import Backend, LeaseGroup, Listener, Watch
+from getc.backends.chain import ChainGroup
+from getc.backends.store import Store, is_told_to
+from getc.errors import ClientClosed, EtcException, EventIndexCleared
+from getc.model import EtcdResult
+from getc.operations import Operation, WatchSpec
+from getc.timing import Deadline
+from getc.wire.keys_api import poll_of, request_of
+
+__all__ = ['MemoryBackend', 'SharedStore', 'store_named']
+
+
+class SharedStore:
+    """A store with those who follow it, and a timer for the next TTL that ends.
+
+    Listeners are told on the next turn of the hub, in the order of the changes, and of one change in the order
+    in which they came.
+    """
+
+    def __init__(self) -> None:
+        self._store = Store()
+        self._watches: dict[_Watch, None] = {}
+        self._timer: Any = None
+        self._timer_at: float | None = None
+        self._told = 0  # the index up to which changes were handed out
+
+    def execute(self, operation: Operation) -> EtcdResult:
+        """Do it, as it is now."""
+        self._settle()
+        try:
+            return self._store.execute(operation)
+        finally:
+            self._settle()
+
+    def follow(self, spec: WatchSpec, listener: Listener, mates: set[_Watch]) -> _Watch:
+        """Tell a listener of changes.  The watch is one of its mates until it is closed."""
+        self._settle()
+        watch = _Watch(self, spec, listener, mates)
+        try:
+            missed = [] if spec.index is None else list(self._store.since(spec))
+            first = self._store.index + 1 if spec.index is None else spec.index
+        except EventIndexCleared as error:
+            watch.tell(error)
+            return watch
+        watch.tell(first - 1)
+        for result in missed:
+            watch.tell(result)
+        self._watches[watch] = None
+        return watch
+
+    def leave(self, watch: _Watch) -> None:
+        """The watch is closed."""
+        self._watches.pop(watch, None)
+
+    def _settle(self) -> None:
+        """Let nodes expire, tell of what has changed, and be there when the next one expires."""
+        self._store.expire()
+        if self._store.index > self._told:
+            new = [result for index, result in self._store.events if index > self._told and result is not None]
+            self._told = self._store.index
+            for result in new:
+                for watch in list(self._watches):
+                    if is_told_to(watch.spec, result):
+                        watch.tell(result)
+        self._set_timer(self._store.next_end())
+
+    def _set_timer(self, at: float | None) -> None:
+        if at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        self._timer_at = at
+        if at is not None:
+            self._timer = gevent.get_hub().loop.timer(max(0.0, at - timing.now()), ref=False)
+            self._timer.start(self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer_at = None
+        self._settle()
+
+
+class _Watch:
+    """One who follows a store."""
+
+    def __init__(self, store: SharedStore, spec: WatchSpec, listener: Listener, mates: set[_Watch]) -> None:
+        self.spec = spec
+        self._store = store
+        self._listener = listener
+        self._news: deque[EtcdResult | EtcException | int] = deque()
+        self._is_closed = False
+        self._mates = mates
+        mates.add(self)
+
+    def tell(self, news: EtcdResult | EtcException | int) -> None:
+        """Have the listener told on the next turn of the hub."""
+        self._news.append(news)
+        if len(self._news) == 1:
+            gevent.get_hub().loop.run_callback(self._deliver)
+
+    def _deliver(self) -> None:
+        while self._news:
+            news = self._news.popleft()
+            if self._is_closed:
+                continue
+            if isinstance(news, EtcdResult):
+                self._listener.on_changes((news,))
+            elif isinstance(news, int):
+                self._listener.on_live(news)
+            else:
+                self.close()
+                self._listener.on_ended(news)
+
+    def close(self) -> None:
+        self._is_closed = True
+        self._store.leave(self)
+        self._mates.discard(self)
+
+
+class MemoryBackend:
+    """A backend on a store in this process.
+
+    No call blocks or switches to another greenlet.
+
+    Args:
+        store: The store, which other backends may use too.
+    """
+
+    api: Final = 'memory'
+
+    def __init__(self, store: SharedStore) -> None:
+        self._store = store
+        self._watches: set[_Watch] = set()
+        self._groups: dict[int, ChainGroup] = {}
+        self._is_closed = False
+
+    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        self._check_open()
+        request_of(operation)  # what the v2 API cannot say is refused here as well
+        return self._store.execute(operation)
+
+    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
+        self._check_open()
+        poll_of(spec, spec.index)
+        return self._store.follow(spec, listener, self._watches)
+
+    def keep(self, ttl: int) -> LeaseGroup:
+        self._check_open()
+        group = self._groups.get(ttl)
+        if group is None:
+            group = self._groups[ttl] = ChainGroup(self.execute, ttl)
+        return group
+
+    def ready(self, deadline: Deadline) -> None:
+        self._check_open()
+
+    def clear(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._is_closed = True
+        for group in self._groups.values():
+            group.close()
+        for watch in list(self._watches):
+            watch.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
+
+
+_named: WeakValueDictionary[str, SharedStore] = WeakValueDictionary()
+
+
+def store_named(name: str) -> SharedStore:
+    """The store of that name: one for the process, for as long as a client of it exists; a new one for ``''``."""
+    store = _named.get(name) if name else None
+    if store is None:
+        store = SharedStore()
+        if name:
+            _named[name] = store
+    return store
+
+
+_: type[Backend] = MemoryBackend

@@ -1,0 +1,281 @@
+"""The tree of etcd v2 in this process: nodes, their TTLs, and the last events.  No I/O, no greenlets.
+
+Behaviour, order of checks and texts are those of etcd 3.5's ``v2store``; the contract suite and a property
+test hold both side by side.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from itertools import count
+from typing import Final
+
+from getc import timing
+from getc.errors import (
+    DirNotEmpty,
+    EtcdError,
+    EventIndexCleared,
+    KeyNotFound,
+    NodeExist,
+    NotDir,
+    NotFile,
+    RaftInternal,
+    RootROnly,
+    TestFailed,
+)
+from getc.keys import ROOT, ancestors, is_below, is_hidden, join, name_of, parent_of
+from getc.model import ACTIONS, Deleted, Directory, EtcdResult, Got, Node, Value
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+
+__all__ = ['HISTORY', 'Store', 'is_told_to']
+
+HISTORY: Final = 1000
+"""Events that are remembered.  Source: etcd 3.5, ``v2store/store.go``."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+class _Entry:
+    """A node in the tree: a value, or a directory if it has children, even none."""
+
+    __slots__ = ('children', 'created', 'ends_at', 'expiration', 'key', 'modified', 'value')
+
+    def __init__(self, key: str, index: int, value: str | None) -> None:
+        self.key = key
+        self.value = value or ''
+        self.children: dict[str, _Entry] | None = {} if value is None else None
+        self.created = self.modified = index
+        self.ends_at: float | None = None
+        self.expiration: datetime | None = None
+
+    def end_after(self, ttl: int | None) -> None:
+        """Give it a TTL, or take the one it has."""
+        self.ends_at = self.expiration = None
+        if ttl is not None:
+            self.ends_at = timing.now() + ttl
+            self.expiration = EPOCH + timedelta(seconds=timing.wall_time() + ttl)
+
+    def ttl(self) -> int | None:
+        left = None if self.ends_at is None else self.ends_at - timing.now()
+        return None if left is None or left <= 0 else int(-(-left // 1))
+
+    def gone(self, index: int) -> Node:
+        """What is told of it when it is deleted."""
+        kind = Node if self.children is None else Directory
+        return kind(self.key, index, self.created)
+
+    def node(self, depth: int = 0, is_sorted: bool = False) -> Node:
+        """It as a result shows it; a directory with so many levels below it, -1 for all."""
+        if self.children is None:
+            return Value(self.key, self.modified, self.created, self.ttl(), self.expiration, self.value)
+        nodes: list[Node] = []
+        if depth:
+            names = sorted(self.children) if is_sorted else self.children
+            nodes = [self.children[name].node(depth - 1, is_sorted) for name in names if not name.startswith('_')]
+        return Directory(self.key, self.modified, self.created, self.ttl(), self.expiration, tuple(nodes))
+
+
+class Store:
+    """A tree, its index, and the results of the last changes.
+
+    Attributes:
+        index: It grows by one with each change.
+        events: The last changes; a refresh takes a place, as None in the second part.
+    """
+
+    def __init__(self) -> None:
+        self.index = 0
+        self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=HISTORY)
+        self._root = _Entry(ROOT, 0, None)
+        self._ending: list[tuple[float, int, _Entry]] = []
+        self._numbers = count()
+
+    # -- what can be asked
+
+    def execute(self, operation: Operation) -> EtcdResult:
+        """Do it.  What has expired by now must have been taken away before (``expire``).
+
+        Raises:
+            EtcdError: As etcd would say.
+        """
+        if isinstance(operation, Get):
+            node = self._find(operation.key).node(-1 if operation.recursive else 1, operation.sorted)
+            return Got(node, etcd_index=self.index)
+        if isinstance(operation, Append):
+            key = join(operation.key, f'/{self.index + 1:020d}')
+            return self._create(Put(key, operation.value, dir=operation.dir, ttl=operation.ttl), 'create')
+        if isinstance(operation, Delete):
+            return self._delete(operation)
+        is_compared = operation.prev_value is not None or operation.prev_index is not None
+        if operation.prev_exist is False:
+            return self._create(operation, 'create')
+        if is_compared or operation.prev_exist:
+            return self._change(operation, is_compared)
+        return self._create(operation, 'set')
+
+    def expire(self) -> None:
+        """Take away every node whose time is up, in the order of their ends."""
+        while self._ending and self._ending[0][0] <= timing.now():
+            ends_at, _, entry = heapq.heappop(self._ending)
+            if entry.ends_at == ends_at and self._is_there(entry):
+                before = entry.node()
+                self._remove(entry)
+                self.index += 1
+                self._note(ACTIONS['expire'](entry.gone(self.index), before, self.index))
+
+    def next_end(self) -> float | None:
+        """When the next node expires, in seconds of ``timing.now``; None if none does."""
+        while self._ending:
+            ends_at, _, entry = self._ending[0]
+            if entry.ends_at == ends_at and self._is_there(entry):
+                return ends_at
+            heapq.heappop(self._ending)
+        return None
+
+    def since(self, spec: WatchSpec) -> Iterator[EtcdResult]:
+        """The remembered changes from the index of the spec on that it asks for.
+
+        Raises:
+            EventIndexCleared: The memory does not reach back to it.
+        """
+        assert spec.index is not None
+        first = self.events[0][0] if self.events else 0
+        if spec.index < first:
+            cause = f'the requested history has been cleared [{first}/{spec.index}]'
+            raise EventIndexCleared('The event in requested index is outdated and cleared', cause, self.index)
+        events = list(self.events)
+        return (result for index, result in events if index >= spec.index and result and is_told_to(spec, result))
+
+    # -- how it is done
+
+    def _error(self, kind: type[EtcdError], message: str, cause: str) -> EtcdError:
+        return kind(message, cause, self.index)
+
+    def _find(self, key: str) -> _Entry:
+        entry = self._root
+        for path in (*ancestors(key), key) if key != ROOT else ():
+            if entry.children is None:
+                raise self._error(NotDir, 'Not a directory', entry.key)
+            child = entry.children.get(name_of(path))
+            if child is None:
+                raise self._error(KeyNotFound, 'Key not found', path)
+            entry = child
+        return entry
+
+    def _is_there(self, entry: _Entry) -> bool:
+        try:
+            return self._find(entry.key) is entry
+        except EtcdError:
+            return False
+
+    def _check_not_root(self, key: str) -> None:
+        if key == ROOT:
+            raise self._error(RootROnly, 'Root is read only', ROOT)
+
+    def _parent(self, key: str) -> dict[str, _Entry]:
+        """The children of the directory that holds the key; directories that are missing are made."""
+        entry = self._root
+        for path in ancestors(key):
+            if entry.children is None:
+                break
+            child = entry.children.get(name_of(path))
+            if child is None:
+                child = entry.children[name_of(path)] = _Entry(path, self.index + 1, None)
+            entry = child
+        if entry.children is None:
+            raise self._error(NotDir, 'Not a directory', entry.key)
+        return entry.children
+
+    def _create(self, put: Put, action: str) -> EtcdResult:
+        self._check_not_root(put.key)
+        siblings = self._parent(put.key)
+        old = siblings.get(name_of(put.key))
+        before = None
+        if old is not None:
+            if action == 'create':
+                raise self._error(NodeExist, 'Key already exists', put.key)
+            if old.children is not None:
+                raise self._error(NotFile, 'Not a file', put.key)
+            before = old.node()
+            del siblings[name_of(put.key)]
+        entry = siblings[name_of(put.key)] = _Entry(put.key, self.index + 1, None if put.dir else put.value)
+        self._give_ttl(entry, put.ttl)
+        return self._changed(action, entry, before)
+
+    def _change(self, put: Put, is_compared: bool) -> EtcdResult:
+        """Update, or compare and swap."""
+        if put.key == ROOT:
+            self._check_not_root(put.key)
+        entry = self._find(put.key)
+        value = entry.value if put.refresh else put.value or ''
+        if entry.children is not None:
+            if is_compared or value:
+                raise self._error(NotFile, 'Not a file', put.key)
+            # etcd runs into an error of its own here
+            raise RaftInternal('Raft Internal Error', f'nodePath {put.key} : Not a file ({put.key})', 0)
+        if is_compared:
+            self._check_conditions(entry, put)
+        before = entry.node()
+        entry.value = value
+        entry.modified = self.index + 1
+        self._give_ttl(entry, put.ttl)
+        return self._changed('compareAndSwap' if is_compared else 'update', entry, before, is_silent=put.refresh)
+
+    def _check_conditions(self, entry: _Entry, operation: Put | Delete) -> None:
+        causes = []
+        if operation.prev_value is not None and operation.prev_value != entry.value:
+            causes.append('prev_value differs')
+        if operation.prev_index is not None and operation.prev_index != entry.modified:
+            causes.append(f'prev_index differs: {operation.prev_index} != {entry.modified}')
+        if causes:
+            raise self._error(TestFailed, 'Compare failed', ', '.join(causes))
+
+    def _delete(self, delete: Delete) -> EtcdResult:
+        is_compared = delete.prev_value is not None or delete.prev_index is not None
+        if not is_compared:
+            self._check_not_root(delete.key)
+        entry = self._find(delete.key)
+        if entry.children is not None:
+            if is_compared or not (delete.dir or delete.recursive):
+                raise self._error(NotFile, 'Not a file', delete.key)
+            if entry.children and not delete.recursive:
+                raise self._error(DirNotEmpty, 'Directory not empty', delete.key)
+        if is_compared:
+            self._check_conditions(entry, delete)
+        before = entry.node()
+        self._remove(entry)
+        self.index += 1
+        action = 'compareAndDelete' if is_compared else 'delete'
+        return self._note(ACTIONS[action](entry.gone(self.index), before, self.index))
+
+    def _remove(self, entry: _Entry) -> None:
+        siblings = self._find(parent_of(entry.key)).children
+        assert siblings is not None
+        del siblings[name_of(entry.key)]
+
+    def _give_ttl(self, entry: _Entry, ttl: int | None) -> None:
+        entry.end_after(ttl)
+        if entry.ends_at is not None:
+            heapq.heappush(self._ending, (entry.ends_at, next(self._numbers), entry))
+
+    def _changed(self, action: str, entry: _Entry, before: Node | None, is_silent: bool = False) -> EtcdResult:
+        self.index += 1
+        is_new = before is None and action in ('create', 'set')
+        return self._note(ACTIONS[action](entry.node(), before, self.index, is_new=is_new), is_silent)
+
+    def _note(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
+        self.events.append((self.index, None if is_silent else result))
+        return result
+
+
+def is_told_to(spec: WatchSpec, result: EtcdResult) -> bool:
+    """True if whoever follows that is told of this change."""
+    key = result.key
+    if key == spec.key:
+        return True
+    if isinstance(result, Deleted) and is_below(spec.key, key):
+        return True  # the directory around it is gone
+    return spec.recursive and is_below(key, spec.key) and not is_hidden(key, spec.key)
