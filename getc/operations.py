@@ -15,8 +15,7 @@ from getc.keys import join, normal
 __all__ = ['MAX_TTL', 'Append', 'Delete', 'Get', 'Operation', 'Put', 'WatchSpec', 'below_namespace']
 
 MAX_TTL: Final = 9_000_000_000
-"""Seconds.  etcd's own limit of a lease; on v2 a longer one overflows into the past and deletes the node.
-Source: etcd 3.5, ``server/lease/lessor.go``, ``maxTTL``."""
+"""Seconds.  etcd's own limit of a lease.  Source: etcd 3.5, ``server/lease/lessor.go``, ``maxTTL``."""
 
 
 def _check_text(name: str, text: Any) -> None:
@@ -198,7 +197,7 @@ class WatchSpec:
 
 Operation = Get | Put | Append | Delete
 
-_Keyed = TypeVar('_Keyed', Get, Put, Append, Delete, WatchSpec)
+_Keyed = TypeVar('_Keyed', bound='Operation | WatchSpec')
 
 
 def below_namespace(namespace: str, operation: _Keyed) -> _Keyed:

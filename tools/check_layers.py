@@ -26,7 +26,7 @@ LAYERS = (
     ('getc.v3',),
     ('getc.backends',),
     ('getc.daemons',),
-    ('getc.client',),
+    ('getc.tree', 'getc.client'),
     ('getc',),
     ('getc.recipes', 'getc.testing', 'getc.cli'),
 )

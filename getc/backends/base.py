@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import gevent
+
 from getc.errors import EtcException, LeaderElect, NodeLost, RaftInternal
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'is_uncertain', 'safety_margin']
+__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'is_uncertain', 'may_renew', 'safety_margin']
 
 
 class Listener(Protocol):
@@ -154,6 +156,18 @@ class Backend(Protocol):
 def safety_margin(ttl: float) -> float:
     """Seconds before its TTL's end at which a node counts as lost: for clocks that differ in speed."""
     return max(0.5, ttl / 10)
+
+
+def may_renew(member: Member, ttl: float) -> bool:
+    """Ask a member; one that does not answer within a sixth of the TTL has said no.  Blocks as long."""
+    timeout = gevent.Timeout(ttl / 6)
+    try:
+        with timeout:
+            return member.may_renew()
+    except gevent.Timeout as passed:
+        if passed is not timeout:
+            raise
+        return False
 
 
 def is_uncertain(error: EtcException) -> bool:

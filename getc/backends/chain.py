@@ -18,7 +18,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, may_renew, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -149,7 +149,7 @@ class ChainHold:
         """Send one renewal; False if the member will not have it."""
         left = Deadline(max(0.0, self.lost_at - timing.now()))
         with self._group.turn(left):
-            if not self._may_renew(left):
+            if not may_renew(self._member, self._group.ttl):
                 return False
             with self._alone(left):
                 if not self._is_held:
@@ -162,17 +162,6 @@ class ChainHold:
                     self._member.on_renewed()
         self._renew_in(sent_at + self._group.interval - timing.now())
         return True
-
-    def _may_renew(self, deadline: Deadline) -> bool:
-        """Ask the member; one that does not answer within a sixth of the TTL has said no."""
-        timeout = gevent.Timeout(deadline.share(1.0, at_most=self._group.ttl / 6).timeout_left())
-        try:
-            with timeout:
-                return self._member.may_renew()
-        except gevent.Timeout as fired:
-            if fired is not timeout:
-                raise
-            return False
 
     def _lose(self, error: NodeLost) -> None:
         if self._is_held:

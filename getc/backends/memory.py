@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import count
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -13,7 +14,8 @@ from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
 from getc.backends.store import Store, is_told_to
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
-from getc.model import EtcdResult
+from getc.keys import ROOT, ancestors, is_below
+from getc.model import Deleted, Directory, EtcdResult
 from getc.operations import Operation, WatchSpec
 from getc.timing import Deadline
 from getc.wire.keys_api import poll_of, request_of
@@ -30,10 +32,10 @@ class SharedStore:
 
     def __init__(self) -> None:
         self._store = Store()
-        self._watches: dict[_Watch, None] = {}
+        self._watches: dict[str, dict[_Watch, None]] = {}  # by the key they follow
+        self._numbers = count()
         self._timer: Any = None
         self._timer_at: float | None = None
-        self._told = 0  # the index up to which changes were handed out
 
     def execute(self, operation: Operation) -> EtcdResult:
         """Do it, as it is now."""
@@ -46,7 +48,7 @@ class SharedStore:
     def follow(self, spec: WatchSpec, listener: Listener, mates: set[_Watch]) -> _Watch:
         """Tell a listener of changes.  The watch is one of its mates until it is closed."""
         self._settle()
-        watch = _Watch(self, spec, listener, mates)
+        watch = _Watch(self, next(self._numbers), spec, listener, mates)
         try:
             missed = [] if spec.index is None else list(self._store.since(spec))
             first = self._store.index + 1 if spec.index is None else spec.index
@@ -56,24 +58,33 @@ class SharedStore:
         watch.tell(first - 1)
         for result in missed:
             watch.tell(result)
-        self._watches[watch] = None
+        self._watches.setdefault(spec.key, {})[watch] = None
         return watch
 
     def leave(self, watch: _Watch) -> None:
         """The watch is closed."""
-        self._watches.pop(watch, None)
+        watches = self._watches.get(watch.spec.key)
+        if watches is not None:
+            watches.pop(watch, None)
+            if not watches:
+                del self._watches[watch.spec.key]
 
     def _settle(self) -> None:
         """Let nodes expire, tell of what has changed, and be there when the next one expires."""
         self._store.expire()
-        if self._store.index > self._told:
-            new = [result for index, result in self._store.events if index > self._told and result is not None]
-            self._told = self._store.index
-            for result in new:
-                for watch in list(self._watches):
-                    if is_told_to(watch.spec, result):
-                        watch.tell(result)
+        news, self._store.news = self._store.news, []
+        for result in news:
+            for watch in self._followers_of(result):
+                watch.tell(result)
         self._set_timer(self._store.next_end())
+
+    def _followers_of(self, result: EtcdResult) -> list[_Watch]:
+        """Whoever is told of a change, in the order in which they came."""
+        paths = [result.key, *ancestors(result.key), ROOT]
+        if isinstance(result, Deleted) and isinstance(result.node, Directory):
+            paths += [key for key in self._watches if is_below(key, result.key)]
+        watches = [watch for path in paths for watch in self._watches.get(path, ()) if is_told_to(watch.spec, result)]
+        return sorted(watches, key=lambda watch: watch.number)
 
     def _set_timer(self, at: float | None) -> None:
         if at == self._timer_at:
@@ -94,8 +105,11 @@ class SharedStore:
 class _Watch:
     """One who follows a store."""
 
-    def __init__(self, store: SharedStore, spec: WatchSpec, listener: Listener, mates: set[_Watch]) -> None:
+    def __init__(
+        self, store: SharedStore, number: int, spec: WatchSpec, listener: Listener, mates: set[_Watch]
+    ) -> None:
         self.spec = spec
+        self.number = number
         self._store = store
         self._listener = listener
         self._news: deque[EtcdResult | EtcException | int] = deque()

@@ -84,11 +84,13 @@ class Store:
     Attributes:
         index: It grows by one with each change.
         events: The last changes; a refresh takes a place, as None in the second part.
+        news: Changes that nobody was told of yet; whoever tells them takes them out.
     """
 
     def __init__(self) -> None:
         self.index = 0
         self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=HISTORY)
+        self.news: list[EtcdResult] = []
         self._root = _Entry(ROOT, 0, None)
         self._ending: list[tuple[float, int, _Entry]] = []
         self._numbers = count()
@@ -139,12 +141,16 @@ class Store:
         """The remembered changes from the index of the spec on that it asks for.
 
         Raises:
-            EventIndexCleared: The memory does not reach back to it.
+            EventIndexCleared: The memory does not reach back to it, or the store has not come so far.
         """
         assert spec.index is not None
         first = self.events[0][0] if self.events else 0
+        cause = ''
         if spec.index < first:
             cause = f'the requested history has been cleared [{first}/{spec.index}]'
+        elif spec.index > self.index + 1:
+            cause = 'the store is another one, or went back'
+        if cause:
             raise EventIndexCleared('The event in requested index is outdated and cleared', cause, self.index)
         events = list(self.events)
         return (result for index, result in events if index >= spec.index and result and is_told_to(spec, result))
@@ -268,6 +274,8 @@ class Store:
 
     def _note(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
         self.events.append((self.index, None if is_silent else result))
+        if not is_silent:
+            self.news.append(result)
         return result
 
 

@@ -14,10 +14,8 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal
 
-import gevent
-
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain
+from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain, may_renew
 from getc.daemons.base import Daemon, Owner
 from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
@@ -184,7 +182,7 @@ class Keeper(Daemon):
 
     def _step(self) -> float | None:
         self._drop_rival()
-        if not self._is_alive():
+        if not may_renew(self, self.ttl):
             return self.ttl / 3
         hold = self._take()
         if hold is None:
@@ -251,12 +249,6 @@ class Keeper(Daemon):
             if self._has_gap and self._is_stopped:
                 self._give_back(None, Deadline(ATTEMPT_TIMEOUT))
             raise
-
-    def _is_alive(self) -> bool:
-        """Ask the user's function; one that does not answer within a sixth of the TTL has said no."""
-        with gevent.Timeout(self.ttl / 6, False):
-            return self.may_renew()
-        return False
 
     def _drop_rival(self) -> None:
         if self._rival is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from types import TracebackType
 from typing import Final, Literal, NamedTuple
@@ -65,7 +66,8 @@ class _Known(NamedTuple):
         return cls(node.created_index, node.modified_index, hash(node.value))
 
 
-class _Listing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Listing:
     """What was there at an index."""
 
     index: int

@@ -28,7 +28,8 @@ class Request:
 class Headers(Protocol):
     """The headers of an answer; names in any case."""
 
-    def get(self, name: str, failobj: str, /) -> str: ...
+    def get(self, name: str, failobj: str, /) -> str:
+        """The value of that header, or what is given for when there is none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def test_presence_for_ten_minutes_is_told_the_same_each_time(run) -> None:
             keepers.pop().stop()
             etcd_clock.advance(300)
             assert etcd_clock.elapsed == 600
-            assert [entry[1:] for entry in story][-1] == ('Deleted', '/servers/c')
+            assert [entry[1:] for entry in story][-1] == ('ComparedThenDeleted', '/servers/c')
             assert len(etcd.get('/servers').nodes) == 2
             watcher.stop()
             stories.append(story)

@@ -487,7 +487,7 @@ def test_tls_fails_when_the_certificate_is_not_trusted(certificate: tuple[Path, 
     """It verifies by default, and says what is wrong; nothing was sent."""
     transport = Http(TLS().context())
     with serving(Counting(), **with_tls(certificate)) as endpoint:
-        with pytest.raises(ConnectionError, match='the certificate of https://.* is not trusted') as caught:
+        with pytest.raises(ConnectionError, match=r'the certificate of https://.* is not trusted') as caught:
             transport.call(endpoint, WRITE, in_time())
         transport.close()
     assert caught.value.maybe_applied is False
