@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import gevent
-
 from getc.errors import EtcException, LeaderElect, NodeLost, RaftInternal
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'is_uncertain', 'may_renew', 'safety_margin']
+__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'is_uncertain', 'safety_margin']
 
 
 class Listener(Protocol):
@@ -50,12 +48,19 @@ class Watch(Protocol):
 
 
 class Member(Protocol):
-    """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise."""
+    """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise.
+
+    Attributes:
+        is_asked: ``may_renew`` may say no; else it need not be asked.
+    """
+
+    @property
+    def is_asked(self) -> bool: ...
 
     def may_renew(self) -> bool:
-        """Asked before each renewal, in a greenlet, so it may block for a while.
+        """Asked before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
 
-        False lets the node be: it is not renewed, and whoever says so takes it away.
+        False lets the node be: it is not held any more, and whoever says so takes it away.
         """
 
     def on_renewed(self) -> None:
@@ -120,11 +125,11 @@ class Backend(Protocol):
     """An etcd, of whichever API.
 
     Attributes:
-        api: ``'v2'``, ``'v3'`` or ``'memory'``.
+        api: ``'v2'``, ``'v3'`` or ``'memory'``; None before it is chosen.
     """
 
     @property
-    def api(self) -> str: ...
+    def api(self) -> str | None: ...
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         """Do it and return what happened.  Blocks the greenlet until the deadline at most.
@@ -137,8 +142,12 @@ class Backend(Protocol):
             ClientClosed: The backend was closed.
         """
 
-    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
-        """Tell the listener of changes until closed.  Does not block; trouble comes by ``on_ended``."""
+    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+        """Tell the listener of changes until closed.  Does not block; trouble comes by ``on_ended``.
+
+        ``after`` is the watch of this backend that it goes on from, which has ended: where the store is
+        another one by then, as far as can be told, the new one ends with ``EventIndexCleared``.
+        """
 
     def keep(self, ttl: int) -> LeaseGroup:
         """The group of the nodes of this TTL.  Does not block."""
@@ -156,18 +165,6 @@ class Backend(Protocol):
 def safety_margin(ttl: float) -> float:
     """Seconds before its TTL's end at which a node counts as lost: for clocks that differ in speed."""
     return max(0.5, ttl / 10)
-
-
-def may_renew(member: Member, ttl: float) -> bool:
-    """Ask a member; one that does not answer within a sixth of the TTL has said no.  Blocks as long."""
-    timeout = gevent.Timeout(ttl / 6)
-    try:
-        with timeout:
-            return member.may_renew()
-    except gevent.Timeout as passed:
-        if passed is not timeout:
-            raise
-        return False
 
 
 def is_uncertain(error: EtcException) -> bool:

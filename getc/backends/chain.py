@@ -4,7 +4,8 @@ A node is provably ours while every change of it was ours: each refresh is sent 
 that the node's index is the one our last write gave it (the chain).  Only after a reply was lost the
 chain has a gap; then the creation index and the value decide.
 
-A held node has no greenlet of its own: a timer starts one for each renewal.
+A held node has no greenlet at work between renewals, only two that are due: the next renewal, and the
+moment from which it counts as lost.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, may_renew, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -49,15 +50,18 @@ class ChainHold:
     """
 
     __slots__ = (
-        '_candidates',
+        '_end',
         '_group',
         '_has_gap',
         '_index',
         '_is_held',
+        '_last_error',
         '_lock',
         '_member',
         '_pid',
-        '_timer',
+        '_renewal',
+        '_sent_at',
+        '_values',
         'created_index',
         'key',
         'lost_at',
@@ -72,15 +76,17 @@ class ChainHold:
         self._group = group
         self._member = member
         self._index = result.modified_index
-        self._candidates: tuple[str, ...] = (
-            value,
-        )  # what the node may hold if it is ours: two after a lost reply to update
+        self._values: tuple[str, ...] = (value,)  # what the node holds if it is ours; more after lost replies
         self._has_gap = False
         self._is_held = True
+        self._last_error: EtcException | None = None
         self._lock = BoundedSemaphore(1)  # one write of ours at a time, or the chain breaks itself
         self._pid = os.getpid()
-        self._timer: gevent.Greenlet[[], None] | None = None
-        self._renew_in(group.interval)
+        self._sent_at = sent_at  # of the latest write
+        self._renewal: gevent.Greenlet[[], None] | None = None
+        self._end: gevent.Greenlet[[], None] | None = None
+        self._renew_at(sent_at + group.interval)
+        self._end_at(self.lost_at)
 
     # -- what the owner asks for
 
@@ -88,22 +94,18 @@ class ChainHold:
         with self._alone(deadline):
             if not self._is_held:
                 raise NodeLost(f'{self.key} is not held')
-            self._candidates = (*self._candidates[-1:], value)
-            put = Put(self.key, value, ttl=self._group.ttl, prev_exist=True, prev_index=self._index)
-            sent_at = timing.now()
-            result = self._write(put, deadline)
-            self._candidates = (value,)
-            self._renewed(result, sent_at)
+            result = self._write_value(value, deadline)
+            self._renewed(result)
             return result
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
-        if os.getpid() != self._pid:
+        if not self._is_at_home():
             return
         with self._alone(deadline):
             try:
-                self._write(Delete(self.key, prev_index=self._index), deadline)
-            except (NodeLost, KeyNotFound):
+                self._write(Delete(self.key), deadline)
+            except NodeLost:
                 pass  # somebody else's, or nobody's
 
     def orphan(self, deadline: Deadline) -> None:
@@ -112,84 +114,114 @@ class ChainHold:
     def abandon(self) -> None:
         self._is_held = False
         self._group.forget(self)
-        if self._timer is not None and self._timer is not gevent.getcurrent():
-            self._timer.kill(block=False)
-            self._timer = None
+        for greenlet in (self._renewal, self._end):
+            if greenlet is not None and greenlet is not gevent.getcurrent():
+                greenlet.kill(block=False)
+        self._renewal = self._end = None
+
+    def take_again(self, value: str, member: Member, deadline: Deadline) -> ChainHold | None:
+        """Write a node that is not held any more, if it is still there and ours; what holds it then, or None."""
+        with self._alone(deadline):
+            try:
+                self._bridge(deadline)
+                result = self._write_value(value, deadline)
+            except NodeLost:
+                return None
+            return ChainHold(self._group, member, result, value, self._sent_at)
 
     # -- renewing
 
-    def _renew_in(self, delay: float) -> None:
-        if self._is_held:
-            self._timer = gevent.spawn_later(max(0.0, delay), self._renew)
-            self._timer.name = f'getc renewal of {self.key}'
+    def _renew_at(self, at: float) -> None:
+        if self._is_held and self._is_at_home() and timing.now() < self.lost_at:
+            self._renewal = gevent.spawn_later(max(0.0, at - timing.now()), self._renew)
+            self._renewal.name = f'getc renewal of {self.key}'
 
     def _renew(self) -> None:
-        """Renew once, trying until the node counts as lost."""
-        last_error: EtcException | None = None
+        next_at = timing.now() + self._group.interval  # also if this greenlet is killed on the way
+        try:
+            self._renew_once()
+            next_at = self._sent_at + self._group.interval
+        finally:
+            self._renew_at(next_at)
+
+    def _renew_once(self) -> None:
+        """Renew, trying until it is done or the node is lost."""
         backoff = Backoff(cap=min(1.0, self._group.patience / 6))
-        while self._is_held and os.getpid() == self._pid:
+        while self._is_held and self._is_at_home() and timing.now() < self.lost_at:
+            if not self._member.may_renew():
+                return self.abandon()
             try:
-                if self._renew_once():
-                    return
-                last_error = NodeLost(f'{self.key}: alive() says no, or does not answer')
+                return self._refresh()
             except NodeLost as error:
                 return self._lose(error)
             except EtcException as error:
-                last_error = error
                 if self._is_held and timing.now() < self.lost_at:
+                    self._last_error = error
                     self._member.on_suspect(error)
-            left = self.lost_at - timing.now()
-            if left <= 0:
-                lost = NodeLost(f'{self.key} was not renewed within its TTL of {self._group.ttl} s: {last_error}')
-                lost.__cause__ = last_error
-                return self._lose(lost)
-            gevent.sleep(min(left, backoff.next_delay()))
+            gevent.sleep(backoff.next_delay())
 
-    def _renew_once(self) -> bool:
-        """Send one renewal; False if the member will not have it."""
+    def _refresh(self) -> None:
         left = Deadline(max(0.0, self.lost_at - timing.now()))
-        with self._group.turn(left):
-            if not may_renew(self._member, self._group.ttl):
-                return False
-            with self._alone(left):
-                if not self._is_held:
-                    return True
-                sent_at = timing.now()
-                put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True, prev_index=self._index)
-                result = self._write(put, left.share(1.0, at_most=self._group.ttl / 6))
-                if self._is_held:
-                    self._renewed(result, sent_at)
-                    self._member.on_renewed()
-        self._renew_in(sent_at + self._group.interval - timing.now())
-        return True
+        with self._group.turn(left), self._alone(left):
+            if self._is_held:
+                put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
+                self._renewed(self._write(put, left.share(1.0, at_most=self._group.ttl / 6)))
+
+    def _renewed(self, result: EtcdResult) -> None:
+        """A write was acknowledged.  After the end that is too late, though the node may still be there."""
+        self._index = result.modified_index
+        self._has_gap = False
+        if self._is_held and timing.now() < self.lost_at:
+            self.lost_at = max(self.lost_at, self._sent_at + self._group.patience)
+            self._member.on_renewed()
+
+    # -- losing
+
+    def _end_at(self, at: float) -> None:
+        self._end = gevent.spawn_later(max(0.0, at - timing.now()), self._end_if_due)
+        self._end.name = f'getc end of {self.key}'
+
+    def _end_if_due(self) -> None:
+        """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
+        if not self._is_held or not self._is_at_home():
+            return
+        if timing.now() < self.lost_at:
+            return self._end_at(self.lost_at)
+        lost = NodeLost(f'{self.key} was not renewed within its TTL of {self._group.ttl} s: {self._last_error}')
+        lost.__cause__ = self._last_error
+        self._lose(lost)
 
     def _lose(self, error: NodeLost) -> None:
         if self._is_held:
             self.abandon()
             self._member.on_lost(error)
 
-    def _renewed(self, result: EtcdResult, sent_at: float) -> None:
-        self._index = result.modified_index
-        self._has_gap = False
-        self.lost_at = max(self.lost_at, sent_at + self._group.patience)
-
     # -- writing on the chain
+
+    def _write_value(self, value: str, deadline: Deadline) -> EtcdResult:
+        self._values = (*(known for known in self._values if known != value), value)
+        result = self._write(Put(self.key, value, ttl=self._group.ttl, prev_exist=True), deadline)
+        self._values = (value,)
+        return result
 
     def _write(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
         """Send a write on the condition that the node is ours.  Raises NodeLost if it is not."""
-        try:
-            return self._send(operation, deadline)
-        except TestFailed:
-            if not self._has_gap:
-                raise Overtaken(f'{self.key} was written by another') from None
-        except KeyNotFound:
-            raise NodeLost(f'{self.key} was deleted, or has expired') from None
-        # A reply of ours was lost: the node is ours if it is the one we made, with a value we wrote.
-        self._bridge(deadline)
-        return self._send(replace(operation, prev_index=self._index), deadline)
+        while True:
+            try:
+                return self._send(replace(operation, prev_index=self._index), deadline)
+            except TestFailed:
+                if not self._has_gap:
+                    raise Overtaken(f'{self.key} was written by another') from None
+            except KeyNotFound:
+                raise NodeLost(f'{self.key} was deleted, or has expired') from None
+            # A write of ours was not answered, and may still be on its way: look, and try again.
+            if deadline.has_passed():
+                raise TimedOut(f'{self.key} was not written within {deadline.timeout:g} s')
+            self._bridge(deadline)
 
     def _send(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
         has_gap = True  # also when this greenlet is killed on the way
+        self._sent_at = timing.now()
         try:
             result = self._group.execute(operation, deadline)
             has_gap = False
@@ -201,25 +233,27 @@ class ChainHold:
         return result
 
     def _bridge(self, deadline: Deadline) -> None:
+        """Look at the node, and go on from its index.  Raises NodeLost if it is not ours."""
         try:
             node = self._group.execute(Get(self.key, quorum=True), deadline).node
         except KeyNotFound:
             raise NodeLost(f'{self.key} was deleted, or has expired') from None
-        if not self.is_ours(node):
+        if not self._is_ours(node):
             raise Overtaken(f'{self.key} was written by another')
         self._index = node.modified_index
 
-    def is_ours(self, node: object) -> bool:
-        """True if the node is the one that was held, as far as creation, TTL and value tell."""
-        return (
-            isinstance(node, Value)
-            and node.created_index == self.created_index
-            and node.ttl is not None
-            and node.value in self._candidates
-        )
+    def _is_ours(self, node: object) -> bool:
+        """True if the node is the one that was held: by the chain, or over a gap as far as the node tells."""
+        if not isinstance(node, Value) or node.ttl is None or node.created_index != self.created_index:
+            return False
+        return node.modified_index == self._index or (self._has_gap and node.value in self._values)
 
     def _alone(self, deadline: Deadline) -> _Turn:
         return _Turn(self._lock, deadline, self.key)
+
+    def _is_at_home(self) -> bool:
+        """False in a child that was forked off the process that holds the node."""
+        return os.getpid() == self._pid
 
 
 class _Turn:
@@ -261,19 +295,14 @@ class ChainGroup:
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         sent_at = timing.now()
         result = self.execute(replace(put, ttl=self.ttl), deadline)
-        return self._held(member, result, put.value or '', sent_at)
+        hold = ChainHold(self, member, result, put.value or '', sent_at)
+        self._holds.add(hold)
+        return hold
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
-        node = self.execute(Get(key, quorum=True), deadline).node
-        if not isinstance(previous, ChainHold) or not previous.is_ours(node):
-            return None
-        sent_at = timing.now()
-        put = Put(key, value, ttl=self.ttl, prev_exist=True, prev_index=node.modified_index)
-        return self._held(member, self.execute(put, deadline), value, sent_at)
-
-    def _held(self, member: Member, result: EtcdResult, value: str, sent_at: float) -> ChainHold:
-        hold = ChainHold(self, member, result, value, sent_at)
-        self._holds.add(hold)
+        hold = previous.take_again(value, member, deadline) if isinstance(previous, ChainHold) else None
+        if hold is not None:
+            self._holds.add(hold)
         return hold
 
     def turn(self, deadline: Deadline) -> _Turn:

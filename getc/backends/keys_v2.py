@@ -7,14 +7,13 @@ is a greenlet that polls; nodes are kept by refreshing each under the condition 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 import gevent
 
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
-from getc.backends.polling import Origin, PollingWatch
+from getc.backends.polling import PollingWatch
 from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, LeaderElect, RaftInternal
 from getc.keys import ROOT
 from getc.model import EtcdResult
@@ -33,8 +32,6 @@ CONNECT_TIMEOUT: Final = 5.0
 
 POLL_TIMEOUT: Final = 10.0
 """Seconds for the headers of a long poll, which come at once from a server that is well."""
-
-MAX_ORIGINS: Final = 1024
 
 
 class KeysV2:
@@ -67,13 +64,12 @@ class KeysV2:
         password: str | None = None,
         tls: TLS | None = None,
     ) -> None:
-        endpoints = parse_endpoints(url)
-        self._endpoints = Endpoints([_with_user(endpoint, username, password) for endpoint in endpoints])
+        endpoints = parse_endpoints(url, username=username, password=password)
+        self._endpoints = Endpoints(endpoints)
         is_secure = any(endpoint.is_secure for endpoint in endpoints)
         self._http = Http((tls or TLS()).context() if is_secure else None)
         self._watches: set[PollingWatch] = set()
         self._groups: dict[int, ChainGroup] = {}
-        self._origins: dict[tuple[str, bool], Origin] = {}
         self._is_closed = False
 
     @property
@@ -133,10 +129,10 @@ class KeysV2:
 
     # -- watches
 
-    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
+    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
         self._check_open()
-        origin = self._origins.get((spec.key, spec.recursive)) if spec.index is not None else None
-        watch = PollingWatch(spec, listener, self._open_poll, origin=origin, on_done=self._watch_done)
+        origin = after.origin if isinstance(after, PollingWatch) else None
+        watch = PollingWatch(spec, listener, self._open_poll, origin=origin, on_done=self._watches.discard)
         self._watches.add(watch)
         return watch
 
@@ -152,17 +148,6 @@ class KeysV2:
                 if not left:
                     raise
         raise AssertionError('there is always an endpoint')
-
-    def _watch_done(self, watch: PollingWatch) -> None:
-        self._watches.discard(watch)
-        if watch.origin is None:
-            return
-        # A watch that goes on from there must know if the store is another one by then.
-        followed = (watch.spec.key, watch.spec.recursive)
-        self._origins.pop(followed, None)
-        self._origins[followed] = watch.origin
-        if len(self._origins) > MAX_ORIGINS:
-            del self._origins[next(iter(self._origins))]
 
     # -- nodes that are kept
 
@@ -189,12 +174,6 @@ class KeysV2:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosed('the client is closed')
-
-
-def _with_user(endpoint: Endpoint, username: str | None, password: str | None) -> Endpoint:
-    if endpoint.username is not None or username is None:
-        return endpoint
-    return replace(endpoint, username=username, password=password)
 
 
 def _is_fault(error: EtcException) -> bool:

@@ -31,7 +31,7 @@ class Namespaced:
         self.close = backend.close
 
     @property
-    def api(self) -> str:
+    def api(self) -> str | None:
         return self._backend.api
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
@@ -39,8 +39,9 @@ class Namespaced:
             result = self._backend.execute(below_namespace(self._namespace, operation), deadline)
         return result.relative_to(self._namespace)
 
-    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
-        return self._backend.watch(below_namespace(self._namespace, spec), _Relative(listener, self._namespace))
+    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+        relative = _Relative(listener, self._namespace)
+        return self._backend.watch(below_namespace(self._namespace, spec), relative, after)
 
     def keep(self, ttl: int) -> LeaseGroup:
         return _RelativeGroup(self._backend.keep(ttl), self._namespace)

@@ -8,6 +8,7 @@ old one is closed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -100,6 +101,7 @@ class PollingWatch:
         self._cursor = spec.index
         self._is_live = False
         self._is_closed = False
+        self._pid = os.getpid()
         self._poll: Poll | None = None
         self._polled_at = 0.0
         self._quiet = FIRST_QUIET
@@ -120,10 +122,12 @@ class PollingWatch:
                 self._step()
         except EtcException as error:
             self._end(error)
-        except Exception as error:
+        except BaseException as error:
             ended = EtcException(f'the watch of {self.spec.key} failed: {type(error).__name__}')
             ended.__cause__ = error
             self._end(ended)
+            if not isinstance(error, Exception):
+                raise
         finally:
             self._let_go()
 
@@ -142,10 +146,14 @@ class PollingWatch:
         """Wait for one change, or for the time of a renewal."""
         if self._poll is None:
             self._adopt(self._open(self._cursor))
-        elif not self._poll.wait(self._quiet):
-            self._renew()
-        else:
+            return
+        has_come = self._poll.wait(self._quiet)
+        if os.getpid() != self._pid:
+            self._is_closed = True  # in a child that was forked off: the answer is its parent's
+        elif has_come:
             self._take()
+        else:
+            self._renew()
 
     def _open(self, index: int | None) -> Poll:
         """Open a poll; one that the server refuses raises its error."""

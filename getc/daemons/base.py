@@ -7,6 +7,7 @@ attempt and each series of callbacks runs in a greenlet that ends when its work 
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -69,6 +70,7 @@ class Daemon:
         self.name = name
         self.last_error: EtcException | None = None
         self._owner = owner
+        self._pid = os.getpid()
         self._backoff = Backoff()
         self._is_starting = True
         self._is_stopped = False
@@ -78,9 +80,10 @@ class Daemon:
         self._tasks: set[gevent.Greenlet[..., None]] = set()
         self._timer: Any = None
         self._attempting: gevent.Greenlet[..., None] | None = None
-        self._next_delay: float | None = None  # of the attempt after the one under way
+        self._next_delay: float | None = None  # until another attempt, as asked for during one
         self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
         self._calling: gevent.Greenlet[..., None] | None = None
+        self._stopping: Callable[[], object] | None = None
 
     # -- the end
 
@@ -110,6 +113,8 @@ class Daemon:
         self._cancel_timer()
         self._on_stop(deadline)
         self._settled.set()
+        if self._stopping is not None:
+            self._stopping()
 
     def finish(self, deadline: Deadline) -> None:
         """The second half of :meth:`stop`: wait for what is under way, and kill it at the deadline."""
@@ -126,9 +131,9 @@ class Daemon:
             self._owner.forget(self)
         gevent.joinall(tasks, timeout=LAST_WORDS)
 
-    def on_finished(self, callback: Callable[[], object]) -> None:
-        """Have it called, in the hub, once this is stopped.  It must not block."""
-        self._finished.rawlink(lambda _: callback())
+    def on_stopping(self, callback: Callable[[], object]) -> None:
+        """Have it called as soon as this begins to stop.  It must not block or raise.  For its owner."""
+        self._stopping = callback
 
     def stop_soon(self) -> None:
         """Stop in the background: for whoever has no time to wait."""
@@ -191,7 +196,7 @@ class Daemon:
     def _attempt_in(self, delay: float) -> None:
         """Make an attempt after so many seconds, and after the one under way; the latest call counts."""
         self._cancel_timer()
-        if self._is_stopped:
+        if self._is_stopped or not self._is_at_home():
             return
         if self._attempting is not None:
             self._next_delay = delay
@@ -203,20 +208,25 @@ class Daemon:
 
     def _begin_attempt(self) -> None:
         self._cancel_timer()
+        self._next_delay = None
         self._attempting = self._spawn(self._attempt)
 
     def _attempt(self) -> None:
-        self._next_delay = self._backoff.next_delay()  # also if this greenlet is killed on the way
+        if not self._is_at_home():
+            return
+        delay: float | None = self._backoff.next_delay()  # also if this greenlet is killed on the way
         try:
-            self._next_delay = self._step()
+            delay = self._step()
         except EtcException as error:
             self.last_error = error
             if self._is_starting and not may_pass(error):
                 self._refuse(error)
         finally:
             self._attempting = None
-            if self._next_delay is not None:
-                self._attempt_in(self._next_delay)
+            if self._next_delay is not None and (delay is None or self._next_delay < delay):
+                delay = self._next_delay
+            if delay is not None:
+                self._attempt_in(delay)
 
     def _cancel_timer(self) -> None:
         if self._timer is not None:
@@ -227,7 +237,7 @@ class Daemon:
 
     def _call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call the user's code after what was asked for before, one call at a time."""
-        if not self._is_stopped:
+        if not self._is_stopped and self._is_at_home():
             self._calls.append((callback, args))
             if self._calling is None:
                 self._calling = self._spawn(self._make_calls)
@@ -235,7 +245,7 @@ class Daemon:
     def _make_calls(self) -> None:
         began = timing.now()
         try:
-            while self._calls:
+            while self._calls and self._is_at_home():
                 callback, args = self._calls.popleft()
                 try:
                     callback(*args)
@@ -244,17 +254,23 @@ class Daemon:
                 if self._calls and timing.now() - began > SLICE:
                     gevent.sleep(0)
                     began = timing.now()
-        finally:
+        finally:  # also when a callback was killed, and this greenlet with it
             self._calling = None
-            if self._calls:  # a callback killed this greenlet
+            if not self._is_at_home():
+                self._calls.clear()
+            elif self._calls:
                 self._calling = self._spawn(self._make_calls)
-        if not self._is_stopped:
-            self._on_called()
+            elif not self._is_stopped:
+                self._on_called()
 
     def _on_called(self) -> None:
         """All callbacks that were asked for were made.  Does not block."""
 
-    # -- greenlets
+    # -- greenlets and processes
+
+    def _is_at_home(self) -> bool:
+        """False in a child that was forked off the process of this daemon: there it does nothing."""
+        return os.getpid() == self._pid
 
     def _spawn(self, task: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
         """Run a task of this daemon in a greenlet that ends with it."""

@@ -14,8 +14,10 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal
 
+import gevent
+
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain, may_renew
+from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain
 from getc.daemons.base import Daemon, Owner
 from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
@@ -30,7 +32,7 @@ logger = logging.getLogger('getc')
 OnConflict = Literal['replace', 'wait', 'raise']
 
 ATTEMPT_TIMEOUT: Final = 5.0
-"""Seconds for one call of an attempt to take the node."""
+"""Seconds for one call of an attempt to take the node, at most: half of a short TTL, or it would be lost when taken."""
 
 LEAST_PATIENCE: Final = 5.0
 """Seconds at least after which a name that is somebody else's is looked at again, whatever its watch says."""
@@ -86,11 +88,10 @@ class Keeper(Daemon):
         self._alive = alive
         self._tell_lost = on_lost
         self._tell_restored = on_restored
-        self._pid = os.getpid()
         self._state = KeeperState.STARTING
         self._hold: Hold | None = None
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
-        self._has_gap = False  # a write that would have taken the node was not answered
+        self._unanswered: set[str] = set()  # values of writes that may have taken the node
         self._rival: _Rival | None = None
 
     # -- what its user asks for; no I/O here
@@ -109,7 +110,7 @@ class Keeper(Daemon):
 
     @property
     def ttl(self) -> int:
-        """Seconds that the server gives the node: at least those asked for."""
+        """Seconds that the server gives the node, which are at least those asked for."""
         return self._group.ttl
 
     def remaining(self) -> float:
@@ -118,7 +119,7 @@ class Keeper(Daemon):
         Reads the clock only: right even if this process did not run for a while, and 0.0 in a child
         that was forked off it.
         """
-        if self._hold is None or os.getpid() != self._pid:
+        if self._hold is None or not self._is_at_home():
             return 0.0
         return max(0.0, self._hold.lost_at - timing.now())
 
@@ -170,7 +171,8 @@ class Keeper(Daemon):
     def orphan(self, timeout: float | None = 5.0) -> None:
         """Stop, and leave the node to its TTL: for a successor who takes it over.  Blocks."""
         deadline = Deadline.after(timeout)
-        hold, self._hold, self._previous, self._has_gap = self._hold, None, None, False
+        hold, self._hold, self._previous = self._hold, None, None
+        self._unanswered.clear()
         try:
             if hold is not None and not self._is_stopped:
                 hold.orphan(deadline)
@@ -180,14 +182,23 @@ class Keeper(Daemon):
 
     # -- taking the node
 
+    def look_again(self) -> None:
+        """Try to take the node now: its owner may have gone."""
+        self._attempt_in(0)
+
+    def look_again_soon(self) -> None:
+        """Try to take the node in a moment: nobody tells us any more when its owner goes."""
+        self._attempt_in(self._backoff.next_delay())
+
     def _step(self) -> float | None:
         self._drop_rival()
-        if not may_renew(self, self.ttl):
+        if not self.may_renew():
             return self.ttl / 3
         hold = self._take()
         if hold is None:
             return self._backoff.next_delay() if self._rival is None else self._rival.patience
-        self._has_gap, self._previous = False, None
+        self._unanswered.clear()
+        self._previous = None
         if self._is_stopped:
             hold.release(Deadline(ATTEMPT_TIMEOUT))
             return None
@@ -197,18 +208,15 @@ class Keeper(Daemon):
         self._state = KeeperState.KEPT
         self._started()
         if was_lost:
-            logger.info('%s: restored', self.name)
             if self._tell_restored is not None:
                 self._call_soon(self._tell_restored, self)
+            logger.info('%s: restored', self.name)
         return None
 
     def _take(self) -> Hold | None:
         """Write the node if it may be ours; None if it may not, yet."""
         if self._previous is not None:
-            try:
-                hold = self._group.adopt(self.key, self._value, self._previous, self, Deadline(ATTEMPT_TIMEOUT))
-            except (KeyNotFound, TestFailed):
-                hold = None
+            hold = self._group.adopt(self.key, self._value, self._previous, self, self._attempt_deadline())
             if hold is not None:
                 return hold
             self._previous = None
@@ -220,35 +228,43 @@ class Keeper(Daemon):
     def _take_over(self, error: NodeExist) -> Hold | None:
         """The node is there already: whose is it?"""
         try:
-            found = self._backend.execute(Get(self.key, quorum=True), Deadline(ATTEMPT_TIMEOUT))
+            found = self._backend.execute(Get(self.key, quorum=True), self._attempt_deadline())
         except KeyNotFound:
             return None
         node = found.node
-        if not isinstance(node, Value):
-            raise NotFile('Not a file', self.key, found.etcd_index)
-        if node.ttl is None:
-            raise error  # nobody keeps it alive: it is permanent
-        is_ours = self._has_gap and node.value == self._value
         is_starting = self._state is KeeperState.STARTING
-        if is_ours or (is_starting and self.on_conflict == 'replace'):
-            try:
-                return self._put(Put(self.key, self._value, prev_exist=True, prev_index=node.modified_index))
-            except (KeyNotFound, TestFailed):
-                return None
-        if is_starting and self.on_conflict == 'raise':
-            raise error
-        self._rival = _Rival(self, self._backend, found.etcd_index, max(float(node.ttl), LEAST_PATIENCE))
+        if isinstance(node, Value) and node.ttl is not None:
+            if node.value in self._unanswered or (is_starting and self.on_conflict == 'replace'):
+                try:
+                    return self._put(Put(self.key, self._value, prev_exist=True, prev_index=node.modified_index))
+                except (KeyNotFound, TestFailed):
+                    return None
+            if is_starting and self.on_conflict == 'raise':
+                raise error
+        elif is_starting:  # nobody keeps it alive: it will not go
+            raise error if isinstance(node, Value) else NotFile('Not a file', self.key, found.etcd_index)
+        if is_starting:
+            self.last_error = error
+        self._rival = _Rival(self, self._backend, found.etcd_index, max(float(node.ttl or 0), LEAST_PATIENCE))
         return None
 
     def _put(self, put: Put) -> Hold:
-        had_gap, self._has_gap = self._has_gap, True  # also if this greenlet is killed
+        has_gap = True  # also if this greenlet is killed
         try:
-            return self._group.hold(put, self, Deadline(ATTEMPT_TIMEOUT))
+            hold = self._group.hold(put, self, self._attempt_deadline())
+            has_gap = False
+            return hold
         except EtcException as error:
-            self._has_gap = had_gap or is_uncertain(error)
-            if self._has_gap and self._is_stopped:
-                self._give_back(None, Deadline(ATTEMPT_TIMEOUT))
+            has_gap = is_uncertain(error)
+            if has_gap and self._is_stopped:  # whoever stops it waits for this, too
+                self._spawn(self._give_back, None, self._attempt_deadline())
             raise
+        finally:
+            if has_gap:
+                self._unanswered.add(put.value or '')
+
+    def _attempt_deadline(self) -> Deadline:
+        return Deadline(min(ATTEMPT_TIMEOUT, self.ttl / 2))
 
     def _drop_rival(self) -> None:
         if self._rival is not None:
@@ -262,9 +278,9 @@ class Keeper(Daemon):
         hold, self._hold = self._hold, None
         self.last_error = error
         self._state = KeeperState.LOST
-        logger.warning('%s: lost: %s', self.name, error)
         if self._tell_lost is not None:
             self._call_soon(self._tell_lost, self)
+        logger.warning('%s: lost: %s', self.name, error)
         return hold
 
     def _withdraw(self, hold: Hold) -> None:
@@ -281,39 +297,61 @@ class Keeper(Daemon):
         self._drop_rival()
         self._state = KeeperState.STOPPED
         hold, self._hold = self._hold or self._previous, None
-        if hold is not None or (self._has_gap and self._attempting is None):
+        if hold is not None or (self._unanswered and self._attempting is None):
             self._spawn(self._give_back, hold, deadline)
 
     def _give_back(self, hold: Hold | None, deadline: Deadline) -> None:
         """Delete the node if it is ours.  If that fails its TTL does it."""
+        if not self._is_at_home():
+            return
         try:
             if hold is not None:
                 hold.release(deadline)
             else:
-                self._backend.execute(Delete(self.key, prev_value=self._value or None), deadline)
+                self._delete_unanswered(deadline)
         except (KeyNotFound, TestFailed, NotFile):
             pass
         except EtcException as error:
             self.last_error = error
             logger.warning('%s: could not delete the node, which goes with its TTL: %s', self.name, error)
 
+    def _delete_unanswered(self, deadline: Deadline) -> None:
+        """Delete the node if a write of ours may have made it, as far as the node tells."""
+        node = self._backend.execute(Get(self.key, quorum=True), deadline).node
+        if isinstance(node, Value) and node.ttl is not None and node.value in self._unanswered:
+            self._backend.execute(Delete(self.key, prev_index=node.modified_index), deadline)
+
     # -- what the lease group tells (``Member``)
+
+    @property
+    def is_asked(self) -> bool:
+        """True if there is an ``alive``.  For the lease group."""
+        return self._alive is not None
 
     def may_renew(self) -> bool:
         """Ask ``alive``.  For the lease group."""
         if self._alive is None:
             return True
-        try:
-            is_alive = bool(self._alive())
-        except Exception:
-            logger.exception('%s: alive %r raised, which counts as False', self.name, self._alive)
-            is_alive = False
+        answers: list[bool] = []
+        self._spawn(self._ask_alive, answers).join()
+        is_alive = answers == [True]
         if not is_alive and self._hold is not None and not self._is_stopped:
             hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))
             if hold is not None:
                 hold.abandon()
                 self._spawn(self._withdraw, hold)
         return is_alive
+
+    def _ask_alive(self, answers: list[bool]) -> None:
+        """Note what ``alive`` says; nothing if it takes too long, raises, or is killed."""
+        assert self._alive is not None
+        timeout = gevent.Timeout(self.ttl / 6)
+        try:
+            with timeout:
+                answers.append(bool(self._alive()))
+        except (Exception, gevent.Timeout) as error:
+            what = f'did not answer within {self.ttl / 6:g} s' if error is timeout else 'raised'
+            logger.warning('%s: alive %r %s, which counts as False', self.name, self._alive, what, exc_info=True)
 
     def on_renewed(self) -> None:
         """A renewal succeeded.  For the lease group."""
@@ -331,7 +369,9 @@ class Keeper(Daemon):
         """The node is not held any more.  For the lease group."""
         if self._is_stopped:
             return
-        self._previous = self._lose(error)
+        hold = self._lose(error)
+        # Overtaken is proven: a node that looks like ours now is not, and is not fought for.
+        self._previous = None if isinstance(error, Overtaken) else hold
         self._attempt_in(self._backoff.next_delay() if isinstance(error, Overtaken) else 0)
 
 
@@ -351,10 +391,10 @@ class _Rival:
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         if any(isinstance(result, Deleted) for result in results):
-            self._keeper.start()
+            self._keeper.look_again()
 
     def on_ended(self, error: EtcException) -> None:
-        pass  # the keeper looks again in a while
+        self._keeper.look_again_soon()
 
 
 _: type[Member] = Keeper

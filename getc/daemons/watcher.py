@@ -1,4 +1,4 @@
-"""on_change and changes: every change of a part of the tree, in order, each exactly once.
+"""on_change: every change of a part of the tree, in order, each exactly once.
 
 A watcher starts from a listing and watches from the index after it, never from "now".  It knows of each
 value below its key when it was created, when it was last changed, and a hash: enough to tell after an
@@ -8,25 +8,25 @@ outage whether the store is still the same one, and what is different if it is n
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from types import TracebackType
 from typing import Final, Literal, NamedTuple
 
+import gevent
 from gevent.event import Event
-from gevent.queue import Empty, Queue
 
 from getc import timing
 from getc.backends.base import Backend, Listener, Watch
 from getc.daemons.base import Daemon, Owner, may_pass
-from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut
+from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError
 from getc.keys import is_below
 from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.operations import Get, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Changes', 'Resync', 'Watcher', 'WatcherState']
+__all__ = ['Resync', 'Watcher', 'WatcherState']
 
 logger = logging.getLogger('getc')
 
@@ -38,8 +38,8 @@ LIST_TIMEOUT: Final = 10.0
 BOUND: Final = 1000
 """Changes that may wait for a slow callback; past it the watch is closed until they are delivered."""
 
-ROOM: Final = 100
-"""Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
+PROOF_TIMEOUT: Final = 5.0
+"""Seconds for the server to tell a change once more, which it does at once if it has it."""
 
 STEADY: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
@@ -64,6 +64,18 @@ class _Known(NamedTuple):
     @classmethod
     def of(cls, node: Value) -> _Known:
         return cls(node.created_index, node.modified_index, hash(node.value))
+
+
+class _Change(NamedTuple):
+    """What is remembered of a change."""
+
+    key: str
+    modified: int
+    digest: int
+
+    @classmethod
+    def of(cls, node: Node) -> _Change:
+        return cls(node.key, node.modified_index, hash(node.value) if isinstance(node, Value) else 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +129,14 @@ class Watcher(Daemon):
         self._initial = initial
         self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
         self._known: dict[str, _Known] | None = None
+        self._latest: _Change | None = None  # that the store should tell again if it is the same
+        self._proof: _Change | None = None  # what the watch has to tell first: then the store is the same
         self._is_cleared = False  # history after the cursor is lost
         self._is_behind = False  # too many changes wait for the callback
         self._state = WatcherState.STARTING
         self._watch: Watch | None = None
-        self._live_at = 0.0
+        self._followed: Watch | None = None  # the one before, if the next goes on from it
+        self._live_at = math.inf
 
     @property
     def state(self) -> WatcherState:
@@ -143,20 +158,24 @@ class Watcher(Daemon):
 
     # -- following
 
-    def _step(self) -> None:
+    def _step(self) -> float | None:
         """List if need be, settle where to go on, and watch from there."""
+        if self._proof is not None and self._watch is not None:
+            self._is_cleared = True  # the watch told something else, or nothing in time
         self._close_watch()
         if self._known is None:
             self._begin(self._list())
         elif self._is_cleared:
             self._resynchronise(self._list())
         elif self._is_mapped:
-            listing = self._list()
-            if not self._is_continued_by(listing):
-                self._resynchronise(listing)
+            self._compare(self._list())
         if not self._is_stopped:
             assert self._cursor is not None
-            self._watch = self._backend.watch(WatchSpec(self.key, self._cursor + 1, self.recursive), self)
+            self._live_at = math.inf
+            first = self._cursor + 1 if self._proof is None else self._proof.modified
+            spec = WatchSpec(self.key, first, self.recursive)
+            self._watch = self._followed = self._backend.watch(spec, self, self._followed)
+        return None if self._proof is None else PROOF_TIMEOUT
 
     def _list(self) -> _Listing:
         try:
@@ -179,26 +198,32 @@ class Watcher(Daemon):
         for value in listing.values.values():
             if value.modified_index <= self._cursor:  # a later one comes as a change
                 self._note(value)
+                # A refresh moves the index, and is told to nobody.
+                if value.ttl is None and (self._latest is None or value.modified_index > self._latest.modified):
+                    self._latest = _Change.of(value)
             if self._initial:
                 self._call_soon(self._callback, Got(value, etcd_index=listing.index))
 
-    def _is_continued_by(self, listing: _Listing) -> bool:
-        """True if the listing shows the store that was followed, so its history can be read on from the cursor.
+    def _compare(self, listing: _Listing) -> None:
+        """Settle how to go on: is it the store that was followed, so its history can be read on from the cursor?
 
-        Whatever was changed last at or before the cursor is known; and something that is known should be
-        there still.  Refreshes of a TTL, which no watch tells, change the index but not creation and value.
+        Whatever was changed last at or before the cursor is known, and something known is there still: it is.
+        Something is not known: it is not.  Otherwise the latest change that was seen has to be told once more.
+        Refreshes of a TTL, which no watch tells, change the index but not creation and value.
         """
         assert self._cursor is not None and self._known is not None
-        if listing.index < self._cursor:
-            return False
+        self._proof = None
         has_witness = not self._known
+        is_other = listing.index < self._cursor
         for key, value in listing.values.items():
             found, known = _Known.of(value), self._known.get(key)
             is_same = known is not None and (found.created, found.digest) == (known.created, known.digest)
-            if found.modified <= self._cursor and not is_same:
-                return False
+            is_other = is_other or (found.modified <= self._cursor and not is_same)
             has_witness = has_witness or is_same
-        return has_witness
+        if not is_other and not has_witness:
+            self._proof = self._latest
+        if is_other or not (has_witness or self._proof):
+            self._resynchronise(listing)
 
     def _resynchronise(self, listing: _Listing) -> None:
         """Deliver the difference between what was known and what is there."""
@@ -214,6 +239,7 @@ class Watcher(Daemon):
             self._call_soon(self._tell_resync, self)
         self._cursor = listing.index
         self._is_cleared = False
+        self._followed = self._latest = self._proof = None
 
     def _difference(self, listing: _Listing) -> Iterator[EtcdResult]:
         """Results that lead from what was known to the listing, in the order of the keys."""
@@ -230,11 +256,11 @@ class Watcher(Daemon):
         if self._is_mapped and self._known is not None:
             self._known[value.key] = _Known.of(value)
 
-    def _forget(self, node: Node) -> None:
-        """Remove what was known of a node that is no value any more, and of all below it."""
+    def _forget(self, gone: str) -> None:
+        """Remove what was known of a node, and of all below it."""
         assert self._known is not None
-        if self._known.pop(node.key, None) is None:
-            for key in [key for key in self._known if is_below(key, node.key)]:
+        if self._known.pop(gone, None) is None:
+            for key in [key for key in self._known if is_below(key, gone)]:
                 del self._known[key]
 
     # -- what the watch tells (``Listener``)
@@ -242,21 +268,32 @@ class Watcher(Daemon):
     def on_live(self, index: int) -> None:
         """The watch is on.  For the backend."""
         self._live_at = timing.now()
-        self._state = WatcherState.LIVE
+        if self._proof is None:
+            self._state = WatcherState.LIVE
         if self._is_starting:
             self._started()
             self._call_soon(self.ready.set)
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         """Something changed.  For the backend."""
-        assert self._cursor is not None
+        assert self._cursor is not None and self._known is not None
+        if self._proof is not None:
+            if self._proof not in map(_Change.of, (result.node for result in results)):
+                self._attempt_in(0)
+                return
+            self._cancel_timer()
+            self._proof = None
+            self._state = WatcherState.LIVE
         for result in results:
             if result.modified_index <= self._cursor:
                 continue
             if isinstance(result.node, Value):
                 self._note(result.node)
-            else:  # deleted, or a directory in place of a value
-                self._forget(result.node)
+            elif isinstance(result, Deleted):
+                self._forget(result.key)
+            else:  # a new directory, perhaps in place of a value
+                self._known.pop(result.key, None)
+            self._latest = _Change.of(result.node)
             self._call_soon(self._callback, result)
         self._cursor = max(self._cursor, results[-1].modified_index)
         self._backoff.reset()
@@ -279,8 +316,6 @@ class Watcher(Daemon):
             logger.warning('%s: stale: %s', self.name, error)
         if isinstance(error, EventIndexCleared):
             self._is_cleared = True
-            self._attempt_in(0)
-            return
         if timing.now() - self._live_at > STEADY:
             self._backoff.reset()
         self._attempt_in(self._backoff.next_delay())
@@ -295,85 +330,13 @@ class Watcher(Daemon):
     def _on_stop(self, deadline: Deadline) -> None:
         self._close_watch()
         self._state = WatcherState.STOPPED
+        if self._attempting is not None and self._attempting is not gevent.getcurrent():
+            self._attempting.kill(block=False)  # it only reads
 
     def _close_watch(self) -> None:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
-
-
-class Changes:
-    """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
-
-    An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
-    closed.  Also a context manager: leaving it closes it.
-
-    Attributes:
-        watcher: What follows the tree: its ``state``, ``last_error``, ``index``.
-    """
-
-    def __init__(
-        self,
-        owner: Owner,
-        backend: Backend,
-        key: str,
-        *,
-        recursive: bool = True,
-        initial: bool = False,
-        index: int | None = None,
-    ) -> None:
-        self._results: Queue[EtcdResult | None] = Queue(maxsize=ROOM)
-        self.watcher = Watcher(
-            owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
-        )
-        self.watcher.name = f'changes {self.watcher.key}'
-        self.watcher.on_finished(self._end)
-
-    def get(self, timeout: float | None = None) -> EtcdResult:
-        """Return the next change.  Blocks.
-
-        Args:
-            timeout: Seconds; None for no limit.
-
-        Raises:
-            TimedOut: There was none in time.
-            StopIteration: It is closed.
-        """
-        deadline = Deadline.after(timeout)
-        try:
-            result = self._results.get(timeout=deadline.timeout_left())
-        except Empty:
-            raise TimedOut(f'no change of {self.watcher.key} within {deadline.timeout:g} s') from None
-        if result is None:
-            self._results.put_nowait(None)  # for the next who asks
-            raise StopIteration
-        return result
-
-    def close(self) -> None:
-        """Stop following.  Changes that were not taken are dropped."""
-        self.watcher.stop()
-
-    def __iter__(self) -> Changes:
-        return self
-
-    def __next__(self) -> EtcdResult:
-        return self.get()
-
-    def __enter__(self) -> Changes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
-
-    def _end(self) -> None:
-        while not self._results.empty():
-            self._results.get_nowait()
-        self._results.put_nowait(None)
 
 
 _: type[Listener] = Watcher

@@ -16,7 +16,8 @@ import pytest
 
 import getc
 
-BACKENDS = ['memory', 'v2', 'memory-namespace']
+BACKENDS = ['memory', 'v2', 'v3', 'memory-namespace']
+APIS = ('v2', 'v3')
 REFUSING_URL = 'http://127.0.0.1:1'
 
 _numbers = itertools.count()
@@ -56,7 +57,7 @@ class Backing:
     def open(self, **options: Any) -> getc.Client:
         """One more client of the store, closed after the test."""
         options.setdefault('namespace', self.namespace)
-        api = 'v2' if self.url.startswith('http') else None
+        api = self.name if self.name in APIS else None
         return self._clients.enter_context(getc.etcd(self.url, api=api, **options))
 
     def pass_time(self, seconds: float) -> None:
@@ -64,8 +65,29 @@ class Backing:
         if self._advance is not None:
             self._advance(seconds)
 
+    def forget_history(self, client: getc.Client) -> None:
+        """Have the store forget every change up to now."""
+        if self.name == 'v3':
+            client.v3.kv.compact(client.set('/other', 'x').etcd_index)
+            return
+        writers = [gevent.spawn(lambda: [client.set('/other', 'x') for _ in range(130)]) for _ in range(8)]
+        gevent.joinall(writers, raise_error=True)
+
     def close(self) -> None:
         self._clients.close()
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
+    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+@pytest.fixture(name='until')
+def _until() -> Callable[..., None]:
+    """The function above."""
+    return until
 
 
 @pytest.fixture(params=BACKENDS)
@@ -74,7 +96,10 @@ def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
     name: str = request.param
     if 'namespace' in name and request.node.get_closest_marker('whole_tree'):
         pytest.skip('needs the root of the tree')
-    if name == 'v2':
+    differs = request.node.get_closest_marker('v3_differs')
+    if name == 'v3' and differs is not None:
+        pytest.skip(f'v3 differs: {differs.args[0]}')
+    if name in APIS:
         server = request.getfixturevalue('etcd_server')
         made = Backing(name, server.url, None, None, server.version)
     else:

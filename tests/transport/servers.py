@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import socket
 
@@ -17,7 +18,7 @@ Handler = Callable[[socket], None]
 
 @contextmanager
 def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Iterator[Endpoint]:
-    """Serve each connection by the handler, on a free port; its socket is closed after it."""
+    """Serve each connection by the handler, on a free port; its socket is closed after it, it is killed at the end."""
 
     def handle(sock: socket, _address: object) -> None:
         try:
@@ -25,7 +26,7 @@ def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Ite
         except OSError:
             pass  # the client went away, as clients of such servers do
 
-    server = StreamServer(('127.0.0.1', 0), handle, **options)
+    server = StreamServer(('127.0.0.1', 0), handle, spawn=Pool(), **options)
     server.start()
     try:
         yield parse_endpoints(f'{scheme}://127.0.0.1:{server.server_port}')[0]

@@ -1,0 +1,100 @@
+"""changes: what a watcher tells, as an iterator."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Final
+
+from gevent.queue import Empty, Queue
+
+from getc.backends.base import Backend
+from getc.daemons.base import Owner
+from getc.daemons.watcher import Watcher
+from getc.errors import TimedOut
+from getc.model import EtcdResult
+from getc.timing import Deadline
+
+__all__ = ['Changes']
+
+ROOM: Final = 100
+"""Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
+
+
+class Changes:
+    """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
+
+    An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
+    closed.  Also a context manager: leaving it closes it.
+
+    Attributes:
+        watcher: What follows the tree: its ``state``, ``last_error``, ``index``.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        backend: Backend,
+        key: str,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+    ) -> None:
+        self._results: Queue[EtcdResult | None] = Queue(maxsize=ROOM)
+        self._is_over = False
+        self.watcher = Watcher(
+            owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
+        )
+        self.watcher.name = f'changes {self.watcher.key}'
+        self.watcher.on_stopping(self._end)
+
+    def get(self, timeout: float | None = None) -> EtcdResult:
+        """Return the next change.  Blocks.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TimedOut: There was none in time.
+            StopIteration: It is closed.
+        """
+        deadline = Deadline.after(timeout)
+        try:
+            result = None if self._is_over else self._results.get(timeout=deadline.timeout_left())
+        except Empty:
+            raise TimedOut(f'no change of {self.watcher.key} within {deadline.timeout:g} s') from None
+        if result is None or self._is_over:
+            self._wake_next()
+            raise StopIteration
+        return result
+
+    def close(self) -> None:
+        """Stop following.  Changes that were not taken are dropped."""
+        self.watcher.stop()
+
+    def __iter__(self) -> Changes:
+        return self
+
+    def __next__(self) -> EtcdResult:
+        return self.get()
+
+    def __enter__(self) -> Changes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
+
+    def _end(self) -> None:
+        self._is_over = True
+        while not self._results.empty():
+            self._results.get_nowait()  # makes room, too, for whoever waits to put one
+        self._wake_next()
+
+    def _wake_next(self) -> None:
+        if self._results.empty():
+            self._results.put_nowait(None)

@@ -1,0 +1,173 @@
+"""The greenlet of a long poll, and what strikes it.  How it speaks with a server is in ``test_keys_v2``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from getc.backends.polling import Origin, PollingWatch
+from getc.errors import ConnectionRefused, EtcException
+from getc.model import EtcdResult
+from getc.operations import WatchSpec
+from getc.testing import VirtualTime
+from getc.transport.endpoints import parse_endpoints
+from getc.wire.messages import Answer
+
+
+class FakePoll:
+    """A poll whose body comes when it is told to."""
+
+    status = 200
+
+    def __init__(self, index: int = 7) -> None:
+        self.endpoint = parse_endpoints('http://127.0.0.1:1')[0]
+        self.headers = {'X-Etcd-Index': str(index), 'X-Etcd-Cluster-ID': 'c', 'X-Raft-Index': str(index)}
+        self.headers['Content-Type'] = 'application/json'
+        self.arrives = Event()
+        self.was_read = False
+        self.is_closed = False
+
+    def wait(self, timeout: float | None) -> bool:
+        return self.arrives.wait(timeout)
+
+    def read(self, _deadline: object) -> Answer:
+        self.was_read = True
+        body = b'{"action":"set","node":{"key":"/a","value":"x","modifiedIndex":8,"createdIndex":8}}'
+        return Answer(200, self.headers, body)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class Notes:
+    def __init__(self) -> None:
+        self.live: list[int] = []
+        self.told: list[EtcdResult] = []
+        self.ended: list[EtcException] = []
+
+    def on_live(self, index: int) -> None:
+        self.live.append(index)
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        self.told.extend(results)
+
+    def on_ended(self, error: EtcException) -> None:
+        self.ended.append(error)
+
+
+class Following:
+    """A watch over polls that are made here."""
+
+    def __init__(self, open_poll: Callable[..., Any] | None = None) -> None:
+        self.polls: list[FakePoll] = []
+        self.notes = Notes()
+        self.done: list[PollingWatch] = []
+        self.watch = PollingWatch(
+            WatchSpec('/a'), self.notes, open_poll or self.open, origin=None, on_done=self.done.append
+        )
+
+    def open(self, _spec: WatchSpec, _index: int | None) -> Any:
+        self.polls.append(FakePoll(7 + len(self.polls)))
+        return self.polls[-1]
+
+
+@pytest.fixture(autouse=True)
+def _virtual(etcd_clock: VirtualTime) -> None:
+    """All of this is about greenlets, in virtual time."""
+
+
+def settle() -> None:
+    for _ in range(5):
+        gevent.sleep(0)
+
+
+def test_change_is_told_and_the_next_poll_opened() -> None:
+    """One poll after the other, each closed."""
+    following = Following()
+    settle()
+    assert following.notes.live == [7]
+    following.polls[0].arrives.set()
+    settle()
+    assert following.notes.ended == []
+    assert [result.key for result in following.notes.told] == ['/a']
+    assert [poll.is_closed for poll in following.polls] == [True, False]
+    following.watch.close()
+    settle()
+    assert following.polls[1].is_closed
+    assert following.done == [following.watch]
+
+
+@pytest.mark.parametrize('blow', [gevent.GreenletExit(), gevent.Timeout(1)])
+def test_listener_is_told_when_the_greenlet_is_struck_by_another(blow: BaseException) -> None:
+    """Or its owner would take it for live for ever."""
+    following = Following()
+    settle()
+    following.watch._greenlet.kill(blow)
+    assert [type(error) for error in following.notes.ended] == [EtcException]
+    assert type(blow).__name__ in str(following.notes.ended[0])
+    assert following.polls[0].is_closed
+    settle()
+    assert following.done == [following.watch]
+
+
+def test_listener_is_told_when_the_watch_itself_is_broken() -> None:
+    """A bug of ours is no silence."""
+
+    def broken(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    following = Following(broken)
+    settle()
+    assert 'ZeroDivisionError' in str(following.notes.ended[0])
+    assert isinstance(following.notes.ended[0].__cause__, ZeroDivisionError)
+
+
+def test_listener_is_told_nothing_after_close(etcd_clock: VirtualTime) -> None:
+    """Closed before it ran, while it opens, while it waits."""
+
+    def slow(*_: object) -> Any:
+        gevent.sleep(1)
+        raise ConnectionRefused('nobody listens')
+
+    for turns, open_poll in ((0, None), (5, slow), (5, None)):
+        following = Following(open_poll)
+        for _ in range(turns):
+            gevent.sleep(0)
+        told = list(following.notes.live)
+        following.watch.close()
+        following.watch.close()
+        etcd_clock.advance(2)
+        assert following.notes.live == told
+        assert following.notes.ended == []
+        assert all(poll.is_closed for poll in following.polls)
+        assert following.done == [following.watch]
+
+
+def test_forked_child_leaves_the_answer_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They share the socket: what the child reads the parent never sees."""
+    following = Following()
+    settle()
+    monkeypatch.setattr('os.getpid', lambda: -1)
+    following.polls[0].arrives.set()
+    settle()
+    assert not following.polls[0].was_read
+    assert (following.notes.told, following.notes.ended) == ([], [])
+    assert len(following.polls) == 1
+
+
+@pytest.mark.parametrize(
+    ('later', 'is_same'),
+    [
+        (Origin('c', 9, 30), True),
+        (Origin('c', 3, 20), True),  # whether the index went back depends on the cursor
+        (Origin('other', 9, 30), False),
+        (Origin('c', 9, 19), False),
+    ],
+)
+def test_origin_tells_another_store(later: Origin, is_same: bool) -> None:
+    """By the cluster, and by a log that went back."""
+    assert Origin('c', 7, 20).is_followed_by(later) is is_same

@@ -1,0 +1,379 @@
+"""on_change and changes: every change, in order, each once, whatever the callback does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc import WatcherState
+
+Until = Callable[..., None]
+
+
+class Story:
+    """A callback that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.results: list[getc.EtcdResult] = []
+
+    def __call__(self, result: getc.EtcdResult) -> None:
+        self.results.append(result)
+
+    @property
+    def lines(self) -> list[str]:
+        """Each as ``Class key=value``."""
+        return [
+            f'{type(result).__name__} {result.key}' + (f'={result.value}' if result.value is not None else '')
+            for result in self.results
+        ]
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+def test_each_change_is_told_in_order_once(
+    client: getc.Client, other: getc.Client, story: Story, until: Until, backing: Any
+) -> None:
+    """Of the node and of all below it; nothing else.
+
+    v3 says of a write only that it was one, tells each node of a deleted directory, and a TTL where none was.
+    """
+    watcher = client.on_change('/cfg', story)
+    other.set('/cfg/a', '1')
+    other.create('/cfg/deep/b', '2')
+    other.set('/elsewhere', 'x')
+    other.update('/cfg/a', '3')
+    other.set('/cfg/a', '4', prev_value='3')
+    other.refresh('/cfg/a', ttl=100)
+    other.delete('/cfg/a')
+    other.delete('/cfg/deep', recursive=True)
+    told = [
+        'Set /cfg/a=1',
+        'Created /cfg/deep/b=2',
+        'Updated /cfg/a=3',
+        'ComparedThenSwapped /cfg/a=4',
+        'Deleted /cfg/a',
+        'Deleted /cfg/deep',
+    ]
+    if backing.name == 'v3':
+        told = [re.sub('^(Created|Updated|ComparedThenSwapped)', 'Set', line) for line in told]
+        told[4:] = ['Set /cfg/a=4', 'Deleted /cfg/a', 'Deleted /cfg/deep/b']
+    until(lambda: len(story.results) >= len(told))
+    assert story.lines == told
+    indexes = [result.modified_index for result in story.results]
+    assert indexes == sorted(set(indexes))
+    assert watcher.index == indexes[-1]
+    assert watcher.state is WatcherState.LIVE
+    assert watcher.is_stale is False
+    assert repr(watcher) == f'<getc.Watcher /cfg LIVE index={watcher.index}>'
+
+
+def test_every_change_after_on_change_returned_is_told(client: getc.Client, other: getc.Client, until: Until) -> None:
+    """Without a moment in between that is missed."""
+    for number in range(20):
+        story = Story()
+        watcher = client.on_change(f'/cfg/{number}', story)
+        other.set(f'/cfg/{number}', 'at once')
+        until(lambda story=story: story.lines)
+        assert story.lines == [f'Set /cfg/{number}=at once']
+        watcher.stop()
+
+
+def test_only_the_node_itself_is_followed_when_not_recursive(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """recursive=False."""
+    client.on_change('/cfg', story, recursive=False)
+    other.set('/cfg/a', '1')
+    other.set('/cfg-old', '1')
+    other.delete('/cfg', recursive=True)
+    other.set('/cfg', dir=True)
+    other.delete('/cfg', dir=True)
+    until(lambda: len(story.lines) >= 2)
+    assert story.lines[-2:] == ['Set /cfg', 'Deleted /cfg']
+    assert {result.key for result in story.results} == {'/cfg'}
+
+
+def test_what_is_there_is_told_first_when_asked_for(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """In the order of the keys, as Got; then ready is set, then changes."""
+    for key in ('/cfg/b', '/cfg/a/deep', '/cfg/c'):
+        client.set(key, key[-1])
+    watcher = client.on_change('/cfg', story, initial=True)
+    assert watcher.ready.wait(60)
+    assert story.lines == ['Got /cfg/a/deep=p', 'Got /cfg/b=b', 'Got /cfg/c=c']
+    other.set('/cfg/b', 'new')
+    until(lambda: len(story.results) > 3)
+    assert story.lines[3:] == ['Set /cfg/b=new']
+
+
+def test_changes_since_an_index_are_told_first(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """index=: that one included."""
+    client.set('/cfg/a', '1')
+    index = client.set('/cfg/a', '2').modified_index
+    client.set('/cfg/a', '3')
+    client.on_change('/cfg', story, index=index)
+    other.set('/cfg/a', '4')
+    until(lambda: len(story.results) >= 3)
+    assert story.lines == ['Set /cfg/a=2', 'Set /cfg/a=3', 'Set /cfg/a=4']
+
+
+def test_history_that_is_gone_is_told_as_a_difference(
+    client: getc.Client, other: getc.Client, story: Story, until: Until, backing: Any
+) -> None:
+    """The index is older than what the server remembers: nothing is silently left out."""
+    index = client.set('/cfg/gone', '1').modified_index
+    client.set('/cfg/stays', '1')
+    client.delete('/cfg/gone')
+    backing.forget_history(client)
+    resynced: list[getc.Watcher] = []
+    watcher = client.on_change('/cfg', story, index=index, on_resync=resynced.append)
+    until(lambda: resynced)
+    assert resynced == [watcher]
+    assert story.lines == ['Set /cfg/stays=1']
+    assert story.results[0].resync
+    other.set('/cfg/a', 'new')
+    until(lambda: len(story.results) > 1)
+    assert story.lines[1:] == ['Set /cfg/a=new']
+    assert not story.results[1].resync
+
+
+def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: getc.Client, until: Until) -> None:
+    """With the watcher on it."""
+    told: list[str] = []
+
+    @client.on_change('/cfg')
+    def reload(result: getc.EtcdResult) -> str:
+        told.append(result.key)
+        return 'reloaded'
+
+    other.set('/cfg/a', '1')
+    until(lambda: told)
+    assert told == ['/cfg/a']
+    result = other.get('/cfg/a')
+    assert reload(result) == 'reloaded'
+    watcher: getc.Watcher = reload.watcher  # type: ignore[attr-defined]
+    assert watcher.state is WatcherState.LIVE
+
+
+# -- callbacks
+
+
+def test_slow_callback_delays_nobody_else_and_loses_nothing(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """One call at a time, in order, while another watcher of the client is told at once."""
+    told: list[str | None] = []
+    inside: list[int] = []
+    gate = gevent.event.Event()
+
+    def slow(result: getc.EtcdResult) -> None:
+        inside.append(1)
+        assert len(inside) == 1
+        gate.wait()
+        inside.pop()
+        told.append(result.value)
+
+    client.on_change('/cfg', slow)
+    client.on_change('/cfg', story)
+    for number in range(50):
+        other.set('/cfg/a', str(number))
+    until(lambda: len(story.results) == 50)
+    assert told == []
+    gate.set()
+    until(lambda: len(told) == 50)
+    assert told == [str(number) for number in range(50)]
+
+
+def test_callback_far_behind_makes_the_watcher_stale_and_nothing_is_lost(
+    client: getc.Client, other: getc.Client, until: Until
+) -> None:
+    """Past a bound the watch waits; when the callback has caught up, what happened meanwhile is told, too."""
+    told: list[str | None] = []
+    gate = gevent.event.Event()
+
+    def slow(result: getc.EtcdResult) -> None:
+        gate.wait()
+        told.append(result.value)
+
+    watcher = client.on_change('/cfg', slow)
+    written: list[str | None] = []
+    while not watcher.is_stale:  # no faster than the watch follows
+        for _ in range(100):
+            written.append(str(len(written)))
+            index = other.set('/cfg/a', written[-1]).modified_index
+        until(lambda at=index: watcher.index >= at or watcher.is_stale)
+    assert watcher.state is WatcherState.STALE
+    assert 1000 < len(written) <= 1200
+    written.append('last')
+    other.set('/cfg/a', 'last')
+    assert told == []
+    gate.set()
+    until(lambda: len(told) == len(written) and watcher.state is WatcherState.LIVE)
+    assert told == written
+
+
+@pytest.mark.parametrize('trouble', [RuntimeError('a bug of the game'), gevent.Timeout(5)], ids=['error', 'timeout'])
+def test_callback_that_raises_is_logged_and_the_next_change_is_told(
+    client: getc.Client, other: getc.Client, until: Until, caplog: pytest.LogCaptureFixture, trouble: BaseException
+) -> None:
+    """Its trouble is its own."""
+    told: list[str | None] = []
+
+    def raising(result: getc.EtcdResult) -> None:
+        told.append(result.value)
+        if result.value == '1':
+            raise trouble
+
+    watcher = client.on_change('/cfg', raising)
+    other.set('/cfg/a', '1')
+    other.set('/cfg/a', '2')
+    until(lambda: len(told) == 2)
+    assert told == ['1', '2']
+    assert 'on_change /cfg: the callback' in caplog.text
+    assert watcher.state is WatcherState.LIVE
+
+
+def test_callback_that_is_killed_does_not_end_the_watcher(
+    client: getc.Client, other: getc.Client, until: Until
+) -> None:
+    """Somebody kills the greenlet that runs it; the changes after that one are told."""
+    told: list[str | None] = []
+    victim: list[gevent.Greenlet[..., Any]] = []
+
+    def callback(result: getc.EtcdResult) -> None:
+        told.append(result.value)
+        if result.value == '1':
+            victim.append(gevent.getcurrent())
+            gevent.sleep(3600)
+
+    client.on_change('/cfg', callback)
+    other.set('/cfg/a', '1')
+    other.set('/cfg/a', '2')
+    until(lambda: victim)
+    victim[0].kill()
+    until(lambda: len(told) == 2)
+    other.set('/cfg/a', '3')
+    until(lambda: len(told) == 3)
+    assert told == ['1', '2', '3']
+
+
+def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """Re-entrant in every way."""
+    steps: list[str] = []
+
+    def callback(result: getc.EtcdResult) -> None:
+        steps.append(client.get('/cfg/a').value or '')
+        client.set('/seen', result.value or '')
+        inner = client.on_change('/seen', story)
+        inner.stop()
+        watcher.stop()
+        steps.append('stopped')
+        client.close()
+        steps.append('closed')
+
+    watcher = client.on_change('/cfg', callback)
+    other.set('/cfg/a', '1')
+    other.set('/cfg/a', '2')
+    until(lambda: len(steps) == 3)
+    assert steps[1:] == ['stopped', 'closed']
+    assert watcher.state is WatcherState.STOPPED
+    with pytest.raises(getc.ClientClosed):
+        client.get('/cfg/a')
+
+
+def test_no_callback_runs_after_stop_has_returned(
+    client: getc.Client, other: getc.Client, story: Story, until: Until
+) -> None:
+    """Neither what is queued nor what comes later; a second stop does nothing."""
+    gate = gevent.event.Event()
+    told: list[str | None] = []
+
+    def slow(result: getc.EtcdResult) -> None:
+        told.append(result.value)
+        gate.wait()
+
+    watcher = client.on_change('/cfg', slow)
+    client.on_change('/cfg', story)
+    other.set('/cfg/a', '1')
+    other.set('/cfg/a', '2')
+    until(lambda: len(story.results) == 2)
+    watcher.stop(timeout=0.01)
+    gate.set()
+    other.set('/cfg/a', '3')
+    until(lambda: len(story.results) == 3)
+    assert told == ['1']
+    assert watcher.join(0)
+    watcher.stop()
+
+
+# -- changes
+
+
+def test_changes_is_an_iterator_with_no_gap_from_its_creation_on(client: getc.Client, other: getc.Client) -> None:
+    """Also what happened before the first next()."""
+    with client.changes('/cfg') as changes:
+        for number in range(300):
+            other.set('/cfg/a', str(number))
+        assert [next(changes).value for _ in range(300)] == [str(number) for number in range(300)]
+        with pytest.raises(getc.TimedOut, match=r'no change of /cfg within 0\.01 s'):
+            changes.get(timeout=0.01)
+        assert repr(changes) == f'<getc.Changes /cfg LIVE index={changes.watcher.index}>'
+
+
+def test_changes_ends_when_it_or_its_client_is_closed(client: getc.Client, other: getc.Client, spawn: Any) -> None:
+    """The loop over it ends; whoever waits in it is woken."""
+    changes = client.changes('/cfg')
+    loop = spawn(list, changes)
+    gevent.sleep(0)
+    changes.close()
+    assert loop.get(timeout=60) == []
+    assert list(changes) == []
+    loop = spawn(list, client.changes('/cfg', initial=True))
+    gevent.sleep(0)
+    client.close()
+    assert loop.get(timeout=60) == []
+
+
+def test_changes_tells_what_is_there_first_when_asked_for(client: getc.Client) -> None:
+    """initial=True."""
+    client.set('/cfg/a', '1')
+    with client.changes('/cfg', initial=True) as changes:
+        assert isinstance(next(changes), getc.Got)
+        client.set('/cfg/a', '2')
+        assert next(changes).value == '2'
+
+
+# -- bad arguments
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        ({'key': 7}, TypeError, 'a key is text'),
+        ({'callback': 'print'}, TypeError, 'callback is a function'),
+        ({'index': -1}, ValueError, 'index'),
+        ({'index': 5, 'initial': True}, ValueError, 'either initial=True or an index'),
+        ({'resync': 'guess'}, ValueError, "resync is 'diff' or 'notify'"),
+        ({'on_resync': 1}, TypeError, 'on_resync is a function'),
+        ({'timeout': 'soon'}, TypeError, 'timeout'),
+    ],
+)
+def test_on_change_refuses_what_makes_no_sense_before_any_io(
+    refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """The message names the option."""
+    with pytest.raises(error, match=message):
+        refusing.on_change(**{'key': '/cfg', 'callback': print, **options})

@@ -1,0 +1,396 @@
+"""keep_node: taking a node, renewing it, losing it, coming back, and giving it back."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc import KeeperState
+
+TTL = 10
+
+
+def test_node_is_there_with_its_value_and_ttl_when_keep_node_returns(client: getc.Client) -> None:
+    """It blocks until then."""
+    keeper = client.keep_node('/servers/a', '10.0.0.7:7000', ttl=TTL)
+    node = client.get('/servers/a').node
+    assert (node.value, node.ttl) == ('10.0.0.7:7000', TTL)
+    assert keeper.state is KeeperState.KEPT
+    assert 0 < keeper.remaining() <= TTL
+    assert repr(keeper) == '<getc.Keeper /servers/a KEPT ttl=10>'
+
+
+def test_value_names_the_process_when_none_is_given(client: getc.Client) -> None:
+    """pid@host."""
+    keeper = client.keep_node('/servers/a')
+    assert keeper.value == client.get('/servers/a').value == f'{os.getpid()}@{socket.gethostname()}'
+
+
+@pytest.mark.v3_differs('v3 renews the lease, which moves no index: test_leases')
+def test_node_outlives_its_ttl_many_times_without_a_change_that_a_watcher_sees(
+    client: getc.Client, until: Callable[..., None], spawn: Any
+) -> None:
+    """Renewals are refreshes, at a third of the TTL: seven are more than twice the TTL."""
+    keeper = client.keep_node('/servers/a', 'one', ttl=2)
+    index = keeper.ensure()
+    waiting = spawn(client.wait, '/servers/a', index + 1)
+    until(lambda: client.get('/servers/a').modified_index >= index + 7)
+    assert not waiting.ready()
+    assert client.get('/servers/a').value == 'one'
+    assert keeper.ensure() == index
+
+
+def test_node_is_deleted_when_it_is_stopped(client: getc.Client) -> None:
+    """At once, not after the TTL; stopping again does nothing."""
+    keeper = client.keep_node('/servers/a', ttl=TTL)
+    keeper.stop()
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/servers/a')
+    assert keeper.state is KeeperState.STOPPED
+    assert keeper.join(0)
+    assert keeper.remaining() == 0
+    keeper.stop()
+    with pytest.raises(getc.NodeLost, match='/servers/a is not kept: STOPPED'):
+        keeper.ensure()
+
+
+def test_node_is_deleted_when_the_block_is_left_and_when_the_client_is_closed(
+    client: getc.Client, other: getc.Client
+) -> None:
+    """Both are ways to stop."""
+    with client.keep_node('/servers/a', ttl=TTL):
+        assert other.get('/servers/a')
+    with pytest.raises(getc.KeyNotFound):
+        other.get('/servers/a')
+    keepers = [client.keep_node(f'/servers/{number}', ttl=TTL) for number in range(20)]
+    client.close()
+    for keeper in keepers:
+        with pytest.raises(getc.KeyNotFound):
+            other.get(keeper.key)
+    assert {keeper.state for keeper in keepers} == {KeeperState.STOPPED}
+
+
+def test_node_of_another_is_left_alone_when_it_is_stopped(client: getc.Client, other: getc.Client) -> None:
+    """What is not ours is not deleted."""
+    keeper = client.keep_node('/servers/a', 'ours', ttl=TTL)
+    other.set('/servers/a', 'theirs', ttl=TTL)
+    keeper.stop()
+    assert other.get('/servers/a').value == 'theirs'
+
+
+def test_orphan_leaves_the_node_to_its_ttl(client: getc.Client, other: getc.Client) -> None:
+    """A successor takes it over without a gap that others see."""
+    keeper = client.keep_node('/servers/a', 'old', ttl=TTL)
+    keeper.orphan()
+    assert keeper.state is KeeperState.STOPPED
+    assert client.get('/servers/a').value == 'old'
+    successor = other.keep_node('/servers/a', 'new', ttl=TTL)
+    assert client.get('/servers/a').value == 'new'
+    assert successor.state is KeeperState.KEPT
+
+
+def test_orphaned_node_expires(client: getc.Client, backing: Any) -> None:
+    """Nobody renews it any more.  On v3 it is written once more, with a lease of its own."""
+    keeper = client.keep_node('/servers/a', ttl=1)
+    keeper.orphan()
+    left = client.get('/servers/a')
+    assert isinstance(client.wait('/servers/a', left.modified_index + 1, timeout=60), getc.Expired)
+
+
+# -- a name that is taken
+
+
+@pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
+def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on_conflict: Any) -> None:
+    """Nobody keeps it alive, so it is no predecessor's; it stays as it is."""
+    client.set('/servers/a', 'permanent')
+    with pytest.raises(getc.NodeExist):
+        client.keep_node('/servers/a', 'mine', ttl=TTL, on_conflict=on_conflict)
+    assert client.get('/servers/a').value == 'permanent'
+
+
+@pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
+def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_conflict: Any) -> None:
+    """A directory is not kept."""
+    client.set('/servers/a/b', 'x')
+    with pytest.raises(getc.NotFile):
+        client.keep_node('/servers/a', ttl=TTL, on_conflict=on_conflict)
+
+
+def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """The default; the predecessor learns of it at its next renewal or write, and does not fight."""
+    lost: list[getc.Keeper] = []
+    first = client.keep_node('/servers/a', 'first', ttl=3, on_lost=lost.append)
+    token = first.ensure()
+    second = other.keep_node('/servers/a', 'second', ttl=TTL)
+    assert second.ensure() > token
+    until(lambda: lost == [first])
+    assert first.state is KeeperState.LOST
+    assert isinstance(first.last_error, getc.Overtaken)
+    assert client.get('/servers/a').value == 'second'
+
+
+def test_keep_node_raises_when_told_to_and_the_name_is_kept(client: getc.Client, other: getc.Client) -> None:
+    """on_conflict='raise' leaves the owner alone."""
+    owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
+    with pytest.raises(getc.NodeExist):
+        other.keep_node('/servers/a', 'rival', ttl=TTL, on_conflict='raise')
+    assert client.get('/servers/a').value == 'owner'
+    owner.ensure()
+
+
+def test_keep_node_waits_its_turn_when_told_to(client: getc.Client, other: getc.Client, spawn: Any) -> None:
+    """on_conflict='wait': when the owner goes, the name is taken."""
+    owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
+    waiting = spawn(other.keep_node, '/servers/a', 'next', ttl=TTL, on_conflict='wait')
+    gevent.sleep(0.1)
+    assert not waiting.ready()
+    assert client.get('/servers/a').value == 'owner'
+    owner.stop()
+    keeper = waiting.get(timeout=60)
+    assert client.get('/servers/a').value == 'next'
+    assert keeper.ensure() > 0
+
+
+def test_nothing_is_left_when_waiting_is_given_up(
+    client: getc.Client, other: getc.Client, spawn: Any, until: Callable[..., None]
+) -> None:
+    """By a timeout, a gevent.Timeout, or a kill."""
+    owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
+    with pytest.raises(getc.TimedOut, match=r'keep_node /servers/a did not start within 0\.05 s'):
+        other.keep_node('/servers/a', 'rival', ttl=TTL, on_conflict='wait', timeout=0.05)
+    with gevent.Timeout(0.05, False):
+        other.keep_node('/servers/a', 'rival', ttl=TTL, on_conflict='wait')
+    killed = spawn(other.keep_node, '/servers/a', 'rival', ttl=TTL, on_conflict='wait')
+    gevent.sleep(0.05)
+    killed.kill()
+    owner.stop()
+    until(lambda: not other._daemons)
+    assert is_gone(client, '/servers/a')
+
+
+# -- a name that is lost
+
+
+def test_node_is_written_again_when_somebody_deleted_it(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """on_lost, then on_restored, and a token that has grown."""
+    story: list[str] = []
+    keeper = client.keep_node(
+        '/servers/a',
+        'mine',
+        ttl=3,
+        on_lost=lambda keeper: story.append(f'lost {keeper.key}'),
+        on_restored=lambda keeper: story.append(f'restored {keeper.key}'),
+    )
+    token = keeper.ensure()
+    other.delete('/servers/a')
+    until(lambda: len(story) == 2)
+    assert story == ['lost /servers/a', 'restored /servers/a']
+    assert client.get('/servers/a').value == 'mine'
+    assert keeper.ensure() > token
+
+
+def test_name_is_taken_back_only_when_its_new_owner_has_gone(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """Never by force."""
+    story: list[str] = []
+    keeper = client.keep_node(
+        '/servers/a',
+        'mine',
+        ttl=3,
+        on_lost=lambda _: story.append('lost'),
+        on_restored=lambda _: story.append('restored'),
+    )
+    rival = other.keep_node('/servers/a', 'theirs', ttl=3)
+    until(lambda: story == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
+    assert client.get('/servers/a').value == 'theirs'
+    rival.stop()
+    until(lambda: story == ['lost', 'restored'])
+    assert client.get('/servers/a').value == 'mine'
+    keeper.ensure()
+
+
+def test_update_writes_the_value_and_watchers_see_it(client: getc.Client, other: getc.Client) -> None:
+    """The node stays kept, and its token the same."""
+    keeper = client.keep_node('/servers/a', 'lobby', ttl=TTL)
+    token = keeper.ensure()
+    result = keeper.update('arena')
+    assert other.wait('/servers/a', token + 1).value == 'arena'
+    assert (result.value, keeper.value) == ('arena', 'arena')
+    assert client.get('/servers/a').ttl == TTL
+    assert keeper.ensure() == token
+
+
+def test_update_raises_overtaken_when_another_has_the_node(client: getc.Client, other: getc.Client) -> None:
+    """And does not write."""
+    keeper = client.keep_node('/servers/a', 'mine', ttl=TTL)
+    other.set('/servers/a', 'theirs', ttl=TTL)
+    with pytest.raises(getc.Overtaken):
+        keeper.update('mine again')
+    assert client.get('/servers/a').value == 'theirs'
+    assert keeper.state is KeeperState.LOST
+    with pytest.raises(getc.NodeLost):
+        keeper.update('and again')
+    assert keeper.value == 'and again'
+
+
+# -- whether the process is well
+
+
+def test_node_is_away_while_alive_says_no(client: getc.Client, until: Callable[..., None]) -> None:
+    """A process that runs but does not work is not in the list."""
+    well = [True]
+    story: list[str] = []
+    keeper = client.keep_node(
+        '/servers/a',
+        'mine',
+        ttl=3,
+        alive=lambda: well[0],
+        on_lost=lambda _: story.append('lost'),
+        on_restored=lambda _: story.append('restored'),
+    )
+    well[0] = False
+    until(lambda: story == ['lost'])
+    until(lambda: is_gone(client, '/servers/a'))
+    assert keeper.state is KeeperState.LOST
+    well[0] = True
+    until(lambda: story == ['lost', 'restored'])
+    assert client.get('/servers/a').value == 'mine'
+
+
+@pytest.mark.parametrize('is_blocking', [True, False], ids=['blocks', 'raises'])
+def test_alive_that_blocks_or_raises_has_said_no(
+    client: getc.Client, until: Callable[..., None], is_blocking: bool
+) -> None:
+    """The keeper does not hang, and the node goes."""
+    is_well = True
+
+    def alive() -> bool:
+        if is_well:
+            return True
+        if is_blocking:
+            gevent.sleep(3600)
+        raise RuntimeError('the game loop has ended')
+
+    client.keep_node('/servers/a', ttl=1, alive=alive)
+    is_well = False
+    until(lambda: is_gone(client, '/servers/a'))
+
+
+def is_gone(client: getc.Client, key: str) -> bool:
+    try:
+        client.get(key)
+    except getc.KeyNotFound:
+        return True
+    return False
+
+
+# -- callbacks and ends
+
+
+def test_stop_from_a_callback_returns_and_the_callback_goes_on(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """Re-entrant: it does not wait for itself."""
+    story: list[str] = []
+
+    def on_lost(keeper: getc.Keeper) -> None:
+        keeper.stop()
+        story.append('stopped')
+        gevent.sleep(0.01)
+        story.append('went on')
+
+    keeper = client.keep_node('/servers/a', ttl=1, on_lost=on_lost)
+    other.set('/servers/a', 'theirs', ttl=TTL)
+    until(lambda: len(story) == 2)
+    assert keeper.state is KeeperState.STOPPED
+
+
+def test_callback_that_raises_is_logged_and_keeping_goes_on(
+    client: getc.Client, other: getc.Client, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its trouble is its own."""
+    restored: list[getc.Keeper] = []
+
+    def on_lost(keeper: getc.Keeper) -> None:
+        raise RuntimeError('a bug of the game')
+
+    keeper = client.keep_node('/servers/a', ttl=2, on_lost=on_lost, on_restored=restored.append)
+    other.delete('/servers/a')
+    until(lambda: restored == [keeper])
+    assert 'a bug of the game' in caplog.text
+    keeper.ensure()
+
+
+def test_callback_that_blocks_is_killed_by_stop_at_its_timeout_and_keeping_went_on_meanwhile(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """No callback runs when stop has returned."""
+    ended: list[str] = []
+    entered: list[int] = []
+
+    def on_lost(keeper: getc.Keeper) -> None:
+        entered.append(1)
+        try:
+            gevent.sleep(3600)
+        finally:
+            ended.append('killed')
+
+    keeper = client.keep_node('/servers/a', ttl=1, on_lost=on_lost)
+    other.delete('/servers/a')
+    until(lambda: entered and keeper.state is KeeperState.KEPT)
+    assert not ended
+    keeper.stop(timeout=0.05)
+    assert ended == ['killed']
+
+
+def test_keep_node_without_waiting_is_starting_and_becomes_kept(client: getc.Client, until: Any) -> None:
+    """wait=False returns at once."""
+    keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
+    assert keeper.state is KeeperState.STARTING
+    until(lambda: keeper.state is KeeperState.KEPT)
+    assert client.get('/servers/a')
+
+
+def test_refusal_without_waiting_stops_the_keeper_and_is_kept_as_its_error(
+    client: getc.Client, until: Callable[..., None]
+) -> None:
+    """Nobody was there to raise it to."""
+    client.set('/servers/a', 'permanent')
+    keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
+    until(lambda: keeper.join(0))
+    assert keeper.state is KeeperState.STOPPED
+    assert isinstance(keeper.last_error, getc.NodeExist)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        ({'key': '/'}, ValueError, 'the root is always there'),
+        ({'ttl': 0}, ValueError, 'at least 1 s'),
+        ({'ttl': 1.5}, TypeError, 'ttl'),
+        ({'ttl': None}, ValueError, 'at least 1 s'),
+        ({'value': 7}, TypeError, 'value'),
+        ({'on_conflict': 'fight'}, ValueError, "on_conflict is 'replace', 'wait' or 'raise'"),
+        ({'alive': True}, TypeError, 'alive is a function'),
+        ({'on_lost': 'log'}, TypeError, 'on_lost is a function'),
+        ({'timeout': -1}, ValueError, 'timeout'),
+    ],
+)
+def test_keep_node_refuses_what_makes_no_sense_before_any_io(
+    refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """The message names the option."""
+    with pytest.raises(error, match=message):
+        refusing.keep_node(**{'key': '/servers/a', **options})

@@ -1,0 +1,34 @@
+"""A client whose etcd fails on command, in virtual time; and what must not be left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import getc
+from getc.backends.memory import MemoryBackend
+from getc.client import Client
+from getc.testing import VirtualTime
+from tests.daemons.faulty import FaultyBackend, greenlets_of_getc
+
+
+@pytest.fixture
+def backend(etcd_clock: VirtualTime) -> FaultyBackend:
+    return FaultyBackend()
+
+
+@pytest.fixture
+def client(backend: FaultyBackend, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+    """The client; when it was closed, nothing of it may go on."""
+    with Client(backend, url='memory://faulty') as client:
+        yield client
+    etcd_clock.advance(0)
+    assert greenlets_of_getc() == []
+
+
+@pytest.fixture
+def other(backend: FaultyBackend) -> Iterator[getc.Client]:
+    """A client of the same store, for which all is well."""
+    with Client(MemoryBackend(backend.store), url='memory://well') as client:
+        yield client

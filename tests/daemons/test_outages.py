@@ -1,0 +1,264 @@
+"""The daemons and a real etcd that crashes, hangs, forgets, and comes back empty."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import gevent
+import pytest
+from gevent import socket
+from gevent.server import StreamServer
+
+import getc
+from getc import Keeper, KeeperState, Watcher, WatcherState
+from getc.errors import ConnectionError, NodeLost, TimedOut
+from getc.testing import EtcdServer
+from tests.contract.conftest import until
+
+TTL = 2
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    with getc.etcd(etcd_server.url, api='v2') as client:
+        yield client
+
+
+@pytest.fixture
+def other(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    with getc.etcd(etcd_server.url, api='v2') as client:
+        yield client
+
+
+class Story:
+    """What a keeper and a watcher tell."""
+
+    def __init__(self) -> None:
+        self.keeping: list[str] = []
+        self.changes: list[str] = []
+
+    def on_lost(self, keeper: Keeper) -> None:
+        with pytest.raises(NodeLost):
+            keeper.ensure()
+        self.keeping.append('lost')
+
+    def on_restored(self, keeper: Keeper) -> None:
+        self.keeping.append(f'restored, {keeper.ensure() > 0}')
+
+    def on_change(self, result: getc.EtcdResult) -> None:
+        mark = ' (resync)' if result.resync else ''
+        value = '' if result.value is None else f'={result.value}'
+        self.changes.append(f'{type(result).__name__} {result.key}{value}{mark}')
+
+    def on_resync(self, _watcher: Watcher) -> None:
+        self.changes.append('resync')
+
+    def keep(self, client: getc.Client, ttl: int = TTL) -> Keeper:
+        return client.keep_node('/servers/a', 'x', ttl=ttl, on_lost=self.on_lost, on_restored=self.on_restored)
+
+    def follow(self, client: getc.Client, key: str = '/cfg') -> Watcher:
+        return client.on_change(key, self.on_change, on_resync=self.on_resync)
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+class Proxy:
+    """A way to the server that can be cut.  A context manager."""
+
+    def __init__(self, url: str) -> None:
+        self._server_at = (urlsplit(url).hostname, urlsplit(url).port)
+        self._streams: set[socket.socket] = set()
+        self._listener: StreamServer | None = None
+        self._port = 0
+        self.mend()
+        self.url = f'http://127.0.0.1:{self._port}'
+
+    def mend(self) -> None:
+        self._listener = StreamServer(('127.0.0.1', self._port), self._serve)
+        self._listener.start()
+        self._port = self._listener.server_port
+
+    def cut(self) -> None:
+        """Refuse connections, and break those that there are."""
+        if self._listener is not None:
+            self._listener.stop(timeout=0)
+            self._listener = None
+        for stream in self._streams:
+            stream.shutdown(socket.SHUT_RDWR)
+
+    def _serve(self, client: socket.socket, _address: object) -> None:
+        with socket.create_connection(self._server_at) as server:
+            self._streams |= {client, server}
+            ways = [gevent.spawn(self._copy, client, server), gevent.spawn(self._copy, server, client)]
+            gevent.joinall(ways, count=1)
+            gevent.killall(ways)
+            self._streams -= {client, server}
+
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+
+def is_silent(client: getc.Client) -> bool:
+    try:
+        client.get('/', timeout=0.1)
+    except TimedOut:
+        return True
+    return False
+
+
+def test_crash_and_restart_with_its_data_loses_neither_node_nor_change(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+) -> None:
+    """The keeper is SUSPECT meanwhile, the watcher STALE; both come back by themselves."""
+    keeper = story.keep(client, ttl=12)
+    token = keeper.ensure()
+    other.set('/cfg/stays', '0')
+    watcher = story.follow(client)
+    other.set('/cfg/a', '1')
+    until(lambda: story.changes)
+    etcd_server.kill()
+    until(lambda: keeper.state is KeeperState.SUSPECT and watcher.state is WatcherState.STALE)
+    assert isinstance(watcher.last_error, ConnectionError)
+    etcd_server.restart()
+    for number in range(2, 6):
+        other.set('/cfg/a', str(number))
+    until(lambda: keeper.state is KeeperState.KEPT and len(story.changes) >= 5)
+    assert story.changes == [f'Set /cfg/a={number}' for number in range(1, 6)]
+    assert watcher.state is WatcherState.LIVE
+    assert (keeper.ensure(), story.keeping) == (token, [])
+
+
+def test_outage_longer_than_the_ttl_is_a_loss_and_the_node_comes_back(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+) -> None:
+    """The loss is told while nobody can be asked."""
+    keeper = story.keep(client)
+    token = keeper.ensure()
+    etcd_server.kill()
+    until(lambda: story.keeping == ['lost'])
+    assert keeper.state is KeeperState.LOST
+    etcd_server.restart()
+    until(lambda: keeper.state is KeeperState.KEPT)
+    assert keeper.ensure() > token
+    assert other.get('/servers/a').value == 'x'
+    until(lambda: len(story.keeping) > 1)
+    assert story.keeping == ['lost', 'restored, True']
+
+
+def test_etcd_that_comes_back_empty_gets_the_node_again_and_the_difference_is_told(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+) -> None:
+    """By themselves, and with one resync."""
+    keeper = story.keep(client, ttl=3)
+    other.set('/cfg/a', '1')
+    other.set('/cfg/b', '1')
+    watcher = story.follow(client, '/')
+    etcd_server.restart(wipe=True)
+    until(lambda: keeper.state is KeeperState.KEPT and 'resync' in story.changes)
+    until(lambda: 'Set /servers/a=x (resync)' in story.changes or 'Created /servers/a=x' in story.changes)
+    assert story.changes.count('resync') == 1
+    assert story.changes[:2] == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)']
+    assert other.get('/servers/a').value == 'x'
+    other.set('/cfg/a', '2')
+    until(lambda: story.changes[-1] == 'Set /cfg/a=2')
+    assert watcher.state is WatcherState.LIVE
+
+
+def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_does(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+) -> None:
+    """SIGSTOP: connections stay, nothing is answered.  Calls, wait, and the daemons."""
+    other.set('/cfg/a', '0')
+    keeper = story.keep(client)
+    watcher = story.follow(client)
+    waiting = gevent.spawn(other.wait, '/cfg/a', timeout=60)
+    until(lambda: other._waiting and all(first.live_index for first in other._waiting))
+    etcd_server.pause()
+    until(lambda: is_silent(other))  # the signal takes a moment
+    with pytest.raises(TimedOut) as caught:
+        client.get('/cfg/a', timeout=0.1)
+    assert not caught.value.maybe_applied
+    with pytest.raises(TimedOut) as caught:
+        client.set('/cfg/b', 'x', timeout=0.1)
+    assert caught.value.maybe_applied
+    with pytest.raises(TimedOut):
+        client.wait('/cfg/a', timeout=0.1)
+    with pytest.raises(TimedOut):
+        client.keep_node('/servers/b', timeout=0.1)
+    with pytest.raises(TimedOut):
+        client.on_change('/cfg', print, timeout=0.1)
+    until(lambda: story.keeping == ['lost'])
+    etcd_server.resume()
+    until(lambda: story.keeping == ['lost', 'restored, True'])
+    assert keeper.ensure() > 0
+    client.set('/cfg/a', '1')
+    assert waiting.get(timeout=60).value == '1'
+    until(lambda: 'Set /cfg/a=1' in story.changes)
+    assert watcher.state is WatcherState.LIVE
+    assert story.changes.count('Set /cfg/a=1') == 1
+
+
+def test_wait_goes_on_over_a_crash(etcd_server: EtcdServer, client: getc.Client, other: getc.Client) -> None:
+    """It was on before: what changes after the restart is its answer, and nothing in between is missed."""
+    waiting = gevent.spawn(client.wait, '/cfg/a', timeout=60)
+    until(lambda: client._waiting and all(first.live_index is not None for first in client._waiting))
+    etcd_server.restart()
+    other.set('/cfg/a', '1')
+    other.set('/cfg/a', '2')
+    assert waiting.get(timeout=60).value == '1'
+
+
+def test_wait_raises_when_nobody_listens(etcd_server: EtcdServer, client: getc.Client) -> None:
+    """At once, for it was not on yet; and it works when the server does."""
+    etcd_server.kill()
+    with pytest.raises(getc.ConnectionRefused):
+        client.wait('/cfg/a', timeout=60)
+    etcd_server.restart()
+    index = client.set('/cfg/a', '1').modified_index
+    assert client.wait('/cfg/a', index, timeout=60).value == '1'
+
+
+def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
+    etcd_server: EtcdServer, other: getc.Client, story: Story
+) -> None:
+    """More than 1000 events went by while the watcher was not connected."""
+    other.set('/cfg/gone', '1')
+    other.set('/cfg/stays', '1')
+    with Proxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api='v2') as client:
+        watcher = story.follow(client)
+        proxy.cut()
+        until(lambda: watcher.state is WatcherState.STALE)
+        other.delete('/cfg/gone')
+        other.set('/cfg/new', '1')
+        gevent.joinall([gevent.spawn(lambda: [other.set('/elsewhere', 'x') for _ in range(130)]) for _ in range(8)])
+        proxy.mend()
+        until(lambda: watcher.state is WatcherState.LIVE and 'resync' in story.changes)
+        assert story.changes == ['Deleted /cfg/gone (resync)', 'Set /cfg/new=1 (resync)', 'resync']
+
+
+def test_stop_and_close_are_bounded_when_etcd_is_dead(etcd_server: EtcdServer, story: Story) -> None:
+    """And afterwards nothing is open."""
+    client = getc.etcd(etcd_server.url, api='v2')
+    keepers = [client.keep_node(f'/servers/{number}', ttl=30) for number in range(20)]
+    watchers = [client.on_change('/cfg', print) for _ in range(5)]
+    etcd_server.pause()
+    with gevent.Timeout(30):
+        watchers[0].stop(timeout=60)  # it has nothing to ask for
+        keepers[0].stop(timeout=0.1)
+        client.close(timeout=0.2)
+    assert {keeper.state for keeper in keepers} == {KeeperState.STOPPED}
+    assert {watcher.state for watcher in watchers} == {WatcherState.STOPPED}
+    etcd_server.resume()
