@@ -49,7 +49,7 @@ class Node:
 
     @property
     def index(self) -> int:
-        """The index of the last change: ``modified_index``."""
+        """The index of the last change, as ``modified_index``."""
         return self.modified_index
 
     def _label(self) -> str:
@@ -86,8 +86,11 @@ class Value(Node):
         """
         try:
             return json.loads(self.value)
+        except RecursionError:
+            what = 'nested too deep'
         except ValueError as error:
-            raise ValueError(f'the value of {self.key} is not JSON: {getattr(error, "msg", "no number")}') from None
+            what = getattr(error, 'msg', 'no number')
+        raise ValueError(f'the value of {self.key} is not JSON: {what}')
 
     def _label(self) -> str:
         return f'{self.key}={self.value!r}'

@@ -24,7 +24,10 @@ __all__ = ['MemoryBackend', 'SharedStore', 'store_named']
 
 
 class SharedStore:
-    """A store with those who follow it, and a timer for the next TTL that ends.
+    """A store with those who follow it.
+
+    What has expired is taken away before anything else is done; a timer sees to it only where somebody follows, so
+    that a store that nobody uses any more is not kept until its last TTL ends.
 
     Listeners are told on the next turn of the hub, in the order of the changes, and of one change in the order
     in which they came.
@@ -59,6 +62,7 @@ class SharedStore:
         for result in missed:
             watch.tell(result)
         self._watches.setdefault(spec.key, {})[watch] = None
+        self._set_timer(self._store.next_end())
         return watch
 
     def leave(self, watch: _Watch) -> None:
@@ -68,6 +72,8 @@ class SharedStore:
             watches.pop(watch, None)
             if not watches:
                 del self._watches[watch.spec.key]
+        if not self._watches:
+            self._set_timer(None)
 
     def _settle(self) -> None:
         """Let nodes expire, tell of what has changed, and be there when the next one expires."""
@@ -76,7 +82,8 @@ class SharedStore:
         for result in news:
             for watch in self._followers_of(result):
                 watch.tell(result)
-        self._set_timer(self._store.next_end())
+        if self._watches:
+            self._set_timer(self._store.next_end())
 
     def _followers_of(self, result: EtcdResult) -> list[_Watch]:
         """Whoever is told of a change, in the order in which they came."""
@@ -94,7 +101,7 @@ class SharedStore:
             self._timer = None
         self._timer_at = at
         if at is not None:
-            self._timer = gevent.get_hub().loop.timer(max(0.0, at - timing.now()), ref=False)
+            self._timer = gevent.get_hub().loop.timer(max(0.0, at - timing.now()))
             self._timer.start(self._on_timer)
 
     def _on_timer(self) -> None:
@@ -164,7 +171,7 @@ class MemoryBackend:
         request_of(operation)  # what the v2 API cannot say is refused here as well
         return self._store.execute(operation)
 
-    def watch(self, spec: WatchSpec, listener: Listener) -> Watch:
+    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
         self._check_open()
         poll_of(spec, spec.index)
         return self._store.follow(spec, listener, self._watches)

@@ -7,6 +7,7 @@ test hold both side by side.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -35,6 +36,9 @@ __all__ = ['HISTORY', 'Store', 'is_told_to']
 HISTORY: Final = 1000
 """Events that are remembered.  Source: etcd 3.5, ``v2store/store.go``."""
 
+FEW_ENDS: Final = 64
+"""So many planned ends are kept without looking whether they still hold."""
+
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -59,8 +63,9 @@ class _Entry:
             self.expiration = EPOCH + timedelta(seconds=timing.wall_time() + ttl)
 
     def ttl(self) -> int | None:
-        left = None if self.ends_at is None else self.ends_at - timing.now()
-        return None if left is None or left <= 0 else int(-(-left // 1))
+        """Seconds left, rounded up as etcd does; but not by what is lost in adding to the clock."""
+        left = 0.0 if self.ends_at is None else round(self.ends_at - timing.now(), 6)
+        return math.ceil(left) if left > 0 else None
 
     def gone(self, index: int) -> Node:
         """What is told of it when it is deleted."""
@@ -92,7 +97,8 @@ class Store:
         self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=HISTORY)
         self.news: list[EtcdResult] = []
         self._root = _Entry(ROOT, 0, None)
-        self._ending: list[tuple[float, int, _Entry]] = []
+        self._ending: list[tuple[float, int, _Entry]] = []  # a heap; an end that was changed stays until its time
+        self._many_ends = FEW_ENDS
         self._numbers = count()
 
     # -- what can be asked
@@ -122,7 +128,7 @@ class Store:
         """Take away every node whose time is up, in the order of their ends."""
         while self._ending and self._ending[0][0] <= timing.now():
             ends_at, _, entry = heapq.heappop(self._ending)
-            if entry.ends_at == ends_at and self._is_there(entry):
+            if self._ends(entry, ends_at):
                 before = entry.node()
                 self._remove(entry)
                 self.index += 1
@@ -132,7 +138,7 @@ class Store:
         """When the next node expires, in seconds of ``timing.now``; None if none does."""
         while self._ending:
             ends_at, _, entry = self._ending[0]
-            if entry.ends_at == ends_at and self._is_there(entry):
+            if self._ends(entry, ends_at):
                 return ends_at
             heapq.heappop(self._ending)
         return None
@@ -171,7 +177,10 @@ class Store:
             entry = child
         return entry
 
-    def _is_there(self, entry: _Entry) -> bool:
+    def _ends(self, entry: _Entry, at: float) -> bool:
+        """True if the node still is to end then."""
+        if entry.ends_at != at:
+            return False
         try:
             return self._find(entry.key) is entry
         except EtcdError:
@@ -213,15 +222,14 @@ class Store:
 
     def _change(self, put: Put, is_compared: bool) -> EtcdResult:
         """Update, or compare and swap."""
-        if put.key == ROOT:
-            self._check_not_root(put.key)
+        self._check_not_root(put.key)
         entry = self._find(put.key)
         value = entry.value if put.refresh else put.value or ''
         if entry.children is not None:
             if is_compared or value:
                 raise self._error(NotFile, 'Not a file', put.key)
-            # etcd runs into an error of its own here
-            raise RaftInternal('Raft Internal Error', f'nodePath {put.key} : Not a file ({put.key})', 0)
+            # etcd runs into an error of its own here, and tells where it keeps the keys: in a directory /1
+            raise RaftInternal('Raft Internal Error', f'nodePath /1{put.key} : Not a file ()', 0)
         if is_compared:
             self._check_conditions(entry, put)
         before = entry.node()
@@ -246,7 +254,7 @@ class Store:
         entry = self._find(delete.key)
         if entry.children is not None:
             if is_compared or not (delete.dir or delete.recursive):
-                raise self._error(NotFile, 'Not a file', delete.key)
+                raise self._error(NotFile, 'Not a file', delete.key.rstrip(ROOT))  # of the root etcd says nothing
             if entry.children and not delete.recursive:
                 raise self._error(DirNotEmpty, 'Directory not empty', delete.key)
         if is_compared:
@@ -266,11 +274,18 @@ class Store:
         entry.end_after(ttl)
         if entry.ends_at is not None:
             heapq.heappush(self._ending, (entry.ends_at, next(self._numbers), entry))
+            if len(self._ending) > self._many_ends:
+                self._forget_ends()
+
+    def _forget_ends(self) -> None:
+        """Drop the ends that do not hold any more: a node written again and again has one, not thousands."""
+        self._ending = [(at, number, entry) for at, number, entry in self._ending if self._ends(entry, at)]
+        heapq.heapify(self._ending)
+        self._many_ends = 2 * len(self._ending) + FEW_ENDS
 
     def _changed(self, action: str, entry: _Entry, before: Node | None, is_silent: bool = False) -> EtcdResult:
         self.index += 1
-        is_new = before is None and action in ('create', 'set')
-        return self._note(ACTIONS[action](entry.node(), before, self.index, is_new=is_new), is_silent)
+        return self._note(ACTIONS[action](entry.node(), before, self.index, is_new=before is None), is_silent)
 
     def _note(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
         self.events.append((self.index, None if is_silent else result))
@@ -284,6 +299,6 @@ def is_told_to(spec: WatchSpec, result: EtcdResult) -> bool:
     key = result.key
     if key == spec.key:
         return True
-    if isinstance(result, Deleted) and is_below(spec.key, key):
+    if isinstance(result, Deleted) and isinstance(result.node, Directory) and is_below(spec.key, key):
         return True  # the directory around it is gone
     return spec.recursive and is_below(key, spec.key) and not is_hidden(key, spec.key)

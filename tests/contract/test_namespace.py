@@ -100,6 +100,7 @@ def test_namespace_waits_inside(client: getc.Client, inside: getc.Client) -> Non
     assert inside.wait('/a', start + 1, timeout=30).key == '/a'
 
 
+@pytest.mark.v3_differs('v3 tells the deletion of the key itself')
 def test_namespace_is_told_when_it_is_deleted(client: getc.Client, inside: getc.Client, spawn: Any) -> None:
     """A wait inside is woken when the namespace itself is deleted."""
     start = inside.set('/d/a', '1').etcd_index

@@ -171,6 +171,7 @@ def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
 
 def test_wait_ignores_what_is_below_when_not_recursive(client: getc.Client) -> None:
     """Without recursive the nodes of a directory do not count, the directory does."""
+    client.set('/d', dir=True)
     start = client.set('/x', '1').etcd_index
     client.set('/d/a', '1')
     client.set('/d/sub/b', '1')
@@ -198,8 +199,9 @@ def test_wait_ignores_keys_that_begin_alike_when_live(client: getc.Client, spawn
         client.set(key, '1')
     client.set('/foo/a', 'below')
     client.delete('/foo', recursive=True)
+    client.set('/foo', 'itself')
     assert recursive.get(timeout=LONG).key == '/foo/a'
-    assert isinstance(exact.get(timeout=LONG), getc.Deleted)
+    assert exact.get(timeout=LONG).key == '/foo'
 
 
 def test_wait_returns_any_change_below_when_recursive(client: getc.Client) -> None:
@@ -351,7 +353,7 @@ def test_waiters_are_all_woken_by_one_change(client: getc.Client, spawn: Spawn) 
 
 def test_waiters_are_woken_in_order_when_in_process(backing: Any, client: getc.Client, spawn: Spawn) -> None:
     """In process, those who wait are woken in the order in which they began to."""
-    if backing.name == 'v2':
+    if backing.name in ('v2', 'v3'):
         pytest.skip('a server answers each waiter on a connection of its own, in no promised order')
     woken: list[int] = []
 
@@ -369,6 +371,7 @@ def test_waiters_are_woken_in_order_when_in_process(backing: Any, client: getc.C
 # -- history
 
 
+@pytest.mark.v3_differs('v3 remembers until it is compacted')
 def test_wait_raises_index_cleared_when_the_history_is_gone(client: getc.Client) -> None:
     """The last 1000 changes are remembered; an older index is error 401, which tells where the store is."""
     start = client.set('/a', 'first').etcd_index

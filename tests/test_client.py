@@ -1,0 +1,281 @@
+"""The client: how it is made and shown, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import gevent.socket
+import pytest
+
+import getc
+from getc.testing import EtcdServer
+
+LONG = 30.0
+"""Seconds, the bound of a test that fails."""
+
+REFUSING = 'http://127.0.0.1:1'
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The URL of a server that takes connections and never answers."""
+    with gevent.socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(64)
+        yield f'http://127.0.0.1:{listener.getsockname()[1]}'
+
+
+# -- how it is made
+
+
+@pytest.mark.parametrize(
+    ('url', 'shown'),
+    [
+        ('http://10.0.0.1', 'http://10.0.0.1:2379'),
+        ('http://10.0.0.1:4001/', 'http://10.0.0.1:4001'),
+        ('http://10.0.0.1:1,http://10.0.0.2:2', 'http://10.0.0.1:1'),
+        (['http://10.0.0.1:1', 'http://10.0.0.2:2'], 'http://10.0.0.1:1'),
+        ('https://etcd.example', 'https://etcd.example:2379'),
+        ('memory://', 'memory://'),
+        ('memory://name', 'memory://name'),
+    ],
+    ids=str,
+)
+def test_client_shows_its_first_url(url: Any, shown: str) -> None:
+    """url is the first endpoint; the repr has it too, and says what is spoken."""
+    api = None if shown.startswith('memory') else 'v2'
+    with getc.etcd(url, api=api) as client:  # type: ignore[arg-type]
+        assert client.url == shown
+        assert client.api == (api or 'memory')
+        assert repr(client) == f'<getc.Client {shown} {client.api}>'
+    assert repr(client) == f'<getc.Client {shown} {client.api} closed>'
+
+
+def test_client_takes_the_usual_url_when_none_is_given() -> None:
+    """etcd's own default."""
+    with getc.etcd() as client:
+        assert client.url == 'http://127.0.0.1:2379'
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'username': 'me'},
+        {'password': 'secret'},
+        {'url': 'memory://', 'api': 'v2'},
+        {'url': 'memory://', 'username': 'me', 'password': 'secret'},
+        {'url': 'memory://', 'ca': '/ca.pem'},
+        {'timeout': float('nan')},
+    ],
+    ids=lambda options: ' '.join(options),
+)
+def test_client_is_refused_when_its_options_do_not_go_together(options: dict[str, Any]) -> None:
+    """Half of the credentials, and what a store in memory does not have: ValueError, which tells no password."""
+    with pytest.raises(ValueError) as caught:
+        getc.etcd(**options)
+    assert 'secret' not in str(caught.value)
+
+
+def test_client_is_refused_when_a_certificate_is_not_there() -> None:
+    """The files are read when the client is made: an OSError at once, not at the first call."""
+    with pytest.raises(OSError):
+        getc.etcd('https://127.0.0.1:1', api='v2', ca='/no/such/file.pem')
+
+
+@pytest.mark.parametrize(
+    'options',
+    [{'url': 'http://me:secret@127.0.0.1:1'}, {'url': REFUSING, 'username': 'me', 'password': 'secret'}],
+    ids=['url', 'options'],
+)
+def test_client_never_shows_its_credentials(options: dict[str, Any]) -> None:
+    """Neither in url and repr, nor in what it raises."""
+    with getc.etcd(**options, api='v2') as client:
+        assert client.url == REFUSING
+        with pytest.raises(getc.ConnectionRefused) as caught:
+            client.get('/a')
+        assert caught.value.endpoint == REFUSING
+        for shown in (client, caught.value, caught.value.__dict__, caught.value.__cause__, caught.value.__context__):
+            assert 'secret' not in f'{shown!r} {shown}'
+
+
+# -- timeouts
+
+
+def test_timeout_is_the_clients_unless_the_call_has_its_own(silent: str) -> None:
+    """The client's holds where none is given; where one is, it holds."""
+    with getc.etcd(silent, api='v2', timeout=0.05) as hasty, getc.etcd(silent, api='v2', timeout=None) as patient:
+        for call in (
+            lambda: hasty.get('/a'),
+            lambda: hasty.ready(),
+            lambda: patient.get('/a', timeout=0.05),
+            lambda: patient.ready(timeout=0.05),
+        ):
+            with gevent.Timeout(LONG), pytest.raises(getc.TimedOut, match=r'0\.05 s'):
+                call()
+
+
+def test_ready_raises_what_the_last_attempt_met() -> None:
+    """Where nobody listens it is tried until there is no time left."""
+    with getc.etcd(REFUSING, api='v2') as client:
+        with gevent.Timeout(LONG), pytest.raises(getc.ConnectionRefused):
+            client.ready(timeout=0.05)
+
+
+def test_ready_returns_and_clear_drops_nothing_in_use(etcd_server: EtcdServer) -> None:
+    """A server that serves is ready; after clear() calls go on over new connections, and waits over theirs."""
+    with getc.etcd(etcd_server.url, api='v2') as client:
+        client.ready()
+        index = client.set('/a', '1').etcd_index
+        waiting = gevent.spawn(client.wait, '/a', index + 1, timeout=LONG)
+        gevent.sleep(0.05)
+        client.clear()
+        assert client.set('/a', '2').value == '2'
+        assert waiting.get(timeout=LONG).value == '2'
+        client.clear()
+        assert client.get('/a').value == '2'
+
+
+# -- stores in memory
+
+
+def test_memory_is_shared_by_the_clients_of_a_name() -> None:
+    """One store a name, also seen from inside a namespace; without a name it is the client's own."""
+    with getc.etcd('memory://game') as one, getc.etcd('memory://game', namespace='/ns') as inside:
+        with getc.etcd('memory://other') as other, getc.etcd('memory://') as private, getc.etcd('memory://') as second:
+            inside.set('/a', '1')
+            private.set('/b', '1')
+            assert [client.get('/').etcd_index for client in (one, other, private, second)] == [1, 0, 1, 0]
+            assert one.get('/ns/a').value == '1'
+
+
+def test_memory_of_a_name_is_there_as_long_as_a_client_is() -> None:
+    """Closed clients may go; the last one that is held holds the store."""
+    first = getc.etcd('memory://held')
+    first.set('/a', '1', ttl=1000)
+    second = getc.etcd('memory://held')
+    first.close()
+    del first
+    gc.collect()
+    assert getc.etcd('memory://held').get('/a').value == '1'
+    second.close()
+    del second
+    gc.collect()
+    with pytest.raises(getc.KeyNotFound):
+        getc.etcd('memory://held').get('/a')
+
+
+# -- the end
+
+CALLS: dict[str, Callable[[getc.Client], object]] = {
+    'get': lambda client: client.get('/a'),
+    'set': lambda client: client.set('/a', '1'),
+    'create': lambda client: client.create('/a', '1'),
+    'update': lambda client: client.update('/a', '1'),
+    'refresh': lambda client: client.refresh('/a', ttl=1),
+    'append': lambda client: client.append('/a', '1'),
+    'delete': lambda client: client.delete('/a'),
+    'wait': lambda client: client.wait('/a'),
+    'ready': lambda client: client.ready(),
+    'keep_node': lambda client: client.keep_node('/a', '1'),
+    'on_change': lambda client: client.on_change('/a', print),
+    'on_change as decorator': lambda client: client.on_change('/a')(lambda result: None),
+    'changes': lambda client: client.changes('/a'),
+}
+URLS = ['memory://', REFUSING]
+
+
+@pytest.mark.parametrize('url', URLS)
+@pytest.mark.parametrize('call', CALLS.values(), ids=CALLS)
+def test_closed_client_refuses_every_call(url: str, call: Callable[[getc.Client], object]) -> None:
+    """ClientClosed, at once: nothing is waited for or sent."""
+    client = getc.etcd(url, api=None if url == 'memory://' else 'v2')
+    client.close()
+    with gevent.Timeout(LONG), pytest.raises(getc.ClientClosed):
+        call(client)
+
+
+def test_every_method_is_among_those_that_a_closed_client_refuses() -> None:
+    """The list above is whole: but for the methods that end things, and the one for daemons."""
+    methods = {name for name in dir(getc.Client) if not name.startswith('_') and callable(getattr(getc.Client, name))}
+    assert methods - {name.split()[0] for name in CALLS} == {'clear', 'close', 'forget'}
+
+
+@pytest.mark.parametrize('url', URLS)
+def test_close_may_be_called_again(url: str) -> None:
+    """What is closed stays closed; clear() has nothing to drop."""
+    client = getc.etcd(url, api=None if url == 'memory://' else 'v2')
+    client.close()
+    client.close(timeout=0)
+    client.clear()
+    assert repr(client).endswith(' closed>')
+
+
+def test_client_closes_when_its_block_is_left_by_an_error() -> None:
+    """The error goes on, the client does not."""
+    with pytest.raises(ZeroDivisionError), getc.etcd('memory://') as client:
+        raise ZeroDivisionError
+    with pytest.raises(getc.ClientClosed):
+        client.get('/')
+
+
+def test_close_ends_in_time_when_etcd_does_not_answer(silent: str) -> None:
+    """Whatever is under way: daemons that start, waits, calls; they are told, or stopped."""
+    client = getc.etcd(silent, api='v2', timeout=None)
+    made: list[Callable[[], object]] = [
+        lambda: client.get('/a'),
+        lambda: client.set('/a', '1'),
+        lambda: client.wait('/a'),
+    ]
+    calls = [gevent.spawn(call) for call in made]
+    client.keep_node('/servers/a', wait=False)
+    client.on_change('/cfg', print, wait=False)
+    gevent.sleep(0.05)
+    with gevent.Timeout(LONG):
+        client.close(timeout=0.1)
+        gevent.joinall(calls)
+    for call in calls:
+        assert isinstance(call.exception, getc.EtcException), call
+
+
+def test_close_may_be_called_from_a_callback(etcd: getc.Client, etcd_clock: object) -> None:
+    """A callback that closes its client ends it, and itself goes on to its end."""
+    after: list[str] = []
+
+    def close(result: getc.EtcdResult) -> None:
+        etcd.close()
+        after.append(result.key)
+
+    etcd.on_change('/a', close)
+    keeper = etcd.keep_node('/servers/a', ttl=3)
+    etcd.set('/a', '1')
+    with gevent.Timeout(LONG):
+        while not after:
+            gevent.sleep(0.01)
+    assert after == ['/a']
+    with pytest.raises(getc.NodeLost):
+        keeper.ensure()
+    with pytest.raises(getc.ClientClosed):
+        etcd.get('/a')
+
+
+def test_close_leaves_no_socket() -> None:
+    """The other side sees the connections end."""
+    with gevent.socket.socket() as listener:
+        listener.bind(('127.0.0.1', 0))
+        listener.listen(8)
+        client = getc.etcd(f'http://127.0.0.1:{listener.getsockname()[1]}', api='v2')
+        calling = gevent.spawn(client.get, '/a')
+        with gevent.Timeout(LONG):
+            connection, _ = listener.accept()
+            with connection:
+                while b'\r\n\r\n' not in connection.recv(65536, socket.MSG_PEEK):
+                    gevent.sleep(0)
+                client.close()
+                calling.join()
+                while connection.recv(65536):
+                    pass
+        assert isinstance(calling.exception, getc.EtcException)
