@@ -14,7 +14,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## a small game world on a real etcd, with kills and outages, in 20 seconds
-	@$(BIN)/python tools/demo.py
+	@$(BIN)/python -m tools.demo $(ARGS)
 
 test: $(READY) ## every test, on the memory backend and on a real etcd, with coverage
 	@$(BIN)/coverage run -m pytest -q $(ARGS); status=$$?; \
