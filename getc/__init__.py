@@ -1,5 +1,7 @@
 """etcd for gevent: servers that stay registered, configuration that is never silently stale.
 
+Example::
+
     import getc
 
     etcd = getc.etcd('http://127.0.0.1:2379')
@@ -14,9 +16,11 @@ from __future__ import annotations
 
 from getc import errors
 from getc.client import Client, etcd
+from getc.daemons.changes import Changes
 from getc.daemons.keeper import Keeper, KeeperState
-from getc.daemons.watcher import Changes, Watcher, WatcherState
+from getc.daemons.watcher import Watcher, WatcherState
 from getc.errors import (
+    AlreadyExists,
     ClientClosed,
     ConnectionError,
     ConnectionRefused,
@@ -24,28 +28,40 @@ from getc.errors import (
     EtcdError,
     EtcException,
     EventIndexCleared,
+    FailedPrecondition,
+    FutureRevision,
     HTTPError,
     IndexNaN,
+    InvalidArgument,
     InvalidField,
     InvalidForm,
     KeyNotFound,
     LeaderElect,
+    LeaseNotFound,
     NodeExist,
     NodeLost,
+    NoLeader,
+    NoSpace,
     NotDir,
     NotFile,
+    NotFound,
     NotSupported,
+    OutOfRange,
     Overtaken,
+    PermissionDenied,
     PrevValueRequired,
     ProtocolError,
     RaftInternal,
     RefreshTTLRequired,
     RefreshValue,
+    ResourceExhausted,
     RootROnly,
     TestFailed,
     TimedOut,
+    TooManyRequests,
     TTLNaN,
     Unauthorized,
+    Unavailable,
     WatcherCleared,
 )
 from getc.model import (
@@ -66,6 +82,7 @@ from getc.model import (
 __version__ = '0.1.0'
 
 __all__ = [
+    'AlreadyExists',
     'Changes',
     'Client',
     'ClientClosed',
@@ -82,33 +99,45 @@ __all__ = [
     'EtcdResult',
     'EventIndexCleared',
     'Expired',
+    'FailedPrecondition',
+    'FutureRevision',
     'Got',
     'HTTPError',
     'IndexNaN',
+    'InvalidArgument',
     'InvalidField',
     'InvalidForm',
     'Keeper',
     'KeeperState',
     'KeyNotFound',
     'LeaderElect',
+    'LeaseNotFound',
+    'NoLeader',
+    'NoSpace',
     'Node',
     'NodeExist',
     'NodeLost',
     'NotDir',
     'NotFile',
+    'NotFound',
     'NotSupported',
+    'OutOfRange',
     'Overtaken',
+    'PermissionDenied',
     'PrevValueRequired',
     'ProtocolError',
     'RaftInternal',
     'RefreshTTLRequired',
     'RefreshValue',
+    'ResourceExhausted',
     'RootROnly',
     'Set',
     'TTLNaN',
     'TestFailed',
     'TimedOut',
+    'TooManyRequests',
     'Unauthorized',
+    'Unavailable',
     'Updated',
     'Value',
     'Watcher',

@@ -9,11 +9,14 @@ from typing import Any, Final, Literal, TypeVar, overload
 from getc.backends.base import Backend
 from getc.backends.opening import open_backend
 from getc.daemons.base import Daemon
+from getc.daemons.changes import Changes
 from getc.daemons.keeper import Keeper, OnConflict
-from getc.daemons.watcher import Changes, Resync, Watcher
+from getc.daemons.watcher import Resync, Watcher
+from getc.errors import NotSupported
 from getc.model import EtcdResult
-from getc.timing import Deadline
-from getc.tree import DEFAULT_TIMEOUT, Timeout, Tree
+from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.tree import Tree
+from getc.v3 import V3
 
 __all__ = ['Client', 'etcd']
 
@@ -36,6 +39,7 @@ def etcd(
     key: str | None = None,
     verify: bool = True,
     namespace: str | None = None,
+    strict: bool = True,
 ) -> Client:
     """Return a client of the etcd at ``url``.  Does no I/O: the first call connects.
 
@@ -43,7 +47,8 @@ def etcd(
         url: One URL, several separated by commas, or a list; the others are for when one fails.
             ``http`` and ``https`` reach a server; ``memory://NAME`` is a store in this process,
             shared by the clients of that name, ``memory://`` is a private one.
-        api: ``'v2'``, or None for the choice of getc.
+        api: ``'v3'`` or ``'v2'``; None asks the server for its version at the first call: v3 from etcd 3.4 on.  The two
+            are separate stores.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
         username: For etcd's authentication; may stand in the URL instead.
         password: The same.
@@ -52,6 +57,8 @@ def etcd(
         key: Path of a PEM file of the certificate's key; None if it is in ``cert``.
         verify: False accepts any certificate.  Whoever is in between can then read and change all.
         namespace: A path put in front of every key and taken off every result.
+        strict: Make sure, with each write on v3, that no value is above the node and no directory in its place.  False
+            is for users who may not read above their part of the tree, and leaves the check out.
 
     Raises:
         TypeError, ValueError: An option makes no sense.
@@ -62,9 +69,10 @@ def etcd(
         etcd = getc.etcd('http://10.0.0.1:2379,http://10.0.0.2:2379')
         etcd.get('/hello').value
     """
-    backend, shown_url = open_backend(
+    opened = open_backend(
         url,
         api=api,
+        timeout=timeout,
         username=username,
         password=password,
         ca=ca,
@@ -72,8 +80,9 @@ def etcd(
         key=key,
         verify=verify,
         namespace=namespace,
+        strict=strict,
     )
-    return Client(backend, url=shown_url, timeout=timeout)
+    return Client(opened.backend, url=opened.url, v3=opened.v3, timeout=timeout)
 
 
 class Client(Tree):
@@ -95,9 +104,10 @@ class Client(Tree):
     Also a context manager: leaving it closes it.
     """
 
-    def __init__(self, backend: Backend, *, url: str, timeout: float | None = 10.0) -> None:
+    def __init__(self, backend: Backend, *, url: str, v3: V3 | None = None, timeout: float | None = 10.0) -> None:
         super().__init__(backend, timeout=timeout)
         self._url = url
+        self._v3 = v3
         self._daemons: set[Daemon] = set()
 
     @property
@@ -106,9 +116,20 @@ class Client(Tree):
         return self._url
 
     @property
-    def api(self) -> str:
-        """``'v2'`` or ``'memory'``: what is spoken."""
+    def api(self) -> str | None:
+        """``'v3'``, ``'v2'`` or ``'memory'``: what is spoken.  None before the first call has asked the server."""
         return self._backend.api
+
+    @property
+    def v3(self) -> V3:
+        """etcd v3 as it is: every RPC.  It knows nothing of namespaces, and v2's keys are not there.
+
+        Raises:
+            NotSupported: This is a store in memory.
+        """
+        if self._v3 is None:
+            raise NotSupported('a store in memory has no RPCs: they need an etcd, http:// or https://')
+        return self._v3
 
     # -- in the background
 
@@ -324,6 +345,8 @@ class Client(Tree):
     def clear(self) -> None:
         """Drop the connections that are not in use.  Does not block."""
         self._backend.clear()
+        if self._v3 is not None:
+            self._v3.clear()
 
     def close(self, timeout: float | None = 5.0) -> None:
         """Stop all daemons (kept nodes are deleted), end all waiting, drop all connections.
@@ -346,6 +369,8 @@ class Client(Tree):
                 daemon.finish(deadline)
         finally:
             self._backend.close()
+            if self._v3 is not None:
+                self._v3.close()
             self._end_waiting()
 
     def __enter__(self) -> Client:
@@ -358,7 +383,7 @@ class Client(Tree):
 
     def __repr__(self) -> str:
         closed = ' closed' if self._is_closed else ''
-        return f'<getc.Client {self.url} {self.api}{closed}>'
+        return f'<getc.Client {self.url} {self.api or "api not chosen yet"}{closed}>'
 
     # -- how it is done
 

@@ -5,8 +5,9 @@ Three questions are answered by the class alone.  Did the server say no?  Then i
 :class:`ConnectionError`, and ``maybe_applied`` says whether a write may have happened.  Was the
 answer not etcd's?  Then it is an :class:`HTTPError` or a :class:`ProtocolError`.
 
-The codes are those of etcd's v2 error page; the v3 backend maps gRPC statuses to the same classes.
-Source: etcd 3.5, ``api/v2error/error.go``.
+The codes from 100 on are those of etcd's v2 error page.  Statuses of v3 that mean the same have the same classes; the
+others keep the code that gRPC gives them.  Sources: etcd 3.5, ``api/v2error/error.go`` and
+``api/v3rpc/rpctypes/error.go``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import builtins
 
 __all__ = [
+    'AlreadyExists',
     'ClientClosed',
     'ConnectionError',
     'ConnectionRefused',
@@ -21,28 +23,40 @@ __all__ = [
     'EtcException',
     'EtcdError',
     'EventIndexCleared',
+    'FailedPrecondition',
+    'FutureRevision',
     'HTTPError',
     'IndexNaN',
+    'InvalidArgument',
     'InvalidField',
     'InvalidForm',
     'KeyNotFound',
     'LeaderElect',
+    'LeaseNotFound',
+    'NoLeader',
+    'NoSpace',
     'NodeExist',
     'NodeLost',
     'NotDir',
     'NotFile',
+    'NotFound',
     'NotSupported',
+    'OutOfRange',
     'Overtaken',
+    'PermissionDenied',
     'PrevValueRequired',
     'ProtocolError',
     'RaftInternal',
     'RefreshTTLRequired',
     'RefreshValue',
+    'ResourceExhausted',
     'RootROnly',
     'TTLNaN',
     'TestFailed',
     'TimedOut',
+    'TooManyRequests',
     'Unauthorized',
+    'Unavailable',
     'WatcherCleared',
     'error_of',
 ]
@@ -62,8 +76,8 @@ class EtcException(Exception):
 class EtcdError(EtcException):
     """The server understood the request and said no.  Nothing was written.
 
-    The exceptions to "nothing was written" are :class:`RaftInternal` and :class:`LeaderElect`,
-    which a server may answer after it has proposed the write.
+    The exceptions to "nothing was written" are :class:`RaftInternal`, :class:`LeaderElect` and
+    :class:`Unavailable`, which a server may answer after it has proposed the write.
 
     Attributes:
         message: What the server says of the code, such as ``'Key not found'``.
@@ -189,15 +203,25 @@ class RefreshTTLRequired(EtcdError):
 
 
 class RaftInternal(EtcdError):
-    """The cluster failed inside.  A write may have happened all the same."""
+    """The cluster failed inside.  A write may have happened all the same.
+
+    Attributes:
+        maybe_applied: False only where it is known to have been a read.
+    """
 
     errno = 300
+    maybe_applied: bool = True
 
 
 class LeaderElect(EtcdError):
-    """The cluster was electing a leader.  A write may have happened all the same."""
+    """The cluster was electing a leader.  A write may have happened all the same.
+
+    Attributes:
+        maybe_applied: False only where it is known to have been a read.
+    """
 
     errno = 301
+    maybe_applied: bool = True
 
 
 class WatcherCleared(EtcdError):
@@ -210,6 +234,79 @@ class EventIndexCleared(EtcdError):
     """The history asked for is gone: list again and go on from there (on v3: compacted)."""
 
     errno = 401
+
+
+class InvalidArgument(EtcdError):
+    """etcd v3 did not take a part of the request."""
+
+    errno = 3
+
+
+class NotFound(EtcdError):
+    """etcd v3 has no such lease, member, or other thing but a key (see :class:`KeyNotFound`)."""
+
+    errno = 5
+
+
+class LeaseNotFound(NotFound):
+    """The lease is not there, or not any more."""
+
+
+class AlreadyExists(EtcdError):
+    """etcd v3 has it already."""
+
+    errno = 6
+
+
+class PermissionDenied(Unauthorized):
+    """The user is who it says, and may not do this."""
+
+    errno = 7
+
+
+class ResourceExhausted(EtcdError):
+    """etcd v3 has no room, or no time, for this."""
+
+    errno = 8
+
+
+class NoSpace(ResourceExhausted):
+    """The database is as large as its quota allows; see ``maintenance.alarm``."""
+
+
+class TooManyRequests(ResourceExhausted):
+    """The server is behind with what it has taken already."""
+
+
+class FailedPrecondition(EtcdError):
+    """etcd v3 is not in the state that this needs."""
+
+    errno = 9
+
+
+class OutOfRange(EtcdError):
+    """A number is past what etcd v3 takes."""
+
+    errno = 11
+
+
+class FutureRevision(OutOfRange):
+    """The revision is still to come: the server is behind, or another one."""
+
+
+class Unavailable(EtcdError):
+    """etcd v3 could not finish it now.
+
+    Attributes:
+        maybe_applied: True if it was a write that may have happened all the same.
+    """
+
+    errno = 14
+    maybe_applied: bool = False
+
+
+class NoLeader(Unavailable):
+    """The server has no leader: it is cut off, or there is an election.  Nothing was written."""
 
 
 _SUBCLASSES = EtcdError.__subclasses__()

@@ -12,9 +12,10 @@ from __future__ import annotations
 import math
 import random
 import time
-from typing import Protocol
+from enum import Enum
+from typing import Final, Literal, Protocol
 
-__all__ = ['Backoff', 'Clock', 'Deadline', 'SystemClock', 'now', 'set_clock', 'wall_time']
+__all__ = ['DEFAULT_TIMEOUT', 'Backoff', 'Clock', 'Deadline', 'SystemClock', 'Timeout', 'now', 'set_clock', 'wall_time']
 
 
 class Clock(Protocol):
@@ -52,6 +53,19 @@ def set_clock(clock: Clock) -> Clock:
     global _clock
     previous, _clock = _clock, clock
     return previous
+
+
+class _Default(Enum):
+    TIMEOUT = 'the timeout of the client'
+
+    def __repr__(self) -> str:
+        return '<the default of the client>'
+
+
+DEFAULT_TIMEOUT: Final = _Default.TIMEOUT
+
+Timeout = float | None | Literal[_Default.TIMEOUT]
+"""Seconds for the whole call; None for no limit; left out for the client's default."""
 
 
 class Deadline:

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
-from typing import Final, Literal
 
 import gevent
 from gevent.event import Event
 
-from getc.backends.base import Backend
+from getc.backends.base import Backend, Watch
 from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
 from getc.model import EtcdResult
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
-from getc.timing import Backoff, Deadline
+from getc.timing import DEFAULT_TIMEOUT, Backoff, Deadline, Timeout
 
-__all__ = ['DEFAULT_TIMEOUT', 'Timeout', 'Tree']
-
-
-class _Default(Enum):
-    TIMEOUT = 'the timeout of the client'
-
-    def __repr__(self) -> str:
-        return '<the default of the client>'
-
-
-DEFAULT_TIMEOUT: Final = _Default.TIMEOUT
-
-Timeout = float | None | Literal[_Default.TIMEOUT]
-"""Seconds for the whole call; None for no limit; left out for the client's default."""
+__all__ = ['Tree']
 
 
 class Tree:
@@ -99,8 +84,9 @@ class Tree:
         deadline = Deadline.after(timeout)
         backoff = Backoff()
         was_live = False
+        watch: Watch | None = None
         while True:
-            first = self._first_change(spec, deadline)
+            first, watch = self._first_change(spec, deadline, watch)
             if first.result is not None:
                 return first.result
             if first.error is None:
@@ -323,17 +309,17 @@ class Tree:
         self._check_open()
         return self._backend.execute(operation, deadline)
 
-    def _first_change(self, spec: WatchSpec, deadline: Deadline) -> _FirstChange:
+    def _first_change(self, spec: WatchSpec, deadline: Deadline, after: Watch | None) -> tuple[_FirstChange, Watch]:
         self._check_open()
         first = _FirstChange()
         self._waiting.add(first)
-        watch = self._backend.watch(spec, first)
+        watch = self._backend.watch(spec, first, after)
         try:
             first.is_over.wait(deadline.timeout_left())
         finally:
             watch.close()
             self._waiting.discard(first)
-        return first
+        return first, watch
 
     def _end_waiting(self) -> None:
         for first in self._waiting:

@@ -23,6 +23,7 @@ LAYERS = (
     ('getc.model', 'getc.operations'),
     ('getc.wire',),
     ('getc.transport',),
+    ('getc.rpc',),
     ('getc.v3',),
     ('getc.backends',),
     ('getc.daemons',),

@@ -3,25 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from getc.backends.base import Backend
+from getc.backends.choosing import Choosing, version_of
 from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import MemoryBackend, store_named
 from getc.backends.namespaced import Namespaced
-from getc.errors import NotSupported
+from getc.backends.tree_v3 import TreeV3
 from getc.keys import ROOT, normal
+from getc.rpc.caller import Rpc
+from getc.timing import Deadline
+from getc.transport.endpoints import Endpoints, parse_endpoints
+from getc.transport.http import Http
 from getc.transport.sockets import TLS
+from getc.v3 import V3
 
-__all__ = ['open_backend']
+__all__ = ['Opened', 'open_backend']
 
 MEMORY: Final = 'memory://'
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a URL means.
+
+    Attributes:
+        backend: The tree.
+        url: The first URL, without credentials.
+        v3: etcd v3 as it is; None for a store in memory.
+    """
+
+    backend: Backend
+    url: str
+    v3: V3 | None
 
 
 def open_backend(
     url: str | Sequence[str],
     *,
     api: str | None = None,
+    timeout: float | None = None,
     username: str | None = None,
     password: str | None = None,
     ca: str | None = None,
@@ -29,8 +52,9 @@ def open_backend(
     key: str | None = None,
     verify: bool = True,
     namespace: str | None = None,
-) -> tuple[Backend, str]:
-    """Return a backend for what :func:`getc.etcd` was given, and its first URL without credentials.
+    strict: bool = True,
+) -> Opened:
+    """Make what :func:`getc.etcd` was asked for.  Reads the files of TLS, and does no other I/O.
 
     Raises:
         TypeError, ValueError: An option makes no sense.
@@ -40,18 +64,36 @@ def open_backend(
         raise ValueError(f"api is 'v2', 'v3' or None, not {api!r}")
     if (username is None) != (password is None):
         raise ValueError('give both username and password, or neither')
+    Deadline.after(timeout)  # refuses what is no timeout
     root = ROOT if namespace is None else normal(namespace)
-    backend: Backend
     if isinstance(url, str) and url.startswith(MEMORY):
         if api is not None:
             raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
         if any((username, ca, cert, key)):
             raise ValueError('a store in memory has no users and no certificates')
-        shown, backend = url, MemoryBackend(store_named(url[len(MEMORY) :]))
-    elif api == 'v3':
-        raise NotSupported("this version of getc speaks api='v2' only; etcd serves it up to 3.5, with --enable-v2")
-    else:
-        tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
-        v2 = KeysV2(url, username=username, password=password, tls=tls)
-        shown, backend = v2.url, v2
-    return (backend if root == ROOT else Namespaced(backend, root)), shown
+        return Opened(_inside(MemoryBackend(store_named(url[len(MEMORY) :])), root), url, None)
+    tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
+    endpoints = parse_endpoints(url, username=username, password=password)
+    is_secure = any(endpoint.is_secure for endpoint in endpoints)
+    plain, http2 = (tls.context(), tls.context('h2')) if is_secure else (None, None)
+    rpc = Rpc(endpoints, http2, timeout=timeout)
+    v3 = V3(rpc)
+
+    def open_api(choice: str) -> Backend:
+        if choice == 'v3':
+            return TreeV3(v3, rpc, is_strict=strict)
+        return KeysV2(url, username=username, password=password, tls=tls)
+
+    def ask(deadline: Deadline) -> tuple[int, ...]:
+        http = Http(plain)
+        try:
+            return version_of(Endpoints(endpoints), http, deadline)
+        finally:
+            http.close()
+
+    backend = Choosing(ask, open_api) if api is None else open_api(api)
+    return Opened(_inside(backend, root), endpoints[0].url, v3)
+
+
+def _inside(backend: Backend, root: str) -> Backend:
+    return backend if root == ROOT else Namespaced(backend, root)

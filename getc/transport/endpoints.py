@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -55,8 +55,15 @@ class Endpoint:
         return self.url
 
 
-def parse_endpoints(url: str | Sequence[str]) -> tuple[Endpoint, ...]:
+def parse_endpoints(
+    url: str | Sequence[str], *, username: str | None = None, password: str | None = None
+) -> tuple[Endpoint, ...]:
     """The servers of one URL, of several separated by commas, or of a list of them.
+
+    Args:
+        url: What names them.
+        username: For those whose URL has no credentials, or None.
+        password: That user's, or None.
 
     Raises:
         TypeError: It is no text and no list of texts.
@@ -70,7 +77,13 @@ def parse_endpoints(url: str | Sequence[str]) -> tuple[Endpoint, ...]:
         urls.extend(part.strip() for part in text.split(',') if part.strip())
     if not urls:
         raise ValueError('no URL is given')
-    return tuple(dict.fromkeys(_parse(text) for text in urls))
+    endpoints = tuple(dict.fromkeys(_parse(text) for text in urls))
+    if username is None:
+        return endpoints
+    return tuple(
+        replace(endpoint, username=username, password=password) if endpoint.username is None else endpoint
+        for endpoint in endpoints
+    )
 
 
 def _parse(text: str) -> Endpoint:

@@ -9,7 +9,6 @@ compression.
 from __future__ import annotations
 
 import http.client
-import socket
 import ssl
 from typing import Final
 
@@ -17,8 +16,9 @@ import gevent
 import greenlet
 from gevent.lock import BoundedSemaphore
 
-from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, ProtocolError, TimedOut
+from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.timing import Deadline
+from getc.transport.connecting import not_connected, not_connected_in_time
 from getc.transport.endpoints import Endpoint
 from getc.transport.pools import Connection, GeventAdapter, Pool
 from getc.transport.reading import Response, TooMuch, is_body_ready, read_body
@@ -127,24 +127,11 @@ class _Exchange:
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
-            raise self._timed_out(connect_by, 'no connection to') from None
+            raise not_connected_in_time(self.endpoint, connect_by) from None
         except OSError as error:
-            raise self._not_connected(error) from error
+            raise not_connected(self.endpoint, error) from error
         finally:
             timeout.close()
-
-    def _not_connected(self, error: OSError) -> ConnectionError:
-        url = self.endpoint.url
-        if isinstance(error, ConnectionRefusedError):
-            return ConnectionRefused(f'{url} refuses connections: nobody listens there', endpoint=url)
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return ConnectionError(f'the certificate of {url} is not trusted: {error.verify_message}', endpoint=url)
-        if isinstance(error, ssl.SSLError):
-            reason = error.reason or 'the handshake failed'
-            return ConnectionError(f'no TLS with {url}: {reason}', endpoint=url)
-        if isinstance(error, socket.gaierror):
-            return ConnectionError(f'the host of {url} is not known: {error.strerror}', endpoint=url)
-        return ConnectionError(f'no connection to {url}: {error.strerror or error}', endpoint=url)
 
     def _failed(self, error: Exception) -> EtcException:
         url = self.endpoint.url

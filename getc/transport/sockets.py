@@ -18,6 +18,9 @@ Path = str | PathLike[str]
 KEEPALIVE_AFTER = 20
 """Seconds of silence after which the kernel asks a peer whether it is there, three times, 10 s apart."""
 
+UNACKNOWLEDGED = 20
+"""Seconds after which what was sent and not acknowledged by the peer's kernel ends the connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class TLS:
@@ -35,8 +38,11 @@ class TLS:
     key: Path | None = field(default=None, repr=False)
     verify: bool = True
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, protocol: str | None = None) -> ssl.SSLContext:
         """A context whose sockets are gevent's.  Reads the files.
+
+        Args:
+            protocol: What is to be spoken, by its name in ALPN (RFC 7301), or None.
 
         Raises:
             ValueError: A key without a certificate.
@@ -53,23 +59,31 @@ class TLS:
             context.load_verify_locations(self.ca)
         else:
             context.load_default_certs()
+        if protocol is not None:
+            context.set_alpn_protocols([protocol])
         if self.cert is not None:
             context.load_cert_chain(self.cert, self.key)
         return context
 
 
-def connect(host: str, port: int, context: ssl.SSLContext | None = None) -> Socket:
+def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, protocol: str | None = None) -> Socket:
     """Connect to the first address of the host that takes it; with a context, shake hands for TLS.
 
     Blocks the greenlet without a limit: the caller sets one.  Whatever strikes, no socket is left.
+
+    Args:
+        host: A name or an address.
+        port: The TCP port.
+        context: For TLS, or None.
+        protocol: What the other side must have agreed to speak over TLS, by its name in ALPN, or None.
 
     Raises:
         OSError: No address, none that takes it, or no TLS.
     """
     error: OSError | None = None
-    for family, kind, protocol, _, address in gevent.socket.getaddrinfo(host, port, 0, gevent.socket.SOCK_STREAM):
+    for family, kind, number, _, address in gevent.socket.getaddrinfo(host, port, 0, gevent.socket.SOCK_STREAM):
         try:
-            return _connect_to(family, kind, protocol, address, host, context)
+            return _connect_to(family, kind, number, address, host, context, protocol)
         except OSError as failure:
             if isinstance(failure, ssl.SSLError):
                 raise
@@ -78,15 +92,24 @@ def connect(host: str, port: int, context: ssl.SSLContext | None = None) -> Sock
 
 
 def _connect_to(
-    family: int, kind: int, protocol: int, address: Any, host: str, context: ssl.SSLContext | None
+    family: int,
+    kind: int,
+    number: int,
+    address: Any,
+    host: str,
+    context: ssl.SSLContext | None,
+    protocol: str | None,
 ) -> Socket:
-    sock = Socket(family, kind, protocol)
+    sock = Socket(family, kind, number)
+    sock.settimeout(None)  # whatever the program's default is: time is kept above
     try:
         sock.connect(address)
         _tune(sock)
         if context is not None:
             sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
             sock.do_handshake()
+            if protocol is not None and sock.selected_alpn_protocol() != protocol:
+                raise ssl.SSLError(0, f'it does not speak {protocol}')
     except BaseException:
         sock.close()
         raise
@@ -100,6 +123,9 @@ def _tune(sock: Socket) -> None:
         number = getattr(gevent.socket, option, None)  # not on every system
         if number is not None:
             sock.setsockopt(gevent.socket.IPPROTO_TCP, number, seconds)
+    user_timeout = getattr(gevent.socket, 'TCP_USER_TIMEOUT', None)
+    if user_timeout is not None:
+        sock.setsockopt(gevent.socket.IPPROTO_TCP, user_timeout, UNACKNOWLEDGED * 1000)
 
 
 def is_quiet(sock: Socket) -> bool:

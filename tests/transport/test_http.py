@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -448,19 +446,6 @@ def test_adapter_serves_a_requests_session_too(transport: Http) -> None:
 
 
 # -- TLS
-
-
-@pytest.fixture(scope='session')
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that is its own authority, and its key."""
-    if shutil.which('openssl') is None:
-        pytest.skip('the openssl command makes the certificate, and there is none')
-    folder = tmp_path_factory.mktemp('tls')
-    cert, key = folder / 'cert.pem', folder / 'key.pem'
-    command = 'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=getc'
-    options = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', str(key), '-out', str(cert)]
-    subprocess.run([*command.split(), *options], check=True, capture_output=True)
-    return cert, key
 
 
 def with_tls(certificate: tuple[Path, Path]) -> dict[str, object]:

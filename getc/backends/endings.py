@@ -1,0 +1,55 @@
+"""Which leases have ended: v3 tells expiry and deletion alike, and only the key's lease knows which it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import gevent
+
+from getc.errors import EtcException
+from getc.rpc.caller import Rpc
+from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
+
+__all__ = ['Endings']
+
+REMEMBERED: Final = 10_000
+TIMEOUT: Final = 2.0
+"""Seconds after which a key counts as deleted: events do not wait longer for a word of difference."""
+
+
+class Endings:
+    """What is known of leases whose keys have gone.  Each is asked about once."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self._gone: dict[int, bool] = {}
+        self._asking: dict[int, gevent.Greenlet[..., None]] = {}
+
+    def is_gone(self, lease: int) -> bool:
+        """True if the lease is known to have ended."""
+        return self._gone.get(lease, False)
+
+    def are_known(self, leases: Iterable[int]) -> bool:
+        """True if nothing would be asked about these."""
+        return all(lease in self._gone for lease in leases)
+
+    def find_out(self, leases: Iterable[int]) -> None:
+        """Ask about those that are not known.  Blocks for ``TIMEOUT`` at most, and raises nothing."""
+        for lease in leases:
+            if lease not in self._gone and lease not in self._asking:
+                self._asking[lease] = gevent.spawn(self._ask, lease)
+        gevent.joinall([self._asking[lease] for lease in leases if lease in self._asking])
+
+    def _ask(self, lease: int) -> None:
+        is_gone = False
+        try:
+            response = self._rpc.call(Lease.LeaseTimeToLive, LeaseTimeToLiveRequest(ID=lease), TIMEOUT)
+            is_gone = response.TTL <= 0
+        except EtcException:
+            pass
+        finally:
+            del self._asking[lease]
+            if len(self._gone) >= REMEMBERED:
+                del self._gone[next(iter(self._gone))]
+            self._gone[lease] = is_gone

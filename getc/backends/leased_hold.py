@@ -1,0 +1,131 @@
+"""One node on a lease."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+from getc import timing
+from getc.backends.base import Hold, Member
+from getc.errors import NodeLost, Overtaken
+from getc.model import ComparedThenSwapped, EtcdResult
+from getc.rpc.caller import Rpc
+from getc.timing import Deadline
+from getc.wire.schema.kv import (
+    KV,
+    Compare,
+    DeleteRangeRequest,
+    PutRequest,
+    RangeRequest,
+    RequestOp,
+    TxnRequest,
+    TxnResponse,
+)
+from getc.wire.schema.lease import Lease, LeaseGrantRequest
+from getc.wire.tree.nodes import Life, value_of
+from getc.wire.tree.paths import encoded
+
+__all__ = ['LeasedHold', 'granted']
+
+
+def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
+    """A new lease, and how long its keys live: at least so many seconds.
+
+    Asking again after a lost answer does no harm: a lease without keys ends by itself.
+    """
+    request = LeaseGrantRequest(TTL=max(ttl, 1))
+    response = rpc.call(Lease.LeaseGrant, request, deadline.timeout_left(), is_write=False)
+    return response.ID, Life.of(response.TTL, timing.wall_time())
+
+
+class _Lease(Protocol):
+    """The lease that it is on."""
+
+    rpc: Rpc
+    id: int
+    ttl: int
+    lost_at: float
+
+    def is_at_home(self) -> bool: ...
+
+    def detach(self, hold: LeasedHold) -> None: ...
+
+
+class LeasedHold:
+    """One node on a lease.
+
+    Attributes:
+        key: The node.
+        token: The index of the write that took it.
+        member: On whose behalf.
+    """
+
+    __slots__ = ('_is_held', '_lease', 'key', 'member', 'token')
+
+    def __init__(self, lease: _Lease, key: str, token: int, member: Member) -> None:
+        self.key = key
+        self.token = token
+        self.member = member
+        self._lease = lease
+        self._is_held = True
+
+    @property
+    def lost_at(self) -> float:
+        return self._lease.lost_at
+
+    def is_on_lease(self) -> Compare:
+        """Holds if the node is the one that was put on the lease."""
+        return Compare(key=encoded(self.key), target=Compare.CompareTarget.LEASE, lease=self._lease.id)
+
+    def update(self, value: str, deadline: Deadline) -> EtcdResult:
+        if not self._is_held:
+            raise NodeLost(f'{self.key} is not held')
+        request = PutRequest(key=encoded(self.key), value=encoded(value), lease=self._lease.id, prev_kv=True)
+        response = self._write(RequestOp(request_put=request), deadline)
+        before = value_of(self.key, response.responses[0].response_put.prev_kv)
+        index = response.header.revision
+        ttl, expiration = Life.of(self._lease.ttl, timing.wall_time())
+        node = replace(before, modified_index=index, ttl=ttl, expiration=expiration, value=value)
+        return ComparedThenSwapped(node, before, index, 0, response.header.raft_term)
+
+    def release(self, deadline: Deadline) -> None:
+        self.abandon()
+        if self._lease.is_at_home():
+            request = DeleteRangeRequest(key=encoded(self.key))
+            try:
+                self._write(RequestOp(request_delete_range=request), deadline)
+            except NodeLost:
+                pass  # somebody else's, or nobody's
+
+    def orphan(self, deadline: Deadline) -> None:
+        self.abandon()
+        number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
+        request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
+        try:
+            self._write(RequestOp(request_put=request), deadline)
+        except NodeLost:
+            pass
+
+    def abandon(self) -> None:
+        self._is_held = False
+        self._lease.detach(self)
+
+    def lose(self, error: NodeLost) -> None:
+        """It is not ours any more."""
+        if self._is_held:
+            self.abandon()
+            self.member.on_lost(error)
+
+    def _write(self, operation: RequestOp, deadline: Deadline) -> TxnResponse:
+        """Do it if the node is ours.  Raises NodeLost if it is not."""
+        itself = RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True))
+        txn = TxnRequest(compare=[self.is_on_lease()], success=[operation], failure=[itself])
+        response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
+        if response.succeeded:
+            return response
+        if response.responses[0].response_range.kvs:
+            raise Overtaken(f'{self.key} was taken by another')
+        raise NodeLost(f'{self.key} was deleted, or has expired')
+
+
+_: type[Hold] = LeasedHold

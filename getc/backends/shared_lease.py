@@ -1,0 +1,249 @@
+"""One lease with the nodes on it, renewed together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import gevent
+from gevent.pool import Pool
+
+from getc import timing
+from getc.backends.base import Member, safety_margin
+from getc.backends.leased_hold import LeasedHold
+from getc.errors import EtcException, LeaseNotFound, NodeLost, Overtaken
+from getc.rpc.caller import Rpc
+from getc.timing import Backoff, Deadline
+from getc.v3.lease import Lease as LeaseService
+from getc.wire.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
+from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
+from getc.wire.tree.paths import decoded, encoded
+
+__all__ = ['SharedLease']
+
+MOST_NODES: Final = 1000
+"""Nodes on one lease: what is lost together if a lease is."""
+
+ASKED_AT_ONCE: Final = 32
+"""Members that are asked at a time whether they are well."""
+
+
+class SharedLease:
+    """One lease with the nodes on it.
+
+    Attributes:
+        id: Its number.
+        ttl: Seconds it lives after a renewal.
+        holds: What is held on it, by key.
+        lost_at: When all that is on it counts as lost, in seconds of ``timing.now``.
+        rpc: How RPCs are called.
+
+    Args:
+        number: Its number.
+        ttl: Seconds.
+        sent_at: When it was asked for.
+        renewals: The stream of renewals.
+        on_over: Called once with it when nothing is held on it any more and nothing will be.
+    """
+
+    def __init__(
+        self,
+        rpc: Rpc,
+        number: int,
+        ttl: int,
+        sent_at: float,
+        *,
+        renewals: LeaseService,
+        on_over: Callable[[SharedLease], None],
+    ) -> None:
+        self.rpc = rpc
+        self.id = number
+        self.ttl = ttl
+        self.holds: dict[str, LeasedHold] = {}
+        self._renewals = renewals
+        self._on_over = on_over
+        self._patience = ttl - safety_margin(ttl)
+        self.lost_at = sent_at + self._patience
+        self._reserved: set[str] = set()  # nodes that are being written, or taken off
+        self._last_error: EtcException | None = None
+        self._is_over = False
+        self._pid = os.getpid()
+        self._renewal: gevent.Greenlet[[], None] | None = None
+        self._end: gevent.Greenlet[[], None] | None = None
+        self._renew_at(sent_at + ttl / 3)
+        self._end_at(self.lost_at)
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing can be held on it any more."""
+        return self._is_over or not self.is_at_home() or timing.now() >= self.lost_at
+
+    def is_at_home(self) -> bool:
+        """False in a child that was forked off the process whose lease it is."""
+        return os.getpid() == self._pid
+
+    def is_free(self, key: str) -> bool:
+        """True if the node may be on it, though nobody holds it."""
+        return not self.is_over and key not in self.holds
+
+    def has_room_for(self, key: str) -> bool:
+        """True if a node may be put on it now."""
+        is_fresh = not self.is_over and self.lost_at - timing.now() > self.ttl / 2 - safety_margin(self.ttl)
+        is_free = key not in self.holds and key not in self._reserved
+        return is_fresh and is_free and len(self.holds) + len(self._reserved) < MOST_NODES
+
+    @contextmanager
+    def reserved(self, key: str) -> Iterator[None]:
+        """Keep the place of a node while it is written: it is free before (:meth:`has_room_for`)."""
+        self._reserved.add(key)
+        try:
+            yield
+        finally:
+            self._reserved.discard(key)
+
+    def attach(self, key: str, token: int, member: Member) -> LeasedHold:
+        """The node was put on it."""
+        if self.is_over:
+            raise NodeLost(f'the lease of {key} ended while it was written')
+        hold = self.holds[key] = LeasedHold(self, key, token, member)
+        return hold
+
+    def detach(self, hold: LeasedHold) -> None:
+        """The node is not ours any more, or not kept."""
+        if self.holds.get(hold.key) is hold:
+            del self.holds[hold.key]
+
+    def abandon(self) -> None:
+        """Renew no more.  No I/O, does not block."""
+        self._is_over = True
+        self._on_over(self)
+        for greenlet in (self._renewal, self._end):
+            if greenlet is not None and greenlet is not gevent.getcurrent():
+                greenlet.kill(block=False)
+
+    # -- renewing
+
+    def _renew_at(self, at: float) -> None:
+        if not self.is_over:
+            self._renewal = gevent.spawn_later(max(0.0, at - timing.now()), self._renew)
+            self._renewal.name = f'getc renewal of lease {self.id:x}'
+
+    def _renew(self) -> None:
+        next_at = timing.now() + self.ttl / 3  # also if this greenlet is killed on the way
+        try:
+            if not self.holds and not self._reserved:
+                return self.abandon()  # it ends by itself, and so does what may have been left on it
+            sent_at = self._renew_once()
+            if sent_at is not None:
+                next_at = sent_at + self.ttl / 3
+        finally:
+            self._renew_at(next_at)
+
+    def _renew_once(self) -> float | None:
+        """Renew until it is done or over; return when the renewal was sent."""
+        backoff = Backoff(cap=min(1.0, self.ttl / 12))
+        self._ask_members()
+        while not self.is_over:
+            held = list(self.holds.values())
+            sent_at = timing.now()
+            try:
+                keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
+            except LeaseNotFound:
+                self._lose_all(NodeLost(f'lease {self.id:x} has ended: it was revoked, or has expired'))
+                return None
+            except EtcException as error:
+                self._suspect(error)
+                gevent.sleep(backoff.next_delay())
+                continue
+            if self._is_over or timing.now() >= self.lost_at:
+                return None  # too late
+            self.lost_at = max(self.lost_at, sent_at + self._patience)
+            self._check(held, keys)
+            return sent_at
+        return None
+
+    def _ask_members(self) -> None:
+        """Ask each whether it is well; who is not has let go when this returns."""
+        pool = Pool(ASKED_AT_ONCE)
+        for hold in list(self.holds.values()):
+            if hold.member.is_asked:
+                pool.spawn(hold.member.may_renew)
+        pool.join()
+
+    def _renewed_keys(self, deadline: Deadline) -> set[bytes]:
+        """Renew, and return the keys on the lease."""
+        left = deadline.timeout_left()
+        self._renewals.keep_alive(self.id, timeout=left)
+        request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
+        response = self.rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
+        if response.TTL <= 0:
+            raise LeaseNotFound('requested lease not found', str(self.id))
+        return set(response.keys)
+
+    def _check(self, held: list[LeasedHold], keys: set[bytes]) -> None:
+        """Compare what should be on the lease with what is."""
+        for hold in held:
+            if self.holds.get(hold.key) is not hold:
+                continue
+            if encoded(hold.key) in keys:
+                hold.member.on_renewed()
+            else:
+                gevent.spawn(self._find_out, hold)
+        known = {encoded(key) for key in (*self.holds, *self._reserved, *(hold.key for hold in held))}
+        for key in keys - known:
+            gevent.spawn(self._drop, key)  # its keeper could not delete it
+
+    def _find_out(self, hold: LeasedHold) -> None:
+        """A node is not on the lease: it was deleted, or another has it."""
+        try:
+            response = self.rpc.call(KV.Range, RangeRequest(key=encoded(hold.key), keys_only=True), self.ttl / 6)
+            there = response.kvs
+        except EtcException:
+            there = []
+        if there and there[0].lease == self.id:
+            return  # it was written again meanwhile
+        kind = Overtaken if there else NodeLost
+        hold.lose(kind(f'{hold.key} was {"taken by another" if there else "deleted"}'))
+
+    def _drop(self, key: bytes) -> None:
+        """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""
+        path = decoded(key)
+        if path in self.holds or path in self._reserved:
+            return
+        compare = Compare(key=key, target=Compare.CompareTarget.LEASE, lease=self.id)
+        success = [RequestOp(request_delete_range=DeleteRangeRequest(key=key))]
+        with self.reserved(path):
+            try:
+                self.rpc.call(KV.Txn, TxnRequest(compare=[compare], success=success), self.ttl / 6)
+            except EtcException as error:
+                self._last_error = error
+
+    def _suspect(self, error: EtcException) -> None:
+        if not self.is_over:
+            self._last_error = error
+            for hold in list(self.holds.values()):
+                hold.member.on_suspect(error)
+
+    # -- losing
+
+    def _end_at(self, at: float) -> None:
+        self._end = gevent.spawn_later(max(0.0, at - timing.now()), self._end_if_due)
+        self._end.name = f'getc end of lease {self.id:x}'
+
+    def _end_if_due(self) -> None:
+        """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
+        if self._is_over or not self.is_at_home():
+            return
+        if timing.now() < self.lost_at:
+            return self._end_at(self.lost_at)
+        lost = NodeLost(f'lease {self.id:x} was not renewed within its TTL of {self.ttl} s: {self._last_error}')
+        lost.__cause__ = self._last_error
+        self._lose_all(lost)
+
+    def _lose_all(self, error: NodeLost) -> None:
+        holds = list(self.holds.values())
+        self.abandon()
+        for hold in holds:
+            hold.lose(error)

@@ -1,0 +1,305 @@
+"""The tree on etcd v3, natively: an operation is one transaction, a read one range; a lease takes one call more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Final
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from getc import timing
+from getc.backends.base import Backend, LeaseGroup, Listener, Watch, is_uncertain
+from getc.backends.following import Following
+from getc.backends.leased_hold import granted
+from getc.backends.leases import LeasedGroup
+from getc.errors import (
+    ClientClosed,
+    ConnectionError,
+    EtcException,
+    EventIndexCleared,
+    HTTPError,
+    LeaseNotFound,
+    TestFailed,
+    TimedOut,
+    Unavailable,
+)
+from getc.keys import ROOT
+from getc.model import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.rpc.caller import Rpc
+from getc.timing import Backoff, Deadline
+from getc.v3 import V3
+from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
+from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
+from getc.wire.schema.mvccpb import KeyValue
+from getc.wire.tree import deleting, reading, writing
+from getc.wire.tree.nodes import FOR_EVER, Life, value_of
+from getc.wire.tree.paths import encoded
+from getc.wire.tree.verdicts import conditions, evidence, no_such_key, verdict
+
+__all__ = ['TreeV3']
+
+MOST_LISTINGS: Final = 5
+"""So often a listing is begun anew because its revision was compacted on the way."""
+
+
+class TreeV3:
+    """A backend on etcd v3.
+
+    Args:
+        v3: etcd's services, over which the keep-alive and watch streams are shared; closed with this.
+        rpc: How RPCs are called.
+        is_strict: Each write makes sure that no value is above it and no directory in its place, for which the user
+            needs to read there.
+    """
+
+    api: Final = 'v3'
+
+    def __init__(self, v3: V3, rpc: Rpc, *, is_strict: bool = True) -> None:
+        self._v3 = v3
+        self._rpc = rpc
+        self._is_strict = is_strict
+        self._following = Following(rpc)
+        self._groups: dict[int, LeasedGroup] = {}
+        self._appending: dict[str, BoundedSemaphore] = {}
+        self._revision = 0  # the latest that was seen: where an append begins to count
+        self._is_closed = False
+
+    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        self._check_open()
+        if isinstance(operation, Get):
+            result = self._get(operation, deadline)
+        elif isinstance(operation, Put):
+            result = self._refresh(operation, deadline) if operation.refresh else self._put(operation, deadline)
+        elif isinstance(operation, Delete):
+            result = deleting.deleted(operation, self._txn(deleting.txn_of_delete(operation), deadline))
+        else:
+            result = self._append(operation, deadline)
+        self._revision = max(self._revision, result.etcd_index)
+        return result
+
+    # -- reading
+
+    def _get(self, get: Get, deadline: Deadline) -> EtcdResult:
+        if get.key != ROOT and not get.recursive:
+            found = self._range(reading.range_of(get), deadline)
+            if found.kvs:
+                return self._got_value(get, found.kvs[0], found, deadline)
+        for _ in range(MOST_LISTINGS - 1):
+            try:
+                return self._look_closer(get, deadline)
+            except EventIndexCleared:
+                pass  # compacted between two pages
+        return self._look_closer(get, deadline)
+
+    def _look_closer(self, get: Get, deadline: Deadline) -> EtcdResult:
+        """Read all there is about a node at one revision: above it, itself, below it."""
+        response = self._txn(reading.txn_of_get(get), deadline)
+        *others, page = (done.response_range for done in response.responses)
+        if get.key != ROOT:
+            *above, itself = others
+            if itself.kvs:
+                return self._got_value(get, itself.kvs[0], response, deadline)
+        else:
+            above = []
+        revision = response.header.revision
+        listing = reading.Listing(get)
+        while (start := listing.feed(page.kvs, page.more)) is not None:
+            page = self._range(reading.page_of(get, start, revision), deadline)
+        if not listing.is_there:
+            raise no_such_key(get.key, [found.kvs for found in above], revision)
+        return Got(listing.directory(), None, revision, 0, response.header.raft_term)
+
+    def _got_value(
+        self, get: Get, kv: KeyValue, response: RangeResponse | TxnResponse, deadline: Deadline
+    ) -> EtcdResult:
+        life = self._life_of(kv.lease, deadline) if kv.lease else FOR_EVER
+        header = response.header
+        return Got(value_of(get.key, kv, life), None, header.revision, 0, header.raft_term)
+
+    def _life_of(self, lease: int, deadline: Deadline) -> Life:
+        """How long the keys of a lease still live; one that has just ended counts as about to."""
+        response = self._rpc.call(Lease.LeaseTimeToLive, LeaseTimeToLiveRequest(ID=lease), deadline.timeout_left())
+        return Life.of(min(max(response.TTL, 0) + 1, max(response.grantedTTL, 1)), timing.wall_time())
+
+    # -- writing
+
+    def _put(self, put: Put, deadline: Deadline) -> EtcdResult:
+        writing.check(put)
+        with self._lease(put.ttl, deadline) as (lease, life):
+            txn = writing.txn_of_put(put, lease=lease, is_strict=self._is_strict)
+            result = writing.written(put, self._txn(txn, deadline), life)
+        if put.ttl == 0:
+            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+        return result
+
+    @contextmanager
+    def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, Life]]:
+        """A lease for a write, taken back if the write was refused; never if it may have happened."""
+        if ttl is None:
+            yield 0, FOR_EVER
+            return
+        lease, life = granted(self._rpc, ttl, deadline)
+        is_wasted = False
+        try:
+            yield lease, life
+        except EtcException as error:
+            is_wasted = not is_uncertain(error) and not getattr(error, 'maybe_applied', False)
+            raise
+        finally:
+            if is_wasted:
+                gevent.spawn(self._give_back, lease)
+
+    def _give_back(self, lease: int) -> None:
+        try:
+            self._v3.lease.revoke(lease)
+        except EtcException:
+            pass  # it ends by itself
+
+    def _append(self, append: Append, deadline: Deadline) -> EtcdResult:
+        """Append under the next number; where another client was faster, under the one after its."""
+        writing.check(append)
+        turn = self._appending.setdefault(append.key, BoundedSemaphore(1))
+        if not turn.acquire(timeout=deadline.timeout_left()):
+            raise TimedOut(f'no turn to append to {append.key} within {deadline.timeout:g} s')
+        try:
+            with self._lease(append.ttl, deadline) as (lease, life):
+                result = self._append_in_turn(append, lease, life, deadline)
+        finally:
+            turn.release()
+            if turn.ready() and not turn.linkcount():
+                self._appending.pop(append.key, None)
+        if append.ttl == 0:
+            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+        return result
+
+    def _append_in_turn(self, append: Append, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
+        number = self._revision + 1
+        backoff = Backoff(base=0.005, cap=0.2)
+        while True:
+            txn = writing.txn_of_append(append, number, lease=lease, is_strict=self._is_strict)
+            response = self._txn(txn, deadline)
+            if response.succeeded:
+                return writing.appended(append, number, response, life)
+            number = max(response.header.revision, writing.last_number(append, response)) + 1
+            gevent.sleep(backoff.next_delay())
+
+    # -- refreshing
+
+    def _refresh(self, put: Put, deadline: Deadline) -> EtcdResult:
+        """Renew the node's lease if its TTL is the same; else give it another lease."""
+        assert put.ttl is not None
+        writing.check(put)
+        while True:
+            response = self._txn(
+                TxnRequest(compare=conditions(put), success=_itself(put), failure=evidence(put.key)), deadline
+            )
+            if not response.succeeded:
+                raise verdict(put, response)
+            kv = response.responses[0].response_range.kvs[0]
+            if kv.lease and put.ttl and self._has_ttl(kv.lease, put.ttl, deadline):
+                life = self._renewed(kv.lease, deadline)
+                if life is None:
+                    continue  # it has just ended
+                node, header = value_of(put.key, kv, life), response.header
+                return _refreshed(put, node, value_of(put.key, kv), header.revision, header.raft_term)
+            try:
+                return self._give_lease(put, kv, deadline)
+            except TestFailed:
+                if deadline.has_passed():
+                    raise
+
+    def _has_ttl(self, lease: int, ttl: int, deadline: Deadline) -> bool:
+        request = LeaseTimeToLiveRequest(ID=lease)
+        return self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left()).grantedTTL == ttl
+
+    def _renewed(self, lease: int, deadline: Deadline) -> Life | None:
+        try:
+            response = self._v3.lease.keep_alive(lease, timeout=deadline.timeout_left())
+        except LeaseNotFound:
+            return None
+        return Life.of(response.TTL, timing.wall_time())
+
+    def _give_lease(self, put: Put, kv: KeyValue, deadline: Deadline) -> EtcdResult:
+        """Put the value again with another lease, if nobody has written it meanwhile."""
+        unchanged = Put(put.key, '', prev_exist=True, prev_index=kv.mod_revision)
+        with self._lease(put.ttl, deadline) as (lease, life):
+            request = PutRequest(key=kv.key, lease=lease, ignore_value=True, prev_kv=True)
+            txn = TxnRequest(
+                compare=conditions(unchanged), success=[RequestOp(request_put=request)], failure=evidence(put.key)
+            )
+            response = self._txn(txn, deadline)
+            if not response.succeeded:
+                raise verdict(unchanged, response)
+        if put.ttl == 0:
+            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+        before = value_of(put.key, kv)
+        index = response.header.revision
+        node = replace(before, modified_index=index, ttl=life.ttl, expiration=life.expiration)
+        return _refreshed(put, node, before, index, response.header.raft_term)
+
+    # -- watches and nodes that are kept
+
+    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+        self._check_open()
+        return self._following.follow(spec, listener, after)
+
+    def keep(self, ttl: int) -> LeaseGroup:
+        self._check_open()
+        group = self._groups.get(ttl)
+        if group is None:
+            group = self._groups[ttl] = LeasedGroup(self._rpc, self._v3.lease, ttl, is_strict=self._is_strict)
+        return group
+
+    # -- the end
+
+    def ready(self, deadline: Deadline) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                self._range(RangeRequest(key=b'\0', limit=1, keys_only=True), deadline)
+                return
+            except (ConnectionError, HTTPError, Unavailable):
+                delay = backoff.next_delay()
+                if deadline.remaining() <= delay:
+                    raise
+            gevent.sleep(delay)
+
+    def clear(self) -> None:
+        self._v3.clear()
+
+    def close(self) -> None:
+        self._is_closed = True
+        for group in self._groups.values():
+            group.close()
+        self._following.close()
+        self._v3.close()
+
+    # -- how it is done
+
+    def _range(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
+        return self._rpc.call(KV.Range, request, deadline.timeout_left())
+
+    def _txn(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
+        is_write = any(not done.HasField('request_range') for done in txn.success)
+        return self._rpc.call(KV.Txn, txn, deadline.timeout_left(), is_write=is_write)
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
+
+
+def _itself(put: Put) -> list[RequestOp]:
+    return [RequestOp(request_range=RangeRequest(key=encoded(put.key)))]
+
+
+def _refreshed(put: Put, node: Value, before: Node, index: int, term: int) -> EtcdResult:
+    is_compared = put.prev_value is not None or put.prev_index is not None
+    kind = ComparedThenSwapped if is_compared else Updated
+    return kind(node, before, index, 0, term)
+
+
+_: type[Backend] = TreeV3

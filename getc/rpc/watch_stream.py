@@ -1,0 +1,239 @@
+"""One stream with any number of watches on it, each of which tells a sink.
+
+Facts that this stands on (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): created replies come in the order of the
+creates; a refused watch is ``created`` and ``canceled`` at once, with a ``watch_id`` of -1, or in etcd 3.4 and 3.5.1
+the one that was asked for, 0 where none was.  Those then tell nothing more of the watch 0 that there may be, so the
+numbers are ours, from 1 on.  A progress response that is for all watches has a ``watch_id`` of -1.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import gevent
+
+from getc.errors import ConnectionError, EtcException, EventIndexCleared
+from getc.rpc.streams import MessageStream
+from getc.wire.grpc import Status
+from getc.wire.schema.watch import (
+    Watch,
+    WatchCancelRequest,
+    WatchCreateRequest,
+    WatchProgressRequest,
+    WatchRequest,
+    WatchResponse,
+)
+from getc.wire.statuses import error_of_status
+
+__all__ = ['Sink', 'Ticket', 'WatchStream']
+
+log = logging.getLogger('getc')
+
+FOR_ALL: Final = -1
+"""The ``watch_id`` of what is about no watch, or about all."""
+
+INVALID_ARGUMENT: Final = 3
+PERMISSION_DENIED: Final = 7
+
+
+class Sink(Protocol):
+    """Whom a watch tells.  None of its methods blocks, switches or raises."""
+
+    def on_created(self, response: WatchResponse) -> None:
+        """The watch is on.  Whatever changes after the response's revision will be told, or it ends."""
+
+    def on_response(self, response: WatchResponse) -> None:
+        """Events of whole revisions: pieces have been put together.  The ticket's ``size`` is what it came in."""
+
+    def on_ended(self, error: EtcException) -> None:
+        """It was refused, ended by the server, or lost with the stream.  Called once, last; not after a cancel.
+
+        The error is that of the other watches, too, where the stream was lost.
+        """
+
+
+class Ticket:
+    """One watch of a stream, from the moment it is asked for.
+
+    Attributes:
+        watch_id: Its number; -1 before it is created.
+        is_over: Its sink hears nothing more.
+        size: Bytes, roughly, of the response that its sink is told.
+    """
+
+    __slots__ = ('is_over', 'partial', 'sink', 'size', 'watch_id')
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.watch_id = FOR_ALL
+        self.is_over = False
+        self.size = 0
+        self.partial: WatchResponse | None = None  # a revision of which more follows
+
+    def take(self, response: WatchResponse, size: int) -> None:
+        """Something of it came, so many bytes.  Each revision is told when it is whole."""
+        self.size += size
+        if self.partial is not None:
+            joined, self.partial = self.partial, None
+            joined.events.extend(response.events)  # type: ignore[attr-defined]
+            joined.fragment = response.fragment
+            response = joined
+        if response.fragment:
+            self.partial = _last_revision(response)
+            response.fragment = False
+            if not response.events:
+                return
+        self.sink.on_response(response)
+        self.size = 0
+
+    def end(self, error: EtcException) -> None:
+        """Tell the sink that it is over, unless it knows."""
+        if not self.is_over:
+            self.is_over = True
+            self.partial = None
+            self.sink.on_ended(error)
+
+
+class WatchStream:
+    """A stream of the Watch service.
+
+    Args:
+        messages: The stream, which is this one's from now on.
+    """
+
+    def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
+        self._messages = messages
+        self._tickets: dict[int, Ticket] = {}
+        self._asked: deque[Ticket] = deque()
+        self._progress: list[Callable[[int | EtcException], object]] = []
+        self._last_id = 0
+        self._is_left = False
+        self._reader = gevent.spawn(self._read)
+        self._reader.name = 'getc watch stream'
+
+    @property
+    def is_over(self) -> bool:
+        """True if no watch can be added any more."""
+        return self._messages.is_over
+
+    def add(self, request: WatchCreateRequest, sink: Sink) -> Ticket:
+        """Ask for a watch.  Does not block.  Raises what ended the stream."""
+        ticket = Ticket(sink)
+        message = WatchRequest(create_request=request)
+        self._last_id += 1
+        message.create_request.watch_id = self._last_id
+        self._messages.send(message)
+        self._asked.append(ticket)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """End a watch; its sink hears nothing more.  Does not block, may be called twice."""
+        ticket.is_over = True
+        ticket.partial = None
+        if self._tickets.pop(ticket.watch_id, None) is not None and not self.is_over:
+            self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=ticket.watch_id)))
+            self._end_if_empty()
+
+    def ask_progress(self, tell: Callable[[int | EtcException], object]) -> None:
+        """Have it told which revision the server has come to, or what ended the stream.  Does not block."""
+        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+        self._progress.append(tell)
+
+    def leave(self) -> None:
+        """End the stream with the last of its watches: no more will be added.  Does not block."""
+        self._is_left = True
+        self._end_if_empty()
+
+    def close(self, error: EtcException) -> None:
+        """End all watches with this error.  Does not block."""
+        self._reader.kill(block=False)
+        self._end(error)
+
+    # -- the reader
+
+    def _read(self) -> None:
+        error: EtcException = ConnectionError('the server ended the stream of watches')
+        try:
+            for response in self._messages:
+                self._on_response(response)
+        except EtcException as trouble:
+            error = trouble
+        except Exception as failure:
+            log.exception('the stream of watches failed')
+            error = ConnectionError(f'the stream of watches failed: {type(failure).__name__}')
+        finally:
+            self._end(error)
+
+    def _on_response(self, response: WatchResponse) -> None:
+        if response.created:
+            self._on_created(response)
+        elif response.canceled:
+            ticket = self._tickets.pop(response.watch_id, None)
+            if ticket is not None:
+                ticket.end(self._refusal(response))
+                self._end_if_empty()
+        elif response.events:
+            ticket = self._tickets.get(response.watch_id)
+            if ticket is not None:
+                ticket.take(response, self._messages.size)
+        elif response.watch_id == FOR_ALL:
+            asked, self._progress = self._progress, []
+            for tell in asked:
+                tell(response.header.revision)
+
+    def _on_created(self, response: WatchResponse) -> None:
+        if not self._asked:
+            return
+        ticket = self._asked.popleft()
+        if response.canceled:
+            ticket.end(self._refusal(response))
+            self._end_if_empty()
+            return
+        ticket.watch_id = response.watch_id
+        self._tickets[response.watch_id] = ticket
+        if ticket.is_over:
+            self.cancel(ticket)  # nobody wants it any more
+        else:
+            ticket.sink.on_created(response)
+
+    def _end_if_empty(self) -> None:
+        if self._is_left and not self._tickets and not self._asked:
+            self._messages.cancel()
+
+    def _refusal(self, response: WatchResponse) -> EtcException:
+        """Why the server ended a watch: its text is that of a gRPC status, perhaps with the name of the code."""
+        url = self._messages.url
+        if response.compact_revision:
+            cause = f'up to {response.compact_revision}'
+            return EventIndexCleared('mvcc: required revision has been compacted', cause, endpoint=url)
+        text = response.cancel_reason.rpartition('desc = ')[2] or 'the server cancelled the watch'
+        code = PERMISSION_DENIED if 'permission denied' in text else INVALID_ARGUMENT
+        return error_of_status(Status(code, text), Watch.Watch.path, is_write=False, url=url)
+
+    def _end(self, error: EtcException) -> None:
+        self._messages.cancel()
+        tickets = [*self._tickets.values(), *self._asked]
+        progress, self._progress = self._progress, []
+        self._tickets.clear()
+        self._asked.clear()
+        for ticket in tickets:
+            ticket.end(error)
+        for tell in progress:
+            tell(error)
+
+
+def _last_revision(response: WatchResponse) -> WatchResponse:
+    """Take the events of the last revision out, into a response of their own."""
+    events = response.events
+    last = events[-1].kv.mod_revision
+    at = 0
+    if events[0].kv.mod_revision != last:  # else it is all of them, and there may be a million
+        at = len(events) - 1
+        while events[at - 1].kv.mod_revision == last:
+            at -= 1
+    taken = WatchResponse(header=response.header, watch_id=response.watch_id, events=events[at:])
+    del events[at:]  # type: ignore[attr-defined]
+    return taken

@@ -1,0 +1,363 @@
+"""Calls on a connection: one answer, or a stream of them, for the one greenlet that waits."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Any, Final, Protocol
+
+from gevent import getcurrent
+from gevent.hub import get_hub
+
+from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.timing import Deadline
+from getc.transport.wheel import Wheel
+from getc.wire.grpc import OK, Messages, Status, check_head, packed, status_of
+from getc.wire.http2.events import DataReceived, HeadersReceived
+from getc.wire.http2.frames import ErrorCode
+
+__all__ = ['Call', 'Carrier', 'RefusedCall', 'Stream', 'UnaryCall']
+
+ROOM: Final = 1024 * 1024
+"""Bytes of messages that wait to be taken; past it the peer is told to wait."""
+
+OVERHEAD: Final = 64
+"""Bytes that a message takes besides its own: even empty ones fill the room."""
+
+
+class RefusedCall(EtcException):
+    """The server answered with a status other than OK.
+
+    Attributes:
+        status: Code and message.
+    """
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return f'gRPC status {self.status.code}: {self.status.message}'
+
+
+class Carrier(Protocol):
+    """What carries calls: a connection."""
+
+    def send(self, call: Call, data: bytes, end: bool) -> None:
+        """More data of a call."""
+
+    def acknowledge(self, call: Call, size: int) -> None:
+        """So many bytes of its answer were taken."""
+
+    def forget(self, call: Call, code: int) -> None:
+        """Nobody waits for the call any more: end its stream if it has begun."""
+
+    def has_left(self, call: Call) -> bool:
+        """True if any of the call may have reached the server."""
+
+
+class Call:
+    """A call, from the moment it is begun.
+
+    Attributes:
+        path: The method, for errors.
+        url: The server, for errors.
+        is_write: It may change something there.
+        stream_id: Its stream; 0 while it waits for one.
+    """
+
+    __slots__ = ('_carrier', '_error', '_greenlet', '_is_over', '_waking', 'is_write', 'path', 'stream_id', 'url')
+
+    def __init__(self, path: str, url: str, is_write: bool) -> None:
+        self.path = path
+        self.url = url
+        self.is_write = is_write
+        self.stream_id = 0
+        self._carrier: Carrier | None = None
+        self._is_over = False
+        self._error: EtcException | None = None
+        self._greenlet: Any = None
+        self._waking: Any = None
+
+    # -- for the connection; none of these blocks or switches
+
+    def begin(self, carrier: Carrier) -> None:
+        """It is this connection's from now on."""
+        self._carrier = carrier
+
+    def on_headers(self, event: HeadersReceived) -> None:
+        """The head of the answer, or its trailers."""
+        try:
+            if event.status is not None:
+                check_head(event.status, event.fields)
+            if event.ends:
+                self._on_status(status_of(event.fields))
+        except EtcException as error:
+            self._fail_here(error)
+
+    def on_data(self, event: DataReceived) -> None:
+        """A piece of the answer."""
+        raise NotImplementedError
+
+    def on_reset(self, code: int) -> None:
+        """The server ended the stream."""
+        if code == ErrorCode.REFUSED_STREAM:
+            self.fail(ConnectionError(f'{self.url} is going away and did not take the call', endpoint=self.url))
+            return
+        name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
+        self.fail(self._broken(f'{self.url} ended the call with {name}'))
+
+    def fail(self, error: EtcException) -> None:
+        """It ends with this error, unless it is over."""
+        if not self._is_over:
+            self._is_over = True
+            self._error = error
+            self._wake()
+
+    def lost(self, what: str) -> None:
+        """The connection is gone."""
+        self.fail(self._broken(what))
+
+    def violated(self, error: ProtocolError) -> None:
+        """The server broke a rule, and the connection is gone."""
+        self.fail(ProtocolError(str(error), maybe_applied=self._maybe_applied(), endpoint=self.url))
+
+    # -- how it is done
+
+    def timed_out(self, deadline: Deadline) -> TimedOut:
+        """The error for a deadline that has passed."""
+        what = f'no answer to {self.path} from {self.url} within {deadline.timeout:g} s'
+        return TimedOut(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
+
+    def _broken(self, what: str) -> ConnectionError:
+        return ConnectionError(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
+
+    def _maybe_applied(self) -> bool:
+        return self.is_write and self._carrier is not None and self._carrier.has_left(self)
+
+    def _on_status(self, status: Status) -> None:
+        raise NotImplementedError
+
+    def _fail_here(self, error: EtcException) -> None:
+        """The answer is no good: drop the rest of it."""
+        error.endpoint = self.url
+        if hasattr(error, 'maybe_applied'):
+            error.maybe_applied = self._maybe_applied()
+        self._give_up(ErrorCode.CANCEL)
+        self.fail(error)
+
+    def _give_up(self, code: int) -> None:
+        if self._carrier is not None:
+            self._carrier.forget(self, code)
+
+    def _pause(self) -> None:
+        """Wait until something has happened, perhaps.  Whatever strikes, no later wake-up goes astray."""
+        self._greenlet = getcurrent()
+        try:
+            get_hub().switch()
+        finally:
+            self._greenlet = None
+            if self._waking is not None:
+                self._waking.stop()
+                self._waking = None
+
+    def _wake(self) -> None:
+        if self._greenlet is not None and self._waking is None:
+            self._waking = get_hub().loop.run_callback(self._greenlet.switch)
+
+
+class UnaryCall(Call):
+    """One request, one answer."""
+
+    __slots__ = ('_answer', '_deadline', '_messages')
+
+    def __init__(self, path: str, url: str, is_write: bool, deadline: Deadline) -> None:
+        super().__init__(path, url, is_write)
+        self._deadline = deadline
+        self._answer: bytes | None = None
+        self._messages: Messages | None = None
+
+    def wait(self, wheel: Wheel) -> bytes:
+        """Return the answer.  Blocks until the deadline at most; whoever is killed here leaves a clean connection.
+
+        Raises:
+            RefusedCall: The server says no.
+            ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
+            HTTPError, ProtocolError: The answer is no gRPC.
+        """
+        at = self._deadline.at
+        slot = wheel.add(self, at) if at != math.inf else None
+        try:
+            while not self._is_over:
+                self._pause()
+        except BaseException:
+            self._is_over = True
+            self._give_up(ErrorCode.CANCEL)
+            raise
+        finally:
+            if slot is not None:
+                wheel.discard(self, slot)
+        if self._error is not None:
+            raise self._error
+        assert self._answer is not None
+        return self._answer
+
+    def on_due(self) -> None:
+        """The deadline has passed."""
+        if not self._is_over:
+            error = self.timed_out(self._deadline)
+            self._give_up(ErrorCode.CANCEL)
+            self.fail(error)
+
+    def on_data(self, event: DataReceived) -> None:
+        """A piece of the answer."""
+        assert self._carrier is not None
+        try:
+            data = event.data
+            if self._messages is None:
+                self._messages = Messages()
+            for message in self._messages.feed(data):
+                if self._answer is not None:
+                    raise ProtocolError('gRPC: a second answer to a call that has one')
+                self._answer = message
+        except ProtocolError as error:
+            self._fail_here(error)
+            return
+        if event.ends:
+            self.lost(f'{self.url} ended the answer to {self.path} without a status')
+        else:
+            self._carrier.acknowledge(self, event.size)
+
+    def _on_status(self, status: Status) -> None:
+        if status.code != OK:
+            raise RefusedCall(status)
+        if self._answer is None or self._messages is None or not self._messages.is_between:
+            raise ProtocolError('gRPC: OK without an answer, or in the middle of one')
+        if not self._is_over:
+            self._is_over = True
+            self._wake()
+
+
+class Stream(Call):
+    """Messages both ways, until one side ends it.
+
+    One greenlet at a time may receive.  Messages that are not taken wait, up to a bound past which the server is
+    told to wait.  An iterator over the messages.
+    """
+
+    __slots__ = ('_held', '_messages', '_owed', '_received')
+
+    def __init__(self, path: str, url: str, is_write: bool) -> None:
+        super().__init__(path, url, is_write)
+        self._messages = Messages()
+        self._received: deque[bytes] = deque()
+        self._held = 0  # bytes of messages that were not taken
+        self._owed = 0  # bytes of windows to be given back when they are
+
+    @property
+    def is_over(self) -> bool:
+        """True if nothing more will come or go; what came can still be received."""
+        return self._is_over
+
+    def send(self, message: bytes) -> None:
+        """Send a message.  Does not block.
+
+        Raises:
+            EtcException: What ended the stream.
+        """
+        self._transmit(packed(message), end=False)
+
+    def finish(self) -> None:
+        """Say that no more messages will be sent.  Does not block."""
+        self._transmit(b'', end=True)
+
+    def receive(self, deadline: Deadline) -> bytes | None:
+        """Return the next message; None when the server has ended the stream well.  Blocks until the deadline.
+
+        A deadline that passes does no harm: what comes later is there for the next call.
+
+        Raises:
+            TimedOut: No message came in time.
+            RefusedCall: The server ended the stream with another status than OK.
+            ConnectionError: The connection was lost.
+        """
+        if self._greenlet is not None:
+            raise RuntimeError('another greenlet receives from this stream')
+        while not self._received:
+            if self._is_over:
+                if self._error is not None:
+                    raise self._error
+                return None
+            self._pause_until(deadline)
+        message = self._received.popleft()
+        self._held -= len(message) + OVERHEAD
+        if self._owed and self._held < ROOM:
+            owed, self._owed = self._owed, 0
+            if self._carrier is not None:
+                self._carrier.acknowledge(self, owed)
+        return message
+
+    def cancel(self) -> None:
+        """End the stream at once.  Does nothing if it has ended."""
+        if not self._is_over:
+            self._is_over = True
+            self._give_up(ErrorCode.CANCEL)
+            self._wake()
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> bytes:
+        message = self.receive(Deadline(None))
+        if message is None:
+            raise StopIteration
+        return message
+
+    def on_data(self, event: DataReceived) -> None:
+        """A piece of what the server sends."""
+        assert self._carrier is not None
+        try:
+            messages = self._messages.feed(event.data)
+        except ProtocolError as error:
+            self._fail_here(error)
+            return
+        for message in messages:
+            self._received.append(message)
+            self._held += len(message) + OVERHEAD
+        if event.ends:
+            self.lost(f'{self.url} ended {self.path} without a status')
+        elif self._held < ROOM:
+            self._carrier.acknowledge(self, event.size)
+        else:
+            self._owed += event.size
+        if messages:
+            self._wake()
+
+    def _on_status(self, status: Status) -> None:
+        if status.code != OK:
+            raise RefusedCall(status)
+        if not self._messages.is_between:
+            raise ProtocolError('gRPC: OK in the middle of a message')
+        if not self._is_over:
+            self._is_over = True
+            self._wake()
+
+    def _transmit(self, data: bytes, end: bool) -> None:
+        if self._is_over:
+            raise self._error or ConnectionError(f'{self.path} has ended', endpoint=self.url)
+        assert self._carrier is not None
+        self._carrier.send(self, data, end)
+
+    def _pause_until(self, deadline: Deadline) -> None:
+        left = deadline.timeout_left()
+        if left is None:
+            self._pause()
+            return
+        timer = get_hub().loop.timer(left)
+        timer.start(self._wake)
+        try:
+            self._pause()
+        finally:
+            timer.close()
+        if deadline.has_passed() and not self._received and not self._is_over:
+            raise self.timed_out(deadline)

@@ -1,0 +1,61 @@
+"""etcd v3 as it is: every RPC, one method each.
+
+    etcd = getc.etcd('http://127.0.0.1:2379')
+    etcd.v3.kv.put(b'/servers/a', b'10.0.0.7:7000')
+    etcd.v3.kv.range(b'/servers/', range_end=prefix_end(b'/servers/')).kvs
+    with etcd.v3.watch.create(b'/servers/', range_end=prefix_end(b'/servers/')) as watching:
+        for response in watching: ...
+
+Keys and values are bytes, arguments have the names of etcd's fields, and what comes back are etcd's messages
+(:mod:`getc.wire.schema`).  All of it goes over one connection for each server.
+"""
+
+from __future__ import annotations
+
+from getc.rpc.caller import Rpc
+from getc.v3.auth import Auth
+from getc.v3.cluster import Cluster
+from getc.v3.election import Election
+from getc.v3.kv import KV
+from getc.v3.lease import Lease
+from getc.v3.lock import Lock
+from getc.v3.maintenance import Maintenance
+from getc.v3.ranges import EVERYTHING, after, prefix_end
+from getc.v3.watch import Watch
+from getc.v3.watching import Watching
+
+__all__ = ['EVERYTHING', 'V3', 'Watching', 'after', 'prefix_end']
+
+
+class V3:
+    """``etcd.v3``: the services of etcd.
+
+    Attributes:
+        kv: Keys and values, :class:`getc.v3.kv.KV`.
+        lease: Leases, :class:`getc.v3.lease.Lease`.
+        watch: Watches, :class:`getc.v3.watch.Watch`.
+        auth: Users and roles, :class:`getc.v3.auth.Auth`.
+        cluster: Members, :class:`getc.v3.cluster.Cluster`.
+        maintenance: Health and snapshots, :class:`getc.v3.maintenance.Maintenance`.
+        lock: The server's lock, :class:`getc.v3.lock.Lock`.
+        election: The server's election, :class:`getc.v3.election.Election`.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self.kv = KV(rpc)
+        self.lease = Lease(rpc)
+        self.watch = Watch(rpc)
+        self.auth = Auth(rpc)
+        self.cluster = Cluster(rpc)
+        self.maintenance = Maintenance(rpc)
+        self.lock = Lock(rpc)
+        self.election = Election(rpc)
+
+    def clear(self) -> None:
+        """Drop connections that are not in use.  Does not block."""
+        self._rpc.clear()
+
+    def close(self) -> None:
+        """End every call and stream with ClientClosed, and drop all connections.  Does not block."""
+        self._rpc.close()

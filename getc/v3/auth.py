@@ -1,0 +1,132 @@
+"""Users, roles, and what they may do."""
+
+from __future__ import annotations
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema import auth as schema
+from getc.wire.schema.authpb import Permission, UserAddOptions
+
+__all__ = ['Auth']
+
+
+class Auth:
+    """``etcd.v3.auth``: one method for each RPC of etcd's Auth service.
+
+    The client logs in by itself, with the ``username`` and ``password`` it was given.  All methods block, take a
+    ``timeout`` in seconds (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`,
+    :class:`~getc.ConnectionError` and the like.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def enable(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthEnableResponse:
+        """Ask everybody who they are from now on.  Raises FailedPrecondition without a user ``root`` in that role."""
+        return self._rpc.call(schema.Auth.AuthEnable, schema.AuthEnableRequest(), timeout)
+
+    def disable(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthDisableResponse:
+        """Let everybody do everything."""
+        return self._rpc.call(schema.Auth.AuthDisable, schema.AuthDisableRequest(), timeout)
+
+    def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthStatusResponse:
+        """Whether it is enabled.  Raises NotSupported before etcd 3.5."""
+        return self._rpc.call(schema.Auth.AuthStatus, schema.AuthStatusRequest(), timeout)
+
+    def authenticate(
+        self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthenticateResponse:
+        """Ask for a token; the client does so by itself.  Raises Unauthorized if the credentials are wrong."""
+        request = made(schema.AuthenticateRequest, name=name, password=password)
+        return self._rpc.call(schema.Auth.Authenticate, request, timeout)
+
+    # -- users
+
+    def user_add(
+        self, name: str, password: str = '', *, no_password: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthUserAddResponse:
+        """Add a user; ``no_password``: one that is known by its certificate only."""
+        options = UserAddOptions(no_password=no_password)
+        request = made(schema.AuthUserAddRequest, name=name, password=password, options=options)
+        return self._rpc.call(schema.Auth.UserAdd, request, timeout)
+
+    def user_get(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserGetResponse:
+        """The roles of a user."""
+        return self._rpc.call(schema.Auth.UserGet, made(schema.AuthUserGetRequest, name=name), timeout)
+
+    def user_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserListResponse:
+        """All users."""
+        return self._rpc.call(schema.Auth.UserList, schema.AuthUserListRequest(), timeout)
+
+    def user_delete(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserDeleteResponse:
+        """Delete a user."""
+        return self._rpc.call(schema.Auth.UserDelete, made(schema.AuthUserDeleteRequest, name=name), timeout)
+
+    def user_change_password(
+        self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthUserChangePasswordResponse:
+        """Give a user another password; its tokens are void."""
+        request = made(schema.AuthUserChangePasswordRequest, name=name, password=password)
+        return self._rpc.call(schema.Auth.UserChangePassword, request, timeout)
+
+    def user_grant_role(
+        self, user: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthUserGrantRoleResponse:
+        """Give a user a role."""
+        request = made(schema.AuthUserGrantRoleRequest, user=user, role=role)
+        return self._rpc.call(schema.Auth.UserGrantRole, request, timeout)
+
+    def user_revoke_role(
+        self, name: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthUserRevokeRoleResponse:
+        """Take a role from a user."""
+        request = made(schema.AuthUserRevokeRoleRequest, name=name, role=role)
+        return self._rpc.call(schema.Auth.UserRevokeRole, request, timeout)
+
+    # -- roles
+
+    def role_add(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleAddResponse:
+        """Add a role, which may do nothing yet."""
+        return self._rpc.call(schema.Auth.RoleAdd, made(schema.AuthRoleAddRequest, name=name), timeout)
+
+    def role_get(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleGetResponse:
+        """What a role may do."""
+        return self._rpc.call(schema.Auth.RoleGet, made(schema.AuthRoleGetRequest, role=role), timeout)
+
+    def role_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleListResponse:
+        """All roles."""
+        return self._rpc.call(schema.Auth.RoleList, schema.AuthRoleListRequest(), timeout)
+
+    def role_delete(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleDeleteResponse:
+        """Delete a role."""
+        return self._rpc.call(schema.Auth.RoleDelete, made(schema.AuthRoleDeleteRequest, role=role), timeout)
+
+    def role_grant_permission(
+        self,
+        name: str,
+        key: bytes,
+        *,
+        range_end: bytes = b'',
+        perm_type: int = Permission.Type.READWRITE,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> schema.AuthRoleGrantPermissionResponse:
+        """Let a role read or write a key, or the keys from it up to ``range_end``.
+
+        Args:
+            name: The role.
+            key: The first key.
+            range_end: The key after the last.
+            perm_type: One of ``Permission.Type``.
+            timeout: Seconds.
+        """
+        perm = made(Permission, key=key, range_end=range_end, permType=perm_type)
+        request = made(schema.AuthRoleGrantPermissionRequest, name=name, perm=perm)
+        return self._rpc.call(schema.Auth.RoleGrantPermission, request, timeout)
+
+    def role_revoke_permission(
+        self, role: str, key: bytes, *, range_end: bytes = b'', timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.AuthRoleRevokePermissionResponse:
+        """Take a permission back; key and ``range_end`` are those it was given with."""
+        request = made(schema.AuthRoleRevokePermissionRequest, role=role, key=key, range_end=range_end)
+        return self._rpc.call(schema.Auth.RoleRevokePermission, request, timeout)

@@ -1,0 +1,66 @@
+"""The members of the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema import cluster as schema
+
+__all__ = ['Cluster']
+
+
+class Cluster:
+    """``etcd.v3.cluster``: one method for each RPC of etcd's Cluster service.
+
+    All methods block, take a ``timeout`` in seconds (None: no limit; left out: the client's), and raise
+    :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def member_add(
+        self,
+        peerURLs: Sequence[str],  # noqa: N803
+        *,
+        isLearner: bool = False,  # noqa: N803
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> schema.MemberAddResponse:
+        """Make room for a member, which is to be started then.
+
+        Args:
+            peerURLs: Where the others reach it.
+            isLearner: It follows and does not vote.
+            timeout: Seconds.
+        """
+        request = made(schema.MemberAddRequest, peerURLs=peerURLs, isLearner=isLearner)
+        return self._rpc.call(schema.Cluster.MemberAdd, request, timeout)
+
+    def member_remove(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberRemoveResponse:  # noqa: N803
+        """Remove a member.  Raises NotFound if there is none."""
+        return self._rpc.call(schema.Cluster.MemberRemove, made(schema.MemberRemoveRequest, ID=ID), timeout)
+
+    def member_update(
+        self,
+        ID: int,  # noqa: N803
+        *,
+        peerURLs: Sequence[str],  # noqa: N803
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> schema.MemberUpdateResponse:
+        """Change where the others reach a member.  Raises NotFound if there is none."""
+        request = made(schema.MemberUpdateRequest, ID=ID, peerURLs=peerURLs)
+        return self._rpc.call(schema.Cluster.MemberUpdate, request, timeout)
+
+    def member_list(
+        self, *, linearizable: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.MemberListResponse:
+        """The members; ``linearizable=False``: as the asked one knows them (etcd before 3.5 always answers so)."""
+        request = made(schema.MemberListRequest, linearizable=linearizable)
+        return self._rpc.call(schema.Cluster.MemberList, request, timeout)
+
+    def member_promote(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberPromoteResponse:  # noqa: N803
+        """Let a learner vote.  Raises FailedPrecondition if it is none, or is behind."""
+        return self._rpc.call(schema.Cluster.MemberPromote, made(schema.MemberPromoteRequest, ID=ID), timeout)

@@ -1,0 +1,61 @@
+"""The server's own election."""
+
+from __future__ import annotations
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.rpc.streams import MessageStream
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema import election as schema
+from getc.wire.schema.election import LeaderKey
+
+__all__ = ['Election']
+
+
+class Election:
+    """``etcd.v3.election``: one method for each RPC of etcd's Election service."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def campaign(
+        self, name: bytes, *, lease: int, value: bytes = b'', timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.CampaignResponse:
+        """Wait to be elected; the response's ``leader`` is what the others take.
+
+        Args:
+            name: The election's.
+            lease: By which the office is held.
+            value: What the others see of the leader.
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            TimedOut: Not in time; with ``maybe_applied`` we may be elected all the same: the lease tells.
+        """
+        request = made(schema.CampaignRequest, name=name, lease=lease, value=value)
+        return self._rpc.call(schema.Election.Campaign, request, timeout)
+
+    def proclaim(
+        self, leader: LeaderKey, value: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> schema.ProclaimResponse:
+        """Change what the others see.  Raises FailedPrecondition if somebody else is leader."""
+        return self._rpc.call(
+            schema.Election.Proclaim, made(schema.ProclaimRequest, leader=leader, value=value), timeout
+        )
+
+    def leader(self, name: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaderResponse:
+        """Who is leader.  Raises NotFound if nobody is."""
+        return self._rpc.call(schema.Election.Leader, made(schema.LeaderRequest, name=name), timeout)
+
+    def observe(
+        self, name: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> MessageStream[schema.LeaderRequest, schema.LeaderResponse]:
+        """Follow who is leader: an iterator with each new one; leaving its block, or ``cancel()``, ends it."""
+        stream = self._rpc.open(schema.Election.Observe, timeout)
+        stream.send(made(schema.LeaderRequest, name=name))
+        stream.finish()
+        return stream
+
+    def resign(self, leader: LeaderKey, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.ResignResponse:
+        """Give the office up."""
+        return self._rpc.call(schema.Election.Resign, made(schema.ResignRequest, leader=leader), timeout)

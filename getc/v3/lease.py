@@ -1,0 +1,80 @@
+"""Leases: keys that live as long as somebody says so."""
+
+from __future__ import annotations
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.v3.keep_alive import Renewals
+from getc.v3.shared_stream import SharedStream
+from getc.wire.schema import lease as schema
+
+__all__ = ['Lease']
+
+
+class Lease:
+    """``etcd.v3.lease``: one method for each RPC of etcd's Lease service.
+
+    Leases are numbers, 1 to 2**63 - 1; times are whole seconds.  All methods block, take a ``timeout`` in seconds
+    (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the
+    like.
+    """
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+        self._renewals = SharedStream(self._open)
+
+    def grant(self, TTL: int, *, ID: int = 0, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseGrantResponse:  # noqa: N803
+        """Make a lease.
+
+        Args:
+            TTL: Seconds it lives.  The response's counts: the server may give more.
+            ID: Its number; 0 has the server choose one.
+            timeout: Seconds.
+
+        Raises:
+            FailedPrecondition: There is one of that number.
+        """
+        return self._rpc.call(schema.Lease.LeaseGrant, made(schema.LeaseGrantRequest, TTL=TTL, ID=ID), timeout)
+
+    def revoke(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseRevokeResponse:  # noqa: N803
+        """End a lease; its keys are deleted.
+
+        Raises:
+            LeaseNotFound: There is none, perhaps because an earlier attempt of this call has ended it.
+        """
+        return self._rpc.call(schema.Lease.LeaseRevoke, made(schema.LeaseRevokeRequest, ID=ID), timeout)
+
+    def keep_alive(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseKeepAliveResponse:  # noqa: N803
+        """Renew a lease once.  All renewals of a client share one stream, however many are under way.
+
+        Raises:
+            LeaseNotFound: It has expired, or was revoked.
+        """
+        request = made(schema.LeaseKeepAliveRequest, ID=ID)
+        deadline = self._rpc.deadline(timeout)
+        return self._renewals.get(deadline).renew(request, deadline)
+
+    def time_to_live(
+        self,
+        ID: int,  # noqa: N803
+        *,
+        keys: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> schema.LeaseTimeToLiveResponse:
+        """How long a lease still lives.  A ``TTL`` of -1: it is gone.
+
+        Args:
+            ID: Its number.
+            keys: Tell which keys it has.
+            timeout: Seconds.
+        """
+        request = made(schema.LeaseTimeToLiveRequest, ID=ID, keys=keys)
+        return self._rpc.call(schema.Lease.LeaseTimeToLive, request, timeout)
+
+    def leases(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseLeasesResponse:
+        """All leases there are."""
+        return self._rpc.call(schema.Lease.LeaseLeases, schema.LeaseLeasesRequest(), timeout)
+
+    def _open(self, deadline: Deadline) -> Renewals:
+        return Renewals(self._rpc.open(schema.Lease.LeaseKeepAlive, deadline.timeout_left()))

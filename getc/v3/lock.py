@@ -1,0 +1,34 @@
+"""The server's own lock."""
+
+from __future__ import annotations
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema import lock as schema
+
+__all__ = ['Lock']
+
+
+class Lock:
+    """``etcd.v3.lock``: one method for each RPC of etcd's Lock service."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self._rpc = rpc
+
+    def lock(self, name: bytes, *, lease: int, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LockResponse:
+        """Wait for the lock, which is held while the lease lives; the response's ``key`` is what :meth:`unlock` takes.
+
+        Args:
+            name: The lock's.
+            lease: By which it is held.
+            timeout: Seconds to wait; None for as long as it takes.
+
+        Raises:
+            TimedOut: It was not to be had in time; with ``maybe_applied`` it may be ours all the same: the lease tells.
+        """
+        return self._rpc.call(schema.Lock.Lock, made(schema.LockRequest, name=name, lease=lease), timeout)
+
+    def unlock(self, key: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.UnlockResponse:
+        """Let the lock go, or its place in the queue."""
+        return self._rpc.call(schema.Lock.Unlock, made(schema.UnlockRequest, key=key), timeout)

@@ -1,0 +1,144 @@
+"""Transactions that read as what they do.
+
+etcd.v3.kv.when(value(b'/leader') == b'a', version(b'/lock') > 0).then(
+    put(b'/leader', b'b'), get(b'/lock')
+).otherwise(get(b'/leader')).commit()
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from getc.rpc.caller import Rpc
+from getc.rpc.messages import made
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema import kv as schema
+from getc.wire.schema.kv import Compare, RequestOp, TxnRequest
+
+__all__ = [
+    'Target',
+    'Txn',
+    'changes_something',
+    'create_revision',
+    'delete',
+    'get',
+    'lease',
+    'mod_revision',
+    'nested',
+    'put',
+    'value',
+    'version',
+]
+
+Result = Compare.CompareResult
+Kind = Compare.CompareTarget
+
+
+class Target:
+    """Something of a key that is compared: ``value(b'k') == b'v'`` and the like make a ``Compare``.
+
+    With a ``range_end`` the comparison holds if it does for every key of the range.
+    """
+
+    __hash__ = None  # type: ignore[assignment]  # what compares to messages is no key of a dict
+
+    def __init__(self, key: bytes, range_end: bytes, kind: Kind, field: str) -> None:
+        self._fields = {'key': key, 'range_end': range_end, 'target': kind}
+        self._field = field
+
+    def _compare(self, result: Result, other: Any) -> Compare:
+        return made(Compare, **self._fields, result=result, **{self._field: other})
+
+    def __eq__(self, other: object) -> Compare:  # type: ignore[override]
+        return self._compare(Result.EQUAL, other)
+
+    def __ne__(self, other: object) -> Compare:  # type: ignore[override]
+        return self._compare(Result.NOT_EQUAL, other)
+
+    def __gt__(self, other: bytes | int) -> Compare:
+        return self._compare(Result.GREATER, other)
+
+    def __lt__(self, other: bytes | int) -> Compare:
+        return self._compare(Result.LESS, other)
+
+
+def value(key: bytes, range_end: bytes = b'') -> Target:
+    """The key's value."""
+    return Target(key, range_end, Kind.VALUE, 'value')
+
+
+def version(key: bytes, range_end: bytes = b'') -> Target:
+    """How often the key was written since it was created; 0 if it is not there."""
+    return Target(key, range_end, Kind.VERSION, 'version')
+
+
+def create_revision(key: bytes, range_end: bytes = b'') -> Target:
+    """The revision at which the key was created; 0 if it is not there."""
+    return Target(key, range_end, Kind.CREATE, 'create_revision')
+
+
+def mod_revision(key: bytes, range_end: bytes = b'') -> Target:
+    """The revision at which the key was last written; 0 if it is not there."""
+    return Target(key, range_end, Kind.MOD, 'mod_revision')
+
+
+def lease(key: bytes, range_end: bytes = b'') -> Target:
+    """The lease of the key; 0 if it has none."""
+    return Target(key, range_end, Kind.LEASE, 'lease')
+
+
+def get(key: bytes, **options: Any) -> RequestOp:
+    """Read; the options are those of ``kv.range``."""
+    return RequestOp(request_range=made(schema.RangeRequest, key=key, **options))
+
+
+def put(key: bytes, value: bytes, **options: Any) -> RequestOp:
+    """Write; the options are those of ``kv.put``."""
+    return RequestOp(request_put=made(schema.PutRequest, key=key, value=value, **options))
+
+
+def delete(key: bytes, **options: Any) -> RequestOp:
+    """Delete; the options are those of ``kv.delete_range``."""
+    return RequestOp(request_delete_range=made(schema.DeleteRangeRequest, key=key, **options))
+
+
+def nested(txn: Txn) -> RequestOp:
+    """A transaction inside another one."""
+    return RequestOp(request_txn=txn.request)
+
+
+class Txn:
+    """A transaction that is being written; ``kv.when`` begins one.  Each method returns it.
+
+    Attributes:
+        request: What it is so far.
+    """
+
+    def __init__(self, rpc: Rpc, compare: tuple[Compare, ...]) -> None:
+        self.request = TxnRequest(compare=compare)
+        self._rpc = rpc
+
+    def then(self, *operations: RequestOp) -> Txn:
+        """Do this if all comparisons hold."""
+        self.request.success.extend(operations)  # type: ignore[attr-defined]
+        return self
+
+    def otherwise(self, *operations: RequestOp) -> Txn:
+        """Do this if one of them does not."""
+        self.request.failure.extend(operations)  # type: ignore[attr-defined]
+        return self
+
+    def commit(self, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.TxnResponse:
+        """Do it, as one: ``succeeded`` tells which half.  Blocks.  Raises like ``kv.txn``."""
+        return self._rpc.call(schema.KV.Txn, self.request, timeout, is_write=changes_something(self.request))
+
+
+def changes_something(txn: TxnRequest) -> bool:
+    """True if one of its operations is more than a read."""
+    for operation in (*txn.success, *txn.failure):
+        if operation.WhichOneof('request') == 'request_txn':
+            if changes_something(operation.request_txn):
+                return True
+        elif operation.WhichOneof('request') != 'request_range':
+            return True
+    return False

@@ -1,0 +1,107 @@
+"""gRPC statuses of etcd as the errors of getc.
+
+What an error means is in its text as much as in its code: etcd has some seventy texts for a dozen codes.  Those that
+mean the same as a code of v2 have that one's class.  Source: etcd 3.5, ``api/v3rpc/rpctypes/error.go``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from getc.errors import (
+    EtcdError,
+    EtcException,
+    EventIndexCleared,
+    FailedPrecondition,
+    FutureRevision,
+    LeaderElect,
+    LeaseNotFound,
+    NoLeader,
+    NoSpace,
+    NotFound,
+    NotSupported,
+    PermissionDenied,
+    RaftInternal,
+    TimedOut,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+    error_of,
+)
+from getc.wire.grpc import Status
+
+__all__ = ['error_of_status', 'is_stale_token', 'wants_no_token']
+
+CANCELLED: Final = 1
+DEADLINE_EXCEEDED: Final = 4
+UNIMPLEMENTED: Final = 12
+UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
+
+ETCD: Final = 'etcdserver: '
+
+BY_TEXT: Final[dict[str, type[EtcdError]]] = {
+    'mvcc: required revision has been compacted': EventIndexCleared,
+    'mvcc: required revision is a future revision': FutureRevision,
+    'mvcc: database space exceeded': NoSpace,
+    'requested lease not found': LeaseNotFound,
+    'too many requests': TooManyRequests,
+    'no leader': NoLeader,
+    'leader changed': LeaderElect,
+    'authentication failed, invalid user ID or password': Unauthorized,
+    'invalid auth token': Unauthorized,
+    'user name is empty': Unauthorized,
+    'election: no leader': NotFound,
+    'election: not leader': FailedPrecondition,
+}
+
+GAVE_UP: Final = frozenset({'context deadline exceeded', 'context canceled'})
+"""With these etcd gives up, too, under code 2 as often as not."""
+
+BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
+
+BROKEN: Final = frozenset({2, 10, 13, 15})
+"""Unknown, aborted, internal, data loss: the server does not say how far it went."""
+
+STALE_TOKEN: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
+"""What a server says to a token that it does not know (any more), or to none."""
+
+NO_AUTH: Final = 'authentication is not enabled'
+
+
+def error_of_status(status: Status, path: str, *, is_write: bool, url: str | None = None) -> EtcException:
+    """The error for a status other than OK.
+
+    Args:
+        status: What came.
+        path: The RPC.
+        is_write: It changes something.
+        url: The server.
+    """
+    text = status.message.removeprefix(ETCD)
+    error: EtcException
+    if status.code == UNIMPLEMENTED:
+        error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')
+    elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP:
+        error = TimedOut(f'{url} gave up on {path}: {text}', maybe_applied=is_write)
+    elif text in BY_TEXT:
+        kind = BY_TEXT[text]
+        error = kind(text, errno=kind.errno or status.code)
+    elif status.code in BY_CODE or status.code in BROKEN:
+        error = BY_CODE.get(status.code, RaftInternal)(text, errno=status.code)
+    else:
+        error = error_of(status.code, text)
+    if isinstance(error, (Unavailable, LeaderElect, RaftInternal)):
+        error.maybe_applied = is_write and not isinstance(error, NoLeader)
+    error.endpoint = url
+    return error
+
+
+def is_stale_token(status: Status) -> bool:
+    """True if another token, or one at all, might be taken.  The call was not applied."""
+    return status.code == UNAUTHENTICATED or status.message.removeprefix(ETCD) in STALE_TOKEN
+
+
+def wants_no_token(status: Status) -> bool:
+    """True if the server has no users: it answers without a token."""
+    return status.message.removeprefix(ETCD) == NO_AUTH

@@ -1,0 +1,129 @@
+"""Deletes: one transaction each, and what its response means."""
+
+from __future__ import annotations
+
+from getc import keys
+from getc.errors import DirNotEmpty, RootROnly
+from getc.keys import ROOT
+from getc.model import ComparedThenDeleted, Deleted, Directory, EtcdResult, Node
+from getc.operations import Delete
+from getc.wire.schema.header import ResponseHeader
+from getc.wire.schema.kv import DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.wire.tree.nodes import gone, value_of
+from getc.wire.tree.paths import below, check_depth, deeper, encoded, marker
+from getc.wire.tree.verdicts import conditions, evidence, is_absent, is_there, no_such_key, verdict
+
+__all__ = ['deleted', 'txn_of_delete']
+
+
+def txn_of_delete(delete: Delete) -> TxnRequest:
+    """The transaction of a delete.
+
+    Raises:
+        RootROnly: The root cannot be deleted.
+        NotSupported: The key is too deep.
+    """
+    check_depth(delete.key)
+    if delete.key == ROOT:
+        raise RootROnly('Root is read only', ROOT)
+    if _is_compared(delete) or not (delete.dir or delete.recursive):
+        return _of_value(delete)
+    return _of_tree(delete) if delete.recursive else _of_directory(delete)
+
+
+def deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
+    """What a delete did.
+
+    Raises:
+        EtcdError: It was refused.
+    """
+    if _is_compared(delete) or not (delete.dir or delete.recursive):
+        if not response.succeeded:
+            raise verdict(delete, response)
+        return _value_deleted(delete, response.header, response.responses[0])
+    return _tree_deleted(delete, response) if delete.recursive else _directory_deleted(delete, response)
+
+
+def _is_compared(delete: Delete) -> bool:
+    return delete.prev_value is not None or delete.prev_index is not None
+
+
+def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> RequestOp:
+    return RequestOp(request_delete_range=DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv))
+
+
+# -- a value
+
+
+def _of_value(delete: Delete) -> TxnRequest:
+    success = [_delete(encoded(delete.key), prev_kv=True)]
+    return TxnRequest(compare=conditions(delete), success=success, failure=evidence(delete.key))
+
+
+def _value_deleted(delete: Delete, header: ResponseHeader, done: object) -> EtcdResult:
+    kv = done.response_delete_range.prev_kvs[0]  # type: ignore[attr-defined]
+    kind = ComparedThenDeleted if _is_compared(delete) else Deleted
+    node = gone(delete.key, header.revision, kv.create_revision)
+    return kind(node, value_of(delete.key, kv), header.revision, 0, header.raft_term)
+
+
+# -- an empty directory, or a value
+
+
+def _of_directory(delete: Delete) -> TxnRequest:
+    """Delete the marker if nothing else is there; else the value; else read why not."""
+    inside = marker(delete.key)
+    first, end = deeper(delete.key)
+    if_value = TxnRequest(
+        compare=[is_there(encoded(delete.key))],
+        success=[_delete(encoded(delete.key), prev_kv=True)],
+        failure=evidence(delete.key),
+    )
+    return TxnRequest(
+        compare=[is_there(inside), is_absent(first, end)],
+        success=[_delete(inside, prev_kv=True)],
+        failure=[RequestOp(request_txn=if_value)],
+    )
+
+
+def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
+    header = response.header
+    if response.succeeded:
+        kv = response.responses[0].response_delete_range.prev_kvs[0]
+        before = Directory(delete.key, kv.mod_revision, kv.create_revision)
+        return _gone_directory(delete, header, before)
+    if_value = response.responses[0].response_txn
+    if if_value.succeeded:
+        return _value_deleted(delete, header, if_value.responses[0])
+    *above, inside, _ = (found.response_range.kvs for found in if_value.responses)
+    if inside:
+        raise DirNotEmpty('Directory not empty', delete.key, header.revision)
+    raise no_such_key(delete.key, above, header.revision)
+
+
+# -- all of it
+
+
+def _of_tree(delete: Delete) -> TxnRequest:
+    """Delete the node and all below it, and read what is above: if nothing was deleted it tells why."""
+    above = [RangeRequest(key=encoded(ancestor), keys_only=True) for ancestor in keys.ancestors(delete.key)]
+    reads = [RequestOp(request_range=request) for request in above]
+    mark = RequestOp(request_range=RangeRequest(key=marker(delete.key), keys_only=True))
+    return TxnRequest(success=[*reads, mark, _delete(encoded(delete.key), prev_kv=True), _delete(*below(delete.key))])
+
+
+def _tree_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
+    *reads, mark, itself, inside = response.responses
+    header = response.header
+    if itself.response_delete_range.deleted:
+        return _value_deleted(delete, header, itself)
+    if inside.response_delete_range.deleted:
+        marks = mark.response_range.kvs
+        indices = (marks[0].mod_revision, marks[0].create_revision) if marks else (0, 0)
+        return _gone_directory(delete, header, Directory(delete.key, *indices))
+    raise no_such_key(delete.key, [found.response_range.kvs for found in reads], header.revision)
+
+
+def _gone_directory(delete: Delete, header: ResponseHeader, before: Node) -> EtcdResult:
+    node = Directory(delete.key, header.revision, before.created_index)
+    return Deleted(node, before, header.revision, 0, header.raft_term)

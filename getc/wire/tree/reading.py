@@ -1,0 +1,138 @@
+"""Reads: a node by its key, a directory by pages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from getc import keys
+from getc.keys import ROOT
+from getc.model import Directory, Node, Value
+from getc.operations import Get
+from getc.wire.schema.kv import RangeRequest, RequestOp, TxnRequest
+from getc.wire.schema.mvccpb import KeyValue
+from getc.wire.tree.nodes import value_of
+from getc.wire.tree.paths import AFTER_SLASH, below, check_depth, encoded, node_of
+
+__all__ = ['PAGE', 'Listing', 'page_of', 'range_of', 'txn_of_get']
+
+PAGE: Final = 5000
+"""Keys that are read at a time."""
+
+
+def range_of(get: Get) -> RangeRequest:
+    """The read of the node as a value."""
+    return RangeRequest(key=encoded(get.key), serializable=get.quorum is False)
+
+
+def txn_of_get(get: Get) -> TxnRequest:
+    """The reads that tell everything about a node at one revision.
+
+    In this order: the nodes above it, itself (not of the root), and the first page of what is below it.
+
+    Raises:
+        NotSupported: The key is too deep.
+    """
+    check_depth(get.key)
+    is_old = get.quorum is False
+    above = [encoded(ancestor) for ancestor in keys.ancestors(get.key)]
+    ranges = [RangeRequest(key=raw, keys_only=True, serializable=is_old) for raw in above]
+    if get.key != ROOT:
+        ranges.append(range_of(get))
+    first, end = below(get.key)
+    ranges.append(RangeRequest(key=first, range_end=end, limit=PAGE, serializable=is_old))
+    return TxnRequest(success=[RequestOp(request_range=request) for request in ranges])
+
+
+def page_of(get: Get, start: bytes, revision: int) -> RangeRequest:
+    """A further page of a directory, as of the revision of the first."""
+    _, end = below(get.key)
+    return RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+
+
+class _Child:
+    """A node that is being put together: a value, a directory, or both."""
+
+    __slots__ = ('children', 'mark', 'value')
+
+    def __init__(self) -> None:
+        self.value: Value | None = None
+        self.mark: KeyValue | None = None
+        self.children: dict[str, _Child] = {}
+
+
+class Listing:
+    """A directory that is put together from pages of keys.
+
+    Args:
+        get: What was asked for.
+    """
+
+    def __init__(self, get: Get) -> None:
+        self._get = get
+        self._top = _Child()
+        self._prefix = len(keys.below(get.key))
+        self._is_there = get.key == ROOT
+
+    @property
+    def is_there(self) -> bool:
+        """True if there is such a directory: something is below it, or its marker is."""
+        return self._is_there
+
+    def feed(self, kvs: Iterable[KeyValue], more: bool) -> bytes | None:
+        """Take a page, in the order of the keys.  Return where the next one begins; None if there is none."""
+        skip = b''  # the end of a subtree that is not looked into
+        last = b''
+        for kv in kvs:
+            last = kv.key
+            self._is_there = True
+            if skip and last < skip:
+                continue
+            found = node_of(last)
+            skip = b'' if found is None else self._note(kv, *found)
+        if not more:
+            return None
+        return max(skip, last + b'\0')
+
+    def _note(self, kv: KeyValue, key: str, is_marker: bool) -> bytes:
+        """Put a key in its place.  Return up to where keys are of no interest, or nothing."""
+        path = key[self._prefix :]
+        if not path:
+            self._top.mark = kv
+            return b''
+        names = path.split('/')
+        if not self._get.recursive and (len(names) > 1 or is_marker):
+            child = self._top.children.setdefault(names[0], _Child())
+            if len(names) == 1:
+                child.mark = kv
+            return kv.key[: self._begin_of(names[0], kv.key)] + AFTER_SLASH
+        if any(name[0] == '_' for name in names):
+            return b''
+        child = self._top
+        for name in names:
+            child = child.children.setdefault(name, _Child())
+        if is_marker:
+            child.mark = kv
+        else:
+            child.value = value_of(key, kv)
+        return b''
+
+    def _begin_of(self, name: str, raw: bytes) -> int:
+        """Where the slash after a child's name is in a key below it."""
+        return raw.index(b'/', len(encoded(keys.below(self._get.key))))
+
+    def directory(self) -> Directory:
+        """The directory, its nodes in the order of their names."""
+        return self._directory(self._get.key, self._top, is_top=True)
+
+    def _directory(self, key: str, child: _Child, *, is_top: bool = False) -> Directory:
+        nodes: tuple[Node, ...] = ()
+        if is_top or self._get.recursive:
+            inside = keys.below(key)
+            named = sorted(child.children.items())
+            nodes = tuple(self._node(inside + name, each) for name, each in named if name[0] != '_')
+        modified, created = (child.mark.mod_revision, child.mark.create_revision) if child.mark is not None else (0, 0)
+        return Directory(key, modified, created, None, None, nodes)
+
+    def _node(self, key: str, child: _Child) -> Node:
+        return child.value if child.value is not None else self._directory(key, child)

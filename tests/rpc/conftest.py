@@ -1,0 +1,31 @@
+"""Servers that do what they are told, and a caller of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from getc.rpc.caller import Rpc
+from getc.transport.endpoints import Endpoint
+from tests.transport.conftest import greenlets_of_getc, serve, until
+
+__all__ = ['open_rpc', 'serve', 'until']
+
+
+@pytest.fixture
+def open_rpc() -> Iterator[Callable[..., Rpc]]:
+    """Callers that are closed after the test; then no greenlet of theirs may be there."""
+    opened: list[Rpc] = []
+
+    def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> Rpc:
+        opened.append(Rpc(endpoints, timeout=timeout))
+        return opened[-1]
+
+    yield open_rpc
+    for rpc in opened:
+        rpc.close()
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert greenlets_of_getc() == []

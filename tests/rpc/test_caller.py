@@ -1,0 +1,225 @@
+"""Which server is asked, and whether a call is repeated: a table of what may happen to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from getc.errors import (
+    ClientClosed,
+    ConnectionError,
+    ConnectionRefused,
+    EtcException,
+    HTTPError,
+    InvalidArgument,
+    LeaderElect,
+    NoLeader,
+    NotSupported,
+    ProtocolError,
+    TimedOut,
+    Unavailable,
+)
+from getc.rpc.caller import Rpc
+from getc.transport.endpoints import Endpoint
+from getc.wire.http2.frames import ErrorCode
+from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
+from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
+from getc.wire.schema.watch import Watch
+from tests.transport.grpc_server import GrpcServer, ServerCall
+
+REFUSING = Endpoint('http', '127.0.0.1', 1)
+
+pytestmark = pytest.mark.timeout(60)
+
+READ = KV.Range, RangeRequest(key=b'a'), RangeResponse(count=7)
+WRITE = KV.Put, PutRequest(key=b'a', value=b'b'), PutResponse()
+REPEATABLE = Lease.LeaseRevoke, LeaseRevokeRequest(ID=7), LeaseRevokeResponse()
+OPERATIONS = {'read': READ, 'write': WRITE, 'repeatable write': REPEATABLE}
+
+HTML = [(b':status', b'503'), (b'content-type', b'text/html')]
+
+
+def refuse(code: int, message: bytes) -> Callable[[ServerCall], object]:
+    return lambda call: call.refuse(code, message)
+
+
+FAILURES: dict[str, tuple[Callable[[ServerCall], object], type[EtcException], bool | None]] = {
+    # What the first server does to the call; the error; whether a write may have happened (None: it said no)
+    'refused stream': (lambda call: call.reset(ErrorCode.REFUSED_STREAM), ConnectionError, False),
+    'goaway below': (lambda call: call.connection.goaway(0), ConnectionError, False),
+    'no leader': (refuse(14, b'etcdserver: no leader'), NoLeader, False),
+    'reset': (lambda call: call.reset(ErrorCode.INTERNAL_ERROR), ConnectionError, True),
+    'cut': (lambda call: call.connection.cut(), ConnectionError, True),
+    'a page': (lambda call: call.head(HTML, end=True), HTTPError, True),
+    'no status': (lambda call: call.head(end=True), ProtocolError, True),
+    'junk': (lambda call: call.connection.raw(b'HTTP/1.1 400 No\r\n\r\n'), ProtocolError, True),
+    'unavailable': (refuse(14, b'etcdserver: request timed out'), Unavailable, True),
+    'leader changed': (refuse(14, b'etcdserver: leader changed'), LeaderElect, True),
+    'too late there': (refuse(4, b'deadline'), TimedOut, True),
+    'invalid': (refuse(3, b'etcdserver: key is not provided'), InvalidArgument, None),
+    'unknown': (refuse(12, b'unknown method'), NotSupported, None),
+}
+
+
+def answering(operation: tuple[Any, Any, Any]) -> Callable[[ServerCall], object]:
+    def script(call: ServerCall) -> None:
+        call.receive()
+        call.answer(operation[2].SerializeToString())
+
+    return script
+
+
+def failing(failure: Callable[[ServerCall], object]) -> Callable[[ServerCall], object]:
+    def script(call: ServerCall) -> None:
+        call.receive()
+        failure(call)
+
+    return script
+
+
+@pytest.mark.parametrize('failure', FAILURES)
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_call_moves_on_only_when_it_cannot_be_applied_twice(serve, open_rpc, operation: str, failure: str) -> None:
+    """A read, a write that did not happen, or one that may happen twice go to the next server; others raise."""
+    how, kind, applied = FAILURES[failure]
+    bad, good = serve(failing(how)), serve(answering(OPERATIONS[operation]))
+    rpc = open_rpc(bad.endpoint, good.endpoint)
+    method, request, response = OPERATIONS[operation]
+    if applied is not None and (operation != 'write' or not applied):
+        assert rpc.call(method, request) == response
+        assert (len(bad.calls), len(good.calls)) == (1, 1)
+    else:
+        with pytest.raises(kind) as caught:
+            rpc.call(method, request)
+        assert type(caught.value) is kind
+        assert caught.value.endpoint == bad.endpoint.url
+        assert getattr(caught.value, 'maybe_applied', False) is bool(applied)
+        assert (len(bad.calls), len(good.calls)) == (1, 0)
+    if applied is not None:  # from now on the other one is asked first
+        assert rpc.call(method, request) == response
+        assert len(bad.calls) == 1
+
+
+@pytest.mark.parametrize('operation', OPERATIONS)
+def test_call_moves_on_when_nobody_listens(serve, open_rpc, operation: str) -> None:
+    """Nothing was sent: any operation; the server that serves stays the first to be asked."""
+    good = serve(answering(OPERATIONS[operation]))
+    rpc = open_rpc(REFUSING, REFUSING, good.endpoint)
+    method, request, response = OPERATIONS[operation]
+    for _ in range(3):
+        assert rpc.call(method, request) == response
+
+
+def test_call_is_tried_again_on_the_only_server(serve, open_rpc) -> None:
+    """Its connection may have been lost long ago, or the server be leaving."""
+    server = serve(failing(lambda call: call.connection.goaway(0)))
+
+    def leave_once(call: ServerCall) -> None:
+        server.script = answering(READ)
+        call.connection.goaway(0)
+
+    server.script = leave_once
+    assert open_rpc(server.endpoint).call(READ[0], READ[1]).count == 7
+    assert len(server.connections) == 2
+
+
+def test_call_raises_when_no_server_is_left(open_rpc) -> None:
+    """Each was tried, one of them twice; the error is the last one's."""
+    other = Endpoint('http', '127.0.0.1', 2)
+    with pytest.raises(ConnectionRefused) as caught:
+        open_rpc(REFUSING, other).call(WRITE[0], WRITE[1])
+    assert not caught.value.maybe_applied
+
+
+def test_call_says_that_it_may_be_applied_when_an_earlier_attempt_may_be(serve, open_rpc) -> None:
+    """The last server refused the connection, but the first one took the call and fell silent."""
+    server = serve(failing(lambda call: call.reset(ErrorCode.INTERNAL_ERROR)))
+
+    def fall(call: ServerCall) -> None:
+        call.receive()
+        server._server.stop_accepting()
+        server._server.socket.close()
+        call.connection.cut()
+
+    server.script = fall
+    with pytest.raises(ConnectionRefused) as caught:
+        open_rpc(server.endpoint).call(REPEATABLE[0], REPEATABLE[1])
+    assert caught.value.maybe_applied
+
+
+def test_read_is_never_said_to_be_applied(serve, open_rpc) -> None:
+    """However it failed."""
+    server = serve(refuse(14, b'etcdserver: leader changed'))
+    with pytest.raises(LeaderElect) as caught:
+        open_rpc(server.endpoint).call(READ[0], READ[1])
+    assert caught.value.maybe_applied is False
+
+
+def test_silent_server_takes_a_share_of_the_time(serve, open_rpc, etcd_clock) -> None:
+    """The others get theirs: 9 s among two servers, and one more try."""
+    silent, good = serve(lambda call: call.is_over.wait()), serve(answering(READ))
+    call = gevent.spawn(open_rpc(silent.endpoint, good.endpoint).call, READ[0], READ[1], 9.0)
+    silent.wait_for_calls(1)
+    etcd_clock.advance(2.9)
+    assert not good.calls
+    etcd_clock.advance(0.2)
+    assert call.get().count == 7
+
+
+def test_write_that_may_have_left_has_all_the_time(serve, open_rpc, etcd_clock) -> None:
+    """It cannot move on, so nothing is kept for others."""
+    silent, good = serve(lambda call: call.is_over.wait()), serve(answering(WRITE))
+    call = gevent.spawn(open_rpc(silent.endpoint, good.endpoint).call, WRITE[0], WRITE[1], 9.0)
+    silent.wait_for_calls(1)
+    etcd_clock.advance(8.9)
+    assert not call.ready()
+    etcd_clock.advance(0.2)
+    assert isinstance(call.exception, TimedOut)
+    assert call.exception.maybe_applied
+    assert not good.calls
+
+
+def test_request_decides_whether_it_writes_when_the_method_does_not(serve, open_rpc) -> None:
+    """A txn without a put is a read: it moves on, and is not said to be applied."""
+    bad, good = serve(failing(lambda call: call.reset(ErrorCode.CANCEL))), serve(answering(WRITE))
+    assert open_rpc(bad.endpoint, good.endpoint).call(WRITE[0], WRITE[1], is_write=False) == WRITE[2]
+
+
+def test_answer_that_is_no_message_is_a_protocol_error(serve, open_rpc) -> None:
+    """The bytes are gRPC's, and not etcd's."""
+    server = serve(lambda call: [call.receive(), call.answer(b'\xff\xff\xff')])
+    with pytest.raises(ProtocolError, match='is no PutResponse') as caught:
+        open_rpc(server.endpoint).call(WRITE[0], WRITE[1])
+    assert caught.value.maybe_applied
+
+
+def test_stream_opens_on_the_next_server_when_nobody_listens(serve, open_rpc) -> None:
+    """It asks for a leader, and its refusal is an error of etcd's."""
+    server = serve(lambda call: [call.receive(), call.refuse(14, b'etcdserver: no leader')])
+    rpc = open_rpc(REFUSING, server.endpoint)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises(NoLeader):
+            list(stream)
+        with pytest.raises(NoLeader):
+            stream.send(Watch.Watch.request())
+        stream.finish()
+    assert server.calls[0].headers[b'hasleader'] == b'true'
+
+
+def test_close_ends_calls_and_refuses_more(serve, open_rpc) -> None:
+    """Also those that have not found a server yet."""
+    server: GrpcServer = serve(lambda call: call.is_over.wait())
+    rpc: Rpc = open_rpc(server.endpoint, REFUSING)
+    call = gevent.spawn(rpc.call, READ[0], READ[1], None)
+    server.wait_for_calls(1)
+    rpc.close()
+    gevent.joinall([call])
+    assert isinstance(call.exception, ClientClosed)
+    with pytest.raises(ClientClosed):
+        rpc.call(READ[0], READ[1])
+    with pytest.raises(ClientClosed):
+        rpc.open(Watch.Watch)

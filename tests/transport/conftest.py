@@ -1,0 +1,85 @@
+"""What must not be left of a transport, and a certificate to speak TLS with."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from getc.transport.channel import Channel
+from getc.transport.endpoints import Endpoint
+from tests.transport.grpc_server import GrpcServer, Script
+
+
+def greenlets_of_getc() -> list[gevent.Greenlet]:
+    """Greenlets of a channel's that have not ended."""
+    return [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, gevent.Greenlet) and not thing.dead and str(thing.name).startswith('getc ')
+    ]
+
+
+def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
+    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
+        while not condition():
+            gevent.sleep(0.001)
+
+
+@pytest.fixture
+def open_channel() -> Iterator[Callable[..., Channel]]:
+    """Channels that are closed after the test; then no greenlet, socket or timer of theirs may be there."""
+    opened: list[Channel] = []
+
+    def open_channel(endpoint: Endpoint, *args: object) -> Channel:
+        channel = Channel(endpoint, *args)  # type: ignore[arg-type]
+        opened.append(channel)
+        return channel
+
+    yield open_channel
+    links = [link for channel in opened for link in channel._links]
+    for channel in opened:
+        channel.close()
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert greenlets_of_getc() == []
+    for channel in opened:
+        assert (channel._link, channel._links, channel._attempt) == (None, set(), None)
+        assert channel._wheel._timer is None
+    for link in links:
+        assert link._sock.fileno() == -1
+        assert not link._timer.active
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., GrpcServer]]:
+    """Servers that end after the test.  One that the client broke a rule of HTTP/2 with fails it."""
+    servers: list[GrpcServer] = []
+
+    def serve(script: Script | None = None, **options: object) -> GrpcServer:
+        servers.append(GrpcServer(script, **options).__enter__())  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.__exit__(None, None, None)
+    assert [connection.broken for server in servers for connection in server.connections if connection.broken] == []
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    if shutil.which('openssl') is None:
+        pytest.skip('the openssl command makes the certificate, and there is none')
+    folder = tmp_path_factory.mktemp('tls')
+    cert, key = folder / 'cert.pem', folder / 'key.pem'
+    command = 'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=getc'
+    options = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', str(key), '-out', str(cert)]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    return cert, key

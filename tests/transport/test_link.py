@@ -1,0 +1,386 @@
+"""One connection: what ends it, what does not, and what its calls are told."""
+
+from __future__ import annotations
+
+import logging
+
+import gevent
+import gevent.socket
+import pytest
+from gevent.event import Event
+
+from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.timing import Deadline
+from getc.transport import link as links
+from getc.wire.http2.frames import ErrorCode, Kind, Setting, frame, settings_payload
+from tests.transport.conftest import until
+from tests.transport.grpc_server import ServerCall
+
+PATH = '/etcdserverpb.KV/Put'
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def in_time() -> Deadline:
+    """A deadline that is not meant to pass."""
+    return Deadline.after(30)
+
+
+def silence(call: ServerCall) -> None:
+    """No answer, ever."""
+    call.is_over.wait()
+
+
+def spawned(channel, count: int, *, timeout: float | None = 30, message: bytes = b'') -> list[gevent.Greenlet]:
+    """So many writes at once; each greenlet's value is the answer or the error."""
+
+    def call() -> object:
+        try:
+            return channel.unary(PATH, message, Deadline.after(timeout))
+        except EtcException as error:
+            return error
+
+    return [gevent.spawn(call) for _ in range(count)]
+
+
+def values(calls: list[gevent.Greenlet]) -> list[object]:
+    """What became of them; none may hang."""
+    gevent.joinall(calls, timeout=30)
+    assert all(call.ready() for call in calls)
+    return [call.value for call in calls]
+
+
+# -- going away
+
+
+def test_goaway_refuses_streams_above_the_last_and_lets_the_others_end(serve, open_channel) -> None:
+    """Those were not taken; the next call is on another connection, and this one ends with its last call."""
+    go = Event()
+
+    def script(call: ServerCall) -> None:
+        go.wait()
+        if call not in server.calls[4:6]:
+            call.answer(b'well')
+
+    server = serve(script)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 6)
+    server.wait_for_calls(6)
+    old = channel._link
+    server.connection.goaway(server.calls[3].stream_id)
+    refused = values(calls[4:])
+    assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 2
+    assert not old.is_usable
+    assert not channel.is_connected
+    more = spawned(channel, 1)
+    server.wait_for_calls(7)
+    go.set()
+    assert values(calls[:4] + more) == [b'well'] * 5
+    assert len(server.connections) == 2
+    until(lambda: old not in channel._links)
+    server.connections[0].client_left.wait()
+
+
+def test_goaway_twice_takes_streams_back(serve, open_channel) -> None:
+    """A server that is about to leave says so first, and then with which stream it ends."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 3)
+    server.wait_for_calls(3)
+    server.connection.goaway(2**31 - 1)
+    until(lambda: not channel.is_connected)
+    assert not any(call.ready() for call in calls)
+    server.connection.goaway(1)
+    assert [error.maybe_applied for error in values(calls[1:])] == [False, False]
+    server.connection.cut()
+    assert values(calls[:1])[0].maybe_applied
+
+
+def test_goaway_of_an_error_is_told_of(serve, open_channel, caplog) -> None:
+    """Such as too many pings; a link without calls is over at once."""
+    server = serve()
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    with caplog.at_level(logging.WARNING, 'getc'):
+        server.connection.goaway(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings')
+        server.connection.client_left.wait()
+    assert 'too_many_pings' in caplog.text
+    assert values(spawned(channel, 1)) == [b'']
+    assert len(server.connections) == 2
+
+
+def test_goaway_refuses_calls_that_wait_for_a_stream(serve, open_channel) -> None:
+    """They were never sent."""
+    server = serve(lambda call: call.answer(call.receive()), max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    server.script = silence
+    calls = spawned(channel, 5)
+    server.wait_for_calls(2)
+    gevent.sleep(0.01)
+    assert len(server.calls) == 2
+    server.connection.goaway(server.calls[-1].stream_id)
+    assert [error.maybe_applied for error in values(calls[1:])] == [False] * 4
+    server.connection.cut()
+    values(calls)
+
+
+# -- how many at a time
+
+
+def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel) -> None:
+    """In their order, and each is answered; one that gives up leaves the queue unsent."""
+    server = serve(max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']  # the settings have come
+    busy: list[int] = []
+
+    def script(call: ServerCall) -> None:
+        busy.append(sum(not each.is_over.is_set() for each in server.calls[1:]))
+        message = call.receive()
+        gevent.sleep(0)
+        call.is_over.set()
+        call.answer(message)
+
+    server.script = script
+    calls = [call for number in range(50) for call in spawned(channel, 1, message=b'%d' % number)]
+    gevent.sleep(0)
+    calls[10].kill()
+    hasty = spawned(channel, 1, timeout=0.0001)
+    assert values(calls)[:10] == [b'%d' % number for number in range(10)]
+    assert values(calls)[11:] == [b'%d' % number for number in range(11, 50)]
+    (error,) = values(hasty)
+    assert isinstance(error, TimedOut)
+    assert not error.maybe_applied
+    assert max(busy) == 1
+    assert len(server.calls) == 50  # one before, and 49 of those
+
+
+def test_calls_begin_when_the_server_allows_streams_at_last(serve, open_channel) -> None:
+    """None at first, then some."""
+    server = serve(max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    server.connection.settle(max_concurrent_streams=0)
+    gevent.sleep(0.01)
+    calls = spawned(channel, 10, message=b'x')
+    stream = channel.stream('/a.B/C', in_time())
+    stream.send(b'one')
+    stream.send(b'two')
+    gevent.sleep(0.01)
+    assert len(server.calls) == 1
+    assert channel._link.calls == 11
+    server.connection.settle(max_concurrent_streams=2)
+    assert values(calls) == [b'x'] * 10
+    server.wait_for_calls(12)
+    assert stream.receive(in_time()) == b'one'
+
+
+def test_many_calls_that_wait_for_a_stream_end_together(serve, open_channel) -> None:
+    """10,000 of them time out without being sent, and without work for each pair of them."""
+    server = serve(max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    server.connection.settle(max_concurrent_streams=0)
+    gevent.sleep(0.01)
+    calls = spawned(channel, 10_000, timeout=0.5)
+    errors = values(calls)
+    assert {(type(error), error.maybe_applied) for error in errors} == {(TimedOut, False)}
+    assert channel._link.calls == 0
+
+
+# -- windows
+
+
+def test_large_messages_pass_through_tiny_windows(serve, open_channel) -> None:
+    """A server that takes 10 bytes of a stream at a time gets them all."""
+    server = serve(initial_window_size=10)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']  # the settings have come
+    assert values(spawned(channel, 3, message=b'x' * 3000)) == [b'x' * 3000] * 3
+
+
+def test_calls_end_when_the_server_never_reads(serve, open_channel) -> None:
+    """The writer is stuck in its socket: calls time out, and say whether they may have left."""
+    server = serve(initial_window_size=2**30)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    server.connection.h2.increment_flow_control_window(2**30)
+    server.connection.flush()
+    gevent.sleep(0.01)
+    server.connection.goes_on.clear()
+    large = spawned(channel, 200, timeout=0.3, message=b'x' * 100_000)
+    until(lambda: channel._link._is_writing)
+    gevent.sleep(0.1)
+    assert channel._link._is_writing
+    late = spawned(channel, 10, timeout=0.1)
+    assert all(isinstance(error, TimedOut) for error in values(large + late))
+    assert all(not error.maybe_applied for error in values(late))
+    assert channel._link.calls == 0
+    server.connection.goes_on.set()
+    assert values(spawned(channel, 1, message=b'again')) == [b'again']
+
+
+# -- whether the peer is there
+
+
+def test_silent_peer_is_found_by_a_ping(serve, open_channel, etcd_clock) -> None:
+    """A call without a deadline ends within 20 s of the last sign of life, and the next one connects anew."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 2, timeout=None)
+    server.wait_for_calls(2)
+    server.connection.is_mute = True
+    server.connection.goes_on.clear()
+    etcd_clock.advance(9)
+    assert not any(call.ready() for call in calls)
+    etcd_clock.advance(12)
+    errors = values(calls)
+    assert [(type(error), error.maybe_applied) for error in errors] == [(ConnectionError, True)] * 2
+    assert 'does not answer' in str(errors[0])
+    server.script = lambda call: call.answer(call.receive())
+    assert values(spawned(channel, 1)) == [b'']
+    assert len(server.connections) == 2
+
+
+def test_quiet_peer_that_answers_pings_is_left_alone(serve, open_channel, etcd_clock) -> None:
+    """Ten minutes without a message; pings are at least 10 s apart, as etcd wants it."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 1, timeout=None)
+    server.wait_for_calls(1)
+    for _ in range(600):
+        etcd_clock.advance(1)
+    assert not calls[0].ready()
+    assert 20 <= len(server.connection.pings) <= 60
+    calls[0].kill()
+
+
+def test_idle_connection_is_not_pinged(serve, open_channel, etcd_clock) -> None:
+    """etcd takes pings without a call for an attack."""
+    server = serve()
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    for _ in range(100):
+        etcd_clock.advance(1)
+    assert server.connection.pings == []
+    assert channel.is_connected
+
+
+def test_stall_of_our_own_is_not_taken_for_the_peers(serve, open_channel, etcd_clock) -> None:
+    """The process did not run for a minute: the answer to the ping lies in the socket, unread."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 1, timeout=None)
+    server.wait_for_calls(1)
+    link = channel._link
+    etcd_clock.advance(links.QUIET)
+    assert link._asked_at is None  # asked, and answered
+    server.connection.is_mute = True
+    etcd_clock.advance(links.QUIET)
+    assert link._asked_at is not None
+    link._looked_at -= 60
+    link._asked_at -= 60
+    link._look()
+    assert not calls[0].ready()
+    server.connection.is_mute = False
+    server.connection.flush()
+    etcd_clock.advance(0)
+    assert link._asked_at is None
+    calls[0].kill()
+
+
+# -- junk
+
+SETTINGS = frame(Kind.SETTINGS, 0, 0, b'')
+
+JUNK = {
+    'HTTP/1': b'HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n',
+    'zeros': b'\0' * 100,
+    'a huge frame': SETTINGS + b'\xff\xff\xff\0\0\0\0\0\1',
+    'data of no stream': SETTINGS + frame(Kind.DATA, 0, 99, b'x'),
+    'a push': SETTINGS + frame(Kind.PUSH_PROMISE, 4, 1, b'\0\0\0\2'),
+    'a bad block': SETTINGS + frame(Kind.HEADERS, 4, 1, b'\xff\xff\xff\xff\xff'),
+    'a bad setting': frame(Kind.SETTINGS, 0, 0, settings_payload({Setting.INITIAL_WINDOW_SIZE: 2**31})),
+}
+
+
+@pytest.mark.parametrize('junk', JUNK)
+def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, junk: str) -> None:
+    """Every call is told, the peer too, and the next call begins anew."""
+    heard: list[bytes] = []
+
+    def speak(sock: gevent.socket.socket) -> None:
+        while b'PRI' not in b''.join(heard):
+            heard.append(sock.recv(65_536))
+        sock.sendall(JUNK[junk])
+        while data := sock.recv(65_536):
+            heard.append(data)
+
+    channel = open_channel(serve(on_connect=speak).endpoint)
+    for _ in range(2):
+        errors = values(spawned(channel, 3))
+        assert {type(error) for error in errors} <= {ProtocolError, ConnectionError}
+        assert ProtocolError in {type(error) for error in errors}
+        assert all(error.maybe_applied for error in errors if isinstance(error, ProtocolError))
+        assert not channel.is_connected
+    until(lambda: b''.join(heard).count(frame(Kind.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
+
+
+@pytest.mark.parametrize('missing', [1, 2, 5, 12, 20, 30, 40, 50, 1000])
+def test_connection_cut_at_any_point_ends_the_call(serve, open_channel, missing: int) -> None:
+    """Whatever of the answer has come: no answer, and a write may have happened."""
+
+    def cut(call: ServerCall) -> None:
+        connection = call.connection
+        message = call.receive()
+        connection.is_mute = True
+        call.answer(message)
+        connection.raw(connection.h2.data_to_send()[:-missing])
+        connection.cut()
+
+    server = serve(cut)
+    channel = open_channel(server.endpoint)
+    for number in (1, 2):
+        (error,) = values(spawned(channel, 1, message=b'x' * 20))
+        assert type(error) is ConnectionError
+        assert error.maybe_applied
+        assert not channel.is_connected
+        assert len(server.connections) == number
+
+
+def test_link_whose_reader_was_killed_ends(serve, open_channel) -> None:
+    """A program that kills every greenlet it finds leaves no call hanging."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    for victim in ('_reader', '_writer'):
+        calls = spawned(channel, 2, timeout=None)
+        until(lambda: channel._link is not None and channel._link.has_spoken)
+        getattr(channel._link, victim).kill()
+        assert all(isinstance(error, ConnectionError) for error in values(calls))
+        assert not channel.is_connected
+
+
+def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:
+    """A stream as fast as it can be does not hold the hub: a ticker keeps its share of the turns."""
+
+    def endless(call: ServerCall) -> None:
+        call.head()
+        for _ in range(2000):
+            call.data(b'\0\0\0\x27\x10' + b'm' * 10_000)
+            gevent.sleep(0)
+        call.trailers()
+
+    stream = open_channel(serve(endless).endpoint).stream('/a.B/C', in_time())
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            gevent.sleep(0)
+
+    ticker = gevent.spawn(tick)
+    assert sum(1 for _ in stream) == 2000
+    ticker.kill()
+    assert ticks >= 500

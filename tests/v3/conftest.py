@@ -1,0 +1,179 @@
+"""etcd v3 as it is, on a real etcd: every RPC, called for real.
+
+A file that is about a service says so, ``SERVICE = schema.KV``, and fails at its end if its tests did not get an
+answer, or a refusal of etcd's own, from every RPC of that service.  ``test_coverage.py`` sees to it that every service
+has such a file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc.errors import EtcdError, NotSupported
+from getc.rpc.caller import Rpc
+from getc.rpc.streams import MessageStream
+from getc.testing import EtcdServer
+from getc.testing.binaries import EtcdNotFound, find_etcd
+from getc.timing import Deadline
+from getc.wire.schema.table import Method
+from tests.v3.counting import metric, until
+
+NOBODY = 'http://127.0.0.1:1'
+
+_answered: set[str] = set()
+_cut_short: set[str] = set()
+
+
+@pytest.fixture(scope='session')
+def _server_of_the_run() -> Iterator[EtcdServer]:
+    try:
+        server = EtcdServer(api='v3')
+    except EtcdNotFound as error:
+        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    with server:
+        yield server
+
+
+@pytest.fixture
+def server(_server_of_the_run: EtcdServer) -> EtcdServer:
+    """An etcd without keys, which no test kills or changes for the others."""
+    _server_of_the_run.clear()
+    return _server_of_the_run
+
+
+@pytest.fixture
+def own_server(_server_of_the_run: EtcdServer) -> Iterator[EtcdServer]:
+    """An etcd for this test alone, which may do with it what it likes."""
+    with EtcdServer(api='v3') as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of ``server``."""
+    with getc.etcd(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def other(server: EtcdServer) -> Iterator[getc.Client]:
+    """A second client of ``server``."""
+    with getc.etcd(server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def nobody() -> Iterator[getc.Client]:
+    """A client that fails with ConnectionRefused as soon as it does any I/O."""
+    with getc.etcd(NOBODY) as client:
+        yield client
+
+
+@pytest.fixture
+def watchers(server: EtcdServer) -> Callable[[], int]:
+    """How many watches the server has."""
+    return lambda: metric(server.url, 'etcd_debugging_mvcc_watcher_total')
+
+
+@pytest.fixture
+def spawn() -> Iterator[Callable[..., gevent.Greenlet[..., Any]]]:
+    """Start a greenlet that is killed after the test if it still runs."""
+    started: list[gevent.Greenlet[..., Any]] = []
+
+    def start(function: Callable[..., Any], *args: Any, **options: Any) -> gevent.Greenlet[..., Any]:
+        greenlet = gevent.spawn(function, *args, **options)
+        started.append(greenlet)
+        return greenlet
+
+    yield start
+    gevent.killall(started)
+
+
+@pytest.fixture(name='until')
+def _until() -> Callable[..., None]:
+    """Let others run until it is true."""
+    return until
+
+
+# -- which RPCs were called
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _listening() -> Iterator[None]:
+    """Remember every RPC that a server has answered: with a message, or with a refusal."""
+    call, receive = Rpc.call, MessageStream.receive
+
+    def listening_call(rpc: Rpc, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
+        with _hearing(method):
+            return call(rpc, method, *args, **options)
+
+    def listening_receive(stream: MessageStream[Any, Any], deadline: Deadline) -> Any:
+        with _hearing(stream._method, is_answer=False):
+            message = receive(stream, deadline)
+        if message is not None:
+            _answered.add(stream._method.path)
+        return message
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Rpc, 'call', listening_call)
+        patch.setattr(MessageStream, 'receive', listening_receive)
+        yield
+
+
+@contextmanager
+def _hearing(method: Method[Any, Any], *, is_answer: bool = True) -> Iterator[None]:
+    try:
+        yield
+    except (EtcdError, NotSupported):
+        _answered.add(method.path)
+        raise
+    if is_answer:
+        _answered.add(method.path)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _every_rpc_of_the_service_is_called(request: pytest.FixtureRequest, _listening: None) -> Iterator[None]:
+    """Fail at the end of a file that has left out an RPC of its service.
+
+    Not if only some tests of the file were asked for, or one has failed: that says enough.
+    """
+    service = getattr(request.module, 'SERVICE', None)
+    _answered.clear()
+    yield
+    if service is None or request.session.testsfailed or str(request.path) in _cut_short or not _is_there_an_etcd():
+        return
+    missing = [
+        name for name, method in vars(service).items() if isinstance(method, Method) and method.path not in _answered
+    ]
+    if missing:
+        pytest.fail(f'no test of {request.path.name} has called {", ".join(missing)}', pytrace=False)
+
+
+def _is_there_an_etcd() -> bool:
+    try:
+        find_etcd('v3')
+    except EtcdNotFound:
+        return False
+    return True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A file of which tests were named one by one is not whole."""
+    for argument in config.invocation_params.args:
+        path, _, name = str(argument).partition('::')
+        if name:
+            _cut_short.add(str((config.invocation_params.dir / path).resolve()))
+
+
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Nor is one from which tests were left out."""
+    _cut_short.update(str(item.path) for item in items)

@@ -1,0 +1,56 @@
+"""What can be seen from outside: a server's own figures, whether it runs, and this process's connections."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import gevent
+
+from getc.testing import EtcdServer
+from getc.testing.cleaning import Requests
+
+__all__ = ['connections_to', 'metric', 'pause', 'until']
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
+    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
+        while not condition():
+            gevent.sleep(0.01)
+
+
+def metric(url: str, name: str) -> int:
+    """A figure that the server keeps of itself."""
+    with Requests(url) as requests:
+        found = re.search(rf'^{name} (\S+)$', requests.ask('GET', '/metrics'), re.MULTILINE)
+    assert found is not None, name
+    return int(float(found.group(1)))
+
+
+def pause(server: EtcdServer) -> None:
+    """Stop the server from running, and return when none of its threads does: one may still answer otherwise."""
+    server.pause()
+    tasks = [task / 'stat' for task in Path(f'/proc/{server.pid}/task').iterdir()]
+    until(lambda: all(task.read_text().rpartition(')')[2].split()[0] == 'T' for task in tasks))
+
+
+def connections_to(url: str) -> int:
+    """How many connections this process has to a server."""
+    port = f'{urlsplit(url).port:04X}'
+    sockets = set()
+    for line in Path('/proc/self/net/tcp').read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[2].endswith(f':{port}') and fields[3] == '01':
+            sockets.add(f'socket:[{fields[9]}]')
+    return sum(_target(entry) in sockets for entry in os.listdir('/proc/self/fd'))
+
+
+def _target(descriptor: str) -> str:
+    try:
+        return os.readlink(f'/proc/self/fd/{descriptor}')
+    except OSError:  # it was closed meanwhile, or is the listing's own
+        return ''

@@ -1,0 +1,86 @@
+"""A stream whose other end is the test."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from gevent.event import Event
+
+from getc.errors import EtcException
+from getc.timing import Deadline
+
+__all__ = ['FakeStream']
+
+
+class FakeStream:
+    """What a :class:`getc.rpc.streams.MessageStream` is to its user.
+
+    Attributes:
+        sent: What the user has sent.
+        is_cancelled: The user has ended it.
+    """
+
+    url = 'http://there'
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+        self.size = 0
+        self.is_over = False
+        self.is_cancelled = False
+        self._coming: deque[Any] = deque()
+        self._has_news = Event()
+
+    # -- the test's side
+
+    def say(self, *messages: Any) -> None:
+        """The server sends these."""
+        self._coming.extend(messages)
+        self._has_news.set()
+
+    def end(self, error: EtcException | None = None) -> None:
+        """The server ends it, well or with an error."""
+        self.say(error)
+
+    # -- the user's side
+
+    def send(self, message: Any) -> None:
+        assert not self.is_over
+        self.sent.append(message)
+
+    def finish(self) -> None:
+        pass
+
+    def receive(self, deadline: Deadline) -> Any:
+        while not self._coming:
+            if self.is_over:
+                return None
+            self._has_news.clear()
+            assert self._has_news.wait(deadline.timeout_left())
+        message = self._coming.popleft()
+        if message is None or isinstance(message, EtcException):
+            self.is_over = True
+        else:
+            self.size = message.ByteSize()
+        if isinstance(message, EtcException):
+            raise message
+        return message
+
+    def cancel(self) -> None:
+        self.is_over = self.is_cancelled = True
+        self._has_news.set()
+
+    def __iter__(self) -> FakeStream:
+        return self
+
+    def __next__(self) -> Any:
+        message = self.receive(Deadline(None))
+        if message is None:
+            raise StopIteration
+        return message
+
+    def __enter__(self) -> FakeStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()

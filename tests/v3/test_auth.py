@@ -1,0 +1,256 @@
+"""``etcd.v3.auth``: users, roles and what they may do, each on a server of the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import getc
+from getc.errors import (
+    FailedPrecondition,
+    InvalidArgument,
+    NotSupported,
+    PermissionDenied,
+    Unauthorized,
+)
+from getc.testing import EtcdServer
+from getc.v3.auth import Auth
+from getc.wire import schema
+from getc.wire.schema.authpb import Permission
+
+SERVICE = schema.Auth
+
+PASSWORD = 'correct horse'
+
+
+@pytest.fixture
+def anyone(own_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client without a name."""
+    with getc.etcd(own_server.url) as client:
+        yield client
+
+
+@pytest.fixture
+def auth(anyone: getc.Client) -> Auth:
+    return anyone.v3.auth
+
+
+@pytest.fixture
+def login(own_server: EtcdServer) -> Iterator[Callable[..., getc.Client]]:
+    """Make a client with a name; it is closed after the test."""
+    made: list[getc.Client] = []
+
+    def login(name: str, password: str = PASSWORD) -> getc.Client:
+        made.append(getc.etcd(own_server.url, username=name, password=password))
+        return made[-1]
+
+    yield login
+    for client in made:
+        client.close()
+
+
+@pytest.fixture
+def root(auth: Auth, login: Callable[..., getc.Client]) -> getc.Client:
+    """The first user, with auth enabled.  ``reader`` may read below ``/open/``."""
+    auth.user_add('root', PASSWORD)
+    auth.role_add('root')
+    auth.user_grant_role('root', 'root')
+    auth.user_add('reader', PASSWORD)
+    auth.role_add('reading')
+    auth.role_grant_permission('reading', b'/open/', range_end=b'/open0', perm_type=Permission.Type.READ)
+    auth.user_grant_role('reader', 'reading')
+    auth.enable()
+    return login('root')
+
+
+# -- users and roles
+
+
+def test_users_are_added_listed_changed_and_deleted(auth: Auth) -> None:
+    auth.user_add('a', PASSWORD)
+    auth.user_add('b', no_password=True)
+    assert sorted(auth.user_list().users) == ['a', 'b']
+    auth.user_change_password('a', 'another')
+    auth.user_delete('b')
+    assert list(auth.user_list().users) == ['a']
+    with pytest.raises(FailedPrecondition, match='already exists'):
+        auth.user_add('a', PASSWORD)
+    with pytest.raises(FailedPrecondition, match='user name not found'):
+        auth.user_delete('b')
+
+
+def test_roles_are_added_listed_and_deleted(auth: Auth) -> None:
+    auth.role_add('r')
+    assert list(auth.role_list().roles) == ['r']
+    with pytest.raises(FailedPrecondition, match='already exists'):
+        auth.role_add('r')
+    auth.role_delete('r')
+    assert list(auth.role_list().roles) == []
+    with pytest.raises(FailedPrecondition, match='role name not found'):
+        auth.role_get('r')
+
+
+def test_users_have_roles(auth: Auth) -> None:
+    auth.user_add('a', PASSWORD)
+    auth.role_add('r')
+    auth.user_grant_role('a', 'r')
+    assert list(auth.user_get('a').roles) == ['r']
+    auth.user_revoke_role('a', 'r')
+    assert list(auth.user_get('a').roles) == []
+    with pytest.raises(FailedPrecondition, match='not granted'):
+        auth.user_revoke_role('a', 'r')
+
+
+def test_roles_have_permissions(auth: Auth) -> None:
+    auth.role_add('r')
+    auth.role_grant_permission('r', b'/a')
+    auth.role_grant_permission('r', b'/b/', range_end=b'/b0', perm_type=Permission.Type.WRITE)
+    assert [(given.permType, given.key, given.range_end) for given in auth.role_get('r').perm] == [
+        (Permission.Type.READWRITE, b'/a', b''),
+        (Permission.Type.WRITE, b'/b/', b'/b0'),
+    ]
+    auth.role_revoke_permission('r', b'/b/', range_end=b'/b0')
+    assert [given.key for given in auth.role_get('r').perm] == [b'/a']
+
+
+def test_auth_needs_a_root(auth: Auth) -> None:
+    with pytest.raises(FailedPrecondition, match='root user does not exist'):
+        auth.enable()
+
+
+def test_authenticate_needs_auth(auth: Auth) -> None:
+    with pytest.raises(FailedPrecondition, match='not enabled'):
+        auth.authenticate('a', PASSWORD)
+
+
+# -- with auth enabled
+
+
+def test_status_tells_whether_it_is_enabled(auth: Auth, own_server: EtcdServer, root: getc.Client) -> None:
+    if own_server.binary.version < (3, 5):
+        with pytest.raises(NotSupported, match='AuthStatus'):
+            root.v3.auth.status()
+        return
+    assert root.v3.auth.status().enabled
+    root.v3.auth.disable()
+    assert not auth.status().enabled
+
+
+def test_authenticate_gives_a_token(root: getc.Client, auth: Auth) -> None:
+    assert auth.authenticate('reader', PASSWORD).token
+    with pytest.raises(Unauthorized) as caught:
+        auth.authenticate('reader', 'wrong horse')
+    assert 'horse' not in str(caught.value)
+
+
+def test_everybody_may_do_everything_once_it_is_disabled(root: getc.Client, anyone: getc.Client) -> None:
+    with pytest.raises(Unauthorized):
+        anyone.v3.kv.put(b'/a', b'')
+    root.v3.auth.disable()
+    anyone.v3.kv.put(b'/a', b'')
+    assert root.v3.kv.range(b'/a').count == 1
+
+
+def test_a_user_may_do_what_its_roles_may(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+    reader = login('reader')
+    root.v3.kv.put(b'/open/a', b'one')
+    assert reader.v3.kv.range(b'/open/a').kvs[0].value == b'one'
+    for forbidden in (
+        lambda: reader.v3.kv.put(b'/open/a', b'two'),
+        lambda: reader.v3.kv.range(b'/closed'),
+        lambda: reader.v3.kv.range(b'/open/', range_end=b'/p'),
+        lambda: reader.v3.auth.user_list(),
+    ):
+        with pytest.raises(PermissionDenied):
+            forbidden()
+
+
+def test_wrong_credentials_are_told(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+    for client in (login('reader', 'wrong'), login('nobody')):
+        with pytest.raises(Unauthorized):
+            client.v3.kv.range(b'/open/a')
+        with pytest.raises(Unauthorized):
+            client.v3.watch.create(b'/open/a')
+
+
+# -- watches
+
+
+def test_a_watch_that_is_not_permitted_is_refused_and_the_others_go_on(
+    root: getc.Client, login: Callable[..., getc.Client]
+) -> None:
+    reader = login('reader')
+    with reader.v3.watch.create(b'/open/', range_end=b'/open0') as watching:
+        for _ in range(2):
+            with pytest.raises(PermissionDenied):
+                reader.v3.watch.create(b'/closed')
+        root.v3.kv.put(b'/open/a', b'one')
+        assert watching.receive(30).events[0].kv.value == b'one'
+        with reader.v3.watch.create(b'/open/b') as another:
+            root.v3.kv.put(b'/open/b', b'two')
+            assert another.receive(30).events[0].kv.value == b'two'
+
+
+def test_a_watch_without_a_name_is_refused(root: getc.Client, anyone: getc.Client) -> None:
+    with pytest.raises(Unauthorized):
+        anyone.v3.watch.create(b'/open/a', timeout=30)
+
+
+@pytest.mark.parametrize('lost', ['changed', 'disabled'])
+def test_a_watch_is_created_after_the_token_of_the_stream_was_lost(
+    root: getc.Client, login: Callable[..., getc.Client], lost: str
+) -> None:
+    """A server forgets tokens, after some minutes without a call, say; a stream has the one it began with."""
+    reader = login('reader')
+    with reader.v3.watch.create(b'/open/a') as before:
+        if lost == 'changed':
+            root.v3.auth.user_change_password('reader', PASSWORD)
+        else:
+            root.v3.auth.disable()
+            root.v3.auth.enable()
+        with reader.v3.watch.create(b'/open/b') as after:
+            root.v3.kv.put(b'/open/a', b'one')
+            root.v3.kv.put(b'/open/b', b'two')
+            assert before.receive(30).events[0].kv.value == b'one'
+            assert after.receive(30).events[0].kv.value == b'two'
+
+
+def test_a_watch_is_created_after_auth_was_enabled(
+    auth: Auth, anyone: getc.Client, login: Callable[..., getc.Client]
+) -> None:
+    """The stream began when etcd wanted no token."""
+    auth.user_add('root', PASSWORD)
+    auth.role_add('root')
+    auth.user_grant_role('root', 'root')
+    root = login('root')
+    root.v3.watch.create(b'/a').cancel()
+    root.v3.auth.enable()
+    with root.v3.watch.create(b'/a') as watching:
+        root.v3.kv.put(b'/a', b'one')
+        assert watching.receive(30).events[0].kv.value == b'one'
+
+
+# -- leases
+
+
+def test_leases_are_renewed_with_a_name(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+    reader = login('reader')
+    granted = reader.v3.lease.grant(60).ID
+    assert reader.v3.lease.keep_alive(granted).TTL == 60
+
+
+def test_names_and_roles_are_checked_by_the_server(auth: Auth) -> None:
+    with pytest.raises(getc.EtcdError, match='user name is empty'):
+        auth.user_add('', PASSWORD)
+    with pytest.raises(InvalidArgument, match='role name is empty'):
+        auth.role_add('')
+
+
+def test_the_password_is_in_no_text(root: getc.Client, login: Callable[..., Any]) -> None:
+    reader = login('reader')
+    with pytest.raises(PermissionDenied) as caught:
+        reader.v3.kv.put(b'/a', b'')
+    for text in (repr(reader), reader.url, str(caught.value), repr(caught.value)):
+        assert 'horse' not in text
