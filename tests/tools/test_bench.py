@@ -1,0 +1,369 @@
+"""The benchmark measures what it says, and its arithmetic holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from getc.testing import EtcdServer
+from tools.bench.__main__ import main
+from tools.bench.cases import CASES, QUICK, select
+from tools.bench.conductor import Conductor, Memory, Results
+from tools.bench.environments import python_of
+from tools.bench.figures import Sample, Spread, figures_of, ratios, spread_of
+from tools.bench.ground import PREFIX, Ground
+from tools.bench.performer import Cannot, Failed, Performer
+from tools.bench.picture import drawing
+from tools.bench.report import Report, case_table
+from tools.bench.roster import Contestant, contestants_in
+from tools.bench.roster import select as select_contestants
+from tools.bench.tables import Table
+
+NOWHERE = 'http://127.0.0.1:1'
+
+DICTIONARY = """
+TITLE = 'a dictionary'
+API = 'v3'
+ROLE = 'peer'
+REQUIRES = ()
+MODES = ('threads', 'gevent')
+
+
+class Client:
+    store = {}
+
+    def __init__(self, url):
+        print('this is no answer')
+
+    def get(self, key):
+        return self.store[key]
+
+    def set(self, key, value):
+        self.store[key] = value
+
+    def events(self, prefix, index):
+        return iter(range(index))
+
+    def hold(self, key):
+        raise NotImplementedError('it holds nothing')
+
+    def close(self):
+        pass
+"""
+
+
+# In one mode, which requires nothing: no environment is made for it.
+IN_THREADS = DICTIONARY.replace("'threads', 'gevent'", "'threads',")
+
+
+def one(name: str, role: str = 'peer', api: str = 'v3') -> Contestant:
+    return Contestant(Path(f'{name}.py'), name, api, role, (), 'threads')
+
+
+def samples(*rates: float | None) -> list[Sample | None]:
+    return [None if rate is None else Sample(rate, 1 / rate) for rate in rates]
+
+
+OURS, SLOW, FAST, LIMIT = one('getc', 'ours'), one('slow'), one('fast'), one('h2load', 'limit')
+GET, SET, MEMORY = (next(case for case in CASES if case.name == name) for name in ('get-50-64', 'set-50-64', 'memory'))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with one contestant, in two modes."""
+    (tmp_path / 'dictionary.py').write_text(DICTIONARY)
+    return tmp_path
+
+
+@pytest.fixture
+def results() -> Results:
+    found = Results()
+    found.samples[GET] = {
+        OURS: samples(300, 330, 240),
+        SLOW: samples(50, None, 50),
+        FAST: samples(100, 110, 120),
+        LIMIT: [Sample(600), Sample(600), Sample(600)],
+    }
+    found.memory[OURS] = [Memory(OURS, 30 * 2**20, 2048.0), Memory(OURS, 32 * 2**20, 1024.0)]
+    found.left_out[one('lost')] = 'it has *no* |wheel|'
+    found.gaps[SET, SLOW] = 'TimeoutError'
+    found.versions[OURS] = {'python': '3.11.1', 'packages': {'getc': '1.2', 'gevent': '25.5'}}
+    return found
+
+
+@pytest.fixture
+def report(results: Results) -> Report:
+    machine = {'processor': 'A & B', 'cores': '2', 'memory': '8 GiB', 'system': 'Linux', 'python': '3.11.1'}
+    return Report(results, [GET, SET], '2025-01-31', machine, '3.5.1', rounds=3, seconds=0.5)
+
+
+class TestFigures:
+    def test_the_spread_is_the_median_and_the_quarters(self) -> None:
+        assert spread_of([5, 1, None, 3, 2, 4]) == Spread(3, 2, 4)
+        assert spread_of([7]) == Spread(7, 7, 7)
+        assert spread_of([None]) is None
+
+    def test_noise_is_half_the_distance_of_the_quarters_in_parts_of_the_median(self) -> None:
+        assert Spread(100, 90, 120).noise == pytest.approx(0.15)
+        assert Spread(0, 0, 0).noise == 0
+
+    def test_a_ratio_is_taken_within_its_round(self) -> None:
+        """A round in which the machine is slow slows both, and the ratio stays."""
+        assert ratios([300, 30, None, 5], [100, 10, 1, None]) == [3, 3, None, None]
+
+    def test_each_is_compared_with_the_fastest_peer_and_with_the_limit(self, results: Results) -> None:
+        figures = {figure.contestant: figure for figure in results.figures(GET, 'v3')}
+        assert figures[OURS].to_peer == Spread(3, 2.5, 3)
+        assert figures[OURS].to_limit == Spread(0.5, 0.45, 0.525)
+        assert figures[FAST].to_peer == Spread(1, 1, 1)
+        assert figures[SLOW].to_peer == spread_of([50 / 100, 50 / 120])
+        assert figures[LIMIT].to_peer is None and figures[LIMIT].to_limit is None
+        assert figures[OURS].cpu == spread_of([1 / 300, 1 / 330, 1 / 240]) and figures[LIMIT].cpu is None
+
+    def test_the_fastest_comes_first_and_other_apis_do_not_come(self, results: Results) -> None:
+        assert [figure.contestant for figure in results.figures(GET, 'v3')] == [LIMIT, OURS, FAST, SLOW]
+        assert results.figures(GET, 'v2') == []
+
+    def test_there_is_no_ratio_without_a_peer(self) -> None:
+        (figure,) = figures_of({OURS: samples(1, 2, 3)})
+        assert figure.rate == Spread(2, 1.5, 2.5) and figure.to_peer is None and figure.to_limit is None
+
+    def test_who_never_succeeded_has_no_figure(self) -> None:
+        assert [figure.contestant for figure in figures_of({OURS: samples(1), SLOW: [None]})] == [OURS]
+
+
+class TestTelling:
+    def test_a_table_is_aligned_in_a_terminal(self) -> None:
+        table = Table(('client', 'a second'), [('a', '1,000'), ('long', '5')])
+        assert table.as_text('> ') == ['> a     1,000', '> long      5']
+
+    def test_a_table_is_written_in_markdown_and_in_rst(self) -> None:
+        table = Table(('client', 'a second'), [('a', '1')])
+        assert table.as_markdown() == ['| client | a second |', '| --- | ---: |', '| a | 1 |']
+        assert table.as_rst()[3:] == ['   * - client', '     - a second', '   * - a', '     - 1']
+
+    def test_a_row_has_rate_noise_and_ratios(self, results: Results) -> None:
+        rows = [tuple(row) for row in case_table(results.figures(GET, 'v3')).rows]
+        assert ('getc', '300', '± 8%', '3.33e+03 µs', '3.00 (2.50-3.00)', '50%') in rows
+        assert ('h2load', '600', '± 0%', '', '', '') in rows
+
+    def test_the_page_has_the_machine_the_tables_and_what_is_missing(self, report: Report) -> None:
+        page = report.as_markdown('results.svg')
+        assert 'Measured on 2025-01-31 with etcd 3.5.1' in page and 'A & B, 2 cores, 8 GiB' in page
+        assert '## v3: get, 50 in flight, 64 B' in page
+        assert '| fast | 110 | ± 5% | 9.09e+03 µs | 1.00 (1.00-1.00) | 18% |' in page
+        assert '| getc | v3 | 31 MiB | 1.5 KiB |' in page
+        assert '- lost was not measured: it has *no* |wheel|' in page
+        assert '- slow, set, 50 in flight, 64 B: TimeoutError' in page
+        assert '- getc: getc 1.2, gevent 25.5' in page
+        assert '![Calls a second of each client](results.svg)' in page
+
+    def test_the_page_in_rst_is_one_that_docutils_takes(self, report: Report) -> None:
+        core = pytest.importorskip('docutils.core')
+        text = report.as_rst('results.svg')
+        html = core.publish_string(text, writer='html5', settings_overrides={'halt_level': 2}).decode()
+        assert 'it has *no* |wheel|' in html and '2.50-3.00' in html
+
+    def test_the_json_has_the_rate_of_every_round(self, report: Report) -> None:
+        document = json.loads(report.as_json())
+        case = document['cases']['get-50-64']
+        assert case['getc']['rates'] == [300, 330, 240] and case['slow']['rates'] == [50, None, 50]
+        assert case['getc']['to_peer']['median'] == 3
+        assert document['machine']['cores'] == '2' and document['etcd'] == '3.5.1'
+        assert document['left_out'] == {'lost': 'it has *no* |wheel|'}
+
+    def test_the_picture_has_a_bar_for_each_as_long_as_its_rate(self, results: Results) -> None:
+        root = ElementTree.fromstring(drawing(results, [GET, MEMORY]))
+        shape = '{http://www.w3.org/2000/svg}'
+        bars = [float(bar.attrib['width']) for bar in root.findall(f'{shape}rect')][1:]  # the first is the paper
+        assert bars == pytest.approx([bars[0], bars[0] / 2, bars[0] * 110 / 600, bars[0] / 12], rel=0.01)
+        assert {'getc', '300'} <= {text.text for text in root.findall(f'{shape}text')}
+
+
+class TestChoosing:
+    def test_cases_are_chosen_by_patterns_and_keep_their_order(self) -> None:
+        assert [case.name for case in select(['set-1-*', 'get-1-64'])] == ['get-1-64', 'set-1-64', 'set-1-4096']
+        assert select(['*']) == CASES
+        assert len(select(QUICK)) == len(QUICK)
+
+    def test_a_case_that_is_not_there_is_said(self) -> None:
+        with pytest.raises(ValueError, match="no case is called 'put'"):
+            select(['get-1-64', 'put'])
+
+    def test_a_contestant_is_read_without_being_imported(self, folder: Path) -> None:
+        (folder / 'far.py').write_text('import nowhere\n' + IN_THREADS)
+        threads, gevent, far = contestants_in(folder)
+        assert (threads.name, threads.label) == ('dictionary/threads', 'a dictionary, threads')
+        assert gevent.requires == ('gevent',)  # the mode needs it
+        assert (far.name, far.label, far.requires) == ('far', 'a dictionary', ())
+
+    def test_a_file_without_its_header_is_refused(self, folder: Path) -> None:
+        (folder / 'stray.py').write_text("TITLE = 'stray'\n")
+        with pytest.raises(ValueError, match=r'stray\.py is no contestant: API, ROLE, REQUIRES, MODES'):
+            contestants_in(folder)
+
+    def test_contestants_are_chosen_by_file_or_in_one_mode(self, folder: Path) -> None:
+        known = contestants_in(folder)
+        assert select_contestants(['dictionary'], known) == known
+        assert [one.mode for one in select_contestants(['dictionary/gevent'], known)] == ['gevent']
+        with pytest.raises(ValueError, match="no contestant is called 'etcd'; there are dictionary"):
+            select_contestants(['etcd'], known)
+
+    def test_getc_and_every_peer_of_the_documentation_is_there(self) -> None:
+        there = {(one.file_name, one.role) for one in contestants_in()}
+        peers = {'aetcd', 'etcd3gw', 'etcd_client_py', 'etcd_sdk_python', 'python_etcd'}
+        assert {(name, 'peer') for name in peers} <= there
+        assert {('getc_v2', 'ours'), ('getc_v3', 'ours'), ('h2load', 'limit')} <= there
+
+    def test_a_contestant_that_requires_nothing_runs_in_this_environment(self) -> None:
+        assert python_of(OURS) == sys.executable
+
+    def test_the_list_shows_all_and_measures_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(['--list']) == 0
+        shown = capsys.readouterr().out
+        assert all(case.name in shown for case in CASES)
+        assert all(one.name in shown for one in contestants_in())
+
+    def test_a_name_that_is_not_there_is_status_2(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(['--contestants', 'nobody']) == 2
+        assert "no contestant is called 'nobody'" in capsys.readouterr().err
+
+
+class TestPerformer:
+    @pytest.mark.parametrize('mode', [0, 1])
+    def test_it_answers_by_line_whatever_the_client_prints(self, folder: Path, mode: int) -> None:
+        with Performer(contestants_in(folder)[mode], sys.executable, NOWHERE) as performer:
+            for work in ('get', 'set'):
+                request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
+                answer = performer.ask(request, patience=30)
+                assert answer['operations'] > 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
+
+    def test_events_are_counted(self, folder: Path) -> None:
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            answer = performer.ask({'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7}, patience=30)
+            assert answer['operations'] == 7
+            with pytest.raises(Failed, match='4 events of 7, and no more'):
+                performer.ask({'work': 'replay', 'prefix': '/', 'index': 4, 'count': 7}, patience=30)
+
+    def test_what_the_client_cannot_do_is_told_from_what_fails(self, folder: Path) -> None:
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            with pytest.raises(Cannot, match='it holds nothing'):
+                performer.ask({'work': 'memory', 'count': 1}, patience=30)
+            with pytest.raises(Failed, match="KeyError: 'nap'"):
+                performer.ask({'work': 'nap'}, patience=30)
+
+    def test_a_client_that_answers_wrong_does_not_win(self, folder: Path) -> None:
+        text = DICTIONARY.replace('return self.store[key]', "return 'short'")
+        (folder / 'dictionary.py').write_text(text)
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            with pytest.raises(Failed, match="ValueError: got 'short' where a value of size 64 was set"):
+                performer.ask({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=30)
+
+    def test_a_contestant_that_does_not_start_says_why(self, folder: Path) -> None:
+        (folder / 'dictionary.py').write_text('import nowhere_to_be_found\n' + DICTIONARY)
+        with pytest.raises(Failed, match="No module named 'nowhere_to_be_found'"):
+            Performer(contestants_in(folder)[0], sys.executable, NOWHERE)
+
+    def test_one_that_does_not_answer_in_time_is_given_up(self, folder: Path) -> None:
+        text = DICTIONARY.replace('return iter(range(index))', 'import time; time.sleep(600)')
+        (folder / 'dictionary.py').write_text(text)
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            with pytest.raises(Failed, match=r'no answer within 0\.2 s'):
+                performer.ask({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1}, patience=0.2)
+
+    def test_its_process_ends_with_it(self, folder: Path) -> None:
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            pid = performer._process.pid
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+@pytest.fixture(scope='module')
+def etcd() -> Iterator[EtcdServer]:
+    with EtcdServer(api='v2') as server:
+        yield server
+
+
+class TestOnAnEtcd:
+    @pytest.mark.parametrize('api', ['v2', 'v3'])
+    def test_history_begins_at_the_next_index(self, etcd: EtcdServer, api: str) -> None:
+        ground = Ground(etcd.url)
+        first = ground.next_index(api)
+        ground.write(api, 8)
+        assert ground.next_index(api) == first + 8
+
+    def test_history_of_v3_has_many_events_in_a_revision(self, etcd: EtcdServer) -> None:
+        ground = Ground(etcd.url)
+        first = ground.next_index('v3')
+        ground.write_history('v3', 400)
+        assert ground.next_index('v3') == first + 4
+
+    def test_what_is_past_is_forgotten_on_demand(self, etcd: EtcdServer) -> None:
+        ground = Ground(etcd.url)
+        ground.write('v3', 4)
+        for _ in range(2):  # when there is nothing to forget, too
+            ground.compact()
+        assert ground.next_index('v3') > 4
+
+    def test_a_contestant_that_fails_is_out_of_the_case_and_the_others_go_on(
+        self, etcd: EtcdServer, folder: Path
+    ) -> None:
+        (folder / 'dictionary.py').write_text(IN_THREADS)
+        (folder / 'other.py').write_text(IN_THREADS)
+        (folder / 'broken.py').write_text(IN_THREADS.replace('self.store[key] = value', "raise OSError('broken')"))
+        broken, *others = contestants_in(folder)
+        assert broken.file_name == 'broken' and len(others) == 2
+        said: list[str] = []
+        with Conductor(
+            etcd.url, [broken, *others], rounds=2, seconds=0.02, lot=random.Random(1), tell=said.append
+        ) as conductor:
+            conductor.measure(SET)
+        assert conductor.results.gaps == {(SET, broken): 'OSError: broken'}
+        assert {figure.contestant for figure in conductor.results.figures(SET, 'v3')} == set(others)
+        assert any('round 2 of 2' in line for line in said)
+
+    def test_a_contestant_that_does_not_start_is_left_out(self, etcd: EtcdServer, folder: Path) -> None:
+        (folder / 'dictionary.py').write_text(IN_THREADS)
+        (folder / 'absent.py').write_text('import absent_library\n' + IN_THREADS)
+        with Conductor(
+            etcd.url, contestants_in(folder), rounds=1, seconds=0.01, lot=random.Random(1), tell=lambda text: None
+        ) as conductor:
+            left_out = {one.name: reason for one, reason in conductor.results.left_out.items()}
+        assert set(left_out) == {'absent'}
+        assert "No module named 'absent_library'" in left_out['absent']
+
+    def test_a_watch_of_getc_sees_the_past(self, etcd: EtcdServer) -> None:
+        (getc,) = select_contestants(['getc_v2'], contestants_in())
+        ground = Ground(etcd.url)
+        index = ground.next_index('v2')
+        ground.write_history('v2', 20)
+        with Performer(getc, sys.executable, etcd.url) as performer:
+            answer = performer.ask({'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20}, patience=30)
+        assert answer['operations'] == 20
+
+
+def test_a_short_run_of_getc_gives_figures_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The whole way, from the command line to the files."""
+    has_memory = Path('/proc/self/statm').exists()  # Linux
+    cases = 'get-1-64,set-50-64,connect' + ',memory' * has_memory
+    command = ['--contestants', 'getc_v2', '--cases', cases, '--rounds', '2']
+    assert main([*command, '--seconds', '0.1', '--output', str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert 'get, 1 in flight, 64 B' in shown and 'getc (v2)' in shown
+    document = json.loads((tmp_path / 'results.json').read_text('utf-8'))
+    for name in ('get-1-64', 'set-50-64', 'connect'):
+        rates = document['cases'][name]['getc_v2']['rates']
+        assert len(rates) == 2 and min(rates) > 0
+    weighed = document['memory'].get('getc_v2', [])
+    assert len(weighed) == 2 * has_memory
+    assert all(one['base'] > 2**20 and one['each'] > 0 for one in weighed)
+    assert document['contestants']['getc_v2']['packages']['getc']
+    assert document['gaps'] == [] and document['left_out'] == {}
+    assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'results.md', 'results.rst', 'results.svg'}

@@ -1,0 +1,82 @@
+"""What is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+__all__ = ['CASES', 'QUICK', 'Case', 'select']
+
+PAST = {'v2': 900, 'v3': 300_000}
+"""Events of a replay.  A v2 server remembers 1,000."""
+
+LIVE = 3_000
+"""Events as they happen."""
+
+WATCHES = 500
+"""Begun at once, to see what one costs; a contestant may take more (its ``WATCHES``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One kind of work.
+
+    Attributes:
+        name: For the command line and the files.
+        title: For people.
+        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'`` or ``'memory'``.
+        in_flight: Calls under way at a time.
+        size: Characters of a value.
+        apis: Those of etcd's APIs that have it.
+    """
+
+    name: str
+    title: str
+    work: str
+    in_flight: int = 1
+    size: int = 64
+    apis: tuple[str, ...] = ('v2', 'v3')
+
+    @property
+    def is_watch(self) -> bool:
+        """True if events are counted, not calls."""
+        return self.work in ('replay', 'live')
+
+    def request(self, api: str, seconds: float) -> dict[str, Any]:
+        """What the contestant is asked; for a watch the index is still missing."""
+        if self.work == 'memory':
+            return {'work': self.work, 'count': WATCHES}
+        if self.is_watch:
+            return {'work': self.work, 'count': LIVE if self.work == 'live' else PAST[api]}
+        return {'work': self.work, 'in_flight': self.in_flight, 'size': self.size, 'seconds': seconds}
+
+
+def _calls(work: str, in_flight: int, size: int) -> Case:
+    shown = f'{size} B' if size < 1024 else f'{size // 1024} KiB'
+    return Case(f'{work}-{in_flight}-{size}', f'{work}, {in_flight} in flight, {shown}', work, in_flight, size)
+
+
+CASES: tuple[Case, ...] = (
+    *(_calls(work, in_flight, size) for size in (64, 4096) for in_flight in (1, 50, 200) for work in ('get', 'set')),
+    Case('replay', 'watch: events of the past', 'replay'),
+    Case('live', 'watch: events as they happen, in a second of CPU', 'live', apis=('v3',)),
+    Case('connect', 'a new client and its first get', 'connect'),
+    Case('memory', 'memory of a client, and of a watch', 'memory'),
+)
+
+QUICK = ('get-1-64', 'set-1-64', 'get-50-64', 'set-50-64', 'replay')
+"""The cases that say most in a minute."""
+
+
+def select(patterns: Sequence[str]) -> tuple[Case, ...]:
+    """The cases whose names match one of the patterns (``get-*-64``), in their own order.
+
+    Raises:
+        ValueError: A pattern matches none.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(case.name, pattern) for case in CASES):
+            raise ValueError(f'no case is called {pattern!r}; there are {", ".join(case.name for case in CASES)}')
+    return tuple(case for case in CASES if any(fnmatchcase(case.name, pattern) for pattern in patterns))

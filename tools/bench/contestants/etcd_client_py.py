@@ -1,0 +1,39 @@
+"""etcd-client-py: etcd v3 over Rust's etcd-client, for asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from etcd_client import Client as EtcdClient
+
+TITLE = 'etcd-client-py'
+API = 'v3'
+ROLE = 'peer'
+REQUIRES = ('etcd-client-py',)
+MODES = ('asyncio',)
+
+
+class Client:
+    """One client, one communicator for everything."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = EtcdClient([url]).connect()
+
+    async def open(self) -> None:
+        self._etcd = await self._connection.__aenter__()
+
+    async def get(self, key: str) -> bytes:
+        return bytes(await self._etcd.get(key.encode()))
+
+    async def set(self, key: str, value: str) -> None:
+        await self._etcd.put(key.encode(), value.encode())
+
+    def events(self, prefix: str, index: int) -> AsyncIterator[Any]:
+        raise NotImplementedError('its watch cannot begin at a revision')
+
+    async def hold(self, key: str) -> None:
+        raise NotImplementedError('its watch begins when it is first waited for')
+
+    async def close(self) -> None:
+        await self._connection.__aexit__(None, None, None)

@@ -1,0 +1,43 @@
+"""getc's native v3: gRPC on gevent's sockets, greenlets, nothing patched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import getc
+from getc.v3 import prefix_end
+
+TITLE = 'getc (v3)'
+API = 'v3'
+ROLE = 'ours'
+REQUIRES = ()
+MODES = ('greenlets',)
+WATCHES = 5_000  # they share a connection
+
+
+class Client:
+    """One client, one connection for everything."""
+
+    def __init__(self, url: str) -> None:
+        self._etcd = getc.etcd(url)
+        self._v3 = self._etcd.v3
+        self._held: list[Any] = []
+        self.close = self._etcd.close
+
+    def get(self, key: str) -> bytes:
+        return self._v3.kv.range(key.encode()).kvs[0].value
+
+    def set(self, key: str, value: str) -> None:
+        self._v3.kv.put(key.encode(), value.encode())
+
+    def events(self, prefix: str, index: int) -> Iterator[Any]:
+        start = prefix.encode()
+        # Like the others without fragments: for a long history etcd takes seconds to make them.
+        watch = self._v3.watch.create(start, range_end=prefix_end(start), start_revision=index, fragment=False)
+        with watch:
+            for response in watch:
+                yield from response.events
+
+    def hold(self, key: str) -> None:
+        self._held.append(self._v3.watch.create(key.encode()))

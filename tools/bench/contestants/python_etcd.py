@@ -1,0 +1,40 @@
+"""python-etcd: the v2 keys API over urllib3."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import etcd
+
+TITLE = 'python-etcd'
+API = 'v2'
+ROLE = 'peer'
+REQUIRES = ('python-etcd',)
+MODES = ('threads', 'gevent')
+
+
+class Client:
+    """One client for everything, with room for a connection per call in flight."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._etcd = etcd.Client(host=parts.hostname, port=parts.port, per_host_pool_size=256)
+
+    def get(self, key: str) -> str:
+        return self._etcd.read(key).value
+
+    def set(self, key: str, value: str) -> None:
+        self._etcd.write(key, value)
+
+    def events(self, prefix: str, index: int) -> Iterator[Any]:
+        return self._etcd.eternal_watch(prefix, index=index, recursive=True)
+
+    def hold(self, key: str) -> None:
+        # Its watch blocks: a follower is a thread (or a greenlet).
+        threading.Thread(target=next, args=(self._etcd.eternal_watch(key),), daemon=True).start()
+
+    def close(self) -> None:
+        self._etcd.http.clear()

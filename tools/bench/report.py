@@ -1,0 +1,191 @@
+"""What is told: lines for the terminal, and pages in Markdown, reStructuredText and JSON."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tools.bench.cases import Case
+from tools.bench.conductor import Results
+from tools.bench.figures import Figure, Spread
+from tools.bench.tables import Table
+
+__all__ = ['Report', 'case_table', 'memory_table']
+
+APIS = ('v3', 'v2')
+COLUMNS = ('client', 'a second', 'noise', 'CPU each', 'times the fastest peer', 'of the limit')
+
+
+def _rate(spread: Spread) -> str:
+    return f'{spread.median:,.0f}'
+
+
+def _times(spread: Spread | None) -> str:
+    return '' if spread is None else f'{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})'
+
+
+def _micro(spread: Spread | None) -> str:
+    return '' if spread is None else f'{spread.median * 1e6:,.3g} µs'
+
+
+def _percent(spread: Spread | None) -> str:
+    return '' if spread is None else f'{spread.median:.0%}'
+
+
+def case_table(figures: Sequence[Figure]) -> Table:
+    """What each contestant reached in one case."""
+    rows = [
+        (
+            figure.contestant.label,
+            _rate(figure.rate),
+            f'± {figure.rate.noise:.0%}',
+            _micro(figure.cpu),
+            _times(figure.to_peer),
+            _percent(figure.to_limit),
+        )
+        for figure in figures
+    ]
+    return Table(COLUMNS, rows)
+
+
+def memory_table(results: Results) -> Table:
+    """What each contestant holds, the least first."""
+    rows = []
+    for one, weighed in results.memory.items():
+        base = statistics.median(memory.base for memory in weighed)
+        each = statistics.median(memory.each for memory in weighed)
+        rows.append((base, (one.label, one.api, f'{base / 2**20:.0f} MiB', f'{each / 2**10:.1f} KiB')))
+    return Table(('client', 'API', 'the process', 'each watch'), [row for _, row in sorted(rows)])
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run, for those who were not there.
+
+    Attributes:
+        results: What was measured.
+        cases: In the order in which they are told.
+        date: Of the run, as ``2025-01-31``.
+        machine: What it ran on, in words.
+        etcd: The version of the server.
+        rounds: Slices of each case.
+        seconds: The length of a slice.
+    """
+
+    results: Results
+    cases: Sequence[Case]
+    date: str
+    machine: Mapping[str, str]
+    etcd: str
+    rounds: int
+    seconds: float
+
+    # -- for people
+
+    def _intro(self) -> str:
+        machine = self.machine
+        computer = ', '.join((machine['processor'], f'{machine["cores"]} cores', machine['memory'], machine['system']))
+        return (
+            f'Measured on {self.date} with etcd {self.etcd}, on one machine for server and client: '
+            f'{computer}, Python {machine["python"]}. '
+            f'{self.rounds} rounds; in each, every client works for {self.seconds:g} s, in an order by lot, one at a '
+            'time. '
+            'A second: calls (or events) a second, the median of the rounds; noise: half the distance between the '
+            'quarters of the rounds; CPU each: time of the client on a processor. Ratios are taken within a round; in '
+            'brackets are their quarters. '
+            'The limit is a load generator in C that decodes nothing.'
+        )
+
+    def _chapters(self) -> Iterator[tuple[str, Table]]:
+        for api in APIS:
+            for case in self.cases:
+                figures = self.results.figures(case, api)
+                if figures:
+                    yield f'{api}: {case.title}', case_table(figures)
+        if self.results.memory:
+            yield 'Memory: of a client that has read one value, and of each watch', memory_table(self.results)
+
+    def _remarks(self) -> list[str]:
+        left_out = [f'{one.label} was not measured: {reason}' for one, reason in self.results.left_out.items()]
+        gaps = [f'{one.label}, {case.title}: {reason}' for (case, one), reason in self.results.gaps.items()]
+        return left_out + gaps
+
+    def _versions(self) -> list[str]:
+        told = {}
+        for one, versions in self.results.versions.items():
+            packages = ', '.join(f'{name} {version}' for name, version in versions['packages'].items())
+            told[one.title] = f'{one.title}: {packages}'
+        return list(told.values())
+
+    def as_markdown(self, picture: str | None = None) -> str:
+        """The page in Markdown."""
+        lines = ['# Benchmarks', '', self._intro(), '']
+        if picture is not None:
+            lines += [f'![Calls a second of each client]({picture})', '']
+        for title, table in self._chapters():
+            lines += [f'## {title}', '', *table.as_markdown(), '']
+        for title, items in (('Remarks', self._remarks()), ('Versions', self._versions())):
+            if items:
+                lines += [f'## {title}', '', *(f'- {item}' for item in items), '']
+        return '\n'.join(lines)
+
+    def as_rst(self, picture: str | None = None) -> str:
+        """The page in reStructuredText."""
+        lines = ['Benchmarks', '==========', '', self._intro(), '']
+        if picture is not None:
+            lines += [f'.. image:: {picture}', '   :alt: Calls a second of each client', '']
+        for title, table in self._chapters():
+            lines += [title, '-' * len(title), '', *table.as_rst(), '']
+        for title, items in (('Remarks', self._remarks()), ('Versions', self._versions())):
+            if items:
+                lines += [title, '-' * len(title), '', *(f'* {_plain(item)}' for item in items), '']
+        return '\n'.join(lines)
+
+    # -- for programs
+
+    def as_json(self) -> str:
+        """Everything, with the rate in each round."""
+        results = self.results
+        document = {
+            'date': self.date,
+            'machine': dict(self.machine),
+            'etcd': self.etcd,
+            'rounds': self.rounds,
+            'seconds': self.seconds,
+            'contestants': {
+                one.name: {'label': one.label, 'api': one.api, 'role': one.role, **versions}
+                for one, versions in results.versions.items()
+            },
+            'cases': {case.name: self._case(case) for case in self.cases if case in results.samples},
+            'memory': {
+                one.name: [{'base': memory.base, 'each': memory.each} for memory in weighed]
+                for one, weighed in results.memory.items()
+            },
+            'left_out': {one.name: reason for one, reason in results.left_out.items()},
+            'gaps': [
+                {'case': case.name, 'contestant': one.name, 'reason': reason}
+                for (case, one), reason in results.gaps.items()
+            ],
+        }
+        return json.dumps(document, indent=1) + '\n'
+
+    def _case(self, case: Case) -> dict[str, Any]:
+        found = {}
+        for api in APIS:
+            for figure in self.results.figures(case, api):
+                found[figure.contestant.name] = {
+                    'rates': [sample and sample.rate for sample in self.results.samples[case][figure.contestant]],
+                    'rate': asdict(figure.rate),
+                    'cpu': None if figure.cpu is None else asdict(figure.cpu),
+                    'to_peer': None if figure.to_peer is None else asdict(figure.to_peer),
+                    'to_limit': None if figure.to_limit is None else asdict(figure.to_limit),
+                }
+        return found
+
+
+def _plain(text: str) -> str:
+    """Text of others, with nothing in it that reStructuredText would take for markup."""
+    return ''.join('\\' + char if char in '*`|_\\' else char for char in text)

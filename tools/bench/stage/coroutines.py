@@ -1,0 +1,114 @@
+"""Works a client whose calls are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from types import ModuleType
+from typing import Any
+
+from slices import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, resident
+
+__all__ = ['Coroutines']
+
+
+class Coroutines:
+    """One client in one event loop, used for one slice of work after the other.
+
+    Args:
+        module: The contestant: its ``Client(url)`` has the coroutines ``open``, ``get``, ``set``, ``hold``
+            and ``close``, and the asynchronous iterator ``events``.
+        url: The etcd.
+    """
+
+    def __init__(self, module: ModuleType, url: str) -> None:
+        self._module = module
+        self._url = url
+        self._loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self._loop)
+        self._client: Any = self._loop.run_until_complete(self._open())
+        self._written: set[str] = set()
+
+    def perform(self, request: Request) -> Answer:
+        """Do what is asked, and say how much it was and how long it took."""
+        works = {
+            'get': self._get,
+            'set': self._set,
+            'connect': self._connect,
+            'replay': self._watch,
+            'live': self._watch,
+            'memory': self._memory,
+        }
+        return self._loop.run_until_complete(works[request['work']](request))
+
+    async def _open(self) -> Any:
+        client = self._module.Client(self._url)
+        await client.open()
+        return client
+
+    async def _prepare(self, request: Request) -> list[str]:
+        """Write each worker's key, once; return them."""
+        keys = [key_of(request['size'], worker) for worker in range(request.get('in_flight', 1))]
+        for key in keys:
+            if key not in self._written:
+                await self._client.set(key, 'x' * request['size'])
+                self._written.add(key)
+        return keys
+
+    async def _get(self, request: Request) -> Answer:
+        keys, get, clock = await self._prepare(request), self._client.get, time.perf_counter
+        tally = Tally(request['seconds'])
+
+        async def work(key: str) -> None:
+            done, end = 0, tally.end
+            while not done or clock() < end:
+                value = await get(key)
+                done += 1
+            check(value, request['size'])
+            tally.add(done)
+
+        await asyncio.gather(*map(work, keys))
+        return tally.answer()
+
+    async def _set(self, request: Request) -> Answer:
+        keys, set, clock = await self._prepare(request), self._client.set, time.perf_counter
+        tally = Tally(request['seconds'])
+
+        async def work(key: str) -> None:
+            done, end, value = 0, tally.end, 'x' * request['size']
+            while not done or clock() < end:
+                await set(key, value)
+                done += 1
+            tally.add(done)
+
+        await asyncio.gather(*map(work, keys))
+        return tally.answer()
+
+    async def _connect(self, request: Request) -> Answer:
+        (key,) = await self._prepare(request)
+        tally = Tally(request['seconds'])
+        while time.perf_counter() < tally.end:
+            client = await self._open()
+            check(await client.get(key), request['size'])
+            await client.close()
+            tally.add(1)
+        return tally.answer()
+
+    async def _watch(self, request: Request) -> Answer:
+        watching = Watching(request)
+        async for _ in self._client.events(request['prefix'], request['index']):
+            if watching.is_last():
+                break
+        return watching.answer()
+
+    async def _memory(self, request: Request) -> Answer:
+        await self._prepare({'size': 64})
+        await self._client.get(key_of(64, 0))
+        base, count = resident(), getattr(self._module, 'WATCHES', request['count'])
+        sizes = []
+        for keys in held_keys(count):
+            for key in keys:
+                await self._client.hold(key)
+            await asyncio.sleep(SETTLE)
+            sizes.append(resident())
+        return {'base': base, 'each': (sizes[1] - sizes[0]) / count}
