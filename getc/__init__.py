@@ -18,6 +18,7 @@ from getc import errors
 from getc.client import Client, etcd
 from getc.daemons.changes import Changes
 from getc.daemons.keeper import Keeper, KeeperState
+from getc.daemons.mirror import Mirror
 from getc.daemons.watcher import Watcher, WatcherState
 from getc.errors import (
     AlreadyExists,
@@ -112,6 +113,7 @@ __all__ = [
     'KeyNotFound',
     'LeaderElect',
     'LeaseNotFound',
+    'Mirror',
     'NoLeader',
     'NoSpace',
     'Node',

@@ -11,6 +11,7 @@ from getc.backends.opening import open_backend
 from getc.daemons.base import Daemon
 from getc.daemons.changes import Changes
 from getc.daemons.keeper import Keeper, OnConflict
+from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.watcher import Resync, Watcher
 from getc.errors import NotSupported
 from getc.model import EtcdResult
@@ -323,6 +324,33 @@ class Client(Tree):
         changes = Changes(self, self._backend, key, recursive=recursive, initial=initial, index=index)
         self._begin(changes.watcher, True, deadline)
         return changes
+
+    def mirror(
+        self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> Mirror:
+        """Keep the values below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
+
+            servers = etcd.mirror('/servers')
+            servers.wait(lambda nodes: len(nodes) >= 3)
+            servers['/servers/a']
+
+        It shows all that was there when this returned, and from then on every change, by whole revisions.
+
+        Args:
+            key: The node, which need not exist.
+            on_update: Called with the changes of one revision (a tuple of :class:`~getc.EtcdResult`), after the mirror
+                shows them; in order, one call at a time, in a greenlet of its own.
+            wait: False returns at once; the mirror is empty and STARTING.
+            timeout: Seconds to wait for the start at most; None for no limit; left out for the client's.
+
+        Raises:
+            TimedOut: It did not start in time.
+        """
+        deadline = self._deadline(timeout)
+        self._check_open()
+        mirror = Mirror(self, self._backend, key, on_update=on_update)
+        self._begin(mirror, wait, deadline)
+        return mirror
 
     def forget(self, daemon: Daemon) -> None:
         """A daemon of this client has stopped.  For the daemon."""

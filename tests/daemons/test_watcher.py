@@ -17,7 +17,7 @@ from getc import Changes, Watcher, WatcherState
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.client import Client
 from getc.daemons.changes import ROOM
-from getc.daemons.watcher import BOUND
+from getc.daemons.follower import BOUND
 from getc.errors import ConnectionError, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut, Unauthorized
 from getc.operations import Get
 from getc.testing import VirtualTime

@@ -1,0 +1,331 @@
+"""Following a part of the tree: every change, in order, each exactly once, and never a gap that is not told.
+
+A follower starts from a listing and watches from the index after it, never from "now".  It knows of each
+value below its key when it was created, when it was last changed, and a hash: enough to tell after an
+outage whether the store is still the same one, and what is different if it is not.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, NamedTuple
+
+import gevent
+
+from getc import timing
+from getc.backends.base import Backend, Listener, Watch
+from getc.daemons.base import Daemon, Owner, may_pass
+from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError
+from getc.keys import is_below
+from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
+from getc.operations import Get, WatchSpec
+from getc.timing import Deadline
+
+__all__ = ['Follower', 'WatcherState']
+
+logger = logging.getLogger('getc')
+
+LIST_TIMEOUT: Final = 10.0
+"""Seconds for a listing."""
+
+BOUND: Final = 1000
+"""Calls that may wait for a slow callback; past it the watch is closed until they are made."""
+
+PROOF_TIMEOUT: Final = 5.0
+"""Seconds for the server to tell a change once more, which it does at once if it has it."""
+
+STEADY: Final = 1.0
+"""Seconds after which a watch that was lost counts as having worked."""
+
+
+class WatcherState(Enum):
+    """How it stands with the watch."""
+
+    STARTING = 'it was never live yet'
+    LIVE = 'changes come as they happen'
+    STALE = 'the connection is lost, or the callback is far behind: there may be changes not yet seen'
+    STOPPED = 'the watcher has ended'
+
+
+class _Known(NamedTuple):
+    """What is remembered of a value."""
+
+    created: int
+    modified: int
+    digest: int
+
+    @classmethod
+    def of(cls, node: Value) -> _Known:
+        return cls(node.created_index, node.modified_index, hash(node.value))
+
+
+class _Change(NamedTuple):
+    """What is remembered of a change."""
+
+    key: str
+    modified: int
+    digest: int
+
+    @classmethod
+    def of(cls, node: Node) -> _Change:
+        return cls(node.key, node.modified_index, hash(node.value) if isinstance(node, Value) else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """What was there at an index."""
+
+    index: int
+    values: dict[str, Value]
+
+
+class Follower(Daemon):
+    """Follows a part of the tree; what it does with what it is told is its kinds' business.
+
+    Args:
+        owner: The client.
+        backend: What is followed.
+        spec: The part of the tree, and the first index of interest; None for "from now on".
+        name: What it does, for logs.
+        is_mapped: It remembers what is there, and can tell what is different after history was lost.
+
+    Attributes:
+        key: The node.
+        recursive: Every node below it, too.
+    """
+
+    def __init__(self, owner: Owner, backend: Backend, spec: WatchSpec, name: str, *, is_mapped: bool = True) -> None:
+        super().__init__(owner, name)
+        self.key = spec.key
+        self.recursive = spec.recursive
+        self._backend = backend
+        self._is_mapped = is_mapped
+        self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
+        self._known: dict[str, _Known] | None = None
+        self._latest: _Change | None = None  # that the store should tell again if it is the same
+        self._proof: _Change | None = None  # what the watch has to tell first: then the store is the same
+        self._is_cleared = False  # history after the cursor is lost
+        self._is_behind = False  # too many calls wait for the callback
+        self._state = WatcherState.STARTING
+        self._watch: Watch | None = None
+        self._followed: Watch | None = None  # the one before, if the next goes on from it
+        self._live_at = math.inf
+
+    # -- what its kinds do with it; none of these blocks
+
+    def _on_there(self, found: Sequence[Got]) -> None:
+        """What was there at the beginning, in the order of the keys."""
+
+    def _on_revision(self, results: Sequence[EtcdResult]) -> None:
+        """What changed in one revision."""
+        raise NotImplementedError
+
+    def _on_difference(self, results: Sequence[EtcdResult]) -> None:
+        """History was lost; this leads from what was told to what is there, in the order of the keys."""
+        raise NotImplementedError
+
+    def _on_first_live(self) -> None:
+        """It is live for the first time."""
+
+    @property
+    def state(self) -> WatcherState:
+        """How it stands."""
+        return self._state
+
+    @property
+    def is_stale(self) -> bool:
+        """False only while changes come as they happen."""
+        return self._state is not WatcherState.LIVE
+
+    @property
+    def index(self) -> int:
+        """The index up to which every change was seen; 0 before the start."""
+        return self._cursor or 0
+
+    def __repr__(self) -> str:
+        return f'<getc.{type(self).__name__} {self.key} {self._state.name} index={self.index}>'
+
+    # -- following
+
+    def _step(self) -> float | None:
+        """List if need be, settle where to go on, and watch from there."""
+        if self._proof is not None and self._watch is not None:
+            self._is_cleared = True  # the watch told something else, or nothing in time
+        self._close_watch()
+        if self._known is None:
+            self._begin(self._list())
+        elif self._is_cleared:
+            self._resynchronise(self._list())
+        elif self._is_mapped:
+            self._compare(self._list())
+        if not self._is_stopped:
+            assert self._cursor is not None
+            self._live_at = math.inf
+            first = self._cursor + 1 if self._proof is None else self._proof.modified
+            spec = WatchSpec(self.key, first, self.recursive)
+            self._watch = self._followed = self._backend.watch(spec, self, self._followed)
+        return None if self._proof is None else PROOF_TIMEOUT
+
+    def _list(self) -> _Listing:
+        try:
+            found = self._backend.execute(Get(self.key, recursive=self.recursive, quorum=True), Deadline(LIST_TIMEOUT))
+        except KeyNotFound as error:
+            if error.index is None:
+                raise ProtocolError(f'no index came with: {error}') from error
+            return _Listing(error.index, {})
+        node = found.node
+        if isinstance(node, Value):
+            values = [node]
+        else:
+            values = list(node.leaves()) if isinstance(node, Directory) and self.recursive else []
+        return _Listing(found.etcd_index, {value.key: value for value in sorted(values, key=lambda value: value.key)})
+
+    def _begin(self, listing: _Listing) -> None:
+        if self._cursor is None:
+            self._cursor = listing.index
+        self._known = {}
+        self._on_there([Got(value, etcd_index=listing.index) for value in listing.values.values()])
+        for value in listing.values.values():
+            if value.modified_index <= self._cursor:  # a later one comes as a change
+                self._note(value)
+                # A refresh moves the index, and is told to nobody.
+                if value.ttl is None and (self._latest is None or value.modified_index > self._latest.modified):
+                    self._latest = _Change.of(value)
+
+    def _compare(self, listing: _Listing) -> None:
+        """Settle how to go on: is it the store that was followed, so its history can be read on from the cursor?
+
+        Whatever was changed last at or before the cursor is known, and something known is there still: it is.
+        Something is not known: it is not.  Otherwise the latest change that was seen has to be told once more.
+        Refreshes of a TTL, which no watch tells, change the index but not creation and value.
+        """
+        assert self._cursor is not None and self._known is not None
+        self._proof = None
+        has_witness = not self._known
+        is_other = listing.index < self._cursor
+        for key, value in listing.values.items():
+            found, known = _Known.of(value), self._known.get(key)
+            is_same = known is not None and (found.created, found.digest) == (known.created, known.digest)
+            is_other = is_other or (found.modified <= self._cursor and not is_same)
+            has_witness = has_witness or is_same
+        if not is_other and not has_witness:
+            self._proof = self._latest
+        if is_other or not (has_witness or self._proof):
+            self._resynchronise(listing)
+
+    def _resynchronise(self, listing: _Listing) -> None:
+        """Deliver the difference between what was known and what is there."""
+        assert self._known is not None
+        logger.warning('%s: history was lost; compared at index %d', self.name, listing.index)
+        difference = list(self._difference(listing)) if self._is_mapped else []
+        self._known = {}
+        for value in listing.values.values():
+            self._note(value)
+        self._cursor = listing.index
+        self._is_cleared = False
+        self._followed = self._latest = self._proof = None
+        self._on_difference(difference)
+
+    def _difference(self, listing: _Listing) -> Iterator[EtcdResult]:
+        """Results that lead from what was known to the listing, in the order of the keys."""
+        assert self._known is not None
+        for key in sorted({*self._known, *listing.values}):
+            known, value = self._known.get(key), listing.values.get(key)
+            if value is None:
+                gone = Node(key, modified_index=listing.index)
+                yield Deleted(gone, etcd_index=listing.index, resync=True)
+            elif known is None or (known.created, known.digest) != (value.created_index, hash(value.value)):
+                yield Set(value, etcd_index=listing.index, is_new=known is None, resync=True)
+
+    def _note(self, value: Value) -> None:
+        if self._is_mapped and self._known is not None:
+            self._known[value.key] = _Known.of(value)
+
+    def _forget(self, gone: str) -> None:
+        """Remove what was known of a node, and of all below it."""
+        assert self._known is not None
+        if self._known.pop(gone, None) is None:
+            for key in [key for key in self._known if is_below(key, gone)]:
+                del self._known[key]
+
+    # -- what the watch tells (``Listener``)
+
+    def on_live(self, index: int) -> None:
+        """The watch is on.  For the backend."""
+        self._live_at = timing.now()
+        if self._proof is None:
+            self._state = WatcherState.LIVE
+        if self._is_starting:
+            self._started()
+            self._on_first_live()
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        """Something changed.  For the backend."""
+        assert self._cursor is not None and self._known is not None
+        if self._proof is not None:
+            if self._proof not in map(_Change.of, (result.node for result in results)):
+                self._attempt_in(0)
+                return
+            self._cancel_timer()
+            self._proof = None
+            self._state = WatcherState.LIVE
+        news = [result for result in results if result.modified_index > self._cursor]
+        for result in news:
+            if isinstance(result.node, Value):
+                self._note(result.node)
+            elif isinstance(result, Deleted):
+                self._forget(result.key)
+            else:  # a new directory, perhaps in place of a value
+                self._known.pop(result.key, None)
+            self._latest = _Change.of(result.node)
+        self._cursor = max(self._cursor, results[-1].modified_index)
+        self._backoff.reset()
+        if news:
+            self._on_revision(news)
+        if len(self._calls) > BOUND:
+            self._close_watch()
+            self._is_behind = True
+            self._state = WatcherState.STALE
+
+    def on_ended(self, error: EtcException) -> None:
+        """The watch has ended.  For the backend."""
+        self._watch = None
+        if self._is_stopped:
+            return
+        if not (may_pass(error) or isinstance(error, EventIndexCleared)) and self._is_starting:
+            self._refuse(error)
+            return
+        self.last_error = error
+        if self._state is WatcherState.LIVE:
+            self._state = WatcherState.STALE
+            logger.warning('%s: stale: %s', self.name, error)
+        if isinstance(error, EventIndexCleared):
+            self._is_cleared = True
+        if timing.now() - self._live_at > STEADY:
+            self._backoff.reset()
+        self._attempt_in(self._backoff.next_delay())
+
+    def _on_called(self) -> None:
+        if self._is_behind:
+            self._is_behind = False
+            self._attempt_in(0)
+
+    # -- the end
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        self._close_watch()
+        self._state = WatcherState.STOPPED
+        if self._attempting is not None and self._attempting is not gevent.getcurrent():
+            self._attempting.kill(block=False)  # it only reads
+
+    def _close_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+_: type[Listener] = Follower

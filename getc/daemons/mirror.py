@@ -1,0 +1,134 @@
+"""mirror: a part of the tree as a mapping in this process, kept as it is in etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TypeVar
+
+from gevent.event import Event
+
+from getc.backends.base import Backend
+from getc.daemons.base import Owner
+from getc.daemons.follower import Follower
+from getc.errors import ClientClosed, TimedOut
+from getc.keys import is_below
+from getc.model import Deleted, EtcdResult, Got, Value
+from getc.operations import WatchSpec
+from getc.timing import Deadline
+
+__all__ = ['Mirror', 'OnUpdate']
+
+OnUpdate = Callable[[tuple[EtcdResult, ...]], object]
+"""Called with the changes of one whole revision, after the mirror shows them."""
+
+Answer = TypeVar('Answer')
+
+
+class Mirror(Follower, Mapping[str, str]):
+    """The values below a node: a read-only mapping from key to text.  :meth:`getc.Client.mirror` makes it.
+
+    Reading it does no I/O and does not switch: between two switches it does not change.  It changes by whole revisions
+    of etcd, so what was written by one transaction is never seen by half.  While the connection is lost it shows what
+    was there last, and ``is_stale`` says so.  After history was lost the whole difference is taken in at once.
+
+    Attributes:
+        key: The node.
+    """
+
+    def __init__(self, owner: Owner, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
+        if on_update is not None and not callable(on_update):
+            raise TypeError(f'on_update is a function or None, not {type(on_update).__name__}')
+        spec = WatchSpec(key, recursive=True)
+        super().__init__(owner, backend, spec, f'mirror {spec.key}')
+        self._tell_update = on_update
+        self._nodes: dict[str, Value] = {}
+        self._waiting: set[Event] = set()
+
+    @property
+    def nodes(self) -> Mapping[str, Value]:
+        """The nodes by their keys: a read-only view that follows."""
+        return MappingProxyType(self._nodes)
+
+    def wait(self, predicate: Callable[[Mirror], Answer], timeout: float | None = None) -> Answer:
+        """Wait until the predicate says something true of the mirror, and return what it says.
+
+        It is asked at once, and after each change; what is true for one revision only may be missed.
+
+        Args:
+            predicate: Called with the mirror, in this greenlet.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TimedOut: It did not become true in time.
+            ClientClosed: The mirror was stopped.
+        """
+        deadline = Deadline.after(timeout)
+        changed = Event()
+        self._waiting.add(changed)
+        try:
+            while not (answer := predicate(self)):
+                if self._is_stopped:
+                    raise ClientClosed(f'{self.name} was stopped')
+                if not changed.wait(deadline.timeout_left()):
+                    raise TimedOut(f'{self.name} did not come to what was waited for within {deadline.timeout:g} s')
+                changed.clear()
+            return answer
+        finally:
+            self._waiting.discard(changed)
+
+    # -- the mapping
+
+    def __getitem__(self, key: str) -> str:
+        return self._nodes[key].value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._nodes)
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._nodes
+
+    __eq__ = object.__eq__  # it is one mirror, whatever another mapping holds
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        return f'<getc.Mirror {self.key}[{len(self)}] {self.state.name} index={self.index}>'
+
+    # -- following
+
+    def _on_there(self, found: Sequence[Got]) -> None:
+        self._take(found)
+
+    def _on_revision(self, results: Sequence[EtcdResult]) -> None:
+        self._take(results)
+        self._tell(results)
+
+    def _on_difference(self, results: Sequence[EtcdResult]) -> None:
+        self._take(results)
+        self._tell(results)
+
+    def _take(self, results: Sequence[EtcdResult]) -> None:
+        # no switch in here: a revision is seen whole
+        for result in results:
+            if isinstance(result.node, Value):
+                if result.key != self.key:
+                    self._nodes[result.key] = result.node
+            elif self._nodes.pop(result.key, None) is None and isinstance(result, Deleted):
+                for key in [key for key in self._nodes if is_below(key, result.key)]:
+                    del self._nodes[key]
+        self._wake()
+
+    def _tell(self, results: Sequence[EtcdResult]) -> None:
+        if self._tell_update is not None:
+            self._call_soon(self._tell_update, tuple(results))
+
+    def _wake(self) -> None:
+        for changed in self._waiting:
+            changed.set()
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        super()._on_stop(deadline)
+        self._wake()

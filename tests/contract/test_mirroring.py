@@ -1,0 +1,177 @@
+"""mirror: a part of the tree as a mapping, kept as it is in etcd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc import WatcherState
+
+Until = Callable[..., None]
+LONG = 60
+
+
+def test_mirror_shows_what_is_there_when_it_returns(client: getc.Client) -> None:
+    """Values at any depth, by their keys; directories and hidden nodes are not among them."""
+    client.set('/servers/a', '1')
+    client.set('/servers/deep/b', '2')
+    client.set('/servers/_hidden', 'x')
+    client.set('/servers/empty', dir=True)
+    client.set('/servers-other', 'x')
+    mirror = client.mirror('/servers')
+    assert dict(mirror) == {'/servers/a': '1', '/servers/deep/b': '2'}
+    assert isinstance(mirror, Mapping)
+    assert (len(mirror), '/servers/a' in mirror, '/servers/x' in mirror) == (2, True, False)
+    assert mirror.get('/servers/x', 'none') == 'none'
+    assert mirror.nodes['/servers/a'] == client.get('/servers/a').node
+    assert (mirror.state, mirror.is_stale) == (WatcherState.LIVE, False)
+    assert repr(mirror) == f'<getc.Mirror /servers[2] LIVE index={mirror.index}>'
+
+
+def test_mirror_of_nothing_is_empty_and_fills(client: getc.Client, other: getc.Client) -> None:
+    """The node need not exist."""
+    mirror = client.mirror('/servers')
+    assert dict(mirror) == {}
+    other.set('/servers/a', '1')
+    assert mirror.wait(lambda nodes: nodes.get('/servers/a'), timeout=LONG) == '1'
+
+
+def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Client) -> None:
+    """Also of whole directories; a value in place of a directory, and the other way round."""
+    mirror = client.mirror('/servers')
+    other.set('/servers/a', '1')
+    other.set('/servers/d/b', '2')
+    other.set('/servers/d/c', '3')
+    other.set('/servers/a', '4')
+    mirror.wait(lambda nodes: nodes.get('/servers/a') == '4', timeout=LONG)
+    assert dict(mirror) == {'/servers/a': '4', '/servers/d/b': '2', '/servers/d/c': '3'}
+    other.delete('/servers/d', recursive=True)
+    other.set('/servers/d', 'now a value')
+    other.delete('/servers/a')
+    mirror.wait(lambda nodes: '/servers/a' not in nodes, timeout=LONG)
+    assert dict(mirror) == {'/servers/d': 'now a value'}
+
+
+def test_mirror_does_no_io_to_be_read(client: getc.Client) -> None:
+    """A greenlet that reads it is not switched away from."""
+    client.set('/servers/a', '1')
+    mirror = client.mirror('/servers')
+    switched: list[int] = []
+    gevent.spawn(switched.append, 1)
+    assert [mirror['/servers/a'], *mirror, *mirror.values()] == ['1', '/servers/a', '1']
+    assert switched == []
+
+
+def test_wait_gives_what_the_predicate_says(client: getc.Client, other: getc.Client, spawn: Any) -> None:
+    """At once where it is true; else when it becomes so, for each who waits."""
+    mirror = client.mirror('/servers')
+    assert mirror.wait(lambda nodes: len(nodes) == 0) is True
+    waiting = [spawn(mirror.wait, lambda nodes, least=least: len(nodes) >= least and least) for least in (1, 2, 3)]
+    for name in 'abc':
+        other.set(f'/servers/{name}', name)
+    assert [each.get(timeout=LONG) for each in waiting] == [1, 2, 3]
+
+
+def test_wait_raises_timed_out_when_it_does_not_come_to_it(client: getc.Client) -> None:
+    """And what a predicate raises goes to who waits."""
+    mirror = client.mirror('/servers')
+    with pytest.raises(getc.TimedOut, match=r'mirror /servers did not come to what was waited for within 0.01 s'):
+        mirror.wait(lambda nodes: len(nodes) > 3, timeout=0.01)
+    with pytest.raises(KeyError):
+        mirror.wait(lambda nodes: nodes['/servers/none'])
+
+
+def test_wait_ends_when_the_mirror_is_stopped(client: getc.Client, spawn: Any) -> None:
+    """By its own stop, or with the client."""
+    first, second = client.mirror('/a'), client.mirror('/b')
+    waiting = [spawn(mirror.wait, len) for mirror in (first, second)]
+    gevent.sleep(0)
+    first.stop()
+    client.close()
+    for each in waiting:
+        with pytest.raises(getc.ClientClosed):
+            each.get(timeout=LONG)
+    assert (first.state, second.state) == (WatcherState.STOPPED, WatcherState.STOPPED)
+
+
+def test_on_update_gets_the_changes_after_the_mirror_shows_them(
+    client: getc.Client, other: getc.Client, until: Until
+) -> None:
+    """One call for a revision, in order."""
+    told: list[tuple[tuple[str, ...], dict[str, str]]] = []
+
+    def on_update(results: tuple[getc.EtcdResult, ...]) -> None:
+        told.append((tuple(result.key for result in results), dict(mirror)))
+
+    mirror = client.mirror('/cfg', on_update=on_update)
+    other.set('/cfg/a', '1')
+    until(lambda: len(told) == 1)
+    other.set('/cfg/b', '2')
+    until(lambda: len(told) == 2)
+    assert told == [(('/cfg/a',), {'/cfg/a': '1'}), (('/cfg/b',), {'/cfg/a': '1', '/cfg/b': '2'})]
+
+
+def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, until: Until) -> None:
+    """v3 can write many keys at once: nobody sees a part of them."""
+    if backing.name != 'v3':
+        pytest.skip('one write at a time is all that v2 and memory have')
+    from getc.v3.txn import put
+
+    seen: list[dict[str, str]] = []
+    updates: list[int] = []
+    mirror = client.mirror('/cfg', on_update=lambda results: updates.append(len(results)))
+
+    def look(nodes: getc.Mirror) -> bool:
+        seen.append(dict(nodes))
+        return nodes.get('/cfg/9') == '2'
+
+    for value in (b'1', b'2'):
+        client.v3.kv.txn(success=[put(b'/cfg/%d' % number, value) for number in range(10)])
+    mirror.wait(look, timeout=LONG)
+    assert all(len(set(view.values())) <= 1 and len(view) in (0, 10) for view in seen)
+    until(lambda: len(updates) == 2)
+    assert updates == [10, 10]
+
+
+def test_history_that_is_lost_is_taken_in_at_once(
+    client: getc.Client, other: getc.Client, backing: Any, until: Until
+) -> None:
+    """A callback that is far behind: the mirror is stale meanwhile, and right in the end."""
+    gate = gevent.event.Event()
+    mirror = client.mirror('/cfg', on_update=lambda results: gate.wait())
+    while not mirror.is_stale:  # a watch that is outrun would not get as far behind
+        for _ in range(100):
+            last = other.set('/cfg/a', 'x')
+        until(lambda last=last: mirror.is_stale or mirror.index >= last.modified_index)
+    other.set('/cfg/b', 'new')
+    other.delete('/cfg/a')
+    backing.forget_history(other)
+    gate.set()
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/b': 'new'}, timeout=LONG)
+    until(lambda: not mirror.is_stale)
+
+
+@pytest.mark.parametrize(
+    ('options', 'error', 'message'),
+    [
+        ({'key': 7}, TypeError, 'a key is text'),
+        ({'on_update': 'log'}, TypeError, 'on_update is a function or None, not str'),
+        ({'timeout': -1}, ValueError, 'timeout'),
+    ],
+)
+def test_mirror_refuses_what_makes_no_sense_before_any_io(
+    refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    """The message names the option."""
+    with pytest.raises(error, match=message):
+        refusing.mirror(**{'key': '/servers', **options})
+
+
+def test_mirror_raises_timed_out_when_there_is_no_server(refusing: getc.Client) -> None:
+    """And leaves nothing behind."""
+    with pytest.raises(getc.TimedOut, match=r'mirror /servers did not start within 0.05 s'):
+        refusing.mirror('/servers', timeout=0.05)
