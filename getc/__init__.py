@@ -79,6 +79,7 @@ from getc.model import (
     Updated,
     Value,
 )
+from getc.transport.endpoints import ConnectionState
 
 __version__ = '0.1.0'
 
@@ -91,6 +92,7 @@ __all__ = [
     'ComparedThenSwapped',
     'ConnectionError',
     'ConnectionRefused',
+    'ConnectionState',
     'Created',
     'Deleted',
     'DirNotEmpty',

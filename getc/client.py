@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
+import gevent
+
 from getc.backends.base import Backend
 from getc.backends.opening import open_backend
 from getc.daemons.base import Daemon
@@ -16,15 +18,17 @@ from getc.daemons.watcher import Resync, Watcher
 from getc.errors import NotSupported
 from getc.model import EtcdResult
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transport.endpoints import ConnectionState
 from getc.tree import Tree
 from getc.v3 import V3
 
-__all__ = ['Client', 'etcd']
+__all__ = ['Client', 'StateListeners', 'etcd']
 
 
 DEFAULT_URL: Final = 'http://127.0.0.1:2379'
 
 
+_StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
 _Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
 
 
@@ -70,6 +74,7 @@ def etcd(
         etcd = getc.etcd('http://10.0.0.1:2379,http://10.0.0.2:2379')
         etcd.get('/hello').value
     """
+    states = StateListeners()
     opened = open_backend(
         url,
         api=api,
@@ -82,8 +87,25 @@ def etcd(
         verify=verify,
         namespace=namespace,
         strict=strict,
+        on_state=states.tell,
     )
-    return Client(opened.backend, url=opened.url, v3=opened.v3, timeout=timeout)
+    return Client(opened.backend, url=opened.url, v3=opened.v3, timeout=timeout, states=states)
+
+
+class StateListeners:
+    """Who is told when the servers are lost and found."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[ConnectionState], object]] = []
+
+    def add(self, listener: Callable[[ConnectionState], object]) -> None:
+        """Tell this one, too."""
+        self._listeners.append(listener)
+
+    def tell(self, state: ConnectionState) -> None:
+        """Tell all of them, each in a greenlet of its own.  Does not block."""
+        for listener in self._listeners:
+            gevent.spawn(listener, state).name = f'getc on_state {state.name}'
 
 
 class Client(Tree):
@@ -105,8 +127,17 @@ class Client(Tree):
     Also a context manager: leaving it closes it.
     """
 
-    def __init__(self, backend: Backend, *, url: str, v3: V3 | None = None, timeout: float | None = 10.0) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        url: str,
+        v3: V3 | None = None,
+        timeout: float | None = 10.0,
+        states: StateListeners | None = None,
+    ) -> None:
         super().__init__(backend, timeout=timeout)
+        self._states = states if states is not None else StateListeners()
         self._url = url
         self._v3 = v3
         self._daemons: set[Daemon] = set()
@@ -131,6 +162,23 @@ class Client(Tree):
         if self._v3 is None:
             raise NotSupported('a store in memory has no RPCs: they need an etcd, http:// or https://')
         return self._v3
+
+    def on_state(self, listener: _StateListener) -> _StateListener:
+        """Have a function called with each new :class:`~getc.ConnectionState`, and return it: also a decorator.
+
+        CONNECTED: a call was answered, after none was.  SUSPENDED: every server has failed.  It is learnt from calls,
+        those of daemons too; a client that makes none learns nothing.  A store in memory has no states.
+
+        Args:
+            listener: Called in a greenlet of its own; what it raises is printed by gevent, and harms nobody else.
+
+        Raises:
+            TypeError: It is no function.
+        """
+        if not callable(listener):
+            raise TypeError(f'on_state takes a function, not {type(listener).__name__}')
+        self._states.add(listener)
+        return listener
 
     # -- in the background
 

@@ -184,6 +184,7 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
     'on_change': lambda client: client.on_change('/a', print),
     'on_change as decorator': lambda client: client.on_change('/a')(lambda result: None),
     'changes': lambda client: client.changes('/a'),
+    'mirror': lambda client: client.mirror('/a'),
 }
 URLS = ['memory://', REFUSING]
 
@@ -199,9 +200,9 @@ def test_closed_client_refuses_every_call(url: str, call: Callable[[getc.Client]
 
 
 def test_every_method_is_among_those_that_a_closed_client_refuses() -> None:
-    """The list above is whole: but for the methods that end things, and the one for daemons."""
+    """The list above is whole: but for the methods that end things, one that only listens, and the one for daemons."""
     methods = {name for name in dir(getc.Client) if not name.startswith('_') and callable(getattr(getc.Client, name))}
-    assert methods - {name.split()[0] for name in CALLS} == {'clear', 'close', 'forget'}
+    assert methods - {name.split()[0] for name in CALLS} == {'clear', 'close', 'forget', 'on_state'}
 
 
 @pytest.mark.parametrize('url', URLS)
@@ -279,3 +280,33 @@ def test_close_leaves_no_socket() -> None:
                 while connection.recv(65536):
                     pass
         assert isinstance(calling.exception, getc.EtcException)
+
+
+# -- the state
+
+
+def test_state_is_told_to_listeners(etcd_server: EtcdServer) -> None:
+    """When the server is lost, and when it is found again; one that raises harms nobody."""
+    states: list[getc.ConnectionState] = []
+    with getc.etcd(etcd_server.url, timeout=LONG) as client:
+
+        @client.on_state
+        def tell(state: getc.ConnectionState) -> None:
+            states.append(state)
+
+        client.set('/a', '1')
+        gevent.sleep(0)
+        etcd_server.kill()
+        with pytest.raises(getc.ConnectionError):
+            client.get('/a')
+        etcd_server.restart()
+        client.ready()
+        gevent.sleep(0)
+    connected, suspended = getc.ConnectionState
+    assert states == [connected, suspended, connected]
+
+
+def test_on_state_takes_functions_only() -> None:
+    """A TypeError says so."""
+    with getc.etcd('memory://') as client, pytest.raises(TypeError, match='on_state takes a function, not str'):
+        client.on_state('log')  # type: ignore[type-var]

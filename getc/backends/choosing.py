@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from typing import Final
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -15,11 +16,11 @@ from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, 
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoints
+from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http
 from getc.wire.messages import Request
 
-__all__ = ['Choosing', 'version_of']
+__all__ = ['Choosing', 'Inquiry', 'VersionInquiry', 'version_of']
 
 log = logging.getLogger('getc')
 
@@ -59,16 +60,52 @@ def version_of(endpoints: Endpoints, http: Http, deadline: Deadline) -> tuple[in
         raise ProtocolError(text, endpoint=endpoint.url) from None
 
 
+class Inquiry(Protocol):
+    """Asks what version a server is of."""
+
+    def ask(self, deadline: Deadline) -> tuple[int, ...]:
+        """The version, as ``(3, 5)``.  Blocks until the deadline at most."""
+
+    def close(self) -> None:
+        """End what is under way with ClientClosed.  Does not block."""
+
+
+class VersionInquiry:
+    """Asks servers for ``/version``.
+
+    Args:
+        endpoints: The servers.
+        context: The TLS context of ``https`` endpoints, or None without such.
+    """
+
+    def __init__(self, endpoints: Sequence[Endpoint], context: ssl.SSLContext | None) -> None:
+        self._endpoints = Endpoints(endpoints)
+        self._context = context
+        self._http: Http | None = None
+
+    def ask(self, deadline: Deadline) -> tuple[int, ...]:
+        self._http = Http(self._context)
+        try:
+            return version_of(self._endpoints, self._http, deadline)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            http.close()
+
+
 class Choosing:
     """A backend that is chosen at the first call: v3 from etcd 3.4 on, v2 before.
 
     Args:
-        ask: The version of the server; blocks until the deadline at most.
+        inquiry: Asks the server what it is, one greenlet at a time.
         open_api: Makes the backend of an API.
     """
 
-    def __init__(self, ask: Callable[[Deadline], tuple[int, ...]], open_api: Callable[[str], Backend]) -> None:
-        self._ask = ask
+    def __init__(self, inquiry: Inquiry, open_api: Callable[[str], Backend]) -> None:
+        self._inquiry = inquiry
         self._open_api = open_api
         self._backend: Backend | None = None
         self._turn = BoundedSemaphore(1)
@@ -83,15 +120,14 @@ class Choosing:
         """The backend.  Blocks until the deadline at most, the first time."""
         if self._backend is not None:
             return self._backend
-        if self._is_closed:
-            raise ClientClosed('the client is closed')
+        self._check_open()
         if not self._turn.acquire(timeout=deadline.timeout_left()):
             raise TimedOut(f'the server did not tell its version within {deadline.timeout:g} s')
         try:
             if self._backend is None:
-                version = self._ask(deadline)
-                if self._is_closed:
-                    raise ClientClosed('the client was closed during the call')
+                self._check_open()
+                version = self._inquiry.ask(deadline)
+                self._check_open()
                 self._backend = self._open_api('v3' if version >= V3_SINCE else 'v2')
                 log.info('etcd %s: using API %s', '.'.join(map(str, version)), self._backend.api)
             return self._backend
@@ -106,8 +142,7 @@ class Choosing:
             after = after.watch
         if self._backend is not None:
             return self._backend.watch(spec, listener, after)
-        if self._is_closed:
-            raise ClientClosed('the client is closed')
+        self._check_open()
         return _LateWatch(self, spec, listener)
 
     def keep(self, ttl: int) -> LeaseGroup:
@@ -122,8 +157,13 @@ class Choosing:
 
     def close(self) -> None:
         self._is_closed = True
+        self._inquiry.close()
         if self._backend is not None:
             self._backend.close()
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
 
 
 class _LateWatch:

@@ -6,7 +6,7 @@ is a greenlet that polls; nodes are kept by refreshing each under the condition 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import gevent
@@ -19,7 +19,7 @@ from getc.keys import ROOT
 from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
 from getc.timing import Backoff, Deadline
-from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
+from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse_endpoints
 from getc.transport.http import Http, Poll
 from getc.transport.sockets import TLS
 from getc.wire.keys_api import poll_of, request_of, result_of
@@ -42,6 +42,7 @@ class KeysV2:
         username: For servers whose URL has no credentials, or None.
         password: That user's, or None.
         tls: How ``https`` is spoken.
+        on_state: Told of each change of the state; it must not block or raise.
 
     Raises:
         ValueError: A URL is none of etcd's.
@@ -63,9 +64,10 @@ class KeysV2:
         username: str | None = None,
         password: str | None = None,
         tls: TLS | None = None,
+        on_state: Callable[[ConnectionState], object] | None = None,
     ) -> None:
         endpoints = parse_endpoints(url, username=username, password=password)
-        self._endpoints = Endpoints(endpoints)
+        self._endpoints = Endpoints(endpoints, on_state=on_state)
         is_secure = any(endpoint.is_secure for endpoint in endpoints)
         self._http = Http((tls or TLS()).context() if is_secure else None)
         self._watches: set[PollingWatch] = set()
@@ -88,7 +90,7 @@ class KeysV2:
         left = len(self._endpoints)
         for endpoint in self._endpoints.in_turn():
             try:
-                return self._ask(endpoint, operation, request, deadline, others=left - 1)
+                result = self._ask(endpoint, operation, request, deadline, others=left - 1)
             except (ConnectionError, HTTPError) as error:
                 if not _is_fault(error):
                     raise
@@ -97,6 +99,9 @@ class KeysV2:
                 # Sent and not answered: only a read may be asked again.
                 if error.maybe_applied or not left or deadline.has_passed():
                     raise
+            else:
+                self._endpoints.served(endpoint)
+                return result
         raise AssertionError('there is always an endpoint')
 
     def _ask(
@@ -141,12 +146,15 @@ class KeysV2:
         left = len(self._endpoints)
         for endpoint in self._endpoints.in_turn():
             try:
-                return self._http.poll(endpoint, request, Deadline(POLL_TIMEOUT))
+                poll = self._http.poll(endpoint, request, Deadline(POLL_TIMEOUT))
             except ConnectionError:
                 self._endpoints.failed(endpoint)
                 left -= 1
                 if not left:
                     raise
+            else:
+                self._endpoints.served(endpoint)
+                return poll
         raise AssertionError('there is always an endpoint')
 
     # -- nodes that are kept

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from getc.backends.base import Backend
-from getc.backends.choosing import Choosing, version_of
+from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import MemoryBackend, store_named
 from getc.backends.namespaced import Namespaced
@@ -15,8 +15,7 @@ from getc.backends.tree_v3 import TreeV3
 from getc.keys import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoints, parse_endpoints
-from getc.transport.http import Http
+from getc.transport.endpoints import ConnectionState, parse_endpoints
 from getc.transport.sockets import TLS
 from getc.v3 import V3
 
@@ -53,6 +52,7 @@ def open_backend(
     verify: bool = True,
     namespace: str | None = None,
     strict: bool = True,
+    on_state: Callable[[ConnectionState], object] | None = None,
 ) -> Opened:
     """Make what :func:`getc.etcd` was asked for.  Reads the files of TLS, and does no other I/O.
 
@@ -76,22 +76,15 @@ def open_backend(
     endpoints = parse_endpoints(url, username=username, password=password)
     is_secure = any(endpoint.is_secure for endpoint in endpoints)
     plain, http2 = (tls.context(), tls.context('h2')) if is_secure else (None, None)
-    rpc = Rpc(endpoints, http2, timeout=timeout)
+    rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state)
     v3 = V3(rpc)
 
     def open_api(choice: str) -> Backend:
         if choice == 'v3':
             return TreeV3(v3, rpc, is_strict=strict)
-        return KeysV2(url, username=username, password=password, tls=tls)
+        return KeysV2(url, username=username, password=password, tls=tls, on_state=on_state)
 
-    def ask(deadline: Deadline) -> tuple[int, ...]:
-        http = Http(plain)
-        try:
-            return version_of(Endpoints(endpoints), http, deadline)
-        finally:
-            http.close()
-
-    backend = Choosing(ask, open_api) if api is None else open_api(api)
+    backend = Choosing(VersionInquiry(endpoints, plain), open_api) if api is None else open_api(api)
     return Opened(_inside(backend, root), endpoints[0].url, v3)
 
 

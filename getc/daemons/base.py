@@ -26,6 +26,8 @@ from getc.errors import (
     ProtocolError,
     RaftInternal,
     TimedOut,
+    TooManyRequests,
+    Unavailable,
     WatcherCleared,
 )
 from getc.timing import Backoff, Deadline
@@ -37,10 +39,25 @@ logger = logging.getLogger('getc')
 LAST_WORDS: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
 
+TROUBLE: Final = (
+    ConnectionError,
+    HTTPError,
+    ProtocolError,
+    RaftInternal,
+    LeaderElect,
+    WatcherCleared,
+    TooManyRequests,
+    Unavailable,
+)
+"""What time may heal."""
+
 SLICE: Final = 0.01
 """Seconds after which callbacks that do not block let others run."""
 
 _Self = TypeVar('_Self', bound='Daemon')
+
+_Call = tuple[Callable[..., object], tuple[object, ...]]
+"""A callback, and with what it is called."""
 
 
 class Owner(Protocol):
@@ -52,8 +69,7 @@ class Owner(Protocol):
 
 def may_pass(error: EtcException) -> bool:
     """True for trouble that time may heal; False for a refusal, which would only be repeated."""
-    trouble = (ConnectionError, HTTPError, ProtocolError, RaftInternal, LeaderElect, WatcherCleared)
-    return isinstance(error, trouble)
+    return isinstance(error, TROUBLE)
 
 
 class Daemon:
@@ -65,6 +81,27 @@ class Daemon:
         name: What it does, for logs.
         last_error: The latest trouble, or None; it stays after the trouble has passed.
     """
+
+    __slots__ = (  # there are thousands
+        '__weakref__',
+        '_attempting',
+        '_backoff',
+        '_calling',
+        '_calls',
+        '_finished',
+        '_is_starting',
+        '_is_stopped',
+        '_next_delay',
+        '_owner',
+        '_pid',
+        '_refusal',
+        '_settled',
+        '_stopping',
+        '_tasks',
+        '_timer',
+        'last_error',
+        'name',
+    )
 
     def __init__(self, owner: Owner, name: str) -> None:
         self.name = name
@@ -81,7 +118,7 @@ class Daemon:
         self._timer: Any = None
         self._attempting: gevent.Greenlet[..., None] | None = None
         self._next_delay: float | None = None  # until another attempt, as asked for during one
-        self._calls: deque[tuple[Callable[..., object], tuple[object, ...]]] = deque()
+        self._calls: deque[_Call] | tuple[()] = ()  # an empty deque takes 0.7 kB
         self._calling: gevent.Greenlet[..., None] | None = None
         self._stopping: Callable[[], object] | None = None
 
@@ -109,7 +146,7 @@ class Daemon:
         if self._is_stopped:
             return
         self._is_stopped = True
-        self._calls.clear()
+        self._calls = ()
         self._cancel_timer()
         self._on_stop(deadline)
         self._settled.set()
@@ -238,6 +275,8 @@ class Daemon:
     def _call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call the user's code after what was asked for before, one call at a time."""
         if not self._is_stopped and self._is_at_home():
+            if not isinstance(self._calls, deque):
+                self._calls = deque()
             self._calls.append((callback, args))
             if self._calling is None:
                 self._calling = self._spawn(self._make_calls)
@@ -245,8 +284,10 @@ class Daemon:
     def _make_calls(self) -> None:
         began = timing.now()
         try:
-            while self._calls and self._is_at_home():
+            while isinstance(self._calls, deque) and self._is_at_home():
                 callback, args = self._calls.popleft()
+                if not self._calls:
+                    self._calls = ()
                 try:
                     callback(*args)
                 except (Exception, gevent.Timeout):
@@ -257,7 +298,7 @@ class Daemon:
         finally:  # also when a callback was killed, and this greenlet with it
             self._calling = None
             if not self._is_at_home():
-                self._calls.clear()
+                self._calls = ()
             elif self._calls:
                 self._calling = self._spawn(self._make_calls)
             elif not self._is_stopped:

@@ -23,7 +23,7 @@ from getc.rpc.tokens import Tokens
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.calls import RefusedCall
 from getc.transport.channel import Channel
-from getc.transport.endpoints import Endpoint, Endpoints
+from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 
@@ -56,12 +56,18 @@ class Rpc:
         endpoints: Its servers, with the credentials.
         context: The TLS context of ``https`` endpoints, or None without such.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
+        on_state: Told of each change of the state; it must not block or raise.
     """
 
     def __init__(
-        self, endpoints: Sequence[Endpoint], context: ssl.SSLContext | None = None, *, timeout: float | None = 10.0
+        self,
+        endpoints: Sequence[Endpoint],
+        context: ssl.SSLContext | None = None,
+        *,
+        timeout: float | None = 10.0,
+        on_state: Callable[[ConnectionState], object] | None = None,
     ) -> None:
-        self._endpoints = Endpoints(endpoints)
+        self._endpoints = Endpoints(endpoints, on_state=on_state)
         self._context = context
         self._timeout = timeout
         self._servers: dict[Endpoint, _Server] = {}
@@ -96,8 +102,8 @@ class Rpc:
         packed = request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
 
-        def ask(server: _Server, deadline: Deadline) -> Response:
-            return self._ask(server, method, packed, deadline, writes)
+        def ask(server: _Server, deadline: Deadline, connect_by: Deadline) -> Response:
+            return self._ask(server, method, packed, deadline, connect_by, writes)
 
         return self._with_servers(ask, self.deadline(timeout), may_repeat=not writes or method.idempotent)
 
@@ -109,10 +115,10 @@ class Rpc:
         Blocks until the timeout at most, if there is no connection.  Raises what :meth:`call` does.
         """
 
-        def start(server: _Server, deadline: Deadline) -> MessageStream[Request, Response]:
-            token = server.tokens.get(deadline)
+        def start(server: _Server, deadline: Deadline, connect_by: Deadline) -> MessageStream[Request, Response]:
+            token = server.tokens.get(connect_by)
             metadata = (HAS_LEADER, *token)
-            stream = server.channel.stream(method.path, deadline, is_write=not method.reads, metadata=metadata)
+            stream = server.channel.stream(method.path, connect_by, is_write=not method.reads, metadata=metadata)
             return MessageStream(method, stream, lambda refused: server.tokens.is_refused(token, refused))
 
         return self._with_servers(start, self.deadline(timeout), may_repeat=True)
@@ -135,23 +141,27 @@ class Rpc:
     # -- how it is done
 
     def _with_servers(
-        self, attempt: Callable[[_Server, Deadline], Result], deadline: Deadline, *, may_repeat: bool
+        self, attempt: Callable[[_Server, Deadline, Deadline], Result], deadline: Deadline, *, may_repeat: bool
     ) -> Result:
         """Try each server once, and the first one again: its connection may have been lost long ago."""
-        left = len(self._endpoints) + 1
+        in_turn = self._endpoints.in_turn()
+        in_turn.append(in_turn[0])
         was_applied = False  # perhaps, by an attempt before
-        while True:
-            endpoint = self._endpoints.current
-            share = deadline.share(1 / left) if may_repeat and left > 1 and len(self._endpoints) > 1 else deadline
-            left -= 1
+        for left, endpoint in zip(range(len(in_turn), 0, -1), in_turn, strict=True):
+            # An attempt leaves time for the others as far as they could still be asked.
+            share = deadline.share(1 / left) if len(self._endpoints) > 1 else deadline
             try:
-                return attempt(self._server(endpoint), share)
+                result = attempt(self._server(endpoint), share if may_repeat else deadline, share)
             except UNSERVED as error:
                 self._endpoints.failed(endpoint)
                 was_applied = was_applied or error.maybe_applied
-                if not left or deadline.has_passed() or (was_applied and not may_repeat):
+                if left == 1 or deadline.has_passed() or (was_applied and not may_repeat):
                     error.maybe_applied = was_applied
                     raise
+            else:
+                self._endpoints.served(endpoint)
+                return result
+        raise AssertionError('the last attempt returns or raises')
 
     def _server(self, endpoint: Endpoint) -> _Server:
         if self._is_closed:
@@ -162,18 +172,26 @@ class Rpc:
         return server
 
     def _ask(
-        self, server: _Server, method: Method[Request, Response], packed: bytes, deadline: Deadline, writes: bool
+        self,
+        server: _Server,
+        method: Method[Request, Response],
+        packed: bytes,
+        deadline: Deadline,
+        connect_by: Deadline,
+        writes: bool,
     ) -> Response:
-        token = server.tokens.get(deadline)
+        channel = server.channel
+        channel.ready(connect_by)
+        token = server.tokens.get(connect_by)
         try:
-            answer = server.channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
+            answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
         except RefusedCall as refused:
             error = error_of_status(refused.status, method.path, is_write=writes, url=server.url)
             if not server.tokens.is_refused(token, refused):
                 raise error from None
             try:
                 token = server.tokens.get(deadline)
-                answer = server.channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
+                answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
             except RefusedCall as again:
                 raise error_of_status(again.status, method.path, is_write=writes, url=server.url) from None
         return unpacked(method, answer, server.url, writes=writes)

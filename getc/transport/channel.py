@@ -107,6 +107,10 @@ class Channel:
         link.begin(stream, self._block(path, metadata), b'', False)
         return stream
 
+    def ready(self, deadline: Deadline) -> None:
+        """Return once there is a connection.  Blocks until the deadline at most; raises what :meth:`unary` does."""
+        self._usable_link(deadline)
+
     @property
     def is_connected(self) -> bool:
         """True if there is a connection on which calls may begin."""

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Sequence
+import logging
+import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-__all__ = ['DEFAULT_PORT', 'Endpoint', 'Endpoints', 'parse_endpoints']
+from getc import timing
+
+__all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'Endpoints', 'parse_endpoints']
+
+log = logging.getLogger('getc')
 
 DEFAULT_PORT: Final = 2379
 SCHEMES: Final = ('http', 'https')
+
+REST: Final = 0.5
+"""Seconds of rest after the first failure."""
+
+LONGEST_REST: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +127,50 @@ def _shown(text: str) -> str:
     return repr(f'{scheme}{separator}...@{text.rpartition("@")[2]}' if separator else f'...@{text.rpartition("@")[2]}')
 
 
+class ConnectionState(Enum):
+    """How it stands between a client and its servers."""
+
+    CONNECTED = 'the last call was answered'
+    SUSPENDED = 'no server answers'
+
+
+class _Standing:
+    """How one server has done lately."""
+
+    __slots__ = ('failures', 'until')
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.until = 0.0  # it is asked after the others, till then
+
+
 class Endpoints:
-    """The servers of one client.  One is asked until it fails; then the next one is.
+    """The servers of one client.  One is asked until it fails; then another is, and it rests for a while.
+
+    The rest grows with each failure in a row, and ends with the first answer.  No server is ever banned: where all
+    of them rest, the one whose rest ends first is asked.
 
     Args:
         endpoints: At least one.
+        on_state: Told of each change of the state; it must not block or raise.
+        rng: The source of chance.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        on_state: Callable[[ConnectionState], object] | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
         if not endpoints:
             raise ValueError('no endpoint is given')
         self._endpoints = tuple(endpoints)
-        self._current = 0
+        self._current = self._endpoints[0]
+        self._resting: dict[Endpoint, _Standing] = {}
+        self._on_state = on_state
+        self._state: ConnectionState | None = None
+        self._rng = rng if rng is not None else random.Random()
 
     @property
     def first(self) -> Endpoint:
@@ -136,18 +180,58 @@ class Endpoints:
     @property
     def current(self) -> Endpoint:
         """The one that is asked first."""
-        return self._endpoints[self._current]
+        return self._current
 
-    def in_turn(self) -> Iterator[Endpoint]:
-        """Each of them once, for one call: the current one first."""
-        begin = self._current
-        for step in range(len(self._endpoints)):
-            yield self._endpoints[(begin + step) % len(self._endpoints)]
+    @property
+    def state(self) -> ConnectionState | None:
+        """How it stands; None before the first call."""
+        return self._state
+
+    def in_turn(self) -> list[Endpoint]:
+        """Each of them once, for one call: the current one first, those that rest last, in the order of their ends."""
+        at = self._endpoints.index(self._current)
+        ring = self._endpoints[at:] + self._endpoints[:at]
+        if not self._resting:
+            return list(ring)
+        now = timing.now()
+        return sorted(ring, key=lambda endpoint: self._rests_until(endpoint, now))
 
     def failed(self, endpoint: Endpoint) -> None:
-        """It did not answer: if it is the current one, the next one is from now on."""
-        if self._endpoints[self._current] == endpoint:
-            self._current = (self._current + 1) % len(self._endpoints)
+        """It did not answer: it rests, and if it was the current one, another is from now on."""
+        standing = self._resting.setdefault(endpoint, _Standing())
+        rest = min(LONGEST_REST, REST * 2.0 ** min(standing.failures, 30))
+        standing.failures += 1
+        standing.until = timing.now() + rest * self._rng.uniform(0.5, 1.0)
+        if self._current == endpoint:
+            self._current = self.in_turn()[0]
+            if self._current != endpoint:
+                log.warning('%s does not answer: %s is asked from now on', endpoint.url, self._current.url)
+        if len(self._resting) == len(self._endpoints):
+            self._set_state(ConnectionState.SUSPENDED)
+
+    def served(self, endpoint: Endpoint) -> None:
+        """It answered: it is the current one now."""
+        if self._resting:
+            self._resting.pop(endpoint, None)
+        self._current = endpoint
+        if self._state is not ConnectionState.CONNECTED:
+            self._set_state(ConnectionState.CONNECTED)
+
+    def _rests_until(self, endpoint: Endpoint, now: float) -> float:
+        standing = self._resting.get(endpoint)
+        return 0.0 if standing is None or standing.until <= now else standing.until
+
+    def _set_state(self, state: ConnectionState) -> None:
+        if state is not self._state:
+            self._state = state
+            log.log(
+                logging.INFO if state is ConnectionState.CONNECTED else logging.WARNING,
+                'etcd: %s: %s',
+                state.name,
+                state.value,
+            )
+            if self._on_state is not None:
+                self._on_state(state)
 
     def __len__(self) -> int:
         return len(self._endpoints)

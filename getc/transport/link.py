@@ -32,7 +32,7 @@ CHUNK: Final = 64 * 1024
 """Bytes that are read at a time."""
 
 SLICE: Final = 0.005
-"""Seconds of reading after which others get a turn, however much there is to read."""
+"""Seconds of work on what was read after which others get a turn, however much there is to read."""
 
 TICK: Final = 5.0
 """Seconds between looks at whether the peer is there.  etcd takes pings less than 5 s apart for an attack."""
@@ -41,6 +41,9 @@ QUIET: Final = 10.0
 """Seconds of silence, with calls open, after which the peer is asked."""
 
 PING: Final = b'getcping'
+
+HTTP1: Final = b'HTTP/1'
+NEEDED: Final = 'API v3 needs HTTP/2 all the way, and etcd 3.4 or newer'
 
 
 class Link:
@@ -172,20 +175,23 @@ class Link:
     # -- receiving
 
     def _read(self) -> None:
-        began = timing.now()
+        busy = 0.0  # seconds of work since others had a turn for sure
         with self._ending_on_errors():
             while not self._is_over and (data := self._sock.recv(CHUNK)):
-                now = self._heard_at = timing.now()
+                began = self._heard_at = timing.now()
                 self._asked_at = None
+                if not self.has_spoken and data.startswith(HTTP1):
+                    raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
                 for event in self._connection.receive(data):
                     self._on_event(event)
                 self.has_spoken = True
                 if self._connection.has_outgoing:
                     self._write_soon()
-                if now - began > SLICE:
+                busy += timing.now() - began
+                if busy > SLICE:
                     gevent.sleep(0)
-                    began = timing.now()
-            self._end(f'{self.url} closed the connection')
+                    busy = 0.0
+            self._end(f'{self.url} closed the connection' + ('' if self.has_spoken else f' without a word: {NEEDED}'))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, (HeadersReceived, DataReceived)):

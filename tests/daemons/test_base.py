@@ -18,9 +18,11 @@ from getc.errors import (
     KeyNotFound,
     LeaderElect,
     NodeExist,
+    NoLeader,
     ProtocolError,
     RaftInternal,
     TimedOut,
+    TooManyRequests,
     Unauthorized,
 )
 from getc.testing import VirtualTime
@@ -83,6 +85,8 @@ def raising(error: BaseException) -> Callable[[], float | None]:
         (HTTPError(503), True),
         (ProtocolError('x'), True),
         (RaftInternal('x'), True),
+        (NoLeader('x'), True),
+        (TooManyRequests('x'), True),
         (LeaderElect('x'), True),
         (KeyNotFound('x'), False),
         (NodeExist('x'), False),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
+from getc.testing import VirtualTime
+from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse_endpoints
 
 
 @pytest.mark.parametrize(
@@ -69,16 +72,88 @@ def test_parse_endpoints_refuses_what_is_no_text() -> None:
         parse_endpoints([1])  # type: ignore[list-item]
 
 
+A, B, C = (Endpoint('http', name, 1) for name in 'abc')
+
+
+class Middle(random.Random):
+    """Chance without chance: every rest is as long as it may be."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
 def test_endpoints_stay_with_one_until_it_fails() -> None:
-    """The failure of another moves nothing; the last one is never banned."""
-    a, b, c = (Endpoint('http', name, 1) for name in 'abc')
-    endpoints = Endpoints([a, b, c])
-    assert list(endpoints.in_turn()) == [a, b, c]
-    endpoints.failed(b)
-    assert endpoints.current == a
-    endpoints.failed(a)
-    assert list(endpoints.in_turn()) == [b, c, a]
-    endpoints.failed(b)
-    endpoints.failed(c)
-    assert list(endpoints.in_turn()) == [a, b, c]
-    assert endpoints.first == a
+    """The failure of another moves nothing, and rest only puts it last."""
+    endpoints = Endpoints([A, B, C])
+    assert endpoints.in_turn() == [A, B, C]
+    endpoints.failed(B)
+    assert (endpoints.current, endpoints.in_turn()) == (A, [A, C, B])
+    endpoints.failed(A)
+    assert (endpoints.current, endpoints.first) == (C, A)
+
+
+def test_endpoints_stay_with_the_one_that_answered() -> None:
+    """Also when the first one could be asked again: going back and forth would lose connections."""
+    endpoints = Endpoints([A, B, C])
+    endpoints.failed(A)
+    endpoints.served(B)
+    endpoints.served(A)
+    endpoints.served(B)
+    assert endpoints.in_turn() == [B, C, A]
+
+
+def test_no_server_is_ever_banned(etcd_clock: VirtualTime) -> None:
+    """Where all rest, the one whose rest ends first is asked first, and all of them are asked."""
+    endpoints = Endpoints([A, B, C], rng=Middle())
+    for endpoint in (A, A, A, B, C, C):
+        endpoints.failed(endpoint)
+    assert endpoints.in_turn() == [B, C, A]
+    assert Endpoints([A]).in_turn() == [A]
+
+
+def test_rest_grows_with_each_failure_and_ends(etcd_clock: VirtualTime) -> None:
+    """0.5 s, 1 s, 2 s, ... 30 s at most; an answer makes it small again."""
+    endpoints = Endpoints([A, B, C], rng=Middle())
+    endpoints.served(C)
+    rests = []
+    for _ in range(9):
+        endpoints.failed(A)
+        began = etcd_clock.elapsed
+        while endpoints.in_turn() == [C, B, A]:
+            etcd_clock.advance(0.25)
+        rests.append(etcd_clock.elapsed - began)
+    assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    endpoints.served(A)
+    endpoints.served(C)
+    endpoints.failed(A)
+    etcd_clock.advance(0.5)
+    assert endpoints.in_turn() == [C, A, B]
+
+
+def test_state_is_told_when_it_changes() -> None:
+    """CONNECTED with the first answer, SUSPENDED when every server has failed; each once."""
+    states: list[ConnectionState] = []
+    endpoints = Endpoints([A, B], on_state=states.append)
+    assert endpoints.state is None
+    endpoints.served(A)
+    endpoints.served(A)
+    endpoints.failed(A)
+    assert states == [ConnectionState.CONNECTED]
+    endpoints.failed(B)
+    endpoints.failed(A)
+    assert states == [ConnectionState.CONNECTED, ConnectionState.SUSPENDED]
+    endpoints.served(B)
+    assert states[2:] == [ConnectionState.CONNECTED] == [endpoints.state]
+
+
+def test_switches_and_states_are_logged_without_credentials(caplog: pytest.LogCaptureFixture) -> None:
+    """What was asked, what is asked now."""
+    caplog.set_level('INFO', 'getc')
+    secret = Endpoint('http', 'a', 1, 'root', 'secret')
+    endpoints = Endpoints([secret, B])
+    endpoints.served(secret)
+    endpoints.failed(secret)
+    endpoints.failed(B)
+    assert 'http://a:1 does not answer: http://b:1 is asked from now on' in caplog.text
+    assert 'etcd: SUSPENDED: no server answers' in caplog.text
+    assert 'secret' not in caplog.text
