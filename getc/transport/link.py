@@ -181,6 +181,7 @@ class Link:
                 began = self._heard_at = timing.now()
                 self._asked_at = None
                 if not self.has_spoken and data.startswith(HTTP1):
+                    self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
                     raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
                 for event in self._connection.receive(data):
                     self._on_event(event)

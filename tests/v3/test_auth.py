@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.errors import (
-    FailedPrecondition,
-    InvalidArgument,
-    NotSupported,
-    PermissionDenied,
-    Unauthorized,
-)
+from getc.errors import FailedPrecondition, InvalidArgument, NotSupported, PermissionDenied, Unauthorized
 from getc.testing import EtcdServer
 from getc.v3.auth import Auth
 from getc.wire import schema

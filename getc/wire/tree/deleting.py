@@ -16,8 +16,12 @@ from getc.wire.tree.verdicts import conditions, evidence, is_absent, is_there, n
 __all__ = ['deleted', 'txn_of_delete']
 
 
-def txn_of_delete(delete: Delete) -> TxnRequest:
+def txn_of_delete(delete: Delete, *, is_strict: bool = True) -> TxnRequest:
     """The transaction of a delete.
+
+    Args:
+        delete: What to delete.
+        is_strict: Read what is above, to tell why nothing was deleted.
 
     Raises:
         RootROnly: The root cannot be deleted.
@@ -27,8 +31,8 @@ def txn_of_delete(delete: Delete) -> TxnRequest:
     if delete.key == ROOT:
         raise RootROnly('Root is read only', ROOT)
     if _is_compared(delete) or not (delete.dir or delete.recursive):
-        return _of_value(delete)
-    return _of_tree(delete) if delete.recursive else _of_directory(delete)
+        return _of_value(delete, is_strict)
+    return _of_tree(delete, is_strict) if delete.recursive else _of_directory(delete, is_strict)
 
 
 def deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
@@ -55,9 +59,10 @@ def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> Req
 # -- a value
 
 
-def _of_value(delete: Delete) -> TxnRequest:
+def _of_value(delete: Delete, is_strict: bool) -> TxnRequest:
     success = [_delete(encoded(delete.key), prev_kv=True)]
-    return TxnRequest(compare=conditions(delete), success=success, failure=evidence(delete.key))
+    failure = evidence(delete.key, is_strict=is_strict)
+    return TxnRequest(compare=conditions(delete), success=success, failure=failure)
 
 
 def _value_deleted(delete: Delete, header: ResponseHeader, done: object) -> EtcdResult:
@@ -67,35 +72,32 @@ def _value_deleted(delete: Delete, header: ResponseHeader, done: object) -> Etcd
     return kind(node, value_of(delete.key, kv), header.revision, 0, header.raft_term)
 
 
-# -- an empty directory, or a value
+# -- a value, or an empty directory
 
 
-def _of_directory(delete: Delete) -> TxnRequest:
-    """Delete the marker if nothing else is there; else the value; else read why not."""
-    inside = marker(delete.key)
+def _of_directory(delete: Delete, is_strict: bool) -> TxnRequest:
+    """Delete the value; else the marker if it is all there is; else read why not."""
+    key, inside = encoded(delete.key), marker(delete.key)
     first, end = deeper(delete.key)
-    if_value = TxnRequest(
-        compare=[is_there(encoded(delete.key))],
-        success=[_delete(encoded(delete.key), prev_kv=True)],
-        failure=evidence(delete.key),
-    )
-    return TxnRequest(
+    if_empty = TxnRequest(
         compare=[is_there(inside), is_absent(first, end)],
         success=[_delete(inside, prev_kv=True)],
-        failure=[RequestOp(request_txn=if_value)],
+        failure=evidence(delete.key, is_strict=is_strict),
+    )
+    return TxnRequest(
+        compare=[is_there(key)], success=[_delete(key, prev_kv=True)], failure=[RequestOp(request_txn=if_empty)]
     )
 
 
 def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
     header = response.header
     if response.succeeded:
-        kv = response.responses[0].response_delete_range.prev_kvs[0]
-        before = Directory(delete.key, kv.mod_revision, kv.create_revision)
-        return _gone_directory(delete, header, before)
-    if_value = response.responses[0].response_txn
-    if if_value.succeeded:
-        return _value_deleted(delete, header, if_value.responses[0])
-    *above, inside, _ = (found.response_range.kvs for found in if_value.responses)
+        return _value_deleted(delete, header, response.responses[0])
+    if_empty = response.responses[0].response_txn
+    if if_empty.succeeded:
+        kv = if_empty.responses[0].response_delete_range.prev_kvs[0]
+        return _gone_directory(delete, header, Directory(delete.key, kv.mod_revision, kv.create_revision))
+    *above, inside, _ = (found.response_range.kvs for found in if_empty.responses)
     if inside:
         raise DirNotEmpty('Directory not empty', delete.key, header.revision)
     raise no_such_key(delete.key, above, header.revision)
@@ -104,10 +106,10 @@ def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
 # -- all of it
 
 
-def _of_tree(delete: Delete) -> TxnRequest:
+def _of_tree(delete: Delete, is_strict: bool) -> TxnRequest:
     """Delete the node and all below it, and read what is above: if nothing was deleted it tells why."""
-    above = [RangeRequest(key=encoded(ancestor), keys_only=True) for ancestor in keys.ancestors(delete.key)]
-    reads = [RequestOp(request_range=request) for request in above]
+    above = keys.ancestors(delete.key) if is_strict else []
+    reads = [RequestOp(request_range=RangeRequest(key=encoded(ancestor), keys_only=True)) for ancestor in above]
     mark = RequestOp(request_range=RangeRequest(key=marker(delete.key), keys_only=True))
     return TxnRequest(success=[*reads, mark, _delete(encoded(delete.key), prev_kv=True), _delete(*below(delete.key))])
 

@@ -14,7 +14,7 @@ from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import value_of
 from getc.wire.tree.paths import AFTER_SLASH, below, check_depth, encoded, node_of
 
-__all__ = ['PAGE', 'Listing', 'page_of', 'range_of', 'txn_of_get']
+__all__ = ['PAGE', 'Listing', 'first_page_of', 'page_of', 'range_of', 'txn_of_get']
 
 PAGE: Final = 5000
 """Keys that are read at a time."""
@@ -25,29 +25,39 @@ def range_of(get: Get) -> RangeRequest:
     return RangeRequest(key=encoded(get.key), serializable=get.quorum is False)
 
 
-def txn_of_get(get: Get) -> TxnRequest:
+def txn_of_get(get: Get, *, is_strict: bool = True) -> TxnRequest:
     """The reads that tell everything about a node at one revision.
 
     In this order: the nodes above it, itself (not of the root), and the first page of what is below it.
+
+    Args:
+        get: What is asked for.
+        is_strict: Also read what is above it, to tell why it cannot be there.
 
     Raises:
         NotSupported: The key is too deep.
     """
     check_depth(get.key)
     is_old = get.quorum is False
-    above = [encoded(ancestor) for ancestor in keys.ancestors(get.key)]
+    above = [encoded(ancestor) for ancestor in keys.ancestors(get.key)] if is_strict else []
     ranges = [RangeRequest(key=raw, keys_only=True, serializable=is_old) for raw in above]
     if get.key != ROOT:
         ranges.append(range_of(get))
-    first, end = below(get.key)
-    ranges.append(RangeRequest(key=first, range_end=end, limit=PAGE, serializable=is_old))
+    ranges.append(first_page_of(get))
     return TxnRequest(success=[RequestOp(request_range=request) for request in ranges])
+
+
+def first_page_of(get: Get) -> RangeRequest:
+    """The first page of a directory."""
+    first, end = below(get.key)
+    return RangeRequest(key=first, range_end=end, limit=PAGE, serializable=get.quorum is False)
 
 
 def page_of(get: Get, start: bytes, revision: int) -> RangeRequest:
     """A further page of a directory, as of the revision of the first."""
     _, end = below(get.key)
-    return RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision)
+    is_old = get.quorum is False
+    return RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision, serializable=is_old)
 
 
 class _Child:
@@ -101,13 +111,14 @@ class Listing:
             self._top.mark = kv
             return b''
         names = path.split('/')
+        for depth, name in enumerate(names, 1):
+            if name[0] == '_':  # hidden, with all below it
+                return b'' if depth == len(names) and not is_marker else self._end_of(names[:depth])
         if not self._get.recursive and (len(names) > 1 or is_marker):
             child = self._top.children.setdefault(names[0], _Child())
             if len(names) == 1:
                 child.mark = kv
-            return kv.key[: self._begin_of(names[0], kv.key)] + AFTER_SLASH
-        if any(name[0] == '_' for name in names):
-            return b''
+            return self._end_of(names[:1])
         child = self._top
         for name in names:
             child = child.children.setdefault(name, _Child())
@@ -117,9 +128,9 @@ class Listing:
             child.value = value_of(key, kv)
         return b''
 
-    def _begin_of(self, name: str, raw: bytes) -> int:
-        """Where the slash after a child's name is in a key below it."""
-        return raw.index(b'/', len(encoded(keys.below(self._get.key))))
+    def _end_of(self, names: list[str]) -> bytes:
+        """What comes after all that is below a node in the directory."""
+        return encoded(keys.below(self._get.key) + '/'.join(names)) + AFTER_SLASH
 
     def directory(self) -> Directory:
         """The directory, its nodes in the order of their names."""
@@ -129,8 +140,7 @@ class Listing:
         nodes: tuple[Node, ...] = ()
         if is_top or self._get.recursive:
             inside = keys.below(key)
-            named = sorted(child.children.items())
-            nodes = tuple(self._node(inside + name, each) for name, each in named if name[0] != '_')
+            nodes = tuple(self._node(inside + name, each) for name, each in sorted(child.children.items()))
         modified, created = (child.mark.mod_revision, child.mark.create_revision) if child.mark is not None else (0, 0)
         return Directory(key, modified, created, None, None, nodes)
 

@@ -37,9 +37,12 @@ def conditions(operation: Put | Delete) -> list[Compare]:
     return compare
 
 
-def evidence(key: str) -> list[RequestOp]:
-    """What a failure half reads for :func:`verdict`: the nodes above, something below, the node itself."""
-    above = [encoded(ancestor) for ancestor in keys.ancestors(key)]
+def evidence(key: str, *, is_strict: bool = True) -> list[RequestOp]:
+    """What a failure half reads for :func:`verdict`: the nodes above, something below, the node itself.
+
+    The server asks for the permission to read them, also where nothing fails: so without ``is_strict`` not those above.
+    """
+    above = [encoded(ancestor) for ancestor in keys.ancestors(key)] if is_strict else []
     ranges = [RangeRequest(key=raw, keys_only=True) for raw in above]
     first, end = below(key)
     ranges.append(RangeRequest(key=first, range_end=end, limit=1, keys_only=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from getc import keys
 from getc.errors import NotSupported, RootROnly
 from getc.keys import ROOT, join
@@ -17,13 +19,18 @@ from getc.wire.schema.kv import (
     TxnResponse,
 )
 from getc.wire.tree.nodes import FOR_EVER, Life, value_of
-from getc.wire.tree.paths import below, check_depth, decoded, encoded, marker
+from getc.wire.tree.paths import below, check_depth, encoded, marker
 from getc.wire.tree.verdicts import conditions, evidence, is_absent, verdict
 
-__all__ = ['appended', 'check', 'last_number', 'txn_of_append', 'txn_of_put', 'written']
+__all__ = ['appended', 'check', 'last_of', 'number_of', 'txn_of_append', 'txn_of_put', 'written']
 
-NUMBER: int = 20
+NUMBER: Final = 20
 """Digits of the name that an append gives."""
+
+LAST_NUMBER: Final = 10 ** (NUMBER - 1) - 1
+"""Names begin with a zero, so that ``AFTER_NUMBERS`` comes after all of them."""
+
+AFTER_NUMBERS: Final = b'1'
 
 
 def check(operation: Put | Append) -> None:
@@ -33,7 +40,7 @@ def check(operation: Put | Append) -> None:
         NotSupported: A directory with a TTL, or changed in place; a key too deep.
         RootROnly: The root cannot be written.
     """
-    check_depth(operation.key)
+    check_depth(operation.key if isinstance(operation, Put) else _numbered(operation.key, 0))
     if isinstance(operation, Put):
         if operation.key == ROOT:
             raise RootROnly('Root is read only', ROOT)
@@ -52,7 +59,6 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
         is_strict: Make sure that no value is above the node, and no directory in its place.
     """
     key = encoded(put.key)
-    txn = TxnRequest(failure=evidence(put.key))
     if put.prev_exist or _is_compared(put):
         compare = conditions(put)
     else:
@@ -65,9 +71,8 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
     else:
         request = PutRequest(key=key, value=encoded(put.value or ''), lease=lease, prev_kv=True)
         success = [RequestOp(request_put=request)]
-    txn.compare.extend(compare)  # type: ignore[attr-defined]
-    txn.success.extend(success)  # type: ignore[attr-defined]
-    return txn
+    failure = evidence(put.key, is_strict=is_strict) if compare else []
+    return TxnRequest(compare=compare, success=success, failure=failure)
 
 
 def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:
@@ -120,18 +125,31 @@ def _guard(key: str) -> list[Compare]:
 # -- append
 
 
-def txn_of_append(append: Append, number: int, *, lease: int = 0, is_strict: bool = True) -> TxnRequest:
-    """The transaction that appends under this number, if none as high is taken."""
-    parent = encoded(append.key)
-    above = [encoded(ancestor) for ancestor in keys.ancestors(append.key)] if is_strict else []
-    compare = [is_absent(raw) for raw in above]
-    if append.key != ROOT:
-        compare.append(is_absent(parent))
+def txn_of_append(
+    append: Append, number: int, *, end: bytes = b'', lease: int = 0, is_strict: bool = True
+) -> TxnRequest:
+    """The transaction that appends under this number, if nothing comes after it.
+
+    Args:
+        append: What to append, checked.
+        number: Its name.
+        end: The first key that may come after it; left out for what comes after all numbers.
+        lease: By which the node lives; 0 for ever.
+        is_strict: Make sure that neither the directory nor what is above it is a value.
+
+    Raises:
+        NotSupported: There are no more numbers.
+    """
+    if number > LAST_NUMBER:
+        raise NotSupported(f'{append.key} has a name after which no number of {NUMBER} digits comes')
+    is_guarded = is_strict and append.key != ROOT
+    above = [*keys.ancestors(append.key), append.key] if is_guarded else []
+    compare = [is_absent(encoded(ancestor)) for ancestor in above]
     first = encoded(_numbered(append.key, number))
-    end = marker(append.key) + b'1'  # numbers begin with a zero: this is after all of them
+    if end <= first:
+        end = marker(append.key) + AFTER_NUMBERS
     compare.append(is_absent(first, end))
     key = first + b'/' if append.dir else first
-    request = PutRequest(key=key, value=encoded(append.value or ''), lease=lease)
     last = RangeRequest(
         key=first,
         range_end=end,
@@ -140,10 +158,11 @@ def txn_of_append(append: Append, number: int, *, lease: int = 0, is_strict: boo
         sort_order=RangeRequest.SortOrder.DESCEND,
         sort_target=RangeRequest.SortTarget.KEY,
     )
-    txn = TxnRequest(success=[RequestOp(request_put=request)], failure=evidence(append.key))
-    txn.failure.add(request_range=last)  # type: ignore[attr-defined]
-    txn.compare.extend(compare)  # type: ignore[attr-defined]
-    return txn
+    return TxnRequest(
+        compare=compare,
+        success=[RequestOp(request_put=PutRequest(key=key, value=encoded(append.value or ''), lease=lease))],
+        failure=[*(evidence(append.key) if is_guarded else ()), RequestOp(request_range=last)],
+    )
 
 
 def appended(append: Append, number: int, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:
@@ -158,17 +177,25 @@ def appended(append: Append, number: int, response: TxnResponse, life: Life = FO
     return Created(node, None, index, 0, response.header.raft_term, True)
 
 
-def last_number(append: Append, response: TxnResponse) -> int:
-    """The highest number that is taken, by a refused append.
+def last_of(append: Append, response: TxnResponse) -> bytes:
+    """The last key that is in the way of a refused append.
 
     Raises:
-        NotDir: The numbers are not why: the key, or one above it, is a value.
+        NotDir: The directory, or one above it, is a value.
     """
-    *others, last = response.responses
-    if not last.response_range.kvs:
-        raise verdict(append, TxnResponse(header=response.header, responses=others))
-    name = decoded(last.response_range.kvs[0].key[len(marker(append.key)) :])[:NUMBER]
-    return int(name) if name.isdigit() else 0
+    *found, last = response.responses
+    if found:
+        *above, _, itself = (each.response_range.kvs for each in found)
+        if itself or any(above):
+            raise verdict(append, TxnResponse(header=response.header, responses=found))
+    key: bytes = last.response_range.kvs[0].key
+    return key
+
+
+def number_of(append: Append, key: bytes) -> int | None:
+    """The number in a key's name; None if it is another program's name, which may look much like one."""
+    name = key[len(marker(append.key)) :].split(b'/', 1)[0]
+    return int(name) if len(name) == NUMBER and name.isdigit() else None
 
 
 def _numbered(key: str, number: int) -> str:

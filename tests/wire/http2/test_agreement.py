@@ -86,7 +86,10 @@ DIFFERENCES: dict[str, Callable[[Verdict], bool]] = {
         not v.is_gone and v.we_refuse('is not one :status in front')
     ),
     'we ignore the reserved bit of WINDOW_UPDATE, as 6.9 wants; h2 refuses it': lambda v: (
-        v.kind == Kind.WINDOW_UPDATE and v.frame[9] >= 0x80 and v.h2_refuses('non-compliant data')
+        v.h2_refuses('non-compliant data') and v.kind == Kind.WINDOW_UPDATE and v.frame[9] >= 0x80
+    ),
+    'padding may fill HEADERS to the last byte; h2 refuses the last one': lambda v: (
+        v.h2_refuses('invalid padding') and v.kind == Kind.HEADERS and v.frame[9] == len(v.frame) - 10
     ),
     'TE is of requests; in an answer we let it pass': lambda v: v.h2_refuses('Invalid value for TE header'),
     'we take values with spaces around: messages of servers have them': lambda v: v.h2_refuses(

@@ -205,6 +205,24 @@ def test_slow_reader_of_one_stream_does_not_hold_up_another() -> None:
     assert len(client.receive(data(3, bytes(DEFAULT_FRAME_SIZE)) * 3)) == 3
 
 
+def test_padding_is_given_back_to_the_window_of_the_connection() -> None:
+    """It took as much of it as data do."""
+    client = connected(1, connection_window=DEFAULT_WINDOW + 1)
+    client.receive(headers(1) + data(1, b'\xff' + bytes(255), PADDED) * 128)
+    assert sent(client) == [(Kind.WINDOW_UPDATE, 0, 0, (128 * 256).to_bytes(4, 'big'))]
+
+
+def test_data_that_wait_are_sent_when_settings_open_their_window() -> None:
+    """After these were acknowledged: the server counts by them from then on."""
+    client = connected()
+    client.receive(settings(initial_window_size=0))
+    client.open(REQUEST_BLOCK, b'body')
+    client.take()
+    client.receive(settings(initial_window_size=3))
+    assert sent(client) == [(Kind.SETTINGS, ACK, 0, b''), (Kind.DATA, 0, 1, b'bod')]
+    assert client.unsent(1) == 1
+
+
 def test_settings_and_pings_are_answered_at_once_and_in_order() -> None:
     """And told only where a caller cares: how many streams there may be."""
     client = connected()
@@ -219,9 +237,13 @@ def test_settings_and_pings_are_answered_at_once_and_in_order() -> None:
 
 
 def test_setting_that_is_said_twice_counts_as_said_last() -> None:
-    """They are taken in order."""
+    """What was said before is as if it were not: thousands of them would be thousands of changes to each stream."""
     twice = settings(max_concurrent_streams=1)[9:] + settings(max_concurrent_streams=5)[9:]
     assert connected().receive(frame(Kind.SETTINGS, 0, 0, twice)) == [SettingsReceived(5)]
+    client = connected(1)
+    client.receive(window_update(1, 1))
+    too_much = settings(initial_window_size=MAX_WINDOW)[9:]
+    assert client.receive(frame(Kind.SETTINGS, 0, 0, too_much + settings(initial_window_size=7)[9:])) == []
 
 
 def test_streams_are_opened_up_to_what_the_server_allows() -> None:

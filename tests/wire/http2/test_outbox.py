@@ -90,9 +90,9 @@ def test_windows_are_never_overrun_and_all_arrives(seed: int) -> None:
         else:
             model.take(outbox)
     model.take(outbox)
-    for number, data in given.items():
-        assert data.startswith(model.received[number])
-        assert outbox.streams[number].unsent == len(data) - len(model.received[number])
+    for number, whole in given.items():
+        assert whole.startswith(model.received[number])
+        assert outbox.streams[number].unsent == len(whole) - len(model.received[number])
         if not outbox.streams[number].has_ended:
             outbox.send(number, outbox.streams[number], b'', True)
         outbox.widen(number, 2**30)
