@@ -96,8 +96,7 @@ def test_only_the_node_itself_is_followed_when_not_recursive(
     other.delete('/cfg', recursive=True)
     other.set('/cfg', dir=True)
     other.delete('/cfg', dir=True)
-    until(lambda: len(story.lines) >= 2)
-    assert story.lines[-2:] == ['Set /cfg', 'Deleted /cfg']
+    until(lambda: story.lines[-2:] == ['Set /cfg', 'Deleted /cfg'])
     assert {result.key for result in story.results} == {'/cfg'}
 
 
