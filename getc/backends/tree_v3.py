@@ -22,6 +22,7 @@ from getc.errors import (
     EventIndexCleared,
     HTTPError,
     LeaseNotFound,
+    PermissionDenied,
     TestFailed,
     TimedOut,
     Unavailable,
@@ -66,6 +67,7 @@ class TreeV3:
         self._groups: dict[int, LeasedGroup] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
         self._revision = 0  # the latest that was seen: where an append begins to count
+        self._least_ttl = 0  # seconds that the server grants at least, as far as is known
         self._is_closed = False
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
@@ -75,7 +77,8 @@ class TreeV3:
         elif isinstance(operation, Put):
             result = self._refresh(operation, deadline) if operation.refresh else self._put(operation, deadline)
         elif isinstance(operation, Delete):
-            result = deleting.deleted(operation, self._txn(deleting.txn_of_delete(operation), deadline))
+            txn = deleting.txn_of_delete(operation, is_strict=self._is_strict)
+            result = deleting.deleted(operation, self._txn(txn, deadline))
         else:
             result = self._append(operation, deadline)
         self._revision = max(self._revision, result.etcd_index)
@@ -84,34 +87,53 @@ class TreeV3:
     # -- reading
 
     def _get(self, get: Get, deadline: Deadline) -> EtcdResult:
+        attempts = 0
+        while True:
+            try:
+                return self._got(get, deadline)
+            except EventIndexCleared:  # compacted between two pages
+                attempts += 1
+                if attempts == MOST_LISTINGS:
+                    raise
+            except PermissionDenied:
+                if self._is_strict or get.key == ROOT:
+                    raise
+                return self._list(get, deadline)
+
+    def _got(self, get: Get, deadline: Deadline) -> EtcdResult:
         if get.key != ROOT and not get.recursive:
             found = self._range(reading.range_of(get), deadline)
             if found.kvs:
                 return self._got_value(get, found.kvs[0], found, deadline)
-        for _ in range(MOST_LISTINGS - 1):
-            try:
-                return self._look_closer(get, deadline)
-            except EventIndexCleared:
-                pass  # compacted between two pages
         return self._look_closer(get, deadline)
 
     def _look_closer(self, get: Get, deadline: Deadline) -> EtcdResult:
         """Read all there is about a node at one revision: above it, itself, below it."""
-        response = self._txn(reading.txn_of_get(get), deadline)
-        *others, page = (done.response_range for done in response.responses)
+        response = self._txn(reading.txn_of_get(get, is_strict=self._is_strict), deadline)
+        *above, page = (done.response_range for done in response.responses)
         if get.key != ROOT:
-            *above, itself = others
+            itself = above.pop()
             if itself.kvs:
                 return self._got_value(get, itself.kvs[0], response, deadline)
-        else:
-            above = []
-        revision = response.header.revision
+        listing = self._listing(get, page, response.header.revision, deadline)
+        if not listing.is_there:
+            raise no_such_key(get.key, [found.kvs for found in above], response.header.revision)
+        return Got(listing.directory(), None, response.header.revision, 0, response.header.raft_term)
+
+    def _list(self, get: Get, deadline: Deadline) -> EtcdResult:
+        """The directory, for a user who may read what is in it and no more."""
+        page = self._range(reading.first_page_of(get), deadline)
+        listing = self._listing(get, page, page.header.revision, deadline)
+        if not listing.is_there:
+            raise no_such_key(get.key, [], page.header.revision)
+        return Got(listing.directory(), None, page.header.revision, 0, page.header.raft_term)
+
+    def _listing(self, get: Get, page: RangeResponse, revision: int, deadline: Deadline) -> reading.Listing:
+        """Read a directory to its end, all of it as of the revision of its first page."""
         listing = reading.Listing(get)
         while (start := listing.feed(page.kvs, page.more)) is not None:
             page = self._range(reading.page_of(get, start, revision), deadline)
-        if not listing.is_there:
-            raise no_such_key(get.key, [found.kvs for found in above], revision)
-        return Got(listing.directory(), None, revision, 0, response.header.raft_term)
+        return listing
 
     def _got_value(
         self, get: Get, kv: KeyValue, response: RangeResponse | TxnResponse, deadline: Deadline
@@ -129,12 +151,17 @@ class TreeV3:
 
     def _put(self, put: Put, deadline: Deadline) -> EtcdResult:
         writing.check(put)
+        if put.ttl is None:
+            return self._put_once(put, 0, FOR_EVER, deadline)
         with self._lease(put.ttl, deadline) as (lease, life):
-            txn = writing.txn_of_put(put, lease=lease, is_strict=self._is_strict)
-            result = writing.written(put, self._txn(txn, deadline), life)
+            result = self._put_once(put, lease, life, deadline)
         if put.ttl == 0:
-            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+            self._end_lease(lease, deadline)
         return result
+
+    def _put_once(self, put: Put, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
+        packed = writing.packed_put(put, lease=lease, is_strict=self._is_strict)
+        return writing.written(put, self._rpc.call(KV.Txn, packed, deadline.timeout_left(), is_write=True), life)
 
     @contextmanager
     def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, Life]]:
@@ -143,6 +170,9 @@ class TreeV3:
             yield 0, FOR_EVER
             return
         lease, life = granted(self._rpc, ttl, deadline)
+        assert life.ttl is not None
+        if ttl < life.ttl:
+            self._least_ttl = life.ttl
         is_wasted = False
         try:
             yield lease, life
@@ -152,6 +182,12 @@ class TreeV3:
         finally:
             if is_wasted:
                 gevent.spawn(self._give_back, lease)
+
+    def _end_lease(self, lease: int, deadline: Deadline) -> None:
+        try:
+            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+        except LeaseNotFound:
+            pass  # it has ended: by itself, or by an attempt whose answer was lost
 
     def _give_back(self, lease: int) -> None:
         try:
@@ -173,18 +209,24 @@ class TreeV3:
             if turn.ready() and not turn.linkcount():
                 self._appending.pop(append.key, None)
         if append.ttl == 0:
-            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+            self._end_lease(lease, deadline)
         return result
 
     def _append_in_turn(self, append: Append, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
         number = self._revision + 1
+        end = b''
         backoff = Backoff(base=0.005, cap=0.2)
         while True:
-            txn = writing.txn_of_append(append, number, lease=lease, is_strict=self._is_strict)
+            txn = writing.txn_of_append(append, number, end=end, lease=lease, is_strict=self._is_strict)
             response = self._txn(txn, deadline)
             if response.succeeded:
                 return writing.appended(append, number, response, life)
-            number = max(response.header.revision, writing.last_number(append, response)) + 1
+            last = writing.last_of(append, response)
+            taken = writing.number_of(append, last)
+            if taken is None:  # another program's name: numbers come before it, whatever we do
+                end = last
+                continue
+            number = max(response.header.revision, taken) + 1
             gevent.sleep(backoff.next_delay())
 
     # -- refreshing
@@ -194,9 +236,9 @@ class TreeV3:
         assert put.ttl is not None
         writing.check(put)
         while True:
-            response = self._txn(
-                TxnRequest(compare=conditions(put), success=_itself(put), failure=evidence(put.key)), deadline
-            )
+            failure = evidence(put.key, is_strict=self._is_strict)
+            txn = TxnRequest(compare=conditions(put), success=_itself(put), failure=failure)
+            response = self._txn(txn, deadline)
             if not response.succeeded:
                 raise verdict(put, response)
             kv = response.responses[0].response_range.kvs[0]
@@ -214,7 +256,9 @@ class TreeV3:
 
     def _has_ttl(self, lease: int, ttl: int, deadline: Deadline) -> bool:
         request = LeaseTimeToLiveRequest(ID=lease)
-        return self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left()).grantedTTL == ttl
+        response = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
+        granted_ttl: int = response.grantedTTL
+        return granted_ttl == max(ttl, self._least_ttl)
 
     def _renewed(self, lease: int, deadline: Deadline) -> Life | None:
         try:
@@ -228,14 +272,13 @@ class TreeV3:
         unchanged = Put(put.key, '', prev_exist=True, prev_index=kv.mod_revision)
         with self._lease(put.ttl, deadline) as (lease, life):
             request = PutRequest(key=kv.key, lease=lease, ignore_value=True, prev_kv=True)
-            txn = TxnRequest(
-                compare=conditions(unchanged), success=[RequestOp(request_put=request)], failure=evidence(put.key)
-            )
+            failure = evidence(put.key, is_strict=self._is_strict)
+            txn = TxnRequest(compare=conditions(unchanged), success=[RequestOp(request_put=request)], failure=failure)
             response = self._txn(txn, deadline)
             if not response.succeeded:
                 raise verdict(unchanged, response)
         if put.ttl == 0:
-            self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
+            self._end_lease(lease, deadline)
         before = value_of(put.key, kv)
         index = response.header.revision
         node = replace(before, modified_index=index, ttl=life.ttl, expiration=life.expiration)

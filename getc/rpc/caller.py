@@ -76,7 +76,7 @@ class Rpc:
     def call(
         self,
         method: Method[Request, Response],
-        request: Request,
+        request: Request | bytes,
         timeout: Timeout = DEFAULT_TIMEOUT,
         *,
         is_write: bool | None = None,
@@ -88,7 +88,7 @@ class Rpc:
 
         Args:
             method: What to call.
-            request: What to send.
+            request: What to send, or its bytes.
             timeout: Seconds for all of it; None for no limit; left out for the client's default.
             is_write: Whether this request changes something, where the method alone does not tell.
 
@@ -99,7 +99,7 @@ class Rpc:
             NotSupported: This etcd does not know the RPC.
             ClientClosed: The client was closed, before or meanwhile.
         """
-        packed = request.SerializeToString()
+        packed = request if isinstance(request, bytes) else request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
 
         def ask(server: _Server, deadline: Deadline, connect_by: Deadline) -> Response:

@@ -111,22 +111,18 @@ class Listing:
             self._top.mark = kv
             return b''
         names = path.split('/')
-        for depth, name in enumerate(names, 1):
-            if name[0] == '_':  # hidden, with all below it
-                return b'' if depth == len(names) and not is_marker else self._end_of(names[:depth])
-        if not self._get.recursive and (len(names) > 1 or is_marker):
-            child = self._top.children.setdefault(names[0], _Child())
-            if len(names) == 1:
-                child.mark = kv
-            return self._end_of(names[:1])
+        hidden = next((depth for depth, name in enumerate(names, 1) if name[0] == '_'), 0)
+        closed = hidden if self._get.recursive else 1  # so deep is the node that is not looked into; 0 for none
+        shown = names[: closed - (closed == hidden)] if closed else names
         child = self._top
-        for name in names:
+        for name in shown:
             child = child.children.setdefault(name, _Child())
-        if is_marker:
-            child.mark = kv
-        else:
-            child.value = value_of(key, kv)
-        return b''
+        if len(shown) == len(names):
+            if is_marker:
+                child.mark = kv
+            else:
+                child.value = value_of(key, kv)
+        return self._end_of(names[:closed]) if closed and (len(names) > closed or is_marker) else b''
 
     def _end_of(self, names: list[str]) -> bytes:
         """What comes after all that is below a node in the directory."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from getc import keys
@@ -22,7 +23,7 @@ from getc.wire.tree.nodes import FOR_EVER, Life, value_of
 from getc.wire.tree.paths import below, check_depth, encoded, marker
 from getc.wire.tree.verdicts import conditions, evidence, is_absent, verdict
 
-__all__ = ['appended', 'check', 'last_of', 'number_of', 'txn_of_append', 'txn_of_put', 'written']
+__all__ = ['appended', 'check', 'last_of', 'number_of', 'packed_put', 'txn_of_append', 'txn_of_put', 'written']
 
 NUMBER: Final = 20
 """Digits of the name that an append gives."""
@@ -73,6 +74,26 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
         success = [RequestOp(request_put=request)]
     failure = evidence(put.key, is_strict=is_strict) if compare else []
     return TxnRequest(compare=compare, success=success, failure=failure)
+
+
+def packed_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> bytes:
+    """The same, packed.
+
+    What depends on the key alone is remembered, packed as well: a message may be put together from parts.  That is most
+    of the transaction, and most writes are to keys that were written before.
+    """
+    if put.dir or put.prev_exist or _is_compared(put):
+        return txn_of_put(put, lease=lease, is_strict=is_strict).SerializeToString()
+    request = PutRequest(key=encoded(put.key), value=encoded(put.value or ''), lease=lease, prev_kv=True)
+    success = TxnRequest(success=[RequestOp(request_put=request)])
+    return _around_put(put.key, put.prev_exist, is_strict) + success.SerializeToString()
+
+
+@lru_cache(maxsize=4096)
+def _around_put(key: str, prev_exist: bool | None, is_strict: bool) -> bytes:
+    """All but the success half, packed."""
+    txn = txn_of_put(Put(key, '', prev_exist=prev_exist), is_strict=is_strict)
+    return TxnRequest(compare=txn.compare, failure=txn.failure).SerializeToString()
 
 
 def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:

@@ -108,6 +108,16 @@ def test_recursive_listing_has_all_below() -> None:
     assert shown(directory) == ('/d', ['/d/a', ('/d/b', []), inside, '/d/c-'])
 
 
+def test_directory_of_hidden_nodes_is_listed_and_empty() -> None:
+    """It is there, as on v2."""
+    kvs = kvs_of(b'/d/a/_h', b'/d/b/_i/x', b'/d/c/_j/')
+    for recursive in (False, True):
+        assert shown(listed(Get('/d', recursive=recursive), kvs)[0]) == (
+            '/d',
+            [('/d/a', []), ('/d/b', []), ('/d/c', [])],
+        )
+
+
 def test_hidden_directory_is_listed_when_it_is_asked_for() -> None:
     """Hidden is what is below it with such a name."""
     directory, _ = listed(Get('/_d'), kvs_of(b'/_d/a', b'/_d/_b'))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, NotSupported, RootROnly, TestFailed
 from getc.model import ComparedThenSwapped, Created, Directory, Set, Updated, Value
 from getc.operations import Append, Put
+from getc.wire.schema.kv import TxnRequest
 from getc.wire.tree.nodes import Life
 from getc.wire.tree.writing import (
     LAST_NUMBER,
@@ -14,6 +17,7 @@ from getc.wire.tree.writing import (
     check,
     last_of,
     number_of,
+    packed_put,
     txn_of_append,
     txn_of_put,
     written,
@@ -273,3 +277,25 @@ def test_append_is_refused_because_of_a_value_and_not_because_of_a_number() -> N
     with pytest.raises(NotDir) as caught:
         last_of(append, response(found(kv('/p')), found(), found(), number, succeeded=False))
     assert caught.value.cause == '/p'
+
+
+@pytest.mark.parametrize('is_strict', [True, False])
+@pytest.mark.parametrize(
+    'write',
+    [
+        Put(KEY, 'x'),
+        Put(KEY, ''),
+        Put(KEY, 'x', prev_exist=False),
+        Put(KEY, 'x', prev_exist=True),
+        Put(KEY, 'x', prev_value='old', prev_index=7),
+        Put('/d', dir=True),
+        Put('/d', dir=True, prev_exist=False),
+    ],
+    ids=repr,
+)
+def test_packed_put_is_the_transaction_whatever_was_remembered(write: Put, is_strict: bool) -> None:
+    """Also the second time, with another value and another lease."""
+    for lease, value in ((0, write.value), (77, write.value and 'another value')):
+        again = replace(write, value=value)
+        packed = TxnRequest.FromString(packed_put(again, lease=lease, is_strict=is_strict))
+        assert packed == txn_of_put(again, lease=lease, is_strict=is_strict)

@@ -1,0 +1,56 @@
+"""The RPCs that a client makes, and what can be done to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import getc
+from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.wire.schema.table import Method
+
+__all__ = ['Calls']
+
+
+class Calls:
+    """Listens to the RPCs of a client.
+
+    Args:
+        client: Of etcd v3.
+
+    Attributes:
+        before: Called with the name of each RPC before it is made, if set.
+        after: Called with the name and the response of each, if set.
+    """
+
+    def __init__(self, client: getc.Client) -> None:
+        self.before: Callable[[str], object] | None = None
+        self.after: Callable[[str, Any], object] | None = None
+        self._made: list[tuple[str, Any]] = []
+        rpc: Any = client.v3._rpc
+        self._call = rpc.call
+        rpc.call = self._listen
+
+    @property
+    def names(self) -> list[str]:
+        """Those since the last time, as ``['Range', 'Txn']``."""
+        return [name for name, _ in self.take()]
+
+    def take(self) -> list[tuple[str, Any]]:
+        """The names and the requests of those since the last time."""
+        made, self._made = self._made, []
+        return made
+
+    def _listen(
+        self, method: Method[Any, Any], request: Any, timeout: Timeout = DEFAULT_TIMEOUT, **options: Any
+    ) -> Any:
+        name = method.path.rpartition('/')[2]
+        if isinstance(request, bytes):
+            request = method.request.FromString(request)
+        self._made.append((name, request))
+        if self.before is not None:
+            self.before(name)
+        response = self._call(method, request, timeout, **options)
+        if self.after is not None:
+            self.after(name, response)
+        return response
