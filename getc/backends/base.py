@@ -1,7 +1,7 @@
 """The contract of a backend: what everything above knows of etcd.
 
 A backend turns an operation into a result, tells a listener of changes, and keeps nodes alive.  The
-classes here are protocols and small values; ``keys_v2``, ``memory`` (and later ``tree_v3``) fill them.
+classes here are protocols and small values; ``tree_v3``, ``keys_v2`` and ``memory`` fill them.
 """
 
 from __future__ import annotations

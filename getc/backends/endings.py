@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 import gevent
+from gevent.lock import BoundedSemaphore
 
 from getc.errors import EtcException
 from getc.rpc.caller import Rpc
+from getc.timing import Deadline
 from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
 
 __all__ = ['Endings']
@@ -16,6 +18,9 @@ __all__ = ['Endings']
 REMEMBERED: Final = 10_000
 TIMEOUT: Final = 2.0
 """Seconds after which a key counts as deleted: events do not wait longer for a word of difference."""
+
+AT_ONCE: Final = 32
+"""Questions under way at a time."""
 
 
 class Endings:
@@ -25,6 +30,7 @@ class Endings:
         self._rpc = rpc
         self._gone: dict[int, bool] = {}
         self._asking: dict[int, gevent.Greenlet[..., None]] = {}
+        self._turns = BoundedSemaphore(AT_ONCE)
 
     def is_gone(self, lease: int) -> bool:
         """True if the lease is known to have ended."""
@@ -35,17 +41,21 @@ class Endings:
         return all(lease in self._gone for lease in leases)
 
     def find_out(self, leases: Iterable[int]) -> None:
-        """Ask about those that are not known.  Blocks for ``TIMEOUT`` at most, and raises nothing."""
+        """Ask about those that are not known.  Blocks for ``TIMEOUT`` at most, or little longer, and raises nothing."""
+        deadline = Deadline(TIMEOUT)
         for lease in leases:
             if lease not in self._gone and lease not in self._asking:
-                self._asking[lease] = gevent.spawn(self._ask, lease)
+                self._asking[lease] = gevent.spawn(self._ask, lease, deadline)
+                self._asking[lease].name = f'getc question about lease {lease:x}'
         gevent.joinall([self._asking[lease] for lease in leases if lease in self._asking])
 
-    def _ask(self, lease: int) -> None:
+    def _ask(self, lease: int, deadline: Deadline) -> None:
         is_gone = False
         try:
-            response = self._rpc.call(Lease.LeaseTimeToLive, LeaseTimeToLiveRequest(ID=lease), TIMEOUT)
-            is_gone = response.TTL <= 0
+            with self._turns:
+                if not deadline.has_passed():
+                    request = LeaseTimeToLiveRequest(ID=lease)
+                    is_gone = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left()).TTL <= 0
         except EtcException:
             pass
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
@@ -48,6 +49,8 @@ class _Lease(Protocol):
 
     def is_at_home(self) -> bool: ...
 
+    def taking_off(self, key: str) -> AbstractContextManager[None]: ...
+
     def detach(self, hold: LeasedHold) -> None: ...
 
 
@@ -90,21 +93,14 @@ class LeasedHold:
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
-        if self._lease.is_at_home():
-            request = DeleteRangeRequest(key=encoded(self.key))
-            try:
-                self._write(RequestOp(request_delete_range=request), deadline)
-            except NodeLost:
-                pass  # somebody else's, or nobody's
+        self._take_off(RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(self.key))), deadline)
 
     def orphan(self, deadline: Deadline) -> None:
         self.abandon()
-        number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
-        request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
-        try:
-            self._write(RequestOp(request_put=request), deadline)
-        except NodeLost:
-            pass
+        if self._lease.is_at_home():
+            number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
+            request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
+            self._take_off(RequestOp(request_put=request), deadline)
 
     def abandon(self) -> None:
         self._is_held = False
@@ -115,6 +111,15 @@ class LeasedHold:
         if self._is_held:
             self.abandon()
             self.member.on_lost(error)
+
+    def _take_off(self, operation: RequestOp, deadline: Deadline) -> None:
+        """Take the node off the lease if it is on it still."""
+        if self._lease.is_at_home():
+            with self._lease.taking_off(self.key):
+                try:
+                    self._write(operation, deadline)
+                except NodeLost:
+                    pass  # somebody else's, or nobody's
 
     def _write(self, operation: RequestOp, deadline: Deadline) -> TxnResponse:
         """Do it if the node is ours.  Raises NodeLost if it is not."""

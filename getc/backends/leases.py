@@ -7,13 +7,16 @@ success alone proves nothing about a node.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import Hold, LeaseGroup, Member
 from getc.backends.leased_hold import LeasedHold, granted
 from getc.backends.shared_lease import SharedLease
-from getc.errors import TimedOut
+from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
@@ -21,8 +24,11 @@ from getc.v3.lease import Lease as LeaseService
 from getc.wire.schema.kv import KV, PutRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree import writing
 from getc.wire.tree.paths import encoded
+from getc.wire.tree.verdicts import verdict
 
 __all__ = ['LeasedGroup']
+
+Held = TypeVar('Held')
 
 
 class LeasedGroup:
@@ -49,40 +55,60 @@ class LeasedGroup:
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         writing.check(put)
-        lease = self._lease_for(put.key, deadline)
-        with lease.reserved(put.key):
-            txn = writing.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
-            response = self._call(txn, deadline)
-            if not response.succeeded:
-                return self._found_ours(put, response, member, deadline)
-            result = writing.written(put, response)
-            return lease.attach(put.key, result.modified_index, member)
+        return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
 
-    def _found_ours(self, put: Put, response: TxnResponse, member: Member, deadline: Deadline) -> Hold:
+    def _hold_on(self, lease: SharedLease, put: Put, member: Member, deadline: Deadline) -> Hold:
+        txn = writing.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
+        response = self._call(txn, deadline)
+        if not response.succeeded:
+            return self._found_ours(lease, put, response, member, deadline)
+        return lease.attach(put.key, writing.written(put, response).modified_index, member)
+
+    def _found_ours(
+        self, lease: SharedLease, put: Put, response: TxnResponse, member: Member, deadline: Deadline
+    ) -> Hold:
         """What is in the way may be what a write of ours made whose answer was lost: then it hangs on a lease of ours.
 
         Raises:
             EtcdError: It is another's.
         """
         found = response.responses[-1].response_range.kvs
-        lease = self._leases.get(found[0].lease) if found else None
-        if lease is None or not lease.is_free(put.key):
-            writing.written(put, response)  # raises
-        assert lease is not None
-        hold = lease.attach(put.key, found[0].mod_revision, member)
-        if found[0].value != encoded(put.value or ''):
-            hold.update(put.value or '', deadline)
+        ours = self._leases.get(found[0].lease) if found else None
+        if ours is None or not (ours is lease or ours.is_free(put.key)):
+            raise verdict(put, response)
+        hold = ours.attach(put.key, found[0].mod_revision, member)
+        try:
+            if found[0].value != encoded(put.value or ''):
+                hold.update(put.value or '', deadline)
+        except BaseException as error:
+            hold.abandon()  # it will be found again
+            if isinstance(error, NodeLost):  # it has just gone
+                raise verdict(put, response) from error
+            raise
         return hold
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
         if not isinstance(previous, LeasedHold):
             return None
-        lease = self._lease_for(key, deadline)
-        with lease.reserved(key):
+        condition = previous.is_on_lease()
+
+        def adopt_on(lease: SharedLease) -> Hold | None:
             request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
             success = [RequestOp(request_put=request)]
-            response = self._call(TxnRequest(compare=[previous.is_on_lease()], success=success), deadline)
+            response = self._call(TxnRequest(compare=[condition], success=success), deadline)
             return lease.attach(key, response.header.revision, member) if response.succeeded else None
+
+        return self._on_lease(key, adopt_on, deadline)
+
+    def _on_lease(self, key: str, put: Callable[[SharedLease], Held], deadline: Deadline) -> Held:
+        """Have the node put on a lease; on another one where the server does not know that any more."""
+        while True:
+            lease = self._lease_for(key, deadline)
+            try:
+                with lease.reserved(key):
+                    return put(lease)
+            except LeaseNotFound:
+                lease.on_gone()
 
     def _call(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
         return self._rpc.call(KV.Txn, txn, deadline.timeout_left())

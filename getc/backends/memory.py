@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
 
 import gevent
@@ -20,7 +20,7 @@ from getc.operations import Operation, WatchSpec
 from getc.timing import Deadline
 from getc.wire.keys_api import poll_of, request_of
 
-__all__ = ['MemoryBackend', 'SharedStore', 'store_named']
+__all__ = ['MemoryBackend', 'Openable', 'SharedStore', 'give_name', 'store_named']
 
 
 class SharedStore:
@@ -39,6 +39,10 @@ class SharedStore:
         self._numbers = count()
         self._timer: Any = None
         self._timer_at: float | None = None
+
+    def backend(self) -> Backend:
+        """A client's way to it."""
+        return MemoryBackend(self)
 
     def execute(self, operation: Operation) -> EtcdResult:
         """Do it, as it is now."""
@@ -196,15 +200,27 @@ class MemoryBackend:
         for watch in list(self._watches):
             watch.close()
 
+    def end_watches(self, error: EtcException) -> None:
+        """Have every watch end with this, on the next turn of the hub, in the order in which they came."""
+        for watch in sorted(self._watches, key=lambda watch: watch.number):
+            watch.tell(error)
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosed('the client is closed')
 
 
-_named: WeakValueDictionary[str, SharedStore] = WeakValueDictionary()
+class Openable(Protocol):
+    """What a ``memory://`` URL leads to."""
+
+    def backend(self) -> Backend:
+        """A client's way to it."""
 
 
-def store_named(name: str) -> SharedStore:
+_named: WeakValueDictionary[str, Openable] = WeakValueDictionary()
+
+
+def store_named(name: str) -> Openable:
     """The store of that name: one for the process, for as long as a client of it exists; a new one for ``''``."""
     store = _named.get(name) if name else None
     if store is None:
@@ -212,6 +228,16 @@ def store_named(name: str) -> SharedStore:
         if name:
             _named[name] = store
     return store
+
+
+def give_name(name: str, store: Openable) -> None:
+    """Have the name lead to this, for as long as it exists.
+
+    Raises:
+        ValueError: The name is in use.
+    """
+    if _named.setdefault(name, store) is not store:
+        raise ValueError(f'memory://{name} is in use already')
 
 
 _: type[Backend] = MemoryBackend

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from gevent.hub import get_hub
 
@@ -19,46 +19,42 @@ class News:
 
     Args:
         listener: Whom to tell.
-        on_close: Called once when nothing is to be told any more.
     """
 
-    __slots__ = ('_is_closed', '_listener', '_news', '_on_close')
+    __slots__ = ('_is_closed', '_listener', '_news')
 
-    def __init__(self, listener: Listener, on_close: Callable[[], object]) -> None:
+    def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._on_close = on_close
-        self._news: deque[Sequence[EtcdResult] | EtcException | int] = deque()
+        self._news: deque[Sequence[EtcdResult] | EtcException | int] | None = None  # most are quiet
         self._is_closed = False
 
     def tell(self, news: Sequence[EtcdResult] | EtcException | int) -> None:
         """Have the listener told: the changes of a revision, what ended the watch, or the index at which it is live."""
         if self._is_closed:
             return
-        self._news.append(news)
-        if len(self._news) == 1:
+        if self._news is None:
+            self._news = deque()
             get_hub().loop.run_callback(self._deliver)
-
-    def move(self, on_close: Callable[[], object]) -> None:
-        """Somebody else brings the news from now on."""
-        self._on_close = on_close
+        self._news.append(news)
 
     def close(self) -> None:
         """Tell nothing more.  Does not block, may be called twice."""
         if not self._is_closed:
             self._is_closed = True
-            self._news.clear()
-            self._on_close()
+            self._news = None
+            self._on_closed()
+
+    def _on_closed(self) -> None:
+        """Nothing is to be told any more.  Called once."""
 
     def _deliver(self) -> None:
-        while self._news:
-            news = self._news[0]
+        while self._news:  # whom we tell may close us
+            news = self._news.popleft()
             if isinstance(news, int):
                 self._listener.on_live(news)
             elif isinstance(news, EtcException):
                 self.close()
                 self._listener.on_ended(news)
-                return
             else:
                 self._listener.on_changes(news)
-            if self._news:  # it may have closed us
-                self._news.popleft()
+        self._news = None

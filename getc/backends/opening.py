@@ -9,7 +9,7 @@ from typing import Final
 from getc.backends.base import Backend
 from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.keys_v2 import KeysV2
-from getc.backends.memory import MemoryBackend, store_named
+from getc.backends.memory import store_named
 from getc.backends.namespaced import Namespaced
 from getc.backends.tree_v3 import TreeV3
 from getc.keys import ROOT, normal
@@ -71,7 +71,7 @@ def open_backend(
             raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
         if any((username, ca, cert, key)):
             raise ValueError('a store in memory has no users and no certificates')
-        return Opened(_inside(MemoryBackend(store_named(url[len(MEMORY) :])), root), url, None)
+        return Opened(_inside(store_named(url[len(MEMORY) :]).backend(), root), url, None)
     tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
     endpoints = parse_endpoints(url, username=username, password=password)
     is_secure = any(endpoint.is_secure for endpoint in endpoints)

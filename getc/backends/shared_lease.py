@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from typing import Final
 
 import gevent
-from gevent.pool import Pool
 
 from getc import timing
 from getc.backends.base import Member, safety_margin
 from getc.backends.leased_hold import LeasedHold
-from getc.errors import EtcException, LeaseNotFound, NodeLost, Overtaken
+from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, Overtaken
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
@@ -25,9 +24,6 @@ __all__ = ['SharedLease']
 
 MOST_NODES: Final = 1000
 """Nodes on one lease: what is lost together if a lease is."""
-
-ASKED_AT_ONCE: Final = 32
-"""Members that are asked at a time whether they are well."""
 
 
 class SharedLease:
@@ -66,7 +62,8 @@ class SharedLease:
         self._on_over = on_over
         self._patience = ttl - safety_margin(ttl)
         self.lost_at = sent_at + self._patience
-        self._reserved: set[str] = set()  # nodes that are being written, or taken off
+        self._reserved: set[str] = set()  # nodes that are being written
+        self._leaving: set[str] = set()  # nodes that are being taken off, or may be at any time
         self._last_error: EtcException | None = None
         self._is_over = False
         self._pid = os.getpid()
@@ -85,14 +82,14 @@ class SharedLease:
         return os.getpid() == self._pid
 
     def is_free(self, key: str) -> bool:
-        """True if the node may be on it, though nobody holds it."""
-        return not self.is_over and key not in self.holds
+        """True if nobody holds the node on it, nor writes it, nor takes it off."""
+        is_taken = key in self.holds or key in self._reserved or key in self._leaving
+        return not is_taken and not self.is_over
 
     def has_room_for(self, key: str) -> bool:
         """True if a node may be put on it now."""
-        is_fresh = not self.is_over and self.lost_at - timing.now() > self.ttl / 2 - safety_margin(self.ttl)
-        is_free = key not in self.holds and key not in self._reserved
-        return is_fresh and is_free and len(self.holds) + len(self._reserved) < MOST_NODES
+        is_fresh = self.lost_at - timing.now() > self.ttl / 2 - safety_margin(self.ttl)
+        return is_fresh and self.is_free(key) and len(self.holds) + len(self._reserved) < MOST_NODES
 
     @contextmanager
     def reserved(self, key: str) -> Iterator[None]:
@@ -103,10 +100,24 @@ class SharedLease:
         finally:
             self._reserved.discard(key)
 
+    @contextmanager
+    def taking_off(self, key: str) -> Iterator[None]:
+        """Let nobody put the node on it again while it is taken off.
+
+        Nor ever after if there was no answer: the request may be done at any time, and would take off the new one.
+        """
+        self._leaving.add(key)
+        yield
+        self._leaving.discard(key)
+
     def attach(self, key: str, token: int, member: Member) -> LeasedHold:
-        """The node was put on it."""
+        """The node was put on it.
+
+        Raises:
+            ConnectionError: The lease has ended meanwhile, so the node may be there or not.
+        """
         if self.is_over:
-            raise NodeLost(f'the lease of {key} ended while it was written')
+            raise ConnectionError(f'the lease of {key} ended while it was written', maybe_applied=True)
         hold = self.holds[key] = LeasedHold(self, key, token, member)
         return hold
 
@@ -114,6 +125,10 @@ class SharedLease:
         """The node is not ours any more, or not kept."""
         if self.holds.get(hold.key) is hold:
             del self.holds[hold.key]
+
+    def on_gone(self) -> None:
+        """The server does not know it: lose all that is on it."""
+        self._lose_all(NodeLost(f'lease {self.id:x} has ended: it was revoked, or has expired'))
 
     def abandon(self) -> None:
         """Renew no more.  No I/O, does not block."""
@@ -131,6 +146,8 @@ class SharedLease:
             self._renewal.name = f'getc renewal of lease {self.id:x}'
 
     def _renew(self) -> None:
+        if self.is_over:
+            return
         next_at = timing.now() + self.ttl / 3  # also if this greenlet is killed on the way
         try:
             if not self.holds and not self._reserved:
@@ -151,7 +168,7 @@ class SharedLease:
             try:
                 keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
             except LeaseNotFound:
-                self._lose_all(NodeLost(f'lease {self.id:x} has ended: it was revoked, or has expired'))
+                self.on_gone()
                 return None
             except EtcException as error:
                 self._suspect(error)
@@ -165,12 +182,12 @@ class SharedLease:
         return None
 
     def _ask_members(self) -> None:
-        """Ask each whether it is well; who is not has let go when this returns."""
-        pool = Pool(ASKED_AT_ONCE)
-        for hold in list(self.holds.values()):
-            if hold.member.is_asked:
-                pool.spawn(hold.member.may_renew)
-        pool.join()
+        """Ask each whether it is well; who is not has let go when this returns.
+
+        All at once: some who do not answer must not cost the others their time.
+        """
+        asked = [hold.member for hold in self.holds.values() if hold.member.is_asked]
+        gevent.joinall([gevent.spawn(member.may_renew) for member in asked])
 
     def _renewed_keys(self, deadline: Deadline) -> set[bytes]:
         """Renew, and return the keys on the lease."""
@@ -210,15 +227,15 @@ class SharedLease:
     def _drop(self, key: bytes) -> None:
         """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""
         path = decoded(key)
-        if path in self.holds or path in self._reserved:
+        if not self.is_free(path) and path not in self._leaving:
             return
         compare = Compare(key=key, target=Compare.CompareTarget.LEASE, lease=self.id)
         success = [RequestOp(request_delete_range=DeleteRangeRequest(key=key))]
-        with self.reserved(path):
-            try:
+        try:
+            with self.taking_off(path):
                 self.rpc.call(KV.Txn, TxnRequest(compare=[compare], success=success), self.ttl / 6)
-            except EtcException as error:
-                self._last_error = error
+        except EtcException as error:
+            self._last_error = error
 
     def _suspect(self, error: EtcException) -> None:
         if not self.is_over:

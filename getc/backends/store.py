@@ -134,6 +134,18 @@ class Store:
                 self.index += 1
                 self._note(ACTIONS['expire'](entry.gone(self.index), before, self.index))
 
+    def end_now(self, key: str) -> None:
+        """Have the time of a node with a TTL be up: it goes with the next ``expire``.
+
+        Raises:
+            EtcdError: There is no such node.
+            ValueError: It has no TTL.
+        """
+        entry = self._find(key)
+        if entry.ends_at is None:
+            raise ValueError(f'{key} has no TTL: it never expires')
+        self._give_ttl(entry, 0)
+
     def next_end(self) -> float | None:
         """When the next node expires, in seconds of ``timing.now``; None if none does."""
         while self._ending:
@@ -150,7 +162,7 @@ class Store:
             EventIndexCleared: The memory does not reach back to it, or the store has not come so far.
         """
         assert spec.index is not None
-        first = self.events[0][0] if self.events else 0
+        first = self.events[0][0] if self.events else self.index + 1
         cause = ''
         if spec.index < first:
             cause = f'the requested history has been cleared [{first}/{spec.index}]'

@@ -124,6 +124,11 @@ class Daemon:
 
     # -- the end
 
+    @property
+    def is_stopped(self) -> bool:
+        """True as soon as it was told to stop."""
+        return self._is_stopped
+
     def stop(self, timeout: float | None = 5.0) -> None:
         """End it.  When this returns no callback runs or will run; a second call does nothing.
 

@@ -19,7 +19,7 @@ import gevent
 from getc import timing
 from getc.backends.base import Backend, Listener, Watch
 from getc.daemons.base import Daemon, Owner, may_pass
-from getc.errors import EtcException, EventIndexCleared, KeyNotFound, ProtocolError
+from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError
 from getc.keys import is_below
 from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.operations import Get, WatchSpec
@@ -173,7 +173,7 @@ class Follower(Daemon):
     def _list(self) -> _Listing:
         try:
             found = self._backend.execute(Get(self.key, recursive=self.recursive, quorum=True), Deadline(LIST_TIMEOUT))
-        except KeyNotFound as error:
+        except (KeyNotFound, NotDir) as error:  # something above it may be a value now
             if error.index is None:
                 raise ProtocolError(f'no index came with: {error}') from error
             return _Listing(error.index, {})

@@ -56,6 +56,22 @@ class Keeper(Daemon):
         on_conflict: ``'replace'``, ``'wait'`` or ``'raise'``.
     """
 
+    __slots__ = (
+        '_alive',
+        '_backend',
+        '_group',
+        '_hold',
+        '_previous',
+        '_rival',
+        '_state',
+        '_tell_lost',
+        '_tell_restored',
+        '_unanswered',
+        '_value',
+        'key',
+        'on_conflict',
+    )
+
     def __init__(
         self,
         owner: Owner,

@@ -63,7 +63,6 @@ def test_delete_deletes_when_the_condition_holds(client: getc.Client, which: int
         client.get('/a')
 
 
-@pytest.mark.v3_differs('a keep-alive moves no index on v3, and its result is made from a read')
 @pytest.mark.parametrize('which', range(3), ids=['value', 'index', 'both'])
 def test_refresh_keeps_the_value_when_the_condition_holds(client: getc.Client, which: int) -> None:
     """A refresh under a condition is a ComparedThenSwapped with the value as it was."""

@@ -109,7 +109,7 @@ def test_directory_expires_with_all_that_is_in_it(client: getc.Client, backing: 
 
 def test_nodes_expire_in_the_order_of_their_ends(client: getc.Client, backing: Any) -> None:
     """One change a node, the earlier end first, whatever the order of the writes."""
-    client.set('/d/late', '1', ttl=2)
+    client.set('/d/late', '1', ttl=4)  # v3 makes 2 s of less
     written = client.set('/d/soon', '1', ttl=1)
     backing.pass_time(5)
     first = client.wait('/d', written.etcd_index + 1, recursive=True, timeout=LONG)
@@ -137,7 +137,6 @@ def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backing: Any) 
 # -- refresh
 
 
-@pytest.mark.v3_differs('a keep-alive on v3 moves no index (design, section 3)')
 def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
     """A refresh changes the TTL and modified_index; the value and created_index stay."""
     first = client.set('/a', '1', ttl=50)
@@ -150,7 +149,15 @@ def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
     assert not result.is_new
     read = client.get('/a')
     assert (read.value, read.modified_index) == ('1', result.modified_index)
-    assert read.expiration == result.expiration
+
+
+@pytest.mark.v3_differs('v3 tells whole seconds that are left, from which the end is reckoned')
+def test_expiration_is_the_same_whenever_it_is_asked_for(client: getc.Client) -> None:
+    """It is the server's time."""
+    first = client.set('/a', '1', ttl=50)
+    assert client.get('/a').expiration == first.expiration
+    result = client.refresh('/a', ttl=100)
+    assert client.get('/a').expiration == result.expiration
 
 
 def test_refresh_gives_a_ttl_when_there_was_none(client: getc.Client) -> None:
@@ -214,7 +221,6 @@ def test_refresh_can_end_a_node(client: getc.Client, backing: Any) -> None:
     assert type(client.wait('/a', index + 1, timeout=LONG)) is getc.Expired
 
 
-@pytest.mark.v3_differs('the limit of v3 is that of its leases')
 def test_ttl_may_be_very_long(client: getc.Client) -> None:
     """A TTL of a century is kept."""
     century = 100 * 365 * 24 * 3600

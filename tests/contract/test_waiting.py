@@ -157,7 +157,6 @@ def test_wait_tells_which_operation_it_was(client: getc.Client) -> None:
         assert (seen.node, seen.prev_node, seen.is_new) == (result.node, result.prev_node, result.is_new)
 
 
-@pytest.mark.v3_differs('a keep-alive is no change on v3')
 def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
     """A refresh is no change, in the history as little as live."""
     start = client.set('/a', '1', ttl=100).etcd_index

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import heapq
 from collections import deque
 from collections.abc import Callable
 
@@ -164,12 +163,7 @@ class FaultyBackend:
 
 def stall(clock: VirtualTime, seconds: float) -> None:
     """This process does not run for a while (SIGSTOP, a blocked hub): what was due meanwhile is due afterwards."""
-    loop = clock._running_loop()
-    loop.elapsed += int(seconds * 1_000_000_000)
-    overdue = sorted(entry for entry in loop._heap if entry[0] < loop.elapsed and entry[3] is not None)
-    for rank, entry in enumerate(overdue):
-        entry[0] = loop.elapsed + rank  # nanoseconds: in the same order
-    heapq.heapify(loop._heap)
+    clock.stall(seconds)
 
 
 def greenlets_of_getc() -> list[gevent.Greenlet]:

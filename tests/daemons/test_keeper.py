@@ -20,7 +20,7 @@ from getc.errors import ConnectionError, LeaderElect, NodeLost, Overtaken, Timed
 from getc.operations import Delete, Get, Put
 from getc.testing import VirtualTime
 from tests.daemons import faulty
-from tests.daemons.faulty import FaultyBackend, greenlets_of_getc, stall
+from tests.daemons.faulty import FaultyBackend, greenlets_of_getc
 
 TTL = 10
 PATIENCE = TTL - safety_margin(TTL)
@@ -202,7 +202,7 @@ def test_renewal_that_is_answered_after_the_end_comes_too_late(
     token = keeper.ensure()
     backend.faults.append(faulty.delay(1))
     etcd_clock.advance(INTERVAL + 0.5)
-    stall(etcd_clock, PATIENCE - INTERVAL)
+    etcd_clock.stall(PATIENCE - INTERVAL)
     assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
     with pytest.raises(NodeLost, match='/a is not kept: LOST'):
         keeper.ensure()
@@ -218,7 +218,7 @@ def test_stall_longer_than_the_ttl_is_known_from_the_first_instruction(
     """Nobody could tell us in time; the clock does."""
     keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
     token = keeper.ensure()
-    stall(etcd_clock, 100)
+    etcd_clock.stall(100)
     assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
     with pytest.raises(NodeLost):
         keeper.ensure()
@@ -237,7 +237,7 @@ def test_short_stall_is_no_loss(
     """The renewal that was due meanwhile is sent at once."""
     keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
     token = keeper.ensure()
-    stall(etcd_clock, PATIENCE - 1)
+    etcd_clock.stall(PATIENCE - 1)
     assert keeper.remaining() == pytest.approx(1)
     etcd_clock.advance(SLACK)
     assert keeper.ensure() == token

@@ -57,12 +57,20 @@ WITH_TESTS = [path for path in PAGES if any(example.kind is Kind.TESTS for examp
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., getc.Client]]:
+def api() -> str | None:
+    """What the examples speak to a server; None for what they would."""
+    return None
+
+
+@pytest.fixture
+def connect(monkeypatch: pytest.MonkeyPatch, api: str | None) -> Iterator[Callable[..., getc.Client]]:
     """``getc.etcd``, also for the examples; the clients that it made are closed after the test."""
     opened: list[getc.Client] = []
     real = getc.etcd
 
     def etcd(url: Any, **options: Any) -> getc.Client:
+        if str(url).startswith('http'):
+            options.setdefault('api', api)
         opened.append(real(url, **options))
         return opened[-1]
 
@@ -91,12 +99,14 @@ def test_examples_of_a_page_run_in_memory(path: Path, etcd_clock: VirtualTime, c
         run(at(url, example), names)
 
 
+@pytest.mark.parametrize('api', ['v3', 'v2'])
 @pytest.mark.parametrize('path', ON_A_SERVER, ids=name_of)
-def test_examples_of_a_page_run_on_a_real_etcd(path: Path, connect: Any, etcd_server: EtcdServer) -> None:
-    """With the same outcome."""
+def test_examples_of_a_page_run_on_a_real_etcd(path: Path, connect: Any, api: str, etcd_server: EtcdServer) -> None:
+    """With the same outcome, over both APIs."""
     names = names_for(connect(etcd_server.url))
     for example in to_run(path):
         run(at(etcd_server.url, example), names)
+    assert names['etcd'].api == api
 
 
 @pytest.mark.parametrize('path', WITH_TESTS, ids=name_of)

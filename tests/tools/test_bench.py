@@ -16,6 +16,7 @@ from getc.testing import EtcdServer
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
 from tools.bench.conductor import Conductor, Memory, Results
+from tools.bench.crowds import crowd_table
 from tools.bench.environments import python_of
 from tools.bench.figures import Sample, Spread, figures_of, ratios, spread_of
 from tools.bench.ground import PREFIX, Ground
@@ -347,6 +348,34 @@ class TestOnAnEtcd:
         with Performer(getc, sys.executable, etcd.url) as performer:
             answer = performer.ask({'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20}, patience=30)
         assert answer['operations'] == 20
+
+
+class TestCrowds:
+    """What thousands of daemons cost: here a few."""
+
+    @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is measured on Linux')
+    @pytest.mark.parametrize('work', ['keepers', 'watchers', 'directory'])
+    def test_getc_tells_all_that_the_table_shows(self, etcd: EtcdServer, work: str) -> None:
+        (getc,) = select_contestants(['getc_v3'], contestants_in())
+        with Performer(getc, sys.executable, etcd.url) as performer:
+            request = {'work': work, 'count': 30, 'seconds': 0.1, 'calls': 100}
+            answer = performer.ask(request, patience=60)
+        (case,) = select([work])
+        table = crowd_table(case, {30: answer, 3000: answer})
+        assert [row[0] for row in table.rows] == ['30', '3,000']
+        assert {len(row) for row in table.rows} == {len(table.columns)}
+        assert all(table.rows[1])
+        if work == 'keepers':
+            assert answer['requests'] < 100
+
+    def test_others_are_not_asked(self, folder: Path) -> None:
+        (case,) = select(['keepers'])
+        assert list(case.requests()) == [100, 1_000, 10_000]
+        contestants = contestants_in(folder)
+        lot = random.Random()
+        with Conductor(NOWHERE, contestants, rounds=1, seconds=0.1, lot=lot, tell=lambda _: None) as conductor:
+            conductor.measure(case)
+        assert (conductor.results.crowds, conductor.results.gaps) == ({}, {})
 
 
 def test_a_short_run_of_getc_gives_figures_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

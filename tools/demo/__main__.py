@@ -16,7 +16,7 @@ from tools.demo.story import perform
 
 __all__ = ['main']
 
-APIS: Final = ('v2',)
+APIS: Final = ('v3', 'v2')
 """The APIs of etcd that getc speaks; the first one is played."""
 
 DESCRIPTION: Final = """\

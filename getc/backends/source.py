@@ -1,0 +1,295 @@
+"""One watch of the server's, with those who follow it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from itertools import groupby
+from typing import Final, Protocol
+
+import gevent
+
+from getc.backends.base import Listener
+from getc.backends.endings import Endings
+from getc.backends.news import News
+from getc.backends.past import Past, Story
+from getc.errors import EtcException, EventIndexCleared, PermissionDenied
+from getc.model import EtcdResult
+from getc.operations import WatchSpec
+from getc.rpc.caller import Rpc
+from getc.rpc.watch_stream import Ticket, WatchStream
+from getc.wire.schema.kv import KV, RangeRequest
+from getc.wire.schema.mvccpb import Event
+from getc.wire.schema.watch import WatchResponse
+from getc.wire.tree.events import leases_of, narrow_range, range_of, request_of, results_of
+
+__all__ = ['Follower', 'Source']
+
+CLEARED: Final = 'The event in requested index is outdated and cleared'
+ANOTHER_STORE: Final = 'the store is another one, or went back'
+
+PROOF_TIMEOUT: Final = 5.0
+"""Seconds for etcd to say how far it has come."""
+
+
+class _Following(Protocol):
+    """All that is followed."""
+
+    rpc: Rpc
+    endings: Endings
+    past: Past
+
+    def begin(self, source: Source) -> None: ...
+
+    def end(self, source: Source, ticket: Ticket | None) -> None: ...
+
+    def joinable(self, source: Source) -> Source | None: ...
+
+
+class Follower(News):
+    """One who follows a source.
+
+    Attributes:
+        cursor: Every change up to this index has been told, or was not asked for; -1 for one who begins now.
+        store: The id of the cluster that it follows; 0 while any will do.
+        source: What it follows.
+    """
+
+    __slots__ = ('cursor', 'source', 'store')
+
+    def __init__(self, listener: Listener, cursor: int, store: int, source: Source) -> None:
+        super().__init__(listener)
+        self.cursor = cursor
+        self.store = store
+        self.source = source
+
+    def _on_closed(self) -> None:
+        self.source.leave(self)
+
+
+class Source:
+    """One watch of the server's, with those who follow it.
+
+    Args:
+        following: Where it belongs.
+        spec: What is followed; with the first index of interest.
+
+    Attributes:
+        watched: The range, as its followers mean it.
+    """
+
+    __slots__ = (  # there are thousands
+        '_asked',
+        '_first',
+        '_followers',
+        '_following',
+        '_is_over',
+        '_position',
+        '_responses',
+        '_spec',
+        '_store',
+        '_story',
+        '_telling',
+        '_ticket',
+        'watched',
+    )
+
+    def __init__(self, following: _Following, spec: WatchSpec) -> None:
+        self.watched = range_of(spec)
+        self._following = following
+        self._spec = spec
+        self._asked = self.watched  # the range, as the server is asked for it
+        self._first = spec.index or 0  # revision; 0 is from now on
+        self._position: int | None = None  # every change up to it has been told; None before it is live
+        self._store = 0  # the cluster's id, once it is known
+        self._followers: dict[Follower, None] = {}
+        self._story = Story(following.past)
+        self._story.begin = self._first
+        self._responses: deque[tuple[WatchResponse, int]] | None = None  # to be told, and their bytes
+        self._telling: gevent.Greenlet[..., None] | None = None
+        self._ticket: Ticket | None = None
+        self._is_over = False
+
+    # -- followers
+
+    def covers(self, index: int | None) -> bool:
+        """True if whoever joins misses nothing from this index on; never from "now", which it has not come to."""
+        return index is not None and 0 < self._story.begin <= index
+
+    def join(self, spec: WatchSpec, listener: Listener, store: int) -> Follower:
+        """Tell this listener, too, if this is its store; 0 for any."""
+        follower = Follower(listener, (spec.index or 0) - 1, store, self)
+        self._followers[follower] = None
+        if self._position is not None:
+            self._set_off(follower)
+        return follower
+
+    def leave(self, follower: Follower) -> None:
+        """Tell it nothing more."""
+        self._followers.pop(follower, None)
+        if not self._followers and not self._is_over:
+            self._stop()
+
+    def _set_off(self, follower: Follower) -> None:
+        """The source is live: so is the follower, and hears what it has missed."""
+        assert self._position is not None
+        if follower.store not in (0, self._store):
+            follower.tell(_another_store(self._position))
+            return
+        follower.store = self._store
+        if follower.cursor < 0:
+            follower.cursor = self._position
+        follower.tell(follower.cursor)
+        self._catch_up(follower)
+
+    def _catch_up(self, follower: Follower) -> None:
+        for revision, results in self._story.since(follower.cursor):
+            follower.cursor = revision
+            follower.tell(results)
+
+    def _stop(self) -> None:
+        self._is_over = True
+        self._responses = None
+        ticket, self._ticket = self._ticket, None
+        self._following.end(self, ticket)
+
+    def _move_to_others(self) -> None:
+        """Two sources of one range are one too many, as soon as the other knows all that is still to come."""
+        other = self._following.joinable(self)
+        if other is None or other._position is None or other._store != self._store:
+            return
+        assert self._position is not None
+        if other.covers(self._position + 1):
+            followers, self._followers = self._followers, {}
+            for follower in followers:
+                other._followers[follower] = None
+                follower.source = other
+                other._catch_up(follower)
+            self._stop()
+
+    # -- the watch (``Sink``)
+
+    def start(self, stream: WatchStream) -> None:
+        """Ask for it on this stream."""
+        try:
+            self._ticket = stream.add(request_of(self._asked, self._first), self)
+        except EtcException as error:
+            self.on_ended(error)
+
+    def on_created(self, response: WatchResponse) -> None:
+        """It is on."""
+        header = response.header
+        self._store = header.cluster_id
+        if self._first > header.revision + 1:
+            self._tell_later(self._ask_whether_it_lags)
+        else:
+            self._go_live(header.revision)
+
+    def on_response(self, response: WatchResponse) -> None:
+        """Something changed."""
+        assert self._ticket is not None
+        if self._responses is None:
+            self._responses = deque()
+        self._responses.append((response, self._ticket.size))
+        if self._telling is None:
+            self._tell_all()
+
+    def on_ended(self, error: EtcException) -> None:
+        """It is over; or, where only the range was too wide for the user, not yet."""
+        self._ticket = None
+        narrow = narrow_range(self._spec)
+        if isinstance(error, PermissionDenied) and self._asked != narrow:
+            self._asked = narrow
+            if self._position is not None:
+                self._first = self._position + 1
+            self._following.begin(self)
+            return
+        self._end(error)
+
+    def _end(self, error: EtcException) -> None:
+        self._stop()
+        for follower in self._followers:
+            follower.tell(error)
+
+    # -- whether it is the store that was followed
+
+    def _ask_whether_it_lags(self) -> None:
+        """The server does not know the first revision yet: it may be one that lags behind the others, or went back."""
+        request = RangeRequest(key=self._asked[0], keys_only=True)
+        try:
+            header = self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT).header
+        except EtcException as error:
+            if not self._is_over:
+                self._end(error)
+            return
+        if self._is_over:
+            return
+        if header.cluster_id == self._store and self._first <= header.revision + 1:
+            self._go_live(header.revision)
+        else:
+            self._end(_another_store(header.revision))
+
+    def _go_live(self, revision: int) -> None:
+        if self._position is None:
+            self._position = self._first - 1 if self._first else revision
+            self._story.begin = self._position + 1
+            for follower in self._followers:
+                self._set_off(follower)
+
+    # -- telling
+
+    def _tell_all(self) -> None:
+        """Tell what has come; where it must be asked first whether keys expired, later, and in order."""
+        while self._responses:
+            leases = leases_of(self._responses[0][0].events)
+            if not self._following.endings.are_known(leases):
+                self._tell_later(self._find_out, leases)
+                return
+            self._tell(*self._responses.popleft())
+        self._responses = None
+        if self._position is not None and not self._is_over:
+            self._move_to_others()
+
+    def _find_out(self, leases: set[int]) -> None:
+        self._following.endings.find_out(leases)
+        if self._responses:
+            self._tell(*self._responses.popleft())
+
+    def _tell_later(self, find_out: Callable[..., None], *args: object) -> None:
+        """Tell when something has been found out."""
+        self._telling = gevent.spawn(self._find_out_and_tell, find_out, *args)
+        self._telling.name = f'getc question for {self._spec.key}'
+
+    def _find_out_and_tell(self, find_out: Callable[..., None], *args: object) -> None:
+        try:
+            find_out(*args)
+        finally:
+            self._telling = None
+        self._tell_all()
+
+    def _tell(self, response: WatchResponse, size: int) -> None:
+        assert self._position is not None
+        share = size // len(response.events)
+        for revision, events in groupby(response.events, key=lambda event: event.kv.mod_revision):
+            if revision <= self._position:  # etcd 3.4 may send an event twice
+                continue
+            self._position = revision
+            of_revision = list(events)
+            results = self._results(response, of_revision)
+            if results:
+                self._story.add(revision, results, share * len(of_revision))
+                for follower in self._followers:
+                    if follower.cursor < revision:
+                        follower.cursor = revision
+                        follower.tell(results)
+
+    def _results(self, response: WatchResponse, events: list[Event]) -> list[EtcdResult]:
+        header = response.header
+        if len(events) > 1:  # twice in one response, too
+            events = list({event.kv.key: event for event in events}.values())
+        is_gone = self._following.endings.is_gone
+        return list(results_of(self._spec, events, header.revision, header.raft_term, is_gone))
+
+
+def _another_store(index: int) -> EventIndexCleared:
+    return EventIndexCleared(CLEARED, ANOTHER_STORE, index)

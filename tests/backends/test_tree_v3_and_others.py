@@ -1,0 +1,371 @@
+"""The tree on etcd v3 beside other programs: what they see, what they write, and what users may not do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc.testing import EtcdServer
+from getc.v3.ranges import prefix_end
+from tests.v3.counting import until
+
+pytestmark = pytest.mark.timeout(120)
+
+LONG = 30.0
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store."""
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+# -- what etcdctl sees, and writes
+
+Etcdctl = Callable[..., bytes]
+
+
+@pytest.fixture
+def etcdctl(etcd_server: EtcdServer) -> Etcdctl:
+    """Runs etcd's own client, and returns what it prints."""
+    path = Path(etcd_server.binary.path).with_name('etcdctl')
+    if not os.access(path, os.X_OK):
+        pytest.skip(f'there is no etcdctl beside {etcd_server.binary.path}')
+
+    def run(*arguments: str | bytes) -> bytes:
+        command = [str(path), f'--endpoints={etcd_server.url}', *arguments]
+        return subprocess.run(command, env={'ETCDCTL_API': '3'}, check=True, capture_output=True, timeout=LONG).stdout
+
+    return run
+
+
+def test_etcdctl_sees_plain_keys_and_values(client: getc.Client, etcdctl: Etcdctl) -> None:
+    """A node is the key of its path; its value is its text; nothing else is there."""
+    client.set('/servers/a', 'Grüße')
+    client.set('/servers/b', '10.0.0.8:7000', ttl=60)
+    client.set('/container', dir=True)
+    jobs = client.append('/jobs', 'first').key
+    keys = etcdctl('get', '', '--prefix', '--keys-only').decode().split()
+    assert keys == ['/container/', jobs, '/servers/a', '/servers/b']
+    assert etcdctl('get', '/servers/a', '--print-value-only') == 'Grüße\n'.encode()
+    assert etcdctl('get', '/container/', '--print-value-only') == b'\n'
+    found = json.loads(etcdctl('get', '/servers/b', '-w', 'json'))
+    assert found['kvs'][0]['lease'] > 0
+    client.delete('/servers', recursive=True)
+    assert etcdctl('get', '/servers', '--prefix') == b''
+
+
+def test_what_etcdctl_writes_is_in_the_tree(client: getc.Client, etcdctl: Etcdctl) -> None:
+    """With its revisions, and watchers are told."""
+    start = client.set('/other', 'x').etcd_index
+    etcdctl('put', '/cfg/rate', '20')
+    etcdctl('put', '/cfg/rate', '30')
+    etcdctl('del', '/cfg/rate')
+    seen = [client.wait('/cfg', start + step, recursive=True, timeout=LONG) for step in (1, 2, 3)]
+    assert [(type(result), result.value, result.is_new) for result in seen] == [
+        (getc.Set, '20', True),
+        (getc.Set, '30', False),
+        (getc.Deleted, None, False),
+    ]
+    etcdctl('put', '/cfg/rate', '40')
+    assert client.get('/cfg').values == ('40',)
+    lease = etcdctl('lease', 'grant', '300').split()[1].decode()
+    etcdctl('put', '/cfg/rate', '50', f'--lease={lease}')
+    assert 290 < client.get('/cfg/rate').ttl <= 300  # type: ignore[operator]
+    etcdctl('lease', 'revoke', lease)
+    assert type(client.wait('/cfg/rate', start + 6, timeout=LONG)) is getc.Expired
+
+
+# -- keys and values that getc would not write
+
+
+def put(client: getc.Client, **pairs: bytes) -> None:
+    for key, value in pairs.items():
+        client.v3.kv.put(key.encode(), value)
+
+
+def keys_of(directory: getc.EtcdResult | getc.Node) -> list[str]:
+    return [node.key for node in directory.nodes]
+
+
+ODD = [
+    b'noslash',
+    b'no/slash',
+    b'//x',
+    b'/a//b',
+    b'/a//',
+    b'/.',
+    b'/a/.',
+    b'/a/../b',
+    b'/..',
+    b'/a/\0',
+    b'/',
+    b'a',
+    b'\xff',
+]
+
+
+def test_keys_that_are_no_path_are_left_alone(client: getc.Client) -> None:
+    """They are not listed and not told; what else is there is."""
+    start = client.set('/a/z', 'ours').etcd_index
+    for raw in ODD:
+        client.v3.kv.put(raw, b'theirs')
+    assert keys_of(client.get('/')) == ['/a']
+    assert keys_of(client.get('/', recursive=True)) == ['/a']
+    assert keys_of(client.get('/a', recursive=True)) == ['/a/z']
+    last = client.set('/a/z', 'again').etcd_index
+    for key in ('/', '/a'):
+        assert client.wait(key, start + 1, recursive=True, timeout=LONG).modified_index == last
+    client.delete('/a', recursive=True)
+    left = {kv.key for kv in client.v3.kv.range(b'\0', range_end=b'\0', keys_only=True).kvs}
+    assert left == {raw for raw in ODD if not raw.startswith(b'/a/')}
+
+
+def test_directory_of_keys_that_are_no_path_is_there_and_empty(client: getc.Client) -> None:
+    """A value in its place would hide them for ever; a recursive delete takes them."""
+    client.v3.kv.put(b'/a//b', b'theirs')
+    assert client.get('/a').nodes == ()
+    with pytest.raises(getc.NotFile):
+        client.set('/a', '1')
+    with pytest.raises(getc.DirNotEmpty):
+        client.delete('/a', dir=True)
+    client.delete('/a', recursive=True)
+    assert client.set('/a', '1').is_new
+
+
+def test_bytes_that_are_no_text_come_and_go_unharmed(client: getc.Client) -> None:
+    """In keys and in values: escaped in text, and the same bytes again."""
+    start = client.set('/other', 'x').etcd_index
+    client.v3.kv.put(b'/bin/\xff\xfe', b'\x00\x80\xff')
+    listing = client.get('/bin', recursive=True)
+    (node,) = listing.nodes
+    assert isinstance(node, getc.Value)
+    assert (node.key, node.value, node.raw_value) == ('/bin/\udcff\udcfe', '\x00\udc80\udcff', b'\x00\x80\xff')
+    seen = client.wait('/bin', start + 1, recursive=True, timeout=LONG)
+    assert (seen.key, seen.value) == (node.key, node.value)
+    assert client.get(node.key).value == node.value
+    client.set(node.key, node.value + '!', prev_value=node.value)
+    assert client.v3.kv.range(b'/bin/\xff\xfe').kvs[0].value == b'\x00\x80\xff!'
+    client.set('/copy', node.value)
+    assert client.v3.kv.range(b'/copy').kvs[0].value == b'\x00\x80\xff'
+    client.delete(node.key)
+    assert not client.v3.kv.range(b'/bin/\xff\xfe').kvs
+
+
+def test_value_wins_where_there_are_keys_below_it(client: getc.Client) -> None:
+    """It is what is got and listed; the others are reached by their own paths; a recursive delete takes all."""
+    put(client, **{'/a': b'value', '/a/b': b'below', '/a/c/d': b'deep'})
+    for recursive in (False, True):
+        assert client.get('/a', recursive=recursive).value == 'value'
+        (node,) = client.get('/', recursive=recursive).nodes
+        assert isinstance(node, getc.Value)
+    assert client.get('/a/b').value == 'below'
+    assert keys_of(client.get('/a/c')) == ['/a/c/d']
+    assert client.update('/a', 'other').value == 'other'
+    with pytest.raises(getc.NotFile):
+        client.set('/a', 'again')
+    with pytest.raises(getc.NotDir):
+        client.set('/a/b', 'again')
+    assert client.update('/a/b', 'again').value == 'again'
+    gone = client.delete('/a', recursive=True)
+    assert gone.prev_node is not None and gone.prev_node.key == '/a'
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a/c/d')
+
+
+def test_value_alone_is_deleted_where_there_are_keys_below_it(client: getc.Client) -> None:
+    """Then they make a directory; with ``dir`` too, where a marker is there."""
+    put(client, **{'/a': b'value', '/a/b': b'below'})
+    client.delete('/a')
+    assert keys_of(client.get('/a')) == ['/a/b']
+    put(client, **{'/e': b'value', '/e/': b''})
+    assert isinstance(client.delete('/e', dir=True).prev_node, getc.Value)
+    assert isinstance(client.get('/e').node, getc.Directory)
+    client.delete('/e', dir=True)
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/e')
+
+
+def test_marker_alone_is_an_empty_directory(client: getc.Client) -> None:
+    """Whatever its value; its indices are the directory's."""
+    revision = client.v3.kv.put(b'/d/', b'what?').header.revision
+    made = client.get('/d')
+    assert isinstance(made.node, getc.Directory)
+    assert (made.nodes, made.created_index, made.modified_index) == ((), revision, revision)
+    assert keys_of(client.get('/')) == ['/d']
+    for refused in (lambda: client.set('/d', '1'), lambda: client.delete('/d'), lambda: client.set('/d', dir=True)):
+        with pytest.raises(getc.NotFile):
+            refused()
+    client.set('/d/a', '1')
+    client.delete('/d/a')
+    assert client.get('/d').nodes == ()  # it has its marker
+    client.delete('/d', dir=True)
+    assert client.get('/').nodes == ()
+
+
+def test_keys_of_10_kb_are_keys_like_others(client: getc.Client) -> None:
+    """In every operation."""
+    deep = '/' + '/'.join(['x' * 500] * 20)
+    for key in ('/' + 'x' * 10_000, deep):
+        start = client.create(key, '1').etcd_index
+        assert client.get(key).value == '1'
+        client.update(key, '2', prev_value='1')
+        assert client.wait(key, start + 1, timeout=LONG).value == '2'
+        assert client.append('/' + key.split('/')[1] + '-q', 'job').value == 'job'
+        client.delete(key)
+
+
+def test_leases_that_others_granted_are_shown(client: getc.Client) -> None:
+    """As the TTL of the node, and kept alive by a refresh of the same TTL."""
+    lease = client.v3.lease.grant(500).ID
+    client.v3.kv.put(b'/a', b'1', lease=lease)
+    got = client.get('/a')
+    assert got.ttl is not None and 490 < got.ttl <= 500
+    assert got.expiration is not None
+    assert client.refresh('/a', ttl=500).modified_index == got.modified_index
+    assert client.v3.kv.range(b'/a').kvs[0].lease == lease
+
+
+def test_hidden_names_are_not_listed_nor_told_above_them(client: getc.Client) -> None:
+    """But got, listed and told where they are asked for."""
+    start = client.set('/d/_h', '1').etcd_index
+    client.set('/d/_i/x', '2')
+    client.set('/d/a', '3')
+    for recursive in (False, True):
+        assert keys_of(client.get('/d', recursive=recursive)) == ['/d/a']
+    assert client.get('/d/_h').value == '1'
+    assert keys_of(client.get('/d/_i')) == ['/d/_i/x']
+    assert client.wait('/d', start, recursive=True, timeout=LONG).key == '/d/a'
+    assert client.wait('/d/_i', start, recursive=True, timeout=LONG).key == '/d/_i/x'
+    assert client.wait('/d/_h', start, timeout=LONG).value == '1'
+
+
+# -- users who may do little
+
+PASSWORD = 'pa55word'
+
+
+@pytest.fixture(scope='module')
+def server_with_users(_etcd_server_of_the_run: EtcdServer) -> Iterator[EtcdServer]:
+    """An etcd on which ``app`` may use ``/app/`` and what is below it."""
+    with EtcdServer(api='v3') as server, getc.etcd(server.url, api='v3') as admin:
+        auth = admin.v3.auth
+        for user, role in (('root', 'root'), ('app', 'app')):
+            auth.user_add(user, PASSWORD)
+            auth.role_add(role)
+            auth.user_grant_role(user, role)
+        auth.role_grant_permission('app', b'/app/', range_end=prefix_end(b'/app/'))
+        auth.enable()
+        yield server
+
+
+def user(server: EtcdServer, **options: Any) -> getc.Client:
+    return getc.etcd(server.url, api='v3', username='app', password=PASSWORD, **options)
+
+
+@pytest.fixture
+def app(server_with_users: EtcdServer) -> Iterator[getc.Client]:
+    """That user, without the checks that take more rights."""
+    with user(server_with_users, strict=False) as app:
+        with closing(getc.etcd(server_with_users.url, api='v3', username='root', password=PASSWORD)) as root:
+            root.v3.kv.delete_range(b'\0', range_end=b'\0')
+        yield app
+
+
+def test_user_of_a_prefix_works_with_it_when_not_strict(app: getc.Client) -> None:
+    """Every operation, down from the first level."""
+    app.set('/app/a', '1')
+    app.create('/app/d/b', '1')
+    app.update('/app/a', '2', prev_value='1')
+    app.set('/app/e', dir=True)
+    app.append('/app/q', 'x')
+    app.append('/app/q', 'y')
+    app.set('/app/t', '1', ttl=60)
+    app.refresh('/app/t', ttl=60)
+    app.refresh('/app/t', ttl=90)
+    assert app.get('/app/a').value == '2'
+    assert app.get('/app/t').ttl in (89, 90)
+    assert keys_of(app.get('/app/d')) == ['/app/d/b']
+    assert keys_of(app.get('/app')) == ['/app/a', '/app/d', '/app/e', '/app/q', '/app/t']
+    assert len(app.get('/app', recursive=True).nodes[3].nodes) == 2
+    app.delete('/app/a')
+    app.delete('/app/e', dir=True)
+    app.delete('/app/d', recursive=True)
+    assert keys_of(app.get('/app')) == ['/app/q', '/app/t']
+
+
+def test_user_of_a_prefix_gets_the_same_errors_when_not_strict(app: getc.Client) -> None:
+    """As far as the prefix tells."""
+    app.set('/app/d/a', '1')
+    for error, call in (
+        (getc.KeyNotFound, lambda: app.get('/app/none')),
+        (getc.KeyNotFound, lambda: app.update('/app/none', '1')),
+        (getc.KeyNotFound, lambda: app.delete('/app/none')),
+        (getc.KeyNotFound, lambda: app.delete('/app/none', recursive=True)),
+        (getc.KeyNotFound, lambda: app.delete('/app/none', dir=True)),
+        (getc.NodeExist, lambda: app.create('/app/d/a', '1')),
+        (getc.TestFailed, lambda: app.update('/app/d/a', '1', prev_value='2')),
+        (getc.NotFile, lambda: app.update('/app/d', '1')),
+        (getc.NotFile, lambda: app.delete('/app/d')),
+        (getc.DirNotEmpty, lambda: app.delete('/app/d', dir=True)),
+        (getc.PermissionDenied, lambda: app.set('/other', '1')),
+        (getc.PermissionDenied, lambda: app.get('/other')),
+        (getc.PermissionDenied, lambda: app.get('/')),
+        (getc.PermissionDenied, lambda: app.delete('/app', recursive=True)),
+    ):
+        with pytest.raises(error):
+            call()
+    app.delete('/app/d', recursive=True)
+    with pytest.raises(getc.KeyNotFound):
+        app.get('/app')
+
+
+def test_user_of_a_prefix_keeps_and_follows_nodes_in_it(app: getc.Client) -> None:
+    """A watch of the whole prefix is asked for without the key above it, which is not the user's."""
+    told: list[tuple[str, str | None]] = []
+    app.set('/app/cfg', '1')
+    watcher = app.on_change('/app', lambda result: told.append((result.key, result.value)), initial=True)
+    keeper = app.keep_node('/app/servers/a', 'here', ttl=5)
+    until(lambda: len(told) == 2)
+    keeper.stop()
+    until(lambda: len(told) == 3)
+    watcher.stop()
+    assert told == [('/app/cfg', '1'), ('/app/servers/a', 'here'), ('/app/servers/a', None)]
+
+
+def test_user_of_a_prefix_is_denied_when_strict(server_with_users: EtcdServer, app: getc.Client) -> None:
+    """The checks read what is above: it is said, and nothing was written."""
+    with user(server_with_users) as strict:
+        for call in (
+            lambda: strict.set('/app/a', '1'),
+            lambda: strict.create('/app/a', '1'),
+            lambda: strict.append('/app/q', '1'),
+            lambda: strict.delete('/app/a'),
+            lambda: strict.get('/app'),
+            lambda: strict.get('/app/none'),
+        ):
+            with pytest.raises(getc.PermissionDenied):
+                call()
+    with pytest.raises(getc.KeyNotFound):
+        app.get('/app')
+
+
+def test_wrong_password_is_unauthorized(server_with_users: EtcdServer) -> None:
+    """Not a timeout, and nothing is tried again for ever."""
+    with getc.etcd(server_with_users.url, api='v3', username='app', password='wrong') as client:
+        with pytest.raises(getc.Unauthorized):
+            client.get('/app/a')
+    with getc.etcd(server_with_users.url, username='app', password=PASSWORD, strict=False) as client:
+        greenlets = [gevent.spawn(client.set, '/app/a', str(at)) for at in range(5)]
+        gevent.joinall(greenlets, raise_error=True)
+        assert client.api == 'v3'

@@ -1,0 +1,156 @@
+"""Random sequences of calls, for the tests that make them on two stores side by side.
+
+``GETC_EXAMPLES=5000`` tries so many sequences, other ones each time; without it they are few and always the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import ChainMap
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+
+import getc
+
+__all__ = ['ENDING', 'EXAMPLES', 'TOP', 'TTLS', 'Call', 'Look', 'enough', 'looks', 'numbered', 'own_index', 'sequences']
+
+EXAMPLES = os.environ.get('GETC_EXAMPLES')
+
+TOP = '/t'
+"""All that a sequence writes is here or below."""
+
+TTLS = (1_000, 50_000, 2_000_000)
+"""So far apart that it does not matter how many seconds have passed."""
+
+
+def enough(examples: int) -> settings:
+    """So many sequences, where it is not said otherwise."""
+    return settings(
+        max_examples=int(EXAMPLES or examples),
+        derandomize=EXAMPLES is None,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a client's method.
+
+    A segment ``#3`` in the key is the name that an append takes as the third change of the sequence.  A
+    ``prev_index`` of 3 is the index of that change; one of 0 is the node's own.
+    """
+
+    method: str
+    key: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        options = ''.join(f', {name}={value!r}' for name, value in self.options.items())
+        return f'{self.method}({self.key!r}{options})'
+
+    def at(self, start: int, store: getc.Client) -> Call:
+        """The call with the indices that it has in a sequence that starts after this one."""
+        key, options = numbered(self.key, start), dict(self.options)
+        if 'prev_index' in options:
+            options['prev_index'] = start + options['prev_index'] if options['prev_index'] else own_index(store, key)
+        return Call(self.method, key, options)
+
+
+@dataclass(frozen=True)
+class Look:
+    """A wait for the first change of a node, counted from one of the changes of the sequence on."""
+
+    key: str
+    change: int
+    recursive: bool
+
+
+def numbered(key: str, start: int) -> str:
+    return re.sub('(?<=/)#([0-9])(?=/|$)', lambda found: f'{start + int(found[1]):020}', key)
+
+
+def own_index(store: getc.Client, key: str) -> int:
+    try:
+        return store.get(key).modified_index or 1
+    except getc.EtcdError:
+        return 1
+
+
+AWKWARD = ['a b', ' ', '?x=1', '%', '%41', '+', ';', '&', '=', '\\', '"', '<>', '...', '.a', '*', '~', '\t', '\x7f']
+any_name = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=5)
+names = st.one_of(
+    st.sampled_from(['a', 'b']),
+    st.sampled_from(['a', 'ab', '_h', '_', '#2', '#4', 'é', 'e\u0301', '🔑', *AWKWARD]),
+    any_name.filter(lambda name: name not in ('.', '..')),
+)
+paths = st.lists(names, max_size=4).map(lambda segments: '/'.join([TOP, *segments]))
+usual = st.sampled_from(['/t/a', '/t/b', '/t/_h'])
+UNUSUAL = ['/t/a/b', '/t/b/_h', '/t/_h/a', '/t/a/#3', '/t/#3/a', TOP, TOP]
+keys = st.one_of(usual, usual, st.sampled_from(UNUSUAL), paths)
+keys_and_root = st.one_of(usual, usual, st.sampled_from([*UNUSUAL, '/']), paths)
+texts = st.one_of(
+    st.sampled_from(['1', '1', '2', '']),
+    st.sampled_from(['é🔑', 'a&b=c', '100%', '[1 != 2]', '\0', ' \r\n']),
+    st.text(st.characters(exclude_categories=['Cs']), max_size=5),
+)
+flags = st.booleans()
+
+Options = st.SearchStrategy[dict[str, Any]]
+
+
+def some(required: Options, **optional: st.SearchStrategy[Any]) -> Options:
+    """These options, and any of those."""
+    return st.builds(dict.__or__, required, st.fixed_dictionaries({}, optional=optional))
+
+
+def made(method: str, *options: Options) -> st.SearchStrategy[Call]:
+    """A call with all of these options."""
+    where = keys if method == 'append' else keys_and_root  # what is appended to the root would stay
+    return st.builds(Call, st.just(method), where, st.tuples(*options).map(lambda parts: dict(ChainMap(*parts))))
+
+
+none: Options = st.fixed_dictionaries({})
+value = st.fixed_dictionaries({'value': texts})
+content = value | value | st.just({'dir': True})
+ttls = st.sampled_from(TTLS)
+ttl = some(none, ttl=ttls)
+conditions: Options = st.one_of(
+    st.sampled_from([{'prev_value': '1'}, {'prev_index': 0}, {'prev_value': '1', 'prev_index': 0}]),
+    some(none, prev_value=texts.filter(bool), prev_index=st.sampled_from([0, 1, 2, 3, 5])),
+)
+calls = st.one_of(
+    made('set', value, ttl),
+    made('set', content, ttl),
+    made('set', content, ttl, conditions),
+    made('create', content, ttl),
+    made('update', content, ttl),
+    made('update', content, ttl, conditions),
+    made('refresh', st.fixed_dictionaries({'ttl': ttls})),
+    made('refresh', st.fixed_dictionaries({'ttl': ttls}), conditions),
+    made('append', content, ttl),
+    made('delete', st.sampled_from([{}, {'dir': True}, {'recursive': True}])),
+    made('delete', conditions),
+    made('delete', some(none, dir=flags, recursive=flags), conditions),
+    made('get', some(none, recursive=flags, sorted=flags, quorum=flags)),
+)
+first_keys = usual | st.sampled_from(['/t/a/b', '/t/b/_h'])
+first_options = st.builds(dict.__or__, st.just({'value': '1'}), ttl)
+first_calls = st.builds(Call, st.sampled_from(['set', 'update']), first_keys, first_options)
+sequences = st.tuples(
+    st.lists(first_calls, max_size=6), st.lists(calls, min_size=1, max_size=10), st.lists(calls, max_size=10)
+).map(lambda parts: [call for part in parts for call in part])
+looks = st.builds(Look, keys, st.integers(1, 10), flags)
+
+ENDING = [
+    Call('get', '/', {'recursive': True, 'sorted': True}),
+    Call('delete', TOP, {'recursive': True}),
+    # Whatever was there: a directory is gone now, and everybody who waits for something in it sees that.
+    Call('set', TOP, {'dir': True}),
+    Call('delete', TOP, {'dir': True}),
+]

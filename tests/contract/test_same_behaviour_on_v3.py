@@ -1,0 +1,241 @@
+"""The tree on etcd v3 does what v2 does, but for what is documented: random sequences, in memory and on a real etcd.
+
+The store in memory stands for v2: ``test_same_behaviour`` holds the two side by side.  What differs is in
+:class:`Twins`, a method or a line each, and in ``docs/differences.rst``; everything else has to be the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given, note
+from hypothesis import strategies as st
+
+import getc
+from getc.keys import ancestors, is_below, is_hidden
+from getc.testing import EtcdServer
+from getc.wire.tree.paths import below, node_of
+from tests.contract.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
+
+LONG = 10.0
+"""Seconds after which a change that does not come is a failure."""
+
+NO_INDEX = 1
+"""No node has it: something was written before."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A change, as far as a watch tells it on v3: by which operation is not known."""
+
+    kind: type[getc.EtcdResult]
+    key: str
+    value: str | None
+    is_directory: bool
+    index: int
+    is_new: bool = False
+
+    @classmethod
+    def by(cls, result: getc.EtcdResult) -> Told:
+        is_directory = isinstance(result.node, getc.Directory)
+        return cls(type(result), result.key, result.value, is_directory, result.modified_index, result.is_new)
+
+    def is_told_to(self, key: str, recursive: bool) -> bool:
+        if self.key == key:
+            return True
+        return recursive and is_below(self.key, key) and not is_hidden(self.key, key)
+
+
+class Twins:
+    """A store in memory and one on v3, which get the same calls.
+
+    Attributes:
+        start: v3's revision before the first call.
+        told: What watches of v3 have to tell.
+    """
+
+    def __init__(self, memory: getc.Client, v3: getc.Client) -> None:
+        self._memory = memory
+        self._v3 = v3
+        self.start = self._revision = v3.set(TOP, 'x').etcd_index + 1
+        assert v3.delete(TOP).etcd_index == self.start
+        self.told: list[Told] = []
+        self._indices: dict[int, int] = {}  # those of v3, by memory's
+        self._names: dict[str, str] = {}  # those that append gave: v3's, by memory's
+
+    def do(self, call: Call) -> None:
+        """Make the call on both, and compare what comes of it."""
+        options = dict(call.options)
+        if options.get('dir'):
+            options.pop('ttl', None)  # a directory has no TTL on v3
+        if call.key == '/' and call.method == 'delete' and {'prev_value', 'prev_index'} & set(options):
+            return  # v2 says 102, v3 says 107 here as everywhere
+        keys = self._keys(call.key)
+        of_memory, of_v3 = options, options
+        if 'prev_index' in options:
+            of_memory, of_v3 = self._own_indices(options, *keys)
+        is_change = call.method == 'update' or bool({'prev_value', 'prev_index'} & set(options))
+        if options.get('dir') and is_change and call.method != 'delete':
+            with pytest.raises((getc.NotSupported, getc.RootROnly)):  # there is nothing of a directory to change
+                getattr(self._v3, call.method)(keys[1], **of_v3)
+            return
+        doomed = self._doomed(keys[1]) if call.method == 'delete' else []
+        result = self._outcome(self._memory, call.method, keys[0], of_memory)
+        v3 = self._outcome(self._v3, call.method, keys[1], of_v3)
+        if isinstance(result, getc.RaftInternal):  # which v2 says to the refresh of a directory
+            assert isinstance(v3, getc.NotFile)
+            return
+        assert type(result) is type(v3)
+        if isinstance(v3, getc.EtcdError):
+            assert isinstance(result, getc.EtcdError)
+            assert self._error(v3) == self._error(result)
+            assert v3.index == (None if isinstance(v3, getc.RootROnly) else self._revision)  # the one is not asked for
+            if isinstance(v3, getc.KeyNotFound):
+                assert v3.cause == keys[1]  # v2 names the first node on the way that is missing
+            return
+        assert isinstance(v3, getc.EtcdResult) and isinstance(result, getc.EtcdResult)
+        if call.method != 'get':
+            self._note(call, result, v3, doomed)
+        assert v3.etcd_index == self._revision
+        is_one = not isinstance(v3.node, getc.Directory)
+        assert self._seen(v3.node, with_ttl=is_one) == self._seen(self._of_v3(result.node), with_ttl=is_one)
+        assert (v3.prev_node is None) == (result.prev_node is None)
+        if v3.prev_node is not None and result.prev_node is not None:
+            # The TTL of what was is not asked for on v3.
+            assert self._seen(v3.prev_node) == self._seen(self._of_v3(result.prev_node))
+        assert v3.is_new == result.is_new
+
+    # -- what is called differently
+
+    def _keys(self, key: str) -> tuple[str, str]:
+        """The key in each store.  ``#3`` is a name that append gave."""
+        names = list(self._names.items()) or [('none', 'none')]
+
+        def named(which: int) -> str:
+            return re.sub('(?<=/)#([0-9])(?=/|$)', lambda at: names[int(at[1]) % len(names)][which], key)
+
+        return named(0), named(1)
+
+    def _own_indices(self, options: dict[str, Any], key: str, v3_key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The options with an index: the node's own, or one that was never its own.
+
+        Its own from before a refresh of the same TTL is left out: that moves no index on v3, so it holds there.
+        """
+        own = own_index(self._memory, key)
+        if options['prev_index'] in (0, own - self.start):
+            return {**options, 'prev_index': own}, {**options, 'prev_index': own_index(self._v3, v3_key)}
+        return {**options, 'prev_index': 10**9}, {**options, 'prev_index': NO_INDEX}
+
+    def _of_v3(self, node: getc.Node) -> getc.Node:
+        """A node of memory's as v3 calls it."""
+        key = '/'.join(self._names.get(name, name) for name in node.key.split('/'))
+        index = self._indices.get(node.modified_index, node.modified_index)
+        if isinstance(node, getc.Directory):
+            return getc.Directory(key, index, 0, None, None, tuple(self._of_v3(child) for child in node.nodes))
+        if isinstance(node, getc.Value):
+            return getc.Value(key, index, 0, node.ttl, node.expiration, node.value)
+        return getc.Node(key, index, 0)
+
+    # -- what is compared
+
+    def _seen(self, node: getc.Node, *, with_ttl: bool = False) -> object:
+        """A node without what differs: created_index, the indices of directories, the TTL of many nodes."""
+        if isinstance(node, getc.Directory):
+            children = sorted(node.nodes, key=lambda child: child.key)
+            return node.key, [self._seen(child) for child in children]
+        ttl = None if node.ttl is None or not with_ttl else next(each for each in TTLS if 0 <= each - node.ttl < 500)
+        return node.key, node.modified_index, getattr(node, 'value', None), ttl
+
+    def _error(self, error: getc.EtcdError) -> object:
+        cause = '' if isinstance(error, getc.KeyNotFound) else error.cause
+        if isinstance(error, getc.TestFailed):
+            cause = re.sub('[0-9]+', '#', cause)  # indices
+        return error.errno, error.message, '/'.join(self._names.get(name, name) for name in cause.split('/'))
+
+    def _outcome(self, store: getc.Client, method: str, key: str, options: dict[str, Any]) -> object:
+        try:
+            return getattr(store, method)(key, **options)
+        except getc.EtcdError as error:
+            return error
+
+    # -- what was done
+
+    def _note(self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, doomed: list[Told]) -> None:
+        """Note the index of a write, its name, and what is to be told of it."""
+        if call.method == 'refresh' and self._is_same_ttl(call, result):
+            self._indices[result.modified_index] = v3.modified_index  # a keep-alive is no change on v3
+            return
+        self._revision += 1
+        assert v3.modified_index == self._revision
+        self._indices[result.modified_index] = self._revision
+        if call.method == 'append':
+            self._names[result.key.rpartition('/')[2]] = v3.key.rpartition('/')[2]
+        if call.method == 'delete':
+            # One for each key that went, where v2 tells that the directory went.
+            self.told += [Told(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in doomed]
+            self._prune(call.key)
+            return
+        if isinstance(v3.node, getc.Directory) and v3.prev_node is not None:
+            self.told.append(Told(getc.Deleted, v3.key, None, False, self._revision))  # the value; then the marker
+        is_directory = isinstance(v3.node, getc.Directory)
+        is_new = v3.is_new or is_directory
+        self.told.append(Told(getc.Set, v3.key, v3.value, is_directory, self._revision, is_new))
+
+    def _is_same_ttl(self, call: Call, result: getc.EtcdResult) -> bool:
+        assert result.prev_node is not None
+        before = result.prev_node.ttl
+        return before is not None and 0 <= call.options['ttl'] - before < 500
+
+    def _doomed(self, key: str) -> list[Told]:
+        """All that is at a key and below it on v3, in the order of the keys."""
+        kvs = list(self._v3.v3.kv.range(key.encode()).kvs)
+        first, end = below(key)
+        kvs += self._v3.v3.kv.range(first, range_end=end).kvs
+        nodes = [node for node in (node_of(kv.key) for kv in kvs) if node is not None]
+        return [Told(getc.Deleted, key, None, is_marker, 0) for key, is_marker in nodes]
+
+    def _prune(self, key: str) -> None:
+        """A directory that was made on the way to a node goes with its last key on v3; v2 keeps it."""
+        for memory_key, v3_key in zip(*(reversed(ancestors(each)) for each in self._keys(key)), strict=True):
+            with suppress(getc.KeyNotFound):
+                self._v3.get(v3_key)
+                continue
+            with suppress(getc.KeyNotFound):
+                self._memory.delete(memory_key, dir=True)
+
+
+@pytest.fixture
+def v3(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store on v3."""
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 120)
+@enough(200)
+@given(calls=sequences, looks=st.lists(looks, max_size=3))
+def test_v3_does_what_memory_does_but_for_what_is_documented(
+    v3: getc.Client, calls: list[Call], looks: list[Look]
+) -> None:
+    """Every result and every error of a sequence, and all that is told of it."""
+    with suppress(getc.KeyNotFound):
+        v3.delete(TOP, recursive=True)
+    with getc.etcd('memory://') as memory:
+        twins = Twins(memory, v3)
+        note(f'revision at the start: {twins.start}')
+        for call in [*calls, *ENDING]:
+            note(repr(call))
+            twins.do(call)
+    told = [each for each in twins.told if each.is_told_to(TOP, recursive=True)]
+    with v3.changes(TOP, index=twins.start + 1) as changes:
+        assert [Told.by(next(changes)) for _ in told] == told
+    for look in looks:
+        index = twins.start + look.change
+        mine = [each for each in twins.told if each.index >= index and each.is_told_to(look.key, look.recursive)]
+        if mine:
+            assert Told.by(v3.wait(look.key, index, recursive=look.recursive, timeout=LONG)) == mine[0]

@@ -1,0 +1,82 @@
+"""What etcd v2, and the store in memory, do where v3 does something else; see ``test_v3_differences``.
+
+What the suite of all backends has to say about it is there, marked ``v3_differs``; this is the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+import getc
+
+LONG = 30.0
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(params=['memory', 'v2'])
+def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
+    """A client of an empty store."""
+    if request.param == 'memory':
+        opened = getc.etcd(f'memory://v2-{next(_numbers)}')
+    else:
+        opened = getc.etcd(request.getfixturevalue('etcd_server').url, api='v2')
+    with opened as client:
+        yield client
+
+
+def test_refresh_moves_the_index_when_the_ttl_is_the_same(client: getc.Client) -> None:
+    """It is a write like others, but for who is told."""
+    first = client.set('/a', '1', ttl=60)
+    result = client.refresh('/a', ttl=60)
+    assert result.modified_index == result.etcd_index == first.modified_index + 1
+
+
+def test_refresh_is_told_to_nobody_when_the_ttl_is_another(client: getc.Client) -> None:
+    """The next that is told is the next write."""
+    first = client.set('/a', '1', ttl=60)
+    client.refresh('/a', ttl=100)
+    last = client.set('/a', '2')
+    assert client.wait('/a', first.modified_index + 1, timeout=LONG).modified_index == last.modified_index
+
+
+def test_ttl_may_be_a_second(client: getc.Client) -> None:
+    """There is no minimum."""
+    assert client.set('/a', '1', ttl=1).ttl == 1
+
+
+def test_ttl_is_shown_wherever_the_node_is(client: getc.Client) -> None:
+    """In listings, in changes, and of what was there before."""
+    first = client.set('/d/a', '1', ttl=60)
+    (listed,) = client.get('/d').nodes
+    assert listed.ttl in (59, 60)
+    assert listed.expiration is not None
+    again = client.set('/d/a', '2')
+    assert again.prev_node is not None and again.prev_node.ttl in (59, 60)
+    assert client.wait('/d/a', first.modified_index, timeout=LONG).ttl in (59, 60)
+
+
+def test_key_may_have_many_segments(client: getc.Client) -> None:
+    """As many as a URL takes."""
+    assert client.set('/s' * 200, '1').is_new
+    assert client.get('/s' * 199).values == ('1',)
+
+
+def test_value_that_becomes_a_directory_is_told_once(client: getc.Client) -> None:
+    """It is one node."""
+    start = client.set('/a', '1').etcd_index
+    made = client.set('/a', dir=True)
+    last = client.set('/b', '1')
+    first = client.wait('/', start + 1, recursive=True, timeout=LONG)
+    assert (type(first), first.node) == (getc.Set, made.node)
+    assert isinstance(first.prev_node, getc.Value)
+    second = client.wait('/', first.modified_index + 1, recursive=True, timeout=LONG)
+    assert second.modified_index == last.modified_index
+
+
+def test_raft_index_is_told_by_a_server(client: getc.Client) -> None:
+    """Memory has no raft."""
+    assert (client.set('/a', '1').raft_index > 0) == (client.api == 'v2')

@@ -1,0 +1,353 @@
+"""What etcd v3 does where v2 does something else.
+
+``docs/differences.rst`` has a line for each, with the test of v2, which is marked ``v3_differs``, and the one here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc.testing import EtcdServer
+from tests.v3.counting import metric, until
+
+LONG = 30.0
+RENEWALS = 'etcd_debugging_lease_renewed_total'
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store on v3."""
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+def changes(client: getc.Client, key: str, index: int, count: int) -> list[getc.EtcdResult]:
+    """So many changes at a key and below it, from an index on."""
+    with gevent.Timeout(LONG), client.changes(key, index=index) as following:
+        return [next(following) for _ in range(count)]
+
+
+# -- nodes and indices
+
+
+def test_set_keeps_the_created_index(client: getc.Client) -> None:
+    """A put does not make another key of it: ``created_index`` is that of the first write since the key was absent."""
+    first, second = client.set('/a', '1'), client.set('/a', '2')
+    assert second.created_index == first.created_index == first.modified_index
+    assert second.modified_index == second.etcd_index == first.modified_index + 1
+    assert (second.prev_node, second.is_new) == (first.node, False)
+    client.delete('/a')
+    assert client.set('/a', '3').created_index > second.modified_index
+
+
+def test_directory_that_was_made_on_the_way_has_no_indices(client: getc.Client) -> None:
+    """There is no key that could have them."""
+    client.set('/a/b/c', '1')
+    for key in ('/a', '/a/b'):
+        directory = client.get(key)
+        assert (directory.created_index, directory.modified_index) == (0, 0)
+
+
+def test_directory_that_was_made_by_itself_has_indices(client: getc.Client) -> None:
+    """Those of its marker, whatever is written into it."""
+    made = client.set('/d', dir=True)
+    client.set('/d/a', '1')
+    directory = client.get('/d')
+    assert directory.created_index == directory.modified_index == made.modified_index
+
+
+def test_directory_that_was_made_on_the_way_goes_with_its_last_node(client: getc.Client) -> None:
+    """One that was made by itself stays."""
+    client.set('/d/a', '1')
+    client.delete('/d/a')
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/d')
+    client.set('/e', dir=True)
+    client.set('/e/a', '1')
+    client.delete('/e/a')
+    assert client.get('/e').nodes == ()
+
+
+def test_raft_index_is_not_told(client: getc.Client) -> None:
+    """Only the store's, and the election's term."""
+    result = client.set('/a', '1')
+    assert result.raft_index == 0
+    assert result.raft_term > 0
+
+
+def test_ttl_is_shown_by_get_of_one_node_and_not_in_listings(client: getc.Client) -> None:
+    """It is the lease's, and each would have to be asked."""
+    client.set('/d/a', '1', ttl=60)
+    assert client.get('/d/a').ttl in (59, 60)
+    (listed,) = client.get('/d').nodes
+    assert (listed.ttl, listed.expiration) == (None, None)
+    again = client.set('/d/a', '2', ttl=60)
+    assert again.prev_node is not None and again.prev_node.ttl is None
+    assert client.wait('/d/a', again.modified_index, timeout=LONG).ttl is None
+
+
+def test_expiration_is_reckoned_from_whole_seconds(client: getc.Client) -> None:
+    """By this machine's clock, so it may differ from read to read: by a second, and never the TTL by more."""
+    written = client.set('/a', '1', ttl=50).expiration
+    read = client.get('/a').expiration
+    assert written is not None and read is not None
+    assert abs((read - written).total_seconds()) < 5
+
+
+# -- writes
+
+
+def test_append_takes_the_revision_after_the_last_that_was_seen(client: getc.Client, etcd_server: EtcdServer) -> None:
+    """Another client may have been faster, so it may be less than the node's index; the order is that of creation."""
+    with getc.etcd(etcd_server.url, api='v3') as other:
+        seen = client.set('/other', 'x').etcd_index
+        other.set('/other', 'y')
+        first = client.append('/q', '1')
+        assert first.key == f'/q/{seen + 1:020}'
+        assert first.created_index == seen + 2
+        assert client.append('/q', '2').key > first.key
+
+
+@pytest.mark.parametrize('conditions', [{}, {'prev_value': '1'}])
+def test_directory_is_not_updated(client: getc.Client, conditions: Any) -> None:
+    """There is nothing of it that could change, and no value is made one by it."""
+    made = client.set('/a', '1')
+    client.set('/d', dir=True)
+    for key in ('/a', '/d', '/none'):
+        with pytest.raises(getc.NotSupported, match='delete it, or write into it'):
+            client.update(key, dir=True, **conditions)
+    assert client.get('/a').node == made.node
+
+
+def test_directory_has_no_ttl(client: getc.Client) -> None:
+    """Its nodes may have one."""
+    for write in (client.set, client.create, client.append):
+        with pytest.raises(getc.NotSupported, match='give its nodes one'):
+            write('/d', dir=True, ttl=60)
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/d')
+
+
+def test_refresh_of_a_directory_is_refused(client: getc.Client) -> None:
+    """It has no TTL."""
+    client.set('/d/a', '1')
+    with pytest.raises(getc.NotFile):
+        client.refresh('/d', ttl=60)
+
+
+def test_refresh_moves_no_index_when_the_ttl_is_the_same(client: getc.Client) -> None:
+    """The lease is kept alive: the node, and the store, are as they were."""
+    first = client.set('/a', '1', ttl=60)
+    result = client.refresh('/a', ttl=60)
+    assert type(result) is getc.Updated
+    assert (result.value, result.ttl) == ('1', 60)
+    assert result.modified_index == result.etcd_index == first.modified_index
+    assert client.refresh('/a', ttl=60, prev_index=first.modified_index).modified_index == first.modified_index
+    last = client.set('/a', '2')
+    assert client.wait('/a', first.modified_index + 1, timeout=LONG).modified_index == last.modified_index
+
+
+def test_refresh_is_told_as_set_when_the_ttl_is_another(client: getc.Client) -> None:
+    """The node is put on another lease."""
+    first = client.set('/a', '1', ttl=60)
+    result = client.refresh('/a', ttl=100)
+    assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
+    assert result.modified_index == first.modified_index + 1
+    seen = client.wait('/a', first.modified_index + 1, timeout=LONG)
+    assert (type(seen), seen.value, seen.is_new) == (getc.Set, '1', False)
+
+
+@pytest.mark.parametrize('conditions', [{'prev_value': '1'}, {'prev_index': 0}])
+def test_refresh_with_a_condition_is_compared_then_swapped(client: getc.Client, conditions: Any) -> None:
+    """Though it is made from a read where nothing was written."""
+    made = client.set('/a', '1', ttl=60)
+    if 'prev_index' in conditions:
+        conditions = {'prev_index': made.modified_index}
+    result = client.refresh('/a', ttl=60, **conditions)
+    assert type(result) is getc.ComparedThenSwapped
+    assert (result.value, result.modified_index) == ('1', made.modified_index)
+
+
+def test_ttl_may_be_as_long_as_a_lease_and_no_longer(client: getc.Client) -> None:
+    """Some 285 years."""
+    assert client.set('/a', '1', ttl=9_000_000_000).ttl == 9_000_000_000
+    with pytest.raises(ValueError, match='at most'):
+        client.set('/a', '1', ttl=9_000_000_001)
+
+
+def test_ttl_has_a_minimum_which_is_reported(client: getc.Client) -> None:
+    """The server's election timeout and a half."""
+    assert client.set('/a', '1', ttl=1).ttl == 2
+
+
+def test_key_has_126_segments_at_most(client: getc.Client) -> None:
+    """A transaction has no room to check more."""
+    assert client.set('/s' * 126, '1').is_new
+    with pytest.raises(getc.NotSupported, match='126 segments at most'):
+        client.set('/s' * 127, '1')
+
+
+@pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'])
+def test_bytes_that_are_no_text_are_kept(client: getc.Client, text: str) -> None:
+    """In values and in keys, escaped as Python does."""
+    client.set('/a', text)
+    assert client.get('/a').value == text
+    assert client.delete('/a', prev_value=text).prev_node is not None
+    client.set(f'/{text}', '1')
+    assert client.get('/').nodes[0].key == f'/{text}'
+    assert client.append(f'/d/{text}', text).value == text
+
+
+# -- reads and errors
+
+
+def test_key_that_is_not_found_is_named_as_it_was_asked_for(client: getc.Client) -> None:
+    """Not by the first directory on the way that is missing."""
+    client.set('/a/b', '1')
+    with pytest.raises(getc.KeyNotFound) as caught:
+        client.get('/a/x/y/z')
+    assert caught.value.cause == '/a/x/y/z'
+
+
+@pytest.mark.parametrize('conditions', [{'prev_index': 1}, {'prev_value': '1'}])
+def test_root_is_read_only_in_every_delete(client: getc.Client, conditions: Any) -> None:
+    """With a condition as without; nobody has to be asked."""
+    with pytest.raises(getc.RootROnly) as caught:
+        client.delete('/', recursive=True, **conditions)
+    assert caught.value.index is None
+
+
+def test_read_is_linearizable_unless_it_is_asked_for_otherwise(client: getc.Client) -> None:
+    """What was written before is seen, whichever server is asked."""
+    asked: list[bool] = []
+    rpc: Any = client.v3._rpc
+    call = rpc.call
+
+    def listen(method: Any, request: Any, *args: Any, **options: Any) -> Any:
+        asked.append(request.serializable)
+        return call(method, request, *args, **options)
+
+    client.set('/a', '1')
+    rpc.call = listen
+    for quorum in (None, True, False):
+        client.get('/a', quorum=quorum)
+    assert asked == [False, False, True]
+
+
+# -- what is told
+
+
+def test_every_write_is_told_as_set(client: getc.Client) -> None:
+    """v3 does not say which operation it was; ``is_new`` says whether the key was there."""
+    start = client.set('/d/a', '1').etcd_index
+    client.update('/d/a', '2')
+    client.set('/d/a', '3', prev_value='2')
+    client.delete('/d/a', prev_value='3')
+    client.create('/d/a', '4')
+    client.append('/d', '5')
+    client.set('/d/e', dir=True)
+    told = changes(client, '/d', start + 1, 6)
+    assert [type(result) for result in told] == [getc.Set, getc.Set, getc.Deleted, getc.Set, getc.Set, getc.Set]
+    assert [result.is_new for result in told] == [False, False, False, True, True, True]
+
+
+def test_append_is_told_as_set(client: getc.Client) -> None:
+    """Of a node that is new."""
+    start = client.set('/q', dir=True).etcd_index
+    made = client.append('/q', '1')
+    seen = client.wait('/q', start + 1, recursive=True, timeout=LONG)
+    assert (type(seen), seen.node, seen.is_new) == (getc.Set, made.node, True)
+
+
+def test_deleted_directory_is_told_node_by_node(client: getc.Client) -> None:
+    """In the order of the keys, all at one index; the directory itself only where it was made by itself."""
+    start = client.set('/d/b', '1').etcd_index
+    client.set('/d/a/x', '2')
+    client.set('/d/e', dir=True)
+    gone = client.delete('/d', recursive=True)
+    told = changes(client, '/d', start + 3, 3)
+    assert [(type(result), result.key) for result in told] == [
+        (getc.Deleted, '/d/a/x'),
+        (getc.Deleted, '/d/b'),
+        (getc.Deleted, '/d/e'),
+    ]
+    assert {result.modified_index for result in told} == {gone.modified_index}
+
+
+@pytest.mark.parametrize('recursive', [True, False])
+def test_wait_returns_its_own_key_when_a_directory_above_is_deleted(
+    client: getc.Client, spawn: Callable[..., Any], recursive: bool
+) -> None:
+    """Where v2 has the directory's."""
+    start = client.set('/d/sub/a', '1').etcd_index
+    waiting = spawn(client.wait, '/d/sub/a', start + 1, recursive=recursive)
+    gevent.sleep(0)
+    gone = client.delete('/d', recursive=True)
+    seen = waiting.get(timeout=LONG)
+    assert type(seen) is getc.Deleted
+    assert (seen.key, seen.modified_index) == ('/d/sub/a', gone.modified_index)
+
+
+def test_wait_in_a_namespace_returns_its_own_key_when_that_is_deleted(
+    client: getc.Client, etcd_server: EtcdServer, spawn: Callable[..., Any]
+) -> None:
+    """With the namespace taken off."""
+    with getc.etcd(etcd_server.url, api='v3', namespace='/ns') as inside:
+        start = inside.set('/d/a', '1').etcd_index
+        waiting = spawn(inside.wait, '/d/a', start + 1)
+        gevent.sleep(0)
+        client.delete('/ns', recursive=True)
+        seen = waiting.get(timeout=LONG)
+        assert (type(seen), seen.key) == (getc.Deleted, '/d/a')
+
+
+def test_value_that_becomes_a_directory_is_told_twice(client: getc.Client) -> None:
+    """The value is deleted, the directory set: two keys, one index."""
+    start = client.set('/a', '1').etcd_index
+    made = client.set('/a', dir=True)
+    assert isinstance(made.prev_node, getc.Value)
+    gone, told = changes(client, '/a', start + 1, 2)
+    assert (type(gone), type(gone.node), gone.key) == (getc.Deleted, getc.Node, '/a')
+    assert (type(told), told.node) == (getc.Set, made.node)
+    assert gone.modified_index == told.modified_index == made.modified_index
+
+
+def test_expired_and_deleted_are_told_apart_by_the_lease(client: getc.Client) -> None:
+    """v3 tells both alike.  A node that is deleted while its lease lives was deleted."""
+    start = client.set('/a', '1', ttl=60).etcd_index
+    client.delete('/a')
+    client.set('/b', '1', ttl=1)
+    assert type(client.wait('/a', start + 1, timeout=LONG)) is getc.Deleted
+    seen = client.wait('/b', start + 3, timeout=LONG)
+    assert type(seen) is getc.Expired
+    assert seen.prev_node is not None and seen.prev_node.value == '1'  # type: ignore[attr-defined]
+
+
+def test_history_goes_back_until_it_is_compacted(client: getc.Client) -> None:
+    """Not 1000 changes; then the error says where the store is, and what is left can be followed."""
+    start = client.set('/a', 'first').etcd_index
+    for number in range(1001):
+        last = client.set('/busy', str(number))
+    assert client.wait('/a', start, timeout=LONG).value == 'first'
+    client.v3.kv.compact(last.modified_index)
+    with pytest.raises(getc.EventIndexCleared) as caught:
+        client.wait('/a', start, timeout=LONG)
+    assert caught.value.errno == 401
+    assert client.wait('/busy', last.modified_index, timeout=LONG).modified_index == last.modified_index
+
+
+def test_node_that_is_kept_moves_no_index(client: getc.Client, etcd_server: EtcdServer) -> None:
+    """Its lease is renewed: seven times and more in twice its TTL, and nothing is written."""
+    keeper = client.keep_node('/servers/a', 'one', ttl=2)
+    index = keeper.ensure()
+    renewed = metric(etcd_server.url, RENEWALS)
+    until(lambda: metric(etcd_server.url, RENEWALS) >= renewed + 7)
+    (kv,) = client.v3.kv.range(b'/servers/a').kvs
+    assert (kv.version, kv.mod_revision, kv.value) == (1, index, b'one')
+    assert client.get('/servers/a').etcd_index == index
+    assert keeper.ensure() == index

@@ -1,0 +1,326 @@
+"""The daemons on etcd v3, in virtual time: many of them, and what goes wrong between them and the server."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+import getc
+from getc import Keeper, KeeperState, WatcherState
+from getc.errors import ConnectionError, NodeLost, Overtaken
+from getc.testing import VirtualTime
+from tests.backends.fake_etcd import FakeEtcd, late, lose_reply
+from tests.daemons.faulty import greenlets_of_getc, stall
+
+TTL = 10
+
+
+@pytest.fixture
+def server(etcd_clock: VirtualTime) -> FakeEtcd:
+    return FakeEtcd()
+
+
+@pytest.fixture
+def client(server: FakeEtcd, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+    """The client; when it was closed, nothing of it may go on."""
+    with server.open() as client:
+        yield client
+    etcd_clock.advance(0)
+    assert greenlets_of_getc() == []
+
+
+@pytest.fixture
+def other(server: FakeEtcd) -> Iterator[getc.Client]:
+    with server.open() as client:
+        yield client
+
+
+class Story:
+    """What keepers tell."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def keep(self, client: getc.Client, key: str = '/a', value: str = 'x', **options: object) -> Keeper:
+        return client.keep_node(  # type: ignore[no-any-return,call-overload]
+            key, value, ttl=TTL, on_lost=self._on_lost, on_restored=self._on_restored, **options
+        )
+
+    def _on_lost(self, keeper: Keeper) -> None:
+        with pytest.raises(NodeLost):
+            keeper.ensure()
+        self.told.append(f'lost {keeper.key}: {type(keeper.last_error).__name__}')
+
+    def _on_restored(self, keeper: Keeper) -> None:
+        assert keeper.ensure()
+        self.told.append(f'restored {keeper.key}')
+
+
+@pytest.fixture
+def story() -> Story:
+    return Story()
+
+
+# -- keepers
+
+
+def test_idle_keepers_have_no_greenlets_and_no_timers_of_their_own(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
+) -> None:
+    """A thousand have those of their lease and of its stream."""
+    client.keep_node('/first', ttl=TTL)
+    etcd_clock.advance(TTL)
+    before, timers = len(greenlets_of_getc()), len(_timers(etcd_clock))
+    for number in range(500):
+        client.keep_node(f'/{number}', ttl=TTL)
+    etcd_clock.advance(TTL)
+    assert len(greenlets_of_getc()) == before
+    assert len(_timers(etcd_clock)) == timers
+    server.calls.clear()
+    etcd_clock.advance(10 * TTL)
+    assert len(server.calls) == 60  # two for each renewal
+
+
+def _timers(clock: VirtualTime) -> list[object]:
+    return [entry for entry in clock._running_loop()._heap if entry[3] is not None]
+
+
+def test_kept_node_takes_four_kilobytes_at_most(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """As Python counts."""
+    client.keep_node('/first', 'x', ttl=TTL)
+    gevent.sleep(0)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            client.keep_node(f'/servers/{number}', '10.0.0.7:7000', ttl=TTL)
+        etcd_clock.advance(1)
+        with_server = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, '*/getc/*')])
+    finally:
+        tracemalloc.stop()
+    assert sum(trace.size for trace in with_server.traces) / 300 < 4096
+
+
+def test_watcher_takes_four_kilobytes_at_most(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """Each of a range of its own."""
+    client.on_change('/first', print)
+    gevent.sleep(0)
+    tracemalloc.start()
+    try:
+        for number in range(300):
+            client.on_change(f'/servers/{number}', print)
+        etcd_clock.advance(1)
+        with_server = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, '*/getc/*')])
+    finally:
+        tracemalloc.stop()
+    assert sum(trace.size for trace in with_server.traces) / 300 < 4096
+
+
+def test_zombie_among_the_well_is_taken_away_and_comes_back(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """alive() of one of many on a lease."""
+    is_alive = [True]
+    for number in range(10):
+        story.keep(client, f'/well/{number}', alive=lambda: True)
+    zombie = story.keep(client, '/zombie', alive=lambda: is_alive[0])
+    is_alive[0] = False
+    etcd_clock.advance(TTL / 3 + 0.1)
+    assert b'/zombie' not in server.keys
+    assert zombie.state is KeeperState.LOST
+    is_alive[0] = True
+    etcd_clock.advance(TTL)
+    assert zombie.state is KeeperState.KEPT
+    assert story.told == ['lost /zombie: NodeLost', 'restored /zombie']
+
+
+def test_revoked_lease_brings_all_its_nodes_back(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """By themselves, with new tokens."""
+    keepers = [story.keep(client, f'/{number}') for number in range(20)]
+    tokens = [keeper.ensure() for keeper in keepers]
+    server.revoke(server.keys[b'/0'].lease)
+    etcd_clock.advance(TTL)
+    assert all(keeper.ensure() > token for keeper, token in zip(keepers, tokens, strict=True))
+    assert len(server.keys) == 20
+    assert sorted(story.told[:20]) == sorted(f'lost /{number}: NodeLost' for number in range(20))
+    assert len(story.told) == 40
+
+
+def test_wiped_etcd_gets_all_nodes_again(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """It knows no lease of ours."""
+    keepers = [story.keep(client, f'/{number}') for number in range(5)]
+    server.wipe()
+    etcd_clock.advance(TTL)
+    assert {keeper.state for keeper in keepers} == {KeeperState.KEPT}
+    assert len(server.keys) == 5
+
+
+def test_new_keeper_just_after_its_lease_was_revoked_is_no_refusal(
+    client: getc.Client, server: FakeEtcd, story: Story
+) -> None:
+    """The first that hears of it tells the others."""
+    first = story.keep(client, '/a')
+    server.revoke(server.keys[b'/a'].lease)
+    second = story.keep(client, '/b')
+    assert second.ensure()
+    assert first.state is KeeperState.LOST
+
+
+def test_node_has_one_owner_though_every_answer_is_lost(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """Hold, update and release: the node is ours by its lease."""
+    server.next('Txn', lose_reply, lose_reply)
+    keeper = story.keep(client)
+    assert server.keys[b'/a'].version == 1
+    server.next('Txn', lose_reply)
+    with pytest.raises(ConnectionError):
+        keeper.update('y')
+    assert server.keys[b'/a'].value == b'y'
+    etcd_clock.advance(3 * TTL)
+    assert (keeper.ensure(), story.told) == (2, [])
+    server.next('Txn', lose_reply)
+    keeper.stop()
+    assert server.keys == {}
+
+
+def test_write_that_comes_after_the_stop_does_not_stay(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
+) -> None:
+    """The keeper was given up before it had its node; other nodes keep the lease alive."""
+    client.keep_node('/kept', ttl=TTL)
+    server.next('Txn', late(3))
+    with gevent.Timeout(1, False):
+        client.keep_node('/late', ttl=TTL)
+    server.fault = None
+    etcd_clock.advance(3 * TTL)
+    assert list(server.keys) == [b'/kept']
+
+
+def test_two_keepers_of_one_name_in_one_client_never_both_own_it(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """The second takes it over, as another process would."""
+    first = story.keep(client, value='first')
+    token = first.ensure()
+    second = story.keep(client, value='second')
+    assert second.ensure() > token
+    etcd_clock.advance(TTL / 3 + 0.1)
+    assert first.state is KeeperState.LOST
+    assert isinstance(first.last_error, Overtaken)
+    assert server.keys[b'/a'].value == b'second'
+    second.stop()
+    etcd_clock.advance(0.1)
+    assert first.state is KeeperState.KEPT
+    assert server.keys[b'/a'].value == b'first'
+
+
+def test_stall_longer_than_the_ttl_is_seen_at_once_and_healed(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """SIGSTOP of this process."""
+    keeper = story.keep(client)
+    stall(etcd_clock, TTL + 1)
+    assert keeper.remaining() == 0
+    with pytest.raises(NodeLost):
+        keeper.ensure()
+    etcd_clock.advance(1)
+    assert story.told == ['lost /a: NodeLost', 'restored /a']
+
+
+def test_close_deletes_all_nodes_and_ends_no_lease(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, other: getc.Client
+) -> None:
+    """Followers see each go: Deleted, not Expired."""
+    seen: list[str] = []
+    other.on_change('/', lambda result: seen.append(f'{type(result).__name__} {result.key}'))
+    for number in range(30):
+        client.keep_node(f'/{number}', ttl=TTL)
+    client.close()
+    assert server.keys == {}
+    etcd_clock.advance(1)
+    assert sorted(seen[30:]) == sorted(f'Deleted /{number}' for number in range(30))
+    assert not server.times('LeaseRevoke')
+
+
+# -- watchers
+
+
+def test_outage_loses_no_change_of_any_watcher(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    """They resume where they stopped, and share again."""
+    stories: list[list[str]] = [[] for _ in range(50)]
+    server.put('/cfg/stays', 'x')
+    watchers = [client.on_change('/cfg', _note(story)) for story in stories]
+    for number in range(5):
+        server.put('/cfg/a', str(number))
+    etcd_clock.advance(0)
+    server.go_down()
+    for number in range(5, 10):
+        server.put('/cfg/a', str(number))
+    etcd_clock.advance(5)
+    assert {watcher.state for watcher in watchers} == {WatcherState.STALE}
+    server.come_back()
+    etcd_clock.advance(5)
+    for number in range(10, 15):
+        server.put('/cfg/a', str(number))
+    etcd_clock.advance(1)
+    assert stories == [[str(number) for number in range(15)]] * 50
+    assert sum(len(getattr(stream, 'watches', ())) for stream in server.streams) == 1
+
+
+def _note(story: list[str]) -> Callable[[getc.EtcdResult], None]:
+    return lambda result: story.append(str(result.value))
+
+
+def test_watcher_behind_a_slow_callback_holds_no_more_than_its_bound(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
+) -> None:
+    """It leaves, comes back from where it was, and delays nobody else."""
+    seen: dict[str, list[int]] = {'slow': [], 'quick': []}
+
+    def slow(result: getc.EtcdResult) -> None:
+        gevent.sleep(0.01)
+        seen['slow'].append(int(result.value or 0))
+
+    server.put('/cfg/stays', 'x')
+    watcher = client.on_change('/cfg', slow)
+    client.on_change('/cfg', lambda result: seen['quick'].append(int(result.value or 0)))
+    most = 0
+    for number in range(1, 5001):
+        server.put('/cfg/a', str(number))
+        if number % 100 == 0:
+            etcd_clock.advance(0)
+            most = max(most, len(watcher._calls))
+    assert len(seen['quick']) == 5000
+    assert most <= 1100
+    assert watcher.state is WatcherState.STALE
+    etcd_clock.advance(100)
+    assert seen['slow'] == seen['quick'] == list(range(1, 5001))
+    assert watcher.state is WatcherState.LIVE
+
+
+def test_history_that_was_compacted_during_an_outage_is_one_difference(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
+) -> None:
+    """Never silent."""
+    seen: list[str] = []
+    server.put_all({'/cfg/gone': '1', '/cfg/stays': '1'})
+    client.on_change(
+        '/cfg',
+        lambda result: seen.append(f'{type(result).__name__} {result.key} {result.resync}'),
+        on_resync=lambda _: seen.append('resync'),
+    )
+    server.go_down()
+    server.delete('/cfg/gone')
+    server.put('/cfg/new', '1')
+    server.compact()
+    server.put('/elsewhere', '1')
+    server.come_back()
+    etcd_clock.advance(5)
+    assert seen == ['Deleted /cfg/gone True', 'Set /cfg/new True', 'resync']

@@ -1,0 +1,163 @@
+"""The daemons and a real etcd v3: leases that are revoked, a process that stalls, a child that is forked."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.os import fork_gevent
+
+import getc
+from getc import Keeper, KeeperState
+from getc.errors import NodeLost, Overtaken
+from getc.testing import EtcdServer
+from tests.contract.conftest import until
+
+TTL = 3
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+@pytest.fixture
+def other(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+def lease_of(client: getc.Client, key: str) -> int:
+    """The lease that a node hangs on; 0 without one, or without the node."""
+    found = client.v3.kv.range(key.encode()).kvs
+    return found[0].lease if found else 0
+
+
+def test_nodes_share_a_lease_that_is_never_revoked(client: getc.Client, other: getc.Client) -> None:
+    """One of them is stopped, one left to its TTL: the others do not notice."""
+    keepers = [client.keep_node(f'/servers/{number}', ttl=TTL) for number in range(5)]
+    lease = lease_of(other, '/servers/0')
+    assert {lease_of(other, keeper.key) for keeper in keepers} == {lease}
+    keepers[0].stop()
+    keepers[1].orphan()
+    assert lease_of(other, '/servers/0') == 0
+    assert lease_of(other, '/servers/1') not in (0, lease)
+    assert {lease_of(other, keeper.key) for keeper in keepers[2:]} == {lease}
+    assert {keeper.state for keeper in keepers[2:]} == {KeeperState.KEPT}
+
+
+def test_revoked_lease_is_noticed_and_the_nodes_come_back(client: getc.Client, other: getc.Client) -> None:
+    """Within a third of the TTL."""
+    lost: list[str] = []
+    keepers = [
+        client.keep_node(f'/servers/{number}', ttl=TTL, on_lost=lambda keeper: lost.append(keeper.key))
+        for number in range(3)
+    ]
+    tokens = [keeper.ensure() for keeper in keepers]
+    other.v3.lease.revoke(lease_of(other, '/servers/0'))
+    until(lambda: len(lost) == 3 and all(keeper.state is KeeperState.KEPT for keeper in keepers))
+    assert all(keeper.ensure() > token for keeper, token in zip(keepers, tokens, strict=True))
+    assert all(lease_of(other, keeper.key) in _leases(other) for keeper in keepers)
+
+
+def _leases(client: getc.Client) -> set[int]:
+    return {lease.ID for lease in client.v3.lease.leases().leases}
+
+
+def test_new_keeper_finds_out_that_the_lease_was_revoked(client: getc.Client, other: getc.Client) -> None:
+    """Before any renewal does: it is no refusal, and the others are told."""
+    first = client.keep_node('/servers/a', ttl=60)
+    other.v3.lease.revoke(lease_of(other, '/servers/a'))
+    second = client.keep_node('/servers/b', ttl=60)
+    assert second.ensure()
+    until(lambda: first.state is KeeperState.KEPT and lease_of(other, '/servers/a'))
+    assert lease_of(other, '/servers/b') in _leases(other)
+
+
+def test_deleted_node_comes_back_and_one_that_another_wrote_is_left_to_him(
+    client: getc.Client, other: getc.Client
+) -> None:
+    """By etcdctl, say; the node beside them is not touched."""
+    deleted, taken, beside = (client.keep_node(f'/{name}', 'x', ttl=TTL) for name in ('deleted', 'taken', 'beside'))
+    token = beside.ensure()
+    other.delete('/deleted')
+    other.set('/taken', 'theirs')
+    until(lambda: taken.state is KeeperState.LOST and lease_of(other, '/deleted'))
+    assert isinstance(taken.last_error, Overtaken)
+    until(lambda: deleted.state is KeeperState.KEPT)
+    assert other.get('/taken').value == 'theirs'
+    assert beside.ensure() == token
+    other.delete('/taken')
+    until(lambda: taken.state is KeeperState.KEPT)
+
+
+def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.Client, other: getc.Client) -> None:
+    """A hub that is blocked, or SIGSTOP: nothing of ours runs, and etcd gives the name away."""
+    told: list[str] = []
+    keeper = client.keep_node(
+        '/servers/a', ttl=2, on_lost=lambda _: told.append('lost'), on_restored=lambda _: told.append('restored')
+    )
+    token = keeper.ensure()
+    end = time.monotonic() + keeper.remaining()
+    while time.monotonic() < end:  # virtual time would let the hub run
+        pass
+    assert keeper.remaining() == 0
+    assert keeper.state is KeeperState.LOST
+    with pytest.raises(NodeLost):
+        keeper.ensure()
+    until(lambda: told == ['lost', 'restored'])
+    assert keeper.ensure() > token
+    assert lease_of(other, '/servers/a') in _leases(other)
+
+
+def test_forked_child_renews_nothing_deletes_nothing_and_can_keep_and_follow_by_itself(
+    client: getc.Client, other: getc.Client, tmp_path: Path
+) -> None:
+    """Its parent's nodes are none of its business, nor are its parent's streams."""
+    lost: list[Keeper] = []
+    keeper = client.keep_node('/servers/parent', ttl=TTL, on_lost=lost.append)
+    seen: list[Any] = []
+    client.on_change('/cfg', seen.append)
+    report = tmp_path / 'report'
+    pid = fork_gevent()
+    if not pid:
+        try:
+            with gevent.Timeout(20):
+                _live_as_a_child(client, keeper, report)
+        except BaseException as error:
+            report.write_text(f'{type(error).__name__}: {error}')
+        finally:
+            os._exit(0)
+    until(lambda: other.v3.kv.range(b'/servers/child').kvs)
+    lease = lease_of(other, '/servers/parent')
+    assert lease_of(other, '/servers/child') not in (0, lease)
+    other.set('/cfg/a', '1')
+    until(lambda: report.exists() and report.read_text())
+    assert report.read_text() == 'NodeLost, /cfg/a=1'
+    _, status = os.waitpid(pid, 0)
+    assert status == 0
+    until(lambda: seen)
+    assert [result.value for result in seen] == ['1']
+    assert (keeper.state, lost) == (KeeperState.KEPT, [])
+    assert lease_of(other, '/servers/parent') == lease
+
+
+def _live_as_a_child(client: getc.Client, keeper: Keeper, report: Path) -> None:
+    told = []
+    try:
+        keeper.ensure()
+    except NodeLost:
+        told.append('NodeLost')
+    keeper.stop()
+    keeper.orphan()
+    with client.changes('/cfg') as changes:
+        client.keep_node('/servers/child', ttl=TTL)
+        result = changes.get(timeout=15)
+    told.append(f'{result.key}={result.value}')
+    report.write_text(', '.join(told))

@@ -1,0 +1,237 @@
+"""Whoever follows is told the history: no change lost, doubled or out of order.
+
+Watchers come, go, fall behind a slow callback, leave their shared watch and join it again, while several writers write
+values that are written once only.  What each was told is compared with the history that the server itself remembers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import gevent
+import pytest
+
+import getc
+from getc.backends import past
+from getc.daemons import follower
+from getc.errors import TimedOut
+from getc.testing import EtcdServer, VirtualTime
+from getc.v3 import txn
+from tests.backends.fake_etcd import FakeEtcd
+from tests.contract.conftest import until
+
+KEYS = ('/cfg/a', '/cfg/b', '/cfg/d/x', '/cfg/d/y', '/cfg/e', '/cfg-not')
+FOLLOWED = ('/cfg', '/cfg', '/cfg', '/cfg/d', '/cfg/a', '/')
+
+Change = tuple[int, str, str | None]
+"""The revision, the key, and the value; None for a deletion."""
+
+
+@dataclass
+class Told:
+    """What somebody was told.
+
+    Attributes:
+        key: What he followed.
+        recursive: With all below.
+        first: The first revision that he should be told of.
+        changes: In order.
+        is_whole: He was not stopped on the way.
+        is_from_now: He began a moment before that, and may have been told what came then.
+    """
+
+    key: str
+    recursive: bool
+    first: int
+    changes: list[Change] = field(default_factory=list)
+    is_whole: bool = True
+    is_from_now: bool = False
+
+    def check(self, history: list[Change]) -> None:
+        """Compare it with what happened."""
+        first = min([self.first, *(change[0] for change in self.changes if self.is_from_now)])
+        expected = [change for change in history if change[0] >= first and self._is_followed(change[1])]
+        if not self.is_whole:
+            expected = expected[: len(self.changes)]
+        assert self.changes == expected, self
+
+    def note(self, result: getc.EtcdResult) -> None:
+        """A callback."""
+        assert not result.resync
+        self.changes.append((result.modified_index, result.key, result.value))
+
+    def _is_followed(self, key: str) -> bool:
+        return key == self.key or (self.recursive and key.startswith(self.key.rstrip('/') + '/'))
+
+
+class Scene:
+    """Writers and watchers on one etcd.
+
+    Args:
+        seed: Of all chance.
+        clients: At least one.
+    """
+
+    def __init__(self, seed: int, clients: list[getc.Client]) -> None:
+        self._chance = random.Random(seed)
+        self._clients = clients
+        self._values = itertools.count(1)
+        self.told: list[Told] = []
+        self.begin = clients[0].set('/begin', 'x').etcd_index
+
+    def play(self, *, writers: int, watchers: int, steps: int) -> None:
+        """Let them all do so many steps; then see to it that the last is told what is left, and check."""
+        writing = [gevent.spawn(self._write, random.Random(self._chance.random()), steps * 3) for _ in range(writers)]
+        following = [gevent.spawn(self._follow, random.Random(self._chance.random()), steps) for _ in range(watchers)]
+        lasting = [
+            (told, self._clients[0].on_change(told.key, told.note, index=self.begin + 1))
+            for told in (Told('/', True, self.begin + 1), Told('/cfg', True, self.begin + 1))
+        ]
+        gevent.joinall([*writing, *following], raise_error=True)
+        end = self._clients[0].set('/cfg/z', 'the end').modified_index  # that all of them see
+        for told, watcher in lasting:
+            self.told.append(told)
+            until(lambda told=told: told.changes and told.changes[-1][0] == end)
+            watcher.stop()
+        history = self._history(end)
+        assert len(history) > steps
+        for told in self.told:
+            told.check(history)
+
+    def _history(self, end: int) -> list[Change]:
+        """As the server remembers it."""
+        found: dict[Change, None] = {}  # etcd 3.4 may send an event twice
+        last = 0
+        with self._clients[0].v3.watch.create(b'/', range_end=b'0', start_revision=self.begin + 1) as watch:
+            while last < end:
+                response = watch.receive(30)
+                assert response is not None
+                for event in response.events:
+                    value = None if event.type else event.kv.value.decode()
+                    last = event.kv.mod_revision
+                    found[last, event.kv.key.decode(), value] = None
+        return list(found)
+
+    # -- writers
+
+    def _write(self, chance: random.Random, steps: int) -> None:
+        for _ in range(steps):
+            client = chance.choice(self._clients)
+            keys = chance.sample(KEYS, chance.choice((1, 1, 1, 2, 4)))
+            if chance.random() < 0.2:
+                operations = [txn.delete(key.encode()) for key in keys]
+            else:
+                operations = [txn.put(key.encode(), str(next(self._values)).encode()) for key in keys]
+            client.v3.kv.when().then(*operations).commit()
+            if chance.random() < 0.3:
+                gevent.sleep(chance.random() * 0.02)
+
+    # -- watchers
+
+    def _follow(self, chance: random.Random, steps: int) -> None:
+        for _ in range(steps):
+            client = chance.choice(self._clients)
+            key, recursive = chance.choice(FOLLOWED), chance.random() < 0.9
+            chance.choice((self._on_change, self._on_change, self._changes, self._wait))(chance, client, key, recursive)
+
+    def _first(self, chance: random.Random, client: getc.Client) -> int | None:
+        """From now on, from the beginning, or from a little before now."""
+        now = client.get('/begin').etcd_index
+        return chance.choice((None, None, self.begin + 1, max(self.begin + 1, now - chance.randrange(30)), now + 1))
+
+    def _on_change(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        first = self._first(chance, client)
+        told = Told(key, recursive, first or 0, is_whole=False, is_from_now=first is None)
+        slowness = chance.choice((0.0, 0.0, 0.0, 0.002, 0.01))
+
+        def callback(result: getc.EtcdResult) -> None:
+            told.note(result)
+            if slowness:
+                gevent.sleep(slowness * chance.random())
+
+        watcher = client.on_change(key, callback, recursive=recursive, index=first)
+        told.first = first or watcher.index + 1
+        self.told.append(told)
+        gevent.sleep(chance.random() * 0.5)
+        watcher.stop()
+
+    def _changes(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        first = self._first(chance, client)
+        with client.changes(key, recursive=recursive, index=first) as changes:
+            begin = first or changes.watcher.index + 1
+            told = Told(key, recursive, begin, is_whole=False, is_from_now=first is None)
+            self.told.append(told)
+            for _ in range(chance.randrange(40)):
+                try:
+                    told.note(changes.get(timeout=0.1))
+                except TimedOut:
+                    break
+
+    def _wait(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        index = self._first(chance, client) or client.get('/begin').etcd_index + 1
+        for _ in range(chance.randrange(10)):
+            told = Told(key, recursive, index, is_whole=False)
+            try:
+                told.note(client.wait(key, index, recursive=recursive, timeout=0.1))
+            except TimedOut:
+                break
+            self.told.append(told)
+            index = told.changes[0][0] + 1
+
+
+@pytest.fixture
+def tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small bounds, so that all of them are met."""
+    monkeypatch.setattr(follower, 'BOUND', 20)
+    monkeypatch.setattr(past, 'ROOM', 20 * past.LEAST)
+
+
+@pytest.mark.parametrize('seed', range(10))
+def test_everybody_is_told_the_history(tight: None, etcd_clock: VirtualTime, seed: int) -> None:
+    """With a server that sends events twice, and a connection that breaks now and then."""
+    server = FakeEtcd()
+    server.doubles = True
+    chance = random.Random(seed)
+
+    def break_now_and_then() -> None:
+        while True:
+            gevent.sleep(chance.random() * 2)
+            server.break_streams()
+
+    breaking = gevent.spawn(break_now_and_then)
+    with server.open() as client, server.open() as other:
+        Scene(seed, [client, other]).play(writers=3, watchers=8, steps=12)
+    breaking.kill()
+
+
+@pytest.fixture
+def clients(etcd_server: EtcdServer) -> Iterator[list[getc.Client]]:
+    with getc.etcd(etcd_server.url, api='v3') as client, getc.etcd(etcd_server.url, api='v3') as other:
+        yield [client, other]
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_everybody_is_told_the_history_by_a_real_etcd(tight: None, clients: list[getc.Client], seed: int) -> None:
+    """The same."""
+    Scene(seed, clients).play(writers=4, watchers=10, steps=10)
+
+
+def test_the_check_finds_what_is_missing_doubled_or_out_of_order() -> None:
+    """Or it would prove nothing."""
+    history: list[Change] = [(2, '/a', '1'), (3, '/a', '2'), (3, '/b', '3'), (4, '/a', None)]
+    good = Told('/', True, 2, list(history))
+    good.check(history)
+    wrong: list[Callable[[list[Change]], object]] = [
+        lambda changes: changes.pop(1),
+        lambda changes: changes.insert(1, changes[1]),
+        lambda changes: changes.reverse(),
+        lambda changes: changes.pop(0),
+    ]
+    for spoil in wrong:
+        changes = list(history)
+        spoil(changes)
+        with pytest.raises(AssertionError):
+            Told('/', True, 2, changes, is_whole=False).check(history)
