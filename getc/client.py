@@ -140,7 +140,7 @@ class Client(Tree):
         self._states = states if states is not None else StateListeners()
         self._url = url
         self._v3 = v3
-        self._daemons: set[Daemon] = set()
+        self._daemons: dict[Daemon, None] = {}  # in the order of their starts, in which they end
 
     @property
     def url(self) -> str:
@@ -151,6 +151,11 @@ class Client(Tree):
     def api(self) -> str | None:
         """``'v3'``, ``'v2'`` or ``'memory'``: what is spoken.  None before the first call has asked the server."""
         return self._backend.api
+
+    @property
+    def is_closed(self) -> bool:
+        """True once it was closed, so that every call raises ClientClosed."""
+        return self._is_closed
 
     @property
     def v3(self) -> V3:
@@ -379,10 +384,10 @@ class Client(Tree):
         """Keep the values below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
 
             servers = etcd.mirror('/servers')
-            servers.wait(lambda nodes: len(nodes) >= 3)
-            servers['/servers/a']
+            for key, address in servers.items(): ...
 
         It shows all that was there when this returned, and from then on every change, by whole revisions.
+        :meth:`~getc.Mirror.wait` waits until it is as it should be.
 
         Args:
             key: The node, which need not exist.
@@ -402,7 +407,7 @@ class Client(Tree):
 
     def forget(self, daemon: Daemon) -> None:
         """A daemon of this client has stopped.  For the daemon."""
-        self._daemons.discard(daemon)
+        self._daemons.pop(daemon, None)
 
     # -- the client itself
 
@@ -464,7 +469,7 @@ class Client(Tree):
     # -- how it is done
 
     def _begin(self, daemon: Daemon, wait: bool, deadline: Deadline) -> None:
-        self._daemons.add(daemon)
+        self._daemons[daemon] = None
         daemon.start()
         if wait:
             daemon.wait_started(deadline)

@@ -263,6 +263,18 @@ def test_close_may_be_called_from_a_callback(etcd: getc.Client, etcd_clock: obje
         etcd.get('/a')
 
 
+def test_close_stops_daemons_in_the_order_of_their_starts(etcd: getc.Client, etcd_clock: object) -> None:
+    """Followers are told of the end of each kept node in the same order each time."""
+    keys = [f'/servers/{number}' for number in range(20)]
+    told: list[str] = []
+    etcd.on_change('/servers', lambda result: told.append(result.key) if isinstance(result, getc.Deleted) else None)
+    with getc.etcd(etcd.url) as client:
+        for key in keys:
+            client.keep_node(key, 'x')
+    gevent.sleep(1)
+    assert told == keys
+
+
 def test_close_leaves_no_socket() -> None:
     """The other side sees the connections end."""
     with gevent.socket.socket() as listener:
