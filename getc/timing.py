@@ -15,7 +15,18 @@ import time
 from enum import Enum
 from typing import Final, Literal, Protocol
 
-__all__ = ['DEFAULT_TIMEOUT', 'Backoff', 'Clock', 'Deadline', 'SystemClock', 'Timeout', 'now', 'set_clock', 'wall_time']
+__all__ = [
+    'DEFAULT_TIMEOUT',
+    'Backoff',
+    'Clock',
+    'Deadline',
+    'SystemClock',
+    'Timeout',
+    'now',
+    'set_chance',
+    'set_clock',
+    'wall_time',
+]
 
 
 class Clock(Protocol):
@@ -120,26 +131,39 @@ class Deadline:
         return f'<Deadline of {self.timeout:g} s, {self.remaining():.3f} s left>'
 
 
+_chance: random.Random = random.SystemRandom()
+"""One for all: it has no state, which takes 2.5 kB elsewhere, and is the same in all children of a fork."""
+
+
+def set_chance(rng: random.Random) -> random.Random:
+    """Make this the chance of all of getc, and return the one it replaces.  For test harnesses."""
+    global _chance
+    previous, _chance = _chance, rng
+    return previous
+
+
 class Backoff:
     """Growing, fully jittered waits: the n-th is drawn from 0 to min(cap, base * 2**n).
 
     Args:
         base: Seconds, the bound of the first wait.
         cap: Seconds, the bound of them all.
-        rng: The source of chance.
+        rng: The source of chance; None for that of all of getc.
     """
+
+    __slots__ = ('_base', '_cap', '_failures', '_rng')
 
     def __init__(self, base: float = 0.05, cap: float = 1.0, rng: random.Random | None = None) -> None:
         self._base = base
         self._cap = cap
-        self._rng = rng if rng is not None else random.Random()
+        self._rng = rng
         self._failures = 0
 
     def next_delay(self) -> float:
         """Seconds to wait after one more failure."""
         bound = min(self._cap, self._base * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return self._rng.uniform(0, bound)
+        return (self._rng if self._rng is not None else _chance).uniform(0, bound)
 
     def reset(self) -> None:
         """Start small again: it worked."""

@@ -130,10 +130,13 @@ class WatchStream:
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
-        """End a watch; its sink hears nothing more.  Does not block, may be called twice."""
+        """End a watch; its sink hears nothing more.  Does not block, may be called twice, and with another's ticket."""
         ticket.is_over = True
         ticket.partial = None
-        if self._tickets.pop(ticket.watch_id, None) is not None and not self.is_over:
+        if self._tickets.get(ticket.watch_id) is not ticket:
+            return
+        del self._tickets[ticket.watch_id]
+        if not self.is_over:
             self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=ticket.watch_id)))
             self._end_if_empty()
 

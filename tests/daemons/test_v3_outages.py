@@ -157,7 +157,10 @@ def _live_as_a_child(client: getc.Client, keeper: Keeper, report: Path) -> None:
     keeper.stop()
     keeper.orphan()
     with client.changes('/cfg') as changes:
-        client.keep_node('/servers/child', ttl=TTL)
+        own = client.keep_node('/servers/child', ttl=TTL)
+        assert own._hold is not None
+        end = own._hold.lost_at
         result = changes.get(timeout=15)
     told.append(f'{result.key}={result.value}')
+    until(lambda: own._hold is not None and own._hold.lost_at > end)  # it was renewed
     report.write_text(', '.join(told))

@@ -10,5 +10,6 @@ the ratio to another client in the same round: a machine that slows down slows a
 * ``performer.py``, ``environments.py``: that process, from outside.
 * ``ground.py``: the etcd.
 * ``conductor.py``: the rounds.
+* ``crowds.py``: what thousands of daemons and nodes cost, which only getc is asked for.
 * ``figures.py``, ``report.py``, ``tables.py``, ``picture.py``: what comes of it.
 """

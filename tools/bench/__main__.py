@@ -13,6 +13,7 @@ from pathlib import Path
 from getc.testing import EtcdNotFound, EtcdServer
 from tools.bench.cases import CASES, QUICK, Case, select
 from tools.bench.conductor import Conductor
+from tools.bench.crowds import crowd_table
 from tools.bench.machine import described
 from tools.bench.picture import drawing
 from tools.bench.report import APIS, Report, case_table, memory_table
@@ -99,11 +100,15 @@ def tell_case(screen: Screen, conductor: Conductor, case: Case) -> None:
     screen.say(screen.strong(case.title))
     if case.work == 'memory':
         tables = [('  ', memory_table(results))] if results.memory else []
+    elif case.counts:
+        tables = [('  ', crowd_table(case, results.crowds[case]))] if case in results.crowds else []
     else:
         tables = [(f'  {api}  ', case_table(figures)) for api in APIS if (figures := results.figures(case, api))]
     for indent, table in tables:
         for line in table.as_text(indent):
             screen.say(screen.strong(line) if line[len(indent) :].startswith('getc') else line)
+        if case.counts:
+            screen.say(f'  ({", ".join(table.columns)})')
     for (of_case, one), reason in results.gaps.items():
         if of_case == case:
             screen.say(f'  {one.api}  {one.label}: {reason}')

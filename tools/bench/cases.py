@@ -19,6 +19,13 @@ WATCHES = 500
 """Begun at once, to see what one costs; a contestant may take more (its ``WATCHES``)."""
 
 
+STEADY = 10.0
+"""Seconds in which the requests and the CPU of kept nodes are counted: three renewals of everything."""
+
+CALLS = 100_000
+"""Calls of callbacks that are timed, at least; a tenth of that where each is a write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One kind of work.
@@ -26,10 +33,11 @@ class Case:
     Attributes:
         name: For the command line and the files.
         title: For people.
-        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'`` or ``'memory'``.
+        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'``, ``'memory'`` or a crowd's.
         in_flight: Calls under way at a time.
         size: Characters of a value.
         apis: Those of etcd's APIs that have it.
+        counts: Of a crowd, which only getc is asked for: how many there are, each time more.
     """
 
     name: str
@@ -38,6 +46,7 @@ class Case:
     in_flight: int = 1
     size: int = 64
     apis: tuple[str, ...] = ('v2', 'v3')
+    counts: tuple[int, ...] = ()
 
     @property
     def is_watch(self) -> bool:
@@ -52,10 +61,20 @@ class Case:
             return {'work': self.work, 'count': LIVE if self.work == 'live' else PAST[api]}
         return {'work': self.work, 'in_flight': self.in_flight, 'size': self.size, 'seconds': seconds}
 
+    def requests(self) -> dict[int, dict[str, Any]]:
+        """What is asked of a crowd, by count."""
+        more = {'seconds': STEADY, 'calls': CALLS}
+        return {count: {'work': self.work, 'count': count, **more} for count in self.counts}
+
 
 def _calls(work: str, in_flight: int, size: int) -> Case:
     shown = f'{size} B' if size < 1024 else f'{size // 1024} KiB'
     return Case(f'{work}-{in_flight}-{size}', f'{work}, {in_flight} in flight, {shown}', work, in_flight, size)
+
+
+def _crowd(work: str, title: str, most: int) -> Case:
+    counts = tuple(count for count in (100, 1_000, 10_000, 100_000) if count <= most)
+    return Case(work, title, work, apis=('v3',), counts=counts)
 
 
 CASES: tuple[Case, ...] = (
@@ -64,6 +83,9 @@ CASES: tuple[Case, ...] = (
     Case('live', 'watch: events as they happen, in a second of CPU', 'live', apis=('v3',)),
     Case('connect', 'a new client and its first get', 'connect'),
     Case('memory', 'memory of a client, and of a watch', 'memory'),
+    _crowd('keepers', 'keep_node in one process, TTL 10', 10_000),
+    _crowd('watchers', 'on_change in one process', 10_000),
+    _crowd('directory', 'a directory of so many nodes', 100_000),
 )
 
 QUICK = ('get-1-64', 'set-1-64', 'get-50-64', 'set-50-64', 'replay')

@@ -21,6 +21,9 @@ __all__ = ['Conductor', 'Memory', 'Results']
 PATIENCE = 60.0
 """Seconds beyond the slice for an answer."""
 
+CROWD_PATIENCE = 300.0
+"""Seconds for a crowd: a hundred thousand nodes have to be written first."""
+
 WARM_UP = 0.2
 """Seconds of work in each case that are not counted."""
 
@@ -48,6 +51,7 @@ class Results:
     Attributes:
         samples: By case, by contestant: one a round, None where it failed.
         memory: By contestant, one a round.
+        crowds: By case, by count: the figures by name, as ``tools/bench/crowds.py`` shows them.
         left_out: Contestants that could not be measured at all, and why.
         gaps: Cases that a contestant could not do, and why.
         versions: Of each contestant's Python and packages.
@@ -55,6 +59,7 @@ class Results:
 
     samples: dict[Case, dict[Contestant, list[Sample | None]]] = field(default_factory=dict)
     memory: dict[Contestant, list[Memory]] = field(default_factory=dict)
+    crowds: dict[Case, dict[int, dict[str, float]]] = field(default_factory=dict)
     left_out: dict[Contestant, str] = field(default_factory=dict)
     gaps: dict[tuple[Case, Contestant], str] = field(default_factory=dict)
     versions: dict[Contestant, dict[str, Any]] = field(default_factory=dict)
@@ -132,6 +137,9 @@ class Conductor:
         if case.work == 'memory':
             self._weigh(case, players)
             return
+        if case.counts:
+            self._gather(case, [one for one in players if one.role == 'ours'])
+            return
         samples = self.results.samples[case] = {}
         if not case.is_watch:
             for one in players:
@@ -200,6 +208,22 @@ class Conductor:
                     self.results.gaps[case, one] = str(error)
                 else:
                     self.results.memory.setdefault(one, []).append(Memory(one, answer['base'], answer['each']))
+                self._end(one)
+
+    def _gather(self, case: Case, players: Sequence[Contestant]) -> None:
+        """Let fresh processes do it with more and more, once each."""
+        for one in players:
+            for count, request in case.requests().items():
+                self._tell(f'{case.title}: {count:,}')
+                self._ground.compact()
+                self._indices.pop(one.api, None)
+                self._end(one)
+                try:
+                    answer = self._performer(one).ask(request, CROWD_PATIENCE)
+                except Failed as error:
+                    self.results.gaps[case, one] = f'{count:,}: {error}'
+                else:
+                    self.results.crowds.setdefault(case, {})[count] = answer
                 self._end(one)
 
     # -- the processes

@@ -10,6 +10,7 @@ from typing import Any
 
 from tools.bench.cases import Case
 from tools.bench.conductor import Results
+from tools.bench.crowds import crowd_table
 from tools.bench.figures import Figure, Spread
 from tools.bench.tables import Table
 
@@ -105,6 +106,9 @@ class Report:
                 figures = self.results.figures(case, api)
                 if figures:
                     yield f'{api}: {case.title}', case_table(figures)
+        for case in self.cases:
+            if case in self.results.crowds:
+                yield f'getc: {case.title}', crowd_table(case, self.results.crowds[case])
         if self.results.memory:
             yield 'Memory: of a client that has read one value, and of each watch', memory_table(self.results)
 
@@ -164,6 +168,7 @@ class Report:
                 one.name: [{'base': memory.base, 'each': memory.each} for memory in weighed]
                 for one, weighed in results.memory.items()
             },
+            'crowds': {case.name: counts for case, counts in results.crowds.items()},
             'left_out': {one.name: reason for one, reason in results.left_out.items()},
             'gaps': [
                 {'case': case.name, 'contestant': one.name, 'reason': reason}

@@ -16,6 +16,13 @@ MODES = ('greenlets',)
 WATCHES = 5_000  # they share a connection
 
 
+def crowd(url: str, request: dict[str, Any]) -> dict[str, float]:
+    """Thousands of daemons, in a client of their own."""
+    from crowds import perform
+
+    return perform(url, request)
+
+
 class Client:
     """One client, one connection for everything."""
 

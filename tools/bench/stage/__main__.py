@@ -11,6 +11,7 @@ A request says in ``work`` what to measure::
     {"work": "connect", "size": 64, "seconds": 0.5}                       a new client and its first get
     {"work": "replay", "prefix": "/events", "index": 17, "count": 20000}  or "live"
     {"work": "memory", "count": 500}                                      of an idle client, and of a watch
+    {"work": "keepers", "count": 10000}                                   or "watchers", "directory": see crowds.py
 
 The answer is ``{"operations": 4711, "seconds": 0.501, "cpu": 0.42}``, the last of them this process's time on
 a processor; for memory ``{"base": 31000000, "each": 2048}`` (bytes).  Or it is ``{"error": "KeyError: ..."}``,

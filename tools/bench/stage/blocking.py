@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from slices import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, resident
+from slices import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, resident
 
 __all__ = ['Greenlets', 'Threads']
 
@@ -37,6 +37,7 @@ class Blocking:
             'replay': self._watch,
             'live': self._watch,
             'memory': self._memory,
+            **dict.fromkeys(CROWDS, self._crowd),
         }
         return works[request['work']](request)
 
@@ -119,6 +120,10 @@ class Blocking:
             self._sleep(SETTLE)
             sizes.append(resident())
         return {'base': base, 'each': (sizes[1] - sizes[0]) / count}
+
+    def _crowd(self, request: Request) -> Answer:
+        """What the contestant alone has: its file says how (``crowd(url, request)``)."""
+        return self._module.crowd(self._url, request)  # type: ignore[no-any-return]
 
 
 class Threads(Blocking):

@@ -10,10 +10,13 @@ import os
 import time
 from typing import Any
 
-__all__ = ['SETTLE', 'Answer', 'Request', 'Tally', 'Watching', 'check', 'held_keys', 'key_of', 'resident']
+__all__ = ['CROWDS', 'SETTLE', 'Answer', 'Request', 'Tally', 'Watching', 'check', 'held_keys', 'key_of', 'resident']
 
 Request = dict[str, Any]
 Answer = dict[str, float]
+
+CROWDS = ('keepers', 'watchers', 'directory')
+"""Work that only getc does: thousands of daemons, and of nodes."""
 
 SETTLE = 1.0
 """Seconds given to watches that were just begun, before memory is read."""
