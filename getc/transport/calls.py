@@ -118,6 +118,11 @@ class Call:
         """The connection is gone."""
         self.fail(self._broken(what))
 
+    def abandon(self) -> None:
+        """In a forked child: it is the parent's.  Who waits for it is a copy of the parent's, and is not woken."""
+        self._is_over = True
+        self._error = ConnectionError(f'{self.path} was called before the fork', endpoint=self.url)
+
     def violated(self, error: ProtocolError) -> None:
         """The server broke a rule, and the connection is gone."""
         self.fail(ProtocolError(str(error), maybe_applied=self._maybe_applied(), endpoint=self.url))

@@ -1,16 +1,10 @@
-"""One live HTTP/2 connection that carries calls: a reader, a writer, and an end that tells every call the truth.
-
-The writer alone sends: everybody else queues and wakes it, so what is queued in one turn of the hub leaves in one
-piece.
-"""
+"""One live HTTP/2 connection that carries calls over a wire, and has an end that tells every call the truth."""
 
 from __future__ import annotations
 
 import logging
-import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 import gevent
@@ -20,6 +14,7 @@ from getc import timing
 from getc.errors import EtcException, ProtocolError
 from getc.transport.calls import Call
 from getc.transport.sockets import Socket
+from getc.transport.wires import wire_for
 from getc.wire.http2.connection import Connection
 from getc.wire.http2.events import DataReceived, Event, GoAwayReceived, HeadersReceived, SettingsReceived, StreamReset
 from getc.wire.http2.frames import ErrorCode
@@ -27,12 +22,6 @@ from getc.wire.http2.frames import ErrorCode
 __all__ = ['Link']
 
 log = logging.getLogger('getc')
-
-CHUNK: Final = 64 * 1024
-"""Bytes that are read at a time."""
-
-SLICE: Final = 0.005
-"""Seconds of work on what was read after which others get a turn, however much there is to read."""
 
 TICK: Final = 5.0
 """Seconds between looks at whether the peer is there.  etcd takes pings less than 5 s apart for an attack."""
@@ -61,7 +50,6 @@ class Link:
     def __init__(self, sock: Socket, url: str, on_leave: Callable[[Link], None]) -> None:
         self.url = url
         self.has_spoken = False
-        self._sock = sock
         self._on_leave = on_leave
         self._connection = Connection()
         self._calls: dict[int, Call] = {}
@@ -69,14 +57,12 @@ class Link:
         self._sent_id = 0  # the latest stream of which a byte may have left
         self._is_over = False
         self._is_leaving = False
-        self._is_writing = True  # the writer begins with what the connection has to say
         self._heard_at = timing.now()
         self._asked_at: float | None = None
         self._looked_at = self._heard_at
         self._timer: Any = get_hub().loop.timer(TICK, TICK, ref=False)
         self._timer.start(self._look)
-        self._writer = self._spawn(self._write, 'writer')
-        self._reader = self._spawn(self._read, 'reader')
+        self._wire = wire_for(sock, self)
 
     # -- for the channel
 
@@ -97,10 +83,10 @@ class Link:
             self._open(call, block, data, end)
         else:
             self._queue[call] = block, data, end
-        self._write_soon()
+        self._wire.send_soon()
 
     def close(self, error: EtcException) -> None:
-        """End it: every call gets the error.  Does not block; the greenlets end soon."""
+        """End it: every call gets the error.  Does not block."""
         for call in self._take_calls():
             call.fail(error)
         self._end('the connection was closed')
@@ -108,10 +94,10 @@ class Link:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's socket without a word to the server."""
         self._is_over = self._is_leaving = True
-        self._take_calls()
+        for call in self._take_calls():
+            call.abandon()
         self._timer.close()
-        os.close(self._sock.detach())  # now: a socket that is waited for closes in a later turn, if one comes
-        self._stop()
+        self._wire.abandon()
 
     # -- for the calls (``Carrier``)
 
@@ -119,16 +105,19 @@ class Link:
         """More data of a call."""
         if call.stream_id:
             self._connection.send(call.stream_id, data, end=end)
-            self._write_soon()
+            self._wire.send_soon()
         elif call in self._queue:
             block, begun, _ = self._queue[call]
             self._queue[call] = block, begun + data, end
 
     def acknowledge(self, call: Call, size: int) -> None:
         """So many bytes of its answer were taken."""
+        # What is outgoing already is somebody's who will say so: an answer to a PING waits for the greenlets that
+        # what came with it has woken, and leaves with their next calls.
+        said = self._connection.has_outgoing
         self._connection.acknowledge(call.stream_id, size)
-        if self._connection.has_outgoing:
-            self._write_soon()
+        if not said and self._connection.has_outgoing:
+            self._wire.send_soon()
 
     def forget(self, call: Call, code: int) -> None:
         """Nobody waits for the call any more."""
@@ -136,7 +125,7 @@ class Link:
             self._queue.pop(call, None)
         elif self._calls.pop(call.stream_id, None) is not None:
             self._connection.reset(call.stream_id, code)
-            self._write_soon()
+            self._wire.send_soon()
             self._after_end()
 
     def has_left(self, call: Call) -> bool:
@@ -154,45 +143,46 @@ class Link:
         while self._queue and self._connection.can_open:
             call, request = self._queue.popitem(last=False)
             self._open(call, *request)
-            self._write_soon()
+            self._wire.send_soon()
         if self._is_leaving and not self._calls:
             self._end(f'{self.url} has gone away')
 
-    def _write_soon(self) -> None:
-        if not self._is_writing and not self._is_over:
-            self._is_writing = True
-            get_hub().loop.run_callback(self._writer.switch)
+    # -- for the wire (``Traffic``)
 
-    def _write(self) -> None:
-        with self._ending_on_errors():
-            while not self._is_over:
-                while self._connection.has_outgoing:
-                    self._sent_id = self._connection.last_stream_id
-                    self._sock.sendall(self._connection.take())
-                self._is_writing = False
-                get_hub().switch()
+    def outgoing(self) -> bytes:
+        """What is to be sent; it counts as sent."""
+        self._sent_id = self._connection.last_stream_id
+        return self._connection.take()
 
-    # -- receiving
+    def on_data(self, data: bytes) -> None:
+        """Tell the calls what has come.  What it raises ends the link."""
+        self._heard_at = timing.now()
+        self._asked_at = None
+        if not self.has_spoken and data.startswith(HTTP1):
+            self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
+            raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
+        for event in self._connection.receive(data):
+            self._on_event(event)
+        self.has_spoken = True
+        if self._connection.has_outgoing:
+            self._wire.send_soon()
 
-    def _read(self) -> None:
-        busy = 0.0  # seconds of work since others had a turn for sure
-        with self._ending_on_errors():
-            while not self._is_over and (data := self._sock.recv(CHUNK)):
-                began = self._heard_at = timing.now()
-                self._asked_at = None
-                if not self.has_spoken and data.startswith(HTTP1):
-                    self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
-                    raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
-                for event in self._connection.receive(data):
-                    self._on_event(event)
-                self.has_spoken = True
-                if self._connection.has_outgoing:
-                    self._write_soon()
-                busy += timing.now() - began
-                if busy > SLICE:
-                    gevent.sleep(0)
-                    busy = 0.0
-            self._end(f'{self.url} closed the connection' + ('' if self.has_spoken else f' without a word: {NEEDED}'))
+    def on_end(self, error: BaseException | None) -> None:
+        """Whatever ends the wire ends the link, and no call hangs."""
+        if self._is_over:
+            return
+        what = f'the connection to {self.url} was given up'
+        if error is None:
+            what = f'{self.url} closed the connection' + ('' if self.has_spoken else f' without a word: {NEEDED}')
+        elif isinstance(error, OSError):
+            what = f'the connection to {self.url} broke: {error.strerror or type(error).__name__}'
+        elif isinstance(error, ProtocolError):
+            self._violated(error)
+        elif isinstance(error, Exception):
+            _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
+        self._end(what)
+
+    # -- what has come
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, (HeadersReceived, DataReceived)):
@@ -223,7 +213,7 @@ class Link:
         """The server takes no more calls; those that it took go on."""
         if event.code != ErrorCode.NO_ERROR:
             reason = event.debug[:100].decode('ascii', 'replace')
-            log.warning('%s goes away with code %d: %r', self.url, event.code, reason)
+            _tell(log.warning, '%s goes away with code %d: %r', self.url, event.code, reason)
         self._is_leaving = True
         self._on_leave(self)
         queued, self._queue = self._queue, OrderedDict()
@@ -242,29 +232,17 @@ class Link:
         elif self._calls and self._asked_at is None and now - self._heard_at >= QUIET:
             self._asked_at = now
             self._connection.ping(PING)
-            self._write_soon()
+            self._wire.send_soon()
 
     # -- the end
 
-    @contextmanager
-    def _ending_on_errors(self) -> Iterator[None]:
-        """Whatever ends the reader or the writer ends the link, and no call hangs."""
-        try:
-            yield
-        except OSError as error:
-            self._end(f'the connection to {self.url} broke: {error.strerror or type(error).__name__}')
-        except ProtocolError as error:
-            log.warning('%s: %s', self.url, str(error))  # a record may outlive us, and the traceback holds us
-            self._is_leaving = True
-            self._on_leave(self)
-            for call in self._take_calls():
-                call.violated(error)
-            self._write_soon()
-            gevent.sleep(0)  # the peer hears of it, if it listens
-        except Exception:
-            log.exception('%s: the connection failed', self.url)
-        finally:
-            self._end(f'the connection to {self.url} was given up')
+    def _violated(self, error: ProtocolError) -> None:
+        _tell(log.warning, '%s: %s', self.url, str(error))  # a record may outlive us, and the traceback holds us
+        self._is_leaving = True
+        self._on_leave(self)
+        for call in self._take_calls():
+            call.violated(error)
+        self._wire.send_last()  # the peer hears of it, if it listens
 
     def _take_calls(self) -> list[Call]:
         calls = [*self._calls.values(), *self._queue]
@@ -281,16 +259,9 @@ class Link:
         self._on_leave(self)
         for call in calls:
             call.lost(what)
-        self._stop()
+        self._wire.close()
 
-    def _stop(self) -> None:
-        current = gevent.getcurrent()
-        for greenlet in (self._reader, self._writer):
-            if greenlet is not current:
-                greenlet.kill(block=False)
-        self._sock.close()
 
-    def _spawn(self, task: Callable[[], None], what: str) -> gevent.Greenlet[[], None]:
-        greenlet = gevent.spawn(task)
-        greenlet.name = f'getc {what} of {self.url}'
-        return greenlet
+def _tell(write: Callable[..., None], *args: object, **options: object) -> None:
+    """Write to the log in a greenlet: the program's handlers may block, which nothing may in the hub."""
+    gevent.spawn(write, *args, **options)

@@ -13,6 +13,7 @@ import pytest
 
 from getc.transport.channel import Channel
 from getc.transport.endpoints import Endpoint
+from getc.transport.wires import PlainWire
 from tests.transport.grpc_server import GrpcServer, Script
 
 
@@ -53,7 +54,9 @@ def open_channel() -> Iterator[Callable[..., Channel]]:
         assert (channel._link, channel._links, channel._attempt) == (None, set(), None)
         assert channel._wheel._timer is None
     for link in links:
-        assert link._sock.fileno() == -1
+        assert link._wire._sock.fileno() == -1
+        if isinstance(link._wire, PlainWire):
+            assert not link._wire._readable.active and not link._wire._writable.active
         assert not link._timer.active
 
 

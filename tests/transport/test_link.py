@@ -210,9 +210,9 @@ def test_calls_end_when_the_server_never_reads(serve, open_channel) -> None:
     gevent.sleep(0.01)
     server.connection.goes_on.clear()
     large = spawned(channel, 200, timeout=0.3, message=b'x' * 100_000)
-    until(lambda: channel._link._is_writing)
+    until(lambda: channel._link._wire.is_sending)
     gevent.sleep(0.1)
-    assert channel._link._is_writing
+    assert channel._link._wire.is_sending
     late = spawned(channel, 10, timeout=0.1)
     assert all(isinstance(error, TimedOut) for error in values(large + late))
     assert all(not error.maybe_applied for error in values(late))
@@ -349,16 +349,73 @@ def test_connection_cut_at_any_point_ends_the_call(serve, open_channel, missing:
         assert len(server.connections) == number
 
 
-def test_link_whose_reader_was_killed_ends(serve, open_channel) -> None:
-    """A program that kills every greenlet it finds leaves no call hanging."""
+def test_call_is_ended_when_the_wire_is_given_up(serve, open_channel) -> None:
+    """Whatever strikes where its bytes are read: no call hangs, and the next one is on another connection."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
-    for victim in ('_reader', '_writer'):
+    for number, error in enumerate((MemoryError(), gevent.GreenletExit()), 1):
         calls = spawned(channel, 2, timeout=None)
-        until(lambda: channel._link is not None and channel._link.has_spoken)
-        getattr(channel._link, victim).kill()
-        assert all(isinstance(error, ConnectionError) for error in values(calls))
+        server.wait_for_calls(2 * number)
+        channel._link.on_end(error)
+        assert all(isinstance(error, ConnectionError) and error.maybe_applied for error in values(calls))
         assert not channel.is_connected
+
+
+def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
+    """A handler of the program's may wait, even for this connection's other calls; it never runs in the hub."""
+    seen: list[str] = []
+
+    class Blocking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gevent.sleep(0.001)
+            seen.append(record.getMessage())
+
+    def speak(sock: gevent.socket.socket) -> None:
+        sock.sendall(JUNK['a bad setting'])
+        while sock.recv(65_536):
+            pass
+
+    handler = Blocking()
+    log = logging.getLogger('getc')
+    log.addHandler(handler)
+    try:
+        (error,) = values(spawned(open_channel(serve(on_connect=speak).endpoint), 1))
+        assert isinstance(error, ProtocolError)
+        until(lambda: seen)
+    finally:
+        log.removeHandler(handler)
+    assert str(error).partition(' (')[0] in seen[0]
+
+
+def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None:
+    """etcd measures the line with a PING beside each answer: an answer of its own would double what is sent."""
+
+    def script(call: ServerCall) -> None:
+        connection, message = call.connection, call.receive()
+        connection.is_mute = True
+        connection.h2.ping(b'measured')
+        call.answer(message)
+        connection.is_mute = False
+        connection.flush()
+
+    channel = open_channel(serve(script).endpoint)
+    assert channel.unary(PATH, b'x', in_time()) == b'x'
+    gevent.sleep(0.01)
+    pieces: list[bytes] = []
+    take = channel._link.outgoing
+
+    def outgoing() -> bytes:
+        data = take()
+        if data:
+            pieces.append(data)
+        return data
+
+    channel._link.outgoing = outgoing
+    for number in range(1, 11):
+        assert channel.unary(PATH, b'x', in_time()) == b'x'
+        assert len(pieces) == number
+    until(lambda: len(pieces) == 11)  # without a next call it is answered all the same
+    assert pieces[-1] == frame(Kind.PING, 1, 0, b'measured')
 
 
 def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:

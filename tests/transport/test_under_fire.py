@@ -85,7 +85,7 @@ def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServ
     etcd_server.restart()
     until(lambda: len(verdicts) >= 6000, 60)
     etcd_server.pause()  # so that some are on their way for sure
-    until(lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._is_writing)
+    until(lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._wire.is_sending)
     etcd_server.kill()
     until(lambda: 'perhaps' in verdicts.values())
     etcd_server.restart()

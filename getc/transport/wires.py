@@ -1,0 +1,238 @@
+"""What moves the bytes of one connection: the hub itself for plain TCP, two greenlets for TLS.  They know no HTTP/2.
+
+There is one sender, whoever has something to say: it asks the traffic for what is outgoing once a turn of the hub, so
+what is queued in one turn leaves in one piece.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Protocol
+
+import gevent
+import gevent.ssl
+from gevent.hub import get_hub
+
+from getc import timing
+from getc.transport.sockets import Socket
+
+__all__ = ['PlainWire', 'TLSWire', 'Traffic', 'Wire', 'wire_for']
+
+CHUNK: Final = 64 * 1024
+"""Bytes that are read at a time."""
+
+SLICE: Final = 0.005
+"""Seconds of work on what was read after which a greenlet that reads gives others a turn."""
+
+READ: Final = 1
+WRITE: Final = 2
+
+
+class Traffic(Protocol):
+    """What a wire carries.  None of these is called from two greenlets at a time; what they raise ends the traffic."""
+
+    def outgoing(self) -> bytes:
+        """Give out what is to be sent: it is handed to the kernel at once, as far as there is room."""
+
+    def on_data(self, data: bytes) -> None:
+        """The peer has sent this.  Runs in the hub: does not block or switch, and calls no code of the program's."""
+
+    def on_end(self, error: BaseException | None) -> None:
+        """Nothing moves any more: because of the error, or (None) because the peer has closed.  Closes the wire."""
+
+
+class Wire(Protocol):
+    """One connection's bytes."""
+
+    @property
+    def is_sending(self) -> bool:
+        """True if something waits to be sent, for the end of this turn or for room in the kernel."""
+
+    def send_soon(self) -> None:
+        """Send what is outgoing, at the end of this turn of the hub.  Does not block; does nothing once closed."""
+
+    def send_last(self) -> None:
+        """Send what is outgoing now, if there is room.  For ``Traffic.on_end`` only."""
+
+    def close(self) -> None:
+        """Close the socket.  Nothing of the traffic is called any more.  Does not block; may be called twice."""
+
+    def abandon(self) -> None:
+        """The same in a forked child, at once and without a word to the peer."""
+
+
+def wire_for(sock: Socket, traffic: Traffic) -> Wire:
+    """The wire for a socket that is connected.  It begins by sending, and owns the socket."""
+    return (TLSWire if isinstance(sock, gevent.ssl.SSLSocket) else PlainWire)(sock, traffic)
+
+
+class PlainWire:
+    """TCP, driven by the hub: it reads and writes in the hub's own callbacks, and no greenlet is switched to."""
+
+    def __init__(self, sock: Socket, traffic: Traffic) -> None:
+        self.is_sending = False
+        self._sock = sock
+        self._traffic = traffic
+        self._is_closed = False
+        self._descriptor = sock.fileno()
+        self._unsent: bytes | memoryview = b''  # was taken, and there was no room for it
+        loop = get_hub().loop
+        self._readable: Any = loop.io(self._descriptor, READ)
+        self._writable: Any = loop.io(self._descriptor, WRITE)
+        self._readable.start(self._on_readable)
+        self.send_soon()
+
+    def send_soon(self) -> None:
+        """Send what is outgoing, at the end of this turn of the hub."""
+        if not self.is_sending:
+            self.is_sending = True
+            get_hub().loop.run_callback(self._on_turn)
+
+    def send_last(self) -> None:
+        """Send what is outgoing now, if there is room."""
+        try:
+            self._send()
+        except OSError:
+            pass  # it does not listen
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._stop()
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """Close the socket of the parent's without a word."""
+        self._stop()
+        os.close(self._sock.detach())  # now: gevent closes in a later turn, if one comes
+
+    def _stop(self) -> None:
+        self._is_closed = True
+        self._unsent = b''
+        self._readable.close()
+        self._writable.close()
+
+    def _on_readable(self) -> None:
+        # One chunk a turn: however much comes, others have theirs.
+        try:
+            try:
+                data = os.read(self._descriptor, CHUNK)
+            except BlockingIOError:
+                return
+            if data:
+                self._traffic.on_data(data)
+            else:
+                self._traffic.on_end(None)
+        except Exception as error:
+            self._traffic.on_end(error)
+        except BaseException as error:
+            self._traffic.on_end(error)
+            raise
+
+    def _on_turn(self) -> None:
+        if self._is_closed:
+            return
+        try:
+            self._send()
+        except Exception as error:
+            self._traffic.on_end(error)
+        except BaseException as error:
+            self._traffic.on_end(error)
+            raise
+
+    def _send(self) -> None:
+        while data := self._unsent or self._traffic.outgoing():
+            try:
+                size = os.write(self._descriptor, data)
+            except BlockingIOError:
+                size = 0
+            if size < len(data):
+                self._unsent = memoryview(data)[size:]
+                if not self._writable.active:
+                    self._writable.start(self._on_turn)
+                return
+            if not self._unsent:
+                break  # all that was outgoing has left
+            self._unsent = b''
+            self._writable.stop()
+        self.is_sending = False
+
+
+class TLSWire:
+    """TLS, which must be able to wait in the middle of reading and of writing: a greenlet for each."""
+
+    def __init__(self, sock: Socket, traffic: Traffic) -> None:
+        self.is_sending = True  # the writer begins with what there is to say
+        self._sock = sock
+        self._traffic = traffic
+        self._is_closed = False
+        self._writer = self._spawn(self._write, 'writer')
+        self._reader = self._spawn(self._read, 'reader')
+
+    def send_soon(self) -> None:
+        """Send what is outgoing, at the end of this turn of the hub."""
+        if not self.is_sending and not self._is_closed:
+            self.is_sending = True
+            get_hub().loop.run_callback(self._writer.switch)
+
+    def send_last(self) -> None:
+        """Send what is outgoing now, if there is room."""
+        self.send_soon()
+        gevent.sleep(0)
+
+    def close(self) -> None:
+        """Close the socket; the greenlets end soon."""
+        self._kill()
+        self._sock.close()
+
+    def abandon(self) -> None:
+        """Close the socket of the parent's without a word."""
+        os.close(self._sock.detach())  # now: a socket that is waited for closes in a later turn, if one comes
+        self._kill()
+
+    def _kill(self) -> None:
+        self._is_closed = True
+        current = gevent.getcurrent()
+        for greenlet in (self._reader, self._writer):
+            if greenlet is not current:
+                greenlet.kill(block=False)
+
+    def _read(self) -> None:
+        busy = 0.0  # seconds of work since others had a turn for sure
+        with self._ending_on_errors():
+            while not self._is_closed and (data := self._sock.recv(CHUNK)):
+                began = timing.now()
+                self._traffic.on_data(data)
+                busy += timing.now() - began
+                if busy > SLICE:
+                    gevent.sleep(0)
+                    busy = 0.0
+            if not self._is_closed:
+                self._traffic.on_end(None)
+
+    def _write(self) -> None:
+        with self._ending_on_errors():
+            while not self._is_closed:
+                while data := self._traffic.outgoing():
+                    self._sock.sendall(data)
+                self.is_sending = False
+                get_hub().switch()
+
+    @contextmanager
+    def _ending_on_errors(self) -> Iterator[None]:
+        """Whatever ends the reader or the writer ends the traffic."""
+        try:
+            yield
+        except Exception as error:
+            if not self._is_closed:
+                self._traffic.on_end(error)
+        except BaseException as error:
+            if not self._is_closed:
+                self._traffic.on_end(error)
+            raise
+
+    def _spawn(self, task: Callable[[], None], what: str) -> gevent.Greenlet[[], None]:
+        greenlet = gevent.spawn(task)
+        greenlet.name = f'getc {what} of {self._sock.fileno()}'
+        return greenlet
