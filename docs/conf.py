@@ -20,6 +20,7 @@ nitpick_ignore_regex = [
     ('py:.*', r'(collections|datetime|os)\..*|(Attribute|Connection|ConnectionRefused|OS|Type|Timeout|Value)Error'),
     # What is between the layers, and not for users.
     ('py:.*', r'getc\.(backends|client|daemons|rpc|timing|tree|v3)\..*'),
+    ('py:.*', r'getc\.testing\.stacks\..*|gevent\..*|QUEUED'),
 ]
 
 autodoc_member_order = 'bysource'

@@ -1,14 +1,50 @@
-"""For testing programs that use gevent and etcd: virtual time, and a real etcd.
+"""For testing programs that use gevent and etcd: virtual time, faults on command, real etcds, and checks for leaks.
 
 With pytest nothing needs to be imported: the plugin ``getc.testing.plugin`` comes with getc, and its
-fixtures ``etcd``, ``etcd_clock`` and ``etcd_server`` are there.  What they stand on can be used
-without pytest, too: :class:`VirtualTime` and :class:`EtcdServer`.
+fixtures ``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster`` and ``etcd_faults`` are there.
+What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
+:class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks` and
+:class:`hub_watch`.
 """
 
 from __future__ import annotations
 
 from getc.testing.binaries import EtcdBinary, EtcdNotFound, find_etcd
+from getc.testing.blocking import Blockage, HubBlocked, hub_watch
+from getc.testing.certificates import Certificate, Certificates, ServerTLS
+from getc.testing.cluster import EtcdCluster
+from getc.testing.leaks import Leak, Leaked, no_leaks
+from getc.testing.line import Fault, Line
+from getc.testing.member import Member, MemberState
+from getc.testing.memory import MemoryLink, MemoryStore
+from getc.testing.proxies import FaultProxies
+from getc.testing.proxy import FaultProxy
 from getc.testing.server import EtcdServer, ServerFailed
 from getc.testing.virtual import VirtualTime
 
-__all__ = ['EtcdBinary', 'EtcdNotFound', 'EtcdServer', 'ServerFailed', 'VirtualTime', 'find_etcd']
+__all__ = [
+    'Blockage',
+    'Certificate',
+    'Certificates',
+    'EtcdBinary',
+    'EtcdCluster',
+    'EtcdNotFound',
+    'EtcdServer',
+    'Fault',
+    'FaultProxies',
+    'FaultProxy',
+    'HubBlocked',
+    'Leak',
+    'Leaked',
+    'Line',
+    'Member',
+    'MemberState',
+    'MemoryLink',
+    'MemoryStore',
+    'ServerFailed',
+    'ServerTLS',
+    'VirtualTime',
+    'find_etcd',
+    'hub_watch',
+    'no_leaks',
+]

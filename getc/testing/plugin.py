@@ -1,10 +1,13 @@
 """The pytest plugin.  It is there where getc is installed; nothing needs to be imported.
 
-==============  ==============================================================================
-``etcd``        A client of an empty store in memory, for this test.
-``etcd_clock``  Virtual time for the whole test; ``etcd_clock.advance(seconds)``.
-``etcd_server``  A real etcd, started once per run and empty at the start of each test; ``.url``.
-==============  ==============================================================================
+================  ============================================================================
+``etcd``          A client of an empty store, for this test: in memory, or see ``--etcd-api``.
+``etcd_clock``    Virtual time for the whole test; ``etcd_clock.advance(seconds)``.
+``etcd_store``    The store in memory behind ``etcd``, which fails on command.
+``etcd_server``   A real etcd, started once per run and empty at the start of each test.
+``etcd_cluster``  Three of them that are one store.
+``etcd_faults``   Proxies in front of these three, which break connections on command; ``.url``.
+================  ============================================================================
 
 Example::
 
@@ -14,34 +17,131 @@ Example::
         with pytest.raises(getc.KeyNotFound):
             etcd.get('/servers/a')
 
-Where there is no etcd, tests of ``etcd_server`` are skipped and say how to get one.  They fail instead
-where the environment has ``CI`` or ``GETC_REQUIRE_ETCD``: there a skipped test would go unnoticed.
+Where there is no etcd, tests of a real one are skipped and say how to get one.  They fail instead where the
+environment has ``CI`` or ``GETC_REQUIRE_ETCD``: there a skipped test would go unnoticed.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Final, TypeVar, get_args
 
 import pytest
 from gevent.hub import get_hub
 
 from getc.client import Client
 from getc.client import etcd as connect
-from getc.testing.binaries import EtcdNotFound, find_etcd
-from getc.testing.server import EtcdServer
+from getc.testing.binaries import Api, EtcdBinary, EtcdNotFound, chosen_etcd
+from getc.testing.blocking import HubBlocked, hub_watch
+from getc.testing.cluster import EtcdCluster
+from getc.testing.leaks import Leaked, no_leaks
+from getc.testing.memory import MemoryStore
+from getc.testing.proxies import FaultProxies
+from getc.testing.server import EtcdServer, ServerFailed
 from getc.testing.virtual import VirtualTime
 
 __all__ = [
     'etcd',
     'etcd_clock',
+    'etcd_cluster',
+    'etcd_faults',
     'etcd_server',
+    'etcd_store',
+    'pytest_addoption',
+    'pytest_configure',
+    'pytest_generate_tests',
     'pytest_report_collectionfinish',
+    'pytest_runtest_call',
     'pytest_runtest_setup',
     'show_failures',
 ]
 
-FIXTURES = {'etcd', 'etcd_clock', 'etcd_server'}
+MEMORY: Final = 'memory'
+APIS: Final = (*get_args(Api), MEMORY)
+
+MEMBERS: Final = 3
+
+REAL: Final = {'etcd_server', 'etcd_cluster', 'etcd_faults'}
+IN_MEMORY: Final = {'etcd_clock', 'etcd_store'}
+FIXTURES: Final = {'etcd', *IN_MEMORY, *REAL}
+
+_Server = TypeVar('_Server', EtcdServer, EtcdCluster)
+
+
+# -- what a run is asked for
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which etcd, which APIs, and which checks."""
+    group = parser.getgroup('etcd', 'getc: tests of programs that use etcd')
+    group.addoption(
+        '--etcd-binary', metavar='PATH', help='the etcd of etcd_server and etcd_cluster; left out, one is looked for'
+    )
+    group.addoption(
+        '--etcd-api',
+        metavar='APIS',
+        type=_apis,
+        help='run each test of the fixture etcd once for each of these: memory, v2, v3, separated by commas',
+    )
+    parser.addini('etcd_leaks', 'fail tests that leave watchers, greenlets or sockets of getc behind', 'bool', False)
+    parser.addini('etcd_hub_limit', 'fail tests that hold the hub for longer than so many seconds', 'string', '')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say which marks there are."""
+    config.addinivalue_line('markers', 'etcd_leaks(check=True): fail if something of getc is left behind, or do not')
+    config.addinivalue_line('markers', 'etcd_hub_limit(seconds): fail if the hub is held for longer; None for any time')
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Have a test of ``etcd`` run once for each API that is named."""
+    apis = metafunc.config.getoption('--etcd-api')
+    if apis and '_etcd_api' in metafunc.fixturenames:
+        metafunc.parametrize('_etcd_api', apis, indirect=True)
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str | None:
+    """Say which etcd it will be, where a test needs one."""
+    if not any(_needs_server(item) for item in items):
+        return None
+    try:
+        return f'etcd_server: {_binary(config)}'
+    except (EtcdNotFound, OSError, ValueError) as error:
+        return f'etcd_server: {error}'
+
+
+def _apis(text: str) -> list[str]:
+    apis = [api.strip() for api in text.split(',')]
+    for api in apis:
+        if api not in APIS:
+            raise ValueError(f'{api!r} is none of {", ".join(APIS)}')
+    return list(dict.fromkeys(apis))
+
+
+def _needs_server(item: pytest.Item) -> bool:
+    callspec = getattr(item, 'callspec', None)
+    is_real = callspec is not None and callspec.params.get('_etcd_api', MEMORY) != MEMORY
+    return is_real or not REAL.isdisjoint(getattr(item, 'fixturenames', ()))
+
+
+def _binary(config: pytest.Config) -> EtcdBinary:
+    """The etcd of this run: one that speaks all the APIs that are named; if none is, v2 rather than v3 alone."""
+    path: str | None = config.getoption('--etcd-binary')
+    wanted: list[Api] = [api for api in config.getoption('--etcd-api') or () if api != MEMORY]
+    if path is None and not wanted:
+        try:
+            return chosen_etcd('v2')
+        except EtcdNotFound:
+            return chosen_etcd()
+    binary = chosen_etcd('v2' if 'v2' in wanted else None, path)
+    for api in wanted:
+        if not binary.supports(api):
+            raise ValueError(f'{binary} does not speak the {api} API')
+    return binary
+
+
+# -- in memory
 
 
 @pytest.fixture
@@ -55,26 +155,47 @@ def etcd_clock() -> Iterator[VirtualTime]:
 
 
 @pytest.fixture
-def etcd(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of an empty store in memory; closed after the test.
+def etcd_store() -> MemoryStore:
+    """The store in memory behind ``etcd``, empty: ``getc.etcd(etcd_store.url)`` is one more client of it.
+
+    See :class:`getc.testing.MemoryStore` for how it fails.
+    """
+    return MemoryStore()
+
+
+@pytest.fixture
+def _etcd_api(request: pytest.FixtureRequest) -> str:
+    api: str = getattr(request, 'param', MEMORY)
+    only = sorted(IN_MEMORY.intersection(request.fixturenames))
+    if api != MEMORY and only:
+        pytest.skip(f'{" and ".join(only)} works with the store in memory, and this is etcd {api}')
+    return api
+
+
+@pytest.fixture
+def etcd(request: pytest.FixtureRequest, _etcd_api: str) -> Iterator[Client]:
+    """A client of an empty store, closed after the test: of ``etcd_store``, or of ``etcd_server`` with ``--etcd-api``.
 
     It follows ``etcd_clock`` where the test has that one too, in whichever order they are named.
     """
     if 'etcd_clock' in request.fixturenames:
         request.getfixturevalue('etcd_clock')  # set up before us, and so torn down after us
-    with connect('memory://') as client:
+    if _etcd_api == MEMORY:
+        store: MemoryStore = request.getfixturevalue('etcd_store')
+        client = connect(store.url)
+    else:
+        server: EtcdServer = request.getfixturevalue('etcd_server')
+        client = connect(server.url, api='v2' if _etcd_api == 'v2' else 'v3')
+    with client:
         yield client
 
 
+# -- real ones
+
+
 @pytest.fixture(scope='session')
-def _etcd_server_of_the_run() -> Iterator[EtcdServer]:
-    try:
-        server = EtcdServer(api='v2')
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    with server:
+def _etcd_server_of_the_run(request: pytest.FixtureRequest) -> Iterator[EtcdServer]:
+    with _made(request, lambda binary: EtcdServer(binary=binary.path)) as server:
         yield server
 
 
@@ -92,14 +213,93 @@ def etcd_server(_etcd_server_of_the_run: EtcdServer) -> EtcdServer:
     return server
 
 
-def pytest_report_collectionfinish(items: list[pytest.Item]) -> str | None:
-    """Say which etcd it will be, where a test needs one."""
-    if not any('etcd_server' in getattr(item, 'fixturenames', ()) for item in items):
-        return None
+@pytest.fixture(scope='session')
+def _etcd_clusters(request: pytest.FixtureRequest) -> Iterator[list[EtcdCluster]]:
+    """The cluster of the run: one at a time, a new one after a test that the old one could not be mended from."""
+    clusters = [_made(request, lambda binary: EtcdCluster(MEMBERS, binary=binary.path)).start()]
+    yield clusters
+    clusters[0].stop()
+
+
+@pytest.fixture
+def etcd_cluster(_etcd_clusters: list[EtcdCluster]) -> EtcdCluster:
+    """Three real etcds that are one store without any keys: ``getc.etcd(etcd_cluster.urls)``.
+
+    They are the same for the whole run.  Whatever a test does to them is undone before the next one.
+    """
+    cluster = _etcd_clusters[0]
     try:
-        return f'etcd_server: {find_etcd("v2")}'
+        if len(cluster.members) == MEMBERS:
+            cluster.mend()
+            cluster.clear()
+            return cluster
+    except ServerFailed:
+        pass  # as good as one that has more or fewer members now
+    cluster.stop()
+    _etcd_clusters[0] = EtcdCluster(MEMBERS, binary=cluster.binary.path)
+    return _etcd_clusters[0].start()
+
+
+@pytest.fixture
+def etcd_faults(etcd_cluster: EtcdCluster) -> Iterator[FaultProxies]:
+    """A proxy in front of each member of ``etcd_cluster``: ``getc.etcd(etcd_faults.url)``; ``etcd_faults[0].cut()``.
+
+    See :class:`getc.testing.FaultProxy` for what they do.
+    """
+    with FaultProxies(member.url for member in etcd_cluster.members) as proxies:
+        yield proxies
+
+
+def _made(request: pytest.FixtureRequest, make: Callable[[EtcdBinary], _Server]) -> _Server:
+    """What is made of the etcd of this run; the test is skipped, or fails, where there is none."""
+    try:
+        return make(_binary(request.config))
     except EtcdNotFound as error:
-        return f'etcd_server: {error}'
+        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    except (OSError, ValueError) as error:  # the one that was asked for
+        pytest.fail(str(error), pytrace=False)
+
+
+# -- checks
+
+
+@pytest.fixture(autouse=True)
+def _etcd_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    # The first fixture of the test, after those of its module and class: what these hold is no leak of the test's.
+    if not _option(request.node, 'etcd_leaks'):
+        yield
+        return
+    try:
+        with no_leaks():
+            yield
+        return
+    except Leaked as error:
+        leaked = str(error)
+    pytest.fail(leaked, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test that holds the hub for too long, where that is asked for."""
+    limit = _option(item, 'etcd_hub_limit')
+    if limit in (None, ''):
+        return (yield)
+    try:
+        with hub_watch(float(limit)):
+            return (yield)
+    except HubBlocked as error:
+        blocked = str(error)
+    pytest.fail(blocked, pytrace=False)
+
+
+def _option(item: pytest.Item, name: str) -> Any:
+    """What the mark of the test says, or else the ini-file."""
+    mark = item.get_closest_marker(name)
+    if mark is None:
+        return item.config.getini(name)
+    return mark.args[0] if mark.args else next(iter(mark.kwargs.values()), True)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

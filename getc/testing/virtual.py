@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import math
+import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
@@ -17,9 +18,9 @@ from typing import Any, Final
 import gevent
 from gevent.hub import get_hub
 
-from getc.timing import Clock, set_clock
+from getc.timing import Clock, set_chance, set_clock
 
-__all__ = ['VirtualTime', 'real_loop', 'real_sleep']
+__all__ = ['VirtualTime', 'VirtualTimer', 'real_loop', 'real_sleep']
 
 NANO: Final = 1_000_000_000
 """Time is counted in whole nanoseconds, so that ten times 0.1 s is one second."""
@@ -30,6 +31,9 @@ EPOCH: Final = 1_000 * NANO
 DATE: Final = 1_767_225_600 * NANO
 """Where ``wall_time`` starts: 2026-01-01 00:00 UTC."""
 
+SEED: Final = 0
+"""What getc's random delays are drawn from, the same each time."""
+
 MAX_ROUNDS: Final = 1_000_000
 """Turns of the hub at one point in time after which its greenlets are taken to spin."""
 
@@ -38,8 +42,9 @@ class VirtualTime:
     """Time that stands still until it is told to advance.  A context manager.
 
     Inside, gevent's timers, ``getc.timing`` and so all of getc follow this clock; it starts at a
-    fixed date.  The outcome does not depend on how fast the machine is: what is due first runs
-    first, of what is due at the same time what was started first, and timeouts after everything else.
+    fixed date, and getc's random delays are the same each time.  The outcome does not depend on how fast
+    the machine is: what is due first runs first, of what is due at the same time what was started first,
+    and timeouts after everything else.
     Before time moves on, every greenlet that is ready has run.
 
     Where nothing can happen any more but by time (every greenlet waits, and none for a socket, a
@@ -68,6 +73,7 @@ class VirtualTime:
     def __init__(self) -> None:
         self._loop: _VirtualLoop | None = None
         self._previous_clock: Clock | None = None
+        self._previous_chance: random.Random | None = None
         self._is_advancing = False
 
     @property
@@ -97,8 +103,7 @@ class VirtualTime:
             RuntimeError: Time is not virtual now, or is advanced by another greenlet, or greenlets
                 call ``sleep(0)`` without end.
         """
-        if not (math.isfinite(seconds) and seconds >= 0):
-            raise ValueError(f'time advances by seconds of at least 0, not {seconds}')
+        _check_seconds(seconds)
         loop = self._running_loop()
         if self._is_advancing:
             raise RuntimeError('another greenlet advances time already')
@@ -106,12 +111,29 @@ class VirtualTime:
         try:
             target = loop.elapsed + _nanoseconds(seconds)
             loop.settle()
-            while (due := loop.next_due()) is not None and due <= target:
+            while (due := loop.next_due()) is not None and due <= max(target, loop.elapsed):
                 loop.fire_next()
                 loop.settle()
-            loop.elapsed = target
+            loop.elapsed = max(target, loop.elapsed)  # later than asked for where somebody stalled on the way
         finally:
             self._is_advancing = False
+
+    def stall(self, seconds: float) -> None:
+        """Let so much time go by in which nothing runs: the process was stopped, or its hub blocked.
+
+        No greenlet has run when it returns.  Whatever was due meanwhile is due now, all at once, and runs as
+        soon as it can: what was due first runs first, and timeouts after everything else.  May be called from
+        any greenlet, one that :meth:`advance` runs too: that is a callback that blocks.
+
+        Args:
+            seconds: At least 0.
+
+        Raises:
+            ValueError: It is negative or not finite.
+            RuntimeError: Time is not virtual now.
+        """
+        _check_seconds(seconds)
+        self._running_loop().stall(_nanoseconds(seconds))
 
     def seconds_to_next(self) -> float | None:
         """Seconds until something is due; None if nothing ever is."""
@@ -128,6 +150,7 @@ class VirtualTime:
         self._loop = hub.loop = _VirtualLoop(hub.loop)
         self._loop.start_virtual()
         self._previous_clock = set_clock(self)
+        self._previous_chance = set_chance(random.Random(SEED))
         return self
 
     def __exit__(
@@ -139,6 +162,8 @@ class VirtualTime:
         loop.end()
         if self._previous_clock is not None:
             set_clock(self._previous_clock)
+        if self._previous_chance is not None:
+            set_chance(self._previous_chance)
 
     def _running_loop(self) -> _VirtualLoop:
         hub: Any = get_hub()
@@ -194,7 +219,7 @@ class _VirtualLoop:
     def timer(self, after: float, repeat: float = 0.0, ref: bool = True, priority: int | None = None) -> Any:
         if self.is_over:  # asked by something that was made in virtual time and outlived it
             return self.real.timer(after, repeat, ref, priority)
-        return _VirtualTimer(self, after, repeat, ref, priority or 0)
+        return VirtualTimer(self, after, repeat, ref, priority or 0)
 
     def now(self) -> float:
         return float(self.real.now()) if self.is_over else (DATE + self.elapsed) / NANO
@@ -224,7 +249,7 @@ class _VirtualLoop:
         self._watcher.close()
         self._heap.clear()
 
-    def push(self, timer: _VirtualTimer, due: int) -> list[Any]:
+    def push(self, timer: VirtualTimer, due: int) -> list[Any]:
         if self.is_over:
             raise RuntimeError('this timer was made in virtual time, which is over')
         self._sequence += 1
@@ -263,6 +288,15 @@ class _VirtualLoop:
             self._refs -= timer.ref
             timer.queue()
 
+    def stall(self, nanoseconds: int) -> None:
+        """Move on without running anything: what was due on the way is due at the end, in the same order."""
+        self.elapsed += nanoseconds
+        overdue = [entry for entry in self._heap if entry[0] < self.elapsed and entry[3] is not None]
+        for entry in sorted(overdue, key=lambda entry: entry[:3]):
+            self._sequence += 1
+            entry[0], entry[2] = self.elapsed, self._sequence
+        heapq.heapify(self._heap)
+
     def settle(self) -> None:
         """Let the other greenlets run until none is ready."""
         while True:
@@ -290,7 +324,7 @@ class _VirtualLoop:
             self.fire_next()
 
 
-class _VirtualTimer:
+class VirtualTimer:
     """What ``loop.timer`` returns: a watcher as gevent knows it."""
 
     def __init__(self, loop: _VirtualLoop, after: float, repeat: float, ref: bool, priority: int) -> None:
@@ -341,7 +375,7 @@ class _VirtualTimer:
         """The same: there is nothing else to free."""
         self.stop()
 
-    def __enter__(self) -> _VirtualTimer:
+    def __enter__(self) -> VirtualTimer:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -369,6 +403,11 @@ class _VirtualTimer:
     def __repr__(self) -> str:
         state = 'active' if self.active else 'pending' if self.pending else 'stopped'
         return f'<virtual timer of {self._after / NANO:g} s, {state}>'
+
+
+def _check_seconds(seconds: float) -> None:
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise ValueError(f'time advances by seconds of at least 0, not {seconds}')
 
 
 def _nanoseconds(seconds: float) -> int:

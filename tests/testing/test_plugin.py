@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from getc.testing import find_etcd
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 NO_ETCD = """
@@ -236,3 +238,280 @@ def test_clock_runs_as_usual_after_the_test(run) -> None:
             assert abs(timing.wall_time() - time.time()) < 100
     """)
     result.assert_outcomes(passed=2)
+
+
+# -- the store in memory
+
+
+def test_etcd_store_is_the_one_behind_etcd_and_fails_on_command(run) -> None:
+    """In whichever order they are named."""
+    result = run("""
+        import getc
+        import pytest
+
+        def test_outage(etcd, etcd_store, etcd_clock):
+            keeper = etcd.keep_node('/servers/a', 'x', ttl=10)
+            etcd_store.disconnect()
+            etcd_clock.advance(10)
+            assert keeper.state is getc.KeeperState.LOST
+            etcd_store.connect()
+            etcd_clock.advance(2)
+            assert keeper.state is getc.KeeperState.KEPT
+
+        def test_second_client(etcd_store, etcd):
+            etcd.set('/a', 'x')
+            with getc.etcd(etcd.url) as other:
+                assert other.get('/a').value == 'x'
+    """)
+    result.assert_outcomes(passed=2)
+
+
+# -- several APIs
+
+
+APIS_TEST = """
+    import getc
+
+    def test_greeting(etcd):
+        etcd.create('/hello', 'x')
+        print('this is', etcd.api)
+        assert isinstance(etcd.get('/hello'), getc.Got)
+
+    def test_time(etcd, etcd_clock):
+        etcd_clock.advance(60)
+
+    def test_store(etcd_store, etcd):
+        etcd_store.disconnect()
+
+    def test_nothing_of_etcd():
+        pass
+"""
+
+
+def test_tests_of_etcd_run_once_for_each_api(run) -> None:
+    """Those that need the store in memory are skipped on the others, and say why."""
+    result = run(APIS_TEST, '--etcd-api', 'v2,v3, memory', '-rsP', '-v')
+    result.assert_outcomes(passed=6, skipped=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            'etcd_server: etcd 3.* at */etcd, from *',
+            '*::test_greeting?v2? PASSED*',
+            '*::test_greeting?v3? PASSED*',
+            '*::test_greeting?memory? PASSED*',
+            'this is v2',
+            'this is v3',
+            'this is memory',
+            '*SKIPPED*etcd_clock works with the store in memory, and this is etcd v2*',
+            '*SKIPPED*etcd_store works with the store in memory, and this is etcd v3*',
+        ]
+    )
+
+
+def test_tests_of_etcd_run_in_memory_alone_when_no_api_is_named(run) -> None:
+    """Without a server, and with names as they are in the file."""
+    result = run(APIS_TEST, '-v')
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(['*::test_greeting PASSED*'])
+    result.stdout.no_fnmatch_line('etcd_server:*')
+
+
+def test_api_that_does_not_exist_is_refused(run) -> None:
+    """Before any test runs."""
+    result = run(APIS_TEST, '--etcd-api', 'v4')
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(['*--etcd-api*v4*'])
+
+
+# -- which etcd
+
+
+BINARY_TEST = """
+    def test_server(etcd_server):
+        print('this is', etcd_server.binary.path)
+"""
+
+
+def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> None:
+    """Also where others are found."""
+    other = pytester.path / 'my-etcd'
+    other.symlink_to(find_etcd('v2').path)
+    result = run(BINARY_TEST, '--etcd-binary', str(other), '-rP')
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as asked for', f'this is {other}'])
+
+
+def test_tests_fail_when_the_binary_that_is_asked_for_cannot_be_run(run, pytester: pytest.Pytester) -> None:
+    """No other one takes its place, and no test is skipped."""
+    result = run(BINARY_TEST, '--etcd-binary', str(pytester.path / 'nowhere'))
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(['*nowhere*'])
+
+
+# -- clusters
+
+
+def test_cluster_is_well_and_empty_for_each_test(run) -> None:
+    """It is the same one, whatever was done to it; where a member is gone for good it is a new one."""
+    result = run(
+        """
+        import getc
+
+        seen = []
+
+        def use(cluster):
+            seen.append(cluster)
+            with getc.etcd(cluster.urls, api='v3') as etcd:
+                etcd.create('/a', 'x')
+                assert [node.key for node in etcd.get('/').nodes] == ['/a']
+
+        def test_first(etcd_cluster):
+            use(etcd_cluster)
+            etcd_cluster.pause(0)
+            etcd_cluster.isolate(1)
+
+        def test_after_faults(etcd_cluster):
+            use(etcd_cluster)
+            etcd_cluster.remove(0)
+
+        def test_after_a_member_has_left(etcd_cluster):
+            use(etcd_cluster)
+            assert seen[0] is seen[1] is not seen[2]
+            assert len(etcd_cluster.members) == 3
+
+        def test_faults(etcd_faults, etcd_cluster):
+            assert len(etcd_faults) == 3
+            with getc.etcd(etcd_faults.url, api='v3') as etcd:
+                etcd.set('/b', 'x')
+                etcd_faults[0].cut()
+                etcd_faults[1].silence()
+                assert etcd.get('/b', timeout=60).value == 'x'
+                etcd_faults.heal()
+            assert [proxy.fault.name for proxy in etcd_faults] == ['none'] * 3
+        """
+    )
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(['etcd_server: etcd 3.*'])
+
+
+# -- checks
+
+
+LEAKS_TEST = """
+    import getc
+    import pytest
+
+    def test_leak():
+        etcd = getc.etcd('memory://')
+        etcd.on_change('/cfg', print)  # is never stopped
+
+    def test_none(etcd):
+        etcd.on_change('/cfg', print)  # the client stops it
+
+    @pytest.fixture(scope='module')
+    def world():
+        with getc.etcd('memory://') as etcd:
+            etcd.keep_node('/a', 'x')
+            yield etcd
+
+    def test_of_the_module(world):
+        world.get('/a')
+
+    @pytest.mark.etcd_leaks(False)
+    def test_exception():
+        getc.etcd('memory://').on_change('/cfg', print)
+"""
+
+
+def test_test_that_leaks_a_watcher_fails_with_the_line(run, pytester: pytest.Pytester) -> None:
+    """What fixtures hold, and end later, is no leak of the test's."""
+    pytester.makeini('[pytest]\netcd_leaks = true\n')
+    result = run(LEAKS_TEST)
+    result.assert_outcomes(passed=4, errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            'getc was left with',
+            '*on_change /cfg, started at',
+            f'*{pytester.path}/test_*.py:6, in test_leak',
+            "*etcd.on_change('/cfg', print)  # is never stopped",
+            'ERROR *::test_leak - *',
+        ]
+    )
+
+
+def test_leaks_are_looked_for_where_a_mark_says_so(run) -> None:
+    """And nowhere else, without the setting."""
+    result = run("""
+        import getc
+        import pytest
+
+        def leak():
+            getc.etcd('memory://').on_change('/cfg', print)
+
+        def test_unmarked():
+            leak()
+
+        @pytest.mark.etcd_leaks
+        def test_marked():
+            leak()
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(['ERROR *::test_marked - *'])
+
+
+HUB_TEST = """
+    import gc
+    import gevent
+    import pytest
+    import time
+
+    from getc.testing import hub_watch
+
+    def block():
+        for watch in [thing for thing in gc.get_objects() if isinstance(thing, hub_watch)]:
+            while not watch.blockages:
+                time.sleep(0.2)  # gevent.sleep was meant
+
+    def test_blocks():
+        block()
+
+    def test_blocks_in_a_greenlet():
+        gevent.spawn(block).join()
+
+    @pytest.mark.etcd_hub_limit(None)
+    def test_may_block():
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, hub_watch)]
+        time.sleep(0.1)
+
+    @pytest.mark.etcd_hub_limit(3600)
+    def test_may_block_for_an_hour():
+        time.sleep(0.1)
+"""
+
+
+def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pytester) -> None:
+    """time.sleep, where gevent.sleep was meant."""
+    pytester.makeini('[pytest]\netcd_hub_limit = 0.05\n')
+    result = run(HUB_TEST)
+    result.assert_outcomes(passed=2, failed=2)
+    named = [
+        'the hub was held for longer than 0.05 s',
+        f'*{pytester.path}/test_*.py:11, in block',
+        '*# gevent.sleep was*',
+    ]
+    result.stdout.fnmatch_lines(
+        ['* test_blocks *', *named, '* test_blocks_in_a_greenlet *', *named, 'FAILED *::test_blocks*']
+    )
+
+
+def test_failure_of_a_test_is_not_hidden_by_the_checks(run, pytester: pytest.Pytester) -> None:
+    """It is what is told first."""
+    pytester.makeini('[pytest]\netcd_leaks = true\netcd_hub_limit = 0.01\n')
+    result = run("""
+        import time
+
+        def test_fails():
+            time.sleep(0.1)
+            assert 'mine' == 'yours'
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*assert 'mine' == 'yours'*"])

@@ -209,8 +209,8 @@ def test_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.MonkeyPa
         choices = iter([[taken.getsockname()[1], 20001]])
         from getc.testing import server as module
 
-        free_ports = module._free_ports
-        monkeypatch.setattr(module, '_free_ports', lambda count: next(choices, None) or free_ports(count))
+        free_ports = module.free_ports
+        monkeypatch.setattr(module, 'free_ports', lambda count: next(choices, None) or free_ports(count))
         with EtcdServer(api='v2') as server:
             assert server.pid is not None
             assert not server.url.endswith(f':{taken.getsockname()[1]}')

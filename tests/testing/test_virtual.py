@@ -356,3 +356,79 @@ def test_errors_in_greenlets_stay_theirs_when_a_timer_woke_them(
     clock.advance(2)
     assert isinstance(failing.exception, KeyError)
     assert fine.successful()
+
+
+def test_stall_runs_nobody_and_leaves_what_was_due_for_afterwards(clock: VirtualTime) -> None:
+    """All of it runs at the end of the stall, in the order in which it was due; what is due later, later."""
+    woken: list[tuple[int, float]] = []
+
+    def sleep(seconds: int) -> None:
+        gevent.sleep(seconds)
+        woken.append((seconds, clock.elapsed))
+
+    for seconds in (3, 1, 2, 7):
+        gevent.spawn(sleep, seconds)
+    clock.advance(0)
+    clock.stall(5)
+    assert (woken, clock.elapsed, timing.now()) == ([], 5, 1005)
+    clock.advance(0)
+    assert woken == [(1, 5.0), (2, 5.0), (3, 5.0)]
+    clock.advance(2)
+    assert woken[3:] == [(7, 7.0)]
+
+
+def test_timeout_loses_after_a_stall_when_what_it_waits_for_was_due_too(clock: VirtualTime) -> None:
+    """Also where the timeout was due earlier: after the stall both are, and timeouts come last."""
+    event = Event()
+    gevent.spawn_later(3, event.set)
+    waiter = gevent.spawn(event.wait, 1)
+    clock.advance(0)
+    clock.stall(5)
+    clock.advance(0)
+    assert waiter.value is True
+
+
+def test_stall_in_a_greenlet_holds_up_the_others_while_time_advances(clock: VirtualTime) -> None:
+    """A callback that blocks: time is further on than asked for when it blocks beyond the end."""
+    beats: list[float] = []
+
+    def beat() -> None:
+        while True:
+            gevent.sleep(1)
+            beats.append(clock.elapsed)
+
+    beating = gevent.spawn(beat)
+    gevent.spawn_later(2.5, clock.stall, 10)
+    clock.advance(4)
+    assert clock.elapsed == 12.5
+    assert beats == [1, 2, 12.5]
+    clock.advance(1)
+    assert beats[3:] == [13.5]
+    beating.kill()
+
+
+def test_stall_is_refused_when_it_makes_no_sense() -> None:
+    """Backwards, for ever, or where time is real."""
+    clock = VirtualTime()
+    with pytest.raises(RuntimeError, match='not virtual here'):
+        clock.stall(1)
+    with clock:
+        for seconds in (-1, float('nan'), float('inf')):
+            with pytest.raises(ValueError, match='advances by seconds'):
+                clock.stall(seconds)
+        assert clock.elapsed == 0
+
+
+def test_delays_of_getc_are_the_same_each_time_and_random_again_afterwards() -> None:
+    """Chance is a part of what makes two runs differ."""
+
+    def delays() -> list[float]:
+        backoff = timing.Backoff()
+        return [backoff.next_delay() for _ in range(10)]
+
+    with VirtualTime():
+        first = delays()
+        assert len(set(first)) == 10
+    with VirtualTime():
+        assert delays() == first
+    assert delays() != first

@@ -1,0 +1,107 @@
+"""An authority that signs certificates, in memory.  Needs the package ``cryptography``."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from collections.abc import Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+__all__ = ['Authority']
+
+DAY = datetime.timedelta(days=1)
+
+
+class Authority:
+    """A key that others trust, and what it signs.
+
+    Args:
+        name: Its common name.
+
+    Attributes:
+        pem: Its own certificate, good for a month.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._key = _new_key()
+        builder = _builder(_named(name), _named(name), self._key, self._key, 30 * DAY, is_authority=True)
+        self._certificate = builder.sign(self._key, hashes.SHA256())
+        self.pem = self._certificate.public_bytes(Encoding.PEM)
+
+    def issue(self, name: str, hosts: Sequence[str], lifetime: datetime.timedelta) -> tuple[bytes, bytes]:
+        """Make a key and sign its certificate, for servers and clients alike.  Returns both as PEM.
+
+        Args:
+            name: The common name.
+            hosts: The names and addresses of the server that is to show it.
+            lifetime: How long from now it is good; less than none for one that has expired.
+        """
+        key = _new_key()
+        builder = _builder(_named(name), self._certificate.subject, key, self._key, lifetime, is_authority=False)
+        # Both: etcd's gateway for JSON shows its server's certificate as a client of that server.
+        purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        builder = builder.add_extension(purposes, critical=False)
+        if hosts:
+            names = x509.SubjectAlternativeName([_host(host) for host in hosts])
+            builder = builder.add_extension(names, critical=False)
+        certificate = builder.sign(self._key, hashes.SHA256())
+        return (
+            certificate.public_bytes(Encoding.PEM),
+            key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        )
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    lifetime: datetime.timedelta,
+    *,
+    is_authority: bool,
+) -> x509.CertificateBuilder:
+    now = datetime.datetime.now(datetime.timezone.utc)
+    usage = x509.KeyUsage(
+        digital_signature=not is_authority,
+        key_cert_sign=is_authority,
+        crl_sign=is_authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(min(now, now + lifetime) - DAY)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+
+
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    return ec.generate_private_key(ec.SECP256R1())  # a fraction of a millisecond, where RSA takes a hundred
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

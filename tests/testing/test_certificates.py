@@ -1,0 +1,124 @@
+"""TLS on the fly: etcds that serve with good certificates and with bad ones."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+import getc
+from getc.testing import Certificate, Certificates, EtcdCluster, EtcdNotFound, EtcdServer, ServerTLS
+from getc.testing.processes import wait_until
+
+APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
+
+
+@pytest.fixture(scope='module')
+def certificates() -> Iterator[Certificates]:
+    with Certificates() as certificates:
+        yield certificates
+
+
+def served(tls: ServerTLS) -> EtcdServer:
+    try:
+        return EtcdServer(api='v2', tls=tls)
+    except EtcdNotFound as error:
+        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+            raise
+        pytest.skip(str(error))
+
+
+def test_server_serves_those_who_have_a_certificate(certificates: Certificates) -> None:
+    """With mutual TLS both APIs need one; clearing and restarting work as without."""
+    me = certificates.client
+    with served(certificates.mutual()) as server:
+        assert server.url.startswith('https://')
+        for api in APIS:
+            with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as etcd:
+                assert etcd.set('/a', api).value == api
+            with getc.etcd(server.url, api=api, ca=certificates.ca) as etcd, pytest.raises(getc.ConnectionError):
+                etcd.get('/a')
+        server.restart()
+        server.clear()
+        for api in APIS:
+            with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as etcd:
+                with pytest.raises(getc.KeyNotFound):
+                    etcd.get('/a')
+
+
+@pytest.mark.parametrize(
+    ('kind', 'complaint'),
+    [('expired', 'expired'), ('misnamed', 'not valid for'), ('unknown', 'local issuer')],
+)
+def test_bad_server_is_not_trusted(certificates: Certificates, kind: str, complaint: str) -> None:
+    """Each for its own reason, by both APIs; without verification it would serve."""
+    certificate: Certificate = getattr(certificates, kind)
+    with served(certificates.serving(certificate)) as server:
+        for api in APIS:
+            with getc.etcd(server.url, api=api, ca=certificates.ca) as etcd:
+                with pytest.raises(getc.ConnectionError, match=complaint):
+                    etcd.get('/a')
+            with getc.etcd(server.url, api=api, verify=False) as etcd:
+                assert etcd.set('/a', '1').value == '1'
+
+
+def test_cluster_serves_with_mutual_tls(certificates: Certificates) -> None:
+    """Its members are found well, and asked for their leader, over TLS too."""
+    me = certificates.client
+    options = {'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
+    try:
+        cluster = EtcdCluster(2, tls=certificates.mutual())
+    except EtcdNotFound as error:
+        pytest.skip(str(error))
+    with cluster, getc.etcd(cluster.urls, api='v3', **options) as etcd:
+        etcd.set('/a', '1')
+        cluster.move_leader(1 - cluster.leader())
+        cluster.clear()
+        with pytest.raises(getc.KeyNotFound):
+            etcd.get('/a')
+
+
+def test_files_are_private_and_go(tmp_path: Path) -> None:
+    """Nobody else reads a key, no key is in a repr, and nothing is left."""
+    with Certificates() as certificates:
+        made = certificates.issue('somebody', hosts=['::1', 'a.example'])
+        context = ssl.create_default_context(cafile=certificates.ca)
+        context.load_cert_chain(made.cert, made.key)
+        assert stat.S_IMODE(Path(made.key).stat().st_mode) == 0o600
+        assert made.key not in repr(made)
+        assert certificates.server is certificates.server
+    assert not Path(made.key).parent.exists()
+    certificates.close()  # twice is fine
+
+
+def test_files_go_when_the_program_is_killed() -> None:
+    """By SIGKILL."""
+    code = (
+        'import sys; from getc.testing import Certificates; '
+        'c = Certificates(); print(c.server.key, flush=True); sys.stdin.readline()'
+    )
+    with subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
+        assert program.stdout is not None
+        key = Path(program.stdout.readline().decode().strip())
+        assert key.exists()
+        program.kill()
+    assert wait_until(lambda: not key.parent.exists(), 20)
+
+
+def test_testing_is_imported_without_the_package() -> None:
+    """Only who makes certificates needs ``cryptography``."""
+    code = (
+        "import sys; sys.modules['cryptography'] = None\n"
+        'from getc.testing import Certificates, EtcdCluster\n'
+        'try: Certificates()\n'
+        'except ImportError: print("missing")'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout == 'missing\n'

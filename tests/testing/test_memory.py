@@ -1,0 +1,361 @@
+"""A store in memory that fails on command: what calls, keepers and watchers meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import gevent
+import pytest
+
+import getc
+from getc import KeeperState, WatcherState
+from getc.testing import MemoryStore, VirtualTime
+
+A_WHILE = 2.0
+"""Seconds in which daemons are back: they wait for one at most between attempts."""
+
+
+@pytest.fixture
+def client(etcd_store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+    with getc.etcd(etcd_store.url) as client:
+        yield client
+
+
+@pytest.fixture
+def other(etcd_store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+    """A second client of the same store."""
+    with getc.etcd(etcd_store.url) as client:
+        yield client
+
+
+def told(story: list[getc.EtcdResult]) -> list[tuple[str, str, str | None, bool]]:
+    return [(type(result).__name__, result.key, result.value, result.resync) for result in story]
+
+
+# -- names
+
+
+def test_clients_of_its_name_share_the_store() -> None:
+    """Whoever is given the URL meets its faults."""
+    store = MemoryStore('game')
+    with getc.etcd('memory://game') as client, getc.etcd('memory://game', namespace='/eu') as other:
+        client.set('/eu/a', 'x')
+        assert other.get('/a').value == 'x'
+        store.disconnect()
+        for each in (client, other):
+            with pytest.raises(getc.ConnectionRefused):
+                each.get('/a')
+
+
+def test_name_is_refused_when_it_is_in_use() -> None:
+    """Clients that are there already would not meet its faults."""
+    with getc.etcd('memory://taken') as client:
+        client.set('/a', 'x')
+        with pytest.raises(ValueError, match='memory://taken is in use'):
+            MemoryStore('taken')
+    store = MemoryStore('mine')
+    with pytest.raises(ValueError, match='memory://mine is in use'):
+        MemoryStore('mine')
+    assert repr(store) == '<MemoryStore memory://mine>'
+
+
+def test_stores_without_a_name_are_different_ones() -> None:
+    """As memory:// is, which cannot be reached."""
+    one, two = MemoryStore(), MemoryStore()
+    with getc.etcd(one.url) as client, getc.etcd(two.url) as other:
+        client.set('/a', 'x')
+        with pytest.raises(getc.KeyNotFound):
+            other.get('/a')
+
+
+# -- disconnected
+
+
+def test_calls_are_refused_while_it_is_disconnected(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """Nothing is done, and nothing is lost."""
+    client.set('/a', 'x')
+    etcd_store.disconnect()
+    assert not etcd_store.is_connected
+    for call in (lambda: client.get('/a'), lambda: client.set('/a', 'y'), client.ready):
+        with pytest.raises(getc.ConnectionRefused, match='disconnected') as caught:
+            call()
+        assert not caught.value.maybe_applied
+    etcd_store.connect()
+    client.ready()
+    assert client.get('/a').value == 'x'
+
+
+def test_keeper_loses_its_node_and_has_it_again_when_the_store_was_away(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Renewals fail; the node expires meanwhile, as it would in an etcd that only this server cannot reach."""
+    link = etcd_store.link()
+    pages: list[str] = []
+    with getc.etcd(link.url) as server:
+        keeper = server.keep_node(
+            '/servers/a',
+            'x',
+            ttl=10,
+            on_lost=lambda _: pages.append('lost'),
+            on_restored=lambda _: pages.append('back'),
+        )
+        link.disconnect()
+        etcd_clock.advance(11)
+        assert (keeper.state, pages) == (KeeperState.LOST, ['lost'])
+        with pytest.raises(getc.KeyNotFound):
+            other.get('/servers/a')
+        link.connect()
+        etcd_clock.advance(A_WHILE)
+        assert (keeper.state, pages) == (KeeperState.KEPT, ['lost', 'back'])
+        assert other.get('/servers/a').value == 'x'
+
+
+def test_watchers_are_stale_while_it_is_disconnected_and_then_told_each_change_once(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Only who comes by the link is cut off: what the others write meanwhile is told afterwards, in order."""
+    link = etcd_store.link()
+    story: list[getc.EtcdResult] = []
+    with getc.etcd(link.url) as follower:
+        watcher = follower.on_change('/cfg', story.append)
+        mirror = follower.mirror('/cfg')
+        client.set('/cfg/a', '1')
+        etcd_clock.advance(0)
+        link.disconnect()
+        etcd_clock.advance(A_WHILE)
+        assert watcher.state is WatcherState.STALE
+        assert mirror.is_stale
+        for value in '23':
+            client.set('/cfg/a', value)
+        etcd_clock.advance(60)
+        assert len(story) == 1
+        link.connect()
+        etcd_clock.advance(A_WHILE)
+        assert watcher.state is WatcherState.LIVE
+        assert told(story) == [('Set', '/cfg/a', value, False) for value in '123']
+        assert dict(mirror) == {'/cfg/a': '3'}
+
+
+def test_disconnected_store_and_link_refuse_each_for_themselves(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """Who comes by a link needs both; who does not, the store alone."""
+    link = etcd_store.link()
+    with getc.etcd(link.url) as linked:
+        link.disconnect()
+        client.set('/a', 'x')
+        with pytest.raises(getc.ConnectionRefused):
+            linked.get('/a')
+        etcd_store.disconnect()
+        link.connect()
+        for each in (linked, client):
+            with pytest.raises(getc.ConnectionRefused):
+                each.get('/a')
+        etcd_store.connect()
+        assert linked.get('/a').value == client.get('/a').value == 'x'
+
+
+def test_wait_goes_on_over_an_outage(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """It is no failure of the call: what changes afterwards is what it waits for."""
+    waiting = gevent.spawn(client.wait, '/a')
+    etcd_clock.advance(0)
+    etcd_store.disconnect()
+    with pytest.raises(getc.ConnectionRefused):
+        other.wait('/a')  # one that begins now is
+    etcd_clock.advance(A_WHILE)
+    etcd_store.connect()
+    other.set('/a', 'x')
+    etcd_clock.advance(A_WHILE)
+    assert waiting.get().value == 'x'
+
+
+# -- calls that fail
+
+
+def test_next_calls_fail_as_they_are_told_to(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """One each, in order, and nothing is done."""
+    client.set('/a', 'x')
+    etcd_store.fail_next(getc.TooManyRequests('busy'))
+    etcd_store.fail_next(getc.HTTPError(503))
+    with pytest.raises(getc.TooManyRequests, match='busy'):
+        client.set('/a', 'y')
+    with pytest.raises(getc.HTTPError, match='503'):
+        client.get('/a')
+    assert client.get('/a').value == 'x'
+
+
+def test_failure_that_no_client_raises_is_refused(etcd_store: MemoryStore) -> None:
+    """A test with it would show nothing."""
+    with pytest.raises(TypeError, match='EtcException'):
+        etcd_store.fail_next(OSError())  # type: ignore[arg-type]
+
+
+def test_lost_reply_is_of_a_write_that_was_done(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """Reads before it go through; the write says that it may have happened."""
+    etcd_store.lose_next_reply()
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+    with pytest.raises(getc.ConnectionError) as caught:
+        client.create('/a', 'x')
+    assert caught.value.maybe_applied
+    assert client.get('/a').value == 'x'
+    with pytest.raises(getc.NodeExist):
+        client.create('/a', 'x')
+
+
+def test_keeper_has_one_node_when_the_reply_to_its_first_write_was_lost(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """It finds its own, instead of fighting with itself."""
+    etcd_store.lose_next_reply()
+    keeper = client.keep_node('/servers/a', 'x', ttl=10)
+    etcd_clock.advance(60)
+    assert keeper.state is KeeperState.KEPT
+    assert [node.key for node in other.get('/servers').nodes] == ['/servers/a']
+
+
+def test_answers_take_their_time_when_they_are_delayed(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """The store has done it at once; refusals take as long; a link adds its own."""
+    etcd_store.delay(2)
+    writing = gevent.spawn(client.set, '/a', 'x')
+    etcd_clock.advance(0)
+    etcd_store.delay(0)
+    assert other.get('/a').value == 'x'
+    etcd_clock.advance(1.9)
+    assert not writing.ready()
+    etcd_clock.advance(0.1)
+    assert writing.get().value == 'x'
+
+    etcd_store.delay(2)
+    link = etcd_store.link()
+    link.delay(3)
+    with getc.etcd(link.url) as linked, pytest.raises(getc.NodeExist):
+        linked.create('/a', 'y')
+    assert etcd_clock.elapsed == 7
+
+
+def test_call_times_out_when_the_answer_takes_longer(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """A write may have happened, and did; a read may be repeated."""
+    etcd_store.delay(math.inf)
+    with pytest.raises(getc.TimedOut, match='within 3 s') as caught:
+        client.set('/a', 'x', timeout=3)
+    assert caught.value.maybe_applied
+    with pytest.raises(getc.TimedOut) as caught:
+        client.get('/a')
+    assert not caught.value.maybe_applied
+    assert etcd_clock.elapsed == 13
+    etcd_store.delay(0)
+    assert client.get('/a').value == 'x'
+    with pytest.raises(ValueError, match='at least 0'):
+        etcd_store.delay(-1)
+
+
+def test_call_under_way_ends_when_its_connection_breaks(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """At once, not when its answer would have come; and by the end of its client."""
+    etcd_store.delay(60)
+    writing = gevent.spawn(client.set, '/a', 'x', timeout=None)
+    reading = gevent.spawn(client.get, '/a', timeout=None)
+    etcd_clock.advance(1)
+    etcd_store.disconnect()
+    etcd_clock.advance(0)
+    assert (type(writing.exception), writing.exception.maybe_applied) == (getc.ConnectionError, True)
+    assert (type(reading.exception), reading.exception.maybe_applied) == (getc.ConnectionError, False)
+    etcd_store.connect()
+    writing = gevent.spawn(client.set, '/a', 'y', timeout=None)
+    etcd_clock.advance(1)
+    client.close()
+    etcd_clock.advance(0)
+    assert isinstance(writing.exception, getc.ClientClosed)
+
+
+# -- what becomes of the store
+
+
+def test_wiped_store_is_empty_and_presence_is_registered_again(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Its index begins anew; watchers tell the difference, as such."""
+    other.set('/cfg/a', '1')
+    keeper = client.keep_node('/servers/a', 'x', ttl=10)
+    etcd_clock.advance(60)
+    story: list[getc.EtcdResult] = []
+    resyncs: list[object] = []
+    other.on_change('/', story.append, on_resync=resyncs.append)
+    etcd_store.wipe()
+    assert other.set('/new', 'x').etcd_index == 1
+    etcd_clock.advance(10)
+    assert keeper.state is KeeperState.KEPT
+    assert other.get('/servers/a').value == 'x'
+    with pytest.raises(getc.KeyNotFound):
+        other.get('/cfg/a')
+    assert ('Deleted', '/cfg/a', None, True) in told(story)
+    assert ('Set', '/new', 'x', True) in told(story)
+    assert len(resyncs) == 1
+
+
+def test_compacted_store_makes_watchers_compare(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """They say so, and what they tell is the difference; keepers do not mind."""
+    client.set('/cfg/a', '1')
+    keeper = client.keep_node('/servers/a', 'x', ttl=10)
+    link = etcd_store.link()
+    resyncs: list[object] = []
+    story: list[getc.EtcdResult] = []
+    with getc.etcd(link.url) as follower:
+        follower.on_change('/cfg', story.append, on_resync=resyncs.append)
+        etcd_store.compact()
+        etcd_clock.advance(A_WHILE)
+        assert (len(resyncs), story) == (1, [])  # it had missed nothing
+
+        link.disconnect()
+        for value in '23':
+            client.set('/cfg/a', value)
+        index = client.set('/cfg/b', 'x').etcd_index
+        etcd_store.compact()
+        link.connect()
+        etcd_clock.advance(A_WHILE)
+        assert len(resyncs) == 2
+        assert told(story) == [('Set', '/cfg/a', '3', True), ('Set', '/cfg/b', 'x', True)]
+    assert keeper.state is KeeperState.KEPT
+    with pytest.raises(getc.EventIndexCleared):
+        other.wait('/cfg', index)
+
+
+def test_node_expires_when_it_is_told_to(etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """Before its time, as if the server's clock ran ahead; its keeper writes it again."""
+    story: list[getc.EtcdResult] = []
+    client.on_change('/', story.append)
+    client.set('/a', 'x', ttl=1000)
+    client.set('/dir', dir=True, ttl=1000)
+    client.set('/for-ever', 'x')
+    etcd_store.expire('a/')
+    etcd_store.expire('/dir')
+    etcd_clock.advance(0)
+    assert [(type(result), result.key) for result in story[3:]] == [(getc.Expired, '/a'), (getc.Expired, '/dir')]
+    with pytest.raises(ValueError, match='/for-ever has no TTL'):
+        etcd_store.expire('/for-ever')
+    with pytest.raises(getc.KeyNotFound):
+        etcd_store.expire('/a')
+    keeper = client.keep_node('/servers/a', 'x', ttl=10)
+    token = keeper.ensure()
+    etcd_store.expire('/servers/a')
+    etcd_clock.advance(10)
+    assert keeper.ensure() > token
+
+
+def test_closed_clients_are_forgotten(etcd_store: MemoryStore) -> None:
+    """A store that lives for the whole run does not grow."""
+    link = etcd_store.link()
+    for _ in range(3):
+        with getc.etcd(link.url) as client:
+            client.set('/a', 'x')
+            assert (len(etcd_store._ends), len(link._ends)) == (1, 1)
+    assert (len(etcd_store._ends), len(link._ends)) == (0, 0)

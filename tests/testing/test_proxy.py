@@ -1,0 +1,302 @@
+"""A TCP proxy that misbehaves on command, between sockets of which both ends are seen."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterator
+
+import gevent
+import gevent.socket
+import pytest
+
+import getc
+from getc.testing import EtcdServer, FaultProxy, VirtualTime
+from getc.testing.line import CHUNK, QUEUED
+from getc.testing.ports import listener
+from getc.testing.processes import wait_until
+
+Socket = gevent.socket.socket
+
+AN_HOUR = 3600.0
+
+
+class Recorder:
+    """A server that remembers what came, and answers each ``?`` with a ``!``."""
+
+    def __init__(self) -> None:
+        self.listener = listener()
+        self.target = f'127.0.0.1:{self.listener.getsockname()[1]}'
+        self.pieces: list[bytes] = []
+        self.ends = 0
+        self._greenlets = [gevent.spawn(self._accept)]
+
+    @property
+    def received(self) -> bytes:
+        return b''.join(self.pieces)
+
+    def close(self) -> None:
+        gevent.killall(self._greenlets)
+        self.listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self.listener.accept()
+            self._greenlets.append(gevent.spawn(self._serve, sock))
+
+    def _serve(self, sock: Socket) -> None:
+        with sock:
+            try:
+                while piece := sock.recv(CHUNK):
+                    self.pieces.append(piece)
+                    sock.sendall(b'!' * piece.count(b'?'))
+            except OSError:
+                pass
+            self.ends += 1
+
+
+def until(condition: Callable[[], object]) -> None:
+    assert wait_until(condition, 60)
+
+
+def greenlets_of_proxies() -> list[gevent.Greenlet]:
+    """Those that have not ended."""
+    return [
+        thing
+        for thing in gc.get_objects()
+        if isinstance(thing, gevent.Greenlet) and not thing.dead and thing.name.startswith(('line to', 'fault proxy'))
+    ]
+
+
+@pytest.fixture
+def server() -> Iterator[Recorder]:
+    server = Recorder()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def proxy(server: Recorder) -> Iterator[FaultProxy]:
+    with FaultProxy(server.target) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def client(proxy: FaultProxy) -> Iterator[Socket]:
+    """A connection that is known to work: one question was answered."""
+    with connected(proxy) as sock:
+        sock.sendall(b'?')
+        assert sock.recv(10) == b'!'
+        yield sock
+
+
+def connected(proxy: FaultProxy) -> Socket:
+    return gevent.socket.create_connection(('127.0.0.1', proxy.port), 60)
+
+
+def is_reset(sock: Socket) -> bool:
+    """Wait for the end; True if it came as a reset."""
+    try:
+        return sock.recv(1) != b''
+    except ConnectionResetError:
+        return True
+
+
+def is_dead(proxy: FaultProxy) -> bool:
+    """True if a new connection is of no use."""
+    try:
+        with connected(proxy) as sock:
+            sock.sendall(b'?')
+            return is_reset(sock)
+    except OSError:
+        return True
+
+
+def test_proxy_passes_all_and_counts(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Both ways; the end of what a client says is passed on, and the answers still come."""
+    client.sendall(b'ab?')
+    client.shutdown(gevent.socket.SHUT_WR)
+    assert client.recv(10) == b'!'
+    assert client.recv(10) == b''
+    assert server.received == b'?ab?'
+    assert (proxy.connections, proxy.bytes_to_server, proxy.bytes_to_client) == (1, 4, 2)
+    until(lambda: not proxy.open_connections)
+    assert proxy.url == f'http://127.0.0.1:{proxy.port}'
+    assert FaultProxy('https://127.0.0.1:1').url.startswith('https://')
+
+
+def test_cut_resets_old_and_new_connections(proxy: FaultProxy, client: Socket) -> None:
+    """Until it is healed."""
+    proxy.cut()
+    assert is_reset(client)
+    assert is_dead(proxy)
+    assert not proxy.open_connections
+    proxy.heal()
+    with connected(proxy) as sock:
+        sock.sendall(b'?')
+        assert sock.recv(10) == b'!'
+
+
+def test_silence_swallows_all_until_healed(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Connections stay and are made.  Then those that lost something are reset, and the others go on."""
+    with connected(proxy) as loser, connected(proxy) as quiet:
+        until(lambda: proxy.connections == 3)
+        proxy.silence()
+        loser.sendall(b'lost?')
+        with connected(proxy) as late:
+            late.sendall(b'lost?')
+            until(lambda: sum(connection._up.has_lost for connection in proxy._open) == 2)
+            assert proxy.open_connections == 4
+            proxy.heal()
+            assert is_reset(loser)
+            assert is_reset(late)
+        for sock in (client, quiet):
+            sock.sendall(b'?')
+            assert sock.recv(10) == b'!'
+    assert server.received == b'???'
+
+
+def test_silence_hides_that_the_server_is_gone(server: Recorder, proxy: FaultProxy) -> None:
+    """A refused connection is an answer too; once healed it is told."""
+    server.close()
+    assert is_dead(proxy)
+    proxy.silence()
+    with connected(proxy) as sock:
+        sock.sendall(b'?')
+        until(lambda: any(connection._up.has_lost for connection in proxy._open))
+        assert proxy.open_connections == 1
+        proxy.heal()
+        assert is_reset(sock)
+
+
+def test_half_loses_the_reply(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """What the client says arrives; then the connection, whose answer has a hole, is reset."""
+    proxy.half()
+    client.sendall(b'done?')
+    until(lambda: server.received == b'?done?')
+    until(lambda: any(connection._down.has_lost for connection in proxy._open))
+    assert proxy.bytes_to_client == 1
+    proxy.heal()
+    assert is_reset(client)
+
+
+def test_delay_holds_everything_back(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """In order, and what is on its way arrives when the delay is lifted."""
+    proxy.delay(AN_HOUR)
+    client.sendall(b'later?')
+    until(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
+    assert server.received == b'?'
+    proxy.heal()
+    assert client.recv(10) == b'!'
+    assert server.received == b'?later?'
+
+
+def test_fault_strikes_what_is_on_its_way(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Delayed and then silenced is swallowed."""
+    proxy.delay(AN_HOUR)
+    client.sendall(b'never')
+    until(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
+    proxy.silence()
+    until(lambda: any(connection._up.has_lost for connection in proxy._open))
+    proxy.heal()
+    assert is_reset(client)
+    assert server.received == b'?'
+
+
+def test_chop_sends_small_pieces(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """All of it arrives, bit by bit."""
+    proxy.chop(2)
+    client.sendall(b'x' * 200 + b'?')
+    assert client.recv(10) == b'!'
+    assert server.received == b'?' + b'x' * 200 + b'?'
+    assert len(server.pieces) > 20
+
+
+def test_throttle_lets_few_bytes_pass(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """At one byte a second only the beginning has come; the rest does when it is lifted."""
+    proxy.throttle(1)
+    client.sendall(b'x' * 50_000 + b'?')
+    until(lambda: len(server.received) > 1)
+    assert len(server.received) < 1000
+    proxy.heal()
+    assert client.recv(10) == b'!'
+    assert len(server.received) == 50_002
+
+
+def test_what_is_on_its_way_is_bounded(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """A sender has to wait while nothing is delivered, and all that it sent arrives in the end."""
+    proxy.delay(AN_HOUR)
+    size = 64 * QUEUED * CHUNK
+    sending = gevent.spawn(client.sendall, b'x' * size)
+    (connection,) = proxy._open
+    until(connection._up._queue.full)
+    assert not sending.ready()
+    assert connection._up._queue.qsize() <= QUEUED
+    proxy.heal()
+    sending.get()
+    until(lambda: len(server.received) == size + 1)
+
+
+@pytest.mark.parametrize(
+    'strike', [lambda proxy: proxy.delay(-1), lambda proxy: proxy.chop(0), lambda proxy: proxy.throttle(0)]
+)
+def test_impossible_faults_are_refused(proxy: FaultProxy, strike: Callable[[FaultProxy], None]) -> None:
+    """And nothing has changed."""
+    with pytest.raises(ValueError):
+        strike(proxy)
+    assert proxy.fault.name == 'none'
+
+
+@pytest.mark.parametrize('target', ['127.0.0.1', 'http://127.0.0.1', ''])
+def test_target_needs_a_port(target: str) -> None:
+    """Before anything is started."""
+    with pytest.raises(ValueError, match='host:port'):
+        FaultProxy(target)
+
+
+def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> None:
+    """Whatever the fault and whatever waits: no greenlet, and no socket."""
+    before = len(os.listdir('/dev/fd'))
+    proxy = FaultProxy(server.target)
+    port = 0
+    for strike in (proxy.heal, proxy.silence, proxy.half, lambda: proxy.delay(AN_HOUR), lambda: proxy.throttle(1)):
+        with proxy, connected(proxy) as sock:
+            sock.sendall(b'x' * 1000)
+            until(lambda: proxy.open_connections)
+            strike()
+            sock.sendall(b'x' * 1000 + b'?')
+            gevent.sleep(0)
+            assert greenlets_of_proxies()
+            assert proxy.port == (port or proxy.port)
+            port = proxy.port
+        assert not greenlets_of_proxies()
+        with pytest.raises(ConnectionRefusedError):
+            connected(proxy)
+    until(lambda: len(os.listdir('/dev/fd')) <= before)
+    proxy.stop()  # twice is fine
+    with proxy, pytest.raises(RuntimeError, match='is started'):
+        proxy.start()
+
+
+def test_proxy_works_in_real_time_when_time_is_virtual(etcd_clock: VirtualTime, server: Recorder) -> None:
+    """Its delays pass by themselves, and the clock does not move."""
+    with FaultProxy(server.target) as proxy, connected(proxy) as sock:
+        proxy.delay(0.05)
+        sock.sendall(b'?')
+        assert sock.recv(10) == b'!'
+        proxy.throttle(1000)
+        sock.sendall(b'x' * 50 + b'?')
+        assert sock.recv(10) == b'!'
+    assert etcd_clock.elapsed == 0
+
+
+def test_lost_reply_of_etcd_may_have_been_applied(etcd_server: EtcdServer) -> None:
+    """The write is there, its client cannot know, and the same client works when it is healed."""
+    with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api='v3') as etcd:
+        etcd.set('/a', 'before')
+        proxy.half()
+        with pytest.raises(getc.TimedOut) as raised:
+            etcd.set('/a', 'after', timeout=0.5)
+        assert raised.value.maybe_applied
+        proxy.heal()
+        assert etcd.get('/a').value == 'after'
