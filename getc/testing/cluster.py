@@ -36,7 +36,7 @@ class EtcdCluster:
     """Several etcds that are one store, on free loopback ports, with their data in temporary directories.
 
     They do not outlive this program, however that ends, and leave no files.  Methods block the calling greenlet
-    only, in real time even where time is virtual.  Members are called by their index in :attr:`members`.
+    only, in real time even where time is virtual.  Members are called by their index in ``members``.
 
     What members say to each other goes through this program's hub, on a line for each direction, so that
     :meth:`isolate` can cut it and :meth:`line` can do worse.  While the hub is blocked they do not hear each other,

@@ -70,7 +70,7 @@ class Line:
     the rest of a stream with a hole is something that no network brings about.
 
     It works in real time, also where time is virtual; but time does not move on by itself while a connection
-    is open.  What is on its way is bounded: :data:`QUEUED` chunks a direction.
+    is open.  What is on its way is bounded: ``QUEUED`` chunks a direction.
 
     Args:
         target: The URL or ``host:port`` of the server.
