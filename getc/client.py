@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar, overload
 
-import gevent
-
 from getc.backends.base import Backend
 from getc.backends.opening import open_backend
 from getc.daemons.base import Daemon
@@ -17,12 +15,13 @@ from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.watcher import Resync, Watcher
 from getc.errors import NotSupported
 from getc.model import EtcdResult
+from getc.states import StateListeners
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.endpoints import ConnectionState
 from getc.tree import Tree
 from getc.v3 import V3
 
-__all__ = ['Client', 'StateListeners', 'etcd']
+__all__ = ['Client', 'etcd']
 
 
 DEFAULT_URL: Final = 'http://127.0.0.1:2379'
@@ -90,22 +89,6 @@ def etcd(
         on_state=states.tell,
     )
     return Client(opened.backend, url=opened.url, v3=opened.v3, timeout=timeout, states=states)
-
-
-class StateListeners:
-    """Who is told when the servers are lost and found."""
-
-    def __init__(self) -> None:
-        self._listeners: list[Callable[[ConnectionState], object]] = []
-
-    def add(self, listener: Callable[[ConnectionState], object]) -> None:
-        """Tell this one, too."""
-        self._listeners.append(listener)
-
-    def tell(self, state: ConnectionState) -> None:
-        """Tell all of them, each in a greenlet of its own.  Does not block."""
-        for listener in self._listeners:
-            gevent.spawn(listener, state).name = f'getc on_state {state.name}'
 
 
 class Client(Tree):

@@ -27,7 +27,7 @@ LAYERS = (
     ('getc.v3',),
     ('getc.backends',),
     ('getc.daemons',),
-    ('getc.tree', 'getc.client'),
+    ('getc.tree', 'getc.states', 'getc.client'),
     ('getc',),
     ('getc.recipes', 'getc.testing', 'getc.cli'),
 )

@@ -1,0 +1,27 @@
+"""Who is told when the servers of a client are lost and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gevent
+
+from getc.transport.endpoints import ConnectionState
+
+__all__ = ['StateListeners']
+
+
+class StateListeners:
+    """Who is told when the servers are lost and found."""
+
+    def __init__(self) -> None:
+        self._listeners: list[Callable[[ConnectionState], object]] = []
+
+    def add(self, listener: Callable[[ConnectionState], object]) -> None:
+        """Tell this one, too."""
+        self._listeners.append(listener)
+
+    def tell(self, state: ConnectionState) -> None:
+        """Tell all of them, each in a greenlet of its own.  Does not block."""
+        for listener in self._listeners:
+            gevent.spawn(listener, state).name = f'getc on_state {state.name}'
