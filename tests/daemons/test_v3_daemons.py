@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from collections.abc import Callable, Iterator
 
 import gevent
@@ -14,6 +13,7 @@ from getc.errors import ConnectionError, NodeLost, Overtaken
 from getc.testing import VirtualTime
 from tests.backends.fake_etcd import FakeEtcd, late, lose_reply
 from tests.daemons.faulty import greenlets_of_getc, stall
+from tests.measuring import printed_by
 
 TTL = 10
 
@@ -88,34 +88,34 @@ def _timers(clock: VirtualTime) -> list[object]:
     return [entry for entry in clock._running_loop()._heap if entry[3] is not None]
 
 
-def test_kept_node_takes_four_kilobytes_at_most(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """As Python counts."""
-    client.keep_node('/first', 'x', ttl=TTL)
-    gevent.sleep(0)
-    tracemalloc.start()
-    try:
+MEMORY_EACH = """
+    import gc
+    import sys
+    import tracemalloc
+
+    from getc.testing import VirtualTime
+    from tests.backends.fake_etcd import FakeEtcd
+
+    with VirtualTime() as clock, FakeEtcd().open() as client:
+        def begin(key):
+            client.keep_node(key, '10.0.0.7:7000') if sys.argv[1] == 'keepers' else client.on_change(key, print)
+
+        begin('/first')
+        clock.advance(1)
+        tracemalloc.start()
         for number in range(300):
-            client.keep_node(f'/servers/{number}', '10.0.0.7:7000', ttl=TTL)
-        etcd_clock.advance(1)
-        with_server = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, '*/getc/*')])
-    finally:
-        tracemalloc.stop()
-    assert sum(trace.size for trace in with_server.traces) / 300 < 4096
+            begin(f'/servers/{number}')
+        clock.advance(1)
+        gc.collect()
+        ours = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, '*/getc/*')])
+        print(sum(trace.size for trace in ours.traces) / 300)
+"""
 
 
-def test_watcher_takes_four_kilobytes_at_most(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Each of a range of its own."""
-    client.on_change('/first', print)
-    gevent.sleep(0)
-    tracemalloc.start()
-    try:
-        for number in range(300):
-            client.on_change(f'/servers/{number}', print)
-        etcd_clock.advance(1)
-        with_server = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(True, '*/getc/*')])
-    finally:
-        tracemalloc.stop()
-    assert sum(trace.size for trace in with_server.traces) / 300 < 4096
+@pytest.mark.parametrize('what', ['keepers', 'watchers'])
+def test_daemon_takes_four_kilobytes_at_most(what: str) -> None:
+    """As Python counts; each watcher of a range of its own."""
+    assert 100 < printed_by(MEMORY_EACH, what) < 4096
 
 
 def test_zombie_among_the_well_is_taken_away_and_comes_back(

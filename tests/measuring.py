@@ -1,0 +1,20 @@
+"""Measuring memory in an interpreter of its own: what earlier tests did to classes and caches is not in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+__all__ = ['printed_by']
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+def printed_by(program: str, *arguments: str) -> float:
+    """Run a program, which prints a number last, and return it."""
+    command = [sys.executable, '-c', dedent(program), *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    return float(done.stdout.split()[-1])
