@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from getc.errors import HTTPError, ProtocolError
-from getc.wire.http2.header_blocks import Fields, encode_fields
+from getc.errors import EtcException, HTTPError, ProtocolError
+from getc.wire.http2.header_blocks import Block, Fields, encode_fields
 
 __all__ = [
     'MAX_MESSAGE',
@@ -21,17 +22,21 @@ __all__ = [
     'Messages',
     'Status',
     'check_head',
+    'is_well',
     'packed',
     'request_block',
     'status_of',
     'timeout_field',
+    'whole_message',
 ]
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
 """Bytes of one message."""
 
-PREFIX: Final = 5
-"""Bytes in front of a message: a flag for compression, and the length."""
+LENGTH: Final = struct.Struct('>BI')
+"""What is in front of a message: a flag for compression, and the length."""
+
+PREFIX: Final = LENGTH.size
 
 OK: Final = 0
 
@@ -82,6 +87,8 @@ def timeout_field(seconds: float) -> bytes:
 
     It is never shorter than asked for: the caller's clock decides, the server only stops working then.
     """
+    if 1.0 <= seconds < 10.0:  # the default, on its way
+        return _timeout_field(math.ceil(seconds * 100 - 1e-6) / 100)
     return b'' if seconds == math.inf else _timeout_field(_rounded_up(seconds))
 
 
@@ -103,7 +110,13 @@ def _timeout_field(seconds: float) -> bytes:
 
 def packed(message: bytes) -> bytes:
     """A message as it stands in DATA frames: uncompressed, its length in front."""
-    return b'\0' + len(message).to_bytes(4, 'big') + message
+    return LENGTH.pack(0, len(message)) + message
+
+
+def whole_message(data: bytes) -> bytes | None:
+    """The message that this is from its first byte to its last; None if it is anything else."""
+    size = len(data) - PREFIX
+    return data[PREFIX:] if size >= 0 and LENGTH.unpack_from(data) == (0, size) else None
 
 
 class Messages:
@@ -155,6 +168,16 @@ def _size(data: bytes, at: int) -> int:
     if length > MAX_MESSAGE:
         raise ProtocolError(f'gRPC: a message of {length} bytes; the bound is {MAX_MESSAGE}')
     return PREFIX + length
+
+
+@lru_cache(maxsize=64)
+def is_well(head: Block, trailers: Block) -> bool:
+    """True if an answer that begins and ends with these blocks is gRPC's, and OK."""
+    try:
+        check_head(head.status, head.fields)
+        return status_of(trailers.fields).code == OK
+    except EtcException:
+        return False
 
 
 def check_head(status: int | None, fields: Fields) -> None:

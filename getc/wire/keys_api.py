@@ -11,20 +11,23 @@ import re
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, quote_plus, urlencode
 
 from getc.errors import (
     EtcdError,
     HTTPError,
     InvalidForm,
+    LeaderElect,
     NotSupported,
     ProtocolError,
+    RaftInternal,
     TestFailed,
     Unauthorized,
     error_of,
 )
 from getc.model import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.wire.echoes import without
 from getc.wire.messages import Answer, Headers, Request
 
 __all__ = ['etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
@@ -35,6 +38,7 @@ MAX_TTL: Final = 7_000_000_000
 """Seconds.  The server counts nanoseconds since 1970 in 64 bits: a longer TTL overflows, and is dropped silently."""
 
 _EXPIRATION = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)', re.ASCII)
+_MEDIA_TYPE = re.compile(r'(application|image|multipart|text)/[a-z0-9.+-]{1,40}', re.ASCII)
 _INDEX_CAUSE = re.compile(r'\[(\d{1,20}) != (\d{1,20})\]\Z', re.ASCII)
 
 
@@ -200,7 +204,8 @@ def _foreign(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPEr
     if 300 <= status < 400:
         what = 'a redirect, which is not followed'
     else:
-        what = f'not an answer of etcd ({kind.split(";")[0].strip()[:60] or "no content type"})'
+        match = _MEDIA_TYPE.match(kind)
+        what = f'not an answer of etcd ({match[0] if match else "no content type"})'
     return HTTPError(status, what, maybe_applied=operation.is_write and not 300 <= status < 500)
 
 
@@ -296,22 +301,32 @@ def _expiration(text: Any) -> datetime:
 def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: Answer) -> EtcdError | HTTPError:
     """The error that the server states."""
     code, message, cause = (content.get(name) for name in ('errorCode', 'message', 'cause'))
-    message = message if isinstance(message, str) else ''
+    secrets = [*answer.secrets, *_secrets_of(operation)]
+    message = without(message, secrets) if isinstance(message, str) else ''
     cause = cause if isinstance(cause, str) else ''
+    is_key = f'{operation.key}/'.startswith(f'{cause}/')  # which is no secret, even if a value is the same
+    told = cause if is_key else without(cause, secrets)
     index = content.get('index')
     if type(index) is not int or index <= 0:
-        index = etcd_index_of(answer.headers)
+        index = etcd_index_of(answer.headers) or None  # 0 is told by who refuses before it looks
     if type(code) is int:
-        error = error_of(code, message, cause, index)
+        error = error_of(code, message, told, index)
         if isinstance(error, (TestFailed, InvalidForm)):  # their causes quote values
             told = _compare_cause(operation, cause) if isinstance(error, TestFailed) else ''
             error = error_of(code, message, told, index)
+        if isinstance(error, (LeaderElect, RaftInternal)):
+            error.maybe_applied = operation.is_write
         return error
     if answer.status in (401, 403):  # auth and members answer without a code
         return Unauthorized(message or 'Unauthorized', '', index)
     if message and answer.status >= 400:
         return HTTPError(answer.status, message, maybe_applied=operation.is_write and answer.status >= 500)
     return _foreign(operation, answer.status, answer.headers.get('Content-Type', ''))
+
+
+def _secrets_of(operation: Operation | WatchSpec) -> list[str]:
+    values = [getattr(operation, name, None) for name in ('value', 'prev_value')]
+    return [text for value in values if value for text in (value, quote_plus(value, errors='replace'))]
 
 
 def _compare_cause(operation: Operation | WatchSpec, cause: str) -> str:

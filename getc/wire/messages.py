@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 __all__ = ['Answer', 'Headers', 'Request']
@@ -24,6 +24,9 @@ class Request:
     body: bytes | None = None
     is_write: bool = False
 
+    def __repr__(self) -> str:
+        return f'<{self.method} {self.target.partition("?")[0]}>'  # a query may hold a value
+
 
 class Headers(Protocol):
     """The headers of an answer; names in any case."""
@@ -40,8 +43,10 @@ class Answer:
         status: The HTTP status.
         headers: Its headers.
         body: The bytes.
+        secrets: What the server was told, and may not repeat in an error.
     """
 
     status: int
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)

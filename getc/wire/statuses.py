@@ -6,6 +6,7 @@ mean the same as a code of v2 have that one's class.  Source: etcd 3.5, ``api/v3
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from getc.errors import (
@@ -28,6 +29,7 @@ from getc.errors import (
     Unavailable,
     error_of,
 )
+from getc.wire.echoes import without
 from getc.wire.grpc import Status
 
 __all__ = ['error_of_status', 'is_stale_token', 'wants_no_token']
@@ -69,7 +71,9 @@ STALE_TOKEN: Final = frozenset({'invalid auth token', 'revision of auth store is
 NO_AUTH: Final = 'authentication is not enabled'
 
 
-def error_of_status(status: Status, path: str, *, is_write: bool, url: str | None = None) -> EtcException:
+def error_of_status(
+    status: Status, path: str, *, is_write: bool, url: str | None = None, secrets: Iterable[str] = ()
+) -> EtcException:
     """The error for a status other than OK.
 
     Args:
@@ -77,8 +81,11 @@ def error_of_status(status: Status, path: str, *, is_write: bool, url: str | Non
         path: The RPC.
         is_write: It changes something.
         url: The server.
+        secrets: What the server was told, and may not repeat.
     """
     text = status.message.removeprefix(ETCD)
+    if text not in BY_TEXT and text not in GAVE_UP:
+        text = without(text, secrets)
     error: EtcException
     if status.code == UNIMPLEMENTED:
         error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')

@@ -289,6 +289,15 @@ def test_result_of_raises_errors_without_cause_or_index() -> None:
     assert (caught.value.cause, caught.value.index) == ('', 7)
 
 
+def test_index_of_a_refusal_is_none_when_etcd_tells_0() -> None:
+    """As it does where it refuses before it looks at the store."""
+    content = {'errorCode': 110, 'message': 'The request requires user authentication', 'index': 0}
+    answer = Answer(401, Head({'Content-Type': 'application/json', 'X-Etcd-Index': '0'}), json.dumps(content).encode())
+    with pytest.raises(errors.Unauthorized) as caught:
+        result_of(Put('/a', 'x'), answer)
+    assert caught.value.index is None
+
+
 @pytest.mark.parametrize(
     ('operation', 'cause', 'told'),
     [

@@ -130,9 +130,7 @@ class Conductor:
         players = [
             one
             for one in self._pythons
-            if one.api in case.apis
-            and one not in self.results.left_out
-            and (one.role != 'limit' or case.work in ('get', 'set'))
+            if one.api in case.apis and one not in self.results.left_out and (one.role != 'limit' or case.is_call)
         ]
         if case.work == 'memory':
             self._weigh(case, players)
@@ -160,7 +158,7 @@ class Conductor:
             else:
                 if case.work == 'replay':
                     request |= {'prefix': PREFIX, 'index': self._history(one.api, request['count'])}
-                elif one.api == 'v3' and case.work == 'set':
+                elif one.api == 'v3' and case.is_write:
                     self._ground.compact()
                     self._indices.pop('v3', None)
                 answer = self._performer(one).ask(request, seconds + PATIENCE)

@@ -11,7 +11,12 @@ from tools.bench.figures import Figure
 
 __all__ = ['drawing']
 
-SHOWN = ('get-1-64', 'set-1-64', 'get-50-64', 'set-50-64', 'get-200-64', 'set-200-64', 'replay', 'live')
+SHOWN = (
+    *(f'{work}-{in_flight}-64' for in_flight in (1, 50, 200) for work in ('get', 'set')),
+    *(f'tree-{work}-{in_flight}-64' for in_flight in (1, 50, 200) for work in ('get', 'set')),
+    'replay',
+    'live',
+)
 APIS = {'v3': 'etcd v3', 'v2': 'etcd v2'}
 FILLS = {'ours': '#1f6feb', 'peer': '#9aa8b8', 'limit': '#e3e8ee'}
 

@@ -13,6 +13,7 @@ from typing import Final, NoReturn
 
 from getc.errors import ProtocolError
 from getc.wire.http2.events import (
+    AnswerReceived,
     DataReceived,
     Event,
     GoAwayReceived,
@@ -28,6 +29,7 @@ from getc.wire.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HEAD,
+    HEAD_SIZE,
     MAX_FRAME_SIZE,
     MAX_STREAM_ID,
     MAX_WINDOW,
@@ -48,6 +50,10 @@ from getc.wire.http2.inbox import Inbox
 from getc.wire.http2.outbox import Outbox
 
 __all__ = ['Connection']
+
+DATA: Final = int(Kind.DATA)
+HEADERS: Final = int(Kind.HEADERS)
+END: Final = END_HEADERS | END_STREAM
 
 STREAM_WINDOW: Final = 1024 * 1024
 """Bytes of one answer that may come before they are taken."""
@@ -72,6 +78,7 @@ class Connection:
 
     Attributes:
         max_streams: Streams that the peer allows at a time.
+        has_settings: The peer has told its settings, with which it begins.
 
     Example::
 
@@ -94,7 +101,7 @@ class Connection:
         self._decoder = HeaderDecoder(MAX_BLOCK)
         self._tail = b''
         self._block: OpenBlock | None = None
-        self._has_settings = False
+        self.has_settings = False
         self._pings: deque[bytes] = deque()
         self._answers = 0
         self._idle_frames = 0
@@ -129,7 +136,8 @@ class Connection:
     @property
     def can_open(self) -> bool:
         """True if the peer takes one more stream now."""
-        return len(self._inbox.streams) < self.max_streams and not self.is_leaving
+        inbox = self._inbox
+        return len(inbox.streams) < self.max_streams and not self._is_going and inbox.last_id < MAX_STREAM_ID
 
     @property
     def is_leaving(self) -> bool:
@@ -154,16 +162,14 @@ class Connection:
             data: What follows them.
             end: Nothing more will follow.
 
-        Raises:
-            RuntimeError: ``can_open`` is False.
+        Returns:
+            The number; 0 if the peer takes no stream now.
         """
         if not self.can_open:
-            raise RuntimeError('no stream can be opened now')
+            return 0
         self._idle_frames = 0
         stream_id = self._inbox.open()
-        sending = self._outbox.open(stream_id, block if stream_id > 1 else NO_TABLE + block)
-        if data or end:
-            self._outbox.send(stream_id, sending, data, end)
+        self._outbox.open(stream_id, block if stream_id > 1 else NO_TABLE + block, data, end)
         return stream_id
 
     def send(self, stream_id: int, data: bytes, *, end: bool = False) -> None:
@@ -172,10 +178,10 @@ class Connection:
         Raises:
             RuntimeError: Our side of it has ended.
         """
-        sending = self._outbox.streams.get(stream_id)
-        if sending is None:
+        if stream_id not in self._inbox.streams:
             return
-        if sending.has_ended:
+        sending = self._outbox.streams.get(stream_id)
+        if sending is None or sending.has_ended:
             raise RuntimeError(f'our side of stream {stream_id} has ended')
         self._idle_frames = 0
         self._outbox.send(stream_id, sending, data, end)
@@ -237,16 +243,21 @@ class Connection:
         events: list[Event] = []
         at, end = 0, len(data)
         try:
-            while end - at >= 9:
+            while end - at >= HEAD_SIZE:
                 word, flags, stream_id = HEAD.unpack_from(data, at)
                 length, kind = word >> 8, word & 0xFF
                 if length > DEFAULT_FRAME_SIZE:
                     violated(ErrorCode.FRAME_SIZE_ERROR, f'a frame of more than {DEFAULT_FRAME_SIZE} bytes (4.2)')
-                if end - at - 9 < length:
+                begin = at + HEAD_SIZE
+                if end - begin < length:
                     break
-                payload = data[at + 9 : at + 9 + length]
-                at += 9 + length
-                self._on_frame(kind, flags, stream_id & MAX_STREAM_ID, payload, events)
+                at = begin + length
+                if kind == HEADERS and flags == END_HEADERS:
+                    last = self._take_answer(stream_id, data, begin, at, events)
+                    if last:
+                        at = last
+                        continue
+                self._on_frame(kind, flags, stream_id & MAX_STREAM_ID, data[begin:at], events)
         except Violation as violation:
             self._tail = b''
             self._broken = f'HTTP/2: {violation}'
@@ -255,10 +266,48 @@ class Connection:
         self._tail = data[at:]
         return events
 
+    def _take_answer(self, stream_id: int, data: bytes, begin: int, second: int, events: list[Event]) -> int:
+        """Take a whole answer that comes as most do, and return where it ends; 0 if something else lies there.
+
+        That is known headers, a frame of data and known trailers, one after the other.  Each of them would be taken for
+        itself as well: this is a shorter way to the same, and it leaves all that is else to the longer one.
+
+        Args:
+            stream_id: Its stream, as the frame says.
+            data: What was received.
+            begin: Where its headers begin in there.
+            second: Where they end, and another frame may begin.
+            events: What was told, and will be.
+        """
+        end = len(data) - HEAD_SIZE
+        stream = self._inbox.streams.get(stream_id)
+        if stream is None or stream.has_headers or second > end or self._block is not None or not self.has_settings:
+            return 0
+        word, flags, same_id = HEAD.unpack_from(data, second)
+        size = word >> 8
+        third = second + HEAD_SIZE + size
+        if word & 0xFF != DATA or flags or same_id != stream_id or third > end or size > DEFAULT_FRAME_SIZE:
+            return 0
+        word, flags, same_id = HEAD.unpack_from(data, third)
+        last: int = third + HEAD_SIZE + (word >> 8)
+        if word & 0xFF != HEADERS or flags != END or same_id != stream_id or stream_id in self._outbox.streams:
+            return 0
+        known = self._decoder.remembered
+        head, trailers = known.get(data[begin:second]), known.get(data[third + HEAD_SIZE : last])
+        if head is None or trailers is None or head.status != 200 or trailers.status is not None or last > len(data):
+            return 0
+        self._idle_frames = 0
+        del self._inbox.streams[stream_id]
+        more = self._inbox.count(size)
+        if more:
+            self._widen(0, more)
+        events.append(AnswerReceived(stream_id, head, data[second + HEAD_SIZE : third], trailers))
+        return last
+
     def _on_frame(self, kind: int, flags: int, stream_id: int, payload: bytes, events: list[Event]) -> None:
         if self._block is not None and kind != Kind.CONTINUATION:
             violated(ErrorCode.PROTOCOL_ERROR, 'a header block that is not continued at once (4.3)')
-        if not self._has_settings and (kind != Kind.SETTINGS or flags & ACK):
+        if not self.has_settings and (kind != Kind.SETTINGS or flags & ACK):
             violated(ErrorCode.PROTOCOL_ERROR, 'a first frame that is not SETTINGS (3.4)')
         if kind == Kind.GOAWAY:
             events += self._on_goaway(stream_id, payload)
@@ -352,7 +401,7 @@ class Connection:
             return None
         if len(payload) % 6:
             violated(ErrorCode.FRAME_SIZE_ERROR, 'SETTINGS of a length that is no multiple of 6 (6.5)')
-        self._has_settings = True
+        self.has_settings = True
         self._answer(Kind.SETTINGS, b'')
         before = self.max_streams
         for setting, value in dict(struct.iter_unpack('>HI', payload)).items():  # said twice, the last one counts

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from getc.wire.http2.header_blocks import Fields
+from getc.wire.http2.header_blocks import Block, Fields
 
 __all__ = [
+    'AnswerReceived',
     'DataReceived',
     'Event',
     'GoAwayReceived',
@@ -33,6 +34,27 @@ class DataReceived(NamedTuple):
     data: bytes
     size: int
     ends: bool
+
+
+class AnswerReceived(NamedTuple):
+    """A whole answer, from its headers to its trailers, with one piece of data between them.
+
+    Most answers are told so where their bytes came together; that is no promise.
+    """
+
+    stream_id: int
+    head: Block
+    data: bytes
+    trailers: Block
+
+    @property
+    def parts(self) -> tuple[HeadersReceived, DataReceived, HeadersReceived]:
+        """What says the same of an answer that is not told as a whole."""
+        return (
+            HeadersReceived(self.stream_id, self.head.status, self.head.fields, False),
+            DataReceived(self.stream_id, self.data, len(self.data), False),
+            HeadersReceived(self.stream_id, None, self.trailers.fields, True),
+        )
 
 
 class StreamReset(NamedTuple):
@@ -62,4 +84,6 @@ class PingAcknowledged(NamedTuple):
     payload: bytes
 
 
-Event = HeadersReceived | DataReceived | StreamReset | GoAwayReceived | SettingsReceived | PingAcknowledged
+Event = (
+    HeadersReceived | DataReceived | AnswerReceived | StreamReset | GoAwayReceived | SettingsReceived | PingAcknowledged
+)

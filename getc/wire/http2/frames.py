@@ -16,6 +16,7 @@ __all__ = [
     'END_HEADERS',
     'END_STREAM',
     'HEAD',
+    'HEAD_SIZE',
     'MAX_FRAME_SIZE',
     'MAX_STREAM_ID',
     'MAX_WINDOW',
@@ -37,6 +38,8 @@ PREFACE: Final = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
 
 HEAD: Final = struct.Struct('>IBI')
 """A frame's head: length (24 bits) and kind (8) in one number, flags, stream."""
+
+HEAD_SIZE: Final = HEAD.size
 
 END_STREAM: Final = 0x1
 ACK: Final = 0x1

@@ -128,11 +128,14 @@ class HeaderDecoder:
 
     Args:
         max_size: Bytes that the fields of one block may take, with 32 for each (RFC 9113, 6.5.2).
+
+    Attributes:
+        remembered: The blocks that decode to the same whenever they come next.
     """
 
     def __init__(self, max_size: int) -> None:
         self._decoder = hpack.Decoder(max_header_list_size=max_size)
-        self._remembered: dict[bytes, Block] = {}
+        self.remembered: dict[bytes, Block] = {}
 
     def decode(self, block: bytes) -> Block:
         """Decode a block.
@@ -140,7 +143,7 @@ class HeaderDecoder:
         Raises:
             Violation: It breaks a rule of HPACK or HTTP/2, or the bound.
         """
-        found = self._remembered.get(block)
+        found = self.remembered.get(block)
         if found is not None:
             return found
         try:
@@ -150,10 +153,10 @@ class HeaderDecoder:
         except hpack.HPACKError:
             violated(ErrorCode.COMPRESSION_ERROR, 'a header block does not decode (4.3)')
         decoded = _checked(fields)
-        if len(self._remembered) == MOST_REMEMBERED or not _is_all_indexed(block):
-            self._remembered.clear()  # the table has changed, perhaps
+        if len(self.remembered) == MOST_REMEMBERED or not _is_all_indexed(block):
+            self.remembered.clear()  # the table has changed, perhaps
         if _is_all_indexed(block):
-            self._remembered[block] = decoded
+            self.remembered[block] = decoded
         return decoded
 
 

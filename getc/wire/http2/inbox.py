@@ -78,9 +78,9 @@ class Inbox:
 
     def open(self) -> int:
         """Begin a stream, and return its number."""
-        self.last_id = self.last_id + 2 if self.last_id else 1
-        self.streams[self.last_id] = Receiving(self._stream_window)
-        return self.last_id
+        self.last_id = stream_id = self.last_id + 2 if self.last_id else 1
+        self.streams[stream_id] = Receiving(self._stream_window)
+        return stream_id
 
     def cancel(self, stream_id: int) -> None:
         """We ended the stream; the peer may not know it yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from typing import Final
 
 from getc.wire.http2.frames import (
     DEFAULT_FRAME_SIZE,
@@ -18,6 +19,8 @@ from getc.wire.http2.frames import (
 )
 
 __all__ = ['Outbox', 'Sending']
+
+HEADERS: Final = int(Kind.HEADERS)
 
 
 class Sending:
@@ -52,7 +55,7 @@ class Outbox:
 
     Attributes:
         frames: Those to send now.
-        streams: Our side of each open stream.
+        streams: Our side of each open stream that has something left to send, or may get it.
         frame_size: The longest payload that the peer takes.
         stream_window: The window with which a stream begins.
     """
@@ -71,18 +74,26 @@ class Outbox:
         self.frames.clear()
         return data
 
-    def open(self, stream_id: int, block: bytes) -> Sending:
-        """Begin a stream with its header block."""
+    def open(self, stream_id: int, block: bytes, data: bytes = b'', end: bool = False) -> None:
+        """Begin a stream with its header block, and with data that follow it."""
+        size, longest = len(data), self.frame_size
+        fits = size <= longest >= len(block) and self.stream_window >= size <= self._window
+        if end and fits:  # most requests: nothing of them stays behind
+            self._window -= size
+            head = HEAD.pack(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
+            self.frames.append(head + block + HEAD.pack(size << 8, END_STREAM, stream_id) + data)
+            return
         sending = self.streams[stream_id] = Sending(self.stream_window)
-        if len(block) <= self.frame_size:
-            self.frames.append(HEAD.pack(len(block) << 8 | Kind.HEADERS, END_HEADERS, stream_id) + block)
-            return sending
-        pieces = [block[at : at + self.frame_size] for at in range(0, len(block), self.frame_size)]
+        self._send_block(stream_id, block)
+        if data or end:
+            self.send(stream_id, sending, data, end)
+
+    def _send_block(self, stream_id: int, block: bytes) -> None:
+        pieces = [block[at : at + self.frame_size] for at in range(0, len(block), self.frame_size)] or [b'']
         for number, piece in enumerate(pieces):
             kind = Kind.CONTINUATION if number else Kind.HEADERS
             flags = END_HEADERS if number == len(pieces) - 1 else 0
             self.frames.append(frame(kind, flags, stream_id, piece))
-        return sending
 
     def send(self, stream_id: int, sending: Sending, data: bytes, end: bool) -> None:
         """Send data, or what the windows allow of it; the rest follows when they open."""

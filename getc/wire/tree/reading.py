@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from getc import keys
@@ -14,7 +15,7 @@ from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import value_of
 from getc.wire.tree.paths import AFTER_SLASH, below, check_depth, encoded, node_of
 
-__all__ = ['PAGE', 'Listing', 'first_page_of', 'page_of', 'range_of', 'txn_of_get']
+__all__ = ['PAGE', 'Listing', 'first_page_of', 'packed_range', 'page_of', 'range_of', 'txn_of_get']
 
 PAGE: Final = 5000
 """Keys that are read at a time."""
@@ -23,6 +24,12 @@ PAGE: Final = 5000
 def range_of(get: Get) -> RangeRequest:
     """The read of the node as a value."""
     return RangeRequest(key=encoded(get.key), serializable=get.quorum is False)
+
+
+@lru_cache(maxsize=4096)
+def packed_range(key: str, serializable: bool) -> bytes:
+    """The same, packed, and remembered: most nodes are read again and again."""
+    return RangeRequest(key=encoded(key), serializable=serializable).SerializeToString()
 
 
 def txn_of_get(get: Get, *, is_strict: bool = True) -> TxnRequest:

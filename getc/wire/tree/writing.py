@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from getc import keys
 from getc.errors import NotSupported, RootROnly
 from getc.keys import ROOT, join
 from getc.model import ComparedThenSwapped, Created, Directory, EtcdResult, Node, Set, Updated, Value
 from getc.operations import Append, Put
+from getc.wire.packing import bytes_field, number_field
 from getc.wire.schema.kv import (
     Compare,
     DeleteRangeRequest,
@@ -32,6 +33,18 @@ LAST_NUMBER: Final = 10 ** (NUMBER - 1) - 1
 """Names begin with a zero, so that ``AFTER_NUMBERS`` comes after all of them."""
 
 AFTER_NUMBERS: Final = b'1'
+
+REMEMBERED: Final = 4096
+"""Keys of which the parts of a write are remembered."""
+
+MOST_REMEMBERED: Final = 4000
+"""Letters of these parts at most, or little more: they name the key six times, and with it all that is above it."""
+
+SUCCESS: Final = 2
+REQUEST_PUT: Final = 2
+VALUE: Final = 2
+LEASE: Final = 3
+"""The numbers of the fields in TxnRequest, RequestOp and PutRequest."""
 
 
 def check(operation: Put | Append) -> None:
@@ -84,16 +97,31 @@ def packed_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> bytes:
     """
     if put.dir or put.prev_exist or _is_compared(put):
         return txn_of_put(put, lease=lease, is_strict=is_strict).SerializeToString()
-    request = PutRequest(key=encoded(put.key), value=encoded(put.value or ''), lease=lease, prev_kv=True)
-    success = TxnRequest(success=[RequestOp(request_put=request)])
-    return _around_put(put.key, put.prev_exist, is_strict) + success.SerializeToString()
+    is_small = len(put.key) * (put.key.count('/') + 5) <= MOST_REMEMBERED
+    parts_of = _remembered_parts_of_put if is_small else _parts_of_put
+    around, request = parts_of(put.key, put.prev_exist, is_strict)
+    if put.value:
+        request += bytes_field(VALUE, encoded(put.value))
+    if lease:
+        request += number_field(LEASE, lease)
+    return around + bytes_field(SUCCESS, bytes_field(REQUEST_PUT, request))
 
 
-@lru_cache(maxsize=4096)
-def _around_put(key: str, prev_exist: bool | None, is_strict: bool) -> bytes:
-    """All but the success half, packed."""
+class _Parts(NamedTuple):
+    """What of a write depends on its key alone, packed: all but the success half, and what that begins with."""
+
+    around: bytes
+    request: bytes
+
+
+def _parts_of_put(key: str, prev_exist: bool | None, is_strict: bool) -> _Parts:
     txn = txn_of_put(Put(key, '', prev_exist=prev_exist), is_strict=is_strict)
-    return TxnRequest(compare=txn.compare, failure=txn.failure).SerializeToString()
+    request = txn.success[0].request_put.SerializeToString()
+    del txn.success[:]  # type: ignore[attr-defined]
+    return _Parts(txn.SerializeToString(), request)
+
+
+_remembered_parts_of_put = lru_cache(maxsize=REMEMBERED)(_parts_of_put)
 
 
 def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:
@@ -104,23 +132,23 @@ def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResul
     """
     if not response.succeeded:
         raise verdict(put, response)
-    index = response.header.revision
-    first = response.responses[0]
+    header, first = response.header, response.responses[0]
+    key, index = put.key, header.revision
     prev_node: Value | None = None
-    if first.HasField('response_put'):
-        if first.response_put.HasField('prev_kv'):
-            prev_node = value_of(put.key, first.response_put.prev_kv)
-    elif first.response_delete_range.prev_kvs:
-        prev_node = value_of(put.key, first.response_delete_range.prev_kvs[0])
     node: Node
     if put.dir:
-        node = Directory(put.key, index, index)
+        if first.response_delete_range.prev_kvs:
+            prev_node = value_of(key, first.response_delete_range.prev_kvs[0])
+        node = Directory(key, index, index)
     else:
+        done = first.response_put
+        if done.HasField('prev_kv'):
+            prev_node = value_of(key, done.prev_kv)
         created = index if prev_node is None else prev_node.created_index
-        node = Value(put.key, index, created, life.ttl, life.expiration, put.value or '')
+        node = Value(key, index, created, life.ttl, life.expiration, put.value or '')
     kind = _kind_of(put)
     is_new = prev_node is None and kind in (Set, Created)
-    return kind(node, prev_node, index, 0, response.header.raft_term, is_new)
+    return kind(node, prev_node, index, 0, header.raft_term, is_new)
 
 
 def _kind_of(put: Put) -> type[EtcdResult]:

@@ -60,12 +60,12 @@ def goaway(last: int, code: int = 0, debug: bytes = b'') -> bytes:
     return frame(Kind.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
 
 
-def connected(streams: int = 0, **windows: int) -> Connection:
+def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Connection:
     """A client that has the server's settings, and has asked for something on so many streams."""
     client = Connection(**windows)
     client.receive(settings())
     for _ in range(streams):
-        client.open(REQUEST_BLOCK)
+        client.open(REQUEST_BLOCK, end=end)
     client.take()
     return client
 

@@ -58,7 +58,7 @@ def test_blocks_decode_as_hpack_decodes_them_whatever_is_remembered(seed: int) -
         block = encoder.encode([random.choice(kinds)(*one) for one in fields], huffman=random.random() < 0.5)
         assert plain(reference, block) == fields
         assert decoder.decode(block) == as_block(fields)
-    assert len(decoder._remembered) <= MOST_REMEMBERED
+    assert len(decoder.remembered) <= MOST_REMEMBERED
 
 
 def test_block_is_decoded_once_until_the_table_changes() -> None:
@@ -105,7 +105,7 @@ def test_index_of_more_than_one_byte_is_not_taken_for_several() -> None:
     assert block[0] == 0xFF and len(block) == 4
     for _ in range(2):
         assert decoder.decode(block).fields == tuple(many[:2])
-    assert not decoder._remembered
+    assert not decoder.remembered
 
 
 def test_no_more_is_remembered_than_the_bounds() -> None:
@@ -113,11 +113,11 @@ def test_no_more_is_remembered_than_the_bounds() -> None:
     decoder = HeaderDecoder(MAX_BLOCK)
     for block in product(b'\x95\x96\x97', repeat=6):
         decoder.decode(bytes(block))
-        assert 0 < len(decoder._remembered) <= MOST_REMEMBERED
+        assert 0 < len(decoder.remembered) <= MOST_REMEMBERED
     decoder.decode(b'\x95' * LONGEST_REMEMBERED)
-    assert b'\x95' * LONGEST_REMEMBERED in decoder._remembered
+    assert b'\x95' * LONGEST_REMEMBERED in decoder.remembered
     decoder.decode(b'\x95' * (LONGEST_REMEMBERED + 1))
-    assert b'\x95' * (LONGEST_REMEMBERED + 1) not in decoder._remembered
+    assert b'\x95' * (LONGEST_REMEMBERED + 1) not in decoder.remembered
 
 
 def test_status_is_taken_off_the_fields() -> None:

@@ -58,6 +58,7 @@ class Fault:
     code: ErrorCode
     received: bytes
     streams: int = 1
+    ends: bool = True  # the requests do
 
     def __str__(self) -> str:
         return self.rule
@@ -129,9 +130,10 @@ FAULTS = [
     Fault('more data than the window of the stream (6.9.1)', FLOW,
           headers(1) + data(1, b'\xff' + bytes(255), PADDED) * 256),
     Fault('a window past 2**31 - 1 bytes (6.9.1)', FLOW, window_update(0, MAX_WINDOW - DEFAULT_WINDOW + 1)),
-    Fault("a stream's window past 2**31 - 1 bytes (6.9.1)", FLOW, window_update(1, MAX_WINDOW - DEFAULT_WINDOW + 1)),
+    Fault("a stream's window past 2**31 - 1 bytes (6.9.1)", FLOW, window_update(1, MAX_WINDOW - DEFAULT_WINDOW + 1),
+          ends=False),
     Fault("a stream's window past 2**31 - 1 bytes (6.9.1)", FLOW,
-          window_update(1, 1) + settings(initial_window_size=MAX_WINDOW)),
+          window_update(1, 1) + settings(initial_window_size=MAX_WINDOW), ends=False),
     Fault('WINDOW_UPDATE by nothing (6.9)', PROTOCOL, window_update(0, 0)),
     Fault('WINDOW_UPDATE by nothing (6.9)', PROTOCOL, window_update(1, 2**31)),
     Fault('WINDOW_UPDATE without its 4 bytes (6.9)', SIZE, frame(Kind.WINDOW_UPDATE, 0, 0, bytes(5))),
@@ -165,13 +167,13 @@ FAULTS = [
 @pytest.mark.parametrize('fault', FAULTS, ids=str)
 def test_fault_ends_the_connection_with_its_rule_and_its_code(fault: Fault) -> None:
     """The caller hears the rule, the server the code; all frames before the last are taken."""
-    client = connected(fault.streams, stream_window=DEFAULT_WINDOW)
+    client = connected(fault.streams, end=fault.ends, stream_window=DEFAULT_WINDOW)
     with pytest.raises(ProtocolError) as caught:
         client.receive(fault.received)
     assert str(caught.value) == f'HTTP/2: {fault.rule}'
     assert sent(client)[-1] == (Kind.GOAWAY, 0, 0, struct.pack('>II', 0, fault.code))
     *before, _ = frames_of(fault.received)
-    connected(fault.streams, stream_window=DEFAULT_WINDOW).receive(b''.join(before))
+    connected(fault.streams, end=fault.ends, stream_window=DEFAULT_WINDOW).receive(b''.join(before))
 
 
 @pytest.mark.parametrize(

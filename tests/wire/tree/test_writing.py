@@ -10,6 +10,7 @@ from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, NotS
 from getc.model import ComparedThenSwapped, Created, Directory, Set, Updated, Value
 from getc.operations import Append, Put
 from getc.wire.schema.kv import TxnRequest
+from getc.wire.tree import writing
 from getc.wire.tree.nodes import Life
 from getc.wire.tree.writing import (
     LAST_NUMBER,
@@ -299,3 +300,12 @@ def test_packed_put_is_the_transaction_whatever_was_remembered(write: Put, is_st
         again = replace(write, value=value)
         packed = TxnRequest.FromString(packed_put(again, lease=lease, is_strict=is_strict))
         assert packed == txn_of_put(again, lease=lease, is_strict=is_strict)
+
+
+@pytest.mark.parametrize('key', ['/' + 'directory' * 1000, '/directory' * 40], ids=['long', 'deep'])
+def test_packed_put_of_a_large_key_is_the_transaction_and_not_remembered(key: str) -> None:
+    """What is remembered of 4,096 keys would fill the memory."""
+    before = writing._remembered_parts_of_put.cache_info()
+    packed = packed_put(Put(key, 'x'))
+    assert TxnRequest.FromString(packed) == txn_of_put(Put(key, 'x'))
+    assert writing._remembered_parts_of_put.cache_info() == before

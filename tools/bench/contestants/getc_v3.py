@@ -38,6 +38,12 @@ class Client:
     def set(self, key: str, value: str) -> None:
         self._v3.kv.put(key.encode(), value.encode())
 
+    def tree_get(self, key: str) -> str | None:
+        return self._etcd.get(key).value
+
+    def tree_set(self, key: str, value: str) -> None:
+        self._etcd.set(key, value)
+
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         start = prefix.encode()
         # Like the others without fragments: for a long history etcd takes seconds to make them.

@@ -12,6 +12,10 @@ import subprocess
 import tempfile
 from typing import Any
 
+from getc.operations import Put
+from getc.wire.schema.kv import PutRequest, RangeRequest
+from getc.wire.tree.writing import packed_put
+
 TITLE = 'h2load'
 API = 'v3'
 ROLE = 'limit'
@@ -22,12 +26,16 @@ GRPC = ('-H', 'content-type: application/grpc', '-H', 'te: trailers')
 FIRST_COUNT = 2_000
 
 
-def bytes_field(number: int, content: bytes) -> bytes:
-    """A field of a protobuf message that holds bytes."""
-    length, rest = b'', len(content)
-    while rest > 0x7F:
-        length, rest = length + bytes([rest & 0x7F | 0x80]), rest >> 7
-    return bytes([number << 3 | 2]) + length + bytes([rest]) + content
+METHODS = {'get': 'Range', 'set': 'Put', 'tree-get': 'Range', 'tree-set': 'Txn'}
+
+
+def message_of(work: str, key: str, value: str) -> bytes:
+    """What getc sends for the same work, byte by byte."""
+    if work == 'tree-set':
+        return packed_put(Put(key, value))
+    if work == 'set':
+        return PutRequest(key=key.encode(), value=value.encode()).SerializeToString()
+    return RangeRequest(key=key.encode()).SerializeToString()
 
 
 def framed(message: bytes) -> bytes:
@@ -50,7 +58,7 @@ class Crew:
     def perform(self, request: dict[str, Any]) -> dict[str, float]:
         """Do what is asked, and say how much it was and how long it took."""
         work = request['work']
-        if work not in ('get', 'set'):
+        if work not in METHODS:
             raise NotImplementedError('it only sends requests')
         size, in_flight = request['size'], request['in_flight']
         if (work, size) not in self._proven:
@@ -68,14 +76,10 @@ class Crew:
         return {'operations': count, 'seconds': count / float(rate[1])}
 
     def _target(self, work: str, size: int) -> list[str]:
-        key = f'/bench/{size}/0'.encode()
-        message, method = bytes_field(1, key), 'Range'
-        if work == 'set':
-            message, method = message + bytes_field(2, b'x' * size), 'Put'
         path = f'{self._directory.name}/{work}-{size}'
         with open(path, 'wb') as file:
-            file.write(framed(message))
-        return ['-d', path, *GRPC, f'{self._url}/etcdserverpb.KV/{method}']
+            file.write(framed(message_of(work, f'/bench/{size}/0', 'x' * size)))
+        return ['-d', path, *GRPC, f'{self._url}/etcdserverpb.KV/{METHODS[work]}']
 
     def _prove(self, work: str, size: int) -> None:
         """h2load counts HTTP's 200, which gRPC's errors have as well: look at one answer."""
@@ -83,7 +87,7 @@ class Crew:
         if 'grpc-status: 0' not in output:
             raise RuntimeError(f'etcd refuses the request to {work}')
         received = max(int(length) for length in re.findall(r'recv DATA frame <length=(\d+)', output))
-        if work == 'get' and received < size:
+        if work.endswith('get') and received < size:
             raise RuntimeError(f'an answer of {received} bytes to the request for a value of {size}')
 
     def _run(self, command: list[str]) -> str:

@@ -8,8 +8,9 @@ standard library and what the contestant imports::
 A request says in ``work`` what to measure::
 
     {"work": "get", "in_flight": 50, "size": 64, "seconds": 0.5}          or "set"
+    {"work": "tree-get", "in_flight": 50, "size": 64, "seconds": 0.5}     or "tree-set": see cases.py
     {"work": "connect", "size": 64, "seconds": 0.5}                       a new client and its first get
-    {"work": "replay", "prefix": "/events", "index": 17, "count": 20000}  or "live"
+    {"work": "replay", "prefix": "/events", "index": 17, "count": 20000, "times": 3}  or "live"
     {"work": "memory", "count": 500}                                      of an idle client, and of a watch
     {"work": "keepers", "count": 10000}                                   or "watchers", "directory": see crowds.py
 

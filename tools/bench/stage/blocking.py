@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from slices import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, resident
+from slices import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
 
 __all__ = ['Greenlets', 'Threads']
 
@@ -33,6 +33,8 @@ class Blocking:
         works = {
             'get': self._get,
             'set': self._set,
+            'tree-get': self._get,
+            'tree-set': self._set,
             'connect': self._connect,
             'replay': self._watch,
             'live': self._watch,
@@ -58,7 +60,7 @@ class Blocking:
         return keys
 
     def _get(self, request: Request) -> Answer:
-        keys, get, clock = self._prepare(request), self._client.get, time.perf_counter
+        keys, get, clock = self._prepare(request), method_of(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         def work(key: str) -> None:
@@ -76,7 +78,7 @@ class Blocking:
         return tally.answer()
 
     def _set(self, request: Request) -> Answer:
-        keys, set, clock = self._prepare(request), self._client.set, time.perf_counter
+        keys, set, clock = self._prepare(request), method_of(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         def work(key: str) -> None:
@@ -104,9 +106,10 @@ class Blocking:
 
     def _watch(self, request: Request) -> Answer:
         watching = Watching(request)
-        for _ in self._client.events(request['prefix'], request['index']):
-            if watching.is_last():
-                break
+        for _ in range(request['times']):
+            for _ in self._client.events(request['prefix'], request['index']):
+                if watching.is_last():
+                    break
         return watching.answer()
 
     def _memory(self, request: Request) -> Answer:

@@ -7,7 +7,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from slices import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, resident
+from slices import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
 
 __all__ = ['Coroutines']
 
@@ -34,6 +34,8 @@ class Coroutines:
         works = {
             'get': self._get,
             'set': self._set,
+            'tree-get': self._get,
+            'tree-set': self._set,
             'connect': self._connect,
             'replay': self._watch,
             'live': self._watch,
@@ -56,7 +58,7 @@ class Coroutines:
         return keys
 
     async def _get(self, request: Request) -> Answer:
-        keys, get, clock = await self._prepare(request), self._client.get, time.perf_counter
+        keys, get, clock = await self._prepare(request), method_of(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         async def work(key: str) -> None:
@@ -71,7 +73,7 @@ class Coroutines:
         return tally.answer()
 
     async def _set(self, request: Request) -> Answer:
-        keys, set, clock = await self._prepare(request), self._client.set, time.perf_counter
+        keys, set, clock = await self._prepare(request), method_of(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         async def work(key: str) -> None:
@@ -96,9 +98,10 @@ class Coroutines:
 
     async def _watch(self, request: Request) -> Answer:
         watching = Watching(request)
-        async for _ in self._client.events(request['prefix'], request['index']):
-            if watching.is_last():
-                break
+        for _ in range(request['times']):
+            async for _ in self._client.events(request['prefix'], request['index']):
+                if watching.is_last():
+                    break
         return watching.answer()
 
     async def _memory(self, request: Request) -> Answer:

@@ -10,7 +10,19 @@ import os
 import time
 from typing import Any
 
-__all__ = ['CROWDS', 'SETTLE', 'Answer', 'Request', 'Tally', 'Watching', 'check', 'held_keys', 'key_of', 'resident']
+__all__ = [
+    'CROWDS',
+    'SETTLE',
+    'Answer',
+    'Request',
+    'Tally',
+    'Watching',
+    'check',
+    'held_keys',
+    'key_of',
+    'method_of',
+    'resident',
+]
 
 Request = dict[str, Any]
 Answer = dict[str, float]
@@ -31,6 +43,12 @@ def held_keys(count: int) -> tuple[list[str], list[str]]:
     """Keys whose watches are weighed, after those of others have filled what memory was left over."""
     keys = [f'/bench/held/{number}' for number in range(count + count // 2)]
     return keys[count:], keys[:count]
+
+
+def method_of(client: Any, request: Request) -> Any:
+    """The method that does the work: ``tree_get`` and ``tree_set`` of a client that has them, else its plain ones."""
+    work = request['work']
+    return getattr(client, work.replace('-', '_'), None) or getattr(client, work.removeprefix('tree-'))
 
 
 def check(value: Any, size: int) -> None:
@@ -75,13 +93,14 @@ class Watching:
 
     def __init__(self, request: Request) -> None:
         self._count: int = request['count']
+        self._total = self._count * request['times']
         self._seen = 0
         self._begin = time.perf_counter()
 
     def is_last(self) -> bool:
-        """Count one more event; True if no more are wanted."""
+        """Count one more event; True if no more are wanted of this watch."""
         self._seen += 1
-        return self._seen == self._count
+        return self._seen % self._count == 0
 
     def answer(self) -> Answer:
         """The answer to the request.
@@ -89,6 +108,6 @@ class Watching:
         Raises:
             ValueError: The client stopped telling events before the last.
         """
-        if self._seen != self._count:
-            raise ValueError(f'{self._seen} events of {self._count}, and no more')
+        if self._seen != self._total:
+            raise ValueError(f'{self._seen} events of {self._total}, and no more')
         return {'operations': self._seen, 'seconds': time.perf_counter() - self._begin}

@@ -1,0 +1,65 @@
+"""What servers were told, and what they may not repeat."""
+
+from __future__ import annotations
+
+import pytest
+
+from getc.errors import EtcdError, InvalidField, InvalidForm, KeyNotFound, Unauthorized
+from getc.operations import Put
+from getc.wire.echoes import secrets_of, without
+from getc.wire.grpc import Status
+from getc.wire.keys_api import result_of
+from getc.wire.messages import Answer
+from getc.wire.schema.auth import AuthenticateRequest
+from getc.wire.schema.kv import Compare, PutRequest, RangeRequest, RequestOp, TxnRequest
+from getc.wire.statuses import error_of_status
+
+
+def test_every_secret_is_cut_out() -> None:
+    """However often it is there; one of a few characters is not looked for, or all texts had holes."""
+    assert without('a secret, a secret and e', ['secret', 'e', '']) == 'a ..., a ... and e'
+
+
+def test_secret_in_a_secret_leaves_nothing_of_the_longer_one() -> None:
+    """Whichever comes first."""
+    for secrets in (['pass', 'password1'], ['password1', 'pass']):
+        assert without('refused: password1, pass', secrets) == 'refused: ..., ...'
+
+
+def test_secrets_of_a_message_are_its_values_and_passwords() -> None:
+    """Wherever they are in it; keys and names are none."""
+    put = PutRequest(key=b'/a', value=b'one')
+    txn = TxnRequest(
+        compare=[Compare(key=b'/b', value=b'two')],
+        success=[RequestOp(request_put=put), RequestOp(request_range=RangeRequest(key=b'/c'))],
+        failure=[RequestOp(request_txn=TxnRequest(success=[RequestOp(request_put=PutRequest(value=b'\xff'))]))],
+    )
+    assert sorted(secrets_of(txn)) == ['one', 'two', '\N{REPLACEMENT CHARACTER}']
+    assert list(secrets_of(AuthenticateRequest(name='root', password='hunter2'))) == ['hunter2']
+    assert list(secrets_of(RangeRequest(key=b'/a', limit=5))) == []
+
+
+def test_status_repeats_no_secret_and_keeps_its_class() -> None:
+    """Also where a secret is what etcd itself says."""
+    told = error_of_status(Status(3, 'no hunter2 here'), '/a', is_write=False, secrets=['hunter2'])
+    assert str(told) == '[3] no ... here'
+    known = Status(16, 'etcdserver: invalid auth token')
+    assert isinstance(error_of_status(known, '/a', is_write=False, secrets=['invalid']), Unauthorized)
+
+
+@pytest.mark.parametrize(
+    ('body', 'told'),
+    [
+        ('{"errorCode":209,"message":"no two!","cause":"hunter2"}', InvalidField('no ...', '...')),
+        ('{"errorCode":210,"message":"Bad form","cause":"value=two!"}', InvalidForm('Bad form')),
+        ('{"errorCode":100,"message":"Key not found","cause":"/two"}', KeyNotFound('Key not found', '/two')),
+        ('{"message":"not hunter2"}', Unauthorized('not ...')),
+    ],
+)
+def test_error_of_v2_repeats_no_secret(body: str, told: EtcdError) -> None:
+    """Its key it does, even if a value is the same."""
+    put = Put('/two/a', 'two!', prev_value='/two')
+    answer = Answer(401, {'Content-Type': 'application/json'}, body.encode(), ('hunter2',))
+    with pytest.raises(type(told)) as caught:
+        result_of(put, answer)
+    assert str(caught.value) == str(told)
