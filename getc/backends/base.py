@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from getc.errors import EtcException, LeaderElect, NodeLost, RaftInternal
+from getc.errors import EtcException, NodeLost
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'is_uncertain', 'safety_margin']
+__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'safety_margin']
 
 
 class Listener(Protocol):
@@ -165,8 +165,3 @@ class Backend(Protocol):
 def safety_margin(ttl: float) -> float:
     """Seconds before its TTL's end at which a node counts as lost: for clocks that differ in speed."""
     return max(0.5, ttl / 10)
-
-
-def is_uncertain(error: EtcException) -> bool:
-    """True if the write that met this error may have happened all the same."""
-    return getattr(error, 'maybe_applied', False) or isinstance(error, (RaftInternal, LeaderElect))

@@ -19,7 +19,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, is_uncertain, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Member, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -30,6 +30,7 @@ from getc.errors import (
 )
 from getc.model import EtcdResult, Value
 from getc.operations import Delete, Get, Operation, Put
+from getc.retry import is_uncertain
 from getc.timing import Backoff, Deadline
 
 __all__ = ['ChainGroup', 'ChainHold']

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import ssl
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
@@ -12,13 +11,16 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
-from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
+from getc.errors import ClientClosed, EtcException, HTTPError, ProtocolError, TimedOut
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
+from getc.retry import Effect
 from getc.timing import Deadline
+from getc.transport.asking import ask_in_turn, until_served
 from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http
-from getc.wire.messages import Request
+from getc.transport.tls import Contexts
+from getc.wire.messages import Answer, Request
 
 __all__ = ['Choosing', 'Inquiry', 'VersionInquiry', 'version_of']
 
@@ -40,24 +42,21 @@ def version_of(endpoints: Endpoints, http: Http, deadline: Deadline) -> tuple[in
         ConnectionError: None answers.
         HTTPError, ProtocolError: The answer is not etcd's.
     """
-    left = len(endpoints)
-    for endpoint in endpoints.in_turn():
-        try:
-            answer = http.call(endpoint, VERSION, deadline.share(1 / left))
-            break
-        except ConnectionError:
-            endpoints.failed(endpoint)
-            left -= 1
-            if not left:
-                raise
+
+    def ask(endpoint: Endpoint, share: Deadline) -> tuple[int, ...]:
+        return _version_in(http.call(endpoint, VERSION, share), endpoint.url)
+
+    return ask_in_turn(endpoints, ask, deadline, Effect.NONE)
+
+
+def _version_in(answer: Answer, url: str) -> tuple[int, ...]:
     if answer.status != 200:
-        raise HTTPError(answer.status, f'no version of etcd at {endpoint.url}', endpoint=endpoint.url)
+        raise HTTPError(answer.status, f'no version of etcd at {url}', endpoint=url)
     try:
         text = json.loads(answer.body)['etcdserver']
         return tuple(int(part) for part in text.split('.')[:2])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        text = f'what {endpoint.url} calls its version is none of etcd'
-        raise ProtocolError(text, endpoint=endpoint.url) from None
+        raise ProtocolError(f'what {url} calls its version is none of etcd', endpoint=url) from None
 
 
 class Inquiry(Protocol):
@@ -75,16 +74,16 @@ class VersionInquiry:
 
     Args:
         endpoints: The servers.
-        context: The TLS context of ``https`` endpoints, or None without such.
+        contexts: The TLS contexts of ``https`` endpoints, or None without such.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], context: ssl.SSLContext | None) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint], contexts: Contexts | None) -> None:
         self._endpoints = Endpoints(endpoints)
-        self._context = context
+        self._contexts = contexts
         self._http: Http | None = None
 
     def ask(self, deadline: Deadline) -> tuple[int, ...]:
-        self._http = Http(self._context)
+        self._http = Http(self._contexts)
         try:
             return version_of(self._endpoints, self._http, deadline)
         finally:
@@ -149,7 +148,7 @@ class Choosing:
         return self._backend.keep(ttl) if self._backend is not None else _LateGroup(self, ttl)
 
     def ready(self, deadline: Deadline) -> None:
-        self.chosen(deadline).ready(deadline)
+        until_served(lambda: self.chosen(deadline), deadline).ready(deadline)
 
     def clear(self) -> None:
         if self._backend is not None:
@@ -174,18 +173,30 @@ class _LateWatch:
         self._choosing = choosing
         self._spec = spec
         self._listener = listener
+        self._is_closed = False
         self._greenlet = gevent.spawn(self._begin)
         self._greenlet.name = f'getc watch of {spec.key}, choosing'
 
     def close(self) -> None:
-        self._greenlet.kill(block=False)
+        self._is_closed = True
+        self._greenlet.kill(block=False)  # which strikes one turn later
         if self.watch is not None:
             self.watch.close()
 
     def _begin(self) -> None:
         try:
-            self.watch = self._choosing.chosen(Deadline(WATCH_PATIENCE)).watch(self._spec, self._listener)
+            backend = self._choosing.chosen(Deadline(WATCH_PATIENCE))
+            if not self._is_closed:
+                self.watch = backend.watch(self._spec, self._listener)
         except EtcException as error:
+            self._end(error)
+        except Exception as error:
+            ended = EtcException(f'the watch of {self._spec.key} failed: {type(error).__name__}')
+            ended.__cause__ = error
+            self._end(ended)
+
+    def _end(self, error: EtcException) -> None:
+        if not self._is_closed:
             self._listener.on_ended(error)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
 import gevent
-from gevent.lock import BoundedSemaphore
+from gevent.event import Event
 
 from getc.errors import EtcException
 from getc.rpc.caller import Rpc
@@ -29,8 +30,9 @@ class Endings:
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
         self._gone: dict[int, bool] = {}
-        self._asking: dict[int, gevent.Greenlet[..., None]] = {}
-        self._turns = BoundedSemaphore(AT_ONCE)
+        self._asking: dict[int, Event] = {}  # those that will be known, and who waits for it
+        self._questions: deque[tuple[int, Deadline]] = deque()
+        self._askers = 0
 
     def is_gone(self, lease: int) -> bool:
         """True if the lease is known to have ended."""
@@ -45,21 +47,29 @@ class Endings:
         deadline = Deadline(TIMEOUT)
         for lease in leases:
             if lease not in self._gone and lease not in self._asking:
-                self._asking[lease] = gevent.spawn(self._ask, lease, deadline)
-                self._asking[lease].name = f'getc question about lease {lease:x}'
-        gevent.joinall([self._asking[lease] for lease in leases if lease in self._asking])
+                self._asking[lease] = Event()
+                self._questions.append((lease, deadline))
+        while self._askers < min(AT_ONCE, len(self._asking)):
+            self._askers += 1
+            gevent.spawn(self._ask_all).name = 'getc questions about leases'
+        gevent.wait([self._asking[lease] for lease in leases if lease in self._asking])
+
+    def _ask_all(self) -> None:
+        try:
+            while self._questions:
+                self._ask(*self._questions.popleft())
+        finally:
+            self._askers -= 1
 
     def _ask(self, lease: int, deadline: Deadline) -> None:
         is_gone = False
         try:
-            with self._turns:
-                if not deadline.has_passed():
-                    request = LeaseTimeToLiveRequest(ID=lease)
-                    is_gone = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left()).TTL <= 0
+            request = LeaseTimeToLiveRequest(ID=lease)
+            is_gone = self._rpc.call(Lease.LeaseTimeToLive, request, deadline).TTL <= 0
         except EtcException:
             pass
         finally:
-            del self._asking[lease]
             if len(self._gone) >= REMEMBERED:
                 del self._gone[next(iter(self._gone))]
             self._gone[lease] = is_gone
+            self._asking.pop(lease).set()

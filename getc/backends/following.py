@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
-
 import gevent
 
 from getc.backends.base import Listener, Watch
 from getc.backends.endings import Endings
+from getc.backends.horizon import Horizon
 from getc.backends.past import Past
 from getc.backends.source import Follower, Source
 from getc.errors import ClientClosed, EtcException
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
-from getc.rpc.watch_stream import Ticket, WatchStream
+from getc.rpc.watch_stream import WatchStream
 from getc.wire.schema.watch import Watch as Schema
 from getc.wire.tree.events import range_of
 from getc.wire.tree.paths import Range
@@ -26,18 +25,20 @@ class Following:
 
     Args:
         rpc: How RPCs are called.
+        horizon: How far the client has seen.
 
     Attributes:
         rpc: The same.
+        horizon: The same.
         endings: Which leases have ended.
         past: What was told lately.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: Rpc, horizon: Horizon) -> None:
         self.rpc = rpc
+        self.horizon = horizon
         self.endings = Endings(rpc)
         self.past = Past()
-        self._pid = os.getpid()
         self._stream: WatchStream | None = None
         self._opening: gevent.Greenlet[..., None] | None = None
         self._waiting: dict[Source, None] = {}  # for the stream
@@ -45,8 +46,6 @@ class Following:
 
     def follow(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
         """Tell a listener of changes, of the store that ``after`` followed.  Does not block."""
-        if os.getpid() != self._pid:
-            self._begin_anew()
         store = after.store if isinstance(after, Follower) else 0
         source = self._sources.get(range_of(spec))
         if source is not None and source.covers(spec.index):
@@ -76,26 +75,26 @@ class Following:
             self._opening = gevent.spawn(self._open)
             self._opening.name = 'getc watch stream, opening'
 
-    def end(self, source: Source, ticket: Ticket | None) -> None:
+    def begin_afresh(self, source: Source) -> None:
+        """The same, on another stream than this source was refused on: a stream has the token that it began with.
+
+        The watches that are on it go on there; who comes from now on is on the new one.
+        """
+        if self._stream is not None and self._stream is source.stream:
+            self._stream.leave()
+            self._stream = None
+        self.begin(source)
+
+    def end(self, source: Source) -> None:
         """Nobody follows it any more."""
         if self._sources.get(source.watched) is source:
             del self._sources[source.watched]
         self._waiting.pop(source, None)
-        if ticket is not None and self._stream is not None:
-            self._stream.cancel(ticket)
 
     def joinable(self, source: Source) -> Source | None:
         """The source of the same range that this one's followers could move to; None if it is that itself."""
         found = self._sources.setdefault(source.watched, source)
         return None if found is source else found
-
-    def _begin_anew(self) -> None:
-        """In a forked child: what was followed before is the parent's."""
-        self._pid = os.getpid()
-        if self._opening is not None:
-            self._opening.kill(block=False)
-        self._stream = self._opening = None
-        self._waiting, self._sources = {}, {}
 
     def _open(self) -> None:
         error: EtcException | None = None

@@ -6,24 +6,25 @@ is a greenlet that polls; nodes are kept by refreshing each under the condition 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
-
-import gevent
 
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
+from getc.backends.horizon import Horizon
 from getc.backends.polling import PollingWatch
-from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, LeaderElect, RaftInternal
-from getc.keys import ROOT
+from getc.errors import ClientClosed, EtcdError, EtcException
+from getc.keys import ROOT, below
 from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
-from getc.timing import Backoff, Deadline
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse_endpoints
+from getc.retry import Effect, may_pass
+from getc.timing import Deadline
+from getc.transport.asking import ask_in_turn, until_served
+from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.transport.http import Http, Poll
-from getc.transport.sockets import TLS
+from getc.transport.tls import Contexts
 from getc.wire.keys_api import poll_of, request_of, result_of
-from getc.wire.messages import Request
 
 __all__ = ['KeysV2']
 
@@ -31,26 +32,23 @@ CONNECT_TIMEOUT: Final = 5.0
 """Seconds for one server to take a connection where there are others to ask."""
 
 POLL_TIMEOUT: Final = 10.0
-"""Seconds for the headers of a long poll, which come at once from a server that is well."""
+"""Seconds for the headers of a long poll, which come at once from a server that is well, from all servers."""
+
+PROOF: Final = '_getc'
+"""The name of a hidden node that nobody makes."""
 
 
 class KeysV2:
     """A backend on etcd's v2 keys API.
 
     Args:
-        url: One URL, several separated by commas, or a list of them.
-        username: For servers whose URL has no credentials, or None.
-        password: That user's, or None.
-        tls: How ``https`` is spoken.
+        endpoints: The servers, with the credentials.
+        contexts: The TLS contexts of ``https`` endpoints, or None without such.
         on_state: Told of each change of the state; it must not block or raise.
-
-    Raises:
-        ValueError: A URL is none of etcd's.
-        OSError: A file of ``tls`` cannot be read.
 
     Example::
 
-        backend = KeysV2('http://127.0.0.1:2379')
+        backend = KeysV2(parse_endpoints('http://127.0.0.1:2379'))
         backend.execute(Put('/hello', 'world'), Deadline.after(10))
         backend.close()
     """
@@ -59,17 +57,14 @@ class KeysV2:
 
     def __init__(
         self,
-        url: str | Sequence[str],
+        endpoints: Sequence[Endpoint],
+        contexts: Contexts | None = None,
         *,
-        username: str | None = None,
-        password: str | None = None,
-        tls: TLS | None = None,
         on_state: Callable[[ConnectionState], object] | None = None,
     ) -> None:
-        endpoints = parse_endpoints(url, username=username, password=password)
         self._endpoints = Endpoints(endpoints, on_state=on_state)
-        is_secure = any(endpoint.is_secure for endpoint in endpoints)
-        self._http = Http((tls or TLS()).context() if is_secure else None)
+        self._http = Http(contexts)
+        self._horizon = Horizon()
         self._watches: set[PollingWatch] = set()
         self._groups: dict[int, ChainGroup] = {}
         self._is_closed = False
@@ -86,76 +81,63 @@ class KeysV2:
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
-        request = request_of(operation)
-        left = len(self._endpoints)
-        for endpoint in self._endpoints.in_turn():
-            try:
-                result = self._ask(endpoint, operation, request, deadline, others=left - 1)
-            except (ConnectionError, HTTPError) as error:
-                if not _is_fault(error):
-                    raise
-                self._endpoints.failed(endpoint)
-                left -= 1
-                # Sent and not answered: only a read may be asked again.
-                if error.maybe_applied or not left or deadline.has_passed():
-                    raise
-            else:
-                self._endpoints.served(endpoint)
-                return result
-        raise AssertionError('there is always an endpoint')
+        if isinstance(operation, Get) and not operation.quorum:
+            return self._horizon.read(operation, lambda get: self._done(get, deadline))
+        return self._horizon.agree(lambda: self._done(operation, deadline))
 
-    def _ask(
-        self, endpoint: Endpoint, operation: Operation, request: Request, deadline: Deadline, *, others: int
-    ) -> EtcdResult:
-        """Ask one server, and leave time for the others as far as they could still be asked."""
-        answer_by = connect_by = deadline
-        if others:
-            connect_by = deadline.share(1 / (others + 1), at_most=CONNECT_TIMEOUT)
-            if not operation.is_write:
-                answer_by = deadline.share(1 / (others + 1))
-        try:
-            answer = self._http.call(endpoint, request, answer_by, connect_by=connect_by)
-            return result_of(operation, answer)
-        except EtcException as error:
-            error.endpoint = endpoint.url
-            raise
+    def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        request = request_of(operation)
+
+        def ask(endpoint: Endpoint, share: Deadline) -> EtcdResult:
+            # A write cannot move on once it was sent: nothing is kept for others.
+            answer_by = deadline if operation.is_write else share
+            connect_by = share if share is deadline else share.share(1.0, at_most=CONNECT_TIMEOUT)
+            with _naming(endpoint):
+                return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
+
+        return ask_in_turn(self._endpoints, ask, deadline, Effect.ONCE if operation.is_write else Effect.NONE)
 
     def ready(self, deadline: Deadline) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                self.execute(Get(ROOT, quorum=True), deadline)
-                return
-            except (ConnectionError, HTTPError, RaftInternal, LeaderElect) as error:
-                delay = backoff.next_delay()
-                if not _is_fault(error) or deadline.remaining() <= delay:
-                    raise
-            gevent.sleep(delay)
+        until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline)
 
     # -- watches
 
     def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
         self._check_open()
         origin = after.origin if isinstance(after, PollingWatch) else None
-        watch = PollingWatch(spec, listener, self._open_poll, origin=origin, on_done=self._watches.discard)
+        watch = PollingWatch(
+            spec, listener, self._open_poll, self._horizon, origin=origin, on_done=self._watches.discard
+        )
         self._watches.add(watch)
         return watch
 
-    def _open_poll(self, spec: WatchSpec, index: int | None) -> Poll:
+    def _open_poll(self, spec: WatchSpec, index: int | None, *, is_proven: bool) -> Poll:
         request = poll_of(spec, index)
-        left = len(self._endpoints)
-        for endpoint in self._endpoints.in_turn():
-            try:
-                poll = self._http.poll(endpoint, request, Deadline(POLL_TIMEOUT))
-            except ConnectionError:
-                self._endpoints.failed(endpoint)
-                left -= 1
-                if not left:
-                    raise
-            else:
-                self._endpoints.served(endpoint)
+
+        def ask(endpoint: Endpoint, share: Deadline) -> Poll:
+            with _naming(endpoint):
+                if is_proven:
+                    self._prove(endpoint, spec, share)
+                poll = self._http.poll(endpoint, request, share)
+                if poll.status >= 500:  # another may do better; what etcd says no with is its reader's
+                    with poll:
+                        result_of(spec, poll.read(share))
                 return poll
-        raise AssertionError('there is always an endpoint')
+
+        return ask_in_turn(self._endpoints, ask, Deadline(POLL_TIMEOUT), Effect.NONE)
+
+    def _prove(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
+        """Have a server show that it reaches the others, and knows what they know.  Raises if it does not.
+
+        What is read is of no interest: next to nothing, where the user may read.
+        """
+        read = Get(below(spec.key) + PROOF if spec.recursive else spec.key, quorum=True)
+        answer = self._http.call(endpoint, request_of(read), deadline)
+        try:
+            result_of(read, answer)
+        except EtcdError as error:
+            if may_pass(error):
+                raise
 
     # -- nodes that are kept
 
@@ -184,9 +166,14 @@ class KeysV2:
             raise ClientClosed('the client is closed')
 
 
-def _is_fault(error: EtcException) -> bool:
-    """True if another server, or a later time, may do better; False if any server would say the same."""
-    return not isinstance(error, HTTPError) or error.status_code >= 500
+@contextmanager
+def _naming(endpoint: Endpoint) -> Iterator[None]:
+    """Have errors name the server."""
+    try:
+        yield
+    except EtcException as error:
+        error.endpoint = endpoint.url
+        raise
 
 
 _: type[Backend] = KeysV2

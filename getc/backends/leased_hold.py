@@ -8,8 +8,9 @@ from typing import Protocol
 
 from getc import timing
 from getc.backends.base import Hold, Member
-from getc.errors import NodeLost, Overtaken
+from getc.errors import NodeLost, Overtaken, ProtocolError
 from getc.model import ComparedThenSwapped, EtcdResult
+from getc.operations import MAX_TTL
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.wire.schema.kv import (
@@ -25,6 +26,7 @@ from getc.wire.schema.kv import (
 from getc.wire.schema.lease import Lease, LeaseGrantRequest
 from getc.wire.tree.nodes import Life, value_of
 from getc.wire.tree.paths import encoded
+from getc.wire.tree.shapes import misshapen
 
 __all__ = ['LeasedHold', 'granted']
 
@@ -36,6 +38,8 @@ def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
     """
     request = LeaseGrantRequest(TTL=max(ttl, 1))
     response = rpc.call(Lease.LeaseGrant, request, deadline.timeout_left(), is_write=False)
+    if response.ID <= 0 or not 0 < response.TTL <= 2 * MAX_TTL:
+        raise ProtocolError('etcd v3: a lease that was granted without a number or a TTL')
     return response.ID, Life.of(response.TTL, timing.wall_time())
 
 
@@ -48,6 +52,8 @@ class _Lease(Protocol):
     lost_at: float
 
     def is_at_home(self) -> bool: ...
+
+    def reserved(self, key: str) -> AbstractContextManager[None]: ...
 
     def taking_off(self, key: str) -> AbstractContextManager[None]: ...
 
@@ -96,11 +102,12 @@ class LeasedHold:
         self._take_off(RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(self.key))), deadline)
 
     def orphan(self, deadline: Deadline) -> None:
-        self.abandon()
-        if self._lease.is_at_home():
-            number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
-            request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
-            self._take_off(RequestOp(request_put=request), deadline)
+        with self._lease.reserved(self.key):  # a renewal meanwhile would delete what nobody holds
+            self.abandon()
+            if self._lease.is_at_home():
+                number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
+                request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
+                self._take_off(RequestOp(request_put=request), deadline)
 
     def abandon(self) -> None:
         self._is_held = False
@@ -126,6 +133,8 @@ class LeasedHold:
         itself = RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True))
         txn = TxnRequest(compare=[self.is_on_lease()], success=[operation], failure=[itself])
         response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
+        if not response.responses:
+            raise misshapen(IndexError(), is_write=True)
         if response.succeeded:
             return response
         if response.responses[0].response_range.kvs:

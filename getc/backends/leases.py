@@ -24,6 +24,7 @@ from getc.v3.lease import Lease as LeaseService
 from getc.wire.schema.kv import KV, PutRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree import writing
 from getc.wire.tree.paths import encoded
+from getc.wire.tree.shapes import MISSHAPEN, misshapen
 from getc.wire.tree.verdicts import verdict
 
 __all__ = ['LeasedGroup']
@@ -55,7 +56,10 @@ class LeasedGroup:
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         writing.check(put)
-        return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
+        try:
+            return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
+        except MISSHAPEN as error:
+            raise misshapen(error, is_write=True) from error
 
     def _hold_on(self, lease: SharedLease, put: Put, member: Member, deadline: Deadline) -> Hold:
         txn = writing.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)

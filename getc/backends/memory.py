@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import count
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -12,12 +11,14 @@ import gevent
 from getc import timing
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
+from getc.backends.news import News
 from getc.backends.store import Store, is_told_to
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
 from getc.keys import ROOT, ancestors, is_below
 from getc.model import Deleted, Directory, EtcdResult
 from getc.operations import Operation, WatchSpec
 from getc.timing import Deadline
+from getc.transport.home import Home
 from getc.wire.keys_api import poll_of, request_of
 
 __all__ = ['MemoryBackend', 'Openable', 'SharedStore', 'give_name', 'store_named']
@@ -30,10 +31,11 @@ class SharedStore:
     that a store that nobody uses any more is not kept until its last TTL ends.
 
     Listeners are told on the next turn of the hub, in the order of the changes, and of one change in the order
-    in which they came.
+    in which they came.  They are greenlets of one thread, so the store belongs to one.
     """
 
     def __init__(self) -> None:
+        self._home = Home()
         self._store = Store()
         self._watches: dict[str, dict[_Watch, None]] = {}  # by the key they follow
         self._numbers = count()
@@ -64,7 +66,7 @@ class SharedStore:
             return watch
         watch.tell(first - 1)
         for result in missed:
-            watch.tell(result)
+            watch.tell((result,))
         self._watches.setdefault(spec.key, {})[watch] = None
         self._set_timer(self._store.next_end())
         return watch
@@ -81,11 +83,12 @@ class SharedStore:
 
     def _settle(self) -> None:
         """Let nodes expire, tell of what has changed, and be there when the next one expires."""
+        self._home.check('a store in memory')
         self._store.expire()
         news, self._store.news = self._store.news, []
         for result in news:
             for watch in self._followers_of(result):
-                watch.tell(result)
+                watch.tell((result,))
         if self._watches:
             self._set_timer(self._store.next_end())
 
@@ -113,42 +116,27 @@ class SharedStore:
         self._settle()
 
 
-class _Watch:
-    """One who follows a store."""
+class _Watch(News):
+    """One who follows a store.
+
+    Attributes:
+        spec: What it follows.
+        number: It grows from watch to watch.
+    """
+
+    __slots__ = ('_mates', '_store', 'number', 'spec')
 
     def __init__(
         self, store: SharedStore, number: int, spec: WatchSpec, listener: Listener, mates: set[_Watch]
     ) -> None:
+        super().__init__(listener)
         self.spec = spec
         self.number = number
         self._store = store
-        self._listener = listener
-        self._news: deque[EtcdResult | EtcException | int] = deque()
-        self._is_closed = False
         self._mates = mates
         mates.add(self)
 
-    def tell(self, news: EtcdResult | EtcException | int) -> None:
-        """Have the listener told on the next turn of the hub."""
-        self._news.append(news)
-        if len(self._news) == 1:
-            gevent.get_hub().loop.run_callback(self._deliver)
-
-    def _deliver(self) -> None:
-        while self._news:
-            news = self._news.popleft()
-            if self._is_closed:
-                continue
-            if isinstance(news, EtcdResult):
-                self._listener.on_changes((news,))
-            elif isinstance(news, int):
-                self._listener.on_live(news)
-            else:
-                self.close()
-                self._listener.on_ended(news)
-
-    def close(self) -> None:
-        self._is_closed = True
+    def _on_closed(self) -> None:
         self._store.leave(self)
         self._mates.discard(self)
 

@@ -9,14 +9,14 @@ from typing import Final
 from getc.backends.base import Backend
 from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.keys_v2 import KeysV2
-from getc.backends.memory import store_named
+from getc.backends.memory import Openable, store_named
 from getc.backends.namespaced import Namespaced
 from getc.backends.tree_v3 import TreeV3
 from getc.keys import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.transport.endpoints import ConnectionState, parse_endpoints
-from getc.transport.sockets import TLS
+from getc.transport.tls import TLS
 from getc.v3 import V3
 
 __all__ = ['Opened', 'open_backend']
@@ -32,11 +32,13 @@ class Opened:
         backend: The tree.
         url: The first URL, without credentials.
         v3: etcd v3 as it is; None for a store in memory.
+        open_anew: Makes the same once more, for a forked child: nothing but the files that were read is shared.
     """
 
     backend: Backend
     url: str
     v3: V3 | None
+    open_anew: Callable[[], Opened]
 
 
 def open_backend(
@@ -71,21 +73,29 @@ def open_backend(
             raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
         if any((username, ca, cert, key)):
             raise ValueError('a store in memory has no users and no certificates')
-        return Opened(_inside(store_named(url[len(MEMORY) :]).backend(), root), url, None)
+        return _open_memory(store_named(url[len(MEMORY) :]), url, root)
     tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
     endpoints = parse_endpoints(url, username=username, password=password)
     is_secure = any(endpoint.is_secure for endpoint in endpoints)
-    plain, http2 = (tls.context(), tls.context('h2')) if is_secure else (None, None)
-    rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state)
-    v3 = V3(rpc)
+    plain, http2 = (tls.contexts(), tls.contexts('h2')) if is_secure else (None, None)
 
-    def open_api(choice: str) -> Backend:
-        if choice == 'v3':
-            return TreeV3(v3, rpc, is_strict=strict)
-        return KeysV2(url, username=username, password=password, tls=tls, on_state=on_state)
+    def open_all() -> Opened:
+        rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state)
+        v3 = V3(rpc)
 
-    backend = Choosing(VersionInquiry(endpoints, plain), open_api) if api is None else open_api(api)
-    return Opened(_inside(backend, root), endpoints[0].url, v3)
+        def open_api(choice: str) -> Backend:
+            if choice == 'v3':
+                return TreeV3(v3, rpc, is_strict=strict)
+            return KeysV2(endpoints, plain, on_state=on_state)
+
+        backend = Choosing(VersionInquiry(endpoints, plain), open_api) if api is None else open_api(api)
+        return Opened(_inside(backend, root), endpoints[0].url, v3, open_all)
+
+    return open_all()
+
+
+def _open_memory(store: Openable, url: str, root: str) -> Opened:
+    return Opened(_inside(store.backend(), root), url, None, lambda: _open_memory(store, url, root))
 
 
 def _inside(backend: Backend, root: str) -> Backend:

@@ -11,12 +11,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import gevent
 
 from getc import timing
 from getc.backends.base import Listener
+from getc.backends.horizon import Horizon
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
 from getc.keys import is_below, is_hidden
 from getc.model import Deleted, EtcdResult
@@ -28,8 +29,17 @@ from getc.wire.messages import Answer
 
 __all__ = ['Origin', 'PollingWatch']
 
-Open = Callable[[WatchSpec, int | None], Poll]
-"""Opens a poll for the first change at or after an index."""
+
+class _Open(Protocol):
+    """Opens polls."""
+
+    def __call__(self, spec: WatchSpec, index: int | None, *, is_proven: bool) -> Poll:
+        """A poll for the first change at or after an index; None is from now on.
+
+        ``is_proven``: by a server that has just shown that it knows what the others know.  Any other may lag behind
+        them, or be cut off and silent for ever.
+        """
+
 
 QUIET: Final = 20.0
 """Seconds after which a quiet poll is renewed, at most."""
@@ -81,6 +91,7 @@ class PollingWatch:
         spec: What to follow.
         listener: Whom to tell.
         open_poll: How a poll is opened.
+        horizon: Told how far the client has seen.
         origin: What an earlier watch of the same knew of the store, when this one goes on from there.
         on_done: Called once with the watch when its greenlet is done.
     """
@@ -89,7 +100,8 @@ class PollingWatch:
         self,
         spec: WatchSpec,
         listener: Listener,
-        open_poll: Open,
+        open_poll: _Open,
+        horizon: Horizon,
         *,
         origin: Origin | None,
         on_done: Callable[[PollingWatch], None],
@@ -98,6 +110,7 @@ class PollingWatch:
         self.origin = origin
         self._listener = listener
         self._open_poll = open_poll
+        self._horizon = horizon
         self._cursor = spec.index
         self._is_live = False
         self._is_closed = False
@@ -145,7 +158,7 @@ class PollingWatch:
     def _step(self) -> None:
         """Wait for one change, or for the time of a renewal."""
         if self._poll is None:
-            self._adopt(self._open(self._cursor))
+            self._adopt(self._open(self._cursor, is_proven=self._cursor is None))
             return
         has_come = self._poll.wait(self._quiet)
         if os.getpid() != self._pid:
@@ -155,33 +168,46 @@ class PollingWatch:
         else:
             self._renew()
 
-    def _open(self, index: int | None) -> Poll:
+    def _open(self, index: int | None, *, is_proven: bool = False) -> Poll:
         """Open a poll; one that the server refuses raises its error."""
-        poll = self._open_poll(self.spec, index)
+        poll = self._answered(index, is_proven=is_proven)
+        if not is_proven and not self._goes_on_from(poll):  # the server may only be behind the others
+            poll.close()
+            poll = self._answered(index, is_proven=True)
+        if not self._goes_on_from(poll):
+            poll.close()
+            at = etcd_index_of(poll.headers)
+            self.origin = Origin.of(poll)
+            raise EventIndexCleared(CLEARED, ANOTHER_STORE, at, endpoint=poll.endpoint.url)
+        self.origin = Origin.of(poll)
+        return poll
+
+    def _answered(self, index: int | None, *, is_proven: bool) -> Poll:
+        """Open a poll that etcd has answered well."""
+        poll = self._open_poll(self.spec, index, is_proven=is_proven)
         try:
             if poll.status != 200 or etcd_index_of(poll.headers) is None:
                 self._result_of(poll, poll.read(Deadline(BODY_TIMEOUT)))
                 what = f'a long poll was answered with status {poll.status} and no X-Etcd-Index'
                 raise ProtocolError(what, endpoint=poll.endpoint.url)
-            self._check_origin(poll)
         except BaseException:
             poll.close()
             raise
         return poll
 
-    def _check_origin(self, poll: Poll) -> None:
+    def _goes_on_from(self, poll: Poll) -> bool:
+        """True if the poll is of the store that was followed, and that has not gone back."""
         origin = Origin.of(poll)
-        known, self.origin = self.origin, origin
-        gone_back = self._cursor is not None and origin.etcd_index < self._cursor - 1
-        if gone_back or (known is not None and not known.is_followed_by(origin)):
-            raise EventIndexCleared(CLEARED, ANOTHER_STORE, origin.etcd_index, endpoint=poll.endpoint.url)
+        if self._cursor is not None and origin.etcd_index < self._cursor - 1:
+            return False
+        return self.origin is None or self.origin.is_followed_by(origin)
 
     def _adopt(self, poll: Poll) -> None:
         """Wait on this poll from now on."""
         self._let_go()
         self._poll = poll
         self._polled_at = timing.now()
-        if not self._is_live:
+        if not (self._is_live or self._is_closed):
             assert self.origin is not None
             self._is_live = True
             if self._cursor is None:
@@ -203,6 +229,7 @@ class PollingWatch:
         self._let_go()
         self._quiet = FIRST_QUIET
         self._cursor = max(self._cursor or 0, result.modified_index + 1)
+        self._horizon.saw(result.modified_index)
         if self._is_of_interest(result) and not self._is_closed:
             self._listener.on_changes((result,))
 
@@ -231,13 +258,18 @@ class PollingWatch:
         origin = self.origin
         quiet_from = max(self._cursor or 0, origin.etcd_index + 1)
         try:
-            poll = self._open(quiet_from)
+            poll = self._open(quiet_from, is_proven=True)
         except EventIndexCleared as error:
             if error.cause == ANOTHER_STORE:
                 raise
             self._quiet = QUIET
             return
-        if self._poll.wait(0):  # it had only been slow: what it brings comes first
+        try:
+            has_come = self._poll.wait(0)
+        except BaseException:
+            poll.close()
+            raise
+        if has_come:  # it had only been slow: what it brings comes first
             poll.close()
             return
         seen, seconds = self.origin.etcd_index - origin.etcd_index, timing.now() - self._polled_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -13,6 +14,7 @@ from getc import timing
 from getc.backends.base import Member, safety_margin
 from getc.backends.leased_hold import LeasedHold
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, Overtaken
+from getc.retry import is_uncertain
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
@@ -62,8 +64,8 @@ class SharedLease:
         self._on_over = on_over
         self._patience = ttl - safety_margin(ttl)
         self.lost_at = sent_at + self._patience
-        self._reserved: set[str] = set()  # nodes that are being written
-        self._leaving: set[str] = set()  # nodes that are being taken off, or may be at any time
+        self._reserved: set[str] = set()  # nodes that are being put there, or moved away
+        self._leaving: Counter[str] = Counter()  # requests that take a node off, or may do so at any time
         self._last_error: EtcException | None = None
         self._is_over = False
         self._pid = os.getpid()
@@ -93,7 +95,7 @@ class SharedLease:
 
     @contextmanager
     def reserved(self, key: str) -> Iterator[None]:
-        """Keep the place of a node while it is written: it is free before (:meth:`has_room_for`)."""
+        """Keep the place of a node while it is put there, which is free before, or moved to another lease."""
         self._reserved.add(key)
         try:
             yield
@@ -106,9 +108,17 @@ class SharedLease:
 
         Nor ever after if there was no answer: the request may be done at any time, and would take off the new one.
         """
-        self._leaving.add(key)
-        yield
-        self._leaving.discard(key)
+        self._leaving[key] += 1
+        may_be_done_later = True  # also if this greenlet is killed
+        try:
+            yield
+            may_be_done_later = False
+        except EtcException as error:
+            may_be_done_later = is_uncertain(error)
+            raise
+        finally:
+            if not may_be_done_later:
+                self._leaving -= Counter((key,))
 
     def attach(self, key: str, token: int, member: Member) -> LeasedHold:
         """The node was put on it.
@@ -182,12 +192,12 @@ class SharedLease:
         return None
 
     def _ask_members(self) -> None:
-        """Ask each whether it is well; who is not has let go when this returns.
+        """Ask each whether it is well; who is not lets go, in a sixth of the TTL at most.
 
-        All at once: some who do not answer must not cost the others their time.
+        All at once, and nobody is waited for longer: some who do not answer must not cost the others their time.
         """
         asked = [hold.member for hold in self.holds.values() if hold.member.is_asked]
-        gevent.joinall([gevent.spawn(member.may_renew) for member in asked])
+        gevent.joinall([gevent.spawn(member.may_renew) for member in asked], timeout=self.ttl / 6)
 
     def _renewed_keys(self, deadline: Deadline) -> set[bytes]:
         """Renew, and return the keys on the lease."""
@@ -227,7 +237,7 @@ class SharedLease:
     def _drop(self, key: bytes) -> None:
         """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""
         path = decoded(key)
-        if not self.is_free(path) and path not in self._leaving:
+        if path in self.holds or path in self._reserved or self.is_over:
             return
         compare = Compare(key=key, target=Compare.CompareTarget.LEASE, lease=self.id)
         success = [RequestOp(request_delete_range=DeleteRangeRequest(key=key))]

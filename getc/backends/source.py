@@ -11,9 +11,10 @@ import gevent
 
 from getc.backends.base import Listener
 from getc.backends.endings import Endings
+from getc.backends.horizon import Horizon
 from getc.backends.news import News
 from getc.backends.past import Past, Story
-from getc.errors import EtcException, EventIndexCleared, PermissionDenied
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
@@ -38,10 +39,13 @@ class _Following(Protocol):
     rpc: Rpc
     endings: Endings
     past: Past
+    horizon: Horizon
 
     def begin(self, source: Source) -> None: ...
 
-    def end(self, source: Source, ticket: Ticket | None) -> None: ...
+    def begin_afresh(self, source: Source) -> None: ...
+
+    def end(self, source: Source) -> None: ...
 
     def joinable(self, source: Source) -> Source | None: ...
 
@@ -76,6 +80,7 @@ class Source:
 
     Attributes:
         watched: The range, as its followers mean it.
+        stream: Where it was asked for last; None before.
     """
 
     __slots__ = (  # there are thousands
@@ -84,6 +89,8 @@ class Source:
         '_followers',
         '_following',
         '_is_over',
+        '_is_permitted',
+        '_least',
         '_position',
         '_responses',
         '_spec',
@@ -91,6 +98,7 @@ class Source:
         '_story',
         '_telling',
         '_ticket',
+        'stream',
         'watched',
     )
 
@@ -100,6 +108,7 @@ class Source:
         self._spec = spec
         self._asked = self.watched  # the range, as the server is asked for it
         self._first = spec.index or 0  # revision; 0 is from now on
+        self._least = self._first - 1 if self._first else following.horizon.index  # a server knows more, or lags
         self._position: int | None = None  # every change up to it has been told; None before it is live
         self._store = 0  # the cluster's id, once it is known
         self._followers: dict[Follower, None] = {}
@@ -107,7 +116,9 @@ class Source:
         self._story.begin = self._first
         self._responses: deque[tuple[WatchResponse, int]] | None = None  # to be told, and their bytes
         self._telling: gevent.Greenlet[..., None] | None = None
+        self.stream: WatchStream | None = None
         self._ticket: Ticket | None = None
+        self._is_permitted = False  # the user may read the range, or could when it was asked
         self._is_over = False
 
     # -- followers
@@ -151,7 +162,9 @@ class Source:
         self._is_over = True
         self._responses = None
         ticket, self._ticket = self._ticket, None
-        self._following.end(self, ticket)
+        self._following.end(self)
+        if ticket is not None and self.stream is not None:
+            self.stream.cancel(ticket)
 
     def _move_to_others(self) -> None:
         """Two sources of one range are one too many, as soon as the other knows all that is still to come."""
@@ -171,6 +184,7 @@ class Source:
 
     def start(self, stream: WatchStream) -> None:
         """Ask for it on this stream."""
+        self.stream = stream
         try:
             self._ticket = stream.add(request_of(self._asked, self._first), self)
         except EtcException as error:
@@ -180,8 +194,9 @@ class Source:
         """It is on."""
         header = response.header
         self._store = header.cluster_id
-        if self._first > header.revision + 1:
-            self._tell_later(self._ask_whether_it_lags)
+        self._is_permitted = False
+        if self._least > header.revision:
+            self._tell_later(self._ask_whether_it_lags, header.revision)
         else:
             self._go_live(header.revision)
 
@@ -195,39 +210,75 @@ class Source:
             self._tell_all()
 
     def on_ended(self, error: EtcException) -> None:
-        """It is over; or, where only the range was too wide for the user, not yet."""
+        """It is over; or, where another token or a narrower range may do, not yet."""
         self._ticket = None
-        narrow = narrow_range(self._spec)
-        if isinstance(error, PermissionDenied) and self._asked != narrow:
-            self._asked = narrow
+        if isinstance(error, Unauthorized) and not self._is_permitted:
             if self._position is not None:
                 self._first = self._position + 1
-            self._following.begin(self)
-            return
-        self._end(error)
+            self._tell_later(self._ask_whether_permitted)
+        else:
+            self._end(error)
 
     def _end(self, error: EtcException) -> None:
         self._stop()
+        first = self._first if self._position is None else self._position + 1
         for follower in self._followers:
-            follower.tell(error)
+            if isinstance(error, EventIndexCleared) and follower.cursor >= first:
+                # What is gone was asked for by others: it may have lost nothing, and finds out by asking for itself.
+                follower.tell(
+                    ConnectionError(f'a watch of {self._spec.key} that others began earlier has ended: {error}')
+                )
+            else:
+                follower.tell(error)
+
+    # -- whether it is permitted
+
+    def _ask_whether_permitted(self) -> None:
+        """A watch was refused.  A stream has the token that it began with, which the server may have forgotten since.
+
+        A read gets another one: where it is permitted, so is the watch, on a new stream.
+        """
+        start, end = self._asked
+        request = RangeRequest(key=start, range_end=end, limit=1, keys_only=True, serializable=True)
+        try:
+            self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT)
+        except EtcException as error:
+            if not self._is_over:
+                self._on_not_permitted(error)
+        else:
+            if not self._is_over:
+                self._is_permitted = True
+                self._following.begin_afresh(self)
+
+    def _on_not_permitted(self, error: EtcException) -> None:
+        narrow = narrow_range(self._spec)
+        if isinstance(error, PermissionDenied) and self._asked != narrow:
+            self._asked = narrow
+            self._following.begin(self)
+        else:
+            self._end(error)
 
     # -- whether it is the store that was followed
 
-    def _ask_whether_it_lags(self) -> None:
-        """The server does not know the first revision yet: it may be one that lags behind the others, or went back."""
+    def _ask_whether_it_lags(self, revision: int) -> None:
+        """The server does not know what was seen already: it may be one that lags behind the others, or went back."""
         request = RangeRequest(key=self._asked[0], keys_only=True)
+        since = self._following.horizon.index
         try:
             header = self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT).header
         except EtcException as error:
             if not self._is_over:
                 self._end(error)
             return
+        self._following.horizon.agreed(header.revision, since)
         if self._is_over:
             return
-        if header.cluster_id == self._store and self._first <= header.revision + 1:
-            self._go_live(header.revision)
-        else:
+        if header.cluster_id == self._store and self._least <= header.revision:
+            self._go_live(self._least)
+        elif self._first:
             self._end(_another_store(header.revision))
+        else:
+            self._go_live(revision)
 
     def _go_live(self, revision: int) -> None:
         if self._position is None:
@@ -274,6 +325,7 @@ class Source:
             if revision <= self._position:  # etcd 3.4 may send an event twice
                 continue
             self._position = revision
+            self._following.horizon.saw(revision)
             of_revision = list(events)
             results = self._results(response, of_revision)
             if results:

@@ -241,7 +241,7 @@ class Store:
             if is_compared or value:
                 raise self._error(NotFile, 'Not a file', put.key)
             # etcd runs into an error of its own here, and tells where it keeps the keys: in a directory /1
-            raise RaftInternal('Raft Internal Error', f'nodePath /1{put.key} : Not a file ()', 0)
+            raise RaftInternal('Raft Internal Error', f'nodePath /1{put.key} : Not a file ()')
         if is_compared:
             self._check_conditions(entry, put)
         before = entry.node()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,27 +12,27 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Backend, LeaseGroup, Listener, Watch, is_uncertain
+from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.following import Following
+from getc.backends.horizon import Horizon
 from getc.backends.leased_hold import granted
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
     ClientClosed,
-    ConnectionError,
     EtcException,
     EventIndexCleared,
-    HTTPError,
     LeaseNotFound,
     PermissionDenied,
     TestFailed,
     TimedOut,
-    Unavailable,
 )
 from getc.keys import ROOT
 from getc.model import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.retry import is_uncertain
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
+from getc.transport.asking import until_served
 from getc.v3 import V3
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
@@ -39,9 +40,12 @@ from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree import deleting, reading, writing
 from getc.wire.tree.nodes import FOR_EVER, Life, value_of
 from getc.wire.tree.paths import encoded
+from getc.wire.tree.shapes import MISSHAPEN, misshapen
 from getc.wire.tree.verdicts import conditions, evidence, no_such_key, verdict
 
 __all__ = ['TreeV3']
+
+log = logging.getLogger('getc')
 
 MOST_LISTINGS: Final = 5
 """So often a listing is begun anew because its revision was compacted on the way."""
@@ -63,26 +67,34 @@ class TreeV3:
         self._v3 = v3
         self._rpc = rpc
         self._is_strict = is_strict
-        self._following = Following(rpc)
+        self._horizon = Horizon()
+        self._following = Following(rpc, self._horizon)
         self._groups: dict[int, LeasedGroup] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
-        self._revision = 0  # the latest that was seen: where an append begins to count
         self._least_ttl = 0  # seconds that the server grants at least, as far as is known
         self._is_closed = False
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
+        if isinstance(operation, Get) and operation.quorum is False:
+            return self._horizon.read(operation, lambda get: self._done(get, deadline))
+        return self._horizon.agree(lambda: self._done(operation, deadline))
+
+    def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        try:
+            return self._do(operation, deadline)
+        except MISSHAPEN as error:
+            raise misshapen(error, is_write=operation.is_write) from error
+
+    def _do(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         if isinstance(operation, Get):
-            result = self._get(operation, deadline)
-        elif isinstance(operation, Put):
-            result = self._refresh(operation, deadline) if operation.refresh else self._put(operation, deadline)
-        elif isinstance(operation, Delete):
+            return self._get(operation, deadline)
+        if isinstance(operation, Put):
+            return self._refresh(operation, deadline) if operation.refresh else self._put(operation, deadline)
+        if isinstance(operation, Delete):
             txn = deleting.txn_of_delete(operation, is_strict=self._is_strict)
-            result = deleting.deleted(operation, self._txn(txn, deadline))
-        else:
-            result = self._append(operation, deadline)
-        self._revision = max(self._revision, result.etcd_index)
-        return result
+            return deleting.deleted(operation, self._txn(txn, deadline))
+        return self._append(operation, deadline)
 
     # -- reading
 
@@ -102,9 +114,10 @@ class TreeV3:
 
     def _got(self, get: Get, deadline: Deadline) -> EtcdResult:
         if get.key != ROOT and not get.recursive:
-            found = self._range(reading.range_of(get), deadline)
-            if found.kvs:
-                return self._got_value(get, found.kvs[0], found, deadline)
+            found = self._range(reading.packed_range(get.key, get.quorum is False), deadline)
+            kvs = found.kvs
+            if kvs:
+                return self._got_value(get, kvs[0], found, deadline)
         return self._look_closer(get, deadline)
 
     def _look_closer(self, get: Get, deadline: Deadline) -> EtcdResult:
@@ -161,7 +174,7 @@ class TreeV3:
 
     def _put_once(self, put: Put, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
         packed = writing.packed_put(put, lease=lease, is_strict=self._is_strict)
-        return writing.written(put, self._rpc.call(KV.Txn, packed, deadline.timeout_left(), is_write=True), life)
+        return writing.written(put, self._rpc.call(KV.Txn, packed, deadline, is_write=True), life)
 
     @contextmanager
     def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, Life]]:
@@ -177,17 +190,20 @@ class TreeV3:
         try:
             yield lease, life
         except EtcException as error:
-            is_wasted = not is_uncertain(error) and not getattr(error, 'maybe_applied', False)
+            is_wasted = not is_uncertain(error)
             raise
         finally:
             if is_wasted:
                 gevent.spawn(self._give_back, lease)
 
     def _end_lease(self, lease: int, deadline: Deadline) -> None:
+        """Have what was written end at once.  Where that fails, it was written all the same, and ends by itself."""
         try:
             self._v3.lease.revoke(lease, timeout=deadline.timeout_left())
         except LeaseNotFound:
             pass  # it has ended: by itself, or by an attempt whose answer was lost
+        except EtcException as error:
+            log.warning('what was written with a TTL of 0 ends a little later: %s', error)
 
     def _give_back(self, lease: int) -> None:
         try:
@@ -198,22 +214,29 @@ class TreeV3:
     def _append(self, append: Append, deadline: Deadline) -> EtcdResult:
         """Append under the next number; where another client was faster, under the one after its."""
         writing.check(append)
-        turn = self._appending.setdefault(append.key, BoundedSemaphore(1))
-        if not turn.acquire(timeout=deadline.timeout_left()):
-            raise TimedOut(f'no turn to append to {append.key} within {deadline.timeout:g} s')
-        try:
-            with self._lease(append.ttl, deadline) as (lease, life):
-                result = self._append_in_turn(append, lease, life, deadline)
-        finally:
-            turn.release()
-            if turn.ready() and not turn.linkcount():
-                self._appending.pop(append.key, None)
+        with self._turn(append, deadline), self._lease(append.ttl, deadline) as (lease, life):
+            result = self._append_in_turn(append, lease, life, deadline)
         if append.ttl == 0:
             self._end_lease(lease, deadline)
         return result
 
+    @contextmanager
+    def _turn(self, append: Append, deadline: Deadline) -> Iterator[None]:
+        """One append to a directory at a time.  Who leaves last takes the turns along, also without having had one."""
+        turn = self._appending.setdefault(append.key, BoundedSemaphore(1))
+        try:
+            if not turn.acquire(timeout=deadline.timeout_left()):
+                raise TimedOut(f'no turn to append to {append.key} within {deadline.timeout:g} s')
+            try:
+                yield
+            finally:
+                turn.release()
+        finally:
+            if turn.ready() and not turn.linkcount():
+                self._appending.pop(append.key, None)
+
     def _append_in_turn(self, append: Append, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
-        number = self._revision + 1
+        number = self._horizon.index + 1
         end = b''
         backoff = Backoff(base=0.005, cap=0.2)
         while True:
@@ -300,16 +323,8 @@ class TreeV3:
     # -- the end
 
     def ready(self, deadline: Deadline) -> None:
-        backoff = Backoff()
-        while True:
-            try:
-                self._range(RangeRequest(key=b'\0', limit=1, keys_only=True), deadline)
-                return
-            except (ConnectionError, HTTPError, Unavailable):
-                delay = backoff.next_delay()
-                if deadline.remaining() <= delay:
-                    raise
-            gevent.sleep(delay)
+        first = RangeRequest(key=b'\0', limit=1, keys_only=True)
+        until_served(lambda: self._range(first, deadline), deadline)
 
     def clear(self) -> None:
         self._v3.clear()
@@ -323,12 +338,12 @@ class TreeV3:
 
     # -- how it is done
 
-    def _range(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
-        return self._rpc.call(KV.Range, request, deadline.timeout_left())
+    def _range(self, request: RangeRequest | bytes, deadline: Deadline) -> RangeResponse:
+        return self._rpc.call(KV.Range, request, deadline)
 
     def _txn(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
         is_write = any(not done.HasField('request_range') for done in txn.success)
-        return self._rpc.call(KV.Txn, txn, deadline.timeout_left(), is_write=is_write)
+        return self._rpc.call(KV.Txn, txn, deadline, is_write=is_write)
 
     def _check_open(self) -> None:
         if self._is_closed:

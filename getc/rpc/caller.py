@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import ssl
+import weakref
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
-from getc.errors import (
-    ClientClosed,
-    ConnectionError,
-    HTTPError,
-    LeaderElect,
-    ProtocolError,
-    RaftInternal,
-    Unavailable,
-)
+from getc.errors import ClientClosed, EtcException
+from getc.retry import Effect
 from getc.rpc.messages import unpacked
 from getc.rpc.streams import MessageStream
 from getc.rpc.tokens import Tokens
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transport.asking import ask_in_turn
 from getc.transport.calls import RefusedCall
-from getc.transport.channel import Channel
+from getc.transport.channel import Channel, Metadata
 from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
+from getc.transport.tls import Contexts
+from getc.wire.echoes import secrets_of
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 
@@ -33,9 +29,6 @@ Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
 Result = TypeVar('Result')
 
-UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
-"""What a server does not say no by: another one may do better."""
-
 HAS_LEADER: Final = (b'hasleader', b'true')
 """A member that is cut off from its leader ends such a stream, where it would otherwise fall silent."""
 
@@ -43,10 +36,31 @@ HAS_LEADER: Final = (b'hasleader', b'true')
 class _Server:
     """One server: its channel, and who we are there."""
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None) -> None:
+    def __init__(self, endpoint: Endpoint, contexts: Contexts | None) -> None:
         self.url = endpoint.url
-        self.channel = Channel(endpoint, context if endpoint.is_secure else None)
+        self.channel = Channel(endpoint, contexts if endpoint.is_secure else None)
         self.tokens = Tokens(self.channel)
+
+
+class _Witness:
+    """Tells what is learnt from a stream to whom it may concern."""
+
+    __slots__ = ('_endpoint', '_endpoints', '_token', '_tokens')
+
+    def __init__(self, endpoints: Endpoints, endpoint: Endpoint, tokens: Tokens, token: Metadata) -> None:
+        self._endpoints = endpoints
+        self._endpoint = endpoint
+        self._tokens = tokens
+        self._token = token
+
+    def on_served(self) -> None:
+        self._endpoints.served(self._endpoint)
+
+    def on_failed(self) -> None:
+        self._endpoints.failed(self._endpoint)
+
+    def on_refused(self, refused: RefusedCall) -> None:
+        self._tokens.is_refused(self._token, refused)
 
 
 class Rpc:
@@ -54,7 +68,7 @@ class Rpc:
 
     Args:
         endpoints: Its servers, with the credentials.
-        context: The TLS context of ``https`` endpoints, or None without such.
+        contexts: The TLS contexts of ``https`` endpoints, or None without such.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
         on_state: Told of each change of the state; it must not block or raise.
     """
@@ -62,22 +76,24 @@ class Rpc:
     def __init__(
         self,
         endpoints: Sequence[Endpoint],
-        context: ssl.SSLContext | None = None,
+        contexts: Contexts | None = None,
         *,
         timeout: float | None = 10.0,
         on_state: Callable[[ConnectionState], object] | None = None,
     ) -> None:
         self._endpoints = Endpoints(endpoints, on_state=on_state)
-        self._context = context
+        self._contexts = contexts
+        Deadline.after(timeout)  # refuses what is no timeout
         self._timeout = timeout
         self._servers: dict[Endpoint, _Server] = {}
         self._is_closed = False
+        weakref.finalize(self, _close_soon, self._servers).atexit = False
 
     def call(
         self,
         method: Method[Request, Response],
         request: Request | bytes,
-        timeout: Timeout = DEFAULT_TIMEOUT,
+        timeout: Timeout | Deadline = DEFAULT_TIMEOUT,
         *,
         is_write: bool | None = None,
     ) -> Response:
@@ -89,7 +105,7 @@ class Rpc:
         Args:
             method: What to call.
             request: What to send, or its bytes.
-            timeout: Seconds for all of it; None for no limit; left out for the client's default.
+            timeout: Seconds for all of it, or their end; None for no limit; left out for the client's default.
             is_write: Whether this request changes something, where the method alone does not tell.
 
         Raises:
@@ -102,10 +118,16 @@ class Rpc:
         packed = request if isinstance(request, bytes) else request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
 
-        def ask(server: _Server, deadline: Deadline, connect_by: Deadline) -> Response:
-            return self._ask(server, method, packed, deadline, connect_by, writes)
+        effect = Effect.NONE if not writes else Effect.SAME if method.idempotent else Effect.ONCE
+        deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
+        may_repeat = not writes or method.idempotent
 
-        return self._with_servers(ask, self.deadline(timeout), may_repeat=not writes or method.idempotent)
+        def ask(endpoint: Endpoint, share: Deadline) -> Response:
+            # What must not happen twice cannot move on once it was sent: nothing is kept for others.
+            answer_by = share if may_repeat else deadline
+            return self._ask(self._server(endpoint), method, packed, answer_by, share, writes)
+
+        return ask_in_turn(self._endpoints, ask, deadline, effect)
 
     def open(
         self, method: Method[Request, Response], timeout: Timeout = DEFAULT_TIMEOUT
@@ -115,17 +137,19 @@ class Rpc:
         Blocks until the timeout at most, if there is no connection.  Raises what :meth:`call` does.
         """
 
-        def start(server: _Server, deadline: Deadline, connect_by: Deadline) -> MessageStream[Request, Response]:
-            token = server.tokens.get(connect_by)
+        def start(endpoint: Endpoint, share: Deadline) -> MessageStream[Request, Response]:
+            server = self._server(endpoint)
+            token = server.tokens.get(share)
             metadata = (HAS_LEADER, *token)
-            stream = server.channel.stream(method.path, connect_by, is_write=not method.reads, metadata=metadata)
-            return MessageStream(method, stream, lambda refused: server.tokens.is_refused(token, refused))
+            stream = server.channel.stream(method.path, share, is_write=not method.reads, metadata=metadata)
+            witness = _Witness(self._endpoints, endpoint, server.tokens, token)
+            return MessageStream(method, stream, witness, [value.decode() for _, value in token])
 
-        return self._with_servers(start, self.deadline(timeout), may_repeat=True)
+        return ask_in_turn(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
 
     def deadline(self, timeout: Timeout) -> Deadline:
         """The deadline that a call's ``timeout`` means."""
-        return Deadline.after(self._timeout if timeout is DEFAULT_TIMEOUT else timeout)
+        return Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
 
     def clear(self) -> None:
         """Drop connections that are not in use.  Does not block."""
@@ -140,35 +164,12 @@ class Rpc:
 
     # -- how it is done
 
-    def _with_servers(
-        self, attempt: Callable[[_Server, Deadline, Deadline], Result], deadline: Deadline, *, may_repeat: bool
-    ) -> Result:
-        """Try each server once, and the first one again: its connection may have been lost long ago."""
-        in_turn = self._endpoints.in_turn()
-        in_turn.append(in_turn[0])
-        was_applied = False  # perhaps, by an attempt before
-        for left, endpoint in zip(range(len(in_turn), 0, -1), in_turn, strict=True):
-            # An attempt leaves time for the others as far as they could still be asked.
-            share = deadline.share(1 / left) if len(self._endpoints) > 1 else deadline
-            try:
-                result = attempt(self._server(endpoint), share if may_repeat else deadline, share)
-            except UNSERVED as error:
-                self._endpoints.failed(endpoint)
-                was_applied = was_applied or error.maybe_applied
-                if left == 1 or deadline.has_passed() or (was_applied and not may_repeat):
-                    error.maybe_applied = was_applied
-                    raise
-            else:
-                self._endpoints.served(endpoint)
-                return result
-        raise AssertionError('the last attempt returns or raises')
-
     def _server(self, endpoint: Endpoint) -> _Server:
         if self._is_closed:
             raise ClientClosed('the client is closed')
         server = self._servers.get(endpoint)
         if server is None:
-            server = self._servers[endpoint] = _Server(endpoint, self._context)
+            server = self._servers[endpoint] = _Server(endpoint, self._contexts)
         return server
 
     def _ask(
@@ -181,17 +182,30 @@ class Rpc:
         writes: bool,
     ) -> Response:
         channel = server.channel
-        channel.ready(connect_by)
         token = server.tokens.get(connect_by)
         try:
-            answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
+            answer = channel.unary(
+                method.path, packed, deadline, is_write=writes, metadata=token, connect_by=connect_by
+            )
         except RefusedCall as refused:
-            error = error_of_status(refused.status, method.path, is_write=writes, url=server.url)
             if not server.tokens.is_refused(token, refused):
-                raise error from None
+                raise _refusal(server, method, packed, token, writes, refused) from None
             try:
                 token = server.tokens.get(deadline)
                 answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
             except RefusedCall as again:
-                raise error_of_status(again.status, method.path, is_write=writes, url=server.url) from None
+                raise _refusal(server, method, packed, token, writes, again) from None
         return unpacked(method, answer, server.url, writes=writes)
+
+
+def _refusal(
+    server: _Server, method: Method[Any, Any], packed: bytes, token: Metadata, writes: bool, refused: RefusedCall
+) -> EtcException:
+    secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
+    return error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
+
+
+def _close_soon(servers: dict[Endpoint, _Server]) -> None:
+    """Nobody can call any more: the client was dropped without an end.  Its connections would stay for ever."""
+    for server in servers.values():
+        server.channel.close_soon()

@@ -54,6 +54,6 @@ def unpacked(method: Method[Request, Response], answer: bytes, url: str, *, writ
     """
     try:
         return method.response.FromString(answer)
-    except (DecodeError, UnicodeDecodeError) as error:
+    except (DecodeError, UnicodeDecodeError):
         text = f'the answer of {url} to {method.path} is no {method.response.__name__}'
-        raise ProtocolError(text, maybe_applied=writes, endpoint=url) from error
+        raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # their arguments may be all of it

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Generic, NoReturn, TypeVar
+from collections.abc import Sequence
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from getc.errors import EtcException, TimedOut
+from getc.retry import may_pass
 from getc.rpc.messages import unpacked
 from getc.timing import Deadline
 from getc.transport.calls import RefusedCall, Stream
+from getc.transport.home import Home
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 
-__all__ = ['MessageStream']
+__all__ = ['MessageStream', 'Witness']
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
+
+
+class Witness(Protocol):
+    """Who is told how a stream's server does.  None of its methods blocks or raises."""
+
+    def on_served(self) -> None:
+        """It has said something."""
+
+    def on_failed(self) -> None:
+        """It does not answer, or cannot serve: another one may do better."""
+
+    def on_refused(self, refused: RefusedCall) -> None:
+        """It has ended the stream with a status."""
 
 
 class MessageStream(Generic[Request, Response]):
@@ -25,20 +41,27 @@ class MessageStream(Generic[Request, Response]):
     Args:
         method: The RPC.
         stream: What carries them.
-        on_refused: Told of a refusal, before it is raised.
+        witness: Told how the server does.
+        secrets: What the server was told, and may not repeat.
 
     Attributes:
         url: The server, for errors.
+        secrets: The same, for errors that come in messages.
         size: Bytes of the message that was received last.
     """
 
     def __init__(
-        self, method: Method[Request, Response], stream: Stream, on_refused: Callable[[RefusedCall], object]
+        self, method: Method[Request, Response], stream: Stream, witness: Witness, secrets: Sequence[str] = ()
     ) -> None:
         self._method = method
         self._stream = stream
-        self._on_refused = on_refused
+        self._witness = witness
+        self._has_served = False
+        self._is_blamed = False
+        self._home = Home()
+        self._home.check()
         self.url = stream.url
+        self.secrets = secrets
         self.size = 0
 
     @property
@@ -52,6 +75,7 @@ class MessageStream(Generic[Request, Response]):
         Raises:
             EtcException: What ended the stream.
         """
+        self._home.check()
         try:
             self._stream.send(request.SerializeToString())
         except RefusedCall as refused:
@@ -59,6 +83,7 @@ class MessageStream(Generic[Request, Response]):
 
     def finish(self) -> None:
         """Say that no more messages will be sent.  Does not block."""
+        self._home.check()
         if not self._stream.is_over:
             self._stream.finish()
 
@@ -70,17 +95,34 @@ class MessageStream(Generic[Request, Response]):
             EtcdError: The server refuses.
             ConnectionError: The connection was lost.
         """
+        self._home.check()
         try:
             message = self._stream.receive(deadline)
         except RefusedCall as refused:
             self._refused(refused)
+        except TimedOut:
+            raise  # whether that is too long is not known here
+        except EtcException as error:
+            if may_pass(error):
+                self.blame()
+            raise
         if message is None:
             return None
+        if not self._has_served:
+            self._has_served = True
+            self._witness.on_served()
         self.size = len(message)
         return unpacked(self._method, message, self.url, writes=False)
 
+    def blame(self) -> None:
+        """Its server does not answer: have another one asked from now on.  The stream goes on; does not block."""
+        if not self._is_blamed:
+            self._is_blamed = True
+            self._witness.on_failed()
+
     def cancel(self) -> None:
         """End it at once.  Does not block, may be called twice."""
+        self._home.check()
         self._stream.cancel()
 
     def __iter__(self) -> MessageStream[Request, Response]:
@@ -99,6 +141,11 @@ class MessageStream(Generic[Request, Response]):
         self.cancel()
 
     def _refused(self, refused: RefusedCall) -> NoReturn:
-        self._on_refused(refused)
+        self._witness.on_refused(refused)
         is_write = not self._method.reads
-        raise error_of_status(refused.status, self._method.path, is_write=is_write, url=self.url) from None
+        error = error_of_status(
+            refused.status, self._method.path, is_write=is_write, url=self.url, secrets=self.secrets
+        )
+        if may_pass(error):
+            self.blame()
+        raise error from None

@@ -17,6 +17,7 @@ import gevent
 
 from getc.errors import ConnectionError, EtcException, EventIndexCleared
 from getc.rpc.streams import MessageStream
+from getc.transport.home import Home
 from getc.wire.grpc import Status
 from getc.wire.schema.watch import (
     Watch,
@@ -82,10 +83,11 @@ class Ticket:
             joined.fragment = response.fragment
             response = joined
         if response.fragment:
+            if response.events[0].kv.mod_revision == response.events[-1].kv.mod_revision:
+                self.partial = response  # there may be a million events, in many pieces: none is copied twice
+                return
             self.partial = _last_revision(response)
             response.fragment = False
-            if not response.events:
-                return
         self.sink.on_response(response)
         self.size = 0
 
@@ -102,9 +104,14 @@ class WatchStream:
 
     Args:
         messages: The stream, which is this one's from now on.
+
+    Attributes:
+        home: The process and the thread that it belongs to.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
+        self.home = Home()
+        self.home.check()
         self._messages = messages
         self._tickets: dict[int, Ticket] = {}
         self._asked: deque[Ticket] = deque()
@@ -214,7 +221,8 @@ class WatchStream:
             return EventIndexCleared('mvcc: required revision has been compacted', cause, endpoint=url)
         text = response.cancel_reason.rpartition('desc = ')[2] or 'the server cancelled the watch'
         code = PERMISSION_DENIED if 'permission denied' in text else INVALID_ARGUMENT
-        return error_of_status(Status(code, text), Watch.Watch.path, is_write=False, url=url)
+        secrets = self._messages.secrets
+        return error_of_status(Status(code, text), Watch.Watch.path, is_write=False, url=url, secrets=secrets)
 
     def _end(self, error: EtcException) -> None:
         self._messages.cancel()
@@ -229,14 +237,12 @@ class WatchStream:
 
 
 def _last_revision(response: WatchResponse) -> WatchResponse:
-    """Take the events of the last revision out, into a response of their own."""
+    """Take the events of the last revision out of several, into a response of their own."""
     events = response.events
     last = events[-1].kv.mod_revision
-    at = 0
-    if events[0].kv.mod_revision != last:  # else it is all of them, and there may be a million
-        at = len(events) - 1
-        while events[at - 1].kv.mod_revision == last:
-            at -= 1
+    at = len(events) - 1
+    while events[at - 1].kv.mod_revision == last:
+        at -= 1
     taken = WatchResponse(header=response.header, watch_id=response.watch_id, events=events[at:])
     del events[at:]  # type: ignore[attr-defined]
     return taken

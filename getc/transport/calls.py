@@ -12,8 +12,8 @@ from gevent.hub import get_hub
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.timing import Deadline
 from getc.transport.wheel import Wheel
-from getc.wire.grpc import OK, Messages, Status, check_head, packed, status_of
-from getc.wire.http2.events import DataReceived, HeadersReceived
+from getc.wire.grpc import OK, Messages, Status, check_head, is_well, packed, status_of, whole_message
+from getc.wire.http2.events import AnswerReceived, DataReceived, HeadersReceived
 from getc.wire.http2.frames import ErrorCode
 
 __all__ = ['Call', 'Carrier', 'RefusedCall', 'Stream', 'UnaryCall']
@@ -55,6 +55,9 @@ class Carrier(Protocol):
     def has_left(self, call: Call) -> bool:
         """True if any of the call may have reached the server."""
 
+    def holds_back(self, call: Call) -> bool:
+        """True if some of what was said of it waits for the server to take it."""
+
 
 class Call:
     """A call, from the moment it is begun.
@@ -81,9 +84,10 @@ class Call:
 
     # -- for the connection; none of these blocks or switches
 
-    def begin(self, carrier: Carrier) -> None:
+    def begin(self, carrier: Carrier, stream_id: int) -> None:
         """It is this connection's from now on."""
         self._carrier = carrier
+        self.stream_id = stream_id
 
     def on_headers(self, event: HeadersReceived) -> None:
         """The head of the answer, or its trailers."""
@@ -98,6 +102,13 @@ class Call:
     def on_data(self, event: DataReceived) -> None:
         """A piece of the answer."""
         raise NotImplementedError
+
+    def on_answer(self, event: AnswerReceived) -> None:
+        """The whole answer."""
+        head, data, trailers = event.parts
+        self.on_headers(head)
+        self.on_data(data)
+        self.on_headers(trailers)
 
     def on_reset(self, code: int) -> None:
         """The server ended the stream."""
@@ -177,7 +188,7 @@ class UnaryCall(Call):
     __slots__ = ('_answer', '_deadline', '_messages')
 
     def __init__(self, path: str, url: str, is_write: bool, deadline: Deadline) -> None:
-        super().__init__(path, url, is_write)
+        Call.__init__(self, path, url, is_write)  # super() takes longer, and this is on the fast path
         self._deadline = deadline
         self._answer: bytes | None = None
         self._messages: Messages | None = None
@@ -191,7 +202,7 @@ class UnaryCall(Call):
             HTTPError, ProtocolError: The answer is no gRPC.
         """
         at = self._deadline.at
-        slot = wheel.add(self, at) if at != math.inf else None
+        dues = wheel.add(self, at) if at != math.inf else None
         try:
             while not self._is_over:
                 self._pause()
@@ -200,8 +211,8 @@ class UnaryCall(Call):
             self._give_up(ErrorCode.CANCEL)
             raise
         finally:
-            if slot is not None:
-                wheel.discard(self, slot)
+            if dues is not None:
+                dues.discard(self)
         if self._error is not None:
             raise self._error
         assert self._answer is not None
@@ -213,6 +224,20 @@ class UnaryCall(Call):
             error = self.timed_out(self._deadline)
             self._give_up(ErrorCode.CANCEL)
             self.fail(error)
+
+    def on_answer(self, event: AnswerReceived) -> None:
+        """The whole answer."""
+        message = whole_message(event.data)
+        if message is not None and is_well(event.head, event.trailers):
+            self._answer = message
+            self._is_over = True
+            self._wake()
+        else:
+            super().on_answer(event)
+
+    def _maybe_applied(self) -> bool:
+        """A server does nothing before it has the whole request."""
+        return super()._maybe_applied() and self._carrier is not None and not self._carrier.holds_back(self)
 
     def on_data(self, event: DataReceived) -> None:
         """A piece of the answer."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 import weakref
+from copy import copy
 from typing import Final
 
 import gevent
 from gevent.event import Event
-from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ClientClosed, ConnectionError, EtcException
@@ -18,8 +17,10 @@ from getc.timing import Backoff, Deadline
 from getc.transport.calls import RefusedCall, Stream, UnaryCall
 from getc.transport.connecting import not_connected, not_connected_in_time
 from getc.transport.endpoints import Endpoint
+from getc.transport.home import Home
 from getc.transport.link import Link
 from getc.transport.sockets import Socket, connect
+from getc.transport.tls import Contexts
 from getc.transport.wheel import Wheel
 from getc.wire.grpc import packed, request_block, timeout_field
 
@@ -45,7 +46,7 @@ class Channel:
 
     Args:
         endpoint: The server.
-        context: The TLS context of an ``https`` endpoint (with ALPN ``h2``), else None.
+        contexts: The TLS contexts of an ``https`` endpoint (with ALPN ``h2``), else None.
 
     Example::
 
@@ -54,23 +55,32 @@ class Channel:
         channel.close()
     """
 
-    def __init__(self, endpoint: Endpoint, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, contexts: Contexts | None = None) -> None:
         self.endpoint = endpoint
-        self._context = context
+        self._contexts = contexts
+        self._url = endpoint.url
         self._authority = endpoint.url.partition('://')[2].encode('idna' if not endpoint.host.isascii() else 'ascii')
         self._blocks: dict[tuple[str, Metadata], bytes] = {}
-        self._link: Link | None = None
+        self._link: Link | None = None  # it leaves us when no more calls may begin on it
         self._links: set[Link] = set()  # also those that the server is leaving
         self._wheel = Wheel()
         self._attempt: _Attempt | None = None
         self._backoff = Backoff()
         self._next_attempt_at = 0.0
-        self._hub = get_hub()
+        self._home = Home()
+        self._home.check()
         self._is_closed = False
         _channels.add(self)
 
     def unary(
-        self, path: str, message: bytes, deadline: Deadline, *, is_write: bool = True, metadata: Metadata = ()
+        self,
+        path: str,
+        message: bytes,
+        deadline: Deadline,
+        *,
+        is_write: bool = True,
+        metadata: Metadata = (),
+        connect_by: Deadline | None = None,
     ) -> bytes:
         """Send a request and return the answer.  Blocks until the deadline at most.
 
@@ -82,6 +92,7 @@ class Channel:
             deadline: The end of the call; the server is told of it.
             is_write: It may change something there: it counts for ``maybe_applied``.
             metadata: Further fields of the head, names in lower case.
+            connect_by: An earlier end of the waiting for a connection, where there is none.
 
         Raises:
             RefusedCall: The server answered with a status other than OK.
@@ -89,12 +100,13 @@ class Channel:
             HTTPError, ProtocolError: The answer is no gRPC, breaks HTTP/2 or a bound.
             ClientClosed: ``close`` was called, before or meanwhile.
         """
-        link = self._usable_link(deadline)
-        call = UnaryCall(path, self.endpoint.url, is_write, deadline)
+        link = self._usable_link(connect_by or deadline)
+        call = UnaryCall(path, self._url, is_write, deadline)
         left = deadline.remaining()
         if not left:
             raise call.timed_out(deadline)  # before it was sent
-        link.begin(call, self._block(path, metadata) + timeout_field(left), packed(message), True)
+        block = self._blocks.get((path, metadata)) or self._block(path, metadata)
+        link.begin(call, block + timeout_field(left), packed(message), True)
         return call.wait(self._wheel)
 
     def stream(self, path: str, deadline: Deadline, *, is_write: bool = False, metadata: Metadata = ()) -> Stream:
@@ -103,13 +115,9 @@ class Channel:
         Raises what :meth:`unary` does for want of a connection.
         """
         link = self._usable_link(deadline)
-        stream = Stream(path, self.endpoint.url, is_write)
+        stream = Stream(path, self._url, is_write)
         link.begin(stream, self._block(path, metadata), b'', False)
         return stream
-
-    def ready(self, deadline: Deadline) -> None:
-        """Return once there is a connection.  Blocks until the deadline at most; raises what :meth:`unary` does."""
-        self._usable_link(deadline)
 
     @property
     def is_connected(self) -> bool:
@@ -133,6 +141,10 @@ class Channel:
             self._attempt = None
         self._wheel.close()
 
+    def close_soon(self) -> None:
+        """The same, from whatever thread: on the next turn of the hub of its own."""
+        self._home.call_soon(self.close)
+
     def __repr__(self) -> str:
         state = 'closed' if self._is_closed else 'connected' if self.is_connected else 'not connected'
         return f'<getc.transport.channel.Channel {self.endpoint.url} {state}>'
@@ -140,30 +152,25 @@ class Channel:
     # -- how it is done
 
     def _block(self, path: str, metadata: Metadata) -> bytes:
-        key = path, metadata
-        block = self._blocks.get(key)
-        if block is None:
-            if len(self._blocks) >= MOST_BLOCKS:  # tokens come and go
-                self._blocks.clear()
-            block = self._blocks[key] = request_block(
-                path.encode(), authority=self._authority, is_secure=self.endpoint.is_secure, metadata=metadata
-            )
+        """The head of a call, but for its timeout; it is remembered."""
+        if len(self._blocks) >= MOST_BLOCKS:  # tokens come and go
+            self._blocks.clear()
+        block = self._blocks[path, metadata] = request_block(
+            path.encode(), authority=self._authority, is_secure=self.endpoint.is_secure, metadata=metadata
+        )
         return block
 
     def _usable_link(self, deadline: Deadline) -> Link:
-        if get_hub() is not self._hub:
-            raise RuntimeError('a client belongs to the thread that made it: make one for each thread')
-        link = self._link
-        while link is None or not link.is_usable:
+        self._home.check()
+        while self._link is None:
             if self._is_closed:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
             self._attempt.wait(deadline)
-            link = self._link
-        return link
+        return self._link
 
-    def connect(self) -> None:
+    def connect(self, attempt: _Attempt) -> None:
         """Make a connection, once it is time for the next attempt.  For :class:`_Attempt`; blocks."""
         gevent.sleep(max(0.0, self._next_attempt_at - timing.now()))
         try:
@@ -171,15 +178,19 @@ class Channel:
         except EtcException:
             self._next_attempt_at = timing.now() + self._backoff.next_delay()
             raise
+        if self._attempt is not attempt:  # it was cancelled or abandoned in this turn, and is killed in the next
+            sock.close()
+            raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
-        self._link = Link(sock, self.endpoint.url, self._on_leave)
+        self._link = Link(sock, self._url, self._on_leave)
         self._links.add(self._link)
 
     def _connected_socket(self) -> Socket:
         limit = Deadline(CONNECT_TIMEOUT)
         timeout = gevent.Timeout.start_new(limit.timeout_left())
         try:
-            return connect(self.endpoint.host, self.endpoint.port, self._context, protocol='h2')
+            context = None if self._contexts is None else self._contexts.fresh()
+            return connect(self.endpoint.host, self.endpoint.port, context, protocol='h2', deadline=limit)
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
@@ -198,9 +209,10 @@ class Channel:
         if not link.calls:
             self._links.discard(link)
 
-    def attempt_over(self) -> None:
-        """For :class:`_Attempt`."""
-        self._attempt = None
+    def attempt_over(self, attempt: _Attempt) -> None:
+        """For :class:`_Attempt`.  After a fork another one may be under way."""
+        if self._attempt is attempt:
+            self._attempt = None
 
     def abandon(self) -> None:
         """In a forked child: leave the parent's connections alone."""
@@ -227,7 +239,7 @@ class _Attempt:
         if not self._is_over.wait(deadline.timeout_left()):
             raise not_connected_in_time(self._channel.endpoint, deadline)
         if self._error is not None:
-            raise self._error
+            raise copy(self._error) from self._error.__cause__  # others wait for the same
 
     def cancel(self, error: EtcException) -> None:
         """End it with this error for all who wait."""
@@ -241,14 +253,14 @@ class _Attempt:
 
     def _run(self) -> None:
         try:
-            self._channel.connect()
+            self._channel.connect(self)
         except EtcException as error:
             self._error = error
         except Exception as error:
             log.exception('the attempt to connect to %s failed', self._channel.endpoint.url)
             self._error = ConnectionError(f'no connection: {type(error).__name__}', endpoint=self._channel.endpoint.url)
         finally:
-            self._channel.attempt_over()
+            self._channel.attempt_over(self)
             self._is_over.set()
 
 

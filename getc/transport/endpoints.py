@@ -23,7 +23,9 @@ SCHEMES: Final = ('http', 'https')
 REST: Final = 0.5
 """Seconds of rest after the first failure."""
 
-LONGEST_REST: Final = 30.0
+LONGEST_REST: Final = 2.0
+"""Seconds of rest at most.  Who rests is asked last: where the others fall silent, a longer rest would keep a renewal
+from the only server that is back, until the TTL is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Endpoint:
 
     Attributes:
         scheme: ``'http'`` or ``'https'``.
-        host: A name or an address; an IPv6 address without brackets.
+        host: A name or an address, in ASCII; an IPv6 address without brackets.
         port: The TCP port.
         username: From the URL, or None.
         password: From the URL, or None; never shown.
@@ -57,6 +59,13 @@ class Endpoint:
             return None
         credentials = f'{self.username}:{self.password or ""}'.encode()
         return 'Basic ' + base64.b64encode(credentials).decode('ascii')
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What it is told and may not repeat."""
+        if self.password is None:
+            return ()
+        return self.password, (self.authorization or '').removeprefix('Basic ')
 
     @property
     def is_secure(self) -> bool:
@@ -108,9 +117,20 @@ def _parse(text: str) -> Endpoint:
         raise ValueError(f'{_shown(text)} begins with none of the known schemes: http://, https://')
     if not parts.hostname or any(char.isspace() or not char.isprintable() for char in parts.hostname):
         raise ValueError(f'{_shown(text)} has no host')
+    host = _ascii(parts.hostname)
+    if host is None:
+        raise ValueError(f'the host of {_shown(text)} is no such')
     if parts.path not in ('', '/') or parts.query or parts.fragment:
         raise ValueError(f'{_shown(text)} has more than a host and a port: getc knows the paths of etcd by itself')
-    return Endpoint(parts.scheme, parts.hostname, DEFAULT_PORT if port is None else port, *_credentials(parts))
+    return Endpoint(parts.scheme, host, DEFAULT_PORT if port is None else port, *_credentials(parts))
+
+
+def _ascii(host: str) -> str | None:
+    """The host as the network knows it; None if there can be no such."""
+    try:
+        return (host.encode('ascii') if ':' in host else host.encode('idna')).decode('ascii')
+    except UnicodeError:  # a name without letters, too long, or of letters that have no place in one
+        return None
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
@@ -189,6 +209,8 @@ class Endpoints:
 
     def in_turn(self) -> list[Endpoint]:
         """Each of them once, for one call: the current one first, those that rest last, in the order of their ends."""
+        if len(self._endpoints) == 1:
+            return [self._current]
         at = self._endpoints.index(self._current)
         ring = self._endpoints[at:] + self._endpoints[:at]
         if not self._resting:
@@ -199,9 +221,11 @@ class Endpoints:
     def failed(self, endpoint: Endpoint) -> None:
         """It did not answer: it rests, and if it was the current one, another is from now on."""
         standing = self._resting.setdefault(endpoint, _Standing())
-        rest = min(LONGEST_REST, REST * 2.0 ** min(standing.failures, 30))
-        standing.failures += 1
-        standing.until = timing.now() + rest * self._rng.uniform(0.5, 1.0)
+        now = timing.now()
+        if standing.until <= now:  # else it is the same failure, which all calls meet that were under way
+            rest = min(LONGEST_REST, REST * 2.0 ** min(standing.failures, 30))
+            standing.failures += 1
+            standing.until = now + rest * self._rng.uniform(0.5, 1.0)
         if self._current == endpoint:
             self._current = self.in_turn()[0]
             if self._current != endpoint:

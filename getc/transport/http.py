@@ -9,7 +9,7 @@ compression.
 from __future__ import annotations
 
 import http.client
-import ssl
+import weakref
 from typing import Final
 
 import gevent
@@ -17,11 +17,22 @@ import greenlet
 from gevent.lock import BoundedSemaphore
 
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Deadline
-from getc.transport.connecting import not_connected, not_connected_in_time
+from getc.transport.connecting import (
+    NEEDS_TLS,
+    broken,
+    is_turned_away,
+    last_words,
+    needs_tls,
+    not_connected,
+    not_connected_in_time,
+)
 from getc.transport.endpoints import Endpoint
+from getc.transport.home import Home
 from getc.transport.pools import Connection, GeventAdapter, Pool
-from getc.transport.reading import Response, TooMuch, is_body_ready, read_body
+from getc.transport.reading import Response, Unreadable, is_body_ready, read_body
+from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Headers, Request
 
 __all__ = ['Http', 'Poll']
@@ -72,6 +83,7 @@ class _Exchange:
         self.request = request
         self.has_left = False
         self.is_stale = False
+        self._is_reused = False
         self._connection: Connection | None = None
         self._response: Response | None = None
 
@@ -79,19 +91,26 @@ class _Exchange:
     def maybe_applied(self) -> bool:
         return self.request.is_write and self.has_left
 
+    @property
+    def _is_first_answer(self) -> bool:
+        """True if nothing has come on the connection yet: what ends it may still end the handshake."""
+        return not self._is_reused and self._response is None
+
     def begin(self, pool: Pool, connect_by: Deadline) -> Response:
         """Send the request, and wait for status and headers."""
         connection = self._connection = pool.take()
-        is_reused = connection.sock is not None
-        if not is_reused:
+        self._is_reused = connection.sock is not None
+        if not self._is_reused:
             self._connect(connection, connect_by)
         self.has_left = True
         try:
             connection.send_request(self.request, self.endpoint.authorization)
             response = self._response = connection.read_head()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.is_stale = is_reused and isinstance(error, OSError)
-            raise self._failed(error) from error
+            self.is_stale = self._is_reused and isinstance(error, OSError)
+            if isinstance(error, OSError) and not isinstance(error, http.client.RemoteDisconnected):
+                error = last_words(connection.sock, error)
+            raise self._failed(error) from _cause(error)
         encoding = response.headers.get('Content-Encoding', 'identity')
         if encoding.strip().lower() not in ('', 'identity'):
             raise self._protocol_error('it is compressed, which was not asked for')
@@ -102,8 +121,12 @@ class _Exchange:
         try:
             body = read_body(response)
         except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
-            raise self._failed(error) from error
-        return Answer(response.status, response.headers, body)
+            raise self._failed(error) from _cause(error)
+        if response.status == 400 and self._is_for_tls(response, body):
+            raise self._turned_away(NEEDS_TLS)
+        if response.status < 400:
+            return Answer(response.status, response.headers, body)
+        return Answer(response.status, response.headers, body, self.endpoint.secrets)
 
     def release(self, pool: Pool) -> None:
         """Give the connection back if an answer was read to its end; else close it."""
@@ -122,6 +145,7 @@ class _Exchange:
 
     def _connect(self, connection: Connection, connect_by: Deadline) -> None:
         timeout = gevent.Timeout.start_new(connect_by.timeout_left())
+        connection.connect_by = connect_by
         try:
             connection.connect()
         except gevent.Timeout as fired:
@@ -135,17 +159,32 @@ class _Exchange:
 
     def _failed(self, error: Exception) -> EtcException:
         url = self.endpoint.url
-        if isinstance(error, TooMuch):
+        if isinstance(error, Unreadable):
             return self._protocol_error(str(error))
         if isinstance(error, http.client.IncompleteRead):
             what = f'{url} closed the connection in the middle of an answer'
         elif isinstance(error, http.client.RemoteDisconnected):
             what = f'{url} closed the connection without an answer'
+            if not self.endpoint.is_secure and not self.is_stale:
+                what += ', as one does that speaks TLS (https://)'
         elif isinstance(error, OSError):
-            what = f'the connection to {url} broke: {error.strerror or type(error).__name__}'
+            what = broken(url, error)
+            if is_turned_away(error) and self._is_first_answer:
+                return ConnectionError(what, endpoint=url)
+        elif isinstance(error, http.client.BadStatusLine) and self._is_first_answer and needs_tls(str(error).encode()):
+            return self._turned_away(NEEDS_TLS)
         else:
             return self._protocol_error(type(error).__name__)  # its text may quote the peer's bytes
         return ConnectionError(what, maybe_applied=self.maybe_applied, endpoint=url)
+
+    def _is_for_tls(self, response: Response, body: bytes) -> bool:
+        is_page = 'json' not in response.headers.get('Content-Type', '')
+        return is_page and not self.endpoint.is_secure and needs_tls(body)
+
+    def _turned_away(self, what: str) -> ConnectionError:
+        """There is no connection after all: nothing that was sent was looked at."""
+        url = self.endpoint.url
+        return ConnectionError(f'no connection to {url}: {what}', endpoint=url)
 
     def _protocol_error(self, what: str) -> ProtocolError:
         url = self.endpoint.url
@@ -164,11 +203,16 @@ class _Exchange:
         return self._timed_out(span.deadline, 'no answer from' if self.has_left else 'no connection to')
 
 
+def _cause(error: Exception) -> OSError | None:
+    """What may be shown of an error: http.client's quote the peer, and a traceback has frames with what was sent."""
+    return error.with_traceback(None) if isinstance(error, OSError) else None
+
+
 class Http:
     """HTTP to any number of servers, for one client.
 
     Args:
-        context: The TLS context of ``https`` endpoints, or None without such (see ``TLS.context``).
+        contexts: The TLS contexts of ``https`` endpoints, or None without such.
         max_calls: Calls under way at a time.
 
     Attributes:
@@ -176,20 +220,22 @@ class Http:
 
     Example::
 
-        transport = Http(TLS().context())
+        transport = Http(TLS().contexts())
         answer = transport.call(endpoint, Request('GET', '/version'), Deadline.after(10))
         answer.status, answer.body
         transport.close()
     """
 
-    def __init__(self, context: ssl.SSLContext | None = None, *, max_calls: int = MAX_CALLS) -> None:
-        contexts = {'http': None, 'https': context}
-        self._calls = GeventAdapter(contexts=contexts, max_idle=max_calls)
-        self._polls = GeventAdapter(contexts=contexts, max_idle=MAX_IDLE_POLLS)
+    def __init__(self, contexts: Contexts | None = None, *, max_calls: int = MAX_CALLS) -> None:
+        by_scheme = {'http': None, 'https': contexts}
+        self._calls = GeventAdapter(contexts=by_scheme, max_idle=max_calls)
+        self._polls = GeventAdapter(contexts=by_scheme, max_idle=MAX_IDLE_POLLS)
         self.adapter = self._calls
         self._turns = BoundedSemaphore(max_calls)
         self._spans: set[_Span] = set()
         self._is_closed = False
+        self._home = Home()
+        weakref.finalize(self, _close_soon, self._home, self._calls, self._polls).atexit = False
 
     def call(
         self, endpoint: Endpoint, request: Request, deadline: Deadline, *, connect_by: Deadline | None = None
@@ -215,8 +261,10 @@ class Http:
             with self._turns:
                 try:
                     return self._call(exchange, connect_by or deadline)
-                except ConnectionError:
-                    if request.is_write or not exchange.is_stale:
+                except ConnectionError as error:
+                    effect = Effect.ONCE if request.is_write else Effect.NONE
+                    facts = Facts(outcome_of(error), effect, was_repeated=not exchange.is_stale)
+                    if decide(facts).step is not Step.AGAIN:
                         raise
                 self._calls.pool_of(endpoint).clear()  # the others are as old
                 return self._call(exchange, connect_by or deadline)
@@ -258,6 +306,7 @@ class Http:
     def _enter(self, exchange: _Exchange, deadline: Deadline) -> _Span:
         if self._is_closed:
             raise ClientClosed('the client is closed')
+        self._home.check()
         span = _Span(deadline)
         if deadline.has_passed():
             raise exchange.ended(span)
@@ -281,6 +330,12 @@ class Http:
             span.cut()
         self._calls.close()
         self._polls.close()
+
+
+def _close_soon(home: Home, *adapters: GeventAdapter) -> None:
+    """Nobody can call any more: the client was dropped without an end."""
+    for adapter in adapters:
+        home.call_soon(adapter.close)
 
 
 class Poll:

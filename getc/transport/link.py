@@ -5,18 +5,28 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from copy import copy
 from typing import Any, Final
 
 import gevent
 from gevent.hub import get_hub
 
 from getc import timing
-from getc.errors import EtcException, ProtocolError
+from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.transport.calls import Call
+from getc.transport.connecting import NEEDS_TLS, broken, is_turned_away, needs_tls
 from getc.transport.sockets import Socket
 from getc.transport.wires import wire_for
 from getc.wire.http2.connection import Connection
-from getc.wire.http2.events import DataReceived, Event, GoAwayReceived, HeadersReceived, SettingsReceived, StreamReset
+from getc.wire.http2.events import (
+    AnswerReceived,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    HeadersReceived,
+    SettingsReceived,
+    StreamReset,
+)
 from getc.wire.http2.frames import ErrorCode
 
 __all__ = ['Link']
@@ -31,8 +41,12 @@ QUIET: Final = 10.0
 
 PING: Final = b'getcping'
 
+TOO_MANY_PINGS: Final = 'too_many_pings'
+
 HTTP1: Final = b'HTTP/1'
+FRAME: Final = b'\0'  # a frame's length is less than 2**16
 NEEDED: Final = 'API v3 needs HTTP/2 all the way, and etcd 3.4 or newer'
+OR_TLS: Final = '; or it speaks TLS, and its URL begins with https://'
 
 
 class Link:
@@ -41,7 +55,7 @@ class Link:
     Args:
         sock: Connected; the link closes it.
         url: The server, for errors.
-        on_leave: Called with the link when no more calls may begin on it, perhaps twice.  Does not block.
+        on_leave: Called with the link when no more calls may begin on it, perhaps again and again.  Does not block.
 
     Attributes:
         has_spoken: The server has answered with a frame of HTTP/2.
@@ -50,6 +64,7 @@ class Link:
     def __init__(self, sock: Socket, url: str, on_leave: Callable[[Link], None]) -> None:
         self.url = url
         self.has_spoken = False
+        self._beginning: bytes | None = b''  # of what it says, until that shows what it speaks
         self._on_leave = on_leave
         self._connection = Connection()
         self._calls: dict[int, Call] = {}
@@ -67,28 +82,27 @@ class Link:
     # -- for the channel
 
     @property
-    def is_usable(self) -> bool:
-        """True if calls may begin here."""
-        return not self._is_over and not self._is_leaving
-
-    @property
     def calls(self) -> int:
         """Calls under way, with those that wait for a stream."""
         return len(self._calls) + len(self._queue)
 
     def begin(self, call: Call, block: bytes, data: bytes, end: bool) -> None:
         """Send a call now, or when the server takes one more.  Does not block."""
-        call.begin(self)
-        if self._connection.can_open and not self._queue:
-            self._open(call, block, data, end)
+        stream_id = 0 if self._queue else self._connection.open(block, data, end=end)
+        call.begin(self, stream_id)
+        if stream_id:
+            self._calls[stream_id] = call
+            if not self._wire.is_sending:
+                self._wire.send_soon()
+            if self._connection.is_leaving:
+                self._leave()
         else:
             self._queue[call] = block, data, end
-        self._wire.send_soon()
 
     def close(self, error: EtcException) -> None:
-        """End it: every call gets the error.  Does not block."""
+        """End it: every call gets a copy of the error.  Does not block."""
         for call in self._take_calls():
-            call.fail(error)
+            call.fail(copy(error))
         self._end('the connection was closed')
 
     def abandon(self) -> None:
@@ -132,18 +146,21 @@ class Link:
         """True if any of the call may have reached the server."""
         return 0 < call.stream_id <= self._sent_id
 
-    # -- sending
+    def holds_back(self, call: Call) -> bool:
+        """True if some of what was said of it waits for the server to take it."""
+        return self._connection.unsent(call.stream_id) > 0
 
-    def _open(self, call: Call, block: bytes, data: bytes, end: bool) -> None:
-        call.stream_id = self._connection.open(block, data, end=end)
-        self._calls[call.stream_id] = call
+    # -- sending
 
     def _after_end(self) -> None:
         """A stream has ended: another may begin, or the link may be over."""
         while self._queue and self._connection.can_open:
-            call, request = self._queue.popitem(last=False)
-            self._open(call, *request)
+            call, (block, data, end) = self._queue.popitem(last=False)
+            call.stream_id = self._connection.open(block, data, end=end)
+            self._calls[call.stream_id] = call
             self._wire.send_soon()
+        if self._connection.is_leaving and not self._is_leaving:
+            self._leave()
         if self._is_leaving and not self._calls:
             self._end(f'{self.url} has gone away')
 
@@ -158,12 +175,23 @@ class Link:
         """Tell the calls what has come.  What it raises ends the link."""
         self._heard_at = timing.now()
         self._asked_at = None
-        if not self.has_spoken and data.startswith(HTTP1):
-            self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
-            raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
+        if self._beginning is not None:
+            data, self._beginning = self._beginning + data, None
+            if not data.startswith(FRAME):
+                if len(data) < len(HTTP1):
+                    self._beginning = data
+                    return
+                if needs_tls(data):
+                    return self._turned_away(f'no connection to {self.url}: {NEEDS_TLS}')
+                if data.startswith(HTTP1):
+                    self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
+                    raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
         for event in self._connection.receive(data):
-            self._on_event(event)
-        self.has_spoken = True
+            if event.__class__ is AnswerReceived:
+                self._on_answer(event)
+            else:
+                self._on_event(event)
+        self.has_spoken = self._connection.has_settings
         if self._connection.has_outgoing:
             self._wire.send_soon()
 
@@ -173,9 +201,13 @@ class Link:
             return
         what = f'the connection to {self.url} was given up'
         if error is None:
-            what = f'{self.url} closed the connection' + ('' if self.has_spoken else f' without a word: {NEEDED}')
+            what = f'{self.url} closed the connection'
+            if not self.has_spoken:
+                what += f' without a word: {NEEDED}' + ('' if self.url.startswith('https:') else OR_TLS)
         elif isinstance(error, OSError):
-            what = f'the connection to {self.url} broke: {error.strerror or type(error).__name__}'
+            what = broken(self.url, error)
+            if is_turned_away(error) and not self.has_spoken:
+                return self._turned_away(what)
         elif isinstance(error, ProtocolError):
             self._violated(error)
         elif isinstance(error, Exception):
@@ -183,6 +215,13 @@ class Link:
         self._end(what)
 
     # -- what has come
+
+    def _on_answer(self, event: AnswerReceived) -> None:
+        call = self._calls.pop(event.stream_id, None)
+        if call is not None:
+            call.on_answer(event)
+            if self._queue or self._is_leaving:
+                self._after_end()
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, (HeadersReceived, DataReceived)):
@@ -201,7 +240,7 @@ class Link:
                 call.on_reset(event.code)
                 self._drop(event.stream_id)
         elif isinstance(event, GoAwayReceived):
-            self._leave(event)
+            self._on_goaway(event)
         elif isinstance(event, SettingsReceived):
             self._after_end()
 
@@ -209,16 +248,12 @@ class Link:
         if self._calls.pop(stream_id, None) is not None and (self._queue or self._is_leaving):
             self._after_end()
 
-    def _leave(self, event: GoAwayReceived) -> None:
-        """The server takes no more calls; those that it took go on."""
+    def _on_goaway(self, event: GoAwayReceived) -> None:
         if event.code != ErrorCode.NO_ERROR:
-            reason = event.debug[:100].decode('ascii', 'replace')
-            _tell(log.warning, '%s goes away with code %d: %r', self.url, event.code, reason)
-        self._is_leaving = True
-        self._on_leave(self)
-        queued, self._queue = self._queue, OrderedDict()
-        for call in queued:
-            call.on_reset(ErrorCode.REFUSED_STREAM)
+            # What else it says may be anything, so it is not repeated.
+            reason = TOO_MANY_PINGS if event.debug == TOO_MANY_PINGS.encode() else 'no reason that is known'
+            _tell(log.warning, '%s goes away with code %d: %s', self.url, event.code, reason)
+        self._leave()
         self._after_end()
 
     # -- whether the peer is there
@@ -235,6 +270,20 @@ class Link:
             self._wire.send_soon()
 
     # -- the end
+
+    def _leave(self) -> None:
+        """No more calls begin: the server takes none, or all numbers are used.  Those that it took go on."""
+        self._is_leaving = True
+        self._on_leave(self)
+        queued, self._queue = self._queue, OrderedDict()
+        for call in queued:
+            call.on_reset(ErrorCode.REFUSED_STREAM)
+
+    def _turned_away(self, what: str) -> None:
+        """There is no connection after all: nothing that was sent was looked at."""
+        for call in self._take_calls():
+            call.fail(ConnectionError(what, endpoint=self.url))
+        self._end(what)
 
     def _violated(self, error: ProtocolError) -> None:
         _tell(log.warning, '%s: %s', self.url, str(error))  # a record may outlive us, and the traceback holds us

@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import http.client
 import os
-import ssl
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
 from getc.transport.reading import Response
 from getc.transport.sockets import Socket, connect, is_quiet
+from getc.transport.tls import Contexts
 from getc.wire.messages import Request
 
 __all__ = ['Connection', 'GeventAdapter', 'Pool']
 
-Connector = Callable[[str, int], Socket]
+Connector = Callable[[str, int, Deadline | None], Socket]
 
 
 class Connection(urllib3.connection.HTTPConnection):
-    """One connection, of gevent's socket."""
+    """One connection, of gevent's socket.
+
+    Attributes:
+        connect_by: When who connects it will end that, or None.
+        pid: The process whose it is.
+    """
 
     response_class = Response
 
@@ -34,10 +40,11 @@ class Connection(urllib3.connection.HTTPConnection):
         super().__init__(*args, **options)
         self._connector = connector
         self._outgoing: list[bytes] | None = None
+        self.connect_by: Deadline | None = None
         self.pid = os.getpid()
 
     def _new_conn(self) -> Socket:
-        return self._connector(self.host, self.port)
+        return self._connector(self.host, self.port, self.connect_by)
 
     @property
     def is_usable(self) -> bool:
@@ -127,17 +134,17 @@ class Pool(urllib3.HTTPConnectionPool):
 class _Pools(urllib3.PoolManager):
     """One pool a server."""
 
-    def __init__(self, *, contexts: Mapping[str, ssl.SSLContext | None], max_idle: int) -> None:
+    def __init__(self, *, contexts: Mapping[str, Contexts | None], max_idle: int) -> None:
         super().__init__(num_pools=1024)  # none is let go: it would be closed while in use
         self._contexts = contexts
         self._max_idle = max_idle
         self.all: list[Pool] = []
 
     def _new_pool(self, scheme: str, host: str, port: int, request_context: dict[str, Any] | None = None) -> Pool:
-        context = self._contexts[scheme]
+        contexts = self._contexts[scheme]
 
-        def connector(host: str, port: int) -> Socket:
-            return connect(host, port, context)
+        def connector(host: str, port: int, deadline: Deadline | None) -> Socket:
+            return connect(host, port, None if contexts is None else contexts.fresh(), deadline=deadline)
 
         pool = Pool(host, port, scheme=scheme, connector=connector, max_idle=self._max_idle)
         self.all.append(pool)
@@ -148,11 +155,11 @@ class GeventAdapter(HTTPAdapter):
     """requests' adapter over connections of gevent's own.
 
     Args:
-        contexts: The TLS context of each scheme; None for none.
+        contexts: The TLS contexts of each scheme; None for none.
         max_idle: Connections kept open without use, for each server.
     """
 
-    def __init__(self, *, contexts: Mapping[str, ssl.SSLContext | None], max_idle: int) -> None:
+    def __init__(self, *, contexts: Mapping[str, Contexts | None], max_idle: int) -> None:
         self._contexts = contexts
         self._max_idle = max_idle
         self._pools: dict[Endpoint, Pool] = {}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import http.client
 import io
+import re
 from typing import Any, Final
 
 import gevent
 import gevent.socket
 
-__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'TooMuch', 'is_body_ready', 'read_body']
+__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'Unreadable', 'is_body_ready', 'read_body']
 
 MAX_BODY: Final = 16 * 1024 * 1024
 MAX_HEAD: Final = 64 * 1024
@@ -18,8 +19,18 @@ TURN: Final = 256 * 1024
 """Bytes after which others get a turn: a socket that always has more would never let the hub go."""
 
 
-class TooMuch(http.client.HTTPException):
-    """The peer sends more than it may."""
+MOST_CHUNKS: Final = 64 * 1024
+"""Pieces of a body.  Of a byte each they would cost many times what they bring."""
+
+MAX_LINE: Final = 4096
+"""Bytes of the line that begins a chunk."""
+
+LENGTH: Final = re.compile(r'[0-9]{1,19}')
+CHUNK_SIZE: Final = re.compile(rb'([0-9A-Fa-f]{1,16})[ \t]*(;.*)?\r?\n', re.DOTALL)
+
+
+class Unreadable(http.client.HTTPException):
+    """The peer sends more than it may, or what can be read in two ways.  The text is ours, and quotes nothing."""
 
 
 class _Meter(io.RawIOBase):
@@ -29,6 +40,7 @@ class _Meter(io.RawIOBase):
         self._raw = raw
         self.received = 0
         self.limit = MAX_HEAD + BUFFER  # the last piece of a head may carry a piece of the body
+        self.has_ended = False  # the peer has closed
         self.is_dry = False  # nothing is taken from the socket: what is buffered is all there is
         self._turn_ends = TURN
 
@@ -40,8 +52,9 @@ class _Meter(io.RawIOBase):
             return None
         count: int = self._raw.readinto(buffer)
         self.received += count
+        self.has_ended = not count
         if self.received > self.limit:
-            raise TooMuch(f'more than {self.limit} bytes')
+            raise Unreadable(f'more than {self.limit} bytes')
         if self.received > self._turn_ends:
             self._turn_ends = self.received + TURN
             gevent.sleep(0)
@@ -74,18 +87,52 @@ class Response(http.client.HTTPResponse):
         # The file holds on to the socket: http.client closes its own side after a last answer.
         self.sock = sock
         self.meter = _Meter(sock.makefile('rb', buffering=0))
+        self._chunks = 0
         super().__init__(_Metered(self.meter), *args, **options)  # type: ignore[arg-type]
 
     def begin(self) -> None:
         super().begin()
+        if self.meter.has_ended:  # http.client takes half a head for one
+            raise http.client.IncompleteRead(b'')
+        self._check_framing()
         self.meter.limit = 2 * MAX_BODY  # chunks have heads of their own
+
+    def _check_framing(self) -> None:
+        """Refuse an answer whose end is not said, or said twice: whoever is in between may read it another way.
+
+        Source: RFC 9112, section 6.3.
+        """
+        lengths = self.headers.get_all('Content-Length', [])
+        codings = self.headers.get_all('Transfer-Encoding', [])
+        if codings and [coding.strip().lower() for coding in codings] != ['chunked']:
+            raise Unreadable('a transfer coding other than chunked')
+        if len(lengths) + len(codings) > 1:
+            raise Unreadable('more than one length')
+        if lengths and not LENGTH.fullmatch(lengths[0].strip()):
+            raise Unreadable('a length that is no number')
+
+    def _read_next_chunk_size(self) -> int:
+        # http.client's own takes whatever Python takes for a number: '0x2', '+2', '1_0'.
+        line = self.fp.readline(MAX_LINE + 1)
+        if not line:
+            raise ValueError('the answer has ended')
+        match = CHUNK_SIZE.fullmatch(line)
+        if match is None or len(line) > MAX_LINE:
+            raise Unreadable('a chunk without a size')
+        self._chunks += 1
+        if self._chunks > MOST_CHUNKS:
+            raise Unreadable(f'more than {MOST_CHUNKS} chunks')
+        size = int(match[1], 16)
+        if not size:
+            self.meter.limit = self.meter.received + MAX_HEAD  # for trailers
+        return size
 
 
 def read_body(response: Response) -> bytes:
     """Read the answer to its end.
 
     Raises:
-        TooMuch: It is longer than ``MAX_BODY``.
+        Unreadable: It is longer than ``MAX_BODY``, or its end is not clear.
         http.client.HTTPException, OSError, ValueError: It is cut, or breaks HTTP.
     """
     if response.length is None:
@@ -93,9 +140,9 @@ def read_body(response: Response) -> bytes:
     elif response.length <= MAX_BODY:
         body = response.read()
     else:
-        raise TooMuch(f'a body of {response.length} bytes')
+        raise Unreadable(f'a body of {response.length} bytes')
     if len(body) > MAX_BODY:
-        raise TooMuch(f'a body of more than {MAX_BODY} bytes')
+        raise Unreadable(f'a body of more than {MAX_BODY} bytes')
     return body
 
 

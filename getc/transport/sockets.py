@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import ssl
-from dataclasses import dataclass, field
-from os import PathLike
-from typing import Any
+import weakref
 
+import gevent
 import gevent.socket
 import gevent.ssl
 
-__all__ = ['TLS', 'Socket', 'connect', 'is_quiet']
+from getc.timing import Deadline
+from getc.transport.names import Address, names
+
+__all__ = ['Socket', 'connect', 'is_quiet']
 
 Socket = gevent.socket.socket
-Path = str | PathLike[str]
 
 KEEPALIVE_AFTER = 20
 """Seconds of silence after which the kernel asks a peer whether it is there, three times, 10 s apart."""
@@ -21,52 +25,18 @@ KEEPALIVE_AFTER = 20
 UNACKNOWLEDGED = 20
 """Seconds after which what was sent and not acknowledged by the peer's kernel ends the connection."""
 
-
-@dataclass(frozen=True, slots=True)
-class TLS:
-    """How ``https`` endpoints are trusted, and who we are to them.
-
-    Attributes:
-        ca: A PEM file of the authorities to trust; None for the system's.
-        cert: A PEM file of our certificate, or None.
-        key: A PEM file of its key; None if ``cert`` holds it.
-        verify: False trusts any server: for experiments only.
-    """
-
-    ca: Path | None = None
-    cert: Path | None = None
-    key: Path | None = field(default=None, repr=False)
-    verify: bool = True
-
-    def context(self, protocol: str | None = None) -> ssl.SSLContext:
-        """A context whose sockets are gevent's.  Reads the files.
-
-        Args:
-            protocol: What is to be spoken, by its name in ALPN (RFC 7301), or None.
-
-        Raises:
-            ValueError: A key without a certificate.
-            OSError: A file is missing or holds no such thing (``ssl.SSLError`` is an OSError).
-        """
-        if self.key is not None and self.cert is None:
-            raise ValueError('a key needs its cert')
-        # The standard library's context would make sockets that block the hub.
-        context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        if not self.verify:
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        elif self.ca is not None:
-            context.load_verify_locations(self.ca)
-        else:
-            context.load_default_certs()
-        if protocol is not None:
-            context.set_alpn_protocols([protocol])
-        if self.cert is not None:
-            context.load_cert_chain(self.cert, self.key)
-        return context
+ADDRESS_TIMEOUT = 2.5
+"""Seconds for one address of a host, at most, where there are others."""
 
 
-def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, protocol: str | None = None) -> Socket:
+def connect(
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None = None,
+    *,
+    protocol: str | None = None,
+    deadline: Deadline | None = None,
+) -> Socket:
     """Connect to the first address of the host that takes it; with a context, shake hands for TLS.
 
     Blocks the greenlet without a limit: the caller sets one.  Whatever strikes, no socket is left.
@@ -76,37 +46,55 @@ def connect(host: str, port: int, context: ssl.SSLContext | None = None, *, prot
         port: The TCP port.
         context: For TLS, or None.
         protocol: What the other side must have agreed to speak over TLS, by its name in ALPN, or None.
+        deadline: When the caller will end it: an address that is silent leaves some time to the others.
 
     Raises:
         OSError: No address, none that takes it, or no TLS.
     """
-    error: OSError | None = None
-    for family, kind, number, _, address in gevent.socket.getaddrinfo(host, port, 0, gevent.socket.SOCK_STREAM):
+    known = names()
+    waiting = list(known.addresses(host, port))
+    deadline = deadline or Deadline(None)
+    while True:
+        address = waiting.pop(0)
+        share = deadline.share(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
         try:
-            return _connect_to(family, kind, number, address, host, context, protocol)
-        except OSError as failure:
-            if isinstance(failure, ssl.SSLError):
+            sock = _connect_in_time(address, host, context, protocol, share)
+        except OSError as error:
+            if isinstance(error, ssl.SSLError) or not waiting:
+                known.failed(host, port)
                 raise
-            error = failure
-    raise error if error is not None else OSError(f'{host} has no address')
+        except BaseException:
+            known.failed(host, port)
+            raise
+        else:
+            known.worked(host, port, address)
+            return sock
 
 
-def _connect_to(
-    family: int,
-    kind: int,
-    number: int,
-    address: Any,
-    host: str,
-    context: ssl.SSLContext | None,
-    protocol: str | None,
+def _connect_in_time(
+    address: Address, host: str, context: ssl.SSLContext | None, protocol: str | None, deadline: Deadline
 ) -> Socket:
-    sock = Socket(family, kind, number)
+    timeout = gevent.Timeout.start_new(deadline.timeout_left())
+    try:
+        return _connect_to(address, host, context, protocol)
+    except gevent.Timeout as fired:
+        if fired is not timeout:
+            raise
+        raise TimeoutError(errno.ETIMEDOUT, 'an address does not answer') from None
+    finally:
+        timeout.close()
+
+
+def _connect_to(address: Address, host: str, context: ssl.SSLContext | None, protocol: str | None) -> Socket:
+    sock = Socket(address.family, socket.SOCK_STREAM)
+    _sockets.add(sock)
     sock.settimeout(None)  # whatever the program's default is: time is kept above
     try:
-        sock.connect(address)
+        sock.connect(address.sockaddr)
         _tune(sock)
         if context is not None:
             sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
+            _sockets.add(sock)
             sock.do_handshake()
             if protocol is not None and sock.selected_alpn_protocol() != protocol:
                 raise ssl.SSLError(0, f'it does not speak {protocol}')
@@ -140,3 +128,26 @@ def is_quiet(sock: Socket) -> bool:
     finally:
         sock.settimeout(None)
     return False
+
+
+# -- forked children
+
+_sockets: weakref.WeakSet[Socket] = weakref.WeakSet()
+_silent: list[socket.socket] = []
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: have the sockets that were inherited hear nothing any more, and be heard by nobody.
+
+    The greenlets that wait for them are copies of the parent's, and go on: what they would read or write is its.
+    """
+    inherited = [sock for sock in _sockets if sock.fileno() != -1]
+    if inherited:
+        ours, silent = socket.socketpair()
+        _silent.append(silent)  # closed it would be heard
+        for sock in inherited:
+            os.dup2(ours.fileno(), sock.fileno(), inheritable=False)
+        ours.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)

@@ -43,8 +43,8 @@ class Wheel:
         self._timer_slot: float = math.inf
         self._patience = 0
 
-    def add(self, due: Due, at: float) -> int:
-        """Call ``due.on_due()`` once it is that time (of ``timing.now``).  Return what :meth:`discard` needs."""
+    def add(self, due: Due, at: float) -> set[Due]:
+        """Call ``due.on_due()`` once it is that time (of ``timing.now``), unless it was discarded from the set."""
         slot = int(at * SPOKES) + 1
         found = self._slots.get(slot)
         if found is None:
@@ -55,13 +55,7 @@ class Wheel:
             if slot < self._timer_slot:
                 self._start(slot, slot / SPOKES - timing.now())
         found.add(due)
-        return slot
-
-    def discard(self, due: Due, slot: int) -> None:
-        """Forget it."""
-        found = self._slots.get(slot)
-        if found is not None:
-            found.discard(due)
+        return found
 
     def close(self) -> None:
         """Forget all."""
@@ -99,7 +93,7 @@ class Wheel:
         self._patience = 0
         self._stop()
         while self._order and self._order[0] <= now * SPOKES:
-            for due in self._slots.pop(heapq.heappop(self._order)):
+            for due in tuple(self._slots.pop(heapq.heappop(self._order))):
                 due.on_due()
         while self._order and not self._slots[self._order[0]]:  # empty ones need no timer
             del self._slots[heapq.heappop(self._order)]

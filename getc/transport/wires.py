@@ -16,6 +16,7 @@ import gevent.ssl
 from gevent.hub import get_hub
 
 from getc import timing
+from getc.transport.connecting import last_words
 from getc.transport.sockets import Socket
 
 __all__ = ['PlainWire', 'TLSWire', 'Traffic', 'Wire', 'wire_for']
@@ -25,6 +26,9 @@ CHUNK: Final = 64 * 1024
 
 SLICE: Final = 0.005
 """Seconds of work on what was read after which a greenlet that reads gives others a turn."""
+
+MOST_UNREAD: Final = 256
+"""Chunks that a kernel may hold of what was received; most hold less than a hundred."""
 
 READ: Final = 1
 WRITE: Final = 2
@@ -134,12 +138,29 @@ class PlainWire:
         if self._is_closed:
             return
         try:
-            self._send()
+            try:
+                self._send()
+            except OSError as error:
+                self._hear_out(error)
         except Exception as error:
             self._traffic.on_end(error)
         except BaseException as error:
             self._traffic.on_end(error)
             raise
+
+    def _hear_out(self, error: OSError) -> None:
+        """Tell what the peer said before it was gone, perhaps the answer to all that was sent; then raise the error."""
+        for _ in range(MOST_UNREAD):
+            try:
+                data = os.read(self._descriptor, CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            self._traffic.on_data(data)
+            if self._is_closed:
+                return
+        raise error
 
     def _send(self) -> None:
         while data := self._unsent or self._traffic.outgoing():
@@ -215,9 +236,17 @@ class TLSWire:
         with self._ending_on_errors():
             while not self._is_closed:
                 while data := self._traffic.outgoing():
-                    self._sock.sendall(data)
+                    self._send(data)
                 self.is_sending = False
                 get_hub().switch()
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except OSError as error:
+            if self._is_closed:
+                raise
+            raise last_words(self._sock, error) from None
 
     @contextmanager
     def _ending_on_errors(self) -> Iterator[None]:

@@ -8,9 +8,10 @@ from typing import TypeAlias
 import gevent
 from gevent.event import AsyncResult
 
-from getc.errors import ConnectionError, EtcException, LeaseNotFound
+from getc.errors import ConnectionError, EtcException, LeaseNotFound, TimedOut
 from getc.rpc.streams import MessageStream
 from getc.timing import Deadline
+from getc.transport.asking import LEAST_TIME
 from getc.v3.shared_stream import awaited
 from getc.wire.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 
@@ -32,26 +33,43 @@ class Renewals:
     def __init__(self, messages: Responses) -> None:
         self._messages = messages
         self._waiting: dict[int, deque[Renewal]] = {}
+        self._callers = 0  # who wait for an answer
+        self._is_left = False
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc lease renewals'
 
     @property
     def is_over(self) -> bool:
-        """True if nothing can be renewed here any more."""
-        return self._messages.is_over
+        """True if nothing more is to be renewed here."""
+        return self._is_left or self._messages.is_over
 
     def renew(self, request: LeaseKeepAliveRequest, deadline: Deadline) -> LeaseKeepAliveResponse:
         """Renew a lease, and return what the server says.  Blocks until the deadline at most.
+
+        A server that does not say so in time is not asked again, unless that was next to none: the next stream is on
+        another one.
 
         Raises:
             LeaseNotFound: It is gone.
             ConnectionError: No answer; the lease may have been renewed.
         """
+        left = deadline.remaining()
         renewal: Renewal = AsyncResult()
         self._waiting.setdefault(request.ID, deque()).append(renewal)
         self._messages.send(request)
-        # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
-        response = awaited(renewal, deadline, f'lease {request.ID} was not renewed', maybe_applied=True)
+        self._callers += 1
+        try:
+            # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
+            response = awaited(renewal, deadline, f'lease {request.ID} was not renewed', maybe_applied=True)
+        except TimedOut:
+            if left >= LEAST_TIME:
+                self._is_left = True
+                self._messages.blame()
+            raise
+        finally:
+            self._callers -= 1
+            if self._is_left and not self._callers:
+                self._messages.cancel()
         if response.TTL <= 0:
             error = LeaseNotFound('requested lease not found', str(request.ID), response.header.revision)
             error.endpoint = self._messages.url

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from getc.errors import Unauthorized
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
-from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.keep_alive import Renewals
 from getc.v3.shared_stream import SharedStream
 from getc.wire.schema import lease as schema
 
 __all__ = ['Lease']
+
+RENEW: Final = schema.Lease.LeaseKeepAlive
 
 
 class Lease:
@@ -22,7 +27,8 @@ class Lease:
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
-        self._renewals = SharedStream(self._open)
+        # No circle here, for the same reason as in :class:`getc.v3.watch.Watch`.
+        self._renewals = SharedStream(lambda deadline: Renewals(rpc.open(RENEW, deadline.timeout_left())))
 
     def grant(self, TTL: int, *, ID: int = 0, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseGrantResponse:  # noqa: N803
         """Make a lease.
@@ -53,7 +59,11 @@ class Lease:
         """
         request = made(schema.LeaseKeepAliveRequest, ID=ID)
         deadline = self._rpc.deadline(timeout)
-        return self._renewals.get(deadline).renew(request, deadline)
+        renewals = self._renewals.get(deadline)
+        try:
+            return renewals.renew(request, deadline)
+        except Unauthorized:  # a stream has the token that it began with, which may be refused by now
+            return self._renewals.get(deadline).renew(request, deadline)
 
     def time_to_live(
         self,
@@ -75,6 +85,3 @@ class Lease:
     def leases(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseLeasesResponse:
         """All leases there are."""
         return self._rpc.call(schema.Lease.LeaseLeases, schema.LeaseLeasesRequest(), timeout)
-
-    def _open(self, deadline: Deadline) -> Renewals:
-        return Renewals(self._rpc.open(schema.Lease.LeaseKeepAlive, deadline.timeout_left()))

@@ -10,6 +10,7 @@ from gevent.event import AsyncResult
 
 from getc.errors import EtcException, TimedOut
 from getc.timing import Deadline
+from getc.transport.home import Home
 
 __all__ = ['SharedStream', 'awaited']
 
@@ -33,6 +34,7 @@ class SharedStream(Generic[Used]):
 
     def __init__(self, open: Callable[[Deadline], Used]) -> None:
         self._open = open
+        self._home = Home()
         self._current: Used | None = None
         self._opening: AsyncResult[EtcException | None] | None = None
 
@@ -42,6 +44,7 @@ class SharedStream(Generic[Used]):
         Raises:
             EtcException: It cannot be opened.
         """
+        self._home.check()
         while self._current is None or self._current.is_over:
             if self._opening is None:
                 return self._opened(deadline)

@@ -11,7 +11,7 @@ from getc.errors import EtcException, Unauthorized
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
 from getc.rpc.watch_stream import WatchStream
-from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.shared_stream import SharedStream, awaited
 from getc.v3.watching import Watching
 from getc.wire.schema.kv import KV, RangeRequest
@@ -29,7 +29,8 @@ class Watch:
 
     def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
-        self._streams = SharedStream(self._open)
+        # It knows the caller alone: a circle would keep the connections of a client that was dropped until it is found.
+        self._streams = SharedStream(lambda deadline: WatchStream(rpc.open(Schema.Watch, deadline.timeout_left())))
 
     def create(
         self,
@@ -98,6 +99,3 @@ class Watch:
         if isinstance(answer, EtcException):
             raise copy(answer)
         return answer
-
-    def _open(self, deadline: Deadline) -> WatchStream:
-        return WatchStream(self._rpc.open(Schema.Watch, deadline.timeout_left()))

@@ -8,7 +8,7 @@ from typing import Final
 
 from gevent.event import Event
 
-from getc.errors import EtcException, ResourceExhausted, TimedOut
+from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedOut
 from getc.rpc.watch_stream import WatchStream
 from getc.timing import Deadline
 from getc.wire.schema.watch import WatchCreateRequest, WatchResponse
@@ -62,6 +62,7 @@ class Watching:
             ClientClosed: The client was closed.
         """
         deadline = Deadline.after(timeout)
+        self._stream.home.check()
         while not self._received:
             if self._is_over and self._error is None:
                 return None
@@ -72,6 +73,7 @@ class Watching:
 
     def cancel(self) -> None:
         """End it.  What was not taken is dropped.  Does not block, may be called twice."""
+        self._stream.home.check()
         self._stream.cancel(self._ticket)
         self._received = None
         self._held = 0
@@ -139,6 +141,8 @@ class Watching:
         """Wait until something happens.  Raises what has ended it."""
         if self._error is not None:
             raise copy(self._error)  # which is that of the other watches, too
+        if self._stream.home.was_left:
+            raise ConnectionError(f"watch {self.watch_id} was begun before the fork, and is the parent process's")
         if self._has_news is None:
             self._has_news = Event()
         self._has_news.clear()

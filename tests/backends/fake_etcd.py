@@ -20,6 +20,7 @@ from getc.errors import (
     ConnectionError,
     ConnectionRefused,
     LeaseNotFound,
+    PermissionDenied,
     TimedOut,
 )
 from getc.timing import DEFAULT_TIMEOUT, Deadline
@@ -119,7 +120,7 @@ class FakeEtcd:
         is_silent: The streams take everything and tell nothing.
         believes: Leases whose keep-alive is answered though they are gone, as etcd 3.4.23 may.
         doubles: It sends every event twice, as etcd 3.4.23 may.
-        forbidden: Ranges that the user may not watch.
+        forbidden: Ranges that the user may not read or watch.
     """
 
     def __init__(self) -> None:
@@ -133,6 +134,7 @@ class FakeEtcd:
         self.believes: set[int] = set()
         self.doubles = False
         self.forbidden: set[tuple[bytes, bytes]] = set()
+        self.takes_no_watch = False
         self.streams: list[_Stream] = []
         self._faults: dict[str, deque[Fault]] = {}
         self._history: list[list[Event]] = []
@@ -181,6 +183,12 @@ class FakeEtcd:
         self._compacted = 0
         self.cluster_id = cluster_id
         self.break_streams()
+
+    def forget_tokens(self, *, for_ever: bool = False) -> None:
+        """Begin no more watches on the streams that there are, or on any; calls get another token by themselves."""
+        self.takes_no_watch = for_ever
+        for stream in self.streams:
+            stream.is_forgotten = True
 
     def break_streams(self) -> None:
         """Every stream loses its connection."""
@@ -244,6 +252,8 @@ class FakeEtcd:
         return ResponseHeader(cluster_id=self.cluster_id, revision=self.revision, raft_term=2)
 
     def _do_Range(self, request: Any) -> RangeResponse:
+        if (request.key, request.range_end) in self.forbidden:
+            raise PermissionDenied('permission denied')
         kvs = [self.keys[key] for key in self._keys_in(request.key, request.range_end)]
         most = request.limit or len(kvs)
         return RangeResponse(header=self.header(), kvs=kvs[:most], more=len(kvs) > most, count=len(kvs))
@@ -375,6 +385,7 @@ class _Stream(FakeStream):
 
     def __init__(self, etcd: FakeEtcd) -> None:
         super().__init__()
+        self.is_forgotten = etcd.takes_no_watch
         self._etcd = etcd
         etcd.streams.append(self)
 
@@ -412,9 +423,10 @@ class _WatchStream(_Stream):
         etcd = self._etcd
         self._etcd.calls.append((timing.now(), 'WatchCreate'))
         number, header = request.watch_id, etcd.header()
-        if (request.key, request.range_end) in etcd.forbidden:
+        if self.is_forgotten or (request.key, request.range_end) in etcd.forbidden:
             refusal = WatchResponse(header=header, watch_id=-1, created=True, canceled=True)
-            refusal.cancel_reason = 'etcdserver: permission denied'
+            why = 'invalid auth token' if self.is_forgotten else 'permission denied'
+            refusal.cancel_reason = f'rpc error: code = Unauthenticated desc = etcdserver: {why}'
             self.say(refusal)
             return
         self.say(WatchResponse(header=header, watch_id=number, created=True))
@@ -474,6 +486,8 @@ class FakeRpc:
         return connect() if etcd.fault is None else etcd.fault(connect, self.deadline(timeout), False)
 
     def deadline(self, timeout: Any) -> Deadline:
+        if isinstance(timeout, Deadline):
+            return timeout
         return Deadline.after(10.0 if timeout is DEFAULT_TIMEOUT else timeout)
 
     def clear(self) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
+from gevent.event import AsyncResult, Event
 from gevent.socket import socket
 
 import getc
-from getc.backends.choosing import VersionInquiry, version_of
+from getc.backends.base import Backend
+from getc.backends.choosing import Choosing, VersionInquiry, version_of
+from getc.backends.memory import MemoryBackend, SharedStore
+from getc.operations import WatchSpec
 from getc.testing import EtcdServer
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
 from getc.transport.http import Http
+from tests.speaking import skip_unless_spoken
 from tests.transport.servers import answer_of, read_request, serving
 from tests.v3.counting import connections_to, until
 
@@ -135,6 +139,7 @@ def test_v3_is_spoken_from_3_4_on(version: str) -> None:
 
 def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:
     """The two APIs do not see each other's nodes, so people want to know; nothing is asked before the first call."""
+    skip_unless_spoken('v2', etcd_server.binary)
     caplog.set_level(logging.INFO, 'getc')
     with getc.etcd(etcd_server.url) as client:
         assert client.api is None
@@ -300,6 +305,24 @@ def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
         assert watching.get(timeout=LONG).state is getc.WatcherState.LIVE
 
 
+def test_ready_waits_for_a_server_that_is_not_there_yet() -> None:
+    """To choose, too."""
+    server, asked, is_well = OldEtcd('2.3.8'), [], Event()
+
+    def begin_late(sock: socket) -> None:
+        asked.append(sock)
+        if is_well.is_set():
+            server(sock)
+
+    with serving(begin_late) as endpoint, getc.etcd(endpoint.url) as client:
+        ready = gevent.spawn(client.ready, LONG)
+        until(lambda: len(asked) > 3)
+        assert not ready.ready()
+        is_well.set()
+        ready.get()
+        assert client.api == 'v2'
+
+
 @pytest.mark.parametrize('method', ['ready', 'clear'])
 def test_first_call_may_be_for_the_client_itself(etcd_server: EtcdServer, method: str) -> None:
     """``ready`` chooses; ``clear`` has nothing to clear."""
@@ -307,6 +330,40 @@ def test_first_call_may_be_for_the_client_itself(etcd_server: EtcdServer, method
         getattr(client, method)()
         assert client.api == ('v3' if method == 'ready' else None)
         assert client.set('/a', '1').value == '1'
+
+
+def test_first_call_may_be_a_watch_that_fails_for_any_reason() -> None:
+    """Whoever follows is told that nothing will come."""
+
+    class Known:
+        def ask(self, deadline: Deadline) -> tuple[int, ...]:
+            return 3, 5
+
+        def close(self) -> None:
+            pass
+
+    class Ended:
+        def __init__(self) -> None:
+            self.error: AsyncResult[getc.EtcException] = AsyncResult()
+
+        def on_live(self, index: int) -> None:
+            raise AssertionError(index)
+
+        def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
+            raise AssertionError(results)
+
+        def on_ended(self, error: getc.EtcException) -> None:
+            self.error.set(error)
+
+    def fail(api: str) -> Backend:
+        raise OSError(api)
+
+    ended = Ended()
+    Choosing(Known(), fail).watch(WatchSpec('/a'), ended)
+    error = ended.error.get(timeout=LONG)
+    assert isinstance(error, getc.EtcException)
+    assert str(error) == 'the watch of /a failed: OSError'
+    assert isinstance(error.__cause__, OSError)
 
 
 # -- the end
@@ -357,4 +414,39 @@ def test_watch_that_was_closed_before_the_choice_tells_nothing(etcd_server: Etcd
         watcher.stop()
         client.set('/a', '1')
         gevent.sleep(0.05)
+    assert told == []
+
+
+@pytest.mark.parametrize('version', [(3, 5), (2, 3)])
+def test_watch_that_is_closed_as_the_api_is_chosen_is_not_begun(version: tuple[int, ...]) -> None:
+    """A kill strikes a turn later, and the answer may be there in this one."""
+
+    class Inquiry:
+        def ask(self, deadline: Deadline) -> tuple[int, ...]:
+            watch.close()
+            return version
+
+        def close(self) -> None:
+            pass
+
+    class Ended:
+        def on_live(self, index: int) -> None:
+            told.append('live')
+
+        def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
+            told.append('changes')
+
+        def on_ended(self, error: getc.EtcException) -> None:
+            told.append('ended')
+
+    def open_api(api: str) -> Backend:
+        if api == 'v2':
+            raise getc.NotSupported(api)
+        return memory
+
+    told: list[str] = []
+    memory = MemoryBackend(SharedStore())
+    watch = Choosing(Inquiry(), open_api).watch(WatchSpec('/a'), Ended())
+    gevent.sleep(0.01)
+    assert len(memory._watches) == 0
     assert told == []

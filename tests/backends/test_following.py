@@ -10,7 +10,8 @@ import pytest
 
 from getc.backends import past
 from getc.backends.following import Following
-from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied
+from getc.backends.horizon import Horizon
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.testing import VirtualTime
@@ -58,7 +59,7 @@ class Bench:
     def __init__(self, clock: VirtualTime) -> None:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
-        self.following = Following(self.rpc)
+        self.following = Following(self.rpc, Horizon())
         self.settle: Callable[[], None] = lambda: clock.advance(0)
 
     def follow(self, key: str = '/', index: int | None = None, *, after: Any = None) -> tuple[Story, Any]:
@@ -330,6 +331,23 @@ def test_compacted_history_is_cleared(bench: Bench) -> None:
     assert again.live_at == 3
 
 
+def test_who_asked_for_less_than_was_cleared_lost_nothing(bench: Bench) -> None:
+    """He joined a watch that began too early, before it was refused: he may ask again, and has no gap."""
+    bench.server.put('/a', '1')
+    bench.server.put('/a', '2')
+    bench.server.compact()
+    early, late = Story(), Story()
+    bench.following.follow(WatchSpec('/a', 2, True), early)
+    bench.following.follow(WatchSpec('/a', 4, True), late)
+    bench.settle()
+    assert isinstance(early.error, EventIndexCleared)
+    assert isinstance(late.error, ConnectionError)
+    again, _ = bench.follow('/a', 4)
+    bench.server.put('/a', '3')
+    bench.settle()
+    assert again.told == ['Set /a=3']
+
+
 def test_another_store_is_told_by_its_id(bench: Bench) -> None:
     """Its revision may be higher already."""
     _, watch = bench.follow('/a', 2)
@@ -372,6 +390,32 @@ def test_member_that_lags_is_waited_for(bench: Bench, etcd_clock: VirtualTime) -
     assert (story.live_at, story.told, story.error) == (3, ['Set /a=3', 'Set /a=4'], None)
 
 
+def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Its member lags: what the client has seen by way of another is no news when it arrives here."""
+    bench.server.put('/a', '1')
+    bench.following.horizon.saw(3)
+
+    def catch_up(do: Callable[[], Any], *_: Any) -> Any:
+        bench.server.put('/a', '2')
+        bench.server.put('/a', '3')
+        return do()
+
+    bench.server.next('Range', catch_up)
+    story, _ = bench.follow('/a')
+    assert (story.live_at, story.told, story.error) == (3, ['Set /a=3'], None)
+
+
+def test_watch_from_now_on_begins_in_a_store_that_went_back(bench: Bench) -> None:
+    """etcd as a whole knows less than was seen: now is what it says."""
+    bench.server.put('/a', '1')
+    bench.following.horizon.saw(100)
+    story, _ = bench.follow('/a')
+    assert (story.live_at, bench.following.horizon.index) == (2, 2)
+    bench.server.put('/a', '2')
+    bench.settle()
+    assert (story.told, bench.following.horizon.index) == (['Set /a=2'], 3)
+
+
 @pytest.mark.parametrize('fault', [refuse, hang])
 def test_watch_ends_when_nobody_can_say_how_far_etcd_has_come(
     bench: Bench, etcd_clock: VirtualTime, fault: Any
@@ -403,6 +447,64 @@ def test_user_who_may_not_even_read_below_is_told(bench: Bench) -> None:
     bench.server.forbidden |= {(b'/d', b'/d0'), (b'/d/', b'/d0')}
     story, _ = bench.follow('/d', 2)
     assert isinstance(story.error, PermissionDenied)
+
+
+# -- tokens
+
+
+def test_watch_begins_on_another_stream_when_the_token_of_the_first_was_forgotten(bench: Bench) -> None:
+    """However many come, one more stream is enough; what was watched before goes on where it is."""
+    before, watch = bench.follow('/before', 2)
+    bench.server.forget_tokens()
+    index = bench.server.revision + 1
+    stories = [Story() for _ in range(100)]
+    for number, story in enumerate(stories):
+        bench.following.follow(WatchSpec(f'/after/{number % 50}', index, True), story)
+    bench.settle()
+    bench.server.put_all({'/before/a': '1', '/after/7/a': '2', '/after/49': '3'})
+    bench.settle()
+    assert before.told == ['Set /before/a=1']
+    assert [story.told for story in stories if story.told] == [['Set /after/7/a=2'], ['Set /after/49=3']] * 2
+    assert len(bench.server.streams) == 2
+    watch.close()
+    bench.settle()
+    assert len(bench.server.streams) == 1
+
+
+def test_range_is_narrowed_on_a_stream_whose_token_was_forgotten(bench: Bench) -> None:
+    """For a user who may not read all of it; and not for one who may, though the refusal may be the same."""
+    bench.follow('/before', 2)
+    bench.server.forget_tokens()
+    bench.server.forbidden.add((b'/d', b'/d0'))
+    narrow, _ = bench.follow('/d', 2)
+    wide, _ = bench.follow('/e', 2)
+    for key in ('/d', '/d/a', '/e', '/e/a'):
+        bench.server.put(key, '1')
+    bench.settle()
+    assert narrow.told == ['Set /d/a=1']
+    assert wide.told == ['Set /e=1', 'Set /e/a=1']
+
+
+def test_watch_that_is_refused_again_is_told(bench: Bench) -> None:
+    """Reads are permitted, and no watch is: it is tried once on another stream."""
+    bench.server.forget_tokens(for_ever=True)
+    story, _ = bench.follow('/d', 2)
+    assert isinstance(story.error, Unauthorized)
+    assert len(bench.server.times('WatchCreate')) == 2
+    assert bench.watches == 0
+
+
+def test_watch_whose_credentials_are_wrong_by_now_is_told_so(bench: Bench) -> None:
+    """By what the read was refused with, which says more."""
+
+    def guess(*_: Any) -> Any:
+        raise Unauthorized('authentication failed, invalid user ID or password')
+
+    bench.follow('/before', 2)
+    bench.server.forget_tokens()
+    bench.server.next('Range', guess)
+    story, _ = bench.follow('/d', 2)
+    assert 'invalid user ID or password' in str(story.error)
 
 
 # -- expired or deleted

@@ -20,7 +20,10 @@ from getc.backends.keys_v2 import KeysV2
 from getc.errors import EtcException
 from getc.model import Created, Deleted, EtcdResult, Got, Set
 from getc.operations import Append, Delete, Get, Put, WatchSpec
+from getc.testing import EtcdServer
 from getc.timing import Deadline
+from getc.transport.endpoints import parse_endpoints
+from tests.speaking import skip_unless_spoken
 from tests.transport.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(60)
@@ -29,6 +32,10 @@ pytestmark = pytest.mark.timeout(60)
 class Server(Protocol):
     @property
     def url(self) -> str: ...
+
+
+def backend_at(url: str | Sequence[str], **credentials: str) -> KeysV2:
+    return KeysV2(parse_endpoints(url, **credentials))
 
 
 def in_time() -> Deadline:
@@ -64,8 +71,15 @@ class Notes:
 
 
 @pytest.fixture
+def etcd_server(etcd_server: EtcdServer) -> EtcdServer:
+    """One that speaks v2."""
+    skip_unless_spoken('v2', etcd_server.binary)
+    return etcd_server
+
+
+@pytest.fixture
 def backend(etcd_server: Server) -> Iterator[KeysV2]:
-    backend = KeysV2(etcd_server.url)
+    backend = backend_at(etcd_server.url)
     yield backend
     backend.close()
 
@@ -124,7 +138,7 @@ def test_execute_refreshes_without_making_another_node(backend: KeysV2, top: str
 
 def test_execute_fails_over_when_a_server_refuses(etcd_server: Server, top: str) -> None:
     """A write that was not sent goes to the next endpoint, which is asked first from then on."""
-    backend = KeysV2(f'http://127.0.0.1:1,{etcd_server.url}')
+    backend = backend_at(f'http://127.0.0.1:1,{etcd_server.url}')
     assert backend.execute(Put(f'{top}/a', 'x'), in_time()).is_new
     assert backend.execute(Get(f'{top}/a'), in_time()).value == 'x'
     assert backend._endpoints.current.url == etcd_server.url
@@ -140,7 +154,7 @@ def silent(sock: socket) -> None:
 def test_execute_fails_over_when_a_read_is_not_answered(etcd_server: Server) -> None:
     """A read is asked again within its deadline."""
     with serving(silent) as endpoint:
-        backend = KeysV2([endpoint.url, etcd_server.url])
+        backend = backend_at([endpoint.url, etcd_server.url])
         assert backend.execute(Get('/'), Deadline.after(2)).key == '/'
         backend.close()
 
@@ -148,7 +162,7 @@ def test_execute_fails_over_when_a_read_is_not_answered(etcd_server: Server) -> 
 def test_execute_raises_when_a_write_is_not_answered(etcd_server: Server, top: str) -> None:
     """It may have been applied: it is not sent again, and the error says so."""
     with serving(silent) as endpoint:
-        backend = KeysV2([endpoint.url, etcd_server.url])
+        backend = backend_at([endpoint.url, etcd_server.url])
         with pytest.raises(errors.TimedOut) as caught:
             backend.execute(Put(f'{top}/a', 'x'), Deadline.after(0.2))
         assert caught.value.maybe_applied is True
@@ -165,15 +179,62 @@ def unavailable(sock: socket) -> None:
 def test_execute_treats_a_proxys_error_page_as_no_answer(etcd_server: Server, top: str) -> None:
     """Reads go elsewhere; a write raises HTTPError, which says that it may have been applied."""
     with serving(unavailable) as endpoint:
-        backend = KeysV2([endpoint.url, etcd_server.url])
+        backend = backend_at([endpoint.url, etcd_server.url])
         assert backend.execute(Get('/'), in_time()).key == '/'
         backend.close()
-        backend = KeysV2([endpoint.url, etcd_server.url])
+        backend = backend_at([endpoint.url, etcd_server.url])
         with pytest.raises(errors.HTTPError) as caught:
             backend.execute(Put(f'{top}/a', 'x'), in_time())
         backend.close()
     assert (caught.value.status_code, caught.value.maybe_applied) == (503, True)
     assert caught.value.endpoint == endpoint.url
+
+
+@pytest.mark.parametrize(
+    'answer',
+    [
+        b'nonsense\r\n\r\n',
+        b'HTTP/1.1 302 Found\r\nLocation: http://trap/\r\nContent-Length: 0\r\n\r\n',
+        answer_of(b'<html>', status='403 Forbidden', headers='Content-Type: text/html\r\n'),
+        answer_of(b'{"errorCode":300,"message":"Raft Internal Error","index":0}', status='500 Internal Server Error'),
+        answer_of(
+            b'{"errorCode":301,"message":"During Leader Election","index":0}', status='500 Internal Server Error'
+        ),
+        answer_of(b'[' * 100_000),
+    ],
+    ids=['junk', 'redirect', 'a page', 'raft', 'election', 'deep'],
+)
+def test_read_goes_to_the_next_server_when_one_cannot_answer(etcd_server: Server, answer: bytes) -> None:
+    """Whatever is wrong with it."""
+    asked: list[bytes] = []
+
+    def misbehave(sock: socket) -> None:
+        asked.append(read_request(sock))
+        sock.sendall(answer)
+
+    with serving(misbehave) as endpoint:
+        backend = backend_at([endpoint.url, etcd_server.url])
+        assert backend.execute(Get('/'), in_time()).key == '/'
+        assert backend.execute(Get('/'), in_time()).key == '/'
+        backend.close()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize('code', [300, 301])
+def test_write_that_the_cluster_failed_at_may_be_applied_and_a_read_is_not(code: int) -> None:
+    """etcd may have proposed it."""
+
+    def fail(sock: socket) -> None:
+        while read_request(sock):
+            sock.sendall(answer_of(b'{"errorCode":%d,"message":"x","index":0}' % code, status='500 Internal'))
+
+    with serving(fail) as endpoint:
+        backend = backend_at(endpoint.url)
+        for operation, applied in ((Put('/a', 'x'), True), (Get('/a'), False)):
+            with pytest.raises((errors.RaftInternal, errors.LeaderElect)) as caught:
+                backend.execute(operation, in_time())
+            assert caught.value.maybe_applied is applied
+        backend.close()
 
 
 def test_execute_works_again_when_the_server_does(top: str) -> None:
@@ -189,7 +250,7 @@ def test_execute_works_again_when_the_server_does(top: str) -> None:
                 return
 
     with serving(moody) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         for _ in range(3):
             with pytest.raises(errors.ProtocolError):
                 backend.execute(Get('/'), in_time())
@@ -208,7 +269,7 @@ def test_execute_sends_the_password_and_never_shows_it() -> None:
             sock.sendall(answer_of(b'{"message":"Insufficient credentials"}', status='401 Unauthorized'))
 
     with serving(refuse) as endpoint:
-        backend = KeysV2(endpoint.url, username='root', password='secret')
+        backend = backend_at(endpoint.url, username='root', password='secret')
         with pytest.raises(errors.Unauthorized, match='Insufficient credentials') as caught:
             backend.execute(Get('/'), in_time())
         assert 'secret' not in repr(backend) + repr(caught.value)
@@ -223,7 +284,7 @@ def test_ready_returns_when_a_read_was_answered(backend: KeysV2) -> None:
 
 def test_ready_raises_what_the_last_attempt_did() -> None:
     """It goes on trying until its deadline; a refusal that will stay is raised at once."""
-    backend = KeysV2('http://127.0.0.1:1')
+    backend = backend_at('http://127.0.0.1:1')
     with pytest.raises(errors.ConnectionRefused):
         backend.ready(Deadline.after(0.2))
     backend.close()
@@ -235,7 +296,7 @@ def test_ready_raises_what_the_last_attempt_did() -> None:
             )
 
     with serving(off) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         with pytest.raises(errors.NotSupported, match='--enable-v2'):
             backend.ready(Deadline.after(None))
         backend.close()
@@ -251,7 +312,7 @@ def test_close_ends_everything() -> None:
         gevent.sleep(60)
 
     with serving(silent) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         call = gevent.spawn(backend.execute, Put('/a', 'x'), Deadline.after(None))
         asked.wait()
         backend.close()
@@ -405,6 +466,17 @@ def test_watches_leave_calls_and_others_running_when_there_are_200(backend: Keys
     assert [notes.next()[2] for _, notes in watches] == [str(number) for number in range(200)]
 
 
+def test_watch_is_on_the_next_server_when_one_cannot_answer(etcd_server: Server, backend: KeysV2, top: str) -> None:
+    """A proxy's page, in the place of a poll."""
+    with serving(unavailable) as endpoint:
+        other = backend_at([endpoint.url, etcd_server.url])
+        index = backend.execute(Put(f'{top}/a', 'x'), in_time()).index
+        _, notes = beginning(other, WatchSpec(f'{top}/a', index))
+        assert notes.live() == index - 1
+        assert notes.next() == (Set, f'{top}/a', 'x')
+        other.close()
+
+
 # -- watches on servers that misbehave
 
 
@@ -425,7 +497,10 @@ def head(index: int, cluster: str = 'c1', raft: int = 0) -> bytes:
 
 
 class Script:
-    """A server that answers the polls one after the other, and notes what they ask for."""
+    """A server that answers the polls one after the other, and notes what they ask for.
+
+    Asked what all servers know, it knows of nothing.
+    """
 
     def __init__(self, *answers: bytes | Callable[[socket], None]) -> None:
         self.answers = list(answers)
@@ -433,6 +508,9 @@ class Script:
 
     def __call__(self, sock: socket) -> None:
         while request := read_request(sock):
+            if b'quorum=true' in request:
+                sock.sendall(answer_of(b'{"errorCode":100,"message":"Key not found"}', status='404 Not Found'))
+                continue
             self.asked.append(request.split()[1].decode())
             if not self.answers:
                 sock.recv(1)  # until the client goes
@@ -461,7 +539,7 @@ def test_watch_polls_again_with_the_same_index_when_a_body_is_empty_or_cut() -> 
         head(9),
     )
     with serving(server) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         _, notes = beginning(backend, WatchSpec('/a'))
         assert notes.live() == 7
         assert notes.next() == notes.next() == (Set, '/a', 'x')
@@ -475,7 +553,7 @@ def test_watch_polls_again_with_the_same_index_when_a_body_is_empty_or_cut() -> 
 def test_watch_ends_when_polls_keep_ending_without_a_change() -> None:
     """A ConnectionError after the second: the owner waits and comes back, rather than poll in a loop."""
     with serving(Script(head(7) + chunked(b''), head(7) + chunked(b''))) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         _, notes = beginning(backend, WatchSpec('/a'))
         assert notes.live() == 7
         assert isinstance(notes.next(), errors.ConnectionError)
@@ -489,8 +567,8 @@ def test_watch_ends_when_polls_keep_ending_without_a_change() -> None:
 )
 def test_watch_ends_when_the_store_is_another_one(later: bytes) -> None:
     """At its next poll: what was watched is not there any more."""
-    with serving(Script(head(7, raft=20) + event(8), later)) as endpoint:
-        backend = KeysV2(endpoint.url)
+    with serving(Script(head(7, raft=20) + event(8), later, later)) as endpoint:
+        backend = backend_at(endpoint.url)
         _, notes = beginning(backend, WatchSpec('/a'))
         assert notes.live() == 7
         assert notes.next() == (Set, '/a', 'x')
@@ -502,9 +580,9 @@ def test_watch_ends_when_the_store_is_another_one(later: bytes) -> None:
 
 def test_watch_that_goes_on_ends_when_the_store_is_another_one_by_then() -> None:
     """The connection breaks, the store is replaced and has grown past the index: it is noticed all the same."""
-    server = Script(head(7) + event(8), cut(b''), head(9, cluster='c2'), head(9, cluster='c2'))
+    server = Script(head(7) + event(8), cut(b''), cut(b''), *[head(9, cluster='c2')] * 3)
     with serving(server) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         watch, notes = beginning(backend, WatchSpec('/a'))
         assert (notes.live(), notes.next()) == (7, (Set, '/a', 'x'))
         assert type(notes.next()) is errors.ConnectionError
@@ -535,7 +613,7 @@ def test_watch_ends_with_a_typed_error_when_the_server_sends_nonsense(
 ) -> None:
     """The listener is told what it was, and where."""
     with serving(Script(answer, answer)) as endpoint:
-        backend = KeysV2(endpoint.url)
+        backend = backend_at(endpoint.url)
         _, notes = beginning(backend, WatchSpec('/a'))
         error = notes.next()
         if isinstance(error, tuple):
@@ -547,7 +625,7 @@ def test_watch_ends_with_a_typed_error_when_the_server_sends_nonsense(
 
 def test_watch_ends_when_nobody_listens() -> None:
     """ConnectionRefused, and by on_ended only: watch itself does not raise."""
-    backend = KeysV2('http://127.0.0.1:1')
+    backend = backend_at('http://127.0.0.1:1')
     _, notes = beginning(backend, WatchSpec('/a', 5))
     assert isinstance(notes.next(), errors.ConnectionRefused)
     backend.close()
@@ -555,7 +633,7 @@ def test_watch_ends_when_nobody_listens() -> None:
 
 def test_watch_ends_when_its_key_is_no_text() -> None:
     """NotSupported, without any I/O."""
-    backend = KeysV2('http://127.0.0.1:1')
+    backend = backend_at('http://127.0.0.1:1')
     _, notes = beginning(backend, WatchSpec('/\udc80'))
     assert isinstance(notes.next(), errors.NotSupported)
     backend.close()

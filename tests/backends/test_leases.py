@@ -7,16 +7,26 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from getc import timing
 from getc.backends import shared_lease
 from getc.backends.leases import LeasedGroup
-from getc.errors import ConnectionError, EtcException, NodeExist, NodeLost, Overtaken, TimedOut
+from getc.errors import (
+    ConnectionError,
+    ConnectionRefused,
+    EtcException,
+    NodeExist,
+    NodeLost,
+    Overtaken,
+    PermissionDenied,
+    TimedOut,
+)
 from getc.operations import Put
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from getc.v3.lease import Lease
-from tests.backends.fake_etcd import FakeEtcd, FakeRpc, delay, hang, late, lose_reply
+from tests.backends.fake_etcd import FakeEtcd, FakeRpc, delay, drop, hang, late, lose_reply
 from tests.daemons.faulty import greenlets_of_getc, stall
 
 TTL = 10
@@ -318,6 +328,18 @@ def test_members_that_do_not_answer_cost_the_others_nothing(bench: Bench, etcd_c
     assert set(bench.member.story) == {'renewed'}
 
 
+def test_member_that_never_answers_does_not_hold_up_the_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Whatever it waits for: the others are renewed, and so is its own node until it says no."""
+    stuck, over = Member(), Event()
+    stuck.is_asked = True
+    stuck.answer = over.wait
+    bench.hold('/stuck', member=stuck)
+    bench.hold('/well')
+    etcd_clock.advance(5 * TTL)
+    assert set(bench.member.story) == set(stuck.story) == {'renewed'}
+    over.set()
+
+
 # -- lost answers
 
 
@@ -330,6 +352,16 @@ def test_write_whose_answer_was_lost_is_found_on_our_lease(bench: Bench) -> None
     assert bench.value_of() == 'new'
     assert hold.token == 2
     assert [list(lease.holds) for lease in bench.leases] == [['/a']]
+
+
+def test_node_that_could_not_be_deleted_is_not_found_by_its_next_owner(bench: Bench) -> None:
+    """Its token is the owner's before: whoever comes next needs a higher one, and so writes the node anew."""
+    before = bench.hold(value='x')
+    bench.server.next('Txn', drop)
+    with pytest.raises(ConnectionError):
+        before.release(Deadline.after(1))
+    with pytest.raises(NodeExist):
+        bench.hold(value='x')
 
 
 def test_write_that_was_found_and_vanishes_is_a_conflict_that_passes(bench: Bench) -> None:
@@ -415,6 +447,66 @@ def test_key_whose_release_was_not_answered_is_never_put_on_that_lease_again(
     assert set(bench.member.story) == {'renewed'}
 
 
+@pytest.mark.parametrize('error', [PermissionDenied('no'), ConnectionRefused('nobody listens')])
+def test_key_whose_release_was_certainly_not_done_may_be_put_on_that_lease_again(
+    bench: Bench, error: EtcException
+) -> None:
+    """Nothing of it can come late."""
+
+    def fault(*_: object) -> Any:
+        raise error
+
+    old = bench.hold()
+    lease = bench.lease_of()
+    bench.hold('/kept')
+    bench.server.next('Txn', fault)
+    with pytest.raises(type(error)):
+        old.release(Deadline(1))
+    bench.server.delete('/a')
+    bench.hold(value='new')
+    assert bench.lease_of() == lease
+
+
+def test_key_whose_release_was_not_answered_stays_taken_though_a_renewal_deleted_it(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """A renewal finds the node and deletes it; the first deletion may still come."""
+    old = bench.hold()
+    bench.hold('/kept')
+    bench.server.next('Txn', late(6))
+    with pytest.raises(TimedOut):
+        old.release(Deadline(1))
+    etcd_clock.advance(TTL / 3 - 0.9)
+    assert bench.keys() == {'/kept'}
+    bench.hold(value='new')
+    etcd_clock.advance(TTL)
+    assert bench.value_of() == 'new'
+    assert set(bench.member.story) == {'renewed'}
+
+
+def test_key_is_not_free_while_any_deletion_of_it_is_under_way(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """A renewal finds a node that is just being released, and its deletion takes longer."""
+
+    def slow(seconds: float) -> Any:
+        def fault(do: Callable[[], Any], deadline: Deadline, is_write: bool) -> Any:
+            gevent.sleep(seconds)
+            return do()
+
+        return fault
+
+    old = bench.hold()
+    bench.hold('/kept')
+    etcd_clock.advance(TTL / 3 - 0.1)
+    bench.server.next('Txn', slow(0.3), slow(0.5))
+    releasing = gevent.spawn(old.release, Deadline(5))
+    etcd_clock.advance(0.35)
+    assert releasing.ready()
+    bench.hold(value='new')
+    etcd_clock.advance(TTL)
+    assert bench.value_of() == 'new'
+    assert set(bench.member.story) == {'renewed'}
+
+
 def test_key_that_is_being_released_is_put_on_another_lease(bench: Bench, etcd_clock: VirtualTime) -> None:
     """Its deletion is on the way."""
     old = bench.hold()
@@ -466,6 +558,27 @@ def test_orphan_moves_the_node_to_a_lease_that_nobody_renews(bench: Bench, etcd_
     assert bench.value_of('/a') == 'x'
     etcd_clock.advance(TTL + 0.1)
     assert bench.keys() == {'/kept'}
+
+
+@pytest.mark.parametrize('slow', ['LeaseGrant', 'Txn'])
+def test_orphan_that_takes_longer_than_until_the_next_renewal_keeps_its_node(
+    bench: Bench, etcd_clock: VirtualTime, slow: str
+) -> None:
+    """A renewal deletes what nobody holds, but not what is being moved."""
+
+    def fault(do: Callable[[], Any], *_: object) -> Any:
+        gevent.sleep(1)
+        return do()
+
+    hold = bench.hold()
+    bench.hold('/kept')
+    etcd_clock.advance(TTL / 3 - 0.5)
+    bench.server.next(slow, fault)
+    orphaning = gevent.spawn(hold.orphan, Deadline(5))
+    etcd_clock.advance(2)
+    orphaning.get(block=False)
+    assert bench.keys() == {'/a', '/kept'}
+    assert bench.lease_of('/a') != bench.lease_of('/kept')
 
 
 def test_lease_without_nodes_ends_by_itself(bench: Bench, etcd_clock: VirtualTime) -> None:

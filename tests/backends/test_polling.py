@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gevent
 import pytest
 from gevent.event import Event
 
+from getc.backends.horizon import Horizon
 from getc.backends.polling import Origin, PollingWatch
-from getc.errors import ConnectionRefused, EtcException
+from getc.errors import ConnectionRefused, EtcException, EventIndexCleared
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.testing import VirtualTime
@@ -64,14 +66,18 @@ class Following:
 
     def __init__(self, open_poll: Callable[..., Any] | None = None) -> None:
         self.polls: list[FakePoll] = []
+        self.indices: Iterator[int] = itertools.count(7)  # of the polls to come
+        self.proven: list[bool] = []
         self.notes = Notes()
+        self.horizon = Horizon()
         self.done: list[PollingWatch] = []
         self.watch = PollingWatch(
-            WatchSpec('/a'), self.notes, open_poll or self.open, origin=None, on_done=self.done.append
+            WatchSpec('/a'), self.notes, open_poll or self.open, self.horizon, origin=None, on_done=self.done.append
         )
 
-    def open(self, _spec: WatchSpec, _index: int | None) -> Any:
-        self.polls.append(FakePoll(7 + len(self.polls)))
+    def open(self, _spec: WatchSpec, _index: int | None, *, is_proven: bool) -> Any:
+        self.polls.append(FakePoll(next(self.indices)))
+        self.proven.append(is_proven)
         return self.polls[-1]
 
 
@@ -101,6 +107,40 @@ def test_change_is_told_and_the_next_poll_opened() -> None:
     assert following.done == [following.watch]
 
 
+def test_server_shows_that_it_is_with_the_others_when_a_watch_begins_and_while_it_is_quiet(
+    etcd_clock: VirtualTime,
+) -> None:
+    """One that is cut off would be silent for ever; after a change nothing has to be shown."""
+    following = Following()
+    settle()
+    assert following.proven == [True]
+    following.polls[0].arrives.set()
+    settle()
+    assert following.proven == [True, False]
+    etcd_clock.advance(3)
+    assert following.proven == [True, False, True]
+    following.watch.close()
+
+
+def test_server_that_lags_is_no_store_that_went_back() -> None:
+    """Another poll is opened, with one that knows what the others know; what that says counts."""
+    following = Following()
+    settle()
+    following.indices = iter([3, 9])
+    following.polls[0].arrives.set()
+    settle()
+    assert following.proven == [True, False, True]
+    assert [poll.is_closed for poll in following.polls] == [True, True, False]
+    assert following.notes.ended == []
+    assert following.horizon.index == 8
+    following.indices = iter([4, 4])
+    following.polls[2].arrives.set()
+    settle()
+    assert following.proven == [True, False, True, False, True]
+    assert [type(error) for error in following.notes.ended] == [EventIndexCleared]
+    assert all(poll.is_closed for poll in following.polls)
+
+
 @pytest.mark.parametrize('blow', [gevent.GreenletExit(), gevent.Timeout(1)])
 def test_listener_is_told_when_the_greenlet_is_struck_by_another(blow: BaseException) -> None:
     """Or its owner would take it for live for ever."""
@@ -117,7 +157,7 @@ def test_listener_is_told_when_the_greenlet_is_struck_by_another(blow: BaseExcep
 def test_listener_is_told_when_the_watch_itself_is_broken() -> None:
     """A bug of ours is no silence."""
 
-    def broken(*_: object) -> Any:
+    def broken(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
     following = Following(broken)
@@ -129,7 +169,7 @@ def test_listener_is_told_when_the_watch_itself_is_broken() -> None:
 def test_listener_is_told_nothing_after_close(etcd_clock: VirtualTime) -> None:
     """Closed before it ran, while it opens, while it waits."""
 
-    def slow(*_: object) -> Any:
+    def slow(*_: object, **__: object) -> Any:
         gevent.sleep(1)
         raise ConnectionRefused('nobody listens')
 
@@ -145,6 +185,41 @@ def test_listener_is_told_nothing_after_close(etcd_clock: VirtualTime) -> None:
         assert following.notes.ended == []
         assert all(poll.is_closed for poll in following.polls)
         assert following.done == [following.watch]
+
+
+def test_listener_is_not_told_that_it_is_live_when_the_watch_is_closed_as_the_poll_opens() -> None:
+    """A kill strikes a turn later, and the answer may be there in this one."""
+
+    def open_poll(*_: object, **__: object) -> Any:
+        following.watch.close()
+        return poll
+
+    poll = FakePoll()
+    following = Following(open_poll)
+    settle()
+    assert following.notes.live == []
+    assert poll.is_closed
+    assert following.done == [following.watch]
+
+
+def test_close_during_a_renewal_closes_both_polls(etcd_clock: VirtualTime) -> None:
+    """The old one is looked at once more, which may take a turn."""
+
+    class Looked(FakePoll):
+        def wait(self, timeout: float | None) -> bool:
+            return super().wait(timeout or 1)
+
+    def open_poll(*_: object, **__: object) -> Any:
+        polls.append(Looked())
+        return polls[-1]
+
+    polls: list[Looked] = []
+    following = Following(open_poll)
+    etcd_clock.advance(2.5)
+    assert len(polls) == 2
+    following.watch.close()
+    etcd_clock.advance(0)
+    assert [poll.is_closed for poll in polls] == [True, True]
 
 
 def test_forked_child_leaves_the_answer_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:

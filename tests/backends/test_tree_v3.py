@@ -387,6 +387,30 @@ def test_ttl_of_0_does_not_fail_when_its_lease_has_ended_by_itself(client: getc.
         client.get('/a')
 
 
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client: client.set('/a/x', '1', ttl=0),
+        lambda client: client.append('/a', '1', ttl=0),
+        lambda client: client.refresh('/b', ttl=0),
+    ],
+)
+def test_ttl_of_0_is_written_when_its_lease_cannot_be_ended(
+    client: getc.Client, calls: Calls, write: Callable[..., Any]
+) -> None:
+    """An error would say that nothing was.  The node ends by itself."""
+    client.set('/b', '1')
+
+    def fail(name: str) -> None:
+        if name == 'LeaseRevoke':
+            raise getc.ConnectionError('the connection broke')
+
+    calls.before = fail
+    key = write(client).key
+    assert client.get(key).value == '1'
+    assert lease_of(client, key)
+
+
 # -- refreshing
 
 
@@ -560,6 +584,17 @@ def test_append_in_a_namespace_is_below_it(etcd_server: EtcdServer, client: getc
         assert first.key.count('/') == 1 and second.key.startswith('/q/')
         assert client.get('/name/space' + first.key).value == 'x'
         assert client.get('/name/space' + second.key).value == 'y'
+
+
+def test_turns_to_append_are_forgotten_when_all_who_wait_are_killed(client: getc.Client, calls: Calls) -> None:
+    """Also when one has just been given the turn, and never takes it."""
+    calls.before = lambda name: gevent.sleep(LONG)
+    appending = [gevent.spawn(client.append, '/q', 'x', timeout=LONG) for _ in range(3)]
+    gevent.sleep(0)
+    turns: Any = client._backend
+    assert list(turns._appending) == ['/q']
+    gevent.killall(appending)
+    assert not turns._appending
 
 
 def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls: Calls) -> None:

@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer
+from getc.testing import EtcdBinary, EtcdServer
 from getc.v3.ranges import prefix_end
 from tests.v3.counting import until
 
@@ -256,9 +256,9 @@ PASSWORD = 'pa55word'
 
 
 @pytest.fixture(scope='module')
-def server_with_users(_etcd_server_of_the_run: EtcdServer) -> Iterator[EtcdServer]:
+def server_with_users(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
     """An etcd on which ``app`` may use ``/app/`` and what is below it."""
-    with EtcdServer(api='v3') as server, getc.etcd(server.url, api='v3') as admin:
+    with EtcdServer(binary=etcd_binary.path) as server, getc.etcd(server.url, api='v3') as admin:
         auth = admin.v3.auth
         for user, role in (('root', 'root'), ('app', 'app')):
             auth.user_add(user, PASSWORD)

@@ -18,12 +18,13 @@ from getc.errors import (
     LeaderElect,
     NoLeader,
     NotSupported,
+    PermissionDenied,
     ProtocolError,
     TimedOut,
     Unavailable,
 )
 from getc.rpc.caller import Rpc
-from getc.transport.endpoints import Endpoint
+from getc.transport.endpoints import ConnectionState, Endpoint
 from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
@@ -208,6 +209,66 @@ def test_stream_opens_on_the_next_server_when_nobody_listens(serve, open_rpc) ->
             stream.send(Watch.Watch.request())
         stream.finish()
     assert server.calls[0].headers[b'hasleader'] == b'true'
+
+
+ENDS: dict[str, Callable[[ServerCall], object]] = {
+    'no leader': refuse(14, b'etcdserver: no leader'),
+    'reset': lambda call: call.reset(ErrorCode.INTERNAL_ERROR),
+    'cut': lambda call: call.connection.cut(),
+    'goaway': lambda call: call.connection.goaway(0),
+}
+
+
+@pytest.mark.parametrize('end', ENDS)
+def test_next_stream_is_on_another_server_when_one_was_lost(serve, open_rpc, end: str) -> None:
+    """A member without a leader opens as many as one likes, and ends them all."""
+    bad, good = serve(failing(ENDS[end])), serve(lambda call: [call.receive(), call.head(), call.is_over.wait()])
+    rpc = open_rpc(bad.endpoint, good.endpoint)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises((ConnectionError, NoLeader)):
+            list(stream)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        good.wait_for_calls(1)
+    assert (len(bad.calls), stream.url) == (1, good.endpoint.url)
+
+
+def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -> None:
+    """It hangs, as only its user can know; whatever it says of that later it says to nobody's harm."""
+    states: list[ConnectionState] = []
+    silent = serve(lambda call: call.is_over.wait())
+    rpc = Rpc([silent.endpoint, REFUSING], timeout=30.0, on_state=states.append)
+    with rpc.open(Watch.Watch) as stream:
+        assert (stream.url, states) == (silent.endpoint.url, [])  # an open stream is no answer
+        stream.blame()
+        stream.blame()
+        assert rpc._endpoints.current == REFUSING
+    rpc.close()
+
+
+def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rpc) -> None:
+    """And only that."""
+    states: list[ConnectionState] = []
+    server = serve(lambda call: [call.head(), call.message(b''), call.message(b''), call.is_over.wait()])
+    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    with rpc.open(Watch.Watch) as stream:
+        assert states == []
+        next(stream)
+        next(stream)
+        assert states == [ConnectionState.CONNECTED]
+    rpc.close()
+
+
+def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:
+    """Any other would say the same."""
+    server = serve(lambda call: [call.receive(), call.refuse(7, b'etcdserver: permission denied')])
+    rpc = open_rpc(server.endpoint, REFUSING)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises(PermissionDenied):
+            list(stream)
+    assert rpc._endpoints.current == server.endpoint
 
 
 def test_close_ends_calls_and_refuses_more(serve, open_rpc) -> None:

@@ -10,8 +10,10 @@ import pytest
 from getc.errors import TimedOut, Unauthorized
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
+from getc.v3.lease import Lease as LeaseService
 from getc.wire.schema.auth import AuthenticateRequest, AuthenticateResponse
 from getc.wire.schema.kv import KV, RangeRequest, RangeResponse
+from getc.wire.schema.lease import Lease, LeaseKeepAliveResponse
 from getc.wire.schema.watch import Watch, WatchRequest
 from tests.transport.grpc_server import GrpcServer, ServerCall
 
@@ -38,6 +40,11 @@ class Users:
             call.refuse(3, b'etcdserver: user name is empty')
         elif token is not None and token not in self.known:
             call.refuse(*INVALID)
+        elif call.path == Lease.LeaseKeepAlive.path:
+            call.head()
+            while message is not None:
+                call.message(LeaseKeepAliveResponse(ID=7, TTL=60).SerializeToString())
+                message = call.receive()
         else:
             call.answer(RangeResponse(count=7).SerializeToString())
 
@@ -117,6 +124,21 @@ def test_wrong_credentials_raise_at_once_for_everyone(serve, open_rpc, users) ->
     assert (asked(server), asked(other)) == (1, 0)
 
 
+def test_wrong_credentials_are_tried_once_for_all_who_wait(serve, open_rpc, users) -> None:
+    """Each is told, by an error of its own; who comes later has them tried again."""
+    server = serve(users)
+    rpc = open_rpc(known_to(server, 'guess'))
+    greenlets = [gevent.spawn(rpc.call, KV.Range, REQUEST) for _ in range(100)]
+    gevent.joinall(greenlets)
+    errors = [greenlet.exception for greenlet in greenlets]
+    assert all(isinstance(error, Unauthorized) for error in errors)
+    assert len({id(error) for error in errors}) == 100
+    assert asked(server) == 1
+    with pytest.raises(Unauthorized):
+        rpc.call(KV.Range, REQUEST)
+    assert asked(server) == 2
+
+
 def test_no_token_is_sent_when_the_server_has_no_users(serve, open_rpc, users) -> None:
     """With credentials it is asked once; when users come later, then again."""
     server = serve(users)
@@ -182,6 +204,33 @@ def test_token_is_dropped_when_a_stream_is_refused_for_it(serve, open_rpc, users
             else:
                 assert stream.receive(Deadline.after(30)) is not None
         assert asked(server) == tokens
+
+
+def test_renewal_is_made_again_when_its_stream_is_refused_for_the_token(serve, open_rpc, users) -> None:
+    """Ten at once: one more stream, with one more token."""
+    server = serve(users)
+    lease = LeaseService(open_rpc(known_to(server)))
+    assert counts(lease._rpc, 1) == [7]
+    users.known.clear()
+    greenlets = [gevent.spawn(lease.keep_alive, 7) for _ in range(10)]
+    assert [greenlet.get().TTL for greenlet in greenlets] == [60] * 10
+    assert asked(server) == 2
+    assert sum(call.path == Lease.LeaseKeepAlive.path for call in server.calls) == 2
+
+
+def test_refusal_of_a_stream_repeats_no_token(serve, open_rpc, users) -> None:
+    """As a proxy may, or a server that means harm."""
+
+    def script(call: ServerCall) -> None:
+        if call.path == Watch.Watch.path:
+            call.refuse(16, b'no such token: ' + call.headers[b'token'])
+        else:
+            users(call)
+
+    rpc = open_rpc(known_to(serve(script)))
+    with rpc.open(Watch.Watch) as stream, pytest.raises(Unauthorized) as caught:
+        stream.receive(Deadline.after(30))
+    assert str(caught.value) == '[16] no such token: ...'
 
 
 def test_secrets_are_in_no_text(serve, open_rpc, users, caplog) -> None:

@@ -101,6 +101,13 @@ def test_watch_that_the_server_ends_is_told_why(bench: Bench) -> None:
     assert (one.revisions, two.revisions) == ([], [[8]])
 
 
+def test_watch_that_the_server_ends_repeats_no_secret(bench: Bench) -> None:
+    """Its reason comes in a message, and may be a proxy's."""
+    sink, _ = bench.add()
+    bench.say(created(1, canceled=True, cancel_reason='no token hunter2'))
+    assert [str(error) for error in sink.errors] == ['[3] no token ...']
+
+
 def test_cancelled_watch_tells_nothing_more(bench: Bench) -> None:
     """Nor does one that is cancelled before it was created: the server is told as soon as it has a number."""
     (one, first), (two, second) = bench.add(), bench.add()
@@ -135,6 +142,19 @@ def test_pieces_are_put_together_by_whole_revisions(bench: Bench) -> None:
     assert (one.revisions, two.revisions) == ([[8]], [[8, 8]])
     bench.say(events(1, 9, 10))
     assert one.revisions == [[8], [9, 9, 9, 10]]
+
+
+def test_pieces_of_one_revision_are_not_copied_again_and_again() -> None:
+    """A revision of a million events comes in hundreds of pieces: each is added to what there is."""
+    sink = Sink()
+    ticket = Ticket(sink)
+    ticket.take(events(1, 7, 8, fragment=True), 1)
+    first = ticket.partial
+    for _ in range(3):
+        ticket.take(events(1, 8, 8, fragment=True), 1)
+        assert ticket.partial is first
+    ticket.take(events(1, 8, 9), 1)
+    assert sink.revisions == [[7], [8] * 8 + [9]]
 
 
 def test_size_is_that_of_all_the_pieces(bench: Bench) -> None:

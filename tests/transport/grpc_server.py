@@ -11,7 +11,7 @@ import gevent
 from gevent.event import Event
 from gevent.queue import Queue
 from gevent.server import StreamServer
-from gevent.socket import socket
+from gevent.socket import IPPROTO_TCP, TCP_NODELAY, socket
 from h2 import events as h2_events
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -134,6 +134,7 @@ class Connection:
 
     def __init__(self, sock: socket, server: GrpcServer) -> None:
         self.sock = sock
+        self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as servers do
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         self.goes_on = Event()
         self.goes_on.set()

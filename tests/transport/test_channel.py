@@ -22,7 +22,7 @@ from getc.transport import channel as channels
 from getc.transport.calls import Call
 from getc.transport.endpoints import Endpoint
 from getc.transport.link import Link
-from getc.transport.sockets import TLS
+from getc.transport.tls import TLS
 from tests.transport.conftest import greenlets_of_getc, until
 from tests.transport.grpc_server import ServerCall
 
@@ -215,6 +215,24 @@ def test_close_ends_those_who_wait_for_a_connection(serve, open_channel, monkeyp
     assert repr(channel).endswith('closed>')
 
 
+def test_close_in_the_turn_in_which_the_connection_is_made_leaves_nothing(serve, open_channel, monkeypatch) -> None:
+    """The kill of the attempt comes a turn later."""
+    made: list[gevent.socket.socket] = []
+
+    def connect(*args: object, **options: object) -> gevent.socket.socket:
+        made.append(real(*args, **options))
+        channel.close()
+        return made[0]
+
+    real = channels.connect
+    monkeypatch.setattr(channels, 'connect', connect)
+    channel = open_channel(serve().endpoint)
+    with pytest.raises(ClientClosed, match='during the call'):
+        channel.unary(PATH, b'', in_time())
+    until(lambda: made[0].fileno() == -1)
+    assert channel._links == set()
+
+
 @pytest.mark.parametrize('turns', range(12))
 def test_close_at_any_moment_leaves_nothing(serve, open_channel, turns: int) -> None:
     """Before, in and after the attempt, the calls, the answers."""
@@ -276,7 +294,7 @@ def secure(certificate: tuple[Path, Path], *protocols: str) -> ssl.SSLContext:
 def test_tls_works_when_the_server_agrees_to_http2(serve, open_channel, certificate) -> None:
     """Calls and large messages, in both directions at once."""
     server = serve(ssl_context=secure(certificate, 'h2', 'http/1.1'))
-    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).context('h2'))
+    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
     calls = [gevent.spawn(channel.unary, PATH, b'%d' % number * 20_000, in_time()) for number in range(10)]
     assert values(calls) == [b'%d' % number * 20_000 for number in range(10)]
     assert server.calls[0].headers[b':scheme'] == b'https'
@@ -287,7 +305,7 @@ def test_tls_works_when_the_server_agrees_to_http2(serve, open_channel, certific
 def test_tls_fails_when_the_server_does_not_agree_to_http2(serve, open_channel, certificate, protocols) -> None:
     """Nothing was sent, and the error says what is missing."""
     server = serve(ssl_context=secure(certificate, *protocols))
-    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).context('h2'))
+    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
     with pytest.raises(ConnectionError, match=r'no TLS with https://.*: it does not speak h2') as caught:
         channel.unary(PATH, b'', in_time())
     assert not caught.value.maybe_applied
@@ -297,7 +315,7 @@ def test_tls_fails_when_the_certificate_is_not_trusted(serve, open_channel, cert
     """It verifies by default."""
     server = serve(ssl_context=secure(certificate, 'h2'))
     with pytest.raises(ConnectionError, match=r'the certificate of https://.* is not trusted'):
-        open_channel(server.endpoint, TLS().context('h2')).unary(PATH, b'', in_time())
+        open_channel(server.endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
 
 
 def test_tls_fails_when_the_server_speaks_none(serve, open_channel) -> None:
@@ -310,7 +328,7 @@ def test_tls_fails_when_the_server_speaks_none(serve, open_channel) -> None:
     server = serve(on_connect=speak)
     endpoint = Endpoint('https', '127.0.0.1', server.endpoint.port)
     with pytest.raises(ConnectionError) as caught:
-        open_channel(endpoint, TLS().context('h2')).unary(PATH, b'', in_time())
+        open_channel(endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
     assert not caught.value.maybe_applied
 
 
@@ -348,9 +366,25 @@ def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
     until(lambda: not thread.is_alive())
     thread.join()
     assert [str(error) for error in caught] == [
-        'a client belongs to the thread that made it: make one for each thread'
+        'a client belongs to the thread that was the first to use it: make one for each thread'
     ] * 2
     assert channel.unary(PATH, b'', in_time()) == b''
+
+
+def test_attempt_that_a_fork_abandoned_does_not_end_the_next_one(open_channel, monkeypatch) -> None:
+    """It ends a turn later, when those who called in the child may wait for another one."""
+    attempts = Attempts(monkeypatch)
+    channel = open_channel(REFUSING)
+
+    def call() -> None:
+        with pytest.raises(TimedOut):
+            channel.unary(PATH, b'', Deadline.after(0.01))
+
+    call()
+    channel.abandon()  # as after a fork
+    call()
+    call()
+    assert len(attempts.times) == 2
 
 
 FORK = """

@@ -18,6 +18,8 @@ from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse
         ('https://etcd.example:443/', ['https://etcd.example:443']),
         ('http://[::1]:4001', ['http://[::1]:4001']),
         ('HTTP://Etcd', ['http://etcd:2379']),
+        ('http://☃.net', ['http://xn--n3h.net:2379']),
+        ('http://[fe80::1%eth0]', ['http://[fe80::1%eth0]:2379']),
         ('http://a, http://b:1', ['http://a:2379', 'http://b:1']),
         (['http://a', 'http://b,http://a'], ['http://a:2379', 'http://b:2379']),
         ('http://user:secret@a', ['http://a:2379']),
@@ -47,6 +49,10 @@ def test_parse_endpoints_decodes_credentials_and_hides_them() -> None:
         ('http://a:port', 'no such'),
         ('http://a:99999', 'no such'),
         ('http://[::1', 'no such'),
+        ('http://bad..name', 'no such'),
+        ('http://' + 'a' * 64, 'no such'),
+        ('http://' + 'é' * 70, 'no such'),
+        ('http://[fe80::1%²]', 'no such'),
         ('http://a/v2/keys', 'more than a host and a port'),
         ('http://a?x=1', 'more than a host and a port'),
     ],
@@ -105,29 +111,57 @@ def test_endpoints_stay_with_the_one_that_answered() -> None:
 def test_no_server_is_ever_banned(etcd_clock: VirtualTime) -> None:
     """Where all rest, the one whose rest ends first is asked first, and all of them are asked."""
     endpoints = Endpoints([A, B, C], rng=Middle())
-    for endpoint in (A, A, A, B, C, C):
+    for endpoint, seconds in ((A, 0.5), (A, 1.0), (A, 0.0), (C, 0.5), (C, 0.0), (B, 0.0)):
         endpoints.failed(endpoint)
+        etcd_clock.advance(seconds)
     assert endpoints.in_turn() == [B, C, A]
     assert Endpoints([A]).in_turn() == [A]
 
 
+def test_server_that_is_back_is_asked_soon_when_the_others_fall_silent(etcd_clock: VirtualTime) -> None:
+    """However often it failed before: attempts of one after the other take turns, and come to it as the third."""
+    endpoints = Endpoints([A, B, C], rng=Middle())
+    endpoints.served(A)
+    for _ in range(10):
+        endpoints.failed(C)
+        etcd_clock.advance(2)
+    asked = []
+    for _ in range(3):
+        asked.append(endpoints.in_turn()[0])
+        etcd_clock.advance(0.67)
+        endpoints.failed(asked[-1])
+    assert asked == [A, B, C]
+
+
 def test_rest_grows_with_each_failure_and_ends(etcd_clock: VirtualTime) -> None:
-    """0.5 s, 1 s, 2 s, ... 30 s at most; an answer makes it small again."""
+    """0.5 s, 1 s, 2 s at most; an answer makes it small again."""
     endpoints = Endpoints([A, B, C], rng=Middle())
     endpoints.served(C)
     rests = []
-    for _ in range(9):
+    for _ in range(5):
         endpoints.failed(A)
         began = etcd_clock.elapsed
         while endpoints.in_turn() == [C, B, A]:
             etcd_clock.advance(0.25)
         rests.append(etcd_clock.elapsed - began)
-    assert rests == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert rests == [0.5, 1, 2, 2, 2]
     endpoints.served(A)
     endpoints.served(C)
     endpoints.failed(A)
     etcd_clock.advance(0.5)
     assert endpoints.in_turn() == [C, A, B]
+
+
+def test_failure_that_many_calls_meet_is_one(etcd_clock: VirtualTime) -> None:
+    """A connection that breaks under a thousand calls is no reason to rest for half a minute."""
+    endpoints = Endpoints([A, B], rng=Middle())
+    for _ in range(1000):
+        endpoints.failed(A)
+    endpoints.served(B)
+    etcd_clock.advance(0.5)
+    assert endpoints.in_turn() == [B, A]
+    endpoints.failed(B)
+    assert endpoints.in_turn() == [A, B]
 
 
 def test_state_is_told_when_it_changes() -> None:

@@ -18,8 +18,9 @@ from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, Protoc
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint, parse_endpoints
 from getc.transport.http import Http
+from getc.transport.pools import Connection
 from getc.transport.reading import MAX_BODY
-from getc.transport.sockets import TLS
+from getc.transport.tls import TLS
 from getc.wire.messages import Request
 from tests.transport.servers import answer_of, read_request, serving
 
@@ -456,7 +457,7 @@ def with_tls(certificate: tuple[Path, Path]) -> dict[str, object]:
 
 def test_tls_works_when_the_authority_is_trusted(certificate: tuple[Path, Path]) -> None:
     """Calls go over one TLS connection, polls too."""
-    transport = Http(TLS(ca=certificate[0]).context())
+    transport = Http(TLS(ca=certificate[0]).contexts())
     server = Counting()
     with serving(server, **with_tls(certificate)) as endpoint:
         for _ in range(3):
@@ -470,7 +471,7 @@ def test_tls_works_when_the_authority_is_trusted(certificate: tuple[Path, Path])
 
 def test_tls_fails_when_the_certificate_is_not_trusted(certificate: tuple[Path, Path]) -> None:
     """It verifies by default, and says what is wrong; nothing was sent."""
-    transport = Http(TLS().context())
+    transport = Http(TLS().contexts())
     with serving(Counting(), **with_tls(certificate)) as endpoint:
         with pytest.raises(ConnectionError, match=r'the certificate of https://.* is not trusted') as caught:
             transport.call(endpoint, WRITE, in_time())
@@ -480,7 +481,7 @@ def test_tls_fails_when_the_certificate_is_not_trusted(certificate: tuple[Path, 
 
 def test_tls_fails_when_the_certificate_is_of_another_host(certificate: tuple[Path, Path]) -> None:
     """The host is the URL's."""
-    transport = Http(TLS(ca=certificate[0]).context())
+    transport = Http(TLS(ca=certificate[0]).contexts())
     with serving(Counting(), **with_tls(certificate)) as there:
         endpoint = Endpoint('https', 'localhost', there.port)
         with pytest.raises(ConnectionError, match='is not trusted: Hostname mismatch'):
@@ -490,15 +491,37 @@ def test_tls_fails_when_the_certificate_is_of_another_host(certificate: tuple[Pa
 
 def test_tls_trusts_anyone_when_told_not_to_verify(certificate: tuple[Path, Path]) -> None:
     """verify=False is for experiments, and works."""
-    transport = Http(TLS(verify=False).context())
+    transport = Http(TLS(verify=False).contexts())
     with serving(Counting(), **with_tls(certificate)) as endpoint:
         assert transport.call(endpoint, READ, in_time()).status == 200
         transport.close()
 
 
+@pytest.mark.parametrize('has_answered', [False, True])
+def test_tls_alert_means_that_nothing_was_looked_at_on_a_new_connection_only(
+    certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, has_answered: bool
+) -> None:
+    """It ends a handshake there.  Once the server has answered it may come of what was sent, or after it."""
+
+    def read_head(connection: Connection) -> None:
+        alert = ssl.SSLError(1, 'tlsv1 alert access denied')
+        alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
+        raise alert
+
+    transport = Http(TLS(ca=certificate[0]).contexts())
+    with serving(Counting(), **with_tls(certificate)) as endpoint:
+        if has_answered:
+            assert transport.call(endpoint, READ, in_time()).status == 200
+        monkeypatch.setattr(Connection, 'read_head', read_head)
+        with pytest.raises(ConnectionError, match='does not let the owner of our certificate in') as caught:
+            transport.call(endpoint, WRITE, in_time())
+        assert caught.value.maybe_applied is has_answered
+        transport.close()
+
+
 def test_tls_fails_when_the_server_speaks_none(certificate: tuple[Path, Path]) -> None:
     """Plain HTTP where TLS is expected is a ConnectionError."""
-    transport = Http(TLS().context())
+    transport = Http(TLS().contexts())
     with serving(sends(b'HTTP/1.1 400 Bad Request\r\n\r\n'), scheme='https') as endpoint:
         with pytest.raises((ConnectionError, TimedOut)):
             transport.call(endpoint, READ, Deadline.after(1))
@@ -508,4 +531,4 @@ def test_tls_fails_when_the_server_speaks_none(certificate: tuple[Path, Path]) -
 def test_tls_key_needs_a_certificate(tmp_path: Path) -> None:
     """A key alone is a mistake, found before any I/O."""
     with pytest.raises(ValueError, match='a key needs its cert'):
-        TLS(key=tmp_path / 'key.pem').context()
+        TLS(key=tmp_path / 'key.pem').contexts()

@@ -19,7 +19,7 @@ from getc.errors import ConnectionError
 from getc.timing import Deadline
 from getc.transport.endpoints import parse_endpoints
 from getc.transport.http import Http
-from getc.transport.sockets import TLS
+from getc.transport.tls import TLS
 from getc.wire.messages import Request
 
 greeted, go = Event(), Event()
@@ -32,7 +32,7 @@ def stall(sock, address):
 server = StreamServer(('127.0.0.1', 0), stall)
 server.start()
 endpoint = parse_endpoints('https://127.0.0.1:%d' % server.server_port)[0]
-transport = Http(TLS().context())
+transport = Http(TLS().contexts())
 call = gevent.spawn(transport.call, endpoint, Request('GET', '/'), Deadline.after(60))
 greeted.wait()        # the handshake is stalled, and this greenlet runs: so does any other
 for _ in range(10):

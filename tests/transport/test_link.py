@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 
 import gevent
 import gevent.socket
@@ -12,7 +13,7 @@ from gevent.event import Event
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.timing import Deadline
 from getc.transport import link as links
-from getc.wire.http2.frames import ErrorCode, Kind, Setting, frame, settings_payload
+from getc.wire.http2.frames import MAX_STREAM_ID, ErrorCode, Kind, Setting, frame, settings_payload
 from tests.transport.conftest import until
 from tests.transport.grpc_server import ServerCall
 
@@ -70,7 +71,7 @@ def test_goaway_refuses_streams_above_the_last_and_lets_the_others_end(serve, op
     server.connection.goaway(server.calls[3].stream_id)
     refused = values(calls[4:])
     assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 2
-    assert not old.is_usable
+    assert channel._link is not old
     assert not channel.is_connected
     more = spawned(channel, 1)
     server.wait_for_calls(7)
@@ -123,6 +124,47 @@ def test_goaway_refuses_calls_that_wait_for_a_stream(serve, open_channel) -> Non
     assert [error.maybe_applied for error in values(calls[1:])] == [False] * 4
     server.connection.cut()
     values(calls)
+
+
+# -- how many in all
+
+
+def test_calls_go_on_over_another_connection_when_all_stream_numbers_are_used(serve, open_channel) -> None:
+    """There are 2**30 of a connection; it ends with the last of its calls, and no call is lost."""
+    server = serve()
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    old = channel._link
+    old._connection._inbox.last_id = MAX_STREAM_ID - 4
+    for number in range(4):
+        assert values(spawned(channel, 1, message=b'%d' % number)) == [b'%d' % number]
+        assert (channel._link is old) is (number == 0)
+    assert [call.stream_id for call in server.calls] == [1, MAX_STREAM_ID - 2, MAX_STREAM_ID, 1, 3]
+    assert old not in channel._links
+    server.connections[0].client_left.wait()
+
+
+def test_calls_that_wait_for_a_stream_are_refused_when_all_numbers_are_used(serve, open_channel) -> None:
+    """They were never sent, and the next call is on another connection at once."""
+    go = Event()
+
+    def script(call: ServerCall) -> None:
+        if call.stream_id > 1:
+            go.wait()
+        call.answer(b'')
+
+    server = serve(script, max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    channel._link._connection._inbox.last_id = MAX_STREAM_ID - 4
+    calls = spawned(channel, 5)
+    server.wait_for_calls(2)
+    go.set()
+    assert values(calls[:2]) == [b'', b'']
+    refused = values(calls[2:])
+    assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 3
+    assert values(spawned(channel, 1)) == [b'']
+    assert len(server.connections) == 2
 
 
 # -- how many at a time
@@ -327,6 +369,43 @@ def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, jun
     until(lambda: b''.join(heard).count(frame(Kind.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
 
 
+def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_channel) -> None:
+    """The server has not spoken then: the next attempt is not made at once."""
+
+    def speak(sock: gevent.socket.socket) -> None:
+        for piece in (b'H', b'TTP/', b'1.1 400 Bad Request\r\n\r\n'):
+            sock.sendall(piece)
+            gevent.sleep(0.01)
+        sock.recv(65_536)
+
+    channel = open_channel(serve(on_connect=speak).endpoint)
+    (error,) = values(spawned(channel, 1))
+    assert isinstance(error, ProtocolError) and 'an answer in HTTP/1' in str(error)
+    assert channel._next_attempt_at > 0
+
+
+def test_server_has_spoken_when_its_first_frame_is_whole(serve, open_channel) -> None:
+    """However small the pieces in which it comes."""
+    go = Event()
+
+    def speak(sock: gevent.socket.socket) -> None:
+        for byte in SETTINGS[:-1]:
+            sock.sendall(bytes([byte]))
+            gevent.sleep(0)
+        go.wait()
+        sock.sendall(SETTINGS[-1:])
+        while sock.recv(65_536):
+            pass
+
+    channel = open_channel(serve(on_connect=speak).endpoint)
+    calls = spawned(channel, 1, timeout=None)
+    until(lambda: channel.is_connected and len(channel._link._connection._tail) == len(SETTINGS) - 1)
+    assert not channel._link.has_spoken
+    go.set()
+    until(lambda: channel._link.has_spoken)
+    calls[0].kill()
+
+
 @pytest.mark.parametrize('missing', [1, 2, 5, 12, 20, 30, 40, 50, 1000])
 def test_connection_cut_at_any_point_ends_the_call(serve, open_channel, missing: int) -> None:
     """Whatever of the answer has come: no answer, and a write may have happened."""
@@ -359,6 +438,21 @@ def test_call_is_ended_when_the_wire_is_given_up(serve, open_channel) -> None:
         channel._link.on_end(error)
         assert all(isinstance(error, ConnectionError) and error.maybe_applied for error in values(calls))
         assert not channel.is_connected
+
+
+@pytest.mark.parametrize('has_answered', [False, True])
+def test_alert_means_that_nothing_was_looked_at_before_the_first_answer_only(serve, open_channel, has_answered) -> None:
+    """It ends a handshake there.  Later a box on the way may say it, when the server has done what was asked."""
+    server = serve(silence) if has_answered else serve(on_connect=lambda sock: gevent.sleep(30))
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 1)
+    until(lambda: channel.is_connected and channel._link._sent_id and channel._link.has_spoken is has_answered)
+    alert = ssl.SSLError(1, 'tlsv1 alert access denied')
+    alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
+    channel._link.on_end(alert)
+    (error,) = values(calls)
+    assert type(error) is ConnectionError
+    assert error.maybe_applied is has_answered
 
 
 def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:

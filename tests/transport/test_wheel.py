@@ -11,7 +11,7 @@ import gevent.socket
 from getc import timing
 from getc.testing import VirtualTime
 from getc.transport import wheel as wheels
-from getc.transport.wheel import SPOKES, Wheel
+from getc.transport.wheel import SPOKES, Due, Wheel
 
 
 class Deadline:
@@ -25,7 +25,7 @@ class Deadline:
         self.fired_at.append(timing.now())
 
 
-def added(wheel: Wheel, after: float) -> tuple[Deadline, int]:
+def added(wheel: Wheel, after: float) -> tuple[Deadline, set[Due]]:
     due = Deadline(timing.now() + after)
     return due, wheel.add(due, due.at)
 
@@ -75,12 +75,12 @@ def test_discarded_deadlines_are_not_met(etcd_clock: VirtualTime) -> None:
     pairs = [added(wheel, 1 + number % 3) for number in range(3000)]
     for number, (due, slot) in enumerate(pairs):
         if number % 3 == 0 or number % 2:
-            wheel.discard(due, slot)
-            wheel.discard(due, slot)
+            slot.discard(due)
+            slot.discard(due)
     etcd_clock.advance(5)
     for number, (due, slot) in enumerate(pairs):
         assert len(due.fired_at) == (number % 3 != 0 and not number % 2)
-        wheel.discard(due, slot)
+        slot.discard(due)
 
 
 def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: VirtualTime) -> None:
@@ -88,7 +88,7 @@ def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: V
     wheel = Wheel()
     for _ in range(20_000):
         due, slot = added(wheel, 3600)
-        wheel.discard(due, slot)
+        slot.discard(due)
         etcd_clock.advance(1 / SPOKES)
     assert entries(wheel) < 3000
     due, _ = added(wheel, 1)
@@ -104,7 +104,7 @@ def test_close_forgets_all_and_leaves_no_timer(etcd_clock: VirtualTime) -> None:
     wheel.close()
     wheel.close()
     assert etcd_clock.seconds_to_next() is None
-    wheel.discard(due, slot)
+    slot.discard(due)
     etcd_clock.advance(2)
     assert due.fired_at == []
 
@@ -124,7 +124,7 @@ def test_deadline_may_discard_another_of_its_slot(etcd_clock: VirtualTime) -> No
     class Meddling(Deadline):
         def on_due(self) -> None:
             super().on_due()
-            wheel.discard(other, slot)
+            slot.discard(other)
 
     other, slot = added(wheel, 1)
     meddling = Meddling(timing.now() + 1)

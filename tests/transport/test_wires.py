@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,47 @@ def test_peer_that_is_gone_ends_a_blocked_sender(pair: Pair, complaints: list[ob
     until(lambda: script.ends)
     gevent.sleep(0.01)
     assert len(script.ends) == 1 and isinstance(script.ends[0], OSError)
+    assert complaints == []
+
+
+@pytest.mark.parametrize('kind', ['plain'], indirect=True)
+def test_last_words_of_a_peer_that_is_gone_are_heard_before_it_ends(pair: Pair, complaints: list[object]) -> None:
+    """A send finds out first, and what came is the answer to what was sent before."""
+    script, peer = pair
+    peer.sendall(b'b' * (CHUNK + 1))
+    os.close(peer.detach())
+    script.say(b'x')
+    until(lambda: script.ends)
+    assert b''.join(script.came) == b'b' * (CHUNK + 1)
+    assert [type(end) for end in script.ends] == [BrokenPipeError]
+    assert complaints == []
+
+
+@pytest.mark.parametrize('kind', ['plain'], indirect=True)
+def test_last_words_that_end_the_traffic_end_it_once(pair: Pair, complaints: list[object]) -> None:
+    """With the error that they are, or with none where the traffic closes the wire."""
+    script, peer = pair
+    script.fault = ValueError('no good')
+    peer.sendall(b'bye')
+    os.close(peer.detach())
+    script.say(b'x')
+    until(lambda: script.ends)
+    gevent.sleep(0)
+    assert script.ends == [script.fault]
+    assert complaints == []
+
+
+@pytest.mark.parametrize('kind', ['plain'], indirect=True)
+def test_last_words_are_heard_until_the_traffic_closes(pair: Pair, complaints: list[object]) -> None:
+    """Nothing is told after that."""
+    script, peer = pair
+    script.on_data = lambda data: [script.came.append(data), script.wire.close()]
+    peer.sendall(b'b' * (CHUNK + 1))
+    os.close(peer.detach())
+    script.say(b'x')
+    until(lambda: script.came)
+    gevent.sleep(0)
+    assert (script.came, script.ends) == ([b'b' * CHUNK], [])
     assert complaints == []
 
 

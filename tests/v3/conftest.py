@@ -7,7 +7,6 @@ has such a file.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,11 +18,10 @@ import getc
 from getc.errors import EtcdError, NotSupported
 from getc.rpc.caller import Rpc
 from getc.rpc.streams import MessageStream
-from getc.testing import EtcdServer
-from getc.testing.binaries import EtcdNotFound, find_etcd
+from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd, until
 from getc.timing import Deadline
 from getc.wire.schema.table import Method
-from tests.v3.counting import metric, until
+from tests.v3.counting import metric
 
 NOBODY = 'http://127.0.0.1:1'
 
@@ -31,29 +29,16 @@ _answered: set[str] = set()
 _cut_short: set[str] = set()
 
 
-@pytest.fixture(scope='session')
-def _server_of_the_run() -> Iterator[EtcdServer]:
-    try:
-        server = EtcdServer(api='v3')
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    with server:
-        yield server
+@pytest.fixture
+def server(etcd_server: EtcdServer) -> EtcdServer:
+    """An etcd without keys, which no test of this folder kills or changes for the others."""
+    return etcd_server
 
 
 @pytest.fixture
-def server(_server_of_the_run: EtcdServer) -> EtcdServer:
-    """An etcd without keys, which no test kills or changes for the others."""
-    _server_of_the_run.clear()
-    return _server_of_the_run
-
-
-@pytest.fixture
-def own_server(_server_of_the_run: EtcdServer) -> Iterator[EtcdServer]:
+def own_server(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
     """An etcd for this test alone, which may do with it what it likes."""
-    with EtcdServer(api='v3') as server:
+    with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
 

@@ -4,23 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import gevent
-
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, until
 from getc.testing.cleaning import Requests
 
 __all__ = ['connections_to', 'metric', 'pause', 'until']
-
-
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
-    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
-        while not condition():
-            gevent.sleep(0.01)
 
 
 def metric(url: str, name: str) -> int:

@@ -19,15 +19,18 @@ class FakeStream:
     Attributes:
         sent: What the user has sent.
         is_cancelled: The user has ended it.
+        is_blamed: The user has said that the server does not answer.
     """
 
     url = 'http://there'
+    secrets = ('hunter2',)
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
         self.size = 0
         self.is_over = False
         self.is_cancelled = False
+        self.is_blamed = False
         self._coming: deque[Any] = deque()
         self._has_news = Event()
 
@@ -65,6 +68,9 @@ class FakeStream:
         if isinstance(message, EtcException):
             raise message
         return message
+
+    def blame(self) -> None:
+        self.is_blamed = True
 
     def cancel(self) -> None:
         self.is_over = self.is_cancelled = True

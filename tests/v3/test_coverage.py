@@ -14,12 +14,12 @@ HERE = Path(__file__).parent
 FILE = """
 import getc
 import pytest
-from getc.rpc.caller import Rpc
+from getc.rpc import caller
 from getc.wire.schema.lock import Lock as SERVICE
 
 @pytest.fixture
 def lock(monkeypatch):
-    monkeypatch.setattr(Rpc, '_with_servers', lambda *_, **__: 'an answer')
+    monkeypatch.setattr(caller, 'ask_in_turn', lambda *_, **__: 'an answer')
     return getc.etcd('http://127.0.0.1:1').v3.lock
 
 def test_lock(lock):

@@ -11,7 +11,7 @@ from gevent.pool import Pool
 
 import getc
 from getc.errors import ClientClosed, FailedPrecondition, LeaseNotFound, NoLeader
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, VirtualTime
 from getc.timing import Deadline
 from getc.v3.keep_alive import Renewals
 from getc.v3.lease import Lease
@@ -265,6 +265,39 @@ def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewa
     with pytest.raises(getc.ConnectionError) as caught:
         asked.get()
     assert caught.value.maybe_applied
+
+
+def test_a_server_that_does_not_answer_in_time_is_left(
+    stream: FakeStream, renewals: Renewals, etcd_clock: VirtualTime
+) -> None:
+    """The next renewal is not asked for here; those that have more time wait on, and the last one ends the stream."""
+    first, second, third = renew(renewals, 1, 1), renew(renewals, 2, 3), renew(renewals, 3, 5)
+    etcd_clock.advance(0.5)
+    assert (renewals.is_over, stream.is_blamed) == (False, False)
+    etcd_clock.advance(1)
+    assert isinstance(first.exception, getc.TimedOut)
+    assert (renewals.is_over, stream.is_blamed, stream.is_cancelled) == (True, True, False)
+    stream.say(answer(2, 20))
+    assert second.get().TTL == 20
+    assert not stream.is_cancelled
+    etcd_clock.advance(5)
+    assert isinstance(third.exception, getc.TimedOut)
+    assert stream.is_cancelled
+
+
+@pytest.mark.parametrize('timeout', [0, 0.05])
+def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
+    stream: FakeStream, renewals: Renewals, etcd_clock: VirtualTime, timeout: float
+) -> None:
+    """The stream is good for the next renewal, which has its own answer."""
+    hasty = renew(renewals, 1, timeout)
+    etcd_clock.advance(0.06)
+    assert isinstance(hasty.exception, getc.TimedOut)
+    assert (renewals.is_over, stream.is_blamed) == (False, False)
+    patient = renew(renewals, 1, 1)
+    gevent.sleep(0)
+    stream.say(answer(1, 10), answer(1, 11))
+    assert patient.get().TTL == 11
 
 
 def test_a_timeout_of_the_callers_own_is_the_callers(renewals: Renewals) -> None:

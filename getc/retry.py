@@ -1,0 +1,138 @@
+"""Whether a call is made again: decided here alone, from facts, by whoever makes calls.
+
+=================  ======================  ==========================================================
+What came of it    What it does            Then
+=================  ======================  ==========================================================
+etcd says no       anything                it is raised
+... for now        anything                it is raised; who is patient waits, and asks again
+nothing was done   anything                the next server; when all were asked the one that is due
+                                           first, once more; then it is raised, or waited for
+it is not known    reads, may be repeated  the same
+it is not known    must not happen twice   it is raised, and says that it may have happened
+=================  ======================  ==========================================================
+
+A call of the user's is not patient: it tells at once that no server answers.  Daemons are, and ``ready``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from getc.errors import (
+    ConnectionError,
+    EtcException,
+    HTTPError,
+    LeaderElect,
+    ProtocolError,
+    RaftInternal,
+    TooManyRequests,
+    Unavailable,
+    WatcherCleared,
+)
+
+__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'is_uncertain', 'may_pass', 'outcome_of']
+
+UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
+"""What is no answer of etcd's to what was asked: another server may do better."""
+
+PUT_OFF: Final = (WatcherCleared, TooManyRequests)
+"""With these etcd says no for the moment, and has done nothing."""
+
+
+class Effect(Enum):
+    """What a call does to the store."""
+
+    NONE = 'it reads'
+    SAME = 'it writes, and sending it twice does no more than sending it once'
+    ONCE = 'it writes, and must not happen twice'
+
+
+class Outcome(Enum):
+    """What came of an attempt that did not succeed."""
+
+    REFUSED = 'etcd says no, and would say so again'
+    PUT_OFF = 'etcd says no for now'
+    UNDONE = 'it did nothing: it was not sent, or not taken, or reads'
+    UNKNOWN = 'it was sent, and what became of it is not known'
+
+
+class Step(Enum):
+    """What is done next."""
+
+    NEXT = 'ask the next server'
+    AGAIN = 'ask the server that is due first, once more'
+    BACK_OFF = 'wait, and ask the server that is due first'
+    RAISE = 'tell the caller'
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known after an attempt that did not succeed.
+
+    Attributes:
+        outcome: What came of it.
+        effect: What the call does.
+        was_unknown: The outcome of an earlier attempt was.
+        others: Servers that were not asked yet.
+        was_repeated: All were asked, and one of them once more.
+        has_time: The deadline has not passed.
+        is_patient: The caller waits for servers to come back.
+    """
+
+    outcome: Outcome
+    effect: Effect
+    was_unknown: bool = False
+    others: int = 0
+    was_repeated: bool = False
+    has_time: bool = True
+    is_patient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is done next.
+
+    Attributes:
+        step: The same.
+        maybe_applied: By now the call may have changed the store.
+    """
+
+    step: Step
+    maybe_applied: bool
+
+
+def decide(facts: Facts) -> Decision:
+    """What follows from the facts.  Nothing that must not happen twice is sent again once it may have happened."""
+    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome is Outcome.UNKNOWN)
+    return Decision(_step(facts, maybe_applied), maybe_applied)
+
+
+def _step(facts: Facts, maybe_applied: bool) -> Step:
+    is_final = facts.outcome is Outcome.REFUSED or not facts.has_time
+    if is_final or (maybe_applied and facts.effect is Effect.ONCE):
+        return Step.RAISE
+    if facts.outcome is not Outcome.PUT_OFF:
+        if facts.others:
+            return Step.NEXT
+        if not facts.was_repeated:
+            return Step.AGAIN
+    return Step.BACK_OFF if facts.is_patient else Step.RAISE
+
+
+def outcome_of(error: EtcException) -> Outcome:
+    """What this error says of the attempt that met it."""
+    if isinstance(error, UNSERVED):
+        return Outcome.UNKNOWN if error.maybe_applied else Outcome.UNDONE
+    return Outcome.PUT_OFF if isinstance(error, PUT_OFF) else Outcome.REFUSED
+
+
+def may_pass(error: EtcException) -> bool:
+    """True for trouble that time may heal; False for a refusal, which would only be repeated."""
+    return outcome_of(error) is not Outcome.REFUSED
+
+
+def is_uncertain(error: EtcException) -> bool:
+    """True if the write that met this error may have happened all the same."""
+    return outcome_of(error) is Outcome.UNKNOWN

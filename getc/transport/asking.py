@@ -1,0 +1,95 @@
+"""A call on its way through the servers: one after the other, as far as that can do no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import gevent
+
+from getc.errors import EtcdError, EtcException, TimedOut
+from getc.retry import Effect, Facts, Outcome, Step, decide, outcome_of
+from getc.timing import Backoff, Deadline
+from getc.transport.endpoints import Endpoint, Endpoints
+
+__all__ = ['LEAST_TIME', 'ask_in_turn', 'until_served']
+
+Result = TypeVar('Result')
+
+LEAST_TIME: Final = 0.1
+"""Seconds.  Silence for less says nothing of a server; the shortest renewal has more, a sixth of a second."""
+
+
+def ask_in_turn(
+    endpoints: Endpoints,
+    attempt: Callable[[Endpoint, Deadline], Result],
+    deadline: Deadline,
+    effect: Effect,
+    *,
+    is_answered: bool = True,
+) -> Result:
+    """Ask one server after the other until one answers; where none does, the one that is due first once more.
+
+    An attempt is given a share of the time, and leaves the rest to the others, as far as they may still be asked.
+    Without time nobody is asked, and with less than ``LEAST_TIME`` nobody is blamed for silence.
+
+    Args:
+        endpoints: The servers, which are told how they did.
+        attempt: Asks one of them, by a deadline.
+        deadline: The end of it all.
+        effect: What asking does.
+        is_answered: The server has answered when an attempt returns; a stream that is open proves nothing yet.
+
+    Raises:
+        EtcException: What the last attempt met.
+    """
+    endpoint, *waiting = endpoints.in_turn()
+    is_alone = not waiting
+    was_unknown = was_repeated = False
+    left = deadline.remaining()
+    if not left:
+        raise TimedOut(f'no time to ask {endpoint.url}', endpoint=endpoint.url)
+    while True:
+        # One part is for this attempt, one for each that may follow.
+        share = deadline if is_alone else deadline.share(1 / (1 + len(waiting) + (not was_repeated)))
+        try:
+            result = attempt(endpoint, share)
+        except EtcException as error:
+            outcome = outcome_of(error)
+            if outcome in (Outcome.UNDONE, Outcome.UNKNOWN):
+                if left >= LEAST_TIME or not isinstance(error, TimedOut):
+                    endpoints.failed(endpoint)
+            elif isinstance(error, EtcdError):
+                endpoints.served(endpoint)
+            left = deadline.remaining()
+            facts = Facts(outcome, effect, was_unknown, len(waiting), was_repeated, left > 0)
+            decision = decide(facts)
+            if decision.step is Step.NEXT:
+                endpoint = waiting.pop(0)
+            elif decision.step is Step.AGAIN:
+                was_repeated = True
+                endpoint = next((each for each in endpoints.in_turn() if each != endpoint), endpoint)
+            else:
+                if hasattr(error, 'maybe_applied'):
+                    error.maybe_applied = decision.maybe_applied
+                raise
+            was_unknown = decision.maybe_applied
+        else:
+            if is_answered:
+                endpoints.served(endpoint)
+            return result
+
+
+def until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
+    """Do a read, and if no server answers, again and again until the deadline.  Raises what the last one met."""
+    backoff = Backoff()
+    while True:
+        try:
+            return read()
+        except EtcException as error:
+            delay = backoff.next_delay()
+            has_time = deadline.remaining() > delay
+            facts = Facts(outcome_of(error), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
+            if decide(facts).step is Step.RAISE:
+                raise
+        gevent.sleep(delay)

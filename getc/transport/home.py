@@ -1,0 +1,55 @@
+"""Where something belongs: the process that made it, and the thread that uses it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+from gevent.hub import get_hub
+
+__all__ = ['Home', 'Resident']
+
+
+class Home:
+    """The process that made something, and the thread that was the first to use it: greenlets live in one thread."""
+
+    __slots__ = ('_hub', '_pid')
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+        self._hub: Any = None
+
+    @property
+    def was_left(self) -> bool:
+        """True in a child that was forked off that process."""
+        return os.getpid() != self._pid
+
+    def check(self, what: str = 'a client') -> None:
+        """Make sure that this is the thread, which it is from now on if there was none.  Does not block.
+
+        Raises:
+            RuntimeError: It is another thread of the same process.
+        """
+        hub = get_hub()
+        if self._hub is None:
+            self._hub = hub
+        elif self._hub is not hub and not self.was_left:
+            raise RuntimeError(f'{what} belongs to the thread that was the first to use it: make one for each thread')
+
+    def call_soon(self, function: Callable[[], object]) -> None:
+        """Have a function called by the thread's hub on its next turn, from whatever thread; not in a child."""
+        if self._hub is not None and self._hub.loop is not None and not self.was_left:
+            self._hub.loop.run_callback_threadsafe(function)
+
+
+class Resident:
+    """Something that lives in one process, and cannot be copied out of it."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f'a {type(self).__name__} of getc cannot be pickled or copied: it lives in one process.  '
+            'Hand on the URL, and make a client there'
+        )

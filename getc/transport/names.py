@@ -1,0 +1,166 @@
+"""The addresses of hosts: a resolver that hangs stalls neither the hub nor who can do without it.
+
+gevent asks the system's resolver in ten threads, which all of the program shares: a few hosts that no name server
+answers for would take them all.  So each host is asked for once at a time, for all who wait, and few hosts at a time.
+What was answered is remembered, and used where the next answer is late or none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, Final, NamedTuple, TypeAlias
+from weakref import WeakKeyDictionary
+
+import gevent
+import gevent.socket
+from gevent.event import AsyncResult
+from gevent.hub import get_hub
+from gevent.lock import BoundedSemaphore
+
+from getc import timing
+
+__all__ = ['Address', 'Names', 'Resolve', 'names']
+
+MOST_LOOKUPS: Final = 4
+"""Hosts that are asked for at a time: less than half of gevent's threads."""
+
+FRESH: Final = 5.0
+"""Seconds for which an answer is good without asking again, unless none of its addresses was."""
+
+PATIENCE: Final = 1.0
+"""Seconds for a new answer where there is an old one."""
+
+
+class Address(NamedTuple):
+    """Where to connect to.
+
+    Attributes:
+        family: The address family.
+        sockaddr: What a socket of that family connects to.
+    """
+
+    family: int
+    sockaddr: Any
+
+
+Resolve = Callable[[str, int], Sequence[Address]]
+"""Asks for the addresses of a host; blocks the greenlet; raises OSError."""
+
+Lookup: TypeAlias = 'AsyncResult[None]'  # which cannot be written so at run time
+
+
+class _Answer(NamedTuple):
+    addresses: list[Address]
+    fresh_until: float
+
+
+class Names:
+    """What the hosts of one thread are called.
+
+    Args:
+        resolve: Who is asked.
+    """
+
+    def __init__(self, resolve: Resolve | None = None) -> None:
+        self._resolve = resolve or _resolved
+        self._answers: dict[tuple[str, int], _Answer] = {}
+        self._lookups: dict[tuple[str, int], Lookup] = {}
+        self._turns = BoundedSemaphore(MOST_LOOKUPS)
+
+    def addresses(self, host: str, port: int) -> list[Address]:
+        """The addresses of a host, at least one, those first that are most likely good.
+
+        Blocks without a limit if it was never asked for before, and else for a moment at most: the caller sets the
+        limit.  An address is its own, and nobody is asked.
+
+        Raises:
+            OSError: There is none.
+        """
+        literal = _literal(host, port)
+        if literal is not None:
+            return [literal]
+        known = self._answers.get((host, port))
+        if known is not None and timing.now() < known.fresh_until:
+            return known.addresses
+        lookup = self._lookups.get((host, port)) or self._begin(host, port)
+        lookup.wait(None if known is None else PATIENCE)
+        if lookup.successful():
+            return self._answers[host, port].addresses
+        if known is not None:
+            self._answers[host, port] = known._replace(fresh_until=timing.now() + FRESH)  # asked soon enough again
+            return known.addresses
+        assert lookup.exception is not None
+        raise copy(lookup.exception)  # which others raise, too
+
+    def worked(self, host: str, port: int, address: Address) -> None:
+        """It took a connection: it is the first to be tried from now on."""
+        known = self._answers.get((host, port))
+        if known is not None and known.addresses[0] != address:
+            known.addresses.sort(key=lambda each: each != address)
+
+    def failed(self, host: str, port: int) -> None:
+        """None of the addresses took a connection: there may be others by now."""
+        known = self._answers.get((host, port))
+        if known is not None:
+            self._answers[host, port] = known._replace(fresh_until=0.0)
+
+    def _begin(self, host: str, port: int) -> Lookup:
+        lookup: Lookup = AsyncResult()
+        self._lookups[host, port] = lookup
+        gevent.spawn(self._look_up, host, port, lookup).name = f'getc lookup of {host}'
+        return lookup
+
+    def _look_up(self, host: str, port: int, lookup: Lookup) -> None:
+        """Ask.  Nobody ends this: the thread that asks could not be ended, and would be in use all the same."""
+        try:
+            with self._turns:
+                found = list(dict.fromkeys(self._resolve(host, port)))
+            if not found:
+                raise socket.gaierror(socket.EAI_NONAME, 'it has no address')
+            self._answers[host, port] = _Answer(found, timing.now() + FRESH)
+            lookup.set(None)
+        except OSError as error:
+            lookup.set_exception(error)
+        except Exception as error:  # a name that cannot be encoded, for one
+            lookup.set_exception(socket.gaierror(socket.EAI_NONAME, f'it cannot be asked for: {error}'))
+        finally:
+            self._lookups.pop((host, port), None)
+            if not lookup.ready():  # this greenlet was killed: those who wait must not wait for ever
+                lookup.set_exception(socket.gaierror(socket.EAI_AGAIN, 'the lookup was killed'))
+
+
+def _literal(host: str, port: int) -> Address | None:
+    """The address that the host is; None if it is a name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv4Address):
+        return Address(socket.AF_INET, (host, port))
+    scope = address.scope_id
+    number = 0 if scope is None else int(scope) if scope.isdigit() else socket.if_nametoindex(scope)
+    return Address(socket.AF_INET6, (host.partition('%')[0], port, 0, number))
+
+
+def _resolved(host: str, port: int) -> Sequence[Address]:
+    found = gevent.socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
+    return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
+
+
+_names: WeakKeyDictionary[Any, Names] = WeakKeyDictionary()
+
+
+def names() -> Names:
+    """The names of this thread."""
+    hub = get_hub()
+    found = _names.get(hub)
+    if found is None:
+        found = _names[hub] = Names()
+    return found
+
+
+os.register_at_fork(after_in_child=_names.clear)  # the threads that were asking are the parent's

@@ -1,0 +1,165 @@
+"""Whether a call is made again: the whole table, and what must never happen."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from getc import errors
+from getc.errors import EtcException
+from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, is_uncertain, may_pass, outcome_of
+
+NONE, SAME, ONCE = Effect.NONE, Effect.SAME, Effect.ONCE
+REFUSED, PUT_OFF, UNDONE, UNKNOWN = Outcome.REFUSED, Outcome.PUT_OFF, Outcome.UNDONE, Outcome.UNKNOWN
+NEXT, AGAIN, BACK_OFF, RAISE = Step.NEXT, Step.AGAIN, Step.BACK_OFF, Step.RAISE
+
+# What came of it, what it does; what follows when there are others, when one may be asked once more, when that was
+# done and the caller is patient, and when the caller is not; whether the call may have changed the store.
+TABLE = [
+    (REFUSED, NONE, RAISE, RAISE, RAISE, RAISE, False),
+    (REFUSED, SAME, RAISE, RAISE, RAISE, RAISE, False),
+    (REFUSED, ONCE, RAISE, RAISE, RAISE, RAISE, False),
+    (PUT_OFF, NONE, RAISE, RAISE, BACK_OFF, RAISE, False),
+    (PUT_OFF, SAME, RAISE, RAISE, BACK_OFF, RAISE, False),
+    (PUT_OFF, ONCE, RAISE, RAISE, BACK_OFF, RAISE, False),
+    (UNDONE, NONE, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (UNDONE, SAME, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (UNDONE, ONCE, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (UNKNOWN, NONE, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (UNKNOWN, SAME, NEXT, AGAIN, BACK_OFF, RAISE, True),
+    (UNKNOWN, ONCE, RAISE, RAISE, RAISE, RAISE, True),
+]
+
+
+@pytest.mark.parametrize(('outcome', 'effect', 'others', 'again', 'patient', 'impatient', 'applied'), TABLE)
+def test_decision_follows_from_the_facts(
+    outcome: Outcome, effect: Effect, others: Step, again: Step, patient: Step, impatient: Step, applied: bool
+) -> None:
+    """Every row; without time left all of it is raised."""
+    assert decide(Facts(outcome, effect, others=2)) == Decision(others, applied)
+    assert decide(Facts(outcome, effect)) == Decision(again, applied)
+    assert decide(Facts(outcome, effect, was_repeated=True, is_patient=True)) == Decision(patient, applied)
+    assert decide(Facts(outcome, effect, was_repeated=True)) == Decision(impatient, applied)
+    assert decide(Facts(outcome, effect, others=2, has_time=False)) == Decision(RAISE, applied)
+
+
+def test_table_has_every_row() -> None:
+    """Each outcome with each effect, once."""
+    assert [row[:2] for row in TABLE] == list(itertools.product(Outcome, Effect))
+
+
+def test_what_an_earlier_attempt_may_have_done_is_not_forgotten() -> None:
+    """The last server refused the connection, but an earlier one took the write and fell silent."""
+    assert decide(Facts(UNDONE, SAME, was_unknown=True, was_repeated=True)) == Decision(RAISE, True)
+    assert decide(Facts(UNDONE, SAME, was_unknown=True, others=1)) == Decision(NEXT, True)
+    assert decide(Facts(REFUSED, SAME, was_unknown=True)) == Decision(RAISE, True)
+    assert decide(Facts(UNDONE, NONE, was_unknown=True, was_repeated=True)) == Decision(RAISE, False)
+
+
+def all_facts() -> list[Facts]:
+    flags = (False, True)
+    return [
+        Facts(outcome, effect, was_unknown, others, was_repeated, has_time, is_patient)
+        for outcome, effect, was_unknown, others, was_repeated, has_time, is_patient in itertools.product(
+            Outcome, Effect, flags, (0, 1, 5), flags, flags, flags
+        )
+    ]
+
+
+def test_write_that_may_have_happened_is_never_sent_again() -> None:
+    """Whatever else is so: of all combinations of facts there are, none repeats one that must not happen twice."""
+    for facts in all_facts():
+        if facts.effect is ONCE and (facts.outcome is UNKNOWN or facts.was_unknown):
+            assert decide(facts) == Decision(RAISE, True)
+
+
+def test_read_is_never_said_to_have_changed_anything() -> None:
+    """In no combination."""
+    assert not any(decide(facts).maybe_applied for facts in all_facts() if facts.effect is NONE)
+
+
+def test_nothing_is_done_after_the_deadline_or_a_refusal() -> None:
+    """In no combination."""
+    for facts in all_facts():
+        if not facts.has_time or facts.outcome is REFUSED:
+            assert decide(facts).step is RAISE
+
+
+def test_only_the_patient_wait() -> None:
+    """In no combination does a call of the user's wait for servers to come back."""
+    for facts in all_facts():
+        assert facts.is_patient or decide(facts).step is not BACK_OFF
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> None:
+    """A call is led by the decisions through attempts of any outcome, as whoever makes calls does."""
+    rng = random.Random(seed)
+    for effect, servers in itertools.product(Effect, (1, 2, 3, 5)):
+        others, attempts, unknown, was_unknown, was_repeated = servers - 1, 0, 0, False, False
+        while True:
+            attempts += 1
+            outcome = rng.choice([UNDONE, UNDONE, UNDONE, UNKNOWN, REFUSED, PUT_OFF])
+            unknown += outcome is UNKNOWN
+            decision = decide(Facts(outcome, effect, was_unknown, others, was_repeated))
+            if decision.step is RAISE:
+                break
+            was_unknown = decision.maybe_applied
+            was_repeated = decision.step is AGAIN
+            others -= decision.step is NEXT
+        assert attempts <= servers + 1
+        assert others >= 0
+        assert effect is not ONCE or unknown <= 1
+        assert decision.maybe_applied is (effect is not NONE and unknown > 0)
+
+
+@pytest.mark.parametrize(
+    ('error', 'outcome'),
+    [
+        (errors.ConnectionRefused('x'), UNDONE),
+        (errors.ConnectionError('x', maybe_applied=True), UNKNOWN),
+        (errors.TimedOut('x'), UNDONE),
+        (errors.TimedOut('x', maybe_applied=True), UNKNOWN),
+        (errors.HTTPError(503, maybe_applied=True), UNKNOWN),
+        (errors.HTTPError(404), UNDONE),
+        (errors.ProtocolError('x', maybe_applied=True), UNKNOWN),
+        (errors.RaftInternal('x'), UNKNOWN),
+        (errors.LeaderElect('x'), UNKNOWN),
+        (errors.NoLeader('x'), UNDONE),
+        (errors.Unavailable('x'), UNDONE),
+        (errors.TooManyRequests('x'), PUT_OFF),
+        (errors.WatcherCleared('x'), PUT_OFF),
+        (errors.KeyNotFound('x'), REFUSED),
+        (errors.NodeExist('x'), REFUSED),
+        (errors.Unauthorized('x'), REFUSED),
+        (errors.PermissionDenied('x'), REFUSED),
+        (errors.LeaseNotFound('x'), REFUSED),
+        (errors.NotSupported('x'), REFUSED),
+        (errors.ClientClosed('x'), REFUSED),
+    ],
+)
+def test_error_says_what_came_of_the_attempt(error: EtcException, outcome: Outcome) -> None:
+    """And so whether trouble may pass, and whether a write may have happened."""
+    assert outcome_of(error) is outcome
+    assert may_pass(error) is (outcome is not REFUSED)
+    assert is_uncertain(error) is (outcome is UNKNOWN)
+
+
+def test_every_error_there_is_has_an_outcome() -> None:
+    """Also those that somebody adds: a refusal, unless it is a kind of trouble."""
+    kinds = {getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)}
+    assert {kind for kind in kinds if may_pass(kind('1') if kind is not errors.HTTPError else kind(500))} == {
+        errors.ConnectionError,
+        errors.ConnectionRefused,
+        errors.TimedOut,
+        errors.HTTPError,
+        errors.ProtocolError,
+        errors.RaftInternal,
+        errors.LeaderElect,
+        errors.Unavailable,
+        errors.NoLeader,
+        errors.TooManyRequests,
+        errors.WatcherCleared,
+    }

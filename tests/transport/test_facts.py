@@ -1,0 +1,75 @@
+"""What calls that failed are told: the truth about what may have happened, and each an error of its own."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, TimedOut
+from getc.timing import Deadline
+from getc.transport.endpoints import Endpoint
+from tests.transport.conftest import until
+
+pytestmark = pytest.mark.timeout(60)
+
+PATH = '/package.Service/Method'
+REFUSING = Endpoint('http', '127.0.0.1', 1)
+
+
+@pytest.mark.parametrize('window', [0, 100])
+@pytest.mark.parametrize('end', ['deadline', 'cut', 'close'])
+def test_write_that_was_held_back_was_not_applied(serve, open_channel, end: str, window: int) -> None:
+    """The server takes no more of it than its window allows, and does nothing before it has all of it."""
+    server = serve(lambda call: [call.receive(), call.answer(b'')])
+    channel = open_channel(server.endpoint)
+    channel.unary(PATH, b'', Deadline(30))
+    server.script = lambda call: call.is_over.wait()
+    server.connection.h2.acknowledge_received_data = lambda *_: None  # no window opens again
+    server.connection.settle(initial_window_size=window)
+    until(lambda: channel._link._connection._outbox.stream_window == window)
+    sizes = (2000, 5000) if window else (0, 5000)
+    timeout = 0.2 if end == 'deadline' else 30
+    calls = [gevent.spawn(channel.unary, PATH, b'x' * size, Deadline(timeout)) for size in sizes]
+    server.wait_for_calls(3)
+    if end == 'cut':
+        server.connection.cut()
+    elif end == 'close':
+        channel.close()
+    gevent.joinall(calls)
+    kind = {'deadline': TimedOut, 'cut': ConnectionError, 'close': ClientClosed}[end]
+    assert [type(call.exception) for call in calls] == [kind] * 2
+    assert not any(getattr(call.exception, 'maybe_applied', False) for call in calls)
+
+
+def test_write_that_has_left_whole_may_be_applied(serve, open_channel) -> None:
+    """However little the server says of it."""
+    server = serve(lambda call: call.is_over.wait())
+    call = gevent.spawn(open_channel(server.endpoint).unary, PATH, b'x' * 2000, Deadline(30))
+    server.wait_for_calls(1)
+    server.connection.cut()
+    gevent.joinall([call])
+    assert type(call.exception) is ConnectionError
+    assert call.exception.maybe_applied
+
+
+def test_each_call_has_an_error_of_its_own_when_the_client_is_closed(serve, open_channel) -> None:
+    """Who catches one and adds to it does not do so to the others'."""
+    server = serve(lambda call: call.is_over.wait())
+    channel = open_channel(server.endpoint)
+    calls = [gevent.spawn(channel.unary, PATH, b'', Deadline(30)) for _ in range(5)]
+    server.wait_for_calls(5)
+    channel.close()
+    gevent.joinall(calls)
+    assert [type(call.exception) for call in calls] == [ClientClosed] * 5
+    assert len({id(call.exception) for call in calls}) == 5
+
+
+def test_each_call_has_an_error_of_its_own_when_there_is_no_connection(open_channel) -> None:
+    """They waited for one attempt; each knows what the system said."""
+    channel = open_channel(REFUSING)
+    calls = [gevent.spawn(channel.unary, PATH, b'', Deadline(30)) for _ in range(5)]
+    gevent.joinall(calls)
+    assert [type(call.exception) for call in calls] == [ConnectionRefused] * 5
+    assert len({id(call.exception) for call in calls}) == 5
+    assert {type(call.exception.__cause__) for call in calls} == {ConnectionRefusedError}
+    assert {call.exception.endpoint for call in calls} == {REFUSING.url}
