@@ -1,0 +1,240 @@
+"""Servers that mean harm to a client of etcd v3: in HTTP/2, in gRPC, and in etcd's own messages."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+
+import getc
+from getc.wire.grpc import packed
+from getc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
+from getc.wire.http2.header_blocks import encode_fields
+from getc.wire.schema.kv import TxnResponse
+from tests.hostile.victims import ANSWER, Hostile, Peer
+
+__all__ = ['PEERS']
+
+MIB = 1024 * 1024
+FRAMES = 512 * 1024
+"""Bytes of 10,000 frames that bring nothing, which are borne with."""
+
+SETTINGS = frame(Kind.SETTINGS, 0, 0, b'')
+HEAD = encode_fields([(b':status', b'200'), (b'content-type', b'application/grpc')])
+OK = encode_fields([(b'grpc-status', b'0')])
+
+Serve = Callable[[Hostile], object]
+
+
+def headers(block: bytes, flags: int = END_HEADERS, stream: int = 1) -> bytes:
+    return frame(Kind.HEADERS, flags, stream, block)
+
+
+def data(content: bytes, flags: int = 0, stream: int = 1) -> bytes:
+    return b''.join(
+        frame(Kind.DATA, flags if at + 16_384 >= len(content) else 0, stream, content[at : at + 16_384])
+        for at in range(0, len(content) or 1, 16_384)
+    )
+
+
+def settings(**values: int) -> bytes:
+    return frame(
+        Kind.SETTINGS, 0, 0, settings_payload({Setting[name.upper()]: value for name, value in values.items()})
+    )
+
+
+def goaway(last: int, code: int = 0, debug: bytes = b'') -> bytes:
+    return frame(Kind.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
+
+
+TRAILERS = headers(OK, END_HEADERS | END_STREAM)
+
+
+def on_stream(number: int, frames: bytes) -> bytes:
+    """The frames of stream 1, on another one."""
+    moved = b''
+    while frames:
+        size = 9 + int.from_bytes(frames[:3], 'big')
+        stream = int.from_bytes(frames[5:9], 'big')
+        moved += frames[:5] + (number if stream == 1 else stream).to_bytes(4, 'big') + frames[9:size]
+        frames = frames[size:]
+    return moved
+
+
+def says(*frames: bytes, first: bytes = SETTINGS) -> Serve:
+    """Send these on each call."""
+
+    def serve(client: Hostile) -> None:
+        begun = first
+        for number in client.calls():
+            client.send(begun + on_stream(number, b''.join(frames)))
+            begun = b''
+
+    return serve
+
+
+def ends(*frames: bytes, first: bytes = SETTINGS) -> Serve:
+    """Send these, and close."""
+
+    def serve(client: Hostile) -> None:
+        client.receive()
+        client.send(first + b''.join(frames))
+
+    return serve
+
+
+def floods(piece: bytes, before: bytes = b'', first: bytes = SETTINGS) -> Serve:
+    """Send this without end."""
+
+    def serve(client: Hostile) -> None:
+        client.receive()
+        client.flood(piece, first + before)
+
+    return serve
+
+
+def trickles(piece: bytes, before: bytes = b'') -> Serve:
+    """Send this without end, slowly."""
+
+    def serve(client: Hostile) -> None:
+        client.receive()
+        client.trickle(piece, SETTINGS + before)
+
+    return serve
+
+
+def answers(message: bytes) -> Serve:
+    """Answer with this message, as gRPC does."""
+    return says(headers(HEAD), data(packed(message)), TRAILERS)
+
+
+def trails(*fields: tuple[bytes, bytes]) -> Serve:
+    """Answer with these trailers alone."""
+    head = [(b':status', b'200'), (b'content-type', b'application/grpc')]
+    return says(headers(encode_fields([*head, *fields]), END_HEADERS | END_STREAM))
+
+
+def hpack_bomb() -> bytes:
+    """A block that puts a large field into the table once, and means it a thousand times."""
+    name, value = b'x', b'v' * 3900
+    length = len(value) - 127
+    literal = b'\x40' + bytes([len(name)]) + name + b'\x7f' + bytes([length % 128 | 128, length // 128]) + value
+    return HEAD + literal + b'\xbe' * 10_000
+
+
+def resets(client: Hostile) -> None:
+    client.receive()
+    client.send(SETTINGS)
+    client.reset()
+
+
+def silent(client: Hostile) -> None:
+    client.wait()
+
+
+GROUPS = b'\x5b' * 100_000
+"""An unknown field that begins a group, in a group, in a group ..."""
+
+BROKEN = getc.ConnectionError
+SLOW = getc.TimedOut
+ANY = getc.EtcException
+
+PEERS = [
+    # -- floods of frames that bring nothing
+    Peer('endless SETTINGS', floods(SETTINGS), told='again and again', most=FRAMES),
+    Peer('endless acknowledgements', floods(frame(Kind.SETTINGS, ACK, 0, b'')), told='bring nothing', most=FRAMES),
+    Peer('endless PING', floods(frame(Kind.PING, 0, 0, b'12345678')), told='again and again', most=FRAMES),
+    Peer('endless PONG', floods(frame(Kind.PING, ACK, 0, b'12345678')), told='bring nothing', most=FRAMES),
+    Peer('endless PRIORITY', floods(frame(Kind.PRIORITY, 0, 1, b'\0\0\0\0\0')), told='bring nothing', most=FRAMES),
+    Peer(
+        'endless WINDOW_UPDATE', floods(frame(Kind.WINDOW_UPDATE, 0, 0, b'\0\0\0\1')), told='bring nothing', most=FRAMES
+    ),
+    Peer('endless empty DATA', floods(data(b''), headers(HEAD)), told='bring nothing', most=FRAMES),
+    Peer('endless interim answers', floods(headers(encode_fields([(b':status', b'103')]))), most=FRAMES),
+    Peer('endless unknown frames', floods(frame(0xBE, 0, 0, b'')), told='bring nothing', most=FRAMES),
+    Peer('endless large unknown frames', floods(frame(0xBE, 0, 0, b'x' * 16_384)), most=170 * MIB),
+    Peer('endless RST_STREAM', floods(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\x08')), ANY, most=FRAMES),
+    Peer('endless GOAWAY', floods(goaway(0)), BROKEN, 'going away', most=FRAMES),
+    # -- header blocks
+    Peer(
+        'endless CONTINUATION', floods(frame(Kind.CONTINUATION, 0, 1, b'x' * 1000), headers(HEAD, 0)), told='too long'
+    ),
+    Peer('endless empty CONTINUATION', floods(frame(Kind.CONTINUATION, 0, 1, b''), headers(HEAD, 0)), told='too long'),
+    Peer('a block that is interrupted', says(headers(HEAD, 0), data(b'x')), told='continued at once'),
+    Peer('huge header block', floods(frame(Kind.CONTINUATION, 0, 1, b'x' * 16_384), headers(b'', 0)), told='too long'),
+    Peer('HPACK bomb', says(headers(hpack_bomb())), told='bound'),
+    Peer('thousands of fields', says(headers(HEAD + encode_fields([(b'a', b'')]) * 3000)), told='bound'),
+    Peer('HPACK of no sense', says(headers(b'\xff\xff\xff\xff\xff\xff')), told='does not decode'),
+    Peer('huge table', says(headers(b'\x3f\xff\xff\xff\x7f' + HEAD)), told='does not decode'),
+    Peer('upper case', says(headers(HEAD + encode_fields([(b'X', b'')]))), told='lower case'),
+    Peer('a line in a value', says(headers(HEAD + encode_fields([(b'x', b'a\r\nb')]))), told='CR or LF'),
+    # -- windows and lengths
+    Peer('window overflow', says(frame(Kind.WINDOW_UPDATE, 0, 0, b'\x7f\xff\xff\xff') * 2), told='window'),
+    Peer('window opened by nothing', says(frame(Kind.WINDOW_UPDATE, 0, 0, b'\0\0\0\0')), told='by nothing'),
+    Peer('initial window overflow', says(frame(Kind.SETTINGS, 0, 0, struct.pack('>HI', 4, 2**31))), told='window'),
+    Peer('frame longer than allowed', floods(b'\xff\xff\xff\0\0\0\0\0\1' + b'x' * 65_536), told='16384 bytes'),
+    Peer('padding longer than the frame', says(headers(HEAD), frame(Kind.DATA, PADDED, 1, b'\xffx')), told='adding'),
+    Peer(
+        'endless answer',
+        floods(data(b'x' * 16_384), headers(HEAD) + data(packed(b'')[:1] + b'\0\xff\xff\xff')),
+        most=20 * MIB,
+    ),
+    Peer('endless messages', floods(data(packed(b'') * 3000), headers(HEAD)), most=20 * MIB),
+    # -- answers to calls that were never made
+    Peer('answer to a call to come', says(headers(HEAD, stream=3)), told='never opened'),
+    Peer('data of a call to come', says(data(b'x', stream=99)), told='never opened'),
+    Peer('answer to an even call', says(headers(HEAD, stream=2)), told='never opened'),
+    Peer('push', says(frame(Kind.PUSH_PROMISE, END_HEADERS, 1, b'\0\0\0\2' + HEAD)), told='PUSH_PROMISE'),
+    Peer('reset of a call to come', says(frame(Kind.RST_STREAM, 0, 7, b'\0\0\0\0')), told='never opened'),
+    Peer('data on no call', says(frame(Kind.DATA, 0, 0, b'x')), told='never opened'),
+    # -- cut, and not HTTP/2
+    Peer('no answer', ends(first=b''), BROKEN, 'the connection'),
+    Peer('only settings', ends(), BROKEN, 'the connection'),
+    Peer('half an answer', ends(headers(HEAD), data(packed(b'x' * 100)[:50])), BROKEN, 'the connection'),
+    Peer('no trailers', ends(headers(HEAD), data(packed(ANSWER.SerializeToString()))), BROKEN, 'the connection'),
+    Peer('reset', resets, BROKEN, 'broke'),
+    Peer('HTTP/1', ends(first=b'HTTP/1.1 400 Bad Request\r\n\r\n'), told='HTTP/1'),
+    Peer('SSH', ends(first=b'SSH-2.0-OpenSSH_9.6\r\n')),
+    Peer('zeros', floods(b'\0' * 65_536, first=b'')),
+    Peer('no settings', says(frame(Kind.PING, 0, 0, b'12345678'), first=b''), told='SETTINGS'),
+    Peer('goes away before it takes anything', says(goaway(0)), BROKEN, 'going away'),
+    Peer('goes away, and takes up again', says(goaway(1), goaway(3)), told='gave up'),
+    Peer('refuses every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'did not take the call'),
+    Peer('cancels every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\x08')), BROKEN, 'CANCEL'),
+    # -- slowly
+    Peer('silence', silent, SLOW, is_slow=True),
+    Peer('silence after the settings', says(), SLOW, 'no answer', is_slow=True),
+    Peer('a byte now and then', trickles(b'\0', frame(0xBE, 0, 0, b'') + b'\0\x40\0\0\0\0\0\0\1'), SLOW, is_slow=True),
+    Peer('a ping now and then', trickles(frame(Kind.PING, 0, 0, b'12345678')), SLOW, is_slow=True),
+    Peer(
+        'a byte of data now and then', trickles(data(b'\0'), headers(HEAD) + data(b'\0\0\xff\0\0')), SLOW, is_slow=True
+    ),
+    Peer('takes no call', says(first=settings(max_concurrent_streams=0)), SLOW, is_slow=True),
+    Peer('takes no data', says(first=settings(initial_window_size=0)), SLOW, is_slow=True),
+    # -- gRPC
+    Peer('compressed message', says(headers(HEAD), data(b'\1\0\0\0\2{}')), told='compressed'),
+    Peer('gzip bomb', says(headers(HEAD), data(b'\1' + packed(gzip.compress(b'\0' * MIB))[1:])), told='compressed'),
+    Peer('huge message', says(headers(HEAD), data(b'\0\xff\xff\xff\xff')), told='4294967295'),
+    Peer('message just past the bound', says(headers(HEAD), data(b'\0\1\0\0\1')), told='16777217'),
+    Peer('two answers', says(headers(HEAD), data(packed(b'') * 2), TRAILERS), told='second answer'),
+    Peer('no message', says(headers(HEAD), TRAILERS), told='OK without an answer'),
+    Peer('half a message', says(headers(HEAD), data(b'\0\0\0\0\5x'), TRAILERS), told='OK without an answer'),
+    Peer('no status', says(headers(HEAD), data(packed(b''), END_STREAM)), BROKEN, 'without a status'),
+    Peer('status that is no number', trails((b'grpc-status', b'fine')), told='grpc-status'),
+    Peer('status of thousands of digits', trails((b'grpc-status', b'9' * 5000)), told='grpc-status'),
+    Peer('status of minus one', trails((b'grpc-status', b'-1')), told='grpc-status'),
+    Peer('message of bad UTF-8', trails((b'grpc-status', b'13'), (b'grpc-message', b'%ff%fe')), getc.EtcdError),
+    Peer('another content', says(headers(encode_fields([(b':status', b'200')]))), told='content-type'),
+    Peer(
+        'login form',
+        says(headers(encode_fields([(b':status', b'403'), (b'content-type', b'text/html')]))),
+        getc.HTTPError,
+    ),
+    Peer('redirect', says(headers(encode_fields([(b':status', b'302'), (b'location', b'http://x/')]))), getc.HTTPError),
+    # -- etcd's messages
+    Peer('garbage', answers(b'\xff' * 100), told='is no RangeResponse'),
+    Peer('message in message without end', answers(GROUPS), told='is no RangeResponse', most=256 * 1024),
+    Peer('length past its end', answers(b'\x12\xff\xff\xff\xff\x07x'), told='is no RangeResponse'),
+    Peer('number of eleven bytes', answers(b'\x08' + b'\xff' * 11), told='is no RangeResponse'),
+    Peer('another message', answers(TxnResponse(succeeded=True).SerializeToString() * 3 + b'\x0a\x02\xff\xff'), ANY),
+]

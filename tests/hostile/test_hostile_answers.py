@@ -1,0 +1,187 @@
+"""Answers that are well-formed and make no sense, of a server that speaks gRPC as it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc.errors import LeaseNotFound
+from getc.wire.schema.kv import KV, RangeResponse, ResponseOp, TxnResponse
+from getc.wire.schema.lease import Lease, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
+from getc.wire.schema.mvccpb import Event, KeyValue
+from getc.wire.schema.watch import Watch, WatchResponse
+from tests.transport.conftest import until
+from tests.transport.grpc_server import GrpcServer, ServerCall
+
+pytestmark = pytest.mark.timeout(60)
+
+Answers = dict[str, Any]
+"""What is answered, by the RPC."""
+
+HEADER: Any = {'revision': 7, 'cluster_id': 1, 'raft_term': 2}
+PAIR = KeyValue(key=b'/a', value=b'good', create_revision=7, mod_revision=7, version=1, lease=5)
+HUGE = 2**63 - 1
+
+
+@contextmanager
+def answering(answers: Answers, **options: Any) -> Iterator[getc.Client]:
+    """A client of a server that has an answer for each RPC, whatever is asked."""
+
+    def script(call: ServerCall) -> None:
+        message = call.receive()
+        answer = answers.get(call.path, TxnResponse())
+        if callable(answer):
+            answer(call)
+        elif message is not None:
+            call.answer(answer.SerializeToString())
+
+    with GrpcServer(script) as server, getc.etcd(server.endpoint.url, api='v3', timeout=5, **options) as client:
+        yield client
+
+
+CALLS: dict[str, Callable[[getc.Client], object]] = {
+    'get': lambda client: client.get('/a'),
+    'get below': lambda client: client.get('/a', recursive=True),
+    'set': lambda client: client.set('/a', '1'),
+    'set with a TTL': lambda client: client.set('/a', '1', ttl=5),
+    'set a directory': lambda client: client.set('/a', dir=True),
+    'create': lambda client: client.create('/a', '1'),
+    'compare': lambda client: client.set('/a', '1', prev_value='2'),
+    'append': lambda client: client.append('/a', '1'),
+    'refresh': lambda client: client.refresh('/a', ttl=5),
+    'delete': lambda client: client.delete('/a'),
+    'delete a directory': lambda client: client.delete('/a', dir=True),
+    'keep': lambda client: client.keep_node('/a', ttl=5, timeout=0.1),
+    'follow': lambda client: client.on_change('/a', print, wait=False),
+}
+
+GRANTED = LeaseGrantResponse(ID=5, TTL=5)
+NOTHING = TxnResponse()
+SHAPES: dict[str, Answers] = {
+    'nothing': {Lease.LeaseGrant.path: NOTHING},
+    'nothing but a lease': {Lease.LeaseGrant.path: GRANTED},
+    'success, and nothing done': {
+        KV.Txn.path: TxnResponse(header=HEADER, succeeded=True),
+        Lease.LeaseGrant.path: GRANTED,
+    },
+    'failure, and nothing read': {KV.Txn.path: TxnResponse(header=HEADER), Lease.LeaseGrant.path: GRANTED},
+    'too much': {
+        KV.Txn.path: TxnResponse(header=HEADER, responses=[ResponseOp() for _ in range(99)]),
+        Lease.LeaseGrant.path: GRANTED,
+    },
+    'a lease without a TTL': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=5)},
+    'a lease of less than nothing': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=-5, TTL=-5)},
+    'a lease for ever': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=5, TTL=HUGE)},
+}
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_answers_of_another_shape_are_typed_errors(shape: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Or results, where what is there is enough for one; nothing else is raised, and nothing printed by gevent."""
+    with answering(SHAPES[shape]) as client:
+        for call in CALLS.values():
+            try:
+                call(client)
+            except getc.EtcException:
+                pass
+        gevent.sleep(0.05)
+    assert 'Traceback' not in ''.join(capfd.readouterr())
+
+
+@pytest.mark.parametrize('call', ['set', 'delete', 'keep'])
+def test_writes_with_an_answer_of_another_shape_may_have_happened(call: str) -> None:
+    """It is not known what was done."""
+    with answering({Lease.LeaseGrant.path: GRANTED}) as client:
+        if call == 'keep':
+            keeper = client.keep_node('/a', ttl=5, wait=False)
+            until(lambda: keeper.last_error is not None)
+            error = keeper.last_error
+        else:
+            with pytest.raises(getc.ProtocolError, match='another shape') as caught:
+                CALLS[call](client)
+            error = caught.value
+    assert isinstance(error, getc.ProtocolError)
+    assert error.maybe_applied
+
+
+@pytest.mark.parametrize(
+    'granted', [LeaseGrantResponse(), LeaseGrantResponse(ID=5), LeaseGrantResponse(ID=5, TTL=HUGE)]
+)
+def test_lease_of_no_sense_is_refused(granted: Any) -> None:
+    """Nothing is kept by it, and nothing is asked for again and again."""
+    with answering({Lease.LeaseGrant.path: granted}) as client, pytest.raises(getc.ProtocolError, match='a lease'):
+        client.set('/a', '1', ttl=5)
+
+
+@pytest.mark.parametrize('ttl', [-HUGE, -1, 0, HUGE])
+def test_time_to_live_of_no_sense_is_no_crash(ttl: int) -> None:
+    """The node has as much as fits, or the error is typed."""
+    found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)
+    answers = {KV.Range.path: found, Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=ttl, grantedTTL=HUGE)}
+    with answering(answers) as client:
+        if ttl == HUGE:
+            with pytest.raises(getc.ProtocolError, match='another shape'):
+                client.get('/a')
+        else:
+            assert client.get('/a').value == 'good'
+
+
+def test_renewals_of_other_leases_are_nobodys() -> None:
+    """Nor is one with another number taken for ours; a TTL below nothing means that it is gone."""
+
+    def renew(call: ServerCall) -> None:
+        call.head()
+        for answer in (
+            LeaseKeepAliveResponse(ID=6, TTL=60),
+            LeaseKeepAliveResponse(),
+            LeaseKeepAliveResponse(ID=5, TTL=-9),
+        ):
+            call.message(answer.SerializeToString())
+        call.is_over.wait()
+
+    with answering({Lease.LeaseKeepAlive.path: renew}) as client, pytest.raises(LeaseNotFound):
+        client.v3.lease.keep_alive(5)
+
+
+def event(key: bytes, revision: int) -> Event:
+    return Event(kv=KeyValue(key=key, value=b'x', create_revision=revision, mod_revision=revision, version=1))
+
+
+def test_events_of_watches_never_made_are_told_to_nobody() -> None:
+    """Whatever their numbers; nor are those of other keys, of revisions that were told, or without a key."""
+
+    def watch(call: ServerCall) -> None:
+        call.head()
+
+        def say(**fields: Any) -> None:
+            call.message(WatchResponse(header=HEADER, **fields).SerializeToString())
+
+        say(watch_id=1, created=True)
+        say(watch_id=99, created=True)
+        for number in (0, -5, 77, HUGE):
+            say(watch_id=number, events=[event(b'/a', 8)])
+        say(watch_id=77, canceled=True, cancel_reason='you are not welcome')
+        say(watch_id=1, events=[event(b'/b', 8), event(b'', 8), Event(), event(b'/a', 3)])
+        say(watch_id=1, events=[event(b'/a', 9)])
+        say(watch_id=1, events=[event(b'/a', 9)])
+        say(watch_id=1, events=[event(b'/a', 10)])
+        call.is_over.wait()
+
+    found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)
+    answers = {
+        KV.Range.path: found,
+        KV.Txn.path: TxnResponse(header=HEADER, responses=[{'response_range': found}]),
+        Watch.Watch.path: watch,
+        Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=5, grantedTTL=5),
+    }
+    seen: list[tuple[str, int]] = []
+    with answering(answers) as client:
+        client.on_change('/a', lambda result: seen.append((result.key, result.index or 0)), recursive=False)
+        until(lambda: len(seen) >= 2)
+        assert [key for key, _ in seen] == ['/a', '/a']
+        assert [index for _, index in seen] == [9, 10]

@@ -1,0 +1,157 @@
+"""Servers that lead a client elsewhere, or have it take one answer for another: nothing is given away."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from typing import Any
+
+import gevent
+import pytest
+from gevent.socket import socket
+
+import getc
+from tests.hostile import http2_peers, http_peers
+from tests.hostile.victims import HostileServer, Peer, Trap, good, opened, v2_answer
+from tests.transport.conftest import until
+from tests.transport.servers import answer_of, read_request, serving
+
+pytestmark = pytest.mark.timeout(60)
+
+CREDENTIALS: dict[str, Any] = {'username': 'root', 'password': 'hunter2'}
+
+
+@pytest.mark.parametrize('status', [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize('api', ['v2', 'v3', None])
+def test_redirect_leads_nowhere(api: str | None, status: int) -> None:
+    """To another port, with the same path or another: no connection is made, by no call and no daemon."""
+    with Trap() as trap:
+        where = f'Location: {trap.url}/v2/keys/a\r\nRefresh: 0; url={trap.url}\r\nContent-Length: 0\r\n\r\n'
+        page = f'HTTP/1.1 {status} Elsewhere\r\n{where}'.encode()
+
+        def lead(sock: socket) -> None:
+            while sock.recv(65_536):
+                sock.sendall(page)
+
+        with serving(lead) as endpoint, opened(api, endpoint.url, timeout=5, **CREDENTIALS) as client:
+            told = []
+            for call in (
+                lambda: client.get('/a'),
+                lambda: client.set('/a', '1'),
+                lambda: client.wait('/a', timeout=1),
+                lambda: client.keep_node('/k', timeout=0.1),
+                lambda: client.on_change('/a', print, wait=False),
+            ):
+                try:
+                    call()
+                except (getc.HTTPError, getc.ProtocolError, getc.TimedOut) as error:
+                    told.append(str(error))
+            gevent.sleep(0.05)
+        assert trap.visits == 0
+        assert len(told) == 4
+        assert not [text for text in told if trap.url in text]
+
+
+def test_redirect_is_not_followed_by_a_watch() -> None:
+    """Nor by one that had begun well."""
+    with Trap() as trap:
+
+        def lead(sock: socket) -> None:
+            while request := read_request(sock):
+                if b'wait=true' in request:
+                    sock.sendall(answer_of(b'', status='307 Elsewhere', headers=f'Location: {trap.url}/\r\n'))
+                else:
+                    sock.sendall(v2_answer())
+
+        with serving(lead) as endpoint, opened('v2', endpoint.url, **CREDENTIALS) as client:
+            watcher = client.on_change('/a', print, wait=False)
+            until(lambda: isinstance(watcher.last_error, getc.HTTPError))
+        assert trap.visits == 0
+
+
+def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Nor are passwords taken from ``.netrc``."""
+    netrc = tmp_path / 'netrc'
+    netrc.write_text('machine 127.0.0.1 login root password hunter2\n')
+    seen: list[bytes] = []
+
+    def note(sock: socket) -> None:
+        while request := read_request(sock):
+            seen.append(request)
+            sock.sendall(v2_answer())
+
+    with Trap() as trap, serving(note) as endpoint:
+        for name in ('http_proxy', 'HTTP_PROXY', 'https_proxy', 'all_proxy', 'ALL_PROXY'):
+            monkeypatch.setenv(name, trap.url)
+        monkeypatch.setenv('NETRC', str(netrc))
+        with opened('v2', endpoint.url) as client:
+            assert client.get('/a').value == 'good'
+    assert trap.visits == 0
+    assert b'uthorization' not in seen[0]
+
+
+def test_password_of_one_server_is_not_told_to_another() -> None:
+    """Where it stands in the URL of that one."""
+    seen: dict[str, bytes] = {}
+
+    def refuse(sock: socket) -> None:
+        seen['first'] = read_request(sock)
+
+    def answer(sock: socket) -> None:
+        seen['second'] = read_request(sock)
+        sock.sendall(v2_answer())
+
+    with serving(refuse) as first, serving(answer) as second:
+        url = first.url.replace('http://', 'http://root:hunter2@')
+        with opened('v2', url, second.url) as client:
+            assert client.get('/a').value == 'good'
+    assert b'Authorization: Basic' in seen['first']
+    assert b'uthorization' not in seen['second']
+
+
+@pytest.mark.parametrize('gap', [0, 0.05], ids=['in one piece', 'later'])
+def test_answer_that_nobody_asked_for_is_not_taken_for_the_next(gap: float) -> None:
+    """Two answers to one request: the second is nobody's, however it comes."""
+
+    def twice(sock: socket) -> None:
+        while read_request(sock):
+            sock.sendall(v2_answer('right') + (b'' if gap else v2_answer('poison')))
+            if gap:
+                gevent.sleep(gap)
+                sock.sendall(v2_answer('poison'))
+
+    with serving(twice) as endpoint, opened('v2', endpoint.url) as client:
+        for _ in range(5):
+            assert client.get('/a').value == 'right'
+            gevent.sleep(2 * gap)
+
+
+MEMORY = {
+    'v2': 'gzip bomb|endless body|endless chunks|endless chunks of a byte|endless headers|deep JSON|huge integer|'
+    'absurd length|length past the bound',
+    'v3': 'gzip bomb|HPACK bomb|thousands of fields|endless answer|endless messages|huge message|endless CONTINUATION|'
+    'endless PING|endless empty DATA|message in message without end',
+}
+PEERS = {('v2', peer.name): peer for peer in http_peers.PEERS} | {('v3', peer.name): peer for peer in http2_peers.PEERS}
+
+
+@pytest.mark.parametrize(
+    ('api', 'peer'),
+    [(api, PEERS[api, name]) for api, names in MEMORY.items() for name in names.split('|')],
+    ids=str,
+)
+def test_hostile_server_does_not_make_a_client_large(api: str, peer: Peer) -> None:
+    """A few times what an answer may be, at most; and nothing stays."""
+    with good(api) as url, opened(api, url) as client:
+        client.get('/a')  # whatever is made once
+    with HostileServer(peer) as server:
+        gc.collect()
+        tracemalloc.start()
+        try:
+            with opened(api, server.url, timeout=20) as client, pytest.raises(getc.EtcException) as caught:
+                client.get('/a')
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert not isinstance(caught.value, getc.TimedOut)
+    assert peak < 80 * 1024 * 1024

@@ -1,0 +1,224 @@
+"""TLS: whatever is wrong is told in words, with what to do; nothing was sent, whoever noticed it."""
+
+from __future__ import annotations
+
+import datetime
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import gevent
+import gevent.ssl
+import pytest
+
+import getc
+from getc.testing import Certificate, Certificates, EtcdServer
+from tests.security.conftest import served
+from tests.speaking import spoken
+from tests.transport.servers import answer_of, read_request, serving
+
+pytestmark = pytest.mark.timeout(120)
+
+APIS = ('v2', 'v3')
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+PAGES = {
+    'Go': b'HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n',
+    'nginx': answer_of(
+        b'<title>400 The plain HTTP request was sent to HTTPS port</title>',
+        status='400 Bad Request',
+        headers='Content-Type: text/html\r\n',
+    ),
+    'TLS alert': b'\x15\x03\x01\x00\x02\x02\x46',
+}
+
+
+@contextmanager
+def speaking_tls(
+    certificate: Certificate, *, ca: str | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
+) -> Iterator[str]:
+    """A server that shakes hands, and wants a certificate of that authority."""
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.cert, certificate.key)
+    context.set_alpn_protocols(['h2', 'http/1.1'])
+    context.maximum_version = version
+    if ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(ca)
+
+    def shake_hands(sock: gevent.socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as secure:
+            secure.recv(1)
+            gevent.sleep(30)
+
+    with serving(shake_hands, scheme='https') as endpoint:
+        yield endpoint.url
+
+
+def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
+    """How a write fails there.  Nothing of it may have been done, and the error names the server."""
+    with getc.etcd(url, api=api, timeout=30, **options) as client, pytest.raises(getc.ConnectionError) as caught:
+        client.set('/a', 'secret')
+    assert not isinstance(caught.value, getc.TimedOut)
+    assert caught.value.maybe_applied is False
+    assert caught.value.endpoint == url
+    assert url in str(caught.value)
+    return caught.value
+
+
+# -- whom we trust
+
+
+@pytest.mark.parametrize('api', APIS)
+@pytest.mark.parametrize(
+    ('kind', 'told'),
+    [
+        ('expired', 'certificate has expired: it has to be renewed there'),
+        ('early', 'certificate is not yet valid: is the clock of this machine right?'),
+        ('misnamed', "not valid for '127.0.0.1': use a URL with a name or an address that is in it"),
+        ('unknown', 'unable to get local issuer certificate: give the file of its authority as ca'),
+    ],
+)
+def test_bad_certificate_is_told(certificates: Certificates, api: str, kind: str, told: str) -> None:
+    """What is wrong with it, and what to do."""
+    with speaking_tls(getattr(certificates, kind)) as url:
+        error = failed(url, api, ca=certificates.ca)
+    assert str(error).startswith(f'the certificate of {url} is not trusted: ')
+    assert told in str(error)
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_system_trusts_no_authority_of_ours(certificates: Certificates, api: str) -> None:
+    """Without ``ca`` its authorities count; a name is checked where the address is in the certificate."""
+    with speaking_tls(certificates.server) as url:
+        assert 'give the file of its authority as ca' in str(failed(url, api))
+
+
+# -- who we are
+
+
+@pytest.mark.parametrize('version', VERSIONS, ids=['1.2', '1.3'])
+@pytest.mark.parametrize('api', APIS)
+def test_refusal_of_our_certificate_is_told(certificates: Certificates, api: str, version: ssl.TLSVersion) -> None:
+    """That of the server: with TLS 1.3 it comes after our half of the handshake, when the request is on its way."""
+    expired = certificates.issue('late', hosts=(), lifetime=datetime.timedelta(days=-1))
+    with Certificates() as others, speaking_tls(certificates.server, ca=certificates.ca, version=version) as url:
+        shown = {
+            'wants a certificate of ours': {},
+            'our certificate has expired': {'cert': expired.cert, 'key': expired.key},
+            'does not know the authority of our certificate': {'cert': others.client.cert, 'key': others.client.key},
+        }
+        for told, options in shown.items():
+            assert told in str(failed(url, api, ca=certificates.ca, **options))
+
+
+@pytest.mark.parametrize('api', [*APIS, None])
+def test_etcd_wants_a_certificate(certificates: Certificates, api: str | None) -> None:
+    """A real one: with it all is well, and without it the error says what to give."""
+    me = certificates.client
+    with served(certificates.mutual(), api=api) as server:
+        with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as client:
+            assert client.set('/a', '1').value == '1'
+        assert 'it wants a certificate of ours, or another one: see cert and key' in str(
+            failed(server.url, api, ca=certificates.ca)
+        )
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_daemons_work_over_mutual_tls(certificates: Certificates, api: str, until: Callable[..., None]) -> None:
+    """With the names of the URL verified."""
+    me = certificates.client
+    options: Any = {'api': api, 'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
+    with served(certificates.mutual(), api=api) as server, getc.etcd(server.url, **options) as client:
+        servers = client.mirror('/servers')
+        keeper = client.keep_node('/servers/a', 'x', ttl=5)
+        until(lambda: dict(servers) == {'/servers/a': 'x'})
+        assert keeper.ensure()
+
+
+@pytest.mark.parametrize('api', [*APIS, None])
+@pytest.mark.parametrize('piece', [b'', b'\0'], ids=['silence', 'a byte now and then'])
+def test_handshake_that_never_ends_times_out(certificates: Certificates, api: Any, piece: bytes) -> None:
+    """By the deadline of the call; nothing was sent."""
+
+    def trickle(sock: gevent.socket.socket) -> None:
+        sock.recv(65_536)
+        sock.sendall(b'\x16\x03\x03\x40\x00')  # a record of 16 KiB begins
+        while True:
+            sock.sendall(piece)
+            gevent.sleep(0.02)
+
+    with serving(trickle, scheme='https') as endpoint:
+        with getc.etcd(endpoint.url, api=api, timeout=0.3, ca=certificates.ca) as client:
+            with pytest.raises(getc.TimedOut) as caught:
+                client.set('/a', '1')
+    assert caught.value.maybe_applied is False
+
+
+# -- one speaks TLS, the other does not
+
+
+@pytest.mark.parametrize('api', [*APIS, None])
+def test_tls_spoken_to_a_plain_etcd_is_told(certificates: Certificates, api: str | None) -> None:
+    with served(api=api) as server:
+        url = server.url.replace('http:', 'https:')
+        assert 'its URL begins with http://' in str(failed(url, api, ca=certificates.ca))
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_tls_spoken_to_a_plain_http_server_is_told(certificates: Certificates, api: str) -> None:
+    """One that answers what it takes for a bad request."""
+
+    def answer(sock: gevent.socket.socket) -> None:
+        sock.recv(65_536)
+        sock.sendall(b'HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n')
+
+    with serving(answer, scheme='https') as endpoint:
+        told = str(failed(endpoint.url, api, ca=certificates.ca))
+    assert 'it does not speak TLS: then its URL begins with http://' in told
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_plain_http_spoken_to_an_etcd_with_tls_is_told(certificates: Certificates, api: str) -> None:
+    """It closes the connection, and says nothing."""
+    with served(certificates.serving(), api=api) as server:
+        url = server.url.replace('https:', 'http:')
+        with getc.etcd(url, api=api) as client, pytest.raises(getc.ConnectionError, match='https://') as caught:
+            client.set('/a', '1')
+    assert caught.value.endpoint == url
+
+
+@pytest.mark.parametrize('page', PAGES)
+@pytest.mark.parametrize('api', APIS)
+def test_plain_http_spoken_to_a_tls_server_is_told(api: str, page: str) -> None:
+    """One that says so, in its way: then nothing was done."""
+
+    def answer(sock: gevent.socket.socket) -> None:
+        read_request(sock) if api == 'v2' else sock.recv(65_536)
+        sock.sendall(PAGES[page])
+
+    with serving(answer) as endpoint:
+        told = str(failed(endpoint.url, api))
+    assert 'it speaks TLS: its URL begins with https://' in told
+
+
+def test_etcd_that_names_tls_in_a_key_is_no_tls_server() -> None:
+    """Its refusals are JSON."""
+
+    def answer(sock: gevent.socket.socket) -> None:
+        while read_request(sock):
+            body = b'{"errorCode":209,"message":"Invalid field","cause":"/HTTPS","index":7}'
+            sock.sendall(answer_of(body, status='400 Bad Request'))
+
+    with serving(answer) as endpoint, getc.etcd(endpoint.url, api='v2') as client:
+        with pytest.raises(getc.errors.InvalidField):
+            client.set('/HTTPS', '1')
+
+
+def test_server_of_this_suite_is_an_etcd(certificates: Certificates) -> None:
+    """What the refusals above are measured against: the same options, and it answers."""
+    with served(certificates.serving()) as server:
+        assert isinstance(server, EtcdServer)
+        for api in spoken(server.binary):
+            with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
+                assert client.set('/a', api).value == api
