@@ -1,24 +1,18 @@
-"""The client: the vocabulary, daemons, and an end."""
+"""The client: which etcd it is of, how that is reached, and an end."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar
 
 from getc.backends.base import Backend
-from getc.backends.opening import open_backend
-from getc.daemons.base import Daemon
-from getc.daemons.changes import Changes
-from getc.daemons.keeper import Keeper, OnConflict
-from getc.daemons.mirror import Mirror, OnUpdate
-from getc.daemons.watcher import Resync, Watcher
+from getc.backends.opening import Opened, open_backend
+from getc.background import Background
 from getc.errors import NotSupported
-from getc.model import EtcdResult
 from getc.states import StateListeners
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.endpoints import ConnectionState
-from getc.tree import Tree
 from getc.v3 import V3
 
 __all__ = ['Client', 'etcd']
@@ -28,7 +22,6 @@ DEFAULT_URL: Final = 'http://127.0.0.1:2379'
 
 
 _StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
-_Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
 
 
 def etcd(
@@ -56,7 +49,8 @@ def etcd(
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
         username: For etcd's authentication; may stand in the URL instead.
         password: The same.
-        ca: Path of a PEM file of the authorities to trust; None for the system's.
+        ca: Path of a PEM file of the authorities to trust; None for the system's.  It, ``cert`` and ``key`` are read
+            again for a new connection when they have changed.
         cert: Path of a PEM file of the client's certificate.
         key: Path of a PEM file of the certificate's key; None if it is in ``cert``.
         verify: False accepts any certificate.  Whoever is in between can then read and change all.
@@ -66,6 +60,7 @@ def etcd(
 
     Raises:
         TypeError, ValueError: An option makes no sense.
+        OSError: A file of ``ca``, ``cert`` or ``key`` cannot be used.
         NotSupported: This version of getc does not speak that API.
 
     Example::
@@ -86,16 +81,19 @@ def etcd(
         verify=verify,
         namespace=namespace,
         strict=strict,
-        on_state=states.tell,
+        on_state=states.teller(),
     )
-    return Client(opened.backend, url=opened.url, v3=opened.v3, timeout=timeout, states=states)
+    return Client(
+        opened.backend, url=opened.url, v3=opened.v3, timeout=timeout, states=states, open_anew=opened.open_anew
+    )
 
 
-class Client(Tree):
+class Client(Background):
     """A client of one etcd.  :func:`getc.etcd` makes it.
 
     Every method blocks the calling greenlet until it has its result, an error, or no time left.
-    Any number of greenlets of one thread may use a client at a time.
+    Any number of greenlets of one thread may use a client at a time: the first thread that does.  In a child that was
+    forked off it opens connections of its own, and none of its daemons go on there.
 
     All of them raise:
 
@@ -105,7 +103,8 @@ class Client(Tree):
     * :class:`~getc.errors.HTTPError`, :class:`~getc.errors.ProtocolError`: the answer was not etcd's;
     * :class:`~getc.errors.NotSupported`: this API cannot do it;
     * :class:`~getc.errors.ClientClosed`;
-    * :class:`TypeError`, :class:`ValueError`: bad arguments, before any I/O.
+    * :class:`TypeError`, :class:`ValueError`: bad arguments, before any I/O;
+    * :class:`RuntimeError`: this is another thread than the one that uses the client.
 
     Also a context manager: leaving it closes it.
     """
@@ -118,12 +117,13 @@ class Client(Tree):
         v3: V3 | None = None,
         timeout: float | None = 10.0,
         states: StateListeners | None = None,
+        open_anew: Callable[[], Opened] | None = None,
     ) -> None:
         super().__init__(backend, timeout=timeout)
         self._states = states if states is not None else StateListeners()
         self._url = url
         self._v3 = v3
-        self._daemons: dict[Daemon, None] = {}  # in the order of their starts, in which they end
+        self._open_anew = open_anew
 
     @property
     def url(self) -> str:
@@ -147,6 +147,7 @@ class Client(Tree):
         Raises:
             NotSupported: This is a store in memory.
         """
+        self._enter()
         if self._v3 is None:
             raise NotSupported('a store in memory has no RPCs: they need an etcd, http:// or https://')
         return self._v3
@@ -165,232 +166,9 @@ class Client(Tree):
         """
         if not callable(listener):
             raise TypeError(f'on_state takes a function, not {type(listener).__name__}')
+        self._enter()
         self._states.add(listener)
         return listener
-
-    # -- in the background
-
-    def keep_node(
-        self,
-        key: str,
-        value: str | None = None,
-        *,
-        ttl: int = 10,
-        on_conflict: OnConflict = 'replace',
-        alive: Callable[[], object] | None = None,
-        on_lost: Callable[[Keeper], object] | None = None,
-        on_restored: Callable[[Keeper], object] | None = None,
-        wait: bool = True,
-        timeout: float | None = None,
-    ) -> Keeper:
-        """Keep a node alive for as long as this process is well, and return its :class:`~getc.Keeper`.
-
-        The node is renewed at a third of its TTL.  After an outage, or when somebody deleted it, it is
-        written again.  It is never taken back from another owner by force.
-
-        Blocks until the node is there.  An etcd that does not answer is tried again and again; a
-        greenlet that is killed while it waits leaves no node.
-
-        Args:
-            key: The node.
-            value: Its text; None for ``pid@host``.
-            ttl: Whole seconds, 1 or more, after which the node ends if this process does.
-            on_conflict: What to do at the start about a node with a TTL that is there already:
-                ``'replace'`` takes it over (most likely it is the predecessor's), ``'wait'`` waits until
-                it is gone, ``'raise'`` raises NodeExist.
-            alive: Called before each renewal.  While it returns False, raises, or takes longer than a sixth of the
-                TTL, the node is away: for a process that runs but does not work.
-            on_lost: Called with the keeper when the node is not certainly ours any more: before etcd can
-                give it to another.
-            on_restored: Called with the keeper when it is ours again.
-            wait: False returns at once; the keeper is STARTING.
-            timeout: Seconds to wait at most; None for no limit.
-
-        Raises:
-            NodeExist: There is one without a TTL; or one with a TTL, and ``on_conflict='raise'``.
-            NotFile: It is a directory.
-            TimedOut: It was not possible in time; nothing is kept.
-        """
-        deadline = Deadline.after(timeout)
-        self._check_open()
-        keeper = Keeper(
-            self,
-            self._backend,
-            key,
-            value,
-            ttl=ttl,
-            on_conflict=on_conflict,
-            alive=alive,
-            on_lost=on_lost,
-            on_restored=on_restored,
-        )
-        self._begin(keeper, wait, deadline)
-        return keeper
-
-    @overload
-    def on_change(
-        self,
-        key: str,
-        callback: Callable[[EtcdResult], object],
-        *,
-        recursive: bool = ...,
-        initial: bool = ...,
-        index: int | None = ...,
-        on_resync: Callable[[Watcher], object] | None = ...,
-        resync: Resync = ...,
-        wait: bool = ...,
-        timeout: float | None = ...,
-    ) -> Watcher: ...
-
-    @overload
-    def on_change(
-        self,
-        key: str,
-        callback: None = None,
-        *,
-        recursive: bool = ...,
-        initial: bool = ...,
-        index: int | None = ...,
-        on_resync: Callable[[Watcher], object] | None = ...,
-        resync: Resync = ...,
-        wait: bool = ...,
-        timeout: float | None = ...,
-    ) -> Callable[[_Function], _Function]: ...
-
-    def on_change(
-        self,
-        key: str,
-        callback: Callable[[EtcdResult], object] | None = None,
-        *,
-        recursive: bool = True,
-        initial: bool = False,
-        index: int | None = None,
-        on_resync: Callable[[Watcher], object] | None = None,
-        resync: Resync = 'diff',
-        wait: bool = True,
-        timeout: float | None = None,
-    ) -> Watcher | Callable[[_Function], _Function]:
-        """Call a function for each change of a part of the tree, and return the :class:`~getc.Watcher`.
-
-        Changes come in order, each exactly once, one call at a time, in a greenlet of their own; what the
-        function raises is logged.  Every change after this returned is told.
-
-        Where history was lost (a long outage, a restored or an empty store), what is there is compared
-        with what was known, and the difference is told as results with ``resync=True``.
-
-        Without a function it is a decorator, which gives the function the attribute ``watcher``::
-
-            @etcd.on_change('/cfg')
-            def reload(result): ...
-
-        Args:
-            key: The node, which need not exist.
-            callback: Called with each :class:`~getc.EtcdResult`.
-            recursive: Follow every node below it, too.
-            initial: First tell what is there: one :class:`~getc.Got` for each value, in the order of the keys.
-            index: Begin with the changes at this index instead of now.
-            on_resync: Called with the watcher after a difference was told.
-            resync: ``'notify'`` remembers and compares nothing and only calls ``on_resync``.
-            wait: False returns at once; the watcher is STARTING.
-            timeout: Seconds to wait for the start at most; None for no limit.
-
-        Raises:
-            TimedOut: It did not start in time.
-        """
-        if callback is None:
-
-            def decorate(function: _Function) -> _Function:
-                watcher = self.on_change(
-                    key,
-                    function,
-                    recursive=recursive,
-                    initial=initial,
-                    index=index,
-                    on_resync=on_resync,
-                    resync=resync,
-                    wait=wait,
-                    timeout=timeout,
-                )
-                function.watcher = watcher  # type: ignore[attr-defined]
-                return function
-
-            return decorate
-        deadline = Deadline.after(timeout)
-        self._check_open()
-        watcher = Watcher(
-            self,
-            self._backend,
-            key,
-            callback,
-            recursive=recursive,
-            initial=initial,
-            index=index,
-            on_resync=on_resync,
-            resync=resync,
-        )
-        self._begin(watcher, wait, deadline)
-        return watcher
-
-    def changes(
-        self,
-        key: str,
-        *,
-        recursive: bool = True,
-        initial: bool = False,
-        index: int | None = None,
-        timeout: float | None = None,
-    ) -> Changes:
-        """Follow a part of the tree like :meth:`on_change`, as an iterator::
-
-            with etcd.changes('/cfg') as changes:
-                for result in changes: ...
-
-        Args:
-            key: The node, which need not exist.
-            recursive: Follow every node below it, too.
-            initial: First what is there: one :class:`~getc.Got` for each value, in the order of the keys.
-            index: Begin with the changes at this index instead of now.
-            timeout: Seconds to wait for the start at most; None for no limit.
-
-        Raises:
-            TimedOut: It did not start in time.
-        """
-        deadline = Deadline.after(timeout)
-        self._check_open()
-        changes = Changes(self, self._backend, key, recursive=recursive, initial=initial, index=index)
-        self._begin(changes.watcher, True, deadline)
-        return changes
-
-    def mirror(
-        self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
-    ) -> Mirror:
-        """Keep the values below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
-
-            servers = etcd.mirror('/servers')
-            for key, address in servers.items(): ...
-
-        It shows all that was there when this returned, and from then on every change, by whole revisions.
-        :meth:`~getc.Mirror.wait` waits until it is as it should be.
-
-        Args:
-            key: The node, which need not exist.
-            on_update: Called with the changes of one revision (a tuple of :class:`~getc.EtcdResult`), after the mirror
-                shows them; in order, one call at a time, in a greenlet of its own.
-            wait: False returns at once; the mirror is empty and STARTING.
-            timeout: Seconds to wait for the start at most; None for no limit; left out for the client's.
-
-        Raises:
-            TimedOut: It did not start in time.
-        """
-        deadline = self._deadline(timeout)
-        self._check_open()
-        mirror = Mirror(self, self._backend, key, on_update=on_update)
-        self._begin(mirror, wait, deadline)
-        return mirror
-
-    def forget(self, daemon: Daemon) -> None:
-        """A daemon of this client has stopped.  For the daemon."""
-        self._daemons.pop(daemon, None)
 
     # -- the client itself
 
@@ -408,6 +186,7 @@ class Client(Tree):
 
     def clear(self) -> None:
         """Drop the connections that are not in use.  Does not block."""
+        self._enter()
         self._backend.clear()
         if self._v3 is not None:
             self._v3.clear()
@@ -416,21 +195,18 @@ class Client(Tree):
         """Stop all daemons (kept nodes are deleted), end all waiting, drop all connections.
 
         Afterwards every call raises ClientClosed; closing again does nothing.  May be called from a
-        callback.
+        callback.  In a forked child it ends what was begun there, and nothing of its parent's.
 
         Args:
             timeout: Seconds to spend on it at most, even if etcd is dead; None for no limit.
         """
         deadline = Deadline.after(timeout)
+        self._enter()
         if self._is_closed:
             return
         self._is_closed = True
-        daemons = list(self._daemons)
         try:
-            for daemon in daemons:
-                daemon.begin_stop(deadline)
-            for daemon in daemons:
-                daemon.finish(deadline)
+            self._end_daemons(deadline)
         finally:
             self._backend.close()
             if self._v3 is not None:
@@ -451,8 +227,8 @@ class Client(Tree):
 
     # -- how it is done
 
-    def _begin(self, daemon: Daemon, wait: bool, deadline: Deadline) -> None:
-        self._daemons[daemon] = None
-        daemon.start()
-        if wait:
-            daemon.wait_started(deadline)
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        if self._open_anew is not None:
+            opened = self._open_anew()
+            self._backend, self._v3 = opened.backend, opened.v3

@@ -7,7 +7,6 @@ attempt and each series of callbacks runs in a greenlet that ends when its work 
 from __future__ import annotations
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
@@ -17,39 +16,17 @@ import gevent
 from gevent.event import Event
 
 from getc import timing
-from getc.errors import (
-    ClientClosed,
-    ConnectionError,
-    EtcException,
-    HTTPError,
-    LeaderElect,
-    ProtocolError,
-    RaftInternal,
-    TimedOut,
-    TooManyRequests,
-    Unavailable,
-    WatcherCleared,
-)
+from getc.errors import ClientClosed, EtcException, TimedOut
+from getc.retry import may_pass
 from getc.timing import Backoff, Deadline
+from getc.transport.home import Home, Resident
 
-__all__ = ['Daemon', 'Owner', 'may_pass']
+__all__ = ['Daemon', 'Owner']
 
 logger = logging.getLogger('getc')
 
 LAST_WORDS: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
-
-TROUBLE: Final = (
-    ConnectionError,
-    HTTPError,
-    ProtocolError,
-    RaftInternal,
-    LeaderElect,
-    WatcherCleared,
-    TooManyRequests,
-    Unavailable,
-)
-"""What time may heal."""
 
 SLICE: Final = 0.01
 """Seconds after which callbacks that do not block let others run."""
@@ -67,15 +44,12 @@ class Owner(Protocol):
         """The daemon has stopped."""
 
 
-def may_pass(error: EtcException) -> bool:
-    """True for trouble that time may heal; False for a refusal, which would only be repeated."""
-    return isinstance(error, TROUBLE)
-
-
-class Daemon:
+class Daemon(Resident):
     """Something that goes on in the background until it is stopped.
 
     Also a context manager: leaving it stops it.
+
+    It belongs to the process and the thread of its client.  In a child that was forked off it has ended.
 
     Attributes:
         name: What it does, for logs.
@@ -89,11 +63,11 @@ class Daemon:
         '_calling',
         '_calls',
         '_finished',
+        '_home',
         '_is_starting',
         '_is_stopped',
         '_next_delay',
         '_owner',
-        '_pid',
         '_refusal',
         '_settled',
         '_stopping',
@@ -107,7 +81,7 @@ class Daemon:
         self.name = name
         self.last_error: EtcException | None = None
         self._owner = owner
-        self._pid = os.getpid()
+        self._home = Home()
         self._backoff = Backoff()
         self._is_starting = True
         self._is_stopped = False
@@ -126,8 +100,8 @@ class Daemon:
 
     @property
     def is_stopped(self) -> bool:
-        """True as soon as it was told to stop."""
-        return self._is_stopped
+        """True as soon as it was told to stop, and in a forked child."""
+        return self._is_stopped or self._home.was_left
 
     def stop(self, timeout: float | None = 5.0) -> None:
         """End it.  When this returns no callback runs or will run; a second call does nothing.
@@ -137,14 +111,22 @@ class Daemon:
 
         Raises:
             TypeError, ValueError: The timeout is no number of seconds.
+            RuntimeError: This is another thread than its client's.
         """
         deadline = Deadline.after(timeout)
+        if self._home.was_left:
+            return
+        self._home.check()
         self.begin_stop(deadline)
         self.finish(deadline)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it is stopped, for ``timeout`` seconds at most (None: no limit).  True if it is."""
-        return self._finished.wait(Deadline.after(timeout).timeout_left())
+        deadline = Deadline.after(timeout)
+        if self._home.was_left:
+            return True
+        self._home.check()
+        return self._finished.wait(deadline.timeout_left())
 
     def begin_stop(self, deadline: Deadline) -> None:
         """The first half of :meth:`stop`, which does not block.  For its owner."""
@@ -199,6 +181,7 @@ class Daemon:
 
     def start(self) -> None:
         """Make the first attempt, in the background.  For its owner."""
+        self._home.check()
         self._attempt_in(0)
 
     def wait_started(self, deadline: Deadline) -> None:
@@ -226,8 +209,12 @@ class Daemon:
     def _refuse(self, error: EtcException) -> None:
         """Give up before the start."""
         self.last_error = self._refusal = error
-        logger.warning('%s: refused: %s', self.name, error)
         self.stop_soon()
+        self._warn_soon('refused', error)
+
+    def _warn_soon(self, what: str, error: EtcException) -> None:
+        """Write to the log in a greenlet: the program's handlers may block, which nothing may in the hub."""
+        gevent.spawn(logger.warning, '%s: %s: %s', self.name, what, error)
 
     # -- attempts
 
@@ -238,7 +225,7 @@ class Daemon:
     def _attempt_in(self, delay: float) -> None:
         """Make an attempt after so many seconds, and after the one under way; the latest call counts."""
         self._cancel_timer()
-        if self._is_stopped or not self._is_at_home():
+        if self.is_stopped:
             return
         if self._attempting is not None:
             self._next_delay = delay
@@ -254,7 +241,7 @@ class Daemon:
         self._attempting = self._spawn(self._attempt)
 
     def _attempt(self) -> None:
-        if not self._is_at_home():
+        if self._home.was_left:
             return
         delay: float | None = self._backoff.next_delay()  # also if this greenlet is killed on the way
         try:
@@ -279,7 +266,7 @@ class Daemon:
 
     def _call_soon(self, callback: Callable[..., object], *args: object) -> None:
         """Call the user's code after what was asked for before, one call at a time."""
-        if not self._is_stopped and self._is_at_home():
+        if not self.is_stopped:
             if not isinstance(self._calls, deque):
                 self._calls = deque()
             self._calls.append((callback, args))
@@ -289,7 +276,7 @@ class Daemon:
     def _make_calls(self) -> None:
         began = timing.now()
         try:
-            while isinstance(self._calls, deque) and self._is_at_home():
+            while isinstance(self._calls, deque) and not self._home.was_left:
                 callback, args = self._calls.popleft()
                 if not self._calls:
                     self._calls = ()
@@ -302,7 +289,7 @@ class Daemon:
                     began = timing.now()
         finally:  # also when a callback was killed, and this greenlet with it
             self._calling = None
-            if not self._is_at_home():
+            if self._home.was_left:
                 self._calls = ()
             elif self._calls:
                 self._calling = self._spawn(self._make_calls)
@@ -312,11 +299,7 @@ class Daemon:
     def _on_called(self) -> None:
         """All callbacks that were asked for were made.  Does not block."""
 
-    # -- greenlets and processes
-
-    def _is_at_home(self) -> bool:
-        """False in a child that was forked off the process of this daemon: there it does nothing."""
-        return os.getpid() == self._pid
+    # -- greenlets
 
     def _spawn(self, task: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
         """Run a task of this daemon in a greenlet that ends with it."""

@@ -10,9 +10,10 @@ from gevent.queue import Empty, Queue
 from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.watcher import Watcher
-from getc.errors import TimedOut
+from getc.errors import ClientClosed, TimedOut
 from getc.model import EtcdResult
 from getc.timing import Deadline
+from getc.transport.home import Home, Resident
 
 __all__ = ['Changes']
 
@@ -20,7 +21,7 @@ ROOM: Final = 100
 """Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
 
 
-class Changes:
+class Changes(Resident):
     """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
 
     An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
@@ -42,6 +43,8 @@ class Changes:
     ) -> None:
         self._results: Queue[EtcdResult | None] = Queue(maxsize=ROOM)
         self._is_over = False
+        self._home = Home()
+        self._home.check()
         self.watcher = Watcher(
             owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
         )
@@ -57,8 +60,12 @@ class Changes:
         Raises:
             TimedOut: There was none in time.
             StopIteration: It is closed.
+            ClientClosed: This is a forked child: the changes are told to its parent.
         """
         deadline = Deadline.after(timeout)
+        self._home.check()
+        if self._home.was_left:
+            raise ClientClosed(f"{self.watcher.name} is our parent's, not this forked child's")
         try:
             result = None if self._is_over else self._results.get(timeout=deadline.timeout_left())
         except Empty:

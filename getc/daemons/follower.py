@@ -18,11 +18,12 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Backend, Listener, Watch
-from getc.daemons.base import Daemon, Owner, may_pass
+from getc.daemons.base import Daemon, Owner
 from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError
 from getc.keys import is_below
 from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.operations import Get, WatchSpec
+from getc.retry import may_pass
 from getc.timing import Deadline
 
 __all__ = ['Follower', 'WatcherState']
@@ -133,13 +134,13 @@ class Follower(Daemon):
 
     @property
     def state(self) -> WatcherState:
-        """How it stands."""
-        return self._state
+        """How it stands; STOPPED in a forked child."""
+        return WatcherState.STOPPED if self._home.was_left else self._state
 
     @property
     def is_stale(self) -> bool:
         """False only while changes come as they happen."""
-        return self._state is not WatcherState.LIVE
+        return self.state is not WatcherState.LIVE
 
     @property
     def index(self) -> int:
@@ -147,7 +148,7 @@ class Follower(Daemon):
         return self._cursor or 0
 
     def __repr__(self) -> str:
-        return f'<getc.{type(self).__name__} {self.key} {self._state.name} index={self.index}>'
+        return f'<getc.{type(self).__name__} {self.key} {self.state.name} index={self.index}>'
 
     # -- following
 
@@ -187,14 +188,8 @@ class Follower(Daemon):
     def _begin(self, listing: _Listing) -> None:
         if self._cursor is None:
             self._cursor = listing.index
-        self._known = {}
         self._on_there([Got(value, etcd_index=listing.index) for value in listing.values.values()])
-        for value in listing.values.values():
-            if value.modified_index <= self._cursor:  # a later one comes as a change
-                self._note(value)
-                # A refresh moves the index, and is told to nobody.
-                if value.ttl is None and (self._latest is None or value.modified_index > self._latest.modified):
-                    self._latest = _Change.of(value)
+        self._learn(listing)
 
     def _compare(self, listing: _Listing) -> None:
         """Settle how to go on: is it the store that was followed, so its history can be read on from the cursor?
@@ -222,12 +217,10 @@ class Follower(Daemon):
         assert self._known is not None
         logger.warning('%s: history was lost; compared at index %d', self.name, listing.index)
         difference = list(self._difference(listing)) if self._is_mapped else []
-        self._known = {}
-        for value in listing.values.values():
-            self._note(value)
         self._cursor = listing.index
+        self._learn(listing)
         self._is_cleared = False
-        self._followed = self._latest = self._proof = None
+        self._followed = self._proof = None
         self._on_difference(difference)
 
     def _difference(self, listing: _Listing) -> Iterator[EtcdResult]:
@@ -240,6 +233,18 @@ class Follower(Daemon):
                 yield Deleted(gone, etcd_index=listing.index, resync=True)
             elif known is None or (known.created, known.digest) != (value.created_index, hash(value.value)):
                 yield Set(value, etcd_index=listing.index, is_new=known is None, resync=True)
+
+    def _learn(self, listing: _Listing) -> None:
+        """Forget what was known, and know what was there at the cursor."""
+        assert self._cursor is not None
+        self._known = {}
+        self._latest = None
+        for value in listing.values.values():
+            if value.modified_index <= self._cursor:  # a later one comes as a change
+                self._note(value)
+                # A refresh moves the index, and is told to nobody.
+                if value.ttl is None and (self._latest is None or value.modified_index > self._latest.modified):
+                    self._latest = _Change.of(value)
 
     def _note(self, value: Value) -> None:
         if self._is_mapped and self._known is not None:
@@ -256,6 +261,8 @@ class Follower(Daemon):
 
     def on_live(self, index: int) -> None:
         """The watch is on.  For the backend."""
+        if self._is_stopped:
+            return
         self._live_at = timing.now()
         if self._proof is None:
             self._state = WatcherState.LIVE
@@ -265,6 +272,8 @@ class Follower(Daemon):
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         """Something changed.  For the backend."""
+        if self._is_stopped:
+            return
         assert self._cursor is not None and self._known is not None
         if self._proof is not None:
             if self._proof not in map(_Change.of, (result.node for result in results)):
@@ -302,7 +311,7 @@ class Follower(Daemon):
         self.last_error = error
         if self._state is WatcherState.LIVE:
             self._state = WatcherState.STALE
-            logger.warning('%s: stale: %s', self.name, error)
+            self._warn_soon('stale', error)
         if isinstance(error, EventIndexCleared):
             self._is_cleared = True
         if timing.now() - self._live_at > STEADY:

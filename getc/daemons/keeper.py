@@ -17,12 +17,13 @@ from typing import Final, Literal
 import gevent
 
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch, is_uncertain
+from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch
 from getc.daemons.base import Daemon, Owner
 from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
 from getc.model import Deleted, EtcdResult, Value
 from getc.operations import Delete, Get, Put, WatchSpec
+from getc.retry import is_uncertain
 from getc.timing import Deadline
 
 __all__ = ['Keeper', 'KeeperState', 'OnConflict']
@@ -61,6 +62,7 @@ class Keeper(Daemon):
         '_backend',
         '_group',
         '_hold',
+        '_is_asking',
         '_previous',
         '_rival',
         '_state',
@@ -109,12 +111,15 @@ class Keeper(Daemon):
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
         self._unanswered: set[str] = set()  # values of writes that may have taken the node
         self._rival: _Rival | None = None
+        self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
     # -- what its user asks for; no I/O here
 
     @property
     def state(self) -> KeeperState:
-        """How it stands, right from the first instruction after a stall of the process."""
+        """How it stands, right from the first instruction after a stall of the process; STOPPED in a forked child."""
+        if self._home.was_left:
+            return KeeperState.STOPPED
         if self._state in (KeeperState.KEPT, KeeperState.SUSPECT) and not self.remaining():
             return KeeperState.LOST
         return self._state
@@ -135,7 +140,7 @@ class Keeper(Daemon):
         Reads the clock only: right even if this process did not run for a while, and 0.0 in a child
         that was forked off it.
         """
-        if self._hold is None or not self._is_at_home():
+        if self._hold is None or self._home.was_left:
             return 0.0
         return max(0.0, self._hold.lost_at - timing.now())
 
@@ -150,7 +155,8 @@ class Keeper(Daemon):
         """
         hold = self._hold
         if hold is None or not self.remaining():
-            raise NodeLost(f'{self.key} is not kept: {self.state.name}')
+            what = 'is kept by our parent, not by this forked child' if self._home.was_left else 'is not kept'
+            raise NodeLost(f'{self.key} {what}: {self.state.name}')
         return hold.token
 
     def __repr__(self) -> str:
@@ -172,6 +178,7 @@ class Keeper(Daemon):
         """
         Put(self.key, value)  # checks the value
         deadline = Deadline.after(timeout)
+        self._home.check()
         self._value = value
         self.ensure()
         hold = self._hold
@@ -187,6 +194,9 @@ class Keeper(Daemon):
     def orphan(self, timeout: float | None = 5.0) -> None:
         """Stop, and leave the node to its TTL: for a successor who takes it over.  Blocks."""
         deadline = Deadline.after(timeout)
+        if self._home.was_left:
+            return
+        self._home.check()
         hold, self._hold, self._previous = self._hold, None, None
         self._unanswered.clear()
         try:
@@ -208,7 +218,7 @@ class Keeper(Daemon):
 
     def _step(self) -> float | None:
         self._drop_rival()
-        if not self.may_renew():
+        if not self._may_take():
             return self.ttl / 3
         hold = self._take()
         if hold is None:
@@ -228,6 +238,13 @@ class Keeper(Daemon):
                 self._call_soon(self._tell_restored, self)
             logger.info('%s: restored', self.name)
         return None
+
+    def _may_take(self) -> bool:
+        self._is_asking = True
+        try:
+            return self.may_renew()
+        finally:
+            self._is_asking = False
 
     def _take(self) -> Hold | None:
         """Write the node if it may be ours; None if it may not, yet."""
@@ -312,13 +329,15 @@ class Keeper(Daemon):
     def _on_stop(self, deadline: Deadline) -> None:
         self._drop_rival()
         self._state = KeeperState.STOPPED
+        if self._is_asking and self._attempting is not None:
+            self._attempting.kill(block=False)  # it may be ``alive`` that stops us, and would wait for itself
         hold, self._hold = self._hold or self._previous, None
-        if hold is not None or (self._unanswered and self._attempting is None):
+        if hold is not None or (self._unanswered and (self._attempting is None or self._is_asking)):
             self._spawn(self._give_back, hold, deadline)
 
     def _give_back(self, hold: Hold | None, deadline: Deadline) -> None:
         """Delete the node if it is ours.  If that fails its TTL does it."""
-        if not self._is_at_home():
+        if self._home.was_left:
             return
         try:
             if hold is not None:
@@ -349,7 +368,7 @@ class Keeper(Daemon):
         if self._alive is None:
             return True
         answers: list[bool] = []
-        self._spawn(self._ask_alive, answers).join()
+        self._spawn(self._ask_alive, answers).join(self.ttl / 6)  # it may catch its timeout, and go on
         is_alive = answers == [True]
         if not is_alive and self._hold is not None and not self._is_stopped:
             hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))

@@ -32,6 +32,9 @@ class Mirror(Follower, Mapping[str, str]):
     of etcd, so what was written by one transaction is never seen by half.  While the connection is lost it shows what
     was there last, and ``is_stale`` says so.  After history was lost the whole difference is taken in at once.
 
+    Another thread may look at it, ``mirror[key]``, ``key in mirror`` or ``len(mirror)``; going over it there is a
+    RuntimeError, for it could change meanwhile.
+
     Attributes:
         key: The node.
     """
@@ -48,6 +51,7 @@ class Mirror(Follower, Mapping[str, str]):
     @property
     def nodes(self) -> Mapping[str, Value]:
         """The nodes by their keys: a read-only view that follows."""
+        self._home.check()
         return MappingProxyType(self._nodes)
 
     def wait(self, predicate: Callable[[Mirror], Answer], timeout: float | None = None) -> Answer:
@@ -61,15 +65,17 @@ class Mirror(Follower, Mapping[str, str]):
 
         Raises:
             TimedOut: It did not become true in time.
-            ClientClosed: The mirror was stopped.
+            ClientClosed: The mirror was stopped, or this is a forked child.
         """
         deadline = Deadline.after(timeout)
+        self._home.check()
         changed = Event()
         self._waiting.add(changed)
         try:
             while not (answer := predicate(self)):
-                if self._is_stopped:
-                    raise ClientClosed(f'{self.name} was stopped')
+                if self.is_stopped:
+                    what = "is our parent's, not this forked child's" if self._home.was_left else 'was stopped'
+                    raise ClientClosed(f'{self.name} {what}')
                 if not changed.wait(deadline.timeout_left()):
                     raise TimedOut(f'{self.name} did not come to what was waited for within {deadline.timeout:g} s')
                 changed.clear()
@@ -83,6 +89,7 @@ class Mirror(Follower, Mapping[str, str]):
         return self._nodes[key].value
 
     def __iter__(self) -> Iterator[str]:
+        self._home.check()
         return iter(self._nodes)
 
     def __len__(self) -> int:

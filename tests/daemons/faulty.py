@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import gevent
 
@@ -21,6 +23,7 @@ from getc.timing import Deadline
 __all__ = [
     'Fault',
     'FaultyBackend',
+    'blocking_log',
     'delay',
     'drop',
     'greenlets_of_getc',
@@ -164,6 +167,24 @@ class FaultyBackend:
 def stall(clock: VirtualTime, seconds: float) -> None:
     """This process does not run for a while (SIGSTOP, a blocked hub): what was due meanwhile is due afterwards."""
     clock.stall(seconds)
+
+
+@contextmanager
+def blocking_log() -> Iterator[list[str]]:
+    """Have the program's log handler block, as one does whose peer is slow; what was said."""
+
+    class Slow(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            gevent.sleep(0.3)
+            said.append(record.getMessage())
+
+    said: list[str] = []
+    handler = Slow()
+    logging.getLogger('getc').addHandler(handler)
+    try:
+        yield said
+    finally:
+        logging.getLogger('getc').removeHandler(handler)
 
 
 def greenlets_of_getc() -> list[gevent.Greenlet]:

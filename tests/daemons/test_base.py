@@ -9,25 +9,15 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.daemons.base import Daemon, may_pass
+from getc.daemons.base import Daemon
 from getc.errors import (
     ClientClosed,
-    ConnectionRefused,
-    EtcException,
-    HTTPError,
-    KeyNotFound,
-    LeaderElect,
-    NodeExist,
-    NoLeader,
-    ProtocolError,
-    RaftInternal,
     TimedOut,
-    TooManyRequests,
     Unauthorized,
 )
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from tests.daemons.faulty import greenlets_of_getc
+from tests.daemons.faulty import blocking_log, greenlets_of_getc
 
 
 class Owner:
@@ -75,28 +65,6 @@ def raising(error: BaseException) -> Callable[[], float | None]:
 
 
 # -- attempts
-
-
-@pytest.mark.parametrize(
-    ('error', 'passes'),
-    [
-        (ConnectionRefused('x'), True),
-        (TimedOut('x'), True),
-        (HTTPError(503), True),
-        (ProtocolError('x'), True),
-        (RaftInternal('x'), True),
-        (NoLeader('x'), True),
-        (TooManyRequests('x'), True),
-        (LeaderElect('x'), True),
-        (KeyNotFound('x'), False),
-        (NodeExist('x'), False),
-        (Unauthorized('x'), False),
-        (ClientClosed('x'), False),
-    ],
-)
-def test_trouble_may_pass_and_refusals_do_not(error: EtcException, passes: bool) -> None:
-    """Only the first are tried again at the start."""
-    assert may_pass(error) is passes
 
 
 def test_attempts_follow_each_other_as_the_step_says(etcd_clock: VirtualTime) -> None:
@@ -153,6 +121,18 @@ def test_refusal_stops_it_before_the_start_only(etcd_clock: VirtualTime) -> None
     assert len(other.at) == 2
     assert isinstance(other.last_error, Unauthorized)
     other.stop()
+
+
+def test_refusal_in_the_hub_is_raised_though_a_log_handler_blocks(etcd_clock: VirtualTime) -> None:
+    """What a watch tells comes there, and nothing may wait there."""
+    pulse = Pulse()
+    with blocking_log() as said:
+        gevent.get_hub().loop.run_callback(pulse._refuse, Unauthorized('no'))
+        with pytest.raises(Unauthorized):
+            pulse.wait_started(Deadline(5))
+        assert pulse.join(1)
+        etcd_clock.advance(1)
+    assert said == ['pulse: refused: [110] no']
 
 
 def test_start_that_is_stopped_raises_client_closed(etcd_clock: VirtualTime) -> None:

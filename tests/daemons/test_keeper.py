@@ -653,6 +653,32 @@ def test_alive_that_blocks_takes_its_own_node_away_and_holds_up_no_other(
     assert len(other.get('/well').nodes) == 60
 
 
+def test_alive_that_catches_everything_takes_its_own_node_away_only(
+    client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Even its timeout: after a sixth of the TTL it has said no all the same."""
+    blocks: list[bool] = []
+
+    def alive() -> bool:
+        while blocks:
+            try:
+                gevent.sleep(0.1)
+            except BaseException:
+                continue
+        return True
+
+    sick = client.keep_node('/sick', ttl=TTL, alive=alive)
+    well = client.keep_node('/well', ttl=TTL)
+    blocks.append(True)
+    etcd_clock.advance(INTERVAL + TTL / 6 + 0.1)
+    assert (value_of(other, '/sick'), sick.state) == (None, KeeperState.LOST)
+    etcd_clock.advance(3 * TTL)
+    assert well.state is KeeperState.KEPT
+    blocks.clear()
+    etcd_clock.advance(TTL)
+    assert sick.state is KeeperState.KEPT
+
+
 def test_alive_may_stop_its_keeper(client: getc.Client, other: getc.Client, etcd_clock: VirtualTime) -> None:
     """Re-entrant: the node goes, and alive goes on."""
     story: list[str] = []
@@ -967,6 +993,6 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
                 os.kill(os.getpid(), signal.SIGKILL)
         while not os.waitpid(pid, os.WNOHANG)[0]:
             gevent.sleep(0.01)
-        assert report.read_text() == repr(((0.0, 'LOST'), True, True))
+        assert report.read_text() == repr(((0.0, 'STOPPED'), True, True))
         kept.ensure()
         assert client.get('/lost').created_index == held.created_index

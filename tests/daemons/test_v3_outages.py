@@ -1,19 +1,14 @@
-"""The daemons and a real etcd v3: leases that are revoked, a process that stalls, a child that is forked."""
+"""The daemons and a real etcd v3: leases that are revoked, and a process that stalls."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-import gevent
 import pytest
-from gevent.os import fork_gevent
 
 import getc
-from getc import Keeper, KeeperState
+from getc import KeeperState
 from getc.errors import NodeLost, Overtaken
 from getc.testing import EtcdServer
 from tests.contract.conftest import until
@@ -114,53 +109,3 @@ def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.
     until(lambda: told == ['lost', 'restored'])
     assert keeper.ensure() > token
     assert lease_of(other, '/servers/a') in _leases(other)
-
-
-def test_forked_child_renews_nothing_deletes_nothing_and_can_keep_and_follow_by_itself(
-    client: getc.Client, other: getc.Client, tmp_path: Path
-) -> None:
-    """Its parent's nodes are none of its business, nor are its parent's streams."""
-    lost: list[Keeper] = []
-    keeper = client.keep_node('/servers/parent', ttl=TTL, on_lost=lost.append)
-    seen: list[Any] = []
-    client.on_change('/cfg', seen.append)
-    report = tmp_path / 'report'
-    pid = fork_gevent()
-    if not pid:
-        try:
-            with gevent.Timeout(20):
-                _live_as_a_child(client, keeper, report)
-        except BaseException as error:
-            report.write_text(f'{type(error).__name__}: {error}')
-        finally:
-            os._exit(0)
-    until(lambda: other.v3.kv.range(b'/servers/child').kvs)
-    lease = lease_of(other, '/servers/parent')
-    assert lease_of(other, '/servers/child') not in (0, lease)
-    other.set('/cfg/a', '1')
-    until(lambda: report.exists() and report.read_text())
-    assert report.read_text() == 'NodeLost, /cfg/a=1'
-    _, status = os.waitpid(pid, 0)
-    assert status == 0
-    until(lambda: seen)
-    assert [result.value for result in seen] == ['1']
-    assert (keeper.state, lost) == (KeeperState.KEPT, [])
-    assert lease_of(other, '/servers/parent') == lease
-
-
-def _live_as_a_child(client: getc.Client, keeper: Keeper, report: Path) -> None:
-    told = []
-    try:
-        keeper.ensure()
-    except NodeLost:
-        told.append('NodeLost')
-    keeper.stop()
-    keeper.orphan()
-    with client.changes('/cfg') as changes:
-        own = client.keep_node('/servers/child', ttl=TTL)
-        assert own._hold is not None
-        end = own._hold.lost_at
-        result = changes.get(timeout=15)
-    told.append(f'{result.key}={result.value}')
-    until(lambda: own._hold is not None and own._hold.lost_at > end)  # it was renewed
-    report.write_text(', '.join(told))

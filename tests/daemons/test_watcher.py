@@ -79,6 +79,21 @@ def test_nothing_is_lost_when_the_connection_breaks(
     assert story.lines == ['Set /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/a=3', 'Deleted /cfg/a']
 
 
+def test_connection_that_breaks_is_made_again_though_a_log_handler_blocks(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+) -> None:
+    """A watch tells of its end in the hub, where nothing may wait."""
+    watcher = client.on_change('/cfg', story)
+    with faulty.blocking_log() as said:
+        gevent.get_hub().loop.run_callback(backend.break_watches)
+        etcd_clock.advance(5)
+    assert watcher.state is WatcherState.LIVE
+    assert said == [f'{watcher.name}: stale: the connection broke']
+    other.set('/cfg/a', '1')
+    etcd_clock.advance(0)
+    assert story.lines == ['Set /cfg/a=1']
+
+
 @pytest.mark.parametrize('resync', ['diff', 'notify'])
 def test_outage_is_not_spent_asking_all_the_time(
     client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime, resync: Any
@@ -311,6 +326,23 @@ def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
     assert story.lines == told
 
 
+def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
+    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+) -> None:
+    """What the comparison found is witness enough, though no change of the new store was told yet."""
+    client.set('/cfg/a', '1')
+    client.on_change('/cfg', story, on_resync=story.on_resync)
+    backend.come_back(empty=True)
+    with Client(MemoryBackend(backend.store), url='memory://') as writer:
+        writer.set('/cfg/a', '2')
+        etcd_clock.advance(2)
+        backend.go_down()
+        writer.set('/cfg/a', '3')
+    backend.come_back()
+    etcd_clock.advance(2)
+    assert story.lines == ['Set /cfg/a=2 (resync)', 'resync', 'Set /cfg/a=3']
+
+
 @pytest.mark.parametrize('what_is_there', ['the same key', 'another key', 'nothing', 'a later key'])
 @pytest.mark.parametrize('was_told', [True, False])
 def test_other_store_that_has_grown_past_the_index_is_noticed(
@@ -537,6 +569,21 @@ def test_stop_does_not_wait_for_an_etcd_that_is_silent(
     watcher.stop()
     assert etcd_clock.elapsed == began
     assert watcher.state is WatcherState.STOPPED
+
+
+def test_stopped_watcher_stays_so_whatever_it_is_told(
+    client: getc.Client, other: getc.Client, story: Story, etcd_clock: VirtualTime
+) -> None:
+    """By a watch that was just about to tell it."""
+    watcher = client.on_change('/cfg', story)
+    result = other.set('/cfg/a', '1')
+    watcher.stop()
+    index = watcher.index
+    watcher.on_live(result.etcd_index)
+    watcher.on_changes((result,))
+    watcher.on_ended(ConnectionError('late'))
+    etcd_clock.advance(1)
+    assert (watcher.state, watcher.index, story.lines) == (WatcherState.STOPPED, index, [])
 
 
 def test_stopped_watcher_is_not_kept_in_memory(

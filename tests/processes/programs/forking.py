@@ -1,0 +1,128 @@
+"""A program that forks while it keeps, follows and calls; parent and child each print a line of JSON about it.
+
+    forking.py URL API patched|plain [CA]
+
+It reads a line before its calls begin, so that etcd can be stopped for them, and one before it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+if sys.argv[3] == 'patched':
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import gevent
+import gevent.socket
+
+import getc
+
+url, api, fork = sys.argv[1:4]
+options = {'api': api, 'ca': sys.argv[4] if sys.argv[4:] else None}
+
+
+def say(**facts: object) -> None:
+    print(json.dumps(facts), flush=True)
+
+
+def read_line() -> None:
+    gevent.socket.wait_read(0)
+    os.read(0, 1)
+
+
+def sockets() -> set[str]:
+    """What tells a socket from every other one, in whatever process."""
+    descriptors = [f'/proc/self/fd/{name}' for name in os.listdir('/proc/self/fd')]
+    return {os.readlink(path) for path in descriptors if os.path.exists(path) and 'socket' in os.readlink(path)}
+
+
+def refusal(function: object, *args: object) -> str:
+    try:
+        return f'returned {function(*args)!r}'  # type: ignore[operator]
+    except Exception as error:
+        return f'{type(error).__name__}: {error}'
+
+
+lost: list[str] = []
+seen: list[str] = []
+states: list[str] = []
+
+etcd = getc.etcd(url, **options)
+etcd.on_state(lambda state: states.append(state.name))
+etcd.set('/cfg/a', '0')
+keeper = etcd.keep_node('/servers/parent', 'x', ttl=5, on_lost=lambda keeper: lost.append(str(keeper.last_error)))
+watcher = etcd.on_change('/cfg', lambda result: seen.append(result.value))
+mirror = etcd.mirror('/cfg')
+changes = etcd.changes('/cfg')
+waiting = [gevent.spawn(etcd.wait, '/later') for _ in range(3)]
+gevent.sleep(0.1)
+
+say(ready=True)
+read_line()
+calls = [gevent.spawn(etcd.set, f'/calls/{number}', 'x') for number in range(5)]
+calls += [gevent.spawn(etcd.get, '/cfg/a') for _ in range(5)]
+gevent.sleep(0.1)
+before = sockets()
+token = keeper.ensure()
+
+child = os.fork()
+if not child:
+    try:
+        if fork == 'plain':
+            gevent.reinit()
+        say(
+            process='child',
+            shared=len(before & sockets()),
+            states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.watcher.state.name],
+            stopped=[keeper.is_stopped, watcher.is_stopped, mirror.is_stopped],
+            keeper=[keeper.remaining(), refusal(keeper.ensure), refusal(keeper.update, 'y', 1)],
+            mirror=[dict(mirror), mirror.is_stale, refusal(mirror.wait, lambda _: False)],
+            changes=refusal(changes.get, 1),
+            ended=[keeper.stop(), keeper.orphan(), watcher.stop(), changes.close(), keeper.join()],
+        )
+        own = etcd.keep_node('/servers/child', 'x', ttl=2)
+        followed: list[str | None] = []
+        etcd.on_change('/cfg', lambda result: followed.append(result.value))
+        with getc.etcd(url, **options) as another:
+            another.set('/cfg/a', '1')
+        while not followed:
+            gevent.sleep(0.01)
+        with gevent.Timeout(30):
+            first = own.remaining()
+            while own.remaining() <= first:  # it is renewed
+                first = own.remaining()
+                gevent.sleep(0.01)
+        say(process='child', followed=followed, value=etcd.get('/cfg/a').value, own=own.state.name)
+        read_line()
+        etcd.close()
+        say(process='child', closed=own.state.name)
+    except BaseException as error:
+        say(process='child', failed=repr(error))
+        raise
+    finally:
+        os._exit(0)
+
+with gevent.Timeout(50):
+    gevent.joinall(calls)
+    while '1' not in seen or mirror['/cfg/a'] != '1':
+        gevent.sleep(0.01)
+    answers = [call.value.key if call.value else repr(call.exception) for call in calls]
+    while not os.waitpid(child, os.WNOHANG)[0]:
+        gevent.sleep(0.01)
+    etcd.set('/later', 'x')
+    gevent.joinall(waiting)
+say(
+    process='parent',
+    calls=answers,
+    waiting=[wait.value.value for wait in waiting],
+    changes=changes.get(timeout=10).value,
+    seen=seen,
+    lost=lost,
+    states=states,
+    keeper=[keeper.state.name, keeper.ensure() == token],
+)
+etcd.close()

@@ -1,0 +1,71 @@
+"""A program that hands a client to processes of multiprocessing, as a game server does with its heavy work.
+
+    multiprocess.py URL API fork|spawn|forkserver
+
+It prints a line of JSON about what came of it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import sys
+from typing import Any
+
+import getc
+
+
+def work(etcd: getc.Client, keeper: getc.Keeper, answers: Any) -> None:
+    """In the child, by the client that came over the fork."""
+    try:
+        keeper.ensure()
+    except getc.NodeLost as error:
+        lost = str(error)
+    value = etcd.get('/cfg/a').value
+    with etcd.keep_node('/servers/child', 'x', ttl=2) as own:
+        etcd.set('/from/child', own.state.name)
+    answers.put([value, lost, keeper.state.name, etcd.get('/servers/parent').value])
+
+
+def work_anew(url: str, api: Any, answers: Any) -> None:
+    """In the child, by a client of its own."""
+    with getc.etcd(url, api=api) as etcd:
+        etcd.set('/from/child', 'KEPT')
+        answers.put(etcd.get('/cfg/a').value)
+
+
+def refusal(function: Any, *args: Any) -> str:
+    try:
+        function(*args)
+    except TypeError as error:
+        return str(error)
+    return 'it was taken'
+
+
+def main(url: str, api: Any, method: str) -> None:
+    processes = multiprocessing.get_context(method)
+    answers = processes.SimpleQueue()
+    with getc.etcd(url, api=api) as etcd:
+        etcd.set('/cfg/a', '1')
+        keeper = etcd.keep_node('/servers/parent', 'x', ttl=60)
+        token = keeper.ensure()
+        refused = ''
+        if method == 'fork':
+            child = processes.Process(target=work, args=(etcd, keeper, answers))
+        else:
+            refused = refusal(processes.Process(target=work, args=(etcd, keeper, answers)).start)
+            child = processes.Process(target=work_anew, args=(url, api, answers))
+        child.start()
+        child.join(30)
+        facts = {
+            'refused': refused,
+            'status': child.exitcode,
+            'child': answers.get() if child.exitcode == 0 else None,
+            'said': etcd.get('/from/child').value,
+            'keeper': [keeper.state.name, keeper.ensure() == token],
+        }
+    print(json.dumps(facts), flush=True)
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])

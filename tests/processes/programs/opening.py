@@ -1,0 +1,82 @@
+"""A program that opens and ends 2,000 clients, and prints what they leave behind.
+
+    opening.py URL API unused|closed|left|dropped
+
+``closed`` ones are closed when they were used, ``left`` ones while a call is under way, ``dropped`` ones are not closed
+at all.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+
+import gevent
+
+import getc
+
+url, api, end = sys.argv[1:]
+
+CLIENTS = 2000
+BATCH = 20
+
+
+def wait(client: getc.Client) -> None:
+    """Wait for what never happens, until the client is closed."""
+    try:
+        client.wait('/never')
+    except getc.ClientClosed:
+        return
+    raise AssertionError('it happened')
+
+
+def live() -> None:
+    """Open some clients, use them, and end them."""
+    clients = [getc.etcd(url, api=None if api == 'memory' else api) for _ in range(BATCH)]
+    if end == 'unused':
+        for client in clients:
+            client.close()
+        return
+    gevent.joinall([gevent.spawn(client.get, '/') for client in clients], raise_error=True)
+    with clients[0] as first:  # which does all there is
+        with first.keep_node('/servers/a', ttl=2), first.mirror('/servers'), first.changes('/servers'):
+            first.set('/servers/b', 'x', ttl=2)
+            first.delete('/servers/b')
+    if end == 'left':
+        waiting = [gevent.spawn(wait, client) for client in clients[1:]]
+        gevent.sleep(0)
+        for client in clients:
+            client.close()
+        gevent.joinall(waiting, raise_error=True)
+    elif end == 'closed':
+        for client in clients:
+            client.close()
+
+
+def settle() -> None:
+    """Let end what is about to."""
+    for _ in range(3):
+        gc.collect()
+        gevent.sleep(0.05)
+
+
+def counted() -> dict[str, int]:
+    settle()
+    objects = gc.get_objects()
+    return {
+        'files': len(os.listdir('/proc/self/fd')),
+        'greenlets': sum(isinstance(thing, gevent.Greenlet) and not thing.dead for thing in objects),
+        'objects': len(objects),
+        'blocks': sys.getallocatedblocks(),
+    }
+
+
+for _ in range(10):
+    live()  # what is made once is made now
+before = counted()
+for _ in range(CLIENTS // BATCH):
+    live()
+after = counted()
+print(json.dumps({name: after[name] - before[name] for name in before}))

@@ -1,0 +1,86 @@
+"""gunicorn with gevent's workers, and the program loaded before they are forked (``--preload``)."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import getc
+from getc.testing import EtcdServer, until
+from tests.processes.conftest import Program, Run
+
+pytest.importorskip('gunicorn')
+pytestmark = pytest.mark.skipif(sys.platform == 'win32', reason='gunicorn is for Unix')
+
+WORKERS = 2
+
+
+def start(run: Run, server: EtcdServer, api: str, home: Path, *options: str) -> tuple[Program, str]:
+    """gunicorn, on a port that it chose, and its URL."""
+    environment = {'ETCD_URL': server.url, 'ETCD_API': api, 'PYTHONPATH': 'tests/processes/programs', 'HOME': str(home)}
+    command = ['-m', 'gunicorn', *options, '-k', 'gevent', '-w', str(WORKERS), '-b', '127.0.0.1:0', 'web:application']
+    program = run(*command, environment=environment)
+    told = []
+    while (line := program.read_error()) and 'Listening at' not in line:
+        told.append(line)
+    found = re.search(r'http://127\.0\.0\.1:\d+', line)
+    assert found is not None, '\n'.join(told)
+    return program, found.group()
+
+
+def ask(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return json.load(response)
+
+
+def test_client_that_the_master_made_works_in_every_worker(
+    etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, tmp_path: Path
+) -> None:
+    """Its daemons are the master's, which says so; the workers keep nodes of their own, and delete them."""
+    program, url = start(run, etcd_server, api, tmp_path, '--preload')
+    answers: dict[int, Any] = {}
+
+    def ask_all() -> bool:
+        answer = ask(url)
+        answers[answer.pop('pid')] = answer
+        return len(answers) == WORKERS
+
+    until(ask_all)
+    expected = {
+        'is_master': False,
+        'booted': True,
+        'written': True,
+        'keeper': 'NodeLost: /servers/master is kept by our parent, not by this forked child: STOPPED',
+        'mirror': [True, "ClientClosed: mirror /cfg is our parent's, not this forked child's"],
+        'own': 'KEPT',
+    }
+    assert list(answers.values()) == [expected] * WORKERS
+    kept = {node.key for node in client.get('/servers').nodes}
+    assert kept == {'/servers/master', *(f'/servers/{pid}' for pid in answers)}
+    writers = {node.value for node in client.get('/requests').nodes}
+    assert writers == {str(pid) for pid in answers}
+    program.send(signal.SIGTERM)
+    ended = program.end()
+    assert ended.status == 0
+    assert 'Traceback' not in ended.errors
+    assert not any(os.path.exists(f'/proc/{pid}') for pid in answers)
+
+
+def test_client_is_each_workers_own_without_preload(
+    etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, tmp_path: Path
+) -> None:
+    """Each imports the program, and is its master."""
+    program, url = start(run, etcd_server, api, tmp_path)
+    answer = ask(url)
+    assert (answer['is_master'], answer['written'], answer['own']) == (True, True, 'KEPT')
+    assert answer['keeper'].startswith('returned ')
+    program.send(signal.SIGTERM)
+    assert program.end().status == 0
