@@ -1,10 +1,10 @@
 """For testing programs that use gevent and etcd: virtual time, faults on command, real etcds, and checks for leaks.
 
-With pytest nothing needs to be imported: the plugin ``getc.testing.plugin`` comes with getc, and its
-fixtures ``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster`` and ``etcd_faults`` are there.
-What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
-:class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks` and
-:class:`hub_watch`.
+With pytest nothing needs to be imported: the plugin ``getc.testing.plugin`` comes with getc, and its fixtures
+``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster``, ``etcd_faults`` and ``etcd_binary``
+are there.  What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
+:class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks`,
+:class:`hub_watch` and :func:`until`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from getc.testing.proxies import FaultProxies
 from getc.testing.proxy import FaultProxy
 from getc.testing.server import EtcdServer, ServerFailed
 from getc.testing.virtual import VirtualTime
+from getc.testing.waiting import until
 
 __all__ = [
     'Blockage',
@@ -47,4 +48,5 @@ __all__ = [
     'find_etcd',
     'hub_watch',
     'no_leaks',
+    'until',
 ]

@@ -33,16 +33,20 @@ class Authority:
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, hosts: Sequence[str], lifetime: datetime.timedelta) -> tuple[bytes, bytes]:
+    def issue(
+        self, name: str, hosts: Sequence[str], lifetime: datetime.timedelta, begins: datetime.timedelta = -DAY
+    ) -> tuple[bytes, bytes]:
         """Make a key and sign its certificate, for servers and clients alike.  Returns both as PEM.
 
         Args:
             name: The common name.
             hosts: The names and addresses of the server that is to show it.
             lifetime: How long from now it is good; less than none for one that has expired.
+            begins: From when on, from now.
         """
         key = _new_key()
-        builder = _builder(_named(name), self._certificate.subject, key, self._key, lifetime, is_authority=False)
+        issuer = self._certificate.subject
+        builder = _builder(_named(name), issuer, key, self._key, lifetime, is_authority=False, begins=begins)
         # Both: etcd's gateway for JSON shows its server's certificate as a client of that server.
         purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(purposes, critical=False)
@@ -64,6 +68,7 @@ def _builder(
     lifetime: datetime.timedelta,
     *,
     is_authority: bool,
+    begins: datetime.timedelta = -DAY,
 ) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.timezone.utc)
     usage = x509.KeyUsage(
@@ -83,7 +88,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(min(now, now + lifetime) - DAY)
+        .not_valid_before(now + min(begins, lifetime - DAY))
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
         .add_extension(usage, critical=True)

@@ -139,6 +139,11 @@ class Certificates:
         return self.issue('expired', lifetime=-DAY)
 
     @cached_property
+    def early(self) -> Certificate:
+        """One that will be good from tomorrow on."""
+        return self._stored(self._authority.issue('early', LOOPBACK, 3 * DAY, begins=DAY))
+
+    @cached_property
     def misnamed(self) -> Certificate:
         """A good one for a host that nobody here is."""
         return self.issue('misnamed', hosts=('elsewhere.example',))

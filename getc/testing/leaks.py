@@ -17,7 +17,7 @@ from getc.client import Client
 from getc.daemons.base import Daemon
 from getc.testing.processes import wait_until
 from getc.testing.stacks import Stack, stack_of, stack_of_spawning
-from getc.testing.virtual import VirtualTimer, real_loop
+from getc.testing.virtual_loop import VirtualTimer, real_loop
 
 __all__ = ['Leak', 'Leaked', 'no_leaks']
 

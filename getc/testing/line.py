@@ -7,15 +7,15 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import gevent.socket
 from gevent.queue import Queue
 
-from getc.testing.virtual import real_sleep
+from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Fault', 'Line']
+__all__ = ['Fault', 'Line', 'do_not_wait_for']
 
 Socket = gevent.socket.socket
 
@@ -81,6 +81,9 @@ class Line:
         bytes_to_server: How many were delivered.
         bytes_to_client: The same.
     """
+
+    is_waited_for = True
+    """False for connections that are no reason for virtual time to stand still."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target if '://' in target else f'//{target}')
@@ -174,6 +177,11 @@ class Line:
             connection.obey(fault)
 
 
+def do_not_wait_for(sock: Any) -> None:
+    """Have virtual time move on by itself although a greenlet waits for this socket."""
+    sock.ref = False
+
+
 class _Connection:
     """A client's connection and the one to the server that belongs to it."""
 
@@ -182,6 +190,9 @@ class _Connection:
         server = Socket(gevent.socket.AF_INET6 if ':' in address[0] else gevent.socket.AF_INET)
         self._line = line
         self._sockets = (client, server)
+        if not line.is_waited_for:
+            for sock in self._sockets:
+                do_not_wait_for(sock)
         self._up = _Direction(self, client, server, is_up=True)
         self._down = _Direction(self, server, client, is_up=False)
         self._greenlets: list[gevent.Greenlet[..., None]] = []

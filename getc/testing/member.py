@@ -139,8 +139,9 @@ class Member:
         return connect(self.url, api='v3', **options)
 
     def pause(self) -> None:
-        """Stop it from running (SIGSTOP)."""
-        self._signal(signal.SIGSTOP)
+        """Stop it from running (SIGSTOP).  When this returns no thread of it runs, where the system tells (/proc)."""
+        if self._process is not None:
+            self._process.pause()
         self._is_paused = True
 
     def resume(self) -> None:

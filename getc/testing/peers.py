@@ -12,11 +12,11 @@ from collections.abc import Callable
 
 import gevent
 
-from getc.testing.line import Line, Socket
+from getc.testing.line import Line, Socket, do_not_wait_for
 from getc.testing.ports import HOST, listener
-from getc.testing.virtual import real_sleep
+from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Outlet', 'PeerNetwork']
+__all__ = ['Outlet', 'PeerLine', 'PeerNetwork']
 
 MAX_HEAD = 64 * 1024
 
@@ -49,8 +49,8 @@ class PeerNetwork:
         self._drop_lines(number)
         for other, its_target in self._targets.items():
             if other != number:
-                self._lines[number, other] = Line(its_target)
-                self._lines[other, number] = Line(target)
+                self._lines[number, other] = PeerLine(its_target)
+                self._lines[other, number] = PeerLine(target)
         self._targets[number] = target
         if number not in self._outlets:
             self._outlets[number] = Outlet(self, number).start()
@@ -111,6 +111,12 @@ class PeerNetwork:
             self._lines.pop(ends).reset()
 
 
+class PeerLine(Line):
+    """The line between two members, who talk all the time: nobody here waits for what they say."""
+
+    is_waited_for = False
+
+
 class Outlet:
     """The HTTP proxy of one member: it puts each request on the line to the one it is for.
 
@@ -131,6 +137,7 @@ class Outlet:
     def start(self) -> Outlet:
         """Listen on a free port, and return it."""
         listening = self._listener = listener()
+        do_not_wait_for(listening)
         self.url = f'http://{HOST}:{listening.getsockname()[1]}'
         self._spawn(self._accept, listening)
         return self
@@ -149,6 +156,7 @@ class Outlet:
             except OSError:  # no file descriptor is left, or the client was gone before
                 real_sleep(0.05)
                 continue
+            do_not_wait_for(client)
             self._spawn(self._forward, client)
 
     def _forward(self, client: Socket) -> None:

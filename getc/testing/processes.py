@@ -11,16 +11,20 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 
 from gevent import monkey
 
-from getc.testing.virtual import real_sleep
+from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['Guard', 'Process', 'output_of', 'wait_until']
 
 POLL = 0.01
 """Seconds between two looks at a child."""
+
+STOPPED = 'TtXZ'
+"""What Linux calls a thread that does not run: stopped by a signal or a debugger, or at its end."""
 
 WATCHDOG = """
 while read -r line; do pid=$line; done
@@ -89,6 +93,20 @@ class Process:
         """Signal it, unless it is gone."""
         if not self.has_ended():
             os.kill(self.pid, number)
+
+    def pause(self, timeout: float = 10.0) -> None:
+        """Stop it from running (SIGSTOP), and wait until no thread of it does, for so many seconds at most."""
+        self.send(signal.SIGSTOP)
+        # The signal returns before it has reached each of them, and one that still runs may still answer.
+        wait_until(lambda: self.has_ended() or all(state in STOPPED for state in self._thread_states()), timeout)
+
+    def _thread_states(self) -> Iterator[str]:
+        """What each of its threads does, as one letter; nothing where the system does not tell."""
+        for path in Path(f'/proc/{self.pid}/task').glob('*/stat'):
+            try:
+                yield path.read_text('utf-8', 'replace').rpartition(')')[2].split()[0]
+            except OSError:
+                pass  # it has ended meanwhile
 
     def kill(self, timeout: float = 10.0) -> None:
         """End it now, and wait until it is gone, for so many seconds at most."""

@@ -9,7 +9,7 @@ import gevent
 
 from getc.testing.line import Line, Socket
 from getc.testing.ports import HOST, listener
-from getc.testing.virtual import real_sleep
+from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['FaultProxy']
 

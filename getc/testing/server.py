@@ -13,7 +13,7 @@ from getc.testing.cleaning import clear_v2, clear_v3
 from getc.testing.member import Member
 from getc.testing.ports import free_ports
 from getc.testing.processes import wait_until
-from getc.testing.virtual import real_sleep
+from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['EtcdServer', 'ServerFailed']
 
@@ -139,7 +139,7 @@ class EtcdServer:
         return self.start()
 
     def pause(self) -> None:
-        """Stop it from running (SIGSTOP): connections stay, nothing is answered."""
+        """Stop it from running (SIGSTOP): connections stay, nothing is answered any more when this returns."""
         self._member.pause()
 
     def resume(self) -> None:

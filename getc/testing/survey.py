@@ -20,10 +20,12 @@ class Survey:
 
     Args:
         answers: By member; who did not answer is not in it.
+        asked: How many were asked.
     """
 
-    def __init__(self, answers: Mapping[Member, StatusResponse]) -> None:
+    def __init__(self, answers: Mapping[Member, StatusResponse], asked: int) -> None:
         self.answers = answers
+        self._asked = asked
 
     @classmethod
     def of(cls, members: Sequence[Member]) -> Survey:
@@ -33,7 +35,7 @@ class Survey:
         wait_until(lambda: all(greenlet.ready() for greenlet in asking.values()), PATIENCE)
         answers = {member: greenlet.value for member, greenlet in asking.items() if greenlet.ready()}
         gevent.killall(list(asking.values()))
-        return cls({member: status for member, status in answers.items() if status is not None})
+        return cls({member: status for member, status in answers.items() if status is not None}, len(members))
 
     def leader(self, majority: int) -> Member | None:
         """Whom so many take for the leader, in one term, and who has answered; None if there is no such one."""
@@ -44,8 +46,9 @@ class Survey:
         return None
 
     def is_level(self) -> bool:
-        """True if those that answered have all applied the same."""
-        return len({status.raftAppliedIndex for status in self.answers.values()}) == 1
+        """True if all have answered, and have applied the same."""
+        applied = {status.raftAppliedIndex for status in self.answers.values()}
+        return len(applied) == 1 and len(self.answers) == self._asked
 
 
 def _status(member: Member) -> StatusResponse | None:

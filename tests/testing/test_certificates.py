@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
 import pytest
 
 import getc
-from getc.testing import Certificate, Certificates, EtcdCluster, EtcdNotFound, EtcdServer, ServerTLS
+from getc.testing import Certificate, Certificates, EtcdBinary, EtcdCluster, EtcdServer, ServerTLS
 from getc.testing.processes import wait_until
+from tests.speaking import skip_unless_spoken
 
 APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
 
@@ -26,16 +26,17 @@ def certificates() -> Iterator[Certificates]:
         yield certificates
 
 
-def served(tls: ServerTLS) -> EtcdServer:
-    try:
-        return EtcdServer(api='v2', tls=tls)
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            raise
-        pytest.skip(str(error))
+Served = Callable[[ServerTLS], EtcdServer]
 
 
-def test_server_serves_those_who_have_a_certificate(certificates: Certificates) -> None:
+@pytest.fixture
+def served(etcd_binary: EtcdBinary) -> Served:
+    """An etcd that serves clients as it is told."""
+    skip_unless_spoken('v2', etcd_binary)
+    return lambda tls: EtcdServer(api='v2', tls=tls)
+
+
+def test_server_serves_those_who_have_a_certificate(certificates: Certificates, served: Served) -> None:
     """With mutual TLS both APIs need one; clearing and restarting work as without."""
     me = certificates.client
     with served(certificates.mutual()) as server:
@@ -55,9 +56,9 @@ def test_server_serves_those_who_have_a_certificate(certificates: Certificates) 
 
 @pytest.mark.parametrize(
     ('kind', 'complaint'),
-    [('expired', 'expired'), ('misnamed', 'not valid for'), ('unknown', 'local issuer')],
+    [('expired', 'expired'), ('early', 'not yet valid'), ('misnamed', 'not valid for'), ('unknown', 'local issuer')],
 )
-def test_bad_server_is_not_trusted(certificates: Certificates, kind: str, complaint: str) -> None:
+def test_bad_server_is_not_trusted(certificates: Certificates, served: Served, kind: str, complaint: str) -> None:
     """Each for its own reason, by both APIs; without verification it would serve."""
     certificate: Certificate = getattr(certificates, kind)
     with served(certificates.serving(certificate)) as server:
@@ -69,14 +70,11 @@ def test_bad_server_is_not_trusted(certificates: Certificates, kind: str, compla
                 assert etcd.set('/a', '1').value == '1'
 
 
-def test_cluster_serves_with_mutual_tls(certificates: Certificates) -> None:
+def test_cluster_serves_with_mutual_tls(certificates: Certificates, etcd_binary: EtcdBinary) -> None:
     """Its members are found well, and asked for their leader, over TLS too."""
     me = certificates.client
     options = {'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
-    try:
-        cluster = EtcdCluster(2, tls=certificates.mutual())
-    except EtcdNotFound as error:
-        pytest.skip(str(error))
+    cluster = EtcdCluster(2, binary=etcd_binary.path, tls=certificates.mutual())
     with cluster, getc.etcd(cluster.urls, api='v3', **options) as etcd:
         etcd.set('/a', '1')
         cluster.move_leader(1 - cluster.leader())

@@ -10,33 +10,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, EtcdNotFound, MemberState, VirtualTime
+from getc.testing import EtcdCluster, MemberState, VirtualTime
 from getc.testing.cluster import DIVERGING
 from getc.testing.processes import wait_until
 from getc.v3 import EVERYTHING
-
-
-@pytest.fixture(scope='module')
-def _cluster_of_the_module() -> Iterator[EtcdCluster]:
-    try:
-        cluster = EtcdCluster(api='v2')
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            raise
-        pytest.skip(str(error))
-    with cluster:
-        yield cluster
+from tests.speaking import skip_unless_spoken
 
 
 @pytest.fixture
-def cluster(_cluster_of_the_module: EtcdCluster) -> EtcdCluster:
+def cluster(etcd_cluster: EtcdCluster) -> EtcdCluster:
     """Three members that are well, without keys."""
-    _cluster_of_the_module.mend()
-    _cluster_of_the_module.clear()
-    return _cluster_of_the_module
+    return etcd_cluster
 
 
 @pytest.fixture
@@ -56,6 +44,14 @@ def write(cluster: EtcdCluster, key: str, value: str) -> None:
     """By the leader, since a member that was away may not know yet who that is."""
     with cluster.members[cluster.leader()].client() as client:
         client.set(key, value, timeout=60)
+
+
+def lets_nobody_in(client: getc.Client) -> bool:
+    try:
+        client.v3.kv.range(b'/a', serializable=True)
+    except getc.EtcdError:
+        return True
+    return False
 
 
 def ids(cluster: EtcdCluster) -> list[int]:
@@ -192,8 +188,19 @@ def test_wiped_cluster_is_empty_and_looks_the_same(cluster: EtcdCluster, etcd: g
 
 
 def test_clear_deletes_keys_and_leases(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """Of both APIs, on every member, and the revisions go on."""
+    """On every member, and the revisions go on."""
     index = etcd.set('/a', '1', ttl=1000).etcd_index
+    cluster.clear()
+    for member in cluster.members:
+        with member.client() as client:
+            assert not client.v3.kv.range(b'\0', range_end=EVERYTHING, serializable=True).kvs
+            assert not client.v3.lease.leases().leases
+    assert etcd.set('/b', '1').etcd_index > index
+
+
+def test_clear_deletes_what_v2_has(cluster: EtcdCluster) -> None:
+    """Also what is hidden."""
+    skip_unless_spoken('v2', cluster.binary)
     with getc.etcd(cluster.urls, api='v2') as old:
         old.set('/a', '1')
         old.set('/_hidden', '1')
@@ -201,11 +208,6 @@ def test_clear_deletes_keys_and_leases(cluster: EtcdCluster, etcd: getc.Client) 
         for key in ('/a', '/_hidden'):
             with pytest.raises(getc.KeyNotFound):
                 old.get(key)
-    for member in cluster.members:
-        with member.client() as client:
-            assert not client.v3.kv.range(b'\0', range_end=EVERYTHING, serializable=True).kvs
-            assert not client.v3.lease.leases().leases
-    assert etcd.set('/b', '1').etcd_index > index
 
 
 def test_clear_works_when_authentication_is_on(cluster: EtcdCluster, etcd: getc.Client) -> None:
@@ -214,6 +216,8 @@ def test_clear_works_when_authentication_is_on(cluster: EtcdCluster, etcd: getc.
     etcd.v3.auth.user_add('root', 'secret')
     etcd.v3.auth.user_grant_role('root', 'root')
     etcd.v3.auth.enable()
+    with cluster.members[cluster.leader()].client() as client:
+        assert wait_until(lambda: lets_nobody_in(client), 60)  # the leader knows of it, too
     cluster.clear()
     with pytest.raises(getc.KeyNotFound):
         etcd.get('/a')
@@ -235,6 +239,13 @@ def test_stopped_cluster_leaves_nothing() -> None:
     assert [member.state for member in cluster.members] == [MemberState.DOWN] * 2
     assert wait_until(lambda: len(os.listdir('/dev/fd')) <= before, 20)
     cluster.stop()  # twice is fine
+
+
+def test_virtual_time_moves_on_by_itself_beside_a_cluster(cluster: EtcdCluster, etcd_clock: VirtualTime) -> None:
+    """What its members say to each other is no reason to stand still; the cluster is well all the while."""
+    gevent.sleep(3600)
+    assert etcd_clock.elapsed == 3600
+    assert cluster.leader() in range(3)
 
 
 def test_cluster_ends_when_its_program_is_killed() -> None:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 
-from getc.testing import find_etcd
+from getc.testing import EtcdBinary, find_etcd, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+IS_INSTALLED = any(found.value == 'getc.testing.plugin' for found in entry_points(group='pytest11'))
+PLUGIN = [] if IS_INSTALLED else ['-p', 'getc.testing.plugin']
+"""Where getc is installed the plugin is there by itself, which is what users see."""
 
 NO_ETCD = """
 import getc.testing.binaries
@@ -23,13 +31,10 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
     monkeypatch.delenv('CI', raising=False)
     monkeypatch.delenv('GETC_REQUIRE_ETCD', raising=False)
-    # Where getc is installed the plugin is there by itself, which is what users see.
-    is_installed = any(found.value == 'getc.testing.plugin' for found in entry_points(group='pytest11'))
-    arguments = [] if is_installed else ['-p', 'getc.testing.plugin']
 
     def run(text: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess(*arguments, '-W', 'error', '-p', 'no:cacheprovider', *options)
+        return pytester.runpytest_subprocess(*PLUGIN, '-W', 'error', '-p', 'no:cacheprovider', *options)
 
     return run
 
@@ -136,6 +141,45 @@ def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
     """)
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_servers_end_when_the_run_is_killed(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, etcd_binary: EtcdBinary, number: signal.Signals
+) -> None:
+    """Those of every fixture, with their files, whatever the test was about."""
+    monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
+    path = pytester.makepyfile("""
+        import sys
+        from pathlib import Path
+
+        def test_for_ever(etcd_server, etcd_cluster, etcd_faults):
+            pids = [etcd_server.pid, *(member.pid for member in etcd_cluster.members)]
+            Path('pids').write_text(' '.join(map(str, pids)))
+            sys.stdin.readline()
+    """)
+    arguments = [sys.executable, '-m', 'pytest', '-s', *PLUGIN, '-p', 'no:cacheprovider', str(path)]
+    with pytester.popen(
+        arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        told = pytester.path / 'pids'
+        until(lambda: running.poll() is not None or (told.exists() and told.read_text().count(' ') == 3))
+        assert running.poll() is None
+        running.send_signal(number)
+        running.wait(60)
+    pids = [int(pid) for pid in told.read_text().split()]
+    assert len(set(pids)) == 4
+    until(lambda: not any(map(runs, pids)))
+
+
+def runs(pid: int) -> bool:
+    """True if there is such a process, and it has not ended."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f'/proc/{pid}/stat')
+    return not status.exists() or status.read_text().rpartition(')')[2].split()[0] != 'Z'
 
 
 SERVER_TEST = """
@@ -319,7 +363,7 @@ def test_api_that_does_not_exist_is_refused(run) -> None:
     """Before any test runs."""
     result = run(APIS_TEST, '--etcd-api', 'v4')
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(['*--etcd-api*v4*'])
+    result.stderr.fnmatch_lines(["*--etcd-api: 'v4' is none of v2, v3, memory"])
 
 
 # -- which etcd
@@ -345,6 +389,33 @@ def test_tests_fail_when_the_binary_that_is_asked_for_cannot_be_run(run, pyteste
     result = run(BINARY_TEST, '--etcd-binary', str(pytester.path / 'nowhere'))
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(['*nowhere*'])
+
+
+def test_servers_of_ones_own_run_the_etcd_of_the_run(run) -> None:
+    """With what a fixture of the plugin has not: TLS, another size, or one that a test breaks for good."""
+    result = run("""
+        import getc
+        from getc.testing import EtcdServer, until
+
+        def test_own(etcd_binary):
+            told = []
+            with EtcdServer(binary=etcd_binary.path) as server, getc.etcd(server.url) as etcd:
+                etcd.on_change('/cfg', told.append)
+                etcd.set('/cfg/rate', '20')
+                until(lambda: told)
+    """)
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])
+
+
+@pytest.mark.parametrize(('apis', 'passed'), [('v2,v3,memory', 4), ('v3', 1), ('memory', 2)])
+def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinary, apis: str, passed: int) -> None:
+    """getc's own, which is one over every backend: memory is two, by itself and inside a namespace."""
+    name = 'tests/contract/test_reading.py::test_get_returns_the_value_after_set'
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--etcd-api', apis, name]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f'{passed} passed in ' in done.stdout
 
 
 # -- clusters
@@ -501,6 +572,28 @@ def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pyte
     result.stdout.fnmatch_lines(
         ['* test_blocks *', *named, '* test_blocks_in_a_greenlet *', *named, 'FAILED *::test_blocks*']
     )
+
+
+@pytest.mark.parametrize('limit', ['soon', '0', '-1', 'nan'])
+def test_limit_of_the_hub_is_a_number_of_seconds(run, pytester: pytest.Pytester, limit: str) -> None:
+    """What is not is refused before any test runs."""
+    pytester.makeini(f'[pytest]\netcd_hub_limit = {limit}\n')
+    result = run(APIS_TEST)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*etcd_hub_limit is a number of seconds, more than 0, not '{limit}'"])
+
+
+def test_mark_of_the_hub_needs_its_limit(run) -> None:
+    """The test fails and says so."""
+    result = run("""
+        import pytest
+
+        @pytest.mark.etcd_hub_limit
+        def test_marked():
+            pass
+    """)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(['*etcd_hub_limit is a number of seconds, more than 0, not True*'])
 
 
 def test_failure_of_a_test_is_not_hidden_by_the_checks(run, pytester: pytest.Pytester) -> None:

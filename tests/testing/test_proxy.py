@@ -59,12 +59,13 @@ def until(condition: Callable[[], object]) -> None:
     assert wait_until(condition, 60)
 
 
-def greenlets_of_proxies() -> list[gevent.Greenlet]:
+def greenlets_of(proxy: FaultProxy) -> list[gevent.Greenlet]:
     """Those that have not ended."""
+    names = (f'line to {proxy.target}', f'fault proxy on {proxy.port}')
     return [
         thing
         for thing in gc.get_objects()
-        if isinstance(thing, gevent.Greenlet) and not thing.dead and thing.name.startswith(('line to', 'fault proxy'))
+        if isinstance(thing, gevent.Greenlet) and not thing.dead and thing.name in names
     ]
 
 
@@ -266,10 +267,10 @@ def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> 
             strike()
             sock.sendall(b'x' * 1000 + b'?')
             gevent.sleep(0)
-            assert greenlets_of_proxies()
+            assert greenlets_of(proxy)
             assert proxy.port == (port or proxy.port)
             port = proxy.port
-        assert not greenlets_of_proxies()
+        assert not greenlets_of(proxy)
         with pytest.raises(ConnectionRefusedError):
             connected(proxy)
     until(lambda: len(os.listdir('/dev/fd')) <= before)

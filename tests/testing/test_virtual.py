@@ -16,7 +16,8 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from getc import timing
-from getc.testing.virtual import VirtualTime, real_loop, real_sleep
+from getc.testing.virtual import VirtualTime
+from getc.testing.virtual_loop import real_loop, real_sleep
 
 
 @pytest.fixture
@@ -202,6 +203,15 @@ def test_sleep_in_the_test_moves_time_when_nothing_else_can_happen(clock: Virtua
     greenlet.kill()
 
 
+def test_sleep_moves_time_when_a_real_timer_has_just_woken_the_test() -> None:
+    """The loop is in the middle of a turn then, and sees nothing that it should wait for."""
+    for _ in range(5):
+        gevent.sleep(0.001)
+        with VirtualTime() as clock:
+            gevent.sleep(60)
+            assert clock.elapsed == 60
+
+
 def test_waiting_for_ever_raises_when_nothing_is_due(clock: VirtualTime) -> None:
     """It does not hang: gevent says so as it does in real time, and the clock still works."""
     with pytest.raises(LoopExit):
@@ -328,7 +338,7 @@ def test_virtual_time_is_refused_when_it_cannot_work() -> None:
 
 def test_greenlets_that_never_rest_are_told(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
     """A greenlet that calls sleep(0) for ever would make advance hang: it raises instead."""
-    monkeypatch.setattr('getc.testing.virtual.MAX_ROUNDS', 1000)
+    monkeypatch.setattr('getc.testing.virtual_loop.MAX_ROUNDS', 1000)
 
     def spin() -> None:
         while True:

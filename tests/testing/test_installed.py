@@ -1,0 +1,87 @@
+"""What a user of getc has after an installation: a wheel in a fresh virtual environment, and nothing of this one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SOURCES = ('getc', 'setup.py', 'pyproject.toml', 'README.rst', 'LICENSE')
+
+TEN_LINES = """\
+import getc
+import pytest
+
+def test_presence_ends_with_its_server(etcd, etcd_clock):
+    keeper = etcd.keep_node('/servers/a', '10.0.0.7:7000', ttl=10)
+    etcd_clock.advance(600)
+    assert etcd.get('/servers/a').value == '10.0.0.7:7000'
+    etcd_clock.stall(30)
+    with pytest.raises(getc.NodeLost):
+        keeper.ensure()
+"""
+
+
+def run(*command: str, cwd: Path, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
+    """Run it as a user would, who knows nothing of our environment."""
+    hidden = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'PYTEST_ADDOPTS', 'PYTEST_PLUGINS')
+    env = {name: text for name, text in os.environ.items() if name not in hidden}
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def pip(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run(str(python), '-m', 'pip', '--disable-pip-version-check', *arguments, cwd=cwd)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Path:
+    """The Python of a virtual environment in which there is nothing; skips where it cannot get anything either."""
+    made = run(sys.executable, '-m', 'venv', str(tmp_path / 'venv'), cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    asked = pip(python, 'download', '--quiet', '--no-deps', '--dest', 'asked', 'hpack>=4', cwd=tmp_path)
+    if asked.returncode:
+        pytest.skip(f'there is no package index: {asked.stderr.strip().splitlines()[-1]}')
+    return python
+
+
+@pytest.fixture
+def wheel(fresh: Path, tmp_path: Path) -> Path:
+    """The wheel of getc, built from a copy of its sources."""
+    sources = tmp_path / 'sources'
+    sources.mkdir()
+    for name in SOURCES:
+        path = REPOSITORY / name
+        if path.is_dir():
+            shutil.copytree(path, sources / name, ignore=shutil.ignore_patterns('__pycache__'))
+        else:
+            shutil.copy(path, sources / name)
+    built = pip(fresh, 'wheel', '--quiet', '--no-deps', '--wheel-dir', str(tmp_path), str(sources), cwd=tmp_path)
+    assert built.returncode == 0, built.stderr
+    (found,) = tmp_path.glob('getc-*.whl')
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_wheel_and_ten_lines_are_all_that_a_test_needs(fresh: Path, wheel: Path, tmp_path: Path) -> None:
+    """``pip install 'getc[test]'`` brings pytest, the plugin and an etcd; nothing is imported or set up for it."""
+    installed = pip(fresh, 'install', '--quiet', f'getc[test] @ {wheel.as_uri()}', cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    tests = tmp_path / 'tests'
+    tests.mkdir()
+    (tests / 'test_presence.py').write_text(TEN_LINES, encoding='utf-8')
+    (tests / 'test_real.py').write_text(
+        'import getc\n\ndef test_server(etcd_server):\n    with getc.etcd(etcd_server.url) as etcd:\n'
+        "        assert etcd.set('/a', 'x').value == 'x'\n",
+        encoding='utf-8',
+    )
+    result = run(str(fresh), '-m', 'pytest', '-W', 'error', '-v', '-rs', cwd=tests)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert 'test_presence_ends_with_its_server PASSED' in result.stdout
+    assert 'test_server PASSED' in result.stdout
+    assert 'plugins: getc-' in result.stdout
