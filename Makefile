@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench clean
+.PHONY: help demo example test faults check format docs bench clean
 
 help: ## show this list
 	@echo 'getc: etcd for gevent.  Targets, each of which sets itself up:'
@@ -16,9 +16,16 @@ help: ## show this list
 demo: $(READY) ## a small game world on a real etcd, with kills and outages, in 20 seconds
 	@$(BIN)/python -m tools.demo $(ARGS)
 
+example: $(READY) ## zone servers that own shards, in one process and without an etcd, in half a minute
+	@$(BIN)/python -m examples.zones $(ARGS)
+
 test: $(READY) ## every test, on the memory backend and on a real etcd, with coverage
 	@$(BIN)/coverage run -m pytest -q $(ARGS); status=$$?; \
 	$(BIN)/coverage report --format=text || true; exit $$status
+
+faults: $(READY) ## a cluster under fire, judged from its history; SEED=7 MINUTES=10 SEEDS=10
+	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
+	    $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 check: $(READY) ## format, lint, types, layers and exports
 	@failed=''; \

@@ -1,0 +1,101 @@
+"""What is broken when: drawn from a seed, so that it can be drawn again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from tests.faults.ground import CLIENTS, MEMBERS
+
+__all__ = ['KINDS', 'Strike', 'drawn']
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of fault.
+
+    Attributes:
+        cards: So many of it are in a deck of strikes.
+        least: Seconds for which it lasts at least.
+        most: Seconds for which it lasts at most.
+    """
+
+    cards: int
+    least: float = 0.0
+    most: float = 0.0
+
+
+KINDS: Final[dict[str, Kind]] = {
+    'kill': Kind(2, 0.2, 6),
+    'restart': Kind(1),
+    'pause': Kind(2, 0.5, 8),
+    'outage': Kind(1, 1, 8),
+    'isolate': Kind(2, 1, 8),
+    'replace': Kind(1),
+    'move leader': Kind(2),
+    'compaction': Kind(3),
+    'wipe': Kind(1),
+    'auth': Kind(1, 4, 12),
+    'cut': Kind(2, 0.2, 8),
+    'silence': Kind(2, 0.5, 10),
+    'half': Kind(2, 0.5, 8),
+    'delay': Kind(1, 2, 10),
+    'chop': Kind(1, 2, 10),
+    'throttle': Kind(1, 2, 10),
+    'partition': Kind(2, 1, 9),
+    'flap': Kind(1, 2, 6),
+    'lost replies': Kind(2, 0.1, 0.6),
+    'revocation': Kind(1),
+    'removal': Kind(1),
+}
+"""What can be broken, and for how long: some of it for less than a TTL, some for more."""
+
+REST: Final = 1.6
+"""Seconds from one strike to the next, on average."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strike:
+    """Something is broken.
+
+    Attributes:
+        at: Seconds after the beginning.
+        kind: One of ``KINDS``.
+        lasts: Seconds until it is mended.
+        member: The index of the member that it is about, if it is about one.
+        client: The client, the same.
+        force: From 0 to 1, where there is more than one way.
+    """
+
+    at: float
+    kind: str
+    lasts: float
+    member: int
+    client: str
+    force: float
+
+
+def drawn(seed: int, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> list[Strike]:
+    """The strikes of a run.
+
+    They are dealt from decks, so that each kind comes about as often as it should, and none is left out for long.
+    """
+    chance = random.Random(seed)
+    strikes: list[Strike] = []
+    at = chance.uniform(0.5, 1.5)
+    for kind in _dealt(chance, kinds):
+        lasts = min(chance.uniform(KINDS[kind].least, KINDS[kind].most), seconds - at)
+        if at >= seconds:
+            break
+        strikes.append(Strike(at, kind, lasts, chance.randrange(MEMBERS), chance.choice(CLIENTS), chance.random()))
+        at += chance.expovariate(1 / REST)
+    return strikes
+
+
+def _dealt(chance: random.Random, kinds: Sequence[str]) -> Iterator[str]:
+    while True:
+        deck = [kind for kind in kinds for _ in range(KINDS[kind].cards)]
+        chance.shuffle(deck)
+        yield from deck

@@ -1,0 +1,103 @@
+"""Tenants: who keeps a node, alone or against others, and is asked again and again whether it is his."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Final
+
+import gevent
+
+import getc
+from getc.daemons.keeper import OnConflict
+from getc.errors import NodeLost, Overtaken
+from tests.faults.history import Claim, History, Presence
+
+__all__ = ['SERVERS', 'Tenant']
+
+SERVERS: Final = '/servers'
+
+ASK: Final = 0.1
+"""Seconds between two questions."""
+
+
+class Tenant:
+    """Keeps one node, and may leave it and come again.
+
+    Args:
+        client_name: What its client is called.
+        client: The client.
+        key: The node.
+        ttl: Seconds.
+        history: Where it is noted.
+        chance: How long it stays.
+        on_conflict: What it does about another's node.
+        stays: True if it stays to the end.
+    """
+
+    def __init__(
+        self,
+        client_name: str,
+        client: getc.Client,
+        key: str,
+        ttl: int,
+        history: History,
+        chance: random.Random,
+        *,
+        on_conflict: OnConflict = 'wait',
+        stays: bool = True,
+    ) -> None:
+        self.key = key
+        self._client_name = client_name
+        self._client = client
+        self._ttl = ttl
+        self._history = history
+        self._chance = chance
+        self._on_conflict: OnConflict = on_conflict
+        self._stays = stays
+        self._count = 0
+
+    def run(self) -> None:
+        """Keep it until killed; then it is given back."""
+        while True:
+            self._count += 1
+            self._live(f'{self._client_name}{self.key}#{self._count}')
+            gevent.sleep(self._chance.uniform(0, 2))
+
+    def _live(self, name: str) -> None:
+        self._tell(name, 'started')
+        keeper = None
+        try:
+            keeper = self._client.keep_node(
+                self.key,
+                name,
+                ttl=self._ttl,
+                on_conflict=self._on_conflict,
+                on_lost=lambda keeper: self._tell_loss(name, keeper),
+                on_restored=lambda _: self._tell(name, 'restored'),
+            )
+            self._tell(name, 'kept')
+            asked, most = 0, math.inf if self._stays else self._chance.uniform(1, 15) / ASK
+            while asked < most:
+                self._ask(name, keeper)
+                asked += 1
+                gevent.sleep(ASK)
+        finally:
+            self._tell(name, 'stopped')
+            if keeper is not None:
+                keeper.stop()
+
+    def _ask(self, name: str, keeper: getc.Keeper) -> None:
+        try:
+            token = keeper.ensure()
+        except NodeLost:
+            token = None
+        self._history.add(Claim(name, self.key, self._history.now(), token))
+
+    def _tell_loss(self, name: str, keeper: getc.Keeper) -> None:
+        self._tell(name, 'overtaken' if isinstance(keeper.last_error, Overtaken) else 'lost')
+
+    def _tell(self, name: str, what: str) -> None:
+        self._history.add(
+            Presence(name, self._client_name, self.key, name, self._ttl, self._history.now(), what, self._on_conflict)
+        )

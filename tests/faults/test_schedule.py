@@ -1,0 +1,28 @@
+"""The schedule: what a seed draws."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.schedule import KINDS, drawn
+
+
+def test_seed_draws_the_same_strikes_each_time_and_another_one_others() -> None:
+    """So that a failure can be looked for again."""
+    assert drawn(7, 60) == drawn(7, 60)
+    assert drawn(7, 60) != drawn(8, 60)
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_every_kind_strikes_and_is_mended_by_the_end(seed: int) -> None:
+    """In two minutes; none lasts for longer than its kind does, and all are in order."""
+    strikes = drawn(seed, 120)
+    assert {strike.kind for strike in strikes} == set(KINDS)
+    assert [strike.at for strike in strikes] == sorted(strike.at for strike in strikes)
+    assert all(0 <= strike.lasts <= KINDS[strike.kind].most for strike in strikes)
+    assert all(strike.at + strike.lasts <= 120 for strike in strikes)
+
+
+def test_only_what_is_asked_for_strikes() -> None:
+    """For looking into one kind of fault."""
+    assert {strike.kind for strike in drawn(1, 60, ['cut', 'kill'])} == {'cut', 'kill'}
