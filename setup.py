@@ -32,6 +32,7 @@ DEV = [
     *TEST,
     *DOCS,
     'coverage[toml]>=7',
+    'gunicorn>=22',
     'h2>=4.1',
     'hypothesis>=6.100',
     'mypy>=1.11',

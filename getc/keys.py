@@ -7,6 +7,8 @@ a redirect that turns a write into a read.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 __all__ = ['ROOT', 'ancestors', 'below', 'is_below', 'is_hidden', 'join', 'name_of', 'normal', 'parent_of', 'without']
 
 ROOT = '/'
@@ -21,6 +23,12 @@ def normal(key: str) -> str:
     """
     if not isinstance(key, str):
         raise TypeError(f'a key is text (str), not {type(key).__name__}')
+    return _normal(key)
+
+
+@lru_cache(maxsize=4096)
+def _normal(key: str) -> str:
+    """Remembered: most keys are used again and again."""
     if '\0' in key:
         raise ValueError(f'a key cannot have a NUL: {key!r}')
     segments = [segment for segment in key.split('/') if segment]

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from getc.keys import without
+from getc.values import quick
 
 __all__ = [
     'ComparedThenDeleted',
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 
+@quick
 @dataclass(frozen=True, slots=True, repr=False)
 class Node:
     """A node of the tree.  A plain Node is what is left of a deleted value.
@@ -63,6 +65,7 @@ class Node:
         )
 
 
+@quick
 @dataclass(frozen=True, slots=True, repr=False)
 class Value(Node):
     """A node that holds text.
@@ -96,6 +99,7 @@ class Value(Node):
         return f'{self.key}={self.value!r}'
 
 
+@quick
 @dataclass(frozen=True, slots=True, repr=False)
 class Directory(Node):
     """A node that holds nodes.
@@ -130,6 +134,7 @@ def _relative(node: Node, namespace: str) -> Node:
     return replace(node, key=key)
 
 
+@quick
 @dataclass(frozen=True, slots=True, repr=False)
 class EtcdResult:
     """What an operation did, or what a watch saw.

@@ -1,16 +1,17 @@
 """What can be asked of a tree: one frozen value an operation, checked when it is made.
 
 A client method packs its options into one of these; everything below passes the operation on whole.
-Nothing here needs a server: bad input is an error before any I/O.
+Nothing here needs a server: bad input is an error before any I/O.  No ``repr`` shows a value.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeVar
 
 from getc.errors import RefreshTTLRequired, RefreshValue
 from getc.keys import join, normal
+from getc.values import quick
 
 __all__ = ['MAX_TTL', 'Append', 'Delete', 'Get', 'Operation', 'Put', 'WatchSpec', 'below_namespace']
 
@@ -21,10 +22,12 @@ MAX_TTL: Final = 9_000_000_000
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
         raise TypeError(f'{name} is text (str), not {type(text).__name__}')
+    if text.isascii():
+        return  # most is, and it costs nothing to know
     try:
         text.encode('utf-8', 'surrogateescape')
-    except UnicodeEncodeError as error:
-        raise ValueError(f'{name} must be encodable as UTF-8') from error
+    except UnicodeEncodeError:
+        raise ValueError(f'{name} must be encodable as UTF-8') from None  # its arguments are the whole text
 
 
 def _check_whole(name: str, number: Any, least: int) -> None:
@@ -34,11 +37,10 @@ def _check_whole(name: str, number: Any, least: int) -> None:
         raise ValueError(f'{name} is at least {least}, not {number}')
 
 
-def _check_ttl(ttl: int | None) -> None:
-    if ttl is not None:
-        _check_whole('ttl', ttl, 0)
-        if ttl > MAX_TTL:
-            raise ValueError(f'ttl is at most {MAX_TTL} s, not {ttl}')
+def _check_ttl(ttl: int) -> None:
+    _check_whole('ttl', ttl, 0)
+    if ttl > MAX_TTL:
+        raise ValueError(f'ttl is at most {MAX_TTL} s, not {ttl}')
 
 
 def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:
@@ -59,6 +61,7 @@ def _check_content(value: str | None, dir: bool) -> None:
         raise ValueError('give a value or dir=True')
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Get:
     """Read a node.
@@ -82,6 +85,7 @@ class Get:
         object.__setattr__(self, 'key', normal(self.key))
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Put:
     """Write a node.
@@ -100,18 +104,20 @@ class Put:
     is_write: ClassVar[bool] = True
 
     key: str
-    value: str | None = None
+    value: str | None = field(default=None, repr=False)
     dir: bool = False
     ttl: int | None = None
     refresh: bool = False
-    prev_value: str | None = None
+    prev_value: str | None = field(default=None, repr=False)
     prev_index: int | None = None
     prev_exist: bool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normal(self.key))
-        _check_ttl(self.ttl)
-        _check_conditions(self.prev_value, self.prev_index)
+        if self.ttl is not None:
+            _check_ttl(self.ttl)
+        if self.prev_value is not None or self.prev_index is not None:
+            _check_conditions(self.prev_value, self.prev_index)
         if not self.refresh:
             _check_content(self.value, self.dir)
             return
@@ -123,6 +129,7 @@ class Put:
             raise ValueError('a refresh needs a node that exists')
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Append:
     """Write a node with a new name, in order of creation, into a directory.
@@ -137,16 +144,18 @@ class Append:
     is_write: ClassVar[bool] = True
 
     key: str
-    value: str | None = None
+    value: str | None = field(default=None, repr=False)
     dir: bool = False
     ttl: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normal(self.key))
-        _check_ttl(self.ttl)
+        if self.ttl is not None:
+            _check_ttl(self.ttl)
         _check_content(self.value, self.dir)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Delete a node.
@@ -164,7 +173,7 @@ class Delete:
     key: str
     dir: bool = False
     recursive: bool = False
-    prev_value: str | None = None
+    prev_value: str | None = field(default=None, repr=False)
     prev_index: int | None = None
 
     def __post_init__(self) -> None:
@@ -172,6 +181,7 @@ class Delete:
         _check_conditions(self.prev_value, self.prev_index)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class WatchSpec:
     """Follow a node.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import gevent
@@ -20,6 +21,17 @@ class StateListeners:
     def add(self, listener: Callable[[ConnectionState], object]) -> None:
         """Tell this one, too."""
         self._listeners.append(listener)
+
+    def teller(self) -> Callable[[ConnectionState], None]:
+        """What tells them for as long as somebody else keeps this: a listener may keep its client, which is dropped."""
+        this = weakref.ref(self)
+
+        def tell(state: ConnectionState) -> None:
+            listeners = this()
+            if listeners is not None:
+                listeners.tell(state)
+
+        return tell
 
     def tell(self, state: ConnectionState) -> None:
         """Tell all of them, each in a greenlet of its own.  Does not block."""

@@ -90,8 +90,11 @@ class Deadline:
     __slots__ = ('at', 'timeout')
 
     def __init__(self, timeout: float | None) -> None:
-        self.timeout = math.inf if timeout is None else timeout
-        self.at = math.inf if timeout is None else now() + timeout
+        if timeout is None:
+            self.timeout = self.at = math.inf
+        else:
+            self.timeout = timeout
+            self.at = _clock.now() + timeout
 
     @classmethod
     def after(cls, timeout: float | None) -> Deadline:
@@ -102,7 +105,7 @@ class Deadline:
             ValueError: It is negative or not a number.
         """
         if timeout is not None:
-            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+            if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
                 raise TypeError(f'a timeout is seconds (float) or None, not {type(timeout).__name__}')
             if not timeout >= 0:
                 raise ValueError(f'a timeout is at least 0 s, not {timeout}')
@@ -110,11 +113,12 @@ class Deadline:
 
     def remaining(self) -> float:
         """Seconds left, at least 0; ``math.inf`` for none set."""
-        return max(0.0, self.at - now()) if self.at != math.inf else math.inf
+        left = self.at - _clock.now()
+        return left if left > 0.0 else 0.0
 
     def has_passed(self) -> bool:
         """True if no time is left."""
-        return self.at != math.inf and now() >= self.at
+        return _clock.now() >= self.at
 
     def timeout_left(self) -> float | None:
         """Seconds left in the form that gevent's calls take: None for no limit."""

@@ -8,15 +8,17 @@ import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
-from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
+from getc.errors import ClientClosed, EtcException, TimedOut
 from getc.model import EtcdResult
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.retry import may_pass
 from getc.timing import DEFAULT_TIMEOUT, Backoff, Deadline, Timeout
+from getc.transport.home import Home, Resident
 
 __all__ = ['Tree']
 
 
-class Tree:
+class Tree(Resident):
     """The nodes of one etcd, and what can be done with them.
 
     Args:
@@ -30,6 +32,7 @@ class Tree:
         self._timeout = timeout
         self._waiting: set[_FirstChange] = set()
         self._is_closed = False
+        self._home = Home()
 
     # -- reading
 
@@ -55,7 +58,7 @@ class Tree:
         Raises:
             KeyNotFound: There is no such node.
         """
-        return self._execute(Get(key, recursive=recursive, sorted=sorted, quorum=quorum), timeout)
+        return self._execute(Get(key, recursive, sorted, quorum), timeout)
 
     def wait(
         self,
@@ -92,7 +95,7 @@ class Tree:
             if first.error is None:
                 raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
             was_live = was_live or first.live_index is not None
-            if not was_live or not isinstance(first.error, ConnectionError):
+            if not was_live or not may_pass(first.error):
                 raise first.error
             if first.live_index is not None:
                 spec = WatchSpec(key, first.live_index + 1, recursive)
@@ -134,17 +137,8 @@ class Tree:
             NotFile: It is a directory.
             NotDir: A value stands where a directory above it is needed.
         """
-        put = Put(
-            key,
-            value,
-            dir=dir,
-            ttl=ttl,
-            refresh=refresh,
-            prev_value=prev_value,
-            prev_index=prev_index,
-            prev_exist=True if refresh else None,  # without it etcd would make the node anew
-        )
-        return self._execute(put, timeout)
+        prev_exist = True if refresh else None  # without it etcd would make the node anew
+        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
 
     def create(
         self,
@@ -297,12 +291,24 @@ class Tree:
 
     # -- how it is done
 
+    def _enter(self) -> None:
+        """Make sure that we are at home; in a forked child we move in."""
+        if self._home.was_left:
+            self._home = Home()
+            self._begin_anew()
+        self._home.check()
+
+    def _begin_anew(self) -> None:
+        """In a forked child: what was under way is the parent's."""
+        self._waiting = set()
+
     def _check_open(self) -> None:
+        self._enter()
         if self._is_closed:
             raise ClientClosed('the client is closed')
 
     def _deadline(self, timeout: Timeout) -> Deadline:
-        return Deadline.after(self._timeout if timeout is DEFAULT_TIMEOUT else timeout)
+        return Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
 
     def _execute(self, operation: Operation, timeout: Timeout) -> EtcdResult:
         deadline = self._deadline(timeout)

@@ -19,7 +19,7 @@ from pathlib import Path
 __all__ = ['Import', 'Module', 'broken_rules', 'imports_of', 'layer_of', 'main', 'modules_of']
 
 LAYERS = (
-    ('getc.errors', 'getc.keys', 'getc.timing'),
+    ('getc.errors', 'getc.keys', 'getc.retry', 'getc.timing', 'getc.values'),
     ('getc.model', 'getc.operations'),
     ('getc.wire',),
     ('getc.transport',),
@@ -27,7 +27,7 @@ LAYERS = (
     ('getc.v3',),
     ('getc.backends',),
     ('getc.daemons',),
-    ('getc.tree', 'getc.states', 'getc.client'),
+    ('getc.tree', 'getc.background', 'getc.states', 'getc.client'),
     ('getc',),
     ('getc.recipes', 'getc.testing', 'getc.cli'),
 )

@@ -15,8 +15,12 @@ import gevent
 import pytest
 
 import getc
+from getc.testing import EtcdServer, until
+from tests.speaking import skip_unless_spoken
 
-BACKENDS = ['memory', 'v2', 'v3', 'memory-namespace']
+BACKENDS = {'memory': 'memory', 'v2': 'v2', 'v3': 'v3', 'memory-namespace': 'memory'}
+"""What the suite runs over, and which of ``--etcd-api`` it belongs to."""
+
 APIS = ('v2', 'v3')
 REFUSING_URL = 'http://127.0.0.1:1'
 
@@ -26,6 +30,13 @@ _numbers = itertools.count()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line('markers', 'v3_differs(reason): what v2 does, and v3 cannot (design, section 3)')
     config.addinivalue_line('markers', 'whole_tree: needs the root of the tree, so not inside a namespace')
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test over every backend, or over those of the APIs that ``--etcd-api`` names."""
+    if 'backing' in metafunc.fixturenames:
+        apis = metafunc.config.getoption('--etcd-api') or BACKENDS.values()
+        metafunc.parametrize('backing', [name for name, api in BACKENDS.items() if api in apis], indirect=True)
 
 
 class Backing:
@@ -77,20 +88,13 @@ class Backing:
         self._clients.close()
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
-    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
-        while not condition():
-            gevent.sleep(0.01)
-
-
 @pytest.fixture(name='until')
 def _until() -> Callable[..., None]:
-    """The function above."""
+    """The harness's."""
     return until
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture
 def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
     """The backend under test, with an empty store."""
     name: str = request.param
@@ -100,7 +104,8 @@ def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
     if name == 'v3' and differs is not None:
         pytest.skip(f'v3 differs: {differs.args[0]}')
     if name in APIS:
-        server = request.getfixturevalue('etcd_server')
+        server: EtcdServer = request.getfixturevalue('etcd_server')
+        skip_unless_spoken(name, server.binary)
         made = Backing(name, server.url, None, None, server.version)
     else:
         namespace = '/name/space' if 'namespace' in name else None

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import getc
 from getc.testing import EtcdServer
 from tests.contract.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
+from tests.speaking import skip_unless_spoken
 
 LONG = 10.0
 """Seconds after which a change that does not come is a failure."""
@@ -77,6 +78,7 @@ Pair = tuple[getc.Client, getc.Client]
 @pytest.fixture
 def pair(etcd_server: EtcdServer) -> Iterator[Pair]:
     """A client of a store in memory, and one of a server: both empty."""
+    skip_unless_spoken('v2', etcd_server.binary)
     if etcd_server.binary.version < (3, 5):
         pytest.skip('memory is like etcd 3.5; older ones can update the TTL of a directory')
     with getc.etcd('memory://') as memory, getc.etcd(etcd_server.url, api='v2') as server:

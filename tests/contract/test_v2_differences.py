@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import getc
+from tests.speaking import skip_unless_spoken
 
 LONG = 30.0
 
@@ -23,7 +24,9 @@ def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
     if request.param == 'memory':
         opened = getc.etcd(f'memory://v2-{next(_numbers)}')
     else:
-        opened = getc.etcd(request.getfixturevalue('etcd_server').url, api='v2')
+        server = request.getfixturevalue('etcd_server')
+        skip_unless_spoken('v2', server.binary)
+        opened = getc.etcd(server.url, api='v2')
     with opened as client:
         yield client
 

@@ -229,7 +229,8 @@ def test_read_is_linearizable_unless_it_is_asked_for_otherwise(client: getc.Clie
     call = rpc.call
 
     def listen(method: Any, request: Any, *args: Any, **options: Any) -> Any:
-        asked.append(request.serializable)
+        packed = request if isinstance(request, bytes) else request.SerializeToString()
+        asked.append(method.request.FromString(packed).serializable)
         return call(method, request, *args, **options)
 
     client.set('/a', '1')

@@ -6,8 +6,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.docs.examples import REPOSITORY
 
 PAGE = (REPOSITORY / 'docs' / 'differences.rst').read_text('utf-8')
@@ -29,13 +27,6 @@ def differing() -> set[str]:
             if any('v3_differs' in ast.unparse(decorator) for decorator in function.decorator_list):
                 found.add(name)
     return found
-
-
-@pytest.mark.parametrize(('path', 'name'), TESTS, ids=[name for _, name in TESTS])
-def test_test_that_is_named_is_there(path: str, name: str) -> None:
-    """In the file that is named."""
-    assert name.startswith('test_')
-    assert name in functions_of(REPOSITORY / path)
 
 
 def test_every_line_has_a_test_of_each_api() -> None:

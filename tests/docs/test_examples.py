@@ -18,11 +18,12 @@ import pytest
 import getc
 import getc.operations
 import getc.timing
-import getc.transport.sockets
+import getc.transport.tls
 import getc.wire.messages
 from getc.testing import EtcdServer, VirtualTime
 from getc.transport.endpoints import parse_endpoints
 from tests.docs.examples import REPOSITORY, Example, Kind, docstring_examples, examples_of, run
+from tests.speaking import skip_unless_spoken
 
 ADDRESS = re.compile(r'http://(?:127\.0\.0\.1|10\.0\.0\.\d+):2379(?:,http://10\.0\.0\.\d+:2379)*')
 """The servers in the examples: one of the test is there instead."""
@@ -32,8 +33,11 @@ MODULES = sorted((REPOSITORY / 'getc').rglob('*.py'))
 IN_VIRTUAL_TIME = {'docs/index.rst': 'it waits for a TTL of 42 s', 'docs/daemons.rst': 'it lets minutes pass'}
 """Pages whose examples are not run on a real etcd, and why."""
 
-BESIDES = (getc.operations, getc.timing, getc.transport.sockets, getc.wire.messages)
+BESIDES = (getc.operations, getc.timing, getc.transport.tls, getc.wire.messages)
 """Modules whose names the examples of other modules use."""
+
+INCLUDED = re.compile(r'^ *\.\. literalinclude:: (\S+)$', re.MULTILINE)
+"""Files of which a page shows a piece.  Those of the example are run by its own tests, and some are these tests."""
 
 _numbers = itertools.count()
 
@@ -103,6 +107,7 @@ def test_examples_of_a_page_run_in_memory(path: Path, etcd_clock: VirtualTime, c
 @pytest.mark.parametrize('path', ON_A_SERVER, ids=name_of)
 def test_examples_of_a_page_run_on_a_real_etcd(path: Path, connect: Any, api: str, etcd_server: EtcdServer) -> None:
     """With the same outcome, over both APIs."""
+    skip_unless_spoken(api, etcd_server.binary)
     names = names_for(connect(etcd_server.url))
     for example in to_run(path):
         run(at(etcd_server.url, example), names)
@@ -129,7 +134,10 @@ def test_no_example_of_a_page_is_left_out(path: Path) -> None:
     assert sum(prompts(example) for example in examples) == len(re.findall(r'^ *>>> ', text, re.MULTILINE))
     assert kinds[Kind.PROGRAM] + kinds[Kind.TESTS] == text.count('code-block:: python')
     assert kinds.total() - kinds[Kind.SESSION] == text.count('code-block::')
-    assert not re.search(r'\.\. (code|sourcecode|doctest|testcode|parsed-literal|literalinclude)::', text)
+    assert not re.search(r'\.\. (code|sourcecode|doctest|testcode|parsed-literal)::', text)
+    assert [
+        name for name in INCLUDED.findall(text) if not name.startswith(('../examples/', '../tests/examples/'))
+    ] == []
     assert not re.search(r'^(?! *\.\.).*::$', text, re.MULTILINE)
     assert '+SKIP' not in text
 
@@ -149,7 +157,8 @@ def test_pages_have_the_examples_that_a_reader_expects() -> None:
 
 DOCSTRINGS = [example for path in MODULES for example in docstring_examples(path)]
 TESTS_OF_DOCSTRINGS = [example for example in DOCSTRINGS if example.kind is Kind.TESTS]
-OF_THE_CLIENT = [example for example in DOCSTRINGS if name_of(example.path) in ('getc/__init__.py', 'getc/client.py')]
+CLIENT = ('getc/__init__.py', 'getc/client.py', 'getc/background.py')
+OF_THE_CLIENT = [example for example in DOCSTRINGS if name_of(example.path) in CLIENT]
 SKETCHES = [
     example for example in DOCSTRINGS if example.kind is Kind.PROGRAM and name_of(example.path).startswith('getc/wire/')
 ]
@@ -187,6 +196,7 @@ def test_example_of_a_docstring_runs(example: Example, connect: Any, etcd_server
         **{name: getattr(module, name) for module in BESIDES for name in module.__all__},
         **vars(import_module(module_of(example.path))),
         'getc': getc,
+        'gevent': gevent,
         # What examples of the lower layers take from those above:
         'endpoint': parse_endpoints(etcd_server.url)[0],
         'request': b'\n\x04/cfg',  # of /etcdserverpb.KV/Range, for that key

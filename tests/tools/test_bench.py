@@ -12,10 +12,13 @@ from xml.etree import ElementTree
 
 import pytest
 
+import getc
 from getc.testing import EtcdServer
+from getc.transport.channel import Channel
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
 from tools.bench.conductor import Conductor, Memory, Results
+from tools.bench.contestants.h2load import METHODS, message_of
 from tools.bench.crowds import crowd_table
 from tools.bench.environments import python_of
 from tools.bench.figures import Sample, Spread, figures_of, ratios, spread_of
@@ -237,21 +240,55 @@ class TestChoosing:
         assert "no contestant is called 'nobody'" in capsys.readouterr().err
 
 
+class TestWhatIsCompared:
+    def test_the_limit_sends_what_getc_sends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Byte by byte, so that etcd has the same to do."""
+        sent: dict[str, bytes] = {}
+        monkeypatch.setattr(Channel, 'unary', lambda _, path, message, *_args, **_options: sent.update({path: message}))
+        with getc.etcd(NOWHERE, api='v3') as client:
+            for call in (
+                lambda: client.get('/bench/4/0'),
+                lambda: client.set('/bench/4/0', 'xxxx'),
+                lambda: client.v3.kv.range(b'/bench/4/0'),
+                lambda: client.v3.kv.put(b'/bench/4/0', b'xxxx'),
+            ):
+                with pytest.raises(TypeError):  # nothing was answered
+                    call()
+                for path, message in sent.items():
+                    works = [work for work, method in METHODS.items() if path.endswith(method)]
+                    assert works and all(message_of(work, '/bench/4/0', 'xxxx') == message for work in works)
+                sent.clear()
+
+    def test_each_case_of_the_tree_has_its_own_name_and_is_a_call(self) -> None:
+        cases = select(['tree-*'])
+        assert [case.in_flight for case in cases] == [1, 1, 50, 50, 200, 200]
+        assert all(case.is_call and case.apis == ('v3',) for case in cases)
+        assert {case.work for case in cases if case.is_write} == {'tree-set'}
+
+
 class TestPerformer:
     @pytest.mark.parametrize('mode', [0, 1])
     def test_it_answers_by_line_whatever_the_client_prints(self, folder: Path, mode: int) -> None:
         with Performer(contestants_in(folder)[mode], sys.executable, NOWHERE) as performer:
-            for work in ('get', 'set'):
+            for work in ('get', 'set', 'tree-get', 'tree-set'):
                 request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
                 answer = performer.ask(request, patience=30)
                 assert answer['operations'] > 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
 
     def test_events_are_counted(self, folder: Path) -> None:
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            answer = performer.ask({'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7}, patience=30)
-            assert answer['operations'] == 7
+            request = {'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7, 'times': 3}
+            assert performer.ask(request, patience=30)['operations'] == 21
             with pytest.raises(Failed, match='4 events of 7, and no more'):
-                performer.ask({'work': 'replay', 'prefix': '/', 'index': 4, 'count': 7}, patience=30)
+                performer.ask(request | {'index': 4, 'times': 1}, patience=30)
+
+    def test_a_client_with_a_tree_of_its_own_is_asked_for_that(self, folder: Path) -> None:
+        """The others do the same with what they have."""
+        text = DICTIONARY + "\n    def tree_get(self, key):\n        return 'its own'\n"
+        (folder / 'dictionary.py').write_text(text)
+        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+            with pytest.raises(Failed, match="got 'its own'"):
+                performer.ask({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=30)
 
     def test_what_the_client_cannot_do_is_told_from_what_fails(self, folder: Path) -> None:
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
@@ -277,7 +314,7 @@ class TestPerformer:
         (folder / 'dictionary.py').write_text(text)
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
             with pytest.raises(Failed, match=r'no answer within 0\.2 s'):
-                performer.ask({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1}, patience=0.2)
+                performer.ask({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1, 'times': 1}, patience=0.2)
 
     def test_its_process_ends_with_it(self, folder: Path) -> None:
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
@@ -346,8 +383,8 @@ class TestOnAnEtcd:
         index = ground.next_index('v2')
         ground.write_history('v2', 20)
         with Performer(getc, sys.executable, etcd.url) as performer:
-            answer = performer.ask({'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20}, patience=30)
-        assert answer['operations'] == 20
+            request = {'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20, 'times': 2}
+            assert performer.ask(request, patience=30)['operations'] == 40
 
 
 class TestCrowds:

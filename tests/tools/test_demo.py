@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from getc.testing import EtcdNotFound, find_etcd
+from getc.testing import EtcdBinary
 from tools.demo.display import Display
 from tools.demo.ledger import TOPICS, Change, Ledger
 
@@ -69,18 +69,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def _etcd() -> None:
-    """There is an etcd to play on."""
-    try:
-        find_etcd('v2')
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            raise
-        pytest.skip(str(error))
-
-
-@pytest.fixture
-def demo(_etcd: None) -> Iterator[subprocess.Popen[str]]:
+def demo(etcd_binary: EtcdBinary) -> Iterator[subprocess.Popen[str]]:
     """The demo, playing."""
     playing = subprocess.Popen([sys.executable, '-m', 'tools.demo'], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -149,7 +138,7 @@ def told() -> Told:
         return {'v3': by_default.result(), 'v2': on_v2.result()}
 
 
-@pytest.mark.usefixtures('_etcd')
+@pytest.mark.usefixtures('etcd_binary')
 @pytest.mark.parametrize('api', ['v3', 'v2'])
 def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> None:
     """Every scene in its order, the states of each server in theirs, nothing lost: the same over both APIs."""
@@ -164,7 +153,7 @@ def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> No
         assert states == [*(['KEPT'] if name == 'b' else []), 'KEPT', 'SUSPECT', 'LOST', 'KEPT'], name
 
 
-@pytest.mark.usefixtures('_etcd')
+@pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_when_scenes_are_missing() -> None:
     """What was never shown was not seen, however well the rest went."""
     done = play('sys.exit(perform("v3", sys.stdout, scenes=SCENES[:1]))')
@@ -172,7 +161,7 @@ def test_status_is_1_when_scenes_are_missing() -> None:
     assert_in_order(done.stdout, 'a server joined +3 +3 +0\nnever shown: a server expired\nFAILED: .*')
 
 
-@pytest.mark.usefixtures('_etcd')
+@pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_and_the_change_is_named_when_it_does_not_come() -> None:
     """The director waits for so long and no longer."""
     done = play("""
@@ -191,7 +180,7 @@ sys.exit(perform("v3", sys.stdout, scenes=[nobody_joins], patience=0.5))""")
     )
 
 
-@pytest.mark.usefixtures('_etcd')
+@pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_at_once_when_an_actor_ends_by_itself() -> None:
     """A server whose name is no key cannot start; nobody waits for it."""
     done = play("""
