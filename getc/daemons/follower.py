@@ -154,8 +154,8 @@ class Follower(Daemon):
 
     def _step(self) -> float | None:
         """List if need be, settle where to go on, and watch from there."""
-        if self._proof is not None and self._watch is not None:
-            self._is_cleared = True  # the watch told something else, or nothing in time
+        if self._proof is not None and self._watch is not None and self._live_at < math.inf:
+            self._is_cleared = True  # the watch told something else, or nothing in time; silence before it is live is none
         self._close_watch()
         if self._known is None:
             self._begin(self._list())
@@ -266,6 +266,8 @@ class Follower(Daemon):
         self._live_at = timing.now()
         if self._proof is None:
             self._state = WatcherState.LIVE
+        else:
+            self._attempt_in(PROOF_TIMEOUT)
         if self._is_starting:
             self._started()
             self._on_first_live()

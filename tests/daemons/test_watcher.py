@@ -302,6 +302,13 @@ def test_store_that_is_empty_is_told_as_a_difference(
     assert story.lines == ['Set /cfg/a=new']
 
 
+class Silent:
+    """A watch that the server does not answer."""
+
+    def close(self) -> None:
+        pass
+
+
 def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
 ) -> None:
@@ -324,6 +331,32 @@ def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
         told += [f'Set /cfg/rate={number}.0', f'Set /cfg/rate={number}.1', 'Deleted /cfg/rate']
         told += [f'Set /cfg/rate={number}.2'] if number % 2 else []
     assert story.lines == told
+
+
+def test_server_that_is_silent_when_it_is_asked_for_the_latest_change_has_lost_no_history(
+    client: getc.Client,
+    other: getc.Client,
+    backend: FaultyBackend,
+    story: Story,
+    etcd_clock: VirtualTime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A watch that never comes on has not said that the change is not there."""
+    other.set('/cfg/rate', '1')
+    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    other.set('/cfg/rate', '2')
+    etcd_clock.advance(0)
+    backend.go_down()
+    other.set('/cfg/rate', '3')
+    with monkeypatch.context() as silence:
+        silence.setattr(backend, 'watch', lambda spec, listener, after: Silent())
+        backend.come_back()
+        etcd_clock.advance(60)
+        assert watcher.state is WatcherState.STALE
+    other.set('/cfg/rate', '4')
+    etcd_clock.advance(60)
+    assert watcher.state is WatcherState.LIVE
+    assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3', 'Set /cfg/rate=4']
 
 
 def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
