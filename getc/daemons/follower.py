@@ -155,7 +155,7 @@ class Follower(Daemon):
     def _step(self) -> float | None:
         """List if need be, settle where to go on, and watch from there."""
         if self._proof is not None and self._watch is not None and self._live_at < math.inf:
-            self._is_cleared = True  # the watch told something else, or nothing in time; silence before it is live is none
+            self._is_cleared = True  # the watch was live, and told something else, or nothing in time
         self._close_watch()
         if self._known is None:
             self._begin(self._list())
