@@ -83,13 +83,16 @@ def ask_in_turn(
 def until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
     """Do a read, and if no server answers, again and again until the deadline.  Raises what the last one met."""
     backoff = Backoff()
-    while True:
+    met: EtcException | None = None
+    while met is None or not deadline.has_passed():
         try:
             return read()
         except EtcException as error:
-            delay = backoff.next_delay()
-            has_time = deadline.remaining() > delay
-            facts = Facts(outcome_of(error), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
-            if decide(facts).step is Step.RAISE:
-                raise
+            met = error
+        delay = backoff.next_delay()
+        has_time = deadline.remaining() > delay
+        facts = Facts(outcome_of(met), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
+        if decide(facts).step is Step.RAISE:
+            break
         gevent.sleep(delay)
+    raise met
