@@ -39,6 +39,9 @@ BOUND: Final = 1000
 PROOF_TIMEOUT: Final = 5.0
 """Seconds for the server to tell a change once more, which it does at once if it has it."""
 
+SILENCES: Final = 3
+"""Watches in a row that came on and did not tell it, before it is not there: one alone may have lost its connection."""
+
 STEADY: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
 
@@ -109,6 +112,7 @@ class Follower(Daemon):
         self._known: dict[str, _Known] | None = None
         self._latest: _Change | None = None  # that the store should tell again if it is the same
         self._proof: _Change | None = None  # what the watch has to tell first: then the store is the same
+        self._silences = 0  # watches that should have told it, and told nothing in time
         self._is_cleared = False  # history after the cursor is lost
         self._is_behind = False  # too many calls wait for the callback
         self._state = WatcherState.STARTING
@@ -155,7 +159,8 @@ class Follower(Daemon):
     def _step(self) -> float | None:
         """List if need be, settle where to go on, and watch from there."""
         if self._proof is not None and self._watch is not None and self._live_at < math.inf:
-            self._is_cleared = True  # the watch was live, and told something else, or nothing in time
+            self._silences += 1
+            self._is_cleared = self._is_cleared or self._silences == SILENCES
         self._close_watch()
         if self._known is None:
             self._begin(self._list())
@@ -220,6 +225,7 @@ class Follower(Daemon):
         self._cursor = listing.index
         self._learn(listing)
         self._is_cleared = False
+        self._silences = 0
         self._followed = self._proof = None
         self._on_difference(difference)
 
@@ -279,10 +285,12 @@ class Follower(Daemon):
         assert self._cursor is not None and self._known is not None
         if self._proof is not None:
             if self._proof not in map(_Change.of, (result.node for result in results)):
+                self._is_cleared = True
                 self._attempt_in(0)
                 return
             self._cancel_timer()
             self._proof = None
+            self._silences = 0
             self._state = WatcherState.LIVE
         news = [result for result in results if result.modified_index > self._cursor]
         for result in news:

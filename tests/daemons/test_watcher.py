@@ -19,7 +19,7 @@ from getc.client import Client
 from getc.daemons.changes import ROOM
 from getc.daemons.follower import BOUND
 from getc.errors import ConnectionError, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut, Unauthorized
-from getc.operations import Get
+from getc.operations import Get, WatchSpec
 from getc.testing import VirtualTime
 from tests.daemons import faulty
 from tests.daemons.faulty import FaultyBackend
@@ -359,6 +359,35 @@ def test_server_that_is_silent_when_it_is_asked_for_the_latest_change_has_lost_n
     assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3', 'Set /cfg/rate=4']
 
 
+def test_server_that_falls_silent_before_it_tells_the_latest_change_has_lost_no_history(
+    client: getc.Client,
+    other: getc.Client,
+    backend: FaultyBackend,
+    story: Story,
+    etcd_clock: VirtualTime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A watch that came on and told nothing may have lost its connection: another one is asked."""
+    other.set('/cfg/rate', '1')
+    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    other.set('/cfg/rate', '2')
+    etcd_clock.advance(0)
+    backend.go_down()
+    other.set('/cfg/rate', '3')
+
+    def live_and_silent(spec: WatchSpec, listener: Any, after: Any) -> Silent:
+        gevent.get_hub().loop.run_callback(listener.on_live, 0)
+        return Silent()
+
+    with monkeypatch.context() as silence:
+        silence.setattr(backend, 'watch', live_and_silent)
+        backend.come_back()
+        etcd_clock.advance(8)
+    etcd_clock.advance(60)
+    assert watcher.state is WatcherState.LIVE
+    assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
+
+
 def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
     client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
 ) -> None:
@@ -407,7 +436,7 @@ def test_other_store_that_has_grown_past_the_index_is_noticed(
         if what_is_there == 'a later key':
             writer.set('/cfg/b', 'new')
     backend.come_back()
-    etcd_clock.advance(8)
+    etcd_clock.advance(20)
     told = {
         'the same key': ['Set /cfg/a=new (resync)', 'resync'],
         'another key': ['Deleted /cfg/a (resync)', 'Set /cfg/b=new (resync)', 'resync'],
