@@ -198,6 +198,7 @@ def test_example_of_a_docstring_runs(example: Example, connect: Any, etcd_server
         'getc': getc,
         'gevent': gevent,
         # What examples of the lower layers take from those above:
+        'parse_endpoints': parse_endpoints,
         'endpoint': parse_endpoints(etcd_server.url)[0],
         'request': b'\n\x04/cfg',  # of /etcdserverpb.KV/Range, for that key
     }
