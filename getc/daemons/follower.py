@@ -214,6 +214,8 @@ class Follower(Daemon):
             has_witness = has_witness or is_same
         if not is_other and not has_witness:
             self._proof = self._latest
+        if self._proof is None:
+            self._silences = 0
         if is_other or not (has_witness or self._proof):
             self._resynchronise(listing)
 

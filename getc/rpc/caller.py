@@ -117,7 +117,6 @@ class Rpc:
         """
         packed = request if isinstance(request, bytes) else request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
-
         effect = Effect.NONE if not writes else Effect.SAME if method.idempotent else Effect.ONCE
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
         may_repeat = not writes or method.idempotent

@@ -303,7 +303,13 @@ def test_store_that_is_empty_is_told_as_a_difference(
 
 
 class Silent:
-    """A watch that the server does not answer."""
+    """A watch that tells nothing."""
+
+    @classmethod
+    def live(cls, spec: WatchSpec, listener: Any, after: Any) -> Silent:
+        """One that comes on before."""
+        gevent.get_hub().loop.run_callback(listener.on_live, 0)
+        return cls()
 
     def close(self) -> None:
         pass
@@ -374,18 +380,43 @@ def test_server_that_falls_silent_before_it_tells_the_latest_change_has_lost_no_
     etcd_clock.advance(0)
     backend.go_down()
     other.set('/cfg/rate', '3')
-
-    def live_and_silent(spec: WatchSpec, listener: Any, after: Any) -> Silent:
-        gevent.get_hub().loop.run_callback(listener.on_live, 0)
-        return Silent()
-
     with monkeypatch.context() as silence:
-        silence.setattr(backend, 'watch', live_and_silent)
+        silence.setattr(backend, 'watch', Silent.live)
         backend.come_back()
         etcd_clock.advance(8)
     etcd_clock.advance(60)
     assert watcher.state is WatcherState.LIVE
     assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
+
+
+def test_silences_before_it_was_known_again_that_the_store_is_the_same_do_not_count(
+    client: getc.Client,
+    other: getc.Client,
+    backend: FaultyBackend,
+    story: Story,
+    etcd_clock: VirtualTime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of one outage and one of the next are not three in a row."""
+    other.set('/cfg/rate', '1')
+    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    other.update('/cfg/rate', '2')
+    etcd_clock.advance(0)
+    backend.go_down()
+    other.update('/cfg/rate', '3')
+    with monkeypatch.context() as silence:
+        silence.setattr(backend, 'watch', Silent.live)
+        backend.come_back()
+        etcd_clock.advance(8)
+        other.update('/cfg/rate', '2')
+        etcd_clock.advance(4)
+        assert watcher.state is WatcherState.LIVE
+        other.update('/cfg/rate', '4')
+        watcher.on_ended(ConnectionError('the connection broke'))
+        etcd_clock.advance(8)
+    etcd_clock.advance(60)
+    assert watcher.state is WatcherState.LIVE
+    assert story.lines == [f'Updated /cfg/rate={value}' for value in (2, 3, 2, 4)]
 
 
 def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
