@@ -132,6 +132,7 @@ class Outlet:
         self._network = network
         self._number = number
         self._listener: Socket | None = None
+        self._unheard: set[Socket] = set()
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
 
     def start(self) -> Outlet:
@@ -145,6 +146,10 @@ class Outlet:
     def stop(self) -> None:
         """Listen no more, and drop what was not on a line yet."""
         gevent.killall(list(self._greenlets))
+        # A greenlet that was killed before its first turn has closed nothing.
+        for client in self._unheard:
+            client.close()
+        self._unheard.clear()
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -157,6 +162,7 @@ class Outlet:
                 real_sleep(0.05)
                 continue
             do_not_wait_for(client)
+            self._unheard.add(client)
             self._spawn(self._forward, client)
 
     def _forward(self, client: Socket) -> None:
@@ -173,6 +179,7 @@ class Outlet:
         except (OSError, ValueError):
             pass  # it broke off, or is not HTTP: closed below
         finally:
+            self._unheard.discard(client)
             if line is None:
                 client.close()
 

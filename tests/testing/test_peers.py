@@ -1,0 +1,31 @@
+"""The outlets of the members, taken by themselves."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import gevent.event
+import pytest
+
+from getc.testing import peers
+from getc.testing.ports import HOST
+
+
+def test_outlet_closes_whom_it_had_no_time_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped in the turn between accepting somebody and listening to him."""
+    accepted: list[Any] = []
+    came = gevent.event.Event()
+
+    def see(sock: Any) -> None:
+        accepted.append(sock)
+        if len(accepted) > 1:
+            came.set()
+
+    monkeypatch.setattr(peers, 'do_not_wait_for', see)
+    outlet = peers.Outlet(peers.PeerNetwork(), 1).start()
+    with socket.create_connection((HOST, int(outlet.url.rpartition(':')[2]))):
+        came.wait(5)
+        outlet.stop()
+        _, client = accepted
+        assert client.closed
