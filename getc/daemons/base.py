@@ -213,7 +213,7 @@ class Daemon(Resident):
         self._warn_soon('refused', error)
 
     def _warn_soon(self, what: str, error: EtcException) -> None:
-        """Write to the log in a greenlet: the program's handlers may block, which nothing may in the hub."""
+        """Write to the log in a greenlet: the program's handlers may block, and others wait for who calls this."""
         gevent.spawn(logger.warning, '%s: %s: %s', self.name, what, error)
 
     # -- attempts

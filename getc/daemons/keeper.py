@@ -59,6 +59,7 @@ class Keeper(Daemon):
 
     __slots__ = (
         '_alive',
+        '_asked',
         '_backend',
         '_group',
         '_hold',
@@ -111,6 +112,7 @@ class Keeper(Daemon):
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
         self._unanswered: set[str] = set()  # values of writes that may have taken the node
         self._rival: _Rival | None = None
+        self._asked: gevent.Greenlet[..., None] | None = None  # ``alive``, if it does not end
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
     # -- what its user asks for; no I/O here
@@ -192,7 +194,11 @@ class Keeper(Daemon):
             raise
 
     def orphan(self, timeout: float | None = 5.0) -> None:
-        """Stop, and leave the node to its TTL: for a successor who takes it over.  Blocks."""
+        """Stop, and leave the node to its TTL: for a successor who takes it over.  Blocks.
+
+        Raises:
+            EtcException: No answer, or a refusal.  It is stopped all the same, and the node may end before its TTL.
+        """
         deadline = Deadline.after(timeout)
         if self._home.was_left:
             return
@@ -313,7 +319,7 @@ class Keeper(Daemon):
         self._state = KeeperState.LOST
         if self._tell_lost is not None:
             self._call_soon(self._tell_lost, self)
-        logger.warning('%s: lost: %s', self.name, error)
+        self._warn_soon('lost', error)
         return hold
 
     def _withdraw(self, hold: Hold) -> None:
@@ -368,7 +374,13 @@ class Keeper(Daemon):
         if self._alive is None:
             return True
         answers: list[bool] = []
-        self._spawn(self._ask_alive, answers).join(self.ttl / 6)  # it may catch its timeout, and go on
+        if self._asked is not None and not self._asked.dead:
+            self._asked.kill(block=False)  # it caught its timeout; one more at each renewal would become thousands
+        else:
+            asked = self._asked = self._spawn(self._ask_alive, answers)
+            asked.join(self.ttl / 6)
+            if asked.dead:
+                self._asked = None
         is_alive = answers == [True]
         if not is_alive and self._hold is not None and not self._is_stopped:
             hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))
@@ -398,7 +410,7 @@ class Keeper(Daemon):
         self.last_error = error
         if self._state is KeeperState.KEPT:
             self._state = KeeperState.SUSPECT
-            logger.warning('%s: a renewal was missed: %s', self.name, error)
+            self._warn_soon('a renewal was missed', error)
 
     def on_lost(self, error: NodeLost) -> None:
         """The node is not held any more.  For the lease group."""

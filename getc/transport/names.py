@@ -86,7 +86,9 @@ class Names:
         known = self._answers.get((host, port))
         if known is not None and timing.now() < known.fresh_until:
             return known.addresses
-        lookup = self._lookups.get((host, port)) or self._begin(host, port)
+        lookup = self._lookups.get((host, port))
+        if lookup is None or lookup.ready():
+            lookup = self._begin(host, port)
         lookup.wait(None if known is None else PATIENCE)
         if lookup.successful():
             return self._answers[host, port].addresses
@@ -111,7 +113,9 @@ class Names:
     def _begin(self, host: str, port: int) -> Lookup:
         lookup: Lookup = AsyncResult()
         self._lookups[host, port] = lookup
-        gevent.spawn(self._look_up, host, port, lookup).name = f'getc lookup of {host}'
+        asking = gevent.spawn(self._look_up, host, port, lookup)
+        asking.name = f'getc lookup of {host}'
+        asking.link(lambda _: self._end(host, port, lookup))  # also if it is killed, perhaps before it has begun
         return lookup
 
     def _look_up(self, host: str, port: int, lookup: Lookup) -> None:
@@ -127,10 +131,12 @@ class Names:
             lookup.set_exception(error)
         except Exception as error:  # a name that cannot be encoded, for one
             lookup.set_exception(socket.gaierror(socket.EAI_NONAME, f'it cannot be asked for: {error}'))
-        finally:
-            self._lookups.pop((host, port), None)
-            if not lookup.ready():  # this greenlet was killed: those who wait must not wait for ever
-                lookup.set_exception(socket.gaierror(socket.EAI_AGAIN, 'the lookup was killed'))
+
+    def _end(self, host: str, port: int, lookup: Lookup) -> None:
+        if self._lookups.get((host, port)) is lookup:
+            del self._lookups[host, port]
+        if not lookup.ready():  # those who wait must not wait for ever
+            lookup.set_exception(socket.gaierror(socket.EAI_AGAIN, 'the lookup was killed'))
 
 
 def _literal(host: str, port: int) -> Address | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -658,13 +659,16 @@ def test_alive_that_catches_everything_takes_its_own_node_away_only(
 ) -> None:
     """Even its timeout: after a sixth of the TTL it has said no all the same."""
     blocks: list[bool] = []
+    running: list[bool] = []
 
     def alive() -> bool:
+        running.append(True)
         while blocks:
             try:
                 gevent.sleep(0.1)
             except BaseException:
                 continue
+        running.pop()
         return True
 
     sick = client.keep_node('/sick', ttl=TTL, alive=alive)
@@ -674,9 +678,33 @@ def test_alive_that_catches_everything_takes_its_own_node_away_only(
     assert (value_of(other, '/sick'), sick.state) == (None, KeeperState.LOST)
     etcd_clock.advance(3 * TTL)
     assert well.state is KeeperState.KEPT
+    assert len(running) == 1
     blocks.clear()
     etcd_clock.advance(TTL)
     assert sick.state is KeeperState.KEPT
+
+
+def test_alive_that_catches_its_timeout_is_killed(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """It has been told, and the next time it is asked anew."""
+    story: list[str] = []
+
+    def alive() -> bool:
+        story.append('asked')
+        if len(story) == 2:
+            try:
+                with suppress(gevent.Timeout):
+                    gevent.sleep(1000)
+                gevent.sleep(1000)
+            finally:
+                story.append('ended')
+        return True
+
+    keeper = client.keep_node('/a', ttl=TTL, alive=alive)
+    etcd_clock.advance(INTERVAL + TTL / 6 + 0.1)
+    assert (story, keeper.state) == (['asked', 'asked'], KeeperState.LOST)
+    etcd_clock.advance(TTL)
+    assert keeper.state is KeeperState.KEPT
+    assert story[:4] == ['asked', 'asked', 'ended', 'asked']
 
 
 def test_alive_may_stop_its_keeper(client: getc.Client, other: getc.Client, etcd_clock: VirtualTime) -> None:
@@ -940,6 +968,18 @@ def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_serv
     sent = len(backend.sent)
     etcd_clock.advance(TTL)
     assert len(backend.sent) == sent
+
+
+def test_log_handler_that_blocks_holds_up_no_other_node(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """A lease tells the keepers of all its nodes, one after the other."""
+    keeper = client.keep_node('/a', ttl=TTL)
+    with faulty.blocking_log() as said:
+        began = timing.now()
+        keeper.on_suspect(TimedOut('too late'))
+        keeper.on_lost(NodeLost('/a was deleted'))
+        assert timing.now() == began
+        etcd_clock.advance(1)
+        assert [line.rpartition(': ')[2] for line in said[:2]] == ['too late', '/a was deleted']
 
 
 def test_stopped_keeper_is_not_kept_in_memory(client: getc.Client, etcd_clock: VirtualTime) -> None:

@@ -118,7 +118,10 @@ def test_who_gives_up_leaves_the_lookup_to_the_others(etcd_clock: VirtualTime) -
     assert resolver.asked == ['etcd']
 
 
-def test_lookup_that_is_killed_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime) -> None:
+@pytest.mark.parametrize('has_begun', [False, True])
+def test_lookup_that_is_killed_leaves_nobody_waiting(
+    monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime, has_begun: bool
+) -> None:
     """A program may kill every greenlet that it finds: who waits is told, and the next one asks anew."""
     resolver = Resolver(ONE)
     resolver.go.clear()
@@ -128,12 +131,15 @@ def test_lookup_that_is_killed_leaves_nobody_waiting(monkeypatch: pytest.MonkeyP
 
     def noted(*args: Any) -> Any:
         spawned.append(spawn(*args))
+        if not has_begun:
+            spawned[0].kill(block=False)
         return spawned[-1]
 
     monkeypatch.setattr('getc.transport.names.gevent.spawn', noted)
     waiting = spawn(hosts.addresses, 'etcd', 1)
     etcd_clock.advance(1)
     spawned[0].kill()
+    assert resolver.asked == ['etcd'] * has_begun
     with pytest.raises(socket.gaierror) as caught:
         waiting.get(timeout=1)
     assert caught.value.errno == socket.EAI_AGAIN
