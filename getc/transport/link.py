@@ -39,6 +39,10 @@ TICK: Final = 5.0
 QUIET: Final = 10.0
 """Seconds of silence, with calls open, after which the peer is asked."""
 
+PIECE: Final = 4
+"""Calls that leave together, at most: the server is at work on them while the next ones begin.  Each call by itself
+would have both sides do more for sending than for the call."""
+
 PING: Final = b'getcping'
 
 TOO_MANY_PINGS: Final = 'too_many_pings'
@@ -69,6 +73,7 @@ class Link:
         self._connection = Connection()
         self._calls: dict[int, Call] = {}
         self._queue: OrderedDict[Call, tuple[bytes, bytes, bool]] = OrderedDict()  # they wait for a stream
+        self._begun = 0  # calls of this piece
         self._sent_id = 0  # the latest stream of which a byte may have left
         self._is_over = False
         self._is_leaving = False
@@ -92,7 +97,10 @@ class Link:
         call.begin(self, stream_id)
         if stream_id:
             self._calls[stream_id] = call
-            if not self._wire.is_sending:
+            self._begun += 1
+            if self._begun >= PIECE:
+                self._wire.send_now()
+            elif not self._wire.is_sending:
                 self._wire.send_soon()
             if self._connection.is_leaving:
                 self._leave()
@@ -169,6 +177,7 @@ class Link:
     def outgoing(self) -> bytes:
         """What is to be sent; it counts as sent."""
         self._sent_id = self._connection.last_stream_id
+        self._begun = 0
         return self._connection.take()
 
     def on_data(self, data: bytes) -> None:

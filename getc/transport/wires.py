@@ -1,7 +1,7 @@
 """What moves the bytes of one connection: the hub itself for plain TCP, two greenlets for TLS.  They know no HTTP/2.
 
-There is one sender, whoever has something to say: it asks the traffic for what is outgoing once a turn of the hub, so
-what is queued in one turn leaves in one piece.
+There is one sender, whoever has something to say: it asks the traffic for what is outgoing at the end of a turn of the
+hub, so what is queued in one turn leaves in one piece, or in a few where the traffic wants them to leave earlier.
 """
 
 from __future__ import annotations
@@ -57,6 +57,9 @@ class Wire(Protocol):
     def send_soon(self) -> None:
         """Send what is outgoing, at the end of this turn of the hub.  Does not block; does nothing once closed."""
 
+    def send_now(self) -> None:
+        """Send what is outgoing before the turn ends, where that can be done without waiting."""
+
     def send_last(self) -> None:
         """Send what is outgoing now, if there is room.  For ``Traffic.on_end`` only."""
 
@@ -93,6 +96,13 @@ class PlainWire:
         if not self.is_sending:
             self.is_sending = True
             get_hub().loop.run_callback(self._on_turn)
+
+    def send_now(self) -> None:
+        """Send what is outgoing before the turn ends, if there is room."""
+        self.send_soon()
+        if not self._writable.active:
+            self._on_turn()
+            self.is_sending = True  # the end of the turn is still to come
 
     def send_last(self) -> None:
         """Send what is outgoing now, if there is room."""
@@ -196,6 +206,10 @@ class TLSWire:
         if not self.is_sending and not self._is_closed:
             self.is_sending = True
             get_hub().loop.run_callback(self._writer.switch)
+
+    def send_now(self) -> None:
+        """Send what is outgoing at the end of this turn: TLS may have to wait in between."""
+        self.send_soon()
 
     def send_last(self) -> None:
         """Send what is outgoing now, if there is room."""

@@ -481,6 +481,28 @@ def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
     assert str(error).partition(' (')[0] in seen[0]
 
 
+def test_many_calls_of_a_turn_leave_a_few_at_a_time(serve, open_channel) -> None:
+    """The server is at work on the first while the last begin; few leave together at the end of the turn."""
+    channel = open_channel(serve().endpoint)
+    assert channel.unary(PATH, b'x', in_time()) == b'x'
+    begun: list[int] = []
+    take = channel._link.outgoing
+
+    def outgoing() -> bytes:
+        before = channel._link._sent_id
+        data = take()
+        if data:
+            begun.append((channel._link._sent_id - before) // 2)
+        return data
+
+    channel._link.outgoing = outgoing
+    size = 2 * links.PIECE + 1
+    callers = [gevent.spawn(channel.unary, PATH, b'%d' % number, in_time()) for number in range(size)]
+    gevent.joinall(callers)
+    assert [caller.value for caller in callers] == [b'%d' % number for number in range(size)]
+    assert begun[:3] == [links.PIECE, links.PIECE, 1]
+
+
 def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None:
     """etcd measures the line with a PING beside each answer: an answer of its own would double what is sent."""
 

@@ -111,6 +111,54 @@ def test_what_is_said_in_one_turn_leaves_in_one_piece(pair: Pair) -> None:
     assert not script.wire.is_sending
 
 
+def test_what_must_not_wait_leaves_in_the_middle_of_the_turn(pair: Pair) -> None:
+    """Without a switch; TLS, which may have to wait, sends it at the end of the turn."""
+    script, peer = pair
+    is_plain = isinstance(script.wire, PlainWire)
+    for word in (b'one ', b'two '):
+        script.queue += word
+        script.wire.send_now()
+    assert script.given == ([b'one ', b'two '] if is_plain else [])
+    assert script.wire.is_sending  # what is said now still leaves with the turn
+    script.queue += b'three'
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert b''.join(script.given) == b'one two three'
+    assert peer.recv(100) == b'one two three'
+    assert not script.wire.is_sending
+
+
+def test_what_must_not_wait_waits_for_what_was_said_before(pair: Pair) -> None:
+    """There is no room for it."""
+    script, peer = pair
+    large = b'x' * 10_000_000
+    script.say(large)
+    gevent.sleep(0.01)
+    script.queue += b'more'
+    script.wire.send_now()
+    assert script.given == [large]
+    received = bytearray()
+    while len(received) < len(large) + 4:
+        received += peer.recv(1_000_000)
+    assert bytes(received) == large + b'more'
+    until(lambda: not script.wire.is_sending)
+
+
+@pytest.mark.parametrize('kind', ['plain'], indirect=True)
+def test_peer_that_is_gone_ends_who_sends_in_the_middle_of_a_turn(pair: Pair, complaints: list[object]) -> None:
+    """At once, and whoever sends after that says nothing."""
+    script, peer = pair
+    os.close(peer.detach())
+    script.queue += b'x'
+    script.wire.send_now()
+    assert [type(end) for end in script.ends] == [BrokenPipeError]
+    script.queue += b'y'
+    script.wire.send_now()
+    gevent.sleep(0)
+    assert script.given == [b'x']
+    assert complaints == []
+
+
 def test_rest_is_sent_in_order_when_the_kernel_has_room_again(pair: Pair) -> None:
     """Nothing more is given out before it has left; a peer that never reads holds no more than that."""
     script, peer = pair
