@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import gevent
 import pytest
-from gevent import socket
-from gevent.server import StreamServer
 
 import getc
 from getc import Keeper, KeeperState, Watcher, WatcherState
 from getc.errors import ConnectionError, NodeLost, TimedOut
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, FaultProxy
 from tests.contract.conftest import until
 from tests.speaking import skip_unless_spoken
 
@@ -73,50 +69,6 @@ class Story:
 @pytest.fixture
 def story() -> Story:
     return Story()
-
-
-class Proxy:
-    """A way to the server that can be cut.  A context manager."""
-
-    def __init__(self, url: str) -> None:
-        self._server_at = (urlsplit(url).hostname, urlsplit(url).port)
-        self._streams: set[socket.socket] = set()
-        self._listener: StreamServer | None = None
-        self._port = 0
-        self.mend()
-        self.url = f'http://127.0.0.1:{self._port}'
-
-    def mend(self) -> None:
-        self._listener = StreamServer(('127.0.0.1', self._port), self._serve)
-        self._listener.start()
-        self._port = self._listener.server_port
-
-    def cut(self) -> None:
-        """Refuse connections, and break those that there are."""
-        if self._listener is not None:
-            self._listener.stop(timeout=0)
-            self._listener = None
-        for stream in self._streams:
-            stream.shutdown(socket.SHUT_RDWR)
-
-    def _serve(self, client: socket.socket, _address: object) -> None:
-        with socket.create_connection(self._server_at) as server:
-            self._streams |= {client, server}
-            ways = [gevent.spawn(self._copy, client, server), gevent.spawn(self._copy, server, client)]
-            gevent.joinall(ways, count=1)
-            gevent.killall(ways)
-            self._streams -= {client, server}
-
-    def _copy(self, source: socket.socket, target: socket.socket) -> None:
-        with suppress(OSError):
-            while data := source.recv(65536):
-                target.sendall(data)
-
-    def __enter__(self) -> Proxy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cut()
 
 
 def test_crash_and_restart_with_its_data_loses_neither_node_nor_change(
@@ -236,9 +188,9 @@ def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
     """On v2 more than 1000 events went by while the watcher was not connected; on v3 somebody compacted it."""
     other.set('/cfg/gone', '1')
     other.set('/cfg/stays', '1')
-    with Proxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api=api) as client:
+    with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api=api) as client:
         watcher = story.follow(client)
-        proxy.cut()
+        proxy.stop()
         until(lambda: watcher.state is WatcherState.STALE)
         other.delete('/cfg/gone')
         other.set('/cfg/new', '1')
@@ -247,7 +199,7 @@ def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
         else:
             writes = [gevent.spawn(lambda: [other.set('/elsewhere', 'x') for _ in range(130)]) for _ in range(8)]
             gevent.joinall(writes)
-        proxy.mend()
+        proxy.start()
         until(lambda: watcher.state is WatcherState.LIVE and 'resync' in story.changes)
         assert story.changes == ['Deleted /cfg/gone (resync)', 'Set /cfg/new=1 (resync)', 'resync']
 

@@ -16,7 +16,7 @@ from getc.wire.http2.frames import PREFACE, Kind
 from getc.wire.schema.kv import KV, RangeResponse
 from getc.wire.schema.mvccpb import KeyValue
 from tests.transport.grpc_server import GrpcServer, ServerCall
-from tests.transport.servers import answer_of, read_request, serving
+from tests.transport.servers import answer_of, end, read_request, serving
 
 __all__ = ['ANSWER', 'IN_THE_KERNEL', 'Hostile', 'HostileServer', 'Peer', 'Trap', 'good', 'opened', 'v2_answer']
 
@@ -175,7 +175,7 @@ class Trap:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.stop(timeout=0)
+        end(self._server)
 
     def _visited(self, *_: object) -> None:
         self.visits += 1

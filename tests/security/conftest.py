@@ -17,6 +17,7 @@ from getc.testing.cleaning import Requests
 from getc.wire.schema.authpb import Permission
 from tests.speaking import skip_unless_spoken
 from tests.transport.conftest import until
+from tests.transport.servers import end
 
 __all__ = ['PASSWORD', 'Trap', 'WithUsers', 'served']
 
@@ -112,7 +113,7 @@ class Trap:
         self.visits += 1
 
     def close(self) -> None:
-        self._server.stop(timeout=0)
+        end(self._server)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from h2.settings import SettingCodes, Settings
 from getc.transport.endpoints import Endpoint, parse_endpoints
 from getc.wire.grpc import packed
 from getc.wire.http2.frames import Kind, frame
+from tests.transport.servers import end
 
 __all__ = ['Connection', 'GrpcServer', 'Script', 'ServerCall', 'echo']
 
@@ -290,7 +291,7 @@ class GrpcServer:
         for connection in self.connections:
             connection.goes_on.set()
             connection.cut()
-        self._server.stop(timeout=1)
+        end(self._server, timeout=1)
 
     def _run(self, call: ServerCall) -> None:
         try:

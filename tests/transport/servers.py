@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import socket
 
 from getc.transport.endpoints import Endpoint, parse_endpoints
 
-__all__ = ['answer_of', 'read_request', 'serving']
+__all__ = ['answer_of', 'end', 'read_request', 'serving']
 
 Handler = Callable[[socket], None]
 
@@ -31,7 +32,17 @@ def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Ite
     try:
         yield parse_endpoints(f'{scheme}://127.0.0.1:{server.server_port}')[0]
     finally:
-        server.stop(timeout=0)
+        end(server)
+
+
+def end(server: StreamServer, timeout: float = 0) -> None:
+    """Stop it, and kill what it does after so many seconds.
+
+    Who was accepted in this turn has to begin first: killed before, he would leave his socket open.
+    """
+    server.close()
+    gevent.sleep(0)
+    server.stop(timeout=timeout)
 
 
 def read_request(sock: socket) -> bytes:
