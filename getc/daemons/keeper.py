@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final, Literal
 
-import gevent
-
 from getc import timing
 from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch
 from getc.daemons.base import Daemon, Owner
+from getc.daemons.checkup import Checkup
 from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
 from getc.model import Deleted, EtcdResult, Value
@@ -58,9 +57,8 @@ class Keeper(Daemon):
     """
 
     __slots__ = (
-        '_alive',
-        '_asked',
         '_backend',
+        '_checkup',
         '_group',
         '_hold',
         '_is_asking',
@@ -104,7 +102,7 @@ class Keeper(Daemon):
         self._backend = backend
         self._group: LeaseGroup = backend.keep(ttl)
         self._value = put.value or ''
-        self._alive = alive
+        self._checkup = None if alive is None else Checkup(alive, self.name)
         self._tell_lost = on_lost
         self._tell_restored = on_restored
         self._state = KeeperState.STARTING
@@ -112,7 +110,6 @@ class Keeper(Daemon):
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
         self._unanswered: set[str] = set()  # values of writes that may have taken the node
         self._rival: _Rival | None = None
-        self._asked: gevent.Greenlet[..., None] | None = None  # ``alive``, if it does not end
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
     # -- what its user asks for; no I/O here
@@ -367,38 +364,17 @@ class Keeper(Daemon):
     @property
     def is_asked(self) -> bool:
         """True if there is an ``alive``.  For the lease group."""
-        return self._alive is not None
+        return self._checkup is not None
 
     def may_renew(self) -> bool:
         """Ask ``alive``.  For the lease group."""
-        if self._alive is None:
-            return True
-        answers: list[bool] = []
-        if self._asked is not None and not self._asked.dead:
-            self._asked.kill(block=False)  # it caught its timeout; one more at each renewal would become thousands
-        else:
-            asked = self._asked = self._spawn(self._ask_alive, answers)
-            asked.join(self.ttl / 6)
-            if asked.dead:
-                self._asked = None
-        is_alive = answers == [True]
+        is_alive = self._checkup is None or self._checkup.passes(self.ttl / 6, self._spawn)
         if not is_alive and self._hold is not None and not self._is_stopped:
             hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))
             if hold is not None:
                 hold.abandon()
                 self._spawn(self._withdraw, hold)
         return is_alive
-
-    def _ask_alive(self, answers: list[bool]) -> None:
-        """Note what ``alive`` says; nothing if it takes too long, raises, or is killed."""
-        assert self._alive is not None
-        timeout = gevent.Timeout(self.ttl / 6)
-        try:
-            with timeout:
-                answers.append(bool(self._alive()))
-        except (Exception, gevent.Timeout) as error:
-            what = f'did not answer within {self.ttl / 6:g} s' if error is timeout else 'raised'
-            logger.warning('%s: alive %r %s, which counts as False', self.name, self._alive, what, exc_info=True)
 
     def on_renewed(self) -> None:
         """A renewal succeeded.  For the lease group."""
