@@ -107,6 +107,7 @@ class Follower:
                 result.modified_index,
                 type(result).__name__,
                 result.resync,
+                result.etcd_index if result.resync else None,
             )
         )
         if self.stalls and self._chance.random() < 0.002:

@@ -142,6 +142,7 @@ class Seen:
     Attributes:
         value: None if the node is gone.
         resync: It was made up from a comparison, after history was lost.
+        index: The index of that comparison; None for a change.
     """
 
     watcher: str
@@ -151,6 +152,7 @@ class Seen:
     revision: int
     action: str
     resync: bool
+    index: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,6 +249,51 @@ def test_loss_of_what_had_been_seen_is_found() -> None:
     assert only(history)[0] == rules.LOSS_IS_TRUE
 
 
+def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
+    """A watcher knew of /w/a and /w/b; history up to just behind what it had seen is gone, and it says so."""
+    etcd = ToyEtcd()
+    etcd.commit({'/w/a': 'a1'})
+    watcher = etcd.watch('w', '/w')
+    etcd.commit({'/w/b': 'b1'})
+    etcd.deliver(watcher)
+    etcd.pass_time(5)
+    etcd.commit(changed)
+    etcd.compact(etcd.revision)
+    etcd.deliver_difference(watcher)
+    assert len(etcd.history.of(Resync)) == 1
+    return etcd.history
+
+
+@pytest.mark.parametrize('new_b', ['b2', None])
+def test_loss_that_could_not_be_ruled_out_passes(new_b: str | None) -> None:
+    """Nothing that it knew is as it was, and its latest change is not in history any more: it may be another store."""
+    assert check_watchers(a_loss_that_was_none({'/w/a': 'a2', '/w/b': new_b})) == []
+
+
+def test_loss_that_could_be_ruled_out_is_found() -> None:
+    """/w/b is as it was: it is the same store."""
+    assert only(a_loss_that_was_none({'/w/a': 'a2'}))[0] == rules.LOSS_IS_TRUE
+
+
+def test_losses_that_are_told_late_pass() -> None:
+    """Its callback blocked over two wipes and what came after: the watcher was far ahead when it told of them."""
+    etcd = ToyEtcd()
+    watcher = etcd.watch('w', '/w')
+    for number in range(2):
+        etcd.commit({'/w/a': f'{number}'})
+        etcd.wipe()
+        etcd.commit({'/w/a': f'{number} anew'})
+        etcd.deliver(watcher)
+    for number in range(rules.MOST_ENDS + 1):
+        etcd.commit({'/w/a': f'{number} later'})
+    etcd.deliver(watcher)
+    late = etcd.revision
+    history = rewritten(
+        etcd.history, lambda record: (replace(record, revision=late) if isinstance(record, Resync) else record,)
+    )
+    assert check_watchers(history) == []
+
+
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
 def test_second_word_about_one_loss_is_found(cause: str) -> None:
     """It had compared, and compared again: nothing had been lost in between."""

@@ -164,7 +164,7 @@ class ToyEtcd:
     def deliver(self, watcher: ToyWatcher) -> None:
         """Tell a watcher all that it does not know."""
         if watcher.era != self.era or self._compacted > watcher.revision + 1:
-            self._deliver_difference(watcher)
+            self.deliver_difference(watcher)
         told = bisect_right(self._changes, watcher.revision, key=lambda change: change.revision)
         for change in self._changes[told:]:
             if _is_told(change.key, watcher.key):
@@ -173,7 +173,8 @@ class ToyEtcd:
         watcher.revision = self.revision
         watcher.known = self._listing(watcher.key)
 
-    def _deliver_difference(self, watcher: ToyWatcher) -> None:
+    def deliver_difference(self, watcher: ToyWatcher) -> None:
+        """Tell a watcher that history was lost, and what is different."""
         there = self._listing(watcher.key)
         for key in sorted({*there, *watcher.known}):
             before, now = watcher.known.get(key), there.get(key)
@@ -187,7 +188,8 @@ class ToyEtcd:
     def _tell(
         self, watcher: ToyWatcher, key: str, value: str | None, revision: int, action: str, *, resync: bool
     ) -> None:
-        self.history.add(Seen(watcher.name, self.now, key, value, revision, action, resync))
+        index = self.revision if resync else None
+        self.history.add(Seen(watcher.name, self.now, key, value, revision, action, resync, index))
 
     def _listing(self, key: str) -> dict[str, Change]:
         return {path: change for path, change in self.there.items() if _is_told(path, key)}

@@ -25,7 +25,7 @@ IN_ORDER: Final = 'A watcher is told changes in their order.'
 WHOLE: Final = 'A watcher is told whole revisions.'
 TRUE: Final = 'A watcher is told what etcd has.'
 LOSS_IS_TOLD: Final = 'A watcher says so when history was lost.'
-LOSS_IS_TRUE: Final = 'A watcher says that history was lost only if it was.'
+LOSS_IS_TRUE: Final = 'A watcher says that history was lost only if it was, or if nothing can show that it was not.'
 DIFFERENCE: Final = 'After a loss a watcher is told exactly what is different, in the order of the keys.'
 
 BEGINNING: Final = 30.0
@@ -206,7 +206,7 @@ class _Story:
     def _compared_at(self, told: Resync, later: Sequence[Told]) -> list[tuple[Route, int]]:
         """It said that history was lost, after it told the difference: where that may be from, one place at least."""
         results, self._difference = self._difference, []
-        routes = self._possible_routes(told)
+        routes = self._possible_routes(told, results)
         fitting: list[tuple[Route, int]] = []
         faults: list[str] = []
         for route in routes:
@@ -238,7 +238,13 @@ class _Story:
         """The revision before which etcd had forgotten what the watcher needed next; None if it had not."""
         return self._log.compaction_beyond(self._route.era, self._revision + 1, told.at)
 
-    def _possible_routes(self, told: Resync) -> list[Route]:
+    def _cannot_know(self, told: Resync, results: list[Seen]) -> bool:
+        """True if nothing was left to show that the store is the same: all it knew has changed, and so has history."""
+        latest = self._route.changes[self._next - 1].revision if self._next else 0
+        is_compacted = self._log.compaction_beyond(self._route.era, latest, told.at) is not None
+        return is_compacted and bool(self._known) and self._known.keys() <= {result.key for result in results}
+
+    def _possible_routes(self, told: Resync, results: list[Seen]) -> list[Route]:
         """The eras that it may have compared with; none if it had lost nothing."""
         later = [
             route
@@ -246,7 +252,7 @@ class _Story:
             if route.era.began <= told.at
         ]  # fmt: skip
         is_own = self._lost_up_to(told) is not None or self._may_have_begun_before(told)
-        return [self._route, *later] if is_own else later
+        return [self._route, *later] if is_own or self._cannot_know(told, results) else later
 
     def _may_have_begun_before(self, told: Resync) -> bool:
         """True if ``on_change`` may have found what there was, lost that, and returned after that."""
@@ -257,20 +263,19 @@ class _Story:
     def _possible_ends(self, route: Route, results: list[Seen], told: Resync, later: Sequence[Told]) -> Iterator[int]:
         """Places of the first change after the comparison, the likely ones first.
 
-        A deletion has the revision of the comparison.  Otherwise it was before whatever was told next.  If nothing
-        was it can have been at any time: the index of a watcher may be beyond what its callback was told.
+        Its results tell.  Where there is none, it was before whatever was told next.  If nothing was it can have been
+        at any time: the index of a watcher may be beyond what its callback was told.
         """
-        gone = [result.revision for result in results if result.value is None]
         following = next(iter(later), None)
-        if gone:
-            yield route.after(max(gone))
+        index = next((result.index for result in results), None)
+        if index is not None:
+            yield route.after(index)
         elif isinstance(following, Seen) and not following.resync and route.has(following):
             yield route.place_of(following) or 0
             yield route.after(told.revision)
         else:
             yield route.after(told.revision)
-            least = max((result.revision for result in results), default=0)
-            yield from range(len(route.changes), route.after(least) - 1, -1)[:MOST_ENDS]
+            yield from range(len(route.changes), -1, -1)[:MOST_ENDS]
 
 
 def _best(stories: Sequence[_Story]) -> _Story:
