@@ -210,11 +210,11 @@ class Daemon(Resident):
         """Give up before the start."""
         self.last_error = self._refusal = error
         self.stop_soon()
-        self._warn_soon('refused', error)
+        self._log_soon(logging.WARNING, 'refused: %s', error)
 
-    def _warn_soon(self, what: str, error: EtcException) -> None:
+    def _log_soon(self, level: int, text: str, *args: object) -> None:
         """Write to the log in a greenlet: the program's handlers may block, and others wait for who calls this."""
-        gevent.spawn(logger.warning, '%s: %s: %s', self.name, what, error)
+        gevent.spawn(logger.log, level, f'%s: {text}', self.name, *args)
 
     # -- attempts
 

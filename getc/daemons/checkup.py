@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import gevent
 
+from getc import timing
+
 __all__ = ['Checkup']
 
 logger = logging.getLogger('getc')
@@ -22,30 +24,36 @@ class Checkup:
         name: Whose it is, for logs.
     """
 
-    __slots__ = ('_alive', '_asked', '_name')
+    __slots__ = ('_alive', '_answers', '_asked', '_name', '_overdue_at')
 
     def __init__(self, alive: Callable[[], object], name: str) -> None:
         self._alive = alive
         self._name = name
-        self._asked: gevent.Greenlet[..., None] | None = None  # the last question, if it does not end
+        self._asked: gevent.Greenlet[..., None] | None = None  # the question that is open, if one is
+        self._answers: list[bool] = []
+        self._overdue_at = 0.0
 
     def passes(self, patience: float, spawn: Spawn) -> bool:
         """Ask, and return whether all is well.  Blocks for so many seconds at most.
 
-        No answer in time, an exception and being killed are a no.  A function that catches its timeout and goes on is
-        killed when it should be asked again, which is one more no: at each renewal another would become thousands.
+        No answer in time, an exception and being killed are a no.  Who asks while a question is open gets its answer,
+        too.  A function that caught its timeout and goes on is killed when it should be asked again, which is one more
+        no: at each renewal another would become thousands.
 
         Args:
             patience: Seconds.
             spawn: Runs the question in a greenlet, and ends it with its daemon.
         """
-        if self._asked is not None and not self._asked.dead:
-            self._asked.kill(block=False)
+        asked, answers = self._asked, self._answers
+        if asked is None or asked.dead:
+            answers = self._answers = []
+            asked = self._asked = spawn(self._ask, patience, answers)
+            self._overdue_at = timing.now() + patience
+        elif timing.now() >= self._overdue_at:
+            asked.kill(block=False)
             return False
-        answers: list[bool] = []
-        asked = self._asked = spawn(self._ask, patience, answers)
-        asked.join(patience)
-        if asked.dead:
+        asked.join(self._overdue_at - timing.now())
+        if asked.dead and self._asked is asked:
             self._asked = None
         return answers == [True]
 
@@ -56,4 +64,6 @@ class Checkup:
                 answers.append(bool(self._alive()))
         except (Exception, gevent.Timeout) as error:
             what = f'did not answer within {patience:g} s' if error is timeout else 'raised'
-            logger.warning('%s: alive %r %s, which counts as False', self._name, self._alive, what, exc_info=True)
+            text = '%s: alive %r %s, which counts as False'
+            # In a greenlet of its own: the program's handlers may block, and the question is over.
+            gevent.spawn(logger.warning, text, self._name, self._alive, what, exc_info=error)

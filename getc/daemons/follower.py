@@ -28,8 +28,6 @@ from getc.timing import Deadline
 
 __all__ = ['Follower', 'WatcherState']
 
-logger = logging.getLogger('getc')
-
 LIST_TIMEOUT: Final = 10.0
 """Seconds for a listing."""
 
@@ -222,7 +220,7 @@ class Follower(Daemon):
     def _resynchronise(self, listing: _Listing) -> None:
         """Deliver the difference between what was known and what is there."""
         assert self._known is not None
-        logger.warning('%s: history was lost; compared at index %d', self.name, listing.index)
+        self._log_soon(logging.WARNING, 'history was lost; compared at index %d', listing.index)
         difference = list(self._difference(listing)) if self._is_mapped else []
         self._cursor = listing.index
         self._learn(listing)
@@ -323,7 +321,7 @@ class Follower(Daemon):
         self.last_error = error
         if self._state is WatcherState.LIVE:
             self._state = WatcherState.STALE
-            self._warn_soon('stale', error)
+            self._log_soon(logging.WARNING, 'stale: %s', error)
         if isinstance(error, EventIndexCleared):
             self._is_cleared = True
         if timing.now() - self._live_at > STEADY:

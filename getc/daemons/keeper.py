@@ -239,7 +239,7 @@ class Keeper(Daemon):
         if was_lost:
             if self._tell_restored is not None:
                 self._call_soon(self._tell_restored, self)
-            logger.info('%s: restored', self.name)
+            self._log_soon(logging.INFO, 'restored')
         return None
 
     def _may_take(self) -> bool:
@@ -316,7 +316,7 @@ class Keeper(Daemon):
         self._state = KeeperState.LOST
         if self._tell_lost is not None:
             self._call_soon(self._tell_lost, self)
-        self._warn_soon('lost', error)
+        self._log_soon(logging.WARNING, 'lost: %s', error)
         return hold
 
     def _withdraw(self, hold: Hold) -> None:
@@ -368,6 +368,8 @@ class Keeper(Daemon):
 
     def may_renew(self) -> bool:
         """Ask ``alive``.  For the lease group."""
+        if self._is_stopped:
+            return False
         is_alive = self._checkup is None or self._checkup.passes(self.ttl / 6, self._spawn)
         if not is_alive and self._hold is not None and not self._is_stopped:
             hold = self._lose(NodeLost(f'{self.key} was taken away: alive() says no'))
@@ -386,7 +388,7 @@ class Keeper(Daemon):
         self.last_error = error
         if self._state is KeeperState.KEPT:
             self._state = KeeperState.SUSPECT
-            self._warn_soon('a renewal was missed', error)
+            self._log_soon(logging.WARNING, 'a renewal was missed: %s', error)
 
     def on_lost(self, error: NodeLost) -> None:
         """The node is not held any more.  For the lease group."""

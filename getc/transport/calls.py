@@ -53,7 +53,7 @@ class Carrier(Protocol):
         """Nobody waits for the call any more: end its stream if it has begun."""
 
     def has_left(self, call: Call) -> bool:
-        """True if any of the call may have reached the server."""
+        """True if any of the call may have reached the server, or still may."""
 
     def holds_back(self, call: Call) -> bool:
         """True if some of what was said of it waits for the server to take it."""

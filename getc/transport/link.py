@@ -151,8 +151,8 @@ class Link:
             self._after_end()
 
     def has_left(self, call: Call) -> bool:
-        """True if any of the call may have reached the server."""
-        return 0 < call.stream_id <= self._sent_id
+        """True if any of the call may have reached the server, or still may, for what is queued is not taken back."""
+        return call.stream_id > 0 and (call.stream_id <= self._sent_id or not self._is_over)
 
     def holds_back(self, call: Call) -> bool:
         """True if some of what was said of it waits for the server to take it."""

@@ -41,7 +41,8 @@ class Traffic(Protocol):
         """Give out what is to be sent: it is handed to the kernel at once, as far as there is room."""
 
     def on_data(self, data: bytes) -> None:
-        """The peer has sent this.  Runs in the hub: does not block or switch, and calls no code of the program's."""
+        """The peer has sent this.  Runs in the hub, or in who sends: does not block or switch, and calls no code of the
+        program's."""
 
     def on_end(self, error: BaseException | None) -> None:
         """Nothing moves any more: because of the error, or (None) because the peer has closed.  Closes the wire."""

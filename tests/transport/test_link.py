@@ -243,7 +243,7 @@ def test_large_messages_pass_through_tiny_windows(serve, open_channel) -> None:
 
 
 def test_calls_end_when_the_server_never_reads(serve, open_channel) -> None:
-    """The writer is stuck in its socket: calls time out, and say whether they may have left."""
+    """The writer is stuck in its socket: calls time out, and what is queued may still leave, whole, and be done."""
     server = serve(initial_window_size=2**30)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -257,10 +257,27 @@ def test_calls_end_when_the_server_never_reads(serve, open_channel) -> None:
     assert channel._link._wire.is_sending
     late = spawned(channel, 10, timeout=0.1)
     assert all(isinstance(error, TimedOut) for error in values(large + late))
-    assert all(not error.maybe_applied for error in values(late))
+    assert all(error.maybe_applied for error in values(late))
     assert channel._link.calls == 0
+    begun = len(server.calls)
     server.connection.goes_on.set()
     assert values(spawned(channel, 1, message=b'again')) == [b'again']
+    assert len(server.calls) - begun >= len(late)
+
+
+def test_call_that_is_queued_when_the_peer_breaks_a_rule_may_be_done(serve, open_channel) -> None:
+    """It leaves with the word about the rule, and who reads that may do it before."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    spawned(channel, 1)
+    server.wait_for_calls(1)
+    link = channel._link
+    link._wire.is_sending = True  # as in the middle of a turn
+    calls = spawned(channel, 2)
+    gevent.sleep(0)
+    link.on_end(ProtocolError('HTTP/2: a rule'))
+    assert [(type(error), error.maybe_applied) for error in values(calls)] == [(ProtocolError, True)] * 2
+    server.wait_for_calls(3)
 
 
 # -- whether the peer is there
