@@ -28,7 +28,12 @@ from getc.wire.tree.nodes import Life, value_of
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import misshapen
 
-__all__ = ['LeasedHold', 'granted']
+__all__ = ['LeasedHold', 'granted', 'on_lease']
+
+
+def on_lease(key: str, number: int) -> Compare:
+    """Holds if the node hangs on that lease."""
+    return Compare(key=encoded(key), target=Compare.CompareTarget.LEASE, lease=number)
 
 
 def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
@@ -84,7 +89,7 @@ class LeasedHold:
 
     def is_on_lease(self) -> Compare:
         """Holds if the node is the one that was put on the lease."""
-        return Compare(key=encoded(self.key), target=Compare.CompareTarget.LEASE, lease=self._lease.id)
+        return on_lease(self.key, self._lease.id)
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         if not self._is_held:

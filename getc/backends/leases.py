@@ -8,20 +8,20 @@ success alone proves nothing about a node.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import Hold, LeaseGroup, Member
-from getc.backends.leased_hold import LeasedHold, granted
+from getc.backends.leased_hold import LeasedHold, granted, on_lease
 from getc.backends.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.wire.schema.kv import KV, PutRequest, RequestOp, TxnRequest, TxnResponse
+from getc.wire.schema.kv import KV, Compare, PutRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree import writing
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import MISSHAPEN, misshapen
@@ -30,6 +30,9 @@ from getc.wire.tree.verdicts import verdict
 __all__ = ['LeasedGroup']
 
 Held = TypeVar('Held')
+
+MOST_FORMER: Final = 1000
+"""Leases that are remembered after their end: until the server ends one, a node that nobody knows of may hang on it."""
 
 
 class LeasedGroup:
@@ -52,6 +55,7 @@ class LeasedGroup:
         self._asked_ttl = ttl
         self._is_strict = is_strict
         self._leases: dict[int, SharedLease] = {}
+        self._former: dict[int, None] = {}  # the numbers of leases that are over, the latest last
         self._granting = BoundedSemaphore(1)
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
@@ -73,10 +77,18 @@ class LeasedGroup:
     ) -> Hold:
         """What is in the way may be what a write of ours made whose answer was lost: then it hangs on a lease of ours.
 
+        That lease may be over, for nothing was held on it: then the node moves to another one.
+
         Raises:
             EtcdError: It is another's.
         """
         found = response.responses[-1].response_range.kvs
+        if found and found[0].lease in self._former:
+            condition = on_lease(put.key, found[0].lease)
+            moved = self._moved(put.key, put.value or '', condition, lease, member, deadline)
+            if moved is None:
+                raise verdict(put, response)
+            return moved
         ours = self._leases.get(found[0].lease) if found else None
         if ours is None or not (ours is lease or ours.is_free(put.key)):
             raise verdict(put, response)
@@ -95,14 +107,15 @@ class LeasedGroup:
         if not isinstance(previous, LeasedHold):
             return None
         condition = previous.is_on_lease()
+        return self._on_lease(key, lambda lease: self._moved(key, value, condition, lease, member, deadline), deadline)
 
-        def adopt_on(lease: SharedLease) -> Hold | None:
-            request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
-            success = [RequestOp(request_put=request)]
-            response = self._call(TxnRequest(compare=[condition], success=success), deadline)
-            return lease.attach(key, response.header.revision, member) if response.succeeded else None
-
-        return self._on_lease(key, adopt_on, deadline)
+    def _moved(
+        self, key: str, value: str, condition: Compare, lease: SharedLease, member: Member, deadline: Deadline
+    ) -> Hold | None:
+        """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
+        request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
+        response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
+        return lease.attach(key, response.header.revision, member) if response.succeeded else None
 
     def _on_lease(self, key: str, put: Callable[[SharedLease], Held], deadline: Deadline) -> Held:
         """Have the node put on a lease; on another one where the server does not know that any more."""
@@ -147,6 +160,9 @@ class LeasedGroup:
     def _forget(self, lease: SharedLease) -> None:
         """The lease is over."""
         self._leases.pop(lease.id, None)
+        self._former[lease.id] = None
+        if len(self._former) > MOST_FORMER:
+            del self._former[next(iter(self._former))]
 
     def close(self) -> None:
         """Stop all renewals.  No I/O, does not block."""

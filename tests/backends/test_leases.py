@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from getc import timing
-from getc.backends import shared_lease
+from getc.backends import leases, shared_lease
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
     ConnectionError,
@@ -606,6 +606,45 @@ def test_adopt_goes_on_with_the_very_node_only(bench: Bench, etcd_clock: Virtual
     assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
     bench.server.delete('/a')
     assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+
+
+def test_node_whose_adoption_was_not_answered_is_known_as_ours_when_its_lease_is_over(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """Nothing is held on that lease, so it is renewed no more; the node need not go before it is taken up again."""
+    old = bench.hold()
+    bench.server.fault, bench.server.is_silent = hang, True
+    etcd_clock.advance(TTL - 0.9)
+    bench.server.come_back()
+    bench.server.fault = lambda do, deadline, is_write: lose_reply(do, deadline, is_write) if is_write else do()
+    with pytest.raises(ConnectionError):
+        bench.group.adopt('/a', 'y', old, bench.member, Deadline(5))
+    bench.server.fault = None
+    number = bench.lease_of()
+    assert bench.value_of() == 'y'
+    etcd_clock.advance(TTL / 3 + 0.2)
+    assert bench.leases == []
+    assert bench.group.adopt('/a', 'z', old, bench.member, Deadline(5)) is None
+    again = bench.hold(value='z')
+    assert (bench.value_of(), bench.lease_of()) == ('z', bench.leases[0].id)
+    assert bench.lease_of() != number
+    etcd_clock.advance(2 * TTL)
+    assert bench.value_of() == 'z'
+    again.abandon()
+    bench.server.put('/a', 'z')
+    with pytest.raises(NodeExist):  # the same value, and another's
+        bench.hold(value='z')
+
+
+def test_former_leases_are_remembered_up_to_a_bound(bench: Bench, etcd_clock: VirtualTime, monkeypatch) -> None:
+    """The oldest is forgotten first."""
+    monkeypatch.setattr(leases, 'MOST_FORMER', 2)
+    numbers = []
+    for _ in range(4):
+        bench.hold().release(Deadline(5))
+        numbers.append(bench.leases[0].id)
+        etcd_clock.advance(TTL)
+    assert list(bench.group._former) == numbers[-2:]
 
 
 def test_close_leaves_no_renewal_and_no_timer(bench: Bench, etcd_clock: VirtualTime) -> None:
