@@ -249,6 +249,32 @@ def test_loss_of_what_had_been_seen_is_found() -> None:
     assert only(history)[0] == rules.LOSS_IS_TRUE
 
 
+def an_empty_store_that_was_wiped(before: str) -> History:
+    """A watcher that knew of nothing is told what is written after a wipe, and no word of that."""
+    etcd = ToyEtcd()
+    watcher = etcd.watch('w', '/w')
+    etcd.commit({before: 'x'})
+    etcd.wipe()
+    watcher.era = etcd.era
+    for value in 'abc':
+        etcd.commit({'/w/a': value})
+    etcd.deliver(watcher)
+    return etcd.history
+
+
+def test_wipe_of_nothing_that_was_known_passes() -> None:
+    """One empty store is as the other."""
+    history = an_empty_store_that_was_wiped('/elsewhere')
+    assert len(history.of(Seen)) == 3
+    assert check_watchers(history) == []
+
+
+def test_gap_after_a_wipe_of_nothing_that_was_known_is_found() -> None:
+    """What was written since then is told, all of it."""
+    history = without(an_empty_store_that_was_wiped('/elsewhere'), seen(2))
+    assert only(history)[0] == rules.EVERYTHING
+
+
 def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
     """A watcher knew of /w/a and /w/b; history up to just behind what it had seen is gone, and it says so."""
     etcd = ToyEtcd()

@@ -157,6 +157,9 @@ class _Story:
         if not self._route.has(seen):
             for later in self._routes.following(self._route, self._watched.key):
                 if later.has(seen):
+                    if self._looks_the_same(later):
+                        self._go_on(later, later.after(self._revision))
+                        return later.place_of(seen)
                     text = f'all of era {self._route.era.number} was wiped, and it went on as if it had not been'
                     self._break(LOSS_IS_TOLD, text, self._latest(), seen)
                     place = later.place_of(seen)
@@ -165,6 +168,10 @@ class _Story:
         if place is None:
             self._break(TRUE, f'{seen.key} was not changed at revision {seen.revision}', seen)
         return place
+
+    def _looks_the_same(self, route: Route) -> bool:
+        """True if nothing was there as far as it was told, and nothing in another era either: nobody can tell them apart."""
+        return not self._known and not route.state(route.after(self._revision))
 
     def _go_on(self, route: Route, place: int) -> None:
         """Read on from there."""
