@@ -170,7 +170,7 @@ class _Story:
         return place
 
     def _looks_the_same(self, route: Route) -> bool:
-        """True if nothing was there as far as it was told, and nothing in another era either: nobody can tell them apart."""
+        """True if nothing was there as far as it was told, nor in another era: nobody can tell them apart."""
         return not self._known and not route.state(route.after(self._revision))
 
     def _go_on(self, route: Route, place: int) -> None:
