@@ -271,7 +271,16 @@ class ResourceExhausted(EtcdError):
 
 
 class NoSpace(ResourceExhausted):
-    """The database is as large as its quota allows; see ``maintenance.alarm``."""
+    """The database is as large as its quota allows; see ``maintenance.alarm``.
+
+    etcd says so as well to a write that it has just done, when that made the database too large (its
+    ``quotaApplierV3``).
+
+    Attributes:
+        maybe_applied: True if it was a write that may have happened all the same.
+    """
+
+    maybe_applied: bool = False
 
 
 class TooManyRequests(ResourceExhausted):

@@ -4,6 +4,7 @@
 What came of it    What it does            Then
 =================  ======================  ==========================================================
 etcd says no       anything                it is raised
+... in doubt       anything                it is raised, and says that it may have happened
 ... for now        anything                it is raised; who is patient waits, and asks again
 nothing was done   anything                the next server; when all were asked the one that is due
                                            first, once more; then it is raised, or waited for
@@ -25,6 +26,7 @@ from getc.errors import (
     EtcException,
     HTTPError,
     LeaderElect,
+    NoSpace,
     ProtocolError,
     RaftInternal,
     TooManyRequests,
@@ -53,9 +55,17 @@ class Outcome(Enum):
     """What came of an attempt that did not succeed."""
 
     REFUSED = 'etcd says no, and would say so again'
+    DOUBTFUL = 'etcd says no, would say so again, and may have done it all the same'
     PUT_OFF = 'etcd says no for now'
     UNDONE = 'it did nothing: it was not sent, or not taken, or reads'
     UNKNOWN = 'it was sent, and what became of it is not known'
+
+
+FINAL: Final = (Outcome.REFUSED, Outcome.DOUBTFUL)
+"""Asking again would bring the same."""
+
+OPEN: Final = (Outcome.UNKNOWN, Outcome.DOUBTFUL)
+"""A write may have happened."""
 
 
 class Step(Enum):
@@ -105,12 +115,12 @@ class Decision:
 
 def decide(facts: Facts) -> Decision:
     """What follows from the facts.  Nothing that must not happen twice is sent again once it may have happened."""
-    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome is Outcome.UNKNOWN)
+    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome in OPEN)
     return Decision(_step(facts, maybe_applied), maybe_applied)
 
 
 def _step(facts: Facts, maybe_applied: bool) -> Step:
-    is_final = facts.outcome is Outcome.REFUSED or not facts.has_time
+    is_final = facts.outcome in FINAL or not facts.has_time
     if is_final or (maybe_applied and facts.effect is Effect.ONCE):
         return Step.RAISE
     if facts.outcome is not Outcome.PUT_OFF:
@@ -125,14 +135,16 @@ def outcome_of(error: EtcException) -> Outcome:
     """What this error says of the attempt that met it."""
     if isinstance(error, UNSERVED):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.UNDONE
+    if isinstance(error, NoSpace) and error.maybe_applied:
+        return Outcome.DOUBTFUL
     return Outcome.PUT_OFF if isinstance(error, PUT_OFF) else Outcome.REFUSED
 
 
 def may_pass(error: EtcException) -> bool:
     """True for trouble that time may heal; False for a refusal, which would only be repeated."""
-    return outcome_of(error) is not Outcome.REFUSED
+    return outcome_of(error) not in FINAL
 
 
 def is_uncertain(error: EtcException) -> bool:
     """True if the write that met this error may have happened all the same."""
-    return outcome_of(error) is Outcome.UNKNOWN
+    return outcome_of(error) in OPEN

@@ -10,9 +10,12 @@ import pytest
 from getc import errors
 from getc.errors import EtcException
 from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, is_uncertain, may_pass, outcome_of
+from getc.wire.grpc import Status
+from getc.wire.statuses import error_of_status
 
+NO_SPACE = 'etcdserver: mvcc: database space exceeded'
 NONE, SAME, ONCE = Effect.NONE, Effect.SAME, Effect.ONCE
-REFUSED, PUT_OFF, UNDONE, UNKNOWN = Outcome.REFUSED, Outcome.PUT_OFF, Outcome.UNDONE, Outcome.UNKNOWN
+REFUSED, DOUBTFUL, PUT_OFF, UNDONE, UNKNOWN = Outcome
 NEXT, AGAIN, BACK_OFF, RAISE = Step.NEXT, Step.AGAIN, Step.BACK_OFF, Step.RAISE
 
 # What came of it, what it does; what follows when there are others, when one may be asked once more, when that was
@@ -21,6 +24,9 @@ TABLE = [
     (REFUSED, NONE, RAISE, RAISE, RAISE, RAISE, False),
     (REFUSED, SAME, RAISE, RAISE, RAISE, RAISE, False),
     (REFUSED, ONCE, RAISE, RAISE, RAISE, RAISE, False),
+    (DOUBTFUL, NONE, RAISE, RAISE, RAISE, RAISE, False),
+    (DOUBTFUL, SAME, RAISE, RAISE, RAISE, RAISE, True),
+    (DOUBTFUL, ONCE, RAISE, RAISE, RAISE, RAISE, True),
     (PUT_OFF, NONE, RAISE, RAISE, BACK_OFF, RAISE, False),
     (PUT_OFF, SAME, RAISE, RAISE, BACK_OFF, RAISE, False),
     (PUT_OFF, ONCE, RAISE, RAISE, BACK_OFF, RAISE, False),
@@ -71,7 +77,7 @@ def all_facts() -> list[Facts]:
 def test_write_that_may_have_happened_is_never_sent_again() -> None:
     """Whatever else is so: of all combinations of facts there are, none repeats one that must not happen twice."""
     for facts in all_facts():
-        if facts.effect is ONCE and (facts.outcome is UNKNOWN or facts.was_unknown):
+        if facts.effect is ONCE and (facts.outcome in (UNKNOWN, DOUBTFUL) or facts.was_unknown):
             assert decide(facts) == Decision(RAISE, True)
 
 
@@ -83,7 +89,7 @@ def test_read_is_never_said_to_have_changed_anything() -> None:
 def test_nothing_is_done_after_the_deadline_or_a_refusal() -> None:
     """In no combination."""
     for facts in all_facts():
-        if not facts.has_time or facts.outcome is REFUSED:
+        if not facts.has_time or facts.outcome in (REFUSED, DOUBTFUL):
             assert decide(facts).step is RAISE
 
 
@@ -101,8 +107,8 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
         others, attempts, unknown, was_unknown, was_repeated = servers - 1, 0, 0, False, False
         while True:
             attempts += 1
-            outcome = rng.choice([UNDONE, UNDONE, UNDONE, UNKNOWN, REFUSED, PUT_OFF])
-            unknown += outcome is UNKNOWN
+            outcome = rng.choice([UNDONE, UNDONE, UNDONE, UNKNOWN, REFUSED, DOUBTFUL, PUT_OFF])
+            unknown += outcome in (UNKNOWN, DOUBTFUL)
             decision = decide(Facts(outcome, effect, was_unknown, others, was_repeated))
             if decision.step is RAISE:
                 break
@@ -129,6 +135,8 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
         (errors.LeaderElect('x'), UNKNOWN),
         (errors.NoLeader('x'), UNDONE),
         (errors.Unavailable('x'), UNDONE),
+        (error_of_status(Status(8, NO_SPACE), '/x', is_write=True), DOUBTFUL),
+        (error_of_status(Status(8, NO_SPACE), '/x', is_write=False), REFUSED),
         (errors.TooManyRequests('x'), PUT_OFF),
         (errors.WatcherCleared('x'), PUT_OFF),
         (errors.KeyNotFound('x'), REFUSED),
@@ -143,8 +151,8 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
 def test_error_says_what_came_of_the_attempt(error: EtcException, outcome: Outcome) -> None:
     """And so whether trouble may pass, and whether a write may have happened."""
     assert outcome_of(error) is outcome
-    assert may_pass(error) is (outcome is not REFUSED)
-    assert is_uncertain(error) is (outcome is UNKNOWN)
+    assert may_pass(error) is (outcome not in (REFUSED, DOUBTFUL))
+    assert is_uncertain(error) is (outcome in (UNKNOWN, DOUBTFUL))
 
 
 def test_every_error_there_is_has_an_outcome() -> None:

@@ -83,13 +83,13 @@ class LeasedGroup:
             EtcdError: It is another's.
         """
         found = response.responses[-1].response_range.kvs
-        if found and found[0].lease in self._former:
-            condition = on_lease(put.key, found[0].lease)
-            moved = self._moved(put.key, put.value or '', condition, lease, member, deadline)
+        number = found[0].lease if found else 0
+        if number in self._former:
+            moved = self._moved(put.key, put.value or '', on_lease(put.key, number), lease, member, deadline)
             if moved is None:
                 raise verdict(put, response)
             return moved
-        ours = self._leases.get(found[0].lease) if found else None
+        ours = self._leases.get(number)
         if ours is None or not (ours is lease or ours.is_free(put.key)):
             raise verdict(put, response)
         hold = ours.attach(put.key, found[0].mod_revision, member)

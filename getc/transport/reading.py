@@ -94,6 +94,10 @@ class Response(http.client.HTTPResponse):
         super().begin()
         if self.meter.has_ended:  # http.client takes half a head for one
             raise http.client.IncompleteRead(b'')
+        if (
+            self.status < 200
+        ):  # http.client passes over 100 only, and the next answer would be taken for the next call's
+            raise Unreadable('an interim answer')
         self._check_framing()
         self.meter.limit = 2 * MAX_BODY  # chunks have heads of their own
 

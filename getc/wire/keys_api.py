@@ -35,6 +35,9 @@ __all__ = ['etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of
 PREFIX: Final = '/v2/keys'
 MAX_INDEX: Final = 2**64 - 1
 MAX_TTL: Final = 7_000_000_000
+
+GAVE_UP: Final = (408, 499)
+"""With these a proxy ends a request that took too long, also one that it has passed on."""
 """Seconds.  The server counts nanoseconds since 1970 in 64 bits: a longer TTL overflows, and is dropped silently."""
 
 _EXPIRATION = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)', re.ASCII)
@@ -206,7 +209,12 @@ def _foreign(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPEr
     else:
         match = _MEDIA_TYPE.match(kind)
         what = f'not an answer of etcd ({match[0] if match else "no content type"})'
-    return HTTPError(status, what, maybe_applied=operation.is_write and not 300 <= status < 500)
+    return HTTPError(status, what, maybe_applied=_may_be_done(operation, status))
+
+
+def _may_be_done(operation: Operation | WatchSpec, status: int) -> bool:
+    """True for a write that whoever answers with this status may have passed on."""
+    return operation.is_write and (status in GAVE_UP or not 300 <= status < 500)
 
 
 def _broken(operation: Operation | WatchSpec, what: str) -> ProtocolError:
@@ -320,7 +328,7 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: An
     if answer.status in (401, 403):  # auth and members answer without a code
         return Unauthorized(message or 'Unauthorized', '', index)
     if message and answer.status >= 400:
-        return HTTPError(answer.status, message, maybe_applied=operation.is_write and answer.status >= 500)
+        return HTTPError(answer.status, message, maybe_applied=_may_be_done(operation, answer.status))
     return _foreign(operation, answer.status, answer.headers.get('Content-Type', ''))
 
 

@@ -98,7 +98,7 @@ def error_of_status(
         error = BY_CODE.get(status.code, RaftInternal)(text, errno=status.code)
     else:
         error = error_of(status.code, text)
-    if isinstance(error, (Unavailable, LeaderElect, RaftInternal)):
+    if isinstance(error, (Unavailable, LeaderElect, RaftInternal, NoSpace)):
         error.maybe_applied = is_write and not isinstance(error, NoLeader)
     error.endpoint = url
     return error

@@ -340,6 +340,7 @@ HOSTILE = {
     'endless chunks': endless_chunks,
     'endless headers': endless_headers,
     'endless continues': endless_continues,
+    'early hints': sends(b'HTTP/1.1 103 Early Hints\r\n\r\n' + answer_of(b'{}')),
 }
 
 

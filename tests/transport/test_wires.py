@@ -101,6 +101,14 @@ def complaints(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return found
 
 
+def received(peer: gevent.socket.socket, size: int) -> bytes:
+    """So many bytes, as they come."""
+    data = bytearray()
+    while len(data) < size:
+        data += peer.recv(1_000_000)
+    return bytes(data)
+
+
 def test_what_is_said_in_one_turn_leaves_in_one_piece(pair: Pair) -> None:
     """However many say it."""
     script, peer = pair
@@ -137,10 +145,7 @@ def test_what_must_not_wait_waits_for_what_was_said_before(pair: Pair) -> None:
     script.queue += b'more'
     script.wire.send_now()
     assert script.given == [large]
-    received = bytearray()
-    while len(received) < len(large) + 4:
-        received += peer.recv(1_000_000)
-    assert bytes(received) == large + b'more'
+    assert received(peer, len(large) + 4) == large + b'more'
     until(lambda: not script.wire.is_sending)
 
 
@@ -169,10 +174,7 @@ def test_rest_is_sent_in_order_when_the_kernel_has_room_again(pair: Pair) -> Non
     gevent.sleep(0.01)
     assert script.wire.is_sending
     assert script.given == [large]
-    received = bytearray()
-    while len(received) < len(large) + 4:
-        received += peer.recv(1_000_000)
-    assert bytes(received) == large + b'more'
+    assert received(peer, len(large) + 4) == large + b'more'
     until(lambda: not script.wire.is_sending)
     assert script.given == [large, b'more']
     if isinstance(script.wire, PlainWire):

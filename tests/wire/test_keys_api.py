@@ -353,7 +353,8 @@ def test_result_of_says_how_to_turn_v2_on_when_it_is_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ('status', 'maybe_applied'), [(200, True), (301, False), (307, False), (403, False), (502, True), (503, True)]
+    ('status', 'maybe_applied'),
+    [(200, True), (301, False), (307, False), (403, False), (408, True), (499, True), (502, True), (503, True)],
 )
 def test_result_of_raises_http_error_when_it_is_not_etcd_who_answers(status: int, maybe_applied: bool) -> None:
     """A proxy's page, a redirect, a login form; nothing of the page is in the error."""

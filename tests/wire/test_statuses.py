@@ -22,7 +22,7 @@ TABLE = [
     (5, 'etcdserver: member not found', errors.NotFound, 5, False),
     (6, 'etcdserver: lease already exists', errors.AlreadyExists, 6, False),
     (7, 'etcdserver: permission denied', errors.PermissionDenied, 7, False),
-    (8, 'etcdserver: mvcc: database space exceeded', errors.NoSpace, 8, False),
+    (8, 'etcdserver: mvcc: database space exceeded', errors.NoSpace, 8, True),  # said after the write, too
     (8, 'etcdserver: too many requests', errors.TooManyRequests, 8, False),
     (8, 'grpc: received message larger than max', errors.ResourceExhausted, 8, False),
     (9, 'etcdserver: not leader', errors.FailedPrecondition, 9, False),
