@@ -71,7 +71,8 @@ class Background(Tree):
         Raises:
             NodeExist: There is one without a TTL; or one with a TTL, and ``on_conflict='raise'``.
             NotFile: It is a directory.
-            TimedOut: It was not possible in time; nothing is kept.
+            TimedOut: It was not possible in time, and nothing is kept; with ``maybe_applied`` the node may come for
+                its TTL, from a server that was slow.
         """
         deadline = Deadline.after(timeout)
         self._check_open()

@@ -95,15 +95,18 @@ class Client(Background):
     Any number of greenlets of one thread may use a client at a time: the first thread that does.  In a child that was
     forked off it opens connections of its own, and none of its daemons go on there.
 
-    All of them raise:
+    All of them raise an :class:`~getc.errors.EtcException`, whose ``maybe_applied`` says whether a write may have
+    happened all the same:
 
     * :class:`~getc.errors.EtcdError`, one subclass per code: the server says no;
-    * :class:`~getc.errors.ConnectionError`, mostly its kind :class:`~getc.errors.TimedOut`: there was
-      no answer; ``maybe_applied`` says whether a write may have happened;
+    * :class:`~getc.errors.ConnectionError`, mostly its kind :class:`~getc.errors.TimedOut`: there was no answer;
     * :class:`~getc.errors.HTTPError`, :class:`~getc.errors.ProtocolError`: the answer was not etcd's;
     * :class:`~getc.errors.NotSupported`: this API cannot do it;
-    * :class:`~getc.errors.ClientClosed`;
-    * :class:`TypeError`, :class:`ValueError`: bad arguments, before any I/O;
+    * :class:`~getc.errors.ClientClosed`.
+
+    And, before any I/O:
+
+    * :class:`TypeError`, :class:`ValueError`: bad arguments;
     * :class:`RuntimeError`: this is another thread than the one that uses the client.
 
     Also a context manager: leaving it closes it.

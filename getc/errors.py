@@ -2,8 +2,9 @@
 
 Three questions are answered by the class alone.  Did the server say no?  Then it is an
 :class:`EtcdError`, one subclass per code.  Was there no answer?  Then it is a
-:class:`ConnectionError`, and ``maybe_applied`` says whether a write may have happened.  Was the
-answer not etcd's?  Then it is an :class:`HTTPError` or a :class:`ProtocolError`.
+:class:`ConnectionError`.  Was the answer not etcd's?  Then it is an :class:`HTTPError` or a
+:class:`ProtocolError`.  Whether a write may have happened all the same, every error says itself:
+``maybe_applied``.
 
 The codes from 100 on are those of etcd's v2 error page.  Statuses of v3 that mean the same have the same classes; the
 others keep the code that gRPC gives them.  Sources: etcd 3.5, ``api/v2error/error.go`` and
@@ -66,18 +67,28 @@ class EtcException(Exception):
     """The base of everything that getc raises.
 
     Attributes:
+        maybe_applied: True if it ended a write that may have happened, or may happen yet; False if
+            that write certainly did and does not, or if it was a read.
         endpoint: The server that was asked, as ``scheme://host:port`` without credentials; None
             where no server was involved.
     """
 
+    maybe_applied: bool = False
     endpoint: str | None = None
+
+    def __init__(self, *args: object, maybe_applied: bool | None = None, endpoint: str | None = None) -> None:
+        super().__init__(*args)
+        if maybe_applied is not None:
+            self.maybe_applied = maybe_applied
+        if endpoint is not None:
+            self.endpoint = endpoint
 
 
 class EtcdError(EtcException):
-    """The server understood the request and said no.  Nothing was written.
+    """The server understood the request and said no.
 
-    The exceptions to "nothing was written" are :class:`RaftInternal`, :class:`LeaderElect` and
-    :class:`Unavailable`, which a server may answer after it has proposed the write.
+    Nothing was written, but for a few kinds that a server may answer after it has proposed the write,
+    and where another server may have done what this one refuses: ``maybe_applied`` tells.
 
     Attributes:
         message: What the server says of the code, such as ``'Key not found'``.
@@ -95,16 +106,15 @@ class EtcdError(EtcException):
         index: int | None = None,
         *,
         errno: int | None = None,
+        maybe_applied: bool | None = None,
         endpoint: str | None = None,
     ) -> None:
-        super().__init__(message, cause, index)
+        super().__init__(message, cause, index, maybe_applied=maybe_applied, endpoint=endpoint)
         self.message = message
         self.cause = cause
         self.index = index
         if errno is not None:
             self.errno = errno
-        if endpoint is not None:
-            self.endpoint = endpoint
 
     def __str__(self) -> str:
         text = f'[{self.errno}] {self.message}'
@@ -203,25 +213,23 @@ class RefreshTTLRequired(EtcdError):
 
 
 class RaftInternal(EtcdError):
-    """The cluster failed inside.  A write may have happened all the same.
+    """The cluster failed inside.
 
-    Attributes:
-        maybe_applied: False only where it is known to have been a read.
+    A write may have happened all the same: ``maybe_applied`` is False for reads only.
     """
 
     errno = 300
-    maybe_applied: bool = True
+    maybe_applied = True
 
 
 class LeaderElect(EtcdError):
-    """The cluster was electing a leader.  A write may have happened all the same.
+    """The cluster was electing a leader.
 
-    Attributes:
-        maybe_applied: False only where it is known to have been a read.
+    A write may have happened all the same: ``maybe_applied`` is False for reads only.
     """
 
     errno = 301
-    maybe_applied: bool = True
+    maybe_applied = True
 
 
 class WatcherCleared(EtcdError):
@@ -274,13 +282,8 @@ class NoSpace(ResourceExhausted):
     """The database is as large as its quota allows; see ``maintenance.alarm``.
 
     etcd says so as well to a write that it has just done, when that made the database too large (its
-    ``quotaApplierV3``).
-
-    Attributes:
-        maybe_applied: True if it was a write that may have happened all the same.
+    ``quotaApplierV3``): ``maybe_applied`` is True for writes.
     """
-
-    maybe_applied: bool = False
 
 
 class TooManyRequests(ResourceExhausted):
@@ -304,18 +307,16 @@ class FutureRevision(OutOfRange):
 
 
 class Unavailable(EtcdError):
-    """etcd v3 could not finish it now.
-
-    Attributes:
-        maybe_applied: True if it was a write that may have happened all the same.
-    """
+    """etcd v3 could not finish it now.  A write may have happened all the same, if ``maybe_applied``."""
 
     errno = 14
-    maybe_applied: bool = False
 
 
 class NoLeader(Unavailable):
-    """The server has no leader: it is cut off, or there is an election.  Nothing was written."""
+    """The server has no leader: it is cut off, or there is an election.
+
+    Nothing was written, unless it ended a stream on which something was under way.
+    """
 
 
 _SUBCLASSES = EtcdError.__subclasses__()
@@ -337,11 +338,9 @@ def error_of(
 class HTTPError(EtcException):
     """An answer that is not etcd's: a proxy's 503 page, a redirect, a login form.
 
-    Whether a write happened is not known for a 5xx status: see ``maybe_applied``.
-
     Attributes:
         status_code: The HTTP status.
-        maybe_applied: True if the request was a write that may have happened.
+        message: What it says, as far as that may be shown.
     """
 
     def __init__(
@@ -349,47 +348,23 @@ class HTTPError(EtcException):
         status_code: int,
         message: str = '',
         *,
-        maybe_applied: bool = False,
+        maybe_applied: bool | None = None,
         endpoint: str | None = None,
     ) -> None:
-        super().__init__(status_code, message)
+        super().__init__(status_code, message, maybe_applied=maybe_applied, endpoint=endpoint)
         self.status_code = status_code
         self.message = message
-        self.maybe_applied = maybe_applied
-        if endpoint is not None:
-            self.endpoint = endpoint
 
     def __str__(self) -> str:
         return f'HTTP {self.status_code}: {self.message}' if self.message else f'HTTP {self.status_code}'
 
 
 class ProtocolError(EtcException):
-    """Bytes that break HTTP, JSON or one of getc's bounds.
-
-    Attributes:
-        maybe_applied: True if the request was a write that may have happened.
-    """
-
-    def __init__(self, message: str, *, maybe_applied: bool = False, endpoint: str | None = None) -> None:
-        super().__init__(message)
-        self.maybe_applied = maybe_applied
-        if endpoint is not None:
-            self.endpoint = endpoint
+    """Bytes that break HTTP, JSON or one of getc's bounds."""
 
 
 class ConnectionError(EtcException, builtins.ConnectionError):
-    """There was no answer.
-
-    Attributes:
-        maybe_applied: True if the request was a write that was sent and may have happened; False
-            if it certainly did not, or was a read.
-    """
-
-    def __init__(self, message: str = '', *, maybe_applied: bool = False, endpoint: str | None = None) -> None:
-        super().__init__(message)
-        self.maybe_applied = maybe_applied
-        if endpoint is not None:
-            self.endpoint = endpoint
+    """There was no answer."""
 
 
 class ConnectionRefused(ConnectionError, builtins.ConnectionRefusedError):

@@ -12,6 +12,8 @@ it is not known    reads, may be repeated  the same
 it is not known    must not happen twice   it is raised, and says that it may have happened
 =================  ======================  ==========================================================
 
+Whatever is raised says whether the call may have happened, by any of its attempts: ``maybe_applied``.
+
 A call of the user's is not patient: it tells at once that no server answers.  Daemons are, and ``ready``.
 """
 
@@ -26,7 +28,6 @@ from getc.errors import (
     EtcException,
     HTTPError,
     LeaderElect,
-    NoSpace,
     ProtocolError,
     RaftInternal,
     TooManyRequests,
@@ -34,7 +35,7 @@ from getc.errors import (
     WatcherCleared,
 )
 
-__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'is_uncertain', 'may_pass', 'outcome_of']
+__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'may_pass', 'outcome_of']
 
 UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
 """What is no answer of etcd's to what was asked: another server may do better."""
@@ -132,19 +133,14 @@ def _step(facts: Facts, maybe_applied: bool) -> Step:
 
 
 def outcome_of(error: EtcException) -> Outcome:
-    """What this error says of the attempt that met it."""
+    """What this error says of the attempt that met it, or of all of them."""
     if isinstance(error, UNSERVED):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.UNDONE
-    if isinstance(error, NoSpace) and error.maybe_applied:
-        return Outcome.DOUBTFUL
-    return Outcome.PUT_OFF if isinstance(error, PUT_OFF) else Outcome.REFUSED
+    if isinstance(error, PUT_OFF):
+        return Outcome.UNKNOWN if error.maybe_applied else Outcome.PUT_OFF
+    return Outcome.DOUBTFUL if error.maybe_applied else Outcome.REFUSED
 
 
 def may_pass(error: EtcException) -> bool:
     """True for trouble that time may heal; False for a refusal, which would only be repeated."""
     return outcome_of(error) not in FINAL
-
-
-def is_uncertain(error: EtcException) -> bool:
-    """True if the write that met this error may have happened all the same."""
-    return outcome_of(error) in OPEN

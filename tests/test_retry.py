@@ -9,7 +9,7 @@ import pytest
 
 from getc import errors
 from getc.errors import EtcException
-from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, is_uncertain, may_pass, outcome_of
+from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, may_pass, outcome_of
 from getc.wire.grpc import Status
 from getc.wire.statuses import error_of_status
 
@@ -138,6 +138,9 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
         (error_of_status(Status(8, NO_SPACE), '/x', is_write=True), DOUBTFUL),
         (error_of_status(Status(8, NO_SPACE), '/x', is_write=False), REFUSED),
         (errors.TooManyRequests('x'), PUT_OFF),
+        (errors.TooManyRequests('x', maybe_applied=True), UNKNOWN),
+        (errors.LeaseNotFound('x', maybe_applied=True), DOUBTFUL),
+        (errors.ClientClosed('x', maybe_applied=True), DOUBTFUL),
         (errors.WatcherCleared('x'), PUT_OFF),
         (errors.KeyNotFound('x'), REFUSED),
         (errors.NodeExist('x'), REFUSED),
@@ -152,7 +155,7 @@ def test_error_says_what_came_of_the_attempt(error: EtcException, outcome: Outco
     """And so whether trouble may pass, and whether a write may have happened."""
     assert outcome_of(error) is outcome
     assert may_pass(error) is (outcome not in (REFUSED, DOUBTFUL))
-    assert is_uncertain(error) is (outcome in (UNKNOWN, DOUBTFUL))
+    assert error.maybe_applied is (outcome in (UNKNOWN, DOUBTFUL))
 
 
 def test_every_error_there_is_has_an_outcome() -> None:

@@ -30,7 +30,6 @@ from getc.errors import (
 )
 from getc.model import EtcdResult, Value
 from getc.operations import Delete, Get, Operation, Put
-from getc.retry import is_uncertain
 from getc.timing import Backoff, Deadline
 
 __all__ = ['ChainGroup', 'ChainHold']
@@ -227,7 +226,7 @@ class ChainHold:
             result = self._group.execute(operation, deadline)
             has_gap = False
         except EtcException as error:
-            has_gap = is_uncertain(error)
+            has_gap = error.maybe_applied
             raise
         finally:
             self._has_gap = self._has_gap or has_gap

@@ -14,7 +14,6 @@ from getc import timing
 from getc.backends.base import Member, safety_margin
 from getc.backends.leased_hold import LeasedHold
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, Overtaken
-from getc.retry import is_uncertain
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
@@ -114,7 +113,7 @@ class SharedLease:
             yield
             may_be_done_later = False
         except EtcException as error:
-            may_be_done_later = is_uncertain(error)
+            may_be_done_later = error.maybe_applied
             raise
         finally:
             if not may_be_done_later:

@@ -29,7 +29,6 @@ from getc.errors import (
 from getc.keys import ROOT
 from getc.model import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
-from getc.retry import is_uncertain
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.transport.asking import until_served
@@ -190,7 +189,7 @@ class TreeV3:
         try:
             yield lease, life
         except EtcException as error:
-            is_wasted = not is_uncertain(error)
+            is_wasted = not error.maybe_applied
             raise
         finally:
             if is_wasted:

@@ -188,19 +188,28 @@ class Daemon(Resident):
         """Wait for the start; who gives up before it (a timeout, a kill) leaves nothing behind.
 
         Raises:
-            TimedOut: It did not start in time.
+            TimedOut: It did not start in time; with ``maybe_applied`` something of it may be there, or may come yet.
             EtcException: The server refuses.
         """
         try:
             if not self._settled.wait(deadline.timeout_left()):
-                raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {self.last_error}')
+                why = 'no answer came yet' if self.last_error is None else str(self.last_error)
+                raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {why}')
             if self._refusal is not None:
                 raise self._refusal
             if self._is_starting:
                 raise ClientClosed(f'{self.name} was stopped before it had started')
+        except EtcException as error:
+            error.maybe_applied = error.maybe_applied or self._may_have_written()
+            self.stop_soon()
+            raise
         except BaseException:
             self.stop_soon()
             raise
+
+    def _may_have_written(self) -> bool:
+        """True if what it has begun to write may be there, or may come yet."""
+        return False
 
     def _started(self) -> None:
         self._is_starting = False
@@ -249,6 +258,7 @@ class Daemon(Resident):
         except EtcException as error:
             self.last_error = error
             if self._is_starting and not may_pass(error):
+                self._attempting = None  # there is nothing to wait for
                 self._refuse(error)
         finally:
             self._attempting = None

@@ -22,7 +22,6 @@ from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile,
 from getc.keys import ROOT
 from getc.model import Deleted, EtcdResult, Value
 from getc.operations import Delete, Get, Put, WatchSpec
-from getc.retry import is_uncertain
 from getc.timing import Deadline
 
 __all__ = ['Keeper', 'KeeperState', 'OnConflict']
@@ -223,7 +222,12 @@ class Keeper(Daemon):
         self._drop_rival()
         if not self._may_take():
             return self.ttl / 3
-        hold = self._take()
+        try:
+            hold = self._take()
+        except EtcException:
+            if self._is_stopped and self._unanswered:  # whoever stops it waits for this, too
+                self._spawn(self._give_back, None, self._attempt_deadline())
+            raise
         if hold is None:
             return self._backoff.next_delay() if self._rival is None else self._rival.patience
         self._unanswered.clear()
@@ -245,7 +249,7 @@ class Keeper(Daemon):
     def _may_take(self) -> bool:
         self._is_asking = True
         try:
-            return self.may_renew()
+            return self.may_renew() and not self._is_stopped
         finally:
             self._is_asking = False
 
@@ -267,6 +271,8 @@ class Keeper(Daemon):
             found = self._backend.execute(Get(self.key, quorum=True), self._attempt_deadline())
         except KeyNotFound:
             return None
+        if self._is_stopped:
+            return None
         node = found.node
         is_starting = self._state is KeeperState.STARTING
         if isinstance(node, Value) and node.ttl is not None:
@@ -285,19 +291,18 @@ class Keeper(Daemon):
         return None
 
     def _put(self, put: Put) -> Hold:
-        has_gap = True  # also if this greenlet is killed
+        value = put.value or ''
+        is_new = value not in self._unanswered
+        self._unanswered.add(value)  # from now on, and for good if this greenlet is killed
         try:
-            hold = self._group.hold(put, self, self._attempt_deadline())
-            has_gap = False
-            return hold
+            return self._group.hold(put, self, self._attempt_deadline())
         except EtcException as error:
-            has_gap = is_uncertain(error)
-            if has_gap and self._is_stopped:  # whoever stops it waits for this, too
-                self._spawn(self._give_back, None, self._attempt_deadline())
+            if is_new and not error.maybe_applied:
+                self._unanswered.discard(value)
             raise
-        finally:
-            if has_gap:
-                self._unanswered.add(put.value or '')
+
+    def _may_have_written(self) -> bool:
+        return bool(self._unanswered)
 
     def _attempt_deadline(self) -> Deadline:
         return Deadline(min(ATTEMPT_TIMEOUT, self.ttl / 2))

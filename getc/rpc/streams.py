@@ -7,7 +7,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
-from getc.errors import EtcException, TimedOut
+from getc.errors import EtcException, NoLeader, TimedOut
 from getc.retry import may_pass
 from getc.rpc.messages import unpacked
 from getc.timing import Deadline
@@ -146,6 +146,8 @@ class MessageStream(Generic[Request, Response]):
         error = error_of_status(
             refused.status, self._method.path, is_write=is_write, url=self.url, secrets=self.secrets
         )
+        if isinstance(error, NoLeader):  # a call was not begun then; how far a stream was nobody knows
+            error.maybe_applied = is_write
         if may_pass(error):
             self.blame()
         raise error from None

@@ -160,7 +160,7 @@ class LinkedBackend(MemoryBackend):
         for way in self._ways:
             way._ends.pop(self, None)
         for call in self._calls:
-            call.end(ClientClosed('the client was closed'))
+            call.end(ClientClosed('the client was closed', maybe_applied=call.operation.is_write))
 
 
 class _Call:

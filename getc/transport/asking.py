@@ -41,7 +41,7 @@ def ask_in_turn(
         is_answered: The server has answered when an attempt returns; a stream that is open proves nothing yet.
 
     Raises:
-        EtcException: What the last attempt met.
+        EtcException: What the last attempt met; ``maybe_applied`` is about all of them.
     """
     endpoint, *waiting = endpoints.in_turn()
     is_alone = not waiting
@@ -70,8 +70,7 @@ def ask_in_turn(
                 was_repeated = True
                 endpoint = next((each for each in endpoints.in_turn() if each != endpoint), endpoint)
             else:
-                if hasattr(error, 'maybe_applied'):
-                    error.maybe_applied = decision.maybe_applied
+                error.maybe_applied = decision.maybe_applied
                 raise
             was_unknown = decision.maybe_applied
         else:

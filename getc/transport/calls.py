@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from copy import copy
 from typing import Any, Final, Protocol
 
 from gevent import getcurrent
@@ -116,7 +117,7 @@ class Call:
             self.fail(ConnectionError(f'{self.url} is going away and did not take the call', endpoint=self.url))
             return
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
-        self.fail(self._broken(f'{self.url} ended the call with {name}'))
+        self.break_off(ConnectionError(f'{self.url} ended the call with {name}'))
 
     def fail(self, error: EtcException) -> None:
         """It ends with this error, unless it is over."""
@@ -125,18 +126,17 @@ class Call:
             self._error = error
             self._wake()
 
-    def lost(self, what: str) -> None:
-        """The connection is gone."""
-        self.fail(self._broken(what))
+    def break_off(self, error: EtcException) -> None:
+        """It ends with a copy of the error, which says what is true of this call."""
+        error = copy(error)
+        error.endpoint = self.url
+        error.maybe_applied = self._maybe_applied()
+        self.fail(error)
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's.  Who waits for it is a copy of the parent's, and is not woken."""
         self._is_over = True
         self._error = ConnectionError(f'{self.path} was called before the fork', endpoint=self.url)
-
-    def violated(self, error: ProtocolError) -> None:
-        """The server broke a rule, and the connection is gone."""
-        self.fail(ProtocolError(str(error), maybe_applied=self._maybe_applied(), endpoint=self.url))
 
     # -- how it is done
 
@@ -144,9 +144,6 @@ class Call:
         """The error for a deadline that has passed."""
         what = f'no answer to {self.path} from {self.url} within {deadline.timeout:g} s'
         return TimedOut(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
-
-    def _broken(self, what: str) -> ConnectionError:
-        return ConnectionError(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
 
     def _maybe_applied(self) -> bool:
         return self.is_write and self._carrier is not None and self._carrier.has_left(self)
@@ -156,11 +153,8 @@ class Call:
 
     def _fail_here(self, error: EtcException) -> None:
         """The answer is no good: drop the rest of it."""
-        error.endpoint = self.url
-        if hasattr(error, 'maybe_applied'):
-            error.maybe_applied = self._maybe_applied()
+        self.break_off(error)
         self._give_up(ErrorCode.CANCEL)
-        self.fail(error)
 
     def _give_up(self, code: int) -> None:
         if self._carrier is not None:
@@ -254,7 +248,7 @@ class UnaryCall(Call):
             self._fail_here(error)
             return
         if event.ends:
-            self.lost(f'{self.url} ended the answer to {self.path} without a status')
+            self.break_off(ConnectionError(f'{self.url} ended the answer to {self.path} without a status'))
         else:
             self._carrier.acknowledge(self, event.size)
 
@@ -355,7 +349,7 @@ class Stream(Call):
             self._received.append(message)
             self._held += len(message) + OVERHEAD
         if event.ends:
-            self.lost(f'{self.url} ended {self.path} without a status')
+            self.break_off(ConnectionError(f'{self.url} ended {self.path} without a status'))
         elif self._held < ROOM:
             self._carrier.acknowledge(self, event.size)
         else:

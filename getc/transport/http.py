@@ -199,7 +199,11 @@ class _Exchange:
     def ended(self, span: _Span) -> EtcException:
         """The error of a span that struck."""
         if span.is_cut:
-            return ClientClosed('the client was closed during the call')
+            return ClientClosed(
+                'the client was closed during the call',
+                maybe_applied=self.maybe_applied,
+                endpoint=self.endpoint.url,
+            )
         return self._timed_out(span.deadline, 'no answer from' if self.has_left else 'no connection to')
 
 

@@ -109,9 +109,7 @@ class Link:
 
     def close(self, error: EtcException) -> None:
         """End it: every call gets a copy of the error.  Does not block."""
-        for call in self._take_calls():
-            call.fail(copy(error))
-        self._end('the connection was closed')
+        self._end(error)
 
     def abandon(self) -> None:
         """In a forked child: let go of the parent's socket without a word to the server."""
@@ -170,7 +168,7 @@ class Link:
         if self._connection.is_leaving and not self._is_leaving:
             self._leave()
         if self._is_leaving and not self._calls:
-            self._end(f'{self.url} has gone away')
+            self._end(ConnectionError(f'{self.url} has gone away'))
 
     # -- for the wire (``Traffic``)
 
@@ -221,7 +219,7 @@ class Link:
             self._violated(error)
         elif isinstance(error, Exception):
             _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
-        self._end(what)
+        self._end(ConnectionError(what))
 
     # -- what has come
 
@@ -272,7 +270,7 @@ class Link:
         if now - before > 1.5 * TICK:
             return  # this process did not run: what the peer has said may lie in the socket
         if self._asked_at is not None and now - self._asked_at >= TICK:
-            self._end(f'{self.url} does not answer: silent for {now - self._heard_at:.0f} s')
+            self._end(ConnectionError(f'{self.url} does not answer: silent for {now - self._heard_at:.0f} s'))
         elif self._calls and self._asked_at is None and now - self._heard_at >= QUIET:
             self._asked_at = now
             self._connection.ping(PING)
@@ -290,16 +288,17 @@ class Link:
 
     def _turned_away(self, what: str) -> None:
         """There is no connection after all: nothing that was sent was looked at."""
+        error = ConnectionError(what, endpoint=self.url)
         for call in self._take_calls():
-            call.fail(ConnectionError(what, endpoint=self.url))
-        self._end(what)
+            call.fail(copy(error))
+        self._end(error)
 
     def _violated(self, error: ProtocolError) -> None:
         _tell(log.warning, '%s: %s', self.url, str(error))  # a record may outlive us, and the traceback holds us
         self._is_leaving = True
         self._on_leave(self)
         for call in self._take_calls():
-            call.violated(error)
+            call.break_off(error)
         self._wire.send_last()  # the peer hears of it, if it listens
 
     def _take_calls(self) -> list[Call]:
@@ -308,7 +307,7 @@ class Link:
         self._queue.clear()
         return calls
 
-    def _end(self, what: str) -> None:
+    def _end(self, error: EtcException) -> None:
         if self._is_over:
             return
         self._is_over = True
@@ -316,7 +315,7 @@ class Link:
         calls = self._take_calls()
         self._on_leave(self)
         for call in calls:
-            call.lost(what)
+            call.break_off(error)
         self._wire.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from getc.errors import EventIndexCleared, PermissionDenied
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
 from getc.rpc.streams import MessageStream
@@ -33,7 +34,11 @@ class Election:
             TimedOut: Not in time; with ``maybe_applied`` we may be elected all the same: the lease tells.
         """
         request = made(schema.CampaignRequest, name=name, lease=lease, value=value)
-        return self._rpc.call(schema.Election.Campaign, request, timeout)
+        try:
+            return self._rpc.call(schema.Election.Campaign, request, timeout)
+        except (EventIndexCleared, PermissionDenied) as error:
+            error.maybe_applied = True  # met by a server that waits for the others, after it has put us down
+            raise
 
     def proclaim(
         self, leader: LeaderKey, value: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT

@@ -23,6 +23,7 @@ from getc.errors import (
     NotSupported,
     PermissionDenied,
     RaftInternal,
+    ResourceExhausted,
     TimedOut,
     TooManyRequests,
     Unauthorized,
@@ -52,6 +53,7 @@ BY_TEXT: Final[dict[str, type[EtcdError]]] = {
     'leader changed': LeaderElect,
     'authentication failed, invalid user ID or password': Unauthorized,
     'invalid auth token': Unauthorized,
+    'permission denied': PermissionDenied,
     'user name is empty': Unauthorized,
     'election: no leader': NotFound,
     'election: not leader': FailedPrecondition,
@@ -64,6 +66,9 @@ BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICAT
 
 BROKEN: Final = frozenset({2, 10, 13, 15})
 """Unknown, aborted, internal, data loss: the server does not say how far it went."""
+
+TOO_LONG: Final = 'grpc: received message larger than max'
+"""So the server's gRPC begins when it takes no request of that length."""
 
 STALE_TOKEN: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
 """What a server says to a token that it does not know (any more), or to none."""
@@ -90,18 +95,26 @@ def error_of_status(
     if status.code == UNIMPLEMENTED:
         error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')
     elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP:
-        error = TimedOut(f'{url} gave up on {path}: {text}', maybe_applied=is_write)
+        error = TimedOut(f'{url} gave up on {path}: {text}')
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
         error = kind(text, errno=kind.errno or status.code)
-    elif status.code in BY_CODE or status.code in BROKEN:
-        error = BY_CODE.get(status.code, RaftInternal)(text, errno=status.code)
+    elif status.code in BY_CODE:
+        error = BY_CODE[status.code](text, errno=status.code)
+    elif status.code in BROKEN or status.code > UNAUTHENTICATED:  # what nobody knows counts as unknown
+        error = RaftInternal(text, errno=status.code)
     else:
         error = error_of(status.code, text)
-    if isinstance(error, (Unavailable, LeaderElect, RaftInternal, NoSpace)):
-        error.maybe_applied = is_write and not isinstance(error, NoLeader)
+    error.maybe_applied = is_write and _may_be_done(error, text)
     error.endpoint = url
     return error
+
+
+def _may_be_done(error: EtcException, text: str) -> bool:
+    """True if a server may say this of a write that it has done, or has begun to do."""
+    if isinstance(error, ResourceExhausted):
+        return not isinstance(error, TooManyRequests) and not text.startswith(TOO_LONG)
+    return isinstance(error, (TimedOut, Unavailable, LeaderElect, RaftInternal)) and not isinstance(error, NoLeader)
 
 
 def is_stale_token(status: Status) -> bool:

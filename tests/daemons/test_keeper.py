@@ -8,7 +8,7 @@ import signal
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 import pytest
@@ -17,7 +17,7 @@ from gevent.os import fork_gevent
 import getc
 from getc import Keeper, KeeperState, timing
 from getc.backends.base import safety_margin
-from getc.errors import ConnectionError, LeaderElect, NodeLost, Overtaken, TimedOut
+from getc.errors import ConnectionError, LeaderElect, NodeLost, Overtaken, PermissionDenied, TimedOut
 from getc.operations import Delete, Get, Put
 from getc.testing import VirtualTime
 from tests.daemons import faulty
@@ -811,11 +811,56 @@ def test_keep_node_times_out_and_says_why(
 ) -> None:
     """With what the last attempt met."""
     backend.go_down()
-    with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: nobody listens'):
+    with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: nobody listens') as caught:
         client.keep_node('/a', ttl=TTL, timeout=3)
+    assert not caught.value.maybe_applied
     backend.come_back()
     etcd_clock.advance(TTL)
     assert value_of(other) is None
+
+
+@pytest.mark.parametrize('timeout', [3, 10], ids=['the first attempt is on', 'it was given up'])
+def test_keep_node_says_when_it_times_out_that_the_node_may_come_later(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, timeout: float
+) -> None:
+    """A server that hangs does what it was sent when it goes on."""
+    backend.faults += [faulty.late(20), *[faulty.refuse] * 100]
+    with pytest.raises(TimedOut) as caught:
+        client.keep_node('/a', 'x', ttl=TTL, timeout=timeout)
+    assert caught.value.maybe_applied
+    backend.faults.clear()
+    etcd_clock.advance(20.5 - timeout)
+    assert value_of(other) == 'x'
+
+
+def test_keep_node_says_when_it_is_refused_that_an_earlier_attempt_may_have_made_the_node(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    """And deletes that one, if it may."""
+
+    def forbid(*_: object) -> NoReturn:
+        raise PermissionDenied('permission denied')
+
+    backend.faults += [faulty.lose_reply, forbid]
+    with pytest.raises(PermissionDenied) as caught:
+        client.keep_node('/a', 'x', ttl=TTL)
+    assert caught.value.maybe_applied
+    etcd_clock.advance(1)
+    assert value_of(other) is None
+
+
+def test_keep_node_writes_nothing_after_it_timed_out_while_it_looked(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    """Whose node it is came too late: nothing was sent, and nothing is."""
+    theirs = other.set('/a', 'theirs', ttl=60).node.modified_index
+    backend.faults += [None, faulty.delay(2)]
+    with pytest.raises(TimedOut) as caught:
+        client.keep_node('/a', 'ours', ttl=TTL, timeout=1)
+    assert not caught.value.maybe_applied
+    etcd_clock.advance(5)
+    assert other.get('/a').node.modified_index == theirs
+    assert len(backend.times(Put)) == 1
 
 
 def test_keep_node_waits_for_an_etcd_that_is_not_there_yet(

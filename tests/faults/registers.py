@@ -38,7 +38,7 @@ KINDS: Final = {'get': 4, 'serializable get': 1, 'set': 3, 'create': 1, 'swap': 
 
 def outcome_of(error: EtcException) -> Outcome:
     """What a caller was told by an error."""
-    if getattr(error, 'maybe_applied', False):
+    if error.maybe_applied:
         return Outcome.AMBIGUOUS
     has_refused = isinstance(error, EtcdError) and not isinstance(error, (Unavailable, LeaderElect, RaftInternal))
     return Outcome.REFUSED if has_refused else Outcome.NOT_APPLIED

@@ -16,11 +16,13 @@ from getc.errors import (
     HTTPError,
     InvalidArgument,
     LeaderElect,
+    LeaseNotFound,
     NoLeader,
     NotSupported,
     PermissionDenied,
     ProtocolError,
     TimedOut,
+    TooManyRequests,
     Unavailable,
 )
 from getc.rpc.caller import Rpc
@@ -97,7 +99,7 @@ def test_call_moves_on_only_when_it_cannot_be_applied_twice(serve, open_rpc, ope
             rpc.call(method, request)
         assert type(caught.value) is kind
         assert caught.value.endpoint == bad.endpoint.url
-        assert getattr(caught.value, 'maybe_applied', False) is bool(applied)
+        assert caught.value.maybe_applied is bool(applied)
         assert (len(bad.calls), len(good.calls)) == (1, 0)
     if applied is not None:  # from now on the other one is asked first
         assert rpc.call(method, request) == response
@@ -149,6 +151,28 @@ def test_call_says_that_it_may_be_applied_when_an_earlier_attempt_may_be(serve, 
     with pytest.raises(ConnectionRefused) as caught:
         open_rpc(server.endpoint).call(REPEATABLE[0], REPEATABLE[1])
     assert caught.value.maybe_applied
+
+
+@pytest.mark.parametrize(
+    ('code', 'message', 'kind'),
+    [
+        (8, b'etcdserver: too many requests', TooManyRequests),
+        (5, b'etcdserver: requested lease not found', LeaseNotFound),
+        (7, b'etcdserver: permission denied', PermissionDenied),
+        (12, b'unknown method', NotSupported),
+    ],
+)
+def test_refusal_says_that_another_server_may_have_done_it(
+    serve, open_rpc, code: int, message: bytes, kind: type[EtcException]
+) -> None:
+    """The first one took the call and fell silent; the second one's no is true of itself only."""
+    silent = serve(failing(lambda call: call.connection.cut()))
+    refusing = serve(failing(lambda call: call.refuse(code, message)))
+    with pytest.raises(kind) as caught:
+        open_rpc(silent.endpoint, refusing.endpoint).call(REPEATABLE[0], REPEATABLE[1])
+    assert type(caught.value) is kind
+    assert caught.value.maybe_applied
+    assert caught.value.endpoint == refusing.endpoint.url
 
 
 def test_read_is_never_said_to_be_applied(serve, open_rpc) -> None:
@@ -269,6 +293,17 @@ def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:
         with pytest.raises(PermissionDenied):
             list(stream)
     assert rpc._endpoints.current == server.endpoint
+
+
+def test_stream_that_ends_for_want_of_a_leader_may_have_written(serve, open_rpc) -> None:
+    """A call is not begun without a leader; a stream ends so whatever is under way on it."""
+    server = serve(lambda call: [call.receive(), call.refuse(14, b'etcdserver: no leader')])
+    for method, may_have_written in ((Lease.LeaseKeepAlive, True), (Watch.Watch, False)):
+        with open_rpc(server.endpoint).open(method) as stream:
+            stream.send(method.request())
+            with pytest.raises(NoLeader) as caught:
+                list(stream)
+        assert caught.value.maybe_applied is may_have_written
 
 
 def test_close_ends_calls_and_refuses_more(serve, open_rpc) -> None:

@@ -38,18 +38,47 @@ def test_write_that_was_held_back_was_not_applied(serve, open_channel, end: str,
     gevent.joinall(calls)
     kind = {'deadline': TimedOut, 'cut': ConnectionError, 'close': ClientClosed}[end]
     assert [type(call.exception) for call in calls] == [kind] * 2
-    assert not any(getattr(call.exception, 'maybe_applied', False) for call in calls)
+    assert not any(call.exception.maybe_applied for call in calls)
 
 
-def test_write_that_has_left_whole_may_be_applied(serve, open_channel) -> None:
-    """However little the server says of it."""
+@pytest.mark.parametrize('end', ['cut', 'close'])
+def test_write_that_has_left_whole_may_be_applied(serve, open_channel, end: str) -> None:
+    """However little the server says of it, and also if it is our own client that ends it."""
     server = serve(lambda call: call.is_over.wait())
-    call = gevent.spawn(open_channel(server.endpoint).unary, PATH, b'x' * 2000, Deadline(30))
+    channel = open_channel(server.endpoint)
+    call = gevent.spawn(channel.unary, PATH, b'x' * 2000, Deadline(30))
     server.wait_for_calls(1)
-    server.connection.cut()
+    if end == 'cut':
+        server.connection.cut()
+    else:
+        channel.close()
     gevent.joinall([call])
-    assert type(call.exception) is ConnectionError
-    assert call.exception.maybe_applied
+    assert type(call.exception) is {'cut': ConnectionError, 'close': ClientClosed}[end]
+    assert (call.exception.maybe_applied, call.exception.endpoint) == (True, server.endpoint.url)
+
+
+def test_read_that_the_client_ended_is_not_said_to_be_applied(serve, open_channel) -> None:
+    server = serve(lambda call: call.is_over.wait())
+    channel = open_channel(server.endpoint)
+    call = gevent.spawn(channel.unary, PATH, b'', Deadline(30), is_write=False)
+    server.wait_for_calls(1)
+    channel.close()
+    gevent.joinall([call])
+    assert type(call.exception) is ClientClosed
+    assert not call.exception.maybe_applied
+
+
+def test_write_in_the_turn_of_the_close_was_not_applied(serve, open_channel) -> None:
+    """It lies in our own queue, and goes with the connection."""
+    server = serve(lambda call: call.answer(b''))
+    channel = open_channel(server.endpoint)
+    channel.unary(PATH, b'', Deadline(30))
+    call = gevent.spawn(channel.unary, PATH, b'', Deadline(30))
+    gevent.spawn(channel.close)
+    gevent.joinall([call])
+    assert type(call.exception) is ClientClosed
+    assert not call.exception.maybe_applied
+    assert len(server.calls) == 1
 
 
 def test_each_call_has_an_error_of_its_own_when_the_client_is_closed(serve, open_channel) -> None:

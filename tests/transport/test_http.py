@@ -417,8 +417,9 @@ def test_polls_take_no_turn_of_calls() -> None:
     transport.close()
 
 
-def test_close_ends_calls_under_way() -> None:
-    """They raise ClientClosed at once, as does every later call."""
+@pytest.mark.parametrize('request_', [READ, WRITE])
+def test_close_ends_calls_under_way(request_: Request) -> None:
+    """They raise ClientClosed at once, which says whether a write was sent, as does every later call."""
     transport = Http()
     asked = Event()
 
@@ -428,13 +429,15 @@ def test_close_ends_calls_under_way() -> None:
         gevent.sleep(60)
 
     with serving(server) as endpoint:
-        call = gevent.spawn(transport.call, endpoint, READ, Deadline.after(None))
+        call = gevent.spawn(transport.call, endpoint, request_, Deadline.after(None))
         asked.wait()
         transport.close()
-        with pytest.raises(ClientClosed):
+        with pytest.raises(ClientClosed) as caught:
             call.get(timeout=30)
-        with pytest.raises(ClientClosed):
-            transport.call(endpoint, READ, in_time())
+        assert (caught.value.maybe_applied, caught.value.endpoint) == (request_.is_write, endpoint.url)
+        with pytest.raises(ClientClosed) as refused:
+            transport.call(endpoint, request_, in_time())
+        assert not refused.value.maybe_applied
 
 
 def test_adapter_serves_a_requests_session_too(transport: Http) -> None:

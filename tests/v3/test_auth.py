@@ -235,6 +235,19 @@ def test_leases_are_renewed_with_a_name(root: getc.Client, login: Callable[..., 
     assert reader.v3.lease.keep_alive(granted).TTL == 60
 
 
+def test_a_candidate_that_may_not_see_the_others_is_put_down_all_the_same(
+    root: getc.Client, auth: Auth, login: Callable[..., getc.Client]
+) -> None:
+    """The server finds that out when it looks for who is before it: ``maybe_applied`` says so."""
+    lease = root.v3.lease.grant(600).ID
+    key = b'name/%x' % lease
+    root.v3.auth.role_grant_permission('reading', key, perm_type=Permission.Type.READWRITE)
+    with pytest.raises(PermissionDenied) as caught:
+        login('reader').v3.election.campaign(b'name', lease=lease)
+    assert caught.value.maybe_applied
+    assert root.v3.kv.range(key).count == 1
+
+
 def test_names_and_roles_are_checked_by_the_server(auth: Auth) -> None:
     with pytest.raises(getc.EtcdError, match='user name is empty'):
         auth.user_add('', PASSWORD)

@@ -22,9 +22,11 @@ TABLE = [
     (5, 'etcdserver: member not found', errors.NotFound, 5, False),
     (6, 'etcdserver: lease already exists', errors.AlreadyExists, 6, False),
     (7, 'etcdserver: permission denied', errors.PermissionDenied, 7, False),
+    (2, 'permission denied', errors.PermissionDenied, 7, False),  # so says its lock and its election
     (8, 'etcdserver: mvcc: database space exceeded', errors.NoSpace, 8, True),  # said after the write, too
     (8, 'etcdserver: too many requests', errors.TooManyRequests, 8, False),
-    (8, 'grpc: received message larger than max', errors.ResourceExhausted, 8, False),
+    (8, 'grpc: received message larger than max (9 vs. 8)', errors.ResourceExhausted, 8, False),
+    (8, 'grpc: trying to send message larger than max (9 vs. 8)', errors.ResourceExhausted, 8, True),
     (9, 'etcdserver: not leader', errors.FailedPrecondition, 9, False),
     (11, 'etcdserver: mvcc: required revision has been compacted', errors.EventIndexCleared, 401, False),
     (11, 'etcdserver: mvcc: required revision is a future revision', errors.FutureRevision, 11, False),
@@ -43,13 +45,8 @@ TABLE = [
     (14, 'etcdserver: request timed out', errors.Unavailable, 14, True),
     (14, 'etcdserver: leader changed', errors.LeaderElect, 301, True),
     (14, 'etcdserver: no leader', errors.NoLeader, 14, False),
-    (77, 'what', errors.EtcdError, 77, False),
+    (77, 'what', errors.RaftInternal, 77, True),  # a code that nobody knows
 ]
-
-
-def may_be_applied(error: errors.EtcException) -> bool:
-    """What it says of a write; what cannot tell says no."""
-    return getattr(error, 'maybe_applied', False)
 
 
 @pytest.mark.parametrize(('code', 'message', 'kind', 'errno', 'maybe_applied'), TABLE)
@@ -61,12 +58,12 @@ def test_status_is_the_error_of_its_meaning(
     assert type(error) is kind
     assert error.endpoint == URL
     assert message.removeprefix('etcdserver: ') in str(error)
-    assert may_be_applied(error) is maybe_applied
+    assert error.maybe_applied is maybe_applied
     if errno is not None:
         assert error.errno == errno
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), str(again), again.endpoint) == (kind, str(error), URL)
-    assert may_be_applied(again) is maybe_applied
+    assert again.maybe_applied is maybe_applied
 
 
 def test_status_of_a_read_says_that_nothing_was_applied() -> None:
