@@ -252,10 +252,13 @@ class Daemon(Resident):
     def _attempt(self) -> None:
         if self._home.was_left:
             return
-        delay: float | None = self._backoff.next_delay()  # also if this greenlet is killed on the way
+        began = timing.now()
+        backoff = self._backoff.next_delay()
+        delay: float | None = backoff  # also if this greenlet is killed on the way
         try:
             delay = self._step()
         except EtcException as error:
+            delay = max(0.0, began + backoff - timing.now())  # a server that is silent has kept us waiting already
             self.last_error = error
             if self._is_starting and not may_pass(error):
                 self._attempting = None  # there is nothing to wait for

@@ -30,8 +30,16 @@ logger = logging.getLogger('getc')
 
 OnConflict = Literal['replace', 'wait', 'raise']
 
-ATTEMPT_TIMEOUT: Final = 5.0
-"""Seconds for one call of an attempt to take the node, at most: half of a short TTL, or it would be lost when taken."""
+LEAST_ATTEMPT: Final = 1.5
+"""Seconds for one call of an attempt to take the node, for most TTLs.
+
+What was sent to a leader that is just gone is never answered: the next attempt has to come soon enough for the node to
+be back within two seconds.  A long TTL allows for an etcd that is slower: a sixth of it, as each renewal has; a short
+one for half of it, or the node would be lost when it is taken.
+"""
+
+MOST_ATTEMPT: Final = 5.0
+"""Seconds for one call at most."""
 
 LEAST_PATIENCE: Final = 5.0
 """Seconds at least after which a name that is somebody else's is looked at again, whatever its watch says."""
@@ -233,7 +241,7 @@ class Keeper(Daemon):
         self._unanswered.clear()
         self._previous = None
         if self._is_stopped:
-            hold.release(Deadline(ATTEMPT_TIMEOUT))
+            hold.release(Deadline(MOST_ATTEMPT))
             return None
         self._hold = hold
         self._backoff.reset()
@@ -305,7 +313,7 @@ class Keeper(Daemon):
         return bool(self._unanswered)
 
     def _attempt_deadline(self) -> Deadline:
-        return Deadline(min(ATTEMPT_TIMEOUT, self.ttl / 2))
+        return Deadline(min(max(LEAST_ATTEMPT, self.ttl / 6), self.ttl / 2, MOST_ATTEMPT))
 
     def _drop_rival(self) -> None:
         if self._rival is not None:
@@ -327,7 +335,7 @@ class Keeper(Daemon):
     def _withdraw(self, hold: Hold) -> None:
         """Take the node away, for its process is not well."""
         try:
-            hold.release(Deadline(ATTEMPT_TIMEOUT))
+            hold.release(Deadline(MOST_ATTEMPT))
         except EtcException as error:
             self.last_error = error
             self._previous = hold

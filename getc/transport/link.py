@@ -52,6 +52,9 @@ FRAME: Final = b'\0'  # a frame's length is less than 2**16
 NEEDED: Final = 'API v3 needs HTTP/2 all the way, and etcd 3.4 or newer'
 OR_TLS: Final = '; or it speaks TLS, and its URL begins with https://'
 
+SHUT: Final = (ConnectionResetError, BrokenPipeError)
+"""So a connection ends as well that the server has closed, if it had not read all that we sent."""
+
 
 class Link:
     """A connection to one server.
@@ -209,8 +212,6 @@ class Link:
         what = f'the connection to {self.url} was given up'
         if error is None:
             what = f'{self.url} closed the connection'
-            if not self.has_spoken:
-                what += f' without a word: {NEEDED}' + ('' if self.url.startswith('https:') else OR_TLS)
         elif isinstance(error, OSError):
             what = broken(self.url, error)
             if is_turned_away(error) and not self.has_spoken:
@@ -219,6 +220,8 @@ class Link:
             self._violated(error)
         elif isinstance(error, Exception):
             _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
+        if not self.has_spoken and (error is None or isinstance(error, SHUT)):
+            what += f' without a word: {NEEDED}' + ('' if self.url.startswith('https:') else OR_TLS)
         self._end(ConnectionError(what))
 
     # -- what has come

@@ -96,6 +96,22 @@ def test_attempt_that_is_asked_for_during_one_comes_after_it(etcd_clock: Virtual
     assert pulse.at == [began, began + 2]
 
 
+def test_attempt_that_took_longer_than_the_wait_is_followed_at_once(etcd_clock: VirtualTime) -> None:
+    """A server that is silent has kept it waiting already; others leave it the rest of the wait."""
+
+    def silent() -> float | None:
+        gevent.sleep(5)
+        raise TimedOut('no answer')
+
+    pulse = Pulse(*[silent] * 9, *[raising(TimedOut('no time'))] * 100)
+    began = timing.now()
+    pulse.start()
+    etcd_clock.advance(60)
+    assert pulse.at[:10] == [began + 5 * number for number in range(10)]
+    assert len(pulse.at) < 70
+    pulse.stop()
+
+
 def test_attempt_that_is_killed_is_made_again(etcd_clock: VirtualTime) -> None:
     """Nothing but stop ends them."""
     pulse = Pulse(lambda: gevent.sleep(3600))

@@ -417,6 +417,22 @@ def test_node_is_taken_up_again_after_an_outage_longer_than_our_patience(
     assert other.get('/a').created_index == created
 
 
+@pytest.mark.parametrize('ttl', [1, 4, 9, 12])
+def test_node_is_back_within_two_seconds_though_the_attempt_before_is_never_answered(
+    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime, ttl: int
+) -> None:
+    """It was sent to a leader that was just gone."""
+    client.keep_node('/a', 'x', ttl=ttl, **diary.callbacks)
+    backend.go_down()
+    etcd_clock.advance(3 * ttl)
+    backend.faults.append(faulty.hang)
+    while backend.faults:
+        etcd_clock.advance(0.01)
+    backend.come_back()
+    etcd_clock.advance(2.01)
+    assert diary.words == ['lost', 'restored']
+
+
 def test_node_is_written_again_after_an_outage_longer_than_the_ttl(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
 ) -> None:

@@ -206,7 +206,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A small linearizable read over a client's own paths: whether a quorum served it, and how far etcd was.
+    """A write of nothing over a client's own paths: whether a quorum served it, and how far etcd was.
 
     Attributes:
         revision: Of the store; None if it was not answered.

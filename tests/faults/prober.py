@@ -19,12 +19,18 @@ __all__ = ['Prober']
 PAUSE: Final = 0.25
 """Seconds between the end of a probe and the next one on the same way."""
 
+NEVER_THERE: Final = 'AA=='
+"""A key: a byte of zero."""
+
 PATIENCE: Final = 1.0
 """Seconds for a step of it."""
 
 
 class Prober:
-    """Asks each member for a linearizable read, over and over, on behalf of one client.
+    """Has each member delete what is not there, over and over, on behalf of one client.
+
+    Nothing comes of it, and etcd does it as it does any write: while a leader is being moved it serves reads alone, and
+    whoever has to write is not served.
 
     Args:
         ground: Where.
@@ -51,13 +57,12 @@ class Prober:
 
     def _probe(self, way: int, url: str) -> None:
         gateway = self._ground.gateway(url, timeout=PATIENCE)
-        request = {'key': 'AA==', 'limit': '1', 'keys_only': True}
         try:
             while True:
                 began, era = self._history.now(), self._ground.era
                 revision = None
                 try:
-                    answer = gateway.ask('/v3/kv/range', request)
+                    answer = gateway.ask('/v3/kv/deleterange', {'key': NEVER_THERE})
                     revision = int(answer['header']['revision'])
                 except (OSError, Refused):
                     pass

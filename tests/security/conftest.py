@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,38 +11,41 @@ import pytest
 from gevent.server import StreamServer
 
 import getc
-from getc.testing import Certificates, EtcdNotFound, EtcdServer, ServerTLS
+from getc.testing import Certificates, EtcdBinary, EtcdServer, ServerTLS
 from getc.testing.cleaning import Requests
 from getc.wire.schema.authpb import Permission
 from tests.speaking import skip_unless_spoken
 from tests.transport.conftest import until
 from tests.transport.servers import end
 
-__all__ = ['PASSWORD', 'Trap', 'WithUsers', 'served']
+__all__ = ['PASSWORD', 'Served', 'Trap', 'WithUsers']
 
 PASSWORD = 'correct horse'
 
 
-def served(tls: ServerTLS | None = None, *, api: Any = None) -> EtcdServer:
-    """The etcd of the run; skips where there is none, or one that does not speak the API."""
-    try:
-        server = EtcdServer(tls=tls)
-    except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
-    skip_unless_spoken(api, server.binary)
-    return server
+Served = Callable[..., EtcdServer]
+
+
+@pytest.fixture(scope='session')
+def served(etcd_binary: EtcdBinary) -> Served:
+    """Make a server of the run's etcd; skips where that does not speak the API."""
+
+    def served(tls: ServerTLS | None = None, *, api: Any = None) -> EtcdServer:
+        skip_unless_spoken(api, etcd_binary)
+        return EtcdServer(binary=etcd_binary.path, tls=tls)
+
+    return served
 
 
 class WithUsers:
     """An etcd of which one API may want a password: its users are ``root``, and ``reader``, who reads below /open.
 
     Args:
+        served: Makes the server.
         api: ``'v2'`` or ``'v3'``.
     """
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, served: Served, api: Any) -> None:
         self.api = api
         self.server = served(api=api)
         self._clients = ExitStack()
@@ -125,18 +127,18 @@ def trap() -> Iterator[Trap]:
 
 
 @pytest.fixture(params=['v2', 'v3'])
-def users(request: pytest.FixtureRequest) -> Iterator[WithUsers]:
+def users(request: pytest.FixtureRequest, served: Served) -> Iterator[WithUsers]:
     """An etcd that will have users, for both APIs."""
-    users = WithUsers(request.param)
+    users = WithUsers(served, request.param)
     with users.server:
         yield users
         users.close()
 
 
 @pytest.fixture
-def v3_users() -> Iterator[WithUsers]:
+def v3_users(served: Served) -> Iterator[WithUsers]:
     """The same for v3 alone."""
-    users = WithUsers('v3')
+    users = WithUsers(served, 'v3')
     with users.server:
         yield users
         users.close()

@@ -16,7 +16,7 @@ from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.testing import Certificate, Certificates, ServerTLS
 from getc.transport.tls import TLS, Contexts, UnusableFile
-from tests.security.conftest import served
+from tests.security.conftest import Served
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -210,7 +210,7 @@ def test_authority_is_not_read_by_who_does_not_verify() -> None:
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
 def test_client_lives_through_new_certificates_and_a_new_authority(
-    files: Files, others: Certificates, api: str, until: Callable[..., None]
+    files: Files, others: Certificates, api: str, served: Served, until: Callable[..., None]
 ) -> None:
     """The server changes first, then the client's files, by way of half a file: nothing is started anew.
 
@@ -243,7 +243,7 @@ def refused(client: getc.Client) -> str:
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
-def test_connections_that_are_there_go_on(files: Files, certificates: Certificates, api: str) -> None:
+def test_connections_that_are_there_go_on(files: Files, certificates: Certificates, api: str, served: Served) -> None:
     """Bad files do them no harm: they began with good ones."""
     options = {'api': api, 'ca': files.ca, 'cert': files.client.cert, 'key': files.client.key}
     with served(certificates.mutual(), api=api) as server, getc.etcd(server.url, **options) as client:

@@ -23,7 +23,7 @@ from getc.rpc.tokens import Tokens
 from getc.testing import Certificates
 from getc.transport.endpoints import parse_endpoints
 from getc.wire.schema.auth import AuthenticateResponse
-from tests.security.conftest import WithUsers, served
+from tests.security.conftest import Served, WithUsers
 from tests.security.sweep import Sweep
 from tests.speaking import spoken
 from tests.transport.grpc_server import GrpcServer, ServerCall
@@ -170,7 +170,7 @@ def exercise_v3(client: getc.Client, guess: getc.Client, sweep: Sweep) -> None:
 
 
 def test_etcd_with_mutual_tls_shows_no_key(
-    certificates: Certificates, sweep: Sweep, tmp_path: Path, until: Callable[..., None]
+    certificates: Certificates, served: Served, sweep: Sweep, tmp_path: Path, until: Callable[..., None]
 ) -> None:
     """Nor the server, nor files that are no good."""
     me = certificates.client

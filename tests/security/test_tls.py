@@ -14,7 +14,7 @@ import pytest
 
 import getc
 from getc.testing import Certificate, Certificates, EtcdServer
-from tests.security.conftest import served
+from tests.security.conftest import Served
 from tests.speaking import spoken
 from tests.transport.servers import answer_of, read_request, serving
 
@@ -113,7 +113,7 @@ def test_refusal_of_our_certificate_is_told(certificates: Certificates, api: str
 
 
 @pytest.mark.parametrize('api', [*APIS, None])
-def test_etcd_wants_a_certificate(certificates: Certificates, api: str | None) -> None:
+def test_etcd_wants_a_certificate(certificates: Certificates, served: Served, api: str | None) -> None:
     """A real one: with it all is well, and without it the error says what to give."""
     me = certificates.client
     with served(certificates.mutual(), api=api) as server:
@@ -125,7 +125,9 @@ def test_etcd_wants_a_certificate(certificates: Certificates, api: str | None) -
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_daemons_work_over_mutual_tls(certificates: Certificates, api: str, until: Callable[..., None]) -> None:
+def test_daemons_work_over_mutual_tls(
+    certificates: Certificates, served: Served, api: str, until: Callable[..., None]
+) -> None:
     """With the names of the URL verified."""
     me = certificates.client
     options: Any = {'api': api, 'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
@@ -159,7 +161,7 @@ def test_handshake_that_never_ends_times_out(certificates: Certificates, api: An
 
 
 @pytest.mark.parametrize('api', [*APIS, None])
-def test_tls_spoken_to_a_plain_etcd_is_told(certificates: Certificates, api: str | None) -> None:
+def test_tls_spoken_to_a_plain_etcd_is_told(certificates: Certificates, served: Served, api: str | None) -> None:
     with served(api=api) as server:
         url = server.url.replace('http:', 'https:')
         assert 'its URL begins with http://' in str(failed(url, api, ca=certificates.ca))
@@ -179,13 +181,25 @@ def test_tls_spoken_to_a_plain_http_server_is_told(certificates: Certificates, a
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_plain_http_spoken_to_an_etcd_with_tls_is_told(certificates: Certificates, api: str) -> None:
+def test_plain_http_spoken_to_an_etcd_with_tls_is_told(certificates: Certificates, served: Served, api: str) -> None:
     """It closes the connection, and says nothing."""
     with served(certificates.serving(), api=api) as server:
         url = server.url.replace('https:', 'http:')
         with getc.etcd(url, api=api) as client, pytest.raises(getc.ConnectionError, match='https://') as caught:
             client.set('/a', '1')
     assert caught.value.endpoint == url
+
+
+def test_server_that_closes_before_it_has_read_all_is_told_as_well() -> None:
+    """The system resets the connection then: how much an etcd with TLS reads is a matter of chance."""
+
+    def close(sock: gevent.socket.socket) -> None:
+        sock.recv(5)
+        sock.close()
+
+    with serving(close) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
+        with pytest.raises(getc.ConnectionError, match=r'without a word.*or it speaks TLS.*https://'):
+            client.set('/a', '1')
 
 
 @pytest.mark.parametrize('page', PAGES)
@@ -215,7 +229,7 @@ def test_etcd_that_names_tls_in_a_key_is_no_tls_server() -> None:
             client.set('/HTTPS', '1')
 
 
-def test_server_of_this_suite_is_an_etcd(certificates: Certificates) -> None:
+def test_server_of_this_suite_is_an_etcd(certificates: Certificates, served: Served) -> None:
     """What the refusals above are measured against: the same options, and it answers."""
     with served(certificates.serving()) as server:
         assert isinstance(server, EtcdServer)

@@ -33,7 +33,7 @@ Served = Callable[[ServerTLS], EtcdServer]
 def served(etcd_binary: EtcdBinary) -> Served:
     """An etcd that serves clients as it is told."""
     skip_unless_spoken('v2', etcd_binary)
-    return lambda tls: EtcdServer(api='v2', tls=tls)
+    return lambda tls: EtcdServer(api='v2', binary=etcd_binary.path, tls=tls)
 
 
 def test_server_serves_those_who_have_a_certificate(certificates: Certificates, served: Served) -> None:

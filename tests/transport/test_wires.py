@@ -312,14 +312,15 @@ def test_plain_wire_has_no_greenlet(pair: Pair) -> None:
     """Neither at rest nor while it waits for room."""
     script, _ = pair
 
-    def greenlets() -> int:
-        return sum(isinstance(thing, gevent.Greenlet) and not thing.dead for thing in gc.get_objects())
+    def greenlets() -> list[gevent.Greenlet]:
+        there = [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet) and not thing.dead]
+        return [greenlet for greenlet in there if getattr(greenlet._run, '__self__', None) is script.wire]
 
-    before = greenlets()
+    assert greenlets() == []
     script.say(b'x' * 10_000_000)
     gevent.sleep(0.01)
     assert script.wire.is_sending
-    assert greenlets() == before
+    assert greenlets() == []
 
 
 def test_peer_that_sends_for_ever_leaves_others_their_turns(pair: Pair) -> None:
