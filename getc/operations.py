@@ -18,6 +18,9 @@ __all__ = ['MAX_TTL', 'Append', 'Delete', 'Get', 'Operation', 'Put', 'WatchSpec'
 MAX_TTL: Final = 9_000_000_000
 """Seconds.  etcd's own limit of a lease.  Source: etcd 3.5, ``server/lease/lessor.go``, ``maxTTL``."""
 
+MAX_INDEX: Final = 2**63 - 1
+"""etcd v3 counts revisions with a sign."""
+
 
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
@@ -30,17 +33,17 @@ def _check_text(name: str, text: Any) -> None:
         raise ValueError(f'{name} must be encodable as UTF-8') from None  # its arguments are the whole text
 
 
-def _check_whole(name: str, number: Any, least: int) -> None:
+def _check_whole(name: str, number: Any, least: int, most: int = MAX_INDEX) -> None:
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f'{name} is a whole number (int), not {type(number).__name__}')
     if number < least:
         raise ValueError(f'{name} is at least {least}, not {number}')
+    if number > most:
+        raise ValueError(f'{name} is at most {most}, not {number}')
 
 
 def _check_ttl(ttl: int) -> None:
-    _check_whole('ttl', ttl, 0)
-    if ttl > MAX_TTL:
-        raise ValueError(f'ttl is at most {MAX_TTL} s, not {ttl}')
+    _check_whole('ttl', ttl, 0, MAX_TTL)
 
 
 def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:

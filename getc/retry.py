@@ -35,13 +35,17 @@ from getc.errors import (
     WatcherCleared,
 )
 
-__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'may_pass', 'outcome_of']
+__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'may_have_passed_on', 'may_pass', 'outcome_of']
 
 UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
 """What is no answer of etcd's to what was asked: another server may do better."""
 
 PUT_OFF: Final = (WatcherCleared, TooManyRequests)
 """With these etcd says no for the moment, and has done nothing."""
+
+
+GAVE_UP: Final = (408, 499)
+"""With these a proxy ends a request that took too long, also one that it has passed on."""
 
 
 class Effect(Enum):
@@ -139,6 +143,11 @@ def outcome_of(error: EtcException) -> Outcome:
     if isinstance(error, PUT_OFF):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.PUT_OFF
     return Outcome.DOUBTFUL if error.maybe_applied else Outcome.REFUSED
+
+
+def may_have_passed_on(status: int) -> bool:
+    """True unless this HTTP status says that whoever is no etcd has kept the request to himself."""
+    return status in GAVE_UP or not 300 <= status < 500
 
 
 def may_pass(error: EtcException) -> bool:

@@ -68,8 +68,20 @@ def test_ttl_may_be_anything_up_to_the_limit(kind: type[Put] | type[Append], ttl
 @pytest.mark.parametrize('kind', [Put, Append])
 def test_ttl_is_refused_when_past_the_limit(kind: type[Put] | type[Append]) -> None:
     """One second more is a ValueError that names the limit."""
-    with pytest.raises(ValueError, match=f'at most {MAX_TTL}'):
+    with pytest.raises(ValueError, match=f'at most {MAX_TTL}, '):
         kind('/a', '1', ttl=MAX_TTL + 1)
+
+
+def test_index_is_refused_when_etcd_cannot_count_as_far() -> None:
+    """It has a sign there, so one bit less; found before anything is sent."""
+    for make in (
+        lambda index: Put('/a', '1', prev_index=index),
+        lambda index: Delete('/a', prev_index=index),
+        lambda index: WatchSpec('/a', index),
+    ):
+        make(2**63 - 1)
+        with pytest.raises(ValueError, match=f'index is at most {2**63 - 1}, not {2**63}'):
+            make(2**63)
 
 
 @pytest.mark.parametrize('text', ['\ud800', 'a\udfff'], ids=ascii)

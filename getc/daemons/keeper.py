@@ -174,18 +174,26 @@ class Keeper(Daemon):
         """Write another value to the node; followers see it.  Blocks.
 
         Args:
-            value: The text.  It is remembered for when the node is written again, even if this raises.
+            value: The text.  It is remembered for when the node is written again, even if this raises: all that it
+                raises has ``maybe_applied``, unless the keeper was stopped.
             timeout: Seconds; None for no limit.
 
         Raises:
             NodeLost: The node is not kept at the moment; it will come back with this value.
             Overtaken: Its kind for when another has the node.
-            ConnectionError: No answer; with ``maybe_applied`` it may have been written.
+            ConnectionError: No answer.
         """
         Put(self.key, value)  # checks the value
         deadline = Deadline.after(timeout)
         self._home.check()
         self._value = value
+        try:
+            return self._update(value, deadline)
+        except EtcException as error:
+            error.maybe_applied = error.maybe_applied or not self.is_stopped
+            raise
+
+    def _update(self, value: str, deadline: Deadline) -> EtcdResult:
         self.ensure()
         hold = self._hold
         assert hold is not None
@@ -238,11 +246,11 @@ class Keeper(Daemon):
             raise
         if hold is None:
             return self._backoff.next_delay() if self._rival is None else self._rival.patience
-        self._unanswered.clear()
         self._previous = None
-        if self._is_stopped:
+        if self._is_stopped:  # what was written stays in mind, for whoever waits for the start
             hold.release(Deadline(MOST_ATTEMPT))
             return None
+        self._unanswered.clear()
         self._hold = hold
         self._backoff.reset()
         was_lost = self._state is KeeperState.LOST

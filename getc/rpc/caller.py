@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
-from getc.errors import ClientClosed, EtcException
+from getc.errors import ClientClosed, EtcException, LeaseNotFound
 from getc.retry import Effect
 from getc.rpc.messages import unpacked
 from getc.rpc.streams import MessageStream
@@ -194,6 +194,9 @@ class Rpc:
                 answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
             except RefusedCall as again:
                 raise _refusal(server, method, packed, token, writes, again) from None
+            except EtcException as error:
+                error.maybe_applied = error.maybe_applied or method.waits  # by the attempt that was refused
+                raise
         return unpacked(method, answer, server.url, writes=writes)
 
 
@@ -201,7 +204,10 @@ def _refusal(
     server: _Server, method: Method[Any, Any], packed: bytes, token: Metadata, writes: bool, refused: RefusedCall
 ) -> EtcException:
     secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
-    return error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
+    error = error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
+    if method.waits and not isinstance(error, LeaseNotFound):
+        error.maybe_applied = True
+    return error
 
 
 def _close_soon(servers: dict[Endpoint, _Server]) -> None:

@@ -58,7 +58,10 @@ class Tokens:
         return self._token
 
     def is_refused(self, token: Metadata, refused: RefusedCall) -> bool:
-        """True if this was for the token, which is forgotten, and another may do.  The call was not applied."""
+        """True if this was for the token, which is forgotten, and another may do.
+
+        The call was not applied, but for one that waits (:class:`~getc.wire.schema.table.Method`).
+        """
         if self._channel.endpoint.username is None or not is_stale_token(refused.status):
             return False
         if self._token == token:
@@ -75,7 +78,7 @@ class Tokens:
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            met = error
+            met = copy(error)  # whoever asked says in its own what became of its own call
             raise
         finally:
             self._asking = None

@@ -10,7 +10,8 @@ from typing import Any, Final, Protocol
 from gevent import getcurrent
 from gevent.hub import get_hub
 
-from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.errors import ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
+from getc.retry import may_have_passed_on
 from getc.timing import Deadline
 from getc.transport.wheel import Wheel
 from getc.wire.grpc import OK, Messages, Status, check_head, is_well, packed, status_of, whole_message
@@ -153,7 +154,11 @@ class Call:
 
     def _fail_here(self, error: EtcException) -> None:
         """The answer is no good: drop the rest of it."""
-        self.break_off(error)
+        if isinstance(error, HTTPError) and not may_have_passed_on(error.status_code):
+            error.endpoint = self.url
+            self.fail(error)
+        else:
+            self.break_off(error)
         self._give_up(ErrorCode.CANCEL)
 
     def _give_up(self, code: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from getc.errors import EventIndexCleared, PermissionDenied
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
 from getc.rpc.streams import MessageStream
@@ -31,14 +30,12 @@ class Election:
             timeout: Seconds to wait; None for as long as it takes.
 
         Raises:
-            TimedOut: Not in time; with ``maybe_applied`` we may be elected all the same: the lease tells.
+            LeaseNotFound: There is no such lease: we do not stand.
+            EtcException: We are not elected, not in time (TimedOut) for one.  With ``maybe_applied`` we may stand, and
+                be elected, all the same: the lease tells.
         """
         request = made(schema.CampaignRequest, name=name, lease=lease, value=value)
-        try:
-            return self._rpc.call(schema.Election.Campaign, request, timeout)
-        except (EventIndexCleared, PermissionDenied) as error:
-            error.maybe_applied = True  # met by a server that waits for the others, after it has put us down
-            raise
+        return self._rpc.call(schema.Election.Campaign, request, timeout)
 
     def proclaim(
         self, leader: LeaderKey, value: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT

@@ -25,7 +25,9 @@ class Lock:
             timeout: Seconds to wait; None for as long as it takes.
 
         Raises:
-            TimedOut: It was not to be had in time; with ``maybe_applied`` it may be ours all the same: the lease tells.
+            LeaseNotFound: There is no such lease: we do not wait for it.
+            EtcException: We do not have it, not in time (TimedOut) for one.  With ``maybe_applied`` it may be, or
+                become, ours all the same: the lease tells.
         """
         return self._rpc.call(schema.Lock.Lock, made(schema.LockRequest, name=name, lease=lease), timeout)
 

@@ -66,7 +66,7 @@ class SharedStream(Generic[Used]):
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            failed = error
+            failed = copy(error)
             raise
         finally:
             self._opening = None

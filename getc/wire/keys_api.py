@@ -27,6 +27,7 @@ from getc.errors import (
 )
 from getc.model import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.retry import may_have_passed_on
 from getc.wire.echoes import without
 from getc.wire.messages import Answer, Headers, Request
 
@@ -35,9 +36,6 @@ __all__ = ['etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of
 PREFIX: Final = '/v2/keys'
 MAX_INDEX: Final = 2**64 - 1
 MAX_TTL: Final = 7_000_000_000
-
-GAVE_UP: Final = (408, 499)
-"""With these a proxy ends a request that took too long, also one that it has passed on."""
 """Seconds.  The server counts nanoseconds since 1970 in 64 bits: a longer TTL overflows, and is dropped silently."""
 
 _EXPIRATION = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)', re.ASCII)
@@ -213,8 +211,7 @@ def _foreign(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPEr
 
 
 def _may_be_done(operation: Operation | WatchSpec, status: int) -> bool:
-    """True for a write that whoever answers with this status may have passed on."""
-    return operation.is_write and (status in GAVE_UP or not 300 <= status < 500)
+    return operation.is_write and may_have_passed_on(status)
 
 
 def _broken(operation: Operation | WatchSpec, what: str) -> ProtocolError:

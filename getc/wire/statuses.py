@@ -64,6 +64,11 @@ GAVE_UP: Final = frozenset({'context deadline exceeded', 'context canceled'})
 
 BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
 
+UNTOUCHED: Final = frozenset(
+    {'no leader', 'not capable', 'rpc not supported for learner', 'too many requests', 'unhealthy cluster'}
+)
+"""These a server says before it does anything."""
+
 BROKEN: Final = frozenset({2, 10, 13, 15})
 """Unknown, aborted, internal, data loss: the server does not say how far it went."""
 
@@ -112,9 +117,9 @@ def error_of_status(
 
 def _may_be_done(error: EtcException, text: str) -> bool:
     """True if a server may say this of a write that it has done, or has begun to do."""
-    if isinstance(error, ResourceExhausted):
-        return not isinstance(error, TooManyRequests) and not text.startswith(TOO_LONG)
-    return isinstance(error, (TimedOut, Unavailable, LeaderElect, RaftInternal)) and not isinstance(error, NoLeader)
+    if text in UNTOUCHED or text.startswith(TOO_LONG):
+        return False
+    return isinstance(error, (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted))
 
 
 def is_stale_token(status: Status) -> bool:

@@ -17,7 +17,7 @@ from gevent.os import fork_gevent
 import getc
 from getc import Keeper, KeeperState, timing
 from getc.backends.base import safety_margin
-from getc.errors import ConnectionError, LeaderElect, NodeLost, Overtaken, PermissionDenied, TimedOut
+from getc.errors import ConnectionError, ConnectionRefused, LeaderElect, NodeLost, Overtaken, PermissionDenied, TimedOut
 from getc.operations import Delete, Get, Put
 from getc.testing import VirtualTime
 from tests.daemons import faulty
@@ -1014,6 +1014,43 @@ def test_stop_while_the_node_is_being_taken_leaves_no_node(
     assert value_of(other) == keeper.value
     keeper.stop()
     assert value_of(other) is None
+
+
+@pytest.mark.parametrize('moment', [0.5, 1], ids=['before the answer', 'with the answer'])
+@pytest.mark.parametrize('end', ['stop', 'close'])
+def test_keep_node_that_is_stopped_when_it_had_written_says_so(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, end: str, moment: float
+) -> None:
+    """The node was there, and stays for its TTL where it cannot be deleted."""
+    backend.faults += [faulty.delay(1), faulty.refuse]
+    gevent.spawn_later(moment, lambda: client.close() if end == 'close' else next(iter(client._daemons)).stop())
+    caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL)
+    etcd_clock.advance(2)
+    assert isinstance(caller.exception, getc.ClientClosed)
+    assert caller.exception.maybe_applied
+    assert value_of(other) == 'x'
+
+
+def test_update_that_raises_may_be_written_later_unless_the_keeper_was_stopped(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    """It is remembered for when the node is written again, whatever became of it now."""
+    keeper = client.keep_node('/a', 'old', ttl=TTL)
+    backend.go_down()
+    with pytest.raises(ConnectionRefused) as refused:
+        keeper.update('new')
+    etcd_clock.advance(2 * TTL)
+    with pytest.raises(NodeLost) as lost:
+        keeper.update('newer')
+    assert refused.value.maybe_applied
+    assert lost.value.maybe_applied
+    backend.come_back()
+    etcd_clock.advance(2)
+    assert value_of(other) == 'newer'
+    keeper.stop()
+    with pytest.raises(NodeLost) as stopped:
+        keeper.update('newest')
+    assert not stopped.value.maybe_applied
 
 
 def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_server_is_silent(

@@ -175,6 +175,26 @@ def test_refusal_says_that_another_server_may_have_done_it(
     assert caught.value.endpoint == refusing.endpoint.url
 
 
+@pytest.mark.parametrize(
+    ('status', 'applied'),
+    [(307, False), (403, False), (404, False), (429, False), (408, True), (499, True), (502, True)],
+)
+def test_proxy_says_by_its_status_whether_it_may_have_passed_the_call_on(
+    serve, open_rpc, status: int, applied: bool
+) -> None:
+    """One that keeps it to himself is passed over for the next server, as on v2."""
+    page = [(b':status', b'%d' % status), (b'content-type', b'text/html')]
+    proxy, good = serve(failing(lambda call: call.head(page, end=True))), serve(answering(WRITE))
+    rpc = open_rpc(proxy.endpoint, good.endpoint)
+    if applied:
+        with pytest.raises(HTTPError) as caught:
+            rpc.call(WRITE[0], WRITE[1])
+        assert caught.value.maybe_applied
+    else:
+        assert rpc.call(WRITE[0], WRITE[1]) == WRITE[2]
+    assert len(good.calls) == (not applied)
+
+
 def test_read_is_never_said_to_be_applied(serve, open_rpc) -> None:
     """However it failed."""
     server = serve(refuse(14, b'etcdserver: leader changed'))

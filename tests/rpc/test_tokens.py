@@ -7,13 +7,14 @@ import logging
 import gevent
 import pytest
 
-from getc.errors import TimedOut, Unauthorized
+from getc.errors import ConnectionError, EtcException, TimedOut, Unauthorized
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
 from getc.v3.lease import Lease as LeaseService
 from getc.wire.schema.auth import AuthenticateRequest, AuthenticateResponse
-from getc.wire.schema.kv import KV, RangeRequest, RangeResponse
-from getc.wire.schema.lease import Lease, LeaseKeepAliveResponse
+from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
+from getc.wire.schema.lease import Lease, LeaseKeepAliveResponse, LeaseRevokeRequest
+from getc.wire.schema.lock import Lock, LockRequest
 from getc.wire.schema.watch import Watch, WatchRequest
 from tests.transport.grpc_server import GrpcServer, ServerCall
 
@@ -137,6 +138,53 @@ def test_wrong_credentials_are_tried_once_for_all_who_wait(serve, open_rpc, user
     with pytest.raises(Unauthorized):
         rpc.call(KV.Range, REQUEST)
     assert asked(server) == 2
+
+
+def test_who_waits_for_a_token_is_not_told_what_became_of_anothers_call(serve, open_rpc, users) -> None:
+    """Whoever asked for it had a write under way at another server; the others had sent nothing."""
+
+    def cut(call: ServerCall) -> None:
+        call.receive()
+        gevent.sleep(0.01)
+        call.connection.cut()
+
+    def guess(call: ServerCall) -> None:
+        call.receive()
+        gevent.sleep(0.1)
+        call.refuse(3, b'etcdserver: authentication failed, invalid user ID or password')
+
+    first, second = serve(cut), serve(guess)
+    rpc = open_rpc(first.endpoint, known_to(second, 'guess'))
+    repeated = gevent.spawn(rpc.call, Lease.LeaseRevoke, LeaseRevokeRequest(ID=7))
+    second.wait_for_calls(1)
+    other = gevent.spawn(rpc.call, KV.Put, PutRequest(key=b'a'))
+    gevent.joinall([repeated, other])
+    assert [type(call.exception) for call in (repeated, other)] == [Unauthorized] * 2
+    assert [call.exception.maybe_applied for call in (repeated, other)] == [True, False]
+    assert len(second.calls) == 1
+
+
+@pytest.mark.parametrize('then', ['cut', 'refused'])
+def test_token_that_is_refused_while_a_call_waits_says_nothing_of_its_write(serve, open_rpc, users, then: str) -> None:
+    """The server has put us in the queue for the lock, and asks again who we are when it looks who is before us."""
+    server = serve(users)
+    rpc = open_rpc(known_to(server))
+    assert counts(rpc, 1) == [7]
+
+    def forget(call: ServerCall) -> None:
+        if call.path.endswith('/Authenticate') and then == 'cut':
+            call.connection.cut()
+        elif call.path.endswith('/Authenticate'):
+            users(call)
+        else:
+            call.receive()
+            call.refuse(*INVALID)
+
+    server.script = forget
+    with pytest.raises(EtcException) as caught:
+        rpc.call(Lock.Lock, LockRequest(name=b'name', lease=7))
+    assert isinstance(caught.value, ConnectionError if then == 'cut' else Unauthorized)
+    assert caught.value.maybe_applied
 
 
 def test_no_token_is_sent_when_the_server_has_no_users(serve, open_rpc, users) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import getc
@@ -246,6 +247,31 @@ def test_a_candidate_that_may_not_see_the_others_is_put_down_all_the_same(
         login('reader').v3.election.campaign(b'name', lease=lease)
     assert caught.value.maybe_applied
     assert root.v3.kv.range(key).count == 1
+
+
+@pytest.mark.parametrize('what', ['lock', 'campaign'])
+@pytest.mark.parametrize('change', ['permission', 'password'])
+def test_who_waits_in_a_queue_stays_there_though_he_is_refused(
+    root: getc.Client, login: Callable[..., getc.Client], spawn: Callable[..., Any], until: Any, what: str, change: str
+) -> None:
+    """What he may do changed meanwhile, and the server takes him out without a name, which it may not."""
+    everything = {'range_end': b'name0', 'perm_type': Permission.Type.READWRITE}
+    root.v3.auth.role_grant_permission('reading', b'name/', **everything)
+    mine, theirs = root.v3.lease.grant(600).ID, root.v3.lease.grant(600).ID
+    calls = {'lock': lambda v3: v3.lock.lock, 'campaign': lambda v3: v3.election.campaign}
+    calls[what](root.v3)(b'name', lease=mine)
+    waiting = spawn(calls[what](login('reader').v3), b'name', lease=theirs, timeout=60)
+    until(lambda: root.v3.kv.range(b'name/', range_end=b'name0').count == 2)
+    gevent.sleep(0.3)  # its server watches the one before it by now
+    if change == 'permission':
+        root.v3.auth.role_revoke_permission('reading', b'name/', range_end=b'name0')
+    else:
+        root.v3.auth.user_change_password('reader', 'another')
+    root.v3.lease.revoke(mine)
+    with pytest.raises(Unauthorized) as caught:
+        waiting.get()
+    assert caught.value.maybe_applied
+    assert [kv.lease for kv in root.v3.kv.range(b'name/', range_end=b'name0').kvs] == [theirs]
 
 
 def test_names_and_roles_are_checked_by_the_server(auth: Auth) -> None:

@@ -45,6 +45,9 @@ TABLE = [
     (14, 'etcdserver: request timed out', errors.Unavailable, 14, True),
     (14, 'etcdserver: leader changed', errors.LeaderElect, 301, True),
     (14, 'etcdserver: no leader', errors.NoLeader, 14, False),
+    (14, 'etcdserver: rpc not supported for learner', errors.Unavailable, 14, False),
+    (14, 'etcdserver: not capable', errors.Unavailable, 14, False),
+    (14, 'etcdserver: unhealthy cluster', errors.Unavailable, 14, False),
     (77, 'what', errors.RaftInternal, 77, True),  # a code that nobody knows
 ]
 

@@ -88,7 +88,7 @@ build('v3electionpb', globals())
 class Election:
     """The server's own election."""
 
-    Campaign = Method('/v3electionpb.Election/Campaign', CampaignRequest, CampaignResponse)
+    Campaign = Method('/v3electionpb.Election/Campaign', CampaignRequest, CampaignResponse, waits=True)
     Proclaim = Method('/v3electionpb.Election/Proclaim', ProclaimRequest, ProclaimResponse)
     Leader = Method('/v3electionpb.Election/Leader', LeaderRequest, LeaderResponse, reads=True)
     Observe = Method('/v3electionpb.Election/Observe', LeaderRequest, LeaderResponse, server_streaming=True, reads=True)

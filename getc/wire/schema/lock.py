@@ -40,5 +40,5 @@ build('v3lockpb', globals())
 class Lock:
     """The server's own lock.  Locking again under the same lease finds it held: that may be repeated."""
 
-    Lock = Method('/v3lockpb.Lock/Lock', LockRequest, LockResponse)
+    Lock = Method('/v3lockpb.Lock/Lock', LockRequest, LockResponse, waits=True)
     Unlock = Method('/v3lockpb.Lock/Unlock', UnlockRequest, UnlockResponse)

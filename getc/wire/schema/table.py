@@ -81,6 +81,7 @@ class Method(Generic[Request, Response]):
         server_streaming: Any number of responses, not one.
         reads: It changes nothing, whatever is in the request.
         idempotent: It writes, and sending it twice does no more than sending it once.
+        waits: It writes, and then waits: what it is refused for may have come after the write.
     """
 
     path: str
@@ -90,6 +91,7 @@ class Method(Generic[Request, Response]):
     server_streaming: bool = False
     reads: bool = False
     idempotent: bool = False
+    waits: bool = False
 
     @property
     def repeatable(self) -> bool:
