@@ -455,7 +455,7 @@ def test_cluster_is_well_and_empty_for_each_test(run) -> None:
                 etcd.set('/b', 'x')
                 etcd_faults[0].cut()
                 etcd_faults[1].silence()
-                assert etcd.get('/b', timeout=60).value == 'x'
+                assert etcd.get('/b', timeout=20).value == 'x'
                 etcd_faults.heal()
             assert [proxy.fault.name for proxy in etcd_faults] == ['none'] * 3
         """
