@@ -32,6 +32,9 @@ Result = TypeVar('Result')
 HAS_LEADER: Final = (b'hasleader', b'true')
 """A member that is cut off from its leader ends such a stream, where it would otherwise fall silent."""
 
+MOST_REFUSALS: Final = 2
+"""How often the token of a call is replaced: users that are switched off and on again refuse one, and then none."""
+
 
 class _Server:
     """One server: its channel, and who we are there."""
@@ -181,23 +184,21 @@ class Rpc:
         writes: bool,
     ) -> Response:
         channel = server.channel
-        token = server.tokens.get(connect_by)
-        try:
-            answer = channel.unary(
-                method.path, packed, deadline, is_write=writes, metadata=token, connect_by=connect_by
-            )
-        except RefusedCall as refused:
-            if not server.tokens.is_refused(token, refused):
-                raise _refusal(server, method, packed, token, writes, refused) from None
+        by = connect_by
+        refusals = 0
+        while True:
             try:
-                token = server.tokens.get(deadline)
-                answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token)
-            except RefusedCall as again:
-                raise _refusal(server, method, packed, token, writes, again) from None
+                token = server.tokens.get(by)
+                answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by)
+                return unpacked(method, answer, server.url, writes=writes)
+            except RefusedCall as refused:
+                if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
+                    raise _refusal(server, method, packed, token, writes, refused) from None
             except EtcException as error:
-                error.maybe_applied = error.maybe_applied or method.waits  # by the attempt that was refused
+                error.maybe_applied = error.maybe_applied or (refusals > 0 and method.waits)  # before it was refused
                 raise
-        return unpacked(method, answer, server.url, writes=writes)
+            by = deadline
+            refusals += 1
 
 
 def _refusal(

@@ -112,7 +112,31 @@ def test_token_that_is_refused_again_is_an_error(serve, open_rpc, users) -> None
     users.known = Forgetful()
     with pytest.raises(Unauthorized, match='invalid auth token'):
         open_rpc(known_to(server)).call(KV.Range, REQUEST)
-    assert asked(server) == 2
+    assert asked(server) == 3
+
+
+def test_users_may_be_switched_off_and_on_again_during_a_call(serve, open_rpc, users) -> None:
+    """The token is refused, there is none to be had, and then one is wanted."""
+    server = serve(users)
+    rpc = open_rpc(known_to(server))
+    assert counts(rpc, 1) == [7]
+    users.known.clear()
+
+    def flap(call: ServerCall) -> None:
+        users.is_enabled = not call.path.endswith('/Authenticate')
+        users(call)
+        users.is_enabled = True
+        server.script = users if call.path.endswith('/Authenticate') else flap
+
+    server.script = flap
+    assert rpc.call(KV.Range, REQUEST).count == 7
+    assert [call.path.rpartition('/')[2] for call in server.calls[2:]] == [
+        'Range',
+        'Authenticate',
+        'Range',
+        'Authenticate',
+        'Range',
+    ]
 
 
 def test_wrong_credentials_raise_at_once_for_everyone(serve, open_rpc, users) -> None:
