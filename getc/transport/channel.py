@@ -17,7 +17,7 @@ from getc.timing import Backoff, Deadline
 from getc.transport.calls import RefusedCall, Stream, UnaryCall
 from getc.transport.connecting import not_connected, not_connected_in_time
 from getc.transport.endpoints import Endpoint
-from getc.transport.home import Home
+from getc.transport.home import Home, kill_soon
 from getc.transport.link import Link
 from getc.transport.sockets import Socket, connect
 from getc.transport.tls import Contexts
@@ -249,7 +249,7 @@ class _Attempt:
 
     def abandon(self) -> None:
         """In a forked child, where it would go on with the parent's socket.  Who waits may try anew."""
-        self._greenlet.kill(block=False)
+        kill_soon(self._greenlet)
 
     def _run(self) -> None:
         try:
@@ -269,7 +269,10 @@ _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 def _abandon_all() -> None:
     for channel in list(_channels):
-        channel.abandon()
+        try:
+            channel.abandon()
+        except Exception:  # one channel that fails must not leave the others to the child
+            log.exception('%r could not be left to the parent process', channel)
 
 
 os.register_at_fork(after_in_child=_abandon_all)

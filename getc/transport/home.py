@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import gevent
 from gevent.hub import get_hub
 
-__all__ = ['Home', 'Resident']
+__all__ = ['Home', 'Resident', 'close_watcher', 'kill_soon']
 
 
 class Home:
@@ -53,3 +54,19 @@ class Resident:
             f'a {type(self).__name__} of getc cannot be pickled or copied: it lives in one process.  '
             'Hand on the URL, and make a client there'
         )
+
+
+def close_watcher(watcher: Any) -> None:
+    """Close a watcher of an event loop, also of a loop that was destroyed together with the hub of its thread."""
+    try:
+        watcher.close()
+    except ValueError:
+        pass  # the loop was destroyed: the watcher never runs again
+
+
+def kill_soon(greenlet: gevent.Greenlet[..., Any]) -> None:
+    """Kill a greenlet without blocking, also a greenlet of a thread whose hub was destroyed."""
+    try:
+        greenlet.kill(block=False)
+    except (AttributeError, ValueError):
+        pass  # the hub has no loop any more: the greenlet never runs again

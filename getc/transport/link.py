@@ -15,6 +15,7 @@ from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.transport.calls import Call
 from getc.transport.connecting import NEEDS_TLS, broken, is_turned_away, needs_tls
+from getc.transport.home import close_watcher
 from getc.transport.sockets import Socket
 from getc.transport.wires import wire_for
 from getc.wire.http2.connection import Connection
@@ -119,7 +120,7 @@ class Link:
         self._is_over = self._is_leaving = True
         for call in self._take_calls():
             call.abandon()
-        self._timer.close()
+        close_watcher(self._timer)
         self._wire.abandon()
 
     # -- for the calls (``Carrier``)

@@ -15,7 +15,7 @@ import gevent.ssl
 from getc.timing import Deadline
 from getc.transport.names import Address, names
 
-__all__ = ['Socket', 'connect', 'is_quiet']
+__all__ = ['Socket', 'close_inherited', 'connect', 'is_quiet']
 
 Socket = gevent.socket.socket
 
@@ -131,6 +131,19 @@ def is_quiet(sock: Socket) -> bool:
 
 
 # -- forked children
+
+
+def close_inherited(sock: Socket) -> None:
+    """In a forked child: close the copy of a parent's socket at once, and send nothing to the peer.
+
+    ``sock.close`` would close it in a later turn of the hub, which may never come.
+    """
+    try:
+        descriptor = sock.detach()
+    except (AttributeError, ValueError):  # the hub of its thread was destroyed, and with it the watchers' loop
+        descriptor = sock._sock.detach()  # type: ignore[attr-defined]
+    os.close(descriptor)
+
 
 _sockets: weakref.WeakSet[Socket] = weakref.WeakSet()
 _silent: list[socket.socket] = []

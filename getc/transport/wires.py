@@ -17,7 +17,8 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.transport.connecting import last_words
-from getc.transport.sockets import Socket
+from getc.transport.home import close_watcher, kill_soon
+from getc.transport.sockets import Socket, close_inherited
 
 __all__ = ['PlainWire', 'TLSWire', 'Traffic', 'Wire', 'wire_for']
 
@@ -120,13 +121,13 @@ class PlainWire:
     def abandon(self) -> None:
         """Close the socket of the parent's without a word."""
         self._stop()
-        os.close(self._sock.detach())  # now: gevent closes in a later turn, if one comes
+        close_inherited(self._sock)
 
     def _stop(self) -> None:
         self._is_closed = True
         self._unsent = b''
-        self._readable.close()
-        self._writable.close()
+        close_watcher(self._readable)
+        close_watcher(self._writable)
 
     def _on_readable(self) -> None:
         # One chunk a turn: however much comes, others have theirs.
@@ -224,7 +225,7 @@ class TLSWire:
 
     def abandon(self) -> None:
         """Close the socket of the parent's without a word."""
-        os.close(self._sock.detach())  # now: a socket that is waited for closes in a later turn, if one comes
+        close_inherited(self._sock)
         self._kill()
 
     def _kill(self) -> None:
@@ -232,7 +233,7 @@ class TLSWire:
         current = gevent.getcurrent()
         for greenlet in (self._reader, self._writer):
             if greenlet is not current:
-                greenlet.kill(block=False)
+                kill_soon(greenlet)
 
     def _read(self) -> None:
         busy = 0.0  # seconds of work since others had a turn for sure

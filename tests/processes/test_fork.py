@@ -94,3 +94,17 @@ def test_nodes_of_a_parent_that_died_go_though_its_child_lives(
     said_by(program)
     program.send(signal.SIGKILL)
     until(lambda: {node.key for node in client.get('/servers').nodes} == {'/servers/child'})
+
+
+@pytest.mark.parametrize('is_secure', [False, True], ids=['plain', 'TLS'])
+def test_forked_child_of_a_process_whose_threads_have_ended_has_no_connection_of_theirs(
+    etcd_binary: EtcdBinary, run: Run, is_secure: bool
+) -> None:
+    """Their hubs were destroyed: gevent can close nothing for them, which must not keep the fork from the others."""
+    with Certificates() as certificates:
+        tls = certificates.serving() if is_secure else None
+        with EtcdServer(binary=etcd_binary.path, tls=tls) as server:
+            program = run('ended_threads.py', server.url, *([str(certificates.ca)] if is_secure else []))
+            ended = program.end()
+    assert ended.errors == ''
+    assert json.loads(ended.output) == {'before': 4, 'shared': 0, 'value': '1'}
