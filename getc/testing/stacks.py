@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import linecache
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
-
-import gevent
-import requests
-import urllib3
 
 __all__ = ['Place', 'Stack', 'stack_of', 'stack_of_spawning']
 
@@ -18,7 +15,11 @@ DEPTH: Final = 60
 
 GETC: Final = str(Path(__file__).parents[1])
 HARNESS: Final = str(Path(__file__).parent)
-LIBRARIES: Final = tuple(str(Path(module.__file__ or '').parent) for module in (gevent, requests, urllib3))
+LIBRARIES: Final = tuple(
+    str(Path(spec.origin).parent)
+    for spec in map(find_spec, ('gevent', 'requests', 'urllib3'))  # found, not imported
+    if spec is not None and spec.origin is not None
+)
 RUNNERS: Final = ('/_pytest/', '/pluggy/', '/site-packages/pytest')
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import http.client
 import weakref
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 import greenlet
@@ -30,10 +30,12 @@ from getc.transport.connecting import (
 )
 from getc.transport.endpoints import Endpoint
 from getc.transport.home import Home
-from getc.transport.pools import Connection, GeventAdapter, Pool
 from getc.transport.reading import Response, Unreadable, is_body_ready, read_body
 from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Headers, Request
+
+if TYPE_CHECKING:
+    from getc.transport.pools import Connection, GeventAdapter, Pool
 
 __all__ = ['Http', 'Poll']
 
@@ -212,15 +214,49 @@ def _cause(error: Exception) -> OSError | None:
     return error.with_traceback(None) if isinstance(error, OSError) else None
 
 
+class _Adapters:
+    """The connections of one transport: those of calls, and those of long polls.
+
+    requests and urllib3 are imported when the first connection is needed, not by ``import getc``: a program that calls
+    ``gevent.monkey.patch_all()`` after that import would be left with an urllib3 whose ``ssl`` is half patched.
+    """
+
+    def __init__(self, contexts: Contexts | None, max_calls: int) -> None:
+        self._contexts = {'http': None, 'https': contexts}
+        self._max_calls = max_calls
+        self._pair: tuple[GeventAdapter, GeventAdapter] | None = None
+
+    @property
+    def calls(self) -> GeventAdapter:
+        return (self._pair or self._open())[0]
+
+    @property
+    def polls(self) -> GeventAdapter:
+        return (self._pair or self._open())[1]
+
+    def clear(self) -> None:
+        for adapter in self._pair or ():
+            adapter.clear()
+
+    def close(self) -> None:
+        for adapter in self._pair or ():
+            adapter.close()
+
+    def _open(self) -> tuple[GeventAdapter, GeventAdapter]:
+        from getc.transport.pools import GeventAdapter
+
+        calls = GeventAdapter(contexts=self._contexts, max_idle=self._max_calls)
+        polls = GeventAdapter(contexts=self._contexts, max_idle=MAX_IDLE_POLLS)
+        self._pair = calls, polls
+        return self._pair
+
+
 class Http:
     """HTTP to any number of servers, for one client.
 
     Args:
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
         max_calls: Calls under way at a time.
-
-    Attributes:
-        adapter: requests' adapter that calls go over, for whoever wants a session of it.
 
     Example::
 
@@ -231,15 +267,17 @@ class Http:
     """
 
     def __init__(self, contexts: Contexts | None = None, *, max_calls: int = MAX_CALLS) -> None:
-        by_scheme = {'http': None, 'https': contexts}
-        self._calls = GeventAdapter(contexts=by_scheme, max_idle=max_calls)
-        self._polls = GeventAdapter(contexts=by_scheme, max_idle=MAX_IDLE_POLLS)
-        self.adapter = self._calls
+        self._adapters = _Adapters(contexts, max_calls)
         self._turns = BoundedSemaphore(max_calls)
         self._spans: set[_Span] = set()
         self._is_closed = False
         self._home = Home()
-        weakref.finalize(self, _close_soon, self._home, self._calls, self._polls).atexit = False
+        weakref.finalize(self, _close_soon, self._home, self._adapters).atexit = False
+
+    @property
+    def adapter(self) -> GeventAdapter:
+        """The adapter for requests that calls use, to mount on a ``requests.Session``."""
+        return self._adapters.calls
 
     def call(
         self, endpoint: Endpoint, request: Request, deadline: Deadline, *, connect_by: Deadline | None = None
@@ -270,7 +308,7 @@ class Http:
                     facts = Facts(outcome_of(error), effect, was_repeated=not exchange.is_stale)
                     if decide(facts).step is not Step.AGAIN:
                         raise
-                self._calls.pool_of(endpoint).clear()  # the others are as old
+                self._adapters.calls.pool_of(endpoint).clear()  # the others are as old
                 return self._call(exchange, connect_by or deadline)
         except gevent.Timeout as fired:
             if fired is not span:
@@ -280,7 +318,7 @@ class Http:
             self._leave(span)
 
     def _call(self, exchange: _Exchange, connect_by: Deadline) -> Answer:
-        pool = self._calls.pool_of(exchange.endpoint)
+        pool = self._adapters.calls.pool_of(exchange.endpoint)
         try:
             return exchange.finish(exchange.begin(pool, connect_by))
         finally:
@@ -293,7 +331,7 @@ class Http:
         """
         exchange = _Exchange(endpoint, request)
         span = self._enter(exchange, deadline)
-        pool = self._polls.pool_of(endpoint)
+        pool = self._adapters.polls.pool_of(endpoint)
         poll: Poll | None = None
         try:
             poll = Poll(self, exchange, exchange.begin(pool, deadline), pool)
@@ -324,22 +362,19 @@ class Http:
 
     def clear(self) -> None:
         """Close the connections that are not in use."""
-        self._calls.clear()
-        self._polls.clear()
+        self._adapters.clear()
 
     def close(self) -> None:
         """Close idle connections, and end calls under way with ClientClosed.  Does not block."""
         self._is_closed = True
         for span in list(self._spans):
             span.cut()
-        self._calls.close()
-        self._polls.close()
+        self._adapters.close()
 
 
-def _close_soon(home: Home, *adapters: GeventAdapter) -> None:
+def _close_soon(home: Home, adapters: _Adapters) -> None:
     """Nobody can call any more: the client was dropped without an end."""
-    for adapter in adapters:
-        home.call_soon(adapter.close)
+    home.call_soon(adapters.close)
 
 
 class Poll:
