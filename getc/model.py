@@ -39,7 +39,7 @@ class Node:
         key: The normal path.
         modified_index: The index of the last change.
         created_index: The index of the creation: it tells one node of this key from the next.
-        ttl: Whole seconds to live, rounded up, or None.
+        ttl: Whole seconds to live, rounded up; 0 if it has expired and is not removed yet; None for no TTL.
         expiration: When it ends by the server's clock (UTC), or None.
     """
 

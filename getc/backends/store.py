@@ -64,8 +64,9 @@ class _Entry:
 
     def ttl(self) -> int | None:
         """Seconds left, rounded up as etcd does; but not by what is lost in adding to the clock."""
-        left = 0.0 if self.ends_at is None else round(self.ends_at - timing.now(), 6)
-        return math.ceil(left) if left > 0 else None
+        if self.ends_at is None:
+            return None
+        return max(math.ceil(round(self.ends_at - timing.now(), 6)), 0)
 
     def gone(self, index: int) -> Node:
         """What is told of it when it is deleted."""

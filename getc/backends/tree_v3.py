@@ -185,6 +185,8 @@ class TreeV3:
         assert life.ttl is not None
         if ttl < life.ttl:
             self._least_ttl = life.ttl
+        if ttl == 0:
+            life = Life.of(0, timing.wall_time())  # the lease is revoked as soon as the write was done
         is_wasted = False
         try:
             yield lease, life

@@ -275,7 +275,10 @@ def _node(content: Any, is_gone: bool = False) -> Node:
     ttl = content.get('ttl')
     if ttl is not None and type(ttl) is not int:
         raise _Malformed("'ttl' is no number")
-    expiration = _expiration(content['expiration']) if 'expiration' in content else None
+    expiration = None
+    if 'expiration' in content:
+        expiration = _expiration(content['expiration'])
+        ttl = max(ttl or 0, 0)  # etcd leaves a TTL of 0 out: of a node that has expired and is not removed yet
     if content.get('dir') is True:
         children = content.get('nodes', [])
         if not isinstance(children, list):

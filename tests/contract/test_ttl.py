@@ -69,7 +69,8 @@ def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backing: Any) -
 def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backing: Any) -> None:
     """A TTL of 0 is allowed, and the node goes at once."""
     written = client.set('/a', '1', ttl=0)
-    assert written.value == '1'
+    assert (written.value, written.ttl) == ('1', 0)
+    assert written.expiration is not None
     backing.pass_time(1)
     assert type(client.wait('/a', written.etcd_index + 1, timeout=LONG)) is getc.Expired
     with pytest.raises(getc.KeyNotFound):
@@ -216,7 +217,9 @@ def test_refresh_outlives_the_first_ttl(client: getc.Client, backing: Any) -> No
 def test_refresh_can_end_a_node(client: getc.Client, backing: Any) -> None:
     """A refresh to 0 seconds ends the node at once, seen as Expired."""
     client.set('/a', '1', ttl=100)
-    index = client.refresh('/a', ttl=0).etcd_index
+    refreshed = client.refresh('/a', ttl=0)
+    assert refreshed.ttl == 0
+    index = refreshed.etcd_index
     backing.pass_time(1)
     assert type(client.wait('/a', index + 1, timeout=LONG)) is getc.Expired
 

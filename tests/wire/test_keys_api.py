@@ -248,6 +248,13 @@ def test_etcd_index_of_is_none_when_the_header_is_missing_or_no_number() -> None
     assert etcd_index_of(Head({})) is None
 
 
+@pytest.mark.parametrize('ttl', [{}, {'ttl': -3}, {'ttl': 0}])
+def test_result_of_a_node_that_has_expired_and_is_not_removed_yet_has_a_ttl_of_0(ttl: dict[str, int]) -> None:
+    """etcd rounds up and leaves a TTL of 0 out, so that only its expiration tells it from a node without a TTL."""
+    result = got({'action': 'get', 'node': node(value='x', expiration='2014-12-12T11:00:54Z', **ttl)})
+    assert result.ttl == 0
+
+
 # -- errors
 
 
