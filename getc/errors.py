@@ -372,7 +372,11 @@ class ConnectionRefused(ConnectionError, builtins.ConnectionRefusedError):
 
 
 class TimedOut(ConnectionError, builtins.TimeoutError):
-    """No answer came within the timeout.  From ``wait`` it is no sign of a fault."""
+    """No answer came within the timeout.
+
+    From ``wait`` and ``changes.get`` it is no sign of a fault: a server watched, and nothing changed.  Where no server
+    watched they raise another :class:`ConnectionError`.
+    """
 
 
 class NodeLost(EtcException):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
-from getc.errors import ClientClosed, EtcException, TimedOut
+from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
 from getc.model import EtcdResult
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.retry import may_pass
@@ -80,23 +81,30 @@ class Tree(Resident):
             timeout: Seconds; None for no limit.
 
         Raises:
-            TimedOut: No change came in time: no sign of a fault.
+            TimedOut: A server watched the node, and no change came in time: no sign of a fault.
+            ConnectionError: No server watches the node, so there may have been changes.
             EventIndexCleared: The server's memory does not reach back to the index.
         """
         spec = WatchSpec(key, index, recursive)
         deadline = Deadline.after(timeout)
         backoff = Backoff()
         was_live = False
+        met: EtcException | None = None
         watch: Watch | None = None
         while True:
             first, watch = self._first_change(spec, deadline, watch)
             if first.result is not None:
                 return first.result
             if first.error is None:
+                if first.live_index is None:
+                    raise _not_watched(spec.key, deadline, met)
                 raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
             was_live = was_live or first.live_index is not None
-            if not was_live or not may_pass(first.error):
+            if not may_pass(first.error) or not (was_live or isinstance(first.error, TimedOut)):
                 raise first.error
+            if not was_live or deadline.has_passed():
+                raise _not_watched(spec.key, deadline, first.error)
+            met = first.error
             if first.live_index is not None:
                 spec = WatchSpec(key, first.live_index + 1, recursive)
             gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
@@ -330,6 +338,17 @@ class Tree(Resident):
     def _end_waiting(self) -> None:
         for first in self._waiting:
             first.on_ended(ClientClosed('the client was closed'))
+
+
+def _not_watched(key: str, deadline: Deadline, cause: EtcException | None) -> ConnectionError:
+    """The error of a wait without a watch.  A ``TimedOut`` would mean that nothing has changed, which nobody knows."""
+    limit = '' if deadline.at == math.inf else f' within {deadline.timeout:g} s'
+    reason = 'no server has answered' if cause is None else str(cause)
+    error = ConnectionError(f'no watch of {key} was created{limit}: {reason}')
+    if cause is not None:
+        error.endpoint = cause.endpoint
+        error.__cause__ = cause
+    return error
 
 
 class _FirstChange:

@@ -10,7 +10,7 @@ from gevent.queue import Empty, Queue
 from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.watcher import Watcher
-from getc.errors import ClientClosed, TimedOut
+from getc.errors import ClientClosed, ConnectionError, TimedOut
 from getc.model import EtcdResult
 from getc.timing import Deadline
 from getc.transport.home import Home, Resident
@@ -58,7 +58,8 @@ class Changes(Resident):
             timeout: Seconds; None for no limit.
 
         Raises:
-            TimedOut: There was none in time.
+            TimedOut: The part of the tree was followed, and there was none in time.
+            ConnectionError: The connection is lost, so there may have been changes.
             StopIteration: It is closed.
             ClientClosed: This is a forked child: the changes are told to its parent.
         """
@@ -69,7 +70,7 @@ class Changes(Resident):
         try:
             result = None if self._is_over else self._results.get(timeout=deadline.timeout_left())
         except Empty:
-            raise TimedOut(f'no change of {self.watcher.key} within {deadline.timeout:g} s') from None
+            raise self._none_in_time(deadline) from None
         if result is None or self._is_over:
             self._wake_next()
             raise StopIteration
@@ -95,6 +96,14 @@ class Changes(Resident):
 
     def __repr__(self) -> str:
         return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
+
+    def _none_in_time(self, deadline: Deadline) -> ConnectionError:
+        what = f'no change of {self.watcher.key} within {deadline.timeout:g} s'
+        if not self.watcher.is_stale:
+            return TimedOut(what)
+        reason = self.watcher.last_error
+        text = f'{what}, but the watch is {self.watcher.state.name}' + ('' if reason is None else f': {reason}')
+        return ConnectionError(text, endpoint=None if reason is None else reason.endpoint)
 
     def _end(self) -> None:
         self._is_over = True

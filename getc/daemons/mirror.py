@@ -77,7 +77,9 @@ class Mirror(Follower, Mapping[str, str]):
                     what = "is our parent's, not this forked child's" if self._home.was_left else 'was stopped'
                     raise ClientClosed(f'{self.name} {what}')
                 if not changed.wait(deadline.timeout_left()):
-                    raise TimedOut(f'{self.name} did not come to what was waited for within {deadline.timeout:g} s')
+                    state = f'; it is {self.state.name}' if self.is_stale else ''
+                    what = f'{self.name} did not come to what was waited for within {deadline.timeout:g} s{state}'
+                    raise TimedOut(what)
                 changed.clear()
             return answer
         finally:

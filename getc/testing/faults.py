@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from gevent.event import AsyncResult
 from gevent.hub import get_hub
@@ -71,7 +72,7 @@ class Faults:
         """Have each answer take so long from now on, after the store has done what was asked; 0 for no time.
 
         A call whose timeout is shorter raises :class:`~getc.TimedOut`, with ``maybe_applied`` if it writes.
-        ``math.inf`` is a store that never answers.  Watches are not delayed.
+        ``math.inf`` is a store that never answers.  A watch begins after that time; what has begun is not delayed.
 
         Raises:
             ValueError: It is negative or not a number.
@@ -122,6 +123,7 @@ class LinkedBackend(MemoryBackend):
         super().__init__(store)
         self._ways = ways
         self._calls: dict[_Call, None] = {}  # under way
+        self._delayed: dict[_DelayedWatch, None] = {}
         for way in ways:
             way._ends[self] = None
 
@@ -144,7 +146,12 @@ class LinkedBackend(MemoryBackend):
                 way._check_connected()
         except ConnectionRefused as error:
             return _RefusedWatch(listener, error)
-        return super().watch(spec, listener, after)
+        delay = sum(way._delay for way in self._ways)
+        return _DelayedWatch(self, spec, listener, delay) if delay else super().watch(spec, listener, after)
+
+    def begin_watch(self, delayed: _DelayedWatch) -> Watch:
+        """The answer to a watch has come."""
+        return super().watch(delayed.spec, delayed.listener)
 
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)
@@ -152,6 +159,8 @@ class LinkedBackend(MemoryBackend):
     def break_off(self, reason: str) -> None:
         """End every watch, and every call that is under way."""
         self.end_watches(ConnectionError(reason))
+        for delayed in list(self._delayed):
+            delayed.end(ConnectionError(reason))
         for call in self._calls:
             call.end(ConnectionError(reason, maybe_applied=call.operation.is_write))
 
@@ -159,6 +168,8 @@ class LinkedBackend(MemoryBackend):
         super().close()
         for way in self._ways:
             way._ends.pop(self, None)
+        for delayed in list(self._delayed):
+            delayed.close()
         for call in self._calls:
             call.end(ClientClosed('the client was closed', maybe_applied=call.operation.is_write))
 
@@ -186,6 +197,41 @@ class _Call:
         self._end.set(error)
 
 
+class _DelayedWatch:
+    """A watch that begins after so many seconds, if ever.
+
+    Attributes:
+        spec: What it will follow.
+        listener: Whom it will tell.
+    """
+
+    def __init__(self, backend: LinkedBackend, spec: WatchSpec, listener: Listener, seconds: float) -> None:
+        self.spec = spec
+        self.listener = listener
+        self._backend = backend
+        self._watch: Watch | None = None
+        backend._delayed[self] = None
+        self._timer: Any = get_hub().loop.timer(0.0 if seconds == math.inf else seconds)
+        if seconds != math.inf:
+            self._timer.start(self._begin)
+
+    def close(self) -> None:
+        self._timer.close()
+        self._backend._delayed.pop(self, None)
+        if self._watch is not None:
+            self._watch.close()
+
+    def end(self, error: EtcException) -> None:
+        """It is lost before it has begun."""
+        self.close()
+        self._watch = _RefusedWatch(self.listener, error)
+
+    def _begin(self) -> None:
+        self._timer.close()
+        self._backend._delayed.pop(self, None)
+        self._watch = self._backend.begin_watch(self)
+
+
 class _RefusedWatch:
     """A watch that was not possible."""
 
@@ -198,3 +244,4 @@ class _RefusedWatch:
 
 _: type[Backend] = LinkedBackend
 __: type[Watch] = _RefusedWatch
+___: type[Watch] = _DelayedWatch

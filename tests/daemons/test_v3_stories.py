@@ -17,7 +17,7 @@ import pytest
 import getc
 from getc.backends import past
 from getc.daemons import follower
-from getc.errors import TimedOut
+from getc.errors import ConnectionError
 from getc.testing import EtcdServer, VirtualTime
 from getc.v3 import txn
 from tests.backends.fake_etcd import FakeEtcd
@@ -167,7 +167,7 @@ class Scene:
             for _ in range(chance.randrange(40)):
                 try:
                     told.note(changes.get(timeout=0.1))
-                except TimedOut:
+                except ConnectionError:
                     break
 
     def _wait(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
@@ -176,7 +176,7 @@ class Scene:
             told = Told(key, recursive, index, is_whole=False)
             try:
                 told.note(client.wait(key, index, recursive=recursive, timeout=0.1))
-            except TimedOut:
+            except ConnectionError:
                 break
             self.told.append(told)
             index = told.changes[0][0] + 1

@@ -78,7 +78,7 @@ def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> N
     sweep.refused(lambda: client.set('/s/a/b', VALUE), getc.errors.NotDir)
     sweep.refused(lambda: client.append('/s/a', VALUE), getc.errors.NotDir)
     sweep.refused(lambda: client.keep_node('/s/a', VALUE, ttl=5), getc.NodeExist)
-    sweep.refused(lambda: client.wait('/s/a', timeout=0.01), getc.TimedOut)
+    sweep.refused(lambda: client.wait('/s/a', timeout=0.01), getc.ConnectionError)
     sweep.refused(lambda: client.set('/s/a', VALUE + '\ud800'), ValueError, shows_locals=False)
     sweep.refused(lambda: client.get('/s/a').node.json(), ValueError, shows_locals=False)  # type: ignore[union-attr]
     sweep.refused(lambda: client.set('/s/a', VALUE, dir=True), ValueError, shows_locals=False)

@@ -255,6 +255,74 @@ def test_call_times_out_when_the_answer_takes_longer(
         etcd_store.delay(-1)
 
 
+def test_watch_begins_later_when_answers_are_delayed(
+    etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """A wait says that nothing has changed only once a watch was created, which a store that hangs never does."""
+    etcd_store.delay(math.inf)
+    with pytest.raises(getc.ConnectionError, match='no watch of /a was created within 3 s: no server has') as caught:
+        client.wait('/a', timeout=3)
+    assert not isinstance(caught.value, getc.TimedOut)
+    etcd_store.delay(2)
+    with pytest.raises(getc.TimedOut, match='no change of /a within 3 s'):
+        client.wait('/a', timeout=3)
+    waiting = gevent.spawn(client.wait, '/a')
+    etcd_clock.advance(2)
+    etcd_store.delay(0)
+    other.set('/a', 'x')
+    assert waiting.get().value == 'x'
+
+
+def test_watch_ends_when_its_connection_breaks_before_it_began(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """As a call does.  A client that is closed ends it, too."""
+    etcd_store.delay(60)
+    broken = gevent.spawn(client.wait, '/a')
+    etcd_clock.advance(1)
+    etcd_store.disconnect()
+    etcd_clock.advance(0)
+    assert isinstance(broken.exception, getc.ConnectionError)
+    etcd_store.connect()
+    closed = gevent.spawn(client.wait, '/a')
+    etcd_clock.advance(1)
+    client.close()
+    etcd_clock.advance(60)
+    assert isinstance(closed.exception, getc.ClientClosed)
+
+
+def test_wait_says_that_its_watch_was_lost_when_it_does_not_come_back(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """There may have been changes since; the wait ends with its timeout all the same."""
+    waiting = gevent.spawn(client.wait, '/a', timeout=5)
+    etcd_clock.advance(1)
+    etcd_store.disconnect()
+    etcd_clock.advance(4)
+    etcd_clock.advance(0)
+    assert str(waiting.exception) == 'no watch of /a was created within 5 s: the store is disconnected'
+    assert not isinstance(waiting.exception, getc.TimedOut)
+    assert isinstance(waiting.exception.__cause__, getc.ConnectionRefused)
+
+
+def test_changes_say_that_they_are_stale_when_there_is_none_in_time(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """TimedOut means that nothing has changed, which nobody knows then."""
+    changes = client.changes('/a')
+    mirror = client.mirror('/a')
+    etcd_store.disconnect()
+    with pytest.raises(getc.ConnectionError, match='no change of /a within 5 s, but the watch is STALE: the') as caught:
+        changes.get(timeout=5)
+    assert not isinstance(caught.value, getc.TimedOut)
+    with pytest.raises(getc.TimedOut, match=r'mirror /a did not .* within 5 s; it is STALE'):
+        mirror.wait(lambda _: False, timeout=5)
+    etcd_store.connect()
+    etcd_clock.advance(A_WHILE)
+    with pytest.raises(getc.TimedOut, match=r'no change of /a within 5 s$'):
+        changes.get(timeout=5)
+
+
 def test_call_under_way_ends_when_its_connection_breaks(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
