@@ -52,6 +52,7 @@ setup(
     license='BSD-3-Clause',
     license_files=['LICENSE'],
     packages=find_packages(include=['getc', 'getc.*']),
+    py_modules=['pytest_getc'],
     package_data={'getc': ['py.typed']},
     python_requires='>=3.10',
     install_requires=[
@@ -64,7 +65,7 @@ setup(
         'urllib3>=2',
     ],
     extras_require={'etcd': ETCD, 'test': TEST, 'docs': DOCS, 'dev': DEV},
-    entry_points={'pytest11': ['getc = getc.testing.plugin']},
+    entry_points={'pytest11': ['getc = pytest_getc']},
     keywords=['etcd', 'gevent', 'service discovery', 'configuration'],
     classifiers=[
         'Development Status :: 3 - Alpha',

@@ -162,7 +162,7 @@ class Client(Background):
         those of daemons too; a client that makes none learns nothing.  A store in memory has no states.
 
         Args:
-            listener: Called in a greenlet of its own; what it raises is printed by gevent, and harms nobody else.
+            listener: Called in a greenlet of its own; what it raises is logged.
 
         Raises:
             TypeError: It is no function.

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import gevent
 
+from getc.daemons.failures import report_failure
 from getc.transport.endpoints import ConnectionState
 
 __all__ = ['StateListeners']
@@ -36,4 +37,11 @@ class StateListeners:
     def tell(self, state: ConnectionState) -> None:
         """Tell all of them, each in a greenlet of its own.  Does not block."""
         for listener in self._listeners:
-            gevent.spawn(listener, state).name = f'getc on_state {state.name}'
+            gevent.spawn(_notify, listener, state).name = f'getc on_state {state.name}'
+
+
+def _notify(listener: Callable[[ConnectionState], object], state: ConnectionState) -> None:
+    try:
+        listener(state)
+    except (Exception, gevent.Timeout):
+        report_failure('on_state: the listener %r raised', listener)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from getc.testing.plugin import show_failures
+from pytest_getc import show_failures
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 
 from getc import timing
+from getc.daemons.failures import report_failure
 from getc.errors import ClientClosed, EtcException, TimedOut
 from getc.retry import may_pass
 from getc.timing import Backoff, Deadline
@@ -296,7 +297,7 @@ class Daemon(Resident):
                 try:
                     callback(*args)
                 except (Exception, gevent.Timeout):
-                    logger.exception('%s: the callback %r raised', self.name, callback)
+                    report_failure('%s: the callback %r raised', self.name, callback)
                 if self._calls and timing.now() - began > SLICE:
                     gevent.sleep(0)
                     began = timing.now()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import gevent
 
 from getc import timing
+from getc.daemons.failures import notify_failure
 
 __all__ = ['Checkup']
 
@@ -67,3 +68,4 @@ class Checkup:
             text = '%s: alive %r %s, which counts as False'
             # In a greenlet of its own: the program's handlers may block, and the question is over.
             gevent.spawn(logger.warning, text, self._name, self._alive, what, exc_info=error)
+            notify_failure(error)

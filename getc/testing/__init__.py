@@ -1,6 +1,6 @@
 """For testing programs that use gevent and etcd: virtual time, faults on command, real etcds, and checks for leaks.
 
-With pytest nothing needs to be imported: the plugin ``getc.testing.plugin`` comes with getc, and its fixtures
+With pytest nothing needs to be imported: the plugin ``pytest_getc`` comes with getc, and its fixtures
 ``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster``, ``etcd_faults`` and ``etcd_binary``
 are there.  What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
 :class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks`,

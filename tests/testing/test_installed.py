@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-SOURCES = ('getc', 'setup.py', 'pyproject.toml', 'README.rst', 'LICENSE')
+SOURCES = ('getc', 'pytest_getc.py', 'setup.py', 'pyproject.toml', 'README.rst', 'LICENSE')
 
 TEN_LINES = """\
 import getc
@@ -85,3 +85,21 @@ def test_wheel_and_ten_lines_are_all_that_a_test_needs(fresh: Path, wheel: Path,
     assert 'test_presence_ends_with_its_server PASSED' in result.stdout
     assert 'test_server PASSED' in result.stdout
     assert 'plugins: getc-' in result.stdout
+
+
+@pytest.mark.timeout(600)
+def test_plugin_works_with_an_old_pytest(fresh: Path, wheel: Path, tmp_path: Path) -> None:
+    """pytest 7.0 with pluggy 1.0, which has no new-style wrappers."""
+    installed = pip(fresh, 'install', '--quiet', str(wheel), 'pytest==7.0.1', 'pluggy==1.0.0', cwd=tmp_path)
+    assert installed.returncode == 0, installed.stderr
+    tests = tmp_path / 'tests'
+    tests.mkdir()
+    (tests / 'test_presence.py').write_text(TEN_LINES, encoding='utf-8')
+    (tests / 'pytest.ini').write_text('[pytest]\netcd_leaks = true\netcd_hub_limit = 60\n', encoding='utf-8')
+    (tests / 'test_callback.py').write_text(
+        'def test_callback(etcd, etcd_clock):\n    def check(result):\n        assert not result\n\n'
+        "    etcd.on_change('/a', check)\n    etcd.set('/a', 'x')\n    etcd_clock.advance(1)\n",
+        encoding='utf-8',
+    )
+    result = run(str(fresh), '-m', 'pytest', '-v', cwd=tests)
+    assert '1 failed, 1 passed' in result.stdout, result.stdout + result.stderr

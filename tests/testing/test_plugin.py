@@ -15,8 +15,8 @@ from getc.testing import EtcdBinary, find_etcd, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-IS_INSTALLED = any(found.value == 'getc.testing.plugin' for found in entry_points(group='pytest11'))
-PLUGIN = [] if IS_INSTALLED else ['-p', 'getc.testing.plugin']
+IS_INSTALLED = any(found.value == 'pytest_getc' for found in entry_points(group='pytest11'))
+PLUGIN = [] if IS_INSTALLED else ['-p', 'pytest_getc']
 """Where getc is installed the plugin is there by itself, which is what users see."""
 
 NO_ETCD = """
@@ -594,6 +594,88 @@ def test_mark_of_the_hub_needs_its_limit(run) -> None:
     """)
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(['*etcd_hub_limit is a number of seconds, more than 0, not True*'])
+
+
+CALLBACK_TEST = """
+    import getc
+    import pytest
+
+    def test_callback(etcd, etcd_clock):
+        def check(result):
+            assert result.value == 'yours'
+
+        etcd.on_change('/a', check)
+        etcd.set('/a', 'mine')
+        etcd_clock.advance(1)
+
+    def test_alive(etcd, etcd_clock):
+        def alive():
+            assert 'this' == 'that'
+
+        etcd.keep_node('/a', alive=alive, wait=False)
+        etcd_clock.advance(1)
+
+    def test_next(etcd):
+        etcd.set('/a', 'x')
+
+    @pytest.mark.etcd_callback_assertions(False)
+    def test_marked(etcd, etcd_clock):
+        test_callback(etcd, etcd_clock)
+
+    def test_other_error(etcd, etcd_clock):
+        def fail(result):
+            raise OSError('the disk is full')
+
+        etcd.on_change('/a', fail)
+        etcd.set('/a', 'x')
+        etcd_clock.advance(1)
+"""
+
+
+def test_failing_assertion_of_a_callback_fails_its_test(run) -> None:
+    """It is shown like one of the test itself; other exceptions are logged, as they are in a program."""
+    result = run(CALLBACK_TEST)
+    result.assert_outcomes(failed=2, passed=3)
+    result.stdout.fnmatch_lines(["E *assert 'mine' == 'yours'*", "E *assert 'this' == 'that'*"])
+
+
+def test_failing_assertion_of_a_callback_is_only_logged_where_the_ini_file_says_so(
+    run, pytester: pytest.Pytester
+) -> None:
+    """For tests of what a program does about it."""
+    pytester.makeini('[pytest]\netcd_callback_assertions = false\n')
+    run(CALLBACK_TEST).assert_outcomes(passed=5)
+
+
+@pytest.mark.parametrize('patches', ['', 'import gevent.monkey; gevent.monkey.patch_all()'])
+def test_project_without_getc_is_left_alone(run, pytester: pytest.Pytester, patches: str) -> None:
+    """Its run imports neither getc nor gevent, and its tests have no fixture of the plugin."""
+    pytester.makeconftest(patches)
+    result = run(f"""
+        import sys
+
+        def test_nothing(request):
+            assert 'getc' not in sys.modules
+            assert 'gevent' in sys.modules or not {patches!r}
+            assert request.fixturenames == ['request']
+    """)
+    result.assert_outcomes(passed=1)
+
+
+def test_https_works_where_a_conftest_patches(run, pytester: pytest.Pytester) -> None:
+    """The plugin is loaded before it: nothing that it imports may hold on to the unpatched ssl."""
+    pytester.makeconftest('import gevent.monkey; gevent.monkey.patch_all()')
+    result = run("""
+        import getc
+        import pytest
+        import requests
+
+        def test_https(etcd):
+            etcd.set('/a', 'x')
+            with requests.Session() as session, pytest.raises(requests.ConnectionError):
+                session.get('https://127.0.0.1:1/')
+    """)
+    result.assert_outcomes(passed=1)
 
 
 def test_failure_of_a_test_is_not_hidden_by_the_checks(run, pytester: pytest.Pytester) -> None:

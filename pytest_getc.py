@@ -26,22 +26,19 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Generator, Iterator
-from typing import Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from gevent.hub import get_hub
 
-from getc.client import Client
-from getc.client import etcd as connect
-from getc.testing.binaries import Api, EtcdBinary, EtcdNotFound, chosen_etcd
-from getc.testing.blocking import HubBlocked, hub_watch
-from getc.testing.cluster import EtcdCluster
-from getc.testing.leaks import Leaked, no_leaks
-from getc.testing.memory import MemoryStore
-from getc.testing.proxies import FaultProxies
-from getc.testing.server import EtcdServer, ServerFailed
-from getc.testing.virtual import VirtualTime
+# Every run of pytest imports this module where getc is installed.  getc and gevent are imported
+# where a test asks for them: a project that uses neither does not pay for them, and one that calls
+# gevent.monkey.patch_all() in its conftest.py, which pytest loads after this module, does so in time.
+if TYPE_CHECKING:
+    from getc import Client
+    from getc.testing import EtcdBinary, EtcdCluster, EtcdServer, FaultProxies, MemoryStore, VirtualTime
+    from getc.testing.binaries import Api
 
 __all__ = [
     'etcd',
@@ -56,12 +53,13 @@ __all__ = [
     'pytest_generate_tests',
     'pytest_report_collectionfinish',
     'pytest_runtest_call',
+    'pytest_runtest_makereport',
     'pytest_runtest_setup',
     'show_failures',
 ]
 
 MEMORY: Final = 'memory'
-APIS: Final = (*get_args(Api), MEMORY)
+APIS: Final = ('v2', 'v3', MEMORY)
 
 MEMBERS: Final = 3
 
@@ -88,6 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help='run each test of the fixture etcd once for each of these, as in v2,v3,memory; left out, in memory alone',
     )
     parser.addini('etcd_leaks', 'fail tests that leave keepers, watchers or sockets of getc behind', 'bool', False)
+    parser.addini(
+        'etcd_callback_assertions', 'fail tests in which an assertion of a callback of getc fails', 'bool', True
+    )
     parser.addini('etcd_hub_limit', 'fail tests that hold the hub for longer than so many seconds', 'string', '')
 
 
@@ -95,6 +96,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Say which marks there are, and check the settings."""
     _seconds(config.getini('etcd_hub_limit'))
     config.addinivalue_line('markers', 'etcd_leaks(check=True): fail if something of getc is left behind, or do not')
+    config.addinivalue_line(
+        'markers', 'etcd_callback_assertions(check=True): fail if an assertion of a callback fails, or do not'
+    )
     config.addinivalue_line('markers', 'etcd_hub_limit(seconds): fail if the hub is held for longer; None for any time')
 
 
@@ -109,6 +113,8 @@ def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Ite
     """Say which etcd it will be, where a test needs one."""
     if not any(_needs_server(item) for item in items):
         return None
+    from getc.testing import EtcdNotFound
+
     try:
         return f'etcd_server: {_binary(config)}'
     except (EtcdNotFound, OSError, ValueError) as error:
@@ -131,6 +137,8 @@ def _needs_server(item: pytest.Item) -> bool:
 
 def _binary(config: pytest.Config) -> EtcdBinary:
     """The etcd of this run: one that speaks all the APIs that are named; if none is, v2 rather than v3 alone."""
+    from getc.testing.binaries import EtcdNotFound, chosen_etcd
+
     path: str | None = config.getoption('--etcd-binary')
     wanted: list[Api] = [api for api in config.getoption('--etcd-api') or () if api != MEMORY]
     if path is None and not wanted:
@@ -154,6 +162,8 @@ def etcd_clock() -> Iterator[VirtualTime]:
 
     See :class:`getc.testing.VirtualTime`.
     """
+    from getc.testing import VirtualTime
+
     with VirtualTime() as clock:
         yield clock
 
@@ -164,6 +174,8 @@ def etcd_store() -> MemoryStore:
 
     See :class:`getc.testing.MemoryStore` for how it fails.
     """
+    from getc.testing import MemoryStore
+
     return MemoryStore()
 
 
@@ -182,14 +194,16 @@ def etcd(request: pytest.FixtureRequest, _etcd_api: str) -> Iterator[Client]:
 
     It follows ``etcd_clock`` where the test has that one too, in whichever order they are named.
     """
+    import getc
+
     if 'etcd_clock' in request.fixturenames:
         request.getfixturevalue('etcd_clock')  # set up before us, and so torn down after us
     if _etcd_api == MEMORY:
         store: MemoryStore = request.getfixturevalue('etcd_store')
-        client = connect(store.url)
+        client = getc.etcd(store.url)
     else:
         server: EtcdServer = request.getfixturevalue('etcd_server')
-        client = connect(server.url, api='v2' if _etcd_api == 'v2' else 'v3')
+        client = getc.etcd(server.url, api='v2' if _etcd_api == 'v2' else 'v3')
     with client:
         yield client
 
@@ -203,6 +217,8 @@ def etcd_binary(request: pytest.FixtureRequest) -> EtcdBinary:
 
     A test that asks for it is skipped, or fails, where there is none.
     """
+    from getc.testing import EtcdNotFound
+
     try:
         return _binary(request.config)
     except EtcdNotFound as error:
@@ -215,6 +231,8 @@ def etcd_binary(request: pytest.FixtureRequest) -> EtcdBinary:
 
 @pytest.fixture(scope='session')
 def _etcd_server_of_the_run(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
+    from getc.testing import EtcdServer
+
     with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
@@ -236,6 +254,8 @@ def etcd_server(_etcd_server_of_the_run: EtcdServer) -> EtcdServer:
 @pytest.fixture(scope='session')
 def _etcd_clusters(etcd_binary: EtcdBinary) -> Iterator[list[EtcdCluster]]:
     """The cluster of the run: one at a time, a new one after a test that the old one could not be mended from."""
+    from getc.testing import EtcdCluster
+
     clusters = [EtcdCluster(MEMBERS, binary=etcd_binary.path).start()]
     yield clusters
     clusters[0].stop()
@@ -247,6 +267,8 @@ def etcd_cluster(_etcd_clusters: list[EtcdCluster]) -> EtcdCluster:
 
     They are the same for the whole run.  Whatever a test does to them is undone before the next one.
     """
+    from getc.testing import EtcdCluster, ServerFailed
+
     cluster = _etcd_clusters[0]
     try:
         if len(cluster.members) == MEMBERS:
@@ -266,6 +288,8 @@ def etcd_faults(etcd_cluster: EtcdCluster) -> Iterator[FaultProxies]:
 
     See :class:`getc.testing.FaultProxy` for what they do.
     """
+    from getc.testing import FaultProxies
+
     with FaultProxies(member.url for member in etcd_cluster.members) as proxies:
         yield proxies
 
@@ -273,12 +297,11 @@ def etcd_faults(etcd_cluster: EtcdCluster) -> Iterator[FaultProxies]:
 # -- checks
 
 
-@pytest.fixture(autouse=True)
-def _etcd_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
-    # The first fixture of the test, after those of its module and class: what these hold is no leak of the test's.
-    if not _option(request.node, 'etcd_leaks'):
-        yield
-        return
+@pytest.fixture
+def _etcd_leak_check() -> Iterator[None]:
+    """Fail the test if getc is left with something that was not there when this fixture was set up."""
+    from getc.testing import Leaked, no_leaks
+
     try:
         with no_leaks():
             yield
@@ -288,18 +311,83 @@ def _etcd_leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     pytest.fail(leaked, pytrace=False)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """Fail a test that holds the hub for too long, where that is asked for."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Prepare the checks that are asked for, and have failures leave the hub in tests that use these fixtures."""
+    names = getattr(item, 'fixturenames', None)
+    if names is None:
+        return
+    if not FIXTURES.isdisjoint(names):
+        show_failures()
+    if _option(item, 'etcd_leaks') and '_etcd_leak_check' not in names:
+        item.fixturenames = _with_leak_check(item, names)  # type: ignore[attr-defined]
+
+
+def _with_leak_check(item: pytest.Item, names: list[str]) -> list[str]:
+    """The names with the check first among those of the test: what its module or class holds is no leak of the test."""
+    found = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
+    of_the_test = [name for name in names if name not in found or found[name][-1].scope == 'function']
+    return [name for name in names if name not in of_the_test] + ['_etcd_leak_check', *of_the_test]
+
+
+@pytest.hookimpl(hookwrapper=True)  # pluggy has wrapper=True only from 1.2 on
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, None]:
+    """Watch the hub, where that is asked for, and the callbacks of getc, where it is imported."""
     limit = _seconds(_option(item, 'etcd_hub_limit'))
+    _noted.clear()
+    _listen_to_callbacks()
     if limit is None:
-        return (yield)
+        yield
+        return
+    from getc.testing import HubBlocked, hub_watch
+
     try:
         with hub_watch(limit):
-            return (yield)
+            yield
     except HubBlocked as error:
-        blocked = str(error)
-    pytest.fail(blocked, pytrace=False)
+        _noted.append(str(error))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, None]:
+    """Fail the test for what was noted while it ran."""
+    report: pytest.TestReport = (yield).get_result()
+    if not _noted or call.when == 'setup':
+        return
+    asserts = _option(item, 'etcd_callback_assertions')
+    texts = [
+        note if isinstance(note, str) else str(_failure_of(note, item))
+        for note in _noted
+        if asserts or isinstance(note, str)
+    ]
+    _noted.clear()
+    if texts and report.passed:
+        report.outcome = 'failed'
+        report.longrepr = texts.pop(0)
+    report.sections.extend(('failed as well', text) for text in texts)
+
+
+MOST_NOTED: Final = 10
+
+_noted: Final[list[str | AssertionError]] = []
+"""What the test that runs now is to fail for: that the hub was held, and assertions of callbacks that failed."""
+
+
+def _note_assertion(error: BaseException) -> None:
+    if isinstance(error, AssertionError) and len(_noted) < MOST_NOTED:
+        _noted.append(error)
+
+
+def _listen_to_callbacks() -> None:
+    failures = sys.modules.get('getc.daemons.failures')
+    if failures is not None and _note_assertion not in failures.LISTENERS:
+        failures.LISTENERS.append(_note_assertion)
+
+
+def _failure_of(error: AssertionError, item: pytest.Item) -> Any:
+    """The failure as pytest shows those of the test itself."""
+    assert error.__traceback__ is not None  # it was raised
+    return item.repr_failure(pytest.ExceptionInfo.from_exc_info((type(error), error, error.__traceback__)))
 
 
 def _option(item: pytest.Item, name: str) -> Any:
@@ -323,18 +411,14 @@ def _seconds(limit: object) -> float | None:
     return seconds
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Let failures out of the hub, for tests that use these fixtures."""
-    if FIXTURES.intersection(getattr(item, 'fixturenames', ())):
-        show_failures()
-
-
 def show_failures() -> None:
     """Have a ``pytest.fail`` in a greenlet, or in a signal's handler, end the test.
 
     The hub would print it and go on.  pytest-timeout fails a test from the handler of a signal, which
     runs in whichever greenlet is on: without this, that one would die and the test wait for ever.
     """
+    from gevent.hub import get_hub
+
     hub = get_hub()
     failed = pytest.fail.Exception
     if failed not in hub.SYSTEM_ERROR:

@@ -1,0 +1,29 @@
+"""Reporting exceptions that callbacks of the program raise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ['LISTENERS', 'notify_failure', 'report_failure']
+
+log = logging.getLogger('getc')
+
+LISTENERS: Final[list[Callable[[BaseException], object]]] = []
+"""Called with each exception that a callback raised, after it was logged: for test harnesses.  They must not raise."""
+
+
+def report_failure(text: str, *args: object) -> None:
+    """Log the exception that is being handled, and pass it to the listeners."""
+    log.exception(text, *args)
+    error = sys.exc_info()[1]
+    if error is not None:
+        notify_failure(error)
+
+
+def notify_failure(error: BaseException) -> None:
+    """Pass an exception that is logged elsewhere to the listeners."""
+    for listener in LISTENERS:
+        listener(error)
