@@ -74,7 +74,8 @@ class Process:
             dict(os.environ if env is None else env),
             file_actions=files,
             setpgroup=0,
-            setsigdef=[signal.SIGPIPE],  # which Python ignores, and a child would ignore too
+            # A child inherits what is ignored: Python ignores SIGPIPE, and a shell has its background jobs ignore SIGINT.
+            setsigdef=[signal.SIGPIPE, signal.SIGINT],
         )
 
     def has_ended(self) -> bool:

@@ -16,7 +16,7 @@ import pytest
 
 from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.cleaning import Requests
-from getc.testing.processes import wait_until
+from getc.testing.processes import output_of, wait_until
 from tests.speaking import skip_unless_spoken
 
 
@@ -65,6 +65,19 @@ def is_alive(pid: int) -> bool:
     """True if there is such a process; one that has ended and was not collected does not count."""
     done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ('', 'Z')
+
+
+@pytest.mark.parametrize('number', [signal.SIGPIPE, signal.SIGINT])
+def test_child_handles_signals_by_default(number: signal.Signals) -> None:
+    """Whatever we ignore: Python ignores SIGPIPE, and a background job of a shell ignores SIGINT."""
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        status = output_of(['/bin/sh', '-c', f'kill -{number} $$; echo ignored'])
+    except OSError as error:
+        status = str(error)
+    finally:
+        signal.signal(number, before)
+    assert f'status -{number.value}' in status
 
 
 def test_server_serves_once_it_is_started(server: EtcdServer) -> None:
