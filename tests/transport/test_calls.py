@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import tracemalloc
 
 import gevent
@@ -25,11 +24,6 @@ pytestmark = pytest.mark.timeout(60)
 def in_time() -> Deadline:
     """A deadline that is not meant to pass."""
     return Deadline.after(30)
-
-
-def soon() -> Deadline:
-    """A deadline that is."""
-    return Deadline.after(0.05)
 
 
 def silence(call: ServerCall) -> None:
@@ -213,30 +207,39 @@ def test_call_is_not_sent_when_its_deadline_has_passed(serve, open_channel) -> N
     assert len(server.calls) == 2
 
 
-def test_call_takes_reply_that_lay_in_the_socket_during_a_stall(serve, open_channel) -> None:
+def test_call_takes_reply_that_lay_in_the_socket_during_a_stall(serve, open_channel, etcd_clock) -> None:
     """The process did not run past the deadline; the answer was there before."""
 
     def answer_and_stall(call: ServerCall) -> None:
         call.answer(call.receive())
-        time.sleep(0.15)  # the stall itself: nothing of this process runs
+        etcd_clock.stall(15)
 
     channel = open_channel(serve(answer_and_stall).endpoint)
-    assert channel.unary(PATH, b'x', Deadline.after(0.1)) == b'x'
+    assert channel.unary(PATH, b'x', Deadline.after(10)) == b'x'
 
 
-def test_killed_call_leaves_a_clean_connection(serve, open_channel) -> None:
+def test_killed_call_leaves_a_clean_connection(serve, open_channel, etcd_clock) -> None:
     """Its stream is reset; the caller's own timeout is the caller's."""
     server = serve(lambda call: silence(call) if call.receive() == b'slow' else call.answer(b'fast'))
     channel = open_channel(server.endpoint)
     killed = gevent.spawn(channel.unary, PATH, b'slow', Deadline.after(None))
     server.wait_for_calls(1)
     killed.kill()
-    with gevent.Timeout(0.01) as mine:
-        with pytest.raises(gevent.Timeout) as caught:
-            channel.unary(PATH, b'slow', Deadline.after(None))
-        assert caught.value is mine
+    caught: list[gevent.Timeout] = []
+
+    def call_with_a_timeout() -> None:
+        with gevent.Timeout(1) as mine:
+            with pytest.raises(gevent.Timeout) as raised:
+                channel.unary(PATH, b'slow', Deadline.after(None))
+            assert raised.value is mine
+            caught.append(mine)
+
+    gevent.spawn(call_with_a_timeout)
+    etcd_clock.advance(1)
+    assert len(caught) == 1
     assert channel.unary(PATH, b'', in_time()) == b'fast'
-    until(lambda: [call.reset_code for call in server.calls] == [ErrorCode.CANCEL, ErrorCode.CANCEL, None])
+    etcd_clock.advance(0)
+    assert [call.reset_code for call in server.calls] == [ErrorCode.CANCEL, ErrorCode.CANCEL, None]
     assert channel._link.calls == 0
     assert len(server.connections) == 1
 

@@ -449,5 +449,5 @@ print('done')
 def test_forked_child_leaves_the_connection_to_its_parent(hub: bool) -> None:
     """It closes its copy without a word, and has one of its own where it goes on."""
     program = f'HUB = {hub}\nimport gevent.os\n' + FORK
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=100)
     assert done.stdout == 'done\n', done.stderr

@@ -15,6 +15,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
+from getc.testing import VirtualTime
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint, parse_endpoints
 from getc.transport.http import Http
@@ -36,11 +37,6 @@ def transport() -> Iterator[Http]:
     transport = Http()
     yield transport
     transport.close()
-
-
-def soon() -> Deadline:
-    """A deadline that is meant to pass."""
-    return Deadline.after(0.2)
 
 
 def in_time() -> Deadline:
@@ -169,11 +165,17 @@ def trickle_chunks(sock: socket.socket) -> None:
 
 @pytest.mark.parametrize('server', [silent, trickle_head, trickle_body, trickle_chunks])
 @pytest.mark.parametrize('request_', [READ, WRITE], ids=['read', 'write'])
-def test_call_times_out_when_bytes_trickle(transport: Http, server: object, request_: Request) -> None:
+def test_call_times_out_when_bytes_trickle(
+    etcd_clock: VirtualTime, transport: Http, server: object, request_: Request
+) -> None:
     """The deadline is one of the whole call; a write that was sent may have been applied."""
     with serving(server) as endpoint:
-        with pytest.raises(TimedOut, match=r'no answer from http://127\.0\.0\.1:\d+ within 0\.2 s') as caught:
-            transport.call(endpoint, request_, soon())
+        call = gevent.spawn(transport.call, endpoint, request_, Deadline.after(2))
+        etcd_clock.advance(1.9)
+        assert not call.ready()
+        etcd_clock.advance(0.1)
+        with pytest.raises(TimedOut, match=r'no answer from http://127\.0\.0\.1:\d+ within 2 s') as caught:
+            call.get(block=False)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.maybe_applied is request_.is_write
 
@@ -383,7 +385,7 @@ def test_call_waits_for_its_turn_when_too_many_are_under_way() -> None:
         asked.acquire()
         asked.acquire()
         with pytest.raises(TimedOut) as caught:
-            transport.call(endpoint, WRITE, soon())
+            transport.call(endpoint, WRITE, Deadline.after(0.1))
         gevent.killall(others)
         transport.close()
     assert caught.value.maybe_applied is False

@@ -14,6 +14,7 @@ from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.timing import Deadline
 from getc.transport import link as links
 from getc.wire.http2.frames import MAX_STREAM_ID, ErrorCode, Kind, Setting, frame, settings_payload
+from tests.support.settling import settle
 from tests.transport.conftest import until
 from tests.transport.grpc_server import ServerCall
 
@@ -118,7 +119,7 @@ def test_goaway_refuses_calls_that_wait_for_a_stream(serve, open_channel) -> Non
     server.script = silence
     calls = spawned(channel, 5)
     server.wait_for_calls(2)
-    gevent.sleep(0.01)
+    settle()
     assert len(server.calls) == 2
     server.connection.goaway(server.calls[-1].stream_id)
     assert [error.maybe_applied for error in values(calls[1:])] == [False] * 4
@@ -176,11 +177,12 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']  # the settings have come
     busy: list[int] = []
+    go = Event()
 
     def script(call: ServerCall) -> None:
         busy.append(sum(not each.is_over.is_set() for each in server.calls[1:]))
         message = call.receive()
-        gevent.sleep(0)
+        go.wait()
         call.is_over.set()
         call.answer(message)
 
@@ -188,12 +190,12 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
     calls = [call for number in range(50) for call in spawned(channel, 1, message=b'%d' % number)]
     gevent.sleep(0)
     calls[10].kill()
-    hasty = spawned(channel, 1, timeout=0.0001)
-    assert values(calls)[:10] == [b'%d' % number for number in range(10)]
-    assert values(calls)[11:] == [b'%d' % number for number in range(11, 50)]
-    (error,) = values(hasty)
+    (error,) = values(spawned(channel, 1, timeout=0.01))
     assert isinstance(error, TimedOut)
     assert not error.maybe_applied
+    go.set()
+    assert values(calls)[:10] == [b'%d' % number for number in range(10)]
+    assert values(calls)[11:] == [b'%d' % number for number in range(11, 50)]
     assert max(busy) == 1
     assert len(server.calls) == 50  # one before, and 49 of those
 
@@ -204,12 +206,12 @@ def test_calls_begin_when_the_server_allows_streams_at_last(serve, open_channel)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
     server.connection.settle(max_concurrent_streams=0)
-    gevent.sleep(0.01)
+    settle()
     calls = spawned(channel, 10, message=b'x')
     stream = channel.stream('/a.B/C', in_time())
     stream.send(b'one')
     stream.send(b'two')
-    gevent.sleep(0.01)
+    settle()
     assert len(server.calls) == 1
     assert channel._link.calls == 11
     server.connection.settle(max_concurrent_streams=2)
@@ -224,7 +226,7 @@ def test_many_calls_that_wait_for_a_stream_end_together(serve, open_channel) -> 
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
     server.connection.settle(max_concurrent_streams=0)
-    gevent.sleep(0.01)
+    settle()
     calls = spawned(channel, 10_000, timeout=0.5)
     errors = values(calls)
     assert {(type(error), error.maybe_applied) for error in errors} == {(TimedOut, False)}
@@ -242,20 +244,20 @@ def test_large_messages_pass_through_tiny_windows(serve, open_channel) -> None:
     assert values(spawned(channel, 3, message=b'x' * 3000)) == [b'x' * 3000] * 3
 
 
-def test_calls_end_when_the_server_never_reads(serve, open_channel) -> None:
+def test_calls_end_when_the_server_never_reads(serve, open_channel, etcd_clock) -> None:
     """The writer is stuck in its socket: calls time out, and what is queued may still leave, whole, and be done."""
     server = serve(initial_window_size=2**30)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
     server.connection.h2.increment_flow_control_window(2**30)
     server.connection.flush()
-    gevent.sleep(0.01)
+    etcd_clock.advance(0)
     server.connection.goes_on.clear()
-    large = spawned(channel, 200, timeout=0.3, message=b'x' * 100_000)
-    until(lambda: channel._link._wire.is_sending)
-    gevent.sleep(0.1)
+    large = spawned(channel, 200, timeout=3, message=b'x' * 100_000)
+    etcd_clock.advance(0)
     assert channel._link._wire.is_sending
-    late = spawned(channel, 10, timeout=0.1)
+    late = spawned(channel, 10, timeout=1)
+    etcd_clock.advance(3.1)
     assert all(isinstance(error, TimedOut) for error in values(large + late))
     assert all(error.maybe_applied for error in values(late))
     assert channel._link.calls == 0
@@ -392,7 +394,7 @@ def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_ch
     def speak(sock: gevent.socket.socket) -> None:
         for piece in (b'H', b'TTP/', b'1.1 400 Bad Request\r\n\r\n'):
             sock.sendall(piece)
-            gevent.sleep(0.01)
+            settle()
         sock.recv(65_536)
 
     channel = open_channel(serve(on_connect=speak).endpoint)
@@ -533,7 +535,7 @@ def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None
 
     channel = open_channel(serve(script).endpoint)
     assert channel.unary(PATH, b'x', in_time()) == b'x'
-    gevent.sleep(0.01)
+    settle()
     pieces: list[bytes] = []
     take = channel._link.outgoing
 
@@ -556,7 +558,7 @@ def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:
 
     def endless(call: ServerCall) -> None:
         call.head()
-        for _ in range(2000):
+        for _ in range(500):
             call.data(b'\0\0\0\x27\x10' + b'm' * 10_000)
             gevent.sleep(0)
         call.trailers()
@@ -571,6 +573,6 @@ def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:
             gevent.sleep(0)
 
     ticker = gevent.spawn(tick)
-    assert sum(1 for _ in stream) == 2000
+    assert sum(1 for _ in stream) == 500
     ticker.kill()
-    assert ticks >= 500
+    assert ticks >= 125

@@ -16,6 +16,7 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.transport.wires import CHUNK, SLICE, PlainWire, TLSWire, Wire, wire_for
+from tests.support.settling import settle
 from tests.transport.conftest import until
 
 pytestmark = pytest.mark.timeout(60)
@@ -141,7 +142,7 @@ def test_what_must_not_wait_waits_for_what_was_said_before(pair: Pair) -> None:
     script, peer = pair
     large = b'x' * 10_000_000
     script.say(large)
-    gevent.sleep(0.01)
+    settle()
     script.queue += b'more'
     script.wire.send_now()
     assert script.given == [large]
@@ -169,9 +170,9 @@ def test_rest_is_sent_in_order_when_the_kernel_has_room_again(pair: Pair) -> Non
     script, peer = pair
     large = bytes(range(256)) * 40_000
     script.say(large)
-    gevent.sleep(0.01)
+    settle()
     script.say(b'more')
-    gevent.sleep(0.01)
+    settle()
     assert script.wire.is_sending
     assert script.given == [large]
     assert received(peer, len(large) + 4) == large + b'more'
@@ -187,7 +188,7 @@ def test_blocked_sender_goes_on_reading(pair: Pair) -> None:
     """The two directions do not wait for each other."""
     script, peer = pair
     script.say(b'x' * 10_000_000)
-    gevent.sleep(0.01)
+    settle()
     peer.sendall(b'hello')
     until(lambda: script.came == [b'hello'])
     assert script.wire.is_sending
@@ -199,7 +200,7 @@ def test_peer_that_closes_ends_it_once(pair: Pair, complaints: list[object]) -> 
     peer.sendall(b'bye')
     peer.close()
     until(lambda: script.ends)
-    gevent.sleep(0.01)
+    settle()
     assert b''.join(script.came) == b'bye'
     assert [type(end) for end in script.ends] == [type(None)]
     assert complaints == []
@@ -210,10 +211,10 @@ def test_peer_that_is_gone_ends_a_blocked_sender(pair: Pair, complaints: list[ob
     """With the system's error."""
     script, peer = pair
     script.say(b'x' * 10_000_000)
-    gevent.sleep(0.01)
+    settle()
     peer.close()
     until(lambda: script.ends)
-    gevent.sleep(0.01)
+    settle()
     assert len(script.ends) == 1 and isinstance(script.ends[0], OSError)
     assert complaints == []
 
@@ -318,7 +319,7 @@ def test_plain_wire_has_no_greenlet(pair: Pair) -> None:
 
     assert greenlets() == []
     script.say(b'x' * 10_000_000)
-    gevent.sleep(0.01)
+    settle()
     assert script.wire.is_sending
     assert greenlets() == []
 
@@ -328,14 +329,14 @@ def test_peer_that_sends_for_ever_leaves_others_their_turns(pair: Pair) -> None:
     script, peer = pair
     flood = gevent.spawn(_flood, peer)
     ticks, most, before = 0, 0, 0
-    while before < 500 * CHUNK:
+    while before < 200 * CHUNK:
         gevent.sleep(0)
         ticks += 1
         came = sum(map(len, script.came))
         most, before = max(most, came - before), came
     flood.kill()
-    assert ticks >= 100
-    assert most <= 500 * CHUNK // 5
+    assert ticks >= 40
+    assert most <= 200 * CHUNK // 5
 
 
 @pytest.mark.parametrize('kind', ['TLS'], indirect=True)
