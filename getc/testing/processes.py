@@ -74,7 +74,7 @@ class Process:
             dict(os.environ if env is None else env),
             file_actions=files,
             setpgroup=0,
-            # A child inherits what is ignored: Python ignores SIGPIPE, and a shell has its background jobs ignore SIGINT.
+            # Or a child would ignore them too: Python ignores SIGPIPE, a shell has its background jobs ignore SIGINT.
             setsigdef=[signal.SIGPIPE, signal.SIGINT],
         )
 
