@@ -126,6 +126,11 @@ class WatchStream:
         """True if no watch can be added any more."""
         return self._messages.is_over
 
+    @property
+    def has_watches(self) -> bool:
+        """True if a watch is open, or was asked for."""
+        return bool(self._tickets or self._asked)
+
     def add(self, request: WatchCreateRequest, sink: Sink) -> Ticket:
         """Ask for a watch.  Does not block.  Raises what ended the stream."""
         ticket = Ticket(sink)
@@ -148,7 +153,10 @@ class WatchStream:
             self._end_if_empty()
 
     def ask_progress(self, tell: Callable[[int | EtcException], object]) -> None:
-        """Have it told which revision the server has come to, or what ended the stream.  Does not block."""
+        """Have it told which revision the server has come to, or what ended the stream.  Does not block.
+
+        From etcd 3.5.8 on the server does not answer while the stream has no watch.
+        """
         self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
         self._progress.append(tell)
 

@@ -18,9 +18,21 @@ from getc.transport.endpoints import Endpoint
 from getc.transport.sockets import Socket
 from getc.transport.tls import UnusableFile
 
-__all__ = ['NEEDS_TLS', 'broken', 'is_turned_away', 'last_words', 'needs_tls', 'not_connected', 'not_connected_in_time']
+__all__ = [
+    'MAYBE_REVOKED',
+    'NEEDS_TLS',
+    'broken',
+    'is_turned_away',
+    'last_words',
+    'needs_tls',
+    'not_connected',
+    'not_connected_in_time',
+]
 
 NEEDS_TLS: Final = 'it speaks TLS: its URL begins with https://'
+
+MAYBE_REVOKED: Final = 'it may not accept our certificate, which may have been revoked: see cert'
+"""etcd with ``--client-crl-file`` completes the handshake, and then closes the connection without an alert."""
 
 TLS_ALERT: Final = b'\x15\x03'
 """How an answer in TLS begins to what is none (RFC 8446, 5.1)."""
@@ -32,7 +44,7 @@ UNTRUSTED: Final = {
     9: 'is the clock of this machine right?',
     10: 'it has to be renewed there, unless the clock of this machine is wrong',
     **dict.fromkeys((18, 19, 20, 21), 'give the file of its authority as ca'),
-    **dict.fromkeys((62, 64), 'use a URL with a name or an address that is in it'),
+    **dict.fromkeys((62, 64), 'use a URL with one of its subjectAltNames'),
 }
 """What to do about a certificate, by OpenSSL's number of what is wrong with it."""
 

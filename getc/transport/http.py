@@ -20,6 +20,7 @@ from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolErr
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Deadline
 from getc.transport.connecting import (
+    MAYBE_REVOKED,
     NEEDS_TLS,
     broken,
     is_turned_away,
@@ -167,8 +168,8 @@ class _Exchange:
             what = f'{url} closed the connection in the middle of an answer'
         elif isinstance(error, http.client.RemoteDisconnected):
             what = f'{url} closed the connection without an answer'
-            if not self.endpoint.is_secure and not self.is_stale:
-                what += ', as one does that speaks TLS (https://)'
+            if not self.is_stale:
+                what += f': {MAYBE_REVOKED}' if self.endpoint.is_secure else ', as one does that speaks TLS (https://)'
         elif isinstance(error, OSError):
             what = broken(url, error)
             if is_turned_away(error) and self._is_first_answer:

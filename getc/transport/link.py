@@ -14,7 +14,7 @@ from gevent.hub import get_hub
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.transport.calls import Call
-from getc.transport.connecting import NEEDS_TLS, broken, is_turned_away, needs_tls
+from getc.transport.connecting import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
 from getc.transport.home import close_watcher
 from getc.transport.sockets import Socket
 from getc.transport.wires import wire_for
@@ -222,7 +222,8 @@ class Link:
         elif isinstance(error, Exception):
             _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
         if not self.has_spoken and (error is None or isinstance(error, SHUT)):
-            what += f' without a word: {NEEDED}' + ('' if self.url.startswith('https:') else OR_TLS)
+            hint = f'; or {MAYBE_REVOKED}' if self.url.startswith('https:') else OR_TLS
+            what += f' without a word: {NEEDED}{hint}'
         self._end(ConnectionError(what))
 
     # -- what has come

@@ -114,6 +114,7 @@ def _context_of(tls: TLS, protocol: str | None) -> ssl.SSLContext:
             context.load_verify_locations(tls.ca)
     else:
         context.load_default_certs()
+    context.hostname_checks_common_name = False  # as in Go's clients: subjectAltName alone counts (RFC 6125, 6.4.4)
     if protocol is not None:
         context.set_alpn_protocols([protocol])
     if tls.cert is not None:

@@ -46,12 +46,18 @@ class Maintenance:
 
         Args:
             action: One of ``AlarmRequest.AlarmAction``.
-            memberID: Of which member; 0 for all.
-            alarm: Which, of ``AlarmType``; NONE for all.
+            memberID: Of which member; 0 for all when reading.
+            alarm: Which, of ``AlarmType``; NONE for all when reading.
             timeout: Seconds.
+
+        Raises:
+            ValueError: An alarm is to be raised or cleared, and ``memberID`` or ``alarm`` is left out: etcd would
+                report success and change nothing.
         """
-        request = made(AlarmRequest, action=action, memberID=memberID, alarm=alarm)
         is_write = action != AlarmRequest.AlarmAction.GET
+        if is_write and not (memberID and alarm):
+            raise ValueError('raising or clearing an alarm needs memberID and alarm: alarm() returns the active ones')
+        request = made(AlarmRequest, action=action, memberID=memberID, alarm=alarm)
         return self._rpc.call(schema.Maintenance.Alarm, request, timeout, is_write=is_write)
 
     def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.StatusResponse:

@@ -7,7 +7,7 @@ from copy import copy
 
 from gevent.event import AsyncResult
 
-from getc.errors import EtcException, Unauthorized
+from getc.errors import EtcException, NotSupported, Unauthorized
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
 from getc.rpc.watch_stream import WatchStream
@@ -91,10 +91,19 @@ class Watch:
         """Ask how far the stream has come, and return the revision.  An answer shows that the server is there.
 
         Every change up to that revision has been told only if the server is etcd 3.4.25, 3.5.8 or newer.
+
+        Raises:
+            NotSupported: The client has no watch: etcd 3.5.8 and newer do not answer then.
+            TimedOut: No answer.  etcd 3.5.8 and newer wait until all watches of the client have caught up, which a
+                watch on a revision that is still to come has not.
+            ConnectionError: The connection was lost.
         """
         deadline = self._rpc.deadline(timeout)
+        stream = self._streams.get(deadline)
+        if not stream.has_watches:
+            raise NotSupported('progress needs a watch: create one first, or read the revision from v3.kv.range')
         asked: AsyncResult[int | EtcException] = AsyncResult()
-        self._streams.get(deadline).ask_progress(asked.set)
+        stream.ask_progress(asked.set)
         answer = awaited(asked, deadline, 'no progress was told')
         if isinstance(answer, EtcException):
             raise copy(answer)

@@ -51,6 +51,10 @@ BY_TEXT: Final[dict[str, type[EtcdError]]] = {
     'too many requests': TooManyRequests,
     'no leader': NoLeader,
     'leader changed': LeaderElect,
+    # etcd 3.6 moved these from code 14 to code 9.  Another member serves what this one cannot.
+    'not capable': Unavailable,
+    'rpc not supported for learner': Unavailable,
+    'cluster version not found during downgrade': Unavailable,
     'authentication failed, invalid user ID or password': Unauthorized,
     'invalid auth token': Unauthorized,
     'permission denied': PermissionDenied,
@@ -65,7 +69,14 @@ GAVE_UP: Final = frozenset({'context deadline exceeded', 'context canceled'})
 BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
 
 UNTOUCHED: Final = frozenset(
-    {'no leader', 'not capable', 'rpc not supported for learner', 'too many requests', 'unhealthy cluster'}
+    {
+        'cluster version not found during downgrade',
+        'no leader',
+        'not capable',
+        'rpc not supported for learner',
+        'too many requests',
+        'unhealthy cluster',
+    }
 )
 """These a server says before it does anything."""
 

@@ -26,6 +26,7 @@ from getc.errors import (
     Unavailable,
 )
 from getc.rpc.caller import Rpc
+from getc.timing import Deadline
 from getc.transport.endpoints import ConnectionState, Endpoint
 from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
@@ -302,6 +303,23 @@ def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rp
         next(stream)
         assert states == [ConnectionState.CONNECTED]
     rpc.close()
+
+
+@pytest.mark.parametrize('code', [14, 9])  # up to etcd 3.5, and from 3.6 on
+def test_learner_is_passed_over_for_the_next_server(serve, open_rpc, code: int) -> None:
+    """By this write, by the next one, and by streams: none stays with a member that cannot serve them."""
+    learner = serve(lambda call: [call.receive(), call.refuse(code, b'etcdserver: rpc not supported for learner')])
+    voter = serve(answering(WRITE))
+    rpc = open_rpc(learner.endpoint, voter.endpoint)
+    assert [rpc.call(WRITE[0], WRITE[1]), rpc.call(WRITE[0], WRITE[1])] == [WRITE[2]] * 2
+    assert (len(learner.calls), len(voter.calls)) == (1, 2)
+    rpc = open_rpc(learner.endpoint, voter.endpoint)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises(Unavailable, match='learner'):
+            stream.receive(Deadline(30))
+    with rpc.open(Watch.Watch) as stream:
+        assert stream.url == voter.endpoint.url
 
 
 def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:

@@ -75,7 +75,7 @@ def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
     [
         ('expired', 'certificate has expired: it has to be renewed there'),
         ('early', 'certificate is not yet valid: is the clock of this machine right?'),
-        ('misnamed', "not valid for '127.0.0.1': use a URL with a name or an address that is in it"),
+        ('misnamed', "not valid for '127.0.0.1': use a URL with one of its subjectAltNames"),
         ('unknown', 'unable to get local issuer certificate: give the file of its authority as ca'),
     ],
 )
@@ -85,6 +85,14 @@ def test_bad_certificate_is_told(certificates: Certificates, api: str, kind: str
         error = failed(url, api, ca=certificates.ca)
     assert str(error).startswith(f'the certificate of {url} is not trusted: ')
     assert told in str(error)
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_common_name_alone_does_not_name_the_server(certificates: Certificates, api: str) -> None:
+    """Go's clients do not look at it either."""
+    with speaking_tls(certificates.issue('localhost', hosts=())) as url:
+        error = failed(url.replace('127.0.0.1', 'localhost'), api, ca=certificates.ca)
+    assert "not valid for 'localhost': use a URL with one of its subjectAltNames" in str(error)
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -122,6 +130,24 @@ def test_etcd_wants_a_certificate(certificates: Certificates, served: Served, ap
         assert 'it wants a certificate of ours, or another one: see cert and key' in str(
             failed(server.url, api, ca=certificates.ca)
         )
+
+
+@pytest.mark.parametrize('api', APIS)
+def test_revoked_certificate_is_named_as_a_reason(certificates: Certificates, api: str) -> None:
+    """etcd completes the handshake, looks into its list, and closes the connection without an alert."""
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server.cert, certificates.server.key)
+    context.set_alpn_protocols(['h2', 'http/1.1'])
+
+    def shake_hands_and_close(sock: gevent.socket.socket) -> None:
+        context.wrap_socket(sock, server_side=True).close()
+
+    with (
+        serving(shake_hands_and_close, scheme='https') as endpoint,
+        getc.etcd(endpoint.url, api=api, timeout=30, ca=certificates.ca) as client,
+        pytest.raises(getc.ConnectionError, match='may have been revoked: see cert'),
+    ):
+        client.get('/a')
 
 
 @pytest.mark.parametrize('api', APIS)

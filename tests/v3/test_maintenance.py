@@ -91,6 +91,16 @@ def test_an_alarm_is_raised_told_and_cleared(own: getc.Client) -> None:
     own.v3.kv.put(b'/a', b'one')
 
 
+@pytest.mark.parametrize('action', [Action.ACTIVATE, Action.DEACTIVATE])
+@pytest.mark.parametrize('given', [{}, {'memberID': 1}, {'alarm': AlarmType.NOSPACE}])
+def test_an_alarm_is_not_changed_without_a_member_and_a_kind(
+    maintenance: Maintenance, action: int, given: dict[str, int]
+) -> None:
+    """etcd reports success for zeros, and changes nothing."""
+    with pytest.raises(ValueError, match='memberID and alarm'):
+        maintenance.alarm(action, **given)
+
+
 def test_the_leader_stays_where_it_is_asked_to_be(maintenance: Maintenance) -> None:
     leader = maintenance.status().leader
     maintenance.move_leader(leader)

@@ -47,6 +47,11 @@ TABLE = [
     (14, 'etcdserver: no leader', errors.NoLeader, 14, False),
     (14, 'etcdserver: rpc not supported for learner', errors.Unavailable, 14, False),
     (14, 'etcdserver: not capable', errors.Unavailable, 14, False),
+    # The same from etcd 3.6 on.
+    (9, 'etcdserver: rpc not supported for learner', errors.Unavailable, 14, False),
+    (9, 'etcdserver: not capable', errors.Unavailable, 14, False),
+    (9, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
+    (14, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
     (14, 'etcdserver: unhealthy cluster', errors.Unavailable, 14, False),
     (77, 'what', errors.RaftInternal, 77, True),  # a code that nobody knows
 ]
