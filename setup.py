@@ -36,6 +36,7 @@ DEV = [
     'h2>=4.1',
     'hypothesis>=6.100',
     'mypy>=1.11',
+    'pytest-xdist>=3.6',
     'ruff>=0.6',
     'types-gevent',
     'types-protobuf',

@@ -13,7 +13,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 LONG = 30.0
 """Seconds, the bound of a test that fails."""

@@ -18,13 +18,13 @@ from getc.backends.base import Backend
 from getc.backends.choosing import Choosing, VersionInquiry, version_of
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.operations import WatchSpec
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, until
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
 from getc.transport.http import Http
-from tests.speaking import skip_unless_spoken
-from tests.transport.servers import answer_of, read_request, serving
-from tests.v3.counting import connections_to, until
+from tests.support.api_support import skip_unless_spoken
+from tests.support.server_probe import connections_to
+from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 import gevent
@@ -11,7 +10,8 @@ import pytest
 from getc.backends import endings
 from getc.backends.endings import Endings
 from getc.testing import VirtualTime
-from tests.backends.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
+from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
+from tests.support.leftovers import greenlets_of_getc
 
 
 @pytest.fixture
@@ -22,10 +22,6 @@ def server(etcd_clock: VirtualTime) -> FakeEtcd:
 def make(server: FakeEtcd) -> Endings:
     rpc: Any = FakeRpc(server)
     return Endings(rpc)
-
-
-def is_asking(thing: object) -> bool:
-    return isinstance(thing, gevent.Greenlet) and not thing.ready() and thing.name == 'getc questions about leases'
 
 
 def test_lease_is_gone_or_not(server: FakeEtcd) -> None:
@@ -55,7 +51,8 @@ def test_so_many_are_asked_about_at_a_time(server: FakeEtcd, etcd_clock: Virtual
     asking = gevent.spawn(found.find_out, {server.grant(10) for _ in range(100)})
     etcd_clock.advance(0.05)
     assert len(server.times('LeaseTimeToLive')) == endings.AT_ONCE
-    assert sum(is_asking(thing) for thing in gc.get_objects()) == endings.AT_ONCE  # a greenlet costs 9 kB
+    asking_greenlets = [greenlet for greenlet in greenlets_of_getc() if 'questions about leases' in greenlet.name]
+    assert len(asking_greenlets) == endings.AT_ONCE  # a greenlet costs 9 kB
     etcd_clock.advance(0.5)
     assert asking.ready()
     assert len(server.times('LeaseTimeToLive')) == 100

@@ -15,8 +15,8 @@ from getc.errors import ConnectionError, EtcException, EventIndexCleared, Permis
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.testing import VirtualTime
-from tests.backends.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
-from tests.daemons.faulty import greenlets_of_getc
+from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
+from tests.support.leftovers import check_greenlets
 
 
 class Story:
@@ -76,14 +76,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(etcd_clock: VirtualTime) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[Bench]:
     """The bench; when all has ended, no greenlet may be left."""
     bench = Bench(etcd_clock)
     yield bench
     bench.following.close()
     bench.rpc.close()
     etcd_clock.advance(0)
-    assert greenlets_of_getc() == []
+    check_greenlets(request)
 
 
 # -- sharing

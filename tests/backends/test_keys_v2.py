@@ -23,8 +23,8 @@ from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.testing import EtcdServer
 from getc.timing import Deadline
 from getc.transport.endpoints import parse_endpoints
-from tests.speaking import skip_unless_spoken
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.api_support import skip_unless_spoken
+from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -26,8 +26,9 @@ from getc.operations import Put
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from getc.v3.lease import Lease
-from tests.backends.fake_etcd import FakeEtcd, FakeRpc, delay, drop, hang, late, lose_reply
-from tests.daemons.faulty import greenlets_of_getc, stall
+from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, drop, hang, late, lose_reply
+from tests.support.faulty import stall
+from tests.support.leftovers import check_greenlets, greenlets_of_getc
 
 TTL = 10
 
@@ -91,14 +92,14 @@ class Bench:
 
 
 @pytest.fixture
-def bench(etcd_clock: VirtualTime) -> Iterator[Bench]:
+def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[Bench]:
     """The bench; when all has ended, no greenlet may be left."""
     bench = Bench()
     yield bench
     bench.group.close()
     bench.rpc.close()
     etcd_clock.advance(0)
-    assert greenlets_of_getc() == []
+    check_greenlets(request)
 
 
 # -- sharing

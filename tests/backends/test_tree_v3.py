@@ -10,11 +10,10 @@ import pytest
 
 import getc
 from getc.backends import tree_v3
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, until
 from getc.wire.schema.kv import KV, PutRequest, RequestOp, TxnRequest
 from getc.wire.tree import reading
 from tests.backends.calls import Calls
-from tests.v3.counting import until
 
 pytestmark = pytest.mark.timeout(120)
 

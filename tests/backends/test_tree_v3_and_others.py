@@ -14,9 +14,8 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdBinary, EtcdServer
+from getc.testing import EtcdBinary, EtcdServer, until
 from getc.v3.ranges import prefix_end
-from tests.v3.counting import until
 
 pytestmark = pytest.mark.timeout(120)
 

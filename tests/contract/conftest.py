@@ -15,8 +15,8 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer, until
-from tests.speaking import skip_unless_spoken
+from getc.testing import EtcdServer
+from tests.support.api_support import skip_unless_spoken
 
 BACKENDS = {'memory': 'memory', 'v2': 'v2', 'v3': 'v3', 'memory-namespace': 'memory'}
 """What the suite runs over, and which of ``--etcd-api`` it belongs to."""
@@ -88,12 +88,6 @@ class Backing:
         self._clients.close()
 
 
-@pytest.fixture(name='until')
-def _until() -> Callable[..., None]:
-    """The harness's."""
-    return until
-
-
 @pytest.fixture
 def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
     """The backend under test, with an empty store."""
@@ -134,17 +128,3 @@ def refusing() -> Iterator[getc.Client]:
     """A client that fails as soon as it does any I/O."""
     with getc.etcd(REFUSING_URL, api='v2') as client:
         yield client
-
-
-@pytest.fixture
-def spawn() -> Iterator[Callable[..., gevent.Greenlet[..., Any]]]:
-    """Start a greenlet that is killed after the test if it still runs."""
-    started: list[gevent.Greenlet[..., Any]] = []
-
-    def start(function: Callable[..., Any], *args: Any, **options: Any) -> gevent.Greenlet[..., Any]:
-        greenlet = gevent.spawn(function, *args, **options)
-        started.append(greenlet)
-        return greenlet
-
-    yield start
-    gevent.killall(started)

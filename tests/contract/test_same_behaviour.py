@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import getc
 from getc.testing import EtcdServer
-from tests.contract.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
+from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
 
 LONG = 10.0
 """Seconds after which a change that does not come is a failure."""

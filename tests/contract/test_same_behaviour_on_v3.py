@@ -20,7 +20,7 @@ import getc
 from getc.keys import ancestors, is_below, is_hidden
 from getc.testing import EtcdServer
 from getc.wire.tree.paths import below, node_of
-from tests.contract.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
+from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
 
 LONG = 10.0
 """Seconds after which a change that does not come is a failure."""

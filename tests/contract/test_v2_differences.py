@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import getc
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 LONG = 30.0
 

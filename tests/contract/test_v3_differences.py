@@ -12,8 +12,8 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer
-from tests.v3.counting import metric, until
+from getc.testing import EtcdServer, until
+from tests.support.server_probe import metric
 
 LONG = 30.0
 RENEWALS = 'etcd_debugging_lease_renewed_total'

@@ -10,7 +10,8 @@ import getc
 from getc.backends.memory import MemoryBackend
 from getc.client import Client
 from getc.testing import VirtualTime
-from tests.daemons.faulty import FaultyBackend, greenlets_of_getc
+from tests.support.faulty import FaultyBackend
+from tests.support.leftovers import check_greenlets
 
 
 @pytest.fixture
@@ -19,12 +20,12 @@ def backend(etcd_clock: VirtualTime) -> FaultyBackend:
 
 
 @pytest.fixture
-def client(backend: FaultyBackend, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
     """The client; when it was closed, nothing of it may go on."""
     with Client(backend, url='memory://faulty') as client:
         yield client
     etcd_clock.advance(0)
-    assert greenlets_of_getc() == []
+    check_greenlets(request)
 
 
 @pytest.fixture

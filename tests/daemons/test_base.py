@@ -17,7 +17,8 @@ from getc.errors import (
 )
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from tests.daemons.faulty import blocking_log, greenlets_of_getc
+from tests.support.faulty import blocking_log
+from tests.support.leftovers import greenlets_of_getc
 
 
 class Owner:

@@ -8,7 +8,7 @@ import pytest
 from getc import timing
 from getc.daemons.checkup import Checkup
 from getc.testing import VirtualTime
-from tests.daemons.faulty import blocking_log
+from tests.support.faulty import blocking_log
 
 PATIENCE = 1.0
 

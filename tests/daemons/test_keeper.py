@@ -20,8 +20,9 @@ from getc.backends.base import safety_margin
 from getc.errors import ConnectionError, ConnectionRefused, LeaderElect, NodeLost, Overtaken, PermissionDenied, TimedOut
 from getc.operations import Delete, Get, Put
 from getc.testing import VirtualTime
-from tests.daemons import faulty
-from tests.daemons.faulty import FaultyBackend, greenlets_of_getc
+from tests.support import faulty
+from tests.support.faulty import FaultyBackend
+from tests.support.leftovers import greenlets_of_getc
 
 TTL = 10
 PATIENCE = TTL - safety_margin(TTL)

@@ -11,9 +11,8 @@ import pytest
 import getc
 from getc import Keeper, KeeperState, Watcher, WatcherState
 from getc.errors import ConnectionError, NodeLost, TimedOut
-from getc.testing import EtcdServer, FaultProxy
-from tests.contract.conftest import until
-from tests.speaking import skip_unless_spoken
+from getc.testing import EtcdServer, FaultProxy, until
+from tests.support.api_support import skip_unless_spoken
 
 TTL = 2
 

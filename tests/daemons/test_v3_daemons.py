@@ -11,9 +11,10 @@ import getc
 from getc import Keeper, KeeperState, WatcherState
 from getc.errors import ConnectionError, NodeLost, Overtaken
 from getc.testing import VirtualTime
-from tests.backends.fake_etcd import FakeEtcd, late, lose_reply
-from tests.daemons.faulty import greenlets_of_getc, stall
-from tests.measuring import printed_by
+from tests.support.fake_etcd import FakeEtcd, late, lose_reply
+from tests.support.faulty import stall
+from tests.support.leftovers import check_greenlets, greenlets_of_getc
+from tests.support.memory_probe import printed_by
 
 TTL = 10
 
@@ -24,12 +25,12 @@ def server(etcd_clock: VirtualTime) -> FakeEtcd:
 
 
 @pytest.fixture
-def client(server: FakeEtcd, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
+def client(request: pytest.FixtureRequest, server: FakeEtcd, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
     """The client; when it was closed, nothing of it may go on."""
     with server.open() as client:
         yield client
     etcd_clock.advance(0)
-    assert greenlets_of_getc() == []
+    check_greenlets(request)
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ MEMORY_EACH = """
     import tracemalloc
 
     from getc.testing import VirtualTime
-    from tests.backends.fake_etcd import FakeEtcd
+    from tests.support.fake_etcd import FakeEtcd
 
     with VirtualTime() as clock, FakeEtcd().open() as client:
         def begin(key):

@@ -10,8 +10,7 @@ import pytest
 import getc
 from getc import KeeperState
 from getc.errors import NodeLost, Overtaken
-from getc.testing import EtcdServer
-from tests.contract.conftest import until
+from getc.testing import EtcdServer, until
 
 TTL = 3
 

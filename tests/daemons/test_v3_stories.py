@@ -18,10 +18,9 @@ import getc
 from getc.backends import past
 from getc.daemons import follower
 from getc.errors import ConnectionError
-from getc.testing import EtcdServer, VirtualTime
+from getc.testing import EtcdServer, VirtualTime, until
 from getc.v3 import txn
-from tests.backends.fake_etcd import FakeEtcd
-from tests.contract.conftest import until
+from tests.support.fake_etcd import FakeEtcd
 
 KEYS = ('/cfg/a', '/cfg/b', '/cfg/d/x', '/cfg/d/y', '/cfg/e', '/cfg-not')
 FOLLOWED = ('/cfg', '/cfg', '/cfg', '/cfg/d', '/cfg/a', '/')

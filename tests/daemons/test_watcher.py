@@ -21,8 +21,8 @@ from getc.daemons.follower import BOUND
 from getc.errors import ConnectionError, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut, Unauthorized
 from getc.operations import Get, WatchSpec
 from getc.testing import VirtualTime
-from tests.daemons import faulty
-from tests.daemons.faulty import FaultyBackend
+from tests.support import faulty
+from tests.support.faulty import FaultyBackend
 
 
 class Story:

@@ -23,7 +23,7 @@ import getc.wire.messages
 from getc.testing import EtcdServer, VirtualTime
 from getc.transport.endpoints import parse_endpoints
 from tests.docs.examples import REPOSITORY, Example, Kind, docstring_examples, examples_of, run
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 ADDRESS = re.compile(r'http://(?:127\.0\.0\.1|10\.0\.0\.\d+):2379(?:,http://10\.0\.0\.\d+:2379)*')
 """The servers in the examples: one of the test is there instead."""

@@ -9,9 +9,8 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster
+from getc.testing import EtcdCluster, until
 from getc.testing.cluster import DIVERGING
-from tests.contract.conftest import until
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -11,8 +11,7 @@ import pytest
 
 import getc
 from getc import KeeperState
-from getc.testing import EtcdCluster
-from tests.contract.conftest import until
+from getc.testing import EtcdCluster, until
 from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
 from tests.faults.surprises import Surprises
 

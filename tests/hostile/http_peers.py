@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import getc
 from tests.hostile.victims import Hostile, Peer, v2_answer
-from tests.transport.servers import answer_of
+from tests.support.servers import answer_of
 
 __all__ = ['PEERS']
 

@@ -11,12 +11,12 @@ import pytest
 
 import getc
 from getc.errors import LeaseNotFound
+from getc.testing import until
 from getc.wire.schema.kv import KV, RangeResponse, ResponseOp, TxnResponse
 from getc.wire.schema.lease import Lease, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
 from getc.wire.schema.mvccpb import Event, KeyValue
 from getc.wire.schema.watch import Watch, WatchResponse
-from tests.transport.conftest import until
-from tests.transport.grpc_server import GrpcServer, ServerCall
+from tests.support.grpc_server import GrpcServer, ServerCall
 
 pytestmark = pytest.mark.timeout(60)
 

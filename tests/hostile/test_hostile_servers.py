@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 import getc
+from getc.testing import until
 from tests.hostile import http2_peers, http_peers
 from tests.hostile.victims import IN_THE_KERNEL, HostileServer, Peer, good, opened
-from tests.transport.conftest import until
 
 pytestmark = pytest.mark.timeout(60)
 

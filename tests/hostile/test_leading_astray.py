@@ -11,10 +11,10 @@ import pytest
 from gevent.socket import socket
 
 import getc
+from getc.testing import until
 from tests.hostile import http2_peers, http_peers
 from tests.hostile.victims import HostileServer, Peer, Trap, good, opened, v2_answer
-from tests.transport.conftest import until
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -15,8 +15,8 @@ import getc
 from getc.wire.http2.frames import PREFACE, Kind
 from getc.wire.schema.kv import KV, RangeResponse
 from getc.wire.schema.mvccpb import KeyValue
-from tests.transport.grpc_server import GrpcServer, ServerCall
-from tests.transport.servers import answer_of, end, read_request, serving
+from tests.support.grpc_server import GrpcServer, ServerCall
+from tests.support.servers import answer_of, end, read_request, serving
 
 __all__ = ['ANSWER', 'IN_THE_KERNEL', 'Hostile', 'HostileServer', 'Peer', 'Trap', 'good', 'opened', 'v2_answer']
 

@@ -9,9 +9,8 @@ import pytest
 
 import getc
 from getc import Keeper
-from getc.testing import EtcdCluster, FaultProxies
-from tests.contract.conftest import until
-from tests.speaking import spoken
+from getc.testing import EtcdCluster, FaultProxies, until
+from tests.support.api_support import spoken
 
 TTL = 5
 Open = Callable[..., getc.Client]

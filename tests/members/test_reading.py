@@ -8,7 +8,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdCluster, FaultProxies
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 Open = Callable[..., getc.Client]
 

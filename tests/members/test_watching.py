@@ -8,9 +8,8 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, FaultProxies
-from tests.contract.conftest import until
-from tests.speaking import spoken
+from getc.testing import EtcdCluster, FaultProxies, until
+from tests.support.api_support import spoken
 
 Open = Callable[..., getc.Client]
 

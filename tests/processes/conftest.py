@@ -14,7 +14,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 PROGRAMS = Path(__file__).parent / 'programs'
 REPOSITORY = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer, MemoryStore, no_leaks, until
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 _numbers = itertools.count()
 

@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool
 import getc
 from getc import KeeperState, WatcherState
 from getc.testing import EtcdServer, until
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 MESSAGE = 'a client belongs to the thread that was the first to use it'
 APIS = ['v2', 'v3', 'memory']

@@ -9,13 +9,14 @@ import pytest
 
 from getc.rpc.caller import Rpc
 from getc.transport.endpoints import Endpoint
-from tests.transport.conftest import greenlets_of_getc, serve, until
+from tests.support.fixtures import serve
+from tests.support.leftovers import check_greenlets
 
-__all__ = ['open_rpc', 'serve', 'until']
+__all__ = ['open_rpc', 'serve']
 
 
 @pytest.fixture
-def open_rpc() -> Iterator[Callable[..., Rpc]]:
+def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
     """Callers that are closed after the test; then no greenlet of theirs may be there."""
     opened: list[Rpc] = []
 
@@ -28,4 +29,4 @@ def open_rpc() -> Iterator[Callable[..., Rpc]]:
         rpc.close()
     gevent.sleep(0)
     gevent.sleep(0)
-    assert greenlets_of_getc() == []
+    check_greenlets(request)

@@ -32,7 +32,7 @@ from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
 from getc.wire.schema.watch import Watch
-from tests.transport.grpc_server import GrpcServer, ServerCall
+from tests.support.grpc_server import GrpcServer, ServerCall
 
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 

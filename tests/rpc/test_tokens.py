@@ -16,7 +16,7 @@ from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseKeepAliveResponse, LeaseRevokeRequest
 from getc.wire.schema.lock import Lock, LockRequest
 from getc.wire.schema.watch import Watch, WatchRequest
-from tests.transport.grpc_server import GrpcServer, ServerCall
+from tests.support.grpc_server import GrpcServer, ServerCall
 
 REQUEST = RangeRequest(key=b'a')
 INVALID = 16, b'etcdserver: invalid auth token'

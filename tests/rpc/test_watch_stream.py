@@ -13,7 +13,7 @@ from getc.testing import VirtualTime
 from getc.wire.schema.header import ResponseHeader
 from getc.wire.schema.mvccpb import Event, KeyValue
 from getc.wire.schema.watch import WatchCreateRequest, WatchResponse
-from tests.v3.streams import FakeStream
+from tests.support.fake_stream import FakeStream
 
 
 class Sink:

@@ -14,9 +14,8 @@ import getc
 from getc.testing import Certificates, EtcdBinary, EtcdServer, ServerTLS
 from getc.testing.cleaning import Requests
 from getc.wire.schema.authpb import Permission
-from tests.speaking import skip_unless_spoken
-from tests.transport.conftest import until
-from tests.transport.servers import end
+from tests.support.api_support import skip_unless_spoken
+from tests.support.servers import end
 
 __all__ = ['PASSWORD', 'Served', 'Trap', 'WithUsers']
 
@@ -149,9 +148,3 @@ def certificates() -> Iterator[Certificates]:
     """An authority, and what it has signed."""
     with Certificates() as certificates:
         yield certificates
-
-
-@pytest.fixture(name='until')
-def _until() -> Callable[..., None]:
-    """Let others run until it is true."""
-    return until

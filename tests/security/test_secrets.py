@@ -6,7 +6,6 @@ Values are shown by nodes, and by results, which have one: that is what they are
 from __future__ import annotations
 
 import base64
-import gc
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,15 +18,15 @@ import pytest
 import getc
 from getc.daemons.keeper import KeeperState
 from getc.errors import Unauthorized
-from getc.rpc.tokens import Tokens
 from getc.testing import Certificates
 from getc.transport.endpoints import parse_endpoints
 from getc.wire.schema.auth import AuthenticateResponse
 from tests.security.conftest import Served, WithUsers
 from tests.security.sweep import Sweep
-from tests.speaking import spoken
-from tests.transport.grpc_server import GrpcServer, ServerCall
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.api_support import spoken
+from tests.support.grpc_server import GrpcServer, ServerCall
+from tests.support.leftovers import open_clients
+from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -100,7 +99,9 @@ def test_memory_shows_no_secret(sweep: Sweep, until: Callable[..., None]) -> Non
 
 def tokens() -> list[str]:
     """Those that there are."""
-    held = [thing._token for thing in gc.get_objects() if isinstance(thing, Tokens)]
+    held = [
+        server.tokens._token for client in open_clients() if client._v3 for server in client._v3._rpc._servers.values()
+    ]
     return [bytes(value).decode() for token in held if token for _, value in token]
 
 

@@ -15,8 +15,8 @@ import pytest
 import getc
 from getc.testing import Certificate, Certificates, EtcdServer
 from tests.security.conftest import Served
-from tests.speaking import spoken
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.api_support import spoken
+from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(120)
 

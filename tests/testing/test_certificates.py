@@ -15,7 +15,7 @@ import pytest
 import getc
 from getc.testing import Certificate, Certificates, EtcdBinary, EtcdCluster, EtcdServer, ServerTLS
 from getc.testing.processes import wait_until
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
 

@@ -18,7 +18,7 @@ from getc.testing import EtcdCluster, MemberState, VirtualTime
 from getc.testing.cluster import DIVERGING
 from getc.testing.processes import wait_until
 from getc.v3 import EVERYTHING
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 
 @pytest.fixture

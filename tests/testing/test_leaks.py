@@ -13,7 +13,8 @@ import pytest
 import getc
 from getc.daemons.base import Daemon
 from getc.testing import EtcdServer, Leaked, VirtualTime, no_leaks
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
+from tests.support.leftovers import open_clients
 
 HERE = __file__
 
@@ -21,6 +22,12 @@ HERE = __file__
 def line_of_caller() -> str:
     """The line after that of the call, as a report names it."""
     return f'{HERE}:{sys._getframe(1).f_lineno + 1}, in '
+
+
+def end_clients() -> None:
+    """Close the clients that the test has leaked on purpose."""
+    for client in open_clients():
+        client.close()
 
 
 def leaked_by(body: Callable[[], Any]) -> Leaked:
@@ -162,6 +169,7 @@ def test_what_was_there_before_is_no_leak(client: getc.Client, etcd_clock: Virtu
 def test_daemon_of_a_client_that_was_dropped_is_a_leak() -> None:
     """In memory all of it could be collected; on a real etcd it would go on, so it is told."""
     leaked = leaked_by(lambda: getc.etcd('memory://').on_change('/a', print))
+    end_clients()
     assert leaked.leaks[0].what == 'on_change /a'
 
 
@@ -194,4 +202,5 @@ def test_check_leaves_no_trace() -> None:
     with no_leaks(), no_leaks():
         assert Daemon.__init__ is not before[0]
     leaked_by(lambda: getc.etcd('memory://leaks').on_change('/a', print))
+    end_clients()
     assert (Daemon.__init__, gevent.socket.socket.__init__) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 
@@ -15,6 +14,7 @@ from getc.testing import EtcdServer, FaultProxy, VirtualTime
 from getc.testing.line import CHUNK, QUEUED
 from getc.testing.ports import listener
 from getc.testing.processes import wait_until
+from tests.support.leftovers import running_greenlets
 
 Socket = gevent.socket.socket
 
@@ -62,11 +62,7 @@ def until(condition: Callable[[], object]) -> None:
 def greenlets_of(proxy: FaultProxy) -> list[gevent.Greenlet]:
     """Those that have not ended."""
     names = (f'line to {proxy.target}', f'fault proxy on {proxy.port}')
-    return [
-        thing
-        for thing in gc.get_objects()
-        if isinstance(thing, gevent.Greenlet) and not thing.dead and thing.name in names
-    ]
+    return [greenlet for greenlet in running_greenlets(of_harness=True) if greenlet.name in names]
 
 
 @pytest.fixture

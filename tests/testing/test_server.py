@@ -17,7 +17,7 @@ import pytest
 from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.cleaning import Requests
 from getc.testing.processes import output_of, wait_until
-from tests.speaking import skip_unless_spoken
+from tests.support.api_support import skip_unless_spoken
 
 
 @pytest.fixture(name='v2')

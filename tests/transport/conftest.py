@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -14,27 +13,14 @@ import pytest
 from getc.transport.channel import Channel
 from getc.transport.endpoints import Endpoint
 from getc.transport.wires import PlainWire
-from tests.transport.grpc_server import GrpcServer, Script
+from tests.support.fixtures import serve
+from tests.support.leftovers import check_greenlets, has_failed
 
-
-def greenlets_of_getc() -> list[gevent.Greenlet]:
-    """Greenlets of a channel's that have not ended."""
-    return [
-        thing
-        for thing in gc.get_objects()
-        if isinstance(thing, gevent.Greenlet) and not thing.dead and str(thing.name).startswith('getc ')
-    ]
-
-
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Let others run until it is true; the bound is for a test that fails, and never decides one that passes."""
-    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
-        while not condition():
-            gevent.sleep(0.001)
+__all__ = ['certificate', 'open_channel', 'serve']
 
 
 @pytest.fixture
-def open_channel() -> Iterator[Callable[..., Channel]]:
+def open_channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Channel]]:
     """Channels that are closed after the test; then no greenlet, socket or timer of theirs may be there."""
     opened: list[Channel] = []
 
@@ -49,7 +35,9 @@ def open_channel() -> Iterator[Callable[..., Channel]]:
         channel.close()
     gevent.sleep(0)
     gevent.sleep(0)
-    assert greenlets_of_getc() == []
+    if has_failed(request):
+        return
+    check_greenlets(request)
     for channel in opened:
         assert (channel._link, channel._links, channel._attempt) == (None, set(), None)
         assert channel._wheel._timer is None
@@ -58,21 +46,6 @@ def open_channel() -> Iterator[Callable[..., Channel]]:
         if isinstance(link._wire, PlainWire):
             assert not link._wire._readable.active and not link._wire._writable.active
         assert not link._timer.active
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., GrpcServer]]:
-    """Servers that end after the test.  One that the client broke a rule of HTTP/2 with fails it."""
-    servers: list[GrpcServer] = []
-
-    def serve(script: Script | None = None, **options: object) -> GrpcServer:
-        servers.append(GrpcServer(script, **options).__enter__())  # type: ignore[arg-type]
-        return servers[-1]
-
-    yield serve
-    for server in servers:
-        server.__exit__(None, None, None)
-    assert [connection.broken for server in servers for connection in server.connections if connection.broken] == []
 
 
 @pytest.fixture(scope='session')

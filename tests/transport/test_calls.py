@@ -9,12 +9,12 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
+from getc.testing import until
 from getc.timing import Deadline
 from getc.transport.calls import RefusedCall
 from getc.wire.grpc import MAX_MESSAGE, packed
 from getc.wire.http2.frames import ErrorCode
-from tests.transport.conftest import until
-from tests.transport.grpc_server import HEAD, OK, ServerCall
+from tests.support.grpc_server import HEAD, OK, ServerCall
 
 PATH = '/etcdserverpb.KV/Put'
 

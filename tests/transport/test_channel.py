@@ -17,14 +17,15 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
+from getc.testing import until
 from getc.timing import Backoff, Deadline
 from getc.transport import channel as channels
 from getc.transport.calls import Call
 from getc.transport.endpoints import Endpoint
 from getc.transport.link import Link
 from getc.transport.tls import TLS
-from tests.transport.conftest import greenlets_of_getc, until
-from tests.transport.grpc_server import ServerCall
+from tests.support.grpc_server import ServerCall
+from tests.support.leftovers import greenlets_of_getc
 
 PATH = '/etcdserverpb.KV/Range'
 REFUSING = Endpoint('http', '127.0.0.1', 1)
@@ -393,7 +394,7 @@ import gevent
 from gevent.event import Event
 from getc.timing import Deadline
 from getc.transport.channel import Channel
-from tests.transport.grpc_server import GrpcServer
+from tests.support.grpc_server import GrpcServer
 
 def script(call):
     message = call.receive()

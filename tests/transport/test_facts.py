@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, TimedOut
+from getc.testing import until
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
-from tests.transport.conftest import until
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -23,7 +23,7 @@ from getc.transport.pools import Connection
 from getc.transport.reading import MAX_BODY
 from getc.transport.tls import TLS
 from getc.wire.messages import Request
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.servers import answer_of, read_request, serving
 
 READ = Request('GET', '/v2/keys/a')
 WRITE = Request('PUT', '/v2/keys/a', b'value=secret', is_write=True)

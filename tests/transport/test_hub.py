@@ -96,7 +96,7 @@ MANY_GRPC_CALLS = """
 import gevent
 from getc.timing import Deadline
 from getc.transport.channel import Channel
-from tests.transport.grpc_server import GrpcServer
+from tests.support.grpc_server import GrpcServer
 
 answered = 0
 between = [0]    # answers and messages between two ticks

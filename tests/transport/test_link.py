@@ -11,12 +11,12 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.testing import until
 from getc.timing import Deadline
 from getc.transport import link as links
 from getc.wire.http2.frames import MAX_STREAM_ID, ErrorCode, Kind, Setting, frame, settings_payload
+from tests.support.grpc_server import ServerCall
 from tests.support.settling import settle
-from tests.transport.conftest import until
-from tests.transport.grpc_server import ServerCall
 
 PATH = '/etcdserverpb.KV/Put'
 

@@ -22,7 +22,7 @@ from getc.transport.endpoints import Endpoint
 from getc.transport.http import Http
 from getc.transport.names import MOST_LOOKUPS, Address, Names, names
 from getc.wire.messages import Request
-from tests.transport.servers import answer_of, read_request, serving
+from tests.support.servers import answer_of, read_request, serving
 
 
 def at(text: str, port: int = 1) -> Address:

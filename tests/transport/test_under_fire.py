@@ -9,14 +9,13 @@ import gevent
 import pytest
 
 from getc.errors import ConnectionError, TimedOut
-from getc.testing import EtcdServer, VirtualTime
+from getc.testing import EtcdServer, VirtualTime, until
 from getc.timing import Deadline
 from getc.transport import wheel
 from getc.transport.calls import RefusedCall
 from getc.transport.channel import Channel
 from getc.transport.endpoints import parse_endpoints
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
-from tests.transport.conftest import until
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import ssl
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ import pytest
 from gevent.hub import get_hub
 
 from getc import timing
+from getc.testing import until
 from getc.transport.wires import CHUNK, SLICE, PlainWire, TLSWire, Wire, wire_for
+from tests.support.leftovers import running_greenlets
 from tests.support.settling import settle
-from tests.transport.conftest import until
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -314,8 +314,7 @@ def test_plain_wire_has_no_greenlet(pair: Pair) -> None:
     script, _ = pair
 
     def greenlets() -> list[gevent.Greenlet]:
-        there = [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet) and not thing.dead]
-        return [greenlet for greenlet in there if getattr(greenlet._run, '__self__', None) is script.wire]
+        return [greenlet for greenlet in running_greenlets() if getattr(greenlet._run, '__self__', None) is script.wire]
 
     assert greenlets() == []
     script.say(b'x' * 10_000_000)

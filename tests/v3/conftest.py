@@ -11,17 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gevent
 import pytest
 
 import getc
 from getc.errors import EtcdError, NotSupported
 from getc.rpc.caller import Rpc
 from getc.rpc.streams import MessageStream
-from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd, until
+from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd
 from getc.timing import Deadline
 from getc.wire.schema.table import Method
-from tests.v3.counting import metric
+from tests.support.server_probe import metric
 
 NOBODY = 'http://127.0.0.1:1'
 
@@ -67,26 +66,6 @@ def nobody() -> Iterator[getc.Client]:
 def watchers(server: EtcdServer) -> Callable[[], int]:
     """How many watches the server has."""
     return lambda: metric(server.url, 'etcd_debugging_mvcc_watcher_total')
-
-
-@pytest.fixture
-def spawn() -> Iterator[Callable[..., gevent.Greenlet[..., Any]]]:
-    """Start a greenlet that is killed after the test if it still runs."""
-    started: list[gevent.Greenlet[..., Any]] = []
-
-    def start(function: Callable[..., Any], *args: Any, **options: Any) -> gevent.Greenlet[..., Any]:
-        greenlet = gevent.spawn(function, *args, **options)
-        started.append(greenlet)
-        return greenlet
-
-    yield start
-    gevent.killall(started)
-
-
-@pytest.fixture(name='until')
-def _until() -> Callable[..., None]:
-    """Let others run until it is true."""
-    return until
 
 
 # -- which RPCs were called

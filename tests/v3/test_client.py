@@ -9,9 +9,9 @@ import pytest
 
 import getc
 from getc.errors import ClientClosed, NotSupported
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, until
 from getc.v3.shared_stream import SharedStream
-from tests.v3.counting import connections_to, until
+from tests.support.server_probe import connections_to
 
 
 def test_a_store_in_memory_has_no_rpcs() -> None:

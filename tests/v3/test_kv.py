@@ -16,7 +16,7 @@ from getc.v3.kv import KV
 from getc.v3.txn import create_revision, delete, get, lease, mod_revision, nested, put, value, version
 from getc.wire import schema
 from getc.wire.schema.kv import Compare, RangeRequest, RequestOp
-from tests.v3.counting import pause
+from tests.support.server_probe import pause
 
 SERVICE = schema.KV
 

@@ -17,8 +17,8 @@ from getc.v3.keep_alive import Renewals
 from getc.v3.lease import Lease
 from getc.wire import schema
 from getc.wire.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
-from tests.v3.counting import connections_to, pause
-from tests.v3.streams import FakeStream
+from tests.support.fake_stream import FakeStream
+from tests.support.server_probe import connections_to, pause
 
 SERVICE = schema.Lease
 

@@ -26,7 +26,7 @@ from getc.testing import EtcdServer
 from getc.v3.maintenance import Maintenance
 from getc.wire import schema
 from getc.wire.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest, SnapshotResponse
-from tests.v3.streams import FakeStream
+from tests.support.fake_stream import FakeStream
 
 SERVICE = schema.Maintenance
 

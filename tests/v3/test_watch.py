@@ -20,8 +20,8 @@ from getc.v3.watch import Watch
 from getc.wire import schema
 from getc.wire.schema.mvccpb import Event
 from getc.wire.schema.watch import WatchCreateRequest
-from tests.measuring import printed_by
-from tests.v3.counting import connections_to, pause
+from tests.support.memory_probe import printed_by
+from tests.support.server_probe import connections_to, pause
 
 SERVICE = schema.Watch
 

@@ -16,7 +16,7 @@ from getc.v3 import Watching
 from getc.wire.schema.header import ResponseHeader
 from getc.wire.schema.mvccpb import Event, KeyValue
 from getc.wire.schema.watch import WatchCreateRequest, WatchResponse
-from tests.v3.streams import FakeStream
+from tests.support.fake_stream import FakeStream
 
 
 @pytest.fixture

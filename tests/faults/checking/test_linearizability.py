@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.sequences import enough
 from tests.faults.checking.linearizability import Needs, OutOfBudget, Step, failure_of, shrunk
+from tests.support.sequences import enough
 
 
 def is_linearizable(steps: Sequence[Step]) -> bool:

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.sequences import enough
 from tests.faults.checking import log, resources
 from tests.faults.checking.log import check_log
 from tests.faults.checking.resources import check_resources
@@ -30,6 +29,7 @@ from tests.faults.history import (
     Seen,
 )
 from tests.faults.verdict import check
+from tests.support.sequences import enough
 
 KEYS = ('/r/a', '/r/b', '/r/_c')
 PROCESSES = {'p': 'a', 'q': 'b', 'r': 'b'}

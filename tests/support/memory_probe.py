@@ -9,7 +9,7 @@ from textwrap import dedent
 
 __all__ = ['printed_by']
 
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 def printed_by(program: str, *arguments: str) -> float:

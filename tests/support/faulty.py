@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ __all__ = [
     'blocking_log',
     'delay',
     'drop',
-    'greenlets_of_getc',
     'hang',
     'late',
     'lose_reply',
@@ -185,10 +183,3 @@ def blocking_log() -> Iterator[list[str]]:
         yield said
     finally:
         logging.getLogger('getc').removeHandler(handler)
-
-
-def greenlets_of_getc() -> list[gevent.Greenlet]:
-    """Those that are not over: all have a name that says so."""
-    gc.collect()
-    found = [thing for thing in gc.get_objects() if isinstance(thing, gevent.Greenlet)]
-    return [greenlet for greenlet in found if greenlet.name.startswith('getc ') and not greenlet.dead]

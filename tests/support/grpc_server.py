@@ -10,7 +10,6 @@ from typing import Any
 import gevent
 from gevent.event import Event
 from gevent.queue import Queue
-from gevent.server import StreamServer
 from gevent.socket import IPPROTO_TCP, TCP_NODELAY, socket
 from h2 import events as h2_events
 from h2.config import H2Configuration
@@ -21,7 +20,7 @@ from h2.settings import SettingCodes, Settings
 from getc.transport.endpoints import Endpoint, parse_endpoints
 from getc.wire.grpc import packed
 from getc.wire.http2.frames import Kind, frame
-from tests.transport.servers import end
+from tests.support.servers import end, start_server
 
 __all__ = ['Connection', 'GrpcServer', 'Script', 'ServerCall', 'echo']
 
@@ -254,8 +253,8 @@ class GrpcServer:
         self.came = Event()
         self._on_connect = on_connect
         options = {} if ssl_context is None else {'ssl_context': ssl_context}
+        self._server = start_server(self._serve, **options)
         self._scheme = 'http' if ssl_context is None else 'https'
-        self._server = StreamServer(('127.0.0.1', 0), self._serve, backlog=128, **options)
         self._scripts: list[gevent.Greenlet[..., object]] = []
 
     @property
@@ -281,7 +280,6 @@ class GrpcServer:
         self._scripts.append(gevent.spawn(self._run, call))
 
     def __enter__(self) -> GrpcServer:
-        self._server.start()
         return self
 
     def __exit__(

@@ -12,7 +12,7 @@ from gevent.socket import socket
 
 from getc.transport.endpoints import Endpoint, parse_endpoints
 
-__all__ = ['answer_of', 'end', 'read_request', 'serving']
+__all__ = ['answer_of', 'end', 'read_request', 'serving', 'start_server']
 
 Handler = Callable[[socket], None]
 
@@ -27,12 +27,24 @@ def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Ite
         except OSError:
             pass  # the client went away, as clients of such servers do
 
-    server = StreamServer(('127.0.0.1', 0), handle, spawn=Pool(), **options)
-    server.start()
+    server = start_server(handle, **options)
     try:
         yield parse_endpoints(f'{scheme}://127.0.0.1:{server.server_port}')[0]
     finally:
         end(server)
+
+
+def start_server(handle: Callable[[socket, object], None], **options: object) -> StreamServer:
+    """Start a server on a free port whose connections end with it; with ``ssl_context`` it speaks TLS.
+
+    The handshake is left to the first read or write of the handler: a greenlet that is killed in gevent's own
+    handshake leaves its socket open.
+    """
+    if 'ssl_context' in options:
+        options = {'do_handshake_on_connect': False, **options}
+    server = StreamServer(('127.0.0.1', 0), handle, spawn=Pool(), backlog=128, **options)
+    server.start()
+    return server
 
 
 def end(server: StreamServer, timeout: float = 0) -> None:

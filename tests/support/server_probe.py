@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from getc.testing import EtcdServer, until
 from getc.testing.cleaning import Requests
 
-__all__ = ['connections_to', 'metric', 'pause', 'until']
+__all__ = ['connections_to', 'metric', 'pause']
 
 
 def metric(url: str, name: str) -> int:

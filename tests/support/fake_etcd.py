@@ -41,7 +41,7 @@ from getc.wire.schema.lease import (
 )
 from getc.wire.schema.mvccpb import Event, KeyValue
 from getc.wire.schema.watch import Watch, WatchResponse
-from tests.v3.streams import FakeStream
+from tests.support.fake_stream import FakeStream
 
 __all__ = ['FakeEtcd', 'FakeRpc', 'Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse']
 
