@@ -6,7 +6,7 @@ classes here are protocols and small values; ``tree_v3``, ``keys_v2`` and ``memo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from getc.errors import EtcException, NodeLost
@@ -14,7 +14,7 @@ from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'safety_margin']
+__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'not_renewed', 'safety_margin']
 
 
 class Listener(Protocol):
@@ -52,10 +52,17 @@ class Member(Protocol):
 
     Attributes:
         is_asked: ``may_renew`` may say no; else it need not be asked.
+        unanswered: Values of writes that may have taken the node, or may take it yet: no answer to them came.
     """
 
     @property
     def is_asked(self) -> bool: ...
+
+    @property
+    def unanswered(self) -> Collection[str]: ...
+
+    def on_writing(self, value: str) -> None:
+        """A write that takes the node is sent with the next instruction; before this call nothing was."""
 
     def may_renew(self) -> bool:
         """Asked before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
@@ -114,11 +121,15 @@ class LeaseGroup(Protocol):
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
-        The TTL of ``put`` is the group's business and left out.
+        The TTL of ``put`` is the group's business and left out.  A node in the way that an unanswered write of the
+        member has made is no conflict: it is held.
         """
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
         """Go on with a node that ``previous`` held, if it is provably still that one; else None."""
+
+    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+        """Delete the node that an unanswered write of the member has made, if any.  Raises like ``execute``."""
 
 
 class Backend(Protocol):
@@ -160,6 +171,20 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End every watch and hold without I/O, and drop all connections.  Does not block."""
+
+
+def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
+    """The error for a node or a lease of which no renewal was acknowledged in time.
+
+    Args:
+        what: Names it.
+        ttl: Seconds.
+        error: What the last renewal met; None where none has failed.
+    """
+    reason = 'no renewal was sent, because this process or its hub did not run' if error is None else error
+    lost = NodeLost(f'{what} was not renewed within its TTL of {ttl} s: {reason}')
+    lost.__cause__ = error
+    return lost
 
 
 def safety_margin(ttl: float) -> float:

@@ -11,7 +11,7 @@ moment from which it counts as lost.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -19,10 +19,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Member, not_renewed, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
+    NodeExist,
     NodeLost,
     Overtaken,
     TestFailed,
@@ -171,6 +172,7 @@ class ChainHold:
         """A write was acknowledged.  After the end that is too late, though the node may still be there."""
         self._index = result.modified_index
         self._has_gap = False
+        self._last_error = None
         if self._is_held and timing.now() < self.lost_at:
             self.lost_at = max(self.lost_at, self._sent_at + self._group.patience)
             self._member.on_renewed()
@@ -187,9 +189,7 @@ class ChainHold:
             return
         if timing.now() < self.lost_at:
             return self._end_at(self.lost_at)
-        lost = NodeLost(f'{self.key} was not renewed within its TTL of {self._group.ttl} s: {self._last_error}')
-        lost.__cause__ = self._last_error
-        self._lose(lost)
+        self._lose(not_renewed(self.key, self._group.ttl, self._last_error))
 
     def _lose(self, error: NodeLost) -> None:
         if self._is_held:
@@ -293,11 +293,46 @@ class ChainGroup:
         self._holds: set[ChainHold] = set()
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+        earlier = tuple(member.unanswered)
+        try:
+            return self._hold(put, member, deadline)
+        except NodeExist:
+            node = self._node_of(put.key, earlier, deadline)
+            if node is None:
+                raise
+            ours = replace(put, prev_exist=True, prev_index=node.modified_index)
+            try:
+                return self._hold(ours, member, deadline)
+            except (KeyNotFound, TestFailed):
+                pass  # it has just changed
+            raise
+
+    def _hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+        value = put.value or ''
         sent_at = timing.now()
+        member.on_writing(value)
         result = self.execute(replace(put, ttl=self.ttl), deadline)
-        hold = ChainHold(self, member, result, put.value or '', sent_at)
+        hold = ChainHold(self, member, result, value, sent_at)
         self._holds.add(hold)
         return hold
+
+    def _node_of(self, key: str, values: Collection[str], deadline: Deadline) -> Value | None:
+        """The node, if an unanswered write of one of these values may have made it: only the value tells."""
+        if not values:
+            return None
+        try:
+            node = self.execute(Get(key, quorum=True), deadline).node
+        except KeyNotFound:
+            return None
+        return node if isinstance(node, Value) and node.ttl is not None and node.value in values else None
+
+    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+        node = self._node_of(key, member.unanswered, deadline)
+        if node is not None:
+            try:
+                self.execute(Delete(key, prev_index=node.modified_index), deadline)
+            except (KeyNotFound, TestFailed):
+                pass  # it is gone, or another's by now
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
         hold = previous.take_again(value, member, deadline) if isinstance(previous, ChainHold) else None

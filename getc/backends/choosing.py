@@ -218,6 +218,9 @@ class _LateGroup:
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
         return self._chosen(deadline).adopt(key, value, previous, member, deadline)
 
+    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+        self._chosen(deadline).withdraw(key, member, deadline)
+
     def _chosen(self, deadline: Deadline) -> LeaseGroup:
         if self._group is None:
             self._group = self._choosing.chosen(deadline).keep(self._ttl)

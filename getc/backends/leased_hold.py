@@ -28,12 +28,18 @@ from getc.wire.tree.nodes import Life, value_of
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import misshapen
 
-__all__ = ['LeasedHold', 'granted', 'on_lease']
+__all__ = ['LeasedHold', 'deletion_on_lease', 'granted', 'on_lease']
 
 
 def on_lease(key: str, number: int) -> Compare:
     """Holds if the node hangs on that lease."""
     return Compare(key=encoded(key), target=Compare.CompareTarget.LEASE, lease=number)
+
+
+def deletion_on_lease(key: str, number: int) -> TxnRequest:
+    """Deletes the node if it hangs on that lease."""
+    delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(key)))
+    return TxnRequest(compare=[on_lease(key, number)], success=[delete])
 
 
 def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:

@@ -8,20 +8,21 @@ success alone proves nothing about a node.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Final, TypeVar
 
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import Hold, LeaseGroup, Member
-from getc.backends.leased_hold import LeasedHold, granted, on_lease
+from getc.backends.leased_hold import LeasedHold, deletion_on_lease, granted, on_lease
 from getc.backends.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.wire.schema.kv import KV, Compare, PutRequest, RequestOp, TxnRequest, TxnResponse
+from getc.wire.schema.kv import KV, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree import writing
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import MISSHAPEN, misshapen
@@ -67,6 +68,7 @@ class LeasedGroup:
 
     def _hold_on(self, lease: SharedLease, put: Put, member: Member, deadline: Deadline) -> Hold:
         txn = writing.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
+        member.on_writing(put.value or '')
         response = self._call(txn, deadline)
         if not response.succeeded:
             return self._found_ours(lease, put, response, member, deadline)
@@ -77,21 +79,22 @@ class LeasedGroup:
     ) -> Hold:
         """What is in the way may be what a write of ours made whose answer was lost: then it hangs on a lease of ours.
 
-        That lease may be over, for nothing was held on it: then the node moves to another one.
+        Nothing else shows that, least of all its value.  That lease may be over, for nothing was held on it: then the
+        node moves to another one.
 
         Raises:
             EtcdError: It is another's.
         """
         found = response.responses[-1].response_range.kvs
         number = found[0].lease if found else 0
-        if number in self._former:
+        ours = lease if number == lease.id else self._leases.get(number)
+        if ours is not lease and not self._is_unheld(put.key, number):
+            raise verdict(put, response)
+        if ours is None or ours.is_over:
             moved = self._moved(put.key, put.value or '', on_lease(put.key, number), lease, member, deadline)
             if moved is None:
                 raise verdict(put, response)
             return moved
-        ours = self._leases.get(number)
-        if ours is None or not (ours is lease or ours.is_free(put.key)):
-            raise verdict(put, response)
         hold = ours.attach(put.key, found[0].mod_revision, member)
         try:
             if found[0].value != encoded(put.value or ''):
@@ -102,6 +105,22 @@ class LeasedGroup:
                 raise verdict(put, response) from error
             raise
         return hold
+
+    def _is_unheld(self, key: str, number: int) -> bool:
+        """True if this is a lease of ours, and nobody holds the node on it, nor writes it there or takes it off."""
+        lease = self._leases.get(number)
+        return number in self._former if lease is None else not lease.is_taken(key)
+
+    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+        request = RangeRequest(key=encoded(key), keys_only=True)
+        found = self._rpc.call(KV.Range, request, deadline).kvs
+        number = found[0].lease if found else 0
+        if not self._is_unheld(key, number):
+            return
+        txn = deletion_on_lease(key, number)
+        lease = self._leases.get(number)
+        with nullcontext() if lease is None else lease.taking_off(key):
+            self._rpc.call(KV.Txn, txn, deadline)
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
         if not isinstance(previous, LeasedHold):

@@ -106,5 +106,9 @@ class _RelativeGroup:
         with _relative_errors(self._namespace, key):
             return self._group.adopt(join(self._namespace, key), value, previous, member, deadline)
 
+    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+        with _relative_errors(self._namespace, key):
+            self._group.withdraw(join(self._namespace, key), member, deadline)
+
 
 _: type[Backend] = Namespaced

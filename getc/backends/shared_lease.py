@@ -11,13 +11,13 @@ from typing import Final
 import gevent
 
 from getc import timing
-from getc.backends.base import Member, safety_margin
-from getc.backends.leased_hold import LeasedHold
+from getc.backends.base import Member, not_renewed, safety_margin
+from getc.backends.leased_hold import LeasedHold, deletion_on_lease
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, Overtaken
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.wire.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
+from getc.wire.schema.kv import KV, RangeRequest
 from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
 from getc.wire.tree.paths import decoded, encoded
 
@@ -82,15 +82,15 @@ class SharedLease:
         """False in a child that was forked off the process whose lease it is."""
         return os.getpid() == self._pid
 
-    def is_free(self, key: str) -> bool:
-        """True if nobody holds the node on it, nor writes it, nor takes it off."""
-        is_taken = key in self.holds or key in self._reserved or key in self._leaving
-        return not is_taken and not self.is_over
+    def is_taken(self, key: str) -> bool:
+        """True if somebody holds the node on it, or writes it there, or takes it off."""
+        return key in self.holds or key in self._reserved or key in self._leaving
 
     def has_room_for(self, key: str) -> bool:
         """True if a node may be put on it now."""
         is_fresh = self.lost_at - timing.now() > self.ttl / 2 - safety_margin(self.ttl)
-        return is_fresh and self.is_free(key) and len(self.holds) + len(self._reserved) < MOST_NODES
+        has_room = len(self.holds) + len(self._reserved) < MOST_NODES
+        return is_fresh and has_room and not self.is_over and not self.is_taken(key)
 
     @contextmanager
     def reserved(self, key: str) -> Iterator[None]:
@@ -186,6 +186,7 @@ class SharedLease:
             if self._is_over or timing.now() >= self.lost_at:
                 return None  # too late
             self.lost_at = max(self.lost_at, sent_at + self._patience)
+            self._last_error = None
             self._check(held, keys)
             return sent_at
         return None
@@ -238,13 +239,11 @@ class SharedLease:
         path = decoded(key)
         if path in self.holds or path in self._reserved or self.is_over:
             return
-        compare = Compare(key=key, target=Compare.CompareTarget.LEASE, lease=self.id)
-        success = [RequestOp(request_delete_range=DeleteRangeRequest(key=key))]
         try:
             with self.taking_off(path):
-                self.rpc.call(KV.Txn, TxnRequest(compare=[compare], success=success), self.ttl / 6)
-        except EtcException as error:
-            self._last_error = error
+                self.rpc.call(KV.Txn, deletion_on_lease(path, self.id), self.ttl / 6)
+        except EtcException:
+            pass
 
     def _suspect(self, error: EtcException) -> None:
         if not self.is_over:
@@ -264,9 +263,7 @@ class SharedLease:
             return
         if timing.now() < self.lost_at:
             return self._end_at(self.lost_at)
-        lost = NodeLost(f'lease {self.id:x} was not renewed within its TTL of {self.ttl} s: {self._last_error}')
-        lost.__cause__ = self._last_error
-        self._lose_all(lost)
+        self._lose_all(not_renewed(f'lease {self.id:x}', self.ttl, self._last_error))
 
     def _lose_all(self, error: NodeLost) -> None:
         holds = list(self.holds.values())

@@ -18,10 +18,10 @@ from getc import timing
 from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch
 from getc.daemons.base import Daemon, Owner
 from getc.daemons.checkup import Checkup
-from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
+from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
-from getc.model import Deleted, EtcdResult, Value
-from getc.operations import Delete, Get, Put, WatchSpec
+from getc.model import Deleted, EtcdResult, Node, Value
+from getc.operations import Get, Put, WatchSpec
 from getc.timing import Deadline
 
 __all__ = ['Keeper', 'KeeperState', 'OnConflict']
@@ -93,6 +93,8 @@ class Keeper(Daemon):
         on_lost: Callable[[Keeper], object] | None = None,
         on_restored: Callable[[Keeper], object] | None = None,
     ) -> None:
+        if ttl is None:
+            raise TypeError('the ttl of a node to keep is whole seconds (int), not None: without a TTL use set')
         put = Put(key, f'{os.getpid()}@{socket.gethostname()}' if value is None else value, ttl=ttl)
         if put.key == ROOT:
             raise ValueError('the root is always there: name the node to keep')
@@ -161,9 +163,17 @@ class Keeper(Daemon):
         """
         hold = self._hold
         if hold is None or not self.remaining():
-            what = 'is kept by our parent, not by this forked child' if self._home.was_left else 'is not kept'
-            raise NodeLost(f'{self.key} {what}: {self.state.name}')
+            raise NodeLost(f'{self.key} is not kept: {self.state.name}: {self._why_not_kept()}')
         return hold.token
+
+    def _why_not_kept(self) -> str:
+        if self._home.was_left:
+            return 'it is kept by our parent, not by this forked child'
+        if self._is_stopped:
+            return 'the keeper was stopped'
+        if self._hold is not None:
+            return f'it was not renewed within its TTL of {self.ttl} s'
+        return 'it was not written yet' if self.last_error is None else str(self.last_error)
 
     def __repr__(self) -> str:
         return f'<getc.Keeper {self.key} {self.state.name} ttl={self.ttl}>'
@@ -292,7 +302,7 @@ class Keeper(Daemon):
         node = found.node
         is_starting = self._state is KeeperState.STARTING
         if isinstance(node, Value) and node.ttl is not None:
-            if node.value in self._unanswered or (is_starting and self.on_conflict == 'replace'):
+            if is_starting and self.on_conflict == 'replace':
                 try:
                     return self._put(Put(self.key, self._value, prev_exist=True, prev_index=node.modified_index))
                 except (KeyNotFound, TestFailed):
@@ -300,21 +310,19 @@ class Keeper(Daemon):
             if is_starting and self.on_conflict == 'raise':
                 raise error
         elif is_starting:  # nobody keeps it alive: it will not go
-            raise error if isinstance(node, Value) else NotFile('Not a file', self.key, found.etcd_index)
+            raise _permanent(node, found.etcd_index)
         if is_starting:
             self.last_error = error
         self._rival = _Rival(self, self._backend, found.etcd_index, max(float(node.ttl or 0), LEAST_PATIENCE))
         return None
 
     def _put(self, put: Put) -> Hold:
-        value = put.value or ''
-        is_new = value not in self._unanswered
-        self._unanswered.add(value)  # from now on, and for good if this greenlet is killed
+        earlier = self._unanswered.copy()
         try:
             return self._group.hold(put, self, self._attempt_deadline())
         except EtcException as error:
-            if is_new and not error.maybe_applied:
-                self._unanswered.discard(value)
+            if not error.maybe_applied:
+                self._unanswered = earlier
             raise
 
     def _may_have_written(self) -> bool:
@@ -367,18 +375,10 @@ class Keeper(Daemon):
             if hold is not None:
                 hold.release(deadline)
             else:
-                self._delete_unanswered(deadline)
-        except (KeyNotFound, TestFailed, NotFile):
-            pass
+                self._group.withdraw(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
             logger.warning('%s: could not delete the node, which goes with its TTL: %s', self.name, error)
-
-    def _delete_unanswered(self, deadline: Deadline) -> None:
-        """Delete the node if a write of ours may have made it, as far as the node tells."""
-        node = self._backend.execute(Get(self.key, quorum=True), deadline).node
-        if isinstance(node, Value) and node.ttl is not None and node.value in self._unanswered:
-            self._backend.execute(Delete(self.key, prev_index=node.modified_index), deadline)
 
     # -- what the lease group tells (``Member``)
 
@@ -386,6 +386,15 @@ class Keeper(Daemon):
     def is_asked(self) -> bool:
         """True if there is an ``alive``.  For the lease group."""
         return self._checkup is not None
+
+    @property
+    def unanswered(self) -> set[str]:
+        """Values of writes that may have taken the node, or may take it yet.  For the lease group."""
+        return self._unanswered
+
+    def on_writing(self, value: str) -> None:
+        """A write that takes the node is sent now.  For the lease group."""
+        self._unanswered.add(value)  # for good if this greenlet is killed
 
     def may_renew(self) -> bool:
         """Ask ``alive``.  For the lease group."""
@@ -419,6 +428,14 @@ class Keeper(Daemon):
         # Overtaken is proven: a node that looks like ours now is not, and is not fought for.
         self._previous = None if isinstance(error, Overtaken) else hold
         self._attempt_in(self._backoff.next_delay() if isinstance(error, Overtaken) else 0)
+
+
+def _permanent(node: Node, index: int) -> EtcdError:
+    """The error for a node without a TTL in the place of the one to keep."""
+    if isinstance(node, Value):
+        reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
+        return NodeExist(f'Key already exists: {reason}', node.key, index)
+    return NotFile('Not a file: it is a directory, which cannot be kept', node.key, index)
 
 
 class _Rival:

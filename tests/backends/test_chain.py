@@ -23,8 +23,12 @@ class Member:
     """Notes what it is told."""
 
     def __init__(self) -> None:
+        self.unanswered: tuple[str, ...] = ()
         self.story: list[str] = []
         self.answer = True
+
+    def on_writing(self, value: str) -> None:
+        pass
 
     def may_renew(self) -> bool:
         return self.answer

@@ -39,8 +39,12 @@ class Member:
     def __init__(self) -> None:
         self.story: list[str] = []
         self.told_at: list[float] = []
+        self.unanswered: tuple[str, ...] = ()
         self.is_asked = False
         self.answer: Callable[[], bool] = lambda: True
+
+    def on_writing(self, value: str) -> None:
+        pass
 
     def may_renew(self) -> bool:
         return self.answer()
@@ -295,6 +299,23 @@ def test_lease_that_ends_during_a_write_makes_it_uncertain(bench: Bench, etcd_cl
     with pytest.raises(ConnectionError) as caught:
         writing.get(timeout=0)
     assert caught.value.maybe_applied
+
+
+def test_loss_says_that_the_process_did_not_run_where_no_renewal_has_failed(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """What an earlier one met, which was missed and made up for, is no reason."""
+    lost: list[str] = []
+    bench.member.on_lost = lambda error: lost.append(str(error))  # type: ignore[method-assign]
+    bench.hold()
+    bench.server.next('LeaseTimeToLive', drop)
+    etcd_clock.advance(TTL / 2)
+    stall(etcd_clock, TTL)
+    etcd_clock.advance(0.1)
+    (text,) = lost
+    assert text.endswith(
+        'was not renewed within its TTL of 10 s: no renewal was sent, because this process or its hub did not run'
+    )
 
 
 # -- members

@@ -110,7 +110,7 @@ def test_orphaned_node_expires(client: getc.Client, backing: Any) -> None:
 def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on_conflict: Any) -> None:
     """Nobody keeps it alive, so it is no predecessor's; it stays as it is."""
     client.set('/servers/a', 'permanent')
-    with pytest.raises(getc.NodeExist):
+    with pytest.raises(getc.NodeExist, match='it has no TTL, so it is not taken over'):
         client.keep_node('/servers/a', 'mine', ttl=TTL, on_conflict=on_conflict)
     assert client.get('/servers/a').value == 'permanent'
 
@@ -119,7 +119,7 @@ def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on
 def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_conflict: Any) -> None:
     """A directory is not kept."""
     client.set('/servers/a/b', 'x')
-    with pytest.raises(getc.NotFile):
+    with pytest.raises(getc.NotFile, match='it is a directory, which cannot be kept'):
         client.keep_node('/servers/a', ttl=TTL, on_conflict=on_conflict)
 
 
@@ -380,7 +380,7 @@ def test_refusal_without_waiting_stops_the_keeper_and_is_kept_as_its_error(
         ({'key': '/'}, ValueError, 'the root is always there'),
         ({'ttl': 0}, ValueError, 'at least 1 s'),
         ({'ttl': 1.5}, TypeError, 'ttl'),
-        ({'ttl': None}, ValueError, 'at least 1 s'),
+        ({'ttl': None}, TypeError, 'whole seconds .* not None: without a TTL use set'),
         ({'value': 7}, TypeError, 'value'),
         ({'on_conflict': 'fight'}, ValueError, "on_conflict is 'replace', 'wait' or 'raise'"),
         ({'alive': True}, TypeError, 'alive is a function'),

@@ -233,6 +233,49 @@ def test_stall_longer_than_the_ttl_is_known_from_the_first_instruction(
     assert value_of(other) == 'y'
 
 
+def test_loss_by_a_stall_says_that_the_process_did_not_run(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not what a renewal met that was missed long before."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL)
+    backend.faults.append(faulty.drop)
+    etcd_clock.advance(2 * INTERVAL)
+    assert isinstance(keeper.last_error, ConnectionError)
+    etcd_clock.stall(100)
+    with pytest.raises(NodeLost, match=r'^/a is not kept: LOST: it was not renewed within its TTL of 10 s$'):
+        keeper.ensure()
+    etcd_clock.advance(1)
+    reason = 'no renewal was sent, because this process or its hub did not run'
+    assert str(keeper.last_error) == f'/a was not renewed within its TTL of 10 s: {reason}'
+    assert reason in caplog.text
+    assert 'None' not in caplog.text
+
+
+def test_node_lost_says_why(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    """In each state that is not KEPT."""
+
+    def reason() -> str:
+        with pytest.raises(NodeLost) as caught:
+            keeper.ensure()
+        return str(caught.value)
+
+    backend.go_down()
+    keeper = client.keep_node('/a', 'x', ttl=TTL, wait=False)
+    assert reason() == '/a is not kept: STARTING: it was not written yet'
+    etcd_clock.advance(1)
+    assert reason() == '/a is not kept: STARTING: nobody listens'
+    backend.come_back()
+    etcd_clock.advance(2)
+    keeper.ensure()
+    other.set('/a', 'theirs', ttl=TTL)
+    etcd_clock.advance(INTERVAL)
+    assert reason() == '/a is not kept: LOST: /a was written by another'
+    keeper.stop()
+    assert reason() == '/a is not kept: STOPPED: the keeper was stopped'
+
+
 def test_short_stall_is_no_loss(
     client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
 ) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import gevent
 import pytest
 
 import getc
 from getc import Keeper, KeeperState, WatcherState
-from getc.errors import ConnectionError, NodeLost, Overtaken
+from getc.errors import ConnectionError, NodeExist, NodeLost, Overtaken
 from getc.testing import VirtualTime
-from tests.support.fake_etcd import FakeEtcd, late, lose_reply
+from tests.support.fake_etcd import FakeEtcd, Fault, delay, drop, hang, late, lose_reply
 from tests.support.faulty import stall
 from tests.support.leftovers import check_greenlets, greenlets_of_getc
 from tests.support.memory_probe import printed_by
@@ -189,6 +190,78 @@ def test_node_has_one_owner_though_every_answer_is_lost(
     server.next('Txn', lose_reply)
     keeper.stop()
     assert server.keys == {}
+
+
+@pytest.mark.parametrize('fault', [drop, lose_reply, hang, late(2)])
+@pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
+def test_rival_of_the_same_value_does_not_take_the_node_whatever_became_of_its_write(
+    client: getc.Client,
+    other: getc.Client,
+    server: FakeEtcd,
+    etcd_clock: VirtualTime,
+    fault: Fault,
+    on_conflict: Literal['raise', 'wait'],
+) -> None:
+    """Ours is what hangs on a lease of ours; the value is no proof."""
+    owner = client.keep_node('/a', 'x', ttl=TTL)
+    token = owner.ensure()
+    server.next('Txn', fault)
+    rival = other.keep_node('/a', 'x', ttl=TTL, on_conflict=on_conflict, wait=False)
+    etcd_clock.advance(3 * TTL)
+    assert (owner.ensure(), server.keys[b'/a'].version) == (token, 1)
+    assert rival.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
+    assert isinstance(rival.last_error, NodeExist)
+    rival.stop()
+    owner.stop()
+
+
+@pytest.mark.parametrize('fault', [drop, lose_reply, hang, late(2)])
+@pytest.mark.parametrize('on_conflict', ['raise', 'wait', 'replace'])
+def test_clean_up_of_a_rival_of_the_same_value_does_not_delete_the_node(
+    client: getc.Client,
+    other: getc.Client,
+    server: FakeEtcd,
+    etcd_clock: VirtualTime,
+    fault: Fault,
+    on_conflict: Literal['raise', 'wait', 'replace'],
+) -> None:
+    """It was killed while it did not know what had become of its write."""
+    owner = client.keep_node('/a', 'x', ttl=TTL)
+    token = owner.ensure()
+    server.next('Txn', fault)
+    caller = gevent.spawn(other.keep_node, '/a', 'x', ttl=TTL, on_conflict=on_conflict)
+    etcd_clock.advance(0)
+    caller.kill()
+    etcd_clock.advance(3 * TTL)
+    assert (owner.ensure(), server.keys[b'/a'].version) == (token, 1)
+
+
+@pytest.mark.parametrize('fault', [lose_reply, delay(3)])
+def test_kill_before_the_answer_of_the_write_leaves_no_node(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, fault: Fault
+) -> None:
+    """It is known as ours by its lease, which other nodes keep alive."""
+    client.keep_node('/kept', ttl=TTL)
+    server.next('Txn', fault)
+    caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL)
+    etcd_clock.advance(0)
+    assert b'/a' in server.keys
+    caller.kill()
+    etcd_clock.advance(TTL / 3 - 0.5)
+    assert list(server.keys) == [b'/kept']
+
+
+def test_keep_node_says_when_it_times_out_before_it_could_write_that_nothing_was_written(
+    client: getc.Client, server: FakeEtcd
+) -> None:
+    """It had no lease yet."""
+    server.go_down()
+    server.next('LeaseGrant', hang)
+    for timeout in (0.5, 5):
+        with pytest.raises(getc.TimedOut) as caught:
+            client.keep_node('/a', 'x', ttl=TTL, timeout=timeout)
+        assert not caught.value.maybe_applied
+    server.come_back()
 
 
 def test_write_that_comes_after_the_stop_does_not_stay(

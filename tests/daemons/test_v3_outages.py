@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Literal
 
+import gevent
 import pytest
 
 import getc
 from getc import KeeperState
-from getc.errors import NodeLost, Overtaken
-from getc.testing import EtcdServer, until
+from getc.errors import NodeExist, NodeLost, Overtaken
+from getc.testing import EtcdServer, FaultProxy, until
 
 TTL = 3
 
@@ -108,3 +110,56 @@ def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.
     until(lambda: told == ['lost', 'restored'])
     assert keeper.ensure() > token
     assert lease_of(other, '/servers/a') in _leases(other)
+
+
+@pytest.fixture
+def proxy(etcd_server: EtcdServer) -> Iterator[FaultProxy]:
+    with FaultProxy(etcd_server.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
+    """A client behind the proxy, with a connection and a lease: the next that it sends is a write."""
+    with getc.etcd(proxy.url, api='v3') as client:
+        client.keep_node('/its/own', ttl=TTL)
+        yield client
+
+
+@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
+@pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
+def test_rival_of_the_same_value_does_not_take_the_node_when_its_write_is_not_answered(
+    client: getc.Client, rival: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
+) -> None:
+    """Ours is what hangs on a lease of ours; the value is no proof."""
+    owner = client.keep_node('/name', 'v', ttl=10)
+    before = client.v3.kv.range(b'/name').kvs[0]
+    getattr(proxy, fault)()
+    keeper = rival.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
+    until(lambda: keeper.unanswered)
+    gevent.sleep(0.05)  # it is sent with the next turn of the hub
+    proxy.heal()
+    until(lambda: isinstance(keeper.last_error, NodeExist))
+    assert keeper.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
+    assert client.v3.kv.range(b'/name').kvs[0] == before
+    assert owner.ensure() == before.mod_revision
+
+
+@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
+def test_clean_up_of_a_rival_that_is_killed_then_does_not_delete_the_node(
+    client: getc.Client, rival: getc.Client, proxy: FaultProxy, fault: str
+) -> None:
+    """Its value is the same, its lease is not."""
+    owner = client.keep_node('/name', 'v', ttl=10)
+    before = client.v3.kv.range(b'/name').kvs[0]
+    getattr(proxy, fault)()
+    caller = gevent.spawn(rival.keep_node, '/name', 'v', ttl=TTL, on_conflict='wait')
+    gevent.sleep(0)
+    (keeper,) = [daemon for daemon in rival._daemons if daemon.name == 'keep_node /name']
+    until(lambda: keeper.unanswered)
+    gevent.sleep(0.05)  # it is sent with the next turn of the hub
+    caller.kill()
+    proxy.heal()
+    until(lambda: len(rival._daemons) == 1)
+    assert client.v3.kv.range(b'/name').kvs[0] == before
+    assert owner.ensure() == before.mod_revision
