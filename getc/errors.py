@@ -71,10 +71,13 @@ class EtcException(Exception):
             that write certainly did and does not, or if it was a read.
         endpoint: The server that was asked, as ``scheme://host:port`` without credentials; None
             where no server was involved.
+        is_outage: True if it is a sign that the server is down: silence, or a connection that could not be made or
+            broke.  False for whatever a server said, and for a wait that was in vain.
     """
 
     maybe_applied: bool = False
     endpoint: str | None = None
+    is_outage: bool = False
 
     def __init__(self, *args: object, maybe_applied: bool | None = None, endpoint: str | None = None) -> None:
         super().__init__(*args)
@@ -310,6 +313,7 @@ class Unavailable(EtcdError):
     """etcd v3 could not finish it now.  A write may have happened all the same, if ``maybe_applied``."""
 
     errno = 14
+    is_outage = True
 
 
 class NoLeader(Unavailable):
@@ -354,6 +358,7 @@ class HTTPError(EtcException):
         super().__init__(status_code, message, maybe_applied=maybe_applied, endpoint=endpoint)
         self.status_code = status_code
         self.message = message
+        self.is_outage = status_code >= 500 or status_code in (408, 499)
 
     def __str__(self) -> str:
         return f'HTTP {self.status_code}: {self.message}' if self.message else f'HTTP {self.status_code}'
@@ -365,6 +370,8 @@ class ProtocolError(EtcException):
 
 class ConnectionError(EtcException, builtins.ConnectionError):
     """There was no answer."""
+
+    is_outage = True
 
 
 class ConnectionRefused(ConnectionError, builtins.ConnectionRefusedError):

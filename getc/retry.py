@@ -30,12 +30,24 @@ from getc.errors import (
     LeaderElect,
     ProtocolError,
     RaftInternal,
+    TimedOut,
     TooManyRequests,
     Unavailable,
     WatcherCleared,
 )
 
-__all__ = ['Decision', 'Effect', 'Facts', 'Outcome', 'Step', 'decide', 'may_have_passed_on', 'may_pass', 'outcome_of']
+__all__ = [
+    'Decision',
+    'Effect',
+    'Facts',
+    'Outcome',
+    'Step',
+    'decide',
+    'is_overdue',
+    'may_have_passed_on',
+    'may_pass',
+    'outcome_of',
+]
 
 UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
 """What is no answer of etcd's to what was asked: another server may do better."""
@@ -46,6 +58,10 @@ PUT_OFF: Final = (WatcherCleared, TooManyRequests)
 
 GAVE_UP: Final = (408, 499)
 """With these a proxy ends a request that took too long, also one that it has passed on."""
+
+
+OVERDUE: Final = (*GAVE_UP, 504)
+"""With these a proxy reports that it waited too long for the server."""
 
 
 class Effect(Enum):
@@ -148,6 +164,11 @@ def outcome_of(error: EtcException) -> Outcome:
 def may_have_passed_on(status: int) -> bool:
     """True unless this HTTP status says that whoever is no etcd has kept the request to himself."""
     return status in GAVE_UP or not 300 <= status < 500
+
+
+def is_overdue(error: EtcException) -> bool:
+    """True if the error only says that the answer took too long: for a call that waits this is no sign of a fault."""
+    return isinstance(error, TimedOut) or (isinstance(error, HTTPError) and error.status_code in OVERDUE)
 
 
 def may_pass(error: EtcException) -> bool:

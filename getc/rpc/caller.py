@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
-from getc.retry import Effect
+from getc.retry import Effect, is_overdue
 from getc.rpc.messages import unpacked
 from getc.rpc.streams import MessageStream
 from getc.rpc.tokens import Tokens
@@ -61,6 +61,9 @@ class _Witness:
 
     def on_failed(self) -> None:
         self._endpoints.failed(self._endpoint)
+
+    def on_error(self, error: EtcException) -> None:
+        self._endpoints.judge(self._endpoint, error)
 
     def on_refused(self, refused: RefusedCall) -> None:
         self._tokens.is_refused(self._token, refused)
@@ -195,6 +198,8 @@ class Rpc:
                 if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
                     raise _refusal(server, method, packed, token, writes, refused) from None
             except EtcException as error:
+                if method.waits and error.maybe_applied and is_overdue(error):
+                    error.is_outage = False  # it was to wait, and did so in vain
                 error.maybe_applied = error.maybe_applied or (refusals > 0 and method.waits)  # before it was refused
                 raise
             by = deadline
@@ -208,6 +213,8 @@ def _refusal(
     error = error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
     if method.waits and not isinstance(error, LeaseNotFound):
         error.maybe_applied = True
+    if method.waits and is_overdue(error):
+        error.is_outage = False
     return error
 
 

@@ -8,7 +8,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import EtcException, NoLeader, TimedOut
-from getc.retry import may_pass
+from getc.retry import is_overdue
 from getc.rpc.messages import unpacked
 from getc.timing import Deadline
 from getc.transport.calls import RefusedCall, Stream
@@ -29,7 +29,10 @@ class Witness(Protocol):
         """It has said something."""
 
     def on_failed(self) -> None:
-        """It does not answer, or cannot serve: another one may do better."""
+        """It does not answer: another one may do better."""
+
+    def on_error(self, error: EtcException) -> None:
+        """The stream has ended with this error, which may or may not be the server's fault."""
 
     def on_refused(self, refused: RefusedCall) -> None:
         """It has ended the stream with a status."""
@@ -103,8 +106,7 @@ class MessageStream(Generic[Request, Response]):
         except TimedOut:
             raise  # whether that is too long is not known here
         except EtcException as error:
-            if may_pass(error):
-                self.blame()
+            self._ended(error)
             raise
         if message is None:
             return None
@@ -148,6 +150,13 @@ class MessageStream(Generic[Request, Response]):
         )
         if isinstance(error, NoLeader):  # a call was not begun then; how far a stream was nobody knows
             error.maybe_applied = is_write
-        if may_pass(error):
-            self.blame()
+        self._ended(error)
         raise error from None
+
+    def _ended(self, error: EtcException) -> None:
+        """Have the error judged, once, unless the server was blamed already."""
+        if is_overdue(error):  # the limit of a proxy for streams on which nothing happens
+            error.is_outage = False
+        if not self._is_blamed:
+            self._is_blamed = True
+            self._witness.on_error(error)

@@ -7,8 +7,8 @@ from typing import Final, TypeVar
 
 import gevent
 
-from getc.errors import EtcdError, EtcException, TimedOut
-from getc.retry import Effect, Facts, Outcome, Step, decide, outcome_of
+from getc.errors import EtcException, TimedOut
+from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
 from getc.transport.endpoints import Endpoint, Endpoints
 
@@ -55,14 +55,10 @@ def ask_in_turn(
         try:
             result = attempt(endpoint, share)
         except EtcException as error:
-            outcome = outcome_of(error)
-            if outcome in (Outcome.UNDONE, Outcome.UNKNOWN):
-                if left >= LEAST_TIME or not isinstance(error, TimedOut):
-                    endpoints.failed(endpoint)
-            elif isinstance(error, EtcdError):
-                endpoints.served(endpoint)
+            if left >= LEAST_TIME or not isinstance(error, TimedOut):
+                endpoints.judge(endpoint, error)
             left = deadline.remaining()
-            facts = Facts(outcome, effect, was_unknown, len(waiting), was_repeated, left > 0)
+            facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, left > 0)
             decision = decide(facts)
             if decision.step is Step.NEXT:
                 endpoint = waiting.pop(0)

@@ -113,12 +113,17 @@ class Call:
         self.on_headers(trailers)
 
     def on_reset(self, code: int) -> None:
-        """The server ended the stream."""
-        if code == ErrorCode.REFUSED_STREAM:
-            self.fail(ConnectionError(f'{self.url} is going away and did not take the call', endpoint=self.url))
-            return
+        """The server ended the stream.
+
+        Also REFUSED_STREAM leaves a write in doubt: haproxy sends it for every stream that it has not answered yet, for
+        example because the server behind it has cancelled the call, or the connection to that server broke.
+        """
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
-        self.break_off(ConnectionError(f'{self.url} ended the call with {name}'))
+        self.break_off(_ended(f'{self.url} ended the call with {name}'))
+
+    def on_not_taken(self) -> None:
+        """The server has not processed it, and never will: it is above the last stream of a GOAWAY, or was not sent."""
+        self.fail(ConnectionError(f'{self.url} is going away and did not take the call', endpoint=self.url))
 
     def fail(self, error: EtcException) -> None:
         """It ends with this error, unless it is over."""
@@ -224,6 +229,13 @@ class UnaryCall(Call):
             self._give_up(ErrorCode.CANCEL)
             self.fail(error)
 
+    def on_reset(self, code: int) -> None:
+        """The server ended the stream: at the deadline because of the deadline, whichever is noticed first."""
+        if self._deadline.has_passed():
+            self.fail(self.timed_out(self._deadline))
+        else:
+            super().on_reset(code)
+
     def on_answer(self, event: AnswerReceived) -> None:
         """The whole answer."""
         message = whole_message(event.data)
@@ -253,7 +265,7 @@ class UnaryCall(Call):
             self._fail_here(error)
             return
         if event.ends:
-            self.break_off(ConnectionError(f'{self.url} ended the answer to {self.path} without a status'))
+            self.break_off(_ended(f'{self.url} ended the answer to {self.path} without a status'))
         else:
             self._carrier.acknowledge(self, event.size)
 
@@ -354,7 +366,7 @@ class Stream(Call):
             self._received.append(message)
             self._held += len(message) + OVERHEAD
         if event.ends:
-            self.break_off(ConnectionError(f'{self.url} ended {self.path} without a status'))
+            self.break_off(_ended(f'{self.url} ended {self.path} without a status'))
         elif self._held < ROOM:
             self._carrier.acknowledge(self, event.size)
         else:
@@ -390,3 +402,10 @@ class Stream(Call):
             timer.close()
         if deadline.has_passed() and not self._received and not self._is_over:
             raise self.timed_out(deadline)
+
+
+def _ended(what: str) -> ConnectionError:
+    """The error for a call that the peer has ended while the connection goes on."""
+    error = ConnectionError(what)
+    error.is_outage = False
+    return error

@@ -34,6 +34,11 @@ Metadata = tuple[tuple[bytes, bytes], ...]
 CONNECT_TIMEOUT: Final = 10.0
 """Seconds for one attempt to connect, whoever waits for it."""
 
+SERVER_GRACE: Final = 1.0
+"""Seconds by which the server's limit for a call is later than ours.  The client ends a call that is late, and tells
+the server so.  If the server ended it first (etcd 3.5.30 and newer send RST_STREAM with CANCEL), a proxy on the way
+would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, which normally means that nothing was done."""
+
 MOST_BLOCKS: Final = 1024
 """Request heads that are remembered: one for each method and metadata in use."""
 
@@ -106,7 +111,7 @@ class Channel:
         if not left:
             raise call.timed_out(deadline)  # before it was sent
         block = self._blocks.get((path, metadata)) or self._block(path, metadata)
-        link.begin(call, block + timeout_field(left), packed(message), True)
+        link.begin(call, block + timeout_field(left + SERVER_GRACE), packed(message), True)
         return call.wait(self._wheel)
 
     def stream(self, path: str, deadline: Deadline, *, is_write: bool = False, metadata: Metadata = ()) -> Stream:

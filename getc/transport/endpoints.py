@@ -12,6 +12,8 @@ from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from getc import timing
+from getc.errors import EtcdError, EtcException
+from getc.retry import Outcome, is_overdue, outcome_of
 
 __all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'Endpoints', 'parse_endpoints']
 
@@ -233,6 +235,20 @@ class Endpoints:
         if len(self._resting) == len(self._endpoints):
             self._set_state(ConnectionState.SUSPENDED)
 
+    def judge(self, endpoint: Endpoint, error: EtcException) -> None:
+        """Record what the error of an attempt says about the server.
+
+        Only an outage starts a cool-down and counts for SUSPENDED.  A server that answers, but cannot do what was asked
+        of it, is only passed over: another one is asked from now on.
+        """
+        if error.is_outage:
+            self.failed(endpoint)
+            return
+        if isinstance(error, EtcdError):
+            self.served(endpoint)
+        if outcome_of(error) in (Outcome.UNDONE, Outcome.UNKNOWN) and not is_overdue(error):
+            self._pass_over(endpoint)
+
     def served(self, endpoint: Endpoint) -> None:
         """It answered: it is the current one now."""
         if self._resting:
@@ -240,6 +256,10 @@ class Endpoints:
         self._current = endpoint
         if self._state is not ConnectionState.CONNECTED:
             self._set_state(ConnectionState.CONNECTED)
+
+    def _pass_over(self, endpoint: Endpoint) -> None:
+        if self._current == endpoint and len(self._endpoints) > 1:
+            self._current = self.in_turn()[1]
 
     def _rests_until(self, endpoint: Endpoint, now: float) -> float:
         standing = self._resting.get(endpoint)

@@ -26,6 +26,7 @@ from getc.wire.http2.events import (
     GoAwayReceived,
     HeadersReceived,
     SettingsReceived,
+    StreamNotTaken,
     StreamReset,
 )
 from getc.wire.http2.frames import ErrorCode
@@ -251,6 +252,11 @@ class Link:
             if call is not None:
                 call.on_reset(event.code)
                 self._drop(event.stream_id)
+        elif isinstance(event, StreamNotTaken):
+            call = self._calls.get(event.stream_id)
+            if call is not None:
+                call.on_not_taken()
+                self._drop(event.stream_id)
         elif isinstance(event, GoAwayReceived):
             self._on_goaway(event)
         elif isinstance(event, SettingsReceived):
@@ -289,7 +295,7 @@ class Link:
         self._on_leave(self)
         queued, self._queue = self._queue, OrderedDict()
         for call in queued:
-            call.on_reset(ErrorCode.REFUSED_STREAM)
+            call.on_not_taken()
 
     def _turned_away(self, what: str) -> None:
         """There is no connection after all: nothing that was sent was looked at."""

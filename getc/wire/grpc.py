@@ -85,7 +85,7 @@ def request_block(
 def timeout_field(seconds: float) -> bytes:
     """The part of a block that tells the server after how long nobody waits any more; empty for never.
 
-    It is never shorter than asked for: the caller's clock decides, the server only stops working then.
+    It is never shorter than asked for.
     """
     if 1.0 <= seconds < 10.0:  # the default, on its way
         return _timeout_field(math.ceil(seconds * 100 - 1e-6) / 100)

@@ -21,6 +21,7 @@ from getc.errors import (
     NotSupported,
     PermissionDenied,
     ProtocolError,
+    RaftInternal,
     TimedOut,
     TooManyRequests,
     Unavailable,
@@ -31,8 +32,9 @@ from getc.transport.endpoints import ConnectionState, Endpoint
 from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
+from getc.wire.schema.lock import Lock, LockRequest
 from getc.wire.schema.watch import Watch
-from tests.support.grpc_server import GrpcServer, ServerCall
+from tests.support.grpc_server import GrpcServer, Script, ServerCall
 
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
@@ -52,7 +54,7 @@ def refuse(code: int, message: bytes) -> Callable[[ServerCall], object]:
 
 FAILURES: dict[str, tuple[Callable[[ServerCall], object], type[EtcException], bool | None]] = {
     # What the first server does to the call; the error; whether a write may have happened (None: it said no)
-    'refused stream': (lambda call: call.reset(ErrorCode.REFUSED_STREAM), ConnectionError, False),
+    'refused stream': (lambda call: call.reset(ErrorCode.REFUSED_STREAM), ConnectionError, True),
     'goaway below': (lambda call: call.connection.goaway(0), ConnectionError, False),
     'no leader': (refuse(14, b'etcdserver: no leader'), NoLeader, False),
     'reset': (lambda call: call.reset(ErrorCode.INTERNAL_ERROR), ConnectionError, True),
@@ -320,6 +322,77 @@ def test_learner_is_passed_over_for_the_next_server(serve, open_rpc, code: int) 
             stream.receive(Deadline(30))
     with rpc.open(Watch.Watch) as stream:
         assert stream.url == voter.endpoint.url
+
+
+ANSWERS: dict[str, tuple[Script, type[EtcException]]] = {
+    'corrupt alarm': (refuse(15, b'etcdserver: corrupt cluster'), RaftInternal),
+    'internal': (refuse(2, b'etcdserver: not a primary lessor'), RaftInternal),
+    'leader changed': (refuse(14, b'etcdserver: leader changed'), LeaderElect),
+    'denied': (refuse(7, b'etcdserver: permission denied'), PermissionDenied),
+    'reset': (lambda call: call.reset(ErrorCode.CANCEL), ConnectionError),
+    'refused stream': (lambda call: call.reset(ErrorCode.REFUSED_STREAM), ConnectionError),
+    'no status': (lambda call: [call.head(), call.data(b'', end=True)], ConnectionError),
+    'forbidden': (lambda call: call.head([(b':status', b'403')], end=True), HTTPError),
+    'not gRPC': (lambda call: call.head([(b':status', b'200')], end=True), ProtocolError),
+}
+
+
+@pytest.mark.parametrize('end', ANSWERS)
+def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> None:
+    """No SUSPENDED and no cool-down for a single server, whatever it is asked: a read, a write, a stream."""
+    states: list[ConnectionState] = []
+    script, kind = ANSWERS[end]
+    server = serve(failing(script))
+    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    for method, request, _ in (READ, WRITE):
+        with pytest.raises(kind) as caught:
+            rpc.call(method, request)
+        assert not caught.value.is_outage
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises(kind):
+            list(stream)
+    assert ConnectionState.SUSPENDED not in states
+    assert not rpc._endpoints._resting
+    rpc.close()
+
+
+@pytest.mark.parametrize('status', [408, 499, 504])
+def test_idle_limit_of_a_proxy_ends_a_stream_and_is_no_outage(serve, status: int) -> None:
+    """It is one for a call, which is answered at once by a server that is there."""
+    states: list[ConnectionState] = []
+    server = serve(failing(lambda call: call.head([(b':status', b'%d' % status)], end=True)))
+    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    with rpc.open(Watch.Watch) as stream:
+        stream.send(Watch.Watch.request())
+        with pytest.raises(HTTPError):
+            list(stream)
+    assert states == []
+    with pytest.raises(HTTPError):
+        rpc.call(READ[0], READ[1])
+    assert states == [ConnectionState.SUSPENDED]
+    rpc.close()
+
+
+@pytest.mark.parametrize('how', ['silence', 'gave up', 'proxy'])
+def test_lock_that_is_waited_for_in_vain_is_no_outage(serve, how: str) -> None:
+    """A lock waits, as it is meant to; what is meant to be answered at once is another matter."""
+    states: list[ConnectionState] = []
+    scripts: dict[str, Script] = {
+        'silence': lambda call: call.is_over.wait(),
+        'gave up': refuse(4, b'context deadline exceeded'),
+        'proxy': lambda call: call.head([(b':status', b'504')], end=True),
+    }
+    server = serve(failing(scripts[how]))
+    rpc = Rpc([server.endpoint], timeout=0.3, on_state=states.append)
+    with pytest.raises((TimedOut, HTTPError)) as caught:
+        rpc.call(Lock.Lock, LockRequest(name=b'a'))
+    assert caught.value.maybe_applied
+    assert states == []
+    with pytest.raises((TimedOut, HTTPError)):
+        rpc.call(WRITE[0], WRITE[1])
+    assert states == [ConnectionState.SUSPENDED]
+    rpc.close()
 
 
 def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:

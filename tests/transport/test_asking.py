@@ -19,6 +19,7 @@ from getc.errors import (
     KeyNotFound,
     NoLeader,
     ProtocolError,
+    RaftInternal,
     TimedOut,
     TooManyRequests,
 )
@@ -157,6 +158,12 @@ def test_nobody_is_asked_and_blamed_without_time(endpoints: Endpoints) -> None:
         (TimedOut('x'), 5 / 6, True),  # a renewal of a node with a TTL of 5 s
         (TimedOut('x'), None, True),
         (ConnectionRefused('x'), 0.0001, True),
+        (HTTPError(503), None, True),
+        (NoLeader('no leader'), None, True),
+        # These are answers.
+        (HTTPError(403), None, False),
+        (RaftInternal('Not a file', errno=300), None, False),
+        (ProtocolError('x'), None, False),
     ],
 )
 def test_silence_is_blamed_on_who_had_the_time_to_answer(
@@ -165,7 +172,7 @@ def test_silence_is_blamed_on_who_had_the_time_to_answer(
     """Who has next to none finds nothing out, unless the server is plainly down."""
     with pytest.raises(type(error)):
         ask(endpoints, Servers(a=error, b=error, c=error), timeout=timeout)
-    assert endpoints.state is (ConnectionState.SUSPENDED if is_blamed else None)
+    assert (endpoints.state is ConnectionState.SUSPENDED) is is_blamed
 
 
 def test_refusal_is_an_answer(endpoints: Endpoints) -> None:

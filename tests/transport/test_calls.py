@@ -52,6 +52,30 @@ def test_call_is_answered(serve, open_channel) -> None:
     assert len(server.connections) == 1
 
 
+@pytest.mark.parametrize('timeout', [0.05, 0.5, 3.0, 600.0])
+def test_server_has_more_time_than_the_client(serve, open_channel, timeout: float) -> None:
+    """Otherwise the server ends the call just before, and a proxy makes something else of that."""
+    server = serve()
+    open_channel(server.endpoint).unary(PATH, b'', Deadline.after(timeout))
+    value = server.calls[0].headers[b'grpc-timeout']
+    limit = int(value[:-1]) * {b'u': 1e-6, b'm': 1e-3, b'S': 1.0}[value[-1:]]
+    assert timeout + 0.5 <= limit <= timeout * 1.01 + 1.5
+
+
+def test_call_that_the_server_ends_at_the_deadline_has_timed_out(serve, open_channel) -> None:
+    """The process did not run for a while: what the server made of its own limit lies in the socket."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    deadline = Deadline.after(30)
+    call = gevent.spawn(channel.unary, PATH, b'', deadline)
+    server.wait_for_calls(1)
+    deadline.at = 0.0
+    server.calls[0].reset(ErrorCode.CANCEL)
+    gevent.joinall([call])
+    assert type(call.exception) is TimedOut
+    assert call.exception.maybe_applied
+
+
 def test_answers_go_to_their_calls_when_they_come_in_another_order(serve, open_channel) -> None:
     """100 calls at once, answered backwards."""
     waiting: list[tuple[ServerCall, bytes]] = []
@@ -73,7 +97,7 @@ BROKEN = 'ended the call with'
 @pytest.mark.parametrize('code', list(ErrorCode), ids=lambda code: code.name)
 @pytest.mark.parametrize('is_write', [True, False], ids=['write', 'read'])
 def test_call_is_a_connection_error_when_its_stream_is_reset(serve, open_channel, code, is_write) -> None:
-    """Only a refused stream was certainly not taken; a read never writes.  The connection goes on."""
+    """A proxy may say so of a call that it has passed on; a read never writes.  The connection goes on."""
     is_gentle = False
 
     def script(call: ServerCall) -> None:
@@ -84,7 +108,8 @@ def test_call_is_a_connection_error_when_its_stream_is_reset(serve, open_channel
     channel = open_channel(server.endpoint)
     with pytest.raises(ConnectionError) as caught:
         channel.unary(PATH, b'a', in_time(), is_write=is_write)
-    assert caught.value.maybe_applied is (is_write and code != ErrorCode.REFUSED_STREAM)
+    assert caught.value.maybe_applied is is_write
+    assert not caught.value.is_outage
     assert caught.value.endpoint == server.endpoint.url
     is_gentle = True
     assert channel.unary(PATH, b'b', in_time()) == b'b'

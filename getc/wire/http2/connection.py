@@ -20,6 +20,7 @@ from getc.wire.http2.events import (
     HeadersReceived,
     PingAcknowledged,
     SettingsReceived,
+    StreamNotTaken,
     StreamReset,
 )
 from getc.wire.http2.frames import (
@@ -461,7 +462,7 @@ class Connection:
         events: list[Event] = [GoAwayReceived(last, code, payload[8:])]
         for refused in [number for number in self._inbox.streams if number > last]:
             self._forget(refused)
-            events.append(StreamReset(refused, ErrorCode.REFUSED_STREAM))
+            events.append(StreamNotTaken(refused))
         return events
 
     def _on_window_update(self, flags: int, stream_id: int, payload: bytes) -> Event | None:

@@ -14,6 +14,7 @@ __all__ = [
     'HeadersReceived',
     'PingAcknowledged',
     'SettingsReceived',
+    'StreamNotTaken',
     'StreamReset',
 ]
 
@@ -58,14 +59,20 @@ class AnswerReceived(NamedTuple):
 
 
 class StreamReset(NamedTuple):
-    """The peer ended a stream.  With REFUSED_STREAM it has not begun to process it."""
+    """The peer ended a stream."""
 
     stream_id: int
     code: int
 
 
+class StreamNotTaken(NamedTuple):
+    """The peer has not processed a stream, and never will: the number is above the last one of a GOAWAY."""
+
+    stream_id: int
+
+
 class GoAwayReceived(NamedTuple):
-    """No new streams are taken.  A :class:`StreamReset` follows for each that will not be processed."""
+    """No new streams are taken.  A :class:`StreamNotTaken` follows for each that will not be processed."""
 
     last_stream_id: int
     code: int
@@ -85,5 +92,12 @@ class PingAcknowledged(NamedTuple):
 
 
 Event = (
-    HeadersReceived | DataReceived | AnswerReceived | StreamReset | GoAwayReceived | SettingsReceived | PingAcknowledged
+    HeadersReceived
+    | DataReceived
+    | AnswerReceived
+    | StreamReset
+    | StreamNotTaken
+    | GoAwayReceived
+    | SettingsReceived
+    | PingAcknowledged
 )

@@ -14,7 +14,7 @@ from getc.wire.http2.events import (
     HeadersReceived,
     PingAcknowledged,
     SettingsReceived,
-    StreamReset,
+    StreamNotTaken,
 )
 from getc.wire.http2.frames import (
     ACK,
@@ -288,8 +288,8 @@ def test_goaway_refuses_what_is_beyond_and_lets_the_rest_end() -> None:
     assert client.is_leaving and not client.can_open and client.open_streams == 3
     assert client.receive(goaway(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings')) == [
         GoAwayReceived(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings'),
-        StreamReset(3, ErrorCode.REFUSED_STREAM),
-        StreamReset(5, ErrorCode.REFUSED_STREAM),
+        StreamNotTaken(3),
+        StreamNotTaken(5),
     ]
     assert client.receive(reset(3) + headers(1) + trailers(1))[-1] == HeadersReceived(1, None, TRAILERS, True)
     assert client.open_streams == 0

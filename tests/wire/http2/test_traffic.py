@@ -19,6 +19,7 @@ from getc.wire.http2.events import (
     HeadersReceived,
     PingAcknowledged,
     SettingsReceived,
+    StreamNotTaken,
     StreamReset,
 )
 from getc.wire.http2.frames import ErrorCode, Kind, frame
@@ -253,6 +254,8 @@ class Wire:
                 call.answer_ended = event.ends
             elif isinstance(event, StreamReset):
                 call.reset_code = event.code
+            elif isinstance(event, StreamNotTaken):
+                call.reset_code = ErrorCode.REFUSED_STREAM
 
     # -- by chance
 

@@ -6,7 +6,14 @@ import pytest
 
 from getc.errors import ProtocolError
 from getc.wire.http2.connection import Connection
-from getc.wire.http2.events import AnswerReceived, DataReceived, GoAwayReceived, HeadersReceived, StreamReset
+from getc.wire.http2.events import (
+    AnswerReceived,
+    DataReceived,
+    GoAwayReceived,
+    HeadersReceived,
+    StreamNotTaken,
+    StreamReset,
+)
 from getc.wire.http2.frames import (
     DEFAULT_FRAME_SIZE,
     DEFAULT_WINDOW,
@@ -93,7 +100,7 @@ def test_answer_whose_bytes_are_split_is_told_in_its_parts(at: int) -> None:
         (HEAD + DATA + reset(5), (*PARTS[:2], StreamReset(5, ErrorCode.CANCEL))),
         (HEAD + window_update(5, 1) + DATA + LAST, PARTS),
         (HEAD + DATA + headers(5, LATEST, END_STREAM) + continuation(5, b'', END_HEADERS), PARTS),
-        (HEAD + goaway(3), (PARTS[0], GoAwayReceived(3, 0, b''), StreamReset(5, ErrorCode.REFUSED_STREAM))),
+        (HEAD + goaway(3), (PARTS[0], GoAwayReceived(3, 0, b''), StreamNotTaken(5))),
     ],
 )
 def test_answer_that_comes_otherwise_is_told_in_its_parts(received: bytes, events: tuple[object, ...]) -> None:
