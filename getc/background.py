@@ -10,9 +10,11 @@ from getc.daemons.base import Daemon
 from getc.daemons.changes import Changes
 from getc.daemons.keeper import Keeper, OnConflict
 from getc.daemons.mirror import Mirror, OnUpdate
+from getc.daemons.monitor import Monitor
 from getc.daemons.watcher import Resync, Watcher
 from getc.model import EtcdResult
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transport.client_log import ClientLog
 from getc.tree import Tree
 
 __all__ = ['Background']
@@ -26,11 +28,17 @@ class Background(Tree):
     Args:
         backend: What does it.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
+        log: The log of the client.
+
+    Attributes:
+        log: The same, for the daemons.
     """
 
-    def __init__(self, backend: Backend, *, timeout: float | None = 10.0) -> None:
+    def __init__(self, backend: Backend, *, timeout: float | None = 10.0, log: ClientLog | None = None) -> None:
         super().__init__(backend, timeout=timeout)
+        self.log = log if log is not None else ClientLog()
         self._daemons: dict[Daemon, None] = {}  # in the order of their starts, in which they end
+        self._monitor = Monitor(self.log, self._has_daemons)
 
     def keep_node(
         self,
@@ -254,18 +262,25 @@ class Background(Tree):
     def forget(self, daemon: Daemon) -> None:
         """A daemon of this client has stopped.  For the daemon."""
         self._daemons.pop(daemon, None)
+        self._monitor.discard(daemon)
 
     # -- how it is done
 
     def _begin_anew(self) -> None:
         super()._begin_anew()
         self._daemons = {}
+        self._monitor = Monitor(self.log, self._has_daemons)
+
+    def _has_daemons(self) -> bool:
+        return bool(self._daemons)
 
     def _begin(self, daemon: Daemon, wait: bool, deadline: Deadline) -> None:
         self._daemons[daemon] = None
         daemon.start()
+        self._monitor.add(daemon)
         if wait:
             daemon.wait_started(deadline)
+            self._monitor.discard(daemon)
 
     def _end_daemons(self, deadline: Deadline) -> None:
         """Stop them all, at once: by the deadline they have ended."""
@@ -274,3 +289,4 @@ class Background(Tree):
             daemon.begin_stop(deadline)
         for daemon in daemons:
             daemon.finish(deadline)
+        self._monitor.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
@@ -12,6 +13,7 @@ from getc.background import Background
 from getc.errors import NotSupported
 from getc.states import StateListeners
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState
 from getc.v3 import V3
 
@@ -20,6 +22,7 @@ __all__ = ['Client', 'etcd']
 
 DEFAULT_URL: Final = 'http://127.0.0.1:2379'
 
+_numbers = count(1)  # tells the clients of a program apart in its log
 
 _StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
 
@@ -69,6 +72,7 @@ def etcd(
         etcd.get('/hello').value
     """
     states = StateListeners()
+    label = f'etcd client {next(_numbers)}'
     opened = open_backend(
         url,
         api=api,
@@ -82,9 +86,16 @@ def etcd(
         namespace=namespace,
         strict=strict,
         on_state=states.teller(),
+        label=label,
     )
     return Client(
-        opened.backend, url=opened.url, v3=opened.v3, timeout=timeout, states=states, open_anew=opened.open_anew
+        opened.backend,
+        url=opened.url,
+        v3=opened.v3,
+        timeout=timeout,
+        states=states,
+        log=opened.log,
+        open_anew=opened.open_anew,
     )
 
 
@@ -120,9 +131,10 @@ class Client(Background):
         v3: V3 | None = None,
         timeout: float | None = 10.0,
         states: StateListeners | None = None,
+        log: ClientLog | None = None,
         open_anew: Callable[[], Opened] | None = None,
     ) -> None:
-        super().__init__(backend, timeout=timeout)
+        super().__init__(backend, timeout=timeout, log=log)
         self._states = states if states is not None else StateListeners()
         self._url = url
         self._v3 = v3
@@ -215,6 +227,7 @@ class Client(Background):
             if self._v3 is not None:
                 self._v3.close()
             self._end_waiting()
+            self.log.close()
 
     def __enter__(self) -> Client:
         return self
@@ -231,7 +244,7 @@ class Client(Background):
     # -- how it is done
 
     def _begin_anew(self) -> None:
-        super()._begin_anew()
         if self._open_anew is not None:
             opened = self._open_anew()
-            self._backend, self._v3 = opened.backend, opened.v3
+            self._backend, self._v3, self.log = opened.backend, opened.v3, opened.log
+        super()._begin_anew()

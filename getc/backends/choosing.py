@@ -17,14 +17,13 @@ from getc.operations import Operation, Put, WatchSpec
 from getc.retry import Effect
 from getc.timing import Deadline
 from getc.transport.asking import ask_in_turn, until_served
+from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http
 from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Request
 
 __all__ = ['Choosing', 'Inquiry', 'VersionInquiry', 'version_of']
-
-log = logging.getLogger('getc')
 
 V3_SINCE: Final = (3, 4)
 """Before it, servers ignore some comparisons of v3 silently."""
@@ -75,10 +74,13 @@ class VersionInquiry:
     Args:
         endpoints: The servers.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
+        log: The log of the client.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], contexts: Contexts | None) -> None:
-        self._endpoints = Endpoints(endpoints)
+    def __init__(
+        self, endpoints: Sequence[Endpoint], contexts: Contexts | None, *, log: ClientLog | None = None
+    ) -> None:
+        self._endpoints = Endpoints(endpoints, log=log)
         self._contexts = contexts
         self._http: Http | None = None
 
@@ -101,9 +103,11 @@ class Choosing:
     Args:
         inquiry: Asks the server what it is, one greenlet at a time.
         open_api: Makes the backend of an API.
+        log: The log of the client.
     """
 
-    def __init__(self, inquiry: Inquiry, open_api: Callable[[str], Backend]) -> None:
+    def __init__(self, inquiry: Inquiry, open_api: Callable[[str], Backend], *, log: ClientLog | None = None) -> None:
+        self._log = log if log is not None else ClientLog()
         self._inquiry = inquiry
         self._open_api = open_api
         self._backend: Backend | None = None
@@ -128,7 +132,8 @@ class Choosing:
                 version = self._inquiry.ask(deadline)
                 self._check_open()
                 self._backend = self._open_api('v3' if version >= V3_SINCE else 'v2')
-                log.info('etcd %s: using API %s', '.'.join(map(str, version)), self._backend.api)
+                text = f'etcd {".".join(map(str, version))}: using API {self._backend.api}'
+                self._log.note(logging.INFO, text)
             return self._backend
         finally:
             self._turn.release()

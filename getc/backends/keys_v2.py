@@ -21,6 +21,7 @@ from getc.operations import Get, Operation, WatchSpec
 from getc.retry import Effect, may_pass
 from getc.timing import Deadline
 from getc.transport.asking import ask_in_turn, until_served
+from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.transport.http import Http, Poll
 from getc.transport.tls import Contexts
@@ -45,6 +46,7 @@ class KeysV2:
         endpoints: The servers, with the credentials.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
         on_state: Told of each change of the state; it must not block or raise.
+        log: The log of the client.
 
     Example::
 
@@ -61,8 +63,9 @@ class KeysV2:
         contexts: Contexts | None = None,
         *,
         on_state: Callable[[ConnectionState], object] | None = None,
+        log: ClientLog | None = None,
     ) -> None:
-        self._endpoints = Endpoints(endpoints, on_state=on_state)
+        self._endpoints = Endpoints(endpoints, on_state=on_state, log=log)
         self._http = Http(contexts)
         self._horizon = Horizon()
         self._watches: set[PollingWatch] = set()

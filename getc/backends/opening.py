@@ -15,6 +15,7 @@ from getc.backends.tree_v3 import TreeV3
 from getc.keys import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
+from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState, parse_endpoints
 from getc.transport.tls import TLS
 from getc.v3 import V3
@@ -32,12 +33,14 @@ class Opened:
         backend: The tree.
         url: The first URL, without credentials.
         v3: etcd v3 as it is; None for a store in memory.
+        log: The log of the client.
         open_anew: Makes the same once more, for a forked child: nothing but the files that were read is shared.
     """
 
     backend: Backend
     url: str
     v3: V3 | None
+    log: ClientLog
     open_anew: Callable[[], Opened]
 
 
@@ -55,6 +58,7 @@ def open_backend(
     namespace: str | None = None,
     strict: bool = True,
     on_state: Callable[[ConnectionState], object] | None = None,
+    label: str = 'etcd client',
 ) -> Opened:
     """Make what :func:`getc.etcd` was asked for.  Reads the files of TLS, and does no other I/O.
 
@@ -73,29 +77,34 @@ def open_backend(
             raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
         if any((username, ca, cert, key)):
             raise ValueError('a store in memory has no users and no certificates')
-        return _open_memory(store_named(url[len(MEMORY) :]), url, root)
+        return _open_memory(store_named(url[len(MEMORY) :]), url, root, label)
     tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
     endpoints = parse_endpoints(url, username=username, password=password)
     is_secure = any(endpoint.is_secure for endpoint in endpoints)
     plain, http2 = (tls.contexts(), tls.contexts('h2')) if is_secure else (None, None)
 
     def open_all() -> Opened:
-        rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state)
+        log = ClientLog(label)
+        rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state, log=log)
         v3 = V3(rpc)
 
         def open_api(choice: str) -> Backend:
             if choice == 'v3':
                 return TreeV3(v3, rpc, is_strict=strict)
-            return KeysV2(endpoints, plain, on_state=on_state)
+            return KeysV2(endpoints, plain, on_state=on_state, log=log)
 
-        backend = Choosing(VersionInquiry(endpoints, plain), open_api) if api is None else open_api(api)
-        return Opened(_inside(backend, root), endpoints[0].url, v3, open_all)
+        if api is None:
+            backend: Backend = Choosing(VersionInquiry(endpoints, plain, log=log), open_api, log=log)
+        else:
+            backend = open_api(api)
+        return Opened(_inside(backend, root), endpoints[0].url, v3, log, open_all)
 
     return open_all()
 
 
-def _open_memory(store: Openable, url: str, root: str) -> Opened:
-    return Opened(_inside(store.backend(), root), url, None, lambda: _open_memory(store, url, root))
+def _open_memory(store: Openable, url: str, root: str, label: str) -> Opened:
+    backend = _inside(store.backend(), root)
+    return Opened(backend, url, None, ClientLog(label), lambda: _open_memory(store, url, root, label))
 
 
 def _inside(backend: Backend, root: str) -> Backend:

@@ -20,11 +20,10 @@ from getc.daemons.failures import report_failure
 from getc.errors import ClientClosed, EtcException, TimedOut
 from getc.retry import may_pass
 from getc.timing import Backoff, Deadline
+from getc.transport.client_log import ClientLog
 from getc.transport.home import Home, Resident
 
 __all__ = ['Daemon', 'Owner']
-
-logger = logging.getLogger('getc')
 
 LAST_WORDS: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
@@ -39,10 +38,21 @@ _Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Owner(Protocol):
-    """Who has daemons: the client."""
+    """Who has daemons: the client.
+
+    Attributes:
+        log: The log of the client.
+    """
+
+    @property
+    def log(self) -> ClientLog: ...
 
     def forget(self, daemon: Daemon) -> None:
         """The daemon has stopped."""
+
+
+def _event_of(arg: object) -> object:
+    return (type(arg), arg.endpoint) if isinstance(arg, EtcException) else arg
 
 
 class Daemon(Resident):
@@ -98,6 +108,11 @@ class Daemon(Resident):
         self._stopping: Callable[[], object] | None = None
 
     # -- the end
+
+    @property
+    def is_starting(self) -> bool:
+        """True until it has started, was refused, or was stopped."""
+        return self._is_starting and not self._settled.is_set()
 
     @property
     def is_stopped(self) -> bool:
@@ -223,8 +238,9 @@ class Daemon(Resident):
         self._log_soon(logging.WARNING, 'refused: %s', error)
 
     def _log_soon(self, level: int, text: str, *args: object) -> None:
-        """Write to the log in a greenlet: the program's handlers may block, and others wait for who calls this."""
-        gevent.spawn(logger.log, level, f'%s: {text}', self.name, *args)
+        """Write to the log of the client.  Does not block.  Errors of one kind and one server are the same event."""
+        key = text, *(_event_of(arg) for arg in args)
+        self._owner.log.note(level, text % args, subject=self.name, key=key)
 
     # -- attempts
 
@@ -297,7 +313,7 @@ class Daemon(Resident):
                 try:
                     callback(*args)
                 except (Exception, gevent.Timeout):
-                    report_failure('%s: the callback %r raised', self.name, callback)
+                    report_failure('%s: %s: the callback %r raised', self._owner.log.label, self.name, callback)
                 if self._calls and timing.now() - began > SLICE:
                     gevent.sleep(0)
                     began = timing.now()

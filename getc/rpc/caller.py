@@ -17,6 +17,7 @@ from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.asking import ask_in_turn
 from getc.transport.calls import RefusedCall
 from getc.transport.channel import Channel, Metadata
+from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.transport.tls import Contexts
 from getc.wire.echoes import secrets_of
@@ -59,8 +60,8 @@ class _Witness:
     def on_served(self) -> None:
         self._endpoints.served(self._endpoint)
 
-    def on_failed(self) -> None:
-        self._endpoints.failed(self._endpoint)
+    def on_failed(self, reason: EtcException | None) -> None:
+        self._endpoints.failed(self._endpoint, reason)
 
     def on_error(self, error: EtcException) -> None:
         self._endpoints.judge(self._endpoint, error)
@@ -77,6 +78,7 @@ class Rpc:
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
         on_state: Told of each change of the state; it must not block or raise.
+        log: The log of the client.
     """
 
     def __init__(
@@ -86,8 +88,9 @@ class Rpc:
         *,
         timeout: float | None = 10.0,
         on_state: Callable[[ConnectionState], object] | None = None,
+        log: ClientLog | None = None,
     ) -> None:
-        self._endpoints = Endpoints(endpoints, on_state=on_state)
+        self._endpoints = Endpoints(endpoints, on_state=on_state, log=log)
         self._contexts = contexts
         Deadline.after(timeout)  # refuses what is no timeout
         self._timeout = timeout

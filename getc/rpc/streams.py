@@ -28,7 +28,7 @@ class Witness(Protocol):
     def on_served(self) -> None:
         """It has said something."""
 
-    def on_failed(self) -> None:
+    def on_failed(self, reason: EtcException | None) -> None:
         """It does not answer: another one may do better."""
 
     def on_error(self, error: EtcException) -> None:
@@ -116,11 +116,11 @@ class MessageStream(Generic[Request, Response]):
         self.size = len(message)
         return unpacked(self._method, message, self.url, writes=False)
 
-    def blame(self) -> None:
+    def blame(self, reason: EtcException | None = None) -> None:
         """Its server does not answer: have another one asked from now on.  The stream goes on; does not block."""
         if not self._is_blamed:
             self._is_blamed = True
-            self._witness.on_failed()
+            self._witness.on_failed(reason)
 
     def cancel(self) -> None:
         """End it at once.  Does not block, may be called twice."""

@@ -14,10 +14,9 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from getc import timing
 from getc.errors import EtcdError, EtcException
 from getc.retry import Outcome, is_overdue, outcome_of
+from getc.transport.client_log import ClientLog
 
 __all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'Endpoints', 'parse_endpoints']
-
-log = logging.getLogger('getc')
 
 DEFAULT_PORT: Final = 2379
 SCHEMES: Final = ('http', 'https')
@@ -28,6 +27,9 @@ REST: Final = 0.5
 LONGEST_REST: Final = 2.0
 """Seconds of rest at most.  Who rests is asked last: where the others fall silent, a longer rest would keep a renewal
 from the only server that is back, until the TTL is over."""
+
+MOST_STATES: Final = 6
+"""Changes of the state that are written to the log in a minute; more are counted, and the last one is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +161,11 @@ class ConnectionState(Enum):
 class _Standing:
     """How one server has done lately."""
 
-    __slots__ = ('failures', 'until')
+    __slots__ = ('failures', 'reason', 'until')
 
     def __init__(self) -> None:
         self.failures = 0
+        self.reason = ''  # of the last failure, for the log
         self.until = 0.0  # it is asked after the others, till then
 
 
@@ -175,6 +178,7 @@ class Endpoints:
     Args:
         endpoints: At least one.
         on_state: Told of each change of the state; it must not block or raise.
+        log: The log of the client.
         rng: The source of chance.
     """
 
@@ -183,6 +187,7 @@ class Endpoints:
         endpoints: Sequence[Endpoint],
         *,
         on_state: Callable[[ConnectionState], object] | None = None,
+        log: ClientLog | None = None,
         rng: random.Random | None = None,
     ) -> None:
         if not endpoints:
@@ -192,6 +197,8 @@ class Endpoints:
         self._resting: dict[Endpoint, _Standing] = {}
         self._on_state = on_state
         self._state: ConnectionState | None = None
+        self._log = log if log is not None else ClientLog()
+        self._suspended_at = 0.0
         self._rng = rng if rng is not None else random.Random()
 
     @property
@@ -220,9 +227,15 @@ class Endpoints:
         now = timing.now()
         return sorted(ring, key=lambda endpoint: self._rests_until(endpoint, now))
 
-    def failed(self, endpoint: Endpoint) -> None:
-        """It did not answer: it rests, and if it was the current one, another is from now on."""
+    def failed(self, endpoint: Endpoint, reason: object = None) -> None:
+        """It did not answer: it rests, and if it was the current one, another is from now on.
+
+        Args:
+            endpoint: The server.
+            reason: What was met, for the log: the error, or None.
+        """
         standing = self._resting.setdefault(endpoint, _Standing())
+        standing.reason = 'no answer' if reason is None else str(reason)
         now = timing.now()
         if standing.until <= now:  # else it is the same failure, which all calls meet that were under way
             rest = min(LONGEST_REST, REST * 2.0 ** min(standing.failures, 30))
@@ -230,8 +243,9 @@ class Endpoints:
             standing.until = now + rest * self._rng.uniform(0.5, 1.0)
         if self._current == endpoint:
             self._current = self.in_turn()[0]
-            if self._current != endpoint:
-                log.warning('%s does not answer: %s is asked from now on', endpoint.url, self._current.url)
+            if self._current != endpoint and len(self._resting) < len(self._endpoints):
+                text = f'{_told(endpoint, standing)}; {self._current.url} is asked from now on'
+                self._log.note(logging.WARNING, text, key=('switch', endpoint.url))
         if len(self._resting) == len(self._endpoints):
             self._set_state(ConnectionState.SUSPENDED)
 
@@ -242,7 +256,7 @@ class Endpoints:
         of it, is only passed over: another one is asked from now on.
         """
         if error.is_outage:
-            self.failed(endpoint)
+            self.failed(endpoint, error)
             return
         if isinstance(error, EtcdError):
             self.served(endpoint)
@@ -266,19 +280,28 @@ class Endpoints:
         return 0.0 if standing is None or standing.until <= now else standing.until
 
     def _set_state(self, state: ConnectionState) -> None:
-        if state is not self._state:
-            self._state = state
-            log.log(
-                logging.INFO if state is ConnectionState.CONNECTED else logging.WARNING,
-                'etcd: %s: %s',
-                state.name,
-                state.value,
-            )
-            if self._on_state is not None:
-                self._on_state(state)
+        if state is self._state:
+            return
+        if state is ConnectionState.SUSPENDED:
+            self._suspended_at = timing.now()
+            reasons = '; '.join(_told(endpoint, self._resting[endpoint]) for endpoint in self._endpoints)
+            self._log.note(logging.WARNING, f'SUSPENDED: {state.value}: {reasons}', key='state', limit=MOST_STATES)
+        else:
+            was_suspended = self._state is ConnectionState.SUSPENDED
+            after = f' after {timing.now() - self._suspended_at:.1f} s' if was_suspended else ''
+            level = logging.WARNING if was_suspended else logging.INFO
+            self._log.note(level, f'CONNECTED: {self._current.url} answers{after}', key='state', limit=MOST_STATES)
+        self._state = state
+        if self._on_state is not None:
+            self._on_state(state)
 
     def __len__(self) -> int:
         return len(self._endpoints)
 
     def __iter__(self) -> Iterator[Endpoint]:
         return iter(self._endpoints)
+
+
+def _told(endpoint: Endpoint, standing: _Standing) -> str:
+    """Why a server counts as failed; the text of most errors names it already."""
+    return standing.reason if endpoint.url in standing.reason else f'{endpoint.url}: {standing.reason}'

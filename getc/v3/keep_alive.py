@@ -61,10 +61,10 @@ class Renewals:
         try:
             # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
             response = awaited(renewal, deadline, f'lease {request.ID} was not renewed', maybe_applied=True)
-        except TimedOut:
+        except TimedOut as late:
             if left >= LEAST_TIME:
                 self._is_left = True
-                self._messages.blame()
+                self._messages.blame(late)
             raise
         finally:
             self._callers -= 1

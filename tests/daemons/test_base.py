@@ -17,6 +17,7 @@ from getc.errors import (
 )
 from getc.testing import VirtualTime
 from getc.timing import Deadline
+from getc.transport.client_log import ClientLog
 from tests.support.faulty import blocking_log
 from tests.support.leftovers import greenlets_of_getc
 
@@ -24,6 +25,7 @@ from tests.support.leftovers import greenlets_of_getc
 class Owner:
     def __init__(self) -> None:
         self.forgotten: list[Daemon] = []
+        self.log = ClientLog()
 
     def forget(self, daemon: Daemon) -> None:
         self.forgotten.append(daemon)
@@ -149,7 +151,7 @@ def test_refusal_in_the_hub_is_raised_though_a_log_handler_blocks(etcd_clock: Vi
             pulse.wait_started(Deadline(5))
         assert pulse.join(1)
         etcd_clock.advance(1)
-    assert said == ['pulse: refused: [110] no']
+    assert said == ['etcd client: pulse: refused: [110] no']
 
 
 def test_start_that_is_stopped_raises_client_closed(etcd_clock: VirtualTime) -> None:

@@ -88,7 +88,7 @@ def test_connection_that_breaks_is_made_again_though_a_log_handler_blocks(
         gevent.get_hub().loop.run_callback(backend.break_watches)
         etcd_clock.advance(5)
     assert watcher.state is WatcherState.LIVE
-    assert said == [f'{watcher.name}: stale: the connection broke']
+    assert said == [f'etcd client: {watcher.name}: stale: the connection broke']
     other.set('/cfg/a', '1')
     etcd_clock.advance(0)
     assert story.lines == ['Set /cfg/a=1']

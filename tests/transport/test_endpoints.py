@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import gevent
 import pytest
 
 from getc.testing import VirtualTime
@@ -188,6 +189,7 @@ def test_switches_and_states_are_logged_without_credentials(caplog: pytest.LogCa
     endpoints.served(secret)
     endpoints.failed(secret)
     endpoints.failed(B)
-    assert 'http://a:1 does not answer: http://b:1 is asked from now on' in caplog.text
-    assert 'etcd: SUSPENDED: no server answers' in caplog.text
+    gevent.sleep(0)
+    assert 'http://a:1: no answer; http://b:1 is asked from now on' in caplog.text
+    assert 'SUSPENDED: no server answers: http://a:1: no answer; http://b:1: no answer' in caplog.text
     assert 'secret' not in caplog.text

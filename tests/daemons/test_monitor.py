@@ -1,0 +1,71 @@
+"""What the log of a client says of its daemons."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import gevent
+import pytest
+
+import getc
+from getc.testing import VirtualTime
+from tests.support.faulty import FaultyBackend
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture):
+    """The lines of getc since the last look."""
+
+    def lines() -> list[str]:
+        gevent.sleep(0)
+        found = [record.getMessage() for record in caplog.records if record.name == 'getc']
+        caplog.clear()
+        return found
+
+    caplog.set_level(logging.INFO, 'getc')
+    return lines
+
+
+def test_daemons_that_do_not_start_are_logged_after_10_and_after_60_seconds(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
+) -> None:
+    """With the reason, and one line for all; else a program that waits for one looks as if it hung."""
+    backend.go_down()
+    client.mirror('/cfg', wait=False)
+    client.keep_node('/servers/a', wait=False)
+    etcd_clock.advance(300)
+    why = 'nobody listens'
+    assert lines() == [
+        f'etcd client: mirror /cfg and 1 other: has not started after {seconds} s: {why}' for seconds in (10, 60)
+    ]
+
+
+def test_daemons_that_have_started_are_not_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:
+    """Nor those that were stopped."""
+    with client.mirror('/cfg'), client.on_change('/cfg', print):
+        etcd_clock.advance(300)
+    client.mirror('/cfg', wait=False).stop()
+    etcd_clock.advance(300)
+    assert lines() == []
+
+
+def test_lost_connection_of_three_hundred_watchers_is_one_line(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
+) -> None:
+    """They are stale for the same reason."""
+    for number in range(300):
+        client.on_change(f'/cfg/{number}', print)
+    backend.break_watches()
+    etcd_clock.advance(1)
+    (line,) = lines()
+    assert re.fullmatch(r'etcd client: on_change /cfg/\d+ and 299 others: stale: the connection broke', line)
+
+
+def test_hub_that_did_not_run_is_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:
+    """It explains what follows: renewals that were missed, nodes that were lost."""
+    client.keep_node('/servers/a', ttl=60)
+    etcd_clock.stall(5)
+    etcd_clock.advance(1)
+    (line,) = lines()
+    assert line.startswith('etcd client: the hub did not run for ')
