@@ -117,7 +117,11 @@ class MessageStream(Generic[Request, Response]):
         return unpacked(self._method, message, self.url, writes=False)
 
     def blame(self, reason: EtcException | None = None) -> None:
-        """Its server does not answer: have another one asked from now on.  The stream goes on; does not block."""
+        """Its server does not answer: have another one asked from now on.  The stream goes on; does not block.
+
+        The server is asked at once whether it is there: if it is not, all that goes over this connection ends soon.
+        """
+        self._stream.suspect()
         if not self._is_blamed:
             self._is_blamed = True
             self._witness.on_failed(reason)

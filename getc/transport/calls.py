@@ -18,13 +18,19 @@ from getc.wire.grpc import OK, Messages, Status, check_head, is_well, packed, st
 from getc.wire.http2.events import AnswerReceived, DataReceived, HeadersReceived
 from getc.wire.http2.frames import ErrorCode
 
-__all__ = ['Call', 'Carrier', 'RefusedCall', 'Stream', 'UnaryCall']
+__all__ = ['LIMIT_OF_STREAMS', 'Call', 'Carrier', 'RefusedCall', 'Stream', 'UnaryCall']
 
 ROOM: Final = 1024 * 1024
 """Bytes of messages that wait to be taken; past it the peer is told to wait."""
 
 OVERHEAD: Final = 64
 """Bytes that a message takes besides its own: even empty ones fill the room."""
+
+
+LIMIT_OF_STREAMS: Final = (
+    'SETTINGS_MAX_CONCURRENT_STREAMS: raise --max-concurrent-streams of etcd or the limit of the proxy'
+)
+"""What limits the streams of a connection, and what to do about it."""
 
 
 class RefusedCall(EtcException):
@@ -54,6 +60,17 @@ class Carrier(Protocol):
     def forget(self, call: Call, code: int) -> None:
         """Nobody waits for the call any more: end its stream if it has begun."""
 
+    @property
+    def heard_at(self) -> float:
+        """When something came from the server last."""
+
+    @property
+    def max_streams(self) -> int:
+        """How many streams the server allows at a time."""
+
+    def probe(self) -> None:
+        """Ask the server at once whether it is there.  If it does not answer, all calls on the connection end."""
+
     def has_left(self, call: Call) -> bool:
         """True if any of the call may have reached the server, or still may."""
 
@@ -71,7 +88,18 @@ class Call:
         stream_id: Its stream; 0 while it waits for one.
     """
 
-    __slots__ = ('_carrier', '_error', '_greenlet', '_is_over', '_waking', 'is_write', 'path', 'stream_id', 'url')
+    __slots__ = (
+        '_carrier',
+        '_error',
+        '_greenlet',
+        '_heard_before',
+        '_is_over',
+        '_waking',
+        'is_write',
+        'path',
+        'stream_id',
+        'url',
+    )
 
     def __init__(self, path: str, url: str, is_write: bool) -> None:
         self.path = path
@@ -79,6 +107,7 @@ class Call:
         self.is_write = is_write
         self.stream_id = 0
         self._carrier: Carrier | None = None
+        self._heard_before = 0.0  # when the server was heard last before the call was begun
         self._is_over = False
         self._error: EtcException | None = None
         self._greenlet: Any = None
@@ -89,6 +118,7 @@ class Call:
     def begin(self, carrier: Carrier, stream_id: int) -> None:
         """It is this connection's from now on."""
         self._carrier = carrier
+        self._heard_before = carrier.heard_at
         self.stream_id = stream_id
 
     def on_headers(self, event: HeadersReceived) -> None:
@@ -148,7 +178,13 @@ class Call:
 
     def timed_out(self, deadline: Deadline) -> TimedOut:
         """The error for a deadline that has passed."""
-        what = f'no answer to {self.path} from {self.url} within {deadline.timeout:g} s'
+        if self._carrier is not None and not self.stream_id:
+            what = (
+                f'{self.path} was not sent within {deadline.timeout:g} s: {self.url} allows '
+                f'{self._carrier.max_streams} streams at a time, and all are in use ({LIMIT_OF_STREAMS})'
+            )
+        else:
+            what = f'no answer to {self.path} from {self.url} within {deadline.timeout:g} s'
         return TimedOut(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
 
     def _maybe_applied(self) -> bool:
@@ -226,6 +262,9 @@ class UnaryCall(Call):
         """The deadline has passed."""
         if not self._is_over:
             error = self.timed_out(self._deadline)
+            carrier = self._carrier
+            if carrier is not None and carrier.heard_at == self._heard_before:
+                carrier.probe()  # before the stream ends: etcd takes pings without a stream for an attack
             self._give_up(ErrorCode.CANCEL)
             self.fail(error)
 
@@ -337,6 +376,11 @@ class Stream(Call):
             if self._carrier is not None:
                 self._carrier.acknowledge(self, owed)
         return message
+
+    def suspect(self) -> None:
+        """Ask the server at once whether it is there: the user of the stream has waited in vain.  Does not block."""
+        if self._carrier is not None and not self._is_over:
+            self._carrier.probe()
 
     def cancel(self) -> None:
         """End the stream at once.  Does nothing if it has ended."""

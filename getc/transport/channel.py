@@ -39,6 +39,9 @@ SERVER_GRACE: Final = 1.0
 the server so.  If the server ended it first (etcd 3.5.30 and newer send RST_STREAM with CANCEL), a proxy on the way
 would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, which normally means that nothing was done."""
 
+SLOWEST_PINGS: Final = 32.0
+"""How much rarer pings become at most, by half each time that the server complains about them."""
+
 MOST_BLOCKS: Final = 1024
 """Request heads that are remembered: one for each method and metadata in use."""
 
@@ -72,6 +75,7 @@ class Channel:
         self._attempt: _Attempt | None = None
         self._backoff = Backoff()
         self._next_attempt_at = 0.0
+        self._ping_slowdown = 1.0
         self._home = Home()
         self._home.check()
         self._is_closed = False
@@ -187,7 +191,7 @@ class Channel:
             sock.close()
             raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
-        self._link = Link(sock, self._url, self._on_leave)
+        self._link = Link(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
         self._links.add(self._link)
 
     def _connected_socket(self) -> Socket:
@@ -211,6 +215,8 @@ class Channel:
             self._next_attempt_at = 0.0
         if self._link is link:
             self._link = None
+            if link.pinged_too_often:
+                self._ping_slowdown = min(2.0 * link.ping_slowdown, SLOWEST_PINGS)
         if not link.calls:
             self._links.discard(link)
 

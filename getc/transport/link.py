@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from copy import copy
@@ -13,7 +14,7 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError
-from getc.transport.calls import Call
+from getc.transport.calls import LIMIT_OF_STREAMS, Call, Stream
 from getc.transport.connecting import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
 from getc.transport.home import close_watcher
 from getc.transport.sockets import Socket
@@ -36,10 +37,22 @@ __all__ = ['Link']
 log = logging.getLogger('getc')
 
 TICK: Final = 5.0
-"""Seconds between looks at whether the peer is there.  etcd takes pings less than 5 s apart for an attack."""
+"""Seconds between looks at whether the peer is there."""
 
 QUIET: Final = 10.0
 """Seconds of silence, with calls open, after which the peer is asked."""
+
+PING_GAP: Final = 5.0
+"""Seconds between pings, at least.  etcd takes pings that are closer for an attack."""
+
+PING_TIMEOUT: Final = 5.0
+"""Seconds for the answer to a ping."""
+
+SUSPECT_TIMEOUT: Final = 2.0
+"""The same where a call has timed out already, and nothing was heard since it was sent."""
+
+LATE: Final = 0.2
+"""Seconds by which a timer that is later than that shows that this process did not run."""
 
 PIECE: Final = 4
 """Calls that leave together, at most: the server is at work on them while the next ones begin.  Each call by itself
@@ -65,28 +78,38 @@ class Link:
         sock: Connected; the link closes it.
         url: The server, for errors.
         on_leave: Called with the link when no more calls may begin on it, perhaps again and again.  Does not block.
+        ping_slowdown: By how much pings are rarer than usual, for a server that complained about them.
 
     Attributes:
         has_spoken: The server has answered with a frame of HTTP/2.
+        heard_at: When something came last.
+        ping_slowdown: The same.
+        pinged_too_often: The server has complained about pings.
     """
 
-    def __init__(self, sock: Socket, url: str, on_leave: Callable[[Link], None]) -> None:
+    def __init__(self, sock: Socket, url: str, on_leave: Callable[[Link], None], *, ping_slowdown: float = 1.0) -> None:
         self.url = url
         self.has_spoken = False
+        self.heard_at = timing.now()
+        self.pinged_too_often = False
+        self.ping_slowdown = ping_slowdown
         self._beginning: bytes | None = b''  # of what it says, until that shows what it speaks
         self._on_leave = on_leave
         self._connection = Connection()
         self._calls: dict[int, Call] = {}
         self._queue: OrderedDict[Call, tuple[bytes, bytes, bool]] = OrderedDict()  # they wait for a stream
+        self._has_warned = False
         self._begun = 0  # calls of this piece
         self._sent_id = 0  # the latest stream of which a byte may have left
         self._is_over = False
         self._is_leaving = False
-        self._heard_at = timing.now()
-        self._asked_at: float | None = None
-        self._looked_at = self._heard_at
+        self._asked_at: float | None = None  # when the ping was sent that is not answered
+        self._pinged_at = -math.inf
+        self._is_suspect = False
+        self._looked_at = self.heard_at
         self._timer: Any = get_hub().loop.timer(TICK, TICK, ref=False)
         self._timer.start(self._look)
+        self._answer_timer: Any = None
         self._wire = wire_for(sock, self)
 
     # -- for the channel
@@ -111,6 +134,14 @@ class Link:
                 self._leave()
         else:
             self._queue[call] = block, data, end
+            self._check_streams()
+
+    def _check_streams(self) -> None:
+        """Warn, once, if calls wait for streams that stay open."""
+        if not self._has_warned and all(isinstance(each, Stream) for each in self._calls.values()):
+            self._has_warned = True
+            text = '%s allows %d streams at a time (%s), and streams that stay open use all of them: calls wait for one'
+            _tell(log.warning, text, self.url, self.max_streams, LIMIT_OF_STREAMS)
 
     def close(self, error: EtcException) -> None:
         """End it: every call gets a copy of the error.  Does not block."""
@@ -121,7 +152,7 @@ class Link:
         self._is_over = self._is_leaving = True
         for call in self._take_calls():
             call.abandon()
-        close_watcher(self._timer)
+        self._stop_timers()
         self._wire.abandon()
 
     # -- for the calls (``Carrier``)
@@ -161,6 +192,11 @@ class Link:
         """True if some of what was said of it waits for the server to take it."""
         return self._connection.unsent(call.stream_id) > 0
 
+    @property
+    def max_streams(self) -> int:
+        """How many streams the server allows at a time."""
+        return self._connection.max_streams
+
     # -- sending
 
     def _after_end(self) -> None:
@@ -185,7 +221,7 @@ class Link:
 
     def on_data(self, data: bytes) -> None:
         """Tell the calls what has come.  What it raises ends the link."""
-        self._heard_at = timing.now()
+        self.heard_at = timing.now()
         self._asked_at = None
         if self._beginning is not None:
             data, self._beginning = self._beginning + data, None
@@ -269,23 +305,59 @@ class Link:
     def _on_goaway(self, event: GoAwayReceived) -> None:
         if event.code != ErrorCode.NO_ERROR:
             # What else it says may be anything, so it is not repeated.
-            reason = TOO_MANY_PINGS if event.debug == TOO_MANY_PINGS.encode() else 'no reason that is known'
+            self.pinged_too_often = event.debug == TOO_MANY_PINGS.encode()
+            reason = TOO_MANY_PINGS if self.pinged_too_often else 'no reason that is known'
             _tell(log.warning, '%s goes away with code %d: %s', self.url, event.code, reason)
         self._leave()
         self._after_end()
 
     # -- whether the peer is there
 
+    def probe(self) -> None:
+        """Ask the peer whether it is there, as soon as a ping may be sent: a call has waited for it in vain."""
+        self._is_suspect = True
+        self._ping_if_due(SUSPECT_TIMEOUT)
+
     def _look(self) -> None:
         now, before, self._looked_at = timing.now(), self._looked_at, timing.now()
         if now - before > 1.5 * TICK:
             return  # this process did not run: what the peer has said may lie in the socket
-        if self._asked_at is not None and now - self._asked_at >= TICK:
-            self._end(ConnectionError(f'{self.url} does not answer: silent for {now - self._heard_at:.0f} s'))
-        elif self._calls and self._asked_at is None and now - self._heard_at >= QUIET:
-            self._asked_at = now
+        if self._is_suspect:
+            self._ping_if_due(SUSPECT_TIMEOUT)
+        elif now - self.heard_at >= QUIET * self.ping_slowdown:
+            self._ping_if_due(PING_TIMEOUT)
+
+    def _ping_if_due(self, answer_in: float) -> None:
+        now = timing.now()
+        # etcd takes a ping without a stream for an attack as well.
+        if self._calls and self._asked_at is None and now - self._pinged_at >= PING_GAP * self.ping_slowdown:
+            self._is_suspect = False
+            self._asked_at = self._pinged_at = now
             self._connection.ping(PING)
             self._wire.send_soon()
+            self._await_answer(now, answer_in)
+
+    def _await_answer(self, asked_at: float, seconds: float) -> None:
+        """End the link if the ping of that time is not answered within so many seconds."""
+        if self._answer_timer is not None:
+            self._answer_timer.close()
+        due = timing.now() + seconds
+        self._answer_timer = get_hub().loop.timer(seconds, ref=False)
+        self._answer_timer.start(self._on_answer_due, asked_at, due)
+
+    def _on_answer_due(self, asked_at: float, due: float) -> None:
+        now = timing.now()
+        if self._asked_at != asked_at:
+            return
+        if now - due > LATE:  # this process did not run: what the peer has said may lie in the socket
+            self._await_answer(asked_at, LATE)
+        else:
+            self._end(ConnectionError(f'{self.url} does not answer: silent for {now - self.heard_at:.0f} s'))
+
+    def _stop_timers(self) -> None:
+        close_watcher(self._timer)
+        if self._answer_timer is not None:
+            close_watcher(self._answer_timer)
 
     # -- the end
 
@@ -322,7 +394,7 @@ class Link:
         if self._is_over:
             return
         self._is_over = True
-        self._timer.close()
+        self._stop_timers()
         calls = self._take_calls()
         self._on_leave(self)
         for call in calls:

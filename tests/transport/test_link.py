@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import ssl
 
@@ -10,6 +11,7 @@ import gevent.socket
 import pytest
 from gevent.event import Event
 
+from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.testing import until
 from getc.timing import Deadline
@@ -253,11 +255,11 @@ def test_calls_end_when_the_server_never_reads(serve, open_channel, etcd_clock) 
     server.connection.flush()
     etcd_clock.advance(0)
     server.connection.goes_on.clear()
-    large = spawned(channel, 200, timeout=3, message=b'x' * 100_000)
+    large = spawned(channel, 200, timeout=2, message=b'x' * 100_000)
     etcd_clock.advance(0)
     assert channel._link._wire.is_sending
     late = spawned(channel, 10, timeout=1)
-    etcd_clock.advance(3.1)
+    etcd_clock.advance(2.1)
     assert all(isinstance(error, TimedOut) for error in values(large + late))
     assert all(error.maybe_applied for error in values(late))
     assert channel._link.calls == 0
@@ -302,6 +304,106 @@ def test_silent_peer_is_found_by_a_ping(serve, open_channel, etcd_clock) -> None
     server.script = lambda call: call.answer(call.receive())
     assert values(spawned(channel, 1)) == [b'']
     assert len(server.connections) == 2
+
+
+def test_call_that_times_out_in_silence_has_the_peer_asked_at_once(serve, open_channel, etcd_clock) -> None:
+    """A stream on the same connection ends 2 s later, long before its own silence would have been noticed."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    stream = channel.stream(PATH, in_time())
+    stream.send(b'')
+    server.wait_for_calls(1)
+    server.connection.is_mute = True
+    etcd_clock.advance(0.5)
+    calls = spawned(channel, 1, timeout=1)
+    etcd_clock.advance(1.1)
+    assert [type(error) for error in values(calls)] == [TimedOut]
+    assert len(server.connection.pings) == 1
+    etcd_clock.advance(1.8)
+    assert not stream.is_over
+    etcd_clock.advance(0.3)
+    with pytest.raises(ConnectionError, match='does not answer: silent for') as caught:
+        stream.receive(in_time())
+    assert caught.value.is_outage
+    assert not channel.is_connected
+
+
+def test_call_that_times_out_while_the_peer_speaks_sends_no_ping(serve, open_channel, etcd_clock) -> None:
+    """Something has come since it was sent: the peer is there."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    calls = spawned(channel, 2, timeout=3)
+    server.wait_for_calls(2)
+    etcd_clock.advance(1)
+    server.calls[0].answer(b'')
+    etcd_clock.advance(3)
+    assert [type(value) for value in values(calls)] == [bytes, TimedOut]
+    assert server.connection.pings == []
+
+
+def test_peer_that_answers_the_ping_keeps_its_streams(serve, open_channel, etcd_clock) -> None:
+    """However many calls time out: pings are at least 5 s apart, or etcd would take them for an attack."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    stream = channel.stream(PATH, in_time())
+    stream.send(b'')
+    server.wait_for_calls(1)
+    seen: list[float] = []
+    pings = 0
+    for _ in range(60):
+        calls = spawned(channel, 1, timeout=0.4)
+        etcd_clock.advance(0.5)
+        values(calls)
+        gevent.sleep(0)
+        if len(server.connection.pings) > pings:
+            pings = len(server.connection.pings)
+            seen.append(timing.now())
+    assert not stream.is_over
+    assert 3 <= len(seen) <= 7
+    assert all(later - earlier >= 4.5 for earlier, later in itertools.pairwise(seen))
+    stream.cancel()
+
+
+def test_pings_are_half_as_frequent_after_a_server_complained(serve, open_channel, etcd_clock) -> None:
+    """On the next connection, and once more after the next complaint."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+
+    def first_ping() -> int:
+        count = len(server.calls)
+        (call,) = spawned(channel, 1, timeout=None)
+        server.wait_for_calls(count + 1)
+        seconds = 0
+        while not server.connection.pings:
+            etcd_clock.advance(1)
+            seconds += 1
+        server.connection.goaway(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings')
+        etcd_clock.advance(0.1)
+        assert not channel.is_connected
+        call.kill()
+        return seconds
+
+    seconds = [first_ping() for _ in range(3)]
+    assert [round(second / 10) for second in seconds] == [1, 2, 4]
+
+
+def test_call_that_finds_no_stream_says_which_limit_is_too_low(serve, open_channel, caplog) -> None:
+    """A stream that stays open uses the only one that the server allows."""
+    server = serve(max_concurrent_streams=1)
+    channel = open_channel(server.endpoint)
+    assert values(spawned(channel, 1)) == [b'']
+    server.script = silence
+    stream = channel.stream(PATH, in_time())
+    stream.send(b'')
+    server.wait_for_calls(2)
+    errors = values(spawned(channel, 2, timeout=0.05))
+    gevent.sleep(0)
+    for error in errors:
+        assert type(error) is TimedOut
+        assert 'allows 1 streams at a time, and all are in use (SETTINGS_MAX_CONCURRENT_STREAMS' in str(error)
+        assert not error.maybe_applied
+    assert caplog.text.count('streams that stay open use all of them') == 1
+    stream.cancel()
 
 
 def test_quiet_peer_that_answers_pings_is_left_alone(serve, open_channel, etcd_clock) -> None:
