@@ -69,7 +69,7 @@ class FakeStream:
             raise message
         return message
 
-    def blame(self) -> None:
+    def blame(self, reason: object = None) -> None:
         self.is_blamed = True
 
     def cancel(self) -> None:
