@@ -375,6 +375,9 @@ class _FirstChange:
             self.result = results[0]
             self.is_over.set()
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_ended(self, error: EtcException) -> None:
         if not self.is_over.is_set():
             self.error = error

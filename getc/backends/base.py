@@ -29,6 +29,12 @@ class Listener(Protocol):
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         """These changes happened, all in one revision; calls come in the order of the revisions."""
 
+    def on_caught_up(self) -> None:
+        """Every change that the store had when the watch was created has been delivered.
+
+        Called once after ``on_live``, unless the watch ends before; repeated after the server began the watch anew.
+        """
+
     def on_ended(self, error: EtcException) -> None:
         """Nothing follows.  Called at most once, last, and not after ``Watch.close``.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gevent
 
 from getc.backends.base import Listener, Watch
+from getc.backends.catching_up import CatchingUp
 from getc.backends.endings import Endings
 from getc.backends.horizon import Horizon
 from getc.backends.past import Past
@@ -39,6 +40,7 @@ class Following:
         self.horizon = horizon
         self.endings = Endings(rpc)
         self.past = Past()
+        self._catching_up = CatchingUp()
         self._stream: WatchStream | None = None
         self._opening: gevent.Greenlet[..., None] | None = None
         self._waiting: dict[Source, None] = {}  # for the stream
@@ -58,6 +60,7 @@ class Following:
 
     def close(self) -> None:
         """Tell nobody anything more.  Does not block."""
+        self._catching_up.close()
         if self._opening is not None:
             self._opening.kill(block=False)
         if self._stream is not None:
@@ -91,6 +94,10 @@ class Following:
             del self._sources[source.watched]
         self._waiting.pop(source, None)
 
+    def catch_up(self, source: Source) -> None:
+        """Find out when a source that has begun has caught up."""
+        self._catching_up.add(source)
+
     def joinable(self, source: Source) -> Source | None:
         """The source of the same range that this one's followers could move to; None if it is that itself."""
         found = self._sources.setdefault(source.watched, source)
@@ -100,6 +107,7 @@ class Following:
         error: EtcException | None = None
         try:
             self._stream = WatchStream(self.rpc.open(Schema.Watch))
+            self._catching_up.adopt(self._stream)
         except EtcException as trouble:
             error = trouble
         self._opening = None

@@ -67,6 +67,7 @@ class SharedStore:
         watch.tell(first - 1)
         for result in missed:
             watch.tell((result,))
+        watch.tell(None)
         self._watches.setdefault(spec.key, {})[watch] = None
         self._set_timer(self._store.next_end())
         return watch

@@ -70,12 +70,13 @@ def _make_relative(error: EtcException, namespace: str, key: str) -> None:
 class _Relative:
     """A listener to changes with the namespace taken off."""
 
-    __slots__ = ('_listener', '_namespace', 'on_live')
+    __slots__ = ('_listener', '_namespace', 'on_caught_up', 'on_live')
 
     def __init__(self, listener: Listener, namespace: str) -> None:
         self._listener = listener
         self._namespace = namespace
         self.on_live = listener.on_live
+        self.on_caught_up = listener.on_caught_up
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         self._listener.on_changes([result.relative_to(self._namespace) for result in results])

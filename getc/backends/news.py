@@ -25,11 +25,16 @@ class News:
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
-        self._news: deque[Sequence[EtcdResult] | EtcException | int] | None = None  # most are quiet
+        self._news: deque[Sequence[EtcdResult] | EtcException | int | None] | None = None  # most are quiet
         self._is_closed = False
 
-    def tell(self, news: Sequence[EtcdResult] | EtcException | int) -> None:
-        """Have the listener told: the changes of a revision, what ended the watch, or the index at which it is live."""
+    def tell(self, news: Sequence[EtcdResult] | EtcException | int | None) -> None:
+        """Queue one notification for the listener.
+
+        Args:
+            news: The changes of a revision, the error that ended the watch, the index at which it is live, or None
+                once it has caught up.
+        """
         if self._is_closed:
             return
         if self._news is None:
@@ -52,6 +57,8 @@ class News:
             news = self._news.popleft()
             if isinstance(news, int):
                 self._listener.on_live(news)
+            elif news is None:
+                self._listener.on_caught_up()
             elif isinstance(news, EtcException):
                 self.close()
                 self._listener.on_ended(news)

@@ -49,6 +49,9 @@ FIRST_QUIET: Final = 2.0
 
 LEAST_QUIET: Final = 1.0
 
+HISTORY_TIMEOUT: Final = 0.1
+"""Seconds after its headers in which a poll brings what the history holds, which etcd sends right behind them."""
+
 HISTORY: Final = 1000
 """Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
 
@@ -113,6 +116,7 @@ class PollingWatch:
         self._horizon = horizon
         self._cursor = spec.index
         self._is_live = False
+        self._target: int | None = None  # the index up to which changes are to be delivered before it has caught up
         self._is_closed = False
         self._pid = os.getpid()
         self._poll: Poll | None = None
@@ -160,11 +164,14 @@ class PollingWatch:
         if self._poll is None:
             self._adopt(self._open(self._cursor, is_proven=self._cursor is None))
             return
-        has_come = self._poll.wait(self._quiet)
+        is_catching_up = self._target is not None
+        has_come = self._poll.wait(HISTORY_TIMEOUT if is_catching_up else self._quiet)
         if os.getpid() != self._pid:
             self._is_closed = True  # in a child that was forked off: the answer is its parent's
         elif has_come:
             self._take()
+        elif is_catching_up:
+            self._catch_up()
         else:
             self._renew()
 
@@ -213,6 +220,15 @@ class PollingWatch:
             if self._cursor is None:
                 self._cursor = self.origin.etcd_index + 1
             self._listener.on_live(self._cursor - 1)
+            self._target = self.origin.etcd_index
+            if self._cursor > self._target:
+                self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Nothing is left of what the store had when the first poll was answered."""
+        self._target = None
+        if not self._is_closed:
+            self._listener.on_caught_up()
 
     def _take(self) -> None:
         """Tell what the poll brought, and go on after it."""
@@ -232,6 +248,8 @@ class PollingWatch:
         self._horizon.saw(result.modified_index)
         if self._is_of_interest(result) and not self._is_closed:
             self._listener.on_changes((result,))
+        if self._target is not None and self._cursor > self._target:
+            self._catch_up()
 
     def _read(self) -> EtcdResult | None:
         """The change; None if the body is empty or cut."""

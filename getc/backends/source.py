@@ -19,12 +19,17 @@ from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import Ticket, WatchStream
+from getc.timing import Deadline
 from getc.wire.schema.kv import KV, RangeRequest
 from getc.wire.schema.mvccpb import Event
 from getc.wire.schema.watch import WatchResponse
 from getc.wire.tree.events import leases_of, narrow_range, range_of, request_of, results_of
 
 __all__ = ['Follower', 'Source']
+
+FULL: Final = 1000
+"""Revisions in one response from the history, at most: one with fewer is complete up to its header's revision.
+Source: etcd 3.7, ``mvcc/watcher_group.go``, ``watchBatchMaxRevs``."""
 
 CLEARED: Final = 'The event in requested index is outdated and cleared'
 ANOTHER_STORE: Final = 'the store is another one, or went back'
@@ -48,6 +53,8 @@ class _Following(Protocol):
     def end(self, source: Source) -> None: ...
 
     def joinable(self, source: Source) -> Source | None: ...
+
+    def catch_up(self, source: Source) -> None: ...
 
 
 class Follower(News):
@@ -92,10 +99,12 @@ class Source:
         '_is_permitted',
         '_least',
         '_position',
+        '_progress',
         '_responses',
         '_spec',
         '_store',
         '_story',
+        '_target',
         '_telling',
         '_ticket',
         'stream',
@@ -114,7 +123,9 @@ class Source:
         self._followers: dict[Follower, None] = {}
         self._story = Story(following.past)
         self._story.begin = self._first
-        self._responses: deque[tuple[WatchResponse, int]] | None = None  # to be told, and their bytes
+        self._target: int | None = None  # the revision that is to be delivered before it has caught up
+        self._progress = 0  # every change up to this revision has been received
+        self._responses: deque[tuple[WatchResponse, int, bool]] | None = None  # to be told, their bytes, and is_whole
         self._telling: gevent.Greenlet[..., None] | None = None
         self.stream: WatchStream | None = None
         self._ticket: Ticket | None = None
@@ -151,9 +162,11 @@ class Source:
         if follower.cursor < 0:
             follower.cursor = self._position
         follower.tell(follower.cursor)
-        self._catch_up(follower)
+        self._replay(follower)
+        if self._target is None:
+            follower.tell(None)
 
-    def _catch_up(self, follower: Follower) -> None:
+    def _replay(self, follower: Follower) -> None:
         for revision, results in self._story.since(follower.cursor):
             follower.cursor = revision
             follower.tell(results)
@@ -171,13 +184,15 @@ class Source:
         other = self._following.joinable(self)
         if other is None or other._position is None or other._store != self._store:
             return
+        if self._target is not None or other._target is not None:
+            return
         assert self._position is not None
         if other.covers(self._position + 1):
             followers, self._followers = self._followers, {}
             for follower in followers:
                 other._followers[follower] = None
                 follower.source = other
-                other._catch_up(follower)
+                other._replay(follower)
             self._stop()
 
     # -- the watch (``Sink``)
@@ -198,14 +213,14 @@ class Source:
         if self._least > header.revision:
             self._tell_later(self._ask_whether_it_lags, header.revision)
         else:
-            self._go_live(header.revision)
+            self._go_live(header.revision, header.revision)
 
     def on_response(self, response: WatchResponse) -> None:
         """Something changed."""
         assert self._ticket is not None
         if self._responses is None:
             self._responses = deque()
-        self._responses.append((response, self._ticket.size))
+        self._responses.append((response, self._ticket.size, self._ticket.is_whole))
         if self._telling is None:
             self._tell_all()
 
@@ -274,18 +289,66 @@ class Source:
         if self._is_over:
             return
         if header.cluster_id == self._store and self._least <= header.revision:
-            self._go_live(self._least)
+            self._go_live(self._least, header.revision)
         elif self._first:
             self._end(_another_store(header.revision))
         else:
-            self._go_live(revision)
+            self._go_live(revision, revision)
 
-    def _go_live(self, revision: int) -> None:
+    def _go_live(self, revision: int, target: int) -> None:
+        """The server has begun; the watch has caught up when everything up to the target was delivered."""
+        is_new = self._position is None
         if self._position is None:
             self._position = self._first - 1 if self._first else revision
             self._story.begin = self._position + 1
+        self._target = target if target > self._position else None
+        if is_new:
             for follower in self._followers:
                 self._set_off(follower)
+        if self._target is not None:
+            self._following.catch_up(self)
+
+    # -- whether it has caught up
+
+    @property
+    def is_catching_up(self) -> bool:
+        """True while changes that the store had when the watch was created may still have to be delivered."""
+        return self._target is not None and not self._is_over
+
+    def on_progress(self, revision: int) -> None:
+        """The server has sent everything up to this revision."""
+        self._progress = revision
+        if not self._responses:
+            self._check_target()
+
+    def on_nothing_pending(self) -> None:
+        """Nothing is left of what the store had when the watch was created."""
+        if self._target is not None:
+            self.on_progress(self._target)
+
+    def has_pending(self, deadline: Deadline) -> bool:
+        """Read whether the range holds a key that was changed between the position and the target.  Blocks.
+
+        Raises what the read does.  A deletion leaves no key.
+        """
+        assert self._position is not None and self._target is not None
+        start, end = self._asked
+        request = RangeRequest(
+            key=start,
+            range_end=end,
+            min_mod_revision=self._position + 1,
+            max_mod_revision=self._target,
+            limit=1,
+            keys_only=True,
+        )
+        return bool(self._following.rpc.call(KV.Range, request, deadline).kvs)
+
+    def _check_target(self) -> None:
+        assert self._position is not None
+        if self._target is not None and max(self._position, self._progress) >= self._target:
+            self._target = None
+            for follower in self._followers:
+                follower.tell(None)
 
     # -- telling
 
@@ -299,6 +362,7 @@ class Source:
             self._tell(*self._responses.popleft())
         self._responses = None
         if self._position is not None and not self._is_over:
+            self._check_target()
             self._move_to_others()
 
     def _find_out(self, leases: set[int]) -> None:
@@ -318,10 +382,12 @@ class Source:
             self._telling = None
         self._tell_all()
 
-    def _tell(self, response: WatchResponse, size: int) -> None:
+    def _tell(self, response: WatchResponse, size: int, is_whole: bool) -> None:
         assert self._position is not None
         share = size // len(response.events)
+        revisions = 0
         for revision, events in groupby(response.events, key=lambda event: event.kv.mod_revision):
+            revisions += 1
             if revision <= self._position:  # etcd 3.4 may send an event twice
                 continue
             self._position = revision
@@ -334,6 +400,8 @@ class Source:
                     if follower.cursor < revision:
                         follower.cursor = revision
                         follower.tell(results)
+        if is_whole and revisions < FULL:
+            self._progress = max(self._progress, response.header.revision)
 
     def _results(self, response: WatchResponse, events: list[Event]) -> list[EtcdResult]:
         header = response.header

@@ -1,8 +1,12 @@
 """Following a part of the tree: every change, in order, each exactly once, and never a gap that is not told.
 
-A follower starts from a listing and watches from the index after it, never from "now".  It knows of each
-value below its key when it was created, when it was last changed, and a hash: enough to tell after an
-outage whether the store is still the same one, and what is different if it is not.
+A follower starts from a listing and watches from the index after it, never from "now".  After an outage it
+resumes only if the store still has the last change that was delivered, unchanged: the watch starts at that change,
+which has to come first.  A store that was restored from a backup shares its past with the original, so an older
+key proves nothing.  Before the first change the listing takes its place.
+
+It remembers of each value below its key when it was created, when it was last changed, and a hash: enough to
+compute the difference where it cannot resume.
 """
 
 from __future__ import annotations
@@ -34,12 +38,6 @@ LIST_TIMEOUT: Final = 10.0
 BOUND: Final = 1000
 """Calls that may wait for a slow callback; past it the watch is closed until they are made."""
 
-PROOF_TIMEOUT: Final = 5.0
-"""Seconds for the server to tell a change once more, which it does at once if it has it."""
-
-SILENCES: Final = 3
-"""Watches in a row that came on and did not tell it, before it is not there: one alone may have lost its connection."""
-
 STEADY: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
 
@@ -48,7 +46,7 @@ class WatcherState(Enum):
     """How it stands with the watch."""
 
     STARTING = 'it was never live yet'
-    LIVE = 'changes come as they happen'
+    LIVE = 'everything that etcd had when the watch began was delivered, and changes come as they happen'
     STALE = 'the connection is lost, or the callback is far behind: there may be changes not yet seen'
     STOPPED = 'the watcher has ended'
 
@@ -84,6 +82,10 @@ class _Listing:
     index: int
     values: dict[str, Value]
 
+    def fingerprint(self) -> int:
+        """A hash of the values, which a refresh of a TTL does not change."""
+        return hash(frozenset((key, value.created_index, value.value) for key, value in self.values.items()))
+
 
 class Follower(Daemon):
     """Follows a part of the tree; what it does with what it is told is its kinds' business.
@@ -108,9 +110,11 @@ class Follower(Daemon):
         self._is_mapped = is_mapped
         self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
         self._known: dict[str, _Known] | None = None
-        self._latest: _Change | None = None  # that the store should tell again if it is the same
-        self._proof: _Change | None = None  # what the watch has to tell first: then the store is the same
-        self._silences = 0  # watches that should have told it, and told nothing in time
+        self._fingerprint = 0  # of the listing, for who remembers no values
+        self._latest: _Change | None = None  # the last change that was delivered or listed
+        self._proof: _Change | None = None  # the change that has to come first: then the store is the same
+        self._is_from_index = spec.index is not None
+        self._is_caught_up = False  # the watch has delivered what the store had when it began
         self._is_cleared = False  # history after the cursor is lost
         self._is_behind = False  # too many calls wait for the callback
         self._state = WatcherState.STARTING
@@ -130,9 +134,6 @@ class Follower(Daemon):
     def _on_difference(self, results: Sequence[EtcdResult]) -> None:
         """History was lost; this leads from what was told to what is there, in the order of the keys."""
         raise NotImplementedError
-
-    def _on_first_live(self) -> None:
-        """It is live for the first time."""
 
     @property
     def state(self) -> WatcherState:
@@ -155,16 +156,16 @@ class Follower(Daemon):
     # -- following
 
     def _step(self) -> float | None:
-        """List if need be, settle where to go on, and watch from there."""
-        if self._proof is not None and self._watch is not None and self._live_at < math.inf:
-            self._silences += 1
-            self._is_cleared = self._is_cleared or self._silences == SILENCES
+        """List if necessary, decide where to resume, and watch from there."""
         self._close_watch()
+        self._proof = None
         if self._known is None:
             self._begin(self._list())
         elif self._is_cleared:
             self._resynchronise(self._list())
-        elif self._is_mapped:
+        elif self._latest is not None and self._latest.modified == self._cursor:
+            self._proof = self._latest
+        else:
             self._compare(self._list())
         if not self._is_stopped:
             assert self._cursor is not None
@@ -172,7 +173,7 @@ class Follower(Daemon):
             first = self._cursor + 1 if self._proof is None else self._proof.modified
             spec = WatchSpec(self.key, first, self.recursive)
             self._watch = self._followed = self._backend.watch(spec, self, self._followed)
-        return None if self._proof is None else PROOF_TIMEOUT
+        return None
 
     def _list(self) -> _Listing:
         try:
@@ -195,27 +196,32 @@ class Follower(Daemon):
         self._learn(listing)
 
     def _compare(self, listing: _Listing) -> None:
-        """Settle how to go on: is it the store that was followed, so its history can be read on from the cursor?
+        """Decide how to resume when no change was delivered since the last listing.
 
-        Whatever was changed last at or before the cursor is known, and something known is there still: it is.
-        Something is not known: it is not.  Otherwise the latest change that was seen has to be told once more.
-        Refreshes of a TTL, which no watch tells, change the index but not creation and value.
+        A value that was there at the cursor and is not known, or is another one, proves that the store is another one.
+        If a known value is missing, it may have been deleted since, or before the cursor in another store: the watch
+        starts at the latest listed change and shows which.  Refreshes of a TTL, of which no watch is notified, change
+        the index but neither creation nor value.
         """
         assert self._cursor is not None and self._known is not None
-        self._proof = None
-        has_witness = not self._known
-        is_other = listing.index < self._cursor
-        for key, value in listing.values.items():
-            found, known = _Known.of(value), self._known.get(key)
-            is_same = known is not None and (found.created, found.digest) == (known.created, known.digest)
-            is_other = is_other or (found.modified <= self._cursor and not is_same)
-            has_witness = has_witness or is_same
-        if not is_other and not has_witness:
-            self._proof = self._latest
-        if self._proof is None:
-            self._silences = 0
-        if is_other or not (has_witness or self._proof):
+        if self._is_mapped:
+            there = listing.values
+            is_other = any(
+                value.modified_index <= self._cursor and not self._is_known(value) for value in there.values()
+            )
+            is_missing = not self._known.keys() <= there.keys()
+        else:
+            is_other, is_missing = listing.fingerprint() != self._fingerprint, False
+        if is_other or listing.index < self._cursor or (is_missing and self._latest is None):
             self._resynchronise(listing)
+        elif is_missing:
+            self._proof = self._latest
+
+    def _is_known(self, value: Value) -> bool:
+        """True if this value is the known one, apart from a refresh."""
+        assert self._known is not None
+        found, known = _Known.of(value), self._known.get(value.key)
+        return known is not None and (found.created, found.digest) == (known.created, known.digest)
 
     def _resynchronise(self, listing: _Listing) -> None:
         """Deliver the difference between what was known and what is there."""
@@ -225,8 +231,7 @@ class Follower(Daemon):
         self._cursor = listing.index
         self._learn(listing)
         self._is_cleared = False
-        self._silences = 0
-        self._followed = self._proof = None
+        self._followed = None
         self._on_difference(difference)
 
     def _difference(self, listing: _Listing) -> Iterator[EtcdResult]:
@@ -245,6 +250,8 @@ class Follower(Daemon):
         assert self._cursor is not None
         self._known = {}
         self._latest = None
+        if not self._is_mapped:
+            self._fingerprint = listing.fingerprint()
         for value in listing.values.values():
             if value.modified_index <= self._cursor:  # a later one comes as a change
                 self._note(value)
@@ -270,13 +277,19 @@ class Follower(Daemon):
         if self._is_stopped:
             return
         self._live_at = timing.now()
-        if self._proof is None:
-            self._state = WatcherState.LIVE
-        else:
-            self._attempt_in(PROOF_TIMEOUT)
-        if self._is_starting:
-            self._started()
-            self._on_first_live()
+        if self._is_from_index:
+            self._start_once()
+
+    def on_caught_up(self) -> None:
+        """Everything that the store had when the watch was created was delivered.  For the backend."""
+        if self._is_stopped:
+            return
+        if self._proof is not None:
+            self._lose_track()
+            return
+        self._is_caught_up = True
+        self._start_once()
+        self._update_state()
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         """Something changed.  For the backend."""
@@ -285,13 +298,12 @@ class Follower(Daemon):
         assert self._cursor is not None and self._known is not None
         if self._proof is not None:
             if self._proof not in map(_Change.of, (result.node for result in results)):
-                self._is_cleared = True
-                self._attempt_in(0)
+                self._lose_track()
                 return
-            self._cancel_timer()
             self._proof = None
-            self._silences = 0
-            self._state = WatcherState.LIVE
+        elif results[-1].modified_index <= self._cursor and self._contradicts_listing(results):
+            self._lose_track()
+            return
         news = [result for result in results if result.modified_index > self._cursor]
         for result in news:
             if isinstance(result.node, Value):
@@ -309,10 +321,38 @@ class Follower(Daemon):
             self._close_watch()
             self._is_behind = True
             self._state = WatcherState.STALE
+            self._start_once()
+
+    def _contradicts_listing(self, results: Sequence[EtcdResult]) -> bool:
+        """True if these changes, up to the cursor, deleted a value that was listed at the cursor."""
+        assert self._known is not None
+        return any(
+            isinstance(result, Deleted)
+            and known.created < result.modified_index
+            and (key == result.key or is_below(key, result.key))
+            for result in results
+            for key, known in self._known.items()
+        )
+
+    def _lose_track(self) -> None:
+        """The store does not have the history that was followed: list and compare at once."""
+        self._close_watch()
+        self._is_cleared = True
+        self._attempt_in(0)
+
+    def _start_once(self) -> None:
+        if self._is_starting:
+            self._started()
+
+    def _update_state(self) -> None:
+        """LIVE if the watch has delivered everything, and the callback is not far behind."""
+        if self._is_caught_up and len(self._calls) <= BOUND:
+            self._state = WatcherState.LIVE
 
     def on_ended(self, error: EtcException) -> None:
         """The watch has ended.  For the backend."""
         self._watch = None
+        self._is_caught_up = False
         if self._is_stopped:
             return
         if not (may_pass(error) or isinstance(error, EventIndexCleared)) and self._is_starting:
@@ -332,6 +372,8 @@ class Follower(Daemon):
         if self._is_behind:
             self._is_behind = False
             self._attempt_in(0)
+        else:
+            self._update_state()
 
     # -- the end
 
@@ -342,6 +384,7 @@ class Follower(Daemon):
             self._attempting.kill(block=False)  # it only reads
 
     def _close_watch(self) -> None:
+        self._is_caught_up = False
         if self._watch is not None:
             self._watch.close()
             self._watch = None

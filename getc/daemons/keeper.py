@@ -456,6 +456,9 @@ class _Rival:
         if any(isinstance(result, Deleted) for result in results):
             self._keeper.look_again()
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_ended(self, error: EtcException) -> None:
         self._keeper.look_again_soon()
 

@@ -68,8 +68,10 @@ class Watcher(Follower):
         if self._tell_resync is not None:
             self._call_soon(self._tell_resync, self)
 
-    def _on_first_live(self) -> None:
-        self._call_soon(self.ready.set)
+    def on_caught_up(self) -> None:
+        super().on_caught_up()
+        if self._is_caught_up and not self.ready.is_set():
+            self._call_soon(self.ready.set)
 
     def _deliver(self, results: Sequence[EtcdResult]) -> None:
         for result in results:

@@ -4,6 +4,10 @@ Facts that this stands on (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): 
 creates; a refused watch is ``created`` and ``canceled`` at once, with a ``watch_id`` of -1, or in etcd 3.4 and 3.5.1
 the one that was asked for, 0 where none was.  Those then tell nothing more of the watch 0 that there may be, so the
 numbers are ours, from 1 on.  A progress response that is for all watches has a ``watch_id`` of -1.
+
+Servers from 3.4.25 and 3.5.8 on answer a progress request only when every watch of the stream has received
+everything up to the revision of the answer; they drop it while one lags behind, or while there is none.  Older servers
+always answer, and such an answer says nothing of the watches.  ``etcd grpc-proxy`` drops all of them.
 """
 
 from __future__ import annotations
@@ -74,6 +78,11 @@ class Ticket:
         self.size = 0
         self.partial: WatchResponse | None = None  # a revision of which more follows
 
+    @property
+    def is_whole(self) -> bool:
+        """True if the response that was passed to the sink last had no further fragments."""
+        return self.partial is None
+
     def take(self, response: WatchResponse, size: int) -> None:
         """Something of it came, so many bytes.  Each revision is told when it is whole."""
         self.size += size
@@ -107,6 +116,9 @@ class WatchStream:
 
     Attributes:
         home: The process and the thread that it belongs to.
+        on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
+        has_progress: The server has sent a progress response while there were watches.
+        proves_progress: False if a progress response says nothing of the watches, as one that comes before the first.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
@@ -116,6 +128,10 @@ class WatchStream:
         self._tickets: dict[int, Ticket] = {}
         self._asked: deque[Ticket] = deque()
         self._progress: list[Callable[[int | EtcException], object]] = []
+        self.on_progress: Callable[[int], object] | None = None
+        self.has_progress = False
+        self.proves_progress = True
+        self._has_created = False
         self._last_id = 0
         self._is_left = False
         self._reader = gevent.spawn(self._read)
@@ -157,8 +173,12 @@ class WatchStream:
 
         From etcd 3.5.8 on the server does not answer while the stream has no watch.
         """
-        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+        self.request_progress()
         self._progress.append(tell)
+
+    def request_progress(self) -> None:
+        """Request progress, of which ``on_progress`` is notified.  Does not block.  Raises what ended the stream."""
+        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
 
     def leave(self) -> None:
         """End the stream with the last of its watches: no more will be added.  Does not block."""
@@ -198,11 +218,21 @@ class WatchStream:
             if ticket is not None:
                 ticket.take(response, self._messages.size)
         elif response.watch_id == FOR_ALL:
-            asked, self._progress = self._progress, []
-            for tell in asked:
-                tell(response.header.revision)
+            self._on_progress(response.header.revision)
+
+    def _on_progress(self, revision: int) -> None:
+        if self._has_created:
+            self.has_progress = True
+        else:
+            self.proves_progress = False
+        if self.on_progress is not None:
+            self.on_progress(revision)
+        asked, self._progress = self._progress, []
+        for tell in asked:
+            tell(revision)
 
     def _on_created(self, response: WatchResponse) -> None:
+        self._has_created = True
         if not self._asked:
             return
         ticket = self._asked.popleft()

@@ -351,6 +351,9 @@ def test_first_call_may_be_a_watch_that_fails_for_any_reason() -> None:
         def on_live(self, index: int) -> None:
             raise AssertionError(index)
 
+        def on_caught_up(self) -> None:
+            pass
+
         def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
             raise AssertionError(results)
 
@@ -434,6 +437,9 @@ def test_watch_that_is_closed_as_the_api_is_chosen_is_not_begun(version: tuple[i
     class Ended:
         def on_live(self, index: int) -> None:
             told.append('live')
+
+        def on_caught_up(self) -> None:
+            pass
 
         def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
             told.append('changes')

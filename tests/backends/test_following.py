@@ -37,6 +37,9 @@ class Story:
         assert self.live_at is None
         self.live_at = index
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         assert self.live_at is not None
         assert self.error is None

@@ -52,6 +52,9 @@ class Notes:
     def on_live(self, index: int) -> None:
         self.told.put(('live', index))
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         for result in results:
             self.told.put((type(result), result.key, result.value))

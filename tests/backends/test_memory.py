@@ -35,6 +35,9 @@ class Notes:
         assert self.live_index is None
         self.live_index = index
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         assert self.live_index is not None
         assert self.error is None

@@ -20,6 +20,9 @@ class Listener:
     def on_live(self, index: int) -> None:
         self._note(index)
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         self._note(results)
 

@@ -54,6 +54,9 @@ class Notes:
     def on_live(self, index: int) -> None:
         self.live.append(index)
 
+    def on_caught_up(self) -> None:
+        pass
+
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         self.told.extend(results)
 

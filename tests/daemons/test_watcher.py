@@ -339,15 +339,17 @@ def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
     assert story.lines == told
 
 
-def test_server_that_is_silent_when_it_is_asked_for_the_latest_change_has_lost_no_history(
+@pytest.mark.parametrize('is_live', [False, True])
+def test_watch_that_ends_before_the_latest_change_came_again_has_lost_no_history(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
     story: Story,
     etcd_clock: VirtualTime,
     monkeypatch: pytest.MonkeyPatch,
+    is_live: bool,
 ) -> None:
-    """A watch that never comes on has not said that the change is not there."""
+    """Its server did not say that the change is not there: the next watch starts at the same change."""
     other.set('/cfg/rate', '1')
     watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
     other.set('/cfg/rate', '2')
@@ -355,68 +357,14 @@ def test_server_that_is_silent_when_it_is_asked_for_the_latest_change_has_lost_n
     backend.go_down()
     other.set('/cfg/rate', '3')
     with monkeypatch.context() as silence:
-        silence.setattr(backend, 'watch', lambda spec, listener, after: Silent())
+        silence.setattr(backend, 'watch', Silent.live if is_live else lambda spec, listener, after: Silent())
         backend.come_back()
         etcd_clock.advance(60)
         assert watcher.state is WatcherState.STALE
-    other.set('/cfg/rate', '4')
-    etcd_clock.advance(60)
-    assert watcher.state is WatcherState.LIVE
-    assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3', 'Set /cfg/rate=4']
-
-
-def test_server_that_falls_silent_before_it_tells_the_latest_change_has_lost_no_history(
-    client: getc.Client,
-    other: getc.Client,
-    backend: FaultyBackend,
-    story: Story,
-    etcd_clock: VirtualTime,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A watch that came on and told nothing may have lost its connection: another one is asked."""
-    other.set('/cfg/rate', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
-    other.set('/cfg/rate', '2')
-    etcd_clock.advance(0)
-    backend.go_down()
-    other.set('/cfg/rate', '3')
-    with monkeypatch.context() as silence:
-        silence.setattr(backend, 'watch', Silent.live)
-        backend.come_back()
-        etcd_clock.advance(8)
-    etcd_clock.advance(60)
+    watcher.on_ended(ConnectionError('the server fell silent'))
+    etcd_clock.advance(2)
     assert watcher.state is WatcherState.LIVE
     assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
-
-
-def test_silences_before_it_was_known_again_that_the_store_is_the_same_do_not_count(
-    client: getc.Client,
-    other: getc.Client,
-    backend: FaultyBackend,
-    story: Story,
-    etcd_clock: VirtualTime,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Two of one outage and one of the next are not three in a row."""
-    other.set('/cfg/rate', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
-    other.update('/cfg/rate', '2')
-    etcd_clock.advance(0)
-    backend.go_down()
-    other.update('/cfg/rate', '3')
-    with monkeypatch.context() as silence:
-        silence.setattr(backend, 'watch', Silent.live)
-        backend.come_back()
-        etcd_clock.advance(8)
-        other.update('/cfg/rate', '2')
-        etcd_clock.advance(4)
-        assert watcher.state is WatcherState.LIVE
-        other.update('/cfg/rate', '4')
-        watcher.on_ended(ConnectionError('the connection broke'))
-        etcd_clock.advance(8)
-    etcd_clock.advance(60)
-    assert watcher.state is WatcherState.LIVE
-    assert story.lines == [f'Updated /cfg/rate={value}' for value in (2, 3, 2, 4)]
 
 
 def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(

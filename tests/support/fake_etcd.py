@@ -121,6 +121,9 @@ class FakeEtcd:
         believes: Leases whose keep-alive is answered though they are gone, as etcd 3.4.23 may.
         doubles: It sends every event twice, as etcd 3.4.23 may.
         forbidden: Ranges that the user may not read or watch.
+        history_delay: Seconds between two responses with what a new watch has missed.
+        drops_progress: It does not answer progress requests, as ``etcd grpc-proxy`` does not.
+        answers_progress_early: It answers them whatever it has sent, as etcd before 3.4.25 and 3.5.8 does.
     """
 
     def __init__(self) -> None:
@@ -135,6 +138,9 @@ class FakeEtcd:
         self.doubles = False
         self.forbidden: set[tuple[bytes, bytes]] = set()
         self.takes_no_watch = False
+        self.history_delay = 0.0
+        self.drops_progress = False
+        self.answers_progress_early = False
         self.streams: list[_Stream] = []
         self._faults: dict[str, deque[Fault]] = {}
         self._history: list[list[Event]] = []
@@ -255,6 +261,7 @@ class FakeEtcd:
         if (request.key, request.range_end) in self.forbidden:
             raise PermissionDenied('permission denied')
         kvs = [self.keys[key] for key in self._keys_in(request.key, request.range_end)]
+        kvs = [kv for kv in kvs if kv.mod_revision >= request.min_mod_revision]
         most = request.limit or len(kvs)
         return RangeResponse(header=self.header(), kvs=kvs[:most], more=len(kvs) > most, count=len(kvs))
 
@@ -409,6 +416,7 @@ class _WatchStream(_Stream):
     def __init__(self, etcd: FakeEtcd) -> None:
         super().__init__(etcd)
         self.watches: dict[int, tuple[bytes, bytes, int]] = {}
+        self._lagging: set[int] = set()  # watches that have not been sent what they have missed
 
     def send(self, message: Any) -> None:
         super().send(message)
@@ -418,6 +426,8 @@ class _WatchStream(_Stream):
             self._create(message.create_request)
         elif message.HasField('cancel_request'):
             self.watches.pop(message.cancel_request.watch_id, None)
+        else:
+            self._answer_progress()
 
     def _create(self, request: Any) -> None:
         etcd = self._etcd
@@ -435,20 +445,50 @@ class _WatchStream(_Stream):
             return
         first = request.start_revision or etcd.revision + 1
         self.watches[number] = request.key, request.range_end, first
-        for begin in range(first, etcd.revision + 1, AT_ONCE):
-            past = [event for event in etcd.since(begin) if event.kv.mod_revision < begin + AT_ONCE]
-            self._tell(number, past)
+        if first <= etcd.revision:
+            self._lagging.add(number)
+            if etcd.history_delay:
+                gevent.spawn(self._tell_slowly, number, first)
+            else:
+                self._tell_history(number, first)
+
+    def _tell_slowly(self, number: int, begin: int) -> None:
+        while number in self.watches and number in self._lagging:
+            gevent.sleep(self._etcd.history_delay)
+            begin = self._tell_next(number, begin)
+
+    def _tell_history(self, number: int, begin: int) -> None:
+        while number in self._lagging:
+            begin = self._tell_next(number, begin)
+
+    def _tell_next(self, number: int, begin: int) -> int:
+        """The next response with what the watch has missed; return the first revision that is still missing."""
+        etcd, end = self._etcd, begin + AT_ONCE
+        if number in self.watches:
+            events = [event for event in etcd.since(begin) if event.kv.mod_revision < end]
+            self._tell(number, events, min(end - 1, etcd.revision))
+        if end > etcd.revision:
+            self._lagging.discard(number)
+        return end
+
+    def _answer_progress(self) -> None:
+        etcd = self._etcd
+        if not etcd.drops_progress and (etcd.answers_progress_early or (self.watches and not self._lagging)):
+            self.say(WatchResponse(header=etcd.header(), watch_id=-1))
 
     def tell(self, events: list[Event]) -> None:
         for number in list(self.watches):
-            self._tell(number, events)
+            if number not in self._lagging:
+                self._tell(number, events, self._etcd.revision)
 
-    def _tell(self, number: int, events: list[Event]) -> None:
+    def _tell(self, number: int, events: list[Event], revision: int) -> None:
         key, range_end, first = self.watches[number]
         wanted = [event for event in events if event.kv.mod_revision >= first and is_in(event.kv.key, key, range_end)]
         if wanted and not self._etcd.is_silent:
             for _ in range(2 if self._etcd.doubles else 1):
-                self.say(WatchResponse(header=self._etcd.header(), watch_id=number, events=wanted))
+                response = WatchResponse(header=self._etcd.header(), watch_id=number, events=wanted)
+                response.header.revision = revision
+                self.say(response)
 
 
 class FakeRpc:

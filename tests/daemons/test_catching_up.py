@@ -1,0 +1,144 @@
+"""A follower is live only when everything that etcd had at its beginning was delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc import WatcherState
+from getc.daemons.follower import BOUND
+from getc.testing import EtcdServer, VirtualTime, until
+from tests.support.api_support import skip_unless_spoken
+from tests.support.fake_etcd import FakeEtcd
+
+
+@pytest.fixture
+def server(etcd_clock: VirtualTime) -> FakeEtcd:
+    """It sends a watch what it has missed in pieces of five revisions, one a second."""
+    server = FakeEtcd()
+    server.history_delay = 1.0
+    return server
+
+
+@pytest.fixture
+def client(server: FakeEtcd) -> Iterator[getc.Client]:
+    with server.open() as client:
+        yield client
+
+
+NEW = {}
+OLD = {'answers_progress_early': True}
+PROXY = {'drops_progress': True}
+SERVERS = pytest.mark.parametrize('traits', [NEW, OLD, PROXY], ids=['new', 'old', 'proxy'])
+
+
+def become(server: FakeEtcd, traits: dict[str, bool]) -> None:
+    for name, value in traits.items():
+        setattr(server, name, value)
+
+
+@SERVERS
+def test_watcher_that_starts_in_the_past_is_live_when_all_of_it_was_delivered(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
+) -> None:
+    """It has started before."""
+    become(server, traits)
+    for number in range(40):
+        server.put('/cfg/a', str(number))
+    told: list[str | None] = []
+    watcher = client.on_change('/cfg', lambda result: told.append(result.value), index=2)
+    while len(told) < 40:
+        assert (watcher.state, watcher.is_stale, watcher.ready.is_set()) == (WatcherState.STARTING, True, False)
+        etcd_clock.advance(0.1)
+    etcd_clock.advance(0.1)
+    assert (watcher.state, watcher.ready.is_set(), len(told)) == (WatcherState.LIVE, True, 40)
+
+
+@SERVERS
+@pytest.mark.parametrize('is_deleted', [False, True])
+def test_mirror_is_stale_after_an_outage_until_it_shows_what_is_there(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool], is_deleted: bool
+) -> None:
+    """Also where the last of it is a deletion."""
+    become(server, traits)
+    server.put_all({'/cfg/a': 'old', '/cfg/b': 'x'})
+    mirror = client.mirror('/cfg')
+    server.go_down()
+    for number in range(20):
+        server.put('/cfg/a', str(number))
+    if is_deleted:
+        server.delete('/cfg/b')
+    etcd_clock.advance(1)
+    server.come_back()
+    there = {key.decode(): kv.value.decode() for key, kv in server.keys.items()}
+    while dict(mirror) != there:
+        assert mirror.is_stale
+        etcd_clock.advance(0.1)
+    etcd_clock.advance(0.1)
+    assert not mirror.is_stale
+
+
+@SERVERS
+def test_watch_whose_range_did_not_change_is_live_soon(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
+) -> None:
+    """Only others wrote between the listing and the watch: no event shows the end of what was missed."""
+    become(server, traits)
+    server.put('/cfg/a', '1')
+    for number in range(3):
+        server.put('/elsewhere', str(number))
+    server.history_delay = 0.1
+    watcher = client.on_change('/cfg', print, index=3)
+    assert watcher.is_stale
+    etcd_clock.advance(3)
+    assert not watcher.is_stale
+    began = etcd_clock.elapsed
+    again = client.on_change('/cfg/a', print, index=3)
+    until(lambda: not again.is_stale)
+    assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
+
+
+def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """What was there at first counts too."""
+    server.put_all({f'/cfg/{number}': 'x' for number in range(BOUND + 10)})
+    told: list[str] = []
+
+    def slow(result: getc.EtcdResult) -> None:
+        gevent.sleep(0.1)
+        told.append(result.key)
+
+    watcher = client.on_change('/cfg', slow, initial=True)
+    etcd_clock.advance(5)
+    assert watcher.is_stale
+    etcd_clock.advance(BOUND / 10)
+    assert (len(told), watcher.state) == (BOUND + 10, WatcherState.LIVE)
+
+
+@pytest.mark.parametrize('api', ['v2', 'v3'])
+def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer, api: Any) -> None:
+    """More than etcd sends in one response."""
+    skip_unless_spoken(api, etcd_server.binary)
+    changes = 900 if api == 'v2' else 2500  # etcd v2 remembers no more
+    with getc.etcd(etcd_server.url, api=api) as client:
+        first = client.set('/cfg/a', 'first').modified_index
+
+        def write() -> None:
+            for _ in range(changes // 10):
+                client.set('/cfg/a', 'x')
+
+        gevent.joinall([gevent.spawn(write) for _ in range(10)], raise_error=True)
+        told: list[int] = []
+        watcher = client.on_change('/cfg', lambda result: told.append(result.modified_index), index=first)
+        last = client.get('/cfg/a').modified_index
+        seen: list[tuple[bool, int]] = []
+        while not seen or seen[-1][0]:
+            seen.append((watcher.is_stale, watcher.index))
+            gevent.sleep(0.001)
+        assert watcher.index == last
+        until(lambda: told == list(range(first, last + 1)))
