@@ -18,7 +18,7 @@ from getc.wire.schema.mvccpb import Event, KeyValue
 from getc.wire.schema.watch import Watch, WatchResponse
 from tests.support.grpc_server import GrpcServer, ServerCall
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 Answers = dict[str, Any]
 """What is answered, by the RPC."""
@@ -40,7 +40,7 @@ def answering(answers: Answers, **options: Any) -> Iterator[getc.Client]:
         elif message is not None:
             call.answer(answer.SerializeToString())
 
-    with GrpcServer(script) as server, getc.etcd(server.endpoint.url, api='v3', timeout=5, **options) as client:
+    with GrpcServer(script) as server, getc.etcd(server.endpoint.url, api='v3', timeout=60, **options) as client:
         yield client
 
 
