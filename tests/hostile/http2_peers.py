@@ -199,7 +199,7 @@ PEERS = [
     Peer('no settings', says(frame(Kind.PING, 0, 0, b'12345678'), first=b''), told='SETTINGS'),
     Peer('goes away before it takes anything', says(goaway(0)), BROKEN, 'going away'),
     Peer('goes away, and takes up again', says(goaway(1), goaway(3)), told='gave up'),
-    Peer('refuses every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'did not take the call'),
+    Peer('refuses every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'REFUSED_STREAM'),
     Peer('cancels every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\x08')), BROKEN, 'CANCEL'),
     # -- slowly
     Peer('silence', silent, SLOW, is_slow=True),
