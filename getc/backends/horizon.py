@@ -1,14 +1,17 @@
-"""How far a client has seen: nothing that it is told later may be older.
+"""Monotonic reads: a client is never given data older than what it has already seen.
 
-A read that one server answers alone may be answered by one that lags behind, after a switch for one.  Its index tells:
-then all servers are asked.  What they agree on counts in any case.  If that is less than what was seen before they were
-asked, the store went back: it was wiped, or restored from a backup, and is seen anew from there.
+A read that one server answers alone may come from a server that lags behind.  Its index shows that; then a
+linearizable read follows.  The answer to that one may be older as well: the store was wiped or restored from a backup,
+or a server is wrong (etcd 3.5.1 gave such an answer once).  A single answer therefore proves nothing: the read is
+repeated, each time by the next server, and only if every one of them is behind does the client accept that the store
+went back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final, TypeVar
 
 from getc.errors import EtcdError, FutureRevision
 from getc.model import EtcdResult
@@ -17,48 +20,79 @@ from getc.retry import may_pass
 
 __all__ = ['Horizon']
 
+MIN_ANSWERS: Final = 2
+"""Linearizable answers that have to be behind before the store counts as another one, also if there is one server."""
+
+Answer = TypeVar('Answer')
+
 
 class Horizon:
     """How far a client has seen.
 
+    Args:
+        servers: The number of servers.
+        turn: Has the next read asked of another server first.
+
     Attributes:
-        index: Of the latest that it was told; 0 before anything.
+        index: Of the latest that the client was given; 0 before anything.
     """
 
-    __slots__ = ('index',)
+    __slots__ = ('_answers', '_turn', 'index')
 
-    def __init__(self) -> None:
+    def __init__(self, servers: int = 1, turn: Callable[[], object] = lambda: None) -> None:
         self.index = 0
+        self._answers = max(servers, MIN_ANSWERS)
+        self._turn = turn
 
     def saw(self, index: int) -> None:
-        """It was told of this by a server alone."""
+        """The client was given this by one server alone."""
         if index > self.index:
             self.index = index
 
-    def agreed(self, index: int, since: int) -> None:
-        """All servers agreed that they are here, when they were asked; ``since`` is what had been seen before.
-
-        0 is no index: the answer does not tell it, as where a proxy cuts it out.
-        """
-        if 0 < index < since:
-            self.index = index  # the store went back
-        else:
-            self.saw(index)
-
-    def agree(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
-        """Do what all servers agree on: a write, or a linearizable read."""
+    def write(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+        """Write.  The index of a write is the outcome of consensus: if it was passed before, the store went back."""
         since = self.index
         try:
             result = execute()
         except EtcdError as error:
             if error.index is not None and not may_pass(error):
-                self.agreed(error.index, since)
+                self._accept(error.index, since)
             raise
-        self.agreed(result.etcd_index, since)
+        self._accept(result.etcd_index, since)
         return result
 
+    def agree(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+        """Do a linearizable read; again, by the other servers, if its answer is older than what was seen."""
+        since = self.index
+        for remaining in reversed(range(self._answers)):
+            try:
+                result = execute()
+            except EtcdError as error:
+                if error.index is None or may_pass(error):
+                    raise
+                if self._is_current(error.index, since) or not remaining:
+                    self._accept(error.index, since)
+                    raise
+            else:
+                if self._is_current(result.etcd_index, since) or not remaining:
+                    break
+            self._turn()
+        self._accept(result.etcd_index, since)
+        return result
+
+    def agree_on_revision(self, read: Callable[[], int]) -> int:
+        """Read how far etcd as a whole has come, as :meth:`agree` does."""
+        since = self.index
+        for _ in range(self._answers):
+            revision = read()
+            if self._is_current(revision, since):
+                break
+            self._turn()
+        self._accept(revision, since)
+        return revision
+
     def read(self, get: Get, execute: Callable[[Get], EtcdResult]) -> EtcdResult:
-        """Read from one server; from all, if that one has not come as far as was seen."""
+        """Read from one server; linearizable, if that one has not come as far as was seen."""
         since = self.index
         try:
             result = execute(get)
@@ -72,3 +106,17 @@ class Horizon:
                 self.saw(result.etcd_index)
                 return result
         return self.agree(lambda: execute(replace(get, quorum=True)))
+
+    def _is_current(self, index: int, since: int) -> bool:
+        """False if the answer is older than what was seen before it was asked for.
+
+        0 is no index: the answer does not contain it, as where a proxy cuts it out.
+        """
+        return index >= since or index == 0
+
+    def _accept(self, index: int, since: int) -> None:
+        """This is how far etcd as a whole has come; if less than what was seen, the store went back."""
+        if 0 < index < since:
+            self.index = index
+        else:
+            self.saw(index)

@@ -67,7 +67,7 @@ class KeysV2:
     ) -> None:
         self._endpoints = Endpoints(endpoints, on_state=on_state, log=log)
         self._http = Http(contexts)
-        self._horizon = Horizon()
+        self._horizon = Horizon(len(self._endpoints), self._endpoints.turn)
         self._watches: set[PollingWatch] = set()
         self._groups: dict[int, ChainGroup] = {}
         self._is_closed = False
@@ -84,9 +84,11 @@ class KeysV2:
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
-        if isinstance(operation, Get) and not operation.quorum:
-            return self._horizon.read(operation, lambda get: self._done(get, deadline))
-        return self._horizon.agree(lambda: self._done(operation, deadline))
+        if isinstance(operation, Get):
+            if not operation.quorum:
+                return self._horizon.read(operation, lambda get: self._done(get, deadline))
+            return self._horizon.agree(lambda: self._done(operation, deadline))
+        return self._horizon.write(lambda: self._done(operation, deadline))
 
     def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         request = request_of(operation)

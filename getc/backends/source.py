@@ -278,20 +278,26 @@ class Source:
     def _ask_whether_it_lags(self, revision: int) -> None:
         """The server does not know what was seen already: it may be one that lags behind the others, or went back."""
         request = RangeRequest(key=self._asked[0], keys_only=True)
-        since = self._following.horizon.index
-        try:
+        cluster_id = 0
+
+        def read() -> int:
+            nonlocal cluster_id
             header = self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT).header
+            cluster_id = header.cluster_id
+            return int(header.revision)
+
+        try:
+            agreed = self._following.horizon.agree_on_revision(read)
         except EtcException as error:
             if not self._is_over:
                 self._end(error)
             return
-        self._following.horizon.agreed(header.revision, since)
         if self._is_over:
             return
-        if header.cluster_id == self._store and self._least <= header.revision:
-            self._go_live(self._least, header.revision)
+        if cluster_id == self._store and self._least <= agreed:
+            self._go_live(self._least, agreed)
         elif self._first:
-            self._end(_another_store(header.revision))
+            self._end(_another_store(agreed))
         else:
             self._go_live(revision, revision)
 

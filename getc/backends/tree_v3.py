@@ -66,7 +66,7 @@ class TreeV3:
         self._v3 = v3
         self._rpc = rpc
         self._is_strict = is_strict
-        self._horizon = Horizon()
+        self._horizon = Horizon(rpc.servers, rpc.turn)
         self._following = Following(rpc, self._horizon)
         self._groups: dict[int, LeasedGroup] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
@@ -75,9 +75,15 @@ class TreeV3:
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
-        if isinstance(operation, Get) and operation.quorum is False:
-            return self._horizon.read(operation, lambda get: self._done(get, deadline))
-        return self._horizon.agree(lambda: self._done(operation, deadline))
+        if isinstance(operation, Get):
+            if operation.quorum is False:
+                return self._horizon.read(operation, lambda get: self._done(get, deadline))
+            return self._horizon.agree(lambda: self._done(operation, deadline))
+        if isinstance(operation, Put) and operation.refresh:  # which is a read, if the lease stays
+            result = self._done(operation, deadline)
+            self._horizon.saw(result.etcd_index)
+            return result
+        return self._horizon.write(lambda: self._done(operation, deadline))
 
     def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         try:

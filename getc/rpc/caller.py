@@ -155,6 +155,15 @@ class Rpc:
 
         return ask_in_turn(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
 
+    @property
+    def servers(self) -> int:
+        """The number of servers."""
+        return len(self._endpoints)
+
+    def turn(self) -> None:
+        """Call another server first from now on: the current one answers, but cannot be right."""
+        self._endpoints.turn()
+
     def deadline(self, timeout: Timeout) -> Deadline:
         """The deadline that a call's ``timeout`` means."""
         return Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)

@@ -271,6 +271,10 @@ class Endpoints:
         if self._state is not ConnectionState.CONNECTED:
             self._set_state(ConnectionState.CONNECTED)
 
+    def turn(self) -> None:
+        """Ask another server from now on: the current one answers, but cannot be right."""
+        self._pass_over(self._current)
+
     def _pass_over(self, endpoint: Endpoint) -> None:
         if self._current == endpoint and len(self._endpoints) > 1:
             self._current = self.in_turn()[1]

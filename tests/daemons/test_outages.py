@@ -113,9 +113,9 @@ def test_etcd_that_comes_back_empty_gets_the_node_again_and_the_difference_is_to
     etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
 ) -> None:
     """By themselves, and with one resync."""
-    keeper = story.keep(client, ttl=3)
     other.set('/cfg/a', '1')
     other.set('/cfg/b', '1')
+    keeper = story.keep(client, ttl=3)  # at another index than in the new store, or there would be no difference
     watcher = story.follow(client, '/')
     etcd_server.restart(wipe=True)
     until(lambda: keeper.state is KeeperState.KEPT and 'resync' in story.changes)

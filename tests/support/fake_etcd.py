@@ -525,6 +525,11 @@ class FakeRpc:
 
         return connect() if etcd.fault is None else etcd.fault(connect, self.deadline(timeout), False)
 
+    servers = 1
+
+    def turn(self) -> None:
+        pass
+
     def deadline(self, timeout: Any) -> Deadline:
         if isinstance(timeout, Deadline):
             return timeout
