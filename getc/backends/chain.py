@@ -4,6 +4,9 @@ A node is provably ours while every change of it was ours: each refresh is sent 
 that the node's index is the one our last write gave it (the chain).  Only after a reply was lost the
 chain has a gap; then the creation index and the value decide.
 
+A watch of the node tells at once that somebody has changed it.  It proves nothing, and only brings the next renewal
+forward.  Where a watch takes a connection, only some of the nodes have one.
+
 A held node has no greenlet at work between renewals, only two that are due: the next renewal, and the
 moment from which it counts as lost.
 """
@@ -11,7 +14,7 @@ moment from which it counts as lost.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,7 +22,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, not_renewed, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Listener, Member, Watch, not_renewed, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -30,12 +33,13 @@ from getc.errors import (
     TimedOut,
 )
 from getc.model import EtcdResult, Value
-from getc.operations import Delete, Get, Operation, Put
+from getc.operations import Delete, Get, Operation, Put, WatchSpec
 from getc.timing import Backoff, Deadline
 
 __all__ = ['ChainGroup', 'ChainHold']
 
 Execute = Callable[[Operation, Deadline], EtcdResult]
+StartWatch = Callable[[WatchSpec, Listener], Watch]
 
 RENEWALS_AT_ONCE: Final = 16
 """So many renewals of one TTL are under way at a time: sockets stay few, however many nodes are kept."""
@@ -53,9 +57,11 @@ class ChainHold:
     __slots__ = (
         '_end',
         '_group',
+        '_has_changed',
         '_has_gap',
         '_index',
         '_is_held',
+        '_is_renewing',
         '_last_error',
         '_lock',
         '_member',
@@ -63,6 +69,7 @@ class ChainHold:
         '_renewal',
         '_sent_at',
         '_values',
+        '_watch',
         'created_index',
         'key',
         'lost_at',
@@ -80,6 +87,8 @@ class ChainHold:
         self._values: tuple[str, ...] = (value,)  # what the node holds if it is ours; more after lost replies
         self._has_gap = False
         self._is_held = True
+        self._is_renewing = False
+        self._has_changed = False  # while a renewal was under way
         self._last_error: EtcException | None = None
         self._lock = BoundedSemaphore(1)  # one write of ours at a time, or the chain breaks itself
         self._pid = os.getpid()
@@ -88,6 +97,7 @@ class ChainHold:
         self._end: gevent.Greenlet[[], None] | None = None
         self._renew_at(sent_at + group.interval)
         self._end_at(self.lost_at)
+        self._watch = group.watch(self, self._index + 1)
 
     # -- what the owner asks for
 
@@ -119,6 +129,9 @@ class ChainHold:
             if greenlet is not None and greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)
         self._renewal = self._end = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def take_again(self, value: str, member: Member, deadline: Deadline) -> ChainHold | None:
         """Write a node that is not held any more, if it is still there and ours; what holds it then, or None."""
@@ -138,12 +151,15 @@ class ChainHold:
             self._renewal.name = f'getc renewal of {self.key}'
 
     def _renew(self) -> None:
+        self._is_renewing = True
+        self._has_changed = False
         next_at = timing.now() + self._group.interval  # also if this greenlet is killed on the way
         try:
             self._renew_once()
             next_at = self._sent_at + self._group.interval
         finally:
-            self._renew_at(next_at)
+            self._is_renewing = False
+            self._renew_at(timing.now() if self._has_changed else next_at)
 
     def _renew_once(self) -> None:
         """Renew, trying until it is done or the node is lost."""
@@ -175,7 +191,30 @@ class ChainHold:
         self._last_error = None
         if self._is_held and timing.now() < self.lost_at:
             self.lost_at = max(self.lost_at, self._sent_at + self._group.patience)
+            if self._watch is None:
+                self._watch = self._group.watch(self, self._index + 1)
             self._member.on_renewed()
+
+    # -- what its watch tells (``Listener``)
+
+    def on_live(self, index: int) -> None:
+        pass
+
+    def on_caught_up(self) -> None:
+        pass
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        if all(result.modified_index <= self._index for result in results):
+            return  # an update of ours
+        if self._is_renewing:
+            self._has_changed = True
+        elif self._renewal is not None:
+            self._renewal.kill(block=False)
+            self._renew_at(timing.now())
+
+    def on_ended(self, error: EtcException) -> None:
+        self._watch = None  # it begins again with the next renewal
+        self._group.unwatch(self)
 
     # -- losing
 
@@ -282,15 +321,24 @@ class ChainGroup:
         interval: Seconds between renewals.
         patience: Seconds from the sending of the last acknowledged renewal until a node counts as lost.
         execute: How an operation is done.
+
+    Args:
+        execute: The same.
+        start_watch: How a watch is begun.
+        ttl: Seconds.
+        most_watched: So many nodes are watched at most.
     """
 
-    def __init__(self, execute: Execute, ttl: int) -> None:
+    def __init__(self, execute: Execute, start_watch: StartWatch, ttl: int, *, most_watched: int) -> None:
         self.ttl = ttl
         self.interval = ttl / 3
         self.patience = ttl - safety_margin(ttl)
         self.execute = execute
         self._semaphore = BoundedSemaphore(RENEWALS_AT_ONCE)
         self._holds: set[ChainHold] = set()
+        self._start_watch = start_watch
+        self._most_watched = most_watched
+        self._watched: set[ChainHold] = set()
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         earlier = tuple(member.unanswered)
@@ -347,6 +395,22 @@ class ChainGroup:
     def forget(self, hold: ChainHold) -> None:
         """The hold renews no more."""
         self._holds.discard(hold)
+        self._watched.discard(hold)
+
+    def watch(self, hold: ChainHold, index: int) -> Watch | None:
+        """Watch the node of a hold from an index on; None where as many are watched as may be."""
+        if len(self._watched) >= self._most_watched:
+            return None
+        try:
+            watch = self._start_watch(WatchSpec(hold.key, index), hold)
+        except EtcException:
+            return None
+        self._watched.add(hold)
+        return watch
+
+    def unwatch(self, hold: ChainHold) -> None:
+        """The watch of its node has ended."""
+        self._watched.discard(hold)
 
     def close(self) -> None:
         """Stop all renewals.  No I/O, does not block."""

@@ -35,6 +35,9 @@ CONNECT_TIMEOUT: Final = 5.0
 POLL_TIMEOUT: Final = 10.0
 """Seconds for the headers of a long poll, which come at once from a server that is well, from all servers."""
 
+MOST_WATCHED: Final = 16
+"""Nodes of one TTL of which a change is noticed at once: each takes a connection.  The others wait for a renewal."""
+
 PROOF: Final = '_getc'
 """The name of a hidden node that nobody makes."""
 
@@ -150,7 +153,8 @@ class KeysV2:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = self._groups[ttl] = ChainGroup(self.execute, ttl)
+            group = ChainGroup(self.execute, self.watch, ttl, most_watched=MOST_WATCHED)
+            self._groups[ttl] = group
         return group
 
     # -- the end

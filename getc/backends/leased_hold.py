@@ -8,6 +8,7 @@ from typing import Protocol
 
 from getc import timing
 from getc.backends.base import Hold, Member
+from getc.backends.key_watches import KeyWatches
 from getc.errors import NodeLost, Overtaken, ProtocolError
 from getc.model import ComparedThenSwapped, EtcdResult
 from getc.operations import MAX_TTL
@@ -28,7 +29,7 @@ from getc.wire.tree.nodes import Life, value_of
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import misshapen
 
-__all__ = ['LeasedHold', 'deletion_on_lease', 'granted', 'on_lease']
+__all__ = ['LeasedHold', 'deletion_on_lease', 'granted', 'on_lease', 'overtaken']
 
 
 def on_lease(key: str, number: int) -> Compare:
@@ -40,6 +41,11 @@ def deletion_on_lease(key: str, number: int) -> TxnRequest:
     """Deletes the node if it hangs on that lease."""
     delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(key)))
     return TxnRequest(compare=[on_lease(key, number)], success=[delete])
+
+
+def overtaken(key: str) -> Overtaken:
+    """The error for a node that is on another lease now, or on none."""
+    return Overtaken(f'{key} was taken by another')
 
 
 def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
@@ -78,20 +84,33 @@ class LeasedHold:
         key: The node.
         token: The index of the write that took it.
         member: On whose behalf.
+        known_at: The revision at which the node was last known to be on the lease.
     """
 
-    __slots__ = ('_is_held', '_lease', 'key', 'member', 'token')
+    __slots__ = ('_is_held', '_lease', '_watch', 'key', 'known_at', 'member', 'token')
 
-    def __init__(self, lease: _Lease, key: str, token: int, member: Member) -> None:
+    def __init__(self, lease: _Lease, key: str, token: int, member: Member, watches: KeyWatches) -> None:
         self.key = key
         self.token = token
         self.member = member
+        self.known_at = token
         self._lease = lease
         self._is_held = True
+        self._watch = watches.watch(self)
 
     @property
     def lost_at(self) -> float:
         return self._lease.lost_at
+
+    @property
+    def raw_key(self) -> bytes:
+        """The key, as etcd has it."""
+        return encoded(self.key)
+
+    @property
+    def lease_id(self) -> int:
+        """The lease."""
+        return self._lease.id
 
     def is_on_lease(self) -> Compare:
         """Holds if the node is the one that was put on the lease."""
@@ -123,6 +142,18 @@ class LeasedHold:
     def abandon(self) -> None:
         self._is_held = False
         self._lease.detach(self)
+        self._watch.close()
+
+    def on_renewed(self, revision: int) -> None:
+        """A renewal was acknowledged, and at this revision or a later one the node was on the lease."""
+        self.known_at = revision
+        if self._watch.is_due:
+            self._watch.begin_again()
+        self.member.on_renewed()
+
+    def on_taken(self, *, is_deleted: bool) -> None:
+        """An event says that the node is not on the lease any more."""
+        self.lose(NodeLost(f'{self.key} was deleted, or has expired') if is_deleted else overtaken(self.key))
 
     def lose(self, error: NodeLost) -> None:
         """It is not ours any more."""
@@ -149,7 +180,7 @@ class LeasedHold:
         if response.succeeded:
             return response
         if response.responses[0].response_range.kvs:
-            raise Overtaken(f'{self.key} was taken by another')
+            raise overtaken(self.key)
         raise NodeLost(f'{self.key} was deleted, or has expired')
 
 

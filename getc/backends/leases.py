@@ -15,6 +15,7 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import Hold, LeaseGroup, Member
+from getc.backends.key_watches import KeyWatches
 from getc.backends.leased_hold import LeasedHold, deletion_on_lease, granted, on_lease
 from getc.backends.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
@@ -45,14 +46,16 @@ class LeasedGroup:
     Args:
         rpc: How RPCs are called.
         renewals: The stream of renewals.
+        watches: The watches of the nodes' keys.
         ttl: Seconds that are asked for.
         is_strict: As the backend's.
     """
 
-    def __init__(self, rpc: Rpc, renewals: LeaseService, ttl: int, *, is_strict: bool) -> None:
+    def __init__(self, rpc: Rpc, renewals: LeaseService, watches: KeyWatches, ttl: int, *, is_strict: bool) -> None:
         self.ttl = ttl
         self._rpc = rpc
         self._renewals = renewals
+        self._watches = watches
         self._asked_ttl = ttl
         self._is_strict = is_strict
         self._leases: dict[int, SharedLease] = {}
@@ -164,7 +167,13 @@ class LeasedGroup:
                 assert life.ttl is not None
                 self.ttl = life.ttl
                 lease = self._leases[number] = SharedLease(
-                    self._rpc, number, life.ttl, sent_at, renewals=self._renewals, on_over=self._forget
+                    self._rpc,
+                    number,
+                    life.ttl,
+                    sent_at,
+                    renewals=self._renewals,
+                    watches=self._watches,
+                    on_over=self._forget,
                 )
             return lease
         finally:

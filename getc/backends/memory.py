@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import count
 from typing import Any, Final, Protocol
 from weakref import WeakValueDictionary
@@ -173,7 +174,8 @@ class MemoryBackend:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = self._groups[ttl] = ChainGroup(self.execute, ttl)
+            group = ChainGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize)
+            self._groups[ttl] = group
         return group
 
     def ready(self, deadline: Deadline) -> None:

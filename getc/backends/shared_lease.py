@@ -12,8 +12,9 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Member, not_renewed, safety_margin
+from getc.backends.key_watches import KeyWatches
 from getc.backends.leased_hold import LeasedHold, deletion_on_lease
-from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, Overtaken
+from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
@@ -42,6 +43,7 @@ class SharedLease:
         ttl: Seconds.
         sent_at: When it was asked for.
         renewals: The stream of renewals.
+        watches: The watches of the nodes' keys.
         on_over: Called once with it when nothing is held on it any more and nothing will be.
     """
 
@@ -53,6 +55,7 @@ class SharedLease:
         sent_at: float,
         *,
         renewals: LeaseService,
+        watches: KeyWatches,
         on_over: Callable[[SharedLease], None],
     ) -> None:
         self.rpc = rpc
@@ -60,6 +63,7 @@ class SharedLease:
         self.ttl = ttl
         self.holds: dict[str, LeasedHold] = {}
         self._renewals = renewals
+        self._watches = watches
         self._on_over = on_over
         self._patience = ttl - safety_margin(ttl)
         self.lost_at = sent_at + self._patience
@@ -127,7 +131,7 @@ class SharedLease:
         """
         if self.is_over:
             raise ConnectionError(f'the lease of {key} ended while it was written', maybe_applied=True)
-        hold = self.holds[key] = LeasedHold(self, key, token, member)
+        hold = self.holds[key] = LeasedHold(self, key, token, member, self._watches)
         return hold
 
     def detach(self, hold: LeasedHold) -> None:
@@ -175,7 +179,7 @@ class SharedLease:
             held = list(self.holds.values())
             sent_at = timing.now()
             try:
-                keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
+                revision, keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
             except LeaseNotFound:
                 self.on_gone()
                 return None
@@ -187,7 +191,7 @@ class SharedLease:
                 return None  # too late
             self.lost_at = max(self.lost_at, sent_at + self._patience)
             self._last_error = None
-            self._check(held, keys)
+            self._check(held, keys, revision)
             return sent_at
         return None
 
@@ -199,23 +203,26 @@ class SharedLease:
         asked = [hold.member for hold in self.holds.values() if hold.member.is_asked]
         gevent.joinall([gevent.spawn(member.may_renew) for member in asked], timeout=self.ttl / 6)
 
-    def _renewed_keys(self, deadline: Deadline) -> set[bytes]:
-        """Renew, and return the keys on the lease."""
+    def _renewed_keys(self, deadline: Deadline) -> tuple[int, set[bytes]]:
+        """Renew, and return the keys that are on the lease at this revision or a later one.
+
+        etcd fills the header of a keep-alive's response before it renews, that of a TimeToLive's after it has looked.
+        """
         left = deadline.timeout_left()
-        self._renewals.keep_alive(self.id, timeout=left)
+        revision = self._renewals.keep_alive(self.id, timeout=left).header.revision
         request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
         response = self.rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
         if response.TTL <= 0:
             raise LeaseNotFound('requested lease not found', str(self.id))
-        return set(response.keys)
+        return revision, set(response.keys)
 
-    def _check(self, held: list[LeasedHold], keys: set[bytes]) -> None:
+    def _check(self, held: list[LeasedHold], keys: set[bytes], revision: int) -> None:
         """Compare what should be on the lease with what is."""
         for hold in held:
             if self.holds.get(hold.key) is not hold:
                 continue
             if encoded(hold.key) in keys:
-                hold.member.on_renewed()
+                hold.on_renewed(revision)
             else:
                 gevent.spawn(self._find_out, hold)
         known = {encoded(key) for key in (*self.holds, *self._reserved, *(hold.key for hold in held))}
@@ -231,8 +238,7 @@ class SharedLease:
             there = []
         if there and there[0].lease == self.id:
             return  # it was written again meanwhile
-        kind = Overtaken if there else NodeLost
-        hold.lose(kind(f'{hold.key} was {"taken by another" if there else "deleted"}'))
+        hold.on_taken(is_deleted=not there)
 
     def _drop(self, key: bytes) -> None:
         """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""

@@ -15,6 +15,7 @@ from getc import timing
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.following import Following
 from getc.backends.horizon import Horizon
+from getc.backends.key_watches import KeyWatches
 from getc.backends.leased_hold import granted
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
@@ -68,6 +69,7 @@ class TreeV3:
         self._is_strict = is_strict
         self._horizon = Horizon(rpc.servers, rpc.turn)
         self._following = Following(rpc, self._horizon)
+        self._key_watches = KeyWatches(rpc)
         self._groups: dict[int, LeasedGroup] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
         self._least_ttl = 0  # seconds that the server grants at least, as far as is known
@@ -324,7 +326,8 @@ class TreeV3:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = self._groups[ttl] = LeasedGroup(self._rpc, self._v3.lease, ttl, is_strict=self._is_strict)
+            group = LeasedGroup(self._rpc, self._v3.lease, self._key_watches, ttl, is_strict=self._is_strict)
+            self._groups[ttl] = group
         return group
 
     # -- the end
@@ -338,6 +341,7 @@ class TreeV3:
 
     def close(self) -> None:
         self._is_closed = True
+        self._key_watches.close()
         for group in self._groups.values():
             group.close()
         self._following.close()

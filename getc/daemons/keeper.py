@@ -160,10 +160,13 @@ class Keeper(Daemon):
 
         Raises:
             NodeLost: It is not.
+            Overtaken: Its kind for when another has the node.
         """
         hold = self._hold
         if hold is None or not self.remaining():
-            raise NodeLost(f'{self.key} is not kept: {self.state.name}: {self._why_not_kept()}')
+            is_overtaken = self.state is KeeperState.LOST and isinstance(self.last_error, Overtaken)
+            kind = Overtaken if is_overtaken else NodeLost
+            raise kind(f'{self.key} is not kept: {self.state.name}: {self._why_not_kept()}')
         return hold.token
 
     def _why_not_kept(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import gevent
 import pytest
 
 from getc import timing
@@ -48,7 +49,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.backend = MemoryBackend(SharedStore())
-        self.group = ChainGroup(self.execute, TTL)
+        self.group = ChainGroup(self.execute, self.backend.watch, TTL, most_watched=2)
         self.member = Member()
         self.sent: list[Operation] = []
         self.before: Callable[[Operation], None] = lambda _: None
@@ -65,8 +66,8 @@ class Bench:
         """As somebody else."""
         return self.backend.execute(operation, Deadline(None))
 
-    def hold(self, value: str = 'x') -> object:
-        return self.group.hold(Put('/a', value, prev_exist=False), self.member, Deadline(5))
+    def hold(self, value: str = 'x', key: str = '/a') -> object:
+        return self.group.hold(Put(key, value, prev_exist=False), self.member, Deadline(5))
 
     def lose_replies(self, count: int, kind: type[Operation] = Put) -> None:
         left = [count]
@@ -282,3 +283,64 @@ def test_hold_that_was_long_on_its_way_is_renewed_in_time(bench: Bench, etcd_clo
     assert hold.lost_at == began + TTL - 1
     etcd_clock.advance(0.01)
     assert bench.member.story == ['renewed']
+
+
+# -- watches
+
+
+@pytest.mark.parametrize('change', [Put('/a', 'x', ttl=60), Put('/a', 'x', prev_exist=True), Delete('/a')], ids=str)
+def test_change_of_another_is_noticed_at_once_where_the_node_is_watched(
+    bench: Bench, etcd_clock: VirtualTime, change: Operation
+) -> None:
+    """Its watch brings the next renewal forward."""
+    bench.hold()
+    bench.do(change)
+    etcd_clock.advance(0)
+    assert bench.member.story == [f'lost: {"NodeLost" if isinstance(change, Delete) else "Overtaken"}']
+    assert not bench.backend._watches
+
+
+def test_change_of_another_during_a_renewal_is_noticed_by_one_more(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The answer of the one under way is from before."""
+    bench.hold()
+
+    def after(operation: Operation) -> None:
+        bench.after = lambda _: None
+        bench.do(Put('/a', 'x', ttl=60))
+        gevent.sleep(1)
+
+    bench.after = after
+    etcd_clock.advance(TTL / 3 + 1.1)
+    assert bench.member.story == ['renewed', 'lost: Overtaken']
+
+
+def test_update_of_ours_brings_no_renewal_forward(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Its event tells nothing new."""
+    hold = bench.hold()
+    hold.update('y', Deadline(5))
+    sent = len(bench.sent)
+    etcd_clock.advance(1)
+    assert len(bench.sent) == sent
+
+
+def test_so_many_nodes_are_watched_and_others_when_one_of_them_ends(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Where a watch takes a connection."""
+    first = bench.hold(key='/0')
+    for number in range(1, 4):
+        bench.hold(key=f'/{number}')
+    assert [watch.spec.key for watch in bench.backend._watches] in (['/0', '/1'], ['/1', '/0'])
+    first.release(Deadline(5))
+    etcd_clock.advance(TTL / 3)
+    assert {watch.spec.key for watch in bench.backend._watches} == {'/1', '/2'}
+
+
+def test_watch_that_has_ended_begins_again_with_the_next_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """From where that one was."""
+    bench.hold()
+    bench.backend.end_watches(ConnectionError('the connection broke'))
+    etcd_clock.advance(1)
+    assert not bench.backend._watches
+    etcd_clock.advance(TTL / 3)
+    bench.do(Put('/a', 'x', ttl=60))
+    etcd_clock.advance(0)
+    assert bench.member.story == ['renewed', 'lost: Overtaken']

@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from getc import timing
 from getc.backends import leases, shared_lease
+from getc.backends.key_watches import KeyWatches
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
     ConnectionError,
@@ -69,7 +70,8 @@ class Bench:
     def __init__(self) -> None:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
-        self.group = LeasedGroup(self.rpc, Lease(self.rpc), TTL, is_strict=True)
+        self.watches = KeyWatches(self.rpc)
+        self.group = LeasedGroup(self.rpc, Lease(self.rpc), self.watches, TTL, is_strict=True)
         self.member = Member()
 
     def hold(
@@ -89,6 +91,11 @@ class Bench:
         """What is there."""
         return {key.decode() for key in self.server.keys}
 
+    def close(self) -> None:
+        """End all that the client keeps."""
+        self.watches.close()
+        self.group.close()
+
     @property
     def leases(self) -> list[Any]:
         """Those that the group renews."""
@@ -100,7 +107,7 @@ def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[B
     """The bench; when all has ended, no greenlet may be left."""
     bench = Bench()
     yield bench
-    bench.group.close()
+    bench.close()
     bench.rpc.close()
     etcd_clock.advance(0)
     check_greenlets(request)
@@ -109,15 +116,15 @@ def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[B
 # -- sharing
 
 
-def test_nodes_of_one_ttl_share_a_lease_and_a_stream(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Whatever their number, a renewal is one message and one question."""
+def test_nodes_of_one_ttl_share_a_lease_and_two_streams(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Whatever their number, a renewal is one message and one question; their watches are on one stream."""
     holders = [gevent.spawn(bench.hold, f'/{number}') for number in range(100)]
     gevent.joinall(holders, raise_error=True)
     assert len(bench.server.leases) == 1
     bench.server.calls.clear()
     etcd_clock.advance(TTL)
     assert len(bench.server.times('LeaseKeepAlive')) == len(bench.server.times('LeaseTimeToLive')) == 3
-    assert len(bench.server.streams) == 1
+    assert len(bench.server.streams) == 2
     assert bench.member.story == ['renewed'] * 300
     assert len(bench.keys()) == 100
 
@@ -673,7 +680,7 @@ def test_close_leaves_no_renewal_and_no_timer(bench: Bench, etcd_clock: VirtualT
     """And tells nobody."""
     bench.hold()
     etcd_clock.advance(TTL / 3 + 0.1)
-    bench.group.close()
+    bench.close()
     called = len(bench.server.calls)
     etcd_clock.advance(3 * TTL)
     assert len(bench.server.calls) == called
@@ -697,7 +704,7 @@ def test_close_during_a_renewal_ends_it(bench: Bench, etcd_clock: VirtualTime) -
 
 def test_ttl_is_what_the_server_grants(bench: Bench) -> None:
     """At least its own minimum."""
-    group = LeasedGroup(bench.rpc, Lease(bench.rpc), 1, is_strict=True)
+    group = LeasedGroup(bench.rpc, Lease(bench.rpc), bench.watches, 1, is_strict=True)
     hold = group.hold(Put('/short', 'x', prev_exist=False), bench.member, Deadline(5))
     assert group.ttl == 2
     assert hold.lost_at == timing.now() + 2 - 0.5

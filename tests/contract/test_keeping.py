@@ -126,7 +126,7 @@ def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_co
 def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
     client: getc.Client, other: getc.Client, until: Callable[..., None]
 ) -> None:
-    """The default; the predecessor learns of it at its next renewal or write, and does not fight."""
+    """The default; the predecessor learns of it, and does not fight."""
     lost: list[getc.Keeper] = []
     first = client.keep_node('/servers/a', 'first', ttl=3, on_lost=lost.append)
     token = first.ensure()
@@ -136,6 +136,30 @@ def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
     assert first.state is KeeperState.LOST
     assert isinstance(first.last_error, getc.Overtaken)
     assert client.get('/servers/a').value == 'second'
+
+
+def test_replaced_owner_knows_at_once(client: getc.Client, other: getc.Client, until: Callable[..., None]) -> None:
+    """By a watch of its node: its next renewal would come in 20 minutes."""
+    lost: list[getc.Keeper] = []
+    first = client.keep_node('/servers/a', 'same', ttl=3600, on_lost=lost.append)
+    second = other.keep_node('/servers/a', 'same', ttl=3600)
+    until(lambda: first.state is KeeperState.LOST)
+    with pytest.raises(getc.NodeLost):
+        first.ensure()
+    until(lambda: lost == [first])
+    assert isinstance(first.last_error, getc.Overtaken)
+    assert second.ensure() == client.get('/servers/a').modified_index
+
+
+def test_node_that_somebody_deleted_is_back_at_once(
+    client: getc.Client, other: getc.Client, until: Callable[..., None]
+) -> None:
+    """By the same watch."""
+    keeper = client.keep_node('/servers/a', 'mine', ttl=3600)
+    token = keeper.ensure()
+    other.delete('/servers/a')
+    until(lambda: keeper.state is KeeperState.KEPT and keeper.ensure() > token)
+    assert other.get('/servers/a').value == 'mine'
 
 
 def test_keep_node_raises_when_told_to_and_the_name_is_kept(client: getc.Client, other: getc.Client) -> None:

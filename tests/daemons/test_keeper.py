@@ -1115,10 +1115,11 @@ def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_serv
 def test_log_handler_that_blocks_holds_up_no_other_node(client: getc.Client, etcd_clock: VirtualTime) -> None:
     """A lease tells the keepers of all its nodes, one after the other."""
     keeper = client.keep_node('/a', ttl=TTL)
+    hold: Any = keeper._hold
     with faulty.blocking_log() as said:
         began = timing.now()
         keeper.on_suspect(TimedOut('too late'))
-        keeper.on_lost(NodeLost('/a was deleted'))
+        hold._lose(NodeLost('/a was deleted'))
         assert timing.now() == began
         etcd_clock.advance(1)
         assert [line.rpartition(': ')[2] for line in said[:2]] == ['too late', '/a was deleted']

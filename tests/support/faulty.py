@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ class FaultyBackend:
         return self._inner.watch(spec, listener, after)
 
     def keep(self, ttl: int) -> LeaseGroup:
-        return self._groups.setdefault(ttl, ChainGroup(self.execute, ttl))
+        return self._groups.setdefault(ttl, ChainGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize))
 
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)
