@@ -14,6 +14,8 @@ import getc
 from getc.testing import EtcdCluster, EtcdServer, FaultProxies, until
 from tests.examples.stage import SHARDS, Stage
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 TTL = 3

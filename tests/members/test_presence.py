@@ -12,6 +12,8 @@ from getc import Keeper
 from getc.testing import EtcdCluster, FaultProxies, until
 from tests.support.api_support import spoken
 
+pytestmark = pytest.mark.slow
+
 TTL = 5
 Open = Callable[..., getc.Client]
 

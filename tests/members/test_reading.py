@@ -10,6 +10,8 @@ import getc
 from getc.testing import EtcdCluster, FaultProxies
 from tests.support.api_support import skip_unless_spoken
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., getc.Client]
 
 READS: dict[str, list[Callable[[getc.Client], object]]] = {

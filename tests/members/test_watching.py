@@ -11,6 +11,8 @@ import getc
 from getc.testing import EtcdCluster, FaultProxies, until
 from tests.support.api_support import spoken
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., getc.Client]
 
 

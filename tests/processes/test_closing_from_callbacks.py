@@ -13,6 +13,8 @@ import getc
 from getc.testing import EtcdServer, MemoryStore, no_leaks, until
 from tests.support.api_support import skip_unless_spoken
 
+pytestmark = pytest.mark.slow
+
 _numbers = itertools.count()
 
 
@@ -92,7 +94,7 @@ def alive_at_the_start(stage: Stage) -> None:
 
 def alive_before_a_renewal(stage: Stage) -> None:
     answers = iter([lambda: True])
-    stage.client.keep_node('/servers/a', 'x', ttl=12, alive=lambda: next(answers, stage.close)())
+    stage.client.keep_node('/servers/a', 'x', ttl=3, alive=lambda: next(answers, stage.close)())
 
 
 def on_state(stage: Stage) -> None:

@@ -16,7 +16,10 @@ import getc
 from getc import KeeperState, timing
 from getc.testing import EtcdServer, until
 
-pytestmark = pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='looks at the sockets of this process')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not os.path.exists('/proc/self/fd'), reason='looks at the sockets of this process'),
+]
 
 
 def sockets() -> set[str]:
@@ -90,7 +93,7 @@ def test_daemon_keeps_its_client(etcd_server: EtcdServer, client: getc.Client, a
     """A node is kept for as long as nobody stops its keeper, whether somebody holds it or not."""
     client.get('/')
     before = sockets()
-    keeper = weakref.ref(getc.etcd(etcd_server.url, api=api).keep_node('/servers/a', 'x', ttl=2))
+    keeper = weakref.ref(getc.etcd(etcd_server.url, api=api).keep_node('/servers/a', 'x', ttl=5))
     index = client.get('/servers/a').created_index
     gc.collect()
     end = end_of(keeper())

@@ -10,6 +10,8 @@ import getc
 from getc.testing import EtcdServer
 from tests.processes.conftest import Ended, Run
 
+pytestmark = pytest.mark.slow
+
 ENDINGS = {
     'return': (0, ''),
     'exit': (3, ''),
@@ -18,8 +20,6 @@ ENDINGS = {
     'signal': (0, ''),
 }
 """What ends a program; its status, and the last line of what it says of it."""
-
-CLOSE = ['closing', 'leaving']
 
 
 def check(ended: Ended, ending: str) -> None:
@@ -48,8 +48,22 @@ def end(run: Run, url: str, api: str, ending: str, close: str) -> Ended:
     return program.end()
 
 
-@pytest.mark.parametrize('close', CLOSE)
-@pytest.mark.parametrize('ending', list(ENDINGS))
+@pytest.mark.parametrize(
+    ('api', 'ending', 'close'),
+    [
+        ('v3', 'return', 'closing'),
+        ('v2', 'return', 'leaving'),
+        ('v2', 'exit', 'closing'),
+        ('v3', 'exit', 'leaving'),
+        ('v3', 'raise', 'closing'),
+        ('v2', 'raise', 'leaving'),
+        ('v2', 'interrupt', 'closing'),
+        ('v3', 'interrupt', 'leaving'),
+        ('v3', 'signal', 'closing'),
+        ('v2', 'signal', 'leaving'),
+    ],
+    indirect=['api'],
+)
 def test_program_ends(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, ending: str, close: str
 ) -> None:
@@ -59,9 +73,17 @@ def test_program_ends(
     assert servers == ([] if close == 'closing' else ['/servers/a'])
 
 
-@pytest.mark.parametrize('close', CLOSE)
-@pytest.mark.parametrize('ending', ['return', 'signal'])
-@pytest.mark.parametrize('death', ['paused', 'killed'])
+@pytest.mark.parametrize(
+    ('api', 'death', 'ending', 'close'),
+    [
+        ('v3', 'paused', 'return', 'closing'),
+        ('v2', 'paused', 'signal', 'closing'),
+        ('v3', 'paused', 'signal', 'leaving'),
+        ('v3', 'killed', 'signal', 'closing'),
+        ('v2', 'killed', 'return', 'leaving'),
+    ],
+    indirect=['api'],
+)
 def test_program_ends_though_etcd_is_dead(
     etcd_server: EtcdServer, api: str, run: Run, death: str, ending: str, close: str
 ) -> None:
@@ -76,7 +98,7 @@ def test_program_ends_though_etcd_is_dead(
         etcd_server.resume() if death == 'paused' else etcd_server.restart()
 
 
-@pytest.mark.parametrize('ending', list(ENDINGS))
+@pytest.mark.parametrize('ending', ['return', 'interrupt', 'signal'])
 def test_program_with_a_store_in_memory_ends(run: Run, ending: str) -> None:
     """The same."""
     check(end(run, 'memory://', 'memory', ending, 'leaving'), ending)

@@ -13,7 +13,10 @@ import getc
 from getc.testing import Certificates, EtcdBinary, EtcdServer, until
 from tests.processes.conftest import Program, Run
 
-pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='looks at the sockets of a process in /proc')
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != 'linux', reason='looks at the sockets of a process in /proc'),
+]
 
 
 def said_by(program: Program) -> Any:
@@ -23,9 +26,9 @@ def said_by(program: Program) -> Any:
     return json.loads(line)
 
 
-def start(run: Run, server: EtcdServer, *arguments: str) -> tuple[Program, Any]:
+def start(run: Run, server: EtcdServer, *arguments: str, ttl: int = 60) -> tuple[Program, Any]:
     """The program, and what its child has told: it was forked while calls were under way, for etcd did not run."""
-    program = run('forking.py', server.url, *arguments)
+    program = run('forking.py', server.url, str(ttl), *arguments)
     said_by(program)
     server.pause()
     try:
@@ -36,7 +39,7 @@ def start(run: Run, server: EtcdServer, *arguments: str) -> tuple[Program, Any]:
     return program, told
 
 
-@pytest.mark.parametrize('kind', ['plain', 'patched'])
+@pytest.mark.parametrize(('api', 'kind'), [('v3', 'plain'), ('v2', 'patched')], indirect=['api'])
 def test_forked_child_has_connections_of_its_own_and_its_parent_does_not_notice(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, kind: str
 ) -> None:
@@ -44,11 +47,12 @@ def test_forked_child_has_connections_of_its_own_and_its_parent_does_not_notice(
     check(client, *start(run, etcd_server, api, kind))
 
 
-def test_forked_child_says_no_goodbye_over_tls(etcd_binary: EtcdBinary, api: Any, run: Run) -> None:
+@pytest.mark.parametrize(('api', 'kind'), [('v3', 'patched'), ('v2', 'plain')], indirect=['api'])
+def test_forked_child_says_no_goodbye_over_tls(etcd_binary: EtcdBinary, api: Any, run: Run, kind: str) -> None:
     """It would be the end of its parent's connections."""
     with Certificates() as certificates, EtcdServer(binary=etcd_binary.path, tls=certificates.serving()) as server:
         with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
-            check(client, *start(run, server, api, 'plain', certificates.ca))
+            check(client, *start(run, server, api, kind, certificates.ca))
 
 
 def check(client: getc.Client, program: Program, told: Any) -> None:
@@ -90,7 +94,7 @@ def test_nodes_of_a_parent_that_died_go_though_its_child_lives(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run
 ) -> None:
     """The child renews what it keeps itself."""
-    program, _ = start(run, etcd_server, api, 'plain')
+    program, _ = start(run, etcd_server, api, 'plain', ttl=2)
     said_by(program)
     program.send(signal.SIGKILL)
     until(lambda: {node.key for node in client.get('/servers').nodes} == {'/servers/child'})

@@ -15,6 +15,8 @@ import getc
 from getc.testing import EtcdServer
 from tests.processes.conftest import Run
 
+pytestmark = pytest.mark.slow
+
 REFUSAL = 'cannot be pickled or copied: it lives in one process'
 
 
@@ -32,7 +34,7 @@ def test_client_works_in_a_process_that_was_forked(etcd_server: EtcdServer, api:
     }
 
 
-@pytest.mark.parametrize('method', ['spawn', 'forkserver'])
+@pytest.mark.parametrize(('api', 'method'), [('v3', 'spawn'), ('v2', 'forkserver')], indirect=['api'])
 def test_client_is_refused_where_a_process_is_made_anew(
     etcd_server: EtcdServer, api: str, run: Run, method: str
 ) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SOURCES = ('getc', 'pytest_getc.py', 'setup.py', 'pyproject.toml', 'README.rst', 'LICENSE')
 

@@ -1,6 +1,6 @@
 """A program that forks while it keeps, follows and calls; parent and child each print a line of JSON about it.
 
-    forking.py URL API patched|plain [CA]
+    forking.py URL TTL API patched|plain [CA]
 
 It reads a line before its calls begin, so that etcd can be stopped for them, and one before it ends.
 """
@@ -11,7 +11,7 @@ import json
 import os
 import sys
 
-if sys.argv[3] == 'patched':
+if sys.argv[4] == 'patched':
     from gevent import monkey
 
     monkey.patch_all()
@@ -21,8 +21,8 @@ import gevent.socket
 
 import getc
 
-url, api, fork = sys.argv[1:4]
-options = {'api': api, 'ca': sys.argv[4] if sys.argv[4:] else None}
+url, ttl, api, fork = sys.argv[1:5]
+options = {'api': api, 'ca': sys.argv[5] if sys.argv[5:] else None}
 
 
 def say(**facts: object) -> None:
@@ -54,7 +54,9 @@ states: list[str] = []
 etcd = getc.etcd(url, **options)
 etcd.on_state(lambda state: states.append(state.name))
 etcd.set('/cfg/a', '0')
-keeper = etcd.keep_node('/servers/parent', 'x', ttl=5, on_lost=lambda keeper: lost.append(str(keeper.last_error)))
+keeper = etcd.keep_node(
+    '/servers/parent', 'x', ttl=int(ttl), on_lost=lambda keeper: lost.append(str(keeper.last_error))
+)
 watcher = etcd.on_change('/cfg', lambda result: seen.append(result.value))
 mirror = etcd.mirror('/cfg')
 changes = etcd.changes('/cfg')
@@ -84,14 +86,14 @@ if not child:
             changes=refusal(changes.get, 1),
             ended=[keeper.stop(), keeper.orphan(), watcher.stop(), changes.close(), keeper.join()],
         )
-        own = etcd.keep_node('/servers/child', 'x', ttl=2)
+        own = etcd.keep_node('/servers/child', 'x', ttl=3)
         followed: list[str | None] = []
         etcd.on_change('/cfg', lambda result: followed.append(result.value))
         with getc.etcd(url, **options) as another:
             another.set('/cfg/a', '1')
         while not followed:
             gevent.sleep(0.01)
-        with gevent.Timeout(30):
+        with gevent.Timeout(60):
             first = own.remaining()
             while own.remaining() <= first:  # it is renewed
                 first = own.remaining()
@@ -106,7 +108,7 @@ if not child:
     finally:
         os._exit(0)
 
-with gevent.Timeout(50):
+with gevent.Timeout(60):
     gevent.joinall(calls)
     while '1' not in seen or mirror['/cfg/a'] != '1':
         gevent.sleep(0.01)

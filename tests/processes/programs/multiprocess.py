@@ -22,7 +22,7 @@ def work(etcd: getc.Client, keeper: getc.Keeper, answers: Any) -> None:
     except getc.NodeLost as error:
         lost = str(error)
     value = etcd.get('/cfg/a').value
-    with etcd.keep_node('/servers/child', 'x', ttl=2) as own:
+    with etcd.keep_node('/servers/child', 'x', ttl=60) as own:
         etcd.set('/from/child', own.state.name)
     answers.put([value, lost, keeper.state.name, etcd.get('/servers/parent').value])
 
@@ -56,7 +56,7 @@ def main(url: str, api: Any, method: str) -> None:
             refused = refusal(processes.Process(target=work, args=(etcd, keeper, answers)).start)
             child = processes.Process(target=work_anew, args=(url, api, answers))
         child.start()
-        child.join(30)
+        child.join(60)
         facts = {
             'refused': refused,
             'status': child.exitcode,

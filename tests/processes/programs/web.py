@@ -30,7 +30,7 @@ def refusal(function: Callable[[], Any]) -> str:
 
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     if not own:
-        own.append(etcd.keep_node(f'/servers/{os.getpid()}', 'x', ttl=5))
+        own.append(etcd.keep_node(f'/servers/{os.getpid()}', 'x', ttl=60))
     facts = {
         'pid': os.getpid(),
         'is_master': os.getpid() == MASTER,
