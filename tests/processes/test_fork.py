@@ -64,8 +64,8 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
         'stopped': [True] * 3,
         'keeper': [
             0.0,
-            'NodeLost: /servers/parent is kept by our parent, not by this forked child: STOPPED',
-            'NodeLost: /servers/parent is kept by our parent, not by this forked child: STOPPED',
+            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
+            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
         ],
         'mirror': [{'/cfg/a': '0'}, True, "ClientClosed: mirror /cfg is our parent's, not this forked child's"],
         'changes': "ClientClosed: changes /cfg is our parent's, not this forked child's",

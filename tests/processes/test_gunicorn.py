@@ -60,7 +60,7 @@ def test_client_that_the_master_made_works_in_every_worker(
         'is_master': False,
         'booted': True,
         'written': True,
-        'keeper': 'NodeLost: /servers/master is kept by our parent, not by this forked child: STOPPED',
+        'keeper': 'NodeLost: /servers/master is not kept: STOPPED: it is kept by our parent, not by this forked child',
         'mirror': [True, "ClientClosed: mirror /cfg is our parent's, not this forked child's"],
         'own': 'KEPT',
     }

@@ -28,7 +28,12 @@ def test_client_works_in_a_process_that_was_forked(etcd_server: EtcdServer, api:
     assert json.loads(ended.output) == {
         'refused': '',
         'status': 0,
-        'child': ['1', '/servers/parent is kept by our parent, not by this forked child: STOPPED', 'STOPPED', 'x'],
+        'child': [
+            '1',
+            '/servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
+            'STOPPED',
+            'x',
+        ],
         'said': 'KEPT',
         'keeper': ['KEPT', True],
     }
