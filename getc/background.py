@@ -43,7 +43,7 @@ class Background(Tree):
     def keep_node(
         self,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         ttl: int = 10,
         on_conflict: OnConflict = 'replace',
@@ -235,7 +235,7 @@ class Background(Tree):
     def mirror(
         self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> Mirror:
-        """Keep the values below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
+        """Keep the values at and below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
 
             servers = etcd.mirror('/servers')
             for key, address in servers.items(): ...

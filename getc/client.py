@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from itertools import count
 from types import TracebackType
@@ -11,9 +12,9 @@ from getc.backends.base import Backend
 from getc.backends.opening import Opened, open_backend
 from getc.background import Background
 from getc.errors import NotSupported
+from getc.keys import ROOT
 from getc.states import StateListeners
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
-from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState
 from getc.v3 import V3
 
@@ -72,7 +73,7 @@ def etcd(
         etcd.get('/hello').value
     """
     states = StateListeners()
-    label = f'etcd client {next(_numbers)}'
+    number = next(_numbers)
     opened = open_backend(
         url,
         api=api,
@@ -86,16 +87,10 @@ def etcd(
         namespace=namespace,
         strict=strict,
         on_state=states.teller(),
-        label=label,
+        label=f'etcd client {number}',
     )
     return Client(
-        opened.backend,
-        url=opened.url,
-        v3=opened.v3,
-        timeout=timeout,
-        states=states,
-        log=opened.log,
-        open_anew=opened.open_anew,
+        opened.backend, url=opened.urls[0], v3=opened.v3, timeout=timeout, states=states, number=number, opened=opened
     )
 
 
@@ -131,14 +126,15 @@ class Client(Background):
         v3: V3 | None = None,
         timeout: float | None = 10.0,
         states: StateListeners | None = None,
-        log: ClientLog | None = None,
-        open_anew: Callable[[], Opened] | None = None,
+        number: int | None = None,
+        opened: Opened | None = None,
     ) -> None:
-        super().__init__(backend, timeout=timeout, log=log)
+        super().__init__(backend, timeout=timeout, log=None if opened is None else opened.log)
         self._states = states if states is not None else StateListeners()
         self._url = url
+        self._number = number
+        self._opened = opened
         self._v3 = v3
-        self._open_anew = open_anew
 
     @property
     def url(self) -> str:
@@ -238,13 +234,28 @@ class Client(Background):
         self.close()
 
     def __repr__(self) -> str:
-        closed = ' closed' if self._is_closed else ''
-        return f'<getc.Client {self.url} {self.api or "api not chosen yet"}{closed}>'
+        parts = [] if self._number is None else [str(self._number)]  # as in the log
+        opened = self._opened
+        parts.append(self.url if opened is None else ','.join(opened.urls))
+        parts.append(self.api or 'api not chosen yet')
+        if opened is not None and len(opened.urls) > 1 and (url := opened.in_use()) is not None:
+            parts.append(f'in_use={url}')
+        if opened is not None and opened.namespace != ROOT:
+            parts.append(f'namespace={opened.namespace}')
+        if self._is_closed:
+            parts.append('closed')
+        return f'<getc.Client {" ".join(parts)}>'
 
     # -- how it is done
 
     def _begin_anew(self) -> None:
-        if self._open_anew is not None:
-            opened = self._open_anew()
+        if self._opened is not None:
+            opened = self._opened = self._opened.open_anew()
             self._backend, self._v3, self.log = opened.backend, opened.v3, opened.log
         super()._begin_anew()
+
+
+for _base in Client.__mro__[1:3]:  # a TypeError names a method as its users know it: Client.get(), not Tree.get()
+    for _name, _member in vars(_base).items():
+        if inspect.isfunction(_member):
+            _member.__qualname__ = f'Client.{_name}'

@@ -98,9 +98,11 @@ class EtcdError(EtcException):
         cause: What it says of this request, mostly the key; ``''`` where it says nothing.
         index: The server's index when it answered, or None.
         errno: The code.
+        hint: What to do about it, which getc adds to the text; ``''`` where the code says enough.
     """
 
     errno: int = 0
+    hint: str = ''
 
     def __init__(
         self,
@@ -121,7 +123,9 @@ class EtcdError(EtcException):
 
     def __str__(self) -> str:
         text = f'[{self.errno}] {self.message}'
-        return f'{text} ({self.cause})' if self.cause else text
+        if self.cause:
+            text = f'{text} ({self.cause})'
+        return f'{text}: {self.hint}' if self.hint else text
 
 
 class KeyNotFound(EtcdError):

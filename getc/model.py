@@ -170,6 +170,21 @@ class EtcdResult:
         return self.node.value if isinstance(self.node, Value) else None
 
     @property
+    def raw_value(self) -> bytes | None:
+        """The bytes of the node's value; None for a deleted node and for a directory."""
+        return self.node.raw_value if isinstance(self.node, Value) else None
+
+    def json(self) -> Any:
+        """The node's value parsed as JSON.
+
+        Raises:
+            ValueError: It is no JSON, or the node has no value; the message names the key, not the value.
+        """
+        if not isinstance(self.node, Value):
+            raise ValueError(f'{self.key} has no value that could be JSON: it is a directory, or was deleted')
+        return self.node.json()
+
+    @property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes of a directory; empty for other nodes."""
         return self.node.nodes if isinstance(self.node, Directory) else ()

@@ -9,11 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeVar
 
-from getc.errors import RefreshTTLRequired, RefreshValue
+from getc.errors import EtcdError, NotFile, PermissionDenied, RefreshTTLRequired, RefreshValue, Unauthorized
 from getc.keys import join, normal
 from getc.values import quick
 
-__all__ = ['MAX_TTL', 'Append', 'Delete', 'Get', 'Operation', 'Put', 'WatchSpec', 'below_namespace']
+__all__ = [
+    'MAX_TTL',
+    'Append',
+    'Delete',
+    'Get',
+    'Operation',
+    'Put',
+    'WatchSpec',
+    'below_namespace',
+    'explain',
+    'text_of',
+]
 
 MAX_TTL: Final = 9_000_000_000
 """Seconds.  etcd's own limit of a lease.  Source: etcd 3.5, ``server/lease/lessor.go``, ``maxTTL``."""
@@ -22,9 +33,14 @@ MAX_INDEX: Final = 2**63 - 1
 """etcd v3 counts revisions with a sign."""
 
 
+def text_of(raw: bytes) -> str:
+    """The text of a value that is given as bytes.  What is no UTF-8 is escaped, as in values that are read."""
+    return raw.decode('utf-8', 'surrogateescape')
+
+
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise TypeError(f'{name} is text (str), not {type(text).__name__}')
+        raise TypeError(f'{name} is text (str) or bytes, not {type(text).__name__}')
     if text.isascii():
         return  # most is, and it costs nothing to know
     try:
@@ -216,3 +232,36 @@ _Keyed = TypeVar('_Keyed', bound='Operation | WatchSpec')
 def below_namespace(namespace: str, operation: _Keyed) -> _Keyed:
     """The same operation on the key inside a namespace."""
     return replace(operation, key=join(namespace, operation.key))
+
+
+def explain(error: EtcdError, operation: Operation | WatchSpec) -> None:
+    """Add to an error that refuses the operation the key, where the server leaves it out, and what to do."""
+    if isinstance(error, PermissionDenied):
+        if not error.cause:
+            error.cause = operation.key
+            error.args = (error.message, error.cause, error.index)
+        error.hint = DENIED
+    elif (
+        isinstance(error, Unauthorized) and error.cause
+    ):  # etcd v2 says the same of a wrong password and of a missing role
+        error.hint = f'the password is wrong, or the user needs a role for {operation.key}'
+    elif isinstance(error, NotFile) and not error.hint:
+        error.hint = _about_directory(operation)
+
+
+DENIED: Final = (
+    'the user needs a role for this key, and on etcd v3 one that may read the keys above it as well: '
+    'a client with strict=False does not read those'
+)
+
+
+def _about_directory(operation: Operation | WatchSpec) -> str:
+    if isinstance(operation, Delete):
+        if operation.prev_value is not None or operation.prev_index is not None:
+            return 'it is a directory, and prev_value and prev_index compare values'
+        return 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'
+    if isinstance(operation, Put) and operation.refresh:
+        return 'it is a directory, which cannot be refreshed'
+    if isinstance(operation, Put) and operation.dir:
+        return 'it is a directory already'
+    return 'it is a directory: write below it, or delete it with recursive=True before'

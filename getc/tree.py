@@ -9,9 +9,9 @@ import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
-from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
+from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
 from getc.model import EtcdResult
-from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, explain, text_of
 from getc.retry import may_pass
 from getc.timing import DEFAULT_TIMEOUT, Backoff, Deadline, Timeout
 from getc.transport.home import Home, Resident
@@ -101,6 +101,8 @@ class Tree(Resident):
                 raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
             was_live = was_live or first.live_index is not None
             if not may_pass(first.error) or not (was_live or isinstance(first.error, TimedOut)):
+                if isinstance(first.error, EtcdError):
+                    explain(first.error, spec)
                 raise first.error
             if not was_live or deadline.has_passed():
                 raise _not_watched(spec.key, deadline, first.error)
@@ -114,12 +116,12 @@ class Tree(Resident):
     def set(
         self,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         dir: bool = False,
         ttl: int | None = None,
         refresh: bool = False,
-        prev_value: str | None = None,
+        prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> EtcdResult:
@@ -131,7 +133,7 @@ class Tree(Resident):
 
         Args:
             key: The node.
-            value: Its text.
+            value: Its text; or bytes, which ``raw_value`` reads.  etcd v2 keeps bytes only if they are UTF-8.
             dir: It is a directory; no value then.
             ttl: Whole seconds it lives, 0 or more; None for ever.
             refresh: As :meth:`refresh`; no value then.
@@ -145,13 +147,17 @@ class Tree(Resident):
             NotFile: It is a directory.
             NotDir: A value stands where a directory above it is needed.
         """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
         prev_exist = True if refresh else None  # without it etcd would make the node anew
         return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
 
     def create(
         self,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         dir: bool = False,
         ttl: int | None = None,
@@ -161,7 +167,7 @@ class Tree(Resident):
 
         Args:
             key: The node.
-            value: Its text.
+            value: Its text; or bytes, which ``raw_value`` reads.  etcd v2 keeps bytes only if they are UTF-8.
             dir: It is a directory; no value then.
             ttl: Whole seconds it lives, 0 or more; None for ever.
             timeout: Seconds; None for no limit.
@@ -170,17 +176,19 @@ class Tree(Resident):
             NodeExist: It exists.
             NotDir: A value stands where a directory above it is needed.
         """
+        if isinstance(value, bytes):
+            value = text_of(value)
         return self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
 
     def update(
         self,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         dir: bool = False,
         ttl: int | None = None,
         refresh: bool = False,
-        prev_value: str | None = None,
+        prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> EtcdResult:
@@ -191,7 +199,7 @@ class Tree(Resident):
 
         Args:
             key: The node.
-            value: Its text.
+            value: Its text; or bytes, which ``raw_value`` reads.  etcd v2 keeps bytes only if they are UTF-8.
             dir: It is a directory; no value then.
             ttl: Whole seconds it lives, 0 or more; None for ever.
             refresh: As :meth:`refresh`; no value then.
@@ -204,6 +212,10 @@ class Tree(Resident):
             TestFailed: A condition does not hold.
             NotFile: It is a directory and a value was given.
         """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
         put = Put(
             key,
             value,
@@ -221,7 +233,7 @@ class Tree(Resident):
         key: str,
         *,
         ttl: int,
-        prev_value: str | None = None,
+        prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> EtcdResult:
@@ -237,14 +249,17 @@ class Tree(Resident):
         Raises:
             KeyNotFound: It does not exist.
             TestFailed: A condition does not hold.
+            NotFile: It is a directory.
         """
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
         put = Put(key, ttl=ttl, refresh=True, prev_value=prev_value, prev_index=prev_index, prev_exist=True)
         return self._execute(put, timeout)
 
     def append(
         self,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         dir: bool = False,
         ttl: int | None = None,
@@ -256,7 +271,7 @@ class Tree(Resident):
 
         Args:
             key: The directory, which is made if need be.
-            value: The node's text.
+            value: The node's text, or bytes.
             dir: The node is a directory; no value then.
             ttl: Whole seconds it lives, 0 or more; None for ever.
             timeout: Seconds; None for no limit.
@@ -264,6 +279,8 @@ class Tree(Resident):
         Raises:
             NotDir: The key, or one above it, is a value.
         """
+        if isinstance(value, bytes):
+            value = text_of(value)
         return self._execute(Append(key, value, dir=dir, ttl=ttl), timeout)
 
     def delete(
@@ -272,7 +289,7 @@ class Tree(Resident):
         *,
         dir: bool = False,
         recursive: bool = False,
-        prev_value: str | None = None,
+        prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> EtcdResult:
@@ -294,6 +311,8 @@ class Tree(Resident):
             DirNotEmpty: There are nodes in it, and ``recursive`` was not given.
             TestFailed: A condition does not hold.
         """
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
         delete = Delete(key, dir=dir, recursive=recursive, prev_value=prev_value, prev_index=prev_index)
         return self._execute(delete, timeout)
 
@@ -321,7 +340,11 @@ class Tree(Resident):
     def _execute(self, operation: Operation, timeout: Timeout) -> EtcdResult:
         deadline = self._deadline(timeout)
         self._check_open()
-        return self._backend.execute(operation, deadline)
+        try:
+            return self._backend.execute(operation, deadline)
+        except EtcdError as error:
+            explain(error, operation)
+            raise
 
     def _first_change(self, spec: WatchSpec, deadline: Deadline, after: Watch | None) -> tuple[_FirstChange, Watch]:
         self._check_open()

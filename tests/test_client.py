@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -52,8 +53,22 @@ def test_client_shows_its_first_url(url: Any, shown: str) -> None:
     with getc.etcd(url, api=api) as client:  # type: ignore[arg-type]
         assert client.url == shown
         assert client.api == (api or 'memory')
-        assert repr(client) == f'<getc.Client {shown} {client.api}>'
-    assert repr(client) == f'<getc.Client {shown} {client.api} closed>'
+        text = repr(client)
+        assert re.fullmatch(
+            rf'<getc\.Client \d+ {re.escape(shown)}(,http://10.0.0.2:2 {client.api} in_use=.*| {client.api})>', text
+        )
+    assert repr(client) == f'{text[:-1]} closed>'
+
+
+def test_client_shows_all_its_endpoints_the_one_in_use_and_the_namespace(etcd_server: EtcdServer) -> None:
+    """So that two clients of one program can be told apart, here and in its log."""
+    with getc.etcd(['http://127.0.0.1:1', etcd_server.url], api='v3', namespace='/zone') as client:
+        urls = f'http://127.0.0.1:1,{etcd_server.url}'
+        assert re.fullmatch(rf'<getc\.Client \d+ {urls} v3 in_use=http://127\.0\.0\.1:1 namespace=/zone>', repr(client))
+        client.set('/a', 'x')
+        assert f'in_use={etcd_server.url} ' in repr(client)
+        with getc.etcd('memory://') as other:
+            assert repr(other).split()[1] != repr(client).split()[1]
 
 
 def test_client_takes_the_usual_url_when_none_is_given() -> None:

@@ -80,6 +80,11 @@ class KeysV2:
         """The first endpoint, without credentials."""
         return self._endpoints.first.url
 
+    @property
+    def in_use(self) -> str:
+        """The URL of the server that is asked first."""
+        return self._endpoints.current.url
+
     def __repr__(self) -> str:
         return f'<getc.backends.keys_v2.KeysV2 {",".join(endpoint.url for endpoint in self._endpoints)}>'
 

@@ -20,7 +20,7 @@ from getc.model import Deleted, Directory, EtcdResult
 from getc.operations import Operation, WatchSpec
 from getc.timing import Deadline
 from getc.transport.home import Home
-from getc.wire.keys_api import poll_of, request_of
+from getc.wire.keys_api import check, poll_of
 
 __all__ = ['MemoryBackend', 'Openable', 'SharedStore', 'give_name', 'store_named']
 
@@ -162,7 +162,7 @@ class MemoryBackend:
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
-        request_of(operation)  # what the v2 API cannot say is refused here as well
+        check(operation)  # what the v2 API does not have is refused here as well, but values may be any bytes
         return self._store.execute(operation)
 
     def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:

@@ -31,14 +31,18 @@ class Opened:
 
     Attributes:
         backend: The tree.
-        url: The first URL, without credentials.
+        urls: The endpoints, without credentials.
+        in_use: Returns the endpoint that is asked first; None where that is not known yet.
+        namespace: The path that every key is below; the root for none.
         v3: etcd v3 as it is; None for a store in memory.
         log: The log of the client.
         open_anew: Makes the same once more, for a forked child: nothing but the files that were read is shared.
     """
 
     backend: Backend
-    url: str
+    urls: tuple[str, ...]
+    in_use: Callable[[], str | None]
+    namespace: str
     v3: V3 | None
     log: ClientLog
     open_anew: Callable[[], Opened]
@@ -81,30 +85,43 @@ def open_backend(
     tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
     endpoints = parse_endpoints(url, username=username, password=password)
     is_secure = any(endpoint.is_secure for endpoint in endpoints)
+    if not is_secure and any((ca, cert, key)):
+        names = ', '.join(f'{name}=' for name, path in (('ca', ca), ('cert', cert), ('key', key)) if path)
+        raise ValueError(
+            f'{names} is for https://, and {endpoints[0].url} is not encrypted: change the URL, or leave it out'
+        )
     plain, http2 = (tls.contexts(), tls.contexts('h2')) if is_secure else (None, None)
 
     def open_all() -> Opened:
         log = ClientLog(label)
+        opened: list[KeysV2] = []
         rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state, log=log)
         v3 = V3(rpc)
 
         def open_api(choice: str) -> Backend:
             if choice == 'v3':
                 return TreeV3(v3, rpc, is_strict=strict)
-            return KeysV2(endpoints, plain, on_state=on_state, log=log)
+            opened.append(KeysV2(endpoints, plain, on_state=on_state, log=log))
+            return opened[0]
+
+        def in_use() -> str | None:
+            return None if backend.api is None else (opened[0] if opened else rpc).in_use
 
         if api is None:
             backend: Backend = Choosing(VersionInquiry(endpoints, plain, log=log), open_api, log=log)
         else:
             backend = open_api(api)
-        return Opened(_inside(backend, root), endpoints[0].url, v3, log, open_all)
+        urls = tuple(endpoint.url for endpoint in endpoints)
+        return Opened(_inside(backend, root), urls, in_use, root, v3, log, open_all)
 
     return open_all()
 
 
 def _open_memory(store: Openable, url: str, root: str, label: str) -> Opened:
     backend = _inside(store.backend(), root)
-    return Opened(backend, url, None, ClientLog(label), lambda: _open_memory(store, url, root, label))
+    return Opened(
+        backend, (url,), lambda: url, root, None, ClientLog(label), lambda: _open_memory(store, url, root, label)
+    )
 
 
 def _inside(backend: Backend, root: str) -> Backend:

@@ -213,7 +213,7 @@ class SharedLease:
         request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
         response = self.rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
         if response.TTL <= 0:
-            raise LeaseNotFound('requested lease not found', str(self.id))
+            raise LeaseNotFound('requested lease not found', f'{self.id:x}')
         return revision, set(response.keys)
 
     def _check(self, held: list[LeasedHold], keys: set[bytes], revision: int) -> None:

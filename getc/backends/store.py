@@ -23,7 +23,6 @@ from getc.errors import (
     NodeExist,
     NotDir,
     NotFile,
-    RaftInternal,
     RootROnly,
     TestFailed,
 )
@@ -241,8 +240,7 @@ class Store:
         if entry.children is not None:
             if is_compared or value:
                 raise self._error(NotFile, 'Not a file', put.key)
-            # etcd runs into an error of its own here, and tells where it keeps the keys: in a directory /1
-            raise RaftInternal('Raft Internal Error', f'nodePath /1{put.key} : Not a file ()')
+            raise NotFile('Not a file', put.key)  # etcd runs into an error of its own here, which has no index
         if is_compared:
             self._check_conditions(entry, put)
         before = entry.node()

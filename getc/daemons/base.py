@@ -17,7 +17,8 @@ from gevent.event import Event
 
 from getc import timing
 from getc.daemons.failures import report_failure
-from getc.errors import ClientClosed, EtcException, TimedOut
+from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
+from getc.operations import WatchSpec, explain
 from getc.retry import may_pass
 from getc.timing import Backoff, Deadline
 from getc.transport.client_log import ClientLog
@@ -63,9 +64,12 @@ class Daemon(Resident):
     It belongs to the process and the thread of its client.  In a child that was forked off it has ended.
 
     Attributes:
+        key: The node that it is about.
         name: What it does, for logs.
         last_error: The latest trouble, or None; it stays after the trouble has passed.
     """
+
+    key: str
 
     __slots__ = (  # there are thousands
         '__weakref__',
@@ -233,6 +237,8 @@ class Daemon(Resident):
 
     def _refuse(self, error: EtcException) -> None:
         """Give up before the start."""
+        if isinstance(error, EtcdError):
+            explain(error, WatchSpec(self.key))
         self.last_error = self._refusal = error
         self.stop_soon()
         self._log_soon(logging.WARNING, 'refused: %s', error)

@@ -21,7 +21,7 @@ from getc.daemons.checkup import Checkup
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
 from getc.model import Deleted, EtcdResult, Node, Value
-from getc.operations import Get, Put, WatchSpec
+from getc.operations import Get, Put, WatchSpec, text_of
 from getc.timing import Deadline
 
 __all__ = ['Keeper', 'KeeperState', 'OnConflict']
@@ -85,7 +85,7 @@ class Keeper(Daemon):
         owner: Owner,
         backend: Backend,
         key: str,
-        value: str | None = None,
+        value: str | bytes | None = None,
         *,
         ttl: int = 10,
         on_conflict: OnConflict = 'replace',
@@ -95,7 +95,9 @@ class Keeper(Daemon):
     ) -> None:
         if ttl is None:
             raise TypeError('the ttl of a node to keep is whole seconds (int), not None: without a TTL use set')
-        put = Put(key, f'{os.getpid()}@{socket.gethostname()}' if value is None else value, ttl=ttl)
+        if value is None:
+            value = f'{os.getpid()}@{socket.gethostname()}'
+        put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=ttl)
         if put.key == ROOT:
             raise ValueError('the root is always there: name the node to keep')
         if not ttl:
@@ -183,12 +185,12 @@ class Keeper(Daemon):
 
     # -- with I/O
 
-    def update(self, value: str, timeout: float | None = 10.0) -> EtcdResult:
+    def update(self, value: str | bytes, timeout: float | None = 10.0) -> EtcdResult:
         """Write another value to the node; followers see it.  Blocks.
 
         Args:
-            value: The text.  It is remembered for when the node is written again, even if this raises: all that it
-                raises has ``maybe_applied``, unless the keeper was stopped.
+            value: The text, or bytes.  It is remembered for when the node is written again, even if this raises: all
+                that it raises has ``maybe_applied``, unless the keeper was stopped.
             timeout: Seconds; None for no limit.
 
         Raises:
@@ -196,6 +198,8 @@ class Keeper(Daemon):
             Overtaken: Its kind for when another has the node.
             ConnectionError: No answer.
         """
+        if isinstance(value, bytes):
+            value = text_of(value)
         Put(self.key, value)  # checks the value
         deadline = Deadline.after(timeout)
         self._home.check()

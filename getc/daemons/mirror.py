@@ -26,7 +26,7 @@ Answer = TypeVar('Answer')
 
 
 class Mirror(Follower, Mapping[str, str]):
-    """The values below a node: a read-only mapping from key to text.  :meth:`getc.Client.mirror` makes it.
+    """The values at and below a node: a read-only mapping from key to text.  :meth:`getc.Client.mirror` makes it.
 
     Reading it does no I/O and does not switch: between two switches it does not change.  It changes by whole revisions
     of etcd, so what was written by one transaction is never seen by half.  While the connection is lost it shows what
@@ -123,8 +123,7 @@ class Mirror(Follower, Mapping[str, str]):
         # no switch in here: a revision is seen whole
         for result in results:
             if isinstance(result.node, Value):
-                if result.key != self.key:
-                    self._nodes[result.key] = result.node
+                self._nodes[result.key] = result.node
             elif self._nodes.pop(result.key, None) is None and isinstance(result, Deleted):
                 for key in [key for key in self._nodes if is_below(key, result.key)]:
                     del self._nodes[key]

@@ -98,6 +98,11 @@ class Rpc:
         self._is_closed = False
         weakref.finalize(self, _close_soon, self._servers).atexit = False
 
+    @property
+    def in_use(self) -> str:
+        """The URL of the server that is asked first."""
+        return self._endpoints.current.url
+
     def call(
         self,
         method: Method[Request, Response],

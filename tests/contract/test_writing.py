@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 import getc
@@ -210,3 +212,39 @@ def test_error_tells_the_index_of_the_store(client: getc.Client) -> None:
         with pytest.raises(getc.EtcdError) as caught:
             refused()
         assert caught.value.index == index
+
+
+# -- bytes
+
+
+def test_bytes_are_written_and_read(client: getc.Client) -> None:
+    """As a value of any write, and as a condition; bytes that are text are the same value."""
+    for raw in ('grüße'.encode(), b'', b'line\r\n\x00\x01'):
+        assert client.set('/a', raw).node == client.get('/a').node
+        assert client.get('/a').raw_value == raw
+        assert client.get('/a').value == raw.decode()
+    client.set('/a', b'1')
+    assert client.set('/a', b'2', prev_value=b'1').value == '2'
+    assert client.update('/a', b'3', prev_value=b'2').raw_value == b'3'
+    assert client.create('/b', b'x').value == 'x'
+    assert client.append('/queue', b'x').value == 'x'
+    client.refresh('/a', ttl=60, prev_value=b'3')
+    client.delete('/a', prev_value=b'3')
+
+
+def test_bytes_that_are_no_text_are_kept_as_they_are(client: getc.Client, backing: Any) -> None:
+    """v2 has text alone, and refuses them before any I/O."""
+    raw = bytes(range(256))
+    if backing.name == 'v2':
+        with pytest.raises(getc.NotSupported):
+            client.set('/a', raw)
+        return
+    client.set('/a', raw)
+    got = client.get('/a')
+    assert got.raw_value == raw
+    assert client.set('/a', got.value or '', prev_value=raw).raw_value == raw
+    with client.keep_node('/b', raw) as keeper:
+        assert client.get('/b').raw_value == raw
+        keeper.update(raw + b'!')
+        assert client.get('/b').raw_value == raw + b'!'
+    assert client.delete('/a', prev_value=raw).raw_value is None

@@ -37,6 +37,7 @@ class Pulse(Daemon):
     def __init__(self, *steps: Callable[[], float | None]) -> None:
         self.owner = Owner()
         super().__init__(self.owner, 'pulse')
+        self.key = '/pulse'
         self.steps = list(steps)
         self.at: list[float] = []
         self.called = 0

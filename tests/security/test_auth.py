@@ -162,3 +162,25 @@ def test_daemons_say_so_when_the_password_was_changed_and_come_back(
     until(lambda: isinstance(watcher.last_error, Unauthorized) and keeper.state is KeeperState.LOST)
     other.v3.auth.user_change_password('root', PASSWORD)
     until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
+
+
+@pytest.mark.parametrize('name', ['get', 'set', 'append', 'delete', 'wait', 'keep_node', 'on_change', 'mirror'])
+def test_permission_denied_names_the_key_and_what_to_do(users: WithUsers, name: str) -> None:
+    """The server says neither: and that a write reads the keys above it, nobody expects."""
+    users.switch_on()
+    users.login().set('/closed/a', '1')
+    call = {
+        'get': lambda client: client.get('/closed/a'),
+        'set': lambda client: client.set('/closed/a', '1'),
+        'append': lambda client: client.append('/closed', '1'),
+        'delete': lambda client: client.delete('/closed/a'),
+        'wait': lambda client: client.wait('/closed/a', timeout=30),
+        'keep_node': lambda client: client.keep_node('/closed/a', ttl=5),
+        'on_change': lambda client: client.on_change('/closed/a', print),
+        'mirror': lambda client: client.mirror('/closed/a'),
+    }[name]
+    with pytest.raises(Unauthorized, match=r'/closed(/a)?\b') as caught:
+        call(users.login('reader'))
+    if users.api == 'v3':
+        assert isinstance(caught.value, getc.PermissionDenied)
+        assert 'strict=False' in str(caught.value)

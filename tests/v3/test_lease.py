@@ -116,7 +116,7 @@ def test_a_lease_that_is_gone_does_no_harm_to_the_others(lease: Lease, server: E
     for number, renewal in zip(granted * 3, renewing, strict=True):
         if number in granted[::4]:
             assert isinstance(renewal.exception, LeaseNotFound), renewal.exception
-            assert str(number) in str(renewal.exception) and renewal.exception.endpoint == server.url
+            assert f'{number:x}' in str(renewal.exception) and renewal.exception.endpoint == server.url
         else:
             assert number == renewal.value.ID
 
