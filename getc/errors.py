@@ -51,6 +51,7 @@ __all__ = [
     'RefreshTTLRequired',
     'RefreshValue',
     'ResourceExhausted',
+    'ResponseTooLarge',
     'RootROnly',
     'TTLNaN',
     'TestFailed',
@@ -370,6 +371,23 @@ class HTTPError(EtcException):
 
 class ProtocolError(EtcException):
     """Bytes that break HTTP, JSON or one of getc's bounds."""
+
+
+class ResponseTooLarge(ProtocolError):
+    """An answer is larger than getc's bound of 16 MiB.  It was not read.
+
+    The server is well, and would answer the same again.
+
+    Attributes:
+        size: Bytes of the answer, as far as they are known; else 0.
+        index: The server's index when it answered, or None.
+        succeeded: What the answer says of a transaction; None where it says nothing.  What etcd answers to any other
+            write was done.
+    """
+
+    size: int = 0
+    index: int | None = None
+    succeeded: bool | None = None
 
 
 class ConnectionError(EtcException, builtins.ConnectionError):

@@ -30,6 +30,7 @@ from getc.errors import (
     LeaderElect,
     ProtocolError,
     RaftInternal,
+    ResponseTooLarge,
     TimedOut,
     TooManyRequests,
     Unavailable,
@@ -154,7 +155,7 @@ def _step(facts: Facts, maybe_applied: bool) -> Step:
 
 def outcome_of(error: EtcException) -> Outcome:
     """What this error says of the attempt that met it, or of all of them."""
-    if isinstance(error, UNSERVED):
+    if isinstance(error, UNSERVED) and not isinstance(error, ResponseTooLarge):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.UNDONE
     if isinstance(error, PUT_OFF):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.PUT_OFF

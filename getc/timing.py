@@ -163,9 +163,9 @@ class Backoff:
         self._rng = rng
         self._failures = 0
 
-    def next_delay(self) -> float:
-        """Seconds to wait after one more failure."""
-        bound = min(self._cap, self._base * 2.0 ** min(self._failures, 30))
+    def next_delay(self, cap: float | None = None) -> float:
+        """Seconds to wait after one more failure; ``cap`` replaces that of the others."""
+        bound = min(self._cap if cap is None else cap, self._base * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return (self._rng if self._rng is not None else _chance).uniform(0, bound)
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Protocol
 
 from getc import timing
 from getc.backends.base import Hold, Member
 from getc.backends.key_watches import KeyWatches
-from getc.errors import NodeLost, Overtaken, ProtocolError
-from getc.model import ComparedThenSwapped, EtcdResult
+from getc.backends.large_values import node_before
+from getc.errors import NodeLost, Overtaken, ProtocolError, ResponseTooLarge
+from getc.model import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.operations import MAX_TTL
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
@@ -120,12 +120,21 @@ class LeasedHold:
         if not self._is_held:
             raise NodeLost(f'{self.key} is not held')
         request = PutRequest(key=encoded(self.key), value=encoded(value), lease=self._lease.id, prev_kv=True)
-        response = self._write(RequestOp(request_put=request), deadline)
-        before = value_of(self.key, response.responses[0].response_put.prev_kv)
-        index = response.header.revision
+        before: Node
+        prev_node: Node | None
+        try:
+            response = self._write(RequestOp(request_put=request), deadline)
+        except ResponseTooLarge as error:  # by the previous value, which is left out then
+            if not (error.succeeded and error.index):
+                raise
+            prev_node, index = None, error.index
+            before, term = node_before(self._lease.rpc, self.key, index, deadline)
+        else:
+            before = prev_node = value_of(self.key, response.responses[0].response_put.prev_kv)
+            index, term = response.header.revision, response.header.raft_term
         ttl, expiration = Life.of(self._lease.ttl, timing.wall_time())
-        node = replace(before, modified_index=index, ttl=ttl, expiration=expiration, value=value)
-        return ComparedThenSwapped(node, before, index, 0, response.header.raft_term)
+        node = Value(self.key, index, before.created_index, ttl, expiration, value)
+        return ComparedThenSwapped(node, prev_node, index, 0, term)
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()

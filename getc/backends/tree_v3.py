@@ -16,6 +16,7 @@ from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.following import Following
 from getc.backends.horizon import Horizon
 from getc.backends.key_watches import KeyWatches
+from getc.backends.large_values import result_of_write, too_large_value
 from getc.backends.leased_hold import granted
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
@@ -24,6 +25,7 @@ from getc.errors import (
     EventIndexCleared,
     LeaseNotFound,
     PermissionDenied,
+    ResponseTooLarge,
     TestFailed,
     TimedOut,
 )
@@ -34,12 +36,13 @@ from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.transport.asking import until_served
 from getc.v3 import V3
+from getc.v3.ranges import PageLimit
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
 from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree import deleting, reading, writing
 from getc.wire.tree.nodes import FOR_EVER, Life, value_of
-from getc.wire.tree.paths import encoded
+from getc.wire.tree.paths import below, decoded, encoded
 from getc.wire.tree.shapes import MISSHAPEN, misshapen
 from getc.wire.tree.verdicts import conditions, evidence, no_such_key, verdict
 
@@ -72,6 +75,7 @@ class TreeV3:
         self._key_watches = KeyWatches(rpc)
         self._groups: dict[int, LeasedGroup] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
+        self._page_keys: int | None = None  # keys of the first page of the next listing; None for as many as may be
         self._least_ttl = 0  # seconds that the server grants at least, as far as is known
         self._is_closed = False
 
@@ -99,8 +103,7 @@ class TreeV3:
         if isinstance(operation, Put):
             return self._refresh(operation, deadline) if operation.refresh else self._put(operation, deadline)
         if isinstance(operation, Delete):
-            txn = deleting.txn_of_delete(operation, is_strict=self._is_strict)
-            return deleting.deleted(operation, self._txn(txn, deadline))
+            return self._delete(operation, deadline)
         return self._append(operation, deadline)
 
     # -- reading
@@ -121,39 +124,78 @@ class TreeV3:
 
     def _got(self, get: Get, deadline: Deadline) -> EtcdResult:
         if get.key != ROOT and not get.recursive:
-            found = self._range(reading.packed_range(get.key, get.quorum is False), deadline)
+            found = self._range_of_value(get, deadline)
             kvs = found.kvs
             if kvs:
                 return self._got_value(get, kvs[0], found, deadline)
         return self._look_closer(get, deadline)
 
+    def _range_of_value(self, get: Get, deadline: Deadline) -> RangeResponse:
+        try:
+            return self._range(reading.packed_range(get.key, get.quorum is False), deadline)
+        except ResponseTooLarge as error:
+            raise too_large_value(get.key, error) from error
+
     def _look_closer(self, get: Get, deadline: Deadline) -> EtcdResult:
         """Read all there is about a node at one revision: above it, itself, below it."""
-        response = self._txn(reading.txn_of_get(get, is_strict=self._is_strict), deadline)
+        pages = PageLimit(reading.PAGE, self._page_keys)
+        try:
+            response = pages.read(
+                lambda limit: self._txn(reading.txn_of_get(get, limit, is_strict=self._is_strict), deadline)
+            )
+        except ResponseTooLarge as error:
+            return self._got_large(get, error, deadline)
         *above, page = (done.response_range for done in response.responses)
         if get.key != ROOT:
             itself = above.pop()
             if itself.kvs:
                 return self._got_value(get, itself.kvs[0], response, deadline)
-        listing = self._listing(get, page, response.header.revision, deadline)
+        listing = self._listing(get, page, pages, response.header.revision, deadline)
         if not listing.is_there:
             raise no_such_key(get.key, [found.kvs for found in above], response.header.revision)
         return Got(listing.directory(), None, response.header.revision, 0, response.header.raft_term)
 
     def _list(self, get: Get, deadline: Deadline) -> EtcdResult:
         """The directory, for a user who may read what is in it and no more."""
-        page = self._range(reading.first_page_of(get), deadline)
-        listing = self._listing(get, page, page.header.revision, deadline)
+        pages = PageLimit(reading.PAGE, self._page_keys)
+        page = pages.read(lambda limit: self._range(reading.first_page_of(get, limit), deadline))
+        listing = self._listing(get, page, pages, page.header.revision, deadline)
         if not listing.is_there:
             raise no_such_key(get.key, [], page.header.revision)
         return Got(listing.directory(), None, page.header.revision, 0, page.header.raft_term)
 
-    def _listing(self, get: Get, page: RangeResponse, revision: int, deadline: Deadline) -> reading.Listing:
+    def _listing(
+        self, get: Get, page: RangeResponse, pages: PageLimit, revision: int, deadline: Deadline
+    ) -> reading.Listing:
         """Read a directory to its end, all of it as of the revision of its first page."""
         listing = reading.Listing(get)
+        pages.grow(page)
         while (start := listing.feed(page.kvs, page.more)) is not None:
-            page = self._range(reading.page_of(get, start, revision), deadline)
+            page = self._page(get, start, revision, pages, deadline)
+            pages.grow(page)
+        self._page_keys = pages.keys
         return listing
+
+    def _page(self, get: Get, start: bytes, revision: int, pages: PageLimit, deadline: Deadline) -> RangeResponse:
+        try:
+            return pages.read(lambda limit: self._range(reading.page_of(get, start, revision, limit), deadline))
+        except ResponseTooLarge as error:
+            raise self._large_below(get, start, revision, error, deadline) from error
+
+    def _got_large(self, get: Get, error: ResponseTooLarge, deadline: Deadline) -> EtcdResult:
+        """The node, of which the value and one value below it are too large together, or one of them alone is."""
+        if get.key != ROOT:
+            found = self._range_of_value(get, deadline)
+            if found.kvs:
+                return self._got_value(get, found.kvs[0], found, deadline)
+        raise self._large_below(get, below(get.key)[0], 0, error, deadline) from error
+
+    def _large_below(
+        self, get: Get, start: bytes, revision: int, error: ResponseTooLarge, deadline: Deadline
+    ) -> ResponseTooLarge:
+        """The error for a page of one key that is too large; it names the key."""
+        found = self._range(reading.first_key_of(get, start, revision), deadline)
+        return too_large_value(decoded(found.kvs[0].key), error) if found.kvs else error
 
     def _got_value(
         self, get: Get, kv: KeyValue, response: RangeResponse | TxnResponse, deadline: Deadline
@@ -181,7 +223,19 @@ class TreeV3:
 
     def _put_once(self, put: Put, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
         packed = writing.packed_put(put, lease=lease, is_strict=self._is_strict)
-        return writing.written(put, self._rpc.call(KV.Txn, packed, deadline, is_write=True), life)
+        try:
+            response = self._rpc.call(KV.Txn, packed, deadline, is_write=True)
+        except ResponseTooLarge as error:
+            return result_of_write(self._rpc, put, error, life, deadline, is_strict=self._is_strict)
+        return writing.written(put, response, life)
+
+    def _delete(self, delete: Delete, deadline: Deadline) -> EtcdResult:
+        txn = deleting.txn_of_delete(delete, is_strict=self._is_strict)
+        try:
+            response = self._txn(txn, deadline)
+        except ResponseTooLarge as error:
+            return result_of_write(self._rpc, delete, error, FOR_EVER, deadline, is_strict=self._is_strict)
+        return deleting.deleted(delete, response)
 
     @contextmanager
     def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, Life]]:
@@ -270,7 +324,10 @@ class TreeV3:
         while True:
             failure = evidence(put.key, is_strict=self._is_strict)
             txn = TxnRequest(compare=conditions(put), success=_itself(put), failure=failure)
-            response = self._txn(txn, deadline)
+            try:
+                response = self._txn(txn, deadline)
+            except ResponseTooLarge as error:
+                raise too_large_value(put.key, error) from error
             if not response.succeeded:
                 raise verdict(put, response)
             kv = response.responses[0].response_range.kvs[0]

@@ -29,6 +29,9 @@ __all__ = ['Daemon', 'Owner']
 LAST_WORDS: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
 
+REFUSED_CAP: Final = 10.0
+"""Seconds between attempts, at most, while each is refused, or meets what would only be repeated."""
+
 SLICE: Final = 0.01
 """Seconds after which callbacks that do not block let others run."""
 
@@ -282,10 +285,16 @@ class Daemon(Resident):
             delay = self._step()
         except EtcException as error:
             delay = max(0.0, began + backoff - timing.now())  # a server that is silent has kept us waiting already
-            self.last_error = error
-            if self._is_starting and not may_pass(error):
+            before, self.last_error = self.last_error, error
+            if may_pass(error):
+                pass
+            elif self._is_starting:
                 self._attempting = None  # there is nothing to wait for
                 self._refuse(error)
+            else:
+                delay = self._backoff.next_delay(REFUSED_CAP)
+                if str(error) != str(before):
+                    self._log_soon(logging.WARNING, 'cannot go on, and is tried again less and less often: %s', error)
         finally:
             self._attempting = None
             if self._next_delay is not None and (delay is None or self._next_delay < delay):

@@ -22,8 +22,8 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Backend, Listener, Watch
-from getc.daemons.base import Daemon, Owner
-from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError
+from getc.daemons.base import REFUSED_CAP, Daemon, Owner
+from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError, ResponseTooLarge
 from getc.keys import is_below
 from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.operations import Get, WatchSpec
@@ -40,6 +40,10 @@ BOUND: Final = 1000
 
 STEADY: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
+
+
+LOST: Final = (EventIndexCleared, ResponseTooLarge)
+"""With these a watch ends whose next changes cannot be had: list again, and compare."""
 
 
 class WatcherState(Enum):
@@ -355,18 +359,19 @@ class Follower(Daemon):
         self._is_caught_up = False
         if self._is_stopped:
             return
-        if not (may_pass(error) or isinstance(error, EventIndexCleared)) and self._is_starting:
+        is_refused = not (may_pass(error) or isinstance(error, LOST))
+        if is_refused and self._is_starting:
             self._refuse(error)
             return
         self.last_error = error
         if self._state is WatcherState.LIVE:
             self._state = WatcherState.STALE
             self._log_soon(logging.WARNING, 'stale: %s', error)
-        if isinstance(error, EventIndexCleared):
+        if isinstance(error, LOST):
             self._is_cleared = True
         if timing.now() - self._live_at > STEADY:
             self._backoff.reset()
-        self._attempt_in(self._backoff.next_delay())
+        self._attempt_in(self._backoff.next_delay(REFUSED_CAP if is_refused else None))
 
     def _on_called(self) -> None:
         if self._is_behind:

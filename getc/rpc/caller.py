@@ -10,12 +10,12 @@ from google.protobuf.message import Message
 
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
 from getc.retry import Effect, is_overdue
-from getc.rpc.messages import unpacked
+from getc.rpc.messages import too_large, unpacked
 from getc.rpc.streams import MessageStream
 from getc.rpc.tokens import Tokens
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.asking import ask_in_turn
-from getc.transport.calls import RefusedCall
+from getc.transport.calls import OversizedAnswer, RefusedCall
 from getc.transport.channel import Channel, Metadata
 from getc.transport.client_log import ClientLog
 from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
@@ -126,6 +126,7 @@ class Rpc:
             EtcdError: etcd says no.
             ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
             HTTPError, ProtocolError: The answer is not etcd's.
+            ResponseTooLarge: The answer is larger than 16 MiB.
             NotSupported: This etcd does not know the RPC.
             ClientClosed: The client was closed, before or meanwhile.
         """
@@ -214,6 +215,8 @@ class Rpc:
             except RefusedCall as refused:
                 if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
                     raise _refusal(server, method, packed, token, writes, refused) from None
+            except OversizedAnswer as error:
+                raise too_large(method, error.answer, server.url, writes=writes) from None
             except EtcException as error:
                 if method.waits and error.maybe_applied and is_overdue(error):
                     error.is_outage = False  # it was to wait, and did so in vain

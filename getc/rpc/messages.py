@@ -6,10 +6,12 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
-from getc.errors import ProtocolError
+from getc.errors import ProtocolError, ResponseTooLarge
+from getc.wire.grpc import MAX_MESSAGE, Oversized
+from getc.wire.packing import beginning
 from getc.wire.schema.table import Method
 
-__all__ = ['made', 'unpacked']
+__all__ = ['made', 'too_large', 'unpacked', 'unpacked_beginning']
 
 AnyMessage = TypeVar('AnyMessage', bound=Message)
 Request = TypeVar('Request', bound=Message)
@@ -57,3 +59,29 @@ def unpacked(method: Method[Request, Response], answer: bytes, url: str, *, writ
     except (DecodeError, UnicodeDecodeError):
         text = f'the answer of {url} to {method.path} is no {method.response.__name__}'
         raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # their arguments may be all of it
+
+
+def unpacked_beginning(method: Method[Request, Response], answer: Oversized) -> Response:
+    """What the beginning of an answer says that was not read: its header, and the numbers that follow it."""
+    try:
+        return method.response.FromString(beginning(answer))
+    except (DecodeError, UnicodeDecodeError):
+        return method.response()
+
+
+def too_large(method: Method[Request, Response], answer: Oversized, url: str, *, writes: bool) -> ProtocolError:
+    """The error for an answer that is larger than the bound: a ResponseTooLarge if it begins as etcd's do."""
+    response: Any = unpacked_beginning(method, answer)
+    if not response.header.cluster_id:
+        text = f'gRPC: a message of {answer.size} bytes; the bound is {MAX_MESSAGE}'
+        return ProtocolError(text, maybe_applied=writes, endpoint=url)
+    if not (writes or method.server_streaming):
+        then = ': ask for less at a time'
+    else:
+        then = '; it was carried out' if writes and not hasattr(response, 'succeeded') else ''
+    text = f'{url} answered {method.path} with {answer.size} bytes, and the bound is {MAX_MESSAGE}{then}'
+    error = ResponseTooLarge(text, maybe_applied=writes, endpoint=url)
+    error.size = answer.size
+    error.index = response.header.revision
+    error.succeeded = getattr(response, 'succeeded', None)
+    return error

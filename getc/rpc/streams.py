@@ -9,9 +9,9 @@ from google.protobuf.message import Message
 
 from getc.errors import EtcException, NoLeader, TimedOut
 from getc.retry import is_overdue
-from getc.rpc.messages import unpacked
+from getc.rpc.messages import too_large, unpacked, unpacked_beginning
 from getc.timing import Deadline
-from getc.transport.calls import RefusedCall, Stream
+from getc.transport.calls import OversizedAnswer, RefusedCall, Stream
 from getc.transport.home import Home
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
@@ -51,6 +51,7 @@ class MessageStream(Generic[Request, Response]):
         url: The server, for errors.
         secrets: The same, for errors that come in messages.
         size: Bytes of the message that was received last.
+        beginning: What is known of the message that was too large last; None before there was one.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class MessageStream(Generic[Request, Response]):
         self.url = stream.url
         self.secrets = secrets
         self.size = 0
+        self.beginning: Response | None = None
 
     @property
     def is_over(self) -> bool:
@@ -95,6 +97,7 @@ class MessageStream(Generic[Request, Response]):
 
         Raises:
             TimedOut: None came in time; the stream goes on.
+            ResponseTooLarge: One is larger than 16 MiB; the stream goes on.
             EtcdError: The server refuses.
             ConnectionError: The connection was lost.
         """
@@ -103,6 +106,9 @@ class MessageStream(Generic[Request, Response]):
             message = self._stream.receive(deadline)
         except RefusedCall as refused:
             self._refused(refused)
+        except OversizedAnswer as error:
+            self.beginning = unpacked_beginning(self._method, error.answer)
+            raise too_large(self._method, error.answer, self.url, writes=False) from None
         except TimedOut:
             raise  # whether that is too long is not known here
         except EtcException as error:

@@ -19,8 +19,9 @@ from typing import Final, Protocol
 
 import gevent
 
-from getc.errors import ConnectionError, EtcException, EventIndexCleared
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
 from getc.rpc.streams import MessageStream
+from getc.timing import Deadline
 from getc.transport.home import Home
 from getc.wire.grpc import Status
 from getc.wire.schema.watch import (
@@ -195,7 +196,7 @@ class WatchStream:
     def _read(self) -> None:
         error: EtcException = ConnectionError('the server ended the stream of watches')
         try:
-            for response in self._messages:
+            while (response := self._received()) is not None:
                 self._on_response(response)
         except EtcException as trouble:
             error = trouble
@@ -204,6 +205,21 @@ class WatchStream:
             error = ConnectionError(f'the stream of watches failed: {type(failure).__name__}')
         finally:
             self._end(error)
+
+    def _received(self) -> WatchResponse | None:
+        """The next response that is not too large: one that is ends the watch that it was for, and no other."""
+        while True:
+            try:
+                return self._messages.receive(Deadline(None))
+            except ResponseTooLarge as error:
+                assert self._messages.beginning is not None
+                self._on_too_large(self._messages.beginning.watch_id, error)
+
+    def _on_too_large(self, watch_id: int, error: ResponseTooLarge) -> None:
+        ticket = self._tickets.get(watch_id)
+        if ticket is not None:
+            self.cancel(ticket)
+            ticket.sink.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
         if response.created:

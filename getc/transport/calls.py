@@ -14,11 +14,11 @@ from getc.errors import ConnectionError, EtcException, HTTPError, ProtocolError,
 from getc.retry import may_have_passed_on
 from getc.timing import Deadline
 from getc.transport.wheel import Wheel
-from getc.wire.grpc import OK, Messages, Status, check_head, is_well, packed, status_of, whole_message
+from getc.wire.grpc import OK, Messages, Oversized, Status, check_head, is_well, packed, status_of, whole_message
 from getc.wire.http2.events import AnswerReceived, DataReceived, HeadersReceived
 from getc.wire.http2.frames import ErrorCode
 
-__all__ = ['LIMIT_OF_STREAMS', 'Call', 'Carrier', 'RefusedCall', 'Stream', 'UnaryCall']
+__all__ = ['LIMIT_OF_STREAMS', 'Call', 'Carrier', 'OversizedAnswer', 'RefusedCall', 'Stream', 'UnaryCall']
 
 ROOM: Final = 1024 * 1024
 """Bytes of messages that wait to be taken; past it the peer is told to wait."""
@@ -46,6 +46,21 @@ class RefusedCall(EtcException):
 
     def __str__(self) -> str:
         return f'gRPC status {self.status.code}: {self.status.message}'
+
+
+class OversizedAnswer(EtcException):
+    """The server answered with a message that is larger than the bound.
+
+    Attributes:
+        answer: Its beginning, and its size.
+    """
+
+    def __init__(self, answer: Oversized) -> None:
+        super().__init__(answer)
+        self.answer = answer
+
+    def __str__(self) -> str:
+        return f'an answer of {self.answer.size} bytes'
 
 
 class Carrier(Protocol):
@@ -238,6 +253,7 @@ class UnaryCall(Call):
 
         Raises:
             RefusedCall: The server says no.
+            OversizedAnswer: The answer is larger than the bound.
             ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
             HTTPError, ProtocolError: The answer is no gRPC.
         """
@@ -299,8 +315,10 @@ class UnaryCall(Call):
             for message in self._messages.feed(data):
                 if self._answer is not None:
                     raise ProtocolError('gRPC: a second answer to a call that has one')
+                if isinstance(message, Oversized):
+                    raise OversizedAnswer(message)
                 self._answer = message
-        except ProtocolError as error:
+        except (ProtocolError, OversizedAnswer) as error:
             self._fail_here(error)
             return
         if event.ends:
@@ -358,6 +376,7 @@ class Stream(Call):
 
         Raises:
             TimedOut: No message came in time.
+            OversizedAnswer: A message is larger than the bound; the stream goes on.
             RefusedCall: The server ended the stream with another status than OK.
             ConnectionError: The connection was lost.
         """
@@ -375,6 +394,8 @@ class Stream(Call):
             owed, self._owed = self._owed, 0
             if self._carrier is not None:
                 self._carrier.acknowledge(self, owed)
+        if isinstance(message, Oversized):
+            raise OversizedAnswer(message)
         return message
 
     def suspect(self) -> None:

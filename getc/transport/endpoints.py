@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from getc import timing
-from getc.errors import EtcdError, EtcException
+from getc.errors import EtcdError, EtcException, ResponseTooLarge
 from getc.retry import Outcome, is_overdue, outcome_of
 from getc.transport.client_log import ClientLog
 
@@ -262,7 +262,7 @@ class Endpoints:
         if error.is_outage:
             self.failed(endpoint, error)
             return
-        if isinstance(error, EtcdError):
+        if isinstance(error, (EtcdError, ResponseTooLarge)):
             self.served(endpoint)
         if outcome_of(error) in (Outcome.UNDONE, Outcome.UNKNOWN) and not is_overdue(error):
             self._pass_over(endpoint)

@@ -16,7 +16,7 @@ import gevent
 import greenlet
 from gevent.lock import BoundedSemaphore
 
-from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Deadline
 from getc.transport.connecting import (
@@ -31,7 +31,7 @@ from getc.transport.connecting import (
 )
 from getc.transport.endpoints import Endpoint
 from getc.transport.home import Home
-from getc.transport.reading import Response, Unreadable, is_body_ready, read_body
+from getc.transport.reading import MAX_BODY, Response, TooLarge, Unreadable, is_body_ready, read_body
 from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Headers, Request
 
@@ -162,6 +162,8 @@ class _Exchange:
 
     def _failed(self, error: Exception) -> EtcException:
         url = self.endpoint.url
+        if isinstance(error, TooLarge) and self._response is not None and 'X-Etcd-Cluster-ID' in self._response.headers:
+            return self._too_large(error)  # etcd's, and not the page of a proxy
         if isinstance(error, Unreadable):
             return self._protocol_error(str(error))
         if isinstance(error, http.client.IncompleteRead):
@@ -193,6 +195,13 @@ class _Exchange:
         url = self.endpoint.url
         text = f'the answer from {url} breaks HTTP or a bound: {what}'
         return ProtocolError(text, maybe_applied=self.maybe_applied, endpoint=url)
+
+    def _too_large(self, error: TooLarge) -> ResponseTooLarge:
+        url = self.endpoint.url
+        text = f'{url} answered with {error}, and the bound is {MAX_BODY}'
+        too_large = ResponseTooLarge(text, maybe_applied=self.maybe_applied, endpoint=url)
+        too_large.size = error.size
+        return too_large
 
     def _timed_out(self, deadline: Deadline, what: str) -> TimedOut:
         url = self.endpoint.url

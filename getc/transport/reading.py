@@ -10,7 +10,7 @@ from typing import Any, Final
 import gevent
 import gevent.socket
 
-__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'Unreadable', 'is_body_ready', 'read_body']
+__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'TooLarge', 'Unreadable', 'is_body_ready', 'read_body']
 
 MAX_BODY: Final = 16 * 1024 * 1024
 MAX_HEAD: Final = 64 * 1024
@@ -31,6 +31,18 @@ CHUNK_SIZE: Final = re.compile(rb'([0-9A-Fa-f]{1,16})[ \t]*(;.*)?\r?\n', re.DOTA
 
 class Unreadable(http.client.HTTPException):
     """The peer sends more than it may, or what can be read in two ways.  The text is ours, and quotes nothing."""
+
+
+class TooLarge(Unreadable):
+    """The body is larger than ``MAX_BODY``.
+
+    Attributes:
+        size: Bytes of it, as far as they are known; else 0.
+    """
+
+    def __init__(self, text: str, size: int = 0) -> None:
+        super().__init__(text)
+        self.size = size
 
 
 class _Meter(io.RawIOBase):
@@ -136,7 +148,8 @@ def read_body(response: Response) -> bytes:
     """Read the answer to its end.
 
     Raises:
-        Unreadable: It is longer than ``MAX_BODY``, or its end is not clear.
+        TooLarge: It is longer than ``MAX_BODY``.
+        Unreadable: Its end is not clear.
         http.client.HTTPException, OSError, ValueError: It is cut, or breaks HTTP.
     """
     if response.length is None:
@@ -144,9 +157,9 @@ def read_body(response: Response) -> bytes:
     elif response.length <= MAX_BODY:
         body = response.read()
     else:
-        raise Unreadable(f'a body of {response.length} bytes')
+        raise TooLarge(f'a body of {response.length} bytes', response.length)
     if len(body) > MAX_BODY:
-        raise Unreadable(f'a body of more than {MAX_BODY} bytes')
+        raise TooLarge(f'a body of more than {MAX_BODY} bytes')
     return body
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from getc.rpc.caller import Rpc
 from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.ranges import after
+from getc.v3.ranges import PageLimit, after
 from getc.v3.txn import Txn, changes_something
 from getc.wire.schema import kv as schema
 from getc.wire.schema.kv import RangeRequest
@@ -72,6 +72,7 @@ class KV:
         Raises:
             EventIndexCleared: The revision has been compacted.
             FutureRevision: It is still to come.
+            ResponseTooLarge: The answer would be larger than 16 MiB: set a ``limit``, or use :meth:`scan`.
         """
         revisions = (revision, min_mod_revision, max_mod_revision, min_create_revision, max_create_revision)
         others = (range_end, limit, sort_order, sort_target, serializable, keys_only, count_only)
@@ -135,7 +136,11 @@ class KV:
     def delete_range(
         self, key: bytes, *, range_end: bytes = b'', prev_kv: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.DeleteRangeResponse:
-        """Delete a key, or the keys from it up to ``range_end``; ``deleted`` says how many, ``prev_kvs`` which."""
+        """Delete a key, or the keys from it up to ``range_end``; ``deleted`` says how many, ``prev_kvs`` which.
+
+        Raises:
+            ResponseTooLarge: With ``prev_kv`` the answer is larger than 16 MiB.  The keys were deleted.
+        """
         request = made(schema.DeleteRangeRequest, key=key, range_end=range_end, prev_kv=prev_kv)
         return self._rpc.call(schema.KV.DeleteRange, request, timeout)
 
@@ -189,16 +194,19 @@ class KV:
     ) -> Iterator[KeyValue]:
         """Read a range of any size in the order of its keys, in pages, all as of one revision.
 
+        A page has fewer keys where an answer with that many would be larger than 16 MiB.
+
         Args:
             key: The first key.
             range_end: The key after the last.
             revision: Read as of it; 0 for the newest when the first page is read.
             keys_only: Leave values out.
-            page: Keys read at a time.
+            page: Keys read at a time, at most.
             timeout: Seconds for each page.
 
         Raises:
             EventIndexCleared: The revision was compacted before the end was reached.
+            ResponseTooLarge: A single value is larger than 16 MiB.
             ValueError: ``page`` is less than 1.
         """
         if page < 1:
@@ -208,13 +216,20 @@ class KV:
     def _pages(
         self, key: bytes, range_end: bytes, revision: int, keys_only: bool, page: int, timeout: Timeout
     ) -> Iterator[KeyValue]:
+        pages = PageLimit(page)
         more = True
         while more:
-            found = self.range(
-                key, range_end=range_end, limit=page, revision=revision, keys_only=keys_only, timeout=timeout
-            )
+            found = pages.read(self._page_of(key, range_end, revision, keys_only, timeout))
+            pages.grow(found)
             yield from found.kvs
             revision = revision or found.header.revision
             more = found.more
             if more:
                 key = after(found.kvs[-1].key)
+
+    def _page_of(
+        self, key: bytes, range_end: bytes, revision: int, keys_only: bool, timeout: Timeout
+    ) -> Callable[[int], schema.RangeResponse]:
+        return lambda limit: self.range(
+            key, range_end=range_end, limit=limit, revision=revision, keys_only=keys_only, timeout=timeout
+        )

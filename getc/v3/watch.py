@@ -54,8 +54,7 @@ class Watch:
             filters: What is left out, of ``WatchCreateRequest.FilterType``.
             prev_kv: Tell what a key was before.
             fragment: Let the server send in pieces what is larger than its largest request; they are put together
-                here, by revision.  Tens of thousands of small events at a time take etcd seconds that way.  Without it
-                a response past 16 MiB ends all watches of the client.
+                here, by revision.  Tens of thousands of small events at a time take etcd seconds that way.
             timeout: Seconds.
 
         Raises:

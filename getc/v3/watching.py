@@ -57,6 +57,7 @@ class Watching:
         Raises:
             TimedOut: There was none in time: no sign of a fault.
             EventIndexCleared: The history from ``start_revision`` on was compacted.
+            ResponseTooLarge: A response was larger than 16 MiB, and was not read; the watch has ended.
             ResourceExhausted: Too much waited to be taken, and was; watch again from the last revision taken.
             ConnectionError: The connection was lost; watch again from the last revision taken.
             ClientClosed: The client was closed.

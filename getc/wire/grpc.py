@@ -20,6 +20,7 @@ __all__ = [
     'MAX_MESSAGE',
     'OK',
     'Messages',
+    'Oversized',
     'Status',
     'check_head',
     'is_well',
@@ -31,12 +32,16 @@ __all__ = [
 ]
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
-"""Bytes of one message."""
+"""Bytes of one message that is received."""
+
+BEGINNING: Final = 128
+"""Bytes of a longer message that are kept: the header of an etcd response and the numbers after it take less."""
 
 LENGTH: Final = struct.Struct('>BI')
 """What is in front of a message: a flag for compression, and the length."""
 
 PREFIX: Final = LENGTH.size
+LARGEST: Final = PREFIX + MAX_MESSAGE
 
 OK: Final = 0
 
@@ -119,41 +124,74 @@ def whole_message(data: bytes) -> bytes | None:
     return data[PREFIX:] if size >= 0 and LENGTH.unpack_from(data) == (0, size) else None
 
 
-class Messages:
-    """Puts together the messages of one answer, whatever frames they come in."""
+class Oversized(bytes):
+    """The first ``BEGINNING`` bytes of a message that is longer than ``MAX_MESSAGE``.
 
-    __slots__ = ('_begun', '_needed')
+    Attributes:
+        size: Bytes of the whole message.
+    """
+
+    size: int
+
+    @classmethod
+    def of(cls, beginning: bytes, size: int) -> Oversized:
+        """The beginning of a message of that size."""
+        made = cls(beginning)
+        made.size = size
+        return made
+
+
+class Messages:
+    """Puts together the messages of one answer, whatever frames they come in.
+
+    A message that is longer than ``MAX_MESSAGE`` takes no memory: it is skipped, all but its beginning.
+    """
+
+    __slots__ = ('_begun', '_needed', '_to_skip')
 
     def __init__(self) -> None:
         self._begun = bytearray()  # a message that is not whole
         self._needed = PREFIX  # bytes of it before it is worth another look
+        self._to_skip = 0  # bytes of an oversized message that are still to come
 
     @property
     def is_between(self) -> bool:
         """True if no message has begun that is not whole."""
-        return not self._begun
+        return not (self._begun or self._to_skip)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take a piece of the answer, and return the messages that it completes.
 
+        A message that is longer than ``MAX_MESSAGE`` is returned as :class:`Oversized`, as soon as its beginning is
+        there.
+
         Raises:
-            ProtocolError: A message is compressed, which was not asked for, or longer than ``MAX_MESSAGE``.
+            ProtocolError: A message is compressed, which was not asked for.
         """
+        if self._to_skip:
+            skipped = min(self._to_skip, len(data))
+            self._to_skip -= skipped
+            data = data[skipped:]
         if self._begun:
             self._begun += data
             if len(self._begun) < self._needed:
                 return []
             data = bytes(self._begun)
             self._begun.clear()
-        messages = []
+        messages: list[bytes] = []
         at, end = 0, len(data)
         self._needed = PREFIX
         while end - at >= PREFIX:
             size = _size(data, at)
-            if end - at < size:
-                self._needed = size
+            kept = size if size <= LARGEST else PREFIX + BEGINNING
+            if end - at < kept:
+                self._needed = kept
                 break
-            messages.append(data[at + PREFIX : at + size])
+            message = data[at + PREFIX : at + kept]
+            if size > LARGEST:
+                message = Oversized.of(message, size - PREFIX)
+                self._to_skip = max(0, size - (end - at))
+            messages.append(message)
             at += size
         if at < end:
             self._begun += data[at:]
@@ -164,10 +202,7 @@ def _size(data: bytes, at: int) -> int:
     """Bytes of the message that begins there, with its prefix."""
     if data[at]:
         raise ProtocolError('gRPC: a compressed message, which was not asked for')
-    length = int.from_bytes(data[at + 1 : at + PREFIX], 'big')
-    if length > MAX_MESSAGE:
-        raise ProtocolError(f'gRPC: a message of {length} bytes; the bound is {MAX_MESSAGE}')
-    return PREFIX + length
+    return PREFIX + int.from_bytes(data[at + 1 : at + PREFIX], 'big')
 
 
 @lru_cache(maxsize=64)

@@ -24,6 +24,7 @@ from getc.errors import (
     PermissionDenied,
     RaftInternal,
     ResourceExhausted,
+    ResponseTooLarge,
     TimedOut,
     TooManyRequests,
     Unauthorized,
@@ -86,6 +87,9 @@ BROKEN: Final = frozenset({2, 10, 13, 15})
 TOO_LONG: Final = 'grpc: received message larger than max'
 """So the server's gRPC begins when it takes no request of that length."""
 
+TOO_LARGE_TO_SEND: Final = 'grpc: trying to send message larger than max'
+"""So the server's gRPC begins when its own answer is too large: past 2 GiB.  What was asked was done."""
+
 STALE_TOKEN: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
 """What a server says to a token that it does not know (any more), or to none."""
 
@@ -112,6 +116,8 @@ def error_of_status(
         error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')
     elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP:
         error = TimedOut(f'{url} gave up on {path}: {text}')
+    elif text.startswith(TOO_LARGE_TO_SEND):
+        error = ResponseTooLarge(f'{url} has an answer to {path} that is larger than gRPC can send: {text}')
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
         error = kind(text, errno=kind.errno or status.code)
@@ -130,7 +136,8 @@ def _may_be_done(error: EtcException, text: str) -> bool:
     """True if a server may say this of a write that it has done, or has begun to do."""
     if text in UNTOUCHED or text.startswith(TOO_LONG):
         return False
-    return isinstance(error, (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted))
+    unclear = (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted, ResponseTooLarge)
+    return isinstance(error, unclear)
 
 
 def is_stale_token(status: Status) -> bool:

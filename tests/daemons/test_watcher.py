@@ -16,9 +16,18 @@ import getc
 from getc import Changes, Watcher, WatcherState
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.client import Client
+from getc.daemons.base import REFUSED_CAP
 from getc.daemons.changes import ROOM
 from getc.daemons.follower import BOUND
-from getc.errors import ConnectionError, EventIndexCleared, KeyNotFound, ProtocolError, TimedOut, Unauthorized
+from getc.errors import (
+    ConnectionError,
+    EventIndexCleared,
+    KeyNotFound,
+    ProtocolError,
+    ResponseTooLarge,
+    TimedOut,
+    Unauthorized,
+)
 from getc.operations import Get, WatchSpec
 from getc.testing import VirtualTime
 from tests.support import faulty
@@ -199,8 +208,35 @@ def test_refusal_is_raised_at_the_start_and_survived_later(
     assert watcher.state is WatcherState.STALE
     assert isinstance(watcher.last_error, Unauthorized)
     backend.come_back()
-    etcd_clock.advance(1.01)
+    etcd_clock.advance(REFUSED_CAP + 0.01)
     assert [line.partition(' (')[0] for line in story.lines] == ['Set /cfg/a=1']
+
+
+def test_refusals_are_met_less_and_less_often_and_logged_once(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Asking again would bring the same, perhaps at a cost; the reason is in the log, and in it again if it changes."""
+
+    def too_large(*_: object) -> Any:
+        raise ResponseTooLarge('the value of /cfg/a is too large')
+
+    def forbid(*_: object) -> Any:
+        raise Unauthorized('Insufficient credentials')
+
+    mirror = client.mirror('/cfg')
+    backend.go_down(too_large)
+    before = len(backend.sent)
+    etcd_clock.advance(120)
+    assert 12 <= len(backend.sent) - before < 60
+    assert mirror.is_stale
+    reason = 'is tried again less and less often: '
+    assert caplog.text.count(f'{reason}the value of /cfg/a is too large') == 1
+    backend.fault = forbid
+    etcd_clock.advance(60)
+    assert caplog.text.count(f'{reason}[110] Insufficient credentials') == 1
+    backend.come_back()
+    etcd_clock.advance(REFUSED_CAP + 0.01)
+    assert not mirror.is_stale
 
 
 def test_answer_without_an_index_is_no_start(

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 
 import getc
-from getc.wire.grpc import packed
+from getc.wire.grpc import BEGINNING, packed
 from getc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
 from getc.wire.http2.header_blocks import encode_fields
 from getc.wire.schema.kv import TxnResponse
@@ -214,8 +214,8 @@ PEERS = [
     # -- gRPC
     Peer('compressed message', says(headers(HEAD), data(b'\1\0\0\0\2{}')), told='compressed'),
     Peer('gzip bomb', says(headers(HEAD), data(b'\1' + packed(gzip.compress(b'\0' * MIB))[1:])), told='compressed'),
-    Peer('huge message', says(headers(HEAD), data(b'\0\xff\xff\xff\xff')), told='4294967295'),
-    Peer('message just past the bound', says(headers(HEAD), data(b'\0\1\0\0\1')), told='16777217'),
+    Peer('huge message', says(headers(HEAD), data(b'\0\xff\xff\xff\xff' + b'\xff' * BEGINNING)), told='4294967295'),
+    Peer('message just past the bound', says(headers(HEAD), data(b'\0\1\0\0\1' + bytes(BEGINNING))), told='16777217'),
     Peer('two answers', says(headers(HEAD), data(packed(b'') * 2), TRAILERS), told='second answer'),
     Peer('no message', says(headers(HEAD), TRAILERS), told='OK without an answer'),
     Peer('half a message', says(headers(HEAD), data(b'\0\0\0\0\5x'), TRAILERS), told='OK without an answer'),

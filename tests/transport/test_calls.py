@@ -11,8 +11,8 @@ from gevent.event import Event
 from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
 from getc.testing import until
 from getc.timing import Deadline
-from getc.transport.calls import RefusedCall
-from getc.wire.grpc import MAX_MESSAGE, packed
+from getc.transport.calls import OversizedAnswer, RefusedCall
+from getc.wire.grpc import BEGINNING, MAX_MESSAGE, packed
 from getc.wire.http2.frames import ErrorCode
 from tests.support.grpc_server import HEAD, OK, ServerCall
 
@@ -140,6 +140,8 @@ def answers(*fields: tuple[bytes, bytes], body: bytes = packed(b'x'), head: obje
     return script
 
 
+TOO_LARGE = b'\0' + (MAX_MESSAGE + 1).to_bytes(4, 'big') + bytes(BEGINNING)
+
 ODD = {
     'refused in trailers': (answers((b'grpc-status', b'5'), (b'grpc-message', b'no%20such')), RefusedCall, 'no such'),
     'refused in headers': (lambda call: call.refuse(14, b'100%25%20%E2%82%AC'), RefusedCall, '14: 100% €'),
@@ -153,9 +155,9 @@ ODD = {
     'half an answer': (answers(*OK, body=packed(b'xyz')[:-1]), ProtocolError, 'in the middle|without an answer'),
     'compressed': (answers(*OK, body=b'\1\0\0\0\1x'), ProtocolError, 'compressed'),
     'too long': (
-        lambda call: [call.head(), call.data(b'\0' + (MAX_MESSAGE + 1).to_bytes(4, 'big')), call.is_over.wait()],
-        ProtocolError,
-        'the bound is',
+        lambda call: [call.head(), call.data(TOO_LARGE), call.is_over.wait()],
+        OversizedAnswer,
+        f'an answer of {MAX_MESSAGE + 1} bytes',
     ),
     'no trailers': (lambda call: [call.head(), call.data(packed(b'x'), end=True)], ConnectionError, 'without a status'),
     'a page': (

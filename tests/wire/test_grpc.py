@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 from getc.errors import HTTPError, ProtocolError
 from getc.wire import grpc
-from getc.wire.grpc import Messages, Status, check_head, packed, request_block, status_of, timeout_field
+from getc.wire.grpc import Messages, Oversized, Status, check_head, packed, request_block, status_of, timeout_field
 from getc.wire.http2.header_blocks import MAX_BLOCK, HeaderDecoder
+
+BOUND = 8
+"""Bytes of a message, where 16 MiB would take too long."""
 
 SECONDS = {b'n': 1e-9, b'u': 1e-6, b'm': 1e-3, b'S': 1.0, b'M': 60.0, b'H': 3600.0}
 GRPC = (b'content-type', b'application/grpc')
@@ -69,14 +72,37 @@ def test_messages_refuse_compression() -> None:
         Messages().feed(b'\1\0\0\0\1x')
 
 
-def test_messages_refuse_length_past_the_bound_at_its_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five bytes are enough to know; a message of just the bound is taken."""
-    with pytest.raises(ProtocolError, match='the bound is 16777216'):
-        Messages().feed(b'\0' + (grpc.MAX_MESSAGE + 1).to_bytes(4, 'big'))
-    monkeypatch.setattr(grpc, 'MAX_MESSAGE', 8)
-    assert Messages().feed(packed(b'x' * 8)) == [b'x' * 8]
-    with pytest.raises(ProtocolError):
-        Messages().feed(packed(b'x' * 9)[:5])
+@given(st.lists(st.integers(min_value=0, max_value=3 * BOUND), max_size=6), st.data())
+def test_messages_keep_the_beginning_of_one_that_is_past_the_bound(sizes: list[int], data: st.DataObject) -> None:
+    """The rest of it is skipped, in whatever pieces it comes; the messages around it are whole."""
+    sent = [bytes([number]) * size for number, size in enumerate(sizes)]
+    stream = b''.join(packed(message) for message in sent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grpc, 'LARGEST', grpc.PREFIX + BOUND)
+        patch.setattr(grpc, 'BEGINNING', 4)
+        reader, received = Messages(), []
+        while stream:
+            piece = data.draw(st.integers(min_value=1, max_value=len(stream)))
+            received += reader.feed(stream[:piece])
+            stream = stream[piece:]
+    assert reader.is_between
+    assert received == [message if len(message) <= BOUND else message[:4] for message in sent]
+    for message, came in zip(sent, received, strict=True):
+        assert (came.size if isinstance(came, Oversized) else len(came)) == len(message)
+
+
+def test_messages_skip_what_is_past_the_bound_without_keeping_it() -> None:
+    """A message of just the bound is taken; of one byte more no more than its beginning takes memory."""
+    length = (grpc.MAX_MESSAGE + 1).to_bytes(4, 'big')
+    reader = Messages()
+    assert reader.feed(b'\0' + length) == []
+    [beginning] = reader.feed(b'x' * grpc.BEGINNING)
+    assert isinstance(beginning, Oversized)
+    assert (bytes(beginning), beginning.size) == (b'x' * grpc.BEGINNING, grpc.MAX_MESSAGE + 1)
+    assert not reader.is_between
+    whole = bytes(grpc.MAX_MESSAGE)
+    assert reader.feed(bytes(grpc.MAX_MESSAGE + 1 - grpc.BEGINNING) + packed(whole)) == [whole]
+    assert reader.is_between
 
 
 @given(st.floats(min_value=1e-9, max_value=1e11))

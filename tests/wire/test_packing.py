@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from getc.wire.packing import bytes_field, number_field
-from getc.wire.schema.kv import PutRequest, RangeRequest
+from getc.wire.packing import beginning, bytes_field, number_field
+from getc.wire.schema.header import ResponseHeader
+from getc.wire.schema.kv import PutRequest, RangeRequest, RangeResponse, TxnResponse
+from getc.wire.schema.mvccpb import Event, KeyValue
+from getc.wire.schema.watch import WatchResponse
 
 SIZES = [1, 127, 128, 16_383, 16_384, 2_100_000]
 
@@ -27,3 +32,33 @@ def test_numbers_are_packed_as_protobuf_does(number: int) -> None:
 def test_nothing_may_be_packed_too() -> None:
     """Protobuf would leave it out, and reads it as the same."""
     assert PutRequest.FromString(bytes_field(2, b'') + number_field(3, 0)) == PutRequest()
+
+
+HEADER = ResponseHeader(cluster_id=2**64 - 1, member_id=2**63, revision=2**62, raft_term=300)
+
+
+def test_beginning_of_a_response_ends_before_keys_and_values() -> None:
+    """Its header and its numbers are whole, wherever it was cut after them."""
+    kv = KeyValue(key=b'/secret', value=b'secret' * 100)
+    told: list[tuple[Any, dict[str, Any]]] = [
+        (TxnResponse(header=HEADER, succeeded=True), {'responses': [{'response_range': {'kvs': [kv]}}]}),
+        (TxnResponse(header=HEADER), {'responses': [{'response_range': {'kvs': [kv]}}]}),
+        (WatchResponse(header=HEADER, watch_id=2**40, fragment=True), {'events': [Event(kv=kv)]}),
+        (RangeResponse(header=HEADER), {'kvs': [kv]}),
+    ]
+    for kept, left_out in told:
+        whole = type(kept)(**left_out)
+        whole.MergeFrom(kept)
+        packed = whole.SerializeToString()
+        for end in (128, 129, len(packed)):
+            assert type(kept).FromString(beginning(packed[:end])) == kept
+
+
+def test_beginning_of_what_is_cut_in_its_header_is_nothing() -> None:
+    """Nor of what is no response of etcd's."""
+    packed = TxnResponse(header=HEADER, succeeded=True).SerializeToString()
+    header = len(packed) - 2
+    assert [beginning(packed[:end]) for end in range(header)] == [b''] * header
+    assert beginning(packed[: header + 1]) == packed[:header]
+    for junk in (b'\xff' * 128, bytes(128), b'X' * 128, b'\x0a\xff\xff\xff\xff\xff', b'\x0a'):
+        assert TxnResponse.FromString(beginning(junk)).header.cluster_id == 0

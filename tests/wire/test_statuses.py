@@ -7,6 +7,7 @@ import pickle
 import pytest
 
 from getc import errors
+from getc.retry import FINAL, outcome_of
 from getc.wire.grpc import Status
 from getc.wire.statuses import error_of_status, is_stale_token, wants_no_token
 
@@ -26,7 +27,6 @@ TABLE = [
     (8, 'etcdserver: mvcc: database space exceeded', errors.NoSpace, 8, True),  # said after the write, too
     (8, 'etcdserver: too many requests', errors.TooManyRequests, 8, False),
     (8, 'grpc: received message larger than max (9 vs. 8)', errors.ResourceExhausted, 8, False),
-    (8, 'grpc: trying to send message larger than max (9 vs. 8)', errors.ResourceExhausted, 8, True),
     (9, 'etcdserver: not leader', errors.FailedPrecondition, 9, False),
     (11, 'etcdserver: mvcc: required revision has been compacted', errors.EventIndexCleared, 401, False),
     (11, 'etcdserver: mvcc: required revision is a future revision', errors.FutureRevision, 11, False),
@@ -106,3 +106,12 @@ def test_no_token_is_wanted_when_there_are_no_users() -> None:
     """etcd refuses to make tokens while authentication is off."""
     assert wants_no_token(Status(9, 'etcdserver: authentication is not enabled'))
     assert not wants_no_token(Status(9, 'etcdserver: not leader'))
+
+
+@pytest.mark.parametrize('is_write', [False, True])
+def test_answer_that_grpc_cannot_send_is_too_large(is_write: bool) -> None:
+    """Past 2 GiB the server gives up on it; what was asked was done."""
+    status = Status(8, 'grpc: trying to send message larger than max (9 vs. 8)')
+    error = error_of_status(status, '/etcdserverpb.KV/Range', is_write=is_write, url='http://a:1')
+    assert isinstance(error, errors.ResponseTooLarge)
+    assert (error.maybe_applied, error.is_outage, outcome_of(error) in FINAL) == (is_write, False, True)

@@ -13,7 +13,7 @@ from getc.wire.tree.nodes import gone, value_of
 from getc.wire.tree.paths import below, check_depth, deeper, encoded, marker
 from getc.wire.tree.verdicts import conditions, evidence, is_absent, is_there, no_such_key, verdict
 
-__all__ = ['deleted', 'txn_of_delete']
+__all__ = ['deleted', 'result_of_delete', 'txn_of_delete']
 
 
 def txn_of_delete(delete: Delete, *, is_strict: bool = True) -> TxnRequest:
@@ -67,9 +67,20 @@ def _of_value(delete: Delete, is_strict: bool) -> TxnRequest:
 
 def _value_deleted(delete: Delete, header: ResponseHeader, done: object) -> EtcdResult:
     kv = done.response_delete_range.prev_kvs[0]  # type: ignore[attr-defined]
+    return result_of_delete(delete, value_of(delete.key, kv), header.revision, header.raft_term)
+
+
+def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> EtcdResult:
+    """The result of a delete of a value, at an index.
+
+    Args:
+        delete: What was deleted.
+        prev_node: The value that was there before.
+        index: The index of the delete.
+        term: The election's.
+    """
     kind = ComparedThenDeleted if _is_compared(delete) else Deleted
-    node = gone(delete.key, header.revision, kv.create_revision)
-    return kind(node, value_of(delete.key, kv), header.revision, 0, header.raft_term)
+    return kind(gone(delete.key, index, prev_node.created_index), prev_node, index, 0, term)
 
 
 # -- a value, or an empty directory

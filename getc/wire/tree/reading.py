@@ -15,10 +15,10 @@ from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import value_of
 from getc.wire.tree.paths import AFTER_SLASH, below, check_depth, encoded, node_of
 
-__all__ = ['PAGE', 'Listing', 'first_page_of', 'packed_range', 'page_of', 'range_of', 'txn_of_get']
+__all__ = ['PAGE', 'Listing', 'first_key_of', 'first_page_of', 'packed_range', 'page_of', 'range_of', 'txn_of_get']
 
 PAGE: Final = 5000
-"""Keys that are read at a time."""
+"""Keys that are read at a time, at most."""
 
 
 def range_of(get: Get) -> RangeRequest:
@@ -32,13 +32,14 @@ def packed_range(key: str, serializable: bool) -> bytes:
     return RangeRequest(key=encoded(key), serializable=serializable).SerializeToString()
 
 
-def txn_of_get(get: Get, *, is_strict: bool = True) -> TxnRequest:
+def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
     """The reads that tell everything about a node at one revision.
 
     In this order: the nodes above it, itself (not of the root), and the first page of what is below it.
 
     Args:
         get: What is asked for.
+        limit: Keys of the page.
         is_strict: Also read what is above it, to tell why it cannot be there.
 
     Raises:
@@ -50,21 +51,28 @@ def txn_of_get(get: Get, *, is_strict: bool = True) -> TxnRequest:
     ranges = [RangeRequest(key=raw, keys_only=True, serializable=is_old) for raw in above]
     if get.key != ROOT:
         ranges.append(range_of(get))
-    ranges.append(first_page_of(get))
+    ranges.append(first_page_of(get, limit))
     return TxnRequest(success=[RequestOp(request_range=request) for request in ranges])
 
 
-def first_page_of(get: Get) -> RangeRequest:
-    """The first page of a directory."""
+def first_page_of(get: Get, limit: int) -> RangeRequest:
+    """The first page of a directory, with so many keys at most."""
     first, end = below(get.key)
-    return RangeRequest(key=first, range_end=end, limit=PAGE, serializable=get.quorum is False)
+    return RangeRequest(key=first, range_end=end, limit=limit, serializable=get.quorum is False)
 
 
-def page_of(get: Get, start: bytes, revision: int) -> RangeRequest:
+def page_of(get: Get, start: bytes, revision: int, limit: int) -> RangeRequest:
     """A further page of a directory, as of the revision of the first."""
     _, end = below(get.key)
     is_old = get.quorum is False
-    return RangeRequest(key=start, range_end=end, limit=PAGE, revision=revision, serializable=is_old)
+    return RangeRequest(key=start, range_end=end, limit=limit, revision=revision, serializable=is_old)
+
+
+def first_key_of(get: Get, start: bytes, revision: int) -> RangeRequest:
+    """The first key of a page, without its value."""
+    request = page_of(get, start, revision, 1)
+    request.keys_only = True
+    return request
 
 
 class _Child:

@@ -37,16 +37,17 @@ def conditions(operation: Put | Delete) -> list[Compare]:
     return compare
 
 
-def evidence(key: str, *, is_strict: bool = True) -> list[RequestOp]:
+def evidence(key: str, *, is_strict: bool = True, keys_only: bool = False) -> list[RequestOp]:
     """What a failure half reads for :func:`verdict`: the nodes above, something below, the node itself.
 
     The server asks for the permission to read them, also where nothing fails: so without ``is_strict`` not those above.
+    With ``keys_only`` the node's value is left out.
     """
     above = [encoded(ancestor) for ancestor in keys.ancestors(key)] if is_strict else []
     ranges = [RangeRequest(key=raw, keys_only=True) for raw in above]
     first, end = below(key)
     ranges.append(RangeRequest(key=first, range_end=end, limit=1, keys_only=True))
-    ranges.append(RangeRequest(key=encoded(key)))
+    ranges.append(RangeRequest(key=encoded(key), keys_only=keys_only))
     return [RequestOp(request_range=found) for found in ranges]
 
 

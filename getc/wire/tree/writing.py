@@ -24,7 +24,17 @@ from getc.wire.tree.nodes import FOR_EVER, Life, value_of
 from getc.wire.tree.paths import below, check_depth, encoded, marker
 from getc.wire.tree.verdicts import conditions, evidence, is_absent, verdict
 
-__all__ = ['appended', 'check', 'last_of', 'number_of', 'packed_put', 'txn_of_append', 'txn_of_put', 'written']
+__all__ = [
+    'appended',
+    'check',
+    'last_of',
+    'number_of',
+    'packed_put',
+    'result_of_put',
+    'txn_of_append',
+    'txn_of_put',
+    'written',
+]
 
 NUMBER: Final = 20
 """Digits of the name that an append gives."""
@@ -133,22 +143,34 @@ def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResul
     if not response.succeeded:
         raise verdict(put, response)
     header, first = response.header, response.responses[0]
-    key, index = put.key, header.revision
     prev_node: Value | None = None
-    node: Node
     if put.dir:
         if first.response_delete_range.prev_kvs:
-            prev_node = value_of(key, first.response_delete_range.prev_kvs[0])
-        node = Directory(key, index, index)
+            prev_node = value_of(put.key, first.response_delete_range.prev_kvs[0])
+    elif first.response_put.HasField('prev_kv'):
+        prev_node = value_of(put.key, first.response_put.prev_kv)
+    return result_of_put(put, prev_node, header.revision, header.raft_term, life)
+
+
+def result_of_put(put: Put, prev_node: Node | None, index: int, term: int, life: Life) -> EtcdResult:
+    """The result of a write that was done at an index.
+
+    Args:
+        put: What was written.
+        prev_node: The value that was there before, or None.
+        index: The index of the write.
+        term: The election's.
+        life: How long the node lives.
+    """
+    node: Node
+    if put.dir:
+        node = Directory(put.key, index, index)
     else:
-        done = first.response_put
-        if done.HasField('prev_kv'):
-            prev_node = value_of(key, done.prev_kv)
         created = index if prev_node is None else prev_node.created_index
-        node = Value(key, index, created, life.ttl, life.expiration, put.value or '')
+        node = Value(put.key, index, created, life.ttl, life.expiration, put.value or '')
     kind = _kind_of(put)
     is_new = prev_node is None and kind in (Set, Created)
-    return kind(node, prev_node, index, 0, header.raft_term, is_new)
+    return kind(node, prev_node, index, 0, term, is_new)
 
 
 def _kind_of(put: Put) -> type[EtcdResult]:
@@ -210,7 +232,7 @@ def txn_of_append(
     return TxnRequest(
         compare=compare,
         success=[RequestOp(request_put=PutRequest(key=key, value=encoded(append.value or ''), lease=lease))],
-        failure=[*(evidence(append.key) if is_guarded else ()), RequestOp(request_range=last)],
+        failure=[*(evidence(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
     )
 
 

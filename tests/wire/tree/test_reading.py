@@ -12,7 +12,7 @@ from getc.model import Directory, Node, Value
 from getc.operations import Get
 from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree import reading
-from getc.wire.tree.reading import Listing, first_page_of, page_of, range_of, txn_of_get
+from getc.wire.tree.reading import PAGE, Listing, first_page_of, page_of, range_of, txn_of_get
 from tests.wire.tree.messages import does
 
 raw_keys = st.lists(
@@ -53,36 +53,36 @@ def shown(node: Node) -> object:
 
 def test_get_reads_what_is_above_the_node_and_a_page_below_at_one_revision() -> None:
     """So that one answer tells all."""
-    txn = txn_of_get(Get('/a/b'))
+    txn = txn_of_get(Get('/a/b'), PAGE)
     assert does(txn.success) == [('range', b'/a'), ('range', b'/a/b'), ('range', b'/a/b/', b'/a/b0')]
     assert txn.success[2].request_range.limit == reading.PAGE
-    assert does(txn_of_get(Get('/a/b'), is_strict=False).success) == does(txn.success)[1:]
+    assert does(txn_of_get(Get('/a/b'), PAGE, is_strict=False).success) == does(txn.success)[1:]
 
 
 def test_get_of_the_root_reads_only_what_is_below() -> None:
     """It has no key."""
-    assert does(txn_of_get(Get('/')).success) == [('range', b'/', b'0')]
+    assert does(txn_of_get(Get('/'), PAGE).success) == [('range', b'/', b'0')]
 
 
 @pytest.mark.parametrize(('quorum', 'serializable'), [(None, False), (True, False), (False, True)])
 def test_every_read_is_local_only_when_no_quorum_is_asked_for(quorum: bool | None, serializable: bool) -> None:
     """The further pages too: they would hang where there is no leader."""
     get = Get('/a/b', quorum=quorum)
-    requests = [operation.request_range for operation in txn_of_get(get).success]
-    for request in (*requests, range_of(get), first_page_of(get), page_of(get, b'/a/b/x', 7)):
+    requests = [operation.request_range for operation in txn_of_get(get, PAGE).success]
+    for request in (*requests, range_of(get), first_page_of(get, PAGE), page_of(get, b'/a/b/x', 7, PAGE)):
         assert request.serializable is serializable
 
 
 def test_further_pages_are_read_at_the_revision_of_the_first() -> None:
     """From where it ended, to the end of the directory."""
-    request = page_of(Get('/a'), b'/a/x', 7)
+    request = page_of(Get('/a'), b'/a/x', 7, PAGE)
     assert (request.key, request.range_end, request.revision, request.limit) == (b'/a/x', b'/a0', 7, reading.PAGE)
 
 
 def test_get_of_a_key_too_deep_is_refused() -> None:
     """A transaction has no room for it."""
     with pytest.raises(NotSupported):
-        txn_of_get(Get('/a' * 127))
+        txn_of_get(Get('/a' * 127), PAGE)
 
 
 # -- what is found
