@@ -13,7 +13,7 @@ from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.monitor import Monitor
 from getc.daemons.watcher import Resync, Watcher
 from getc.model import EtcdResult
-from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.timing import Deadline
 from getc.transport.client_log import ClientLog
 from getc.tree import Tree
 
@@ -233,7 +233,7 @@ class Background(Tree):
         return changes
 
     def mirror(
-        self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
+        self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: float | None = None
     ) -> Mirror:
         """Keep the values at and below a node at hand, and return the :class:`~getc.Mirror`: a mapping that follows::
 
@@ -248,12 +248,12 @@ class Background(Tree):
             on_update: Called with the changes of one revision (a tuple of :class:`~getc.EtcdResult`), after the mirror
                 shows them; in order, one call at a time, in a greenlet of its own.
             wait: False returns at once; the mirror is empty and STARTING.
-            timeout: Seconds to wait for the start at most; None for no limit; left out for the client's.
+            timeout: Seconds to wait for the start at most; None for no limit.
 
         Raises:
             TimedOut: It did not start in time.
         """
-        deadline = self._deadline(timeout)
+        deadline = Deadline.after(timeout)
         self._check_open()
         mirror = Mirror(self, self._backend, key, on_update=on_update)
         self._begin(mirror, wait, deadline)

@@ -50,7 +50,9 @@ def etcd(
             shared by the clients of that name, ``memory://`` is a private one.
         api: ``'v3'`` or ``'v2'``; None asks the server for its version at the first call: v3 from etcd 3.4 on.  The two
             are separate stores.
-        timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
+        timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.  It is not for
+            ``keep_node``, ``on_change``, ``changes``, ``mirror`` and ``wait``: these wait until etcd is there, without
+            a limit unless they are given their own ``timeout``.
         username: For etcd's authentication; may stand in the URL instead.
         password: The same.
         ca: Path of a PEM file of the authorities to trust; None for the system's.  It, ``cert`` and ``key`` are read

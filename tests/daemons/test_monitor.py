@@ -9,6 +9,7 @@ import gevent
 import pytest
 
 import getc
+from getc.client import Client
 from getc.testing import VirtualTime
 from tests.support.faulty import FaultyBackend
 
@@ -69,3 +70,34 @@ def test_hub_that_did_not_run_is_logged(client: getc.Client, etcd_clock: Virtual
     etcd_clock.advance(1)
     (line,) = lines()
     assert line.startswith('etcd client: the hub did not run for ')
+
+
+# -- how long they wait for etcd
+
+
+START = {
+    'keep_node': lambda client, **options: client.keep_node('/servers/a', **options),
+    'on_change': lambda client, **options: client.on_change('/cfg', print, **options),
+    'changes': lambda client, **options: client.changes('/cfg', **options),
+    'mirror': lambda client, **options: client.mirror('/cfg', **options),
+}
+
+
+@pytest.mark.parametrize('name', START)
+def test_daemon_waits_for_etcd_for_as_long_as_its_own_timeout_says(
+    backend: FaultyBackend, etcd_clock: VirtualTime, name: str
+) -> None:
+    """Without one it has no limit: the client's timeout is for calls."""
+    backend.go_down()
+    with Client(backend, url='memory://faulty', timeout=1.0) as client:
+        patient = gevent.spawn(START[name], client)
+        impatient = gevent.spawn(START[name], client, timeout=5.0)
+        etcd_clock.advance(4)
+        assert not impatient.ready()
+        etcd_clock.advance(2)
+        assert isinstance(impatient.exception, getc.TimedOut)
+        etcd_clock.advance(300)
+        assert not patient.ready()
+        backend.come_back()
+        etcd_clock.advance(5)
+        assert patient.successful()
