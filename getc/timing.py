@@ -3,8 +3,9 @@
 Timeouts are for callers, deadlines for everything below: a call takes its timeout once and passes a
 :class:`Deadline` down, so that no layer adds waiting of its own.
 
-All of getc reads one clock, :func:`now`.  The test harness replaces it (:func:`set_clock`) together
-with the event loop's, which is how programs built on getc are tested in virtual time.
+All of getc reads one clock, :func:`now`.  What decides who owns a node reads :func:`now_with_suspend`: while this
+machine is suspended, TTLs run out in etcd.  The test harness replaces both (:func:`set_clock`) together with the event
+loop's, which is how programs built on getc are tested in virtual time.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final, Literal, Protocol
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     'SystemClock',
     'Timeout',
     'now',
+    'now_with_suspend',
     'set_chance',
     'set_clock',
     'wall_time',
@@ -35,14 +39,25 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds of a clock that never goes back; it goes on while the process does not run."""
 
+    def now_with_suspend(self) -> float:
+        """The same, of a clock that goes on while the machine is suspended, too."""
+
     def wall_time(self) -> float:
         """Seconds since 1970, UTC."""
+
+
+def _clock_with_suspend() -> Callable[[], float]:
+    """Linux has CLOCK_BOOTTIME; where that is missing the monotonic clock counts suspend itself."""
+    if not hasattr(time, 'clock_gettime'):
+        return time.monotonic
+    return partial(time.clock_gettime, getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC))
 
 
 class SystemClock:
     """The machine's clock."""
 
     now = staticmethod(time.monotonic)
+    now_with_suspend = staticmethod(_clock_with_suspend())
     wall_time = staticmethod(time.time)
 
 
@@ -52,6 +67,14 @@ _clock: Clock = SystemClock()
 def now() -> float:
     """Seconds of the current clock: monotonic, of no meaning but for differences."""
     return _clock.now()
+
+
+def now_with_suspend() -> float:
+    """The same of a clock that goes on while the machine is suspended: for what decides who owns a node.
+
+    Timers stand still meanwhile: what is due by this clock may be late.
+    """
+    return _clock.now_with_suspend()
 
 
 def wall_time() -> float:

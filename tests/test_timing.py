@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -20,6 +21,9 @@ class StillClock:
 
     def now(self) -> float:
         return self.time
+
+    def now_with_suspend(self) -> float:
+        return self.time + 0.25
 
     def wall_time(self) -> float:
         return self.time + 0.5
@@ -38,13 +42,22 @@ def test_clock_is_the_machines_when_none_was_set() -> None:
     """Time goes on, and wall time is that of the machine."""
     before = SystemClock.now()
     assert before <= timing.now() <= SystemClock.now()
+    before = SystemClock.now_with_suspend()
+    assert before <= timing.now_with_suspend() <= SystemClock.now_with_suspend()
     before = SystemClock.wall_time()
     assert before <= timing.wall_time() <= SystemClock.wall_time()
 
 
+@pytest.mark.skipif(not hasattr(time, 'CLOCK_BOOTTIME'), reason='this system has no CLOCK_BOOTTIME')
+def test_clock_that_counts_suspend_is_that_of_the_time_since_the_boot() -> None:
+    """The monotonic clock, which timers follow, stands still meanwhile on Linux."""
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= timing.now_with_suspend() <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def test_clock_can_be_replaced(clock: StillClock) -> None:
     """Everything reads the clock that was set last."""
-    assert (timing.now(), timing.wall_time()) == (1000.0, 1000.5)
+    assert (timing.now(), timing.now_with_suspend(), timing.wall_time()) == (1000.0, 1000.25, 1000.5)
     clock.time = 2000.0
     assert timing.now() == 2000.0
 

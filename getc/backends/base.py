@@ -91,7 +91,7 @@ class Hold(Protocol):
 
     Attributes:
         token: The index of the write that took the node: it grows from owner to owner.
-        lost_at: The time (of ``timing.now``) at which the node counts as lost unless a renewal is
+        lost_at: The time (of ``timing.now_with_suspend``) at which the node counts as lost unless a renewal is
             acknowledged before: (when the last acknowledged one was *sent*) + TTL - ``safety_margin``.
     """
 
@@ -187,7 +187,7 @@ def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
         ttl: Seconds.
         error: What the last renewal met; None where none has failed.
     """
-    reason = 'no renewal was sent, because this process or its hub did not run' if error is None else error
+    reason = 'no renewal was sent: this process, its hub or the machine did not run' if error is None else error
     lost = NodeLost(f'{what} was not renewed within its TTL of {ttl} s: {reason}')
     lost.__cause__ = error
     return lost

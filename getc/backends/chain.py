@@ -51,7 +51,7 @@ class ChainHold:
     Attributes:
         key: The node.
         token: The index of the write that took it.
-        lost_at: When it counts as lost, in seconds of ``timing.now``.
+        lost_at: When it counts as lost, in seconds of ``timing.now_with_suspend``.
     """
 
     __slots__ = (
@@ -146,25 +146,26 @@ class ChainHold:
     # -- renewing
 
     def _renew_at(self, at: float) -> None:
-        if self._is_held and self._is_at_home() and timing.now() < self.lost_at:
-            self._renewal = gevent.spawn_later(max(0.0, at - timing.now()), self._renew)
+        if self._is_held and self._is_at_home() and timing.now_with_suspend() < self.lost_at:
+            self._renewal = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._renew)
             self._renewal.name = f'getc renewal of {self.key}'
 
     def _renew(self) -> None:
         self._is_renewing = True
         self._has_changed = False
-        next_at = timing.now() + self._group.interval  # also if this greenlet is killed on the way
+        next_at = timing.now_with_suspend() + self._group.interval  # also if this greenlet is killed on the way
         try:
             self._renew_once()
             next_at = self._sent_at + self._group.interval
         finally:
             self._is_renewing = False
-            self._renew_at(timing.now() if self._has_changed else next_at)
+            self._lose_if_due()  # timers do not count a suspend: the end's is late
+            self._renew_at(timing.now_with_suspend() if self._has_changed else next_at)
 
     def _renew_once(self) -> None:
         """Renew, trying until it is done or the node is lost."""
         backoff = Backoff(cap=min(1.0, self._group.patience / 6))
-        while self._is_held and self._is_at_home() and timing.now() < self.lost_at:
+        while self._is_held and self._is_at_home() and timing.now_with_suspend() < self.lost_at:
             if not self._member.may_renew():
                 return self.abandon()
             try:
@@ -172,13 +173,13 @@ class ChainHold:
             except NodeLost as error:
                 return self._lose(error)
             except EtcException as error:
-                if self._is_held and timing.now() < self.lost_at:
+                if self._is_held and timing.now_with_suspend() < self.lost_at:
                     self._last_error = error
                     self._member.on_suspect(error)
             gevent.sleep(backoff.next_delay())
 
     def _refresh(self) -> None:
-        left = Deadline(max(0.0, self.lost_at - timing.now()))
+        left = Deadline(max(0.0, self.lost_at - timing.now_with_suspend()))
         with self._group.turn(left), self._alone(left):
             if self._is_held:
                 put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
@@ -189,7 +190,7 @@ class ChainHold:
         self._index = result.modified_index
         self._has_gap = False
         self._last_error = None
-        if self._is_held and timing.now() < self.lost_at:
+        if self._is_held and timing.now_with_suspend() < self.lost_at:
             self.lost_at = max(self.lost_at, self._sent_at + self._group.patience)
             if self._watch is None:
                 self._watch = self._group.watch(self, self._index + 1)
@@ -210,7 +211,7 @@ class ChainHold:
             self._has_changed = True
         elif self._renewal is not None:
             self._renewal.kill(block=False)
-            self._renew_at(timing.now())
+            self._renew_at(timing.now_with_suspend())
 
     def on_ended(self, error: EtcException) -> None:
         self._watch = None  # it begins again with the next renewal
@@ -219,16 +220,18 @@ class ChainHold:
     # -- losing
 
     def _end_at(self, at: float) -> None:
-        self._end = gevent.spawn_later(max(0.0, at - timing.now()), self._end_if_due)
+        self._end = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._end_if_due)
         self._end.name = f'getc end of {self.key}'
 
     def _end_if_due(self) -> None:
         """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
-        if not self._is_held or not self._is_at_home():
-            return
-        if timing.now() < self.lost_at:
-            return self._end_at(self.lost_at)
-        self._lose(not_renewed(self.key, self._group.ttl, self._last_error))
+        self._lose_if_due()
+        if self._is_held and self._is_at_home():
+            self._end_at(self.lost_at)
+
+    def _lose_if_due(self) -> None:
+        if self._is_held and self._is_at_home() and timing.now_with_suspend() >= self.lost_at:
+            self._lose(not_renewed(self.key, self._group.ttl, self._last_error))
 
     def _lose(self, error: NodeLost) -> None:
         if self._is_held:
@@ -260,7 +263,7 @@ class ChainHold:
 
     def _send(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
         has_gap = True  # also when this greenlet is killed on the way
-        self._sent_at = timing.now()
+        self._sent_at = timing.now_with_suspend()
         try:
             result = self._group.execute(operation, deadline)
             has_gap = False
@@ -357,7 +360,7 @@ class ChainGroup:
 
     def _hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         value = put.value or ''
-        sent_at = timing.now()
+        sent_at = timing.now_with_suspend()
         member.on_writing(value)
         result = self.execute(replace(put, ttl=self.ttl), deadline)
         hold = ChainHold(self, member, result, value, sent_at)

@@ -162,7 +162,7 @@ class LeasedGroup:
         try:
             lease = self._fitting(key)
             if lease is None:
-                sent_at = timing.now()
+                sent_at = timing.now_with_suspend()
                 number, life = granted(self._rpc, self._asked_ttl, deadline)
                 assert life.ttl is not None
                 self.ttl = life.ttl

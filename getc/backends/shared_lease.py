@@ -35,7 +35,7 @@ class SharedLease:
         id: Its number.
         ttl: Seconds it lives after a renewal.
         holds: What is held on it, by key.
-        lost_at: When all that is on it counts as lost, in seconds of ``timing.now``.
+        lost_at: When all that is on it counts as lost, in seconds of ``timing.now_with_suspend``.
         rpc: How RPCs are called.
 
     Args:
@@ -80,7 +80,7 @@ class SharedLease:
     @property
     def is_over(self) -> bool:
         """True if nothing can be held on it any more."""
-        return self._is_over or not self.is_at_home() or timing.now() >= self.lost_at
+        return self._is_over or not self.is_at_home() or timing.now_with_suspend() >= self.lost_at
 
     def is_at_home(self) -> bool:
         """False in a child that was forked off the process whose lease it is."""
@@ -92,7 +92,7 @@ class SharedLease:
 
     def has_room_for(self, key: str) -> bool:
         """True if a node may be put on it now."""
-        is_fresh = self.lost_at - timing.now() > self.ttl / 2 - safety_margin(self.ttl)
+        is_fresh = self.lost_at - timing.now_with_suspend() > self.ttl / 2 - safety_margin(self.ttl)
         has_room = len(self.holds) + len(self._reserved) < MOST_NODES
         return is_fresh and has_room and not self.is_over and not self.is_taken(key)
 
@@ -155,13 +155,14 @@ class SharedLease:
 
     def _renew_at(self, at: float) -> None:
         if not self.is_over:
-            self._renewal = gevent.spawn_later(max(0.0, at - timing.now()), self._renew)
+            self._renewal = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._renew)
             self._renewal.name = f'getc renewal of lease {self.id:x}'
 
     def _renew(self) -> None:
         if self.is_over:
+            self._lose_if_due()  # timers do not count a suspend: the end's is late
             return
-        next_at = timing.now() + self.ttl / 3  # also if this greenlet is killed on the way
+        next_at = timing.now_with_suspend() + self.ttl / 3  # also if this greenlet is killed on the way
         try:
             if not self.holds and not self._reserved:
                 return self.abandon()  # it ends by itself, and so does what may have been left on it
@@ -177,7 +178,7 @@ class SharedLease:
         self._ask_members()
         while not self.is_over:
             held = list(self.holds.values())
-            sent_at = timing.now()
+            sent_at = timing.now_with_suspend()
             try:
                 revision, keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
             except LeaseNotFound:
@@ -187,7 +188,7 @@ class SharedLease:
                 self._suspect(error)
                 gevent.sleep(backoff.next_delay())
                 continue
-            if self._is_over or timing.now() >= self.lost_at:
+            if self._is_over or timing.now_with_suspend() >= self.lost_at:
                 return None  # too late
             self.lost_at = max(self.lost_at, sent_at + self._patience)
             self._last_error = None
@@ -260,16 +261,18 @@ class SharedLease:
     # -- losing
 
     def _end_at(self, at: float) -> None:
-        self._end = gevent.spawn_later(max(0.0, at - timing.now()), self._end_if_due)
+        self._end = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._end_if_due)
         self._end.name = f'getc end of lease {self.id:x}'
 
     def _end_if_due(self) -> None:
         """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
-        if self._is_over or not self.is_at_home():
-            return
-        if timing.now() < self.lost_at:
-            return self._end_at(self.lost_at)
-        self._lose_all(not_renewed(f'lease {self.id:x}', self.ttl, self._last_error))
+        self._lose_if_due()
+        if not self._is_over and self.is_at_home():
+            self._end_at(self.lost_at)
+
+    def _lose_if_due(self) -> None:
+        if not self._is_over and self.is_at_home() and timing.now_with_suspend() >= self.lost_at:
+            self._lose_all(not_renewed(f'lease {self.id:x}', self.ttl, self._last_error))
 
     def _lose_all(self, error: NodeLost) -> None:
         holds = list(self.holds.values())

@@ -152,7 +152,7 @@ class Keeper(Daemon):
         """
         if self._hold is None or self._home.was_left:
             return 0.0
-        return max(0.0, self._hold.lost_at - timing.now())
+        return max(0.0, self._hold.lost_at - timing.now_with_suspend())
 
     def ensure(self) -> int:
         """Return the fencing token if the node is certainly ours now.

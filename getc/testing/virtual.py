@@ -64,6 +64,7 @@ class VirtualTime:
         self._previous_clock: Clock | None = None
         self._previous_chance: random.Random | None = None
         self._is_advancing = False
+        self._suspended = 0
 
     @property
     def elapsed(self) -> float:
@@ -74,9 +75,13 @@ class VirtualTime:
         """Seconds of a clock that never goes back, as ``getc.timing.now``."""
         return (EPOCH + self._elapsed()) / NANO
 
+    def now_with_suspend(self) -> float:
+        """The same, and what :meth:`suspend` has let go by, as ``getc.timing.now_with_suspend``."""
+        return (EPOCH + self._elapsed() + self._suspended) / NANO
+
     def wall_time(self) -> float:
         """Seconds since 1970, as ``getc.timing.wall_time``; the first is 2026-01-01 00:00 UTC."""
-        return (DATE + self._elapsed()) / NANO
+        return (DATE + self._elapsed() + self._suspended) / NANO
 
     def advance(self, seconds: float) -> None:
         """Let so much time go by, from one due point to the next.
@@ -123,6 +128,23 @@ class VirtualTime:
         """
         _check_seconds(seconds)
         self._running_loop().stall(nanoseconds(seconds))
+
+    def suspend(self, seconds: float) -> None:
+        """Let the machine be suspended for so long: the date moves on, and nothing else does.
+
+        Timers are as far from their time as before, as those of gevent are on Linux.  A store in memory sleeps as well;
+        an etcd elsewhere would not.
+
+        Args:
+            seconds: At least 0.
+
+        Raises:
+            ValueError: It is negative or not finite.
+            RuntimeError: Time is not virtual now.
+        """
+        _check_seconds(seconds)
+        self._running_loop()
+        self._suspended += nanoseconds(seconds)
 
     def seconds_to_next(self) -> float | None:
         """Seconds until something is due; None if nothing ever is."""

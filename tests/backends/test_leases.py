@@ -321,7 +321,7 @@ def test_loss_says_that_the_process_did_not_run_where_no_renewal_has_failed(
     etcd_clock.advance(0.1)
     (text,) = lost
     assert text.endswith(
-        'was not renewed within its TTL of 10 s: no renewal was sent, because this process or its hub did not run'
+        'was not renewed within its TTL of 10 s: no renewal was sent: this process, its hub or the machine did not run'
     )
 
 

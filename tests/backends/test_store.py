@@ -25,6 +25,9 @@ class SetClock:
     def now(self) -> float:
         return self.time
 
+    def now_with_suspend(self) -> float:
+        return self.time
+
     def wall_time(self) -> float:
         return self.time
 

@@ -233,6 +233,25 @@ def test_stall_longer_than_the_ttl_is_known_from_the_first_instruction(
     assert value_of(other) == 'y'
 
 
+def test_suspended_machine_knows_when_it_resumes_that_its_node_is_lost(
+    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime
+) -> None:
+    """Timers have not counted it; the callbacks come with the next renewal, which is not late by the suspend."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    token = keeper.ensure()
+    etcd_clock.advance(INTERVAL / 2)
+    etcd_clock.suspend(3600)
+    assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
+    with pytest.raises(NodeLost, match='LOST: it was not renewed'):
+        keeper.ensure()
+    with pytest.raises(NodeLost):
+        keeper.update('y')
+    etcd_clock.advance(INTERVAL / 2 + 1)
+    assert diary.words == ['lost', 'restored']
+    assert keeper.ensure() > token
+    assert value_of(other) == 'y'
+
+
 def test_loss_by_a_stall_says_that_the_process_did_not_run(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -245,7 +264,7 @@ def test_loss_by_a_stall_says_that_the_process_did_not_run(
     with pytest.raises(NodeLost, match=r'^/a is not kept: LOST: it was not renewed within its TTL of 10 s$'):
         keeper.ensure()
     etcd_clock.advance(1)
-    reason = 'no renewal was sent, because this process or its hub did not run'
+    reason = 'no renewal was sent: this process, its hub or the machine did not run'
     assert str(keeper.last_error) == f'/a was not renewed within its TTL of 10 s: {reason}'
     assert reason in caplog.text
     assert 'None' not in caplog.text

@@ -308,6 +308,24 @@ def test_stall_longer_than_the_ttl_is_seen_at_once_and_healed(
     assert story.told == ['lost /a: NodeLost', 'restored /a']
 
 
+def test_suspended_machine_knows_when_it_resumes_that_its_nodes_are_lost(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """Whether etcd has given them away meanwhile or not."""
+    taken, left = story.keep(client, '/taken'), story.keep(client, '/left')
+    tokens = taken.ensure(), left.ensure()
+    etcd_clock.suspend(TTL - 1)
+    server.put('/taken', 'theirs')
+    for keeper in (taken, left):
+        assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
+        with pytest.raises(NodeLost):
+            keeper.ensure()
+    etcd_clock.advance(TTL / 3 + 1)
+    assert (taken.state, server.keys[b'/taken'].value) == (KeeperState.LOST, b'theirs')
+    assert left.ensure() > tokens[1]
+    assert sorted(story.told) == ['lost /left: NodeLost', 'lost /taken: Overtaken', 'restored /left']
+
+
 def test_close_deletes_all_nodes_and_ends_no_lease(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, other: getc.Client
 ) -> None:

@@ -387,6 +387,21 @@ def test_stall_runs_nobody_and_leaves_what_was_due_for_afterwards(clock: Virtual
     assert woken[3:] == [(7, 7.0)]
 
 
+def test_suspend_moves_the_date_on_and_no_timer(clock: VirtualTime) -> None:
+    """As the monotonic clock of Linux stands still, and with it the timers."""
+    sleeping = gevent.spawn(gevent.sleep, 10)
+    clock.advance(4)
+    date = timing.wall_time()
+    clock.suspend(100)
+    assert (timing.now(), timing.now_with_suspend(), timing.wall_time()) == (1004, 1104, date + 100)
+    clock.advance(5)
+    assert not sleeping.ready()
+    clock.advance(1)
+    assert sleeping.ready()
+    with pytest.raises(ValueError, match='at least 0'):
+        clock.suspend(-1)
+
+
 def test_timeout_loses_after_a_stall_when_what_it_waits_for_was_due_too(clock: VirtualTime) -> None:
     """Also where the timeout was due earlier: after the stall both are, and timeouts come last."""
     event = Event()
