@@ -6,28 +6,48 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
+# The tests wait for servers most of the time, so there are two processes for each core.
+WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
+PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile
+
+# Percent of the lines and branches of getc/ that `make test` has to reach.
+COVERAGE_FLOOR := 95
+
 .DEFAULT_GOAL := help
-.PHONY: help demo example test faults check format docs bench clean
+.PHONY: help demo example test test-slow test-all soak faults check format docs bench clean
 
 help: ## show this list
 	@echo 'getc: etcd for gevent.  Targets, each of which sets itself up:'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo 'Times are those of two quiet cores.  ARGS passes arguments on: make test ARGS="tests/v3 -k lease".'
 
-demo: $(READY) ## a small game world on a real etcd, with kills and outages, in 20 seconds
+demo: $(READY) ## a small game world on a real etcd, with kills and outages (20 s)
 	@$(BIN)/python -m tools.demo $(ARGS)
 
-example: $(READY) ## zone servers that own shards, in one process and without an etcd, in half a minute
+example: $(READY) ## zone servers that own shards, in one process and without an etcd (30 s)
 	@$(BIN)/python -m examples.zones $(ARGS)
 
-test: $(READY) ## every test, on the memory backend and on a real etcd, with coverage
-	@$(BIN)/coverage run -m pytest -q $(ARGS); status=$$?; \
-	$(BIN)/coverage report --format=text || true; exit $$status
+test: $(READY) ## the tests of every room, in memory and on real etcds, with coverage (4 min)
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run $(PYTEST) -m 'not slow and not soak' $(ARGS)
+	@$(BIN)/coverage combine -q && \
+	$(BIN)/coverage report --format=text $(if $(ARGS),,--fail-under=$(COVERAGE_FLOOR))
 
-faults: $(READY) ## a cluster under fire, judged from its history; SEED=7 MINUTES=10 SEEDS=10
+test-slow: $(READY) ## processes, security, clusters, a cluster under fire, installation, the demo (6 min)
+	@$(BIN)/python $(PYTEST) -m slow $(ARGS)
+	@$(BIN)/python -m tools.demo
+
+test-all: test test-slow ## both of them (10 min)
+
+soak: $(READY) ## what takes minutes by its nature: twenty lost leaders, a total outage, ten minutes under fire (15 min)
+	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)
+	@$(BIN)/python -m tests.faults --minutes 10
+
+faults: $(READY) ## a cluster under fire, judged from its history; SEED=7 MINUTES=10 SEEDS=10 (3 min a seed)
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
-check: $(READY) ## format, lint, types, layers and exports
+check: $(READY) ## format, lint, types, layers and exports (30 s)
 	@failed=''; \
 	run() { echo "-- $$1"; shift; "$$@" || failed=yes; }; \
 	run 'format'  $(BIN)/ruff format --check --quiet . ; \
@@ -47,7 +67,7 @@ bench: $(READY) ## how fast getc is beside other clients
 	@$(BIN)/python -m tools.bench $(ARGS)
 
 clean: ## remove everything that was made here
-	rm -rf $(VENV) .venv-* build dist docs/_build *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* build dist docs/_build *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): setup.py

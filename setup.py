@@ -31,7 +31,7 @@ DOCS = ['Sphinx>=7']
 DEV = [
     *TEST,
     *DOCS,
-    'coverage[toml]>=7',
+    'coverage[toml]>=7.10',
     'gunicorn>=22',
     'h2>=4.1',
     'hypothesis>=6.100',

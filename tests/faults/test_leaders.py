@@ -1,4 +1,4 @@
-"""Twenty leaders are lost, one after the other, and nobody sees a node that is kept vanish."""
+"""Leaders are lost, one after the other, and nobody sees a node that is kept vanish."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from getc.testing.cluster import DIVERGING
 
 pytestmark = pytest.mark.timeout(400)
 
-LEADERS = 20
 TTL = 5
 
 REST = 1.5
@@ -45,8 +44,9 @@ def lose_leader(cluster: EtcdCluster, number: int) -> None:
         cluster.resume(lost)
 
 
-def test_no_watcher_sees_a_kept_node_vanish_while_twenty_leaders_are_lost(
-    etcd_cluster: EtcdCluster, clients: list[getc.Client]
+@pytest.mark.parametrize('leaders', [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.soak)])
+def test_no_watcher_sees_a_kept_node_vanish_while_leaders_are_lost(
+    etcd_cluster: EtcdCluster, clients: list[getc.Client], leaders: int
 ) -> None:
     """Each client keeps a node and watches all of them: they see three nodes come, and nothing more."""
     seen: list[list[str]] = [[] for _ in clients]
@@ -59,7 +59,7 @@ def test_no_watcher_sees_a_kept_node_vanish_while_twenty_leaders_are_lost(
         client.keep_node(f'/servers/{number}', ttl=TTL, on_lost=lost.append) for number, client in enumerate(clients)
     ]
     tokens = [keeper.ensure() for keeper in keepers]
-    for number in range(LEADERS):
+    for number in range(leaders):
         lose_leader(etcd_cluster, number)
         gevent.sleep(REST)
     end = clients[0].set('/servers/end', 'x').modified_index

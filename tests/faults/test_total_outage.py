@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import gevent
+import greenlet
 import pytest
 
 import getc
@@ -15,18 +15,15 @@ from getc.testing import EtcdCluster, until
 from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
 from tests.faults.surprises import Surprises
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 TTLS = (3, 4)
 NODES = 20
 OUTAGE = 3 * max(TTLS)
 """Seconds."""
 
-MOST = 0.03
-"""Of a processor."""
-
-SOON = 2.0
-"""Seconds after the first answer of etcd's."""
+MAX_SWITCHES = 400 * OUTAGE
+"""Greenlet switches of the whole process during the outage, a measure of its work: 40 nodes, a watcher and a mirror."""
 
 
 @contextmanager
@@ -110,29 +107,26 @@ def test_every_node_is_back_at_once_after_an_outage_of_three_ttls_that_cost_noth
         watcher = client.on_change('/servers', lambda result: None)
         assert observer.leases() == len(TTLS)
         with outage(etcd_cluster):
-            gevent.sleep(0.5)
-            began, used = time.monotonic(), time.process_time()
-            gevent.sleep(OUTAGE)
-            load = (time.process_time() - used) / (time.monotonic() - began)
-            assert {keeper.state for keeper in keepers} == {KeeperState.LOST}
-            assert told == ['lost'] * len(keepers)
-            back = gevent.spawn(seconds_until_back, observer, keepers)
-        took = back.get(timeout=60)
+            with counted_switches() as switches:
+                gevent.sleep(OUTAGE)
+            until(lambda: {keeper.state for keeper in keepers} == {KeeperState.LOST})
+            until(lambda: told == ['lost'] * len(keepers))
+        until(lambda: {keeper.state for keeper in keepers} == {KeeperState.KEPT})
         until(lambda: told.count('restored') == len(keepers))
         until(lambda: set(mirror) == wanted and not watcher.is_stale)
         until(lambda: observer.leases() == len(TTLS))
         assert observer.keys() == wanted
     assert surprises.found == []
-    assert load < MOST
-    assert took < SOON
+    print(f'{len(switches)} switches in {OUTAGE} s')
+    assert len(switches) < MAX_SWITCHES
 
 
-def seconds_until_back(observer: Observer, keepers: list[getc.Keeper]) -> float:
-    """How long after the first answer all of these are kept again, and there."""
-    while observer.keys() is None:
-        gevent.sleep(0.02)
-    began = time.monotonic()
-    wanted = {keeper.key for keeper in keepers}
-    while not all(keeper.state is KeeperState.KEPT for keeper in keepers) or not (observer.keys() or set()) >= wanted:
-        gevent.sleep(0.02)
-    return time.monotonic() - began
+@contextmanager
+def counted_switches() -> Iterator[list[None]]:
+    """Record each switch between greenlets of this thread."""
+    switches: list[None] = []
+    before = greenlet.settrace(lambda event, args: switches.append(None))
+    try:
+        yield switches
+    finally:
+        greenlet.settrace(before)

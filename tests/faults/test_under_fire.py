@@ -10,7 +10,7 @@ from getc.testing import EtcdNotFound, find_etcd
 from tests.faults.report import judged, report
 from tests.faults.run import Order, Run
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SEED = 1
 """Always the same, so that the same faults strike at the same times."""
