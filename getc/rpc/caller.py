@@ -49,12 +49,12 @@ class _Server:
 class _Witness:
     """Tells what is learnt from a stream to whom it may concern."""
 
-    __slots__ = ('_endpoint', '_endpoints', '_token', '_tokens')
+    __slots__ = ('_endpoint', '_endpoints', '_server', '_token')
 
-    def __init__(self, endpoints: Endpoints, endpoint: Endpoint, tokens: Tokens, token: Metadata) -> None:
+    def __init__(self, endpoints: Endpoints, endpoint: Endpoint, server: _Server, token: Metadata) -> None:
         self._endpoints = endpoints
         self._endpoint = endpoint
-        self._tokens = tokens
+        self._server = server
         self._token = token
 
     def on_served(self) -> None:
@@ -67,7 +67,10 @@ class _Witness:
         self._endpoints.judge(self._endpoint, error)
 
     def on_refused(self, refused: RefusedCall) -> None:
-        self._tokens.is_refused(self._token, refused)
+        self._server.tokens.is_refused(self._token, refused)
+
+    def ask(self, method: Method[Request, Response], request: Request, deadline: Deadline) -> Response:
+        return _ask(self._server, method, request.SerializeToString(), deadline, deadline, writes=False)
 
 
 class Rpc:
@@ -139,7 +142,7 @@ class Rpc:
         def ask(endpoint: Endpoint, share: Deadline) -> Response:
             # What must not happen twice cannot move on once it was sent: nothing is kept for others.
             answer_by = share if may_repeat else deadline
-            return self._ask(self._server(endpoint), method, packed, answer_by, share, writes)
+            return _ask(self._server(endpoint), method, packed, answer_by, share, writes)
 
         return ask_in_turn(self._endpoints, ask, deadline, effect)
 
@@ -156,7 +159,7 @@ class Rpc:
             token = server.tokens.get(share)
             metadata = (HAS_LEADER, *token)
             stream = server.channel.stream(method.path, share, is_write=not method.reads, metadata=metadata)
-            witness = _Witness(self._endpoints, endpoint, server.tokens, token)
+            witness = _Witness(self._endpoints, endpoint, server, token)
             return MessageStream(method, stream, witness, [value.decode() for _, value in token])
 
         return ask_in_turn(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
@@ -195,35 +198,35 @@ class Rpc:
             server = self._servers[endpoint] = _Server(endpoint, self._contexts)
         return server
 
-    def _ask(
-        self,
-        server: _Server,
-        method: Method[Request, Response],
-        packed: bytes,
-        deadline: Deadline,
-        connect_by: Deadline,
-        writes: bool,
-    ) -> Response:
-        channel = server.channel
-        by = connect_by
-        refusals = 0
-        while True:
-            try:
-                token = server.tokens.get(by)
-                answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by)
-                return unpacked(method, answer, server.url, writes=writes)
-            except RefusedCall as refused:
-                if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
-                    raise _refusal(server, method, packed, token, writes, refused) from None
-            except OversizedAnswer as error:
-                raise too_large(method, error.answer, server.url, writes=writes) from None
-            except EtcException as error:
-                if method.waits and error.maybe_applied and is_overdue(error):
-                    error.is_outage = False  # it was to wait, and did so in vain
-                error.maybe_applied = error.maybe_applied or (refusals > 0 and method.waits)  # before it was refused
-                raise
-            by = deadline
-            refusals += 1
+
+def _ask(
+    server: _Server,
+    method: Method[Request, Response],
+    packed: bytes,
+    deadline: Deadline,
+    connect_by: Deadline,
+    writes: bool,
+) -> Response:
+    channel = server.channel
+    by = connect_by
+    refusals = 0
+    while True:
+        try:
+            token = server.tokens.get(by)
+            answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by)
+            return unpacked(method, answer, server.url, writes=writes)
+        except RefusedCall as refused:
+            if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
+                raise _refusal(server, method, packed, token, writes, refused) from None
+        except OversizedAnswer as error:
+            raise too_large(method, error.answer, server.url, writes=writes) from None
+        except EtcException as error:
+            if method.waits and error.maybe_applied and is_overdue(error):
+                error.is_outage = False  # it was to wait, and did so in vain
+            error.maybe_applied = error.maybe_applied or (refusals > 0 and method.waits)  # before it was refused
+            raise
+        by = deadline
+        refusals += 1
 
 
 def _refusal(

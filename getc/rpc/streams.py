@@ -20,6 +20,8 @@ __all__ = ['MessageStream', 'Witness']
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
+Asked = TypeVar('Asked', bound=Message)
+Answered = TypeVar('Answered', bound=Message)
 
 
 class Witness(Protocol):
@@ -36,6 +38,9 @@ class Witness(Protocol):
 
     def on_refused(self, refused: RefusedCall) -> None:
         """It has ended the stream with a status."""
+
+    def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
+        """Call an RPC of the same server that only reads.  Blocks, and raises what it met, unlike the others."""
 
 
 class MessageStream(Generic[Request, Response]):
@@ -121,6 +126,14 @@ class MessageStream(Generic[Request, Response]):
             self._witness.on_served()
         self.size = len(message)
         return unpacked(self._method, message, self.url, writes=False)
+
+    def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
+        """Call an RPC that only reads, of the stream's own server.  Blocks until the deadline at most.
+
+        Raises:
+            EtcException: What it met; no other server is asked.
+        """
+        return self._witness.ask(method, request, deadline)
 
     def blame(self, reason: EtcException | None = None) -> None:
         """Its server does not answer: have another one asked from now on.  The stream goes on; does not block.

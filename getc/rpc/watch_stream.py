@@ -21,9 +21,11 @@ import gevent
 
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
 from getc.rpc.streams import MessageStream
+from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
 from getc.transport.home import Home
 from getc.wire.grpc import Status
+from getc.wire.schema.kv import KV, RangeRequest
 from getc.wire.schema.watch import (
     Watch,
     WatchCancelRequest,
@@ -68,12 +70,16 @@ class Ticket:
         watch_id: Its number; -1 before it is created.
         is_over: Its sink hears nothing more.
         size: Bytes, roughly, of the response that its sink is told.
+        key: The first key of its range.
+        first: The first revision of interest; 0 for what comes from now on.
     """
 
-    __slots__ = ('is_over', 'partial', 'sink', 'size', 'watch_id')
+    __slots__ = ('first', 'is_over', 'key', 'partial', 'sink', 'size', 'watch_id')
 
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, request: WatchCreateRequest, sink: Sink) -> None:
         self.sink = sink
+        self.key = request.key
+        self.first = request.start_revision
         self.watch_id = FOR_ALL
         self.is_over = False
         self.size = 0
@@ -118,7 +124,7 @@ class WatchStream:
     Attributes:
         home: The process and the thread that it belongs to.
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
-        has_progress: The server has sent a progress response while there were watches.
+        has_progress: The server has sent a progress response.
         proves_progress: False if a progress response says nothing of the watches, as one that comes before the first.
     """
 
@@ -135,6 +141,7 @@ class WatchStream:
         self._has_created = False
         self._last_id = 0
         self._is_left = False
+        self._pulse = WatchPulse(self)
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc watch stream'
 
@@ -150,7 +157,7 @@ class WatchStream:
 
     def add(self, request: WatchCreateRequest, sink: Sink) -> Ticket:
         """Ask for a watch.  Does not block.  Raises what ended the stream."""
-        ticket = Ticket(sink)
+        ticket = Ticket(request, sink)
         message = WatchRequest(create_request=request)
         self._last_id += 1
         message.create_request.watch_id = self._last_id
@@ -180,6 +187,38 @@ class WatchStream:
     def request_progress(self) -> None:
         """Request progress, of which ``on_progress`` is notified.  Does not block.  Raises what ended the stream."""
         self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+
+    # -- whether the server answers (for ``WatchPulse``)
+
+    @property
+    def url(self) -> str:
+        """The server."""
+        return self._messages.url
+
+    @property
+    def is_idle(self) -> bool:
+        """True if nothing is expected from the server."""
+        return self.is_over or self.home.was_left or not (self._tickets or self._asked)
+
+    def expects_progress(self, revision: int) -> bool:
+        """True if a server that has come to this revision answers progress requests, as it has done before."""
+        if not self.proves_progress:
+            return self.has_progress
+        return self.has_progress and all(ticket.first <= revision for ticket in self._tickets.values())
+
+    def read_revision(self, deadline: Deadline) -> int:
+        """Read a watched key, linearizable, from the stream's own server.  Blocks.  Raises what it met."""
+        ticket = next(iter((*self._asked, *self._tickets.values())))
+        request = RangeRequest(key=ticket.key, keys_only=True)
+        return int(self._messages.ask(KV.Range, request, deadline).header.revision)
+
+    def lose(self, error: ConnectionError) -> None:
+        """The server does not answer: end all watches with this error.  Does not block."""
+        if error.is_outage:
+            self._messages.blame(error)
+        self.close(error)
+
+    # -- the end
 
     def leave(self) -> None:
         """End the stream with the last of its watches: no more will be added.  Does not block."""
@@ -222,6 +261,7 @@ class WatchStream:
             ticket.sink.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
+        self._pulse.on_message()
         if response.created:
             self._on_created(response)
         elif response.canceled:
@@ -237,9 +277,8 @@ class WatchStream:
             self._on_progress(response.header.revision)
 
     def _on_progress(self, revision: int) -> None:
-        if self._has_created:
-            self.has_progress = True
-        else:
+        self.has_progress = True
+        if not self._has_created:
             self.proves_progress = False
         if self.on_progress is not None:
             self.on_progress(revision)
@@ -279,6 +318,7 @@ class WatchStream:
         return error_of_status(Status(code, text), Watch.Watch.path, is_write=False, url=url, secrets=secrets)
 
     def _end(self, error: EtcException) -> None:
+        self._pulse.close()
         self._messages.cancel()
         tickets = [*self._tickets.values(), *self._asked]
         progress, self._progress = self._progress, []

@@ -147,7 +147,7 @@ def test_pieces_are_put_together_by_whole_revisions(bench: Bench) -> None:
 def test_pieces_of_one_revision_are_not_copied_again_and_again() -> None:
     """A revision of a million events comes in hundreds of pieces: each is added to what there is."""
     sink = Sink()
-    ticket = Ticket(sink)
+    ticket = Ticket(WatchCreateRequest(), sink)
     ticket.take(events(1, 7, 8, fragment=True), 1)
     first = ticket.partial
     for _ in range(3):

@@ -399,6 +399,9 @@ class _Stream(FakeStream):
     def tell(self, events: list[Event]) -> None:
         """Something changed."""
 
+    def ask(self, _method: Any, request: Any, deadline: Deadline) -> Any:
+        return self._etcd.answer('Range', request, deadline, False)
+
     def cancel(self) -> None:
         super().cancel()
         if self in self._etcd.streams:

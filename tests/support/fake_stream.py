@@ -9,6 +9,7 @@ from gevent.event import Event
 
 from getc.errors import EtcException
 from getc.timing import Deadline
+from getc.wire.schema.kv import RangeResponse
 
 __all__ = ['FakeStream']
 
@@ -68,6 +69,9 @@ class FakeStream:
         if isinstance(message, EtcException):
             raise message
         return message
+
+    def ask(self, _method: Any, _request: Any, _deadline: Deadline) -> Any:
+        return RangeResponse()
 
     def blame(self, reason: object = None) -> None:
         self.is_blamed = True
