@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from getc.keys import without
+from getc.keys import ROOT, is_below, without
 from getc.values import quick
 
 __all__ = [
@@ -128,7 +128,7 @@ class Directory(Node):
 
 
 def _relative(node: Node, namespace: str) -> Node:
-    key = without(namespace, node.key)
+    key = without(namespace, node.key) if is_below(node.key, namespace) else ROOT  # a directory above it is gone, too
     if isinstance(node, Directory):
         return replace(node, key=key, nodes=tuple(_relative(child, namespace) for child in node.nodes))
     return replace(node, key=key)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
+from functools import lru_cache
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
-from getc.errors import EtcdError, EtcException, KeyNotFound
+from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
 from getc.keys import ROOT, is_below, join, without
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec, below_namespace
@@ -35,39 +39,85 @@ class Namespaced:
         return self._backend.api
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        with _relative_errors(self._namespace, operation.key):
+        outer = sys.exc_info()[1]
+        try:
             result = self._backend.execute(below_namespace(self._namespace, operation), deadline)
+        except EtcException as error:
+            _make_relative(error, self._namespace, operation.key, outer)
+            raise
         return result.relative_to(self._namespace)
 
     def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
-        relative = _Relative(listener, self._namespace)
+        relative = _RelativeListener(listener, self._namespace)
         return self._backend.watch(below_namespace(self._namespace, spec), relative, after)
 
     def keep(self, ttl: int) -> LeaseGroup:
         return _RelativeGroup(self._backend.keep(ttl), self._namespace)
 
 
+# -- errors
+
+
 @contextmanager
 def _relative_errors(namespace: str, key: str) -> Iterator[None]:
+    """Take the namespace off whatever is raised inside, for a key inside it."""
+    outer = sys.exc_info()[1]
     try:
         yield
-    except EtcdError as error:
-        _make_relative(error, namespace, key)
+    except EtcException as error:
+        _make_relative(error, namespace, key, outer)
         raise
 
 
-def _make_relative(error: EtcException, namespace: str, key: str) -> None:
-    """Take the namespace off the error of a call for a key inside it."""
-    if not isinstance(error, EtcdError) or not error.cause.startswith(ROOT):
-        return
-    if is_below(error.cause, namespace):
-        error.cause = without(namespace, error.cause)
-    else:  # at the namespace or above it: where that does not exist yet, nor does the key
-        error.cause = key if isinstance(error, KeyNotFound) else ROOT
-    error.args = (error.message, error.cause, error.index)
+def _relative_copy(error: EtcException, namespace: str) -> EtcException:
+    """The same without the namespace: of an error that others are told, too."""
+    relative = copy(error)
+    relative.__cause__ = error.__cause__
+    relative.__traceback__ = error.__traceback__
+    _make_relative(relative, namespace, ROOT)
+    return relative
 
 
-class _Relative:
+def _make_relative(error: BaseException, namespace: str, key: str, outer: BaseException | None = None) -> None:
+    """Take the namespace off an error and all that it came of, up to what the caller handles at the moment."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current is not outer and current not in seen:
+        seen.append(current)
+        if isinstance(current, EtcException):
+            _take_off(current, namespace, key)
+        current = current.__cause__ or current.__context__
+
+
+def _take_off(error: EtcException, namespace: str, key: str) -> None:
+    if isinstance(error, EtcdError):
+        if is_below(error.cause, namespace):
+            error.cause = without(namespace, error.cause)
+        elif error.cause.startswith(ROOT):  # at the namespace or above it: where that does not exist, nor does the key
+            error.cause = key if isinstance(error, KeyNotFound) else ROOT
+        error.message = _relative_text(error.message, namespace)
+        error.args = (error.message, error.cause, error.index)
+    elif isinstance(error, HTTPError):
+        error.message = _relative_text(error.message, namespace)
+        error.args = (error.status_code, error.message)
+    else:
+        error.args = tuple(_relative_text(arg, namespace) if isinstance(arg, str) else arg for arg in error.args)
+
+
+def _relative_text(text: str, namespace: str) -> str:
+    """The text with the namespace taken off the keys in it, which are words of their own."""
+    return _pattern(namespace).sub(lambda found: found[1] or ROOT, text) if namespace in text else text
+
+
+@lru_cache(maxsize=64)
+def _pattern(namespace: str) -> re.Pattern[str]:
+    return re.compile(rf"""(?<![^\s'"(\[=:,]){re.escape(namespace)}(?:(/)|(?![\w.%-]))""")
+
+
+# -- watches
+
+
+class _RelativeListener:
     """A listener to changes with the namespace taken off."""
 
     __slots__ = ('_listener', '_namespace', 'on_caught_up', 'on_live')
@@ -82,8 +132,10 @@ class _Relative:
         self._listener.on_changes([result.relative_to(self._namespace) for result in results])
 
     def on_ended(self, error: EtcException) -> None:
-        _make_relative(error, self._namespace, ROOT)
-        self._listener.on_ended(error)
+        self._listener.on_ended(_relative_copy(error, self._namespace))
+
+
+# -- nodes that are kept
 
 
 class _RelativeGroup:
@@ -100,16 +152,94 @@ class _RelativeGroup:
         return self._group.ttl
 
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+        relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, put.key):
-            return self._group.hold(below_namespace(self._namespace, put), member, deadline)
+            hold = self._group.hold(below_namespace(self._namespace, put), relative, deadline)
+        return _RelativeHold(hold, self._namespace, put.key)
 
     def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
+        assert isinstance(previous, _RelativeHold)
+        relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, key):
-            return self._group.adopt(join(self._namespace, key), value, previous, member, deadline)
+            hold = self._group.adopt(join(self._namespace, key), value, previous.hold, relative, deadline)
+        return None if hold is None else _RelativeHold(hold, self._namespace, key)
 
     def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, key):
             self._group.withdraw(join(self._namespace, key), member, deadline)
+
+
+class _RelativeMember:
+    """The callbacks of a node inside the namespace, with the namespace taken off what they are told."""
+
+    __slots__ = ('_member', '_namespace')  # there are thousands
+
+    def __init__(self, member: Member, namespace: str) -> None:
+        self._member = member
+        self._namespace = namespace
+
+    @property
+    def is_asked(self) -> bool:
+        return self._member.is_asked
+
+    @property
+    def unanswered(self) -> Collection[str]:
+        return self._member.unanswered
+
+    def on_writing(self, value: str) -> None:
+        self._member.on_writing(value)
+
+    def may_renew(self) -> bool:
+        return self._member.may_renew()
+
+    def on_renewed(self) -> None:
+        self._member.on_renewed()
+
+    def on_suspect(self, error: EtcException) -> None:
+        self._member.on_suspect(_relative_copy(error, self._namespace))
+
+    def on_lost(self, error: NodeLost) -> None:
+        relative = _relative_copy(error, self._namespace)
+        assert isinstance(relative, NodeLost)
+        self._member.on_lost(relative)
+
+
+class _RelativeHold:
+    """A held node inside the namespace.
+
+    Attributes:
+        hold: The same, as the backend knows it.
+    """
+
+    __slots__ = ('_key', '_namespace', 'hold')  # there are thousands
+
+    def __init__(self, hold: Hold, namespace: str, key: str) -> None:
+        self.hold = hold
+        self._namespace = namespace
+        self._key = key
+
+    @property
+    def token(self) -> int:
+        return self.hold.token
+
+    @property
+    def lost_at(self) -> float:
+        return self.hold.lost_at
+
+    def update(self, value: str, deadline: Deadline) -> EtcdResult:
+        with _relative_errors(self._namespace, self._key):
+            return self.hold.update(value, deadline).relative_to(self._namespace)
+
+    def release(self, deadline: Deadline) -> None:
+        with _relative_errors(self._namespace, self._key):
+            self.hold.release(deadline)
+
+    def orphan(self, deadline: Deadline) -> None:
+        with _relative_errors(self._namespace, self._key):
+            self.hold.orphan(deadline)
+
+    def abandon(self) -> None:
+        self.hold.abandon()
 
 
 _: type[Backend] = Namespaced

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import gevent
@@ -143,3 +147,128 @@ def test_namespace_compares_and_deletes_inside(client: getc.Client, inside: getc
     assert inside.set('/a', '2', prev_index=index).value == '2'
     assert inside.delete('/a', prev_value='2').key == '/a'
     assert client.get('/a').value == '1'
+
+
+# -- nothing that leaves the client shows the namespace
+
+SECRET = '/name/space'
+
+
+class Exit:
+    """Everything that has left a client: looked through for the namespace, in all that its user can reach."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.kinds: set[str] = set()
+        self._seen: list[object] = []
+
+    def take(self, thing: object, path: str = '') -> None:
+        """Look through it, and through its public attributes and its items."""
+        if isinstance(thing, str):
+            if 'name/space' in thing or '/name' in thing.split():
+                self.found.append(f'{path}: {thing!r}')
+            return
+        if (
+            thing is None
+            or isinstance(thing, (int, float, datetime, type))
+            or any(thing is each for each in self._seen)
+        ):
+            return
+        self._seen.append(thing)
+        self.kinds.add(type(thing).__name__)
+        path = path or type(thing).__name__
+        self.take(repr(thing), f'repr({path})')
+        self.take(str(thing), f'str({path})')
+        if isinstance(thing, BaseException):
+            self.take(''.join(traceback.format_exception(thing)), f'traceback of {path}')
+            self.take(list(thing.args), f'{path}.args')
+        if isinstance(thing, Mapping):
+            thing = dict(thing)
+            self.take([*thing, *thing.values()], f'{path}[...]')
+        elif isinstance(thing, (list, tuple)):
+            for number, item in enumerate(thing):
+                self.take(item, f'{path}[{number}]')
+        else:
+            for name in dir(thing):
+                if not name.startswith('_') and not callable(value := getattr(thing, name, None)):
+                    self.take(value, f'{path}.{name}')
+
+    def call(self, function: Callable[..., Any], *args: object, **options: object) -> None:
+        """Take what it returns or raises."""
+        try:
+            self.take(function(*args, **options))
+        except getc.EtcException as error:
+            self.take(error)
+
+
+def test_nothing_that_leaves_a_client_shows_its_namespace(
+    backing: Any, client: getc.Client, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Results, nodes, errors with their tracebacks, keepers, watchers, changes, mirrors, and the log."""
+    caplog.set_level(logging.DEBUG, 'getc')
+    client.set('/name/other', '1')
+    inside = backing.open(namespace=SECRET)
+    out = Exit()
+    inside.set('/first', '1')
+    start = inside.get('/first').etcd_index
+    mirror = inside.mirror('/', on_update=out.take)
+    watcher = inside.on_change('/', out.take, initial=True, on_resync=out.take)
+    changes = inside.changes('/', initial=True)
+
+    for call in (inside.get, inside.delete, inside.update, inside.refresh, inside.create, inside.set, inside.append):
+        options: dict[str, Any] = {'ttl': 60} if call == inside.refresh else {}
+        values = () if call in (inside.get, inside.delete, inside.refresh) else ('x',)
+        for key in ('/none', '/first', '/first/below', '/d', '/'):
+            if not (call == inside.delete and key == '/first'):
+                out.call(call, key, *values, **options)
+    for wrong in ({'prev_value': 'no'}, {'prev_index': 1}):
+        out.call(inside.set, '/first', 'x', **wrong)
+        out.call(inside.delete, '/first', **wrong)
+    out.call(inside.set, '/e/f/g', '1')
+    for options in ({'dir': True}, {'recursive': True}, {}):
+        out.call(inside.delete, '/e', **options)
+    out.call(inside.get, '/', recursive=True, sorted=True, quorum=True)
+    out.call(inside.set, '/made', dir=True)
+    out.call(inside.append, '/q', 'x', ttl=60)
+    out.call(inside.get, '/'.join(['', *['deep'] * 130]))
+    out.call(inside.set, '/'.join(['', *['deep'] * 130]), '1')
+    out.call(inside.wait, '/', start + 1, recursive=True, timeout=10)
+    out.call(inside.wait, '/never', timeout=0.01)
+
+    out.call(inside.keep_node, '/first')
+    out.call(inside.keep_node, '/d', on_conflict='wait', timeout=0.01)
+    keeper = inside.keep_node('/servers/a', 'x', ttl=60, on_lost=out.take, on_restored=out.take)
+    out.take(keeper)
+    out.call(keeper.update, 'y')
+    out.call(inside.keep_node, '/servers/a', on_conflict='raise')
+    out.call(inside.keep_node, '/servers/a', on_conflict='wait', timeout=0.01)
+    client.set(f'{SECRET}/servers/a', 'theirs', ttl=60)
+    out.call(keeper.update, 'z')
+    until(lambda: keeper.state is getc.KeeperState.LOST)
+    for call in (keeper.ensure, lambda: keeper.update('z')):
+        out.call(call)
+    client.delete(f'{SECRET}/servers/a')
+    until(lambda: keeper.state is getc.KeeperState.KEPT)
+    keeper.orphan()
+    out.call(keeper.ensure)
+
+    out.call(lambda: [changes.get(timeout=10) for _ in range(10)])
+    until(lambda: mirror.index >= keeper_index(client))
+    for left in (keeper, watcher, changes, mirror):
+        out.take(left)
+    client.delete('/name', recursive=True)
+    until(lambda: not mirror)
+    backing.forget_history(client)
+    out.call(inside.wait, '/first', 1, timeout=10)
+    inside.close()
+    out.call(inside.get, '/first')
+    out.take(caplog.messages)
+    assert out.found == []
+    expected = {'Got', 'Set', 'Created', 'Updated', 'Value', 'Directory', 'Keeper', 'Watcher', 'Mirror', 'Changes'}
+    expected |= {'KeyNotFound', 'NodeExist', 'TestFailed', 'NotFile', 'NotDir', 'TimedOut', 'EventIndexCleared'}
+    assert expected <= out.kinds
+
+
+def keeper_index(client: getc.Client) -> int:
+    """The index of the latest change of the kept node."""
+    return client.get(f'{SECRET}/servers/a').modified_index
