@@ -8,9 +8,11 @@ from getc.backends.base import Listener, Watch
 from getc.backends.catching_up import CatchingUp
 from getc.backends.endings import Endings
 from getc.backends.horizon import Horizon
+from getc.backends.missed_changes import MissedChanges
 from getc.backends.past import Past
 from getc.backends.source import Follower, Source
 from getc.errors import ClientClosed, EtcException
+from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import WatchStream
@@ -33,6 +35,7 @@ class Following:
         horizon: The same.
         endings: Which leases have ended.
         past: What was told lately.
+        missed_changes: Compares what calls return with what the watches have delivered.
     """
 
     def __init__(self, rpc: Rpc, horizon: Horizon) -> None:
@@ -40,6 +43,7 @@ class Following:
         self.horizon = horizon
         self.endings = Endings(rpc)
         self.past = Past()
+        self.missed_changes = MissedChanges()
         self._catching_up = CatchingUp()
         self._stream: WatchStream | None = None
         self._opening: gevent.Greenlet[..., None] | None = None
@@ -54,6 +58,7 @@ class Following:
             return source.join(spec, listener, store)
         source = Source(self, spec)
         self._sources.setdefault(source.watched, source)
+        self.missed_changes.add(source)
         follower = source.join(spec, listener, store)
         self.begin(source)
         return follower
@@ -83,16 +88,31 @@ class Following:
 
         The watches that are on it go on there; who comes from now on is on the new one.
         """
+        self.leave_stream(source)
+        self.begin(source)
+
+    def leave_stream(self, source: Source) -> None:
+        """Open another stream for the next watch, unless this source's is not the current one any more."""
         if self._stream is not None and self._stream is source.stream:
             self._stream.leave()
             self._stream = None
-        self.begin(source)
 
     def end(self, source: Source) -> None:
         """Nobody follows it any more."""
         if self._sources.get(source.watched) is source:
             del self._sources[source.watched]
+        self.missed_changes.remove(source)
         self._waiting.pop(source, None)
+
+    def compare(self, result: EtcdResult) -> None:
+        """A call has returned this: notice watches that should have delivered it.  Does not block."""
+        self.on_revision(result.etcd_index)
+        self.missed_changes.compare(result)
+
+    def on_revision(self, revision: int) -> None:
+        """The store has come to this revision, as a response of a server shows."""
+        if self._stream is not None:
+            self._stream.on_revision(revision)
 
     def catch_up(self, source: Source) -> None:
         """Find out when a source that has begun has caught up."""

@@ -49,15 +49,26 @@ class LeasedGroup:
         watches: The watches of the nodes' keys.
         ttl: Seconds that are asked for.
         is_strict: As the backend's.
+        on_revision: Called with the store's revision that a renewal has shown.
     """
 
-    def __init__(self, rpc: Rpc, renewals: LeaseService, watches: KeyWatches, ttl: int, *, is_strict: bool) -> None:
+    def __init__(
+        self,
+        rpc: Rpc,
+        renewals: LeaseService,
+        watches: KeyWatches,
+        ttl: int,
+        *,
+        is_strict: bool,
+        on_revision: Callable[[int], object] = lambda _: None,
+    ) -> None:
         self.ttl = ttl
         self._rpc = rpc
         self._renewals = renewals
         self._watches = watches
         self._asked_ttl = ttl
         self._is_strict = is_strict
+        self._on_revision = on_revision
         self._leases: dict[int, SharedLease] = {}
         self._former: dict[int, None] = {}  # the numbers of leases that are over, the latest last
         self._granting = BoundedSemaphore(1)
@@ -174,6 +185,7 @@ class LeasedGroup:
                     renewals=self._renewals,
                     watches=self._watches,
                     on_over=self._forget,
+                    on_revision=self._on_revision,
                 )
             return lease
         finally:

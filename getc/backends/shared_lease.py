@@ -45,6 +45,7 @@ class SharedLease:
         renewals: The stream of renewals.
         watches: The watches of the nodes' keys.
         on_over: Called once with it when nothing is held on it any more and nothing will be.
+        on_revision: Called with the store's revision that a renewal has shown.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SharedLease:
         renewals: LeaseService,
         watches: KeyWatches,
         on_over: Callable[[SharedLease], None],
+        on_revision: Callable[[int], object],
     ) -> None:
         self.rpc = rpc
         self.id = number
@@ -65,6 +67,7 @@ class SharedLease:
         self._renewals = renewals
         self._watches = watches
         self._on_over = on_over
+        self._on_revision = on_revision
         self._patience = ttl - safety_margin(ttl)
         self.lost_at = sent_at + self._patience
         self._reserved: set[str] = set()  # nodes that are being put there, or moved away
@@ -192,6 +195,7 @@ class SharedLease:
                 return None  # too late
             self.lost_at = max(self.lost_at, sent_at + self._patience)
             self._last_error = None
+            self._on_revision(revision)
             self._check(held, keys, revision)
             return sent_at
         return None

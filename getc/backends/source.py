@@ -50,6 +50,8 @@ class _Following(Protocol):
 
     def begin_afresh(self, source: Source) -> None: ...
 
+    def leave_stream(self, source: Source) -> None: ...
+
     def end(self, source: Source) -> None: ...
 
     def joinable(self, source: Source) -> Source | None: ...
@@ -245,6 +247,33 @@ class Source:
                 )
             else:
                 follower.tell(error)
+
+    # -- whether it has missed something
+
+    @property
+    def key(self) -> str:
+        """The node that is followed."""
+        return self._spec.key
+
+    def lacks(self, key: str, index: int) -> bool:
+        """True if the watch should deliver this change of this key, and nothing of it has arrived."""
+        return (
+            self._position is not None
+            and index > self._position
+            and self._target is None
+            and not self._responses
+            and not self._is_over
+            and (self._spec.recursive or key == self._spec.key)
+            and self._asked == self.watched
+        )
+
+    def on_missed(self, index: int) -> None:
+        """It has not delivered a change up to this revision, which a call has returned: begin on another stream."""
+        self._following.leave_stream(self)
+        text = f'the watch of {self._spec.key} did not deliver a change up to revision {index}, which a call returned'
+        error = ConnectionError(text, endpoint=None if self.stream is None else self.stream.url)
+        error.is_outage = False
+        self._end(error)
 
     # -- whether it is permitted
 

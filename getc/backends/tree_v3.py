@@ -83,13 +83,17 @@ class TreeV3:
         self._check_open()
         if isinstance(operation, Get):
             if operation.quorum is False:
-                return self._horizon.read(operation, lambda get: self._done(get, deadline))
-            return self._horizon.agree(lambda: self._done(operation, deadline))
-        if isinstance(operation, Put) and operation.refresh:  # which is a read, if the lease stays
+                result = self._horizon.read(operation, lambda get: self._done(get, deadline))
+            else:
+                result = self._horizon.agree(lambda: self._done(operation, deadline))
+        elif isinstance(operation, Put) and operation.refresh:  # which is a read, if the lease stays
             result = self._done(operation, deadline)
             self._horizon.saw(result.etcd_index)
-            return result
-        return self._horizon.write(lambda: self._done(operation, deadline))
+        else:
+            result = self._horizon.write(lambda: self._done(operation, deadline))
+        if self._following.missed_changes.sources:
+            self._following.compare(result)
+        return result
 
     def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         try:
@@ -383,7 +387,14 @@ class TreeV3:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = LeasedGroup(self._rpc, self._v3.lease, self._key_watches, ttl, is_strict=self._is_strict)
+            group = LeasedGroup(
+                self._rpc,
+                self._v3.lease,
+                self._key_watches,
+                ttl,
+                is_strict=self._is_strict,
+                on_revision=self._following.on_revision,
+            )
             self._groups[ttl] = group
         return group
 

@@ -27,6 +27,9 @@ __all__ = ['WatchPulse']
 QUIET: Final = 10.0
 """Seconds of silence after which the server is asked."""
 
+PASSED: Final = 2.0
+"""The same once other responses show that the store has come further than the stream has shown."""
+
 PROGRESS_TIMEOUT: Final = 1.0
 """Seconds for a progress response, before a read follows."""
 
@@ -64,14 +67,23 @@ class WatchPulse:
     def __init__(self, stream: _WatchStream) -> None:
         self._stream = stream
         self._heard_at = timing.now()
+        self._revision = 0  # that the stream has shown
+        self._passed_at: float | None = None  # when another response has shown a later one
         self._answer: Event | None = None  # set by the next message
         self._asking: gevent.Greenlet[[], None] | None = None
         self._timer: Any = get_hub().loop.timer(QUIET, ref=False)
         self._timer.start(self._look)
 
-    def on_message(self) -> None:
-        """Something came on the stream."""
+    def on_revision(self, revision: int) -> None:
+        """Another response of a server shows this revision."""
+        if revision > self._revision and self._passed_at is None and self._asking is None:
+            self._passed_at = timing.now()
+            self._look_in(PASSED)
+
+    def on_message(self, revision: int) -> None:
+        """Something came on the stream, with this revision in its header."""
         self._heard_at = timing.now()
+        self._revision = max(self._revision, revision)
         if self._answer is not None:
             self._answer.set()
 
@@ -82,7 +94,10 @@ class WatchPulse:
             self._asking.kill(block=False)
 
     def _look(self) -> None:
-        left = QUIET - (timing.now() - self._heard_at)
+        if self._passed_at is not None and self._passed_at < self._heard_at:
+            self._passed_at = None
+        since, quiet = (self._heard_at, QUIET) if self._passed_at is None else (self._passed_at, PASSED)
+        left = quiet - (timing.now() - since)
         if left <= 0 and not self._stream.is_idle:
             self._asking = gevent.spawn(self._ask)
             self._asking.name = 'getc watch stream, asking'
@@ -97,7 +112,7 @@ class WatchPulse:
     def _ask(self) -> None:
         self._answer = Event()
         fault = self._fault(self._answer)
-        self._asking = self._answer = None
+        self._asking = self._answer = self._passed_at = None
         if fault is None:
             self._heard_at = timing.now()
             self._look_in(QUIET)

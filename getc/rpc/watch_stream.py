@@ -188,6 +188,11 @@ class WatchStream:
         """Request progress, of which ``on_progress`` is notified.  Does not block.  Raises what ended the stream."""
         self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
 
+    def on_revision(self, revision: int) -> None:
+        """The store has come to this revision, as another response of a server shows.  Does not block."""
+        if self.has_progress:
+            self._pulse.on_revision(revision)
+
     # -- whether the server answers (for ``WatchPulse``)
 
     @property
@@ -261,7 +266,7 @@ class WatchStream:
             ticket.sink.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
-        self._pulse.on_message()
+        self._pulse.on_message(response.header.revision)
         if response.created:
             self._on_created(response)
         elif response.canceled:

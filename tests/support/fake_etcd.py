@@ -138,6 +138,7 @@ class FakeEtcd:
         self.doubles = False
         self.forbidden: set[tuple[bytes, bytes]] = set()
         self.takes_no_watch = False
+        self.takes_no_stream = False
         self.history_delay = 0.0
         self.drops_progress = False
         self.answers_progress_early = False
@@ -520,6 +521,8 @@ class FakeRpc:
         self._check_open()
         gevent.sleep(0)
         etcd = self._etcd
+        if etcd.takes_no_stream:
+            raise ConnectionRefused('no streams')
 
         def connect() -> Any:
             stream = (_WatchStream if method is Watch.Watch else _KeepAliveStream)(etcd)
