@@ -72,6 +72,7 @@ def etcd(
     Example::
 
         etcd = getc.etcd('http://10.0.0.1:2379,http://10.0.0.2:2379')
+        etcd.set('/hello', 'Hello, world')
         etcd.get('/hello').value
     """
     states = StateListeners()

@@ -84,3 +84,18 @@ def test_every_page_is_reached_from_the_first(site: Path) -> None:
     pages = [path.stem for path in (REPOSITORY / 'docs').glob('*.rst') if path.stem != 'index']
     assert len(pages) >= 9
     assert [page for page in pages if f'href="{page}.html"' not in index] == []
+
+
+def test_every_table_of_a_kind_of_its_own_has_a_style() -> None:
+    """Else it has that of other tables, where the name of a test leaves no room for the promise beside it."""
+    style = (REPOSITORY / 'docs' / '_static' / 'custom.css').read_text('utf-8')
+    pages = (REPOSITORY / 'docs').glob('*.rst')
+    kinds = {kind for page in pages for kind in re.findall(r'^ +:class: (\w+)$', page.read_text('utf-8'), re.MULTILINE)}
+    assert {'promises', 'differences'} <= kinds
+    assert [kind for kind in kinds if f'table.{kind} ' not in style] == []
+
+
+@pytest.mark.parametrize('page', ['README.rst', 'docs/installation.rst'])
+def test_page_says_how_to_start_an_etcd(page: str) -> None:
+    """Without one the first line of the first example fails."""
+    assert re.search(r'^   \$ etcd$', (REPOSITORY / page).read_text('utf-8'), re.MULTILINE)
