@@ -153,6 +153,24 @@ def _binary(config: pytest.Config) -> EtcdBinary:
     return binary
 
 
+def _cluster_binary(config: pytest.Config) -> EtcdBinary:
+    """The etcd of the cluster: that of the run, or one whose members may be killed, where nobody asked for another."""
+    from getc.testing.binaries import EtcdNotFound, find_etcd
+
+    binary = _binary(config)
+    if not binary.may_diverge or config.getoption('--etcd-binary') or config.getoption('--etcd-api'):
+        return binary
+    apis: tuple[Api, ...] = ('v2', 'v3')
+    for api in apis:
+        try:
+            other = find_etcd(api, for_kills=True)
+        except EtcdNotFound:
+            continue
+        if not other.may_diverge:
+            return other
+    return binary
+
+
 # -- in memory
 
 
@@ -252,11 +270,11 @@ def etcd_server(_etcd_server_of_the_run: EtcdServer) -> EtcdServer:
 
 
 @pytest.fixture(scope='session')
-def _etcd_clusters(etcd_binary: EtcdBinary) -> Iterator[list[EtcdCluster]]:
+def _etcd_clusters(request: pytest.FixtureRequest, etcd_binary: EtcdBinary) -> Iterator[list[EtcdCluster]]:
     """The cluster of the run: one at a time, a new one after a test that the old one could not be mended from."""
     from getc.testing import EtcdCluster
 
-    clusters = [EtcdCluster(MEMBERS, binary=etcd_binary.path).start()]
+    clusters = [EtcdCluster(MEMBERS, binary=_cluster_binary(request.config).path).start()]
     yield clusters
     clusters[0].stop()
 

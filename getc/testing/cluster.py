@@ -24,10 +24,6 @@ __all__ = ['EtcdCluster']
 
 ATTEMPTS: Final = 5
 
-DIVERGING: Final = ((3, 5, 0), (3, 5, 2))
-"""The first and the last version whose members may go on with different data after a SIGKILL under load.
-Source: etcd's postmortem of v3.5 data inconsistency, 2022."""
-
 KINDNESS: Final = 10.0
 """Seconds that a member has to end by itself when it is restarted."""
 
@@ -48,7 +44,8 @@ class EtcdCluster:
     Args:
         size: How many members.
         api: ``'v2'`` or ``'v3'``: the API that it must speak; None for v3.
-        binary: The path of the etcd; None to look for one as :func:`find_etcd` does.
+        binary: The path of the etcd; None to look for one as :func:`find_etcd` does, and rather one whose members may
+            be killed.
         tls: How members serve clients over TLS, from :class:`Certificates`; None for plain HTTP.  Among
             themselves they speak plain HTTP in any case.
         timeout: Seconds for the members to get well after a start, and for whatever else is waited for.
@@ -87,7 +84,7 @@ class EtcdCluster:
     ) -> None:
         if size < 1:
             raise ValueError(f'a cluster has at least one member, not {size}')
-        self.binary = chosen_etcd(api or 'v3', binary)
+        self.binary = chosen_etcd(api or 'v3', binary, for_kills=True)
         self.members: list[Member] = []
         self._tls = tls
         self._timeout = timeout
@@ -250,11 +247,10 @@ class EtcdCluster:
         Raises:
             NotSupported: It is such an etcd.
         """
-        is_diverging = DIVERGING[0] <= self.binary.version <= DIVERGING[1]
-        if is_diverging and len(self.members) > 1 and not may_diverge:
+        if self.binary.may_diverge and len(self.members) > 1 and not may_diverge:
             raise NotSupported(
-                f'members of etcd {self.version} may go on with different data after a SIGKILL: '
-                'take another etcd (GETC_ETCD), or say kill(index, may_diverge=True)'
+                f'members of etcd {self.version} may go on with different data after a SIGKILL: install another etcd '
+                '(on PATH, or named by GETC_ETCD), or say kill(index, may_diverge=True)'
             )
         self.members[index].kill()
 
@@ -388,7 +384,7 @@ class EtcdCluster:
         self._wait_until_well(self.members)
         self.leader()
         for member, status in self._survey().answers.items():
-            member.id = status.header.member_id
+            member.id = status.id
 
     def _discard_all(self) -> None:
         for member in self.members:

