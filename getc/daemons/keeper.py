@@ -113,7 +113,7 @@ class Keeper(Daemon):
         self._backend = backend
         self._group: LeaseGroup = backend.keep(ttl)
         self._value = put.value or ''
-        self._checkup = None if alive is None else Checkup(alive, self.name)
+        self._checkup = None if alive is None else Checkup(alive, f'{owner.log.label}: {self.name}')
         self._tell_lost = on_lost
         self._tell_restored = on_restored
         self._state = KeeperState.STARTING
@@ -385,7 +385,8 @@ class Keeper(Daemon):
                 self._group.withdraw(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
-            logger.warning('%s: could not delete the node, which goes with its TTL: %s', self.name, error)
+            text = '%s: %s: could not delete the node, which goes with its TTL: %s'
+            logger.warning(text, self._owner.log.label, self.name, error)
 
     # -- what the lease group tells (``Member``)
 
