@@ -1175,9 +1175,9 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
     """Its greenlets go on in the child; the keeper does not."""
     report = tmp_path / 'report'
     with getc.etcd('memory://') as client:
-        kept = client.keep_node('/kept', ttl=1)
+        kept = client.keep_node('/kept', ttl=3)
         held = client.set('/lost', 'theirs', ttl=600)
-        lost = client.keep_node('/lost', ttl=1, on_conflict='wait', wait=False)
+        lost = client.keep_node('/lost', ttl=3, on_conflict='wait', wait=False)
         gevent.sleep(0.01)
         pid = fork_gevent()
         if pid == 0:
@@ -1185,7 +1185,7 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
                 index = client.get('/kept').modified_index
                 before = (kept.remaining(), kept.state.name)
                 client.delete('/lost')
-                gevent.sleep(0.7)  # real time: fork and virtual time do not go together
+                gevent.sleep(1.2)  # real time: fork and virtual time do not go together
                 kept.stop()
                 lost.stop()
                 still = client.get('/kept').modified_index == index

@@ -29,7 +29,7 @@ from getc.errors import (
     Unauthorized,
 )
 from getc.operations import Get, WatchSpec
-from getc.testing import VirtualTime
+from getc.testing import VirtualTime, until
 from tests.support import faulty
 from tests.support.faulty import FaultyBackend
 
@@ -707,7 +707,7 @@ def test_forked_child_is_told_nothing(tmp_path: Any) -> None:
             gevent.sleep(0.01)
         assert report.read_text() == '[]'
         client.set('/cfg/a', '1')
-        gevent.sleep(0.01)
+        until(lambda: told)
         assert told == [os.getpid()]
 
 

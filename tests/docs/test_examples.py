@@ -114,13 +114,14 @@ def test_examples_of_a_page_run_on_a_real_etcd(path: Path, connect: Any, api: st
     assert 'etcd' not in names or names['etcd'].api == api
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', WITH_TESTS, ids=name_of)
 def test_tests_that_a_page_shows_pass(path: Path, pytester: pytest.Pytester) -> None:
     """In a run of pytest of their own, where the plugin is all there is."""
     sources = [example.source for example in examples_of(path) if example.kind is Kind.TESTS]
     files = {f'test_{number}': source for number, source in enumerate(sources)}
     pytester.makepyfile(**files)
-    result = pytester.runpytest_subprocess('-W', 'error', '-p', 'no:cacheprovider')
+    result = pytester.runpytest_subprocess('-W', 'error', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest')
     result.assert_outcomes(passed=len(re.findall(r'^def test_', '\n'.join(sources), re.MULTILINE)))
 
 
@@ -215,5 +216,5 @@ def test_sketch_in_a_docstring_is_python(example: Example) -> None:
 def test_test_of_a_docstring_passes(example: Example, pytester: pytest.Pytester) -> None:
     """In a run of pytest of its own."""
     pytester.makepyfile('import getc\nimport pytest\n\n' + example.source)
-    result = pytester.runpytest_subprocess('-W', 'error', '-p', 'no:cacheprovider')
+    result = pytester.runpytest_subprocess('-W', 'error', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest')
     result.assert_outcomes(passed=example.source.count('def test_'))

@@ -14,7 +14,7 @@ from tests.support.api_support import spoken
 
 pytestmark = pytest.mark.slow
 
-TTL = 5
+TTL = 8
 Open = Callable[..., getc.Client]
 
 

@@ -22,8 +22,8 @@ CALLS: dict[str, Call] = {
     'set': lambda client: client.set('/open/a', '1'),
     'append': lambda client: client.append('/open', '1'),
     'delete': lambda client: client.delete('/open/a'),
-    'wait': lambda client: client.wait('/open/a', timeout=30),
-    'ready': lambda client: client.ready(30),
+    'wait': lambda client: client.wait('/open/a', timeout=60),
+    'ready': lambda client: client.ready(60),
     'keep_node': lambda client: client.keep_node('/open/a', ttl=5),
     'on_change': lambda client: client.on_change('/open', print),
     'changes': lambda client: client.changes('/open'),
@@ -50,7 +50,7 @@ def test_wrong_credentials_raise_at_once(users: WithUsers, trap: Trap) -> None:
     for name, password in (('root', 'wrong pony'), ('nobody', PASSWORD)):
         client = users.login(name, password, url=[users.server.url, trap.url], timeout=None)
         for call in CALLS.values():
-            with gevent.Timeout(50), pytest.raises(Unauthorized, match=r'(?i)password|credentials') as caught:
+            with gevent.Timeout(60), pytest.raises(Unauthorized, match=r'(?i)password|credentials') as caught:
                 call(client)
             assert caught.value.endpoint == users.server.url
             assert not {'pony', 'horse'}.intersection(str(caught.value).split())

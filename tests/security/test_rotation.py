@@ -237,7 +237,7 @@ def test_client_lives_through_new_certificates_and_a_new_authority(
 def refused(client: getc.Client) -> str:
     """How a write fails, of which certainly nothing was done."""
     with pytest.raises(getc.ConnectionError) as caught:
-        client.set('/cfg/a', 'secret', timeout=30)
+        client.set('/cfg/a', 'secret', timeout=60)
     assert caught.value.maybe_applied is False
     return str(caught.value)
 

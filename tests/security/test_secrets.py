@@ -120,7 +120,7 @@ def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, until: 
         lambda: guess.on_change('/s', ignore),
         lambda: guess.mirror('/s'),
         lambda: guess.wait('/s'),
-        lambda: guess.ready(30),
+        lambda: guess.ready(60),
     ):
         sweep.refused(call, Unauthorized)
     if users.api == 'v3':
@@ -247,7 +247,7 @@ def test_server_that_repeats_a_request_of_v2_is_not_quoted(sweep: Sweep, place: 
                 return
 
     with serving(echo) as endpoint:
-        with getc.etcd(endpoint.url, api='v2', username='root', password=GUESS, timeout=5) as client:
+        with getc.etcd(endpoint.url, api='v2', username='root', password=GUESS, timeout=60) as client:
             sweep.refused(lambda: client.set('/a', VALUE), shows_locals=False)
             sweep.refused(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
             sweep.refused(lambda: client.delete('/a', prev_value=VALUE), shows_locals=False)
@@ -318,7 +318,7 @@ def test_server_that_repeats_a_request_of_v3_is_not_quoted(
     """Password, token and value; with the logs of getc alone, for the server here has some of its own."""
     others = [token] if token else []
     with Sweep(PASSWORDS, VALUES, others=others, loggers=('getc',)) as sweep, echoing(script, token) as url:
-        with getc.etcd(url, api='v3', username='root', password=GUESS, timeout=2) as client:
+        with getc.etcd(url, api='v3', username='root', password=GUESS, timeout=60) as client:
             sweep.refused(lambda: client.set('/a', VALUE), shows_locals=False)
             sweep.refused(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
             sweep.refused(lambda: client.v3.kv.put(b'/a', VALUE.encode()), shows_locals=False)

@@ -57,7 +57,7 @@ def speaking_tls(
 
 def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
     """How a write fails there.  Nothing of it may have been done, and the error names the server."""
-    with getc.etcd(url, api=api, timeout=30, **options) as client, pytest.raises(getc.ConnectionError) as caught:
+    with getc.etcd(url, api=api, timeout=60, **options) as client, pytest.raises(getc.ConnectionError) as caught:
         client.set('/a', 'secret')
     assert not isinstance(caught.value, getc.TimedOut)
     assert caught.value.maybe_applied is False

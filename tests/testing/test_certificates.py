@@ -107,7 +107,7 @@ def test_files_go_when_the_program_is_killed() -> None:
         key = Path(program.stdout.readline().decode().strip())
         assert key.exists()
         program.kill()
-    assert wait_until(lambda: not key.parent.exists(), 20)
+    assert wait_until(lambda: not key.parent.exists(), 60)
 
 
 def test_testing_is_imported_without_the_package() -> None:

@@ -21,6 +21,8 @@ from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
 from tests.support.api_support import skip_unless_spoken
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def cluster(etcd_cluster: EtcdCluster) -> EtcdCluster:
@@ -263,7 +265,7 @@ def test_stopped_cluster_leaves_nothing() -> None:
     assert not any(is_alive(pid) for pid in pids if pid)
     assert not any(folder.exists() for folder in folders)
     assert [member.state for member in cluster.members] == [MemberState.DOWN] * 2
-    assert wait_until(lambda: len(os.listdir('/dev/fd')) <= before, 20)
+    assert wait_until(lambda: len(os.listdir('/dev/fd')) <= before, 60)
     cluster.stop()  # twice is fine
 
 
@@ -294,4 +296,4 @@ def test_cluster_ends_when_its_program_is_killed() -> None:
     left = [part.split('=') for part in line.split()]
     assert len(left) == 2, 'the cluster did not start'
     for pid, folder in left:
-        assert wait_until(lambda pid=pid, folder=folder: not is_alive(int(pid)) and not Path(folder).exists(), 20)
+        assert wait_until(lambda pid=pid, folder=folder: not is_alive(int(pid)) and not Path(folder).exists(), 60)

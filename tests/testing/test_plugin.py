@@ -19,6 +19,9 @@ IS_INSTALLED = any(found.value == 'pytest_getc' for found in entry_points(group=
 PLUGIN = [] if IS_INSTALLED else ['-p', 'pytest_getc']
 """Where getc is installed the plugin is there by itself, which is what users see."""
 
+OPTIONS = ['-W', 'error', '-p', 'no:cacheprovider', '-p', 'no:hypothesispytest']
+"""The plugin of hypothesis takes longer to be imported than all the rest."""
+
 NO_ETCD = """
 import getc.testing.binaries
 getc.testing.binaries._packaged = lambda: None
@@ -34,7 +37,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
     def run(text: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(text)
-        return pytester.runpytest_subprocess(*PLUGIN, '-W', 'error', '-p', 'no:cacheprovider', *options)
+        return pytester.runpytest_subprocess(*PLUGIN, *OPTIONS, *options)
 
     return run
 
@@ -143,6 +146,7 @@ def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
     result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_servers_end_when_the_run_is_killed(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, etcd_binary: EtcdBinary, number: signal.Signals
@@ -237,6 +241,7 @@ def test_timeout_of_a_test_ends_it_whatever_its_greenlets_do(run) -> None:
         """
         import gevent
         import gevent.socket
+        import pytest
 
         def wait_for_ever():
             ours, theirs = gevent.socket.socketpair()
@@ -254,6 +259,7 @@ def test_timeout_of_a_test_ends_it_whatever_its_greenlets_do(run) -> None:
             gevent.spawn(spin)
             wait_for_ever()
 
+        @pytest.mark.timeout(60)
         def test_next(etcd_clock):
             etcd_clock.advance(1)
         """,
@@ -421,6 +427,7 @@ def test_servers_of_ones_own_run_the_etcd_of_the_run(run) -> None:
     result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('apis', 'passed'), [('v2,v3,memory', 4), ('v3', 1), ('memory', 2)])
 def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinary, apis: str, passed: int) -> None:
     """getc's own, which is one over every backend: memory is two, by itself and inside a namespace."""
@@ -434,6 +441,7 @@ def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinar
 # -- clusters
 
 
+@pytest.mark.slow
 def test_cluster_is_well_and_empty_for_each_test(run) -> None:
     """It is the same one, whatever was done to it; where a member is gone for good it is a new one."""
     result = run(
@@ -468,7 +476,7 @@ def test_cluster_is_well_and_empty_for_each_test(run) -> None:
                 etcd.set('/b', 'x')
                 etcd_faults[0].cut()
                 etcd_faults[1].silence()
-                assert etcd.get('/b', timeout=20).value == 'x'
+                assert etcd.get('/b', timeout=60).value == 'x'
                 etcd_faults.heal()
             assert [proxy.fault.name for proxy in etcd_faults] == ['none'] * 3
         """
@@ -551,8 +559,11 @@ HUB_TEST = """
     from getc.testing import hub_watch
 
     def block():
-        for watch in [thing for thing in gc.get_objects() if isinstance(thing, hub_watch)]:
-            while not watch.blockages:
+        watches = [thing for thing in gc.get_objects() if isinstance(thing, hub_watch)]
+        gevent.sleep(0)  # that may have been too long already
+        for watch in watches:
+            before = len(watch.blockages)
+            while len(watch.blockages) == before:
                 time.sleep(0.2)  # gevent.sleep was meant
 
     def test_blocks():
@@ -579,7 +590,7 @@ def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pyte
     result.assert_outcomes(passed=2, failed=2)
     named = [
         'the hub was held for longer than 0.05 s',
-        f'*{pytester.path}/test_*.py:11, in block',
+        f'*{pytester.path}/test_*.py:14, in block',
         '*# gevent.sleep was*',
     ]
     result.stdout.fnmatch_lines(

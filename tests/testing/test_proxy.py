@@ -293,7 +293,7 @@ def test_lost_reply_of_etcd_may_have_been_applied(etcd_server: EtcdServer) -> No
         etcd.set('/a', 'before')
         proxy.half()
         with pytest.raises(getc.TimedOut) as raised:
-            etcd.set('/a', 'after', timeout=0.5)
+            etcd.set('/a', 'after', timeout=2)
         assert raised.value.maybe_applied
         proxy.heal()
         assert etcd.get('/a').value == 'after'

@@ -217,8 +217,19 @@ print(server.pid, server._data.parent, flush=True)
 """
 
 
-@pytest.mark.parametrize('patch', ['', 'from gevent import monkey; monkey.patch_all()'], ids=['unpatched', 'patched'])
-@pytest.mark.parametrize('then', ['sys.stdin.readline()', 'sys.exit(3)', 'raise KeyError', 'import os; os.abort()'])
+PATCH = 'from gevent import monkey; monkey.patch_all()'
+
+
+@pytest.mark.parametrize(
+    ('patch', 'then'),
+    [
+        ('', 'sys.stdin.readline()'),
+        (PATCH, 'sys.exit(3)'),
+        ('', 'raise KeyError'),
+        (PATCH, 'import os; os.abort()'),
+    ],
+    ids=['killed', 'exit, patched', 'error', 'crash, patched'],
+)
 @pytest.mark.usefixtures('v2')
 def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
     """By SIGKILL, by an exit without stop, by an error, by a crash: no process and no file is left."""
@@ -236,7 +247,7 @@ def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
             program.send_signal(signal.SIGKILL)
     assert line, 'the server did not start'
     pid, directory = line.split()
-    assert wait_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 20)
+    assert wait_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 60)
 
 
 @pytest.mark.usefixtures('v2')

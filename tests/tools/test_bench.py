@@ -272,15 +272,15 @@ class TestPerformer:
         with Performer(contestants_in(folder)[mode], sys.executable, NOWHERE) as performer:
             for work in ('get', 'set', 'tree-get', 'tree-set'):
                 request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
-                answer = performer.ask(request, patience=30)
-                assert answer['operations'] > 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
+                answer = performer.ask(request, patience=60)
+                assert answer['operations'] >= 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
 
     def test_events_are_counted(self, folder: Path) -> None:
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
             request = {'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7, 'times': 3}
-            assert performer.ask(request, patience=30)['operations'] == 21
+            assert performer.ask(request, patience=60)['operations'] == 21
             with pytest.raises(Failed, match='4 events of 7, and no more'):
-                performer.ask(request | {'index': 4, 'times': 1}, patience=30)
+                performer.ask(request | {'index': 4, 'times': 1}, patience=60)
 
     def test_a_client_with_a_tree_of_its_own_is_asked_for_that(self, folder: Path) -> None:
         """The others do the same with what they have."""
@@ -288,21 +288,21 @@ class TestPerformer:
         (folder / 'dictionary.py').write_text(text)
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
             with pytest.raises(Failed, match="got 'its own'"):
-                performer.ask({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=30)
+                performer.ask({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=60)
 
     def test_what_the_client_cannot_do_is_told_from_what_fails(self, folder: Path) -> None:
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
             with pytest.raises(Cannot, match='it holds nothing'):
-                performer.ask({'work': 'memory', 'count': 1}, patience=30)
+                performer.ask({'work': 'memory', 'count': 1}, patience=60)
             with pytest.raises(Failed, match="KeyError: 'nap'"):
-                performer.ask({'work': 'nap'}, patience=30)
+                performer.ask({'work': 'nap'}, patience=60)
 
     def test_a_client_that_answers_wrong_does_not_win(self, folder: Path) -> None:
         text = DICTIONARY.replace('return self.store[key]', "return 'short'")
         (folder / 'dictionary.py').write_text(text)
         with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
             with pytest.raises(Failed, match="ValueError: got 'short' where a value of size 64 was set"):
-                performer.ask({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=30)
+                performer.ask({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=60)
 
     def test_a_contestant_that_does_not_start_says_why(self, folder: Path) -> None:
         (folder / 'dictionary.py').write_text('import nowhere_to_be_found\n' + DICTIONARY)
@@ -384,12 +384,13 @@ class TestOnAnEtcd:
         ground.write_history('v2', 20)
         with Performer(getc, sys.executable, etcd.url) as performer:
             request = {'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20, 'times': 2}
-            assert performer.ask(request, patience=30)['operations'] == 40
+            assert performer.ask(request, patience=60)['operations'] == 40
 
 
 class TestCrowds:
     """What thousands of daemons cost: here a few."""
 
+    @pytest.mark.slow
     @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is measured on Linux')
     @pytest.mark.parametrize('work', ['keepers', 'watchers', 'directory'])
     def test_getc_tells_all_that_the_table_shows(self, etcd: EtcdServer, work: str) -> None:
@@ -408,6 +409,7 @@ class TestCrowds:
     def test_others_are_not_asked(self, folder: Path) -> None:
         (case,) = select(['keepers'])
         assert list(case.requests()) == [100, 1_000, 10_000]
+        (folder / 'dictionary.py').write_text(IN_THREADS)  # it needs no environment of its own
         contestants = contestants_in(folder)
         lot = random.Random()
         with Conductor(NOWHERE, contestants, rounds=1, seconds=0.1, lot=lot, tell=lambda _: None) as conductor:
@@ -415,6 +417,7 @@ class TestCrowds:
         assert (conductor.results.crowds, conductor.results.gaps) == ({}, {})
 
 
+@pytest.mark.slow
 def test_a_short_run_of_getc_gives_figures_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The whole way, from the command line to the files."""
     has_memory = Path('/proc/self/statm').exists()  # Linux

@@ -8,7 +8,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from getc.testing import EtcdBinary
+from getc.testing.processes import wait_until
 from tools.demo.display import Display
 from tools.demo.ledger import TOPICS, Change, Ledger
 
@@ -138,6 +138,7 @@ def told() -> Told:
         return {'v3': by_default.result(), 'v2': on_v2.result()}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
 @pytest.mark.parametrize('api', ['v3', 'v2'])
 def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> None:
@@ -153,6 +154,7 @@ def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> No
         assert states == [*(['KEPT'] if name == 'b' else []), 'KEPT', 'SUSPECT', 'LOST', 'KEPT'], name
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_when_scenes_are_missing() -> None:
     """What was never shown was not seen, however well the rest went."""
@@ -161,6 +163,7 @@ def test_status_is_1_when_scenes_are_missing() -> None:
     assert_in_order(done.stdout, 'a server joined +3 +3 +0\nnever shown: a server expired\nFAILED: .*')
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_and_the_change_is_named_when_it_does_not_come() -> None:
     """The director waits for so long and no longer."""
@@ -180,6 +183,7 @@ sys.exit(perform("v3", sys.stdout, scenes=[nobody_joins], patience=0.5))""")
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
 def test_status_is_1_at_once_when_an_actor_ends_by_itself() -> None:
     """A server whose name is no key cannot start; nobody waits for it."""
@@ -194,6 +198,7 @@ sys.exit(perform("v3", sys.stdout, scenes=[misname], patience=90))""")
     assert_in_order(done.stdout, r'\.\. ended with status 1, before this came: all of 1 changes')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('ending', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_running_when_the_director_ends(demo: subprocess.Popen[str], ending: signal.Signals) -> None:
     """In whatever way: servers, lobby, etcd, and etcd's guard go."""
@@ -203,11 +208,8 @@ def test_nothing_is_left_running_when_the_director_ends(demo: subprocess.Popen[s
     started = descendants(demo.pid)
     assert len(started) >= 6
     demo.send_signal(ending)
-    demo.wait(30)
-    end = time.monotonic() + 30
-    while still_running(started):
-        assert time.monotonic() < end, f'{still_running(started)} still run'
-        time.sleep(0.05)
+    demo.wait(60)
+    assert wait_until(lambda: not still_running(started), 60), f'{still_running(started)} still run'
 
 
 def test_status_is_2_and_the_remedy_is_said_when_there_is_no_etcd(tmp_path: Path) -> None:
