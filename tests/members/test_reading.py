@@ -38,7 +38,7 @@ def test_read_after_a_switch_is_no_older_than_what_was_seen(
     for read, expected in zip(READS[api], ('new', ('new',)), strict=True):
         cluster.mend()
         proxies.heal()
-        with getc.etcd(urls, api=api, timeout=60) as client:
+        with getc.etcd(urls, api=api, timeout=15) as client:
             client.set('/dir/a', 'old')
             with getc.etcd(cluster.members[behind].url, api=api) as lagging:
                 assert lagging.get('/dir/a', quorum=True).value == 'old'
