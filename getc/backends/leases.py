@@ -147,6 +147,7 @@ class LeasedGroup:
     ) -> Hold | None:
         """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
         request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
+        member.on_writing(value)
         response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
         return lease.attach(key, response.header.revision, member) if response.succeeded else None
 

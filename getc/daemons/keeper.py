@@ -10,17 +10,18 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import Enum
 from typing import Final, Literal
 
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member, Watch
+from getc.backends.base import Backend, Hold, LeaseGroup, Member
 from getc.daemons.base import Daemon, Owner
 from getc.daemons.checkup import Checkup
+from getc.daemons.owner_watch import OwnerWatch
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.keys import ROOT
-from getc.model import Deleted, EtcdResult, Node, Value
+from getc.model import EtcdResult, Node, Value
 from getc.operations import Get, Put, WatchSpec, text_of
 from getc.timing import Deadline
 
@@ -120,7 +121,7 @@ class Keeper(Daemon):
         self._hold: Hold | None = None
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
         self._unanswered: set[str] = set()  # values of writes that may have taken the node
-        self._rival: _Rival | None = None
+        self._rival: OwnerWatch | None = None
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
     # -- what its user asks for; no I/O here
@@ -243,12 +244,10 @@ class Keeper(Daemon):
 
     # -- taking the node
 
-    def look_again(self) -> None:
-        """Try to take the node now: its owner may have gone."""
+    def _retry_now(self) -> None:
         self._attempt_in(0)
 
-    def look_again_soon(self) -> None:
-        """Try to take the node in a moment: nobody tells us any more when its owner goes."""
+    def _retry_soon(self) -> None:
         self._attempt_in(self._backoff.next_delay())
 
     def _step(self) -> float | None:
@@ -320,7 +319,13 @@ class Keeper(Daemon):
             raise _permanent(node, found.etcd_index)
         if is_starting:
             self.last_error = error
-        self._rival = _Rival(self, self._backend, found.etcd_index, max(float(node.ttl or 0), LEAST_PATIENCE))
+        self._rival = OwnerWatch(
+            self._backend,
+            WatchSpec(self.key, found.etcd_index + 1),
+            patience=max(float(node.ttl or 0), LEAST_PATIENCE),
+            on_gone=self._retry_now,
+            on_ended=self._retry_soon,  # nobody would tell when its owner goes
+        )
         return None
 
     def _put(self, put: Put) -> Hold:
@@ -381,7 +386,7 @@ class Keeper(Daemon):
         try:
             if hold is not None:
                 hold.release(deadline)
-            else:
+            if self._unanswered:
                 self._group.withdraw(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
@@ -444,31 +449,6 @@ def _permanent(node: Node, index: int) -> EtcdError:
         reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
         return NodeExist(f'Key already exists: {reason}', node.key, index)
     return NotFile('Not a file: it is a directory, which cannot be kept', node.key, index)
-
-
-class _Rival:
-    """Watches somebody else's node, and has the keeper try again when it is gone."""
-
-    def __init__(self, keeper: Keeper, backend: Backend, index: int, patience: float) -> None:
-        self.patience = patience
-        self._keeper = keeper
-        self._watch: Watch = backend.watch(WatchSpec(keeper.key, index + 1), self)
-
-    def close(self) -> None:
-        self._watch.close()
-
-    def on_live(self, index: int) -> None:
-        pass
-
-    def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        if any(isinstance(result, Deleted) for result in results):
-            self._keeper.look_again()
-
-    def on_caught_up(self) -> None:
-        pass
-
-    def on_ended(self, error: EtcException) -> None:
-        self._keeper.look_again_soon()
 
 
 _: type[Member] = Keeper

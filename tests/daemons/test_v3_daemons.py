@@ -251,6 +251,28 @@ def test_kill_before_the_answer_of_the_write_leaves_no_node(
     assert list(server.keys) == [b'/kept']
 
 
+def test_stop_deletes_a_node_that_was_taken_up_again_without_an_answer(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+) -> None:
+    """It hangs on another lease of ours than the one that was lost."""
+    keeper = story.keep(client)
+    before = server.keys[b'/a'].lease
+    server.go_down()
+    etcd_clock.advance(TTL - 0.9)
+    server.come_back()
+    server.fault = lambda do, deadline, is_write: (lose_reply if is_write else _do)(do, deadline, is_write)
+    etcd_clock.advance(0.5)
+    assert keeper.state is KeeperState.LOST
+    assert server.keys[b'/a'].lease != before
+    server.fault = None
+    keeper.stop()
+    assert server.keys == {}
+
+
+def _do(do: Callable[[], object], *_: object) -> object:
+    return do()
+
+
 def test_keep_node_says_when_it_times_out_before_it_could_write_that_nothing_was_written(
     client: getc.Client, server: FakeEtcd
 ) -> None:
