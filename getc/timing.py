@@ -150,7 +150,7 @@ class Deadline:
     def share(self, fraction: float, at_most: float = math.inf) -> Deadline:
         """An earlier deadline that leaves the rest of this one to others."""
         seconds = min(self.remaining() * fraction, at_most)
-        return Deadline(None if seconds == math.inf else seconds)
+        return Deadline(None if seconds == math.inf else round(seconds, 3))  # which messages show
 
     def __repr__(self) -> str:
         if self.at == math.inf:
