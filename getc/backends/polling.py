@@ -55,6 +55,10 @@ HISTORY_TIMEOUT: Final = 0.1
 HISTORY: Final = 1000
 """Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
 
+REOPEN_TIMEOUT: Final = 1.0
+"""Seconds in which a poll that was lost is opened again as if nothing had happened.  Later the store may be another one
+that has grown past the index meanwhile (restored from a backup), which only who follows it can find out."""
+
 BODY_TIMEOUT: Final = 30.0
 """Seconds for a body to be there whole, once it began."""
 
@@ -235,7 +239,10 @@ class PollingWatch:
         result = self._read()
         if result is None:  # it ended without a word: ask again, once at once
             self._let_go()
+            lost_at = timing.now()
             self._adopt(self._open(self._cursor))
+            if timing.now() - lost_at > REOPEN_TIMEOUT:
+                raise ConnectionError(f'the poll of {self.spec.key} was lost, and the next one took too long to open')
             assert self._poll is not None
             if not self._poll.wait(self._quiet):
                 return

@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from getc.backends.horizon import Horizon
 from getc.backends.polling import Origin, PollingWatch
-from getc.errors import ConnectionRefused, EtcException, EventIndexCleared
+from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.testing import VirtualTime
@@ -32,12 +32,15 @@ class FakePoll:
         self.arrives = Event()
         self.was_read = False
         self.is_closed = False
+        self.is_lost = False
 
     def wait(self, timeout: float | None) -> bool:
         return self.arrives.wait(timeout)
 
     def read(self, _deadline: object) -> Answer:
         self.was_read = True
+        if self.is_lost:
+            raise ConnectionError('the connection broke')
         body = b'{"action":"set","node":{"key":"/a","value":"x","modifiedIndex":8,"createdIndex":8}}'
         return Answer(200, self.headers, body)
 
@@ -71,6 +74,7 @@ class Following:
         self.polls: list[FakePoll] = []
         self.indices: Iterator[int] = itertools.count(7)  # of the polls to come
         self.proven: list[bool] = []
+        self.delay = 0.0
         self.notes = Notes()
         self.horizon = Horizon()
         self.done: list[PollingWatch] = []
@@ -79,6 +83,7 @@ class Following:
         )
 
     def open(self, _spec: WatchSpec, _index: int | None, *, is_proven: bool) -> Any:
+        gevent.sleep(self.delay)
         self.polls.append(FakePoll(next(self.indices)))
         self.proven.append(is_proven)
         return self.polls[-1]
@@ -167,6 +172,19 @@ def test_listener_is_told_when_the_watch_itself_is_broken() -> None:
     settle()
     assert 'ZeroDivisionError' in str(following.notes.ended[0])
     assert isinstance(following.notes.ended[0].__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize('seconds', [0.5, 2.0])
+def test_poll_that_was_lost_is_opened_again_only_at_once(etcd_clock: VirtualTime, seconds: float) -> None:
+    """After longer the store may be another one: who follows it has to find out."""
+    following = Following()
+    settle()
+    following.polls[0].is_lost = True
+    following.delay = seconds
+    following.polls[0].arrives.set()
+    etcd_clock.advance(3)
+    assert [isinstance(error, ConnectionError) for error in following.notes.ended] == [True] * (seconds > 1)
+    following.watch.close()
 
 
 def test_listener_is_told_nothing_after_close(etcd_clock: VirtualTime) -> None:
