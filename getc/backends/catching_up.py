@@ -5,9 +5,9 @@ first:
 
 - A response with events that is complete up to its header's revision (``Source`` checks that itself).
 - A progress response: etcd from 3.4.25 and 3.5.8 on sends it only when all watches of the stream are up to date.
-- For older servers, and for ``etcd grpc-proxy``, which drops progress requests: no key of the range was changed between
-  the watch's position and its target, by two reads.  These do not show deletions, for which the time between them is
-  meant: etcd sends the history every 100 ms.
+- For older servers, and for ``etcd grpc-proxy``, which drops progress requests: no key of the range was changed after
+  the watch's position, by two reads.  These do not show deletions, for which the time between them is meant: etcd sends
+  the history every 100 ms.
 """
 
 from __future__ import annotations

@@ -362,20 +362,15 @@ class Source:
             self.on_progress(self._target)
 
     def has_pending(self, deadline: Deadline) -> bool:
-        """Read whether the range holds a key that was changed between the position and the target.  Blocks.
+        """Read whether the range holds a key that was changed after the position.  Blocks.
 
-        Raises what the read does.  A deletion leaves no key.
+        A key that was changed after the target counts, for it may hide an earlier change.  A deletion leaves no key.
+        Raises what the read does.
         """
-        assert self._position is not None and self._target is not None
+        assert self._position is not None
         start, end = self._asked
-        request = RangeRequest(
-            key=start,
-            range_end=end,
-            min_mod_revision=self._position + 1,
-            max_mod_revision=self._target,
-            limit=1,
-            keys_only=True,
-        )
+        first = self._position + 1
+        request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
         return bool(self._following.rpc.call(KV.Range, request, deadline).kvs)
 
     def _check_target(self) -> None:
