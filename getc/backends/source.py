@@ -119,7 +119,7 @@ class Source:
         self._spec = spec
         self._asked = self.watched  # the range, as the server is asked for it
         self._first = spec.index or 0  # revision; 0 is from now on
-        self._least = self._first - 1 if self._first else following.horizon.index  # a server knows more, or lags
+        self._least = max(self._first - 1, following.horizon.index)  # a server has come further, or lags behind
         self._position: int | None = None  # every change up to it has been told; None before it is live
         self._store = 0  # the cluster's id, once it is known
         self._followers: dict[Follower, None] = {}
@@ -364,14 +364,15 @@ class Source:
     def has_pending(self, deadline: Deadline) -> bool:
         """Read whether the range holds a key that was changed after the position.  Blocks.
 
-        A key that was changed after the target counts, for it may hide an earlier change.  A deletion leaves no key.
-        Raises what the read does.
+        The read is linearizable, and done by the stream's own server: one that lags behind answers when it has caught
+        up.  A key that was changed after the target counts, for it may hide an earlier change.  A deletion leaves no
+        key.  Raises what the read does.
         """
-        assert self._position is not None
+        assert self._position is not None and self.stream is not None
         start, end = self._asked
         first = self._position + 1
         request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
-        return bool(self._following.rpc.call(KV.Range, request, deadline).kvs)
+        return bool(self.stream.read(request, deadline).kvs)
 
     def _check_target(self) -> None:
         assert self._position is not None

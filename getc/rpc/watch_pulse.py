@@ -67,23 +67,21 @@ class WatchPulse:
     def __init__(self, stream: _WatchStream) -> None:
         self._stream = stream
         self._heard_at = timing.now()
-        self._revision = 0  # that the stream has shown
         self._passed_at: float | None = None  # when another response has shown a later one
         self._answer: Event | None = None  # set by the next message
         self._asking: gevent.Greenlet[[], None] | None = None
         self._timer: Any = get_hub().loop.timer(QUIET, ref=False)
         self._timer.start(self._look)
 
-    def on_revision(self, revision: int) -> None:
-        """Another response of a server shows this revision."""
-        if revision > self._revision and self._passed_at is None and self._asking is None:
+    def on_passed(self) -> None:
+        """Another response of a server shows a later revision than the stream has shown."""
+        if self._passed_at is None and self._asking is None:
             self._passed_at = timing.now()
             self._look_in(PASSED)
 
-    def on_message(self, revision: int) -> None:
-        """Something came on the stream, with this revision in its header."""
+    def on_message(self) -> None:
+        """Something came on the stream."""
         self._heard_at = timing.now()
-        self._revision = max(self._revision, revision)
         if self._answer is not None:
             self._answer.set()
 

@@ -25,7 +25,7 @@ from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
 from getc.transport.home import Home
 from getc.wire.grpc import Status
-from getc.wire.schema.kv import KV, RangeRequest
+from getc.wire.schema.kv import KV, RangeRequest, RangeResponse
 from getc.wire.schema.watch import (
     Watch,
     WatchCancelRequest,
@@ -124,6 +124,7 @@ class WatchStream:
     Attributes:
         home: The process and the thread that it belongs to.
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
+        revision: The latest that a response of the server has shown.
         has_progress: The server has sent a progress response.
         proves_progress: False if a progress response says nothing of the watches, as one that comes before the first.
     """
@@ -136,6 +137,7 @@ class WatchStream:
         self._asked: deque[Ticket] = deque()
         self._progress: list[Callable[[int | EtcException], object]] = []
         self.on_progress: Callable[[int], object] | None = None
+        self.revision = 0
         self.has_progress = False
         self.proves_progress = True
         self._has_created = False
@@ -190,8 +192,8 @@ class WatchStream:
 
     def on_revision(self, revision: int) -> None:
         """The store has come to this revision, as another response of a server shows.  Does not block."""
-        if self.has_progress:
-            self._pulse.on_revision(revision)
+        if self.has_progress and revision > self.revision:
+            self._pulse.on_passed()
 
     # -- whether the server answers (for ``WatchPulse``)
 
@@ -215,7 +217,11 @@ class WatchStream:
         """Read a watched key, linearizable, from the stream's own server.  Blocks.  Raises what it met."""
         ticket = next(iter((*self._asked, *self._tickets.values())))
         request = RangeRequest(key=ticket.key, keys_only=True)
-        return int(self._messages.ask(KV.Range, request, deadline).header.revision)
+        return int(self.read(request, deadline).header.revision)
+
+    def read(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
+        """Read from the stream's own server.  Blocks.  Raises what it met."""
+        return self._messages.ask(KV.Range, request, deadline)
 
     def lose(self, error: ConnectionError) -> None:
         """The server does not answer: end all watches with this error.  Does not block."""
@@ -266,7 +272,8 @@ class WatchStream:
             ticket.sink.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
-        self._pulse.on_message(response.header.revision)
+        self.revision = max(self.revision, response.header.revision)
+        self._pulse.on_message()
         if response.created:
             self._on_created(response)
         elif response.canceled:

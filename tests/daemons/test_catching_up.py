@@ -102,6 +102,31 @@ def test_watch_whose_range_did_not_change_is_live_soon(
     assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
 
 
+@pytest.mark.parametrize('traits', [NEW, OLD], ids=['new', 'old'])
+def test_member_that_lags_is_no_other_store_that_lacks_the_last_change(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
+) -> None:
+    """The last change was a deletion, which no read shows."""
+    become(server, traits)
+    server.history_delay = 0.0
+    server.put_all({'/cfg/a': '1', '/cfg/b': '1'})
+    told: list[str] = []
+    watcher = client.on_change(
+        '/cfg', lambda result: told.append(result.key), on_resync=lambda _: told.append('resync')
+    )
+    server.delete('/cfg/b')
+    etcd_clock.advance(1)
+    server.go_down()
+    server.lags_at = 2
+    server.come_back()
+    etcd_clock.advance(8)
+    assert watcher.is_stale
+    server.stop_lagging()
+    server.put('/cfg/c', '1')
+    etcd_clock.advance(3)
+    assert (watcher.is_stale, told) == (False, ['/cfg/b', '/cfg/c'])
+
+
 def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:

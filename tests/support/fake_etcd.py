@@ -121,6 +121,7 @@ class FakeEtcd:
         believes: Leases whose keep-alive is answered though they are gone, as etcd 3.4.23 may.
         doubles: It sends every event twice, as etcd 3.4.23 may.
         forbidden: Ranges that the user may not read or watch.
+        lags_at: The revision that the member of new streams has come to; 0 if that is the latest.
         history_delay: Seconds between two responses with what a new watch has missed.
         drops_progress: It does not answer progress requests, as ``etcd grpc-proxy`` does not.
         answers_progress_early: It answers them whatever it has sent, as etcd before 3.4.25 and 3.5.8 does.
@@ -140,6 +141,7 @@ class FakeEtcd:
         self.takes_no_watch = False
         self.takes_no_stream = False
         self.history_delay = 0.0
+        self.lags_at = 0
         self.drops_progress = False
         self.answers_progress_early = False
         self.streams: list[_Stream] = []
@@ -237,6 +239,12 @@ class FakeEtcd:
             with self._change() as events:
                 for key in sorted(lease.keys):
                     self._delete(key, events)
+
+    def stop_lagging(self) -> None:
+        """Let the member of the streams have come to the latest revision."""
+        self.lags_at = 0
+        for stream in self.streams:
+            stream.catch_up()
 
     def compact(self) -> None:
         """Forget the history up to now."""
@@ -400,7 +408,12 @@ class _Stream(FakeStream):
     def tell(self, events: list[Event]) -> None:
         """Something changed."""
 
+    def catch_up(self) -> None:
+        """Its member lags no more."""
+
     def ask(self, _method: Any, request: Any, deadline: Deadline) -> Any:
+        if self._etcd.lags_at and not request.serializable:
+            return hang(lambda: None, deadline, False)
         return self._etcd.answer('Range', request, deadline, False)
 
     def cancel(self) -> None:
@@ -420,6 +433,7 @@ class _WatchStream(_Stream):
     def __init__(self, etcd: FakeEtcd) -> None:
         super().__init__(etcd)
         self.watches: dict[int, tuple[bytes, bytes, int]] = {}
+        self._begins: dict[int, int] = {}  # where a watch begins whose member lags
         self._lagging: set[int] = set()  # watches that have not been sent what they have missed
 
     def send(self, message: Any) -> None:
@@ -443,6 +457,8 @@ class _WatchStream(_Stream):
             refusal.cancel_reason = f'rpc error: code = Unauthenticated desc = etcdserver: {why}'
             self.say(refusal)
             return
+        if etcd.lags_at:
+            header.revision = etcd.lags_at
         self.say(WatchResponse(header=header, watch_id=number, created=True))
         if etcd.is_compacted(request.start_revision):
             self.say(WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=etcd.revision))
@@ -451,10 +467,17 @@ class _WatchStream(_Stream):
         self.watches[number] = request.key, request.range_end, first
         if first <= etcd.revision:
             self._lagging.add(number)
-            if etcd.history_delay:
+            if etcd.lags_at:
+                self._begins[number] = first
+            elif etcd.history_delay:
                 gevent.spawn(self._tell_slowly, number, first)
             else:
                 self._tell_history(number, first)
+
+    def catch_up(self) -> None:
+        begins, self._begins = self._begins, {}
+        for number, first in begins.items():
+            self._tell_history(number, first)
 
     def _tell_slowly(self, number: int, begin: int) -> None:
         while number in self.watches and number in self._lagging:
@@ -478,7 +501,9 @@ class _WatchStream(_Stream):
     def _answer_progress(self) -> None:
         etcd = self._etcd
         if not etcd.drops_progress and (etcd.answers_progress_early or (self.watches and not self._lagging)):
-            self.say(WatchResponse(header=etcd.header(), watch_id=-1))
+            header = etcd.header()
+            header.revision = etcd.lags_at or header.revision
+            self.say(WatchResponse(header=header, watch_id=-1))
 
     def tell(self, events: list[Event]) -> None:
         for number in list(self.watches):
