@@ -7,14 +7,24 @@ classes here are protocols and small values; ``tree_v3``, ``keys_v2`` and ``memo
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from getc.errors import EtcException, NodeLost
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.timing import Deadline
 
-__all__ = ['Backend', 'Hold', 'LeaseGroup', 'Listener', 'Member', 'Watch', 'not_renewed', 'safety_margin']
+__all__ = [
+    'Backend',
+    'Hold',
+    'LeaseGroup',
+    'Listener',
+    'Member',
+    'TakingWrite',
+    'Watch',
+    'not_renewed',
+    'safety_margin',
+]
 
 
 class Listener(Protocol):
@@ -53,21 +63,33 @@ class Watch(Protocol):
         """End it: its listener is not called again.  Does not block, may be called twice."""
 
 
+class TakingWrite(NamedTuple):
+    """A write that takes a node.
+
+    Attributes:
+        value: What it writes.
+        is_create: It makes the node; else it replaces another's.
+    """
+
+    value: str
+    is_create: bool
+
+
 class Member(Protocol):
     """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise.
 
     Attributes:
         is_asked: ``may_renew`` may say no; else it need not be asked.
-        unanswered: Values of writes that may have taken the node, or may take it yet: no answer to them came.
+        unanswered: Writes that may have taken the node, or may take it yet: no answer to them came.
     """
 
     @property
     def is_asked(self) -> bool: ...
 
     @property
-    def unanswered(self) -> Collection[str]: ...
+    def unanswered(self) -> Collection[TakingWrite]: ...
 
-    def on_writing(self, value: str) -> None:
+    def on_writing(self, write: TakingWrite) -> None:
         """A write that takes the node is sent with the next instruction; before this call nothing was."""
 
     def may_renew(self) -> bool:

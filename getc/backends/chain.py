@@ -22,7 +22,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Listener, Member, Watch, not_renewed, safety_margin
+from getc.backends.base import Hold, LeaseGroup, Listener, Member, TakingWrite, Watch, not_renewed, safety_margin
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -361,21 +361,26 @@ class ChainGroup:
     def _hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         value = put.value or ''
         sent_at = timing.now_with_suspend()
-        member.on_writing(value)
+        member.on_writing(TakingWrite(value, put.prev_exist is False))
         result = self.execute(replace(put, ttl=self.ttl), deadline)
         hold = ChainHold(self, member, result, value, sent_at)
         self._holds.add(hold)
         return hold
 
-    def _node_of(self, key: str, values: Collection[str], deadline: Deadline) -> Value | None:
-        """The node, if an unanswered write of one of these values may have made it: only the value tells."""
-        if not values:
+    def _node_of(self, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Value | None:
+        """The node, if one of these unanswered writes may have made it, as far as its value and its indices tell."""
+        if not writes:
             return None
         try:
             node = self.execute(Get(key, quorum=True), deadline).node
         except KeyNotFound:
             return None
-        return node if isinstance(node, Value) and node.ttl is not None and node.value in values else None
+        if not isinstance(node, Value) or node.ttl is None:
+            return None
+        # Nobody refreshes what an unanswered create has made: who has refreshed it is another.
+        is_new = node.modified_index == node.created_index
+        is_ours = any(node.value == write.value and (is_new or not write.is_create) for write in writes)
+        return node if is_ours else None
 
     def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
         node = self._node_of(key, member.unanswered, deadline)

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member
+from getc.backends.base import Hold, LeaseGroup, Member, TakingWrite
 from getc.backends.key_watches import KeyWatches
 from getc.backends.leased_hold import LeasedHold, deletion_on_lease, granted, on_lease
 from getc.backends.shared_lease import SharedLease
@@ -82,7 +82,7 @@ class LeasedGroup:
 
     def _hold_on(self, lease: SharedLease, put: Put, member: Member, deadline: Deadline) -> Hold:
         txn = writing.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
-        member.on_writing(put.value or '')
+        member.on_writing(TakingWrite(put.value or '', put.prev_exist is False))
         response = self._call(txn, deadline)
         if not response.succeeded:
             return self._found_ours(lease, put, response, member, deadline)
@@ -147,7 +147,7 @@ class LeasedGroup:
     ) -> Hold | None:
         """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
         request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
-        member.on_writing(value)
+        member.on_writing(TakingWrite(value, is_create=False))
         response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
         return lease.attach(key, response.header.revision, member) if response.succeeded else None
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import lru_cache
 
-from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
+from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, TakingWrite, Watch
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
 from getc.keys import ROOT, is_below, join, without
 from getc.model import EtcdResult
@@ -183,11 +183,11 @@ class _RelativeMember:
         return self._member.is_asked
 
     @property
-    def unanswered(self) -> Collection[str]:
+    def unanswered(self) -> Collection[TakingWrite]:
         return self._member.unanswered
 
-    def on_writing(self, value: str) -> None:
-        self._member.on_writing(value)
+    def on_writing(self, write: TakingWrite) -> None:
+        self._member.on_writing(write)
 
     def may_renew(self) -> bool:
         return self._member.may_renew()

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final, Literal
 
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member
+from getc.backends.base import Backend, Hold, LeaseGroup, Member, TakingWrite
 from getc.daemons.base import Daemon, Owner
 from getc.daemons.checkup import Checkup
 from getc.daemons.owner_watch import OwnerWatch
@@ -120,7 +120,7 @@ class Keeper(Daemon):
         self._state = KeeperState.STARTING
         self._hold: Hold | None = None
         self._previous: Hold | None = None  # what we lost; the node may still be there and ours
-        self._unanswered: set[str] = set()  # values of writes that may have taken the node
+        self._unanswered: set[TakingWrite] = set()  # those that may have taken the node
         self._rival: OwnerWatch | None = None
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
@@ -401,13 +401,13 @@ class Keeper(Daemon):
         return self._checkup is not None
 
     @property
-    def unanswered(self) -> set[str]:
-        """Values of writes that may have taken the node, or may take it yet.  For the lease group."""
+    def unanswered(self) -> set[TakingWrite]:
+        """Writes that may have taken the node, or may take it yet.  For the lease group."""
         return self._unanswered
 
-    def on_writing(self, value: str) -> None:
+    def on_writing(self, write: TakingWrite) -> None:
         """A write that takes the node is sent now.  For the lease group."""
-        self._unanswered.add(value)  # for good if this greenlet is killed
+        self._unanswered.add(write)  # for good if this greenlet is killed
 
     def may_renew(self) -> bool:
         """Ask ``alive``.  For the lease group."""

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.backends.base import safety_margin
+from getc.backends.base import TakingWrite, safety_margin
 from getc.backends.chain import ChainGroup
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
@@ -24,11 +24,11 @@ class Member:
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.unanswered: tuple[str, ...] = ()
+        self.unanswered: tuple[TakingWrite, ...] = ()
         self.story: list[str] = []
         self.answer = True
 
-    def on_writing(self, value: str) -> None:
+    def on_writing(self, write: TakingWrite) -> None:
         pass
 
     def may_renew(self) -> bool:

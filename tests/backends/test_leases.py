@@ -11,6 +11,7 @@ from gevent.event import Event
 
 from getc import timing
 from getc.backends import leases, shared_lease
+from getc.backends.base import TakingWrite
 from getc.backends.key_watches import KeyWatches
 from getc.backends.leases import LeasedGroup
 from getc.errors import (
@@ -40,11 +41,11 @@ class Member:
     def __init__(self) -> None:
         self.story: list[str] = []
         self.told_at: list[float] = []
-        self.unanswered: tuple[str, ...] = ()
+        self.unanswered: tuple[TakingWrite, ...] = ()
         self.is_asked = False
         self.answer: Callable[[], bool] = lambda: True
 
-    def on_writing(self, value: str) -> None:
+    def on_writing(self, write: TakingWrite) -> None:
         pass
 
     def may_renew(self) -> bool:

@@ -659,6 +659,35 @@ def test_unanswered_create_with_an_empty_value_deletes_nobody_elses_node(
     assert value_of(other) == 'theirs'
 
 
+@pytest.mark.parametrize('fault', [faulty.drop, faulty.lose_reply, faulty.late(2)])
+@pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
+@pytest.mark.parametrize('is_killed', [False, True])
+def test_create_that_is_not_answered_neither_takes_nor_deletes_a_node_that_its_owner_has_refreshed(
+    client: getc.Client,
+    other: getc.Client,
+    backend: FaultyBackend,
+    etcd_clock: VirtualTime,
+    on_conflict: Any,
+    fault: faulty.Fault,
+    is_killed: bool,
+) -> None:
+    """Though its value is the same: what an unanswered create has made is refreshed by nobody."""
+    owner = other.keep_node('/a', 'same', ttl=TTL)
+    token = owner.ensure()
+    etcd_clock.advance(INTERVAL + 0.1)
+    backend.faults.append(fault)
+    caller = gevent.spawn(client.keep_node, '/a', 'same', ttl=TTL, on_conflict=on_conflict)
+    etcd_clock.advance(0)
+    if is_killed:
+        caller.kill()
+    etcd_clock.advance(3 * TTL)
+    assert owner.ensure() == token
+    assert other.get('/a').created_index == token
+    assert caller.ready() == (is_killed or on_conflict == 'raise')
+    caller.kill()
+    assert owner.ensure() == token
+
+
 # -- whether the process is well
 
 
