@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import gevent
@@ -72,15 +72,12 @@ class VersionInquiry:
     """Asks servers for ``/version``.
 
     Args:
-        endpoints: The servers.
+        endpoints: The servers, which the backend shares: a server that does not answer is not its first choice.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
-        log: The log of the client.
     """
 
-    def __init__(
-        self, endpoints: Sequence[Endpoint], contexts: Contexts | None, *, log: ClientLog | None = None
-    ) -> None:
-        self._endpoints = Endpoints(endpoints, log=log)
+    def __init__(self, endpoints: Endpoints, contexts: Contexts | None) -> None:
+        self._endpoints = endpoints
         self._contexts = contexts
         self._http: Http | None = None
 

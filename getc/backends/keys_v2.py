@@ -6,7 +6,7 @@ is a greenlet that polls; nodes are kept by refreshing each under the condition 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -21,8 +21,7 @@ from getc.operations import Get, Operation, WatchSpec
 from getc.retry import Effect, may_pass
 from getc.timing import Deadline
 from getc.transport.asking import ask_in_turn, until_served
-from getc.transport.client_log import ClientLog
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
+from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http, Poll
 from getc.transport.tls import Contexts
 from getc.wire.keys_api import poll_of, request_of, result_of
@@ -48,12 +47,10 @@ class KeysV2:
     Args:
         endpoints: The servers, with the credentials.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
-        on_state: Told of each change of the state; it must not block or raise.
-        log: The log of the client.
 
     Example::
 
-        backend = KeysV2(parse_endpoints('http://127.0.0.1:2379'))
+        backend = KeysV2(Endpoints(parse_endpoints('http://127.0.0.1:2379')))
         backend.execute(Put('/hello', 'world'), Deadline.after(10))
         backend.close()
     """
@@ -62,13 +59,10 @@ class KeysV2:
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Endpoints,
         contexts: Contexts | None = None,
-        *,
-        on_state: Callable[[ConnectionState], object] | None = None,
-        log: ClientLog | None = None,
     ) -> None:
-        self._endpoints = Endpoints(endpoints, on_state=on_state, log=log)
+        self._endpoints = endpoints
         self._http = Http(contexts)
         self._horizon = Horizon(len(self._endpoints), self._endpoints.turn)
         self._watches: set[PollingWatch] = set()
@@ -79,11 +73,6 @@ class KeysV2:
     def url(self) -> str:
         """The first endpoint, without credentials."""
         return self._endpoints.first.url
-
-    @property
-    def in_use(self) -> str:
-        """The URL of the server that is asked first."""
-        return self._endpoints.current.url
 
     def __repr__(self) -> str:
         return f'<getc.backends.keys_v2.KeysV2 {",".join(endpoint.url for endpoint in self._endpoints)}>'

@@ -16,7 +16,7 @@ from getc.keys import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.transport.client_log import ClientLog
-from getc.transport.endpoints import ConnectionState, parse_endpoints
+from getc.transport.endpoints import ConnectionState, Endpoints, parse_endpoints
 from getc.transport.tls import TLS
 from getc.v3 import V3
 
@@ -94,21 +94,20 @@ def open_backend(
 
     def open_all() -> Opened:
         log = ClientLog(label)
-        opened: list[KeysV2] = []
-        rpc = Rpc(endpoints, http2, timeout=timeout, on_state=on_state, log=log)
+        servers = Endpoints(endpoints, on_state=on_state, log=log)
+        rpc = Rpc(servers, http2, timeout=timeout)
         v3 = V3(rpc)
 
         def open_api(choice: str) -> Backend:
             if choice == 'v3':
                 return TreeV3(v3, rpc, is_strict=strict)
-            opened.append(KeysV2(endpoints, plain, on_state=on_state, log=log))
-            return opened[0]
+            return KeysV2(servers, plain)
 
         def in_use() -> str | None:
-            return None if backend.api is None else (opened[0] if opened else rpc).in_use
+            return None if backend.api is None else servers.current.url
 
         if api is None:
-            backend: Backend = Choosing(VersionInquiry(endpoints, plain, log=log), open_api, log=log)
+            backend: Backend = Choosing(VersionInquiry(servers, plain), open_api, log=log)
         else:
             backend = open_api(api)
         urls = tuple(endpoint.url for endpoint in endpoints)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
@@ -17,8 +16,7 @@ from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.asking import ask_in_turn
 from getc.transport.calls import OversizedAnswer, RefusedCall
 from getc.transport.channel import Channel, Metadata
-from getc.transport.client_log import ClientLog
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
+from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.tls import Contexts
 from getc.wire.echoes import secrets_of
 from getc.wire.schema.table import Method
@@ -70,41 +68,32 @@ class _Witness:
         self._server.tokens.is_refused(self._token, refused)
 
     def ask(self, method: Method[Request, Response], request: Request, deadline: Deadline) -> Response:
-        return _ask(self._server, method, request.SerializeToString(), deadline, deadline, writes=False)
+        return _ask(self._server, method, request.SerializeToString(), deadline, deadline, writes=False, once=False)
 
 
 class Rpc:
     """The RPCs of one etcd.
 
     Args:
-        endpoints: Its servers, with the credentials.
+        endpoints: Its servers, with the credentials; shared by all parts of a client, which learn from each other.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
         timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
-        on_state: Told of each change of the state; it must not block or raise.
-        log: The log of the client.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Endpoints,
         contexts: Contexts | None = None,
         *,
         timeout: float | None = 10.0,
-        on_state: Callable[[ConnectionState], object] | None = None,
-        log: ClientLog | None = None,
     ) -> None:
-        self._endpoints = Endpoints(endpoints, on_state=on_state, log=log)
+        self._endpoints = endpoints
         self._contexts = contexts
         Deadline.after(timeout)  # refuses what is no timeout
         self._timeout = timeout
         self._servers: dict[Endpoint, _Server] = {}
         self._is_closed = False
         weakref.finalize(self, _close_soon, self._servers).atexit = False
-
-    @property
-    def in_use(self) -> str:
-        """The URL of the server that is asked first."""
-        return self._endpoints.current.url
 
     def call(
         self,
@@ -142,7 +131,7 @@ class Rpc:
         def ask(endpoint: Endpoint, share: Deadline) -> Response:
             # What must not happen twice cannot move on once it was sent: nothing is kept for others.
             answer_by = share if may_repeat else deadline
-            return _ask(self._server(endpoint), method, packed, answer_by, share, writes)
+            return _ask(self._server(endpoint), method, packed, answer_by, share, writes, not may_repeat)
 
         return ask_in_turn(self._endpoints, ask, deadline, effect)
 
@@ -206,6 +195,7 @@ def _ask(
     deadline: Deadline,
     connect_by: Deadline,
     writes: bool,
+    once: bool,
 ) -> Response:
     channel = server.channel
     by = connect_by
@@ -213,7 +203,9 @@ def _ask(
     while True:
         try:
             token = server.tokens.get(by)
-            answer = channel.unary(method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by)
+            answer = channel.unary(
+                method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by, once=once
+            )
             return unpacked(method, answer, server.url, writes=writes)
         except RefusedCall as refused:
             if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):

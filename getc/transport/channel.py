@@ -19,7 +19,8 @@ from getc.transport.connecting import not_connected, not_connected_in_time
 from getc.transport.endpoints import Endpoint
 from getc.transport.home import Home, kill_soon
 from getc.transport.link import Link
-from getc.transport.sockets import Socket, connect
+from getc.transport.names import Address, names
+from getc.transport.sockets import ADDRESS_TIMEOUT, Socket, address_of, connect
 from getc.transport.tls import Contexts
 from getc.transport.wheel import Wheel
 from getc.wire.grpc import packed, request_block, timeout_field
@@ -90,6 +91,7 @@ class Channel:
         is_write: bool = True,
         metadata: Metadata = (),
         connect_by: Deadline | None = None,
+        once: bool = False,
     ) -> bytes:
         """Send a request and return the answer.  Blocks until the deadline at most.
 
@@ -102,6 +104,8 @@ class Channel:
             is_write: It may change something there: it counts for ``maybe_applied``.
             metadata: Further fields of the head, names in lower case.
             connect_by: An earlier end of the waiting for a connection, where there is none.
+            once: It must not be applied twice: on a new connection it is sent when the server has shown that it is
+                there, by its SETTINGS.  Until then it can go to another server without doubt.
 
         Raises:
             RefusedCall: The server answered with a status other than OK.
@@ -109,7 +113,7 @@ class Channel:
             HTTPError, ProtocolError: The answer is no gRPC, breaks HTTP/2 or a bound.
             ClientClosed: ``close`` was called, before or meanwhile.
         """
-        link = self._usable_link(connect_by or deadline)
+        link = self._usable_link(connect_by or deadline, once)
         call = UnaryCall(path, self._url, is_write, deadline)
         left = deadline.remaining()
         if not left:
@@ -169,21 +173,43 @@ class Channel:
         )
         return block
 
-    def _usable_link(self, deadline: Deadline) -> Link:
+    def _usable_link(self, deadline: Deadline, once: bool = False) -> Link:
         self._home.check()
-        while self._link is None:
+        while self._link is None or (once and not self._link.has_spoken):
             if self._is_closed:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
-            self._attempt.wait(deadline)
+            self._attempt.wait(deadline, until_spoken=once)
         return self._link
 
     def connect(self, attempt: _Attempt) -> None:
-        """Make a connection, once it is time for the next attempt.  For :class:`_Attempt`; blocks."""
+        """Make a connection, once it is time for the next attempt, to the first address whose server says something.
+
+        For :class:`_Attempt`; blocks.
+        """
         gevent.sleep(max(0.0, self._next_attempt_at - timing.now()))
+        limit = Deadline(CONNECT_TIMEOUT)
+        tried: set[Address] = set()
+        while True:
+            link, address = self._begin_link(attempt, limit)
+            tried.add(address)
+            others = self._addresses_but(tried)
+            try:
+                link.wait_spoken(limit.share(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit)
+            except EtcException:
+                names().failed(self.endpoint.host, self.endpoint.port, address)
+                if not others or self._attempt is not attempt or limit.has_passed():
+                    raise
+            else:
+                names().worked(self.endpoint.host, self.endpoint.port, address)
+                return
+
+    def _begin_link(self, attempt: _Attempt, limit: Deadline) -> tuple[Link, Address]:
+        """Make a link, on which calls may begin that need not wait until its server has spoken."""
         try:
-            sock = self._connected_socket()
+            sock = self._connected_socket(limit)
+            address = self._address_of(sock)
         except EtcException:
             self._next_attempt_at = timing.now() + self._backoff.next_delay()
             raise
@@ -191,11 +217,23 @@ class Channel:
             sock.close()
             raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
-        self._link = Link(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
-        self._links.add(self._link)
+        link = self._link = Link(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
+        self._links.add(link)
+        attempt.on_connected()
+        return link, address
 
-    def _connected_socket(self) -> Socket:
-        limit = Deadline(CONNECT_TIMEOUT)
+    def _address_of(self, sock: Socket) -> Address:
+        try:
+            return address_of(sock)
+        except OSError as error:  # it is broken by now
+            sock.close()
+            raise not_connected(self.endpoint, error) from error
+
+    def _addresses_but(self, tried: set[Address]) -> list[Address]:
+        known = names().known(self.endpoint.host, self.endpoint.port)
+        return [address for address in known if address not in tried]
+
+    def _connected_socket(self, limit: Deadline) -> Socket:
         timeout = gevent.Timeout.start_new(limit.timeout_left())
         try:
             context = None if self._contexts is None else self._contexts.fresh()
@@ -215,6 +253,8 @@ class Channel:
             self._next_attempt_at = 0.0
         if self._link is link:
             self._link = None
+            if self._attempt is not None:
+                self._attempt.on_lost()
             if link.pinged_too_often:
                 self._ping_slowdown = min(2.0 * link.ping_slowdown, SLOWEST_PINGS)
         if not link.calls:
@@ -240,23 +280,33 @@ class _Attempt:
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
+        self._is_connected = Event()
         self._is_over = Event()
         self._error: EtcException | None = None
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f'getc connection to {channel.endpoint.url}'
 
-    def wait(self, deadline: Deadline) -> None:
-        """Wait for its end.  Raises what it met."""
-        if not self._is_over.wait(deadline.timeout_left()):
+    def wait(self, deadline: Deadline, *, until_spoken: bool) -> None:
+        """Wait until there is a connection, or until its server has spoken.  Raises what the attempt met."""
+        awaited = self._is_over if until_spoken else self._is_connected
+        if not awaited.wait(deadline.timeout_left()):
             raise not_connected_in_time(self._channel.endpoint, deadline)
         if self._error is not None:
             raise copy(self._error) from self._error.__cause__  # others wait for the same
+
+    def on_connected(self) -> None:
+        """For the channel: there is a connection."""
+        self._is_connected.set()
+
+    def on_lost(self) -> None:
+        """For the channel: there is none any more."""
+        self._is_connected.clear()
 
     def cancel(self, error: EtcException) -> None:
         """End it with this error for all who wait."""
         self._error = error
         self._greenlet.kill(block=False)
-        self._is_over.set()
+        self._end()
 
     def abandon(self) -> None:
         """In a forked child, where it would go on with the parent's socket.  Who waits may try anew."""
@@ -272,7 +322,11 @@ class _Attempt:
             self._error = ConnectionError(f'no connection: {type(error).__name__}', endpoint=self._channel.endpoint.url)
         finally:
             self._channel.attempt_over(self)
-            self._is_over.set()
+            self._end()
+
+    def _end(self) -> None:
+        self._is_over.set()
+        self._is_connected.set()  # nobody waits for more
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()

@@ -15,6 +15,7 @@ import gevent.ssl
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
+from getc.transport.names import is_forked_without_threads, names
 from getc.transport.sockets import Socket
 from getc.transport.tls import UnusableFile
 
@@ -93,7 +94,12 @@ def not_connected(endpoint: Endpoint, error: OSError) -> ConnectionError:
 def not_connected_in_time(endpoint: Endpoint, deadline: Deadline) -> TimedOut:
     """The error for an attempt that took too long.  Nothing was sent."""
     url = endpoint.url
-    return TimedOut(f'no connection to {url} within {deadline.timeout:g} s', endpoint=url)
+    what = f'no connection to {url} within {deadline.timeout:g} s'
+    if names().is_looking_up(endpoint.host, endpoint.port):
+        what += f': the lookup of the name {endpoint.host} has not returned'
+        if is_forked_without_threads():
+            what += ', as in a forked child of a program that is not patched: call gevent.reinit() after os.fork()'
+    return TimedOut(what, endpoint=url)
 
 
 def needs_tls(answer: bytes) -> bool:

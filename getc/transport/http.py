@@ -109,6 +109,8 @@ class _Exchange:
         try:
             connection.send_request(self.request, self.endpoint.authorization)
             response = self._response = connection.read_head()
+            if not self._is_reused:
+                connection.mark(answers=True)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.is_stale = self._is_reused and isinstance(error, OSError)
             if isinstance(error, OSError) and not isinstance(error, http.client.RemoteDisconnected):
@@ -137,6 +139,8 @@ class _Exchange:
         self._connection = self._response = None
         if connection is None:
             return
+        if response is None and not self._is_reused:
+            connection.mark(answers=False)
         if response is not None and response.isclosed() and not response.will_close:
             pool.give(connection)
             return
@@ -203,9 +207,9 @@ class _Exchange:
         too_large.size = error.size
         return too_large
 
-    def _timed_out(self, deadline: Deadline, what: str) -> TimedOut:
+    def _timed_out(self, deadline: Deadline) -> TimedOut:
         url = self.endpoint.url
-        text = f'{what} {url} within {deadline.timeout:g} s'
+        text = f'no answer from {url} within {deadline.timeout:g} s'
         return TimedOut(text, maybe_applied=self.maybe_applied, endpoint=url)
 
     def ended(self, span: _Span) -> EtcException:
@@ -216,7 +220,9 @@ class _Exchange:
                 maybe_applied=self.maybe_applied,
                 endpoint=self.endpoint.url,
             )
-        return self._timed_out(span.deadline, 'no answer from' if self.has_left else 'no connection to')
+        if not self.has_left:
+            return not_connected_in_time(self.endpoint, span.deadline)
+        return self._timed_out(span.deadline)
 
 
 def _cause(error: Exception) -> OSError | None:

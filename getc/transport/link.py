@@ -10,10 +10,12 @@ from copy import copy
 from typing import Any, Final
 
 import gevent
+import gevent.event
 from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError
+from getc.timing import Deadline
 from getc.transport.calls import LIMIT_OF_STREAMS, Call, Stream
 from getc.transport.connecting import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
 from getc.transport.home import close_watcher
@@ -102,7 +104,9 @@ class Link:
         self._begun = 0  # calls of this piece
         self._sent_id = 0  # the latest stream of which a byte may have left
         self._is_over = False
+        self._error: EtcException | None = None  # what ended it
         self._is_leaving = False
+        self._settled = gevent.event.Event()  # the server has spoken, or the link is over
         self._asked_at: float | None = None  # when the ping was sent that is not answered
         self._pinged_at = -math.inf
         self._is_suspect = False
@@ -142,6 +146,20 @@ class Link:
             self._has_warned = True
             text = '%s allows %d streams at a time (%s), and streams that stay open use all of them: calls wait for one'
             _tell(log.warning, text, self.url, self.max_streams, LIMIT_OF_STREAMS)
+
+    def wait_spoken(self, deadline: Deadline) -> None:
+        """Wait for the server's SETTINGS, with which it shows that it is there.  Blocks until the deadline at most.
+
+        Raises:
+            EtcException: What ended the link before, or that no SETTINGS have come in time: then it ends as well.
+        """
+        if not self._settled.wait(deadline.timeout_left()):
+            self._end(ConnectionError(f'{self.url} accepted the connection, and said nothing: no SETTINGS of HTTP/2'))
+        if not self.has_spoken:
+            assert self._error is not None
+            error = copy(self._error)
+            error.endpoint = self.url
+            raise error
 
     def close(self, error: EtcException) -> None:
         """End it: every call gets a copy of the error.  Does not block."""
@@ -239,7 +257,9 @@ class Link:
                 self._on_answer(event)
             else:
                 self._on_event(event)
-        self.has_spoken = self._connection.has_settings
+        if not self.has_spoken and self._connection.has_settings:
+            self.has_spoken = True
+            self._settled.set()
         if self._connection.has_outgoing:
             self._wire.send_soon()
 
@@ -256,6 +276,7 @@ class Link:
                 return self._turned_away(what)
         elif isinstance(error, ProtocolError):
             self._violated(error)
+            return self._end(error)
         elif isinstance(error, Exception):
             _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
         if not self.has_spoken and (error is None or isinstance(error, SHUT)):
@@ -394,6 +415,8 @@ class Link:
         if self._is_over:
             return
         self._is_over = True
+        self._error = error
+        self._settled.set()
         self._stop_timers()
         calls = self._take_calls()
         self._on_leave(self)

@@ -8,6 +8,7 @@ What was answered is remembered, and used where the next answer is late or none.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from weakref import WeakKeyDictionary
 
 import gevent
+import gevent.monkey
 import gevent.socket
 from gevent.event import AsyncResult
 from gevent.hub import get_hub
@@ -23,13 +25,16 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 
-__all__ = ['Address', 'Names', 'Resolve', 'names']
+__all__ = ['Address', 'Names', 'Resolve', 'is_forked_without_threads', 'names']
 
 MOST_LOOKUPS: Final = 4
 """Hosts that are asked for at a time: less than half of gevent's threads."""
 
 FRESH: Final = 5.0
 """Seconds for which an answer is good without asking again, unless none of its addresses was."""
+
+MOST_FAILED: Final = 1000
+"""Addresses that are remembered because they do not answer."""
 
 PATIENCE: Final = 1.0
 """Seconds for a new answer where there is an old one."""
@@ -68,6 +73,8 @@ class Names:
     def __init__(self, resolve: Resolve | None = None) -> None:
         self._resolve = resolve or _resolved
         self._answers: dict[tuple[str, int], _Answer] = {}
+        self._failed_at: dict[Address, float] = {}  # addresses that did not answer since they last did
+        self._good: dict[tuple[str, int], Address] = {}  # which answered last
         self._lookups: dict[tuple[str, int], Lookup] = {}
         self._turns = BoundedSemaphore(MOST_LOOKUPS)
 
@@ -85,30 +92,55 @@ class Names:
             return [literal]
         known = self._answers.get((host, port))
         if known is not None and timing.now() < known.fresh_until:
-            return known.addresses
+            return self._ranked(host, port)
         lookup = self._lookups.get((host, port))
         if lookup is None or lookup.ready():
             lookup = self._begin(host, port)
         lookup.wait(None if known is None else PATIENCE)
         if lookup.successful():
-            return self._answers[host, port].addresses
+            return self._ranked(host, port)
         if known is not None:
             self._answers[host, port] = known._replace(fresh_until=timing.now() + FRESH)  # asked soon enough again
-            return known.addresses
+            return self._ranked(host, port)
         assert lookup.exception is not None
         raise copy(lookup.exception)  # which others raise, too
 
-    def worked(self, host: str, port: int, address: Address) -> None:
-        """It took a connection: it is the first to be tried from now on."""
-        known = self._answers.get((host, port))
-        if known is not None and known.addresses[0] != address:
-            known.addresses.sort(key=lambda each: each != address)
+    def known(self, host: str, port: int) -> list[Address]:
+        """The same as far as they are known; nobody is asked.  Does not block."""
+        literal = _literal(host, port)
+        return self._ranked(host, port) if literal is None else [literal]
 
-    def failed(self, host: str, port: int) -> None:
+    def is_looking_up(self, host: str, port: int) -> bool:
+        """True if the host is asked for, and no answer has come."""
+        lookup = self._lookups.get((host, port))
+        return lookup is not None and not lookup.ready()
+
+    def worked(self, host: str, port: int, address: Address) -> None:
+        """The server at this address has answered: it is the first to be tried from now on."""
+        self._failed_at.pop(address, None)
+        if (host, port) in self._answers:
+            self._good[host, port] = address
+
+    def failed(self, host: str, port: int, address: Address) -> None:
+        """The server at this address takes no connection, or says nothing on one: it is the last to be tried."""
+        if (host, port) in self._answers:
+            if len(self._failed_at) >= MOST_FAILED:
+                self._failed_at.clear()
+            self._failed_at[address] = timing.now()
+
+    def expire(self, host: str, port: int) -> None:
         """None of the addresses took a connection: there may be others by now."""
         known = self._answers.get((host, port))
         if known is not None:
             self._answers[host, port] = known._replace(fresh_until=0.0)
+
+    def _ranked(self, host: str, port: int) -> list[Address]:
+        """Known addresses: the one that answered last, those that are not known to fail, the longest failed first."""
+        known = self._answers.get((host, port))
+        if known is None:
+            return []
+        good = self._good.get((host, port))
+        return sorted(known.addresses, key=lambda each: (self._failed_at.get(each, -math.inf), each != good))
 
     def _begin(self, host: str, port: int) -> Lookup:
         lookup: Lookup = AsyncResult()
@@ -169,4 +201,21 @@ def names() -> Names:
     return found
 
 
-os.register_at_fork(after_in_child=_names.clear)  # the threads that were asking are the parent's
+_was_forked = False
+
+
+def is_forked_without_threads() -> bool:
+    """True in a forked child where lookups may hang for ever: gevent's threads are the parent's until gevent.reinit().
+
+    A program that has gevent patch ``os`` need not call it.
+    """
+    return _was_forked and not gevent.monkey.is_module_patched('os')
+
+
+def _forget_all() -> None:
+    global _was_forked
+    _was_forked = True
+    _names.clear()  # the threads that were asking are the parent's
+
+
+os.register_at_fork(after_in_child=_forget_all)

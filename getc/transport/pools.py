@@ -16,8 +16,9 @@ from requests.adapters import HTTPAdapter
 
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
+from getc.transport.names import Address, names
 from getc.transport.reading import Response
-from getc.transport.sockets import Socket, connect, is_quiet
+from getc.transport.sockets import Socket, address_of, connect, is_quiet
 from getc.transport.tls import Contexts
 from getc.wire.messages import Request
 
@@ -42,9 +43,18 @@ class Connection(urllib3.connection.HTTPConnection):
         self._outgoing: list[bytes] | None = None
         self.connect_by: Deadline | None = None
         self.pid = os.getpid()
+        self._address: Address | None = None
 
     def _new_conn(self) -> Socket:
-        return self._connector(self.host, self.port, self.connect_by)
+        sock = self._connector(self.host, self.port, self.connect_by)
+        self._address = address_of(sock)
+        return sock
+
+    def mark(self, *, answers: bool) -> None:
+        """Record whether the server at the address of this connection answers, for the next connection to its host."""
+        if self._address is not None:
+            record = names().worked if answers else names().failed
+            record(self.host, self.port, self._address)
 
     @property
     def is_usable(self) -> bool:

@@ -15,7 +15,7 @@ import gevent.ssl
 from getc.timing import Deadline
 from getc.transport.names import Address, names
 
-__all__ = ['Socket', 'close_inherited', 'connect', 'is_quiet']
+__all__ = ['ADDRESS_TIMEOUT', 'Socket', 'address_of', 'close_inherited', 'connect', 'is_quiet']
 
 Socket = gevent.socket.socket
 
@@ -54,21 +54,39 @@ def connect(
     known = names()
     waiting = list(known.addresses(host, port))
     deadline = deadline or Deadline(None)
+    met: list[tuple[Address, OSError]] = []
     while True:
         address = waiting.pop(0)
         share = deadline.share(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
         try:
-            sock = _connect_in_time(address, host, context, protocol, share)
+            return _connect_in_time(address, host, context, protocol, share)
         except OSError as error:
+            known.failed(host, port, address)
+            met.append((address, error))
             if isinstance(error, ssl.SSLError) or not waiting:
-                known.failed(host, port)
-                raise
+                known.expire(host, port)
+                if isinstance(error, ssl.SSLError) or len({_why(each) for _, each in met}) == 1:
+                    raise
+                what = '; '.join(f'{_shown(each)}: {_why(trouble)}' for each, trouble in met)
+                raise OSError(errno.EHOSTUNREACH, what) from error
         except BaseException:
-            known.failed(host, port)
+            known.failed(host, port, address)
+            known.expire(host, port)
             raise
-        else:
-            known.worked(host, port, address)
-            return sock
+
+
+def address_of(sock: Socket) -> Address:
+    """Where a socket is connected to, as :class:`~getc.transport.names.Names` has it."""
+    return Address(sock.family, sock.getpeername())
+
+
+def _shown(address: Address) -> str:
+    host, port = address.sockaddr[:2]
+    return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__
 
 
 def _connect_in_time(

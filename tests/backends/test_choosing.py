@@ -107,7 +107,7 @@ def test_version_is_asked_of_the_next_server_when_one_does_not_answer() -> None:
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
 
         def version(*endpoints: Endpoint, seconds: float = LONG) -> tuple[int, ...]:
-            return VersionInquiry(endpoints, None).ask(Deadline(seconds))
+            return VersionInquiry(Endpoints(endpoints), None).ask(Deadline(seconds))
 
         assert version(nobody, server) == (3, 5)
         assert version(silent, server, seconds=2.0) == (3, 5)

@@ -22,7 +22,7 @@ from getc.model import Created, Deleted, EtcdResult, Got, Set
 from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.testing import EtcdServer
 from getc.timing import Deadline
-from getc.transport.endpoints import parse_endpoints
+from getc.transport.endpoints import Endpoints, parse_endpoints
 from tests.support.api_support import skip_unless_spoken
 from tests.support.servers import answer_of, read_request, serving
 
@@ -35,7 +35,7 @@ class Server(Protocol):
 
 
 def backend_at(url: str | Sequence[str], **credentials: str) -> KeysV2:
-    return KeysV2(parse_endpoints(url, **credentials))
+    return KeysV2(Endpoints(parse_endpoints(url, **credentials)))
 
 
 def in_time() -> Deadline:

@@ -65,20 +65,35 @@ def says(*frames: bytes, first: bytes = SETTINGS) -> Serve:
     """Send these on each call."""
 
     def serve(client: Hostile) -> None:
-        begun = first
+        client.send(first)
         for number in client.calls():
-            client.send(begun + on_stream(number, b''.join(frames)))
-            begun = b''
+            client.send(on_stream(number, b''.join(frames)))
+
+    return serve
+
+
+def begins(data: bytes) -> Serve:
+    """Send this in the place of SETTINGS, and close when the client does."""
+
+    def serve(client: Hostile) -> None:
+        client.receive()
+        client.send(data)
+        client.receive()
 
     return serve
 
 
 def ends(*frames: bytes, first: bytes = SETTINGS) -> Serve:
-    """Send these, and close."""
+    """Send these, the frames on the first call, and close."""
 
     def serve(client: Hostile) -> None:
+        if frames:
+            client.send(first)
+            for number in client.calls():
+                client.send(on_stream(number, b''.join(frames)))
+                return
         client.receive()
-        client.send(first + b''.join(frames))
+        client.send(first)
 
     return serve
 
@@ -94,11 +109,12 @@ def floods(piece: bytes, before: bytes = b'', first: bytes = SETTINGS) -> Serve:
 
 
 def trickles(piece: bytes, before: bytes = b'') -> Serve:
-    """Send this without end, slowly."""
+    """Send this without end, slowly, from the first call on."""
 
     def serve(client: Hostile) -> None:
-        client.receive()
-        client.trickle(piece, SETTINGS + before)
+        client.send(SETTINGS)
+        for _ in client.calls():
+            client.trickle(piece, before)
 
     return serve
 
@@ -196,7 +212,7 @@ PEERS = [
     Peer('HTTP/1', ends(first=b'HTTP/1.1 400 Bad Request\r\n\r\n'), told='HTTP/1'),
     Peer('SSH', ends(first=b'SSH-2.0-OpenSSH_9.6\r\n')),
     Peer('zeros', floods(b'\0' * 65_536, first=b'')),
-    Peer('no settings', says(frame(Kind.PING, 0, 0, b'12345678'), first=b''), told='SETTINGS'),
+    Peer('no settings', begins(frame(Kind.PING, 0, 0, b'12345678')), told='SETTINGS'),
     Peer('goes away before it takes anything', says(goaway(0)), BROKEN, 'going away'),
     Peer('goes away, and takes up again', says(goaway(1), goaway(3)), told='gave up'),
     Peer('refuses every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'REFUSED_STREAM'),

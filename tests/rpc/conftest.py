@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc.rpc.caller import Rpc
-from getc.transport.endpoints import Endpoint
+from getc.transport.endpoints import Endpoint, Endpoints
 from tests.support.fixtures import serve
 from tests.support.leftovers import check_greenlets
 
@@ -21,7 +21,7 @@ def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
     opened: list[Rpc] = []
 
     def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> Rpc:
-        opened.append(Rpc(endpoints, timeout=timeout))
+        opened.append(Rpc(Endpoints(endpoints), timeout=timeout))
         return opened[-1]
 
     yield open_rpc

@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.socket import socket
 
 from getc.errors import (
     ClientClosed,
@@ -28,13 +29,14 @@ from getc.errors import (
 )
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.transport.endpoints import ConnectionState, Endpoint
+from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
 from getc.wire.schema.lock import Lock, LockRequest
 from getc.wire.schema.watch import Watch
 from tests.support.grpc_server import GrpcServer, Script, ServerCall
+from tests.support.servers import serving
 
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
@@ -230,6 +232,21 @@ def test_write_that_may_have_left_has_all_the_time(serve, open_rpc, etcd_clock) 
     assert not good.calls
 
 
+def test_write_is_never_sent_to_a_server_that_says_nothing(serve, open_rpc, etcd_clock) -> None:
+    """It accepts connections, and hangs: the first write of a client goes to the next server, in no doubt."""
+    good = serve(answering(WRITE))
+
+    def say_nothing(sock: socket) -> None:
+        while sock.recv(65_536):
+            pass
+
+    with serving(say_nothing) as hung:
+        call = gevent.spawn(open_rpc(hung, good.endpoint, timeout=9.0).call, WRITE[0], WRITE[1])
+        etcd_clock.advance(3.1)
+        assert call.get() == WRITE[2]
+        etcd_clock.advance(10)  # until the attempt to connect ends, and with it what the server does
+
+
 def test_request_decides_whether_it_writes_when_the_method_does_not(serve, open_rpc) -> None:
     """A txn without a put is a read: it moves on, and is not said to be applied."""
     bad, good = serve(failing(lambda call: call.reset(ErrorCode.CANCEL))), serve(answering(WRITE))
@@ -285,7 +302,7 @@ def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -
     """It hangs, as only its user can know; whatever it says of that later it says to nobody's harm."""
     states: list[ConnectionState] = []
     silent = serve(lambda call: call.is_over.wait())
-    rpc = Rpc([silent.endpoint, REFUSING], timeout=30.0, on_state=states.append)
+    rpc = Rpc(Endpoints([silent.endpoint, REFUSING], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         assert (stream.url, states) == (silent.endpoint.url, [])  # an open stream is no answer
         stream.blame()
@@ -298,7 +315,7 @@ def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rp
     """And only that."""
     states: list[ConnectionState] = []
     server = serve(lambda call: [call.head(), call.message(b''), call.message(b''), call.is_over.wait()])
-    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         assert states == []
         next(stream)
@@ -343,7 +360,7 @@ def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> No
     states: list[ConnectionState] = []
     script, kind = ANSWERS[end]
     server = serve(failing(script))
-    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
     for method, request, _ in (READ, WRITE):
         with pytest.raises(kind) as caught:
             rpc.call(method, request)
@@ -362,7 +379,7 @@ def test_idle_limit_of_a_proxy_ends_a_stream_and_is_no_outage(serve, status: int
     """It is one for a call, which is answered at once by a server that is there."""
     states: list[ConnectionState] = []
     server = serve(failing(lambda call: call.head([(b':status', b'%d' % status)], end=True)))
-    rpc = Rpc([server.endpoint], timeout=30.0, on_state=states.append)
+    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         stream.send(Watch.Watch.request())
         with pytest.raises(HTTPError):
@@ -384,7 +401,7 @@ def test_lock_that_is_waited_for_in_vain_is_no_outage(serve, how: str) -> None:
         'proxy': lambda call: call.head([(b':status', b'504')], end=True),
     }
     server = serve(failing(scripts[how]))
-    rpc = Rpc([server.endpoint], timeout=0.3, on_state=states.append)
+    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=0.3)
     with pytest.raises((TimedOut, HTTPError)) as caught:
         rpc.call(Lock.Lock, LockRequest(name=b'a'))
     assert caught.value.maybe_applied

@@ -24,8 +24,11 @@ from getc.transport.calls import Call
 from getc.transport.endpoints import Endpoint
 from getc.transport.link import Link
 from getc.transport.tls import TLS
+from getc.wire.http2.frames import PREFACE, Kind, frame
 from tests.support.grpc_server import ServerCall
 from tests.support.leftovers import greenlets_of_getc
+from tests.support.servers import serving
+from tests.support.settling import settle
 
 PATH = '/etcdserverpb.KV/Range'
 REFUSING = Endpoint('http', '127.0.0.1', 1)
@@ -452,3 +455,34 @@ def test_forked_child_leaves_the_connection_to_its_parent(hub: bool) -> None:
     program = f'HUB = {hub}\nimport gevent.os\n' + FORK
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=100)
     assert done.stdout == 'done\n', done.stderr
+
+
+@pytest.mark.parametrize('once', [True, False])
+def test_write_that_must_not_happen_twice_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
+    """Who is silent may have taken it.  Everything else leaves at once, with the client's own SETTINGS."""
+    received = bytearray()
+    goes_on = Event()
+
+    def read(sock: gevent.socket.socket) -> None:
+        while data := sock.recv(65_536):
+            received.extend(data)
+
+    def handle(sock: gevent.socket.socket) -> None:
+        reading = gevent.spawn(read, sock)
+        goes_on.wait()
+        sock.sendall(frame(Kind.SETTINGS, 0, 0, b''))
+        until(lambda: b'/a/b' in received)
+        reading.kill()
+
+    with serving(handle) as endpoint:
+        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'', in_time(), once=once)
+        until(lambda: received.startswith(PREFACE))
+        if once:
+            settle()
+            assert b'/a/b' not in received
+        else:
+            until(lambda: b'/a/b' in received)
+        goes_on.set()
+        with pytest.raises(ConnectionError):
+            call.get()
+        assert b'/a/b' in received

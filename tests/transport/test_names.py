@@ -13,14 +13,16 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from getc.errors import ConnectionError
+from getc.errors import ConnectionError, TimedOut
 from getc.testing import VirtualTime
 from getc.timing import Deadline
+from getc.transport import names as names_module
 from getc.transport import sockets
 from getc.transport.channel import Channel
 from getc.transport.endpoints import Endpoint
 from getc.transport.http import Http
 from getc.transport.names import MOST_LOOKUPS, Address, Names, names
+from getc.transport.names import _names as names_of_hubs
 from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving
 
@@ -203,11 +205,21 @@ def test_address_that_worked_is_the_first_and_failures_ask_anew(etcd_clock: Virt
     hosts.addresses('etcd', 1)
     hosts.worked('etcd', 1, TWO)
     assert hosts.addresses('etcd', 1) == [TWO, ONE]
-    hosts.failed('etcd', 1)
-    assert hosts.addresses('etcd', 1) == [ONE, TWO]
+    hosts.failed('etcd', 1, TWO)
+    assert hosts.addresses('etcd', 1) == hosts.known('etcd', 1) == [ONE, TWO]
+    etcd_clock.advance(1)
+    hosts.failed('etcd', 1, ONE)
+    assert hosts.addresses('etcd', 1) == [TWO, ONE]  # whose failure is longer ago
+    assert resolver.asked == ['etcd']
+    hosts.expire('etcd', 1)
+    assert hosts.addresses('etcd', 1) == [TWO, ONE]  # the resolver knows nothing of failures
     assert resolver.asked == ['etcd'] * 2
+    hosts.worked('etcd', 1, ONE)
+    assert hosts.addresses('etcd', 1) == [ONE, TWO]
     hosts.worked('another', 1, TWO)
-    hosts.failed('another', 1)
+    hosts.failed('another', 1, TWO)
+    hosts.expire('another', 1)
+    assert hosts.known('another', 1) == []
 
 
 def test_each_thread_has_names_of_its_own() -> None:
@@ -232,7 +244,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
     """Who is asked by connections that are made here."""
     resolver = Resolver()
     hosts = Names(resolver)
-    monkeypatch.setattr(sockets, 'names', lambda: hosts)
+    monkeypatch.setitem(names_of_hubs, gevent.get_hub(), hosts)
     return resolver
 
 
@@ -279,6 +291,75 @@ def test_last_error_is_raised_when_no_address_takes_a_connection(resolver: Resol
         with pytest.raises(ConnectionRefusedError):
             sockets.connect('etcd', 1, deadline=Deadline(10))
     assert resolver.asked == ['etcd', 'etcd']
+
+
+def test_addresses_that_fail_differently_are_all_named(resolver: Resolver, deaf: Address) -> None:
+    """The last one alone would hide why the others were of no use."""
+    resolver.addresses = (deaf, at('127.0.0.1', 1))
+    with pytest.raises(OSError, match=r'127\.0\.0\.1:\d+: an address does not answer; 127\.0\.0\.1:1: Connection ref'):
+        sockets.connect('etcd', 1, deadline=Deadline(0.2))
+
+
+@pytest.mark.parametrize('once', [True, False])
+def test_call_goes_to_the_next_address_when_a_server_accepts_and_says_nothing(
+    resolver: Resolver, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
+) -> None:
+    """A write that must not happen twice is not sent there at all; other channels know that address from then on."""
+    received: list[bytes] = []
+
+    def say_nothing(sock: Any) -> None:
+        while data := sock.recv(65536):
+            received.append(data)
+
+    server = serve()
+    with serving(say_nothing) as hung:
+        resolver.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.endpoint.port))
+        endpoint = Endpoint('http', 'etcd.example', 1)
+        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'x', Deadline(30), is_write=once, once=once)
+        etcd_clock.advance(2.4)
+        assert not call.ready()
+        etcd_clock.advance(0.2)
+        if once:
+            assert call.get() == b'x'
+        else:
+            assert isinstance(call.exception, ConnectionError) and not call.exception.maybe_applied
+        assert (b'/a/b' in b''.join(received)) is not once
+        count = len(received)
+        assert open_channel(endpoint).unary('/a/b', b'y', Deadline(30), once=once) == b'y'
+        assert len(received) == count
+
+
+def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: Resolver) -> None:
+    """The call that waited for it has timed out; the next one goes to another address of the name."""
+    with serving(lambda sock: gevent.sleep(60)) as hung, serving(welcome) as server:
+        resolver.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.port))
+        transport, endpoint = Http(), Endpoint('http', 'etcd.example', 1)
+        with pytest.raises(TimedOut):
+            transport.call(endpoint, Request('GET', '/version'), Deadline(0.05))
+        assert transport.call(endpoint, Request('GET', '/version'), Deadline(30)).body == b'{}'
+        transport.close()
+
+
+@pytest.mark.parametrize('is_forked', [False, True])
+def test_lookup_that_hangs_is_named_in_the_error(
+    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, is_forked: bool
+) -> None:
+    """With what to do in a child that was forked without gevent's knowledge: its threads for lookups are gone."""
+    monkeypatch.setattr(names_module, '_was_forked', is_forked)
+    resolver.go.clear()
+    endpoint = Endpoint('http', 'etcd.example', 1)
+    transport, channel = Http(), Channel(endpoint)
+    calls: list[Callable[[], object]] = [
+        lambda: transport.call(endpoint, Request('GET', '/version'), Deadline(0.05)),
+        lambda: channel.unary('/a/b', b'', Deadline(0.05)),
+    ]
+    for call in calls:
+        with pytest.raises(TimedOut, match=r'the lookup of the name etcd\.example has not returned') as caught:
+            call()
+        assert ('gevent.reinit()' in str(caught.value)) is is_forked
+    resolver.go.set()
+    transport.close()
+    channel.close()
 
 
 def test_callers_timeout_ends_the_wait_for_a_name(resolver: Resolver) -> None:
