@@ -14,6 +14,7 @@ others keep the code that gRPC gives them.  Sources: etcd 3.5, ``api/v2error/err
 from __future__ import annotations
 
 import builtins
+from typing import Final
 
 __all__ = [
     'AlreadyExists',
@@ -60,8 +61,12 @@ __all__ = [
     'Unauthorized',
     'Unavailable',
     'WatcherCleared',
+    'chain',
     'error_of',
 ]
+
+MOST_EARLIER: Final = 10
+"""Attempts that an error names."""
 
 
 class EtcException(Exception):
@@ -72,6 +77,8 @@ class EtcException(Exception):
             that write certainly did and does not, or if it was a read.
         endpoint: The server that was asked, as ``scheme://host:port`` without credentials; None
             where no server was involved.
+        earlier: What earlier attempts of the same call met, the latest first, each with its server; empty where there
+            was one attempt, or all of them met the same.  Also part of the text.
         is_outage: True if it is a sign that the server is down: silence, or a connection that could not be made or
             broke.  False for whatever a server said, and for a wait that was in vain.
     """
@@ -79,6 +86,7 @@ class EtcException(Exception):
     maybe_applied: bool = False
     endpoint: str | None = None
     is_outage: bool = False
+    earlier: tuple[str, ...] = ()
 
     def __init__(self, *args: object, maybe_applied: bool | None = None, endpoint: str | None = None) -> None:
         super().__init__(*args)
@@ -86,6 +94,34 @@ class EtcException(Exception):
             self.maybe_applied = maybe_applied
         if endpoint is not None:
             self.endpoint = endpoint
+
+    def __str__(self) -> str:
+        if not self.earlier:
+            return self._text()
+        return f'{self._with_endpoint()}; before that: {"; ".join(self.earlier)}'
+
+    def _text(self) -> str:
+        return super().__str__()
+
+    def _with_endpoint(self) -> str:
+        text = self._text()
+        return text if self.endpoint is None or self.endpoint in text else f'{self.endpoint}: {text}'
+
+
+def chain(error: EtcException, previous: EtcException) -> None:
+    """Have the error of the last attempt name what the attempts before it met, and hold on to them."""
+    met = dict.fromkeys([previous._with_endpoint(), *previous.earlier])
+    met.pop(error._with_endpoint(), None)
+    error.earlier = tuple(met)[:MOST_EARLIER]
+    link: BaseException | None = previous
+    while link is not None:
+        if link is error:
+            return  # one error that was raised again: a chain of it would have no end
+        link = link.__cause__ or link.__context__
+    if error.__cause__ is None:
+        error.__cause__ = previous
+    else:
+        error.__context__ = previous
 
 
 class EtcdError(EtcException):
@@ -122,7 +158,7 @@ class EtcdError(EtcException):
         if errno is not None:
             self.errno = errno
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         text = f'[{self.errno}] {self.message}'
         if self.cause:
             text = f'{text} ({self.cause})'
@@ -365,7 +401,7 @@ class HTTPError(EtcException):
         self.message = message
         self.is_outage = status_code >= 500 or status_code in (408, 499)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         return f'HTTP {self.status_code}: {self.message}' if self.message else f'HTTP {self.status_code}'
 
 

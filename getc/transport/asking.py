@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import gevent
 
-from getc.errors import EtcException, TimedOut
+from getc.errors import EtcException, TimedOut, chain
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
 from getc.transport.endpoints import Endpoint, Endpoints
@@ -41,11 +41,13 @@ def ask_in_turn(
         is_answered: The server has answered when an attempt returns; a stream that is open proves nothing yet.
 
     Raises:
-        EtcException: What the last attempt met; ``maybe_applied`` is about all of them.
+        EtcException: What the last attempt met, chained to those before it, which it names; ``maybe_applied`` is about
+            all of them.
     """
     endpoint, *waiting = endpoints.in_turn()
     is_alone = not waiting
     was_unknown = was_repeated = False
+    previous: EtcException | None = None
     left = deadline.remaining()
     if not left:
         raise TimedOut(f'no time to ask {endpoint.url}', endpoint=endpoint.url)
@@ -55,6 +57,8 @@ def ask_in_turn(
         try:
             result = attempt(endpoint, share)
         except EtcException as error:
+            if previous is not None:
+                chain(error, previous)
             if left >= LEAST_TIME or not isinstance(error, TimedOut):
                 endpoints.judge(endpoint, error)
             left = deadline.remaining()
@@ -67,7 +71,9 @@ def ask_in_turn(
                 endpoint = next((each for each in endpoints.in_turn() if each != endpoint), endpoint)
             else:
                 error.maybe_applied = decision.maybe_applied
+                previous = None  # else this frame would hold it, and it this frame
                 raise
+            previous = error
             was_unknown = decision.maybe_applied
         else:
             if is_answered:
@@ -76,13 +82,19 @@ def ask_in_turn(
 
 
 def until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
-    """Do a read, and if no server answers, again and again until the deadline.  Raises what the last one met."""
+    """Do a read, and if no server answers, again and again until the deadline.
+
+    Raises what the last one met, which names what others met.
+    """
     backoff = Backoff()
     met: EtcException | None = None
     while met is None or not deadline.has_passed():
         try:
             return read()
         except EtcException as error:
+            if met is not None:
+                met.__cause__ = None  # there may be any number of them
+                chain(error, met)
             met = error
         delay = backoff.next_delay()
         has_time = deadline.remaining() > delay

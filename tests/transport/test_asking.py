@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
+import pickle
 import random
 from collections.abc import Callable
 
@@ -235,3 +237,66 @@ def test_patient_gives_up_at_the_deadline_and_at_a_refusal(etcd_clock: VirtualTi
     assert 2 <= asked[-1] <= 3
     with pytest.raises(KeyNotFound):
         until_served(lambda: failing(10**6, KeyNotFound, asked, etcd_clock), Deadline(None))
+
+
+# -- what the attempts have met
+
+
+def test_error_names_what_each_attempt_met_the_last_one_first(endpoints: Endpoints) -> None:
+    """And is chained to them; pickled or copied it says the same."""
+    met = {
+        'a': HTTPError(503, 'overloaded', endpoint='http://a:1'),
+        'b': ConnectionRefused('http://b:1 refuses connections', endpoint='http://b:1'),
+        'c': TimedOut('no answer from http://c:1 within 2 s', endpoint='http://c:1'),
+    }
+    with pytest.raises(EtcException) as caught:
+        ask(endpoints, Servers(a=[met['a'], copy.copy(met['a'])], b=met['b'], c=met['c']))
+    error = caught.value
+    assert error.earlier == ('no answer from http://c:1 within 2 s', 'http://b:1 refuses connections')
+    assert str(error) == f'http://a:1: HTTP 503: overloaded; before that: {"; ".join(error.earlier)}'
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (str(twin), twin.earlier, twin.endpoint) == (str(error), error.earlier, 'http://a:1')
+    chained = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chained.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    assert set(met.values()) <= set(chained)
+
+
+def test_error_of_one_kind_is_told_once(endpoints: Endpoints) -> None:
+    """A single server that refuses twice needs no list."""
+    with pytest.raises(ConnectionRefused) as caught:
+        ask(
+            Endpoints([A]),
+            Servers(a=[ConnectionRefused('http://a:1 refuses'), ConnectionRefused('http://a:1 refuses')]),
+        )
+    assert str(caught.value) == 'http://a:1 refuses'
+    assert caught.value.__cause__ is not None
+    again = ConnectionRefused('http://a:1 refuses')
+    with pytest.raises(ConnectionRefused):
+        ask(Endpoints([A]), Servers(a=again))
+    assert again.__cause__ is None  # there would be no end to it
+
+
+def test_cause_of_the_last_error_is_kept(endpoints: Endpoints) -> None:
+    """What the system said comes first in a traceback."""
+    last = ConnectionRefused('http://b:1 refuses', endpoint='http://b:1')
+    last.__cause__ = system = OSError('no')
+    with pytest.raises(ConnectionRefused) as caught:
+        ask(Endpoints([A, B], rng=Growing()), Servers(a=[NoLeader('no leader'), last], b=NoLeader('no leader')))
+    assert caught.value.__cause__ is system
+    assert isinstance(caught.value.__context__, NoLeader)
+
+
+def test_patient_reader_names_what_came_before_the_silence(etcd_clock: VirtualTime) -> None:
+    """A page once, and then nothing: the page is why."""
+    answers = iter([HTTPError(503, 'overloaded'), TimedOut('no answer'), TimedOut('no answer')])
+
+    def read() -> str:
+        gevent.sleep(1)
+        raise next(answers)
+
+    reading = gevent.spawn(until_served, read, Deadline(2.5))
+    etcd_clock.advance(5)
+    assert str(reading.exception) == 'no answer; before that: HTTP 503: overloaded'
