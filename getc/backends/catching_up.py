@@ -97,7 +97,7 @@ class CatchingUp:
                     if deadline.has_passed() or not (source.stream is not None and source.stream.proves_progress):
                         self._read(source)
                 gevent.sleep(delay)
-                delay = min(LAST_DELAY, 2 * delay)
+                delay = min(LAST_DELAY, 1.5 * delay)
         finally:
             self._asking = None
             self._seen_empty.clear()

@@ -117,7 +117,6 @@ class Follower(Daemon):
         self._fingerprint = 0  # of the listing, for who remembers no values
         self._latest: _Change | None = None  # the last change that was delivered or listed
         self._proof: _Change | None = None  # the change that has to come first: then the store is the same
-        self._is_from_index = spec.index is not None
         self._is_caught_up = False  # the watch has delivered what the store had when it began
         self._is_cleared = False  # history after the cursor is lost
         self._is_behind = False  # too many calls wait for the callback
@@ -134,6 +133,10 @@ class Follower(Daemon):
     def _on_revision(self, results: Sequence[EtcdResult]) -> None:
         """What changed in one revision."""
         raise NotImplementedError
+
+    def _on_created(self) -> None:
+        """The watch was created: every later change will be delivered, or it ends."""
+        self._start_once()
 
     def _on_difference(self, results: Sequence[EtcdResult]) -> None:
         """History was lost; this leads from what was told to what is there, in the order of the keys."""
@@ -281,8 +284,7 @@ class Follower(Daemon):
         if self._is_stopped:
             return
         self._live_at = timing.now()
-        if self._is_from_index:
-            self._start_once()
+        self._on_created()
 
     def on_caught_up(self) -> None:
         """Everything that the store had when the watch was created was delivered.  For the backend."""

@@ -111,6 +111,9 @@ class Mirror(Follower, Mapping[str, str]):
     def _on_there(self, found: Sequence[Got]) -> None:
         self._take(found)
 
+    def _on_created(self) -> None:
+        pass  # it has started when it shows what etcd had then
+
     def _on_revision(self, results: Sequence[EtcdResult]) -> None:
         self._take(results)
         self._tell(results)

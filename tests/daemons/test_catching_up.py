@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gevent
@@ -100,6 +100,25 @@ def test_watch_whose_range_did_not_change_is_live_soon(
     again = client.on_change('/cfg/a', print, index=3)
     until(lambda: not again.is_stale)
     assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
+
+
+def test_on_change_waits_for_its_watch_and_mirror_for_what_etcd_had_then(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Somebody writes between the listing and the watch."""
+
+    def busy(do: Callable[[], Any], *_: object) -> Any:
+        response = do()
+        server.put('/elsewhere', 'x')
+        return response
+
+    server.put('/cfg/a', '1')
+    server.next('Txn', busy, busy)
+    watcher = client.on_change('/cfg', print)
+    assert (watcher.state, etcd_clock.elapsed) == (WatcherState.STARTING, 0)
+    mirror = client.mirror('/cfg/a')
+    assert not mirror.is_stale
+    assert etcd_clock.elapsed >= server.history_delay
 
 
 @pytest.mark.parametrize('traits', [NEW, OLD], ids=['new', 'old'])

@@ -46,6 +46,27 @@ class Follower:
         self.resyncs += 1
 
 
+class Notified:
+    """A map that is kept by the results of on_change, and read anew where it says that history was lost."""
+
+    def __init__(self, client: getc.Client) -> None:
+        self._client = client
+        self.seen: dict[str, str] = {}
+        self._on_resync(None)
+        self.watcher = client.on_change('/cfg', self._on_change, on_resync=self._on_resync, resync='notify')
+
+    def _on_change(self, result: getc.EtcdResult) -> None:
+        if isinstance(result, getc.Deleted):
+            self.seen.pop(result.key, None)
+        elif result.value is not None:
+            self.seen[result.key] = result.value
+
+    def _on_resync(self, _: object) -> None:
+        node = self._client.get('/cfg', recursive=True).node
+        assert isinstance(node, getc.Directory)
+        self.seen = {leaf.key: leaf.value for leaf in node.leaves()}
+
+
 # -- real servers
 
 
@@ -169,7 +190,7 @@ def test_followers_show_what_is_there_whatever_was_put_back(etcd: Any, etcd_cloc
                 saved = etcd.save()
                 change(etcd, chance)
             if number == begin:
-                follower = Follower(client)
+                follower, notified = Follower(client), Notified(client)
             etcd_clock.advance(1)
         last = etcd.index
         etcd.go_down()
@@ -181,7 +202,7 @@ def test_followers_show_what_is_there_whatever_was_put_back(etcd: Any, etcd_cloc
         etcd.come_back()
         etcd_clock.advance(10)
         assert follower.is_live
-        assert follower.seen == dict(follower.mirror) == etcd.values
+        assert follower.seen == dict(follower.mirror) == notified.seen == etcd.values
         etcd.put('/cfg/a', 'new')
         etcd_clock.advance(1)
         assert follower.seen['/cfg/a'] == follower.mirror['/cfg/a'] == 'new'
