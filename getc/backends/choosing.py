@@ -11,10 +11,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
-from getc.errors import ClientClosed, EtcException, HTTPError, ProtocolError, TimedOut
+from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
 from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
 from getc.retry import Effect
+from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.transport.asking import ask_in_turn, until_served
 from getc.transport.client_log import ClientLog
@@ -22,11 +23,15 @@ from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http
 from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Request
+from getc.wire.schema.maintenance import Maintenance, StatusRequest
 
-__all__ = ['Choosing', 'Inquiry', 'VersionInquiry', 'version_of']
+__all__ = ['Choosing', 'Inquiry', 'VersionInquiry']
 
 V3_SINCE: Final = (3, 4)
 """Before it, servers ignore some comparisons of v3 silently."""
+
+STATUS_IS_PROTECTED_SINCE: Final = (3, 5)
+"""Before it, etcd told its status to everybody."""
 
 WATCH_PATIENCE: Final = 10.0
 """Seconds for the choice where it is a watch that needs it."""
@@ -34,28 +39,27 @@ WATCH_PATIENCE: Final = 10.0
 VERSION: Final = Request('GET', '/version')
 
 
-def version_of(endpoints: Endpoints, http: Http, deadline: Deadline) -> tuple[int, ...]:
-    """The version of the first server that answers, as ``(3, 5)``.  Blocks until the deadline at most.
-
-    Raises:
-        ConnectionError: None answers.
-        HTTPError, ProtocolError: The answer is not etcd's.
-    """
-
-    def ask(endpoint: Endpoint, share: Deadline) -> tuple[int, ...]:
-        return _version_in(http.call(endpoint, VERSION, share), endpoint.url)
-
-    return ask_in_turn(endpoints, ask, deadline, Effect.NONE)
-
-
 def _version_in(answer: Answer, url: str) -> tuple[int, ...]:
     if answer.status != 200:
         raise HTTPError(answer.status, f'no version of etcd at {url}', endpoint=url)
     try:
-        text = json.loads(answer.body)['etcdserver']
-        return tuple(int(part) for part in text.split('.')[:2])
+        return _numbers(json.loads(answer.body)['etcdserver'])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ProtocolError(f'what {url} calls its version is none of etcd', endpoint=url) from None
+
+
+def _version_over_grpc(rpc: Rpc, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
+    """The version of an etcd v3 that is behind a proxy; None where nothing answers as etcd v3 does."""
+    try:
+        return _numbers(rpc.ask(endpoint, Maintenance.Status, StatusRequest(), deadline).version)
+    except Unauthorized:
+        return STATUS_IS_PROTECTED_SINCE
+    except (EtcException, ValueError):
+        return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split('.')[:2])
 
 
 class Inquiry(Protocol):
@@ -69,22 +73,38 @@ class Inquiry(Protocol):
 
 
 class VersionInquiry:
-    """Asks servers for ``/version``.
+    """Asks servers for ``/version``, and over gRPC where that page is not to be had.
+
+    Proxies for gRPC, such as ``etcd grpc-proxy``, nginx or haproxy, pass on no other HTTP.
 
     Args:
         endpoints: The servers, which the backend shares: a server that does not answer is not its first choice.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
+        rpc: Calls ``Maintenance.Status``; None to leave that out.
     """
 
-    def __init__(self, endpoints: Endpoints, contexts: Contexts | None) -> None:
+    def __init__(self, endpoints: Endpoints, contexts: Contexts | None, rpc: Rpc | None = None) -> None:
         self._endpoints = endpoints
         self._contexts = contexts
+        self._rpc = rpc
         self._http: Http | None = None
 
     def ask(self, deadline: Deadline) -> tuple[int, ...]:
-        self._http = Http(self._contexts)
+        http = self._http = Http(self._contexts)
+
+        def ask(endpoint: Endpoint, share: Deadline) -> tuple[int, ...]:
+            try:
+                return _version_in(http.call(endpoint, VERSION, share), endpoint.url)
+            except (TimedOut, ConnectionRefused, ClientClosed):
+                raise
+            except EtcException:
+                version = None if self._rpc is None else _version_over_grpc(self._rpc, endpoint, share)
+                if version is None:
+                    raise
+                return version
+
         try:
-            return version_of(self._endpoints, self._http, deadline)
+            return ask_in_turn(self._endpoints, ask, deadline, Effect.NONE)
         finally:
             self.close()
 

@@ -107,7 +107,7 @@ def open_backend(
             return None if backend.api is None else servers.current.url
 
         if api is None:
-            backend: Backend = Choosing(VersionInquiry(servers, plain), open_api, log=log)
+            backend: Backend = Choosing(VersionInquiry(servers, plain, rpc), open_api, log=log)
         else:
             backend = open_api(api)
         urls = tuple(endpoint.url for endpoint in endpoints)

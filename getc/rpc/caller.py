@@ -135,6 +135,12 @@ class Rpc:
 
         return ask_in_turn(self._endpoints, ask, deadline, effect)
 
+    def ask(
+        self, endpoint: Endpoint, method: Method[Request, Response], request: Request, deadline: Deadline
+    ) -> Response:
+        """Call one server and no other, for a read.  Raises what :meth:`call` does."""
+        return _ask(self._server(endpoint), method, request.SerializeToString(), deadline, deadline, False, False)
+
     def open(
         self, method: Method[Request, Response], timeout: Timeout = DEFAULT_TIMEOUT
     ) -> MessageStream[Request, Response]:

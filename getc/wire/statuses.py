@@ -69,16 +69,17 @@ GAVE_UP: Final = frozenset({'context deadline exceeded', 'context canceled'})
 
 BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
 
-UNTOUCHED: Final = frozenset(
+NOT_HERE: Final = frozenset(
     {
         'cluster version not found during downgrade',
-        'no leader',
         'not capable',
         'rpc not supported for learner',
-        'too many requests',
         'unhealthy cluster',
     }
 )
+"""With these a member that is well says that it cannot do this: another one may."""
+
+UNTOUCHED: Final = NOT_HERE | {'no leader', 'too many requests'}
 """These a server says before it does anything."""
 
 BROKEN: Final = frozenset({2, 10, 13, 15})
@@ -128,6 +129,8 @@ def error_of_status(
     else:
         error = error_of(status.code, text)
     error.maybe_applied = is_write and _may_be_done(error, text)
+    if text in NOT_HERE:
+        error.is_outage = False
     error.endpoint = url
     return error
 

@@ -16,14 +16,16 @@ from gevent.socket import socket
 
 import getc
 from getc.backends.base import Backend
-from getc.backends.choosing import Choosing, VersionInquiry, version_of
+from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.operations import WatchSpec
+from getc.rpc.caller import Rpc
 from getc.testing import EtcdServer, until
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
-from getc.transport.http import Http
+from getc.wire.schema.maintenance import Maintenance, StatusResponse
 from tests.support.api_support import skip_unless_spoken
+from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.server_probe import connections_to
 from tests.support.servers import answer_of, read_request, serving
 
@@ -67,9 +69,7 @@ class OldEtcd:
 def ask(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
     """What asks a server for its version."""
     with serving(handler) as endpoint:
-        http = Http()
-        yield lambda: version_of(Endpoints([endpoint]), http, Deadline(LONG))
-        http.close()
+        yield lambda: VersionInquiry(Endpoints([endpoint]), None).ask(Deadline(LONG))
 
 
 # -- the version
@@ -136,6 +136,25 @@ def test_v3_is_spoken_from_3_4_on(version: str) -> None:
         with pytest.raises(getc.EtcException):
             client.get('/a')
         assert client.api == 'v3'
+
+
+@pytest.mark.parametrize('is_protected', [False, True])
+def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_protected: bool) -> None:
+    """Such as grpc-proxy, which has no such page, or haproxy, which hangs up; a refusal proves v3 as well."""
+
+    def status(call: ServerCall) -> None:
+        assert (call.path, call.receive()) == (Maintenance.Status.path, b'')
+        if is_protected:
+            call.refuse(7, b'etcdserver: permission denied')
+        else:
+            call.answer(StatusResponse(version='3.6.1').SerializeToString())
+
+    with GrpcServer(status) as server:
+        endpoints = Endpoints([server.endpoint])
+        rpc = Rpc(endpoints)
+        version = VersionInquiry(endpoints, None, rpc).ask(Deadline(LONG))
+        assert version == ((3, 5) if is_protected else (3, 6))
+        rpc.close()
 
 
 def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -345,6 +345,7 @@ ANSWERS: dict[str, tuple[Script, type[EtcException]]] = {
     'corrupt alarm': (refuse(15, b'etcdserver: corrupt cluster'), RaftInternal),
     'internal': (refuse(2, b'etcdserver: not a primary lessor'), RaftInternal),
     'leader changed': (refuse(14, b'etcdserver: leader changed'), LeaderElect),
+    'learner': (refuse(9, b'etcdserver: rpc not supported for learner'), Unavailable),
     'denied': (refuse(7, b'etcdserver: permission denied'), PermissionDenied),
     'reset': (lambda call: call.reset(ErrorCode.CANCEL), ConnectionError),
     'refused stream': (lambda call: call.reset(ErrorCode.REFUSED_STREAM), ConnectionError),
