@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Final
+
+import gevent
 
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
 from getc.backends.horizon import Horizon
 from getc.backends.polling import PollingWatch
-from getc.errors import ClientClosed, EtcdError, EtcException
+from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
 from getc.keys import ROOT, below
 from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
@@ -25,6 +28,7 @@ from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http, Poll
 from getc.transport.tls import Contexts
 from getc.wire.keys_api import poll_of, request_of, result_of
+from getc.wire.messages import Request
 
 __all__ = ['KeysV2']
 
@@ -36,6 +40,11 @@ POLL_TIMEOUT: Final = 10.0
 
 MOST_WATCHED: Final = 16
 """Nodes of one TTL of which a change is noticed at once: each takes a connection.  The others wait for a renewal."""
+
+VERSION: Final = Request('GET', '/version')
+
+CHECK_TIMEOUT: Final = 2.0
+"""Seconds for a server to answer what it can answer by itself."""
 
 PROOF: Final = '_getc'
 """The name of a hidden node that nobody makes."""
@@ -66,6 +75,7 @@ class KeysV2:
         self._http = Http(contexts)
         self._horizon = Horizon(len(self._endpoints), self._endpoints.turn)
         self._watches: set[PollingWatch] = set()
+        self._suspects: set[Endpoint] = set()  # which are being checked
         self._groups: dict[int, ChainGroup] = {}
         self._is_closed = False
 
@@ -94,8 +104,12 @@ class KeysV2:
             # A write cannot move on once it was sent: nothing is kept for others.
             answer_by = deadline if operation.is_write else share
             connect_by = share if share is deadline else share.share(1.0, at_most=CONNECT_TIMEOUT)
-            with _naming(endpoint):
-                return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
+            try:
+                with _naming(endpoint):
+                    return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
+            except TimedOut:
+                self._suspect(endpoint)
+                raise
 
         return ask_in_turn(self._endpoints, ask, deadline, Effect.ONCE if operation.is_write else Effect.NONE)
 
@@ -127,6 +141,25 @@ class KeysV2:
                 return poll
 
         return ask_in_turn(self._endpoints, ask, Deadline(POLL_TIMEOUT), Effect.NONE)
+
+    def _suspect(self, endpoint: Endpoint) -> None:
+        """A call has waited for this server in vain: find out whether the polls there do so, too.  Does not block."""
+        if endpoint not in self._suspects and any(watch.endpoint == endpoint for watch in self._watches):
+            self._suspects.add(endpoint)
+            gevent.spawn(self._check, endpoint).name = f'getc check of {endpoint.url}'
+
+    def _check(self, endpoint: Endpoint) -> None:
+        """End the polls of a server that answers nothing at all: where they are opened again another one may answer."""
+        try:
+            self._http.call(endpoint, VERSION, Deadline(CHECK_TIMEOUT))
+        except ConnectionError as error:
+            for watch in list(self._watches):
+                if watch.endpoint == endpoint:
+                    watch.lose(copy(error))
+        except EtcException:
+            pass  # whatever answers is there, or the client is closed
+        finally:
+            self._suspects.discard(endpoint)
 
     def _prove(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
         """Have a server show that it reaches the others, and knows what they know.  Raises if it does not.

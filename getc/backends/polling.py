@@ -23,6 +23,7 @@ from getc.keys import is_below, is_hidden
 from getc.model import Deleted, EtcdResult
 from getc.operations import WatchSpec
 from getc.timing import Deadline
+from getc.transport.endpoints import Endpoint
 from getc.transport.http import Poll
 from getc.wire.keys_api import etcd_index_of, raft_index_of, result_of
 from getc.wire.messages import Answer
@@ -134,6 +135,16 @@ class PollingWatch:
         self._is_closed = True
         if self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """The server that is polled now; None while there is no poll."""
+        return None if self._poll is None else self._poll.endpoint
+
+    def lose(self, error: EtcException) -> None:
+        """End it with this error, since its server does not answer.  Does not block."""
+        if not self._is_closed:
+            self._greenlet.kill(error, block=False)
 
     # -- the greenlet
 

@@ -14,13 +14,13 @@ from gevent.queue import Queue
 from gevent.socket import socket
 
 from getc import errors
-from getc.backends import polling
+from getc.backends import keys_v2, polling
 from getc.backends.base import Watch
 from getc.backends.keys_v2 import KeysV2
-from getc.errors import EtcException
+from getc.errors import EtcException, TimedOut
 from getc.model import Created, Deleted, EtcdResult, Got, Set
 from getc.operations import Append, Delete, Get, Put, WatchSpec
-from getc.testing import EtcdServer
+from getc.testing import EtcdServer, until
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoints, parse_endpoints
 from tests.support.api_support import skip_unless_spoken
@@ -640,3 +640,42 @@ def test_watch_ends_when_its_key_is_no_text() -> None:
     _, notes = beginning(backend, WatchSpec('/\udc80'))
     assert isinstance(notes.next(), errors.NotSupported)
     backend.close()
+
+
+# -- a server that hangs
+
+
+@pytest.mark.parametrize('is_there', [False, True])
+def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
+    monkeypatch: pytest.MonkeyPatch, is_there: bool
+) -> None:
+    """And not when its poll is renewed.  A server that is only slow to do this one thing is left alone."""
+    monkeypatch.setattr(keys_v2, 'CHECK_TIMEOUT', 30.0 if is_there else 0.05)
+    checked = Event()
+
+    def serve(sock: socket) -> None:
+        while request := read_request(sock):
+            if b'wait=true' in request:
+                sock.sendall(b'HTTP/1.1 200 OK\r\nX-Etcd-Index: 5\r\nTransfer-Encoding: chunked\r\n\r\n')
+            elif b'/version' in request:
+                checked.set()
+                if is_there:
+                    sock.sendall(answer_of(b'{}'))
+            elif b'_getc' in request:
+                sock.sendall(answer_of(b'{"errorCode": 100, "message": "Key not found"}', status='404 Not Found'))
+
+    with serving(serve) as endpoint:
+        backend = backend_at(endpoint.url)
+        notes = Notes()
+        backend.watch(WatchSpec('/a', recursive=True), notes)
+        assert notes.live() == 5
+        with pytest.raises(TimedOut):
+            backend.execute(Get('/a'), Deadline.after(0.2))
+        checked.wait()
+        if is_there:
+            until(lambda: not backend._suspects)
+            assert notes.told.empty()
+        else:
+            error = notes.next()
+            assert isinstance(error, TimedOut) and error.endpoint == endpoint.url
+        backend.close()
