@@ -50,7 +50,7 @@ FIRST_QUIET: Final = 2.0
 
 LEAST_QUIET: Final = 1.0
 
-HISTORY_TIMEOUT: Final = 0.1
+HISTORY_TIMEOUT: Final = 0.5
 """Seconds after its headers in which a poll brings what the history holds, which etcd sends right behind them."""
 
 HISTORY: Final = 1000
