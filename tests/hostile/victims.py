@@ -218,7 +218,7 @@ def good(api: str) -> Iterator[str]:
 
 
 @contextmanager
-def opened(api: Any, *urls: str, timeout: float | None = 30.0, **options: Any) -> Iterator[getc.Client]:
+def opened(api: Any, *urls: str, timeout: float | None = 60.0, **options: Any) -> Iterator[getc.Client]:
     """A client of these servers."""
     with getc.etcd(list(urls), api=api, timeout=timeout, **options) as client:
         yield client

@@ -18,12 +18,12 @@ from tests.support.grpc_server import HEAD, OK, ServerCall
 
 PATH = '/etcdserverpb.KV/Put'
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
     """A deadline that is not meant to pass."""
-    return Deadline.after(30)
+    return Deadline.after(60)
 
 
 def silence(call: ServerCall) -> None:
@@ -66,7 +66,7 @@ def test_call_that_the_server_ends_at_the_deadline_has_timed_out(serve, open_cha
     """The process did not run for a while: what the server made of its own limit lies in the socket."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
-    deadline = Deadline.after(30)
+    deadline = Deadline.after(60)
     call = gevent.spawn(channel.unary, PATH, b'', deadline)
     server.wait_for_calls(1)
     deadline.at = 0.0
@@ -466,7 +466,7 @@ def test_close_ends_calls_and_streams(serve, open_channel) -> None:
     channel.close()
     for greenlet in [*calls, receiving]:
         with pytest.raises(ClientClosed):
-            greenlet.get(timeout=30)
+            greenlet.get(timeout=60)
     for attempt in (lambda: stream.send(b''), lambda: channel.unary(PATH, b'', in_time())):
         with pytest.raises(ClientClosed):
             attempt()

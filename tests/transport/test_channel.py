@@ -33,17 +33,17 @@ from tests.support.settling import settle
 PATH = '/etcdserverpb.KV/Range'
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
     """A deadline that is not meant to pass."""
-    return Deadline.after(30)
+    return Deadline.after(60)
 
 
 def values(calls: list[gevent.Greenlet]) -> list[object]:
     """What became of them; none may hang."""
-    gevent.joinall(calls, timeout=30)
+    gevent.joinall(calls, timeout=60)
     assert all(call.ready() for call in calls)
     return [call.value if call.successful() else call.exception for call in calls]
 
@@ -408,8 +408,8 @@ def script(call):
 go = Event()
 with GrpcServer(script) as server:
     channel = Channel(server.endpoint)
-    assert channel.unary('/a.B/C', b'one', Deadline.after(30)) == b'one'
-    waiting = gevent.spawn(channel.unary, '/a.B/C', b'wait', Deadline.after(30))
+    assert channel.unary('/a.B/C', b'one', Deadline.after(60)) == b'one'
+    waiting = gevent.spawn(channel.unary, '/a.B/C', b'wait', Deadline.after(60))
     server.wait_for_calls(2)
     theirs = server.connection.sock.getpeername()
     descriptor = channel._link._wire._sock.fileno()
@@ -431,7 +431,7 @@ with GrpcServer(script) as server:
                 with GrpcServer(script) as own:    # the parent's server is the parent's
                     channel.endpoint = own.endpoint
                     assert not channel.is_connected
-                    assert channel.unary('/a.B/C', b'two', Deadline.after(30)) == b'two'
+                    assert channel.unary('/a.B/C', b'two', Deadline.after(60)) == b'two'
                 channel.close()
             status = 0
         finally:
@@ -442,7 +442,7 @@ with GrpcServer(script) as server:
     assert status == 0, status
     go.set()
     assert waiting.get() == b'wait'
-    assert channel.unary('/a.B/C', b'three', Deadline.after(30)) == b'three'
+    assert channel.unary('/a.B/C', b'three', Deadline.after(60)) == b'three'
     assert len(server.connections) == 1 and server.connection.broken is None
     channel.close()
 print('done')

@@ -62,7 +62,7 @@ def test_function_is_called_by_the_thread_of_the_home_whoever_asks_for_it(monkey
         called.set()
 
     in_another_thread(lambda: home.call_soon(note))
-    assert called.wait(30)
+    assert called.wait(60)
     assert threads == [threading.get_ident()]
     monkeypatch.setattr('os.getpid', lambda: -1)
     home.call_soon(note)

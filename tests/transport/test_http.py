@@ -29,7 +29,7 @@ READ = Request('GET', '/v2/keys/a')
 WRITE = Request('PUT', '/v2/keys/a', b'value=secret', is_write=True)
 ANSWER = answer_of(b'{}')
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def transport() -> Iterator[Http]:
 
 def in_time() -> Deadline:
     """A deadline that is not."""
-    return Deadline.after(30)
+    return Deadline.after(60)
 
 
 class Counting:
@@ -412,7 +412,7 @@ def test_polls_take_no_turn_of_calls() -> None:
         assert not polls[0].wait(0.01)
         go.set()
         for poll in polls:
-            assert poll.wait(30)
+            assert poll.wait(60)
             assert poll.read(in_time()).body == b'{}'
             poll.close()
             poll.close()
@@ -435,7 +435,7 @@ def test_close_ends_calls_under_way(request_: Request) -> None:
         asked.wait()
         transport.close()
         with pytest.raises(ClientClosed) as caught:
-            call.get(timeout=30)
+            call.get(timeout=60)
         assert (caught.value.maybe_applied, caught.value.endpoint) == (request_.is_write, endpoint.url)
         with pytest.raises(ClientClosed) as refused:
             transport.call(endpoint, request_, in_time())
@@ -448,8 +448,8 @@ def test_adapter_serves_a_requests_session_too(transport: Http) -> None:
     session.trust_env = False
     session.mount('http://', transport.adapter)
     with serving(Counting()) as endpoint:
-        assert session.get(endpoint.url + '/version', timeout=30).json() == {}
-        assert session.get(endpoint.url + '/version', timeout=30).status_code == 200
+        assert session.get(endpoint.url + '/version', timeout=60).json() == {}
+        assert session.get(endpoint.url + '/version', timeout=60).status_code == 200
 
 
 # -- TLS
@@ -469,7 +469,7 @@ def test_tls_works_when_the_authority_is_trusted(certificate: tuple[Path, Path])
         for _ in range(3):
             assert transport.call(endpoint, READ, in_time()).body == b'{}'
         with transport.poll(endpoint, READ, in_time()) as poll:
-            assert poll.wait(30)
+            assert poll.wait(60)
             assert poll.read(in_time()).body == b'{}'
         transport.close()
     assert server.connections == 2

@@ -22,12 +22,12 @@ from tests.support.settling import settle
 
 PATH = '/etcdserverpb.KV/Put'
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
     """A deadline that is not meant to pass."""
-    return Deadline.after(30)
+    return Deadline.after(60)
 
 
 def silence(call: ServerCall) -> None:
@@ -35,7 +35,7 @@ def silence(call: ServerCall) -> None:
     call.is_over.wait()
 
 
-def spawned(channel, count: int, *, timeout: float | None = 30, message: bytes = b'') -> list[gevent.Greenlet]:
+def spawned(channel, count: int, *, timeout: float | None = 60, message: bytes = b'') -> list[gevent.Greenlet]:
     """So many writes at once; each greenlet's value is the answer or the error."""
 
     def call() -> object:
@@ -49,7 +49,7 @@ def spawned(channel, count: int, *, timeout: float | None = 30, message: bytes =
 
 def values(calls: list[gevent.Greenlet]) -> list[object]:
     """What became of them; none may hang."""
-    gevent.joinall(calls, timeout=30)
+    gevent.joinall(calls, timeout=60)
     assert all(call.ready() for call in calls)
     return [call.value for call in calls]
 

@@ -19,7 +19,7 @@ from getc.transport.wires import CHUNK, SLICE, PlainWire, TLSWire, Wire, wire_fo
 from tests.support.leftovers import running_greenlets
 from tests.support.settling import settle
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(120)
 
 
 class Script:
