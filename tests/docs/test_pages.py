@@ -15,6 +15,8 @@ import getc
 import getc.testing
 from tests.docs.examples import REPOSITORY
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,7 +24,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp('site')
     options = ['-q', '-W', '--keep-going', '-b', 'html', '-d', str(output / '.doctrees')]
     command = [sys.executable, '-m', 'sphinx', *options, str(REPOSITORY / 'docs'), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert (done.returncode, done.stderr) == (0, '')
     return output
 
