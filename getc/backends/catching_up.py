@@ -21,6 +21,7 @@ from getc import timing
 from getc.errors import EtcException
 from getc.rpc.watch_stream import WatchStream
 from getc.timing import Deadline
+from getc.transport.home import kill_soon
 
 __all__ = ['CatchingUp']
 
@@ -81,7 +82,7 @@ class CatchingUp:
         """Notify nobody any more.  Does not block."""
         self._waiting.clear()
         if self._asking is not None:
-            self._asking.kill(block=False)
+            kill_soon(self._asking)
 
     def _on_progress(self, stream: WatchStream, revision: int) -> None:
         if stream.proves_progress:

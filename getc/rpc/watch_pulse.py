@@ -20,7 +20,7 @@ from getc import timing
 from getc.errors import ConnectionError, EtcdError, EtcException
 from getc.retry import may_pass
 from getc.timing import Deadline
-from getc.transport.home import close_watcher
+from getc.transport.home import close_watcher, kill_soon
 
 __all__ = ['WatchPulse']
 
@@ -89,7 +89,7 @@ class WatchPulse:
         """Ask no more.  Does not block."""
         close_watcher(self._timer)
         if self._asking is not None and self._asking is not gevent.getcurrent():
-            self._asking.kill(block=False)
+            kill_soon(self._asking)
 
     def _look(self) -> None:
         if self._passed_at is not None and self._passed_at < self._heard_at:
