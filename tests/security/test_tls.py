@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -127,9 +128,9 @@ def test_etcd_wants_a_certificate(certificates: Certificates, served: Served, ap
     with served(certificates.mutual(), api=api) as server:
         with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as client:
             assert client.set('/a', '1').value == '1'
-        assert 'it wants a certificate of ours, or another one: see cert and key' in str(
-            failed(server.url, api, ca=certificates.ca)
-        )
+        # Servers that are built with an older Go (etcd 3.5.1) say the same of no certificate and of a wrong one.
+        told = str(failed(server.url, api, ca=certificates.ca))
+        assert re.search('it wants a certificate of ours(, or another one: see|: give) cert and key', told)
 
 
 @pytest.mark.parametrize('api', APIS)
