@@ -28,7 +28,7 @@ import argparse
 import os
 import sys
 from collections.abc import Generator, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
@@ -136,17 +136,20 @@ def _needs_server(item: pytest.Item) -> bool:
 
 
 def _binary(config: pytest.Config) -> EtcdBinary:
-    """The etcd of this run: one that speaks all the APIs that are named; if none is, v2 rather than v3 alone."""
+    """The etcd of this run: one that speaks all the APIs that are named, if there is such a one.
+
+    If none is named, one that speaks v2 as well is preferred.  Where GETC_ETCD names one, it is that.
+    """
     from getc.testing.binaries import EtcdNotFound, chosen_etcd
 
     path: str | None = config.getoption('--etcd-binary')
     wanted: list[Api] = [api for api in config.getoption('--etcd-api') or () if api != MEMORY]
-    if path is None and not wanted:
+    if path is None:
         try:
-            return chosen_etcd('v2')
+            return chosen_etcd('v3' if wanted == ['v3'] else 'v2')
         except EtcdNotFound:
-            return chosen_etcd()
-    binary = chosen_etcd('v2' if 'v2' in wanted else None, path)
+            return chosen_etcd()  # tests of the other API are skipped
+    binary = chosen_etcd(None, path)
     for api in wanted:
         if not binary.supports(api):
             raise ValueError(f'{binary} does not speak the {api} API')
@@ -221,12 +224,22 @@ def etcd(request: pytest.FixtureRequest, _etcd_api: str) -> Iterator[Client]:
         client = getc.etcd(store.url)
     else:
         server: EtcdServer = request.getfixturevalue('etcd_server')
-        client = getc.etcd(server.url, api='v2' if _etcd_api == 'v2' else 'v3')
+        api: Api = 'v2' if _etcd_api == 'v2' else 'v3'
+        if not server.binary.supports(api):
+            _miss(f'{server.binary} does not speak the {api} API')
+        client = getc.etcd(server.url, api=api)
     with client:
         yield client
 
 
 # -- real ones
+
+
+def _miss(reason: str) -> NoReturn:
+    """Skip a test for want of an etcd, or fail it where it is required."""
+    if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope='session')
@@ -240,9 +253,7 @@ def etcd_binary(request: pytest.FixtureRequest) -> EtcdBinary:
     try:
         return _binary(request.config)
     except EtcdNotFound as error:
-        if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
-            pytest.fail(str(error), pytrace=False)
-        pytest.skip(str(error))
+        _miss(str(error))
     except (OSError, ValueError) as error:  # the one that was asked for
         pytest.fail(str(error), pytrace=False)
 

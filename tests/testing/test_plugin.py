@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from getc.testing import EtcdBinary, find_etcd, until
+from tests.support.api_support import skip_unless_spoken
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -340,8 +341,9 @@ APIS_TEST = """
 """
 
 
-def test_tests_of_etcd_run_once_for_each_api(run) -> None:
+def test_tests_of_etcd_run_once_for_each_api(run, etcd_binary: EtcdBinary) -> None:
     """Those that need the store in memory are skipped on the others, and say why."""
+    skip_unless_spoken('v2', etcd_binary)
     result = run(APIS_TEST, '--etcd-api', 'v2,v3, memory', '-rsP', '-v')
     result.assert_outcomes(passed=6, skipped=4)
     result.stdout.fnmatch_lines_random(
@@ -386,7 +388,7 @@ BINARY_TEST = """
 def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> None:
     """Also where others are found."""
     other = pytester.path / 'my-etcd'
-    other.symlink_to(find_etcd('v2').path)
+    other.symlink_to(find_etcd().path)
     result = run(BINARY_TEST, '--etcd-binary', str(other), '-rP')
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as asked for', f'this is {other}'])
@@ -403,6 +405,31 @@ def test_binary_is_the_one_that_the_environment_names(
     result = run('def test_version(etcd_binary):\n    assert etcd_binary.version == (3, 6, 1)\n')
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines([f'etcd_server: etcd 3.6.1 at {newer}, from GETC_ETCD'])
+
+
+def test_tests_of_v2_are_skipped_when_the_etcd_that_is_named_has_it_no_more(
+    run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of v3 run on it.  Where etcd is required they fail."""
+    pytester.makeconftest("""
+        from getc.testing import EtcdServer
+
+        EtcdServer.url = 'http://127.0.0.1:1'
+        EtcdServer.start = lambda server: server
+        EtcdServer.clear = EtcdServer.resume = EtcdServer.stop = lambda server: None
+    """)
+    newer = pytester.path / 'newer'
+    newer.write_text('#!/bin/sh\necho etcd Version: 3.6.1\n')
+    newer.chmod(0o755)
+    monkeypatch.setenv('GETC_ETCD', str(newer))
+    for name in ('CI', 'GETC_REQUIRE_ETCD'):
+        monkeypatch.delenv(name, raising=False)
+    test = 'def test_api(etcd):\n    print("this is", etcd.api)\n'
+    result = run(test, '--etcd-api', 'v2,v3', '-rsP')
+    result.assert_outcomes(passed=1, skipped=1)
+    result.stdout.fnmatch_lines_random(['this is v3', '*SKIPPED*etcd 3.6.1 at *does not speak the v2 API*'])
+    monkeypatch.setenv('CI', '1')
+    run(test, '--etcd-api', 'v2,v3').assert_outcomes(passed=1, errors=1)
 
 
 def test_tests_fail_when_the_binary_that_is_asked_for_cannot_be_run(run, pytester: pytest.Pytester) -> None:
@@ -437,7 +464,9 @@ def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinar
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--etcd-api', apis, name]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
-    assert f'{passed} passed in ' in done.stdout
+    is_missed = 'v2' in apis and not etcd_binary.supports('v2')
+    assert f'{passed - is_missed} passed' in done.stdout
+    assert ('1 skipped' in done.stdout) is is_missed
 
 
 # -- clusters
