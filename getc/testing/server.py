@@ -48,8 +48,8 @@ class EtcdServer:
 
     Example::
 
-        with EtcdServer(api='v2') as server:
-            etcd = getc.etcd(server.url, api='v2')
+        with EtcdServer() as server:
+            etcd = getc.etcd(server.url)
             etcd.set('/hello', 'Hello, world')
             server.kill()                # an outage
             server.restart(wipe=True)    # and back, empty

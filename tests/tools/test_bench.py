@@ -13,8 +13,9 @@ from xml.etree import ElementTree
 import pytest
 
 import getc
-from getc.testing import EtcdServer
+from getc.testing import EtcdBinary, EtcdServer
 from getc.transport.channel import Channel
+from tests.support.api_support import skip_unless_spoken
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
 from tools.bench.conductor import Conductor, Memory, Results
@@ -324,14 +325,15 @@ class TestPerformer:
 
 
 @pytest.fixture(scope='module')
-def etcd() -> Iterator[EtcdServer]:
-    with EtcdServer(api='v2') as server:
+def etcd(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
+    with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
 
 class TestOnAnEtcd:
     @pytest.mark.parametrize('api', ['v2', 'v3'])
     def test_history_begins_at_the_next_index(self, etcd: EtcdServer, api: str) -> None:
+        skip_unless_spoken(api, etcd.binary)
         ground = Ground(etcd.url)
         first = ground.next_index(api)
         ground.write(api, 8)
@@ -378,6 +380,7 @@ class TestOnAnEtcd:
         assert "No module named 'absent_library'" in left_out['absent']
 
     def test_a_watch_of_getc_sees_the_past(self, etcd: EtcdServer) -> None:
+        skip_unless_spoken('v2', etcd.binary)
         (getc,) = select_contestants(['getc_v2'], contestants_in())
         ground = Ground(etcd.url)
         index = ground.next_index('v2')
