@@ -193,3 +193,18 @@ def test_switches_and_states_are_logged_without_credentials(caplog: pytest.LogCa
     assert 'http://a:1: no answer; http://b:1 is asked from now on' in caplog.text
     assert 'SUSPENDED: no server answers: http://a:1: no answer; http://b:1: no answer' in caplog.text
     assert 'secret' not in caplog.text
+
+
+def test_turn_asks_the_next_server_that_is_well(etcd_clock: VirtualTime) -> None:
+    """The current one is not resting: it is asked again when it is its turn."""
+    first, second, third = parse_endpoints('http://a,http://b,http://c')
+    endpoints = Endpoints([first, second, third])
+    endpoints.served(first)
+    endpoints.failed(second)
+    endpoints.turn()
+    assert endpoints.current == third
+    endpoints.turn()
+    assert endpoints.current == first
+    alone = Endpoints([first])
+    alone.turn()
+    assert alone.current == first
