@@ -7,7 +7,8 @@ classes here are protocols and small values; ``tree_v3``, ``keys_v2`` and ``memo
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from getc.errors import EtcException, NodeLost
 from getc.model import EtcdResult
@@ -63,15 +64,16 @@ class Watch(Protocol):
         """End it: its listener is not called again.  Does not block, may be called twice."""
 
 
-class TakingWrite(NamedTuple):
-    """A write that takes a node.
+@dataclass(frozen=True, slots=True)
+class TakingWrite:
+    """A write that takes a node.  Its ``repr`` does not show the value.
 
     Attributes:
         value: What it writes.
         is_create: It makes the node; else it replaces another's.
     """
 
-    value: str
+    value: str = field(repr=False)
     is_create: bool
 
 

@@ -59,7 +59,7 @@ def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> N
     seen: list[str | None] = []
     watcher = client.on_change('/s', lambda result: seen.append(result.value), initial=True)
     mirror = client.mirror('/s')
-    keeper = client.keep_node('/s/kept', VALUE, ttl=5)
+    keeper = client.keep_node('/s/kept', VALUE, ttl=60)
     client.update('/s/a', OTHER, prev_value=VALUE)
     client.append('/s', VALUE)
     client.set('/s/b', VALUE, ttl=60)
