@@ -218,11 +218,14 @@ def test_node_has_expired_when_it_is_not_followed(backend: MemoryBackend, etcd_c
 
 @pytest.mark.parametrize(
     'operation',
-    [Get('/\udcff'), Put('/a', '\udcff'), Put('/a', '1', ttl=7_000_000_001), Append('/a', '\udcff')],
+    [Get('/\udcff'), Put('/\udcff', '1'), Put('/a', '1', ttl=7_000_000_001), Append('/\udcff', '1')],
     ids=ascii,
 )
 def test_execute_refuses_what_etcd_cannot_keep(backend: MemoryBackend, operation: Operation) -> None:
-    """A program that runs on memory runs on a server: what that cannot keep is NotSupported here as well."""
+    """A program that runs on memory runs on a server: what v2 does not have is NotSupported here as well.
+
+    Only values may be any bytes, as on v3.
+    """
     with pytest.raises(NotSupported):
         backend.execute(operation, NEVER)
     assert backend.execute(Get('/'), NEVER).etcd_index == 0
