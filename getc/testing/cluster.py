@@ -53,6 +53,7 @@ class EtcdCluster:
     Attributes:
         binary: The etcd that is run: its path, version, and why it is this one.
         members: Each with ``name``, ``url``, ``pid`` and ``state``.
+        learners: The same of those that :meth:`add_learner` added: they follow and have no vote.
 
     Raises:
         EtcdNotFound: There is no etcd that speaks the API.
@@ -86,6 +87,7 @@ class EtcdCluster:
             raise ValueError(f'a cluster has at least one member, not {size}')
         self.binary = chosen_etcd(api or 'v3', binary, for_kills=True)
         self.members: list[Member] = []
+        self.learners: list[Member] = []
         self._tls = tls
         self._timeout = timeout
         self._network = PeerNetwork()
@@ -141,6 +143,7 @@ class EtcdCluster:
     def stop(self) -> None:
         """End all members and remove their files.  Does nothing if it is not started."""
         self._discard_all()
+        self.learners.clear()
         self._network.close()
         self._is_started = False
         self._clean_at = 0
@@ -153,12 +156,15 @@ class EtcdCluster:
         Raises:
             ServerFailed: As :meth:`start`, but what runs is left.
         """
-        for member in self.members:
+        for member in (*self.members, *self.learners):
             member.kill()
             member.wipe()
         self._network.heal_all()
         self._clean_at = 0
+        learners, self.learners = self.learners, []
         self._launch_all()
+        for learner in learners:
+            self._let_learn(learner)
 
     def clear(self) -> None:
         """Delete every key and lease, of both APIs, on every member that is up.
@@ -191,7 +197,7 @@ class EtcdCluster:
             ServerFailed: They did not get well within the timeout.
         """
         self._network.heal_all()
-        for member in self.members:
+        for member in (*self.members, *self.learners):
             member.resume()
             if member.state is MemberState.DOWN:
                 self._launch(member)
@@ -272,7 +278,9 @@ class EtcdCluster:
         member.end(KINDNESS)
         if wipe and len(self.members) > 1:
             with self._other_than(member).client() as client:
-                client.v3.cluster.member_remove(member.id)
+                for known in client.v3.cluster.member_list().members:
+                    if member.advertised_url in known.peerURLs:  # not by id: an attempt before may have added it
+                        client.v3.cluster.member_remove(known.ID)
                 member.id = client.v3.cluster.member_add([member.advertised_url]).member.ID
         if wipe:
             member.wipe()
@@ -324,6 +332,20 @@ class EtcdCluster:
         self._wait_until_well([member])
         return self.members.index(member)
 
+    def add_learner(self) -> Member:
+        """Add a member without a vote, which refuses nearly every call of a client, and return it.
+
+        It is one of ``learners``, and not of ``members``.  Does not wait until it serves.
+
+        Raises:
+            EtcException: The others did not take it.
+        """
+        learner = self._new_member()
+        self.members.remove(learner)
+        self._place(learner, *free_ports(2))
+        self._let_learn(learner)
+        return learner
+
     def remove(self, index: int) -> None:
         """Remove a member for good; those behind it move up by one.  Waits until the others have a leader.
 
@@ -360,6 +382,13 @@ class EtcdCluster:
         self.members.append(member)
         return member
 
+    def _let_learn(self, learner: Member) -> None:
+        """Have the others take in a learner without data, and start it."""
+        with self.members[self.leader()].client() as client:
+            client.v3.cluster.member_add([learner.advertised_url], isLearner=True)
+        self.learners.append(learner)
+        self._launch(learner, joins=True)
+
     def _place_all(self) -> None:
         ports = iter(free_ports(2 * len(self.members)))
         for member in self.members:
@@ -375,7 +404,7 @@ class EtcdCluster:
         self.members.remove(member)
 
     def _launch(self, member: Member, *, joins: bool = False) -> None:
-        cluster = ','.join(f'{each.name}={each.advertised_url}' for each in self.members)
+        cluster = ','.join(f'{each.name}={each.advertised_url}' for each in (*self.members, *self.learners))
         member.launch(cluster, joins=joins, env=self._network.environment(member.number))
 
     def _launch_all(self) -> None:
@@ -387,7 +416,7 @@ class EtcdCluster:
             member.id = status.id
 
     def _discard_all(self) -> None:
-        for member in self.members:
+        for member in (*self.members, *self.learners):
             member.discard()
 
     def _other_than(self, member: Member) -> Member:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -176,6 +177,29 @@ def test_members_come_and_go(cluster: EtcdCluster, etcd: getc.Client) -> None:
     assert not is_alive(pid)
     assert removed not in cluster.members
     assert cluster.leader() in range(3)
+
+
+def test_learner_follows_also_after_a_member_was_replaced_and_all_were_wiped() -> None:
+    """It is not among the members, so it is never taken for one that could lead.  The cluster is this test's own."""
+    with EtcdCluster() as cluster:
+        learner = cluster.add_learner()
+
+        def has(key: str) -> bool:
+            with learner.client() as client:
+                try:
+                    return bool(client.v3.kv.range(key.encode(), serializable=True, timeout=1.0).kvs)
+                except getc.EtcException:  # it has not joined yet
+                    return False
+
+        for change in ('start', 'replace', 'wipe'):
+            if change == 'replace':
+                cluster.restart(0, wipe=True)
+            elif change == 'wipe':
+                cluster.wipe()
+            write(cluster, f'/{change}', 'x')
+            assert wait_until(partial(has, f'/{change}'), 60)
+        assert (len(cluster.members), cluster.learners) == (3, [learner])
+        assert not has('/start')
 
 
 def test_wiped_cluster_is_empty_and_looks_the_same(cluster: EtcdCluster, etcd: getc.Client) -> None:
