@@ -10,7 +10,8 @@ from pathlib import Path
 
 import gevent
 
-from getc.testing import EtcdNotFound, ServerFailed, find_etcd
+from getc.testing import EtcdNotFound, ServerFailed
+from getc.testing.binaries import EtcdBinary, chosen_etcd
 from tests.faults.archivist import IncompleteArchive
 from tests.faults.bugs import BUGS
 from tests.faults.history import History
@@ -23,12 +24,13 @@ from tests.faults.verdict import check
 __all__ = ['main']
 
 DESCRIPTION = """\
-Three etcds and three clients, each of which reaches them by proxies of its own.  For some minutes members
-are killed, paused, cut off, replaced and wiped, connections cut, silenced and slowed down, history is
-compacted, leases are revoked, etcd asks for passwords; everything that clients do and are told meanwhile is
-noted.  Then all is mended, and the history is judged: whether registers are linearizable, writes applied at
-most once, watchers told everything once and in order, nodes there as long as etcd was, names owned by one at a
-time, and whether anything is left behind.
+Three etcds and three clients, each of which reaches them by proxies of its own: one client has a learner among
+its endpoints, another goes through proxies that answer HTTP/2 PINGs themselves.  For some minutes members are
+killed, paused, cut off, replaced and wiped, backups are restored, connections cut, silenced and slowed down,
+history is compacted, leases are revoked, etcd asks for passwords; everything that clients do and are told
+meanwhile is noted.  Then all is mended, and the history is judged: whether registers are linearizable, writes
+applied at most once, watchers told everything once and in order, followers LIVE only when they had received
+everything, nodes there as long as etcd was, names owned by one at a time, and whether anything is left behind.
 
 The status is 0 only if no rule was broken.  A run that failed names the rule, the shortest piece of the
 history that shows it, the seed, and the file with all of the history.
@@ -45,8 +47,9 @@ The kinds of faults: {', '.join(KINDS)}.
   python -m tests.faults --history /tmp/getc-faults-7.jsonl
                                        judge a run again that failed
 
-Times are real, so a seed gives the same faults, not the same history.  GETC_ETCD names the etcd.  Members of etcd
-3.5.0 to 3.5.2 are not killed, because they are known to go on with different data then; wiped they are.
+Times are real, so a seed gives the same faults, not the same history.  --etcd-binary or GETC_ETCD names the etcd.
+Members of etcd 3.5.0 to 3.5.2 are not killed, because they are known to go on with different data then; wiped and
+restored they are.
 """
 
 
@@ -60,9 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)  # raised in the main greenlet, but not printed too
     try:
-        print(find_etcd('v3'))
-        return max([_run(order, keeps=options.keep) for order in _orders(options)])
-    except EtcdNotFound as error:
+        binary = chosen_etcd('v3', options.etcd_binary, for_kills=True)
+        print(binary)
+        return max([_run(order, keeps=options.keep) for order in _orders(options, binary)])
+    except (EtcdNotFound, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -70,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _orders(options: argparse.Namespace) -> list[Order]:
+def _orders(options: argparse.Namespace, binary: EtcdBinary) -> list[Order]:
     first = random.randrange(1_000_000) if options.seed is None else options.seed
     kinds = tuple(KINDS) if options.faults is None else options.faults
-    return [Order(first + number, 60 * options.minutes, kinds, options.bug) for number in range(options.seeds)]
+    seconds = 60 * options.minutes
+    return [Order(first + number, seconds, kinds, binary, options.bug) for number in range(options.seeds)]
 
 
 def _run(order: Order, *, keeps: bool) -> int:
@@ -113,7 +118,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--seeds', type=int, default=1, help='so many seeds in a row (default: %(default)s)')
     parser.add_argument('--minutes', type=float, default=3.0, help='of fire, for each seed (default: %(default)s)')
     parser.add_argument('--faults', type=_kinds, metavar='KIND,...', help='only these kinds')
-    parser.add_argument('--bug', choices=sorted(BUGS), help='put this into getc, to see that it is caught')
+    parser.add_argument('--etcd-binary', metavar='PATH', help='of the etcd (default: GETC_ETCD, or one that is found)')
+    parser.add_argument(
+        '--bug', action='append', default=[], choices=sorted(BUGS), help='put this into getc, to see that it is caught'
+    )
     parser.add_argument('--keep', action='store_true', help='keep the history of runs that are good, too')
     parser.add_argument('--history', type=Path, metavar='FILE', help='judge this history, and run nothing')
     return parser

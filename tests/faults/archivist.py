@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 import gevent
@@ -22,7 +23,7 @@ from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
 from tests.faults.ground import Ground
 from tests.faults.history import Change, History
 
-__all__ = ['Archivist', 'IncompleteArchive']
+__all__ = ['Archivist', 'Bookmark', 'IncompleteArchive']
 
 PAUSE: Final = 0.5
 """Seconds between two looks at what is new."""
@@ -37,6 +38,24 @@ class IncompleteArchive(Exception):
     """Something of etcd's history is missing here.  It is no fault of getc's, and nothing can be said about it then."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bookmark:
+    """Up to where an archivist had read, to go on from there after a restore.
+
+    Attributes:
+        revision, there, compactable: As the archivist's.
+        has_deletion: Something was deleted at that revision.
+    """
+
+    revision: int
+    there: dict[str, Change]
+    compactable: int
+    has_deletion: bool
+
+
+BEGINNING: Final = Bookmark(1, {}, 1, False)
+
+
 class Archivist:
     """Notes each change in a history.
 
@@ -48,12 +67,16 @@ class Archivist:
         revision: Every change up to it was noted.
         there: The keys of the current era at that revision, with their latest change.
         compactable: The latest revision before that at which nothing was deleted.
+        bookmark: Where this was when the last backup of the era was made; None if there is none.
+        former: The last revision of the era before.
     """
 
     def __init__(self, ground: Ground, history: History) -> None:
         self.revision = 1  # that of an empty store
         self.there: dict[str, Change] = {}
         self.compactable = 1
+        self.bookmark: Bookmark | None = None
+        self.former = 1
         self._has_deletion = False
         self._ground = ground
         self._history = history
@@ -103,16 +126,33 @@ class Archivist:
             if shown != noted:
                 raise IncompleteArchive(f'at revision {revision}: {_difference(shown, noted)}')
 
-    def end_era(self, timeout: float, wipe: Callable[[], None]) -> None:
-        """Note and compare all there is, have it wiped, and begin anew.  Nobody may write meanwhile.
+    def keep_bookmark(self, timeout: float) -> None:
+        """Catch up, and note where this is: a backup is made now.
 
         Raises:
-            TimeoutError, IncompleteArchive: As :meth:`check`; nothing is wiped then.
+            TimeoutError, IncompleteArchive: As :meth:`catch_up`.
+        """
+        with self._lock:
+            self.catch_up(timeout)
+            self.bookmark = Bookmark(self.revision, dict(self.there), self.compactable, self._has_deletion)
+
+    def end_era(self, timeout: float, end: Callable[[], None], bookmark: Bookmark = BEGINNING) -> None:
+        """Note and compare all there is, have the era ended, and begin the next one.  Nobody may write meanwhile.
+
+        Args:
+            timeout: Seconds.
+            end: Wipes the data, or puts those of a backup back.
+            bookmark: From before the backup was made.
+
+        Raises:
+            TimeoutError, IncompleteArchive: As :meth:`check`; the era goes on then.
         """
         with self._lock:
             self.check(timeout)
-            self.revision, self.there, self.compactable, self._has_deletion = 1, {}, 1, False
-            wipe()
+            self.former, self.bookmark = self.revision, None
+            self.revision, self.there = bookmark.revision, dict(bookmark.there)
+            self.compactable, self._has_deletion = bookmark.compactable, bookmark.has_deletion
+            end()
 
     def _go_on(self) -> None:
         while True:

@@ -75,6 +75,15 @@ def _member(index: int) -> frozenset[str]:
 EVERY_MEMBER: Final = frozenset[str]().union(*map(_member, range(MEMBERS)))
 
 
+def _way(client: str, member: int) -> str:
+    return f'way of {client} to member {member}'
+
+
+EVERYTHING: Final = frozenset(
+    {*EVERY_MEMBER, *STORE, *AUTH, 'leader', *(_way(client, member) for client in CLIENTS for member in range(MEMBERS))}
+)
+
+
 def _of_kill(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
     @contextmanager
     def killed() -> Iterator[None]:
@@ -143,15 +152,24 @@ def _of_replacement(strike: Strike, ground: Ground, archivist: Archivist) -> Bre
     def replaced() -> Iterator[None]:
         if ground.cluster.leader() == strike.member:
             ground.cluster.move_leader((strike.member + 1) % MEMBERS)  # the others must have one when it is away
-        try:
-            ground.cluster.restart(strike.member, wipe=True)
-        except (EtcException, ServerFailed):
-            ground.cluster.restart(strike.member)  # it was ended before the others refused
-            raise
+        _replace(ground, strike.member)
+        ground.has_backup = False  # it has another member
         yield
 
     # Changing the membership needs all the others, and no credentials.
     return Breakage(f'member {strike.member}', EVERY_MEMBER | AUTH, replaced)
+
+
+def _replace(ground: Ground, member: int) -> None:
+    """Try again where the others refuse, or do not answer: the member is ended already, and may be removed."""
+    for last in (False, False, True):
+        try:
+            ground.cluster.restart(member, wipe=True)
+            return
+        except EtcException as error:
+            if last:
+                raise ServerFailed(f'member {member} could not be replaced: {error}') from error
+            gevent.sleep(1.0)
 
 
 def _of_moving(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
@@ -181,24 +199,59 @@ def _of_compaction(strike: Strike, ground: Ground, archivist: Archivist) -> Brea
     return Breakage(f'up to {revision}', STORE, compacted, revision)
 
 
+@contextmanager
+def _all_ways_cut(ground: Ground) -> Iterator[None]:
+    """Nobody can write what the archivist would not see, and nobody sees what it does not."""
+    proxies = [proxy for ways in ground.ways.values() for proxy in ways]
+    for proxy in proxies:
+        proxy.cut()
+    try:
+        yield
+    finally:
+        for proxy in proxies:
+            proxy.heal()
+
+
 def _of_wipe(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
     @contextmanager
     def wiped() -> Iterator[None]:
-        # Nobody can write what the archivist would not see, and nobody sees what it does not.
-        proxies = [proxy for ways in ground.ways.values() for proxy in ways]
-        for proxy in proxies:
-            proxy.cut()
-        try:
-            archivist.end_era(PATIENCE, ground.wipe)
-        except TimeoutError as error:
-            raise Omitted('what is there could not be read') from error
-        finally:
-            for proxy in proxies:
-                proxy.heal()
+        with _all_ways_cut(ground):
+            try:
+                archivist.end_era(PATIENCE, ground.wipe)
+            except TimeoutError as error:
+                raise Omitted('what is there could not be read') from error
         yield
 
-    ways = frozenset(_way(client, member) for client in CLIENTS for member in range(MEMBERS))
-    return Breakage('all data', EVERY_MEMBER | STORE | AUTH | ways | {'leader'}, wiped)
+    return Breakage('all data', EVERYTHING, wiped)
+
+
+def _of_backup(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+    @contextmanager
+    def backed_up() -> Iterator[None]:
+        archivist.keep_bookmark(PATIENCE)
+        ground.back_up()
+        yield
+
+    return Breakage('all members', EVERY_MEMBER | STORE, backed_up)
+
+
+def _of_restore(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+    if not ground.has_backup:
+        raise Omitted('there is no backup of this era')
+    bookmark = archivist.bookmark
+    assert bookmark is not None
+
+    @contextmanager
+    def restored() -> Iterator[None]:
+        with _all_ways_cut(ground):
+            try:
+                archivist.end_era(PATIENCE, ground.restore, bookmark)
+            except TimeoutError as error:
+                raise Omitted('what is there could not be read') from error
+            ground.pass_revision(archivist.former, PATIENCE)
+        yield
+
+    return Breakage('all data', EVERYTHING, restored, bookmark.revision)
 
 
 def _of_auth(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
@@ -253,6 +306,8 @@ MAKERS: Final[dict[str, Callable[[Strike, Ground, Archivist], Breakage]]] = {
     'move leader': _of_moving,
     'compaction': _of_compaction,
     'wipe': _of_wipe,
+    'backup': _of_backup,
+    'restore': _of_restore,
     'auth': _of_auth,
     'revocation': _of_revocation,
     'removal': _of_removal,
@@ -262,14 +317,10 @@ MAKERS: Final[dict[str, Callable[[Strike, Ground, Archivist], Breakage]]] = {
 # -- the ways of a client
 
 
-def _way(client: str, member: int) -> str:
-    return f'way of {client} to member {member}'
-
-
 def _of_way(strike: Strike, ground: Ground) -> Breakage:
     ways, spoil = ground.ways[strike.client], WAYS[strike.kind]
     is_all = strike.kind in ALL_WAYS
-    hurt = range(MEMBERS) if is_all else range(strike.member, strike.member + 1)
+    hurt = range(len(ways)) if is_all else range(strike.member, strike.member + 1)
     names = frozenset(_way(strike.client, member) for member in hurt)
 
     @contextmanager
@@ -311,9 +362,10 @@ WAYS: Final[dict[str, Callable[[FaultProxy, float], object]]] = {
     'chop': lambda proxy, force: proxy.chop(1 + int(force * 50)),
     'throttle': lambda proxy, force: proxy.throttle(1000 + force * 20_000),
     'partition': _part,
+    'hang': lambda proxy, force: proxy.silence(),
     'flap': _flap,
     'lost replies': lambda proxy, force: proxy.half(),
 }
 
-ALL_WAYS: Final = frozenset({'partition', 'lost replies'})
+ALL_WAYS: Final = frozenset({'partition', 'hang', 'lost replies'})
 """What is done to all ways of a client."""

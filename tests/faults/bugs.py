@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import math
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
 from weakref import WeakKeyDictionary
 
 from getc import retry
+from getc.backends.base import Hold, Member, TakingWrite
+from getc.backends.leases import LeasedGroup
 from getc.backends.shared_lease import SharedLease
 from getc.daemons.follower import Follower
+from getc.errors import NodeExist
 from getc.model import EtcdResult
+from getc.operations import Put, WatchSpec
+from getc.rpc.watch_pulse import WatchPulse
+from getc.timing import Deadline
 from getc.transport import asking
+from getc.wire.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
+from getc.wire.tree.paths import encoded
 
 __all__ = ['BUGS', 'applied']
 
@@ -65,14 +74,105 @@ def late_lost() -> Iterator[None]:
         yield
 
 
-BUGS: Final = {'skipped-revision': skipped_revision, 'blind-retry': blind_retry, 'late-lost': late_lost}
+@contextmanager
+def equal_values() -> Iterator[None]:
+    """A node whose value is that of an unanswered write of a keeper counts as its own, whoever's lease it is on."""
+    hold, withdraw = LeasedGroup.hold, LeasedGroup.withdraw
+
+    def unchanged(group: LeasedGroup, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Compare | None:
+        found = group._rpc.call(KV.Range, RangeRequest(key=encoded(key)), deadline).kvs
+        if not found or found[0].value not in [encoded(write.value) for write in writes]:
+            return None
+        return Compare(key=encoded(key), target=Compare.CompareTarget.MOD, mod_revision=found[0].mod_revision)
+
+    def by_value(self: LeasedGroup, put: Put, member: Member, deadline: Deadline) -> Hold:
+        earlier = tuple(member.unanswered)
+        try:
+            return hold(self, put, member, deadline)
+        except NodeExist:
+            key, value = put.key, put.value or ''
+            condition = unchanged(self, key, earlier, deadline)
+            if condition is None:
+                raise
+            taken = self._on_lease(
+                key, lambda lease: self._moved(key, value, condition, lease, member, deadline), deadline
+            )
+            if taken is None:
+                raise
+            return taken
+
+    def withdraw_by_value(self: LeasedGroup, key: str, member: Member, deadline: Deadline) -> None:
+        condition = unchanged(self, key, member.unanswered, deadline)
+        if condition is not None:
+            delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(key)))
+            self._rpc.call(KV.Txn, TxnRequest(compare=[condition], success=[delete]), deadline)
+        else:
+            withdraw(self, key, member, deadline)
+
+    with mock.patch.multiple(LeasedGroup, hold=by_value, withdraw=withdraw_by_value):
+        yield
 
 
 @contextmanager
-def applied(name: str | None) -> Iterator[None]:
-    """Have getc this bug for a while; none for None."""
-    if name is None:
+def any_witness() -> Iterator[None]:
+    """A watcher takes any value that is as it was for a proof that the store is the same, also after a restore."""
+    step = Follower._step
+
+    def by_any_witness(self: Follower) -> float | None:
+        if self._known is None or self._is_cleared or self._cursor is None:
+            return step(self)
+        listing = self._list()
+        values = listing.values.values()
+        is_other = any(value.modified_index <= self._cursor and not self._is_known(value) for value in values)
+        if is_other or listing.index < self._cursor or not any(map(self._is_known, values)):
+            return step(self)
+        self._close_watch()
+        self._proof = None
+        self._live_at = math.inf
+        spec = WatchSpec(self.key, self._cursor + 1, self.recursive)
+        self._watch = self._followed = self._backend.watch(spec, self, self._followed)
+        return None
+
+    with mock.patch.object(Follower, '_step', by_any_witness):
         yield
-        return
-    with BUGS[name]():
+
+
+@contextmanager
+def live_at_once() -> Iterator[None]:
+    """A watcher is LIVE as soon as the server has created its watch, whatever is still to be delivered."""
+    on_live = Follower.on_live
+
+    def live(self: Follower, index: int) -> None:
+        on_live(self, index)
+        if self._proof is None:
+            self.on_caught_up()
+
+    with mock.patch.object(Follower, 'on_live', live):
+        yield
+
+
+@contextmanager
+def pings_suffice() -> Iterator[None]:
+    """A stream of watches counts as well as long as PINGs are answered, by whomever."""
+    with mock.patch.object(WatchPulse, '_fault', return_value=None):
+        yield
+
+
+BUGS: Final = {
+    'skipped-revision': skipped_revision,
+    'blind-retry': blind_retry,
+    'late-lost': late_lost,
+    'equal-values': equal_values,
+    'any-witness': any_witness,
+    'live-at-once': live_at_once,
+    'pings-suffice': pings_suffice,
+}
+
+
+@contextmanager
+def applied(names: Sequence[str]) -> Iterator[None]:
+    """Have getc these bugs for a while."""
+    with ExitStack() as bugs:
+        for name in names:
+            bugs.enter_context(BUGS[name]())
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Final
 
 import gevent
@@ -20,23 +21,21 @@ class Claims:
     """
 
     def __init__(self) -> None:
-        self._claims: list[frozenset[str]] = []  # those that are held, and those that are waited for
+        self._claims: dict[object, frozenset[str]] = {}  # those that are held, and those that are waited for
 
     @contextmanager
     def of(self, names: frozenset[str]) -> Iterator[None]:
         """Have these names alone.  Blocks until whoever asked for one of them before has done with it."""
-        self._claims.append(names)
+        claim = object()
+        self._claims[claim] = names
         try:
-            while self._is_taken(names):
+            while self._is_taken(claim):
                 gevent.sleep(PAUSE)
             yield
         finally:
-            self._claims.remove(names)
+            del self._claims[claim]
 
-    def _is_taken(self, names: frozenset[str]) -> bool:
-        for claim in self._claims:
-            if claim is names:
-                return False
-            if claim & names:
-                return True
-        raise AssertionError('who waits has a claim')
+    def _is_taken(self, claim: object) -> bool:
+        names = self._claims[claim]
+        earlier = takewhile(lambda other: other is not claim, self._claims)
+        return any(self._claims[other] & names for other in earlier)

@@ -97,14 +97,15 @@ class Gateway:
         is_whole = False
         try:
             self._connection.request('POST', path, json.dumps(request), self._headers())
-            answer = json.loads(self._connection.getresponse().read())
+            response = self._connection.getresponse()
+            answer = json.loads(response.read())
             is_whole = True
         except (http.client.HTTPException, ValueError) as error:
             raise OSError(f'{self.url} broke off its answer') from error
         finally:
             if not is_whole:  # whatever struck: nothing may be left in it for the next request
                 self.close()
-        if not isinstance(answer, dict) or 'error' in answer:
+        if not isinstance(answer, dict) or response.status != http.client.OK:
             raise Refused(str(answer))
         return answer
 

@@ -1,26 +1,50 @@
-"""The ground of a run: three etcds, and for each client a way of its own to each of them, which can be broken alone."""
+"""The ground of a run: three etcds, and for each client a way of its own to each of them, which can be broken alone.
+
+Client ``b`` has a learner among its endpoints, the first of them, and client ``c`` goes through proxies that answer
+HTTP/2 PINGs themselves.
+"""
 
 from __future__ import annotations
 
 import base64
+import os
 import secrets
+import shutil
+import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import gevent
 
 import getc
 from getc.testing import EtcdCluster, FaultProxies
-from getc.testing.cluster import DIVERGING
+from getc.testing.binaries import EtcdBinary
+from getc.testing.member import Member, MemberState
 from tests.faults.gateway import Gateway, Refused
+from tests.faults.pings import PingProxy
 
 __all__ = ['CLIENTS', 'MEMBERS', 'Ground']
 
 MEMBERS: Final = 3
 CLIENTS: Final = ('a', 'b', 'c')
 
+HAS_LEARNER: Final = 'b'
+"""The client that has a learner among its endpoints."""
+
+HAS_PING_PROXIES: Final = 'c'
+"""The client that goes through proxies that answer PINGs."""
+
 USER: Final = 'root'
+
+FILLER: Final = '/filler'
+"""A key that is written for the sake of its revisions."""
+
+KINDNESS: Final = 10.0
+"""Seconds that a member has to end."""
 
 PATIENCE: Final = 2.0
 """Seconds for a member to obey, before another is asked."""
@@ -31,16 +55,24 @@ class Ground:
 
     All clients have the credentials of a user from the start; etcd asks for them only while it is told to.
 
+    Args:
+        binary: The etcd.
+
     Attributes:
         cluster: The members.
-        ways: Of each client: a proxy in front of each member.
-        era: Counts how often the data was wiped.
+        ways: Of each client: a proxy in front of each member, and behind those one in front of the learner, for the
+            client that has one.
+        era: Counts how often the data was wiped or put back from a backup.
+        has_backup: There is a backup of this era.
     """
 
-    def __init__(self) -> None:
-        self.cluster = EtcdCluster(MEMBERS)
+    def __init__(self, binary: EtcdBinary) -> None:
+        self.cluster = EtcdCluster(MEMBERS, binary=binary.path)
         self.ways: dict[str, FaultProxies] = {}
         self.era = 0
+        self.has_backup = False
+        self._entrances: dict[str, list[str]] = {}  # the URLs of each client
+        self._folder = Path()  # of backups
         self._password = secrets.token_hex(8)
         self._open = ExitStack()
 
@@ -52,11 +84,17 @@ class Ground:
     @property
     def may_kill(self) -> bool:
         """False for etcds whose members may go on with different data after a SIGKILL."""
-        return not DIVERGING[0] <= self.cluster.binary.version <= DIVERGING[1]
+        return not self.cluster.binary.may_diverge
+
+    @property
+    def ports(self) -> set[int]:
+        """The ports that clients connect to, or proxies on their behalf."""
+        urls = [url for urls in self._entrances.values() for url in urls]
+        return {way.port for ways in self.ways.values() for way in ways} | {_port_of(url) for url in urls}
 
     def client(self, name: str) -> getc.Client:
         """A new client that goes its own ways; whoever asks closes it."""
-        return getc.etcd(self.ways[name].url, username=USER, password=self._password)
+        return getc.etcd(self._entrances[name], username=USER, password=self._password)
 
     def gateway(self, url: str, *, timeout: float) -> Gateway:
         """A member, or a way to it, without getc."""
@@ -102,9 +140,67 @@ class Ground:
         Raises:
             ServerFailed: They did not get well.
         """
-        self.era += 1
+        self._begin_era()
         self.cluster.wipe()
         self._add_user()
+
+    def back_up(self) -> None:
+        """Copy the data of all members, of one moment: they are paused or ended meanwhile.
+
+        Raises:
+            ServerFailed: They did not get well.
+        """
+        members = self._all_members()
+        with _paused(members) if self.may_kill else self._ended(members):
+            for member in members:
+                self._in_thread(_copy, member.data, self._folder / member.name)
+        self.has_backup = True
+
+    def restore(self) -> None:
+        """Kill all members and start them with the data of the backup.  An era ends; no client may be connected.
+
+        Raises:
+            ServerFailed: They did not get well.
+        """
+        self._begin_era()
+        for member in self._all_members():
+            member.kill()
+            self._in_thread(_copy, self._folder / member.name, member.data)
+        self.cluster.mend()
+
+    def pass_revision(self, revision: int, timeout: float) -> None:
+        """Write until the store is past a revision.
+
+        Raises:
+            TimeoutError: It was not possible in time.
+        """
+        end = time.monotonic() + timeout
+        number = 0
+        while True:
+            number += 1
+            answer = self._command('/v3/kv/put', {'key': _packed(FILLER), 'value': _packed(str(number))}, timeout)
+            if int(answer['header']['revision']) > revision:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError(f'the store was not past revision {revision} within {timeout:g} s')
+
+    @contextmanager
+    def _ended(self, members: list[Member]) -> Iterator[None]:
+        """They are ended in an orderly way, and started again."""
+        gevent.joinall([gevent.spawn(member.end, KINDNESS) for member in members])
+        yield
+        self.cluster.mend()
+
+    def _begin_era(self) -> None:
+        self.era += 1
+        self.has_backup = False
+
+    def _all_members(self) -> list[Member]:
+        return [*self.cluster.members, *self.cluster.learners]
+
+    def _in_thread(self, function: Any, *args: object) -> None:
+        """Call it in a thread: the members talk over this program's hub."""
+        gevent.get_hub().threadpool.apply(function, args)
 
     def _add_user(self) -> None:
         for path, request in (
@@ -136,15 +232,69 @@ class Ground:
 
     def __enter__(self) -> Ground:
         with ExitStack() as opened:
+            self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix='getc-backup-')))
             opened.enter_context(self.cluster)
+            self.cluster.add_learner()
             for name in CLIENTS:
-                self.ways[name] = opened.enter_context(FaultProxies(self.urls))
+                self._make_ways(name, opened)
             self._add_user()
             self._open = opened.pop_all()
         return self
 
+    def _make_ways(self, name: str, opened: ExitStack) -> None:
+        learners = [learner.url for learner in self.cluster.learners]
+        urls = [*self.urls, *learners] if name == HAS_LEARNER else self.urls
+        ways = self.ways[name] = opened.enter_context(FaultProxies(urls))
+        entrances = [way.url for way in ways]
+        if name == HAS_PING_PROXIES:
+            entrances = [opened.enter_context(PingProxy(url)).url for url in entrances]
+        elif name == HAS_LEARNER:
+            entrances = [*entrances[MEMBERS:], *entrances[:MEMBERS]]
+        self._entrances[name] = entrances
+
     def __exit__(self, *_: object) -> None:
         self._open.close()
+
+
+@contextmanager
+def _paused(members: list[Member]) -> Iterator[None]:
+    """Those that were paused before stay so."""
+    running = [member for member in members if member.state is MemberState.UP]
+    try:
+        for member in running:
+            member.pause()
+        yield
+    finally:
+        for member in running:
+            member.resume()
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns('*.tmp'), copy_function=_copy_file)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Copy what was written, and leave out the rest: etcd reserves 64 MB for its log."""
+    with open(source, 'rb', buffering=0) as reading, open(target, 'wb', buffering=0) as writing:
+        size = os.fstat(reading.fileno()).st_size
+        end = 0
+        while end < size:
+            try:
+                begin = os.lseek(reading.fileno(), end, os.SEEK_DATA)
+            except OSError:  # there is no more
+                break
+            end = os.lseek(reading.fileno(), begin, os.SEEK_HOLE)
+            reading.seek(begin)
+            writing.seek(begin)
+            writing.write(reading.read(end - begin))
+        writing.truncate(size)
+
+
+def _port_of(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
 
 
 def _packed(text: str) -> str:

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 __all__ = [
     'COMPACTION',
     'REMOVAL',
+    'RESTORE',
     'REVOCATION',
     'WIPE',
     'Call',
@@ -34,11 +35,13 @@ __all__ = [
     'Resources',
     'Resync',
     'Seen',
+    'State',
     'Unwatched',
     'Watched',
 ]
 
 WIPE: Final = 'wipe'
+RESTORE: Final = 'restore'
 COMPACTION: Final = 'compaction'
 REVOCATION: Final = 'revocation'
 REMOVAL: Final = 'removal'
@@ -92,7 +95,7 @@ class Change:
     """One change, as etcd's own history has it: read over the raw v3 API from revision 1, before it was compacted.
 
     Attributes:
-        era: Counts from 0; one more with each time that the data was wiped.
+        era: Counts from 0; one more with each time that the data was wiped, or put back as it was in a backup.
         revision: Of the store.
         order: Counts from 0 among the changes of one revision, in the order in which etcd tells them.
         key: The key.
@@ -118,6 +121,7 @@ class Watched:
 
     Attributes:
         revision: Every change after this one must be delivered.
+        client: Its client; empty if nobody knows.
     """
 
     watcher: str
@@ -125,6 +129,7 @@ class Watched:
     key: str
     era: int
     revision: int
+    client: str = ''
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +170,21 @@ class Resync:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """The state of a watcher or mirror, sampled at regular intervals.
+
+    Attributes:
+        is_live: False for every state but LIVE: then there may be changes that were not received yet.
+        index: The revision up to which it says that it has received every change; 0 before the start.
+    """
+
+    watcher: str
+    at: float
+    is_live: bool
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
 class Presence:
     """What a keeper said.
 
@@ -172,7 +192,7 @@ class Presence:
         keeper: Its name, unique in the run.
         client: Its client.
         key: The node.
-        value: What it puts there, unique in the run.
+        value: What it puts there: unique in the run, or the same for all keepers of that node.
         ttl: Seconds.
         at: When.
         what: ``'started'``, ``'kept'`` (keep_node returned), ``'lost'`` (on_lost), ``'overtaken'`` (on_lost, with
@@ -225,16 +245,18 @@ class Probe:
 class Fault:
     """Something was broken on purpose, or mended.
 
-    The checkers know four by name, for they allow what would be a failure without them: ``WIPE`` (all data; it begins
-    the next era), ``COMPACTION``, ``REVOCATION`` (its target is the number of the lease) and ``REMOVAL`` (its target
-    is the key, which somebody else deleted).
+    The checkers know five by name, for they allow what would be a failure without them: ``WIPE`` (all data; it begins
+    the next era), ``RESTORE`` (the data of a backup are put back; it begins the next era, too), ``COMPACTION``,
+    ``REVOCATION`` (its target is the number of the lease) and ``REMOVAL`` (its target is the key, which somebody else
+    deleted).
 
     Attributes:
         name: Such as ``'kill'``.
         target: A member, a proxy or a client.
         began: When the command was given.
         ended: When it was mended.
-        revision: Up to which the history was compacted, of a ``COMPACTION``.
+        revision: Up to which the history was compacted, of a ``COMPACTION``; of a ``RESTORE`` one up to which the data
+            of the backup are those of the era before (later changes may be in it, too).
     """
 
     name: str
@@ -263,7 +285,9 @@ class Resources:
     memory: int
 
 
-Record = Call | Change | Watched | Unwatched | Seen | Resync | Presence | Claim | Probe | Fault | Moment | Resources
+Record = (
+    Call | Change | Watched | Unwatched | Seen | Resync | State | Presence | Claim | Probe | Fault | Moment | Resources
+)
 KINDS = {kind.__name__: kind for kind in Record.__args__}
 
 Kind = TypeVar('Kind', bound=Record)

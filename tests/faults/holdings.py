@@ -31,7 +31,7 @@ def measured(when: str, ground: Ground) -> Resources:
     things = gc.get_objects()
     greenlets = [thing for thing in things if isinstance(thing, gevent.Greenlet) and not thing.dead]
     sockets = [thing for thing in things if isinstance(thing, gevent.socket.socket)]
-    ports = {way.port for ways in ground.ways.values() for way in ways}
+    ports = ground.ports
     of_getc = [thing for thing in things if _is_getcs(type(thing))]
     return Resources(
         when,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import gevent
 
+import getc
+from getc.keys import is_below
+from getc.testing.binaries import EtcdBinary
 from tests.faults.archivist import Archivist
 from tests.faults.bugs import applied
 from tests.faults.fire import Fire
@@ -20,7 +24,7 @@ from tests.faults.ground import CLIENTS, Ground
 from tests.faults.history import History, Moment, Resources
 from tests.faults.holdings import measured, measured_at_rest
 from tests.faults.prober import Prober
-from tests.faults.schedule import KINDS, drawn
+from tests.faults.schedule import drawn
 from tests.faults.surprises import Surprises
 from tests.faults.troupe import Troupe
 from tests.faults.verdict import Violation
@@ -51,13 +55,15 @@ class Order:
         seed: What it is made from.
         seconds: For which there is fire.
         kinds: The kinds of faults.
-        bug: What is put into getc on purpose; None for nothing.
+        binary: The etcd.
+        bugs: What is put into getc on purpose.
     """
 
     seed: int
     seconds: float
-    kinds: Sequence[str] = tuple(KINDS)
-    bug: str | None = None
+    kinds: Sequence[str]
+    binary: EtcdBinary
+    bugs: Sequence[str] = ()
 
 
 @dataclass(slots=True)
@@ -113,14 +119,14 @@ class Run:
             IncompleteArchive: Nothing can be said about what happened.
         """
         with ExitStack() as opened:
-            opened.enter_context(applied(self.order.bug))
+            opened.enter_context(applied(self.order.bugs))
             surprises = opened.enter_context(Surprises())
             self._enter('start three etcds')
-            ground = opened.enter_context(Ground())
+            ground = opened.enter_context(Ground(self.order.binary))
             self._result.version = ground.cluster.version
             if not ground.may_kill:
                 self._result.notes.append(
-                    'members of this etcd diverge after a SIGKILL, so none is killed but to be wiped'
+                    'members of this etcd diverge after a SIGKILL, so none is killed but to be wiped or restored'
                 )
             self._on(ground)
         self._blame('No error of getc goes uncaught.', surprises.found)
@@ -184,12 +190,13 @@ class Run:
         late = self._late_followers(troupe)
         self._blame('A watcher catches up when all is well.', late)
         archivist.check(PATIENCE)
-        pairs = {key: change.value for key, change in archivist.there.items() if key.startswith(f'{PAIRS}/')}
+        there = {key: change.value for key, change in archivist.there.items() if change.value is not None}
         mirrors = [reader.mirror for reader in troupe.readers if reader.mirror is not None]
-        self._until(lambda: all(dict(mirror) == pairs for mirror in mirrors), SOON)
-        wrong = [f'{mirror} shows {dict(mirror)}, etcd has {pairs}' for mirror in mirrors if dict(mirror) != pairs]
+        self._until(lambda: not any(map(partial(_difference, there), mirrors)), SOON)
+        wrong = [text for mirror in mirrors if (text := _difference(there, mirror))]
         self._blame('A mirror shows what is there when all is well.', wrong)
         torn = [text for reader in troupe.readers for text in reader.seen_by_half]
+        pairs = {key: value for key, value in there.items() if is_below(key, PAIRS)}
         self._blame('A mirror never shows half a transaction.', torn + halves(pairs))
 
     def _late_followers(self, troupe: Troupe) -> list[str]:
@@ -223,3 +230,11 @@ class Run:
 
     def _blame(self, rule: str, texts: Sequence[str]) -> None:
         self._result.violations += [Violation(rule, text, ()) for text in texts]
+
+
+def _difference(there: Mapping[str, str], mirror: getc.Mirror) -> str:
+    """What is wrong with a mirror, given all keys of etcd and their values; empty if nothing is."""
+    shown, there = dict(mirror), {key: value for key, value in there.items() if is_below(key, mirror.key)}
+    keys = sorted(key for key in {*shown, *there} if shown.get(key) != there.get(key))
+    texts = [f'{key} is {shown.get(key)!r} and not {there.get(key)!r}' for key in keys[:3]]
+    return f'{mirror}: {", ".join(texts)}, {len(keys)} keys in all' if keys else ''

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tests.faults.ground import CLIENTS, MEMBERS
@@ -20,11 +20,13 @@ class Kind:
         cards: So many of it are in a deck of strikes.
         least: Seconds for which it lasts at least.
         most: Seconds for which it lasts at most.
+        preparation: A strike that comes first, and by as many seconds; None if there is none.
     """
 
     cards: int
     least: float = 0.0
     most: float = 0.0
+    preparation: str | None = None
 
 
 KINDS: Final[dict[str, Kind]] = {
@@ -37,6 +39,7 @@ KINDS: Final[dict[str, Kind]] = {
     'move leader': Kind(2),
     'compaction': Kind(3),
     'wipe': Kind(1),
+    'restore': Kind(1, 1, 8, preparation='backup'),
     'auth': Kind(1, 4, 12),
     'cut': Kind(2, 0.2, 8),
     'silence': Kind(2, 0.5, 10),
@@ -45,6 +48,7 @@ KINDS: Final[dict[str, Kind]] = {
     'chop': Kind(1, 2, 10),
     'throttle': Kind(1, 2, 10),
     'partition': Kind(2, 1, 9),
+    'hang': Kind(1, 25, 28),
     'flap': Kind(1, 2, 6),
     'lost replies': Kind(2, 0.1, 0.6),
     'revocation': Kind(1),
@@ -62,7 +66,7 @@ class Strike:
 
     Attributes:
         at: Seconds after the beginning.
-        kind: One of ``KINDS``.
+        kind: One of ``KINDS``, or the preparation of one.
         lasts: Seconds until it is mended.
         member: The index of the member that it is about, if it is about one.
         client: The client, the same.
@@ -89,9 +93,14 @@ def drawn(seed: int, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> lis
         lasts = min(chance.uniform(KINDS[kind].least, KINDS[kind].most), seconds - at)
         if at >= seconds:
             break
-        strikes.append(Strike(at, kind, lasts, chance.randrange(MEMBERS), chance.choice(CLIENTS), chance.random()))
+        strike = Strike(at, kind, lasts, chance.randrange(MEMBERS), chance.choice(CLIENTS), chance.random())
+        preparation = KINDS[kind].preparation
+        if preparation is None:
+            strikes.append(strike)
+        else:
+            strikes += [replace(strike, kind=preparation, lasts=0.0), replace(strike, at=at + lasts, lasts=0.0)]
         at += chance.expovariate(1 / REST)
-    return strikes
+    return sorted(strikes, key=lambda strike: strike.at)
 
 
 def _dealt(chance: random.Random, kinds: Sequence[str]) -> Iterator[str]:

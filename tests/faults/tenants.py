@@ -1,4 +1,4 @@
-"""Tenants: who keeps a node, alone or against others, and is asked again and again whether it is his."""
+"""Tenants: each keeps a node, alone or against others, and claims its token again and again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import gevent
 
 import getc
 from getc.daemons.keeper import OnConflict
-from getc.errors import NodeLost, Overtaken
+from getc.errors import NodeExist, NodeLost, Overtaken, TimedOut
 from tests.faults.history import Claim, History, Presence
 
 __all__ = ['SERVERS', 'Tenant']
@@ -19,6 +19,9 @@ SERVERS: Final = '/servers'
 
 ASK: Final = 0.1
 """Seconds between two questions."""
+
+BREAK: Final = 0.4
+"""Seconds at most until one that tries for some time only tries again."""
 
 
 class Tenant:
@@ -31,7 +34,10 @@ class Tenant:
         ttl: Seconds.
         history: Where it is noted.
         chance: How long it stays.
+        number: Tells apart the tenants of one client and key.
+        value: What it writes; None for its name, which is unique.
         on_conflict: What it does about another's node.
+        patience: Seconds for which it tries to take the node at most; None for no limit.
         stays: True if it stays to the end.
     """
 
@@ -44,7 +50,10 @@ class Tenant:
         history: History,
         chance: random.Random,
         *,
+        number: int = 0,
+        value: str | None = None,
         on_conflict: OnConflict = 'wait',
+        patience: float | None = None,
         stays: bool = True,
     ) -> None:
         self.key = key
@@ -53,7 +62,10 @@ class Tenant:
         self._ttl = ttl
         self._history = history
         self._chance = chance
+        self._number = number
+        self._value = value
         self._on_conflict: OnConflict = on_conflict
+        self._patience = patience
         self._stays = stays
         self._count = 0
 
@@ -61,8 +73,9 @@ class Tenant:
         """Keep it until killed; then it is given back."""
         while True:
             self._count += 1
-            self._live(f'{self._client_name}{self.key}#{self._count}')
-            gevent.sleep(self._chance.uniform(0, 2))
+            number = f'.{self._number}' if self._number else ''
+            self._live(f'{self._client_name}{number}{self.key}#{self._count}')
+            gevent.sleep(self._chance.uniform(0, 2 if self._patience is None else BREAK))
 
     def _live(self, name: str) -> None:
         self._tell(name, 'started')
@@ -70,9 +83,10 @@ class Tenant:
         try:
             keeper = self._client.keep_node(
                 self.key,
-                name,
+                self._value or name,
                 ttl=self._ttl,
                 on_conflict=self._on_conflict,
+                timeout=self._patience,
                 on_lost=lambda keeper: self._tell_loss(name, keeper),
                 on_restored=lambda _: self._tell(name, 'restored'),
             )
@@ -82,6 +96,9 @@ class Tenant:
                 self._ask(name, keeper)
                 asked += 1
                 gevent.sleep(ASK)
+        except (NodeExist, TimedOut):
+            if self._on_conflict == 'wait' and self._patience is None:
+                raise
         finally:
             self._tell(name, 'stopped')
             if keeper is not None:
@@ -99,5 +116,14 @@ class Tenant:
 
     def _tell(self, name: str, what: str) -> None:
         self._history.add(
-            Presence(name, self._client_name, self.key, name, self._ttl, self._history.now(), what, self._on_conflict)
+            Presence(
+                name,
+                self._client_name,
+                self.key,
+                self._value or name,
+                self._ttl,
+                self._history.now(),
+                what,
+                self._on_conflict,
+            )
         )

@@ -24,6 +24,22 @@ def test_claims_of_the_same_come_one_after_the_other_and_those_of_different_thin
     assert told == ['one has', 'other has', 'one had', 'other had', 'both has', 'both had', 'late has', 'late had']
 
 
+def test_claims_of_one_set_of_names_come_one_after_the_other(etcd_clock) -> None:
+    """Also where the set is the same object."""
+    claims, names, told = Claims(), frozenset('ab'), []
+
+    def have(name: str) -> None:
+        with claims.of(names):
+            told.append(f'{name} has')
+            gevent.sleep(10)
+            told.append(f'{name} had')
+
+    for name in ('first', 'second'):
+        gevent.spawn(have, name)
+    etcd_clock.advance(60)
+    assert told == ['first has', 'first had', 'second has', 'second had']
+
+
 def test_claim_of_who_is_killed_while_he_waits_holds_up_nobody(etcd_clock) -> None:
     """A run may end at any time."""
     claims, told = Claims(), []

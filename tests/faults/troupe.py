@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 
 import getc
-from tests.faults.followers import Follower, Reader
+from tests.faults.followers import Follower, Reader, StateRecorder
 from tests.faults.ground import CLIENTS, Ground
 from tests.faults.history import History
 from tests.faults.registers import Process
@@ -47,6 +47,7 @@ class Troupe:
         self._writers: list[Process | Appender | PairWriter] = []
         self._tenants: list[Tenant] = []
         self._working: dict[object, gevent.Greenlet[..., None]] = {}
+        self._recording: gevent.Greenlet[..., None] | None = None
 
     @property
     def errors(self) -> Counter[str]:
@@ -62,6 +63,7 @@ class Troupe:
         self._hire_rivals()
         for each in (*self.followers, *self.readers, *self._tenants, *self._writers):
             self._working[each] = gevent.spawn(each.run)
+        self._recording = gevent.spawn(StateRecorder(self._history).run, [*self.followers, *self.readers])
 
     def failures(self) -> list[BaseException]:
         """What those died of who have ended."""
@@ -79,6 +81,9 @@ class Troupe:
 
     def close(self) -> None:
         """Close all clients, whatever still goes on, and let go of everything.  May be called twice."""
+        if self._recording is not None:
+            self._recording.kill()
+            self._recording = None
         gevent.killall(list(self._working.values()), block=False)
         gevent.joinall([gevent.spawn(client.close) for client in self.clients.values()])
         gevent.killall(list(self._working.values()))
@@ -118,9 +123,13 @@ class Troupe:
             self._follower(name, REGISTERS),
             self._follower(name, {'a': ALL, 'b': SERVERS, 'c': PAIRS}[name]),
             self._follower(name, {'a': PAIRS, 'b': REGISTERS, 'c': ALL}[name], stalls=True),
-            self._follower(name, {'a': NAMES, 'b': QUEUE, 'c': REGISTERS}[name], stays=False),
+            self._follower(name, {'a': NAMES, 'b': QUEUE, 'c': NAMES}[name], stays=False),
+            # Nobody else of its client watches just that: so it needs a watch of its own.
+            self._follower(name, {'a': f'{PAIRS}/0', 'b': f'{PAIRS}/1', 'c': f'{PAIRS}/2'}[name], resumes=True),
         ]
-        self.readers.append(Reader(client))
+        self.readers += [
+            Reader(f'{name}: mirror of {key}', key, name, client, self._ground, history) for key in (PAIRS, QUEUE)
+        ]
 
     def _hire_rivals(self) -> None:
         for name in ('a', 'b'):
@@ -129,12 +138,21 @@ class Troupe:
         for name in ('b', 'c'):
             self._tenants.append(self._tenant(name, f'{NAMES}/replaced', 5, on_conflict='replace', stays=False))
 
+        # All have one value.  Most of the time one of them has the node, and the others try to take it.
+        for number, (name, on_conflict, patience) in enumerate(
+            [('a', 'wait', None), ('a', 'raise', 0.5), ('b', 'raise', 2.0), ('c', 'raise', 0.5), ('c', 'wait', 1.0)]
+        ):
+            options = {'number': number, 'on_conflict': on_conflict, 'patience': patience, 'stays': patience is None}
+            self._tenants.append(self._tenant(name, f'{NAMES}/same', 4, value='same', **options))
+
     def _tenant(self, name: str, key: str, ttl: int, **options: Any) -> Tenant:
-        return Tenant(name, self.clients[name], key, ttl, self._history, self._chance(f'{name}{key}'), **options)
+        chance = self._chance(f'{name}{key} {options.get("number", 0)}')
+        return Tenant(name, self.clients[name], key, ttl, self._history, chance, **options)
 
     def _follower(self, name: str, key: str, **options: Any) -> Follower:
         title = f'{name}:{key}' + ''.join(f' {option}={value}' for option, value in options.items())
-        return Follower(title, key, self.clients[name], self._ground, self._history, self._chance(title), **options)
+        client, chance = self.clients[name], self._chance(title)
+        return Follower(title, key, name, client, self._ground, self._history, chance, **options)
 
     def _chance(self, title: str) -> random.Random:
         return random.Random(f'{self._history.seed} {title}')

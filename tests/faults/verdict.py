@@ -13,6 +13,7 @@ from tests.faults.checking.presence import check_presence
 from tests.faults.checking.readings import check_readings
 from tests.faults.checking.registers import check_registers
 from tests.faults.checking.resources import check_resources
+from tests.faults.checking.staleness import check_staleness
 from tests.faults.checking.violation import Violation
 from tests.faults.checking.watchers import check_watchers
 from tests.faults.checking.writes import check_writes
@@ -23,6 +24,7 @@ __all__ = ['Verdict', 'Violation', 'check']
 CHECKERS: Final[tuple[Callable[[History], list[Violation]], ...]] = (
     check_log,
     check_watchers,
+    check_staleness,
     check_registers,
     check_readings,
     check_writes,

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tests.faults.history import WIPE, Call, Change, Claim, Fault, History, Outcome, Presence, Probe, Resync, Seen
+from tests.faults.history import (
+    RESTORE,
+    WIPE,
+    Call,
+    Change,
+    Claim,
+    Fault,
+    History,
+    Outcome,
+    Presence,
+    Probe,
+    Resync,
+    Seen,
+)
 
 __all__ = ['figures_of']
 
@@ -29,7 +42,7 @@ def figures_of(history: History) -> dict[str, int]:
     return {
         'faults': faults.total(),
         **{f'faults: {name}': count for name, count in sorted(faults.items())},
-        'eras': 1 + faults[WIPE],
+        'eras': 1 + faults[WIPE] + faults[RESTORE],
         'changes in the log': len(history.of(Change)),
         'writes': writes.total(),
         **{f'writes {name}': writes[outcome] for outcome, name in OUTCOMES.items()},

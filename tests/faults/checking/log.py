@@ -2,6 +2,8 @@
 
 Records tell the time, and not always the era.  A wipe is a fault with a beginning and an end; what was under way
 meanwhile may belong to the era before it or to the one after it, and what was not belongs to one.
+
+Where a backup is restored, the next era begins with a copy of the changes of the era before, up to some revision.
 """
 
 from __future__ import annotations
@@ -9,12 +11,14 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from weakref import WeakKeyDictionary
 
 from tests.faults.checking.timeline import Answer, Timeline
 from tests.faults.checking.violation import Violation
-from tests.faults.history import COMPACTION, WIPE, Call, Change, Claim, Fault, History, Probe, Seen
+from tests.faults.history import COMPACTION, RESTORE, WIPE, Call, Change, Claim, Fault, History, Probe, Seen
 
 __all__ = ['Era', 'Log', 'check_log', 'log_of']
 
@@ -22,10 +26,12 @@ WHOLE = "etcd's log is whole, and the history says when it was wiped or compacte
 
 
 class Era:
-    """The log between two wipes.
+    """The log from one wipe or restore to the next.
 
     Attributes:
         number: Counts from 0.
+        before: The era before; None for the first one.
+        shared: The changes up to this revision are copies of those of the era before; 0 if there are none.
         began: Nothing of it was before this time: the wipe began.
         served: Nothing of the era before was answered from this time on: the wipe had ended.
         wiped: When the next wipe began.
@@ -35,11 +41,18 @@ class Era:
         timeline: When the revisions happened.
     """
 
-    def __init__(self, number: int, changes: list[Change], before: Fault | None, after: Fault | None) -> None:
+    def __init__(
+        self, number: int, changes: list[Change], begin: Fault | None, end: Fault | None, before: Era | None
+    ) -> None:
         self.number = number
-        self.began, self.served = (0.0, 0.0) if before is None else (before.began, before.ended)
-        self.wiped, self.over = (math.inf, math.inf) if after is None else (after.began, after.ended)
-        self.changes = sorted(changes, key=lambda change: (change.revision, change.order))
+        self.before = before
+        self.began, self.served = (0.0, 0.0) if begin is None else (begin.began, begin.ended)
+        self.wiped, self.over = (math.inf, math.inf) if end is None else (end.began, end.ended)
+        self.changes = sorted(changes, key=_place)
+        self.shared = 0
+        if begin is not None and begin.name == RESTORE and before is not None:
+            assert begin.revision is not None
+            self._take_backup(before.changes, begin.revision)
         self.last = self.changes[-1].revision if self.changes else 1
         self._of_key: dict[str, list[Change]] = defaultdict(list)
         for change in self.changes:
@@ -50,6 +63,36 @@ class Era:
             if change.value is not None:
                 self._of_value[change.value].append(change)
         self.timeline = Timeline((), self.began)
+
+    def _take_backup(self, former: Sequence[Change], certain: int) -> None:
+        """Begin with the changes of the era before that the backup had.
+
+        It had those up to the certain revision, which were not read again, and may have had some of those that
+        followed: all up to the first difference.
+        """
+        later = [change for change in former if change.revision > certain]
+        different = next(
+            (
+                min(old.revision, new.revision)
+                for old, new in zip(later, self.changes, strict=False)
+                if replace(old, era=self.number) != new
+            ),
+            math.inf,
+        )
+        both = [change.revision for change in self.changes[: len(later)] if change.revision < different]
+        self.shared = max([certain, *both])
+        copies = [replace(change, era=self.number) for change in former if change.revision <= certain]
+        self.changes = [*copies, *self.changes]
+
+    def not_yet_at(self, revision: int) -> float:
+        """The last time at which a revision is known not to have happened, be it in an era before."""
+        if self.before is not None and revision <= self.shared:
+            return self.before.not_yet_at(revision)
+        return self.timeline.not_yet_at(revision)
+
+    def has_copy_of(self, change: Change) -> bool:
+        """True if a change was made in an era before, and came with a backup."""
+        return change.revision <= self.shared
 
     def of_key(self, key: str) -> list[Change]:
         """The changes of one key, in order."""
@@ -88,14 +131,16 @@ class Log:
 
     def __init__(self, history: History) -> None:
         faults = history.of(Fault)
-        wipes: list[Fault | None] = [
-            None, *sorted((fault for fault in faults if fault.name == WIPE), key=lambda wipe: wipe.began), None
-        ]  # fmt: skip
+        ends = sorted((fault for fault in faults if fault.name in (WIPE, RESTORE)), key=lambda fault: fault.began)
         self.compactions = [fault for fault in faults if fault.name == COMPACTION]
         changes: dict[int, list[Change]] = defaultdict(list)
         for change in history.of(Change):
             changes[change.era].append(change)
-        self.eras = [Era(number, changes[number], *wipes[number : number + 2]) for number in range(len(wipes) - 1)]
+        self.eras: list[Era] = []
+        before = None
+        for number, (begin, end) in enumerate(pairwise([None, *ends, None])):
+            before = Era(number, changes[number], begin, end, before)
+            self.eras.append(before)
         answers: dict[Era, list[Answer]] = defaultdict(list)
         for era, answer in _answers(history, self.eras):
             answers[era].append(answer)
@@ -143,7 +188,7 @@ def check_log(history: History) -> list[Violation]:
             found.append(Violation.of(WHOLE, 'a compaction has no revision', fault))
     for change in history.of(Change):
         if change.era >= len(log.eras):
-            text = f'there is a change of era {change.era}, and there were {len(log.eras) - 1} wipes'
+            text = f'there is a change of era {change.era}, and there were {len(log.eras)} eras'
             return [*found, Violation.of(WHOLE, text, change)]
     for era in log.eras:
         last = 1  # that of an empty store
@@ -153,6 +198,10 @@ def check_log(history: History) -> list[Violation]:
                 found.append(Violation.of(WHOLE, text, change))
             last = change.revision
     return found
+
+
+def _place(change: Change) -> tuple[int, int]:
+    return change.revision, change.order
 
 
 def _answers(history: History, eras: list[Era]) -> Iterator[tuple[Era, Answer]]:

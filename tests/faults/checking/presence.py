@@ -51,14 +51,16 @@ def _patience(keeper: Presence, impaired: int) -> float:
 
 
 def _unprobed(keepers: Keepers, service: Service) -> Iterator[Violation]:
-    for client in sorted({keeper.client for keeper in keepers.started.values()}):
+    for client in sorted({keeper.client for keeper in keepers.by_name.values()}):
         if not service.is_known(client):
             yield Violation.of(PROBED, f'{client} was not')
 
 
 def _groundless(keepers: Keepers) -> Iterator[Violation]:
-    for keeper in keepers.started.values():
+    for keeper in keepers.by_name.values():
         began = [tenure.began for tenure in keepers.tenures if tenure.keeper == keeper]
+        if not began and not keepers.is_alone_with_its_value(keeper):
+            continue  # it claimed no token, so it is not known what it wrote
         for said in keepers.holdings(keeper):
             if said.at < min(began, default=math.inf):
                 yield Violation.of(TRUE, f'{said.keeper}: {said.key} had not been written', said)
@@ -72,6 +74,9 @@ def _taken(tenure: Tenure, keeper: Presence, keepers: Keepers, service: Service)
         taker = None if tenure.after is None else tenure.after.keeper
         if taker is None or taker.on_conflict == 'replace':
             return
+        loss = keepers.first_loss(keeper, tenure.written)
+        if taker.client == keeper.client and loss is not None and loss.at <= tenure.over:
+            return  # its client has let it go, and knows by the lease that the node is nobody else's
         text = f'{taker.keeper} wrote over the node of {keeper.keeper}'
         yield Violation.of(RESPECT, text, tenure.puts[-1], taker, tenure.end)
     elif keepers.intervention(tenure) is not None:

@@ -1,6 +1,7 @@
 """Registers: one order of its calls explains what each caller of a key was told.
 
 This looks at calls alone, and not at etcd's log (``readings`` does that).  A wipe is a call as well: one that deletes.
+So is the restore of a backup: one that writes what the register was then, which only the log has.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.faults.checking.linearizability import BUDGET, Needs, OutOfBudget, Step, failure_of, shrunk
+from tests.faults.checking.log import Era, log_of
 from tests.faults.checking.violation import Violation
-from tests.faults.history import WIPE, Call, Fault, History, Outcome
+from tests.faults.history import RESTORE, WIPE, Call, Fault, History, Outcome
 
 __all__ = ['EFFECTS', 'check_registers', 'step_of']
 
@@ -43,8 +45,11 @@ def check_registers(history: History, budget: int = BUDGET) -> list[Violation]:
     for call in history.of(Call):
         if call.kind == 'get' or call.kind in EFFECTS:
             calls[call.key].append(call)
-    wipes = [fault for fault in history.of(Fault) if fault.name == WIPE]
-    return [found for key in sorted(calls) for found in _violations(key, calls[key], wipes, budget)]
+    begins = sorted(
+        (fault for fault in history.of(Fault) if fault.name in (WIPE, RESTORE)), key=lambda fault: fault.began
+    )
+    eras = list(zip(begins, log_of(history).eras[1:], strict=True))
+    return [found for key in sorted(calls) for found in _violations(key, calls[key], eras, budget)]
 
 
 def step_of(call: Call) -> Step | None:
@@ -71,13 +76,15 @@ def step_of(call: Call) -> Step | None:
     )
 
 
-def _violations(key: str, calls: list[Call], wipes: list[Fault], budget: int) -> Iterator[Violation]:
+def _violations(key: str, calls: list[Call], eras: list[tuple[Fault, Era]], budget: int) -> Iterator[Violation]:
     steps = [(call, step) for call in calls if (step := step_of(call)) is not None]
     records: list[Call | Fault] = [call for call, _ in steps]
     order = [step for _, step in steps]
-    for wipe in wipes:
-        records.append(wipe)
-        order.append(Step(wipe.began, wipe.ended, Needs.ANYTHING, writes=True))
+    for begin, era in eras:
+        state = era.state(key, era.shared)
+        records.append(begin)
+        value = None if state is None else state.value
+        order.append(Step(begin.began, begin.ended, Needs.ANYTHING, writes=True, value=value))
     try:
         failure = failure_of(order, budget)
     except OutOfBudget:

@@ -65,6 +65,10 @@ class Routes:
             self._routes[place] = Route(era, key)
         return self._routes[place]
 
+    def shared(self, route: Route, later: Route) -> int:
+        """The revision up to which the changes of two eras are the same, as they came with backups; 0 for none."""
+        return min((era.shared for era in self._log.eras[route.era.number + 1 : later.era.number + 1]), default=0)
+
     def following(self, route: Route, key: str) -> list[Route]:
         """Those of the eras after it."""
         return [self.of(era, key) for era in self._log.eras[route.era.number + 1 :]]
@@ -99,7 +103,7 @@ def fault_of_difference(
             return f'{result.key} is {None if change is None else change.value!r} and not {result.value!r}'
         if change is not None and change.revision != result.revision:
             return f'{result.key} was changed at revision {change.revision} and not at {result.revision}'
-        if known is not None and known.get(result.key) == change:
+        if known is not None and _version(known.get(result.key)) == _version(change):
             return f'{result.key} is as it was, and was told'
     if known is not None:
         for key in sorted({*there, *known} - set(keys)):
@@ -110,6 +114,10 @@ def fault_of_difference(
 
 def _is_told(key: str, watched: str) -> bool:
     return key == watched or (is_below(key, watched) and not is_hidden(key, watched))
+
+
+def _version(change: Change | None) -> tuple[int, str | None] | None:
+    return None if change is None else (change.revision, change.value)
 
 
 def _identity(change: Change | None) -> tuple[int, str | None] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from tests.faults.checking.log import Era, Log
@@ -17,11 +17,14 @@ __all__ = ['Keepers', 'Tenure']
 class Tenure:
     """One keeper had one node.
 
+    Where all keepers of a node have the same value, the lease of the node tells one tenure from the next, and the
+    keeper that claimed the token of one of the writes made them all.
+
     Attributes:
         era: In which.
         puts: The changes by which it took the node, and wrote it again: at least one.
         end: The change that ended it, which deleted the node or gave it to another; None if there is none in this era.
-        keeper: How it was started; None if it was no keeper's.
+        keeper: How it was started; None if it was no keeper's, or of none that is known.
         after: The tenure that follows, whoever has it; None if there is none in this era.
     """
 
@@ -34,12 +37,12 @@ class Tenure:
     @property
     def began(self) -> float:
         """A time at which it had not begun."""
-        return self.era.timeline.not_yet_at(self.puts[0].revision)
+        return self.era.not_yet_at(self.puts[0].revision)
 
     @property
     def written(self) -> float:
         """A time at which the node was not yet written for the last time."""
-        return self.era.timeline.not_yet_at(self.puts[-1].revision)
+        return self.era.not_yet_at(self.puts[-1].revision)
 
     @property
     def still(self) -> float:
@@ -69,6 +72,8 @@ class _Told:
 class Keepers:
     """The keepers, and the tenures of each node that one was started for.
 
+    Tenures that had ended when a backup was made are those of the era before only.
+
     Args:
         history: The history.
         log: Its log.
@@ -76,8 +81,11 @@ class Keepers:
 
     def __init__(self, history: History, log: Log) -> None:
         self.log = log
-        self.started = {said.value: said for said in history.of(Presence) if said.what == 'started'}
-        self.by_name = {said.keeper: said for said in self.started.values()}
+        self.by_name = {said.keeper: said for said in history.of(Presence) if said.what == 'started'}
+        self._of_value: dict[str, list[Presence]] = defaultdict(list)
+        for said in self.by_name.values():
+            self._of_value[said.value].append(said)
+        self._claims: dict[tuple[str, int], list[Claim]] = defaultdict(list)
         self._told: dict[str, _Told] = defaultdict(_Told)
         self._faults = [fault for fault in history.of(Fault) if fault.name in (REVOCATION, REMOVAL)]
         for record in history:
@@ -85,10 +93,31 @@ class Keepers:
                 self._note(record)
             elif isinstance(record, Claim) and record.token is None:
                 self._told[record.keeper].lost.append(record)
-        keys = sorted({said.key for said in self.started.values()})
+            elif isinstance(record, Claim) and record.token is not None:
+                self._claims[record.key, record.token].append(record)
+        keys = sorted({said.key for said in self.by_name.values()})
         self.tenures = [
-            tenure for era in log.eras for key in keys for tenure in _tenures(era, era.of_key(key), self.started)
+            tenure
+            for era in log.eras
+            for key in keys
+            for tenure in _tenures(era, era.of_key(key), self._owner)
+            if tenure.end is None or not era.has_copy_of(tenure.end)
         ]
+
+    def is_alone_with_its_value(self, keeper: Presence) -> bool:
+        """True if the value of a node tells that it is this keeper's."""
+        return len(self._of_value[keeper.value]) == 1
+
+    def _owner(self, era: Era, puts: list[Change]) -> Presence | None:
+        """The keeper that wrote a node these times, with one value and, where that is not its alone, one lease."""
+        candidates = self._of_value.get(puts[0].value or '', [])
+        if len(candidates) < 2:
+            return next(iter(candidates), None)
+        for put in puts:
+            for claim in self._claims.get((put.key, put.revision), ()):
+                if claim.at >= era.not_yet_at(put.revision):
+                    return self.by_name.get(claim.keeper)
+        return None
 
     def _note(self, said: Presence) -> None:
         told = self._told[said.keeper]
@@ -133,20 +162,39 @@ class Keepers:
         return None
 
 
-def _tenures(era: Era, changes: list[Change], started: dict[str, Presence]) -> Iterator[Tenure]:
+def _tenures(
+    era: Era, changes: list[Change], owner_of: Callable[[Era, list[Change]], Presence | None]
+) -> Iterator[Tenure]:
     """From the last one to the first, so that each knows what follows."""
-    puts: list[Change] = []
     after: Tenure | None = None
-    end: Change | None = None
-    for change in reversed(changes):
-        if puts and puts[0].value != change.value:
-            after = Tenure(era, puts, end, started.get(puts[0].value or ''), after)
-            yield after
-            end = puts[0] if change.value is not None else None
+    for puts, end, owner in reversed(_merged([(*run, owner_of(era, run[0])) for run in _runs(changes)])):
+        after = Tenure(era, puts, end, owner, after)
+        yield after
+
+
+Run = tuple[list[Change], Change | None]
+"""Writes of one value with one lease, and the change that followed."""
+
+
+def _runs(changes: list[Change]) -> Iterator[Run]:
+    puts: list[Change] = []
+    for change in changes:
+        if puts and (puts[-1].value, puts[-1].lease) != (change.value, change.lease):
+            yield puts, change
             puts = []
-        if change.value is None:
-            end = change
-        else:
-            puts = [change, *puts]
+        if change.value is not None:
+            puts.append(change)
     if puts:
-        yield Tenure(era, puts, end, started.get(puts[0].value or ''), after)
+        yield puts, None
+
+
+def _merged(runs: list[tuple[list[Change], Change | None, Presence | None]]) -> list[
+    tuple[list[Change], Change | None, Presence | None]
+]:  # fmt: skip
+    """One tenure of an owner for its runs that follow each other: it put the node on another lease."""
+    merged: list[tuple[list[Change], Change | None, Presence | None]] = []
+    for puts, end, owner in runs:
+        if merged and owner is not None and merged[-1][1] is puts[0] and merged[-1][2] is owner:
+            puts = [*merged.pop()[0], *puts]
+        merged.append((puts, end, owner))
+    return merged

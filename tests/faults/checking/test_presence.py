@@ -395,3 +395,127 @@ def test_service_that_is_not_known_of_does_not_count(probe: str) -> None:
     life.stop()
     assert presence.THERE in broken(life.etcd.history)
     assert presence.THERE not in broken(rewritten(life.etcd.history, worse))
+
+
+def a_rivalry() -> Life:
+    """Two keepers of one node with one value: ``k`` has it, and ``other`` waits for it."""
+    etcd = ToyEtcd()
+    for keeper, client in (('k', 'a'), ('other', 'b')):
+        etcd.say(keeper, 'started', client=client, value='same')
+    life = Life.__new__(Life)
+    life.etcd = etcd
+    life.put('same')
+    etcd.say('k', 'kept', value='same')
+    life.own(2.0)
+    return life
+
+
+def test_equal_values_are_told_apart_by_their_leases_and_tokens() -> None:
+    """The other one has the node when it is free."""
+    life = a_rivalry()
+    life.suffer(4.5)
+    life.lose()
+    life.expire()
+    life.put('same', 8)
+    life.etcd.say('other', 'kept', client='b', value='same')
+    life.own(2.0, 'other')
+    assert life.violations() == []
+
+
+def test_equal_value_that_is_put_on_another_lease_of_its_owner_is_no_taking() -> None:
+    """The keeper lost it, and found it still there."""
+    life = a_rivalry()
+    old = life.token
+    life.suffer(4.5)
+    life.lose()
+    life.put('same', 8)
+    life.etcd.say('k', 'restored', value='same')
+    life.own(1.0)
+    life.etcd.claim('k', old)
+    assert life.violations() == []
+
+
+def test_taking_by_force_of_a_node_with_an_equal_value_is_found() -> None:
+    """Both give a token."""
+    life = a_rivalry()
+    old = life.token
+    life.put('same', 8)
+    life.etcd.say('other', 'kept', client='b', value='same')
+    life.own(1.0, 'other')
+    life.etcd.claim('k', old)
+    assert broken(life.etcd.history) == {presence.RESPECT, presence.KNOWN, owners.ONE}
+
+
+@pytest.mark.parametrize('client', ['a', 'b'])
+def test_node_that_its_keeper_has_lost_may_be_taken_by_another_keeper_of_its_client(client: str) -> None:
+    """The lease tells it that the node is its own; nobody else can know before the lease ends."""
+    life = a_rivalry()
+    life.etcd.say('third', 'started', client=client, value='same')
+    life.suffer(4.5)
+    life.lose()
+    life.put('same', 8)
+    life.etcd.say('third', 'kept', client=client, value='same')
+    life.own(1.0, 'third')
+    assert broken(life.etcd.history) == (set() if client == 'a' else {presence.RESPECT})
+
+
+def test_clean_up_that_deletes_the_node_of_another_with_an_equal_value_is_found() -> None:
+    """Its keeper is served, and does not know."""
+    life = a_rivalry()
+    life.own(3.0)
+    life.expire()
+    life.own(1.0)
+    life.etcd.say('other', 'stopped', client='b', value='same')
+    assert broken(life.etcd.history) == {presence.THERE, presence.KNOWN, owners.ONE}
+
+
+def test_token_that_two_keepers_give_is_found() -> None:
+    """One of them did not write the node then."""
+    life = a_rivalry()
+    life.etcd.claim('other', life.token)
+    assert broken(life.etcd.history) == {owners.TRUE}
+
+
+def test_node_of_a_backup_is_kept_on_when_the_backup_is_restored() -> None:
+    """The lease came with the backup: its keeper need not notice."""
+    life = Life()
+    life.etcd.back_up()
+    life.own(1.0)
+    life.etcd.restore()
+    life.own(3.0)
+    life.stop()
+    assert life.violations() == []
+
+
+@pytest.mark.parametrize('restored', [True, False])
+def test_node_that_a_backup_does_not_have_has_to_come_back(restored: bool) -> None:
+    """It was taken after the backup was made; a token of the era before may be given for a TTL."""
+    life = Life.__new__(Life)
+    life.etcd = ToyEtcd()
+    life.etcd.serve(1.0)
+    life.etcd.back_up()
+    life.etcd.say('k', 'started')
+    life.put()
+    life.etcd.say('k', 'kept')
+    life.own(2.0)
+    life.etcd.restore()
+    life.own(1.5)
+    life.etcd.say('k', 'lost')
+    if restored:
+        life.come_back()
+    else:
+        life.etcd.serve(8.0)
+    assert broken(life.etcd.history) == (set() if restored else {presence.BACK})
+
+
+def test_loss_of_a_node_of_a_backup_that_is_told_late_is_found() -> None:
+    """The lease of the backup ran out, and its keeper did not say so before."""
+    life = Life()
+    life.etcd.back_up()
+    life.own(1.0)
+    life.etcd.restore()
+    life.suffer(6.0)
+    life.expire()
+    life.suffer(1.0)
+    life.lose()
+    assert broken(life.etcd.history) == {presence.KNOWN, owners.ONE}

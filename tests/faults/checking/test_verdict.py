@@ -40,6 +40,7 @@ def a_run(seed: int, *, steps: int = 60, losses: bool = True, followers: int = 5
     chance = random.Random(seed)
     etcd = ToyEtcd()
     watchers: list[ToyWatcher] = []
+    backups: list[int] = []
     count = 0  # what makes values and names unique
 
     def call() -> None:
@@ -80,8 +81,16 @@ def a_run(seed: int, *, steps: int = 60, losses: bool = True, followers: int = 5
     def lose() -> None:
         if not losses:
             return
-        if chance.random() < 0.3:
+        cause = chance.random()
+        if cause < 0.3:
             etcd.wipe()
+            backups.clear()
+        elif cause < 0.5:
+            etcd.back_up()
+            backups.append(etcd.revision)
+        elif cause < 0.7 and backups:
+            etcd.restore(chance.randint(1, backups[-1]))
+            backups.clear()
         elif etcd.revision > 2:
             etcd.compact(chance.randint(2, etcd.revision))
 

@@ -275,6 +275,80 @@ def test_gap_after_a_wipe_of_nothing_that_was_known_is_found() -> None:
     assert only(history)[0] == rules.EVERYTHING
 
 
+def a_restore(*, told: bool = True, passed: bool = True) -> History:
+    """A backup; changes after it; the backup is put back, and others write, perhaps past what the watcher had seen.
+
+    Args:
+        told: The watcher was told of a change that the backup does not have.
+        passed: The store's revision is past that of the watcher when it is told again.
+    """
+    etcd = ToyEtcd()
+    etcd.commit({'/w/witness': 'x', '/w/b': 'b1'})
+    watcher = etcd.watch('w', '/w')
+    etcd.commit({'/w/a': 'a1'})
+    etcd.deliver(watcher)
+    etcd.back_up()
+    etcd.pass_time(1)
+    etcd.commit({'/w/b': None, '/elsewhere': 'x'})
+    if told:
+        etcd.commit({'/w/gone': 'x'})
+    etcd.commit({'/elsewhere': 'y'})
+    etcd.deliver(watcher)
+    etcd.pass_time(1)
+    etcd.restore(certain=2)
+    for number in range(5 if passed else 1):
+        etcd.commit({'/elsewhere': f'{number}'})
+    etcd.commit({'/w/c': 'c1'})
+    etcd.deliver(watcher)
+    etcd.pass_time(1)
+    etcd.commit({'/w/c': 'c2'})
+    etcd.deliver(watcher)
+    return etcd.history
+
+
+@pytest.mark.parametrize('passed', [True, False])
+@pytest.mark.parametrize('told', [True, False])
+def test_restore_that_is_told_as_a_difference_passes(told: bool, passed: bool) -> None:
+    """What came after the backup is taken back; what the backup had need not be told again."""
+    history = a_restore(told=told, passed=passed)
+    assert [(seen.key, seen.value) for seen in history.of(Seen) if seen.resync] == [
+        ('/w/b', 'b1'), ('/w/c', 'c1'), *([('/w/gone', None)] if told else [])
+    ]  # fmt: skip
+    assert check_watchers(history) == []
+
+
+@pytest.mark.parametrize('passed', [True, False])
+def test_restore_that_is_passed_over_is_found(passed: bool) -> None:
+    """The watcher goes on with the changes that come, and keeps what the store does not have."""
+
+    def unaware(record: Record) -> Iterable[Record]:
+        if isinstance(record, Resync):
+            return ()
+        if isinstance(record, Seen) and record.resync:
+            return (replace(record, resync=False, index=None),) if record.key == '/w/c' else ()
+        return (record,)
+
+    assert only(rewritten(a_restore(passed=passed), unaware))[0] == rules.LOSS_IS_TOLD
+
+
+def test_restore_of_what_a_watcher_that_is_behind_was_told_need_not_be_told() -> None:
+    """All that it was told is in the backup, too; from there on it has to be told what the store has now."""
+    etcd = ToyEtcd()
+    watcher = etcd.watch('w', '/w')
+    etcd.commit({'/w/a': 'a1'})
+    etcd.deliver(watcher)
+    etcd.back_up()
+    etcd.commit({'/w/a': 'never told'})
+    etcd.restore()
+    etcd.commit({'/elsewhere': 'x'})
+    etcd.commit({'/w/b': 'b1'})
+    watcher.era = etcd.era
+    etcd.deliver(watcher)
+    assert etcd.history.of(Resync) == []
+    assert check_watchers(etcd.history) == []
+    assert only(without(etcd.history, seen(4)))[0] == rules.EVERYTHING
+
+
 def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
     """A watcher knew of /w/a and /w/b; history up to just behind what it had seen is gone, and it says so."""
     etcd = ToyEtcd()
@@ -290,15 +364,10 @@ def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
     return etcd.history
 
 
-@pytest.mark.parametrize('new_b', ['b2', None])
-def test_loss_that_could_not_be_ruled_out_passes(new_b: str | None) -> None:
-    """Nothing that it knew is as it was, and its latest change is not in history any more: it may be another store."""
-    assert check_watchers(a_loss_that_was_none({'/w/a': 'a2', '/w/b': new_b})) == []
-
-
-def test_loss_that_could_be_ruled_out_is_found() -> None:
-    """/w/b is as it was: it is the same store."""
-    assert only(a_loss_that_was_none({'/w/a': 'a2'}))[0] == rules.LOSS_IS_TRUE
+@pytest.mark.parametrize('changed', [{'/w/a': 'a2'}, {'/w/a': 'a2', '/w/b': 'b2'}, {'/w/a': 'a2', '/w/b': None}])
+def test_loss_that_could_not_be_ruled_out_passes(changed: dict[str, str | None]) -> None:
+    """Its latest change is not in history any more: it may be another store, whatever is as it was."""
+    assert check_watchers(a_loss_that_was_none(changed)) == []
 
 
 def test_losses_that_are_told_late_pass() -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from getc.keys import is_below, is_hidden
 from tests.faults.history import (
     COMPACTION,
+    RESTORE,
     WIPE,
     Call,
     Change,
@@ -64,6 +65,7 @@ class ToyEtcd:
         self.there: dict[str, Change] = {}
         self._changes: list[Change] = []
         self._compacted = 0
+        self._backup: tuple[int, int, dict[str, Change], list[Change]] = (1, 0, {}, [])
         self.history.add(Resources('before', 1, 2, 0, 1000))
 
     # -- the store
@@ -98,6 +100,28 @@ class ToyEtcd:
         self.era, self.revision, self._compacted = self.era + 1, 1, 0
         self.there, self._changes = {}, []
         self.history.add(Fault(WIPE, 'all data', began, self.now))
+        self.pass_time(0.1)
+
+    def back_up(self) -> None:
+        """Remember all there is."""
+        self._backup = self.revision, self._compacted, dict(self.there), list(self._changes)
+
+    def restore(self, certain: int | None = None) -> None:
+        """Put back what was there at the last backup.
+
+        Args:
+            certain: The revision that is noted: the changes after it are read again.  None for that of the backup.
+        """
+        began = self.now
+        self.pass_time(1.0)
+        self.era, (self.revision, self._compacted, there, changes) = self.era + 1, self._backup
+        self.there = {key: replace(change, era=self.era) for key, change in there.items()}
+        self._changes = [replace(change, era=self.era) for change in changes]
+        certain = self.revision if certain is None else certain
+        self.history.add(Fault(RESTORE, 'all data', began, self.now, certain))
+        for change in self._changes:
+            if change.revision > certain:
+                self.history.add(change)
         self.pass_time(0.1)
 
     def pass_time(self, seconds: float) -> None:
@@ -156,9 +180,9 @@ class ToyEtcd:
 
     # -- watchers
 
-    def watch(self, name: str, key: str) -> ToyWatcher:
+    def watch(self, name: str, key: str, *, client: str = '') -> ToyWatcher:
         """Begin to watch."""
-        self.history.add(Watched(name, self.now, key, self.era, self.revision))
+        self.history.add(Watched(name, self.now, key, self.era, self.revision, client))
         return ToyWatcher(name, key, self.era, self.revision, self._listing(key))
 
     def deliver(self, watcher: ToyWatcher) -> None:
@@ -196,9 +220,18 @@ class ToyEtcd:
 
     # -- keepers
 
-    def say(self, keeper: str, what: str, *, client: str = 'a', key: str = '/s/a', on_conflict: str = 'wait') -> None:
-        """A keeper says something; its value is its name."""
-        self.history.add(Presence(keeper, client, key, keeper, TTL, self.now, what, on_conflict))
+    def say(
+        self,
+        keeper: str,
+        what: str,
+        *,
+        client: str = 'a',
+        key: str = '/s/a',
+        on_conflict: str = 'wait',
+        value: str | None = None,
+    ) -> None:
+        """A keeper says something; its value is its name, or another one."""
+        self.history.add(Presence(keeper, client, key, value or keeper, TTL, self.now, what, on_conflict))
 
     def claim(self, keeper: str, token: int | None, *, key: str = '/s/a') -> None:
         """A keeper is asked for its token."""

@@ -75,6 +75,7 @@ class _Story:
         self._next = self._route.after(watched.revision)
         self._known = self._route.state(self._next)  # what is there as far as it was told
         self._revision = watched.revision  # up to where it was told
+        self._accounted = 0  # the compaction that it has told as a loss
         self._has_begun = False
         self._missed: set[int] = set()  # places that it passed over
         self._told_at: dict[int, Seen] = {}  # by place
@@ -111,13 +112,16 @@ class _Story:
 
     def _end(self, stopped: Unwatched | None) -> None:
         """It was told no more.  Was that all?"""
+        for later in self._routes.following(self._route, self._watched.key):
+            if self._looks_the_same(later):
+                self._go_on(later, self._place_in(later))
         if stopped is None:
             self._expect_no_difference()
             self._missed.update(range(self._next, len(self._route.changes)))
         self._settle()
         number = self._route.era.number
         if stopped is None and number < len(self._log.eras) - 1:
-            self._break(LOSS_IS_TOLD, f'all of era {number} was wiped', self._watched, self._latest())
+            self._break(LOSS_IS_TOLD, f'era {number} was over', self._watched, self._latest())
 
     def _break(self, rule: str, text: str, *piece: Record | None) -> None:
         self.violations.append(Violation.of(rule, f'{self._watched.watcher}: {text}', *piece))
@@ -158,9 +162,9 @@ class _Story:
             for later in self._routes.following(self._route, self._watched.key):
                 if later.has(seen):
                     if self._looks_the_same(later):
-                        self._go_on(later, later.after(self._revision))
+                        self._go_on(later, self._place_in(later))
                         return later.place_of(seen)
-                    text = f'all of era {self._route.era.number} was wiped, and it went on as if it had not been'
+                    text = f'era {self._route.era.number} was over, and it went on as if it had not been'
                     self._break(LOSS_IS_TOLD, text, self._latest(), seen)
                     place = later.place_of(seen)
                     self._go_on(later, place or 0)
@@ -170,8 +174,20 @@ class _Story:
         return place
 
     def _looks_the_same(self, route: Route) -> bool:
-        """True if nothing was there as far as it was told, nor in another era: nobody can tell them apart."""
+        """True if nobody can tell another era from this one, as far as the watcher was told.
+
+        Nothing was there, nor is there in the other era; or all that it was told came with the backup as well.
+        """
+        told = self._route.changes[self._next - 1].revision if self._next else 0
+        shared = self._routes.shared(self._route, route)
+        if shared and told <= shared:
+            return True
         return not self._known and not route.state(route.after(self._revision))
+
+    def _place_in(self, route: Route) -> int:
+        """Where it goes on in a later era that looks the same."""
+        shared = self._routes.shared(self._route, route)
+        return route.after(min(self._revision, shared) if shared else self._revision)
 
     def _go_on(self, route: Route, place: int) -> None:
         """Read on from there."""
@@ -213,7 +229,7 @@ class _Story:
     def _compared_at(self, told: Resync, later: Sequence[Told]) -> list[tuple[Route, int]]:
         """It said that history was lost, after it told the difference: where that may be from, one place at least."""
         results, self._difference = self._difference, []
-        routes = self._possible_routes(told, results)
+        routes = self._possible_routes(told)
         fitting: list[tuple[Route, int]] = []
         faults: list[str] = []
         for route in routes:
@@ -239,19 +255,17 @@ class _Story:
         compacted = self._lost_up_to(told) if route is self._route else None
         self._go_on(route, end)
         self._has_begun = True
-        self._revision = max(self._revision, compacted or 0)
+        self._accounted = compacted or 0
 
     def _lost_up_to(self, told: Resync) -> int | None:
-        """The revision before which etcd had forgotten what the watcher needed next; None if it had not."""
-        return self._log.compaction_beyond(self._route.era, self._revision + 1, told.at)
+        """The revision before which etcd had forgotten the latest change that was known; None if it had not.
 
-    def _cannot_know(self, told: Resync, results: list[Seen]) -> bool:
-        """True if nothing was left to show that the store is the same: all it knew has changed, and so has history."""
-        latest = self._route.changes[self._next - 1].revision if self._next else 0
-        is_compacted = self._log.compaction_beyond(self._route.era, latest, told.at) is not None
-        return is_compacted and bool(self._known) and self._known.keys() <= {result.key for result in results}
+        Only that change can show that the store is still the same.
+        """
+        latest = self._route.changes[self._next - 1].revision if self._next else self._revision
+        return self._log.compaction_beyond(self._route.era, max(latest, self._accounted), told.at)
 
-    def _possible_routes(self, told: Resync, results: list[Seen]) -> list[Route]:
+    def _possible_routes(self, told: Resync) -> list[Route]:
         """The eras that it may have compared with; none if it had lost nothing."""
         later = [
             route
@@ -259,7 +273,7 @@ class _Story:
             if route.era.began <= told.at
         ]  # fmt: skip
         is_own = self._lost_up_to(told) is not None or self._may_have_begun_before(told)
-        return [self._route, *later] if is_own or self._cannot_know(told, results) else later
+        return [self._route, *later] if is_own else later
 
     def _may_have_begun_before(self, told: Resync) -> bool:
         """True if ``on_change`` may have found what there was, lost that, and returned after that."""

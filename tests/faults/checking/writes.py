@@ -29,7 +29,9 @@ def _untrue(log: Log, calls: list[Call]) -> Iterator[Violation]:
     for call in calls:
         if call.value is None or call.kind == 'delete':
             continue
-        changes = [change for era in log.eras for change in era.of_value(call.value)]
+        changes = [
+            change for era in log.eras for change in era.of_value(call.value) if not era.has_copy_of(change)
+        ]  # fmt: skip
         if len(changes) > 1:
             yield Violation.of(ONCE, f'{call.value} is in the log {len(changes)} times', call, *changes)
         if call.outcome in (Outcome.NOT_APPLIED, Outcome.REFUSED) and changes:
@@ -73,7 +75,8 @@ def _deletions(log: Log, calls: list[Call]) -> Iterator[Violation]:
             claimed[change] = call
     for era in log.eras:
         for key in sorted(registers):
-            unclaimed = [change for change in era.of_key(key) if change.value is None and change not in claimed]
+            deletions = [change for change in era.of_key(key) if change.value is None and not era.has_copy_of(change)]
+            unclaimed = [change for change in deletions if change not in claimed]
             yield from _unexplained(era, unclaimed, deletes[key])
 
 
