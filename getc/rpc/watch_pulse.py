@@ -119,7 +119,7 @@ class WatchPulse:
 
     def _fault(self, answer: Event) -> ConnectionError | None:
         """Why the stream is lost; None if it is not.  Blocks."""
-        if self._is_answered(answer, PROGRESS_TIMEOUT):
+        if self._is_answered(answer, PROGRESS_TIMEOUT) or self._stream.is_idle:
             return None
         url = self._stream.url
         silence = f'no message on the stream of watches for {timing.now() - self._heard_at:.0f} s'

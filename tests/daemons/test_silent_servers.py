@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
+import gevent
 import pytest
 
 import getc
@@ -142,3 +143,17 @@ def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
         etcd_server.resume()
         other.set('/cfg/a', '2', timeout=60)
         until(lambda: not mirror.is_stale and mirror['/cfg/a'] == '2')
+
+
+def test_stream_whose_last_watch_ends_while_the_server_is_asked_stays(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is left to ask for."""
+    uncaught: list[object] = []
+    monkeypatch.setattr(gevent.get_hub(), 'handle_error', lambda *error: uncaught.append(error))
+    watcher = client.on_change('/cfg', print)
+    server.drops_progress = True
+    etcd_clock.advance(QUIET + PROGRESS_TIMEOUT / 2)
+    watcher.stop()
+    etcd_clock.advance(LONGEST)
+    assert uncaught == []
