@@ -135,8 +135,9 @@ class TreeV3:
         return self._look_closer(get, deadline)
 
     def _range_of_value(self, get: Get, deadline: Deadline) -> RangeResponse:
+        packed = reading.packed_range(get.key, get.quorum is False)
         try:
-            return self._range(reading.packed_range(get.key, get.quorum is False), deadline)
+            return self._rpc.call(KV.Range, packed, deadline)
         except ResponseTooLarge as error:
             raise too_large_value(get.key, error) from error
 
@@ -417,7 +418,7 @@ class TreeV3:
 
     # -- how it is done
 
-    def _range(self, request: RangeRequest | bytes, deadline: Deadline) -> RangeResponse:
+    def _range(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
         return self._rpc.call(KV.Range, request, deadline)
 
     def _txn(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
