@@ -14,7 +14,7 @@ import getc
 from getc.testing import EtcdCluster, EtcdServer, FaultProxies, until
 from tests.examples.stage import SHARDS, Stage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

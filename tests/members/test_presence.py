@@ -12,7 +12,7 @@ from getc import Keeper
 from getc.testing import EtcdCluster, FaultProxies, until
 from tests.support.api_support import spoken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 TTL = 8
 Open = Callable[..., getc.Client]

@@ -10,7 +10,7 @@ import getc
 from getc.testing import EtcdCluster, FaultProxies
 from tests.support.api_support import skip_unless_spoken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Open = Callable[..., getc.Client]
 

@@ -11,7 +11,7 @@ import getc
 from getc.testing import EtcdCluster, FaultProxies, until
 from tests.support.api_support import spoken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Open = Callable[..., getc.Client]
 

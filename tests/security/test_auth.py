@@ -13,7 +13,7 @@ from getc.daemons.watcher import WatcherState
 from getc.errors import Unauthorized
 from tests.security.conftest import PASSWORD, Trap, WithUsers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 Call = Callable[[getc.Client], object]
 

@@ -18,7 +18,7 @@ from getc.testing import Certificate, Certificates, ServerTLS
 from getc.transport.tls import TLS, Contexts, UnusableFile
 from tests.security.conftest import Served
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Files:

@@ -28,7 +28,7 @@ from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.leftovers import open_clients
 from tests.support.servers import answer_of, read_request, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 PASSWORD = 'correct horse'
 GUESS = 'wrong-pony-4711'

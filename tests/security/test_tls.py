@@ -19,7 +19,7 @@ from tests.security.conftest import Served
 from tests.support.api_support import spoken
 from tests.support.servers import answer_of, read_request, serving
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 APIS = ('v2', 'v3')
 VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)

@@ -22,7 +22,7 @@ from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
 from tests.support.api_support import skip_unless_spoken
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from getc.testing.processes import wait_until
 from tools.demo.display import Display
 from tools.demo.ledger import TOPICS, Change, Ledger
 
+pytestmark = pytest.mark.timeout(300)
+
 ROOT = Path(__file__).parents[2]
 
 STORY = r"""
@@ -88,7 +90,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
 
 
