@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
@@ -206,9 +206,9 @@ class Follower(Daemon):
         """Decide how to resume when no change was delivered since the last listing.
 
         A value that was there at the cursor and is not known, or is another one, proves that the store is another one.
-        If a known value is missing, it may have been deleted since, or before the cursor in another store: the watch
-        starts at the latest listed change and shows which.  Refreshes of a TTL, of which no watch is notified, change
-        the index but neither creation nor value.
+        If a known value is missing or was created anew, or the latest listed change is no longer there, that may have
+        happened since, or before the cursor in another store: the watch starts at that change and shows which.
+        Refreshes of a TTL, of which no watch is notified, change the index but neither creation nor value.
         """
         assert self._cursor is not None and self._known is not None
         if self._is_mapped:
@@ -216,13 +216,21 @@ class Follower(Daemon):
             is_other = any(
                 value.modified_index <= self._cursor and not self._is_known(value) for value in there.values()
             )
-            is_missing = not self._known.keys() <= there.keys()
+            is_unproven = self._has_lost_listed(there)
         else:
-            is_other, is_missing = listing.fingerprint() != self._fingerprint, False
-        if is_other or listing.index < self._cursor or (is_missing and self._latest is None):
+            is_other, is_unproven = listing.fingerprint() != self._fingerprint, False
+        if is_other or listing.index < self._cursor or (is_unproven and self._latest is None):
             self._resynchronise(listing)
-        elif is_missing:
+        elif is_unproven:
             self._proof = self._latest
+
+    def _has_lost_listed(self, there: Mapping[str, Value]) -> bool:
+        """True if a known value is gone or was created anew, or the latest listed change is no longer there."""
+        assert self._known is not None
+        latest = self._latest
+        if latest is not None and (latest.key not in there or _Change.of(there[latest.key]) != latest):
+            return True
+        return any(key not in there or there[key].created_index != known.created for key, known in self._known.items())
 
     def _is_known(self, value: Value) -> bool:
         """True if this value is the known one, apart from a refresh."""

@@ -206,3 +206,30 @@ def test_followers_show_what_is_there_whatever_was_put_back(etcd: Any, etcd_cloc
         etcd.put('/cfg/a', 'new')
         etcd_clock.advance(1)
         assert follower.seen['/cfg/a'] == follower.mirror['/cfg/a'] == 'new'
+
+
+@pytest.mark.parametrize('is_in_backup', [False, True])
+def test_restore_is_noticed_though_every_value_that_was_listed_is_there_again(
+    etcd: Any, etcd_clock: VirtualTime, is_in_backup: bool
+) -> None:
+    """It was written again past what the client had seen, as a new key or as one that the backup had."""
+    etcd.put('/elsewhere', '0')
+    if is_in_backup:
+        etcd.put('/cfg/a', '0')
+    saved = etcd.save()
+    etcd.put('/cfg/a', '1')
+    etcd.put('/elsewhere', '1')
+    with etcd.open() as client:
+        follower = Follower(client)
+        etcd_clock.advance(1)
+        last = etcd.index
+        etcd.go_down()
+        etcd.restore(saved)
+        while etcd.index < last + 2:
+            etcd.put('/elsewhere', 'x')
+        etcd.put('/cfg/a', '2')
+        etcd.come_back()
+        etcd_clock.advance(10)
+        assert follower.is_live
+        assert follower.seen == dict(follower.mirror) == {'/cfg/a': '2'}
+        assert follower.resyncs == 1
