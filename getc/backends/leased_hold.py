@@ -179,6 +179,10 @@ class LeasedHold:
                 except NodeLost:
                     pass  # somebody else's, or nobody's
 
+    def check(self, deadline: Deadline) -> None:
+        """Read whether the node is on the lease.  Raises NodeLost if it is not."""
+        self._write(RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True)), deadline)
+
     def _write(self, operation: RequestOp, deadline: Deadline) -> TxnResponse:
         """Do it if the node is ours.  Raises NodeLost if it is not."""
         itself = RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True))

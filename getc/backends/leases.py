@@ -113,6 +113,8 @@ class LeasedGroup:
         try:
             if found[0].value != encoded(put.value or ''):
                 hold.update(put.value or '', deadline)
+            else:
+                hold.check(deadline)  # who has just taken it off may have been answered before this response came
         except BaseException as error:
             hold.abandon()  # it will be found again
             if isinstance(error, NodeLost):  # it has just gone

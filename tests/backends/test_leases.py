@@ -394,8 +394,9 @@ def test_node_that_could_not_be_deleted_is_not_found_by_its_next_owner(bench: Be
         bench.hold(value='x')
 
 
-def test_write_that_was_found_and_vanishes_is_a_conflict_that_passes(bench: Bench) -> None:
-    """It was found with another value, and is deleted before that is written."""
+@pytest.mark.parametrize('value', ['new', 'old'])
+def test_write_that_was_found_and_vanishes_is_a_conflict_that_passes(bench: Bench, value: str) -> None:
+    """It was found with another value or the same one, and is deleted before it is held."""
     bench.server.next('Txn', lose_reply)
     with pytest.raises(ConnectionError):
         bench.hold(value='old')
@@ -406,9 +407,9 @@ def test_write_that_was_found_and_vanishes_is_a_conflict_that_passes(bench: Benc
 
     bench.server.next('Txn', lambda do, *_: do(), vanish)
     with pytest.raises(NodeExist):
-        bench.hold(value='new')
-    assert bench.hold(value='new').token == bench.server.revision
-    assert bench.value_of() == 'new'
+        bench.hold(value=value)
+    assert bench.hold(value=value).token == bench.server.revision
+    assert bench.value_of() == value
 
 
 def test_found_write_whose_update_is_not_answered_is_found_again(bench: Bench) -> None:
