@@ -188,6 +188,7 @@ class Call:
         """In a forked child: it is the parent's.  Who waits for it is a copy of the parent's, and is not woken."""
         self._is_over = True
         self._error = ConnectionError(f'{self.path} was called before the fork', endpoint=self.url)
+        self._error.is_outage = False
 
     # -- how it is done
 

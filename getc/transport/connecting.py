@@ -16,7 +16,7 @@ from getc.errors import ConnectionError, ConnectionRefused, TimedOut
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
 from getc.transport.names import is_forked_without_threads, names
-from getc.transport.sockets import Socket
+from getc.transport.sockets import LeftToParent, Socket
 from getc.transport.tls import UnusableFile
 
 __all__ = [
@@ -88,7 +88,9 @@ def not_connected(endpoint: Endpoint, error: OSError) -> ConnectionError:
         what = f'no TLS with {url}: {_cut("it broke the connection off")}'
     else:
         what = f'no connection to {url}: {error.strerror or error}'
-    return ConnectionError(what, endpoint=url)
+    failed = ConnectionError(what, endpoint=url)
+    failed.is_outage = not isinstance(error, LeftToParent)
+    return failed
 
 
 def not_connected_in_time(endpoint: Endpoint, deadline: Deadline) -> TimedOut:

@@ -15,7 +15,7 @@ import gevent.ssl
 from getc.timing import Deadline
 from getc.transport.names import Address, names
 
-__all__ = ['ADDRESS_TIMEOUT', 'Socket', 'address_of', 'close_inherited', 'connect', 'is_quiet']
+__all__ = ['ADDRESS_TIMEOUT', 'LeftToParent', 'Socket', 'address_of', 'close_inherited', 'connect', 'is_quiet']
 
 Socket = gevent.socket.socket
 
@@ -27,6 +27,10 @@ UNACKNOWLEDGED = 20
 
 ADDRESS_TIMEOUT = 2.5
 """Seconds for one address of a host, at most, where there are others."""
+
+
+class LeftToParent(OSError):
+    """The process was forked during the attempt, and this is the child: it says nothing of the server."""
 
 
 def connect(
@@ -51,6 +55,7 @@ def connect(
     Raises:
         OSError: No address, none that takes it, or no TLS.
     """
+    process = os.getpid()
     known = names()
     waiting = list(known.addresses(host, port))
     deadline = deadline or Deadline(None)
@@ -61,6 +66,8 @@ def connect(
         try:
             return _connect_in_time(address, host, context, protocol, share)
         except OSError as error:
+            if os.getpid() != process:
+                raise LeftToParent('the attempt was begun before the fork') from error
             known.failed(host, port, address)
             met.append((address, error))
             if isinstance(error, ssl.SSLError) or not waiting:
