@@ -41,15 +41,37 @@ def check_owners(history: History) -> list[Violation]:
 def _limit(keepers: Keepers, tenure: Tenure) -> float:
     """Until when a keeper may give its token.
 
-    What others do to its node it learns with a renewal, or when the TTL is over.
+    What others do to its node it learns with a renewal, or when the TTL is over.  Where a backup brings back an older
+    node on the lease that it renews, nothing tells: the name is its client's in any case.
     """
     assert tenure.keeper is not None
+    restored = _restored(keepers, tenure)
+    if restored is not None:
+        return restored.over + tenure.keeper.ttl
     if tenure.end is None or tenure.end.value is None:
         is_others = tenure.end is None or keepers.intervention(tenure) is not None
     else:
         taker = None if tenure.after is None else tenure.after.keeper
         is_others = taker is None or taker.on_conflict == 'replace'
     return tenure.over + (tenure.keeper.ttl if is_others else 0.0)
+
+
+def _restored(keepers: Keepers, tenure: Tenure) -> Tenure | None:
+    """The tenure of another by which the same lease had the node in a backup, restored while this one lasted."""
+    leases = {put.lease for put in tenure.puts}
+    return next(
+        (
+            other
+            for other in keepers.tenures
+            if tenure.end is None
+            and other.era.before is tenure.era
+            and other.puts[0].key == tenure.puts[0].key
+            and other.era.has_copy_of(other.puts[0])
+            and other.keeper != tenure.keeper
+            and leases & {put.lease for put in other.puts}
+        ),
+        None,
+    )
 
 
 def _late(claim: Claim, tenure: Tenure) -> Violation:

@@ -508,6 +508,23 @@ def test_node_that_a_backup_does_not_have_has_to_come_back(restored: bool) -> No
     assert broken(life.etcd.history) == (set() if restored else {presence.BACK})
 
 
+@pytest.mark.parametrize('lease', [LEASE, 8])
+def test_older_node_that_a_backup_brings_back_on_the_same_lease_looks_like_its_own(lease: int) -> None:
+    """The keeper cannot know; on another lease it would miss it with the next renewal."""
+    life = Life()
+    life.etcd.back_up()
+    life.etcd.say('k', 'stopped')
+    life.expire()
+    life.etcd.serve(1.0)
+    life.etcd.say('next', 'started')
+    life.put('next', lease)
+    life.etcd.say('next', 'kept')
+    life.own(1.0, 'next')
+    life.etcd.restore()
+    life.own(TTL + 2, 'next')
+    assert broken(life.etcd.history) - {presence.BACK} == (set() if lease == LEASE else {owners.ONE})
+
+
 def test_loss_of_a_node_of_a_backup_that_is_told_late_is_found() -> None:
     """The lease of the backup ran out, and its keeper did not say so before."""
     life = Life()
