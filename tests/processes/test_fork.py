@@ -86,7 +86,7 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
         'states': ['CONNECTED'],
         'keeper': ['KEPT', True],
     }
-    ended = program.end()
+    ended = program.end('\n')
     assert (ended.status, ended.output, ended.errors) == (0, '', '')
 
 

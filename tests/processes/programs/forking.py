@@ -2,7 +2,7 @@
 
     forking.py URL TTL API patched|plain [CA]
 
-It reads a line before its calls begin, so that etcd can be stopped for them, and one before it ends.
+It reads a line before its calls begin, so that etcd can be stopped for them, and one before each of the two ends.
 """
 
 from __future__ import annotations
@@ -130,4 +130,5 @@ say(
     states=states,
     keeper=[keeper.state.name, keeper.ensure() == token],
 )
+read_line()
 etcd.close()

@@ -44,7 +44,7 @@ def live() -> None:
         return
     gevent.joinall([gevent.spawn(client.get, '/') for client in clients], raise_error=True)
     with clients[0] as first:  # which does all there is
-        with first.keep_node('/servers/a', ttl=2), first.mirror('/servers'), first.changes('/servers'):
+        with first.keep_node('/servers/a', ttl=10), first.mirror('/servers'), first.changes('/servers'):
             first.set('/servers/b', 'x', ttl=2)
             first.delete('/servers/b')
     if end == 'left':
