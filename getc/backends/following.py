@@ -106,7 +106,8 @@ class Following:
 
     def compare(self, result: EtcdResult) -> None:
         """A call has returned this: notice watches that should have delivered it.  Does not block."""
-        self.on_revision(result.etcd_index)
+        if self._stream is not None and result.etcd_index > self._stream.revision:
+            self._stream.on_revision(result.etcd_index)
         self.missed_changes.compare(result)
 
     def on_revision(self, revision: int) -> None:

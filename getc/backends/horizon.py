@@ -64,28 +64,29 @@ class Horizon:
     def agree(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
         """Do a linearizable read; again, by the other servers, if its answer is older than what was seen."""
         since = self.index
-        for remaining in reversed(range(self._answers)):
+        remaining = self._answers
+        while True:
+            remaining -= 1
             try:
                 result = execute()
             except EtcdError as error:
                 if error.index is None or may_pass(error):
                     raise
-                if self._is_current(error.index, since) or not remaining:
+                if not remaining or not 0 < error.index < since:
                     self._accept(error.index, since)
                     raise
             else:
-                if self._is_current(result.etcd_index, since) or not remaining:
-                    break
+                if not remaining or not 0 < result.etcd_index < since:
+                    self._accept(result.etcd_index, since)
+                    return result
             self._turn()
-        self._accept(result.etcd_index, since)
-        return result
 
     def agree_on_revision(self, read: Callable[[], int]) -> int:
         """Read how far etcd as a whole has come, as :meth:`agree` does."""
         since = self.index
         for _ in range(self._answers):
             revision = read()
-            if self._is_current(revision, since):
+            if not 0 < revision < since:
                 break
             self._turn()
         self._accept(revision, since)
@@ -107,16 +108,10 @@ class Horizon:
                 return result
         return self.agree(lambda: execute(replace(get, quorum=True)))
 
-    def _is_current(self, index: int, since: int) -> bool:
-        """False if the answer is older than what was seen before it was asked for.
-
-        0 is no index: the answer does not contain it, as where a proxy cuts it out.
-        """
-        return index >= since or index == 0
-
     def _accept(self, index: int, since: int) -> None:
-        """This is how far etcd as a whole has come; if less than what was seen, the store went back."""
-        if 0 < index < since:
+        """This is how far etcd as a whole has come; if less than what was seen, the store went back.
+
+        An index of 0 means that the answer does not contain one, as where a proxy cuts it out.
+        """
+        if index > self.index or 0 < index < since:
             self.index = index
-        else:
-            self.saw(index)
