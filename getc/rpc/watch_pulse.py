@@ -70,6 +70,7 @@ class WatchPulse:
         self._passed_at: float | None = None  # when another response has shown a later one
         self._answer: Event | None = None  # set by the next message
         self._asking: gevent.Greenlet[[], None] | None = None
+        self._is_closed = False
         self._timer: Any = get_hub().loop.timer(QUIET, ref=False)
         self._timer.start(self._look)
 
@@ -87,6 +88,7 @@ class WatchPulse:
 
     def close(self) -> None:
         """Ask no more.  Does not block."""
+        self._is_closed = True
         close_watcher(self._timer)
         if self._asking is not None and self._asking is not gevent.getcurrent():
             kill_soon(self._asking)
@@ -111,6 +113,8 @@ class WatchPulse:
         self._answer = Event()
         fault = self._fault(self._answer)
         self._asking = self._answer = self._passed_at = None
+        if self._is_closed:
+            return  # meanwhile: the greenlet was about to run when it was killed
         if fault is None:
             self._heard_at = timing.now()
             self._look_in(QUIET)

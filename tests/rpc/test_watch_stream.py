@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied
+from getc.rpc.watch_pulse import QUIET
 from getc.rpc.watch_stream import Ticket, WatchStream
 from getc.testing import VirtualTime
 from getc.wire.schema.header import ResponseHeader
@@ -222,3 +223,16 @@ def test_stream_that_was_left_ends_with_the_last_of_its_watches(bench: Bench, la
         else:
             bench.stream.cancel(second)
     assert bench.server.is_cancelled
+
+
+def test_stream_that_ends_while_its_answer_is_taken_leaves_no_timer(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The greenlet that waited for the answer is due to run then, and comes before it is killed."""
+    bench.add()
+    bench.say(created(1))
+    etcd_clock.advance(QUIET + 0.5)
+    assert bench.server.sent[-1].HasField('progress_request')
+    bench.server.say(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
+    bench.server.end(ConnectionError('the connection broke'))
+    etcd_clock.advance(1)
+    assert bench.stream.is_over
+    assert not bench.stream._pulse._timer.active
