@@ -281,7 +281,7 @@ class Endpoints:
 
     def _pass_over(self, endpoint: Endpoint) -> None:
         if self._current == endpoint and len(self._endpoints) > 1:
-            self._current = self.in_turn()[1]
+            self._current = next(each for each in self.in_turn() if each != endpoint)
 
     def _rests_until(self, endpoint: Endpoint, now: float) -> float:
         standing = self._resting.get(endpoint)

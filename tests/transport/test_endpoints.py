@@ -7,6 +7,7 @@ import random
 import gevent
 import pytest
 
+from getc.errors import HTTPError
 from getc.testing import VirtualTime
 from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse_endpoints
 
@@ -208,3 +209,16 @@ def test_turn_asks_the_next_server_that_is_well(etcd_clock: VirtualTime) -> None
     alone = Endpoints([first])
     alone.turn()
     assert alone.current == first
+
+
+def test_server_that_is_passed_over_is_not_asked_first_where_all_are_cooling_down(etcd_clock: VirtualTime) -> None:
+    """Also if the others cool down for less long than the current one does."""
+    endpoints = Endpoints([A, B], rng=Middle())
+    endpoints.failed(B)
+    etcd_clock.advance(0.1)
+    endpoints.failed(A)
+    assert endpoints.current == B
+    endpoints.judge(B, HTTPError(404, 'no etcd'))
+    assert endpoints.current == A
+    endpoints.judge(A, HTTPError(404, 'no etcd'))
+    assert endpoints.current == B
