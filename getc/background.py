@@ -269,6 +269,7 @@ class Background(Tree):
     def _begin_anew(self) -> None:
         super()._begin_anew()
         self._daemons = {}
+        self._monitor.close()
         self._monitor = Monitor(self.log, self._has_daemons)
 
     def _has_daemons(self) -> bool:

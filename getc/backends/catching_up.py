@@ -21,7 +21,7 @@ from getc import timing
 from getc.errors import EtcException
 from getc.rpc.watch_stream import WatchStream
 from getc.timing import Deadline
-from getc.transport.home import kill_soon
+from getc.transport.home import Home, kill_soon
 
 __all__ = ['CatchingUp']
 
@@ -62,6 +62,7 @@ class CatchingUp:
         self._waiting: dict[_Source, Deadline] = {}
         self._seen_empty: dict[_Source, float] = {}  # when a read showed nothing for the first time
         self._asking: gevent.Greenlet[[], None] | None = None
+        self._home = Home()
 
     def adopt(self, stream: WatchStream) -> None:
         """Listen to a stream's progress responses.  Raises what has ended it.
@@ -104,6 +105,8 @@ class CatchingUp:
             self._seen_empty.clear()
 
     def _keep_waiting(self) -> bool:
+        if self._home.was_left:
+            self._waiting.clear()  # in a forked child: the watches are the parent's
         self._waiting = {source: deadline for source, deadline in self._waiting.items() if source.is_catching_up}
         return bool(self._waiting)
 

@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
-from getc.keys import ROOT, ancestors
+from getc.keys import ROOT
 from getc.model import Directory, EtcdResult, Node
-from getc.transport.home import close_watcher
+from getc.transport.home import Home, close_watcher
 
 __all__ = ['MissedChanges']
 
@@ -43,6 +43,7 @@ class MissedChanges:
     def __init__(self) -> None:
         self.sources: dict[str, dict[_Source, None]] = {}
         self._awaited: dict[_Source, Any] = {}  # the timer of each that may have missed something
+        self._home = Home()
 
     def add(self, source: _Source) -> None:
         """Compare the changes of this watch from now on."""
@@ -64,10 +65,14 @@ class MissedChanges:
         node: Node = result.node
         if isinstance(node, Directory):
             node = max(node.leaves(), key=_index_of, default=node)
-        for path in (node.key, *ancestors(node.key), ROOT):
+        path = node.key
+        while True:  # up to the root, without a list of the paths: this is part of every call
             for source in self.sources.get(path, ()):
                 if source not in self._awaited and source.lacks(node.key, node.modified_index):
                     self._await(source, node.key, node.modified_index, 2)
+            if path == ROOT:
+                return
+            path = path[: path.rindex('/')] or ROOT
 
     def _await(self, source: _Source, key: str, index: int, times: int) -> None:
         timer = self._awaited[source] = get_hub().loop.timer(PATIENCE, ref=False)
@@ -75,7 +80,7 @@ class MissedChanges:
 
     def _on_due(self, source: _Source, key: str, index: int, times: int) -> None:
         close_watcher(self._awaited.pop(source))
-        if not source.lacks(key, index):
+        if self._home.was_left or not source.lacks(key, index):
             return
         if times:
             self._await(source, key, index, times)

@@ -24,7 +24,7 @@ from getc.timing import Backoff, Deadline
 from getc.transport.client_log import ClientLog
 from getc.transport.home import Home, Resident
 
-__all__ = ['Daemon', 'Owner']
+__all__ = ['Daemon', 'Owner', 'event_of']
 
 LAST_WORDS: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
@@ -55,7 +55,8 @@ class Owner(Protocol):
         """The daemon has stopped."""
 
 
-def _event_of(arg: object) -> object:
+def event_of(arg: object) -> object:
+    """What makes two arguments of a log line the same event: of errors their type and server, not their text."""
     return (type(arg), arg.endpoint) if isinstance(arg, EtcException) else arg
 
 
@@ -248,7 +249,7 @@ class Daemon(Resident):
 
     def _log_soon(self, level: int, text: str, *args: object) -> None:
         """Write to the log of the client.  Does not block.  Errors of one kind and one server are the same event."""
-        key = text, *(_event_of(arg) for arg in args)
+        key = text, *(event_of(arg) for arg in args)
         self._owner.log.note(level, text % args, subject=self.name, key=key)
 
     # -- attempts

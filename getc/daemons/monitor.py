@@ -10,8 +10,9 @@ from typing import Any, Final
 import gevent
 
 from getc import timing
-from getc.daemons.base import Daemon
+from getc.daemons.base import Daemon, event_of
 from getc.transport.client_log import ClientLog
+from getc.transport.home import Home, close_watcher
 
 __all__ = ['Monitor']
 
@@ -40,6 +41,7 @@ class Monitor:
         self._starting: dict[Daemon, tuple[float, int]] = {}  # since when, and the number of the next reminder
         self._timer: Any = None
         self._ran_at = 0.0
+        self._home = Home()
 
     def add(self, daemon: Daemon) -> None:
         """A daemon begins to start."""
@@ -57,9 +59,11 @@ class Monitor:
         """Stop the timer.  The next daemon starts it again."""
         timer, self._timer = self._timer, None
         if timer is not None:
-            timer.close()
+            close_watcher(timer)
 
     def _look(self) -> None:
+        if self._home.was_left:
+            return self.close()  # in a forked child: the daemons are the parent's
         now = timing.now()
         late, self._ran_at = now - self._ran_at - INTERVAL, now
         if late > LATE:
@@ -81,4 +85,4 @@ class Monitor:
     def _remind(self, daemon: Daemon, seconds: float) -> None:
         error = daemon.last_error
         text = f'has not started after {seconds:g} s: {"no answer came yet" if error is None else error}'
-        self._log.note(logging.WARNING, text, subject=daemon.name)
+        self._log.note(logging.WARNING, text, subject=daemon.name, key=('starting', seconds, event_of(error)))

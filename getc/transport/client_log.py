@@ -9,6 +9,7 @@ from typing import Any, Final
 import gevent
 
 from getc import timing
+from getc.transport.home import Home, close_watcher
 
 __all__ = ['PERIOD', 'ClientLog']
 
@@ -56,6 +57,8 @@ class ClientLog:
         self.label = label
         self._pending: dict[Hashable, tuple[int, str, list[str]]] = {}
         self._periods: dict[tuple[int, Hashable], _Period] = {}
+        self._sweep_at = 0.0  # not before that time are ended periods removed: there may be thousands
+        self._home = Home()
 
     def note(self, level: int, text: str, *, subject: str = '', key: Hashable = None, limit: int = 1) -> None:
         """Write a line soon, or count it.
@@ -70,7 +73,7 @@ class ClientLog:
         event = level, text if key is None else key
         period = self._periods.get(event)
         if period is None or (not period.count and period.ends_at <= timing.now()):
-            self._forget_ended()
+            self._remove_ended()
             period = self._periods[event] = _Period()
         period.text = text
         lines = period.lines.get(subject, 0)
@@ -93,15 +96,20 @@ class ClientLog:
 
     def _end_period(self, event: tuple[int, Hashable]) -> None:
         period = self._periods.pop(event)
-        period.timer.close()
+        close_watcher(period.timer)
+        if self._home.was_left:
+            return  # in a forked child: the parent writes it
         times = 'once more' if period.count == 1 else f'{period.count} times more'
         self._periods[event] = following = _Period()
         following.lines = dict.fromkeys(period.lines, 1)
         text = f'{period.text} ({times} in the last {PERIOD:g} s)'
         self._write_soon(('count', event), event[0], text, period.repeated)
 
-    def _forget_ended(self) -> None:
+    def _remove_ended(self) -> None:
         now = timing.now()
+        if now < self._sweep_at:
+            return
+        self._sweep_at = now + PERIOD
         for event in [event for event, period in self._periods.items() if not period.count and period.ends_at <= now]:
             del self._periods[event]
 

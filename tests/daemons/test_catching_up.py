@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -186,3 +187,17 @@ def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer
             gevent.sleep(0.001)
         assert watcher.index == last
         until(lambda: told == list(range(first, last + 1)))
+
+
+def test_child_that_was_forked_off_does_not_ask_for_its_parents_watches(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question there would be a connection of its own, for nobody."""
+    server.drops_progress = True
+    for number in range(40):
+        server.put('/cfg/a', str(number))
+    client.on_change('/cfg', print, index=2)
+    server.calls.clear()
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    etcd_clock.advance(60)
+    assert not server.calls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import gevent
@@ -118,3 +119,17 @@ def test_client_that_writes_all_the_time_asks_for_progress_now_and_then(
     etcd_clock.advance(60)
     assert 20 < len(stream.sent) <= 31
     writing.kill()
+
+
+def test_child_that_was_forked_off_does_not_miss_changes_of_its_parents_watches(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is delivered there any more, which is no fault of the stream."""
+    server.put('/cfg/a', '1')
+    watcher = client.on_change('/cfg', print)
+    streams = list(server.streams)
+    streams[0].watches.clear()  # type: ignore[attr-defined]
+    client.set('/cfg/a', '2')
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    etcd_clock.advance(10 * MOMENT)
+    assert (watcher.last_error, server.streams) == (None, streams)

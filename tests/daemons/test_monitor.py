@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 
 import gevent
@@ -10,6 +11,7 @@ import pytest
 
 import getc
 from getc.client import Client
+from getc.errors import ConnectionError
 from getc.testing import VirtualTime
 from tests.support.faulty import FaultyBackend
 
@@ -40,6 +42,37 @@ def test_daemons_that_do_not_start_are_logged_after_10_and_after_60_seconds(
     assert lines() == [
         f'etcd client: mirror /cfg and 1 other: has not started after {seconds} s: {why}' for seconds in (10, 60)
     ]
+
+
+def test_daemons_that_do_not_start_for_one_reason_are_one_line_though_their_errors_name_them(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
+) -> None:
+    """Thousands of keepers behind a wrong URL are one event."""
+    backend.go_down()
+    keepers = [client.keep_node(f'/servers/{number}', wait=False) for number in range(20)]
+    etcd_clock.advance(9.5)
+    for keeper in keepers:
+        keeper.last_error = ConnectionError(f'no answer for {keeper.key}')
+        keeper._cancel_timer()  # no further attempt
+    etcd_clock.advance(2)
+    (line,) = lines()
+    assert line == (
+        'etcd client: keep_node /servers/0 and 19 others: has not started after 10 s: no answer for /servers/0'
+    )
+
+
+def test_child_that_was_forked_off_logs_nothing_of_its_parents_daemons(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer goes on in both."""
+    backend.go_down()
+    client.mirror('/cfg', wait=False)
+    lines()
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    etcd_clock.stall(5)
+    etcd_clock.advance(100)
+    assert lines() == []
+    assert client._monitor._timer is None
 
 
 def test_daemons_that_have_started_are_not_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import logging
+import os
+from typing import Any
 
 import gevent
 import pytest
 
 from getc.errors import ConnectionError, TimedOut
 from getc.testing import VirtualTime
-from getc.transport.client_log import ClientLog
+from getc.transport.client_log import PERIOD, ClientLog
 from getc.transport.endpoints import Endpoint, Endpoints
 
 A, B, C = (Endpoint('http', host, 1) for host in 'abc')
+
+
+class CountingDict(dict[Any, Any]):
+    """Counts how often all of it is looked at."""
+
+    walks = 0
+
+    def items(self) -> Any:
+        self.walks += 1
+        return super().items()
 
 
 @pytest.fixture
@@ -110,3 +122,30 @@ def test_state_that_changes_all_the_time_is_counted_and_its_last_value_written(l
     found = lines()
     assert len(found) <= 8
     assert found[-1] == 'etcd client: SUSPENDED: no server answers: http://a:1: silent (95 times more in the last 60 s)'
+
+
+def test_thousands_of_events_cost_little_each(etcd_clock: VirtualTime) -> None:
+    """Those that are over are looked for once a minute, not with every new one."""
+    log = ClientLog()
+    for number in range(5):
+        log.note(logging.INFO, f'event {number}')
+    etcd_clock.advance(PERIOD + 1)
+    log.note(logging.INFO, 'another')
+    assert len(log._periods) == 1
+    periods = log._periods = CountingDict(log._periods)
+    for number in range(1000):
+        log.note(logging.INFO, f'event {number}')
+    assert periods.walks == 0
+
+
+def test_child_that_was_forked_off_writes_no_counts_of_its_parent(
+    lines, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timers of the counts go on in both."""
+    log = ClientLog()
+    log.note(logging.WARNING, 'stale')
+    log.note(logging.WARNING, 'stale')
+    assert lines() == ['etcd client: stale']
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    etcd_clock.advance(200)
+    assert lines() == []
