@@ -27,8 +27,8 @@ class _Source(Protocol):
     @property
     def key(self) -> str: ...
 
-    def lacks(self, key: str, index: int) -> bool:
-        """True if the watch should deliver this change of this key, and nothing of it has arrived."""
+    def lacks(self, node: Node) -> bool:
+        """True if the watch should deliver the last change of this node, and nothing of it has arrived."""
 
     def on_missed(self, index: int) -> None: ...
 
@@ -68,24 +68,24 @@ class MissedChanges:
         path = node.key
         while True:  # up to the root, without a list of the paths: this is part of every call
             for source in self.sources.get(path, ()):
-                if source not in self._awaited and source.lacks(node.key, node.modified_index):
-                    self._await(source, node.key, node.modified_index, 2)
+                if source not in self._awaited and source.lacks(node):
+                    self._await(source, node, 2)
             if path == ROOT:
                 return
             path = path[: path.rindex('/')] or ROOT
 
-    def _await(self, source: _Source, key: str, index: int, times: int) -> None:
+    def _await(self, source: _Source, node: Node, times: int) -> None:
         timer = self._awaited[source] = get_hub().loop.timer(PATIENCE, ref=False)
-        timer.start(self._on_due, source, key, index, times - 1)
+        timer.start(self._on_due, source, node, times - 1)
 
-    def _on_due(self, source: _Source, key: str, index: int, times: int) -> None:
+    def _on_due(self, source: _Source, node: Node, times: int) -> None:
         close_watcher(self._awaited.pop(source))
-        if self._home.was_left or not source.lacks(key, index):
+        if self._home.was_left or not source.lacks(node):
             return
         if times:
-            self._await(source, key, index, times)
+            self._await(source, node, times)
         else:
-            source.on_missed(index)
+            source.on_missed(node.modified_index)
 
 
 def _index_of(node: Node) -> int:

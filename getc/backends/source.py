@@ -15,7 +15,7 @@ from getc.backends.horizon import Horizon
 from getc.backends.news import News
 from getc.backends.past import Past, Story
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
-from getc.model import EtcdResult
+from getc.model import Directory, EtcdResult, Node
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import Ticket, WatchStream
@@ -255,15 +255,18 @@ class Source:
         """The node that is followed."""
         return self._spec.key
 
-    def lacks(self, key: str, index: int) -> bool:
-        """True if the watch should deliver this change of this key, and nothing of it has arrived."""
+    def lacks(self, node: Node) -> bool:
+        """True if the watch should deliver the last change of this node, and nothing of it has arrived.
+
+        A watch of one node alone delivers nothing of a directory that goes with the last value in it.
+        """
         return (
             self._position is not None
-            and index > self._position
+            and node.modified_index > self._position
             and self._target is None
             and not self._responses
             and not self._is_over
-            and (self._spec.recursive or key == self._spec.key)
+            and (self._spec.recursive or (node.key == self._spec.key and not isinstance(node, Directory)))
             and self._asked == self.watched
         )
 
@@ -431,7 +434,7 @@ class Source:
                     if follower.cursor < revision:
                         follower.cursor = revision
                         follower.tell(results)
-        if is_whole and revisions < FULL:
+        if self._target is not None and is_whole and revisions < FULL:
             self._progress = max(self._progress, response.header.revision)
 
     def _results(self, response: WatchResponse, events: list[Event]) -> list[EtcdResult]:

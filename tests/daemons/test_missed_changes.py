@@ -85,6 +85,17 @@ def test_change_that_is_on_its_way_is_no_missed_one(
     assert not any(watcher.is_stale for watcher in watchers)
 
 
+def test_directory_that_goes_with_its_values_is_no_missed_change_of_a_watch_of_that_node_alone(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """etcd has no key for it, so there is no event."""
+    client.set('/cfg/a', '1')
+    watcher = client.on_change('/cfg', print, recursive=False)
+    client.delete('/cfg', recursive=True)
+    etcd_clock.advance(2 * MOMENT)
+    assert watcher.last_error is None
+
+
 def test_renewals_that_pass_the_watches_show_that_their_stream_is_lost(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
