@@ -29,6 +29,9 @@ SHORT: Final = 1.8
 for expired, though the leader after it has renewed them (etcd issue 15247): whatever a
 client does, its node goes."""
 
+COMMIT: Final = 0.5
+"""Seconds in which etcd commits what it has applied: 0.1 by default."""
+
 STORE: Final = frozenset({'store'})
 AUTH: Final = frozenset({'auth'})
 
@@ -229,10 +232,15 @@ def _of_backup(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage
     @contextmanager
     def backed_up() -> Iterator[None]:
         archivist.keep_bookmark(PATIENCE)
-        ground.back_up()
+        if ground.may_kill:
+            ground.back_up()
+        else:  # what members have is as after a SIGKILL, so nothing may be under way
+            with _all_ways_cut(ground):
+                gevent.sleep(COMMIT)
+                ground.back_up()
         yield
 
-    return Breakage('all members', EVERY_MEMBER | STORE, backed_up)
+    return Breakage('all members', EVERY_MEMBER | STORE if ground.may_kill else EVERYTHING, backed_up)
 
 
 def _of_restore(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:

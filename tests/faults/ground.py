@@ -43,9 +43,6 @@ USER: Final = 'root'
 FILLER: Final = '/filler'
 """A key that is written for the sake of its revisions."""
 
-KINDNESS: Final = 10.0
-"""Seconds that a member has to end."""
-
 PATIENCE: Final = 2.0
 """Seconds for a member to obey, before another is asked."""
 
@@ -145,13 +142,9 @@ class Ground:
         self._add_user()
 
     def back_up(self) -> None:
-        """Copy the data of all members, of one moment: they are paused or ended meanwhile.
-
-        Raises:
-            ServerFailed: They did not get well.
-        """
+        """Copy the data of all members, of one moment: they are paused meanwhile."""
         members = self._all_members()
-        with _paused(members) if self.may_kill else self._ended(members):
+        with _paused(members):
             for member in members:
                 self._in_thread(_copy, member.data, self._folder / member.name)
         self.has_backup = True
@@ -183,13 +176,6 @@ class Ground:
                 return
             if time.monotonic() > end:
                 raise TimeoutError(f'the store was not past revision {revision} within {timeout:g} s')
-
-    @contextmanager
-    def _ended(self, members: list[Member]) -> Iterator[None]:
-        """They are ended in an orderly way, and started again."""
-        gevent.joinall([gevent.spawn(member.end, KINDNESS) for member in members])
-        yield
-        self.cluster.mend()
 
     def _begin_era(self) -> None:
         self.era += 1

@@ -16,11 +16,11 @@ from tests.faults.schedule import KINDS
 
 pytestmark = pytest.mark.timeout(600)
 
-SEED = 1
-"""Always the same, so that the same faults strike at the same times."""
+SEED = 239
+"""Always the same, so that the same faults strike at the same times: nearly every kind, with a restore and a hang."""
 
-SECONDS = 50
-"""Of fire, with all kinds of faults."""
+SECONDS = 42
+"""Of fire; with what comes before and after it is a minute."""
 
 RULES = {
     'skipped-revision': 'A watcher is told every change.',
