@@ -94,9 +94,9 @@ class Follower:
         while True:
             self._begin()
             if self._resumes:
-                gevent.sleep(self._chance.uniform(0.5, 4))
+                gevent.sleep(self._chance.uniform(0.2, 1))
                 self._end()
-                gevent.sleep(self._chance.uniform(2, 4))
+                gevent.sleep(self._chance.uniform(1.5, 3))
             elif self._stays:
                 return
             else:
