@@ -209,6 +209,7 @@ class WatchSpec:
         key: The node.
         index: The first index of interest; None (0 is taken for it) from now on.
         recursive: Every node below it too.
+        is_seen: The change at the index was delivered before: a watch that has not come to it has not caught up.
     """
 
     is_write: ClassVar[bool] = False
@@ -216,6 +217,7 @@ class WatchSpec:
     key: str
     index: int | None = None
     recursive: bool = False
+    is_seen: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normal(self.key))

@@ -60,7 +60,7 @@ class CatchingUp:
 
     def __init__(self) -> None:
         self._waiting: dict[_Source, Deadline] = {}
-        self._seen_empty: dict[_Source, float] = {}  # when a read showed nothing for the first time
+        self._seen_empty: dict[_Source, float] = {}  # when the answer of the first read came that showed nothing
         self._asking: gevent.Greenlet[[], None] | None = None
         self._home = Home()
 
@@ -118,14 +118,14 @@ class CatchingUp:
     def _read(self, source: _Source) -> None:
         if not source.is_catching_up:
             return
+        asked_at = timing.now()
         try:
             has_pending = source.has_pending(Deadline(READ_TIMEOUT))
         except EtcException:
             return  # the next round reads again
-        now = timing.now()
         if has_pending:
             self._seen_empty.pop(source, None)
-        elif now - self._seen_empty.setdefault(source, now) >= BETWEEN_READS and source.is_catching_up:
+        elif asked_at - self._seen_empty.setdefault(source, timing.now()) >= BETWEEN_READS and source.is_catching_up:
             source.on_nothing_pending()
             if source.stream is not None and not source.stream.has_progress:
                 source.stream.proves_progress = False  # the next source does not wait for what never comes

@@ -54,7 +54,7 @@ class Following:
         """Tell a listener of changes, of the store that ``after`` followed.  Does not block."""
         store = after.store if isinstance(after, Follower) else 0
         source = self._sources.get(range_of(spec))
-        if source is not None and source.covers(spec.index):
+        if source is not None and source.is_joinable(spec):
             return source.join(spec, listener, store)
         source = Source(self, spec)
         self._sources.setdefault(source.watched, source)

@@ -50,8 +50,9 @@ FIRST_QUIET: Final = 2.0
 
 LEAST_QUIET: Final = 1.0
 
-HISTORY_TIMEOUT: Final = 0.5
-"""Seconds after its headers in which a poll brings what the history holds, which etcd sends right behind them."""
+HISTORY_TIMEOUT: Final = 0.25
+"""Seconds for a poll to bring what the history holds, which etcd sends right behind the headers.  A poll that is silent
+for longer is renewed."""
 
 HISTORY: Final = 1000
 """Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
@@ -120,6 +121,7 @@ class PollingWatch:
         self._open_poll = open_poll
         self._horizon = horizon
         self._cursor = spec.index
+        self._least = min(spec.index or 0, horizon.index)  # index; a server that has not come to it lags behind
         self._is_live = False
         self._target: int | None = None  # the index up to which changes are to be delivered before it has caught up
         self._is_closed = False
@@ -185,8 +187,6 @@ class PollingWatch:
             self._is_closed = True  # in a child that was forked off: the answer is its parent's
         elif has_come:
             self._take()
-        elif is_catching_up:
-            self._catch_up()
         else:
             self._renew()
 
@@ -220,7 +220,7 @@ class PollingWatch:
     def _goes_on_from(self, poll: Poll) -> bool:
         """True if the poll is of the store that was followed, and that has not gone back."""
         origin = Origin.of(poll)
-        if self._cursor is not None and origin.etcd_index < self._cursor - 1:
+        if origin.etcd_index < max(self._least, (self._cursor or 0) - 1):
             return False
         return self.origin is None or self.origin.is_followed_by(origin)
 
@@ -236,11 +236,15 @@ class PollingWatch:
                 self._cursor = self.origin.etcd_index + 1
             self._listener.on_live(self._cursor - 1)
             self._target = self.origin.etcd_index
-            if self._cursor > self._target:
-                self._catch_up()
+        self._check_target()
+
+    def _check_target(self) -> None:
+        assert self._cursor is not None
+        if self._target is not None and self._cursor > self._target:
+            self._catch_up()
 
     def _catch_up(self) -> None:
-        """Nothing is left of what the store had when the first poll was answered."""
+        """Notify the listener that everything the store had when the first poll was answered was delivered."""
         self._target = None
         if not self._is_closed:
             self._listener.on_caught_up()
@@ -266,8 +270,7 @@ class PollingWatch:
         self._horizon.saw(result.modified_index)
         if self._is_of_interest(result) and not self._is_closed:
             self._listener.on_changes((result,))
-        if self._target is not None and self._cursor > self._target:
-            self._catch_up()
+        self._check_target()
 
     def _read(self) -> EtcdResult | None:
         """The change; None if the body is empty or cut."""
@@ -289,6 +292,9 @@ class PollingWatch:
         """Replace a quiet poll by one with a later index.
 
         Where the history has run away already the old poll is kept: it has lost nothing.
+
+        A poll whose server has answered another one meanwhile, and which is still silent, brings no history: the watch
+        has caught up.  Time alone does not show that on a busy machine.
         """
         assert self._poll is not None and self.origin is not None
         origin = self.origin
@@ -299,6 +305,8 @@ class PollingWatch:
             if error.cause == ANOTHER_STORE:
                 raise
             self._quiet = QUIET
+            if self._target is not None:
+                self._catch_up()
             return
         try:
             has_come = self._poll.wait(0)

@@ -119,14 +119,14 @@ class Source:
         self._spec = spec
         self._asked = self.watched  # the range, as the server is asked for it
         self._first = spec.index or 0  # revision; 0 is from now on
-        self._least = max(self._first - 1, following.horizon.index)  # a server has come further, or lags behind
+        self._least = 0  # revision; a server that has not come to it lags behind
         self._position: int | None = None  # every change up to it has been told; None before it is live
         self._store = 0  # the cluster's id, once it is known
         self._followers: dict[Follower, None] = {}
         self._story = Story(following.past)
         self._story.begin = self._first
         self._target: int | None = None  # the revision that is to be delivered before it has caught up
-        self._progress = 0  # every change up to this revision has been received
+        self._progress = 0  # the server has come to this revision, and sent every change of interest up to it
         self._responses: deque[tuple[WatchResponse, int, bool]] | None = None  # to be told, their bytes, and is_whole
         self._telling: gevent.Greenlet[..., None] | None = None
         self.stream: WatchStream | None = None
@@ -136,9 +136,25 @@ class Source:
 
     # -- followers
 
-    def covers(self, index: int | None) -> bool:
-        """True if whoever joins misses nothing from this index on; never from "now", which it has not come to."""
-        return index is not None and 0 < self._story.begin <= index
+    def is_joinable(self, spec: WatchSpec) -> bool:
+        """True if a follower of this may join.  Never from "now", which the source has not come to.
+
+        The server may lag behind what the follower was told by another one: then the source can not notify the follower
+        that it has caught up.
+        """
+        if spec.index is None or not self._covers(spec.index):
+            return False
+        return not spec.is_seen or spec.index <= self._reached()
+
+    def _covers(self, index: int) -> bool:
+        """True if the followers miss nothing from this index on."""
+        return 0 < self._story.begin <= index
+
+    def _reached(self) -> int:
+        """The revision that the server has come to before the followers are notified that they have caught up."""
+        if self._position is None:
+            return self._least
+        return max(self._progress, self._target or 0)
 
     def join(self, spec: WatchSpec, listener: Listener, store: int) -> Follower:
         """Tell this listener, too, if this is its store; 0 for any."""
@@ -189,7 +205,7 @@ class Source:
         if self._target is not None or other._target is not None:
             return
         assert self._position is not None
-        if other.covers(self._position + 1):
+        if other._covers(self._position + 1):
             followers, self._followers = self._followers, {}
             for follower in followers:
                 other._followers[follower] = None
@@ -202,6 +218,7 @@ class Source:
     def start(self, stream: WatchStream) -> None:
         """Ask for it on this stream."""
         self.stream = stream
+        self._least = max(self._first - 1, self._following.horizon.index)
         try:
             self._ticket = stream.add(request_of(self._asked, self._first), self)
         except EtcException as error:
@@ -212,6 +229,8 @@ class Source:
         header = response.header
         self._store = header.cluster_id
         self._is_permitted = False
+        if header.revision < self._first or not self._first:
+            self._progress = max(self._progress, header.revision)
         if self._least > header.revision:
             self._tell_later(self._ask_whether_it_lags, header.revision)
         else:
@@ -334,12 +353,14 @@ class Source:
             self._go_live(revision, revision)
 
     def _go_live(self, revision: int, target: int) -> None:
-        """The server has begun; the watch has caught up when everything up to the target was delivered."""
+        """The server has begun; the watch has caught up when the server has sent everything up to the target."""
         is_new = self._position is None
         if self._position is None:
             self._position = self._first - 1 if self._first else revision
             self._story.begin = self._position + 1
-        self._target = target if target > self._position else None
+        self._target = max(target, self._target or 0)
+        if self._target <= self._progress:
+            self._target = None
         if is_new:
             for follower in self._followers:
                 self._set_off(follower)
@@ -354,15 +375,19 @@ class Source:
         return self._target is not None and not self._is_over
 
     def on_progress(self, revision: int) -> None:
-        """The server has sent everything up to this revision."""
-        self._progress = revision
-        if not self._responses:
-            self._check_target()
+        """The server has sent everything up to this revision, on all watches that it had then."""
+        if self._ticket is not None and self.stream is not None and self.stream.is_later(revision, self._ticket):
+            self._on_received(revision)
 
     def on_nothing_pending(self) -> None:
         """Nothing is left of what the store had when the watch was created."""
         if self._target is not None:
-            self.on_progress(self._target)
+            self._on_received(self._target)
+
+    def _on_received(self, revision: int) -> None:
+        self._progress = max(self._progress, revision)
+        if not self._responses:
+            self._check_target()
 
     def has_pending(self, deadline: Deadline) -> bool:
         """Read whether the range holds a key that was changed after the position.  Blocks.
@@ -378,8 +403,7 @@ class Source:
         return bool(self.stream.read(request, deadline).kvs)
 
     def _check_target(self) -> None:
-        assert self._position is not None
-        if self._target is not None and max(self._position, self._progress) >= self._target:
+        if self._target is not None and self._progress >= self._target:
             self._target = None
             for follower in self._followers:
                 follower.tell(None)
@@ -425,6 +449,7 @@ class Source:
             if revision <= self._position:  # etcd 3.4 may send an event twice
                 continue
             self._position = revision
+            self._progress = max(self._progress, revision)
             self._following.horizon.saw(revision)
             of_revision = list(events)
             results = self._results(response, of_revision)

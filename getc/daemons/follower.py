@@ -178,7 +178,7 @@ class Follower(Daemon):
             assert self._cursor is not None
             self._live_at = math.inf
             first = self._cursor + 1 if self._proof is None else self._proof.modified
-            spec = WatchSpec(self.key, first, self.recursive)
+            spec = WatchSpec(self.key, first, self.recursive, is_seen=self._proof is not None)
             self._watch = self._followed = self._backend.watch(spec, self, self._followed)
         return None
 

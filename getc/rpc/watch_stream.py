@@ -19,6 +19,7 @@ from typing import Final, Protocol
 
 import gevent
 
+from getc import timing
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
 from getc.rpc.streams import MessageStream
 from getc.rpc.watch_pulse import WatchPulse
@@ -46,6 +47,9 @@ FOR_ALL: Final = -1
 INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
 
+ANSWER_TIMEOUT: Final = 5.0
+"""Seconds after which no response to a progress request is expected: the server has dropped the request."""
+
 
 class Sink(Protocol):
     """Whom a watch tells.  None of its methods blocks, switches or raises."""
@@ -70,29 +74,31 @@ class Ticket:
         watch_id: Its number; -1 before it is created.
         is_over: Its sink hears nothing more.
         size: Bytes, roughly, of the response that its sink is told.
+        is_whole: The response that was passed to the sink last came in one piece.
         key: The first key of its range.
         first: The first revision of interest; 0 for what comes from now on.
+        created: The revision of the server when it created the watch; 0 before.
+        early: The number of the last progress response that may have been sent before the watch was created.
     """
 
-    __slots__ = ('first', 'is_over', 'key', 'partial', 'sink', 'size', 'watch_id')
+    __slots__ = ('created', 'early', 'first', 'is_over', 'is_whole', 'key', 'partial', 'sink', 'size', 'watch_id')
 
     def __init__(self, request: WatchCreateRequest, sink: Sink) -> None:
         self.sink = sink
         self.key = request.key
         self.first = request.start_revision
+        self.created = 0
+        self.early = 0
+        self.is_whole = True
         self.watch_id = FOR_ALL
         self.is_over = False
         self.size = 0
         self.partial: WatchResponse | None = None  # a revision of which more follows
 
-    @property
-    def is_whole(self) -> bool:
-        """True if the response that was passed to the sink last had no further fragments."""
-        return self.partial is None
-
     def take(self, response: WatchResponse, size: int) -> None:
         """Something of it came, so many bytes.  Each revision is told when it is whole."""
         self.size += size
+        self.is_whole = self.partial is None and not response.fragment
         if self.partial is not None:
             joined, self.partial = self.partial, None
             joined.events.extend(response.events)  # type: ignore[attr-defined]
@@ -141,6 +147,8 @@ class WatchStream:
         self.has_progress = False
         self.proves_progress = True
         self._has_created = False
+        self._requested: deque[float] = deque()  # when progress was requested that was not answered yet
+        self._answers = 0  # progress responses
         self._last_id = 0
         self._is_left = False
         self._pulse = WatchPulse(self)
@@ -164,6 +172,7 @@ class WatchStream:
         self._last_id += 1
         message.create_request.watch_id = self._last_id
         self._messages.send(message)
+        ticket.early = self._answers + self._unanswered()
         self._asked.append(ticket)
         return ticket
 
@@ -189,6 +198,22 @@ class WatchStream:
     def request_progress(self) -> None:
         """Request progress, of which ``on_progress`` is notified.  Does not block.  Raises what ended the stream."""
         self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+        if self.has_watches:  # else it is dropped
+            self._requested.append(timing.now())
+            self._unanswered()
+
+    def is_later(self, revision: int, ticket: Ticket) -> bool:
+        """True if the latest progress response, of this revision, was certainly sent after the watch was created.
+
+        etcd sends the created response of a watch and the progress responses from two queues, in any order.
+        """
+        return revision > ticket.created or self._answers > ticket.early
+
+    def _unanswered(self) -> int:
+        """Return how many progress requests may still be answered."""
+        while self._requested and timing.now() - self._requested[0] > ANSWER_TIMEOUT:
+            self._requested.popleft()
+        return len(self._requested)
 
     def on_revision(self, revision: int) -> None:
         """The store has come to this revision, as another response of a server shows.  Does not block."""
@@ -290,6 +315,9 @@ class WatchStream:
 
     def _on_progress(self, revision: int) -> None:
         self.has_progress = True
+        self._answers += 1
+        if self._requested:
+            self._requested.popleft()
         if not self._has_created:
             self.proves_progress = False
         if self.on_progress is not None:
@@ -308,6 +336,7 @@ class WatchStream:
             self._end_if_empty()
             return
         ticket.watch_id = response.watch_id
+        ticket.created = response.header.revision
         self._tickets[response.watch_id] = ticket
         if ticket.is_over:
             self.cancel(ticket)  # nobody wants it any more

@@ -323,7 +323,8 @@ def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
         assert keeper.ensure() > 0
         assert client.get('/a').value == 'here'
         assert client.api == 'v3'
-        assert watching.get(timeout=LONG).state is getc.WatcherState.LIVE
+        watcher = watching.get(timeout=LONG)
+        until(lambda: watcher.state is getc.WatcherState.LIVE)
 
 
 def test_ready_waits_for_a_server_that_is_not_there_yet() -> None:

@@ -15,6 +15,7 @@ from getc.errors import ConnectionError, EtcException, EventIndexCleared, Permis
 from getc.model import EtcdResult
 from getc.operations import WatchSpec
 from getc.testing import VirtualTime
+from getc.wire.schema.watch import WatchResponse
 from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
 from tests.support.leftovers import check_greenlets
 
@@ -24,6 +25,7 @@ class Story:
 
     def __init__(self) -> None:
         self.live_at: int | None = None
+        self.caught_up_after: int | None = None  # revisions
         self.revisions: list[list[str]] = []
         self.error: EtcException | None = None
         self.on_news: Callable[[], object] = lambda: None
@@ -38,7 +40,7 @@ class Story:
         self.live_at = index
 
     def on_caught_up(self) -> None:
-        pass
+        self.caught_up_after = len(self.revisions)
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         assert self.live_at is not None
@@ -429,6 +431,47 @@ def test_watch_ends_when_nobody_can_say_how_far_etcd_has_come(
     etcd_clock.advance(10)
     assert isinstance(story.error, ConnectionError)
     assert bench.watches == 0
+
+
+@pytest.mark.parametrize('is_live', [True, False], ids=['live', 'not yet live'])
+def test_follower_joins_no_watch_whose_server_lags_behind_what_the_follower_was_told(
+    bench: Bench, etcd_clock: VirtualTime, is_live: bool
+) -> None:
+    """That watch has caught up without the change that has to come first."""
+    bench.server.put('/a/x', '1')
+    bench.following.follow(WatchSpec('/a', 3, True), Story())
+    while not bench.watches:
+        gevent.sleep(0)  # the created response is under way
+    if is_live:
+        bench.settle()
+    bench.server.is_silent = True
+    bench.server.put('/a/x', '2')
+    bench.server.is_silent = False
+    bench.following.horizon.saw(3)  # by way of another server
+    story = Story()
+    bench.following.follow(WatchSpec('/a', 3, True, is_seen=True), story)
+    bench.settle()
+    assert (story.told[:1], story.caught_up_after) == (['Set /a/x=2'], 1)
+
+
+def test_progress_response_from_before_a_watch_does_not_make_it_caught_up(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """It was requested for another watch of the stream, and arrives after this one was created."""
+    bench.follow('/other', 2)
+    bench.server.put('/a/x', '1')
+    bench.server.history_delay = 1.0
+    assert bench.following._stream is not None
+    stream = bench.server.streams[0]
+    bench.server.is_silent = True  # the response takes a while
+    bench.following._stream.request_progress()
+    bench.server.is_silent = False
+    story, _ = bench.follow('/a', 2)
+    stream.say(WatchResponse(header=bench.server.header(), watch_id=-1))
+    bench.settle()
+    assert (story.live_at, story.caught_up_after) == (1, None)
+    etcd_clock.advance(1.5)
+    assert (story.told, story.caught_up_after) == (['Set /a/x=1'], 1)
 
 
 # -- permission

@@ -52,13 +52,14 @@ class Notes:
     def __init__(self) -> None:
         self.live: list[int] = []
         self.told: list[EtcdResult] = []
+        self.caught_up_after: list[int] = []  # changes
         self.ended: list[EtcException] = []
 
     def on_live(self, index: int) -> None:
         self.live.append(index)
 
     def on_caught_up(self) -> None:
-        pass
+        self.caught_up_after.append(len(self.told))
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         self.told.extend(results)
@@ -70,16 +71,24 @@ class Notes:
 class Following:
     """A watch over polls that are made here."""
 
-    def __init__(self, open_poll: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, open_poll: Callable[..., Any] | None = None, *, index: int | None = None, seen: int = 0, delay: float = 0
+    ) -> None:
         self.polls: list[FakePoll] = []
         self.indices: Iterator[int] = itertools.count(7)  # of the polls to come
         self.proven: list[bool] = []
-        self.delay = 0.0
+        self.delay = delay
         self.notes = Notes()
         self.horizon = Horizon()
+        self.horizon.saw(seen)
         self.done: list[PollingWatch] = []
         self.watch = PollingWatch(
-            WatchSpec('/a'), self.notes, open_poll or self.open, self.horizon, origin=None, on_done=self.done.append
+            WatchSpec('/a', index),
+            self.notes,
+            open_poll or self.open,
+            self.horizon,
+            origin=None,
+            on_done=self.done.append,
         )
 
     def open(self, _spec: WatchSpec, _index: int | None, *, is_proven: bool) -> Any:
@@ -267,3 +276,42 @@ def test_forked_child_leaves_the_answer_to_its_parent(monkeypatch: pytest.Monkey
 def test_origin_tells_another_store(later: Origin, is_same: bool) -> None:
     """By the cluster, and by a log that went back."""
     assert Origin('c', 7, 20).is_followed_by(later) is is_same
+
+
+def test_server_that_lags_by_the_change_that_has_to_come_first_is_not_polled(etcd_clock: VirtualTime) -> None:
+    """It knows all before that change: it would have nothing to deliver, as another store would."""
+    following = Following(index=8, seen=8)
+    etcd_clock.advance(0)
+    assert (following.proven, [poll.is_closed for poll in following.polls]) == ([False, True], [True, False])
+    assert (following.notes.live, following.notes.caught_up_after) == ([7], [])
+    following.polls[1].arrives.set()
+    etcd_clock.advance(0)
+    assert following.notes.caught_up_after == [1]
+    following.watch.close()
+
+
+@pytest.mark.parametrize('index', [None, 6])
+def test_watch_begins_in_a_store_that_went_back_where_its_index_is_there(index: int | None) -> None:
+    """Whatever the client has seen of the store before."""
+    following = Following(index=index, seen=100)
+    settle()
+    assert (following.notes.live, following.notes.ended) == ([7 if index is None else 5], [])
+    following.watch.close()
+
+
+@pytest.mark.parametrize('is_late', [True, False])
+def test_poll_has_brought_its_history_only_when_it_is_silent_after_the_server_has_answered_another(
+    etcd_clock: VirtualTime, is_late: bool
+) -> None:
+    """On a busy machine the change takes longer than usual."""
+    following = Following(index=7, delay=0.5)
+    etcd_clock.advance(0.6)
+    assert following.notes.live == [6]
+    if is_late:
+        gevent.spawn_later(0.6, following.polls[0].arrives.set)
+    etcd_clock.advance(0.6)
+    assert following.notes.caught_up_after == []
+    etcd_clock.advance(1)
+    assert following.notes.caught_up_after == [int(is_late)]
+    assert [result.modified_index for result in following.notes.told] == [8] * is_late
+    following.watch.close()

@@ -14,7 +14,7 @@ from getc import WatcherState
 from getc.daemons.follower import BOUND
 from getc.testing import EtcdServer, VirtualTime, until
 from tests.support.api_support import skip_unless_spoken
-from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_etcd import FakeEtcd, delay
 
 
 @pytest.fixture
@@ -145,6 +145,79 @@ def test_member_that_lags_is_no_other_store_that_lacks_the_last_change(
     server.put('/cfg/c', '1')
     etcd_clock.advance(3)
     assert (watcher.is_stale, told) == (False, ['/cfg/b', '/cfg/c'])
+
+
+@pytest.mark.parametrize('traits', [NEW, OLD, PROXY], ids=['new', 'old', 'proxy'])
+def test_member_that_lags_while_the_others_write_is_no_other_store(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
+) -> None:
+    """The key is written again and again, so another member shows no change of it up to the target."""
+    become(server, traits)
+    server.history_delay = 0.0
+    told: list[str | None] = []
+    watcher = client.on_change(
+        '/cfg/a', lambda result: told.append(result.value), on_resync=lambda _: told.append('resync')
+    )
+    for number in range(3):
+        server.put('/cfg/a', str(number))
+    etcd_clock.advance(1)
+    server.go_down()
+    server.lags_at = 2
+    server.come_back()
+    for number in range(3, 93):
+        server.put('/cfg/a', str(number))
+        etcd_clock.advance(0.1)
+        assert watcher.is_stale
+    server.stop_lagging()
+    etcd_clock.advance(20)
+    assert (watcher.is_stale, told) == (False, [str(number) for number in range(93)])
+
+
+@SERVERS
+def test_watch_on_a_member_that_lags_is_not_live_though_there_is_nothing_to_deliver(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
+) -> None:
+    """The member knows less than the listing, from which the watch goes on."""
+    become(server, traits)
+    server.put('/cfg/a', '1')
+    server.put('/elsewhere', '1')
+    told: list[str | None] = []
+    watcher = client.on_change(
+        '/cfg', lambda result: told.append(result.value), on_resync=lambda _: told.append('resync')
+    )
+    etcd_clock.advance(1)
+    assert not watcher.is_stale
+    server.go_down()
+    server.lags_at = 2
+    server.come_back()
+    etcd_clock.advance(8)
+    assert watcher.is_stale
+    server.stop_lagging()
+    etcd_clock.advance(20)
+    assert not watcher.is_stale
+    server.put('/cfg/a', '2')
+    etcd_clock.advance(1)
+    assert told == ['2']
+
+
+def test_history_that_comes_while_the_answers_of_reads_are_late_is_waited_for(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """The server was asked twice within a moment; that is no evidence for a deletion, which no read shows."""
+    become(server, OLD)
+    server.put('/cfg/a', '1')
+    told: list[str] = []
+    watcher = client.on_change(
+        '/cfg', lambda result: told.append(result.key), on_resync=lambda _: told.append('resync')
+    )
+    server.delete('/cfg/a')
+    etcd_clock.advance(2)
+    server.go_down()
+    server.history_delay = 0.58
+    server.next('Range', delay(0), delay(0.5))
+    server.come_back()
+    etcd_clock.advance(5)
+    assert (watcher.is_stale, told) == (False, ['/cfg/a'])
 
 
 def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(

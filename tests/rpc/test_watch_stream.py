@@ -9,7 +9,7 @@ import pytest
 
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied
 from getc.rpc.watch_pulse import QUIET
-from getc.rpc.watch_stream import Ticket, WatchStream
+from getc.rpc.watch_stream import ANSWER_TIMEOUT, Ticket, WatchStream
 from getc.testing import VirtualTime
 from getc.wire.schema.header import ResponseHeader
 from getc.wire.schema.mvccpb import Event, KeyValue
@@ -66,6 +66,10 @@ def bench(etcd_clock: VirtualTime) -> Iterator[Bench]:
 
 def created(watch_id: int, revision: int = 7, **fields: Any) -> WatchResponse:
     return WatchResponse(header=ResponseHeader(revision=revision), watch_id=watch_id, created=True, **fields)
+
+
+def progress(revision: int) -> WatchResponse:
+    return WatchResponse(header=ResponseHeader(revision=revision), watch_id=-1)
 
 
 def events(watch_id: int, *revisions: int, fragment: bool = False) -> WatchResponse:
@@ -236,3 +240,38 @@ def test_stream_that_ends_while_its_answer_is_taken_leaves_no_timer(bench: Bench
     etcd_clock.advance(1)
     assert bench.stream.is_over
     assert not bench.stream._pulse._timer.active
+
+
+def test_progress_response_that_was_requested_before_a_watch_says_nothing_of_it(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """etcd sends created and progress responses from two queues, so an earlier one of these may arrive later."""
+    bench.add()
+    bench.say(created(1))
+    for _ in range(2):
+        bench.stream.request_progress()
+    _, ticket = bench.add()
+    answers: list[bool] = []
+    bench.stream.on_progress = lambda revision: answers.append(bench.stream.is_later(revision, ticket))
+    bench.say(created(2, 7), *[progress(7)] * 3)
+    assert answers == [False, False, True]
+    bench.stream.request_progress()
+    etcd_clock.advance(ANSWER_TIMEOUT + 1)
+    _, ticket = bench.add()  # the request before was dropped
+    bench.say(created(3, 8), progress(8))
+    assert answers == [False, False, True, True]
+    bench.stream.request_progress()
+    _, ticket = bench.add()
+    bench.say(created(4, 8), progress(9))  # something was written since
+    assert answers[4:] == [True]
+
+
+def test_fragment_of_a_response_does_not_show_how_far_the_server_has_come(bench: Bench) -> None:
+    """How many revisions the whole response had, and so whether the history ended with it, is not counted."""
+    _, ticket = bench.add()
+    bench.say(created(1))
+    seen = []
+    for response in (events(1, 3, 4, fragment=True), events(1, 4), events(1, 5)):
+        bench.say(response)
+        seen.append(ticket.is_whole)
+    assert seen == [False, False, True]

@@ -270,7 +270,8 @@ class FakeEtcd:
         if (request.key, request.range_end) in self.forbidden:
             raise PermissionDenied('permission denied')
         kvs = [self.keys[key] for key in self._keys_in(request.key, request.range_end)]
-        kvs = [kv for kv in kvs if kv.mod_revision >= request.min_mod_revision]
+        last = request.max_mod_revision or self.revision
+        kvs = [kv for kv in kvs if request.min_mod_revision <= kv.mod_revision <= last]
         most = request.limit or len(kvs)
         return RangeResponse(header=self.header(), kvs=kvs[:most], more=len(kvs) > most, count=len(kvs))
 
