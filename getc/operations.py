@@ -34,7 +34,7 @@ MAX_INDEX: Final = 2**63 - 1
 
 
 def text_of(raw: bytes) -> str:
-    """The text of a value that is given as bytes.  What is no UTF-8 is escaped, as in values that are read."""
+    """Decode a value that is given as bytes.  Bytes that are not UTF-8 are escaped, as in values that are read."""
     return raw.decode('utf-8', 'surrogateescape')
 
 

@@ -70,7 +70,7 @@ class TakingWrite:
 
     Attributes:
         value: What it writes.
-        is_create: It makes the node; else it replaces another's.
+        is_create: True if it creates the node, False if it replaces the node of another owner.
     """
 
     value: str = field(repr=False)
@@ -92,7 +92,7 @@ class Member(Protocol):
     def unanswered(self) -> Collection[TakingWrite]: ...
 
     def on_writing(self, write: TakingWrite) -> None:
-        """A write that takes the node is sent with the next instruction; before this call nothing was."""
+        """A write that takes the node is about to be sent: from now on it counts as unanswered."""
 
     def may_renew(self) -> bool:
         """Asked before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
@@ -151,7 +151,7 @@ class LeaseGroup(Protocol):
     def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
-        The TTL of ``put`` is the group's business and left out.  A node in the way that an unanswered write of the
+        The TTL of ``put`` is the group's business and left out.  A node that an earlier, unanswered write of the
         member has made is no conflict: it is held.
         """
 

@@ -80,7 +80,7 @@ class CatchingUp:
             self._asking.name = 'getc watches, catching up'
 
     def close(self) -> None:
-        """Notify nobody any more.  Does not block."""
+        """Stop notifying sources.  Does not block."""
         self._waiting.clear()
         if self._asking is not None:
             kill_soon(self._asking)

@@ -377,7 +377,7 @@ class ChainGroup:
             return None
         if not isinstance(node, Value) or node.ttl is None:
             return None
-        # Nobody refreshes what an unanswered create has made: who has refreshed it is another.
+        # A keeper refreshes only what it holds: a node that was refreshed since its creation is held by another.
         is_new = node.modified_index == node.created_index
         is_ours = any(node.value == write.value and (is_new or not write.is_create) for write in writes)
         return node if is_ours else None

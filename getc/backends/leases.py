@@ -114,7 +114,7 @@ class LeasedGroup:
             if found[0].value != encoded(put.value or ''):
                 hold.update(put.value or '', deadline)
             else:
-                hold.check(deadline)  # who has just taken it off may have been answered before this response came
+                hold.check(deadline)  # it may have been deleted before this response arrived
         except BaseException as error:
             hold.abandon()  # it will be found again
             if isinstance(error, NodeLost):  # it has just gone
@@ -123,7 +123,7 @@ class LeasedGroup:
         return hold
 
     def _is_unheld(self, key: str, number: int) -> bool:
-        """True if this is a lease of ours, and nobody holds the node on it, nor writes it there or takes it off."""
+        """True if this is a lease of ours, and no keeper holds the node on it, writes it there or deletes it."""
         lease = self._leases.get(number)
         return number in self._former if lease is None else not lease.is_taken(key)
 

@@ -58,8 +58,8 @@ HISTORY: Final = 1000
 """Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
 
 REOPEN_TIMEOUT: Final = 1.0
-"""Seconds in which a poll that was lost is opened again as if nothing had happened.  Later the store may be another one
-that has grown past the index meanwhile (restored from a backup), which only who follows it can find out."""
+"""Seconds in which a lost poll is opened again without a check.  After a longer time the store may have been restored
+from a backup and have grown past the index, which the watch alone cannot detect: its follower compares."""
 
 BODY_TIMEOUT: Final = 30.0
 """Seconds for a body to be there whole, once it began."""

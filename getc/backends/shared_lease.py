@@ -90,7 +90,7 @@ class SharedLease:
         return os.getpid() == self._pid
 
     def is_taken(self, key: str) -> bool:
-        """True if somebody holds the node on it, or writes it there, or takes it off."""
+        """True if a keeper holds the node on it, writes it there or deletes it."""
         return key in self.holds or key in self._reserved or key in self._leaving
 
     def has_room_for(self, key: str) -> bool:

@@ -42,7 +42,7 @@ _Call = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Owner(Protocol):
-    """Who has daemons: the client.
+    """The client, as its daemons see it.
 
     Attributes:
         log: The log of the client.

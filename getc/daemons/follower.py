@@ -114,7 +114,7 @@ class Follower(Daemon):
         self._is_mapped = is_mapped
         self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
         self._known: dict[str, _Known] | None = None
-        self._fingerprint = 0  # of the listing, for who remembers no values
+        self._fingerprint = 0  # of the listing; for followers that remember no values
         self._latest: _Change | None = None  # the last change that was delivered or listed
         self._proof: _Change | None = None  # the change that has to come first: then the store is the same
         self._is_caught_up = False  # the watch has delivered what the store had when it began

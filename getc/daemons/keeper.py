@@ -324,7 +324,7 @@ class Keeper(Daemon):
             WatchSpec(self.key, found.etcd_index + 1),
             patience=max(float(node.ttl or 0), LEAST_PATIENCE),
             on_gone=self._retry_now,
-            on_ended=self._retry_soon,  # nobody would tell when its owner goes
+            on_ended=self._retry_soon,  # no event would show when its owner is gone
         )
         return None
 

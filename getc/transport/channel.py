@@ -326,7 +326,7 @@ class _Attempt:
 
     def _end(self) -> None:
         self._is_over.set()
-        self._is_connected.set()  # nobody waits for more
+        self._is_connected.set()  # no call waits for an attempt that has ended
 
 
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()

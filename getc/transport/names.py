@@ -106,7 +106,7 @@ class Names:
         raise copy(lookup.exception)  # which others raise, too
 
     def known(self, host: str, port: int) -> list[Address]:
-        """The same as far as they are known; nobody is asked.  Does not block."""
+        """The addresses of a host as far as they are known, without a lookup.  Does not block."""
         literal = _literal(host, port)
         return self._ranked(host, port) if literal is None else [literal]
 

@@ -77,7 +77,7 @@ NOT_HERE: Final = frozenset(
         'unhealthy cluster',
     }
 )
-"""With these a member that is well says that it cannot do this: another one may."""
+"""With these a healthy member refuses what another member may be able to serve."""
 
 UNTOUCHED: Final = NOT_HERE | {'no leader', 'too many requests'}
 """These a server says before it does anything."""
