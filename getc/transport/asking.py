@@ -57,10 +57,10 @@ def ask_in_turn(
         try:
             result = attempt(endpoint, share)
         except EtcException as error:
-            if previous is not None:
-                chain(error, previous)
             if left >= LEAST_TIME or not isinstance(error, TimedOut):
                 endpoints.judge(endpoint, error)
+            if previous is not None:
+                chain(error, previous)
             left = deadline.remaining()
             facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, left > 0)
             decision = decide(facts)
@@ -78,6 +78,7 @@ def ask_in_turn(
         else:
             if is_answered:
                 endpoints.served(endpoint)
+            previous = None
             return result
 
 

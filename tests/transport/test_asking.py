@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import math
 import pickle
 import random
+import weakref
 from collections.abc import Callable
 
 import gevent
@@ -277,6 +279,37 @@ def test_error_of_one_kind_is_told_once(endpoints: Endpoints) -> None:
     with pytest.raises(ConnectionRefused):
         ask(Endpoints([A]), Servers(a=again))
     assert again.__cause__ is None  # there would be no end to it
+
+
+def test_log_of_an_outage_names_each_reason_once(endpoints: Endpoints, caplog: pytest.LogCaptureFixture) -> None:
+    """What the attempts before have met stands beside it, for their own servers."""
+    refused = {name: ConnectionRefused(f'http://{name}:1 refuses', endpoint=f'http://{name}:1') for name in 'abc'}
+    with pytest.raises(ConnectionRefused, match='before that'):
+        ask(endpoints, Servers(**refused))
+    gevent.sleep(0)
+    (line,) = [record.getMessage() for record in caplog.records if 'SUSPENDED' in record.getMessage()]
+    assert line.endswith(': no server answers: http://a:1 refuses; http://b:1 refuses; http://c:1 refuses')
+
+
+def test_error_of_an_attempt_is_freed_when_another_one_succeeds(endpoints: Endpoints) -> None:
+    """At once, not by the next run of the garbage collector."""
+
+    def attempt(endpoint: Endpoint, share: Deadline) -> weakref.ref[ConnectionRefused]:
+        if endpoint == A:
+            error = ConnectionRefused('http://a:1 refuses')
+            met.append(weakref.ref(error))
+            try:
+                raise error
+            finally:
+                del error
+        return met[0]
+
+    met: list[weakref.ref[ConnectionRefused]] = []
+    gc.disable()
+    try:
+        assert ask_in_turn(endpoints, attempt, Deadline(12), Effect.NONE)() is None
+    finally:
+        gc.enable()
 
 
 def test_cause_of_the_last_error_is_kept(endpoints: Endpoints) -> None:
