@@ -107,16 +107,15 @@ class Deadline:
 
     Attributes:
         at: The point, in seconds of :func:`now`; ``math.inf`` for none.
-        timeout: The seconds it was made from, for messages; ``math.inf`` for none.
     """
 
-    __slots__ = ('at', 'timeout')
+    __slots__ = ('_seconds', 'at')
 
     def __init__(self, timeout: float | None) -> None:
         if timeout is None:
-            self.timeout = self.at = math.inf
+            self._seconds = self.at = math.inf
         else:
-            self.timeout = timeout
+            self._seconds = timeout
             self.at = _clock.now() + timeout
 
     @classmethod
@@ -134,6 +133,11 @@ class Deadline:
                 raise ValueError(f'a timeout is at least 0 s, not {timeout}')
         return cls(timeout)
 
+    @property
+    def timeout(self) -> float:
+        """The seconds it was made from, rounded to milliseconds for messages; ``math.inf`` for none."""
+        return round(self._seconds, 3) or self._seconds
+
     def remaining(self) -> float:
         """Seconds left, at least 0; ``math.inf`` for none set."""
         left = self.at - _clock.now()
@@ -150,7 +154,7 @@ class Deadline:
     def share(self, fraction: float, at_most: float = math.inf) -> Deadline:
         """An earlier deadline that leaves the rest of this one to others."""
         seconds = min(self.remaining() * fraction, at_most)
-        return Deadline(None if seconds == math.inf else round(seconds, 3))  # which messages show
+        return Deadline(None if seconds == math.inf else seconds)
 
     def __repr__(self) -> str:
         if self.at == math.inf:

@@ -96,6 +96,12 @@ def test_share_leaves_the_rest_to_others(clock: StillClock) -> None:
     assert deadline.share(0.5, at_most=3).at == 1005.0
     assert deadline.share(1.0).at == deadline.at
     assert str(deadline.share(0.123456789).timeout) == '0.988'  # a message shows it
+    assert [str(Deadline.after(seconds).timeout) for seconds in (2 / 6, 0.0001, 10, 0)] == [
+        '0.333',
+        '0.0001',
+        '10',
+        '0',
+    ]
     assert Deadline.after(None).share(0.5).timeout_left() is None
     assert Deadline.after(None).share(0.5, at_most=3).at == 1005.0
 
