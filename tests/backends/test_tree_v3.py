@@ -7,6 +7,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.pool import Pool
 
 import getc
 from getc.backends import tree_v3
@@ -191,7 +192,7 @@ def fill(client: getc.Client, names: Iterator[bytes] | list[bytes]) -> None:
         client.v3._rpc.call(KV.Txn, TxnRequest(success=success), LONG)
 
     pieces = [names[at : at + 128] for at in range(0, len(names), 128)]
-    gevent.joinall([gevent.spawn(put, piece) for piece in pieces], raise_error=True)
+    Pool(16).map(put, pieces)
 
 
 def test_hundred_thousand_children_are_listed_by_pages_of_one_revision(client: getc.Client, calls: Calls) -> None:

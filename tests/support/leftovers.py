@@ -113,7 +113,8 @@ class Leftovers:
                 client.close(timeout=CLOSE_TIMEOUT)
         current = gevent.getcurrent()
         left = [greenlet for greenlet in self.running_greenlets() if greenlet is not current]
-        gevent.killall(left, timeout=CLOSE_TIMEOUT)
+        with gevent.Timeout(CLOSE_TIMEOUT, False):
+            gevent.killall(left)
 
 
 def _is_of_harness(greenlet: Greenlet[..., Any]) -> bool:
