@@ -180,7 +180,12 @@ class Channel:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
-            self._attempt.wait(deadline, until_spoken=once)
+            attempt = self._attempt
+            attempt.wait(deadline, until_spoken=once)
+            if self._link is None and attempt.is_over:  # the caller decides whether to try again
+                raise ConnectionError(
+                    f'{self._url} ended a new connection before a call could begin', endpoint=self._url
+                )
         return self._link
 
     def connect(self, attempt: _Attempt) -> None:
@@ -293,6 +298,11 @@ class _Attempt:
             raise not_connected_in_time(self._channel.endpoint, deadline)
         if self._error is not None:
             raise copy(self._error) from self._error.__cause__  # others wait for the same
+
+    @property
+    def is_over(self) -> bool:
+        """True once it has connected or failed; never in a forked child, where it was abandoned."""
+        return self._is_over.is_set()
 
     def on_connected(self) -> None:
         """For the channel: there is a connection."""
