@@ -19,6 +19,7 @@ from examples.zones.__main__ import main
 from examples.zones.board import Screen
 from examples.zones.tour import PLAYERS, Tour
 from getc.testing import VirtualTime
+from tests.support.environments import without_coverage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 MODULES = sorted((REPOSITORY / 'examples').rglob('*.py'))
@@ -109,7 +110,8 @@ def test_tour_ends_quietly_at_a_ctrl_c() -> None:
     """With the status of a program that was interrupted."""
     pipe = subprocess.PIPE
     command = [sys.executable, '-m', 'examples.zones']
-    with subprocess.Popen(command, cwd=REPOSITORY, stdout=pipe, stderr=pipe, text=True) as tour:
+    environment = without_coverage()
+    with subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=pipe, stderr=pipe, text=True) as tour:
         assert tour.stdout is not None and tour.stderr is not None
         assert 'zones a and b start' in tour.stdout.readline()
         tour.send_signal(signal.SIGINT)
