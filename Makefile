@@ -33,13 +33,13 @@ test: $(READY) ## the tests of every room, in memory and on real etcds, with cov
 	@$(BIN)/coverage combine -q && \
 	$(BIN)/coverage report --format=text $(if $(ARGS),,--fail-under=$(COVERAGE_FLOOR))
 
-test-slow: $(READY) ## processes, security, clusters, a cluster under fire, installation, the demo (6 min)
+test-slow: $(READY) ## processes, security, clusters, a cluster under fire, installation, the demo (5 min)
 	@$(BIN)/python $(PYTEST) -m slow $(ARGS)
 	@$(BIN)/python -m tools.demo
 
-test-all: test test-slow ## both of them (10 min)
+test-all: test test-slow ## both of them (9 min)
 
-soak: $(READY) ## what takes minutes by its nature: twenty lost leaders, a total outage, ten minutes under fire (15 min)
+soak: $(READY) ## what takes minutes: twenty lost leaders, bugs put in one by one, ten minutes under fire (15 min)
 	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)
 	@$(BIN)/python -m tests.faults --minutes 10
 
