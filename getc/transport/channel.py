@@ -175,6 +175,7 @@ class Channel:
 
     def _usable_link(self, deadline: Deadline, once: bool = False) -> Link:
         self._home.check()
+        was_lost = False
         while self._link is None or (once and not self._link.has_spoken):
             if self._is_closed:
                 raise ClientClosed('the client is closed')
@@ -182,10 +183,11 @@ class Channel:
                 self._attempt = _Attempt(self)
             attempt = self._attempt
             attempt.wait(deadline, until_spoken=once)
-            if self._link is None and attempt.is_over:  # the caller decides whether to try again
-                raise ConnectionError(
-                    f'{self._url} ended a new connection before a call could begin', endpoint=self._url
-                )
+            if self._link is None and attempt.is_over:  # it was lost, or cleared, before this call could begin
+                if was_lost:
+                    what = f'{self._url} ended new connections before a call could begin'
+                    raise ConnectionError(what, endpoint=self._url)
+                was_lost = True
         return self._link
 
     def connect(self, attempt: _Attempt) -> None:

@@ -151,13 +151,13 @@ class Link:
         """Wait for the server's SETTINGS, with which it shows that it is there.  Blocks until the deadline at most.
 
         Raises:
-            EtcException: The reason why no call can begin: the link has ended or is ending, also just after the
-                SETTINGS, or no SETTINGS have come in time; then it ends as well.
+            EtcException: What ended the link before, or that no SETTINGS have come in time: then it ends as well.
         """
         if not self._settled.wait(deadline.timeout_left()):
             self._end(ConnectionError(f'{self.url} accepted the connection, and said nothing: no SETTINGS of HTTP/2'))
-        if self._is_leaving or self._is_over or not self.has_spoken:
-            error = ConnectionError(f'{self.url} is going away') if self._error is None else copy(self._error)
+        if not self.has_spoken:
+            assert self._error is not None
+            error = copy(self._error)
             error.endpoint = self.url
             raise error
 

@@ -77,7 +77,7 @@ def test_writes_are_told_that_they_may_have_happened(ended: Ended, api: str, pee
         if caught.value.maybe_applied:
             assert (server.visits, other.visits) == (1, 0)
         else:  # a server that ends each new connection is not connected to again and again
-            assert max(server.visits, other.visits) <= 2
+            assert max(server.visits, other.visits) <= 4
         assert caught.value.endpoint in (server.url, other.url)
 
 
