@@ -43,7 +43,7 @@ class Listener(Protocol):
     def on_caught_up(self) -> None:
         """Every change that the store had when the watch was created has been delivered.
 
-        Called once after ``on_live``, unless the watch ends before; repeated after the server began the watch anew.
+        Called once after ``on_live``, unless the watch ends before; repeated after the watch was created again.
         """
 
     def on_ended(self, error: EtcException) -> None:

@@ -4,7 +4,7 @@ A node is provably ours while every change of it was ours: each refresh is sent 
 that the node's index is the one our last write gave it (the chain).  Only after a reply was lost the
 chain has a gap; then the creation index and the value decide.
 
-A watch of the node tells at once that somebody has changed it.  It proves nothing, and only brings the next renewal
+A watch of the node reports at once that another client has changed it.  It proves nothing, and only brings the renewal
 forward.  Where a watch takes a connection, only some of the nodes have one.
 
 A held node has no greenlet at work between renewals, only two that are due: the next renewal, and the
@@ -196,7 +196,7 @@ class ChainHold:
                 self._watch = self._group.watch(self, self._index + 1)
             self._member.on_renewed()
 
-    # -- what its watch tells (``Listener``)
+    # -- events of its watch (``Listener``)
 
     def on_live(self, index: int) -> None:
         pass

@@ -70,7 +70,7 @@ def _relative_errors(namespace: str, key: str) -> Iterator[None]:
 
 
 def _relative_copy(error: EtcException, namespace: str) -> EtcException:
-    """The same without the namespace: of an error that others are told, too."""
+    """Copy the error without the namespace: other callers may hold the original."""
     relative = copy(error)
     relative.__cause__ = error.__cause__
     relative.__traceback__ = error.__traceback__
