@@ -66,7 +66,7 @@ from getc.errors import (
     Unavailable,
     WatcherCleared,
 )
-from getc.model import (
+from getc.results import (
     ComparedThenDeleted,
     ComparedThenSwapped,
     Created,

@@ -12,7 +12,7 @@ from getc.daemons.keeper import Keeper, OnConflict
 from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.monitor import Monitor
 from getc.daemons.watcher import Resync, Watcher
-from getc.model import EtcdResult
+from getc.results import EtcdResult
 from getc.timing import Deadline
 from getc.transport.client_log import ClientLog
 from getc.tree import Tree

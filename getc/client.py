@@ -11,9 +11,9 @@ from typing import Any, Final, Literal, TypeVar
 from getc.backends.base import Backend
 from getc.backends.opening import Opened, open_backend
 from getc.background import Background
+from getc.connection_listeners import StateListeners
 from getc.errors import NotSupported
-from getc.keys import ROOT
-from getc.states import StateListeners
+from getc.paths import ROOT
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transport.endpoints import ConnectionState
 from getc.v3 import V3

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeVar
 
+from getc._dataclasses import quick
 from getc.errors import EtcdError, NotFile, PermissionDenied, RefreshTTLRequired, RefreshValue, Unauthorized
-from getc.keys import join, normal
-from getc.values import quick
+from getc.paths import join, normal
 
 __all__ = [
     'MAX_TTL',

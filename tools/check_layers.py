@@ -19,15 +19,15 @@ from pathlib import Path
 __all__ = ['Import', 'Module', 'broken_rules', 'imports_of', 'layer_of', 'main', 'modules_of']
 
 LAYERS = (
-    ('getc.errors', 'getc.keys', 'getc.retry', 'getc.timing', 'getc.values'),
-    ('getc.model', 'getc.operations'),
+    ('getc.errors', 'getc.paths', 'getc.retry', 'getc.timing', 'getc._dataclasses', 'getc.redact'),
+    ('getc.results', 'getc.operations'),
     ('getc.wire',),
     ('getc.transport',),
     ('getc.rpc',),
     ('getc.v3',),
     ('getc.backends',),
     ('getc.daemons',),
-    ('getc.tree', 'getc.background', 'getc.states', 'getc.client'),
+    ('getc.tree', 'getc.background', 'getc.connection_listeners', 'getc.client'),
     ('getc',),
     ('getc.recipes', 'getc.testing', 'getc.cli'),
 )

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from getc.errors import EtcException, NodeLost
-from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
+from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = [

@@ -32,8 +32,8 @@ from getc.errors import (
     TestFailed,
     TimedOut,
 )
-from getc.model import EtcdResult, Value
 from getc.operations import Delete, Get, Operation, Put, WatchSpec
+from getc.results import EtcdResult, Value
 from getc.timing import Backoff, Deadline
 
 __all__ = ['ChainGroup', 'ChainHold']

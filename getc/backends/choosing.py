@@ -12,8 +12,8 @@ from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
-from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec
+from getc.results import EtcdResult
 from getc.retry import Effect
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline

@@ -12,8 +12,8 @@ from getc.backends.missed_changes import MissedChanges
 from getc.backends.past import Past
 from getc.backends.source import Follower, Source
 from getc.errors import ClientClosed, EtcException
-from getc.model import EtcdResult
 from getc.operations import WatchSpec
+from getc.results import EtcdResult
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import WatchStream
 from getc.wire.schema.watch import Watch as Schema

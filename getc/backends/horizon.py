@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Final, TypeVar
 
 from getc.errors import EtcdError, FutureRevision
-from getc.model import EtcdResult
 from getc.operations import Get
+from getc.results import EtcdResult
 from getc.retry import may_pass
 
 __all__ = ['Horizon']

@@ -18,9 +18,9 @@ from getc.backends.chain import ChainGroup
 from getc.backends.horizon import Horizon
 from getc.backends.polling import PollingWatch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
-from getc.keys import ROOT, below
-from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
+from getc.paths import ROOT, below
+from getc.results import EtcdResult
 from getc.retry import Effect, may_pass
 from getc.timing import Deadline
 from getc.transport.asking import ask_in_turn, until_served

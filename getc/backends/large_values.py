@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from getc.errors import EtcException, ResponseTooLarge
-from getc.model import EtcdResult, Node
 from getc.operations import Delete, Put
+from getc.results import EtcdResult, Node
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.wire.grpc import MAX_MESSAGE

@@ -10,8 +10,8 @@ from getc.backends.base import Hold, Member
 from getc.backends.key_watches import KeyWatches
 from getc.backends.large_values import node_before
 from getc.errors import NodeLost, Overtaken, ProtocolError, ResponseTooLarge
-from getc.model import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.operations import MAX_TTL
+from getc.results import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.wire.schema.kv import (

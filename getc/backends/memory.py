@@ -15,9 +15,9 @@ from getc.backends.chain import ChainGroup
 from getc.backends.news import News
 from getc.backends.store import Store, is_told_to
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
-from getc.keys import ROOT, ancestors, is_below
-from getc.model import Deleted, Directory, EtcdResult
 from getc.operations import Operation, WatchSpec
+from getc.paths import ROOT, ancestors, is_below
+from getc.results import Deleted, Directory, EtcdResult
 from getc.timing import Deadline
 from getc.transport.home import Home
 from getc.wire.keys_api import check, poll_of

@@ -11,8 +11,8 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
-from getc.keys import ROOT
-from getc.model import Directory, EtcdResult, Node
+from getc.paths import ROOT
+from getc.results import Directory, EtcdResult, Node
 from getc.transport.home import Home, close_watcher
 
 __all__ = ['MissedChanges']

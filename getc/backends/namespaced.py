@@ -11,9 +11,9 @@ from functools import lru_cache
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, TakingWrite, Watch
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
-from getc.keys import ROOT, is_below, join, without
-from getc.model import EtcdResult
 from getc.operations import Operation, Put, WatchSpec, below_namespace
+from getc.paths import ROOT, is_below, join, without
+from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = ['Namespaced']

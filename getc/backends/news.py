@@ -9,7 +9,7 @@ from gevent.hub import get_hub
 
 from getc.backends.base import Listener
 from getc.errors import EtcException
-from getc.model import EtcdResult
+from getc.results import EtcdResult
 
 __all__ = ['News']
 

@@ -12,7 +12,7 @@ from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import Openable, store_named
 from getc.backends.namespaced import Namespaced
 from getc.backends.tree_v3 import TreeV3
-from getc.keys import ROOT, normal
+from getc.paths import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.transport.client_log import ClientLog

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from getc.model import EtcdResult
+from getc.results import EtcdResult
 
 __all__ = ['Past', 'Story']
 

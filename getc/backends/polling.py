@@ -19,9 +19,9 @@ from getc import timing
 from getc.backends.base import Listener
 from getc.backends.horizon import Horizon
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
-from getc.keys import is_below, is_hidden
-from getc.model import Deleted, EtcdResult
 from getc.operations import WatchSpec
+from getc.paths import is_below, is_hidden
+from getc.results import Deleted, EtcdResult
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoint
 from getc.transport.http import Poll

@@ -15,8 +15,8 @@ from getc.backends.horizon import Horizon
 from getc.backends.news import News
 from getc.backends.past import Past, Story
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
-from getc.model import Directory, EtcdResult, Node
 from getc.operations import WatchSpec
+from getc.results import Directory, EtcdResult, Node
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import Ticket, WatchStream
 from getc.timing import Deadline

@@ -26,9 +26,9 @@ from getc.errors import (
     RootROnly,
     TestFailed,
 )
-from getc.keys import ROOT, ancestors, is_below, is_hidden, join, name_of, parent_of
-from getc.model import ACTIONS, Deleted, Directory, EtcdResult, Got, Node, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.paths import ROOT, ancestors, is_below, is_hidden, join, name_of, parent_of
+from getc.results import ACTIONS, Deleted, Directory, EtcdResult, Got, Node, Value
 
 __all__ = ['HISTORY', 'Store', 'is_told_to']
 

@@ -29,9 +29,9 @@ from getc.errors import (
     TestFailed,
     TimedOut,
 )
-from getc.keys import ROOT
-from getc.model import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.paths import ROOT
+from getc.results import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.transport.asking import until_served

@@ -24,9 +24,9 @@ from getc import timing
 from getc.backends.base import Backend, Listener, Watch
 from getc.daemons.base import REFUSED_CAP, Daemon, Owner
 from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError, ResponseTooLarge
-from getc.keys import is_below
-from getc.model import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.operations import Get, WatchSpec
+from getc.paths import is_below
+from getc.results import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.retry import may_pass
 from getc.timing import Deadline
 

@@ -20,9 +20,9 @@ from getc.daemons.base import Daemon, Owner
 from getc.daemons.checkup import Checkup
 from getc.daemons.owner_watch import OwnerWatch
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
-from getc.keys import ROOT
-from getc.model import EtcdResult, Node, Value
 from getc.operations import Get, Put, WatchSpec, text_of
+from getc.paths import ROOT
+from getc.results import EtcdResult, Node, Value
 from getc.timing import Deadline
 
 __all__ = ['Keeper', 'KeeperState', 'OnConflict']

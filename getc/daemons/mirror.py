@@ -12,9 +12,9 @@ from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.follower import Follower
 from getc.errors import ClientClosed, TimedOut
-from getc.keys import is_below
-from getc.model import Deleted, EtcdResult, Got, Value
 from getc.operations import WatchSpec
+from getc.paths import is_below
+from getc.results import Deleted, EtcdResult, Got, Value
 from getc.timing import Deadline
 
 __all__ = ['Mirror', 'OnUpdate']

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from getc.backends.base import Backend, Watch
 from getc.errors import EtcException
-from getc.model import Deleted, EtcdResult
 from getc.operations import WatchSpec
+from getc.results import Deleted, EtcdResult
 
 __all__ = ['OwnerWatch']
 

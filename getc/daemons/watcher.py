@@ -10,8 +10,8 @@ from gevent.event import Event
 from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.follower import Follower, WatcherState
-from getc.model import EtcdResult, Got
 from getc.operations import WatchSpec
+from getc.results import EtcdResult, Got
 
 __all__ = ['Resync', 'Watcher', 'WatcherState']
 

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
+from getc.redact import secrets_of
 from getc.retry import Effect, is_overdue
 from getc.rpc.messages import too_large, unpacked
 from getc.rpc.streams import MessageStream
@@ -18,7 +19,6 @@ from getc.transport.calls import OversizedAnswer, RefusedCall
 from getc.transport.channel import Channel, Metadata
 from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.tls import Contexts
-from getc.wire.echoes import secrets_of
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 

@@ -14,8 +14,8 @@ from gevent.hub import get_hub
 from getc.backends.base import Backend, Listener, Watch
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
-from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
+from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = ['Faults', 'LinkedBackend']

@@ -8,7 +8,7 @@ from getc.backends.base import Backend
 from getc.backends.memory import SharedStore, give_name
 from getc.backends.store import Store
 from getc.errors import EventIndexCleared
-from getc.keys import normal
+from getc.paths import normal
 from getc.testing.faults import Faults, LinkedBackend
 
 __all__ = ['MemoryLink', 'MemoryStore']

@@ -26,10 +26,10 @@ from getc.errors import (
     Unauthorized,
     error_of,
 )
-from getc.model import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.redact import without
+from getc.results import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.retry import may_have_passed_on
-from getc.wire.echoes import without
 from getc.wire.messages import Answer, Headers, Request
 
 __all__ = ['check', 'etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']

@@ -31,7 +31,7 @@ from getc.errors import (
     Unavailable,
     error_of,
 )
-from getc.wire.echoes import without
+from getc.redact import without
 from getc.wire.grpc import Status
 
 __all__ = ['error_of_status', 'is_stale_token', 'wants_no_token']

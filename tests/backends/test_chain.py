@@ -12,8 +12,8 @@ from getc.backends.base import TakingWrite, safety_margin
 from getc.backends.chain import ChainGroup
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
-from getc.model import EtcdResult
 from getc.operations import Delete, Get, Operation, Put
+from getc.results import EtcdResult
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 

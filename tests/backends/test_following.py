@@ -12,8 +12,8 @@ from getc.backends import past
 from getc.backends.following import Following
 from getc.backends.horizon import Horizon
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
-from getc.model import EtcdResult
 from getc.operations import WatchSpec
+from getc.results import EtcdResult
 from getc.testing import VirtualTime
 from getc.wire.schema.watch import WatchResponse
 from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse

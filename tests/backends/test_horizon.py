@@ -8,8 +8,8 @@ import pytest
 
 from getc.backends.horizon import Horizon
 from getc.errors import EtcException, FutureRevision, KeyNotFound, LeaderElect, TimedOut
-from getc.model import EtcdResult, Got, Value
 from getc.operations import Get
+from getc.results import EtcdResult, Got, Value
 
 LOCAL = Get('/a', quorum=False)
 

@@ -18,8 +18,8 @@ from getc.backends import keys_v2, polling
 from getc.backends.base import Watch
 from getc.backends.keys_v2 import KeysV2
 from getc.errors import EtcException, TimedOut
-from getc.model import Created, Deleted, EtcdResult, Got, Set
 from getc.operations import Append, Delete, Get, Put, WatchSpec
+from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.testing import EtcdServer, until
 from getc.timing import Deadline
 from getc.transport.endpoints import Endpoints, parse_endpoints

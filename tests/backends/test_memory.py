@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from getc.backends.memory import MemoryBackend, SharedStore, store_named
 from getc.errors import ClientClosed, EtcdError, EtcException, EventIndexCleared, NotSupported
-from getc.model import EtcdResult, Expired
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.results import EtcdResult, Expired
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from getc.backends.news import News
 from getc.errors import ConnectionError, EtcException
-from getc.model import EtcdResult
+from getc.results import EtcdResult
 from getc.testing import VirtualTime
 
 

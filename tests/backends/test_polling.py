@@ -13,8 +13,8 @@ from gevent.event import Event
 from getc.backends.horizon import Horizon
 from getc.backends.polling import Origin, PollingWatch
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
-from getc.model import EtcdResult
 from getc.operations import WatchSpec
+from getc.results import EtcdResult
 from getc.testing import VirtualTime
 from getc.transport.endpoints import parse_endpoints
 from getc.wire.messages import Answer

@@ -12,8 +12,8 @@ import pytest
 from getc import timing
 from getc.backends.store import HISTORY, Store, is_told_to
 from getc.errors import EventIndexCleared, KeyNotFound
-from getc.model import Deleted, Directory, EtcdResult, Expired, Node, Set, Value
 from getc.operations import Delete, Get, Put, WatchSpec
+from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set, Value
 
 
 class SetClock:

@@ -16,8 +16,8 @@ from getc.backends.leases import LeasedGroup
 from getc.backends.shared_lease import SharedLease
 from getc.daemons.follower import Follower
 from getc.errors import NodeExist
-from getc.model import EtcdResult
 from getc.operations import Put, WatchSpec
+from getc.results import EtcdResult
 from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
 from getc.transport import asking

@@ -19,7 +19,7 @@ from getc.errors import (
     RaftInternal,
     Unavailable,
 )
-from getc.model import EtcdResult
+from getc.results import EtcdResult
 from tests.faults.history import Call, History, Outcome
 
 __all__ = ['KEYS', 'Process', 'outcome_of']

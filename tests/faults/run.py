@@ -14,7 +14,7 @@ from typing import Final
 import gevent
 
 import getc
-from getc.keys import is_below
+from getc.paths import is_below
 from getc.testing.binaries import EtcdBinary
 from tests.faults.archivist import Archivist
 from tests.faults.bugs import applied

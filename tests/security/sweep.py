@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.model import EtcdResult, Node
+from getc.results import EtcdResult, Node
 
 __all__ = ['Sweep']
 

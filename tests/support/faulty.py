@@ -15,8 +15,8 @@ from getc.backends.base import LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
-from getc.model import EtcdResult
 from getc.operations import Get, Operation, WatchSpec
+from getc.results import EtcdResult
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 

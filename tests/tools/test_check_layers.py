@@ -21,7 +21,7 @@ def tree(tmp_path: Path) -> Path:
         'model.py': 'import getc.errors\n',
         'wire/__init__.py': '',
         'wire/http2.py': 'import json\nfrom getc.wire import schema\n',
-        'wire/schema.py': 'from getc.model import Node\n',
+        'wire/schema.py': 'from getc.results import Node\n',
         'transport/__init__.py': '',
         'transport/channel.py': 'import gevent\nfrom getc.wire.http2 import Frames\nfrom ..errors import TimedOut\n',
         'client.py': 'from getc.transport import channel\n',
@@ -50,11 +50,11 @@ def test_check_passes_when_every_import_goes_down(tree: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ('name', 'line', 'message'),
     [
-        ('errors.py', 'from getc.model import Node', 'errors.py:1: getc.errors (layer 0) imports getc.model'),
+        ('errors.py', 'from getc.results import Node', 'errors.py:1: getc.errors (layer 0) imports getc.results'),
         ('wire/http2.py', 'from getc.transport import channel', 'http2.py:3: getc.wire.http2 (layer 2) imports'),
         ('wire/http2.py', 'from ..transport.channel import Channel', 'getc.transport.channel (layer 3): upward'),
-        ('model.py', 'def late():\n    import getc.client', 'model.py:3: getc.model (layer 1) imports getc.client'),
-        ('model.py', 'if TYPE_CHECKING:\n    from getc.client import Client', 'model.py:3: getc.model (layer 1)'),
+        ('model.py', 'def late():\n    import getc.client', 'model.py:3: getc.results (layer 1) imports getc.client'),
+        ('model.py', 'if TYPE_CHECKING:\n    from getc.client import Client', 'model.py:3: getc.results (layer 1)'),
         ('transport/channel.py', 'import getc', 'getc.transport.channel (layer 3) imports getc (layer 9): upward'),
         ('recipes/__init__.py', 'from getc.testing import x', 'imports getc.testing (layer 10): sideways'),
         ('wire/schema.py', 'import gevent.socket', 'imports gevent.socket: no gevent and no I/O below layer 3'),

@@ -9,7 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from getc import errors
-from getc.model import (
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.results import (
     ComparedThenDeleted,
     ComparedThenSwapped,
     Created,
@@ -23,7 +24,6 @@ from getc.model import (
     Updated,
     Value,
 )
-from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.wire.keys_api import etcd_index_of, poll_of, request_of, result_of
 from getc.wire.messages import Answer, Request
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from getc import keys
+from getc import paths
 from getc.errors import DirNotEmpty, RootROnly
-from getc.keys import ROOT
-from getc.model import ComparedThenDeleted, Deleted, Directory, EtcdResult, Node
 from getc.operations import Delete
+from getc.paths import ROOT
+from getc.results import ComparedThenDeleted, Deleted, Directory, EtcdResult, Node
 from getc.wire.schema.header import ResponseHeader
 from getc.wire.schema.kv import DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree.nodes import gone, value_of
@@ -119,7 +119,7 @@ def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
 
 def _of_tree(delete: Delete, is_strict: bool) -> TxnRequest:
     """Delete the node and all below it, and read what is above: if nothing was deleted it tells why."""
-    above = keys.ancestors(delete.key) if is_strict else []
+    above = paths.ancestors(delete.key) if is_strict else []
     reads = [RequestOp(request_range=RangeRequest(key=encoded(ancestor), keys_only=True)) for ancestor in above]
     mark = RequestOp(request_range=RangeRequest(key=marker(delete.key), keys_only=True))
     return TxnRequest(success=[*reads, mark, _delete(encoded(delete.key), prev_kv=True), _delete(*below(delete.key))])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from getc.keys import is_below, is_hidden
-from getc.model import Deleted, Directory, EtcdResult, Expired, Node, Set
 from getc.operations import WatchSpec
+from getc.paths import is_below, is_hidden
+from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set
 from getc.wire.schema.mvccpb import Event
 from getc.wire.schema.watch import WatchCreateRequest
 from getc.wire.tree.nodes import gone, value_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
-from getc.model import Node, Value
+from getc.results import Node, Value
 from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree.paths import decoded
 

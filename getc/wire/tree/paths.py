@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from getc import keys
+from getc import paths
 from getc.errors import NotSupported
-from getc.keys import ROOT
+from getc.paths import ROOT
 
 __all__ = [
     'AFTER_SLASH',
@@ -59,7 +59,7 @@ def check_depth(key: str) -> None:
 
 def marker(key: str) -> bytes:
     """The key whose presence makes an empty directory."""
-    return encoded(keys.below(key))
+    return encoded(paths.below(key))
 
 
 def below(key: str) -> Range:

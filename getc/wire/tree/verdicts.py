@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from getc import keys
+from getc import paths
 from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, TestFailed
 from getc.operations import Append, Delete, Put
 from getc.wire.schema.kv import Compare, RangeRequest, RequestOp, TxnResponse
@@ -43,7 +43,7 @@ def evidence(key: str, *, is_strict: bool = True, keys_only: bool = False) -> li
     The server asks for the permission to read them, also where nothing fails: so without ``is_strict`` not those above.
     With ``keys_only`` the node's value is left out.
     """
-    above = [encoded(ancestor) for ancestor in keys.ancestors(key)] if is_strict else []
+    above = [encoded(ancestor) for ancestor in paths.ancestors(key)] if is_strict else []
     ranges = [RangeRequest(key=raw, keys_only=True) for raw in above]
     first, end = below(key)
     ranges.append(RangeRequest(key=first, range_end=end, limit=1, keys_only=True))

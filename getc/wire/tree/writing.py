@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from getc import keys
+from getc import paths
 from getc.errors import NotSupported, RootROnly
-from getc.keys import ROOT, join
-from getc.model import ComparedThenSwapped, Created, Directory, EtcdResult, Node, Set, Updated, Value
 from getc.operations import Append, Put
+from getc.paths import ROOT, join
+from getc.results import ComparedThenSwapped, Created, Directory, EtcdResult, Node, Set, Updated, Value
 from getc.wire.packing import bytes_field, number_field
 from getc.wire.schema.kv import (
     Compare,
@@ -189,7 +189,7 @@ def _guard(key: str) -> list[Compare]:
     The range comes last: a comparison over 100,000 keys that fails takes the server 265 ms, and single keys that fail
     before it cut it short.
     """
-    compare = [is_absent(encoded(ancestor)) for ancestor in keys.ancestors(key)]
+    compare = [is_absent(encoded(ancestor)) for ancestor in paths.ancestors(key)]
     return [*compare, is_absent(*below(key))]
 
 
@@ -214,7 +214,7 @@ def txn_of_append(
     if number > LAST_NUMBER:
         raise NotSupported(f'{append.key} has a name after which no number of {NUMBER} digits comes')
     is_guarded = is_strict and append.key != ROOT
-    above = [*keys.ancestors(append.key), append.key] if is_guarded else []
+    above = [*paths.ancestors(append.key), append.key] if is_guarded else []
     compare = [is_absent(encoded(ancestor)) for ancestor in above]
     first = encoded(_numbered(append.key, number))
     if end <= first:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 
-from getc.keys import is_below, is_hidden
+from getc.paths import is_below, is_hidden
 from tests.faults.checking.log import Era, Log
 from tests.faults.history import Change, Seen
 

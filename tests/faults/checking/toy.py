@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from getc.keys import is_below, is_hidden
+from getc.paths import is_below, is_hidden
 from tests.faults.history import (
     COMPACTION,
     RESTORE,

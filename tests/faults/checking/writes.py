@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from getc.keys import is_below
+from getc.paths import is_below
 from tests.faults.checking.log import Era, Log, log_of
 from tests.faults.checking.registers import EFFECTS
 from tests.faults.checking.violation import Violation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 
-from getc.model import Node, Value
+from getc.results import Node, Value
 from getc.wire.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import FOR_EVER, Life, gone, value_of
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from getc import keys
+from getc import paths
 from getc.errors import NotSupported
 from getc.wire.tree.paths import MAX_SEGMENTS, below, check_depth, decoded, deeper, encoded, marker, node_of, whole
 
@@ -14,7 +14,7 @@ raw_keys = st.lists(st.sampled_from([b'/', b'.', b'a', b'\0', b'\xff', b'-', '\u
     b''.join
 )
 names = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=4)
-paths = st.lists(names.filter(lambda name: name not in ('.', '..')), min_size=1, max_size=4).map(
+path_texts = st.lists(names.filter(lambda name: name not in ('.', '..')), min_size=1, max_size=4).map(
     lambda segments: '/' + '/'.join(segments)
 )
 
@@ -51,11 +51,11 @@ def test_node_of_any_key_is_normal_and_leads_back_to_it(raw: bytes) -> None:
     found = node_of(raw)
     if found is not None:
         key, is_marker = found
-        assert keys.normal(key) == key != '/'
+        assert paths.normal(key) == key != '/'
         assert (marker(key) if is_marker else encoded(key)) == raw
 
 
-@given(key=paths)
+@given(key=path_texts)
 def test_every_node_has_a_key_of_its_own_and_a_marker(key: str) -> None:
     """Both lead back to it."""
     assert node_of(encoded(key)) == (key, False)
@@ -68,23 +68,23 @@ def test_bytes_come_back_from_text_whatever_they_are(raw: bytes) -> None:
     assert encoded(decoded(raw)) == raw
 
 
-@given(key=paths, other=paths)
+@given(key=path_texts, other=path_texts)
 def test_ranges_hold_what_is_below_a_node_and_no_other_node(key: str, other: str) -> None:
     """The marker is in the range of all below, and not in that of what is deeper."""
     first, end = below(key)
-    assert (first <= encoded(other) < end) == keys.is_below(other, key)
+    assert (first <= encoded(other) < end) == paths.is_below(other, key)
     assert first <= marker(key) < end
     first, end = deeper(key)
-    assert (first <= encoded(other) < end) == keys.is_below(other, key)
+    assert (first <= encoded(other) < end) == paths.is_below(other, key)
     assert not first <= marker(key) < end
 
 
-@given(key=paths, other=paths)
+@given(key=path_texts, other=path_texts)
 def test_whole_range_holds_a_node_and_all_below_it(key: str, other: str) -> None:
     """Others may be in it."""
     first, end = whole(key)
     assert first <= encoded(key) < end
-    if keys.is_below(other, key):
+    if paths.is_below(other, key):
         assert first <= encoded(other) < end
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, NotSupported, RootROnly, TestFailed
-from getc.model import ComparedThenSwapped, Created, Directory, Set, Updated, Value
 from getc.operations import Append, Put
+from getc.results import ComparedThenSwapped, Created, Directory, Set, Updated, Value
 from getc.wire.schema.kv import TxnRequest
 from getc.wire.tree import writing
 from getc.wire.tree.nodes import Life

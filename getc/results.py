@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from getc.keys import ROOT, is_below, without
-from getc.values import quick
+from getc._dataclasses import quick
+from getc.paths import ROOT, is_below, without
 
 __all__ = [
     'ComparedThenDeleted',

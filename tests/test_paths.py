@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from getc.keys import ROOT, ancestors, below, is_below, is_hidden, join, name_of, normal, parent_of, without
+from getc.paths import ROOT, ancestors, below, is_below, is_hidden, join, name_of, normal, parent_of, without
 
 always_the_same = settings(derandomize=True, database=None, deadline=None)
 segments = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=4)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import getc
-from getc import model
-from getc.model import ACTIONS, Directory, EtcdResult, Node, Value
+from getc import results
+from getc.results import ACTIONS, Directory, EtcdResult, Node, Value
 
 END = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=timezone.utc)
 NODES: list[Node] = [
@@ -23,7 +23,7 @@ NODES: list[Node] = [
 RESULTS = [EtcdResult, *ACTIONS.values()]
 
 nodes = pytest.mark.parametrize('node', NODES, ids=lambda node: type(node).__name__)
-results = pytest.mark.parametrize('kind', RESULTS, ids=lambda kind: kind.__name__)
+result_kinds = pytest.mark.parametrize('kind', RESULTS, ids=lambda kind: kind.__name__)
 
 
 def result_of(kind: type[EtcdResult]) -> EtcdResult:
@@ -54,7 +54,7 @@ def test_node_travels_and_does_not_change(node: Node) -> None:
     assert_travels(node)
 
 
-@results
+@result_kinds
 def test_result_travels_and_does_not_change(kind: type[EtcdResult]) -> None:
     """Each class of results: immutable, comparable, picklable, flags and raft's numbers included."""
     assert_travels(result_of(kind))
@@ -100,7 +100,7 @@ def test_node_shows_itself() -> None:
     )
 
 
-@results
+@result_kinds
 def test_result_shows_itself(kind: type[EtcdResult]) -> None:
     """The class, the node, the previous node where there is one, and whether it was made up."""
     plain = kind(Directory('/container', 3, 3), etcd_index=3)
@@ -116,7 +116,7 @@ def test_actions_have_a_public_class_each() -> None:
     """Every action of etcd has a result class, which getc exports."""
     assert len(set(ACTIONS.values())) == len(ACTIONS) == 8
     for kind in [*RESULTS, *map(type, NODES)]:
-        assert kind.__name__ in model.__all__
+        assert kind.__name__ in results.__all__
         assert getattr(getc, kind.__name__) is kind
 
 

@@ -8,8 +8,8 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
 
-from getc import model, operations
-from getc.values import quick
+from getc import operations, results
+from getc._dataclasses import quick
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def test_its_signature_is_the_same() -> None:
     assert str(inspect.signature(Quick)) == str(inspect.signature(SlowChild))
 
 
-@pytest.mark.parametrize('kind', [model.Node, model.Value, model.Directory, model.EtcdResult, operations.Put])
+@pytest.mark.parametrize('kind', [results.Node, results.Value, results.Directory, results.EtcdResult, operations.Put])
 def test_values_of_every_call_are_quick(kind: type) -> None:
     """So they say that they were wrapped."""
     assert hasattr(kind.__init__, '__wrapped__')  # type: ignore[misc]

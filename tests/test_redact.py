@@ -6,7 +6,7 @@ import pytest
 
 from getc.errors import EtcdError, InvalidField, InvalidForm, KeyNotFound, Unauthorized
 from getc.operations import Put
-from getc.wire.echoes import secrets_of, without
+from getc.redact import secrets_of, without
 from getc.wire.grpc import Status
 from getc.wire.keys_api import result_of
 from getc.wire.messages import Answer
