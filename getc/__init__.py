@@ -66,6 +66,7 @@ from getc.errors import (
     Unavailable,
     WatcherCleared,
 )
+from getc.net.selector import ConnectionState
 from getc.results import (
     ComparedThenDeleted,
     ComparedThenSwapped,
@@ -80,7 +81,6 @@ from getc.results import (
     Updated,
     Value,
 )
-from getc.transport.endpoints import ConnectionState
 
 __version__ = '0.1.0'
 

@@ -12,9 +12,9 @@ from getc.daemons.keeper import Keeper, OnConflict
 from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.monitor import Monitor
 from getc.daemons.watcher import Resync, Watcher
+from getc.net.client_log import ClientLog
 from getc.results import EtcdResult
 from getc.timing import Deadline
-from getc.transport.client_log import ClientLog
 from getc.tree import Tree
 
 __all__ = ['Background']

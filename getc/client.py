@@ -13,9 +13,9 @@ from getc.backends.opening import Opened, open_backend
 from getc.background import Background
 from getc.connection_listeners import StateListeners
 from getc.errors import NotSupported
+from getc.net.selector import ConnectionState
 from getc.paths import ROOT
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
-from getc.transport.endpoints import ConnectionState
 from getc.v3 import V3
 
 __all__ = ['Client', 'etcd']

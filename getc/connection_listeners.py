@@ -8,7 +8,7 @@ from collections.abc import Callable
 import gevent
 
 from getc.daemons.failures import report_failure
-from getc.transport.endpoints import ConnectionState
+from getc.net.selector import ConnectionState
 
 __all__ = ['StateListeners']
 

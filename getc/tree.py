@@ -10,11 +10,11 @@ from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
+from getc.net.affinity import Home, Resident
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, explain, text_of
 from getc.results import EtcdResult
 from getc.retry import may_pass
 from getc.timing import DEFAULT_TIMEOUT, Backoff, Deadline, Timeout
-from getc.transport.home import Home, Resident
 
 __all__ = ['Tree']
 

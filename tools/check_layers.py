@@ -22,6 +22,7 @@ LAYERS = (
     ('getc.errors', 'getc.paths', 'getc.retry', 'getc.timing', 'getc._dataclasses', 'getc.redact'),
     ('getc.results', 'getc.operations'),
     ('getc.wire',),
+    ('getc.net',),
     ('getc.transport',),
     ('getc.rpc',),
     ('getc.v3',),

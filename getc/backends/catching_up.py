@@ -19,9 +19,9 @@ import gevent
 
 from getc import timing
 from getc.errors import EtcException
+from getc.net.affinity import Home, kill_soon
 from getc.rpc.watch_stream import WatchStream
 from getc.timing import Deadline
-from getc.transport.home import Home, kill_soon
 
 __all__ = ['CatchingUp']
 

@@ -12,16 +12,16 @@ from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
+from getc.net.client_log import ClientLog
+from getc.net.failover import ask_in_turn, until_served
+from getc.net.selector import Endpoint, Endpoints
+from getc.net.tls import Contexts
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.transport.asking import ask_in_turn, until_served
-from getc.transport.client_log import ClientLog
-from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http
-from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Request
 from getc.wire.schema.maintenance import Maintenance, StatusRequest
 

@@ -12,11 +12,11 @@ from typing import Final, Protocol
 import gevent
 
 from getc.errors import ClientClosed, EtcException, Unauthorized
+from getc.net.affinity import Home
 from getc.retry import may_pass
 from getc.rpc.caller import Rpc
 from getc.rpc.watch_stream import Ticket, WatchStream
 from getc.timing import Backoff
-from getc.transport.home import Home
 from getc.wire.schema.mvccpb import Event
 from getc.wire.schema.watch import Watch as Schema
 from getc.wire.schema.watch import WatchCreateRequest, WatchResponse

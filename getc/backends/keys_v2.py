@@ -18,15 +18,15 @@ from getc.backends.chain import ChainGroup
 from getc.backends.horizon import Horizon
 from getc.backends.polling import PollingWatch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
+from getc.net.failover import ask_in_turn, until_served
+from getc.net.selector import Endpoint, Endpoints
+from getc.net.tls import Contexts
 from getc.operations import Get, Operation, WatchSpec
 from getc.paths import ROOT, below
 from getc.results import EtcdResult
 from getc.retry import Effect, may_pass
 from getc.timing import Deadline
-from getc.transport.asking import ask_in_turn, until_served
-from getc.transport.endpoints import Endpoint, Endpoints
 from getc.transport.http import Http, Poll
-from getc.transport.tls import Contexts
 from getc.wire.keys_api import poll_of, request_of, result_of
 from getc.wire.messages import Request
 

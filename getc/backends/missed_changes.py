@@ -11,9 +11,9 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
+from getc.net.affinity import Home, close_watcher
 from getc.paths import ROOT
 from getc.results import Directory, EtcdResult, Node
-from getc.transport.home import Home, close_watcher
 
 __all__ = ['MissedChanges']
 

@@ -12,12 +12,12 @@ from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import Openable, store_named
 from getc.backends.namespaced import Namespaced
 from getc.backends.tree_v3 import TreeV3
+from getc.net.client_log import ClientLog
+from getc.net.selector import ConnectionState, Endpoints, parse_endpoints
+from getc.net.tls import TLS
 from getc.paths import ROOT, normal
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.transport.client_log import ClientLog
-from getc.transport.endpoints import ConnectionState, Endpoints, parse_endpoints
-from getc.transport.tls import TLS
 from getc.v3 import V3
 
 __all__ = ['Opened', 'open_backend']

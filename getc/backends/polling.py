@@ -19,11 +19,11 @@ from getc import timing
 from getc.backends.base import Listener
 from getc.backends.horizon import Horizon
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
+from getc.net.selector import Endpoint
 from getc.operations import WatchSpec
 from getc.paths import is_below, is_hidden
 from getc.results import Deleted, EtcdResult
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint
 from getc.transport.http import Poll
 from getc.wire.keys_api import etcd_index_of, raft_index_of, result_of
 from getc.wire.messages import Answer

@@ -29,12 +29,12 @@ from getc.errors import (
     TestFailed,
     TimedOut,
 )
+from getc.net.failover import until_served
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.paths import ROOT
 from getc.results import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
-from getc.transport.asking import until_served
 from getc.v3 import V3
 from getc.v3.ranges import PageLimit
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse

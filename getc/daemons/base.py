@@ -18,11 +18,11 @@ from gevent.event import Event
 from getc import timing
 from getc.daemons.failures import report_failure
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
+from getc.net.affinity import Home, Resident
+from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec, explain
 from getc.retry import may_pass
 from getc.timing import Backoff, Deadline
-from getc.transport.client_log import ClientLog
-from getc.transport.home import Home, Resident
 
 __all__ = ['Daemon', 'Owner', 'event_of']
 

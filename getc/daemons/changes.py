@@ -11,9 +11,9 @@ from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.watcher import Watcher
 from getc.errors import ClientClosed, ConnectionError, TimedOut
+from getc.net.affinity import Home, Resident
 from getc.results import EtcdResult
 from getc.timing import Deadline
-from getc.transport.home import Home, Resident
 
 __all__ = ['Changes']
 

@@ -11,8 +11,8 @@ import gevent
 
 from getc import timing
 from getc.daemons.base import Daemon, event_of
-from getc.transport.client_log import ClientLog
-from getc.transport.home import Home, close_watcher
+from getc.net.affinity import Home, close_watcher
+from getc.net.client_log import ClientLog
 
 __all__ = ['Monitor']
 

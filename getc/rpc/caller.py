@@ -8,17 +8,17 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
+from getc.net.failover import ask_in_turn
+from getc.net.selector import Endpoint, Endpoints
+from getc.net.tls import Contexts
 from getc.redact import secrets_of
 from getc.retry import Effect, is_overdue
 from getc.rpc.messages import too_large, unpacked
 from getc.rpc.streams import MessageStream
 from getc.rpc.tokens import Tokens
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
-from getc.transport.asking import ask_in_turn
 from getc.transport.calls import OversizedAnswer, RefusedCall
 from getc.transport.channel import Channel, Metadata
-from getc.transport.endpoints import Endpoint, Endpoints
-from getc.transport.tls import Contexts
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 

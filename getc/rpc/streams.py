@@ -8,11 +8,11 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import EtcException, NoLeader, TimedOut
+from getc.net.affinity import Home
 from getc.retry import is_overdue
 from getc.rpc.messages import too_large, unpacked, unpacked_beginning
 from getc.timing import Deadline
 from getc.transport.calls import OversizedAnswer, RefusedCall, Stream
-from getc.transport.home import Home
 from getc.wire.schema.table import Method
 from getc.wire.statuses import error_of_status
 

@@ -7,12 +7,12 @@ from copy import copy
 from gevent.event import AsyncResult
 
 from getc.errors import EtcException, TimedOut
+from getc.net.selector import Endpoint
 from getc.redact import HIDDEN
 from getc.rpc.messages import unpacked
 from getc.timing import Deadline
 from getc.transport.calls import RefusedCall
 from getc.transport.channel import Channel, Metadata
-from getc.transport.endpoints import Endpoint
 from getc.wire.schema.auth import Auth, AuthenticateRequest
 from getc.wire.statuses import error_of_status, is_stale_token, wants_no_token
 

@@ -18,9 +18,9 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ConnectionError, EtcdError, EtcException
+from getc.net.affinity import close_watcher, kill_soon
 from getc.retry import may_pass
 from getc.timing import Deadline
-from getc.transport.home import close_watcher, kill_soon
 
 __all__ = ['WatchPulse']
 

@@ -21,10 +21,10 @@ import gevent
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
+from getc.net.affinity import Home
 from getc.rpc.streams import MessageStream
 from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
-from getc.transport.home import Home
 from getc.wire.grpc import Status
 from getc.wire.schema.kv import KV, RangeRequest, RangeResponse
 from getc.wire.schema.watch import (

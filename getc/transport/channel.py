@@ -13,15 +13,15 @@ from gevent.event import Event
 
 from getc import timing
 from getc.errors import ClientClosed, ConnectionError, EtcException
+from getc.net.affinity import Home, kill_soon
+from getc.net.connect_errors import not_connected, not_connected_in_time
+from getc.net.resolver import Address, names
+from getc.net.selector import Endpoint
+from getc.net.sockets import ADDRESS_TIMEOUT, Socket, address_of, connect
+from getc.net.tls import Contexts
 from getc.timing import Backoff, Deadline
 from getc.transport.calls import RefusedCall, Stream, UnaryCall
-from getc.transport.connecting import not_connected, not_connected_in_time
-from getc.transport.endpoints import Endpoint
-from getc.transport.home import Home, kill_soon
 from getc.transport.link import Link
-from getc.transport.names import Address, names
-from getc.transport.sockets import ADDRESS_TIMEOUT, Socket, address_of, connect
-from getc.transport.tls import Contexts
 from getc.transport.wheel import Wheel
 from getc.wire.grpc import packed, request_block, timeout_field
 

@@ -17,9 +17,8 @@ import greenlet
 from gevent.lock import BoundedSemaphore
 
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
-from getc.retry import Effect, Facts, Step, decide, outcome_of
-from getc.timing import Deadline
-from getc.transport.connecting import (
+from getc.net.affinity import Home
+from getc.net.connect_errors import (
     MAYBE_REVOKED,
     NEEDS_TLS,
     broken,
@@ -29,10 +28,11 @@ from getc.transport.connecting import (
     not_connected,
     not_connected_in_time,
 )
-from getc.transport.endpoints import Endpoint
-from getc.transport.home import Home
+from getc.net.selector import Endpoint
+from getc.net.tls import Contexts
+from getc.retry import Effect, Facts, Step, decide, outcome_of
+from getc.timing import Deadline
 from getc.transport.reading import MAX_BODY, Response, TooLarge, Unreadable, is_body_ready, read_body
-from getc.transport.tls import Contexts
 from getc.wire.messages import Answer, Headers, Request
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError
+from getc.net.affinity import close_watcher
+from getc.net.connect_errors import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
+from getc.net.sockets import Socket
 from getc.timing import Deadline
 from getc.transport.calls import LIMIT_OF_STREAMS, Call, Stream
-from getc.transport.connecting import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
-from getc.transport.home import close_watcher
-from getc.transport.sockets import Socket
 from getc.transport.wires import wire_for
 from getc.wire.http2.connection import Connection
 from getc.wire.http2.events import (

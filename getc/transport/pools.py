@@ -14,12 +14,12 @@ from typing import Any
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from getc.net.resolver import Address, names
+from getc.net.selector import Endpoint
+from getc.net.sockets import Socket, address_of, connect, is_quiet
+from getc.net.tls import Contexts
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint
-from getc.transport.names import Address, names
 from getc.transport.reading import Response
-from getc.transport.sockets import Socket, address_of, connect, is_quiet
-from getc.transport.tls import Contexts
 from getc.wire.messages import Request
 
 __all__ = ['Connection', 'GeventAdapter', 'Pool']

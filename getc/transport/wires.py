@@ -16,9 +16,9 @@ import gevent.ssl
 from gevent.hub import get_hub
 
 from getc import timing
-from getc.transport.connecting import last_words
-from getc.transport.home import close_watcher, kill_soon
-from getc.transport.sockets import Socket, close_inherited
+from getc.net.affinity import close_watcher, kill_soon
+from getc.net.connect_errors import last_words
+from getc.net.sockets import Socket, close_inherited
 
 __all__ = ['PlainWire', 'TLSWire', 'Traffic', 'Wire', 'wire_for']
 

@@ -9,9 +9,9 @@ import gevent
 from gevent.event import AsyncResult
 
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, TimedOut
+from getc.net.failover import LEAST_TIME
 from getc.rpc.streams import MessageStream
 from getc.timing import Deadline
-from getc.transport.asking import LEAST_TIME
 from getc.v3.shared_stream import awaited
 from getc.wire.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 

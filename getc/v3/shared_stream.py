@@ -9,8 +9,8 @@ from typing import Generic, Protocol, TypeVar
 from gevent.event import AsyncResult
 
 from getc.errors import EtcException, TimedOut
+from getc.net.affinity import Home
 from getc.timing import Deadline
-from getc.transport.home import Home
 
 __all__ = ['SharedStream', 'awaited']
 

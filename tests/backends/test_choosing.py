@@ -18,11 +18,11 @@ import getc
 from getc.backends.base import Backend
 from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.memory import MemoryBackend, SharedStore
+from getc.net.selector import Endpoint, Endpoints, parse_endpoints
 from getc.operations import WatchSpec
 from getc.rpc.caller import Rpc
 from getc.testing import EtcdServer, until
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint, Endpoints, parse_endpoints
 from getc.wire.schema.maintenance import Maintenance, StatusResponse
 from tests.support.api_support import skip_unless_spoken
 from tests.support.grpc_server import GrpcServer, ServerCall

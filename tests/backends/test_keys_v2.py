@@ -18,11 +18,11 @@ from getc.backends import keys_v2, polling
 from getc.backends.base import Watch
 from getc.backends.keys_v2 import KeysV2
 from getc.errors import EtcException, TimedOut
+from getc.net.selector import Endpoints, parse_endpoints
 from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.testing import EtcdServer, until
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoints, parse_endpoints
 from tests.support.api_support import skip_unless_spoken
 from tests.support.servers import answer_of, read_request, serving
 

@@ -13,10 +13,10 @@ from gevent.event import Event
 from getc.backends.horizon import Horizon
 from getc.backends.polling import Origin, PollingWatch
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
+from getc.net.selector import parse_endpoints
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
-from getc.transport.endpoints import parse_endpoints
 from getc.wire.messages import Answer
 
 

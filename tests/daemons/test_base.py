@@ -15,9 +15,9 @@ from getc.errors import (
     TimedOut,
     Unauthorized,
 )
+from getc.net.client_log import ClientLog
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.client_log import ClientLog
 from tests.support.faulty import blocking_log
 from tests.support.leftovers import greenlets_of_getc
 

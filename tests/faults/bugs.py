@@ -20,7 +20,6 @@ from getc.operations import Put, WatchSpec
 from getc.results import EtcdResult
 from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
-from getc.transport import asking
 from getc.wire.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
 from getc.wire.tree.paths import encoded
 
@@ -56,7 +55,7 @@ def blind_retry() -> Iterator[None]:
         is_write = facts.effect is retry.Effect.ONCE
         return retry.decide(replace(facts, effect=retry.Effect.SAME) if is_write else facts)
 
-    with mock.patch.object(asking, 'decide', blind):
+    with mock.patch.object(failover, 'decide', blind):
         yield
 
 

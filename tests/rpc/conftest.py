@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import gevent
 import pytest
 
+from getc.net.selector import Endpoint, Endpoints
 from getc.rpc.caller import Rpc
-from getc.transport.endpoints import Endpoint, Endpoints
 from tests.support.fixtures import serve
 from tests.support.leftovers import check_greenlets
 

@@ -27,9 +27,9 @@ from getc.errors import (
     TooManyRequests,
     Unavailable,
 )
+from getc.net.selector import ConnectionState, Endpoint, Endpoints
 from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 from getc.wire.http2.frames import ErrorCode
 from getc.wire.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.wire.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse

@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 from getc.errors import ConnectionError, EtcException, TimedOut, Unauthorized
+from getc.net.selector import Endpoint
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint
 from getc.v3.lease import Lease as LeaseService
 from getc.wire.schema.auth import AuthenticateRequest, AuthenticateResponse
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse

@@ -14,8 +14,8 @@ import getc
 from getc.backends.choosing import VersionInquiry
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
+from getc.net.tls import TLS, Contexts, UnusableFile
 from getc.testing import Certificate, Certificates, ServerTLS
-from getc.transport.tls import TLS, Contexts, UnusableFile
 from tests.security.conftest import Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -18,8 +18,8 @@ import pytest
 import getc
 from getc.daemons.keeper import KeeperState
 from getc.errors import Unauthorized
+from getc.net.selector import parse_endpoints
 from getc.testing import Certificates
-from getc.transport.endpoints import parse_endpoints
 from getc.wire.schema.auth import AuthenticateResponse
 from tests.security.conftest import Served, WithUsers
 from tests.security.sweep import Sweep

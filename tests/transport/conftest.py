@@ -10,8 +10,8 @@ from pathlib import Path
 import gevent
 import pytest
 
+from getc.net.selector import Endpoint
 from getc.transport.channel import Channel
-from getc.transport.endpoints import Endpoint
 from getc.transport.wires import PlainWire
 from tests.support.fixtures import serve
 from tests.support.leftovers import check_greenlets, has_failed

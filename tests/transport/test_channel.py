@@ -17,13 +17,13 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
+from getc.net.selector import Endpoint
+from getc.net.tls import TLS
 from getc.testing import until
 from getc.timing import Backoff, Deadline
 from getc.transport import channel as channels
 from getc.transport.calls import Call
-from getc.transport.endpoints import Endpoint
 from getc.transport.link import Link
-from getc.transport.tls import TLS
 from getc.wire.http2.frames import PREFACE, Kind, frame
 from tests.support.grpc_server import ServerCall
 from tests.support.leftovers import greenlets_of_getc

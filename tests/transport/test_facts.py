@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, TimedOut
+from getc.net.selector import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint
 from tests.support.settling import settle
 
 pytestmark = pytest.mark.timeout(120)

@@ -15,13 +15,13 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
+from getc.net.selector import Endpoint, parse_endpoints
+from getc.net.tls import TLS
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint, parse_endpoints
 from getc.transport.http import Http
 from getc.transport.pools import Connection
 from getc.transport.reading import MAX_BODY
-from getc.transport.tls import TLS
 from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving
 

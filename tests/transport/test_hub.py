@@ -17,9 +17,9 @@ from gevent.event import Event
 from gevent.server import StreamServer
 from getc.errors import ConnectionError
 from getc.timing import Deadline
-from getc.transport.endpoints import parse_endpoints
+from getc.net.selector import parse_endpoints
 from getc.transport.http import Http
-from getc.transport.tls import TLS
+from getc.net.tls import TLS
 from getc.wire.messages import Request
 
 greeted, go = Event(), Event()
@@ -52,7 +52,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.server import StreamServer
 from getc.timing import Deadline
-from getc.transport.endpoints import parse_endpoints
+from getc.net.selector import parse_endpoints
 from getc.transport.http import Http
 from getc.wire.messages import Request
 

@@ -9,12 +9,12 @@ import gevent
 import pytest
 
 from getc.errors import ConnectionError, TimedOut
+from getc.net.selector import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime, until
 from getc.timing import Deadline
 from getc.transport import wheel
 from getc.transport.calls import RefusedCall
 from getc.transport.channel import Channel
-from getc.transport.endpoints import parse_endpoints
 from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
 
 pytestmark = pytest.mark.timeout(120)

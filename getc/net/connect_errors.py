@@ -13,11 +13,11 @@ from typing import Final
 import gevent.ssl
 
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
+from getc.net.resolver import is_forked_without_threads, names
+from getc.net.selector import Endpoint
+from getc.net.sockets import LeftToParent, Socket
+from getc.net.tls import UnusableFile
 from getc.timing import Deadline
-from getc.transport.endpoints import Endpoint
-from getc.transport.names import is_forked_without_threads, names
-from getc.transport.sockets import LeftToParent, Socket
-from getc.transport.tls import UnusableFile
 
 __all__ = [
     'MAYBE_REVOKED',

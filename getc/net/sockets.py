@@ -12,8 +12,8 @@ import gevent
 import gevent.socket
 import gevent.ssl
 
+from getc.net.resolver import Address, names
 from getc.timing import Deadline
-from getc.transport.names import Address, names
 
 __all__ = ['ADDRESS_TIMEOUT', 'LeftToParent', 'Socket', 'address_of', 'close_inherited', 'connect', 'is_quiet']
 
@@ -83,7 +83,7 @@ def connect(
 
 
 def address_of(sock: Socket) -> Address:
-    """Where a socket is connected to, as :class:`~getc.transport.names.Names` has it."""
+    """Where a socket is connected to, as :class:`~getc.net.resolver.Names` has it."""
     return Address(sock.family, sock.getpeername())
 
 

@@ -27,11 +27,11 @@ from getc.errors import (
     TimedOut,
     TooManyRequests,
 )
+from getc.net.failover import ask_in_turn, until_served
+from getc.net.selector import ConnectionState, Endpoint, Endpoints
 from getc.retry import Effect
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.asking import ask_in_turn, until_served
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints
 
 A, B, C = (Endpoint('http', name, 1) for name in 'abc')
 

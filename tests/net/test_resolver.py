@@ -14,15 +14,15 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ConnectionError, TimedOut
+from getc.net import resolver as names_module
+from getc.net import sockets
+from getc.net.resolver import MOST_LOOKUPS, Address, Names, names
+from getc.net.resolver import _names as names_of_hubs
+from getc.net.selector import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport import names as names_module
-from getc.transport import sockets
 from getc.transport.channel import Channel
-from getc.transport.endpoints import Endpoint
 from getc.transport.http import Http
-from getc.transport.names import MOST_LOOKUPS, Address, Names, names
-from getc.transport.names import _names as names_of_hubs
 from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving
 
@@ -137,7 +137,7 @@ def test_lookup_that_is_killed_leaves_nobody_waiting(
             spawned[0].kill(block=False)
         return spawned[-1]
 
-    monkeypatch.setattr('getc.transport.names.gevent.spawn', noted)
+    monkeypatch.setattr('getc.net.resolver.gevent.spawn', noted)
     waiting = spawn(hosts.addresses, 'etcd', 1)
     etcd_clock.advance(1)
     spawned[0].kill()

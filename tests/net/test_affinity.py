@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from getc.transport.home import Home, Resident
+from getc.net.affinity import Home, Resident
 
 
 def in_another_thread(function: object) -> object:

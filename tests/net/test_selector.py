@@ -8,8 +8,8 @@ import gevent
 import pytest
 
 from getc.errors import HTTPError
+from getc.net.selector import ConnectionState, Endpoint, Endpoints, parse_endpoints
 from getc.testing import VirtualTime
-from getc.transport.endpoints import ConnectionState, Endpoint, Endpoints, parse_endpoints
 
 
 @pytest.mark.parametrize(

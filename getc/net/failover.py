@@ -8,9 +8,9 @@ from typing import Final, TypeVar
 import gevent
 
 from getc.errors import EtcException, TimedOut, chain
+from getc.net.selector import Endpoint, Endpoints
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
-from getc.transport.endpoints import Endpoint, Endpoints
 
 __all__ = ['LEAST_TIME', 'ask_in_turn', 'until_served']
 

@@ -10,9 +10,9 @@ import gevent
 import pytest
 
 from getc.errors import ConnectionError, TimedOut
+from getc.net.client_log import PERIOD, ClientLog
+from getc.net.selector import Endpoint, Endpoints
 from getc.testing import VirtualTime
-from getc.transport.client_log import PERIOD, ClientLog
-from getc.transport.endpoints import Endpoint, Endpoints
 
 A, B, C = (Endpoint('http', host, 1) for host in 'abc')
 

@@ -13,8 +13,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from getc import timing
 from getc.errors import EtcdError, EtcException, ResponseTooLarge
+from getc.net.client_log import ClientLog
 from getc.retry import Outcome, is_overdue, outcome_of
-from getc.transport.client_log import ClientLog
 
 __all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'Endpoints', 'parse_endpoints']
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import gevent
 
 from getc import timing
-from getc.transport.home import Home, close_watcher
+from getc.net.affinity import Home, close_watcher
 
 __all__ = ['PERIOD', 'ClientLog']
 
