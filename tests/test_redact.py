@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from getc.errors import EtcdError, InvalidField, InvalidForm, KeyNotFound, Unauthorized
+from getc.grpc.framing import Status
 from getc.operations import Put
 from getc.redact import secrets_of, without
-from getc.wire.grpc import Status
+from getc.v3.schema.auth import AuthenticateRequest
+from getc.v3.schema.kv import Compare, PutRequest, RangeRequest, RequestOp, TxnRequest
+from getc.v3.status_errors import error_of_status
 from getc.wire.keys_api import result_of
 from getc.wire.messages import Answer
-from getc.wire.schema.auth import AuthenticateRequest
-from getc.wire.schema.kv import Compare, PutRequest, RangeRequest, RequestOp, TxnRequest
-from getc.wire.statuses import error_of_status
 
 
 def test_every_secret_is_cut_out() -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from getc import errors
 from getc.errors import EtcException
+from getc.grpc.framing import Status
 from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, may_pass, outcome_of
-from getc.wire.grpc import Status
-from getc.wire.statuses import error_of_status
+from getc.v3.status_errors import error_of_status
 
 NO_SPACE = 'etcdserver: mvcc: database space exceeded'
 NONE, SAME, ONCE = Effect.NONE, Effect.SAME, Effect.ONCE

@@ -20,8 +20,8 @@ import gevent
 from getc import timing
 from getc.errors import EtcException
 from getc.net.affinity import Home, kill_soon
-from getc.rpc.watch_stream import WatchStream
 from getc.timing import Deadline
+from getc.v3.watch_stream import WatchStream
 
 __all__ = ['CatchingUp']
 

@@ -19,11 +19,11 @@ from getc.net.tls import Contexts
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.transport.http import Http
+from getc.v3.rpc import Rpc
+from getc.v3.schema.maintenance import Maintenance, StatusRequest
 from getc.wire.messages import Answer, Request
-from getc.wire.schema.maintenance import Maintenance, StatusRequest
 
 __all__ = ['Choosing', 'Inquiry', 'VersionInquiry']
 

@@ -10,9 +10,9 @@ import gevent
 from gevent.event import Event
 
 from getc.errors import EtcException
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
+from getc.v3.rpc import Rpc
+from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 
 __all__ = ['Endings']
 

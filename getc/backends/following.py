@@ -14,9 +14,9 @@ from getc.backends.source import Follower, Source
 from getc.errors import ClientClosed, EtcException
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
-from getc.rpc.caller import Rpc
-from getc.rpc.watch_stream import WatchStream
-from getc.wire.schema.watch import Watch as Schema
+from getc.v3.rpc import Rpc
+from getc.v3.schema.watch import Watch as Schema
+from getc.v3.watch_stream import WatchStream
 from getc.wire.tree.events import range_of
 from getc.wire.tree.paths import Range
 

@@ -14,12 +14,12 @@ import gevent
 from getc.errors import ClientClosed, EtcException, Unauthorized
 from getc.net.affinity import Home
 from getc.retry import may_pass
-from getc.rpc.caller import Rpc
-from getc.rpc.watch_stream import Ticket, WatchStream
 from getc.timing import Backoff
-from getc.wire.schema.mvccpb import Event
-from getc.wire.schema.watch import Watch as Schema
-from getc.wire.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.rpc import Rpc
+from getc.v3.schema.mvccpb import Event
+from getc.v3.schema.watch import Watch as Schema
+from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.watch_stream import Ticket, WatchStream
 
 __all__ = ['KeyWatch', 'KeyWatches']
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from getc.errors import EtcException, ResponseTooLarge
+from getc.grpc.framing import MAX_MESSAGE
 from getc.operations import Delete, Put
 from getc.results import EtcdResult, Node
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.wire.grpc import MAX_MESSAGE
-from getc.wire.schema.kv import KV, RangeRequest, TxnRequest
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, RangeRequest, TxnRequest
 from getc.wire.tree.deleting import result_of_delete
 from getc.wire.tree.nodes import Life
 from getc.wire.tree.paths import encoded

@@ -12,9 +12,9 @@ from getc.backends.large_values import node_before
 from getc.errors import NodeLost, Overtaken, ProtocolError, ResponseTooLarge
 from getc.operations import MAX_TTL
 from getc.results import ComparedThenSwapped, EtcdResult, Node, Value
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
-from getc.wire.schema.kv import (
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import (
     KV,
     Compare,
     DeleteRangeRequest,
@@ -24,7 +24,7 @@ from getc.wire.schema.kv import (
     TxnRequest,
     TxnResponse,
 )
-from getc.wire.schema.lease import Lease, LeaseGrantRequest
+from getc.v3.schema.lease import Lease, LeaseGrantRequest
 from getc.wire.tree.nodes import Life, value_of
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import misshapen

@@ -20,10 +20,10 @@ from getc.backends.leased_hold import LeasedHold, deletion_on_lease, granted, on
 from getc.backends.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.wire.schema.kv import KV, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree import writing
 from getc.wire.tree.paths import encoded
 from getc.wire.tree.shapes import MISSHAPEN, misshapen

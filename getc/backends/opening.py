@@ -16,9 +16,9 @@ from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState, Endpoints, parse_endpoints
 from getc.net.tls import TLS
 from getc.paths import ROOT, normal
-from getc.rpc.caller import Rpc
 from getc.timing import Deadline
 from getc.v3 import V3
+from getc.v3.rpc import Rpc
 
 __all__ = ['Opened', 'open_backend']
 

@@ -15,11 +15,11 @@ from getc.backends.base import Member, not_renewed, safety_margin
 from getc.backends.key_watches import KeyWatches
 from getc.backends.leased_hold import LeasedHold, deletion_on_lease
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
-from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.wire.schema.kv import KV, RangeRequest
-from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 from getc.wire.tree.paths import decoded, encoded
 
 __all__ = ['SharedLease']

@@ -17,12 +17,12 @@ from getc.backends.past import Past, Story
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import Directory, EtcdResult, Node
-from getc.rpc.caller import Rpc
-from getc.rpc.watch_stream import Ticket, WatchStream
 from getc.timing import Deadline
-from getc.wire.schema.kv import KV, RangeRequest
-from getc.wire.schema.mvccpb import Event
-from getc.wire.schema.watch import WatchResponse
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.mvccpb import Event
+from getc.v3.schema.watch import WatchResponse
+from getc.v3.watch_stream import Ticket, WatchStream
 from getc.wire.tree.events import leases_of, narrow_range, range_of, request_of, results_of
 
 __all__ = ['Follower', 'Source']

@@ -33,13 +33,13 @@ from getc.net.failover import until_served
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.paths import ROOT
 from getc.results import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
-from getc.rpc.caller import Rpc
 from getc.timing import Backoff, Deadline
 from getc.v3 import V3
 from getc.v3.ranges import PageLimit
-from getc.wire.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
-from getc.wire.schema.lease import Lease, LeaseTimeToLiveRequest
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
+from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree import deleting, reading, writing
 from getc.wire.tree.nodes import FOR_EVER, Life, value_of
 from getc.wire.tree.paths import below, decoded, encoded

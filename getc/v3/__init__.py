@@ -7,12 +7,11 @@
         for response in watching: ...
 
 Keys and values are bytes, arguments have the names of etcd's fields, and what comes back are etcd's messages
-(:mod:`getc.wire.schema`).  All of it goes over one connection for each server.
+(:mod:`getc.v3.schema`).  All of it goes over one connection for each server.
 """
 
 from __future__ import annotations
 
-from getc.rpc.caller import Rpc
 from getc.v3.auth import Auth
 from getc.v3.cluster import Cluster
 from getc.v3.election import Election
@@ -21,8 +20,9 @@ from getc.v3.lease import Lease
 from getc.v3.lock import Lock
 from getc.v3.maintenance import Maintenance
 from getc.v3.ranges import EVERYTHING, after, prefix_end
+from getc.v3.rpc import Rpc
 from getc.v3.watch import Watch
-from getc.v3.watching import Watching
+from getc.v3.watch_iterator import Watching
 
 __all__ = ['EVERYTHING', 'V3', 'Watching', 'after', 'prefix_end']
 

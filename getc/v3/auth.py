@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import auth as schema
-from getc.wire.schema.authpb import Permission, UserAddOptions
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import auth as schema
+from getc.v3.schema.authpb import Permission, UserAddOptions
 
 __all__ = ['Auth']
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import cluster as schema
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import cluster as schema
 
 __all__ = ['Cluster']
 

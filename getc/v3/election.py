@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
-from getc.rpc.streams import MessageStream
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import election as schema
-from getc.wire.schema.election import LeaderKey
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import election as schema
+from getc.v3.schema.election import LeaderKey
+from getc.v3.stream import MessageStream
 
 __all__ = ['Election']
 

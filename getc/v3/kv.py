@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
+from getc.v3.messages import made
 from getc.v3.ranges import PageLimit, after
+from getc.v3.rpc import Rpc
+from getc.v3.schema import kv as schema
+from getc.v3.schema.kv import RangeRequest
+from getc.v3.schema.mvccpb import KeyValue
 from getc.v3.txn import Txn, changes_something
-from getc.wire.schema import kv as schema
-from getc.wire.schema.kv import RangeRequest
-from getc.wire.schema.mvccpb import KeyValue
 
 __all__ = ['KV']
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from getc.errors import Unauthorized
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.keep_alive import Renewals
-from getc.v3.shared_stream import SharedStream
-from getc.wire.schema import lease as schema
+from getc.v3.keep_alive_stream import Renewals
+from getc.v3.messages import made
+from getc.v3.reopening import SharedStream
+from getc.v3.rpc import Rpc
+from getc.v3.schema import lease as schema
 
 __all__ = ['Lease']
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import lock as schema
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import lock as schema
 
 __all__ = ['Lock']
 

@@ -10,11 +10,11 @@ from typing import Final
 from gevent.hub import get_hub
 
 from getc.errors import ConnectionError, ProtocolError
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import maintenance as schema
-from getc.wire.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import maintenance as schema
+from getc.v3.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest
 
 __all__ = ['Maintenance']
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from getc.errors import ResponseTooLarge
-from getc.wire.grpc import MAX_MESSAGE
-from getc.wire.schema.kv import RangeResponse
+from getc.grpc.framing import MAX_MESSAGE
+from getc.v3.schema.kv import RangeResponse
 
 Response = TypeVar('Response')
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema import kv as schema
-from getc.wire.schema.kv import Compare, RequestOp, TxnRequest
+from getc.v3.messages import made
+from getc.v3.rpc import Rpc
+from getc.v3.schema import kv as schema
+from getc.v3.schema.kv import Compare, RequestOp, TxnRequest
 
 __all__ = [
     'Target',

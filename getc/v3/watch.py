@@ -8,15 +8,15 @@ from copy import copy
 from gevent.event import AsyncResult
 
 from getc.errors import EtcException, NotSupported, Unauthorized
-from getc.rpc.caller import Rpc
-from getc.rpc.messages import made
-from getc.rpc.watch_stream import WatchStream
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.shared_stream import SharedStream, awaited
-from getc.v3.watching import Watching
-from getc.wire.schema.kv import KV, RangeRequest
-from getc.wire.schema.watch import Watch as Schema
-from getc.wire.schema.watch import WatchCreateRequest
+from getc.v3.messages import made
+from getc.v3.reopening import SharedStream, awaited
+from getc.v3.rpc import Rpc
+from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.watch import Watch as Schema
+from getc.v3.schema.watch import WatchCreateRequest
+from getc.v3.watch_iterator import Watching
+from getc.v3.watch_stream import WatchStream
 
 __all__ = ['Watch']
 

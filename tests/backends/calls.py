@@ -7,7 +7,7 @@ from typing import Any
 
 import getc
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.wire.schema.table import Method
+from getc.v3.schema.table import Method
 
 __all__ = ['Calls']
 

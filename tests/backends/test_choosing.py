@@ -20,10 +20,10 @@ from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.memory import MemoryBackend, SharedStore
 from getc.net.selector import Endpoint, Endpoints, parse_endpoints
 from getc.operations import WatchSpec
-from getc.rpc.caller import Rpc
 from getc.testing import EtcdServer, until
 from getc.timing import Deadline
-from getc.wire.schema.maintenance import Maintenance, StatusResponse
+from getc.v3.rpc import Rpc
+from getc.v3.schema.maintenance import Maintenance, StatusResponse
 from tests.support.api_support import skip_unless_spoken
 from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.server_probe import connections_to

@@ -15,7 +15,7 @@ from getc.errors import ConnectionError, EtcException, EventIndexCleared, Permis
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
-from getc.wire.schema.watch import WatchResponse
+from getc.v3.schema.watch import WatchResponse
 from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
 from tests.support.leftovers import check_greenlets
 

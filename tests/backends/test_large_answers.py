@@ -10,10 +10,10 @@ import pytest
 
 import getc
 from getc import WatcherState
+from getc.grpc import framing
 from getc.testing import EtcdServer, until
 from getc.transport import reading
 from getc.v3 import prefix_end, ranges, txn
-from getc.wire import grpc
 from tests.backends.calls import Calls
 
 BOUND = 64 * 1024
@@ -28,7 +28,7 @@ LARGE = 'x' * 4000
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages have 64 KiB at most: what is true of them is true of 16 MiB, which take seconds."""
-    monkeypatch.setattr(grpc, 'LARGEST', grpc.PREFIX + BOUND)
+    monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
     monkeypatch.setattr(ranges, 'GOOD_SIZE', BOUND // 2)
     monkeypatch.setattr(reading, 'MAX_BODY', BOUND)
 

@@ -12,7 +12,7 @@ from gevent.pool import Pool
 import getc
 from getc.backends import tree_v3
 from getc.testing import EtcdServer, until
-from getc.wire.schema.kv import KV, PutRequest, RequestOp, TxnRequest
+from getc.v3.schema.kv import KV, PutRequest, RequestOp, TxnRequest
 from getc.wire.tree import reading
 from tests.backends.calls import Calls
 

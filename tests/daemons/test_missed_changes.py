@@ -10,8 +10,8 @@ import pytest
 
 import getc
 from getc.backends.missed_changes import PATIENCE
-from getc.rpc.watch_pulse import PASSED, PROGRESS_TIMEOUT, READ_TIMEOUT
 from getc.testing import VirtualTime
+from getc.v3.watch_pulse import PASSED, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
 MOMENT = 2 * PATIENCE + 0.1

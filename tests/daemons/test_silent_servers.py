@@ -12,10 +12,10 @@ import pytest
 import getc
 from getc import WatcherState
 from getc.errors import ConnectionError, PermissionDenied
-from getc.rpc import watch_pulse
-from getc.rpc.watch_pulse import PROGRESS_TIMEOUT, QUIET, READ_TIMEOUT
 from getc.testing import EtcdServer, VirtualTime, until
 from getc.testing.ports import free_ports
+from getc.v3 import watch_pulse
+from getc.v3.watch_pulse import PROGRESS_TIMEOUT, QUIET, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
 LONGEST = QUIET + PROGRESS_TIMEOUT + READ_TIMEOUT

@@ -16,11 +16,12 @@ from getc.backends.leases import LeasedGroup
 from getc.backends.shared_lease import SharedLease
 from getc.daemons.follower import Follower
 from getc.errors import NodeExist
+from getc.net import failover
 from getc.operations import Put, WatchSpec
 from getc.results import EtcdResult
-from getc.rpc.watch_pulse import WatchPulse
 from getc.timing import Deadline
-from getc.wire.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
+from getc.v3.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
+from getc.v3.watch_pulse import WatchPulse
 from getc.wire.tree.paths import encoded
 
 __all__ = ['BUGS', 'applied']

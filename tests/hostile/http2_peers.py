@@ -7,10 +7,10 @@ import struct
 from collections.abc import Callable
 
 import getc
-from getc.wire.grpc import BEGINNING, packed
-from getc.wire.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
-from getc.wire.http2.header_blocks import encode_fields
-from getc.wire.schema.kv import TxnResponse
+from getc.grpc.framing import BEGINNING, packed
+from getc.grpc.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
+from getc.grpc.http2.headers import encode_fields
+from getc.v3.schema.kv import TxnResponse
 from tests.hostile.victims import ANSWER, Hostile, Peer
 
 __all__ = ['PEERS']

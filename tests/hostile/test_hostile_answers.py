@@ -12,10 +12,10 @@ import pytest
 import getc
 from getc.errors import LeaseNotFound
 from getc.testing import until
-from getc.wire.schema.kv import KV, RangeResponse, ResponseOp, TxnResponse
-from getc.wire.schema.lease import Lease, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
-from getc.wire.schema.mvccpb import Event, KeyValue
-from getc.wire.schema.watch import Watch, WatchResponse
+from getc.v3.schema.kv import KV, RangeResponse, ResponseOp, TxnResponse
+from getc.v3.schema.lease import Lease, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
+from getc.v3.schema.mvccpb import Event, KeyValue
+from getc.v3.schema.watch import Watch, WatchResponse
 from tests.support.grpc_server import GrpcServer, ServerCall
 
 pytestmark = pytest.mark.timeout(120)

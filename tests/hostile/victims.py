@@ -12,9 +12,9 @@ from gevent.server import StreamServer
 from gevent.socket import SO_LINGER, SO_SNDBUF, SOL_SOCKET, socket
 
 import getc
-from getc.wire.http2.frames import PREFACE, Kind
-from getc.wire.schema.kv import KV, RangeResponse
-from getc.wire.schema.mvccpb import KeyValue
+from getc.grpc.http2.frames import PREFACE, Kind
+from getc.v3.schema.kv import KV, RangeResponse
+from getc.v3.schema.mvccpb import KeyValue
 from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.servers import answer_of, end, read_request, serving
 

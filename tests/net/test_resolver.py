@@ -14,6 +14,7 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ConnectionError, TimedOut
+from getc.grpc.channel import Channel
 from getc.net import resolver as names_module
 from getc.net import sockets
 from getc.net.resolver import MOST_LOOKUPS, Address, Names, names
@@ -21,7 +22,6 @@ from getc.net.resolver import _names as names_of_hubs
 from getc.net.selector import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.channel import Channel
 from getc.transport.http import Http
 from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving

@@ -18,7 +18,7 @@ from getc.results import EtcdResult, Node
 
 __all__ = ['Sweep']
 
-THEIRS = ('getc.testing', 'getc.wire.schema')
+THEIRS = ('getc.testing', 'getc.v3.schema')
 """What is the harness's, or protobuf's: a message shows what is in it."""
 
 

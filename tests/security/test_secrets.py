@@ -20,7 +20,7 @@ from getc.daemons.keeper import KeeperState
 from getc.errors import Unauthorized
 from getc.net.selector import parse_endpoints
 from getc.testing import Certificates
-from getc.wire.schema.auth import AuthenticateResponse
+from getc.v3.schema.auth import AuthenticateResponse
 from tests.security.conftest import Served, WithUsers
 from tests.security.sweep import Sweep
 from tests.support.api_support import spoken

@@ -25,22 +25,22 @@ from getc.errors import (
 )
 from getc.timing import DEFAULT_TIMEOUT, Deadline
 from getc.v3 import V3
-from getc.wire.schema.header import ResponseHeader
-from getc.wire.schema.kv import (
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.kv import (
     DeleteRangeResponse,
     PutResponse,
     RangeResponse,
     ResponseOp,
     TxnResponse,
 )
-from getc.wire.schema.lease import (
+from getc.v3.schema.lease import (
     LeaseGrantResponse,
     LeaseKeepAliveResponse,
     LeaseRevokeResponse,
     LeaseTimeToLiveResponse,
 )
-from getc.wire.schema.mvccpb import Event, KeyValue
-from getc.wire.schema.watch import Watch, WatchResponse
+from getc.v3.schema.mvccpb import Event, KeyValue
+from getc.v3.schema.watch import Watch, WatchResponse
 from tests.support.fake_stream import FakeStream
 
 __all__ = ['FakeEtcd', 'FakeRpc', 'Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse']
@@ -522,7 +522,7 @@ class _WatchStream(_Stream):
 
 
 class FakeRpc:
-    """What a :class:`getc.rpc.caller.Rpc` is to its users.
+    """What a :class:`getc.v3.rpc.Rpc` is to its users.
 
     Args:
         etcd: The server.

@@ -9,13 +9,13 @@ from gevent.event import Event
 
 from getc.errors import EtcException
 from getc.timing import Deadline
-from getc.wire.schema.kv import RangeResponse
+from getc.v3.schema.kv import RangeResponse
 
 __all__ = ['FakeStream']
 
 
 class FakeStream:
-    """What a :class:`getc.rpc.streams.MessageStream` is to its user.
+    """What a :class:`getc.v3.stream.MessageStream` is to its user.
 
     Attributes:
         sent: What the user has sent.

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.grpc_server import GrpcServer, Script
 from tests.support.leftovers import has_failed
 
-__all__ = ['serve']
+__all__ = ['certificate', 'serve']
 
 
 @pytest.fixture
@@ -27,3 +30,16 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., GrpcServer]]
     if not has_failed(request):
         broken = [connection.broken for server in servers for connection in server.connections]
         assert [reason for reason in broken if reason] == []
+
+
+@pytest.fixture(scope='session')
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    if shutil.which('openssl') is None:
+        pytest.skip('the openssl command makes the certificate, and there is none')
+    folder = tmp_path_factory.mktemp('tls')
+    cert, key = folder / 'cert.pem', folder / 'key.pem'
+    command = 'openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=getc'
+    options = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', str(key), '-out', str(cert)]
+    subprocess.run([*command.split(), *options], check=True, capture_output=True)
+    return cert, key

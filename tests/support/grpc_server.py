@@ -17,9 +17,9 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
+from getc.grpc.framing import packed
+from getc.grpc.http2.frames import Kind, frame
 from getc.net.selector import Endpoint, parse_endpoints
-from getc.wire.grpc import packed
-from getc.wire.http2.frames import Kind, frame
 from tests.support.servers import end, start_server
 
 __all__ = ['Connection', 'GrpcServer', 'Script', 'ServerCall', 'echo']

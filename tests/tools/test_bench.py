@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 import getc
+from getc.grpc.channel import Channel
 from getc.testing import EtcdBinary, EtcdServer
-from getc.transport.channel import Channel
 from tests.support.api_support import skip_unless_spoken
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select

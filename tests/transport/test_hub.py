@@ -95,7 +95,7 @@ print('all answered')
 MANY_GRPC_CALLS = """
 import gevent
 from getc.timing import Deadline
-from getc.transport.channel import Channel
+from getc.grpc.channel import Channel
 from tests.support.grpc_server import GrpcServer
 
 answered = 0

@@ -11,16 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import gevent
 import pytest
 
 import getc
 from getc.errors import EtcdError, NotSupported
-from getc.rpc.caller import Rpc
-from getc.rpc.streams import MessageStream
+from getc.net.selector import Endpoint, Endpoints
 from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd
 from getc.timing import Deadline
-from getc.wire.schema.table import Method
+from getc.v3.rpc import Rpc
+from getc.v3.schema.table import Method
+from getc.v3.stream import MessageStream
+from tests.support.fixtures import serve
+from tests.support.leftovers import check_greenlets
 from tests.support.server_probe import metric
+
+__all__ = ['open_rpc', 'serve']
 
 NOBODY = 'http://127.0.0.1:1'
 
@@ -66,6 +72,26 @@ def nobody() -> Iterator[getc.Client]:
 def watchers(server: EtcdServer) -> Callable[[], int]:
     """How many watches the server has."""
     return lambda: metric(server.url, 'etcd_debugging_mvcc_watcher_total')
+
+
+# -- an RPC client alone, of a server in this process
+
+
+@pytest.fixture
+def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
+    """Callers that are closed after the test; then no greenlet of theirs may be there."""
+    opened: list[Rpc] = []
+
+    def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> Rpc:
+        opened.append(Rpc(Endpoints(endpoints), timeout=timeout))
+        return opened[-1]
+
+    yield open_rpc
+    for rpc in opened:
+        rpc.close()
+    gevent.sleep(0)
+    gevent.sleep(0)
+    check_greenlets(request)
 
 
 # -- which RPCs were called

@@ -11,9 +11,9 @@ import pytest
 import getc
 from getc.errors import FailedPrecondition, InvalidArgument, NotSupported, PermissionDenied, Unauthorized
 from getc.testing import EtcdServer
+from getc.v3 import schema
 from getc.v3.auth import Auth
-from getc.wire import schema
-from getc.wire.schema.authpb import Permission
+from getc.v3.schema.authpb import Permission
 
 SERVICE = schema.Auth
 

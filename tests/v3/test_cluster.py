@@ -9,8 +9,8 @@ import pytest
 import getc
 from getc.errors import FailedPrecondition, NotFound
 from getc.testing import EtcdServer
+from getc.v3 import schema
 from getc.v3.cluster import Cluster
-from getc.wire import schema
 
 SERVICE = schema.Cluster
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from getc.wire import schema
+from getc.v3 import schema
 
 HERE = Path(__file__).parent
 
 FILE = """
 import getc
 import pytest
-from getc.rpc import caller
-from getc.wire.schema.lock import Lock as SERVICE
+from getc.v3 import rpc
+from getc.v3.schema.lock import Lock as SERVICE
 
 @pytest.fixture
 def lock(monkeypatch):
-    monkeypatch.setattr(caller, 'ask_in_turn', lambda *_, **__: 'an answer')
+    monkeypatch.setattr(rpc, 'ask_in_turn', lambda *_, **__: 'an answer')
     return getc.etcd('http://127.0.0.1:1').v3.lock
 
 def test_lock(lock):

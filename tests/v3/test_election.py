@@ -10,7 +10,7 @@ import pytest
 import getc
 from getc.errors import FailedPrecondition, LeaseNotFound, NotFound
 from getc.testing import EtcdServer
-from getc.wire import schema
+from getc.v3 import schema
 
 SERVICE = schema.Election
 

@@ -11,11 +11,10 @@ import pytest
 import getc
 from getc.errors import EventIndexCleared, FutureRevision, InvalidArgument, LeaseNotFound, ResourceExhausted
 from getc.testing import EtcdServer
-from getc.v3 import EVERYTHING, after, prefix_end, txn
+from getc.v3 import EVERYTHING, after, prefix_end, schema, txn
 from getc.v3.kv import KV
+from getc.v3.schema.kv import Compare, RangeRequest, RequestOp
 from getc.v3.txn import create_revision, delete, get, lease, mod_revision, nested, put, value, version
-from getc.wire import schema
-from getc.wire.schema.kv import Compare, RangeRequest, RequestOp
 from tests.support.server_probe import pause
 
 SERVICE = schema.KV

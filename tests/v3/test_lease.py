@@ -13,10 +13,10 @@ import getc
 from getc.errors import ClientClosed, FailedPrecondition, LeaseNotFound, NoLeader
 from getc.testing import EtcdServer, VirtualTime
 from getc.timing import Deadline
-from getc.v3.keep_alive import Renewals
+from getc.v3 import schema
+from getc.v3.keep_alive_stream import Renewals
 from getc.v3.lease import Lease
-from getc.wire import schema
-from getc.wire.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
+from getc.v3.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from tests.support.fake_stream import FakeStream
 from tests.support.server_probe import connections_to, pause
 

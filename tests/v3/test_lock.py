@@ -10,7 +10,7 @@ import pytest
 
 import getc
 from getc.errors import LeaseNotFound
-from getc.wire import schema
+from getc.v3 import schema
 
 SERVICE = schema.Lock
 

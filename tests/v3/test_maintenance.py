@@ -21,11 +21,11 @@ from getc.errors import (
     ProtocolError,
     Unavailable,
 )
-from getc.rpc.caller import Rpc
 from getc.testing import EtcdServer
+from getc.v3 import schema
 from getc.v3.maintenance import Maintenance
-from getc.wire import schema
-from getc.wire.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest, SnapshotResponse
+from getc.v3.rpc import Rpc
+from getc.v3.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest, SnapshotResponse
 from tests.support.fake_stream import FakeStream
 
 SERVICE = schema.Maintenance

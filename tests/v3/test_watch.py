@@ -11,15 +11,14 @@ from gevent.pool import Pool
 
 import getc
 from getc.errors import ClientClosed, EventIndexCleared, InvalidArgument, ResourceExhausted, ResponseTooLarge
-from getc.rpc.watch_stream import Ticket
 from getc.testing import EtcdServer
-from getc.v3 import EVERYTHING, Watching, prefix_end
+from getc.v3 import EVERYTHING, Watching, prefix_end, schema
 from getc.v3.kv import KV
+from getc.v3.schema.mvccpb import Event
+from getc.v3.schema.watch import WatchCreateRequest
 from getc.v3.txn import delete, put
 from getc.v3.watch import Watch
-from getc.wire import schema
-from getc.wire.schema.mvccpb import Event
-from getc.wire.schema.watch import WatchCreateRequest
+from getc.v3.watch_stream import Ticket
 from tests.support.memory_probe import printed_by
 from tests.support.server_probe import connections_to, pause
 
@@ -306,7 +305,7 @@ def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, until:
 
 
 def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('getc.v3.watching.ROOM', 1_000_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.ROOM', 1_000_000)
     with watch.create(b'/a') as idle, watch.create(b'/a') as busy:
         for number in range(30):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
@@ -322,7 +321,7 @@ def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monk
 
 def test_a_reader_that_reads_is_never_cut_off(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is in all, and however large one response."""
-    monkeypatch.setattr('getc.v3.watching.ROOM', 50_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.ROOM', 50_000)
     with watch.create(b'/a') as watching:
         for number in range(20):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))

@@ -7,8 +7,8 @@ from getc.errors import DirNotEmpty, RootROnly
 from getc.operations import Delete
 from getc.paths import ROOT
 from getc.results import ComparedThenDeleted, Deleted, Directory, EtcdResult, Node
-from getc.wire.schema.header import ResponseHeader
-from getc.wire.schema.kv import DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.kv import DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
 from getc.wire.tree.nodes import gone, value_of
 from getc.wire.tree.paths import below, check_depth, deeper, encoded, marker
 from getc.wire.tree.verdicts import conditions, evidence, is_absent, is_there, no_such_key, verdict

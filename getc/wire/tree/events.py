@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from getc.operations import WatchSpec
 from getc.paths import is_below, is_hidden
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set
-from getc.wire.schema.mvccpb import Event
-from getc.wire.schema.watch import WatchCreateRequest
+from getc.v3.schema.mvccpb import Event
+from getc.v3.schema.watch import WatchCreateRequest
 from getc.wire.tree.nodes import gone, value_of
 from getc.wire.tree.paths import Range, below, encoded, marker, node_of, whole
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
 from getc.results import Node, Value
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree.paths import decoded
 
 __all__ = ['FOR_EVER', 'Life', 'gone', 'value_of']

@@ -10,8 +10,8 @@ from getc import paths
 from getc.operations import Get
 from getc.paths import ROOT
 from getc.results import Directory, Node, Value
-from getc.wire.schema.kv import RangeRequest, RequestOp, TxnRequest
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.kv import RangeRequest, RequestOp, TxnRequest
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import value_of
 from getc.wire.tree.paths import AFTER_SLASH, below, check_depth, encoded, node_of
 

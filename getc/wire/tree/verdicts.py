@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from getc import paths
 from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, TestFailed
 from getc.operations import Append, Delete, Put
-from getc.wire.schema.kv import Compare, RangeRequest, RequestOp, TxnResponse
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.kv import Compare, RangeRequest, RequestOp, TxnResponse
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree.paths import below, decoded, encoded
 
 __all__ = ['conditions', 'evidence', 'is_absent', 'is_there', 'no_such_key', 'verdict']

@@ -10,8 +10,8 @@ from getc.errors import NotSupported, RootROnly
 from getc.operations import Append, Put
 from getc.paths import ROOT, join
 from getc.results import ComparedThenSwapped, Created, Directory, EtcdResult, Node, Set, Updated, Value
-from getc.wire.packing import bytes_field, number_field
-from getc.wire.schema.kv import (
+from getc.v3.protobuf_fields import bytes_field, number_field
+from getc.v3.schema.kv import (
     Compare,
     DeleteRangeRequest,
     PutRequest,

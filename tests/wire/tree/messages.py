@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from getc.wire.schema.header import ResponseHeader
-from getc.wire.schema.kv import (
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.kv import (
     Compare,
     DeleteRangeResponse,
     PutResponse,
@@ -15,7 +15,7 @@ from getc.wire.schema.kv import (
     TxnRequest,
     TxnResponse,
 )
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.mvccpb import KeyValue
 
 __all__ = ['compares', 'deletion', 'does', 'found', 'kv', 'put', 'response']
 

@@ -9,7 +9,7 @@ import pytest
 from getc.errors import DirNotEmpty, EtcdError, KeyNotFound, NotDir, NotFile, NotSupported, RootROnly, TestFailed
 from getc.operations import Delete
 from getc.results import ComparedThenDeleted, Deleted, Directory, Node, Value
-from getc.wire.schema.kv import ResponseOp, TxnResponse
+from getc.v3.schema.kv import ResponseOp, TxnResponse
 from getc.wire.tree.deleting import deleted, txn_of_delete
 from tests.wire.tree.messages import INDEX, compares, deletion, does, found, kv, response
 

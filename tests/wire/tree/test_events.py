@@ -6,7 +6,7 @@ import pytest
 
 from getc.operations import WatchSpec
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set, Value
-from getc.wire.schema.mvccpb import Event, KeyValue
+from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.wire.tree.events import leases_of, narrow_range, range_of, request_of, results_of
 
 

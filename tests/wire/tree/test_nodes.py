@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 from getc.results import Node, Value
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree.nodes import FOR_EVER, Life, gone, value_of
 
 KV = KeyValue(key=b'/a', value=b'\xff1', create_revision=3, mod_revision=5, version=2, lease=7)

@@ -10,7 +10,7 @@ from getc import paths
 from getc.errors import NotSupported
 from getc.operations import Get
 from getc.results import Directory, Node, Value
-from getc.wire.schema.mvccpb import KeyValue
+from getc.v3.schema.mvccpb import KeyValue
 from getc.wire.tree import reading
 from getc.wire.tree.reading import PAGE, Listing, first_page_of, page_of, range_of, txn_of_get
 from tests.wire.tree.messages import does

@@ -9,7 +9,7 @@ import pytest
 from getc.errors import EtcdError, KeyNotFound, NodeExist, NotDir, NotFile, NotSupported, RootROnly, TestFailed
 from getc.operations import Append, Put
 from getc.results import ComparedThenSwapped, Created, Directory, Set, Updated, Value
-from getc.wire.schema.kv import TxnRequest
+from getc.v3.schema.kv import TxnRequest
 from getc.wire.tree import writing
 from getc.wire.tree.nodes import Life
 from getc.wire.tree.writing import (

@@ -13,7 +13,7 @@ import tempfile
 from typing import Any
 
 from getc.operations import Put
-from getc.wire.schema.kv import PutRequest, RangeRequest
+from getc.v3.schema.kv import PutRequest, RangeRequest
 from getc.wire.tree.writing import packed_put
 
 TITLE = 'h2load'

@@ -15,8 +15,8 @@ from gevent.pool import Pool
 from slices import SETTLE, Answer, Request, resident
 
 import getc
-from getc.rpc.caller import Rpc
-from getc.rpc.streams import MessageStream
+from getc.v3.rpc import Rpc
+from getc.v3.stream import MessageStream
 
 __all__ = ['perform']
 

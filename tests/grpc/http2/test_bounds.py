@@ -1,0 +1,164 @@
+"""What a server can make us hold, or do, is bounded."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from getc.errors import ProtocolError
+from getc.grpc.http2.frames import (
+    ACK,
+    DEFAULT_FRAME_SIZE,
+    DEFAULT_WINDOW,
+    MAX_STREAM_ID,
+    PADDED,
+    ErrorCode,
+    Kind,
+    frame,
+)
+from getc.grpc.http2.protocol import MOST_IDLE_FRAMES, Connection
+from tests.grpc.http2.peer import REQUEST_BLOCK
+from tests.grpc.http2.server import (
+    LATEST,
+    OK,
+    connected,
+    continuation,
+    data,
+    field,
+    goaway,
+    headers,
+    indexed,
+    reset,
+    settings,
+    window_update,
+)
+
+
+@contextmanager
+def memory_below(most: int) -> Iterator[None]:
+    """Whatever is done within takes no more than so many bytes at any time."""
+    tracemalloc.start()
+    try:
+        yield
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < most
+
+
+@pytest.mark.parametrize(
+    'piece',
+    [
+        continuation(1, bytes(DEFAULT_FRAME_SIZE)),
+        continuation(1, b''),
+        continuation(1, b'\x00\x01x\x01y' * 100),
+    ],
+    ids=['big', 'empty', 'small'],
+)
+def test_endless_header_block_is_cut_short(piece: bytes) -> None:
+    """Before it is decoded."""
+    client = connected(1)
+    client.receive(headers(1, OK, 0))
+    with memory_below(1_000_000), pytest.raises(ProtocolError, match='a header block is too long'):
+        for _ in range(100_000):
+            client.receive(piece)
+
+
+def test_small_block_with_a_large_list_is_refused() -> None:
+    """4 KB in the table, referred to thousands of times: 60 MB if they were all put together."""
+    client = connected(1)
+    bomb = headers(1, OK + indexed(b'x', b'y' * 4_000) + LATEST * 12_000)
+    with memory_below(1_000_000), pytest.raises(ProtocolError, match='header fields exceed the bound'):
+        client.receive(bomb)
+
+
+def test_different_lists_that_are_remembered_are_few_and_short() -> None:
+    """Blocks of nothing but indexed fields, each another."""
+    client = connected(300)
+    age = b'\x95'  # the shortest field of the static table
+    blocks = [headers(2 * number + 1, OK + age * (100 + number)) for number in range(300)]
+    with memory_below(1_000_000):
+        for block in blocks:
+            assert len(client.receive(block)) == 1
+
+
+@pytest.mark.parametrize(
+    'piece',
+    [
+        frame(Kind.PING, 0, 0, bytes(8)),
+        settings(),
+        settings(initial_window_size=1),
+        frame(Kind.SETTINGS, ACK, 0, b''),
+        frame(Kind.PING, ACK, 0, bytes(8)),
+        frame(Kind.PRIORITY, 0, 1, bytes(5)),
+        frame(99, 0, 0, b''),
+        data(1),
+        data(1, b'\0', PADDED),
+        headers(1, field(b':status', b'103')),
+        window_update(0, 1),
+        window_update(1, 1),
+        window_update(3, 1),
+        reset(3),
+        goaway(MAX_STREAM_ID),
+    ],
+    ids=[
+        *('ping', 'settings', 'window', 'settings-ack', 'ping-ack', 'priority', 'unknown', 'empty', 'padding'),
+        *('interim', 'connection-window', 'stream-window', 'window-of-another', 'reset', 'goaway'),
+    ],
+)
+@pytest.mark.parametrize('is_read', [True, False])
+def test_flood_that_brings_nothing_ends_the_connection(piece: bytes, is_read: bool) -> None:
+    """Whether or not anybody reads what we answer, and with a request that waits for its window."""
+    client = connected(1)
+    client.receive(headers(1) if piece[3] == Kind.DATA else b'')
+    client.reset(client.open(REQUEST_BLOCK))
+    client.open(REQUEST_BLOCK, bytes(1_000_000))
+    with pytest.raises(ProtocolError, match=r'again and again|bring nothing'):
+        for _ in range(MOST_IDLE_FRAMES + 1):
+            client.receive(piece)
+            if is_read:
+                client.take()
+    assert len(client.take()) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    'comes',
+    [
+        lambda client: client.receive(headers(client.open(REQUEST_BLOCK))),
+        lambda client: client.receive(reset(client.open(REQUEST_BLOCK))),
+        lambda client: client.receive(data(1, b'x')),
+        lambda client: client.send(3, b'x'),
+        lambda client: (client.ping(bytes(8)), client.receive(frame(Kind.PING, ACK, 0, bytes(8)))),
+    ],
+    ids=['answer', 'reset', 'data', 'request', 'ping'],
+)
+def test_pings_of_a_quiet_connection_are_no_flood(comes: Callable[[Connection], object]) -> None:
+    """As long as something comes of what was asked now and then."""
+    client = connected(1)
+    client.open(REQUEST_BLOCK, end=False)
+    client.receive(headers(1))
+    for _ in range(3):
+        for _ in range(MOST_IDLE_FRAMES - 10):
+            client.receive(frame(Kind.PING, 0, 0, bytes(8)))
+            client.take()
+        comes(client)
+    assert client.open_streams >= 2
+
+
+def test_thousands_of_resets_are_no_flood() -> None:
+    """Each ends a call of ours."""
+    client = connected(2 * MOST_IDLE_FRAMES)
+    resets = b''.join(reset(2 * number + 1, ErrorCode.REFUSED_STREAM) for number in range(2 * MOST_IDLE_FRAMES))
+    assert len(client.receive(resets)) == 2 * MOST_IDLE_FRAMES
+
+
+def test_endless_answer_that_nobody_takes_is_stopped_by_its_window() -> None:
+    """Whatever the connection's window is."""
+    client = connected(1, stream_window=DEFAULT_WINDOW)
+    client.receive(headers(1))
+    with memory_below(1_000_000), pytest.raises(ProtocolError, match='more data than the window'):
+        for _ in range(66):
+            client.receive(data(1, bytes(1_000)))

@@ -1,0 +1,447 @@
+"""Random traffic with h2 as the server: nothing is lost or overruns, and how the bytes are split is all the same."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import pytest
+
+from getc.grpc.http2.events import (
+    AnswerReceived,
+    DataReceived,
+    Event,
+    GoAwayReceived,
+    HeadersReceived,
+    PingAcknowledged,
+    SettingsReceived,
+    StreamNotTaken,
+    StreamReset,
+)
+from getc.grpc.http2.frames import ErrorCode, Kind, frame
+from getc.grpc.http2.headers import Fields, encode_fields
+from getc.grpc.http2.protocol import Connection
+from tests.grpc.http2.peer import ANSWER, REQUEST, TRAILERS, Peer
+
+SIZES = [0, 1, 5, 100, 1000, 16_383, 16_384, 16_385, 40_000, 150_000]
+WINDOWS = [0, 1, 100, 5_000, 65_535, 300_000]
+
+
+@dataclass
+class Call:
+    """One call as the client knows it: what it gave, and what came."""
+
+    fields: Fields
+    sent: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
+    was_reset: bool = False
+    blocks: list[HeadersReceived] = field(default_factory=list)
+    received: bytearray = field(default_factory=bytearray)
+    untaken: int = 0
+    answer_ended: bool = False
+    reset_code: int | None = None
+
+    @property
+    def is_over(self) -> bool:
+        return self.was_reset or self.answer_ended or self.reset_code is not None
+
+
+@dataclass
+class Answer:
+    """What the server does about one request: its steps in order, and what of it was said so far."""
+
+    steps: deque[tuple[str, Any]]
+    blocks: list[tuple[Fields, bool]] = field(default_factory=list)
+    body: bytearray = field(default_factory=bytearray)
+    has_ended: bool = False
+    was_reset: bool = False
+
+
+class Wire:
+    """A client, a server, and the bytes between them, which move in random pieces."""
+
+    def __init__(self, random: Random) -> None:
+        self.random = random
+        windows = {
+            'stream_window': random.choice([65_535, 70_000, 1024 * 1024]),
+            'connection_window': random.choice([65_536, 100_000, 16 * 1024 * 1024]),
+        }
+        self.client = Connection(**windows)
+        self.peer = Peer()
+        self.calls: dict[int, Call] = {}
+        self.answers: dict[int, Answer] = {}
+        self.to_server = bytearray()
+        self.to_client = bytearray()
+        self.pings: list[bytes] = []
+        self.acknowledged: list[bytes] = []
+        self.events: list[Event] = []
+        self.sent = bytearray()
+        self.last_allowed: int | None = None
+        self.log: list[bytes | Callable[[Connection], Any]] = []
+        """What the client received and what was done to it, to be done again to another one."""
+        self.windows = windows
+        self.is_uniform = random.random() < 0.5
+        """Requests are short, and fields always the same, so that the client remembers their blocks."""
+        self.wholes = 0
+
+    # -- the client's turn
+
+    def do(self, deed: Callable[[Connection], Any]) -> Any:
+        """Do something to the client, and remember it."""
+        self.log.append(deed)
+        return deed(self.client)
+
+    def open(self) -> None:
+        if not self.client.can_open:
+            return
+        fields = REQUEST + self.more_fields()
+        block = encode_fields(fields)
+        body = self.random.randbytes(5 if self.is_uniform else self.size())
+        end = self.is_uniform or self.random.random() < 0.7
+        stream_id = self.do(lambda client: client.open(block, body, end=end))
+        self.calls[stream_id] = Call(fields, bytearray(body), end)
+
+    def send(self) -> None:
+        stream_id, call = self.any_call(lambda call: not call.has_ended and not call.is_over)
+        if call is not None:
+            body = self.random.randbytes(self.size())
+            call.has_ended = self.random.random() < 0.4
+            call.sent += body
+            end = call.has_ended
+            self.do(lambda client: client.send(stream_id, body, end=end))
+
+    def reset(self) -> None:
+        stream_id, call = self.any_call(lambda call: not call.is_over)
+        if call is not None and self.random.random() < 0.3:
+            call.was_reset = True
+            self.do(lambda client: client.reset(stream_id))
+
+    def acknowledge(self) -> None:
+        stream_id, call = self.any_call(lambda call: call.untaken > 0)
+        if call is not None:
+            size = self.random.choice([1, call.untaken, self.random.randint(1, call.untaken)])
+            call.untaken -= size
+            self.do(lambda client: client.acknowledge(stream_id, size))
+
+    def ping(self) -> None:
+        payload = self.random.randbytes(8)
+        self.pings.append(payload)
+        self.do(lambda client: client.ping(payload))
+
+    # -- the server's turn
+
+    def step(self) -> None:
+        """One step of one answer."""
+        ready = [number for number, answer in self.answers.items() if answer.steps and self.is_heard(number)]
+        if not ready:
+            return
+        stream_id = self.random.choice(ready)
+        answer = self.answers[stream_id]
+        what, content = answer.steps.popleft()
+        h2 = self.peer.h2
+        if what == 'whole':
+            self.answer_at_once(stream_id, answer, content)
+        elif what == 'data':
+            body, ends = content
+            room = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
+            padding = self.random.choice([None, None, 0, 7, 255])
+            padding = padding if padding is not None and room > padding + 1 else None
+            size = min(len(body), room - (padding + 1 if padding is not None else 0))
+            if size < len(body):
+                answer.steps.appendleft((what, (body[size:], ends)))
+            if size or not body:
+                h2.send_data(stream_id, body[:size], end_stream=ends and size == len(body), pad_length=padding)
+                answer.body += body[:size]
+                answer.has_ended = ends and size == len(body)
+        elif what == 'interim':
+            h2.send_headers(stream_id, [(b':status', b'103'), (b'link', b'</a>')])
+        elif what == 'headers':
+            fields, ends = content
+            h2.send_headers(stream_id, fields, end_stream=ends)
+            answer.blocks.append(content)
+            answer.has_ended = ends
+        else:
+            h2.reset_stream(stream_id, content)
+            answer.steps.clear()
+            answer.was_reset = True
+
+    def answer_at_once(self, stream_id: int, answer: Answer, body: bytes) -> None:
+        """As most servers answer most calls; step by step where there is no room for it."""
+        h2 = self.peer.h2
+        answer.steps.extend([('headers', (ANSWER, False)), ('data', (body, False)), ('headers', (TRAILERS, True))])
+        if h2.local_flow_control_window(stream_id) < len(body):
+            return
+        answer.steps.clear()
+        h2.send_headers(stream_id, ANSWER)
+        h2.send_data(stream_id, body)
+        h2.send_headers(stream_id, TRAILERS, end_stream=True)
+        answer.blocks += [(ANSWER, False), (TRAILERS, True)]
+        answer.body += body
+        answer.has_ended = True
+
+    def settle(self) -> None:
+        if not self.peer.is_settled:
+            return
+        self.peer.settle(
+            initial_window_size=self.random.choice(WINDOWS),
+            max_frame_size=self.random.choice([16_384, 16_385, 50_000]),
+            max_concurrent_streams=self.random.choice([0, 1, 20, 2**32 - 1]),
+            header_table_size=self.random.choice([0, 4096, 65_536]),
+        )
+
+    def change_table(self) -> None:
+        size = 4096 if self.is_uniform else self.random.choice([0, 60, 500, 4096])
+        if size != self.peer.h2.encoder.header_table_size:  # told the same twice it forgets to tell the client
+            self.peer.h2.encoder.header_table_size = size
+
+    def widen(self) -> None:
+        stream_id = self.random.choice(list(self.peer.owed))
+        if not stream_id or self.is_heard(stream_id):
+            self.peer.widen(stream_id, self.random.choice([1, 10, 20_000, 2**30]))
+
+    def ping_back(self) -> None:
+        self.peer.h2.ping(self.random.randbytes(8))
+
+    def go_away(self) -> None:
+        """By hand: h2 itself would do nothing more after it."""
+        self.last_allowed = max(self.peer.requests, default=0)
+        self.to_client += self.peer.take()
+        self.to_client += frame(Kind.GOAWAY, 0, 0, self.last_allowed.to_bytes(4, 'big') + bytes(4) + b'bye')
+
+    # -- between them
+
+    def carry_up(self, whole: bool = False) -> None:
+        taken = self.do(lambda client: client.take())
+        self.sent += taken
+        self.to_server += taken
+        for stream_id in self.peer.receive(self.cut(self.to_server, whole)):
+            if self.last_allowed is None or stream_id <= self.last_allowed:
+                self.answers[stream_id] = Answer(deque(self.plan()))
+
+    def carry_down(self, whole: bool = False) -> None:
+        self.to_client += self.peer.take()
+        piece = self.cut(self.to_client, whole)
+        self.log.append(piece)
+        events = self.client.receive(piece)
+        self.wholes += sum(isinstance(event, AnswerReceived) for event in events)
+        for event in in_parts(events):
+            self.see(event)
+
+    def cut(self, waiting: bytearray, whole: bool) -> bytes:
+        size = len(waiting) if whole else self.random.choice([1, 9, 50, 5_000, 70_000])
+        piece = bytes(waiting[:size])
+        del waiting[:size]
+        return piece
+
+    def see(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, PingAcknowledged):
+            self.acknowledged.append(event.payload)
+        elif isinstance(event, SettingsReceived | GoAwayReceived):
+            return
+        else:
+            call = self.calls[event.stream_id]
+            assert not call.is_over, 'an event of a call that is over'
+            if isinstance(event, HeadersReceived):
+                call.blocks.append(event)
+                call.answer_ended = event.ends
+            elif isinstance(event, DataReceived):
+                call.received += event.data
+                call.untaken += event.size
+                call.answer_ended = event.ends
+            elif isinstance(event, StreamReset):
+                call.reset_code = event.code
+            elif isinstance(event, StreamNotTaken):
+                call.reset_code = ErrorCode.REFUSED_STREAM
+
+    # -- by chance
+
+    def size(self) -> int:
+        return self.random.choice(SIZES) if self.random.random() < 0.3 else self.random.randint(0, 2_000)
+
+    def more_fields(self) -> Fields:
+        if self.is_uniform:
+            return ()
+        many = 8 if self.random.random() < 0.1 else self.random.randint(0, 2)
+        long = 5_000 if many == 8 else 40
+        return tuple((b'x-%d' % n, b'v' * self.random.randint(0, long)) for n in range(many))
+
+    def plan(self) -> Iterator[tuple[str, Any]]:
+        for _ in range(self.random.choice([0, 0, 0, 1, 2])):
+            yield 'interim', None
+        if self.random.random() < 0.3:
+            yield 'whole', self.random.randbytes(self.random.randint(0, 2_000))
+            return
+        if self.random.random() < 0.1:
+            yield 'reset', self.random.choice(list(ErrorCode))
+            return
+        if self.random.random() < 0.1:
+            yield 'headers', (ANSWER + self.more_fields() + TRAILERS, True)
+            return
+        yield 'headers', (ANSWER + self.more_fields(), False)
+        pieces = self.random.randint(0, 3)
+        has_trailers = pieces == 0 or self.random.random() < 0.8
+        for number in range(pieces):
+            yield 'data', (self.random.randbytes(self.size()), not has_trailers and number == pieces - 1)
+        if self.random.random() < 0.1:
+            yield 'reset', ErrorCode.NO_ERROR
+        elif has_trailers:
+            yield 'headers', (TRAILERS + self.more_fields(), True)
+
+    def any_call(self, is_wanted: Callable[[Call], bool]) -> tuple[int, Call | None]:
+        wanted = [(number, call) for number, call in self.calls.items() if is_wanted(call)]
+        return self.random.choice(wanted) if wanted else (0, None)
+
+    def is_heard(self, stream_id: int) -> bool:
+        """True if the server may still say something about a stream."""
+        request, answer = self.peer.requests[stream_id], self.answers.get(stream_id)
+        return request.reset_code is None and not (answer and (answer.was_reset or answer.has_ended))
+
+    # -- the whole
+
+    def run(self, rounds: int) -> None:
+        deeds = [
+            *[self.open] * 3,
+            *[self.send] * 4,
+            self.reset,
+            *[self.acknowledge] * 4,
+            self.ping,
+            *[self.step] * 10,
+            self.settle,
+            self.change_table,
+            *[self.widen] * 6,
+            self.ping_back,
+            *[self.carry_up] * 8,
+            *[self.carry_down] * 8,
+        ]
+        for _ in range(rounds):
+            self.random.choice(deeds)()
+
+    def finish(self) -> None:
+        """All windows open, all that was begun is ended, and all bytes arrive."""
+        while not self.peer.is_settled:
+            self.carry_down(whole=True)
+            self.carry_up(whole=True)
+        self.peer.settle(initial_window_size=2**20, max_concurrent_streams=100)
+        for number, call in self.calls.items():
+            if not call.has_ended and not call.is_over:
+                call.has_ended = True
+                self.do(lambda client, number=number: client.send(number, b'', end=True))  # type: ignore[misc]
+        for _ in range(10_000):
+            while self.any_call(lambda call: call.untaken > 0)[1]:
+                self.acknowledge()
+            for stream_id in self.peer.owed:
+                if not stream_id or self.is_heard(stream_id):
+                    self.peer.widen(stream_id, 2**30)
+            self.step()
+            self.carry_up(whole=True)
+            self.carry_down(whole=True)
+            if not self.client.open_streams and not self.client.has_outgoing and not any(self.waiting()):
+                return
+        pytest.fail(f'{self.client.open_streams} streams are still open')
+
+    def waiting(self) -> Iterator[object]:
+        yield self.to_client
+        yield self.to_server
+        yield from (answer.steps for number, answer in self.answers.items() if self.is_heard(number))
+
+
+def split(data: bytes, random: Random | None) -> Iterator[bytes]:
+    """Pieces of random sizes, or single bytes."""
+    at = 0
+    while at < len(data):
+        size = 1 if random is None else random.choice([1, 3, 8, 9, 10, 100, 20_000])
+        yield data[at : at + size]
+        at += size
+
+
+def in_parts(events: list[Event]) -> Iterator[Event]:
+    """The same events, whole answers taken apart: what is told as a whole depends on how the bytes are split."""
+    for event in events:
+        yield from event.parts if isinstance(event, AnswerReceived) else (event,)
+
+
+def check(wire: Wire) -> None:
+    """Whatever one side gave, the other has, as far as it was not cut short by a reset."""
+    assert wire.acknowledged == wire.pings == wire.peer.pings
+    for number, call in wire.calls.items():
+        request = wire.peer.requests[number]
+        assert request.fields == call.fields
+        if number not in wire.answers:  # beyond what GOAWAY takes
+            assert wire.last_allowed is not None and number > wire.last_allowed
+            assert call.was_reset or call.reset_code == ErrorCode.REFUSED_STREAM
+            continue
+        answer = wire.answers[number]
+        assert bytes(call.sent).startswith(bytes(request.body))
+        assert bytes(answer.body).startswith(bytes(call.received))
+        said = [
+            HeadersReceived(number, 200 if fields[0][0] == b':status' else None, without_status(fields), ends)
+            for fields, ends in answer.blocks
+        ]
+        assert call.blocks == said[: len(call.blocks)]
+        if call.answer_ended:
+            assert (call.blocks, call.received) == (said, answer.body)
+            assert request.has_ended or request.reset_code == ErrorCode.NO_ERROR
+        if request.has_ended:
+            assert (call.has_ended, call.sent) == (True, request.body)
+        if call.reset_code is None and not call.was_reset:
+            assert call.answer_ended
+
+
+def without_status(fields: Fields) -> Fields:
+    return tuple(field for field in fields if field[0] != b':status')
+
+
+def check_again(wire: Wire, random: Random | None) -> None:
+    """Another client to which the same is done tells the same and sends the same, however its bytes are split."""
+    client = Connection(**wire.windows)
+    taken = bytearray()
+    events = []
+    for deed in wire.log:
+        if isinstance(deed, bytes):
+            events += [event for piece in split(deed, random) for event in in_parts(client.receive(piece))]
+        else:
+            result = deed(client)
+            taken += result if isinstance(result, bytes) else b''
+    assert events == wire.events
+    assert taken == wire.sent
+
+
+@pytest.mark.parametrize('seed', range(40))
+def test_traffic_arrives_whole_and_in_order_whatever_happens(seed: int) -> None:
+    """Bodies, fields, resets, pings, windows and settings at random; h2 refuses whatever breaks a rule."""
+    wire = Wire(Random(seed))
+    wire.run(rounds=1_000)
+    if seed % 4 == 0:
+        wire.go_away()
+        wire.run(rounds=200)
+    wire.finish()
+    check(wire)
+    check_again(wire, Random(seed))
+
+
+def test_some_answers_of_the_traffic_are_told_as_a_whole() -> None:
+    """Or the traffic above would not go the shorter way, and compare nothing."""
+    wholes = 0
+    for seed in range(6):
+        wire = Wire(Random(seed))
+        wire.is_uniform = True
+        wire.run(rounds=1_000)
+        wire.finish()
+        check(wire)
+        check_again(wire, None)
+        wholes += wire.wholes
+    assert wholes > 10
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_events_are_the_same_when_bytes_come_one_at_a_time(seed: int) -> None:
+    """The same traffic again, byte by byte."""
+    wire = Wire(Random(1_000 + seed))
+    wire.run(rounds=600)
+    wire.finish()
+    check(wire)
+    check_again(wire, None)

@@ -1,0 +1,488 @@
+"""A channel's connection: made when it is needed, once for all who wait, and again when it was lost."""
+
+from __future__ import annotations
+
+import gc
+import random
+import ssl
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import gevent
+import gevent.socket
+import gevent.ssl
+import pytest
+from gevent.event import Event
+
+from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
+from getc.grpc import channel as channels
+from getc.grpc.call import Call
+from getc.grpc.connection import Link
+from getc.grpc.http2.frames import PREFACE, Kind, frame
+from getc.net.selector import Endpoint
+from getc.net.tls import TLS
+from getc.testing import until
+from getc.timing import Backoff, Deadline
+from tests.support.grpc_server import ServerCall
+from tests.support.leftovers import greenlets_of_getc
+from tests.support.servers import serving
+from tests.support.settling import settle
+
+PATH = '/etcdserverpb.KV/Range'
+REFUSING = Endpoint('http', '127.0.0.1', 1)
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def in_time() -> Deadline:
+    """A deadline that is not meant to pass."""
+    return Deadline.after(60)
+
+
+def values(calls: list[gevent.Greenlet]) -> list[object]:
+    """What became of them; none may hang."""
+    gevent.joinall(calls, timeout=60)
+    assert all(call.ready() for call in calls)
+    return [call.value if call.successful() else call.exception for call in calls]
+
+
+class Attempts:
+    """In the place of ``connect``: counts, waits, and does what it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: OSError | None = None) -> None:
+        self.times: list[float] = []
+        self.error = error
+        self.go = Event()
+        self._connect = channels.connect
+        monkeypatch.setattr(channels, 'connect', self)
+
+    def __call__(self, *args: object, **options: object) -> object:
+        self.times.append(channels.timing.now())
+        self.go.wait()
+        if self.error is not None:
+            raise self.error
+        return self._connect(*args, **options)  # type: ignore[arg-type]
+
+
+# -- attempts
+
+
+def test_attempt_is_one_for_all_who_wait(serve, open_channel, monkeypatch) -> None:
+    """100 callers, one connection; the first of them is killed, another gives up, the rest are served."""
+    attempts = Attempts(monkeypatch)
+    server = serve()
+    channel = open_channel(server.endpoint)
+    calls = [gevent.spawn(channel.unary, PATH, b'x', in_time()) for _ in range(100)]
+    hasty = gevent.spawn(channel.unary, PATH, b'x', Deadline.after(0.01))
+    until(lambda: attempts.times)
+    calls[0].kill()
+    until(hasty.ready)
+    assert isinstance(hasty.exception, TimedOut)
+    assert not hasty.exception.maybe_applied
+    assert not any(call.ready() for call in calls[1:])
+    attempts.go.set()
+    assert values(calls[1:]) == [b'x'] * 99
+    assert len(attempts.times) == len(server.connections) == 1
+    assert len(server.calls) == 99
+
+
+def test_refused_attempt_is_told_to_all_who_wait(open_channel) -> None:
+    """Nobody listens there: nothing was sent."""
+    channel = open_channel(REFUSING)
+    calls = [gevent.spawn(channel.unary, PATH, b'x', in_time()) for _ in range(20)]
+    errors = values(calls)
+    assert {type(error) for error in errors} == {ConnectionRefused}
+    assert not any(error.maybe_applied for error in errors)
+    assert {error.endpoint for error in errors} == {'http://127.0.0.1:1'}
+    with pytest.raises(ConnectionRefused):
+        channel.stream(PATH, in_time())
+
+
+class Latest(random.Random):
+    """No chance: always the upper bound."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
+
+
+def test_attempts_grow_rare_and_are_frequent_again_once_it_worked(serve, open_channel, monkeypatch, etcd_clock) -> None:
+    """Failures wait longer and longer, up to a second; a server that has spoken starts the count again."""
+    attempts = Attempts(monkeypatch, ConnectionRefusedError())
+    attempts.go.set()
+    server = serve()
+    channel = open_channel(server.endpoint)
+    channel._backoff = Backoff(rng=Latest())
+
+    def fail(count: int) -> list[float]:
+        del attempts.times[:]
+        for _ in range(count):
+            call = gevent.spawn(channel.unary, PATH, b'', Deadline.after(None))
+            while not call.ready():
+                etcd_clock.advance(0.01)
+            assert isinstance(call.exception, ConnectionRefused)
+        return [later - earlier for earlier, later in zip(attempts.times, attempts.times[1:], strict=False)]
+
+    gaps = fail(10)
+    assert gaps == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.8, 1, 1, 1, 1], abs=0.011)
+    attempts.error = None
+    call = gevent.spawn(channel.unary, PATH, b'', Deadline.after(None))
+    while not server.connections:
+        etcd_clock.advance(0.01)
+    assert call.get() == b''
+    server.connection.cut()
+    etcd_clock.advance(0)
+    attempts.error = ConnectionRefusedError()
+    assert fail(3) == pytest.approx([0.05, 0.1], abs=0.011)
+
+
+def test_call_times_out_without_an_attempt_when_the_next_one_is_too_late(open_channel, monkeypatch, etcd_clock) -> None:
+    """The back-off is longer than its deadline."""
+    attempts = Attempts(monkeypatch, ConnectionRefusedError())
+    attempts.go.set()
+    channel = open_channel(REFUSING)
+    with pytest.raises(ConnectionRefused):
+        channel.unary(PATH, b'', Deadline.after(5))
+    channel._next_attempt_at = channels.timing.now() + 1
+    call = gevent.spawn(channel.unary, PATH, b'', Deadline.after(0.5))
+    etcd_clock.advance(0.6)
+    assert isinstance(call.exception, TimedOut)
+    assert len(attempts.times) == 1
+
+
+def test_attempt_that_takes_too_long_times_out(open_channel, monkeypatch, etcd_clock) -> None:
+    """A host that swallows packets: for callers that wait without a limit, too."""
+    attempts = Attempts(monkeypatch)
+    channel = open_channel(REFUSING)
+    call = gevent.spawn(channel.unary, PATH, b'', Deadline.after(None))
+    etcd_clock.advance(9.9)
+    assert not call.ready()
+    etcd_clock.advance(0.2)
+    assert isinstance(call.exception, TimedOut)
+    assert len(attempts.times) == 1
+
+
+def test_attempt_that_fails_in_an_odd_way_is_a_connection_error(open_channel, monkeypatch) -> None:
+    """Nobody waits for ever for an attempt that broke."""
+    attempts = Attempts(monkeypatch, RuntimeError('odd'))  # type: ignore[arg-type]
+    attempts.go.set()
+    with pytest.raises(ConnectionError, match='RuntimeError'):
+        open_channel(REFUSING).unary(PATH, b'', in_time())
+
+
+def test_connection_is_made_again_when_it_was_lost(serve, open_channel) -> None:
+    """The next call finds the server again."""
+    server = serve()
+    channel = open_channel(server.endpoint)
+    assert repr(channel).endswith('not connected>')
+    for number in range(1, 6):
+        assert channel.unary(PATH, b'x', in_time()) == b'x'
+        assert repr(channel) == f'<getc.grpc.channel.Channel {server.endpoint.url} connected>'
+        assert len(server.connections) == number
+        server.connection.cut()
+        until(lambda: not channel.is_connected)
+
+
+def test_clear_drops_an_idle_connection_only(serve, open_channel) -> None:
+    """A call under way keeps its connection."""
+    server = serve(lambda call: [call.receive() == b'wait' and go.wait(), call.answer(b'')])
+    go = Event()
+    channel = open_channel(server.endpoint)
+    channel.clear()
+    call = gevent.spawn(channel.unary, PATH, b'wait', in_time())
+    server.wait_for_calls(1)
+    channel.clear()
+    assert channel.is_connected
+    go.set()
+    assert call.get() == b''
+    channel.clear()
+    assert not channel.is_connected
+    assert channel.unary(PATH, b'', in_time()) == b''
+    assert len(server.connections) == 2
+
+
+# -- closing
+
+
+def test_close_ends_those_who_wait_for_a_connection(serve, open_channel, monkeypatch) -> None:
+    """The attempt is given up, and nothing of it is left."""
+    attempts = Attempts(monkeypatch)
+    channel = open_channel(serve().endpoint)
+    calls = [gevent.spawn(channel.unary, PATH, b'', Deadline.after(None)) for _ in range(10)]
+    until(lambda: attempts.times)
+    channel.close()
+    channel.close()
+    assert {type(error) for error in values(calls)} == {ClientClosed}
+    with pytest.raises(ClientClosed):
+        channel.unary(PATH, b'', in_time())
+    assert repr(channel).endswith('closed>')
+
+
+def test_close_in_the_turn_in_which_the_connection_is_made_leaves_nothing(serve, open_channel, monkeypatch) -> None:
+    """The kill of the attempt comes a turn later."""
+    made: list[gevent.socket.socket] = []
+
+    def connect(*args: object, **options: object) -> gevent.socket.socket:
+        made.append(real(*args, **options))
+        channel.close()
+        return made[0]
+
+    real = channels.connect
+    monkeypatch.setattr(channels, 'connect', connect)
+    channel = open_channel(serve().endpoint)
+    with pytest.raises(ClientClosed, match='during the call'):
+        channel.unary(PATH, b'', in_time())
+    until(lambda: made[0].fileno() == -1)
+    assert channel._links == set()
+
+
+@pytest.mark.parametrize('turns', range(12))
+def test_close_at_any_moment_leaves_nothing(serve, open_channel, turns: int) -> None:
+    """Before, in and after the attempt, the calls, the answers."""
+    channel = open_channel(serve().endpoint)
+    calls = [gevent.spawn(channel.unary, PATH, b'x', Deadline.after(None)) for _ in range(5)]
+    for _ in range(turns):
+        gevent.sleep(0)
+    channel.close()
+    for value in values(calls):
+        assert value == b'x' or isinstance(value, ClientClosed)
+
+
+def test_links_that_die_leave_nothing(serve, open_channel) -> None:
+    """Neither greenlets, nor sockets, nor calls, after 30 of them in all ways."""
+
+    def script(call: ServerCall) -> None:
+        way = len(server.connections) % 5
+        if way == 0:
+            call.connection.cut()
+        elif way == 1:
+            call.connection.goaway(0, 2)
+        elif way == 2:
+            call.connection.raw(b'junk that is no frame at all')
+        elif way == 3:
+            call.connection.goaway(2**31 - 1)
+            call.reset(2)
+        else:
+            call.connection.goaway(call.stream_id)
+            call.answer(b'')
+
+    server = serve(script)
+    channel = open_channel(server.endpoint)
+    while len(server.connections) < 30:
+        try:
+            channel.unary(PATH, b'', in_time())
+        except EtcException:
+            pass
+        until(lambda: not channel.is_connected)
+    until(lambda: not channel._links)
+    until(lambda: greenlets_of_getc() == [])
+    server.connections.clear()
+    server.calls.clear()
+    gc.collect()
+    ours = [thing for thing in gc.get_objects() if isinstance(thing, (Link, Call))]
+    assert [thing for thing in ours if thing.url == server.endpoint.url] == []
+
+
+# -- TLS
+
+
+def secure(certificate: tuple[Path, Path], *protocols: str) -> ssl.SSLContext:
+    context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    return context
+
+
+def test_tls_works_when_the_server_agrees_to_http2(serve, open_channel, certificate) -> None:
+    """Calls and large messages, in both directions at once."""
+    server = serve(ssl_context=secure(certificate, 'h2', 'http/1.1'))
+    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
+    calls = [gevent.spawn(channel.unary, PATH, b'%d' % number * 20_000, in_time()) for number in range(10)]
+    assert values(calls) == [b'%d' % number * 20_000 for number in range(10)]
+    assert server.calls[0].headers[b':scheme'] == b'https'
+    assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize('protocols', [(), ('http/1.1',)])
+def test_tls_fails_when_the_server_does_not_agree_to_http2(serve, open_channel, certificate, protocols) -> None:
+    """Nothing was sent, and the error says what is missing."""
+    server = serve(ssl_context=secure(certificate, *protocols))
+    channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
+    with pytest.raises(ConnectionError, match=r'no TLS with https://.*: it does not speak h2') as caught:
+        channel.unary(PATH, b'', in_time())
+    assert not caught.value.maybe_applied
+
+
+def test_tls_fails_when_the_certificate_is_not_trusted(serve, open_channel, certificate) -> None:
+    """It verifies by default."""
+    server = serve(ssl_context=secure(certificate, 'h2'))
+    with pytest.raises(ConnectionError, match=r'the certificate of https://.* is not trusted'):
+        open_channel(server.endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
+
+
+def test_tls_fails_when_the_server_speaks_none(serve, open_channel) -> None:
+    """Nothing of the call was sent."""
+
+    def speak(sock: gevent.socket.socket) -> None:
+        sock.recv(65_536)
+        sock.sendall(b'HTTP/1.1 400 Bad Request\r\n\r\n')
+
+    server = serve(on_connect=speak)
+    endpoint = Endpoint('https', '127.0.0.1', server.endpoint.port)
+    with pytest.raises(ConnectionError) as caught:
+        open_channel(endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
+    assert not caught.value.maybe_applied
+
+
+# -- programs
+
+
+def test_channel_heeds_no_default_timeout_of_the_program(serve, open_channel) -> None:
+    """``socket.setdefaulttimeout`` is for sockets that nobody watches."""
+    server = serve()
+    channel = open_channel(server.endpoint)
+    gevent.socket.setdefaulttimeout(0.01)
+    try:
+        assert channel.unary(PATH, b'', in_time()) == b''
+    finally:
+        gevent.socket.setdefaulttimeout(None)
+    gevent.sleep(0.03)
+    assert channel.is_connected
+
+
+def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
+    """With a word about what to do, before anything else."""
+    channel = open_channel(serve().endpoint)
+    assert channel.unary(PATH, b'', in_time()) == b''
+    caught: list[BaseException] = []
+
+    def call() -> None:
+        for attempt in (channel.unary, channel.stream):
+            try:
+                attempt(PATH, *([b''] if attempt == channel.unary else []), in_time())
+            except RuntimeError as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    until(lambda: not thread.is_alive())
+    thread.join()
+    assert [str(error) for error in caught] == [
+        'a client belongs to the thread that was the first to use it: make one for each thread'
+    ] * 2
+    assert channel.unary(PATH, b'', in_time()) == b''
+
+
+def test_attempt_that_a_fork_abandoned_does_not_end_the_next_one(open_channel, monkeypatch) -> None:
+    """It ends a turn later, when those who called in the child may wait for another one."""
+    attempts = Attempts(monkeypatch)
+    channel = open_channel(REFUSING)
+
+    def call() -> None:
+        with pytest.raises(TimedOut):
+            channel.unary(PATH, b'', Deadline.after(0.01))
+
+    call()
+    channel.abandon()  # as after a fork
+    call()
+    call()
+    assert len(attempts.times) == 2
+
+
+FORK = """
+import os, sys
+import gevent
+from gevent.event import Event
+from getc.timing import Deadline
+from getc.grpc.channel import Channel
+from tests.support.grpc_server import GrpcServer
+
+def script(call):
+    message = call.receive()
+    if message == b'wait':
+        go.wait()
+    call.answer(message)
+
+go = Event()
+with GrpcServer(script) as server:
+    channel = Channel(server.endpoint)
+    assert channel.unary('/a.B/C', b'one', Deadline.after(60)) == b'one'
+    waiting = gevent.spawn(channel.unary, '/a.B/C', b'wait', Deadline.after(60))
+    server.wait_for_calls(2)
+    theirs = server.connection.sock.getpeername()
+    descriptor = channel._link._wire._sock.fileno()
+    port = server.endpoint.port
+    receiving, sending = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                status = 0    # the parent's connection is not held open by us
+            assert status == 0
+            status = 1
+            server._server.close()
+            if HUB:
+                gevent.reinit()
+                with GrpcServer(script) as own:    # the parent's server is the parent's
+                    channel.endpoint = own.endpoint
+                    assert not channel.is_connected
+                    assert channel.unary('/a.B/C', b'two', Deadline.after(60)) == b'two'
+                channel.close()
+            status = 0
+        finally:
+            os.write(sending, b'done')
+            os._exit(status)
+    gevent.os.tp_read(receiving, 4)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, status
+    go.set()
+    assert waiting.get() == b'wait'
+    assert channel.unary('/a.B/C', b'three', Deadline.after(60)) == b'three'
+    assert len(server.connections) == 1 and server.connection.broken is None
+    channel.close()
+print('done')
+"""
+
+
+@pytest.mark.parametrize('hub', [False, True], ids=['exits at once', 'goes on'])
+def test_forked_child_leaves_the_connection_to_its_parent(hub: bool) -> None:
+    """It closes its copy without a word, and has one of its own where it goes on."""
+    program = f'HUB = {hub}\nimport gevent.os\n' + FORK
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=100)
+    assert done.stdout == 'done\n', done.stderr
+
+
+@pytest.mark.parametrize('once', [True, False])
+def test_write_that_must_not_happen_twice_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
+    """Who is silent may have taken it.  Everything else leaves at once, with the client's own SETTINGS."""
+    received = bytearray()
+    goes_on = Event()
+
+    def read(sock: gevent.socket.socket) -> None:
+        while data := sock.recv(65_536):
+            received.extend(data)
+
+    def handle(sock: gevent.socket.socket) -> None:
+        reading = gevent.spawn(read, sock)
+        goes_on.wait()
+        sock.sendall(frame(Kind.SETTINGS, 0, 0, b''))
+        until(lambda: b'/a/b' in received)
+        reading.kill()
+
+    with serving(handle) as endpoint:
+        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'', in_time(), once=once)
+        until(lambda: received.startswith(PREFACE))
+        if once:
+            settle()
+            assert b'/a/b' not in received
+        else:
+            until(lambda: b'/a/b' in received)
+        goes_on.set()
+        with pytest.raises(ConnectionError):
+            call.get()
+        assert b'/a/b' in received

@@ -1,0 +1,175 @@
+"""A real etcd that is killed in the middle of calls, and calls that are killed in the middle of their lives."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import gevent
+import pytest
+
+from getc.errors import ConnectionError, TimedOut
+from getc.grpc import timer_wheel
+from getc.grpc.call import RefusedCall
+from getc.grpc.channel import Channel
+from getc.net.selector import parse_endpoints
+from getc.testing import EtcdServer, VirtualTime, until
+from getc.timing import Deadline
+from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
+
+pytestmark = pytest.mark.timeout(120)
+
+WORKERS = 250
+
+FORGETFUL = (3, 5, 0), (3, 5, 3)
+"""From the first of these to the second, etcd itself may forget one entry when it is killed: even one that was read."""
+
+
+def in_time() -> Deadline:
+    """A deadline that is not meant to pass."""
+    return Deadline.after(60)
+
+
+def put(channel: Channel, key: bytes, value: bytes = b'', deadline: Deadline | None = None) -> None:
+    request = PutRequest(key=key, value=value).SerializeToString()
+    channel.unary(KV.Put.path, request, deadline or in_time())
+
+
+def get(channel: Channel, key: bytes, deadline: Deadline | None = None) -> bytes:
+    """The value of a key, which must be the one of the answer."""
+    request = RangeRequest(key=key).SerializeToString()
+    answer = channel.unary(KV.Range.path, request, deadline or in_time(), is_write=False)
+    (pair,) = RangeResponse.FromString(answer).kvs
+    assert pair.key == key
+    return pair.value
+
+
+def stored(channel: Channel, prefix: bytes) -> set[bytes]:
+    request = RangeRequest(key=prefix, range_end=prefix + b'\xff', keys_only=True).SerializeToString()
+    answer = channel.unary(KV.Range.path, request, in_time(), is_write=False)
+    return {pair.key for pair in RangeResponse.FromString(answer).kvs}
+
+
+def verdict(channel: Channel, key: bytes) -> str:
+    """What is said of a put: 'applied', 'not applied' or 'perhaps'."""
+    try:
+        put(channel, key)
+    except ConnectionError as error:
+        return 'perhaps' if error.maybe_applied else 'not applied'
+    except RefusedCall as refused:
+        if refused.status.code != 14:  # unavailable: it was ending, or beginning
+            raise
+        return 'perhaps'
+    return 'applied'
+
+
+def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServer, open_channel) -> None:
+    """10,000 puts of keys of their own, and SIGKILL in the middle: what each was told is compared with the store.
+
+    None hangs, and the channel serves again when the server does.
+    """
+    channel = open_channel(parse_endpoints(etcd_server.url)[0])
+    keys = [b'/fire/%05d' % number for number in range(10_000)]
+    verdicts: dict[bytes, str] = {}
+    waiting = iter(keys)
+
+    def work() -> None:
+        for key in waiting:
+            verdicts[key] = verdict(channel, key)
+
+    workers = [gevent.spawn(work) for _ in range(WORKERS)]
+    until(lambda: len(verdicts) >= 2000, 60)
+    etcd_server.kill()
+    until(lambda: any(said != 'applied' for said in verdicts.values()))
+    etcd_server.restart()
+    until(lambda: len(verdicts) >= 6000, 60)
+    etcd_server.pause()  # so that some are on their way for sure
+    until(lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._wire.is_sending)
+    etcd_server.kill()
+    until(lambda: 'perhaps' in verdicts.values())
+    etcd_server.restart()
+    gevent.joinall(workers, timeout=60, raise_error=True)
+    assert all(worker.ready() for worker in workers)
+    assert sorted(verdicts) == keys
+    there = stored(channel, b'/fire/')
+    of = {key: verdicts[key] for key in keys}
+    lost = [key for key in keys if of[key] == 'applied' and key not in there]
+    assert len(lost) <= (2 if FORGETFUL[0] <= etcd_server.binary.version < FORGETFUL[1] else 0)
+    assert [key for key in keys if of[key] == 'not applied' and key in there] == []
+    count = Counter(of.values())
+    assert 0 < count['perhaps'] <= 3 * WORKERS
+    assert count['applied'] >= 6000
+    assert list(verdicts.values())[-1] == 'applied'
+
+
+def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
+    etcd_server: EtcdServer, open_channel, monkeypatch
+) -> None:
+    """5,000 calls are killed, or time out by our clock or the caller's; 1,000 calls after them have their own answers.
+
+    Those that were faster have theirs as well, all on one connection.
+    """
+    monkeypatch.setattr(timer_wheel, 'SPOKES', 10_000)  # deadlines strike in the middle of calls of a millisecond
+    chance = random.Random(20_260_101)
+    channel = open_channel(parse_endpoints(etcd_server.url)[0])
+    for number in range(100):
+        put(channel, b'/k/%d' % number, b'value of %d' % number)
+    link = channel._link
+    ended: Counter[str] = Counter()
+
+    def ask(timeout: float | None, mine: float | None) -> None:
+        number = chance.randrange(100)
+        with gevent.Timeout(mine, False):
+            try:
+                assert get(channel, b'/k/%d' % number, Deadline.after(timeout)) == b'value of %d' % number
+            except TimedOut:
+                ended['deadline'] += 1
+            except RefusedCall as refused:
+                if 'context deadline exceeded' not in refused.status.message:  # the server was faster to see it
+                    raise
+                ended['deadline'] += 1
+            return
+        ended['its own timeout'] += 1
+
+    while ended.total() < 5000:
+        limits = [chance.uniform(0, 0.004) for _ in range(50)]
+        kinds = [chance.randrange(3) for _ in range(50)]
+        calls = [
+            gevent.spawn(ask, limit if kind == 0 else None, limit if kind == 1 else None)
+            for kind, limit in zip(kinds, limits, strict=True)
+        ]
+        for kind, call in zip(kinds, calls, strict=True):
+            for _ in range(chance.randrange(3)):
+                gevent.sleep(0)
+            if kind == 2:
+                call.kill(block=False)
+                ended['killed'] += not call.ready()
+        gevent.joinall(calls, raise_error=True)
+    assert set(ended) == {'deadline', 'its own timeout', 'killed'}
+    assert min(ended.values()) > 100
+    assert link.calls == 0
+
+    def check(number: int) -> bool:
+        return get(channel, b'/k/%d' % (number % 100)) == b'value of %d' % (number % 100)
+
+    checks = [gevent.spawn(check, number) for number in range(1000)]
+    assert [call.get() for call in checks] == [True] * 1000
+    assert channel._link is link
+
+
+def test_paused_server_times_calls_out_and_is_served_again(
+    etcd_server: EtcdServer, open_channel, etcd_clock: VirtualTime
+) -> None:
+    """SIGSTOP: nothing is refused, nothing is answered."""
+    channel = open_channel(parse_endpoints(etcd_server.url)[0])
+    put(channel, b'/pause/0')
+    etcd_server.pause()
+    try:
+        calls = [gevent.spawn(put, channel, b'/pause/0', b'', Deadline.after(1)) for _ in range(50)]
+        etcd_clock.advance(1.1)
+        errors = [call.exception for call in calls]
+        assert all(isinstance(error, TimedOut) and error.maybe_applied for error in errors)
+    finally:
+        etcd_server.resume()
+    put(channel, b'/pause/again')
+    assert get(channel, b'/pause/again') == b''

@@ -1,0 +1,374 @@
+"""etcd's messages and RPCs: as protobuf's encoding has them, as the server has them, and in nobody's way."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import descriptor_pb2
+from google.protobuf.message import DecodeError, Message
+
+from getc.testing.binaries import find_etcd
+from getc.v3 import schema
+from getc.v3.schema.auth import AuthenticateRequest
+from getc.v3.schema.authpb import Permission
+from getc.v3.schema.cluster import MemberListRequest
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.kv import KV, Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest
+from getc.v3.schema.maintenance import AlarmRequest, AlarmType, HashKVResponse
+from getc.v3.schema.mvccpb import Event, KeyValue
+from getc.v3.schema.table import Message as Table
+from getc.v3.schema.watch import WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse
+
+PACKAGES = {'etcdserverpb', 'mvccpb', 'authpb', 'v3lockpb', 'v3electionpb'}
+MINUS_ONE = 'ffffffffffffffffff01'
+"""-1 as a varint: 64 bits in groups of seven."""
+
+
+def messages() -> Iterator[type[Message]]:
+    for module in pkgutil.iter_modules(schema.__path__, 'getc.v3.schema.'):
+        for thing in vars(importlib.import_module(module.name)).values():
+            is_message = inspect.isclass(thing) and issubclass(thing, Message) and thing is not Table
+            if is_message and thing.__module__ == module.name:
+                yield thing
+
+
+MESSAGES = list(messages())
+
+
+def name_of(message: Message | type[Message]) -> str:
+    return message.DESCRIPTOR.name
+
+
+# -- bytes
+
+
+GOLDEN = [
+    (PutRequest(key=b'k', value=b'v', lease=300), '0a016b 120176 18ac02'),
+    (PutRequest(key=b'k', prev_kv=True), '0a016b 2001'),
+    (RangeRequest(key=b'/a', range_end=b'/b', limit=-1), f'0a022f61 12022f62 18{MINUS_ONE}'),
+    (RangeRequest(key=b'k', sort_order=RangeRequest.SortOrder.DESCEND), '0a016b 2802'),
+    # EQUAL is 0 and is not sent; a member of a oneof is, even if it is 0; 64 does not fit in one byte with the type
+    (
+        Compare(target=Compare.CompareTarget.CREATE, key=b'k', create_revision=0, range_end=b'l'),
+        '1001 1a016b 2800 8204016c',
+    ),
+    (TxnRequest(success=[RequestOp(request_put=PutRequest(key=b'k'))]), '1205 1203 0a016b'),
+    # enums are packed
+    (WatchRequest(create_request=WatchCreateRequest(key=b'k', filters=[0, 1])), '0a07 0a016b 2a020001'),
+    (WatchRequest(progress_request=WatchProgressRequest()), '1a00'),
+    (
+        WatchResponse(watch_id=-1, events=[Event(type=1, kv=KeyValue(key=b'k', mod_revision=9))]),
+        f'10{MINUS_ONE} 5a09 0801 1205 0a016b1809',
+    ),
+    (ResponseHeader(cluster_id=2**64 - 1, revision=1), f'08{MINUS_ONE} 1801'),
+    (HashKVResponse(hash=2**32 - 1), '10ffffffff0f'),
+    (AuthenticateRequest(name='ü', password='p'), '0a02c3bc 120170'),
+    (MemberListRequest(), ''),
+]
+
+
+@pytest.mark.parametrize(('message', 'golden'), GOLDEN, ids=[f'{name_of(m)}-{n}' for n, (m, _) in enumerate(GOLDEN)])
+def test_messages_are_the_bytes_of_protobufs_encoding(message: Message, golden: str) -> None:
+    assert message.SerializeToString().hex(' ') == bytes.fromhex(golden).hex(' ')
+    assert type(message).FromString(bytes.fromhex(golden)) == message
+
+
+@pytest.mark.parametrize('made', MESSAGES, ids=name_of)
+def test_every_message_comes_back_as_it_was(made: type[Message]) -> None:
+    """With every field set, and with each member of its oneofs."""
+    oneofs = [field.name for oneof in made.DESCRIPTOR.oneofs for field in oneof.fields]
+    for chosen in oneofs or ['']:
+        message = filled(made, chosen)
+        unset = [field.name for field in made.DESCRIPTOR.fields if field not in dict(message.ListFields())]
+        assert unset == [name for name in oneofs if name != chosen]
+        assert made.FromString(message.SerializeToString()) == message
+
+
+def filled(made: type[Message], chosen: str = '', depth: int = 0) -> Message:
+    """A message with a value in every field, and in ``chosen`` of those of a oneof."""
+    message = made()
+    for number, field in enumerate(made.DESCRIPTOR.fields, 1):
+        if field.containing_oneof is not None and field.name != chosen:
+            continue
+        target = getattr(message, field.name)
+        value: Any = {9: 'ü', 12: b'\0\xff', 8: True, 14: 1}.get(field.type, 2**31 + number)
+        if field.message_type is not None:
+            kind = next(known for known in MESSAGES if known.DESCRIPTOR is field.message_type)
+            value = kind() if depth > 2 else filled(kind, depth=depth + 1)
+            (target.add() if hasattr(target, 'add') else target).CopyFrom(value)
+            if not hasattr(target, 'add'):
+                target.SetInParent()
+        elif hasattr(target, 'extend') and not isinstance(target, (str, bytes)):
+            target.extend([value, value])
+        else:
+            setattr(message, field.name, value)
+    return message
+
+
+def test_fields_that_are_not_known_are_ignored() -> None:
+    """A newer server: a field 99, and an enum's value that has no name yet."""
+    message = KeyValue.FromString(bytes.fromhex('0a016b 9a0603616263'))
+    assert message.key == b'k'
+    assert [field.name for field, _ in message.ListFields()] == ['key']
+    assert Event.FromString(bytes.fromhex('0807')).type == 7
+
+
+def test_cut_bytes_are_a_decode_error() -> None:
+    whole = RangeResponse(kvs=[KeyValue(key=b'key', value=b'value')]).SerializeToString()
+    for length in range(1, len(whole)):
+        with pytest.raises(DecodeError):
+            RangeResponse.FromString(whole[:length])
+    assert RangeResponse.FromString(whole).kvs[0].value == b'value'
+
+
+def test_text_that_is_not_utf8_is_a_decode_error() -> None:
+    with pytest.raises(DecodeError):
+        AuthenticateRequest.FromString(bytes.fromhex('0a01ff'))
+
+
+# -- the classes
+
+
+def test_one_member_of_a_oneof_is_set_at_most() -> None:
+    operation = RequestOp(request_range=RangeRequest(key=b'k'))
+    assert operation.WhichOneof('request') == 'request_range'
+    operation.request_put.CopyFrom(PutRequest(key=b'k'))
+    assert operation.WhichOneof('request') == 'request_put'
+    assert not operation.HasField('request_range')
+    assert RequestOp().WhichOneof('request') is None
+
+
+def test_transactions_nest() -> None:
+    inner = TxnRequest(success=[RequestOp(request_range=RangeRequest(key=b'k'))])
+    outer = TxnRequest(failure=[RequestOp(request_txn=inner)])
+    assert TxnRequest.FromString(outer.SerializeToString()).failure[0].request_txn == inner
+
+
+def test_unset_fields_read_as_empty() -> None:
+    response = RangeResponse()
+    assert (response.count, response.more, list(response.kvs), response.header.revision) == (0, False, [], 0)
+    assert not response.HasField('header')
+
+
+def test_enums_are_pythons() -> None:
+    assert list(Compare.CompareResult) == [0, 1, 2, 3]
+    assert Event.EventType(Event(type=Event.EventType.DELETE).type).name == 'DELETE'
+    assert issubclass(Permission.Type, IntEnum)
+    assert AlarmRequest(alarm=AlarmType.CORRUPT).alarm == AlarmType.CORRUPT == 2
+
+
+def test_a_name_or_a_value_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match='kei'):
+        RangeRequest(kei=b'k')  # type: ignore[call-arg]
+    with pytest.raises(TypeError):
+        PutRequest(key='text')  # type: ignore[arg-type]
+    with pytest.raises(ValueError):
+        PutRequest(lease=2**63)
+
+
+def test_classes_have_the_name_and_the_words_of_their_table() -> None:
+    assert (PutRequest.__module__, PutRequest.__name__) == ('getc.v3.schema.kv', 'PutRequest')
+    assert PutRequest.DESCRIPTOR.full_name == 'etcdserverpb.PutRequest'
+    for made in MESSAGES:
+        assert made.__doc__ not in (None, Message.__doc__), name_of(made)
+
+
+def test_other_packages_may_have_the_same_names() -> None:
+    """Also with other fields: as in a process with another client of etcd in it, imported before or after."""
+    program = """
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+def theirs(name):
+    file = descriptor_pb2.FileDescriptorProto(name=name, package='etcdserverpb', syntax='proto3')
+    file.message_type.add(name='RangeRequest').field.add(name='other', number=1, type=5, label=1)
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName('etcdserverpb.RangeRequest'))
+
+{first}
+{second}
+assert other(other=5).SerializeToString() == b'\\x08\\x05'
+assert RangeRequest(key=b'k').SerializeToString() == b'\\x0a\\x01k'
+"""
+    ours = 'from getc.v3.schema.kv import RangeRequest'
+    for name in ('rpc.proto', 'getc.v3.schema.kv.proto'):
+        other = f'other = theirs({name!r})'
+        for first, second in ((ours, other), (other, ours)):
+            code = program.format(first=first, second=second)
+            ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+            assert ended.returncode == 0, ended.stderr
+
+
+# -- the RPCs
+
+
+def test_every_rpc_has_the_path_of_its_service() -> None:
+    for service in schema.SERVICES:
+        for name, method in vars(service).items():
+            if isinstance(method, schema.Method):
+                package = method.path.split('.')[0].lstrip('/')
+                assert method.path == f'/{package}.{service.__name__}/{name}'
+                assert package in PACKAGES
+
+
+def test_what_may_be_repeated_only_reads_or_ends_where_it_ended() -> None:
+    assert {method.path.partition('.')[2] for method in schema.methods() if method.repeatable} == {
+        *('KV/Range', 'Watch/Watch'),
+        *('Lease/LeaseRevoke', 'Lease/LeaseKeepAlive', 'Lease/LeaseTimeToLive', 'Lease/LeaseLeases'),
+        *('Cluster/MemberList', 'Maintenance/Status', 'Maintenance/Hash', 'Maintenance/HashKV', 'Maintenance/Snapshot'),
+        *('Auth/AuthStatus', 'Auth/Authenticate', 'Auth/UserGet', 'Auth/UserList', 'Auth/RoleGet', 'Auth/RoleList'),
+        *('Election/Leader', 'Election/Observe'),
+    }
+
+
+def test_a_method_is_a_value() -> None:
+    assert (KV.Range.request, KV.Range.response) == (RangeRequest, RangeResponse)
+    with pytest.raises(AttributeError):
+        KV.Range.path = '/elsewhere'  # type: ignore[misc]
+
+
+def test_the_example_of_the_package_is_true() -> None:
+    failed, tried = doctest.testmod(schema)
+    assert (failed, tried) == (0, 2)
+
+
+# -- the server's own account
+
+
+def test_the_table_says_what_the_server_says() -> None:
+    """etcd carries the descriptors that it was made from.  All of theirs is in ours, and ours is no older."""
+    theirs: dict[str, object] = {}
+    for file in descriptors_in(Path(find_etcd('v3').path)):
+        theirs |= dict(facts_of(file))
+    ours = {key: fact for made in MESSAGES for key, fact in facts_of(file_of(made))}
+    ours |= {
+        method.path: (
+            f'.{method.request.DESCRIPTOR.full_name}',
+            f'.{method.response.DESCRIPTOR.full_name}',
+            method.client_streaming,
+            method.server_streaming,
+        )
+        for method in schema.methods()
+    }
+    assert {key.strip('/').split('.')[0] for key in theirs} == PACKAGES
+    assert {key: ours.get(key) for key in theirs} == theirs
+
+
+def descriptors_in(binary: Path) -> Iterator[descriptor_pb2.FileDescriptorProto]:
+    """The files of the services, each of which is in a Go program as gzip has it."""
+    program = binary.read_bytes()
+    for found in re.finditer(rb'\x1f\x8b\x08\x00{5}', program):
+        try:
+            content = zlib.decompressobj(31).decompress(program[found.start() : found.start() + 100_000])
+            file = descriptor_pb2.FileDescriptorProto.FromString(content)
+        except (zlib.error, DecodeError):
+            continue
+        if file.name in ('rpc.proto', 'kv.proto', 'auth.proto', 'v3lock.proto', 'v3election.proto'):
+            yield file
+
+
+def file_of(made: type[Message]) -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto()
+    made.DESCRIPTOR.file.CopyToProto(file)
+    return file
+
+
+def facts_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, object]]:
+    """All that makes a difference on the wire, by name."""
+    for service in file.service:
+        for rpc in service.method:
+            streaming = rpc.client_streaming, rpc.server_streaming
+            yield f'/{file.package}.{service.name}/{rpc.name}', (rpc.input_type, rpc.output_type, *streaming)
+    yield from facts_of_enums(file.package, file.enum_type)
+    for message in file.message_type:
+        name = f'{file.package}.{message.name}'
+        yield name, file.syntax
+        yield from facts_of_enums(name, message.enum_type)
+        for field in message.field:
+            oneof = message.oneof_decl[field.oneof_index].name if field.HasField('oneof_index') else None
+            yield f'{name}.{field.name}', (field.number, field.type, field.type_name, field.label, oneof)
+
+
+def facts_of_enums(scope: str, enums: Any) -> Iterator[tuple[str, object]]:
+    for enum in enums:
+        for value in enum.value:
+            yield f'{scope}.{enum.name}.{value.name}', value.number
+
+
+# -- tables that are wrong
+
+
+def table_of(name: str, source: str) -> dict[str, Any]:
+    """A module with that table in it."""
+    head = 'from __future__ import annotations\nfrom enum import IntEnum\nfrom getc.v3.schema.table import *\n'
+    module = {'__name__': f'tests.{name}'}
+    exec(compile(head + source + f'\nbuild({name!r}, globals())', f'<{name}>', 'exec'), module)
+    return module
+
+
+def test_a_table_becomes_classes() -> None:
+    module = table_of(
+        'fine',
+        """
+class Colour(IntEnum):
+    RED = 0
+    BLUE = 5
+
+class Tree(Message):
+    colour: int = field(1, Colour)
+    trees: Repeated[Tree] = field(3)
+    leaf: Leaf = field(200)
+
+class Leaf(Message):
+    name: str = field(1)
+""",
+    )
+    tree = module['Tree'](colour=module['Colour'].BLUE, trees=[module['Tree']()], leaf=module['Leaf'](name='x'))
+    assert tree.SerializeToString() == bytes.fromhex('0805 1a00 c20c03 0a0178')
+
+
+@pytest.mark.parametrize(
+    ('source', 'told'),
+    [
+        ('class A(Message):\n    key: bytes', 'tests.wrong.A.key has no number: write key: bytes = field'),
+        ('class A(Message):\n    key: bytes = 1', 'tests.wrong.A.key has no number'),
+        ('class A(Message):\n    key = field(1)', 'tests.wrong.A.key has no type'),
+        ('class A(Message):\n    key: int46 = field(1)', 'tests.wrong.A.key: there is no type int46'),
+        ('class A(Message):\n    key: Repeated[int46] = field(1)', 'tests.wrong.A.key: there is no type int46'),
+        ('class A(Message):\n    key: IntEnum = field(1)', 'tests.wrong.A.key: there is no type IntEnum'),
+        ('class A(Message):\n    key: list[bytes] = field(1)', r"'list\[bytes\]' is neither a name nor Repeated"),
+        ('class A(Message):\n    key: int = field(1)', 'tests.wrong.A.key: an enum is int and field'),
+        ('class E(IntEnum):\n    A = 0\nclass A(Message):\n    key: bytes = field(1, E)', 'an enum is int and field'),
+        ('class A(Message):\n    a: bool = field(1)\n    b: bool = field(1)', 'A.b has the number 1, as a has'),
+    ],
+)
+def test_a_wrong_table_says_what_is_wrong_where(source: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        table_of('wrong', source)
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'class A(Message):\n    key: bytes = field(0)',
+        'class A(Message):\n    key: bytes = field(2**29)',
+        'class E(IntEnum):\n    A = 1\nclass A(Message):\n    key: int = field(1, E)',
+        'class A(Message):\n    key: Repeated[bytes] = field(1, oneof="x")',
+    ],
+)
+def test_what_protobuf_refuses_is_said_with_the_module(source: str) -> None:
+    """Numbers that are not allowed, enums without a zero, lists in a oneof."""
+    with pytest.raises(ValueError, match=r'tests\.refused: '):
+        table_of('refused', source)

@@ -1,0 +1,117 @@
+"""A table of etcd's statuses and the errors that they are."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from getc import errors
+from getc.grpc.framing import Status
+from getc.retry import FINAL, outcome_of
+from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
+
+PATH = '/etcdserverpb.KV/Put'
+URL = 'http://127.0.0.1:2379'
+
+TABLE = [
+    # code, message, class, errno, whether a write may have happened
+    (3, 'etcdserver: key is not provided', errors.InvalidArgument, 3, False),
+    (3, 'etcdserver: authentication failed, invalid user ID or password', errors.Unauthorized, 110, False),
+    (3, 'etcdserver: user name is empty', errors.Unauthorized, 110, False),
+    (5, 'etcdserver: requested lease not found', errors.LeaseNotFound, 5, False),
+    (5, 'etcdserver: member not found', errors.NotFound, 5, False),
+    (6, 'etcdserver: lease already exists', errors.AlreadyExists, 6, False),
+    (7, 'etcdserver: permission denied', errors.PermissionDenied, 7, False),
+    (2, 'permission denied', errors.PermissionDenied, 7, False),  # so says its lock and its election
+    (8, 'etcdserver: mvcc: database space exceeded', errors.NoSpace, 8, True),  # said after the write, too
+    (8, 'etcdserver: too many requests', errors.TooManyRequests, 8, False),
+    (8, 'grpc: received message larger than max (9 vs. 8)', errors.ResourceExhausted, 8, False),
+    (9, 'etcdserver: not leader', errors.FailedPrecondition, 9, False),
+    (11, 'etcdserver: mvcc: required revision has been compacted', errors.EventIndexCleared, 401, False),
+    (11, 'etcdserver: mvcc: required revision is a future revision', errors.FutureRevision, 11, False),
+    (11, 'etcdserver: lease TTL is too large', errors.OutOfRange, 11, False),
+    (12, 'unknown service etcdserverpb.KV', errors.NotSupported, None, False),
+    (16, 'etcdserver: invalid auth token', errors.Unauthorized, 110, False),
+    (16, 'who are you', errors.Unauthorized, 16, False),
+    # These say that it was not finished, not that it was refused.
+    (1, 'context canceled', errors.TimedOut, None, True),
+    (4, 'context deadline exceeded', errors.TimedOut, None, True),
+    (2, 'context deadline exceeded', errors.TimedOut, None, True),
+    (2, 'raft: something', errors.RaftInternal, 2, True),
+    (10, 'aborted', errors.RaftInternal, 10, True),
+    (13, 'oh dear', errors.RaftInternal, 13, True),
+    (15, 'etcdserver: corrupt cluster', errors.RaftInternal, 15, True),
+    (14, 'etcdserver: request timed out', errors.Unavailable, 14, True),
+    (14, 'etcdserver: leader changed', errors.LeaderElect, 301, True),
+    (14, 'etcdserver: no leader', errors.NoLeader, 14, False),
+    (14, 'etcdserver: rpc not supported for learner', errors.Unavailable, 14, False),
+    (14, 'etcdserver: not capable', errors.Unavailable, 14, False),
+    # The same from etcd 3.6 on.
+    (9, 'etcdserver: rpc not supported for learner', errors.Unavailable, 14, False),
+    (9, 'etcdserver: not capable', errors.Unavailable, 14, False),
+    (9, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
+    (14, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
+    (14, 'etcdserver: unhealthy cluster', errors.Unavailable, 14, False),
+    (77, 'what', errors.RaftInternal, 77, True),  # a code that nobody knows
+]
+
+
+@pytest.mark.parametrize(('code', 'message', 'kind', 'errno', 'maybe_applied'), TABLE)
+def test_status_is_the_error_of_its_meaning(
+    code: int, message: str, kind: type[errors.EtcException], errno: int | None, maybe_applied: bool
+) -> None:
+    """The class tells what it is, the code is kept, and it is true of a write whether it may have happened."""
+    error = error_of_status(Status(code, message), PATH, is_write=True, url=URL)
+    assert type(error) is kind
+    assert error.endpoint == URL
+    assert message.removeprefix('etcdserver: ') in str(error)
+    assert error.maybe_applied is maybe_applied
+    if errno is not None:
+        assert error.errno == errno
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again), again.endpoint) == (kind, str(error), URL)
+    assert again.maybe_applied is maybe_applied
+
+
+def test_status_of_a_read_says_that_nothing_was_applied() -> None:
+    """A read that timed out inside the server has written nothing."""
+    for code, message in [
+        (14, 'etcdserver: request timed out'),
+        (4, 'late'),
+        (14, 'etcdserver: leader changed'),
+        (2, 'oh'),
+    ]:
+        error = error_of_status(Status(code, message), PATH, is_write=False, url=URL)
+        assert error.maybe_applied is False
+
+
+@pytest.mark.parametrize(
+    ('code', 'message', 'is_stale'),
+    [
+        (16, 'etcdserver: invalid auth token', True),
+        (3, 'etcdserver: revision of auth store is old', True),
+        (3, 'etcdserver: user name is empty', True),
+        (16, 'whatever', True),
+        (3, 'etcdserver: authentication failed, invalid user ID or password', False),
+        (7, 'etcdserver: permission denied', False),
+    ],
+)
+def test_token_is_stale_when_another_may_be_taken(code: int, message: str, is_stale: bool) -> None:
+    """Wrong credentials and lack of permission are not cured by a new token."""
+    assert is_stale_token(Status(code, message)) is is_stale
+
+
+def test_no_token_is_wanted_when_there_are_no_users() -> None:
+    """etcd refuses to make tokens while authentication is off."""
+    assert wants_no_token(Status(9, 'etcdserver: authentication is not enabled'))
+    assert not wants_no_token(Status(9, 'etcdserver: not leader'))
+
+
+@pytest.mark.parametrize('is_write', [False, True])
+def test_answer_that_grpc_cannot_send_is_too_large(is_write: bool) -> None:
+    """Past 2 GiB the server gives up on it; what was asked was done."""
+    status = Status(8, 'grpc: trying to send message larger than max (9 vs. 8)')
+    error = error_of_status(status, '/etcdserverpb.KV/Range', is_write=is_write, url='http://a:1')
+    assert isinstance(error, errors.ResponseTooLarge)
+    assert (error.maybe_applied, error.is_outage, outcome_of(error) in FINAL) == (is_write, False, True)

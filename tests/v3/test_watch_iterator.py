@@ -1,0 +1,195 @@
+"""A watch, and the stream it is on, where the test is the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc.errors import InvalidArgument, PermissionDenied, Unauthorized
+from getc.timing import Deadline
+from getc.v3 import Watching
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.mvccpb import Event, KeyValue
+from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.watch_stream import WatchStream
+from tests.support.fake_stream import FakeStream
+
+
+@pytest.fixture
+def stream() -> FakeStream:
+    return FakeStream()
+
+
+@pytest.fixture
+def watches(stream: FakeStream) -> Iterator[WatchStream]:
+    watches = WatchStream(stream)  # type: ignore[arg-type]
+    yield watches
+    stream.cancel()
+    for _ in range(3):  # whoever waits still is told in one turn, and raises in the next
+        gevent.sleep(0)
+
+
+def create(watches: WatchStream, timeout: float | None = None) -> Any:
+    creating = gevent.spawn(Watching(watches, WatchCreateRequest(key=b'/a')).wait_created, Deadline(timeout))
+    gevent.sleep(0)
+    return creating
+
+
+def created(watch_id: int, **fields: Any) -> WatchResponse:
+    return WatchResponse(header=ResponseHeader(revision=7), watch_id=watch_id, created=True, **fields)
+
+
+def events(watch_id: int, *revisions: int, fragment: bool = False) -> WatchResponse:
+    found = [Event(kv=KeyValue(key=b'/a', mod_revision=revision)) for revision in revisions]
+    return WatchResponse(watch_id=watch_id, events=found, fragment=fragment)
+
+
+def revisions(response: WatchResponse | None) -> list[int]:
+    assert response is not None and not response.fragment
+    return [event.kv.mod_revision for event in response.events]
+
+
+def test_pieces_are_put_together(stream: FakeStream, watches: WatchStream) -> None:
+    creating = create(watches)
+    stream.say(created(0))
+    watching = creating.get()
+    stream.say(events(0, 8, 8, fragment=True), events(0, 8, fragment=True), events(0, 8))
+    assert revisions(watching.receive(30)) == [8] * 4
+    stream.say(events(0, 9, 9, 10, fragment=True), events(0, 10, 11, fragment=True), events(0, 11, 12))
+    assert revisions(watching.receive(30)) == [9, 9]
+    assert revisions(watching.receive(30)) == [10, 10]
+    assert revisions(watching.receive(30)) == [11, 11, 12]
+
+
+def test_pieces_of_two_watches_may_alternate(stream: FakeStream, watches: WatchStream) -> None:
+    creating = [create(watches), create(watches)]
+    stream.say(created(0), created(1))
+    first, second = (each.get() for each in creating)
+    stream.say(events(0, 8, fragment=True), events(1, 8, fragment=True), events(0, 8, 8), events(1, 8))
+    assert revisions(first.receive(30)) == [8, 8, 8]
+    assert revisions(second.receive(30)) == [8, 8]
+
+
+def test_a_revision_that_never_became_whole_is_not_told(stream: FakeStream, watches: WatchStream) -> None:
+    creating = create(watches)
+    stream.say(created(0))
+    watching = creating.get()
+    stream.say(events(0, 8, 9, fragment=True))
+    stream.end(getc.ConnectionError('gone'))
+    assert revisions(watching.receive(30)) == [8]
+    with pytest.raises(getc.ConnectionError, match='gone'):
+        watching.receive(30)
+
+
+@pytest.mark.parametrize(
+    ('reason', 'error', 'text'),
+    [
+        ('etcdserver: permission denied', PermissionDenied, 'permission denied'),
+        ('rpc error: code = PermissionDenied desc = etcdserver: permission denied', PermissionDenied, r'\] permission'),
+        ('rpc error: code = Unauthenticated desc = etcdserver: invalid auth token', Unauthorized, r'\] invalid auth'),
+        ('etcdserver: mvcc: duplicate watch ID provided on the WatchStream', InvalidArgument, 'duplicate'),
+        ('', getc.EtcdError, 'cancelled'),
+    ],
+)
+def test_a_refusal_says_why(
+    stream: FakeStream, watches: WatchStream, reason: str, error: type[getc.EtcdError], text: str
+) -> None:
+    refused, taken = create(watches), create(watches)
+    stream.say(created(-1, canceled=True, cancel_reason=reason), created(4))
+    with pytest.raises(error, match=text) as caught:
+        refused.get()
+    assert caught.value.endpoint == stream.url
+    assert taken.get().watch_id == 4
+
+
+def test_a_server_may_end_a_watch_later(stream: FakeStream, watches: WatchStream) -> None:
+    creating = [create(watches), create(watches)]
+    stream.say(created(0), created(1))
+    first, second = (each.get() for each in creating)
+    ended = WatchResponse(watch_id=0, canceled=True, cancel_reason='etcdserver: permission denied')
+    stream.say(ended, events(1, 8))
+    with pytest.raises(PermissionDenied):
+        first.receive(30)
+    assert revisions(second.receive(30)) == [8]
+
+
+def test_what_comes_for_a_watch_that_is_over_is_dropped(stream: FakeStream, watches: WatchStream) -> None:
+    creating = create(watches)
+    stream.say(created(0))
+    creating.get().cancel()
+    stream.say(events(0, 8), WatchResponse(watch_id=0, canceled=True), created(5), events(99, 8))
+    gevent.sleep(0.01)
+    creating = create(watches)
+    stream.say(created(1), events(1, 9))
+    assert revisions(creating.get().receive(30)) == [9]
+    assert [message.WhichOneof('request_union') for message in stream.sent] == [
+        'create_request',
+        'cancel_request',
+        'create_request',
+    ]
+
+
+@pytest.mark.parametrize('is_created', [False, True], ids=['before the answer', 'as it comes'])
+def test_a_watch_whose_creator_was_killed_is_cancelled(
+    stream: FakeStream, watches: WatchStream, is_created: bool
+) -> None:
+    creating = create(watches)
+    creating.kill(block=False)
+    if is_created:
+        watches._on_created(created(3))  # the creator will be thrown out, and has not run yet
+    else:
+        gevent.sleep(0)
+        stream.say(created(3))
+    gevent.sleep(0.01)
+    assert stream.sent[-1].cancel_request.watch_id == 3
+    assert len(stream.sent) == 2
+
+
+def test_the_end_of_the_stream_is_told_to_all_who_wait(stream: FakeStream, watches: WatchStream) -> None:
+    creating = [create(watches) for _ in range(3)]
+    told: list[Any] = []
+    watches.ask_progress(told.append)
+    stream.end(getc.ConnectionError('gone'))
+    for waiting in creating:
+        with pytest.raises(getc.ConnectionError, match='gone'):
+            waiting.get()
+    assert len({id(waiting.exception) for waiting in creating}) == 3
+    assert [type(answer) for answer in told] == [getc.ConnectionError]
+    assert watches.is_over
+
+
+def test_progress_is_told_to_all_who_asked(stream: FakeStream, watches: WatchStream) -> None:
+    told: list[Any] = []
+    watches.ask_progress(told.append)
+    watches.ask_progress(told.append)
+    creating = create(watches)
+    stream.say(created(1), WatchResponse(watch_id=1, header=ResponseHeader(revision=8)))  # of one watch, unasked
+    creating.get()
+    gevent.sleep(0)
+    assert told == []
+    stream.say(WatchResponse(watch_id=-1, header=ResponseHeader(revision=9)))
+    gevent.sleep(0.01)
+    assert told == [9, 9]
+
+
+def test_a_stream_that_is_left_ends_with_its_last_watch(stream: FakeStream, watches: WatchStream) -> None:
+    creating = [create(watches), create(watches)]
+    stream.say(created(0), created(1))
+    first, second = (each.get() for each in creating)
+    watches.leave()
+    first.cancel()
+    assert not stream.is_cancelled
+    stream.say(WatchResponse(watch_id=1, canceled=True))
+    with pytest.raises(getc.EtcdError):
+        second.receive(30)
+    assert stream.is_cancelled
+
+
+def test_watches_are_numbered_from_one(stream: FakeStream, watches: WatchStream) -> None:
+    """A refused watch without a number ends the watch 0 in etcd 3.4 and 3.5.1, silently."""
+    create(watches), create(watches)
+    assert [message.create_request.watch_id for message in stream.sent] == [1, 2]
