@@ -11,7 +11,7 @@ from getc.backends.choosing import Choosing, VersionInquiry
 from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import Openable, store_named
 from getc.backends.namespaced import Namespaced
-from getc.backends.tree_v3 import TreeV3
+from getc.backends.tree.backend import TreeV3
 from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState, Endpoints, parse_endpoints
 from getc.net.tls import TLS

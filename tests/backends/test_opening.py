@@ -12,7 +12,7 @@ from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import MemoryBackend
 from getc.backends.namespaced import Namespaced
 from getc.backends.opening import open_backend
-from getc.backends.tree_v3 import TreeV3
+from getc.backends.tree.backend import TreeV3
 from getc.testing import EtcdServer
 
 URL = 'http://127.0.0.1:1'

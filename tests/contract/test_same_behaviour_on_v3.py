@@ -17,9 +17,9 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 import getc
+from getc.backends.tree.codec.keyspace import below, node_of
 from getc.paths import ancestors, is_below, is_hidden
 from getc.testing import EtcdServer
-from getc.wire.tree.paths import below, node_of
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
 
 LONG = 10.0

@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import getc
-from getc.backends.missed_changes import PATIENCE
+from getc.backends.tree.watch.missed_changes import PATIENCE
 from getc.testing import VirtualTime
 from getc.v3.watch_pulse import PASSED, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd

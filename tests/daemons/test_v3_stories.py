@@ -15,7 +15,7 @@ import gevent
 import pytest
 
 import getc
-from getc.backends import past
+from getc.backends.tree.watch import replay_buffer
 from getc.daemons import follower
 from getc.errors import ConnectionError
 from getc.testing import EtcdServer, VirtualTime, until
@@ -185,7 +185,7 @@ class Scene:
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small bounds, so that all of them are met."""
     monkeypatch.setattr(follower, 'BOUND', 20)
-    monkeypatch.setattr(past, 'ROOM', 20 * past.LEAST)
+    monkeypatch.setattr(replay_buffer, 'ROOM', 20 * replay_buffer.LEAST)
 
 
 @pytest.mark.parametrize('seed', range(10))

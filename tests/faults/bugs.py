@@ -12,8 +12,9 @@ from weakref import WeakKeyDictionary
 
 from getc import retry
 from getc.backends.base import Hold, Member, TakingWrite
-from getc.backends.leases import LeasedGroup
-from getc.backends.shared_lease import SharedLease
+from getc.backends.tree.codec.keyspace import encoded
+from getc.backends.tree.lease.pool import LeasedGroup
+from getc.backends.tree.lease.shared_lease import SharedLease
 from getc.daemons.follower import Follower
 from getc.errors import NodeExist
 from getc.net import failover
@@ -22,7 +23,6 @@ from getc.results import EtcdResult
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
 from getc.v3.watch_pulse import WatchPulse
-from getc.wire.tree.paths import encoded
 
 __all__ = ['BUGS', 'applied']
 

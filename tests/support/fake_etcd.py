@@ -13,7 +13,7 @@ import gevent
 from gevent.hub import get_hub
 
 from getc import timing
-from getc.backends.tree_v3 import TreeV3
+from getc.backends.tree.backend import TreeV3
 from getc.client import Client
 from getc.errors import (
     ClientClosed,

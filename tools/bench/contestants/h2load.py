@@ -12,9 +12,9 @@ import subprocess
 import tempfile
 from typing import Any
 
+from getc.backends.tree.codec.write import packed_put
 from getc.operations import Put
 from getc.v3.schema.kv import PutRequest, RangeRequest
-from getc.wire.tree.writing import packed_put
 
 TITLE = 'h2load'
 API = 'v3'

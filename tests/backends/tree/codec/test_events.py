@@ -1,0 +1,105 @@
+"""What a watch saw, as results."""
+
+from __future__ import annotations
+
+import pytest
+
+from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
+from getc.operations import WatchSpec
+from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set, Value
+from getc.v3.schema.mvccpb import Event, KeyValue
+
+
+def put(raw: bytes, version: int = 2, before: KeyValue | None = None) -> Event:
+    kv = KeyValue(key=raw, value=b'new', mod_revision=9, create_revision=3, version=version, lease=7)
+    return Event(type=Event.EventType.PUT, kv=kv, prev_kv=before)
+
+
+def delete(raw: bytes, before: KeyValue | None = None) -> Event:
+    return Event(type=Event.EventType.DELETE, kv=KeyValue(key=raw, mod_revision=9), prev_kv=before)
+
+
+def old(raw: bytes, lease: int = 0) -> KeyValue:
+    return KeyValue(key=raw, value=b'old', mod_revision=5, create_revision=3, lease=lease)
+
+
+def seen(spec: WatchSpec, *events: Event, gone: tuple[int, ...] = ()) -> list[EtcdResult]:
+    return list(results_of(spec, events, 20, 2, lambda lease: lease in gone))
+
+
+DEEP, FLAT = WatchSpec('/a', recursive=True), WatchSpec('/a')
+
+
+def test_put_is_told_as_set_whatever_wrote_it() -> None:
+    """v3 does not say which operation it was; it is new where it is the first version."""
+    before = Value('/a', 5, 3, None, None, 'old')
+    node = Value('/a', 9, 3, None, None, 'new')
+    assert seen(FLAT, put(b'/a', before=old(b'/a'))) == [Set(node, before, 20, 0, 2, False)]
+    assert seen(FLAT, put(b'/a', version=1)) == [Set(node, None, 20, 0, 2, True)]
+
+
+def test_marker_is_told_as_a_directory() -> None:
+    """Made and deleted."""
+    made, gone = seen(FLAT, put(b'/a/', version=1), delete(b'/a/', old(b'/a/')))
+    assert made == Set(Directory('/a', 9, 3), None, 20, 0, 2, True)
+    assert gone == Deleted(Directory('/a', 9, 3), Directory('/a', 5, 3), 20, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ('lease', 'gone', 'kind'), [(0, (), Deleted), (7, (), Deleted), (7, (7,), Expired), (7, (8,), Deleted)]
+)
+def test_deleted_key_expired_only_when_its_lease_is_gone(lease: int, gone: tuple[int, ...], kind: type) -> None:
+    """Which whoever asks has to know."""
+    event = delete(b'/a', old(b'/a', lease))
+    assert leases_of([event, put(b'/b')]) == ({lease} if lease else set())
+    assert seen(FLAT, event, gone=gone) == [kind(Node('/a', 9, 3), Value('/a', 5, 3, None, None, 'old'), 20, 0, 2)]
+
+
+def test_deletion_is_told_without_what_was_when_it_was_compacted() -> None:
+    """Then nothing is known of it."""
+    assert seen(FLAT, delete(b'/a')) == [Deleted(Node('/a', 9, 0), None, 20, 0, 2)]
+    assert leases_of([delete(b'/a')]) == set()
+
+
+@pytest.mark.parametrize(
+    ('raw', 'deep', 'flat'),
+    [
+        (b'/a', True, True),
+        (b'/a/', True, True),
+        (b'/a/b', True, False),
+        (b'/a/b/', True, False),
+        (b'/a-b', False, False),
+        (b'/a.b', False, False),
+        (b'/a/_b', False, False),
+        (b'/a/b/_c/d', False, False),
+        (b'/a//b', False, False),
+        (b'/a/../b', False, False),
+        (b'/a/\xff', True, False),
+    ],
+)
+def test_event_is_told_only_where_its_node_is_followed(raw: bytes, deep: bool, flat: bool) -> None:
+    """The range that is watched has others in it; what is no path, and what is hidden, is nobody's."""
+    assert bool(seen(DEEP, put(raw))) is deep
+    assert bool(seen(FLAT, put(raw))) is flat
+
+
+def test_hidden_node_is_told_when_it_is_followed_itself() -> None:
+    """And what is below it."""
+    spec = WatchSpec('/_a', recursive=True)
+    assert [result.key for result in seen(spec, put(b'/_a'), put(b'/_a/b'), put(b'/_a/_b'))] == ['/_a', '/_a/b']
+
+
+def test_ranges_hold_a_node_its_marker_and_what_is_below() -> None:
+    """In one range, for two would have no order between them."""
+    assert range_of(DEEP) == (b'/a', b'/a0')
+    assert range_of(FLAT) == (b'/a', b'/a/\0')
+    assert range_of(WatchSpec('/', recursive=True)) == (b'/', b'0')
+    assert narrow_range(DEEP) == (b'/a/', b'/a0')
+    assert narrow_range(FLAT) == (b'/a', b'')
+
+
+def test_watch_asks_for_what_was_before() -> None:
+    """And lets the server cut what is too long for a message."""
+    request = request_of((b'/a', b'/a0'), 7)
+    assert (request.key, request.range_end, request.start_revision) == (b'/a', b'/a0', 7)
+    assert request.prev_kv and request.fragment

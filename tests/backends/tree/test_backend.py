@@ -1,0 +1,647 @@
+"""The tree on etcd v3: how many RPCs a call takes, what comes of races, how leases are handled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+from gevent.pool import Pool
+
+import getc
+from getc.backends.tree import backend
+from getc.backends.tree.codec import read
+from getc.testing import EtcdServer, until
+from getc.v3.schema.kv import KV, PutRequest, RequestOp, TxnRequest
+from tests.backends.tree.calls import Calls
+
+pytestmark = pytest.mark.timeout(120)
+
+LONG = 30.0
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store."""
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+@pytest.fixture
+def other(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A second client of the same store."""
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        yield client
+
+
+@pytest.fixture
+def calls(client: getc.Client) -> Calls:
+    """The RPCs of the first client."""
+    return Calls(client)
+
+
+def lease_of(client: getc.Client, key: str) -> int:
+    """The lease of a node."""
+    (kv,) = client.v3.kv.range(key.encode()).kvs
+    return int(kv.lease)
+
+
+def is_there(client: getc.Client, lease: int) -> bool:
+    return client.v3.lease.time_to_live(lease).TTL > 0
+
+
+# -- round trips
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client: client.set('/a/b', '1'),
+        lambda client: client.set('/a/d', dir=True),
+        lambda client: client.create('/a/b', '1'),
+        lambda client: client.update('/a/v', '1'),
+        lambda client: client.set('/a/v', '1', prev_value='0'),
+        lambda client: client.delete('/a/v'),
+        lambda client: client.delete('/a/v', prev_value='0'),
+        lambda client: client.delete('/a/v', dir=True),
+        lambda client: client.delete('/a', recursive=True),
+        lambda client: client.append('/a/q', '1'),
+    ],
+)
+def test_write_is_one_transaction(client: getc.Client, calls: Calls, write: Callable[..., Any]) -> None:
+    """Whatever it checks, it is one round trip; nothing is asked before or after."""
+    client.set('/a/v', '0')
+    calls.take()
+    write(client)
+    assert calls.names == ['Txn']
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client: client.set('/a/v/x', '1'),
+        lambda client: client.create('/a/v', '1'),
+        lambda client: client.update('/a/none', '1'),
+        lambda client: client.set('/a/v', '1', prev_value='1'),
+        lambda client: client.delete('/a'),
+        lambda client: client.delete('/a', dir=True),
+        lambda client: client.delete('/none', recursive=True),
+        lambda client: client.append('/a/v', '1'),
+    ],
+)
+def test_refused_write_is_one_transaction_too(client: getc.Client, calls: Calls, write: Callable[..., Any]) -> None:
+    """What was in the way comes with the answer."""
+    client.set('/a/v', '0')
+    calls.take()
+    with pytest.raises(getc.EtcdError):
+        write(client)
+    assert calls.names == ['Txn']
+
+
+def test_read_of_a_value_is_one_range_and_of_all_else_one_transaction_more(client: getc.Client, calls: Calls) -> None:
+    """A value with a TTL has its lease asked besides."""
+    client.set('/a/v', '0')
+    client.set('/a/t', '0', ttl=60)
+    calls.take()
+    client.get('/a/v')
+    assert calls.names == ['Range']
+    client.get('/a/t')
+    assert calls.names == ['Range', 'LeaseTimeToLive']
+    client.get('/a')
+    assert calls.names == ['Range', 'Txn']
+    client.get('/a', recursive=True)
+    assert calls.names == ['Txn']
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/none')
+    assert calls.names == ['Range', 'Txn']
+
+
+# -- verdicts of a real server
+
+
+ABOVE, INSIDE, ITSELF = b'/a', b'/a/b/x', b'/a/b'
+KEY = '/a/b'
+OPERATIONS: dict[str, Callable[[getc.Client], object]] = {
+    'set': lambda client: client.set(KEY, '1'),
+    'set dir': lambda client: client.set(KEY, dir=True),
+    'create': lambda client: client.create(KEY, '1'),
+    'update': lambda client: client.update(KEY, '1'),
+    'swap': lambda client: client.set(KEY, '1', prev_value='other'),
+    'refresh': lambda client: client.refresh(KEY, ttl=60, prev_value='other'),
+    'append': lambda client: client.append(KEY, '1'),
+    'delete': lambda client: client.delete(KEY),
+    'delete if': lambda client: client.delete(KEY, prev_index=1),
+    'delete dir': lambda client: client.delete(KEY, dir=True),
+    'delete recursive': lambda client: client.delete(KEY, recursive=True),
+    'get': lambda client: client.get(KEY),
+}
+
+
+@pytest.mark.parametrize(
+    ('operation', 'keys', 'errno'),
+    [
+        # A value above: nothing can be here, whatever else another program wrote.
+        *[(name, {ABOVE}, 104) for name in OPERATIONS],
+        ('set', {ABOVE, INSIDE}, 104),
+        ('set', {ABOVE, ITSELF}, 104),
+        ('create', {ABOVE, INSIDE, ITSELF}, 104),
+        ('swap', {ABOVE, ITSELF}, 104),
+        # A directory.
+        ('set', {INSIDE}, 102),
+        ('set', {INSIDE, ITSELF}, 102),
+        ('set dir', {INSIDE}, 102),
+        ('create', {INSIDE}, 105),
+        ('create', {ITSELF}, 105),
+        ('update', {INSIDE}, 102),
+        ('swap', {INSIDE}, 102),
+        ('refresh', {INSIDE}, 102),
+        ('delete', {INSIDE}, 102),
+        ('delete if', {INSIDE}, 102),
+        ('delete dir', {INSIDE}, 108),
+        # Nothing.
+        *[(name, set(), 100) for name in ('update', 'swap', 'refresh', 'get')],
+        *[(name, set(), 100) for name in OPERATIONS if name.startswith('delete')],
+        # A value, but not as it has to be.
+        *[(name, {ITSELF}, 101) for name in ('swap', 'refresh', 'delete if')],
+        ('append', {ITSELF}, 104),
+    ],
+)
+def test_error_is_the_first_of_a_fixed_order(client: getc.Client, operation: str, keys: set[bytes], errno: int) -> None:
+    """104, 102 or 105 or 108, 100, 101; and nothing was written."""
+    for key in keys:
+        client.v3.kv.put(key, b'0')
+    before = client.v3.kv.range(b'/', range_end=b'0')
+    with pytest.raises(getc.EtcdError) as caught:
+        OPERATIONS[operation](client)
+    assert caught.value.errno == errno
+    after = client.v3.kv.range(b'/', range_end=b'0')
+    assert list(after.kvs) == list(before.kvs)
+    assert caught.value.index is not None and caught.value.index >= before.header.revision
+
+
+# -- reading
+
+
+def fill(client: getc.Client, names: Iterator[bytes] | list[bytes]) -> None:
+    """Put keys, as many at a time as a transaction takes."""
+    names = list(names)
+
+    def put(some: list[bytes]) -> None:
+        success = [RequestOp(request_put=PutRequest(key=name, value=b'x')) for name in some]
+        client.v3._rpc.call(KV.Txn, TxnRequest(success=success), LONG)
+
+    pieces = [names[at : at + 128] for at in range(0, len(names), 128)]
+    Pool(16).map(put, pieces)
+
+
+def test_hundred_thousand_children_are_listed_by_pages_of_one_revision(client: getc.Client, calls: Calls) -> None:
+    """Nothing that is written meanwhile is among them."""
+    fill(client, [b'/many/%06d' % number for number in range(100_000)])
+    calls.take()
+
+    def meddle(name: str) -> None:
+        calls.before = None
+        client.v3.kv.put(b'/many/999999', b'late')
+        client.v3.kv.delete_range(b'/many/000000')
+
+    calls.after = lambda name, response: setattr(calls, 'before', meddle) if name == 'Txn' else None
+    listing = client.get('/many', timeout=LONG)
+    assert [node.key for node in listing.nodes] == [f'/many/{number:06}' for number in range(100_000)]
+    calls.after = None
+    made = [(name, request) for name, request in calls.take() if name in ('Range', 'Txn')]
+    assert [name for name, _ in made] == ['Range', 'Txn', *['Range'] * 19]
+    assert {request.revision for _, request in made[2:]} == {listing.etcd_index}
+    # As a child of another directory they are passed over.
+    client.set('/zebra', '1')
+    calls.take()
+    assert [node.key for node in client.get('/').nodes] == ['/many', '/zebra']
+    assert calls.names == ['Txn', 'Range']
+    assert client.delete('/many', recursive=True, timeout=LONG).key == '/many'
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/many')
+
+
+def test_listing_begins_anew_when_its_revision_is_compacted(
+    client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one revision and half of another would be a tree that never was."""
+    monkeypatch.setattr(read, 'PAGE', 10)
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+    calls.take()
+
+    def compact(name: str, response: object) -> None:
+        if name == 'Range' and calls.after is not None:
+            calls.after = None
+            other.delete('/d/00')
+            other.v3.kv.compact(other.set('/d/99', 'x').etcd_index)
+
+    calls.after = compact
+    listing = client.get('/d', recursive=True)
+    assert [node.key for node in listing.nodes] == [*(f'/d/{number:02}' for number in range(1, 35)), '/d/99']
+    assert calls.names.count('Txn') == 2
+
+
+def test_listing_ends_with_an_error_when_it_is_compacted_again_and_again(
+    client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not tried for ever."""
+    monkeypatch.setattr(read, 'PAGE', 10)
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+    calls.take()
+    calls.after = lambda name, response: other.v3.kv.compact(other.set('/x', '1').etcd_index)
+    with pytest.raises(getc.EventIndexCleared):
+        client.get('/d', recursive=True)
+    assert calls.names.count('Txn') == backend.MOST_LISTINGS
+
+
+def test_quorum_decides_whether_a_read_is_the_servers_own(client: getc.Client, calls: Calls) -> None:
+    """All of it."""
+    client.set('/d/a', '1')
+    calls.take()
+    client.get('/d', quorum=False)
+    (_, itself), (_, all_else) = calls.take()
+    assert itself.serializable
+    assert all(done.request_range.serializable for done in all_else.success)
+    client.get('/d', quorum=True)
+    (_, itself), (_, all_else) = calls.take()
+    assert not itself.serializable
+    assert not any(done.request_range.serializable for done in all_else.success)
+
+
+# -- leases
+
+
+def test_ttl_is_a_lease_that_is_granted_first(client: getc.Client, calls: Calls) -> None:
+    """Then the node is put on it."""
+    result = client.set('/a', '1', ttl=60)
+    assert calls.names == ['LeaseGrant', 'Txn']
+    assert result.ttl == 60
+    response = client.v3.lease.time_to_live(lease_of(client, '/a'), keys=True)
+    assert (response.grantedTTL, list(response.keys)) == (60, [b'/a'])
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client: client.create('/a', '1', ttl=60),
+        lambda client: client.set('/a', '1', ttl=60, prev_value='1'),
+        lambda client: client.update('/none', '1', ttl=60),
+        lambda client: client.append('/a', '1', ttl=60),
+    ],
+)
+def test_lease_is_given_back_when_the_write_is_refused(
+    client: getc.Client, calls: Calls, write: Callable[..., Any]
+) -> None:
+    """Nobody would know of it."""
+    client.set('/a', '0')
+    granted = []
+    calls.after = lambda name, response: granted.append(response.ID) if name == 'LeaseGrant' else None
+    with pytest.raises(getc.EtcdError):
+        write(client)
+    (lease,) = granted
+    until(lambda: not is_there(client, lease))
+
+
+@pytest.mark.parametrize('error', [getc.ConnectionError, getc.RaftInternal])
+def test_lease_is_kept_when_the_write_may_have_happened(
+    client: getc.Client, other: getc.Client, calls: Calls, error: type[Exception]
+) -> None:
+    """The node would go with it."""
+
+    def lose_answer(name: str, response: object) -> None:
+        if name == 'Txn':
+            raise getc.ConnectionError('lost', maybe_applied=True) if error is getc.ConnectionError else error('lost')
+
+    calls.after = lose_answer
+    with pytest.raises(error):
+        client.set('/a', '1', ttl=60)
+    gevent.sleep(0)
+    gevent.sleep(0)
+    assert calls.names == ['LeaseGrant', 'Txn']
+    assert other.get('/a').ttl in (59, 60)
+
+
+def test_lease_is_kept_when_the_caller_is_killed(client: getc.Client, other: getc.Client, calls: Calls) -> None:
+    """The write may have happened then, too."""
+    calls.after = lambda name, response: gevent.sleep(LONG) if name == 'Txn' else None
+    writing = gevent.spawn(client.set, '/a', '1', ttl=60)
+    until(lambda: other.v3.kv.range(b'/a').kvs)
+    writing.kill()
+    gevent.sleep(0)
+    assert calls.names == ['LeaseGrant', 'Txn']
+    assert other.get('/a').value == '1'
+
+
+@pytest.mark.parametrize('write', ['set', 'update'])
+def test_ttl_is_dropped_by_a_write_without_one(client: getc.Client, write: str) -> None:
+    """The node does not end with its old lease."""
+    client.set('/a', '1', ttl=60)
+    lease = lease_of(client, '/a')
+    result = getattr(client, write)('/a', '2')
+    assert (result.ttl, client.get('/a').ttl, lease_of(client, '/a')) == (None, None, 0)
+    client.v3.lease.revoke(lease)
+    assert client.get('/a').value == '2'
+
+
+def test_ttl_that_is_too_short_for_the_server_is_reported_as_it_is(client: getc.Client, calls: Calls) -> None:
+    """Servers have a minimum, which depends on their election timeout."""
+    granted = []
+    calls.after = lambda name, response: granted.append(response.TTL) if name == 'LeaseGrant' else None
+    result = client.set('/a', '1', ttl=1)
+    assert result.ttl == granted[0] >= 2
+    assert client.get('/a').ttl == result.ttl
+    calls.take()
+    assert client.refresh('/a', ttl=1).ttl == result.ttl
+    assert 'LeaseGrant' not in calls.names
+    with pytest.raises(getc.KeyNotFound):  # and it ends
+        until(lambda: client.get('/a') is None)
+
+
+def test_ttl_of_0_ends_the_node_at_once(client: getc.Client) -> None:
+    """As if it had been written and had expired."""
+    before = client.set('/other', 'x').etcd_index
+    for write in (
+        lambda: client.set('/a', '1', ttl=0),
+        lambda: client.append('/q', '1', ttl=0),
+    ):
+        key = write().key
+        with pytest.raises(getc.KeyNotFound):
+            client.get(key)
+    assert client.wait('/a', before + 1, timeout=LONG).value == '1'
+    assert isinstance(client.wait('/a', before + 2, timeout=LONG), getc.Expired)
+
+
+def test_ttl_of_0_does_not_fail_when_its_lease_has_ended_by_itself(client: getc.Client, calls: Calls) -> None:
+    """That is what was asked for."""
+
+    def end_it(name: str) -> None:
+        if name == 'LeaseRevoke':
+            calls.before = None
+            client.v3.lease.revoke(lease_of(client, '/a'))
+
+    calls.before = end_it
+    client.set('/a', '1', ttl=0)
+    assert calls.names == ['LeaseGrant', 'Txn', 'LeaseRevoke', 'Range', 'LeaseRevoke']
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client: client.set('/a/x', '1', ttl=0),
+        lambda client: client.append('/a', '1', ttl=0),
+        lambda client: client.refresh('/b', ttl=0),
+    ],
+)
+def test_ttl_of_0_is_written_when_its_lease_cannot_be_ended(
+    client: getc.Client, calls: Calls, write: Callable[..., Any]
+) -> None:
+    """An error would say that nothing was.  The node ends by itself."""
+    client.set('/b', '1')
+
+    def fail(name: str) -> None:
+        if name == 'LeaseRevoke':
+            raise getc.ConnectionError('the connection broke')
+
+    calls.before = fail
+    key = write(client).key
+    assert client.get(key).value == '1'
+    assert lease_of(client, key)
+
+
+# -- refreshing
+
+
+def test_refresh_with_the_same_ttl_is_a_keep_alive_that_nobody_sees(client: getc.Client, calls: Calls) -> None:
+    """No index moves; the result is made from a read."""
+    made = client.set('/a', '1', ttl=60)
+    calls.take()
+    result = client.refresh('/a', ttl=60)
+    assert calls.names == ['Txn', 'LeaseTimeToLive']  # and a message on the stream of renewals
+    assert type(result) is getc.Updated
+    assert (result.value, result.ttl, result.modified_index) == ('1', 60, made.modified_index)
+    assert result.etcd_index == made.etcd_index
+    assert client.v3.kv.range(b'/a').kvs[0].version == 1
+
+
+def test_refresh_with_another_ttl_is_another_lease(client: getc.Client) -> None:
+    """The value stays, watchers see Set, and the old lease does not take the node along."""
+    made = client.set('/a', '1', ttl=60)
+    lease = lease_of(client, '/a')
+    result = client.refresh('/a', ttl=90)
+    assert (result.value, result.ttl, result.created_index) == ('1', 90, made.created_index)
+    assert result.modified_index == result.etcd_index == made.etcd_index + 1
+    assert result.prev_node is not None and result.prev_node.modified_index == made.modified_index
+    client.v3.lease.revoke(lease)
+    assert client.get('/a').ttl in (89, 90)
+    seen = client.wait('/a', made.etcd_index + 1, timeout=LONG)
+    assert type(seen) is getc.Set
+    assert (seen.value, seen.modified_index) == ('1', result.modified_index)
+
+
+def test_refresh_gives_a_ttl_to_a_node_without_one_and_ends_it_with_0(client: getc.Client) -> None:
+    """As a write would."""
+    client.set('/a', '1')
+    assert client.refresh('/a', ttl=60).ttl == 60
+    client.refresh('/a', ttl=0)
+    with pytest.raises(getc.KeyNotFound):
+        client.get('/a')
+
+
+def test_refresh_checks_the_conditions_before_it_renews(client: getc.Client, calls: Calls) -> None:
+    """A lease that is another's is not prolonged."""
+    made = client.set('/a', '1', ttl=60)
+    for conditions in ({'prev_value': '2'}, {'prev_index': made.modified_index + 1}):
+        calls.take()
+        with pytest.raises(getc.TestFailed):
+            client.refresh('/a', ttl=60, **conditions)  # type: ignore[arg-type]
+        assert calls.names == ['Txn']
+    result = client.refresh('/a', ttl=60, prev_value='1', prev_index=made.modified_index)
+    assert type(result) is getc.ComparedThenSwapped
+
+
+def test_refresh_keeps_the_newer_value_when_it_is_written_in_between(
+    client: getc.Client, other: getc.Client, calls: Calls
+) -> None:
+    """Between its read and its write: it begins anew, and no value is lost."""
+    client.set('/a', '1', ttl=60)
+
+    def meddle(name: str) -> None:
+        if name == 'LeaseGrant':
+            calls.before = None
+            other.set('/a', '2')
+
+    calls.before = meddle
+    result = client.refresh('/a', ttl=90)
+    assert (result.value, result.ttl) == ('2', 90)
+    assert client.get('/a').value == '2'
+
+
+@pytest.mark.parametrize(('conditions', 'error'), [({}, getc.KeyNotFound), ({'prev_value': '1'}, getc.KeyNotFound)])
+def test_refresh_fails_when_the_node_is_deleted_in_between(
+    client: getc.Client, other: getc.Client, calls: Calls, conditions: Any, error: type[Exception]
+) -> None:
+    """It is not written again."""
+    client.set('/a', '1', ttl=60)
+
+    def meddle(name: str) -> None:
+        if name == 'LeaseGrant':
+            calls.before = None
+            other.delete('/a')
+
+    calls.before = meddle
+    with pytest.raises(error):
+        client.refresh('/a', ttl=90, **conditions)
+    assert not other.v3.kv.range(b'/a').kvs
+
+
+def test_refresh_fails_when_the_lease_ends_in_between(client: getc.Client, other: getc.Client, calls: Calls) -> None:
+    """A keep-alive of a lease that is gone is no error on the wire; here it is: the node is gone, too."""
+    client.set('/a', '1', ttl=60)
+    lease = lease_of(client, '/a')
+
+    def meddle(name: str, response: object) -> None:
+        if name == 'LeaseTimeToLive':
+            calls.after = None
+            other.v3.lease.revoke(lease)
+
+    calls.after = meddle
+    with pytest.raises(getc.KeyNotFound):
+        client.refresh('/a', ttl=60)
+
+
+# -- appending
+
+
+def test_append_by_many_at_once_keeps_all_in_the_order_of_creation(client: getc.Client, other: getc.Client) -> None:
+    """From two clients, which fight for numbers."""
+    made: list[getc.EtcdResult] = []
+
+    def append(some: getc.Client, value: str) -> None:
+        made.append(some.append('/q', value, timeout=LONG))
+
+    writers = [
+        gevent.spawn(append, some, f'{name}{at}') for name, some in (('a', client), ('b', other)) for at in range(40)
+    ]
+    gevent.joinall(writers, raise_error=True)
+    nodes = client.get('/q', sorted=True).nodes
+    assert len(nodes) == 80
+    assert [node.created_index for node in nodes] == sorted(node.created_index for node in nodes)
+    assert {node.key: node.value for node in nodes} == {result.key: result.value for result in made}
+    assert all(len(node.key) == len('/q/') + 20 for node in nodes)
+
+
+def test_append_takes_turns_within_a_client(client: getc.Client, calls: Calls) -> None:
+    """So it does not fight with itself: one transaction each."""
+    gevent.joinall([gevent.spawn(client.append, '/q', str(at)) for at in range(30)], raise_error=True)
+    assert len(calls.names) <= 32  # the first may have been behind
+    assert len(client.get('/q').nodes) == 30
+
+
+def test_append_comes_after_a_higher_number_of_another_program(client: getc.Client) -> None:
+    """Also below a directory of that number, and for a directory."""
+    client.v3.kv.put(b'/q/00000000001000000000', b'')
+    assert client.append('/q', 'x').key == '/q/00000000001000000001'
+    client.v3.kv.put(b'/q/00000000002000000000/x', b'')
+    made = client.append('/q', dir=True)
+    assert made.key == '/q/00000000002000000001'
+    assert isinstance(client.get(made.key).node, getc.Directory)
+    assert client.append('/q', 'y').key == '/q/00000000002000000002'
+
+
+@pytest.mark.parametrize(
+    'name', ['0zebra', '0000000000000000009', '00000000000000000000x', '09', '00000000001000000000x']
+)
+def test_append_is_not_held_up_by_names_that_look_like_numbers(client: getc.Client, name: str) -> None:
+    """They cannot come before every number, but nothing is overwritten, and numbers have their order."""
+    client.v3.kv.put(f'/q/{name}'.encode(), b'theirs')
+    keys = [client.append('/q', str(at), timeout=LONG).key for at in range(3)]
+    assert keys == sorted(set(keys))
+    assert len(client.get('/q').nodes) == 4
+
+
+def test_append_fails_when_no_number_comes_after_what_is_there(client: getc.Client) -> None:
+    """It says so, instead of writing what has no order."""
+    client.v3.kv.put(b'/q/09999999999999999999', b'')
+    with pytest.raises(getc.NotSupported, match='/q has a name'):
+        client.append('/q', 'x')
+
+
+def test_append_fails_when_a_value_is_in_the_directorys_place(client: getc.Client) -> None:
+    """Also beside numbers that another program wrote."""
+    client.v3.kv.put(b'/q', b'')
+    client.v3.kv.put(b'/q/00000000001000000000', b'')
+    with pytest.raises(getc.NotDir):
+        client.append('/q', 'x')
+
+
+def test_append_in_a_namespace_is_below_it(etcd_server: EtcdServer, client: getc.Client) -> None:
+    """At its root, too."""
+    with getc.etcd(etcd_server.url, api='v3', namespace='/name/space') as inside:
+        first, second = inside.append('/', 'x'), inside.append('/q', 'y')
+        assert first.key.count('/') == 1 and second.key.startswith('/q/')
+        assert client.get('/name/space' + first.key).value == 'x'
+        assert client.get('/name/space' + second.key).value == 'y'
+
+
+def test_turns_to_append_are_forgotten_when_all_who_wait_are_killed(client: getc.Client, calls: Calls) -> None:
+    """Also when one has just been given the turn, and never takes it."""
+    calls.before = lambda name: gevent.sleep(LONG)
+    appending = [gevent.spawn(client.append, '/q', 'x', timeout=LONG) for _ in range(3)]
+    gevent.sleep(0)
+    turns: Any = client._backend
+    assert list(turns._appending) == ['/q']
+    gevent.killall(appending)
+    assert not turns._appending
+
+
+def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls: Calls) -> None:
+    """Nothing was sent for it."""
+    calls.before = lambda name: gevent.sleep(LONG)
+    holder = gevent.spawn(client.append, '/q', 'x', timeout=LONG)
+    gevent.sleep(0)
+    with pytest.raises(getc.TimedOut, match='no turn to append to /q') as caught:
+        client.append('/q', 'y', timeout=0.01)
+    assert not caught.value.maybe_applied
+    holder.kill()
+    calls.before = None
+    assert client.append('/q', 'z').value == 'z'
+
+
+# -- what flat keys cannot do
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda client: client.set('/d', dir=True, ttl=60),
+        lambda client: client.append('/d', dir=True, ttl=60),
+        lambda client: client.update('/d', dir=True),
+        lambda client: client.set('/s' * 127, 'x'),
+        lambda client: client.delete('/s' * 127),
+        lambda client: client.append('/s' * 126, 'x'),
+        lambda client: client.get('/s' * 127),
+    ],
+)
+def test_call_is_not_supported_when_flat_keys_cannot_do_it(client: getc.Client, calls: Calls, call: Any) -> None:
+    """It says so before anything is written."""
+    with pytest.raises(getc.NotSupported, match='on etcd v3'):
+        call(client)
+    assert set(calls.names) <= {'Range'}
+
+
+def test_deepest_key_takes_every_operation(client: getc.Client) -> None:
+    """126 segments fit into a transaction."""
+    key = '/s' * 126
+    client.create(key, '1')
+    client.update(key, '2', prev_value='1')
+    client.refresh(key, ttl=60, prev_value='2')
+    assert client.get(key).value == '2'
+    assert client.get('/s' * 125).values == ('2',)
+    client.delete(key)
+    assert client.append('/s' * 125, 'x').key.count('/') == 126
+    client.delete('/s' * 125, recursive=True)
+    client.set('/s' * 126, dir=True)
+    client.delete('/s' * 126, dir=True)

@@ -1,0 +1,352 @@
+"""Answers past the bound of a message: directories, single values, changes; the bound is small here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+import getc
+from getc import WatcherState
+from getc.grpc import framing
+from getc.testing import EtcdServer, until
+from getc.transport import reading
+from getc.v3 import prefix_end, ranges, txn
+from tests.backends.tree.calls import Calls
+
+BOUND = 64 * 1024
+GIANT = 'x' * (BOUND + 1)
+"""A value that no answer has room for."""
+
+COUNT = 100
+LARGE = 'x' * 4000
+"""A value of which a few dozen are too many for one answer."""
+
+
+@pytest.fixture(autouse=True)
+def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages have 64 KiB at most: what is true of them is true of 16 MiB, which take seconds."""
+    monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
+    monkeypatch.setattr(ranges, 'GOOD_SIZE', BOUND // 2)
+    monkeypatch.setattr(reading, 'MAX_BODY', BOUND)
+
+
+@pytest.fixture
+def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store; no server counts as dead all the while."""
+    states: list[str] = []
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        client.on_state(lambda state: states.append(state.name))
+        yield client
+        assert states in ([], ['CONNECTED'])
+
+
+@pytest.fixture
+def calls(client: getc.Client) -> Calls:
+    return Calls(client)
+
+
+def fill(client: getc.Client) -> list[str]:
+    """A directory that is several times as large as an answer may be; its keys."""
+    keys = [f'/maps/{number:03}' for number in range(COUNT)]
+    gevent.joinall([gevent.spawn(client.set, key, LARGE) for key in keys], raise_error=True)
+    return keys
+
+
+# -- directories
+
+
+def test_directory_is_read_in_pages_that_fit(client: getc.Client, calls: Calls) -> None:
+    """All of it, at one revision; the next listing begins with pages that fit."""
+    keys = fill(client)
+    calls.take()
+    read = client.get('/maps')
+    assert [node.key for node in read.nodes] == keys
+    assert set(read.values) == {LARGE}
+    pages = [request.revision for name, request in calls.take() if name == 'Range' and request.range_end]
+    assert set(pages) == {read.etcd_index}
+    assert [node.key for node in client.get('/', recursive=True).node.leaves()] == keys  # type: ignore[union-attr]
+    assert len(calls.take()) == COUNT // (BOUND // 2 // len(LARGE)) + 1  # of the first page none was too large
+    assert [node.key for node in client.get('/maps', quorum=False).nodes] == keys
+
+
+def test_directory_is_scanned_in_pages_that_fit(client: getc.Client) -> None:
+    """The page that is asked for is the most."""
+    keys = fill(client)
+    found = list(client.v3.kv.scan(b'/maps/', range_end=prefix_end(b'/maps/')))
+    assert [kv.key.decode() for kv in found] == keys
+    assert {kv.value.decode() for kv in found} == {LARGE}
+    assert len(list(client.v3.kv.scan(b'/maps/', range_end=prefix_end(b'/maps/'), page=7))) == COUNT
+
+
+def test_directory_is_followed_when_it_outgrows_an_answer(client: getc.Client, calls: Calls) -> None:
+    """By a mirror that lists it anew, and by one that begins."""
+    before = client.mirror('/maps')
+    keys = fill(client)
+    until(lambda: len(before) == COUNT)
+    told: list[str] = []
+    watcher = client.on_change('/maps', lambda result: told.append(result.key), initial=True)
+    assert list(client.mirror('/maps')) == keys
+    until(watcher.ready.is_set)
+    assert told == keys
+
+
+def test_pages_shrink_by_what_is_too_large_and_grow_again() -> None:
+    """To half a message, about; to an eighth where nobody knows how large the answer is, or how many keys it has."""
+
+    def page(size: int | None) -> Callable[[int], Any]:
+        def request(limit: int) -> Any:
+            asked.append(limit)
+            if size is None or limit * size > BOUND:
+                error = getc.ResponseTooLarge('too large')
+                error.size = 0 if size is None else limit * size
+                raise error
+            kvs = [{'key': b'k', 'value': b'x' * size}] * limit
+            return ranges.RangeResponse(kvs=kvs, more=True)
+
+        return request
+
+    asked: list[int] = []
+    pages = ranges.PageLimit(5000)
+    pages.grow(pages.read(page(1000)))
+    assert asked == [5000, 32]
+    assert 28 <= pages.keys <= 32
+    pages.grow(pages.read(page(100)))
+    assert 250 < pages.keys < 350
+    for _ in range(3):
+        pages.grow(pages.read(page(0)))
+    assert pages.keys == 5000
+    asked.clear()
+    with pytest.raises(getc.ResponseTooLarge):
+        pages.read(page(None))
+    assert asked == [5000, 625, 78, 9, 1]
+
+
+# -- a value
+
+
+@pytest.mark.parametrize(
+    'read',
+    [
+        lambda client: client.get('/d/giant'),
+        lambda client: client.get('/d/giant', recursive=True),
+        lambda client: client.get('/d'),
+        lambda client: client.get('/', recursive=True),
+        lambda client: client.mirror('/d'),
+        lambda client: client.mirror('/d/giant'),
+        lambda client: client.on_change('/d', print),
+        lambda client: client.refresh('/d/giant', ttl=60),
+    ],
+)
+def test_value_that_is_too_large_is_named(client: getc.Client, calls: Calls, read: Callable[..., Any]) -> None:
+    """No answer would ever have room for it: it is a refusal, which is not repeated."""
+    client.set('/d/a', 'x')
+    client.set('/d/giant', GIANT)
+    client.set('/d/z', 'x')
+    calls.take()
+    with pytest.raises(getc.ResponseTooLarge, match='the value of /d/giant is too large to be read') as caught:
+        read(client)
+    assert not caught.value.maybe_applied
+    assert caught.value.size > BOUND
+    assert len(calls.take()) < 15
+
+
+@pytest.mark.parametrize(
+    ('read', 'told'),
+    [
+        (lambda v3, lease: v3.kv.range(b'/giant'), 'ask for less at a time'),
+        (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'ask for less at a time'),
+        (lambda v3, lease: list(v3.kv.scan(b'/', range_end=b'0')), 'ask for less at a time'),
+        (lambda v3, lease: v3.lease.time_to_live(lease, keys=True), 'ask for less at a time'),
+        (lambda v3, lease: v3.kv.put(b'/giant', b'x', prev_kv=True), 'it was carried out'),
+        (lambda v3, lease: v3.kv.delete_range(b'/', range_end=b'0', prev_kv=True), 'it was carried out'),
+    ],
+)
+def test_rpc_is_a_typed_error_when_its_answer_is_too_large(
+    client: getc.Client, calls: Calls, read: Callable[..., Any], told: str
+) -> None:
+    """It says how large, and of a write that it was done; the connection is whole."""
+    client.set('/giant', GIANT)
+    lease = client.v3.lease.grant(600).ID
+    for number in range(40):
+        client.v3.kv.put(b'/leased/%02d' % number + b'x' * 2000, b'', lease=lease)
+    calls.take()
+    with pytest.raises(getc.ResponseTooLarge, match=told) as caught:
+        read(client.v3, lease)
+    assert caught.value.maybe_applied is (told == 'it was carried out')
+    assert caught.value.size > BOUND
+    assert caught.value.index
+    assert len(calls.take()) < 16
+    assert client.v3.kv.range(b'/giant', keys_only=True).count == ('delete_range' not in read.__code__.co_names)
+
+
+WRITES: dict[str, tuple[Callable[[getc.Client, int], getc.EtcdResult], type[getc.EtcdResult]]] = {
+    'set': (lambda client, index: client.set('/d/giant', 'small'), getc.Set),
+    'set with a TTL': (lambda client, index: client.set('/d/giant', 'small', ttl=60), getc.Set),
+    'update': (lambda client, index: client.update('/d/giant', 'small'), getc.Updated),
+    'swap': (lambda client, index: client.set('/d/giant', 'small', prev_index=index), getc.ComparedThenSwapped),
+    'set dir': (lambda client, index: client.set('/d/giant', dir=True), getc.Set),
+    'delete': (lambda client, index: client.delete('/d/giant'), getc.Deleted),
+    'compare': (lambda client, index: client.delete('/d/giant', prev_index=index), getc.ComparedThenDeleted),
+    'delete dir': (lambda client, index: client.delete('/d/giant', dir=True), getc.Deleted),
+    'recursive': (lambda client, index: client.delete('/d/giant', recursive=True), getc.Deleted),
+}
+
+
+@pytest.mark.parametrize('name', WRITES)
+@pytest.mark.parametrize('is_compacted', [False, True])
+def test_write_succeeds_where_the_value_before_is_too_large(
+    client: getc.Client, calls: Calls, name: str, is_compacted: bool
+) -> None:
+    """Its answer would hold that value, so it is not read; the beginning of it says that the write was done."""
+    client.set('/d/giant', GIANT)
+    before = client.set('/d/giant', GIANT).index
+    calls.take()
+    if is_compacted:  # nothing says any more when the node was created
+        calls.before = lambda rpc: rpc == 'Range' and compact(client, calls)
+    write, kind = WRITES[name]
+    result = write(client, before)
+    assert type(result) is kind
+    assert result.modified_index == result.etcd_index == before + 1
+    assert result.prev_node is None
+    assert not result.is_new
+    if name != 'set dir':
+        assert result.created_index == (0 if is_compacted else before - 1)
+    assert ('Range' if name != 'set dir' else 'Txn') in calls.names
+    found = client.v3.kv.range(b'/d/giant').kvs
+    assert [kv.value for kv in found] == ([b'small'] if result.value else [])
+
+
+def compact(client: getc.Client, calls: Calls) -> None:
+    """Forget what was before the latest write."""
+    calls.before = None
+    client.v3.kv.compact(client.v3.kv.range(b'/none').header.revision)
+
+
+@pytest.mark.parametrize(
+    ('write', 'kind'),
+    [
+        (lambda client: client.create('/d/giant', 'x'), getc.NodeExist),
+        (lambda client: client.update('/d/giant', 'x', prev_value='y'), getc.TestFailed),
+        (lambda client: client.set('/d/giant', 'x', prev_index=1), getc.TestFailed),
+        (lambda client: client.delete('/d/giant', prev_value='y'), getc.TestFailed),
+        (lambda client: client.set('/d/giant/x', 'x'), getc.NotDir),
+        (lambda client: client.append('/d/giant', 'x'), getc.NotDir),
+    ],
+)
+def test_write_is_refused_as_ever_where_the_value_before_is_too_large(
+    client: getc.Client, write: Callable[..., Any], kind: type[getc.EtcdError]
+) -> None:
+    """The reason is read once more, without the value."""
+    client.set('/d/giant', GIANT)
+    with pytest.raises(kind) as caught:
+        write(client)
+    assert not caught.value.maybe_applied
+
+
+def test_keeper_replaces_a_value_that_is_too_large(client: getc.Client) -> None:
+    """Its own."""
+    with client.keep_node('/servers/a', GIANT, ttl=60) as keeper:
+        result = keeper.update('small')
+        assert (result.value, result.prev_node) == ('small', None)
+        assert client.get('/servers/a').value == 'small'
+
+
+# -- changes
+
+
+def test_watcher_lists_anew_when_a_change_is_too_large(client: getc.Client) -> None:
+    """It holds the value before as well.  The other watches of the stream go on."""
+    told: list[tuple[str, str | None, bool]] = []
+    resynced: list[getc.Watcher] = []
+    client.set('/d/a', 'x')
+    watcher = client.on_change(
+        '/d', lambda result: told.append((result.key, result.value, result.resync)), on_resync=resynced.append
+    )
+    mirror = client.mirror('/d')
+    others: list[bool] = []
+    client.on_change('/other', lambda result: others.append(result.resync))
+    half = GIANT[: BOUND // 2 + 1]
+    client.set('/d/half', half)
+    until(lambda: told == [('/d/half', half, False)])
+    client.set('/d/half', half[:-1])
+    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
+    until(lambda: watcher.state is WatcherState.LIVE and resynced == [watcher])
+    assert told[1:] == [('/d/half', half[:-1], True)]
+    client.set('/d/a', 'y')
+    client.set('/other', 'x')
+    until(lambda: len(told) == 3 and others == [False])
+    assert told[2:] == [('/d/a', 'y', False)]
+
+
+def test_mirror_waits_until_a_value_can_be_read(client: getc.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """It is stale, says why, and asks less and less often; it goes on where the value was replaced."""
+    client.set('/d/a', 'x')
+    mirror = client.mirror('/d')
+    client.set('/d/giant', GIANT)
+    why = 'the value of /d/giant is too large to be read'
+    until(lambda: why in str(mirror.last_error))
+    assert mirror.state is WatcherState.STALE
+    until(lambda: f'mirror /d: cannot go on, and is tried again less and less often: {why}' in caplog.text)
+    client.set('/d/giant', 'small')
+    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/giant': 'small'} and not mirror.is_stale, 60)
+
+
+def test_wait_is_a_typed_error_when_a_change_is_too_large(client: getc.Client) -> None:
+    """It would not get any smaller."""
+    index = client.set('/d/giant', GIANT).index
+    with pytest.raises(getc.ResponseTooLarge):
+        client.wait('/d/giant', index, timeout=60)
+
+
+def test_watch_of_the_stream_ends_alone_when_a_change_is_too_large(client: getc.Client) -> None:
+    """The others are told all that is theirs."""
+    with client.v3.watch.create(b'/giant') as giant, client.v3.watch.create(b'/other') as other:
+        client.set('/giant', GIANT)
+        client.set('/other', 'x')
+        response = other.receive(60)
+        assert response is not None and response.events[0].kv.value == b'x'
+        with pytest.raises(getc.ResponseTooLarge):
+            giant.receive(60)
+
+
+# -- v2
+
+
+@pytest.fixture
+def v2(etcd_server: EtcdServer) -> Iterator[getc.Client]:
+    """A client of an empty store, of the older API."""
+    if not etcd_server.binary.supports('v2'):
+        pytest.skip(f'{etcd_server.binary} does not speak the v2 API')
+    states: list[str] = []
+    with getc.etcd(etcd_server.url, api='v2') as client:
+        client.on_state(lambda state: states.append(state.name))
+        yield client
+        assert states in ([], ['CONNECTED'])
+
+
+def test_v2_answer_that_is_too_large_is_a_typed_error(v2: getc.Client) -> None:
+    """v2 has no pages.  It was a write that etcd has done, or it says the same again."""
+    with pytest.raises(getc.ResponseTooLarge, match='answered with a body of') as caught:
+        v2.set('/d/giant', GIANT)
+    assert caught.value.maybe_applied
+    for read in (lambda: v2.get('/d/giant'), lambda: v2.get('/d'), lambda: v2.mirror('/d')):
+        with pytest.raises(getc.ResponseTooLarge) as caught:
+            read()
+        assert not caught.value.maybe_applied
+    assert v2.delete('/d', recursive=True).key == '/d'
+
+
+def test_v2_watcher_lists_anew_when_a_change_is_too_large(v2: getc.Client) -> None:
+    """The poll that brought it would bring it again."""
+    v2.set('/d/a', 'x')
+    mirror = v2.mirror('/d')
+    half = GIANT[: BOUND // 2 + 1]
+    v2.set('/d/half', half)
+    with pytest.raises(getc.ResponseTooLarge):
+        v2.set('/d/half', half[:-1])
+    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
+    v2.set('/d/a', 'y')
+    until(lambda: mirror['/d/a'] == 'y' and not mirror.is_stale)
