@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from getc.backends.v2.codec import result_of
+from getc.backends.v2.http_messages import Answer
 from getc.errors import EtcdError, InvalidField, InvalidForm, KeyNotFound, Unauthorized
 from getc.grpc.framing import Status
 from getc.operations import Put
@@ -11,8 +13,6 @@ from getc.redact import secrets_of, without
 from getc.v3.schema.auth import AuthenticateRequest
 from getc.v3.schema.kv import Compare, PutRequest, RangeRequest, RequestOp, TxnRequest
 from getc.v3.status_errors import error_of_status
-from getc.wire.keys_api import result_of
-from getc.wire.messages import Answer
 
 
 def test_every_secret_is_cut_out() -> None:

@@ -11,6 +11,8 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
+from getc.backends.v2.http import Http
+from getc.backends.v2.http_messages import Answer, Request
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
 from getc.net.failover import ask_in_turn, until_served
@@ -20,10 +22,8 @@ from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
 from getc.timing import Deadline
-from getc.transport.http import Http
 from getc.v3.rpc import Rpc
 from getc.v3.schema.maintenance import Maintenance, StatusRequest
-from getc.wire.messages import Answer, Request
 
 __all__ = ['Choosing', 'Inquiry', 'VersionInquiry']
 

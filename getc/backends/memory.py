@@ -14,13 +14,13 @@ from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
 from getc.backends.news import News
 from getc.backends.store import Store, is_told_to
+from getc.backends.v2.codec import check, poll_of
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
 from getc.net.affinity import Home
 from getc.operations import Operation, WatchSpec
 from getc.paths import ROOT, ancestors, is_below
 from getc.results import Deleted, Directory, EtcdResult
 from getc.timing import Deadline
-from getc.wire.keys_api import check, poll_of
 
 __all__ = ['MemoryBackend', 'Openable', 'SharedStore', 'give_name', 'store_named']
 

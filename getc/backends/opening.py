@@ -8,10 +8,10 @@ from typing import Final
 
 from getc.backends.base import Backend
 from getc.backends.choosing import Choosing, VersionInquiry
-from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import Openable, store_named
 from getc.backends.namespaced import Namespaced
 from getc.backends.tree.backend import TreeV3
+from getc.backends.v2.backend import KeysV2
 from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState, Endpoints, parse_endpoints
 from getc.net.tls import TLS

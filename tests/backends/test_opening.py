@@ -8,11 +8,11 @@ import pytest
 
 import getc
 from getc.backends.choosing import Choosing
-from getc.backends.keys_v2 import KeysV2
 from getc.backends.memory import MemoryBackend
 from getc.backends.namespaced import Namespaced
 from getc.backends.opening import open_backend
 from getc.backends.tree.backend import TreeV3
+from getc.backends.v2.backend import KeysV2
 from getc.testing import EtcdServer
 
 URL = 'http://127.0.0.1:1'

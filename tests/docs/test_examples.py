@@ -16,10 +16,10 @@ import gevent
 import pytest
 
 import getc
+import getc.backends.v2.http_messages
 import getc.net.tls
 import getc.operations
 import getc.timing
-import getc.wire.messages
 from getc.net.selector import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime
 from tests.docs.examples import REPOSITORY, Example, Kind, docstring_examples, examples_of, run
@@ -33,7 +33,7 @@ MODULES = sorted((REPOSITORY / 'getc').rglob('*.py'))
 IN_VIRTUAL_TIME = {'docs/index.rst': 'it waits for a TTL of 42 s'}
 """Pages whose examples are not run on a real etcd, and why."""
 
-BESIDES = (getc.operations, getc.timing, getc.net.tls, getc.wire.messages)
+BESIDES = (getc.operations, getc.timing, getc.net.tls, getc.backends.v2.http_messages)
 """Modules whose names the examples of other modules use."""
 
 INCLUDED = re.compile(r'^ *\.\. literalinclude:: (\S+)$', re.MULTILINE)

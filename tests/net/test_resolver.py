@@ -13,6 +13,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from getc.backends.v2.http import Http
+from getc.backends.v2.http_messages import Request
 from getc.errors import ConnectionError, TimedOut
 from getc.grpc.channel import Channel
 from getc.net import resolver as names_module
@@ -22,8 +24,6 @@ from getc.net.resolver import _names as names_of_hubs
 from getc.net.selector import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.http import Http
-from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving
 
 

@@ -10,9 +10,9 @@ import pytest
 
 import getc
 from getc import WatcherState
+from getc.backends.v2 import http_response
 from getc.grpc import framing
 from getc.testing import EtcdServer, until
-from getc.transport import reading
 from getc.v3 import prefix_end, ranges, txn
 from tests.backends.tree.calls import Calls
 
@@ -30,7 +30,7 @@ def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages have 64 KiB at most: what is true of them is true of 16 MiB, which take seconds."""
     monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
     monkeypatch.setattr(ranges, 'GOOD_SIZE', BOUND // 2)
-    monkeypatch.setattr(reading, 'MAX_BODY', BOUND)
+    monkeypatch.setattr(http_response, 'MAX_BODY', BOUND)
 
 
 @pytest.fixture

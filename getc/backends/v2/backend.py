@@ -16,7 +16,10 @@ import gevent
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
 from getc.backends.chain import ChainGroup
 from getc.backends.horizon import Horizon
-from getc.backends.polling import PollingWatch
+from getc.backends.v2.codec import poll_of, request_of, result_of
+from getc.backends.v2.http import Http, Poll
+from getc.backends.v2.http_messages import Request
+from getc.backends.v2.watch import PollingWatch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
 from getc.net.failover import ask_in_turn, until_served
 from getc.net.selector import Endpoint, Endpoints
@@ -26,9 +29,6 @@ from getc.paths import ROOT, below
 from getc.results import EtcdResult
 from getc.retry import Effect, may_pass
 from getc.timing import Deadline
-from getc.transport.http import Http, Poll
-from getc.wire.keys_api import poll_of, request_of, result_of
-from getc.wire.messages import Request
 
 __all__ = ['KeysV2']
 
@@ -85,7 +85,7 @@ class KeysV2:
         return self._endpoints.first.url
 
     def __repr__(self) -> str:
-        return f'<getc.backends.keys_v2.KeysV2 {",".join(endpoint.url for endpoint in self._endpoints)}>'
+        return f'<getc.backends.v2.backend.KeysV2 {",".join(endpoint.url for endpoint in self._endpoints)}>'
 
     # -- calls
 

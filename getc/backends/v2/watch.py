@@ -18,15 +18,15 @@ import gevent
 from getc import timing
 from getc.backends.base import Listener
 from getc.backends.horizon import Horizon
+from getc.backends.v2.codec import etcd_index_of, raft_index_of, result_of
+from getc.backends.v2.http import Poll
+from getc.backends.v2.http_messages import Answer
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
 from getc.net.selector import Endpoint
 from getc.operations import WatchSpec
 from getc.paths import is_below, is_hidden
 from getc.results import Deleted, EtcdResult
 from getc.timing import Deadline
-from getc.transport.http import Poll
-from getc.wire.keys_api import etcd_index_of, raft_index_of, result_of
-from getc.wire.messages import Answer
 
 __all__ = ['Origin', 'PollingWatch']
 

@@ -11,13 +11,13 @@ import pytest
 from gevent.event import Event
 
 from getc.backends.horizon import Horizon
-from getc.backends.polling import Origin, PollingWatch
+from getc.backends.v2.http_messages import Answer
+from getc.backends.v2.watch import Origin, PollingWatch
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.selector import parse_endpoints
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
-from getc.wire.messages import Answer
 
 
 class FakePoll:

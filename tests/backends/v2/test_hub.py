@@ -18,9 +18,9 @@ from gevent.server import StreamServer
 from getc.errors import ConnectionError
 from getc.timing import Deadline
 from getc.net.selector import parse_endpoints
-from getc.transport.http import Http
+from getc.backends.v2.http import Http
 from getc.net.tls import TLS
-from getc.wire.messages import Request
+from getc.backends.v2.http_messages import Request
 
 greeted, go = Event(), Event()
 
@@ -53,8 +53,8 @@ from gevent.lock import Semaphore
 from gevent.server import StreamServer
 from getc.timing import Deadline
 from getc.net.selector import parse_endpoints
-from getc.transport.http import Http
-from getc.wire.messages import Request
+from getc.backends.v2.http import Http
+from getc.backends.v2.http_messages import Request
 
 polled, go = Semaphore(0), Event()
 

@@ -9,6 +9,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 from getc import errors
+from getc.backends.v2.codec import etcd_index_of, poll_of, request_of, result_of
+from getc.backends.v2.http_messages import Answer, Request
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.results import (
     ComparedThenDeleted,
@@ -24,8 +26,6 @@ from getc.results import (
     Updated,
     Value,
 )
-from getc.wire.keys_api import etcd_index_of, poll_of, request_of, result_of
-from getc.wire.messages import Answer, Request
 
 KEYS = ['/a', '/a b', '/?#%+;&=', '/ü/日本', '/%2F', '/_hidden', '/\'"<>', '/a/b/c', '/~-._', '/\n']
 

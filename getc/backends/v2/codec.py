@@ -13,6 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, urlencode
 
+from getc.backends.v2.http_messages import Answer, Headers, Request
 from getc.errors import (
     EtcdError,
     HTTPError,
@@ -30,7 +31,6 @@ from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.redact import without
 from getc.results import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.retry import may_have_passed_on
-from getc.wire.messages import Answer, Headers, Request
 
 __all__ = ['check', 'etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
 

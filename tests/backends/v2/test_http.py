@@ -14,15 +14,15 @@ import requests
 from gevent.event import Event
 from gevent.lock import Semaphore
 
+from getc.backends.v2.http import Http
+from getc.backends.v2.http_messages import Request
+from getc.backends.v2.http_pool import Connection
+from getc.backends.v2.http_response import MAX_BODY
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
 from getc.net.selector import Endpoint, parse_endpoints
 from getc.net.tls import TLS
 from getc.testing import VirtualTime
 from getc.timing import Deadline
-from getc.transport.http import Http
-from getc.transport.pools import Connection
-from getc.transport.reading import MAX_BODY
-from getc.wire.messages import Request
 from tests.support.servers import answer_of, read_request, serving
 
 READ = Request('GET', '/v2/keys/a')

@@ -16,6 +16,8 @@ import gevent
 import greenlet
 from gevent.lock import BoundedSemaphore
 
+from getc.backends.v2.http_messages import Answer, Headers, Request
+from getc.backends.v2.http_response import MAX_BODY, Response, TooLarge, Unreadable, is_body_ready, read_body
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
 from getc.net.affinity import Home
 from getc.net.connect_errors import (
@@ -32,11 +34,9 @@ from getc.net.selector import Endpoint
 from getc.net.tls import Contexts
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Deadline
-from getc.transport.reading import MAX_BODY, Response, TooLarge, Unreadable, is_body_ready, read_body
-from getc.wire.messages import Answer, Headers, Request
 
 if TYPE_CHECKING:
-    from getc.transport.pools import Connection, GeventAdapter, Pool
+    from getc.backends.v2.http_pool import Connection, GeventAdapter, Pool
 
 __all__ = ['Http', 'Poll']
 
@@ -259,7 +259,7 @@ class _Adapters:
             adapter.close()
 
     def _open(self) -> tuple[GeventAdapter, GeventAdapter]:
-        from getc.transport.pools import GeventAdapter
+        from getc.backends.v2.http_pool import GeventAdapter
 
         calls = GeventAdapter(contexts=self._contexts, max_idle=self._max_calls)
         polls = GeventAdapter(contexts=self._contexts, max_idle=MAX_IDLE_POLLS)

@@ -14,9 +14,10 @@ from gevent.queue import Queue
 from gevent.socket import socket
 
 from getc import errors
-from getc.backends import keys_v2, polling
 from getc.backends.base import Watch
-from getc.backends.keys_v2 import KeysV2
+from getc.backends.v2 import backend as backend_module
+from getc.backends.v2 import watch
+from getc.backends.v2.backend import KeysV2
 from getc.errors import EtcException, TimedOut
 from getc.net.selector import Endpoints, parse_endpoints
 from getc.operations import Append, Delete, Get, Put, WatchSpec
@@ -97,7 +98,7 @@ def top() -> str:
 def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet polls are renewed all the time."""
     for name in ('QUIET', 'FIRST_QUIET', 'LEAST_QUIET'):
-        monkeypatch.setattr(polling, name, 0.02)
+        monkeypatch.setattr(watch, name, 0.02)
 
 
 def beginning(backend: KeysV2, spec: WatchSpec) -> tuple[Watch, Notes]:
@@ -397,7 +398,7 @@ def test_watch_keeps_its_poll_when_the_history_runs_away(backend: KeysV2, top: s
     """A renewal that is answered with 401 does not end a watch that has lost nothing."""
     _, notes = beginning(backend, WatchSpec(f'{top}/quiet'))
     notes.live()
-    polling.FIRST_QUIET = 5.0  # undone by the fixture
+    watch.FIRST_QUIET = 5.0  # undone by the fixture
     for _ in range(1100):
         backend.execute(Put(f'{top}/busy', 'x'), in_time())
     gevent.sleep(0.1)
@@ -650,7 +651,7 @@ def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
     monkeypatch: pytest.MonkeyPatch, is_there: bool
 ) -> None:
     """And not when its poll is renewed.  A server that is only slow to do this one thing is left alone."""
-    monkeypatch.setattr(keys_v2, 'CHECK_TIMEOUT', 30.0 if is_there else 0.05)
+    monkeypatch.setattr(backend_module, 'CHECK_TIMEOUT', 30.0 if is_there else 0.05)
     checked = Event()
 
     def serve(sock: socket) -> None:

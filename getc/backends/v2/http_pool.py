@@ -14,13 +14,13 @@ from typing import Any
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from getc.backends.v2.http_messages import Request
+from getc.backends.v2.http_response import Response
 from getc.net.resolver import Address, names
 from getc.net.selector import Endpoint
 from getc.net.sockets import Socket, address_of, connect, is_quiet
 from getc.net.tls import Contexts
 from getc.timing import Deadline
-from getc.transport.reading import Response
-from getc.wire.messages import Request
 
 __all__ = ['Connection', 'GeventAdapter', 'Pool']
 
