@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from getc.backends.base import Backend
-from getc.backends.opening import Opened, open_backend
+from getc.backends.connect import Opened, open_backend
 from getc.background import Background
 from getc.connection_listeners import StateListeners
 from getc.errors import NotSupported

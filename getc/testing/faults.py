@@ -12,7 +12,7 @@ from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
 from getc.backends.base import Backend, Listener, Watch
-from getc.backends.memory import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend, SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
 from getc.operations import Get, Operation, WatchSpec
 from getc.results import EtcdResult

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import count
 
 from getc.backends.base import Backend
-from getc.backends.memory import SharedStore, give_name
-from getc.backends.store import Store
+from getc.backends.memory.backend import SharedStore, give_name
+from getc.backends.memory.store import Store
 from getc.errors import EventIndexCleared
 from getc.paths import normal
 from getc.testing.faults import Faults, LinkedBackend

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import getc
-from getc.backends.memory import MemoryBackend
+from getc.backends.memory.backend import MemoryBackend
 from getc.client import Client
 from getc.testing import VirtualTime
 from tests.support.faulty import FaultyBackend

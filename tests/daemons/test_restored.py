@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.backends.memory import MemoryBackend
+from getc.backends.memory.backend import MemoryBackend
 from getc.client import Client
 from getc.testing import EtcdServer, FaultProxy, VirtualTime, until
 from tests.support.api_support import skip_unless_spoken

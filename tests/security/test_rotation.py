@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 import getc
-from getc.backends.choosing import VersionInquiry
+from getc.backends.autodetect import VersionInquiry
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.net.tls import TLS, Contexts, UnusableFile

@@ -12,8 +12,8 @@ import gevent
 
 from getc import timing
 from getc.backends.base import LeaseGroup, Listener, Watch
-from getc.backends.chain import ChainGroup
-from getc.backends.memory import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.refresh import ChainGroup
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
 from getc.operations import Get, Operation, WatchSpec
 from getc.results import EtcdResult

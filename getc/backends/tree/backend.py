@@ -13,7 +13,7 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.backends.tree.codec import read, write
 from getc.backends.tree.codec.delete import deleted, txn_of_delete
 from getc.backends.tree.codec.keyspace import below, decoded, encoded

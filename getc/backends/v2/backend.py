@@ -14,8 +14,8 @@ from typing import Final
 import gevent
 
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.chain import ChainGroup
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
+from getc.backends.refresh import ChainGroup
 from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http, Poll
 from getc.backends.v2.http_messages import Request

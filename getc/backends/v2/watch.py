@@ -17,7 +17,7 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Listener
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.backends.v2.codec import etcd_index_of, raft_index_of, result_of
 from getc.backends.v2.http import Poll
 from getc.backends.v2.http_messages import Answer

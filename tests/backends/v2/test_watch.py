@@ -10,7 +10,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.backends.v2.http_messages import Answer
 from getc.backends.v2.watch import Origin, PollingWatch
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 
 from getc.backends.base import Listener, Watch
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.backends.tree.codec.events import range_of
 from getc.backends.tree.codec.keyspace import Range
 from getc.backends.tree.watch.catching_up import CatchingUp

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import gevent
 
 from getc.backends.base import Listener
-from getc.backends.horizon import Horizon
-from getc.backends.news import News
+from getc.backends.delivery import News
+from getc.backends.monotonic import Horizon
 from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
 from getc.backends.tree.watch.expiry import Endings
 from getc.backends.tree.watch.replay_buffer import Past, Story

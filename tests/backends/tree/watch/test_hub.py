@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.backends.tree.watch import replay_buffer
 from getc.backends.tree.watch.hub import Following
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from getc import timing
-from getc.backends.store import HISTORY, Store, is_told_to
+from getc.backends.memory.store import HISTORY, Store, is_told_to
 from getc.errors import EventIndexCleared, KeyNotFound
 from getc.operations import Delete, Get, Put, WatchSpec
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set, Value

@@ -11,9 +11,9 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.chain import ChainGroup
-from getc.backends.news import News
-from getc.backends.store import Store, is_told_to
+from getc.backends.delivery import News
+from getc.backends.memory.store import Store, is_told_to
+from getc.backends.refresh import ChainGroup
 from getc.backends.v2.codec import check, poll_of
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
 from getc.net.affinity import Home

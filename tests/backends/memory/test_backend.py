@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from getc.backends.memory import MemoryBackend, SharedStore, store_named
+from getc.backends.memory.backend import MemoryBackend, SharedStore, store_named
 from getc.errors import ClientClosed, EtcdError, EtcException, EventIndexCleared, NotSupported
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.results import EtcdResult, Expired

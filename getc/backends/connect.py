@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from getc.backends.autodetect import Choosing, VersionInquiry
 from getc.backends.base import Backend
-from getc.backends.choosing import Choosing, VersionInquiry
-from getc.backends.memory import Openable, store_named
-from getc.backends.namespaced import Namespaced
+from getc.backends.memory.backend import Openable, store_named
+from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
 from getc.net.client_log import ClientLog

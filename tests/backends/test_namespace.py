@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from getc.backends.namespaced import Namespaced
+from getc.backends.namespace import Namespaced
 from getc.errors import ConnectionError, EtcdError, EtcException, HTTPError, KeyNotFound, NodeExist, NotDir, TimedOut
 from getc.operations import Get
 from getc.timing import Deadline

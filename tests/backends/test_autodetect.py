@@ -15,9 +15,9 @@ from gevent.event import AsyncResult, Event
 from gevent.socket import socket
 
 import getc
+from getc.backends.autodetect import Choosing, VersionInquiry
 from getc.backends.base import Backend
-from getc.backends.choosing import Choosing, VersionInquiry
-from getc.backends.memory import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend, SharedStore
 from getc.net.selector import Endpoint, Endpoints, parse_endpoints
 from getc.operations import WatchSpec
 from getc.testing import EtcdServer, until

@@ -9,8 +9,8 @@ import pytest
 
 from getc import timing
 from getc.backends.base import TakingWrite, safety_margin
-from getc.backends.chain import ChainGroup
-from getc.backends.memory import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.refresh import ChainGroup
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
 from getc.operations import Delete, Get, Operation, Put
 from getc.results import EtcdResult

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from getc.backends.horizon import Horizon
+from getc.backends.monotonic import Horizon
 from getc.errors import EtcException, FutureRevision, KeyNotFound, LeaderElect, TimedOut
 from getc.operations import Get
 from getc.results import EtcdResult, Got, Value

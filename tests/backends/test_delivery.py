@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from getc.backends.news import News
+from getc.backends.delivery import News
 from getc.errors import ConnectionError, EtcException
 from getc.results import EtcdResult
 from getc.testing import VirtualTime

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import getc
-from getc.backends.choosing import Choosing
-from getc.backends.memory import MemoryBackend
-from getc.backends.namespaced import Namespaced
-from getc.backends.opening import open_backend
+from getc.backends.autodetect import Choosing
+from getc.backends.connect import open_backend
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
 from getc.testing import EtcdServer
