@@ -17,7 +17,7 @@ from typing import Final, Literal
 from getc import timing
 from getc.backends.base import Backend, Hold, LeaseGroup, Member, TakingWrite
 from getc.daemons.base import Daemon, Owner
-from getc.daemons.checkup import Checkup
+from getc.daemons.liveness import Checkup
 from getc.daemons.owner_watch import OwnerWatch
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.operations import Get, Put, WatchSpec, text_of

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.daemons.checkup import Checkup
+from getc.daemons.liveness import Checkup
 from getc.testing import VirtualTime
 from tests.support.faulty import blocking_log
 
