@@ -10,18 +10,18 @@ are there.  What they stand on can be used without pytest, too: :class:`VirtualT
 from __future__ import annotations
 
 from getc.testing.binaries import EtcdBinary, EtcdNotFound, find_etcd
-from getc.testing.blocking import Blockage, HubBlocked, hub_watch
 from getc.testing.certificates import Certificate, Certificates, ServerTLS
 from getc.testing.cluster import EtcdCluster
+from getc.testing.hub_watchdog import Blockage, HubBlocked, hub_watch
 from getc.testing.leaks import Leak, Leaked, no_leaks
-from getc.testing.line import Fault, Line
 from getc.testing.member import Member, MemberState
 from getc.testing.memory import MemoryLink, MemoryStore
 from getc.testing.proxies import FaultProxies
 from getc.testing.proxy import FaultProxy
 from getc.testing.server import EtcdServer, ServerFailed
+from getc.testing.tcp_faults import Fault, Line
 from getc.testing.virtual import VirtualTime
-from getc.testing.waiting import until
+from getc.testing.wait import until
 
 __all__ = [
     'Blockage',

@@ -9,16 +9,16 @@ from types import TracebackType
 from typing import Final
 
 from getc.errors import EtcException, LeaseNotFound, NotSupported
+from getc.testing.admin import clear_v2, clear_v3
 from getc.testing.binaries import Api, chosen_etcd
 from getc.testing.certificates import ServerTLS
-from getc.testing.cleaning import clear_v2, clear_v3
-from getc.testing.line import Line
+from getc.testing.cluster_status import Survey
 from getc.testing.member import Member, MemberState
-from getc.testing.peers import PeerNetwork
+from getc.testing.peer_proxy import PeerNetwork
 from getc.testing.ports import free_ports
 from getc.testing.processes import wait_until
 from getc.testing.server import ServerFailed
-from getc.testing.survey import Survey
+from getc.testing.tcp_faults import Line
 
 __all__ = ['EtcdCluster']
 

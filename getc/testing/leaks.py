@@ -16,7 +16,7 @@ import gevent.socket
 from getc.client import Client
 from getc.daemons.base import Daemon
 from getc.testing.processes import wait_until
-from getc.testing.stacks import Stack, stack_of, stack_of_spawning
+from getc.testing.stack_traces import Stack, stack_of, stack_of_spawning
 from getc.testing.virtual_loop import VirtualTimer, real_loop
 
 __all__ = ['Leak', 'Leaked', 'no_leaks']

@@ -15,9 +15,9 @@ import gevent
 
 from getc.client import Client
 from getc.client import etcd as connect
+from getc.testing.admin import Requests
 from getc.testing.binaries import EtcdBinary
 from getc.testing.certificates import ServerTLS
-from getc.testing.cleaning import Requests
 from getc.testing.processes import Guard, Process, wait_until
 
 __all__ = ['Member', 'MemberState']

@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import gevent
 
-from getc.testing.line import Line, Socket
 from getc.testing.ports import HOST, listener
+from getc.testing.tcp_faults import Line, Socket
 from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['FaultProxy']

@@ -7,9 +7,9 @@ from pathlib import Path
 from types import TracebackType
 
 from getc.errors import EtcException
+from getc.testing.admin import clear_v2, clear_v3
 from getc.testing.binaries import Api, chosen_etcd
 from getc.testing.certificates import ServerTLS
-from getc.testing.cleaning import clear_v2, clear_v3
 from getc.testing.member import Member
 from getc.testing.ports import free_ports
 from getc.testing.processes import wait_until

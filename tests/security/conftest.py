@@ -12,7 +12,7 @@ from gevent.server import StreamServer
 
 import getc
 from getc.testing import Certificates, EtcdBinary, EtcdServer, ServerTLS
-from getc.testing.cleaning import Requests
+from getc.testing.admin import Requests
 from getc.v3.schema.authpb import Permission
 from tests.support.api_support import skip_unless_spoken
 from tests.support.servers import end

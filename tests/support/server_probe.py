@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from getc.testing import EtcdServer, until
-from getc.testing.cleaning import Requests
+from getc.testing.admin import Requests
 
 __all__ = ['connections_to', 'metric', 'pause']
 

@@ -115,7 +115,7 @@ def test_presence_for_ten_minutes_is_told_the_same_each_time(run) -> None:
 def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
     """Even if a test leaves it dead or paused; and the run says which etcd it is."""
     result = run("""
-        from getc.testing.cleaning import Requests
+        from getc.testing.admin import Requests
 
         pids = []
 

@@ -11,9 +11,9 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer, FaultProxy, VirtualTime
-from getc.testing.line import CHUNK, QUEUED
 from getc.testing.ports import listener
 from getc.testing.processes import wait_until
+from getc.testing.tcp_faults import CHUNK, QUEUED
 from tests.support.leftovers import running_greenlets
 
 Socket = gevent.socket.socket

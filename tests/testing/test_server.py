@@ -15,7 +15,7 @@ import gevent
 import pytest
 
 from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
-from getc.testing.cleaning import Requests
+from getc.testing.admin import Requests
 from getc.testing.processes import output_of, wait_until
 from tests.support.api_support import skip_unless_spoken
 

@@ -14,7 +14,7 @@ import greenlet
 from gevent import monkey
 from gevent.hub import get_hub
 
-from getc.testing.stacks import Stack, stack_of, stack_of_spawning
+from getc.testing.stack_traces import Stack, stack_of, stack_of_spawning
 
 __all__ = ['Blockage', 'HubBlocked', 'hub_watch']
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import gevent
 
-from getc.testing.line import Line, Socket, do_not_wait_for
 from getc.testing.ports import HOST, listener
+from getc.testing.tcp_faults import Line, Socket, do_not_wait_for
 from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['Outlet', 'PeerLine', 'PeerNetwork']

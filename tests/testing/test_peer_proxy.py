@@ -8,7 +8,7 @@ from typing import Any
 import gevent.event
 import pytest
 
-from getc.testing import peers
+from getc.testing import peer_proxy
 from getc.testing.ports import HOST
 
 
@@ -22,8 +22,8 @@ def test_outlet_closes_whom_it_had_no_time_to_hear(monkeypatch: pytest.MonkeyPat
         if len(accepted) > 1:
             came.set()
 
-    monkeypatch.setattr(peers, 'do_not_wait_for', see)
-    outlet = peers.Outlet(peers.PeerNetwork(), 1).start()
+    monkeypatch.setattr(peer_proxy, 'do_not_wait_for', see)
+    outlet = peer_proxy.Outlet(peer_proxy.PeerNetwork(), 1).start()
     with socket.create_connection((HOST, int(outlet.url.rpartition(':')[2]))):
         came.wait(5)
         outlet.stop()

@@ -58,7 +58,7 @@ class SetClock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
     """It goes on only where the test says so."""
     clock = SetClock()
-    monkeypatch.setattr('getc.testing.blocking.time', clock)
+    monkeypatch.setattr('getc.testing.hub_watchdog.time', clock)
     return clock
 
 
