@@ -18,18 +18,18 @@ from getc.testing import EtcdBinary, EtcdServer
 from tests.support.api_support import skip_unless_spoken
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
-from tools.bench.conductor import Conductor, Memory, Results
-from tools.bench.contestants.h2load import METHODS, message_of
-from tools.bench.crowds import crowd_table
+from tools.bench.chart import drawing
+from tools.bench.clients.h2load import METHODS, message_of
 from tools.bench.environments import python_of
-from tools.bench.figures import Sample, Spread, figures_of, ratios, spread_of
-from tools.bench.ground import PREFIX, Ground
-from tools.bench.performer import Cannot, Failed, Performer
-from tools.bench.picture import drawing
+from tools.bench.registry import Contestant, contestants_in
+from tools.bench.registry import select as select_contestants
 from tools.bench.report import Report, case_table
-from tools.bench.roster import Contestant, contestants_in
-from tools.bench.roster import select as select_contestants
+from tools.bench.runner import Conductor, Memory, Results
+from tools.bench.scale import crowd_table
+from tools.bench.server import PREFIX, Ground
+from tools.bench.stats import Sample, Spread, figures_of, ratios, spread_of
 from tools.bench.tables import Table
+from tools.bench.worker_process import Cannot, Failed, Performer
 
 NOWHERE = 'http://127.0.0.1:1'
 

@@ -17,7 +17,7 @@ import pytest
 from getc.testing import EtcdBinary
 from getc.testing.processes import wait_until
 from tools.demo.display import Display
-from tools.demo.ledger import TOPICS, Change, Ledger
+from tools.demo.expectations import TOPICS, Change, Ledger
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -96,7 +96,9 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 def play(scenes: str) -> subprocess.CompletedProcess[str]:
     """Play these scenes only; the patience is short."""
-    return run('-c', f'import sys; from tools.demo.story import *; from tools.demo.ledger import Change\n{scenes}')
+    return run(
+        '-c', f'import sys; from tools.demo.scenario import *; from tools.demo.expectations import Change\n{scenes}'
+    )
 
 
 def assert_in_order(text: str, patterns: str) -> None:

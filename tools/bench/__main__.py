@@ -12,13 +12,13 @@ from pathlib import Path
 
 from getc.testing import EtcdNotFound, EtcdServer
 from tools.bench.cases import CASES, QUICK, Case, select
-from tools.bench.conductor import Conductor
-from tools.bench.crowds import crowd_table
+from tools.bench.chart import drawing
 from tools.bench.machine import described
-from tools.bench.picture import drawing
+from tools.bench.registry import Contestant, contestants_in
+from tools.bench.registry import select as select_contestants
 from tools.bench.report import APIS, Report, case_table, memory_table
-from tools.bench.roster import Contestant, contestants_in
-from tools.bench.roster import select as select_contestants
+from tools.bench.runner import Conductor
+from tools.bench.scale import crowd_table
 
 HOME = Path(__file__).resolve().parent.parent.parent / 'docs' / 'benchmarks'
 
@@ -31,7 +31,7 @@ examples:
   python -m tools.bench --quick --output /tmp/bench        files, too
 
 Each client runs in a process and an environment of its own (.venv-bench-NAME, made when it is first
-needed, with pip).  To measure one more, add a file to tools/bench/contestants; see tools/bench/roster.py.
+needed, with pip).  To measure one more, add a file to tools/bench/clients; see tools/bench/registry.py.
 The figures are ratios taken within a round, so a busy machine makes them noisy, not wrong.
 """
 

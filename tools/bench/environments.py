@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.bench.roster import Contestant
+from tools.bench.registry import Contestant
 
 __all__ = ['NotInstalled', 'python_of']
 

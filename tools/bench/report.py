@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tools.bench.cases import Case
-from tools.bench.conductor import Results
-from tools.bench.crowds import crowd_table
-from tools.bench.figures import Figure, Spread
+from tools.bench.runner import Results
+from tools.bench.scale import crowd_table
+from tools.bench.stats import Figure, Spread
 from tools.bench.tables import Table
 
 __all__ = ['Report', 'case_table', 'memory_table']

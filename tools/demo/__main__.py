@@ -12,7 +12,7 @@ import gevent
 
 from tools.demo import lobby, server
 from tools.demo.reports import tell
-from tools.demo.story import perform
+from tools.demo.scenario import perform
 
 __all__ = ['main']
 

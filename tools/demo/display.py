@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
-from tools.demo.ledger import Row
+from tools.demo.expectations import Row
 
 __all__ = ['Display', 'has_colours']
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from tools.bench.cases import Case
 from tools.bench.environments import NotInstalled, python_of
-from tools.bench.figures import Figure, Sample, figures_of
-from tools.bench.ground import PREFIX, Ground
-from tools.bench.performer import Cannot, Failed, Performer
-from tools.bench.roster import Contestant
+from tools.bench.registry import Contestant
+from tools.bench.server import PREFIX, Ground
+from tools.bench.stats import Figure, Sample, figures_of
+from tools.bench.worker_process import Cannot, Failed, Performer
 
 __all__ = ['Conductor', 'Memory', 'Results']
 
@@ -51,7 +51,7 @@ class Results:
     Attributes:
         samples: By case, by contestant: one a round, None where it failed.
         memory: By contestant, one a round.
-        crowds: By case, by count: the figures by name, as ``tools/bench/crowds.py`` shows them.
+        crowds: By case, by count: the figures by name, as ``tools/bench/scale.py`` shows them.
         left_out: Contestants that could not be measured at all, and why.
         gaps: Cases that a contestant could not do, and why.
         versions: Of each contestant's Python and packages.

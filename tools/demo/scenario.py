@@ -11,9 +11,9 @@ from typing import Final, Literal, TextIO
 import gevent
 
 from getc.testing import EtcdNotFound, EtcdServer, ServerFailed
-from tools.demo.director import PATIENCE, Director, Scene
 from tools.demo.display import Display
-from tools.demo.ledger import Change
+from tools.demo.expectations import Change
+from tools.demo.orchestrator import PATIENCE, Director, Scene
 from tools.demo.server import TICK, TTL
 
 __all__ = [

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tools.bench.roster import Contestant
+from tools.bench.registry import Contestant
 
 __all__ = ['Figure', 'Rates', 'Sample', 'Samples', 'Spread', 'figures_of', 'ratios', 'spread_of']
 

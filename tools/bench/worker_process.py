@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tools.bench.roster import Contestant
+from tools.bench.registry import Contestant
 
 __all__ = ['Cannot', 'Failed', 'Performer']
 

@@ -3,7 +3,7 @@
 It runs in a process and a virtual environment of the contestant's own, and imports nothing but the
 standard library and what the contestant imports::
 
-    python tools/bench/stage CONTESTANT.py MODE URL
+    python tools/bench/worker CONTESTANT.py MODE URL
 
 A request says in ``work`` what to measure::
 

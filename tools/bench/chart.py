@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from html import escape
 
 from tools.bench.cases import Case
-from tools.bench.conductor import Results
-from tools.bench.figures import Figure
+from tools.bench.runner import Results
+from tools.bench.stats import Figure
 
 __all__ = ['drawing']
 

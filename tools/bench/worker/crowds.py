@@ -1,6 +1,6 @@
 """What thousands of getc's daemons cost in one process, and a directory of thousands of nodes.
 
-Each crowd is measured in a fresh process, and says what it found as numbers by name: see ``tools/bench/crowds.py``.
+Each crowd is measured in a fresh process, and says what it found as numbers by name: see ``tools/bench/scale.py``.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import gevent
 
 import getc
 from getc.testing import EtcdServer
-from tools.demo.actors import Actor
 from tools.demo.display import Display
-from tools.demo.ledger import Change, Ledger
+from tools.demo.expectations import Change, Ledger
+from tools.demo.processes import Actor
 
 __all__ = ['PATIENCE', 'Director', 'Pulse', 'Scene', 'Unseen']
 
