@@ -12,9 +12,9 @@ import gevent
 
 from getc.testing import EtcdNotFound, ServerFailed
 from getc.testing.binaries import EtcdBinary, chosen_etcd
-from tests.faults.archivist import IncompleteArchive
 from tests.faults.bugs import BUGS
 from tests.faults.history import History
+from tests.faults.history_reader import IncompleteArchive
 from tests.faults.progress import Progress
 from tests.faults.report import judged, place_of, report, summary
 from tests.faults.run import Order, Run

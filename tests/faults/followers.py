@@ -10,7 +10,7 @@ import gevent
 
 import getc
 from getc.daemons.follower import Follower as GetcFollower
-from tests.faults.ground import Ground
+from tests.faults.cluster import Ground
 from tests.faults.history import History, Resync, Seen, State, Unwatched, Watched
 from tests.faults.writers import PAIRS, SIDES
 

@@ -10,8 +10,8 @@ from typing import Final
 
 import gevent
 
+from tests.faults.cluster import MEMBERS, Ground
 from tests.faults.gateway import Refused
-from tests.faults.ground import MEMBERS, Ground
 from tests.faults.history import History, Probe
 
 __all__ = ['Prober']

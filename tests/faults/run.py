@@ -16,17 +16,17 @@ import gevent
 import getc
 from getc.paths import is_below
 from getc.testing.binaries import EtcdBinary
-from tests.faults.archivist import Archivist
 from tests.faults.bugs import applied
-from tests.faults.fire import Fire
+from tests.faults.clients import Troupe
+from tests.faults.cluster import CLIENTS, Ground
 from tests.faults.followers import halves
-from tests.faults.ground import CLIENTS, Ground
 from tests.faults.history import History, Moment, Resources
-from tests.faults.holdings import measured, measured_at_rest
+from tests.faults.history_reader import Archivist
+from tests.faults.injector import Fire
 from tests.faults.prober import Prober
+from tests.faults.resources import measured, measured_at_rest
 from tests.faults.schedule import drawn
-from tests.faults.surprises import Surprises
-from tests.faults.troupe import Troupe
+from tests.faults.unexpected_errors import Surprises
 from tests.faults.verdict import Violation
 from tests.faults.writers import PAIRS
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from tests.faults.ground import CLIENTS, MEMBERS
+from tests.faults.cluster import CLIENTS, MEMBERS
 
 __all__ = ['KINDS', 'Strike', 'drawn']
 

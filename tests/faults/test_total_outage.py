@@ -13,7 +13,7 @@ import getc
 from getc import KeeperState
 from getc.testing import EtcdCluster, until
 from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
-from tests.faults.surprises import Surprises
+from tests.faults.unexpected_errors import Surprises
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -10,7 +10,7 @@ from tests.faults.checking.figures import figures_of
 from tests.faults.checking.log import check_log
 from tests.faults.checking.owners import check_owners
 from tests.faults.checking.presence import check_presence
-from tests.faults.checking.readings import check_readings
+from tests.faults.checking.reads import check_readings
 from tests.faults.checking.registers import check_registers
 from tests.faults.checking.resources import check_resources
 from tests.faults.checking.staleness import check_staleness

@@ -11,7 +11,7 @@ from getc.grpc.framing import BEGINNING, packed
 from getc.grpc.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
 from getc.grpc.http2.headers import encode_fields
 from getc.v3.schema.kv import TxnResponse
-from tests.hostile.victims import ANSWER, Hostile, Peer
+from tests.hostile.harness import ANSWER, Hostile, Peer
 
 __all__ = ['PEERS']
 

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 
 import getc
-from tests.hostile.victims import Hostile, Peer, v2_answer
+from tests.hostile.harness import Hostile, Peer, v2_answer
 from tests.support.servers import answer_of
 
 __all__ = ['PEERS']

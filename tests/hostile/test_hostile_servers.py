@@ -14,7 +14,7 @@ import pytest
 import getc
 from getc.testing import VirtualTime, until
 from tests.hostile import http2_peers, http_peers
-from tests.hostile.victims import IN_THE_KERNEL, HostileServer, Peer, good, opened
+from tests.hostile.harness import IN_THE_KERNEL, HostileServer, Peer, good, opened
 from tests.support.settling import settle
 
 pytestmark = pytest.mark.timeout(120)

@@ -13,7 +13,7 @@ from gevent.socket import socket
 import getc
 from getc.testing import until
 from tests.hostile import http2_peers, http_peers
-from tests.hostile.victims import HostileServer, Peer, Trap, good, opened, v2_answer
+from tests.hostile.harness import HostileServer, Peer, Trap, good, opened, v2_answer
 from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(120)

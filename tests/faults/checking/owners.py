@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Final
 
 from tests.faults.checking.log import log_of
-from tests.faults.checking.tenures import Keepers, Tenure
+from tests.faults.checking.ownership import Keepers, Tenure
 from tests.faults.checking.violation import Violation
 from tests.faults.history import Claim, History
 

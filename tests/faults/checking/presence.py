@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from tests.faults.checking.log import log_of
+from tests.faults.checking.ownership import Keepers, Tenure
 from tests.faults.checking.service import Service
-from tests.faults.checking.tenures import Keepers, Tenure
 from tests.faults.checking.violation import Violation
 from tests.faults.history import History, Presence
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
+from tests.faults.checking.expected_events import Routes
 from tests.faults.checking.log import Era, Log, log_of
-from tests.faults.checking.routes import Routes
 from tests.faults.checking.service import Service
 from tests.faults.checking.violation import Violation
 from tests.faults.history import Fault, History, State, Unwatched, Watched

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checking import owners, presence
+from tests.faults.checking.model_etcd import TTL, ToyEtcd, rewritten
 from tests.faults.checking.owners import check_owners
 from tests.faults.checking.presence import check_presence
-from tests.faults.checking.toy import TTL, ToyEtcd, rewritten
 from tests.faults.checking.violation import Violation
 from tests.faults.history import REMOVAL, REVOCATION, Change, Claim, Fault, History, Presence, Probe, Record
 

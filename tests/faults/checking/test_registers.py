@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.faults.checking import readings, registers, writes
-from tests.faults.checking.readings import check_readings
+from tests.faults.checking import reads, registers, writes
+from tests.faults.checking.model_etcd import ToyEtcd, rewritten
+from tests.faults.checking.reads import check_readings
 from tests.faults.checking.registers import check_registers
-from tests.faults.checking.toy import ToyEtcd, rewritten
 from tests.faults.checking.violation import Violation
 from tests.faults.checking.writes import check_writes
 from tests.faults.history import Call, Change, History, Outcome, Probe, Record
@@ -83,9 +83,9 @@ def test_stale_read_is_found(value: str | None) -> None:
     """Both by the calls alone and by the log; a write that was never applied was not read either."""
     found = broken(changed(a_story(), call_of('unanswered', 'get'), value=value))
     if value == 'never':  # it was called later
-        assert found == {registers.LINEARIZABLE, readings.TRUE}
+        assert found == {registers.LINEARIZABLE, reads.TRUE}
     else:
-        assert readings.TRUE in found
+        assert reads.TRUE in found
         assert registers.LINEARIZABLE in found
 
 
@@ -98,8 +98,8 @@ def test_stale_read_at_an_old_revision_is_found() -> None:
     etcd.call('get', '/r')
     history = changed(etcd.history, call_of('two', 'get'), value='one', revision=old, modified=old)
     found = {violation.rule: violation for violation in violations(history)}
-    assert set(found) == {registers.LINEARIZABLE, readings.FRESH}
-    assert [record.value for record in found[readings.FRESH].piece] == ['two', 'one']  # type: ignore[union-attr]
+    assert set(found) == {registers.LINEARIZABLE, reads.FRESH}
+    assert [record.value for record in found[reads.FRESH].piece] == ['two', 'one']  # type: ignore[union-attr]
     assert {record.value for record in found[registers.LINEARIZABLE].piece} == {'one', 'two'}  # type: ignore[union-attr]
 
 
@@ -114,7 +114,7 @@ def test_read_of_another_process_may_be_stale_only_while_the_write_lasts() -> No
     assert violations(etcd.history) == []
     after = replace(beside, began=etcd.now + 1, ended=etcd.now + 2)
     etcd.history.add(after)
-    assert broken(etcd.history) == {registers.LINEARIZABLE, readings.FRESH}
+    assert broken(etcd.history) == {registers.LINEARIZABLE, reads.FRESH}
 
 
 def test_old_read_passes_where_it_was_asked_for_and_goes_back_only_for_another_client() -> None:
@@ -127,7 +127,7 @@ def test_old_read_passes_where_it_was_asked_for_and_goes_back_only_for_another_c
     assert violations(etcd.history) == []
     etcd.history.add(replace(read, client='a'))
     (violation,) = violations(etcd.history)
-    assert violation.rule == readings.FORWARD
+    assert violation.rule == reads.FORWARD
     assert [record.revision for record in violation.piece] == [3, 2]  # type: ignore[union-attr]
 
 
@@ -136,7 +136,7 @@ def test_old_read_of_what_was_not_so_is_found() -> None:
     history = changed(
         a_story(), lambda record: isinstance(record, Call) and record.kind == 'serializable get', value='one'
     )
-    assert broken(history) == {readings.TRUE}
+    assert broken(history) == {reads.TRUE}
 
 
 def test_answer_from_the_future_is_found() -> None:
@@ -145,7 +145,7 @@ def test_answer_from_the_future_is_found() -> None:
     etcd.call('set', '/r', 'one')
     etcd.history.add(Probe('b', etcd.now, etcd.now + 0.1, 0, 1))
     (violation,) = violations(etcd.history)
-    assert violation.rule == readings.CAUSAL
+    assert violation.rule == reads.CAUSAL
     assert [type(record) for record in violation.piece] == [Call, Probe]
 
 
@@ -155,7 +155,7 @@ def test_change_that_was_seen_before_it_was_asked_for_is_found() -> None:
     etcd.call('get', '/other')
     etcd.call('set', '/r', 'one')
     history = changed(etcd.history, lambda record: isinstance(record, Call) and record.kind == 'get', revision=2)
-    assert readings.CAUSAL in broken(history)
+    assert reads.CAUSAL in broken(history)
 
 
 def test_revision_that_never_was_is_found() -> None:
@@ -163,7 +163,7 @@ def test_revision_that_never_was_is_found() -> None:
     etcd = ToyEtcd()
     etcd.call('set', '/r', 'one')
     etcd.call('get', '/r')
-    assert broken(changed(etcd.history, call_of('one', 'get'), revision=99)) == {readings.TRUE}
+    assert broken(changed(etcd.history, call_of('one', 'get'), revision=99)) == {reads.TRUE}
 
 
 @pytest.mark.parametrize('value', ['two', 'four'])
@@ -177,7 +177,7 @@ def test_compare_that_did_not_hold_is_found(value: str) -> None:
             else (record,)
         ),
     )
-    assert broken(history) == {registers.LINEARIZABLE, readings.TRUE}
+    assert broken(history) == {registers.LINEARIZABLE, reads.TRUE}
 
 
 @pytest.mark.parametrize('value', ['refused', 'refused too', 'refused as well', 'not applied'])

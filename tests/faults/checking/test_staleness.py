@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.faults.checking import staleness as rules
+from tests.faults.checking.model_etcd import ToyEtcd
 from tests.faults.checking.staleness import check_staleness
-from tests.faults.checking.toy import ToyEtcd
 from tests.faults.history import Fault, History, State, Unwatched, Watched
 
 

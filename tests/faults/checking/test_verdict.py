@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.faults.checking import log, resources
 from tests.faults.checking.log import check_log
+from tests.faults.checking.model_etcd import ToyEtcd, ToyWatcher, rewritten
 from tests.faults.checking.resources import check_resources
-from tests.faults.checking.toy import ToyEtcd, ToyWatcher, rewritten
 from tests.faults.history import (
     COMPACTION,
     Call,

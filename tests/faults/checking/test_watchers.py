@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checking import watchers as rules
-from tests.faults.checking.toy import ToyEtcd, rewritten
+from tests.faults.checking.model_etcd import ToyEtcd, rewritten
 from tests.faults.checking.watchers import check_watchers
 from tests.faults.history import COMPACTION, WIPE, Change, Fault, History, Record, Resync, Seen, Unwatched, Watched
 

@@ -12,8 +12,8 @@ from copy import copy
 from itertools import groupby
 from typing import Final
 
+from tests.faults.checking.expected_events import Route, Routes, fault_of_difference, take
 from tests.faults.checking.log import Era, Log, log_of
-from tests.faults.checking.routes import Route, Routes, fault_of_difference, take
 from tests.faults.checking.violation import Violation
 from tests.faults.history import Change, History, Record, Resync, Seen, Unwatched, Watched
 

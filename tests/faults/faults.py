@@ -14,9 +14,9 @@ import gevent
 
 from getc.errors import EtcException
 from getc.testing import FaultProxy, ServerFailed
-from tests.faults.archivist import Archivist
+from tests.faults.cluster import CLIENTS, MEMBERS, Ground
 from tests.faults.gateway import Refused
-from tests.faults.ground import CLIENTS, MEMBERS, Ground
+from tests.faults.history_reader import Archivist
 from tests.faults.schedule import Strike
 
 __all__ = ['Breakage', 'Omitted', 'breakage_of']

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gevent
 
-from tests.faults.claims import Claims
+from tests.faults.locks import Claims
 
 
 def test_claims_of_the_same_come_one_after_the_other_and_those_of_different_things_overlap(etcd_clock) -> None:

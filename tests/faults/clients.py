@@ -9,11 +9,11 @@ from typing import Any
 import gevent
 
 import getc
+from tests.faults.cluster import CLIENTS, Ground
 from tests.faults.followers import Follower, Reader, StateRecorder
-from tests.faults.ground import CLIENTS, Ground
 from tests.faults.history import History
+from tests.faults.keepers import SERVERS, Tenant
 from tests.faults.registers import Process
-from tests.faults.tenants import SERVERS, Tenant
 from tests.faults.writers import PAIRS, QUEUE, Appender, PairWriter
 
 __all__ = ['Troupe']

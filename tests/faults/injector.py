@@ -10,11 +10,11 @@ import gevent
 
 from getc.errors import EtcException
 from getc.testing import ServerFailed
-from tests.faults.archivist import Archivist
-from tests.faults.breakages import Omitted, breakage_of
-from tests.faults.claims import Claims
-from tests.faults.ground import Ground
+from tests.faults.cluster import Ground
+from tests.faults.faults import Omitted, breakage_of
 from tests.faults.history import Fault, History
+from tests.faults.history_reader import Archivist
+from tests.faults.locks import Claims
 from tests.faults.schedule import Strike
 
 __all__ = ['Fire']

@@ -11,7 +11,7 @@ import gevent
 import gevent.socket
 
 from tests.faults.checking.resources import BOUND, COUNTED
-from tests.faults.ground import Ground
+from tests.faults.cluster import Ground
 from tests.faults.history import Resources
 
 __all__ = ['measured', 'measured_at_rest']

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.archivist import Archivist, IncompleteArchive
 from tests.faults.gateway import Refused
 from tests.faults.history import Change, History
+from tests.faults.history_reader import Archivist, IncompleteArchive
 
 
 def packed(text: str) -> str:

@@ -19,8 +19,8 @@ from typing import Any, Final
 import gevent
 from gevent.lock import RLock
 
+from tests.faults.cluster import Ground
 from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
-from tests.faults.ground import Ground
 from tests.faults.history import Change, History
 
 __all__ = ['Archivist', 'Bookmark', 'IncompleteArchive']
