@@ -7,12 +7,12 @@ from dataclasses import fields
 from functools import update_wrapper
 from typing import Any, TypeVar
 
-__all__ = ['quick']
+__all__ = ['fast_init']
 
 Kind = TypeVar('Kind', bound=type)
 
 
-def quick(kind: Kind) -> Kind:
+def fast_init(kind: Kind) -> Kind:
     """Give a frozen dataclass an ``__init__`` that puts each field into its slot, and return the class.
 
     The one that ``dataclass`` writes sets each field by its name, past the ``__setattr__`` that forbids it, and takes

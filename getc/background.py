@@ -287,7 +287,7 @@ class Background(Tree):
         """Stop them all, at once: by the deadline they have ended."""
         daemons = list(self._daemons)
         for daemon in daemons:
-            daemon.begin_stop(deadline)
+            daemon._stop_begin(deadline)
         for daemon in daemons:
             daemon.finish(deadline)
         self._monitor.close()

@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypeVar
 
 from getc.backends.base import Backend
-from getc.backends.connect import Opened, open_backend
+from getc.backends.connect import OpenBackend, open_backend
 from getc.background import Background
-from getc.connection_listeners import StateListeners
+from getc.connection_listeners import ConnectionListeners
 from getc.errors import NotSupported
 from getc.net.selector import ConnectionState
 from getc.paths import ROOT
@@ -75,7 +75,7 @@ def etcd(
         etcd.set('/hello', 'Hello, world')
         etcd.get('/hello').value
     """
-    states = StateListeners()
+    states = ConnectionListeners()
     number = next(_numbers)
     opened = open_backend(
         url,
@@ -89,7 +89,7 @@ def etcd(
         verify=verify,
         namespace=namespace,
         strict=strict,
-        on_state=states.teller(),
+        on_state=states.weak_notify(),
         label=f'etcd client {number}',
     )
     return Client(
@@ -128,12 +128,12 @@ class Client(Background):
         url: str,
         v3: V3 | None = None,
         timeout: float | None = 10.0,
-        states: StateListeners | None = None,
+        states: ConnectionListeners | None = None,
         number: int | None = None,
-        opened: Opened | None = None,
+        opened: OpenBackend | None = None,
     ) -> None:
         super().__init__(backend, timeout=timeout, log=None if opened is None else opened.log)
-        self._states = states if states is not None else StateListeners()
+        self._states = states if states is not None else ConnectionListeners()
         self._url = url
         self._number = number
         self._opened = opened
@@ -253,7 +253,7 @@ class Client(Background):
 
     def _begin_anew(self) -> None:
         if self._opened is not None:
-            opened = self._opened = self._opened.open_anew()
+            opened = self._opened = self._opened.reopen()
             self._backend, self._v3, self.log = opened.backend, opened.v3, opened.log
         super()._begin_anew()
 

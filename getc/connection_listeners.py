@@ -10,10 +10,10 @@ import gevent
 from getc.daemons.failures import report_failure
 from getc.net.selector import ConnectionState
 
-__all__ = ['StateListeners']
+__all__ = ['ConnectionListeners']
 
 
-class StateListeners:
+class ConnectionListeners:
     """Who is told when the servers are lost and found."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class StateListeners:
         """Tell this one, too."""
         self._listeners.append(listener)
 
-    def teller(self) -> Callable[[ConnectionState], None]:
+    def weak_notify(self) -> Callable[[ConnectionState], None]:
         """What tells them for as long as somebody else keeps this: a listener may keep its client, which is dropped."""
         this = weakref.ref(self)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeVar
 
-from getc._dataclasses import quick
+from getc._dataclasses import fast_init
 from getc.errors import EtcdError, NotFile, PermissionDenied, RefreshTTLRequired, RefreshValue, Unauthorized
-from getc.paths import join, normal
+from getc.paths import join, normalize
 
 __all__ = [
     'MAX_TTL',
@@ -21,8 +21,8 @@ __all__ = [
     'Operation',
     'Put',
     'WatchSpec',
-    'below_namespace',
     'explain',
+    'in_namespace',
     'text_of',
 ]
 
@@ -80,7 +80,7 @@ def _check_content(value: str | None, dir: bool) -> None:
         raise ValueError('give a value or dir=True')
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Get:
     """Read a node.
@@ -101,10 +101,10 @@ class Get:
     quorum: bool | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normal(self.key))
+        object.__setattr__(self, 'key', normalize(self.key))
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Put:
     """Write a node.
@@ -132,7 +132,7 @@ class Put:
     prev_exist: bool | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normal(self.key))
+        object.__setattr__(self, 'key', normalize(self.key))
         if self.ttl is not None:
             _check_ttl(self.ttl)
         if self.prev_value is not None or self.prev_index is not None:
@@ -148,7 +148,7 @@ class Put:
             raise ValueError('a refresh needs a node that exists')
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Append:
     """Write a node with a new name, in order of creation, into a directory.
@@ -168,13 +168,13 @@ class Append:
     ttl: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normal(self.key))
+        object.__setattr__(self, 'key', normalize(self.key))
         if self.ttl is not None:
             _check_ttl(self.ttl)
         _check_content(self.value, self.dir)
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Delete:
     """Delete a node.
@@ -196,11 +196,11 @@ class Delete:
     prev_index: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normal(self.key))
+        object.__setattr__(self, 'key', normalize(self.key))
         _check_conditions(self.prev_value, self.prev_index)
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class WatchSpec:
     """Follow a node.
@@ -220,7 +220,7 @@ class WatchSpec:
     is_seen: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normal(self.key))
+        object.__setattr__(self, 'key', normalize(self.key))
         if self.index is not None:
             _check_whole('index', self.index, 0)
             object.__setattr__(self, 'index', self.index or None)
@@ -231,7 +231,7 @@ Operation = Get | Put | Append | Delete
 _Keyed = TypeVar('_Keyed', bound='Operation | WatchSpec')
 
 
-def below_namespace(namespace: str, operation: _Keyed) -> _Keyed:
+def in_namespace(namespace: str, operation: _Keyed) -> _Keyed:
     """The same operation on the key inside a namespace."""
     return replace(operation, key=join(namespace, operation.key))
 

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-__all__ = ['ROOT', 'ancestors', 'below', 'is_below', 'is_hidden', 'join', 'name_of', 'normal', 'parent_of', 'without']
+__all__ = [
+    'ROOT',
+    'ancestors',
+    'basename',
+    'child_prefix',
+    'is_below',
+    'is_hidden',
+    'join',
+    'normalize',
+    'parent_of',
+    'strip_prefix',
+]
 
 ROOT = '/'
 
 
-def normal(key: str) -> str:
+def normalize(key: str) -> str:
     """Return the normal form of a key: one slash in front, none doubled, none at the end.
 
     Raises:
@@ -48,7 +59,7 @@ def join(directory: str, key: str) -> str:
     return directory if key == ROOT else directory + key
 
 
-def without(directory: str, key: str) -> str:
+def strip_prefix(directory: str, key: str) -> str:
     """Take a normal directory off a normal key at or below it; other keys are left as they are."""
     if directory == ROOT:
         return key
@@ -57,14 +68,14 @@ def without(directory: str, key: str) -> str:
     return key[len(directory) :] if is_below(key, directory) else key
 
 
-def below(directory: str) -> str:
+def child_prefix(directory: str) -> str:
     """What every key below a directory starts with."""
     return directory if directory == ROOT else directory + '/'
 
 
 def is_below(key: str, directory: str) -> bool:
     """True if the key is inside the directory, at any depth; a directory is not below itself."""
-    return key != directory and key.startswith(below(directory))
+    return key != directory and key.startswith(child_prefix(directory))
 
 
 def parent_of(key: str) -> str:
@@ -78,7 +89,7 @@ def ancestors(key: str) -> list[str]:
     return ['/'.join(segments[:end]) for end in range(2, len(segments))]
 
 
-def name_of(key: str) -> str:
+def basename(key: str) -> str:
     """The last segment; the root's is empty."""
     return key[key.rfind('/') + 1 :]
 

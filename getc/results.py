@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
-from getc._dataclasses import quick
-from getc.paths import ROOT, is_below, without
+from getc._dataclasses import fast_init
+from getc.paths import ROOT, is_below, strip_prefix
 
 __all__ = [
     'ComparedThenDeleted',
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Node:
     """A node of the tree.  A plain Node is what is left of a deleted value.
@@ -65,7 +65,7 @@ class Node:
         )
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Value(Node):
     """A node that holds text.
@@ -99,7 +99,7 @@ class Value(Node):
         return f'{self.key}={self.value!r}'
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Directory(Node):
     """A node that holds nodes.
@@ -128,13 +128,15 @@ class Directory(Node):
 
 
 def _relative(node: Node, namespace: str) -> Node:
-    key = without(namespace, node.key) if is_below(node.key, namespace) else ROOT  # a directory above it is gone, too
+    key = (
+        strip_prefix(namespace, node.key) if is_below(node.key, namespace) else ROOT
+    )  # a directory above it is gone, too
     if isinstance(node, Directory):
         return replace(node, key=key, nodes=tuple(_relative(child, namespace) for child in node.nodes))
     return replace(node, key=key)
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class EtcdResult:
     """What an operation did, or what a watch saw.

@@ -45,15 +45,15 @@ __all__ = [
     'Step',
     'decide',
     'is_overdue',
-    'may_have_passed_on',
-    'may_pass',
+    'is_transient',
     'outcome_of',
+    'proxy_may_have_forwarded',
 ]
 
-UNSERVED: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
+SERVER_FAILURES: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
 """What is no answer of etcd's to what was asked: another server may do better."""
 
-PUT_OFF: Final = (WatcherCleared, TooManyRequests)
+THROTTLED: Final = (WatcherCleared, TooManyRequests)
 """With these etcd says no for the moment, and has done nothing."""
 
 
@@ -69,24 +69,24 @@ class Effect(Enum):
     """What a call does to the store."""
 
     NONE = 'it reads'
-    SAME = 'it writes, and sending it twice does no more than sending it once'
-    ONCE = 'it writes, and must not happen twice'
+    IDEMPOTENT = 'it writes, and sending it twice does no more than sending it once'
+    NON_IDEMPOTENT = 'it writes, and must not happen twice'
 
 
 class Outcome(Enum):
     """What came of an attempt that did not succeed."""
 
     REFUSED = 'etcd says no, and would say so again'
-    DOUBTFUL = 'etcd says no, would say so again, and may have done it all the same'
-    PUT_OFF = 'etcd says no for now'
-    UNDONE = 'it did nothing: it was not sent, or not taken, or reads'
+    MAYBE_APPLIED = 'etcd says no, would say so again, and may have done it all the same'
+    THROTTLED = 'etcd says no for now'
+    NOT_APPLIED = 'it did nothing: it was not sent, or not taken, or reads'
     UNKNOWN = 'it was sent, and what became of it is not known'
 
 
-FINAL: Final = (Outcome.REFUSED, Outcome.DOUBTFUL)
+PERMANENT: Final = (Outcome.REFUSED, Outcome.MAYBE_APPLIED)
 """Asking again would bring the same."""
 
-OPEN: Final = (Outcome.UNKNOWN, Outcome.DOUBTFUL)
+AMBIGUOUS: Final = (Outcome.UNKNOWN, Outcome.MAYBE_APPLIED)
 """A write may have happened."""
 
 
@@ -137,15 +137,15 @@ class Decision:
 
 def decide(facts: Facts) -> Decision:
     """What follows from the facts.  Nothing that must not happen twice is sent again once it may have happened."""
-    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome in OPEN)
+    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome in AMBIGUOUS)
     return Decision(_step(facts, maybe_applied), maybe_applied)
 
 
 def _step(facts: Facts, maybe_applied: bool) -> Step:
-    is_final = facts.outcome in FINAL or not facts.has_time
-    if is_final or (maybe_applied and facts.effect is Effect.ONCE):
+    is_final = facts.outcome in PERMANENT or not facts.has_time
+    if is_final or (maybe_applied and facts.effect is Effect.NON_IDEMPOTENT):
         return Step.RAISE
-    if facts.outcome is not Outcome.PUT_OFF:
+    if facts.outcome is not Outcome.THROTTLED:
         if facts.others:
             return Step.NEXT
         if not facts.was_repeated:
@@ -155,14 +155,14 @@ def _step(facts: Facts, maybe_applied: bool) -> Step:
 
 def outcome_of(error: EtcException) -> Outcome:
     """What this error says of the attempt that met it, or of all of them."""
-    if isinstance(error, UNSERVED) and not isinstance(error, ResponseTooLarge):
-        return Outcome.UNKNOWN if error.maybe_applied else Outcome.UNDONE
-    if isinstance(error, PUT_OFF):
-        return Outcome.UNKNOWN if error.maybe_applied else Outcome.PUT_OFF
-    return Outcome.DOUBTFUL if error.maybe_applied else Outcome.REFUSED
+    if isinstance(error, SERVER_FAILURES) and not isinstance(error, ResponseTooLarge):
+        return Outcome.UNKNOWN if error.maybe_applied else Outcome.NOT_APPLIED
+    if isinstance(error, THROTTLED):
+        return Outcome.UNKNOWN if error.maybe_applied else Outcome.THROTTLED
+    return Outcome.MAYBE_APPLIED if error.maybe_applied else Outcome.REFUSED
 
 
-def may_have_passed_on(status: int) -> bool:
+def proxy_may_have_forwarded(status: int) -> bool:
     """True unless this HTTP status says that whoever is no etcd has kept the request to himself."""
     return status in GAVE_UP or not 300 <= status < 500
 
@@ -172,6 +172,6 @@ def is_overdue(error: EtcException) -> bool:
     return isinstance(error, TimedOut) or (isinstance(error, HTTPError) and error.status_code in OVERDUE)
 
 
-def may_pass(error: EtcException) -> bool:
+def is_transient(error: EtcException) -> bool:
     """True for trouble that time may heal; False for a refusal, which would only be repeated."""
-    return outcome_of(error) not in FINAL
+    return outcome_of(error) not in PERMANENT

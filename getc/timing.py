@@ -27,8 +27,8 @@ __all__ = [
     'Timeout',
     'now',
     'now_with_suspend',
-    'set_chance',
     'set_clock',
+    'set_rng',
     'wall_time',
 ]
 
@@ -162,14 +162,14 @@ class Deadline:
         return f'<Deadline of {self.timeout:g} s, {self.remaining():.3f} s left>'
 
 
-_chance: random.Random = random.SystemRandom()
+_rng: random.Random = random.SystemRandom()
 """One for all: it has no state, which takes 2.5 kB elsewhere, and is the same in all children of a fork."""
 
 
-def set_chance(rng: random.Random) -> random.Random:
+def set_rng(rng: random.Random) -> random.Random:
     """Make this the chance of all of getc, and return the one it replaces.  For test harnesses."""
-    global _chance
-    previous, _chance = _chance, rng
+    global _rng
+    previous, _rng = _rng, rng
     return previous
 
 
@@ -194,7 +194,7 @@ class Backoff:
         """Seconds to wait after one more failure; ``cap`` replaces that of the others."""
         bound = min(self._cap if cap is None else cap, self._base * 2.0 ** min(self._failures, 30))
         self._failures += 1
-        return (self._rng if self._rng is not None else _chance).uniform(0, bound)
+        return (self._rng if self._rng is not None else _rng).uniform(0, bound)
 
     def reset(self) -> None:
         """Start small again: it worked."""

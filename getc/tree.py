@@ -10,16 +10,16 @@ from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
-from getc.net.affinity import Home, Resident
+from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, explain, text_of
 from getc.results import EtcdResult
-from getc.retry import may_pass
+from getc.retry import is_transient
 from getc.timing import DEFAULT_TIMEOUT, Backoff, Deadline, Timeout
 
 __all__ = ['Tree']
 
 
-class Tree(Resident):
+class Tree(Unpicklable):
     """The nodes of one etcd, and what can be done with them.
 
     Args:
@@ -33,7 +33,7 @@ class Tree(Resident):
         self._timeout = timeout
         self._waiting: set[_FirstChange] = set()
         self._is_closed = False
-        self._home = Home()
+        self._home = ThreadAffinity()
 
     # -- reading
 
@@ -100,7 +100,7 @@ class Tree(Resident):
                     raise _not_watched(spec.key, deadline, met)
                 raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
             was_live = was_live or first.live_index is not None
-            if not may_pass(first.error) or not (was_live or isinstance(first.error, TimedOut)):
+            if not is_transient(first.error) or not (was_live or isinstance(first.error, TimedOut)):
                 if isinstance(first.error, EtcdError):
                     explain(first.error, spec)
                 raise first.error
@@ -320,8 +320,8 @@ class Tree(Resident):
 
     def _enter(self) -> None:
         """Make sure that we are at home; in a forked child we move in."""
-        if self._home.was_left:
-            self._home = Home()
+        if self._home.in_forked_child:
+            self._home = ThreadAffinity()
             self._begin_anew()
         self._home.check()
 

@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 import pytest
 
-from getc.testing import until
+from getc.testing import wait_until
 from pytest_getc import show_failures
 from tests.support.leftovers import FAILED, Leftovers, has_failed
 
@@ -46,10 +46,10 @@ def _interrupts_reach_programs() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-@pytest.fixture(name='until')
+@pytest.fixture(name='wait_until')
 def _until() -> Callable[..., None]:
     """Let other greenlets run until a condition is true."""
-    return until
+    return wait_until
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from dataclasses import FrozenInstanceError, dataclass, replace
 import pytest
 
 from getc import operations, results
-from getc._dataclasses import quick
+from getc._dataclasses import fast_init
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class SlowChild(Slow):
     more: bool = False
 
 
-@quick
+@fast_init
 @dataclass(frozen=True, slots=True)
 class Quick(Slow):
     more: bool = False

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from getc.errors import RefreshTTLRequired, RefreshValue
-from getc.operations import MAX_TTL, Append, Delete, Get, Put, WatchSpec, below_namespace
+from getc.operations import MAX_TTL, Append, Delete, Get, Put, WatchSpec, in_namespace
 
 OPERATIONS: list[Any] = [
     Get('/a', recursive=True, sorted=True, quorum=False),
@@ -46,10 +46,10 @@ def test_operation_has_a_normal_key(operation: Any) -> None:
 @operations
 def test_below_namespace_changes_the_key_alone(operation: Any) -> None:
     """The same operation, inside a directory."""
-    inside = below_namespace('/ns', operation)
+    inside = in_namespace('/ns', operation)
     assert inside == dataclasses.replace(operation, key='/ns/a')
     assert type(inside) is type(operation)
-    assert below_namespace('/', operation) == operation
+    assert in_namespace('/', operation) == operation
 
 
 def test_operation_says_whether_it_writes() -> None:

@@ -6,7 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from getc.paths import ROOT, ancestors, below, is_below, is_hidden, join, name_of, normal, parent_of, without
+from getc.paths import (
+    ROOT,
+    ancestors,
+    basename,
+    child_prefix,
+    is_below,
+    is_hidden,
+    join,
+    normalize,
+    parent_of,
+    strip_prefix,
+)
 
 always_the_same = settings(derandomize=True, database=None, deadline=None)
 segments = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=4)
@@ -33,16 +44,16 @@ normal_keys = st.lists(segments.filter(lambda segment: segment not in ('.', '..'
 )
 def test_normal_has_one_slash_before_each_segment(key: str, expected: str) -> None:
     """Slashes that are missing, doubled or at the end do not matter; dots within a name do not either."""
-    assert normal(key) == expected
+    assert normalize(key) == expected
 
 
 @always_the_same
 @given(normal_keys)
 def test_normal_leaves_a_normal_key_as_it_is(key: str) -> None:
     """Normalising again changes nothing."""
-    assert normal(key) == key
-    assert normal(key + '/') == key
-    assert normal(key[1:]) == key
+    assert normalize(key) == key
+    assert normalize(key + '/') == key
+    assert normalize(key[1:]) == key
 
 
 @always_the_same
@@ -50,22 +61,22 @@ def test_normal_leaves_a_normal_key_as_it_is(key: str) -> None:
 def test_without_undoes_join(directory: str, key: str) -> None:
     """What is put in front of a key can be taken off it; the key is then at or below the directory."""
     inside = join(directory, key)
-    assert normal(inside) == inside
-    assert without(directory, inside) == key
+    assert normalize(inside) == inside
+    assert strip_prefix(directory, inside) == key
     assert is_below(inside, directory) == (key != ROOT)
 
 
 @pytest.mark.parametrize('key', ['/ns2/a', '/n', '/other', '/'])
 def test_without_leaves_a_key_outside_as_it_is(key: str) -> None:
     """A key that is not in the directory keeps its name, be it called alike."""
-    assert without('/ns', key) == key
+    assert strip_prefix('/ns', key) == key
 
 
 @always_the_same
 @given(normal_keys)
 def test_parts_of_a_key_make_the_key(key: str) -> None:
     """Parent and name are the key; the ancestors are the parent, its parent, and so on, below the root."""
-    assert below(parent_of(key)) + name_of(key) == key
+    assert child_prefix(parent_of(key)) + basename(key) == key
     above = ancestors(key)
     assert above == sorted(above, key=len)
     assert ROOT not in above
@@ -76,9 +87,9 @@ def test_parts_of_a_key_make_the_key(key: str) -> None:
 def test_parts_of_a_key_are_those_of_a_path() -> None:
     """An example of each."""
     assert ancestors('/a/b/c') == ['/a', '/a/b']
-    assert (parent_of('/a/b/c'), name_of('/a/b/c')) == ('/a/b', 'c')
-    assert (parent_of('/a'), name_of('/a')) == ('/', 'a')
-    assert (parent_of('/'), name_of('/'), ancestors('/')) == ('/', '', [])
+    assert (parent_of('/a/b/c'), basename('/a/b/c')) == ('/a/b', 'c')
+    assert (parent_of('/a'), basename('/a')) == ('/', 'a')
+    assert (parent_of('/'), basename('/'), ancestors('/')) == ('/', '', [])
 
 
 @pytest.mark.parametrize(

@@ -10,22 +10,22 @@ from typing import Final, Protocol
 import gevent
 from gevent.lock import BoundedSemaphore
 
-from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, Watch
+from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.backends.v2.http import Http
 from getc.backends.v2.http_messages import Answer, Request
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
-from getc.net.failover import ask_in_turn, until_served
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.failover import call_with_failover, retry_until_served
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.net.tls import Contexts
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusRequest
 
-__all__ = ['Choosing', 'Inquiry', 'VersionInquiry']
+__all__ = ['AutoBackend', 'Inquiry', 'VersionProbe']
 
 V3_SINCE: Final = (3, 4)
 """Before it, servers ignore some comparisons of v3 silently."""
@@ -33,7 +33,7 @@ V3_SINCE: Final = (3, 4)
 STATUS_IS_PROTECTED_SINCE: Final = (3, 5)
 """Before it, etcd told its status to everybody."""
 
-WATCH_PATIENCE: Final = 10.0
+WATCH_TIMEOUT: Final = 10.0
 """Seconds for the choice where it is a watch that needs it."""
 
 VERSION: Final = Request('GET', '/version')
@@ -48,7 +48,7 @@ def _version_in(answer: Answer, url: str) -> tuple[int, ...]:
         raise ProtocolError(f'what {url} calls its version is none of etcd', endpoint=url) from None
 
 
-def _version_over_grpc(rpc: Rpc, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
+def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
     """The version of an etcd v3 that is behind a proxy; None where nothing answers as etcd v3 does."""
     try:
         return _numbers(rpc.ask(endpoint, Maintenance.Status, StatusRequest(), deadline).version)
@@ -72,7 +72,7 @@ class Inquiry(Protocol):
         """End what is under way with ClientClosed.  Does not block."""
 
 
-class VersionInquiry:
+class VersionProbe:
     """Asks servers for ``/version``, and over gRPC where that page is not to be had.
 
     Proxies for gRPC, such as ``etcd grpc-proxy``, nginx or haproxy, pass on no other HTTP.
@@ -83,7 +83,7 @@ class VersionInquiry:
         rpc: Calls ``Maintenance.Status``; None to leave that out.
     """
 
-    def __init__(self, endpoints: Endpoints, contexts: Contexts | None, rpc: Rpc | None = None) -> None:
+    def __init__(self, endpoints: EndpointSelector, contexts: Contexts | None, rpc: RpcClient | None = None) -> None:
         self._endpoints = endpoints
         self._contexts = contexts
         self._rpc = rpc
@@ -104,7 +104,7 @@ class VersionInquiry:
                 return version
 
         try:
-            return ask_in_turn(self._endpoints, ask, deadline, Effect.NONE)
+            return call_with_failover(self._endpoints, ask, deadline, Effect.NONE)
         finally:
             self.close()
 
@@ -114,7 +114,7 @@ class VersionInquiry:
             http.close()
 
 
-class Choosing:
+class AutoBackend:
     """A backend that is chosen at the first call: v3 from etcd 3.4 on, v2 before.
 
     Args:
@@ -158,7 +158,7 @@ class Choosing:
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         return (self._backend or self.chosen(deadline)).execute(operation, deadline)
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         if isinstance(after, _LateWatch):
             after = after.watch
         if self._backend is not None:
@@ -166,11 +166,11 @@ class Choosing:
         self._check_open()
         return _LateWatch(self, spec, listener)
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         return self._backend.keep(ttl) if self._backend is not None else _LateGroup(self, ttl)
 
     def ready(self, deadline: Deadline) -> None:
-        until_served(lambda: self.chosen(deadline), deadline).ready(deadline)
+        retry_until_served(lambda: self.chosen(deadline), deadline).ready(deadline)
 
     def clear(self) -> None:
         if self._backend is not None:
@@ -190,7 +190,7 @@ class Choosing:
 class _LateWatch:
     """A watch that begins once there is a backend."""
 
-    def __init__(self, choosing: Choosing, spec: WatchSpec, listener: Listener) -> None:
+    def __init__(self, choosing: AutoBackend, spec: WatchSpec, listener: WatchListener) -> None:
         self.watch: Watch | None = None
         self._choosing = choosing
         self._spec = spec
@@ -207,7 +207,7 @@ class _LateWatch:
 
     def _begin(self) -> None:
         try:
-            backend = self._choosing.chosen(Deadline(WATCH_PATIENCE))
+            backend = self._choosing.chosen(Deadline(WATCH_TIMEOUT))
             if not self._is_closed:
                 self.watch = backend.watch(self._spec, self._listener)
         except EtcException as error:
@@ -225,28 +225,30 @@ class _LateWatch:
 class _LateGroup:
     """A lease group that is there once there is a backend."""
 
-    def __init__(self, choosing: Choosing, ttl: int) -> None:
+    def __init__(self, choosing: AutoBackend, ttl: int) -> None:
         self._choosing = choosing
         self._ttl = ttl
-        self._group: LeaseGroup | None = None
+        self._group: KeepGroup | None = None
 
     @property
     def ttl(self) -> int:
         return self._ttl if self._group is None else self._group.ttl
 
-    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         return self._chosen(deadline).hold(put, member, deadline)
 
-    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
+    def adopt(
+        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
         return self._chosen(deadline).adopt(key, value, previous, member, deadline)
 
-    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         self._chosen(deadline).withdraw(key, member, deadline)
 
-    def _chosen(self, deadline: Deadline) -> LeaseGroup:
+    def _chosen(self, deadline: Deadline) -> KeepGroup:
         if self._group is None:
             self._group = self._choosing.chosen(deadline).keep(self._ttl)
         return self._group
 
 
-_: type[Backend] = Choosing
+_: type[Backend] = AutoBackend

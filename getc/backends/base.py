@@ -17,18 +17,18 @@ from getc.timing import Deadline
 
 __all__ = [
     'Backend',
-    'Hold',
-    'LeaseGroup',
-    'Listener',
-    'Member',
+    'KeepGroup',
+    'KeepListener',
+    'KeptNode',
     'TakingWrite',
     'Watch',
+    'WatchListener',
     'not_renewed',
     'safety_margin',
 ]
 
 
-class Listener(Protocol):
+class WatchListener(Protocol):
     """Whom a watch tells.  Its methods never block, switch or raise: they note and return."""
 
     def on_live(self, index: int) -> None:
@@ -77,7 +77,7 @@ class TakingWrite:
     is_create: bool
 
 
-class Member(Protocol):
+class KeepListener(Protocol):
     """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise.
 
     Attributes:
@@ -103,14 +103,14 @@ class Member(Protocol):
     def on_renewed(self) -> None:
         """A renewal was acknowledged."""
 
-    def on_suspect(self, error: EtcException) -> None:
+    def on_renewal_missed(self, error: EtcException) -> None:
         """A renewal was missed.  The node is still held; renewing goes on."""
 
     def on_lost(self, error: NodeLost) -> None:
         """The node is not held any more: deleted, overtaken, or not renewed in time.  The last call."""
 
 
-class Hold(Protocol):
+class KeptNode(Protocol):
     """One node that is being kept alive.
 
     Attributes:
@@ -138,7 +138,7 @@ class Hold(Protocol):
         """Stop renewing.  No I/O, does not block."""
 
 
-class LeaseGroup(Protocol):
+class KeepGroup(Protocol):
     """Nodes of one TTL that are renewed together.
 
     Attributes:
@@ -148,17 +148,19 @@ class LeaseGroup(Protocol):
     @property
     def ttl(self) -> int: ...
 
-    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
         The TTL of ``put`` is the group's business and left out.  A node that an earlier, unanswered write of the
         member has made is no conflict: it is held.
         """
 
-    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
+    def adopt(
+        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
         """Go on with a node that ``previous`` held, if it is provably still that one; else None."""
 
-    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         """Delete the node that an unanswered write of the member has made, if any.  Raises like ``execute``."""
 
 
@@ -183,14 +185,14 @@ class Backend(Protocol):
             ClientClosed: The backend was closed.
         """
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         """Tell the listener of changes until closed.  Does not block; trouble comes by ``on_ended``.
 
         ``after`` is the watch of this backend that it goes on from, which has ended: where the store is
         another one by then, as far as can be told, the new one ends with ``EventIndexCleared``.
         """
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         """The group of the nodes of this TTL.  Does not block."""
 
     def ready(self, deadline: Deadline) -> None:

@@ -6,27 +6,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from getc.backends.autodetect import Choosing, VersionInquiry
+from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
-from getc.backends.memory.backend import Openable, store_named
+from getc.backends.memory.backend import StoreFactory, store_named
 from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
 from getc.net.client_log import ClientLog
-from getc.net.selector import ConnectionState, Endpoints, parse_endpoints
+from getc.net.selector import ConnectionState, EndpointSelector, parse_endpoints
 from getc.net.tls import TLS
-from getc.paths import ROOT, normal
+from getc.paths import ROOT, normalize
 from getc.timing import Deadline
 from getc.v3 import V3
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 
-__all__ = ['Opened', 'open_backend']
+__all__ = ['OpenBackend', 'open_backend']
 
 MEMORY: Final = 'memory://'
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenBackend:
     """What a URL means.
 
     Attributes:
@@ -36,7 +36,7 @@ class Opened:
         namespace: The path that every key is below; the root for none.
         v3: etcd v3 as it is; None for a store in memory.
         log: The log of the client.
-        open_anew: Makes the same once more, for a forked child: nothing but the files that were read is shared.
+        reopen: Makes the same once more, for a forked child: nothing but the files that were read is shared.
     """
 
     backend: Backend
@@ -45,7 +45,7 @@ class Opened:
     namespace: str
     v3: V3 | None
     log: ClientLog
-    open_anew: Callable[[], Opened]
+    reopen: Callable[[], OpenBackend]
 
 
 def open_backend(
@@ -63,7 +63,7 @@ def open_backend(
     strict: bool = True,
     on_state: Callable[[ConnectionState], object] | None = None,
     label: str = 'etcd client',
-) -> Opened:
+) -> OpenBackend:
     """Make what :func:`getc.etcd` was asked for.  Reads the files of TLS, and does no other I/O.
 
     Raises:
@@ -75,7 +75,7 @@ def open_backend(
     if (username is None) != (password is None):
         raise ValueError('give both username and password, or neither')
     Deadline.after(timeout)  # refuses what is no timeout
-    root = ROOT if namespace is None else normal(namespace)
+    root = ROOT if namespace is None else normalize(namespace)
     if isinstance(url, str) and url.startswith(MEMORY):
         if api is not None:
             raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
@@ -92,10 +92,10 @@ def open_backend(
         )
     plain, http2 = (tls.contexts(), tls.contexts('h2')) if is_secure else (None, None)
 
-    def open_all() -> Opened:
+    def open_all() -> OpenBackend:
         log = ClientLog(label)
-        servers = Endpoints(endpoints, on_state=on_state, log=log)
-        rpc = Rpc(servers, http2, timeout=timeout)
+        servers = EndpointSelector(endpoints, on_state=on_state, log=log)
+        rpc = RpcClient(servers, http2, timeout=timeout)
         v3 = V3(rpc)
 
         def open_api(choice: str) -> Backend:
@@ -107,18 +107,18 @@ def open_backend(
             return None if backend.api is None else servers.current.url
 
         if api is None:
-            backend: Backend = Choosing(VersionInquiry(servers, plain, rpc), open_api, log=log)
+            backend: Backend = AutoBackend(VersionProbe(servers, plain, rpc), open_api, log=log)
         else:
             backend = open_api(api)
         urls = tuple(endpoint.url for endpoint in endpoints)
-        return Opened(_inside(backend, root), urls, in_use, root, v3, log, open_all)
+        return OpenBackend(_inside(backend, root), urls, in_use, root, v3, log, open_all)
 
     return open_all()
 
 
-def _open_memory(store: Openable, url: str, root: str, label: str) -> Opened:
+def _open_memory(store: StoreFactory, url: str, root: str, label: str) -> OpenBackend:
     backend = _inside(store.backend(), root)
-    return Opened(
+    return OpenBackend(
         backend, (url,), lambda: url, root, None, ClientLog(label), lambda: _open_memory(store, url, root, label)
     )
 

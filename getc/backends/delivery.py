@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from gevent.hub import get_hub
 
-from getc.backends.base import Listener
+from getc.backends.base import WatchListener
 from getc.errors import EtcException
 from getc.results import EtcdResult
 
-__all__ = ['News']
+__all__ = ['EventQueue']
 
 
-class News:
+class EventQueue:
     """A watch that is told from outside.
 
     Args:
@@ -23,7 +23,7 @@ class News:
 
     __slots__ = ('_is_closed', '_listener', '_news')
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: WatchListener) -> None:
         self._listener = listener
         self._news: deque[Sequence[EtcdResult] | EtcException | int | None] | None = None  # most are quiet
         self._is_closed = False

@@ -16,9 +16,9 @@ from typing import Final, TypeVar
 from getc.errors import EtcdError, FutureRevision
 from getc.operations import Get
 from getc.results import EtcdResult
-from getc.retry import may_pass
+from getc.retry import is_transient
 
-__all__ = ['Horizon']
+__all__ = ['RevisionGuard']
 
 MIN_ANSWERS: Final = 2
 """Linearizable answers that have to be behind before the store counts as another one, also if there is one server."""
@@ -26,7 +26,7 @@ MIN_ANSWERS: Final = 2
 Answer = TypeVar('Answer')
 
 
-class Horizon:
+class RevisionGuard:
     """How far a client has seen.
 
     Args:
@@ -55,7 +55,7 @@ class Horizon:
         try:
             result = execute()
         except EtcdError as error:
-            if error.index is not None and not may_pass(error):
+            if error.index is not None and not is_transient(error):
                 self._accept(error.index, since)
             raise
         self._accept(result.etcd_index, since)
@@ -70,7 +70,7 @@ class Horizon:
             try:
                 result = execute()
             except EtcdError as error:
-                if error.index is None or may_pass(error):
+                if error.index is None or is_transient(error):
                     raise
                 if not remaining or not 0 < error.index < since:
                     self._accept(error.index, since)
@@ -81,7 +81,7 @@ class Horizon:
                     return result
             self._turn()
 
-    def agree_on_revision(self, read: Callable[[], int]) -> int:
+    def observe_quorum(self, read: Callable[[], int]) -> int:
         """Read how far etcd as a whole has come, as :meth:`agree` does."""
         since = self.index
         for _ in range(self._answers):
@@ -100,7 +100,7 @@ class Horizon:
         except FutureRevision:
             pass  # the rest of a listing came to one that lags behind who began it
         except EtcdError as error:
-            if error.index is None or error.index >= since or may_pass(error):
+            if error.index is None or error.index >= since or is_transient(error):
                 raise
         else:
             if result.etcd_index >= since:

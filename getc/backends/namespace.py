@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from copy import copy
 from functools import lru_cache
 
-from getc.backends.base import Backend, Hold, LeaseGroup, Listener, Member, TakingWrite, Watch
+from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, TakingWrite, Watch, WatchListener
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
-from getc.operations import Operation, Put, WatchSpec, below_namespace
-from getc.paths import ROOT, is_below, join, without
+from getc.operations import Operation, Put, WatchSpec, in_namespace
+from getc.paths import ROOT, is_below, join, strip_prefix
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
@@ -41,17 +41,17 @@ class Namespaced:
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         outer = sys.exc_info()[1]
         try:
-            result = self._backend.execute(below_namespace(self._namespace, operation), deadline)
+            result = self._backend.execute(in_namespace(self._namespace, operation), deadline)
         except EtcException as error:
             _make_relative(error, self._namespace, operation.key, outer)
             raise
         return result.relative_to(self._namespace)
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         relative = _RelativeListener(listener, self._namespace)
-        return self._backend.watch(below_namespace(self._namespace, spec), relative, after)
+        return self._backend.watch(in_namespace(self._namespace, spec), relative, after)
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         return _RelativeGroup(self._backend.keep(ttl), self._namespace)
 
 
@@ -92,7 +92,7 @@ def _make_relative(error: BaseException, namespace: str, key: str, outer: BaseEx
 def _take_off(error: EtcException, namespace: str, key: str) -> None:
     if isinstance(error, EtcdError):
         if is_below(error.cause, namespace):
-            error.cause = without(namespace, error.cause)
+            error.cause = strip_prefix(namespace, error.cause)
         elif error.cause.startswith(ROOT):  # at the namespace or above it: where that does not exist, nor does the key
             error.cause = key if isinstance(error, KeyNotFound) else ROOT
         error.message = _relative_text(error.message, namespace)
@@ -122,7 +122,7 @@ class _RelativeListener:
 
     __slots__ = ('_listener', '_namespace', 'on_caught_up', 'on_live')
 
-    def __init__(self, listener: Listener, namespace: str) -> None:
+    def __init__(self, listener: WatchListener, namespace: str) -> None:
         self._listener = listener
         self._namespace = namespace
         self.on_live = listener.on_live
@@ -143,7 +143,7 @@ class _RelativeGroup:
 
     __slots__ = ('_group', '_namespace')
 
-    def __init__(self, group: LeaseGroup, namespace: str) -> None:
+    def __init__(self, group: KeepGroup, namespace: str) -> None:
         self._group = group
         self._namespace = namespace
 
@@ -151,20 +151,22 @@ class _RelativeGroup:
     def ttl(self) -> int:
         return self._group.ttl
 
-    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, put.key):
-            hold = self._group.hold(below_namespace(self._namespace, put), relative, deadline)
+            hold = self._group.hold(in_namespace(self._namespace, put), relative, deadline)
         return _RelativeHold(hold, self._namespace, put.key)
 
-    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
+    def adopt(
+        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
         assert isinstance(previous, _RelativeHold)
         relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, key):
             hold = self._group.adopt(join(self._namespace, key), value, previous.hold, relative, deadline)
         return None if hold is None else _RelativeHold(hold, self._namespace, key)
 
-    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, key):
             self._group.withdraw(join(self._namespace, key), member, deadline)
 
@@ -174,7 +176,7 @@ class _RelativeMember:
 
     __slots__ = ('_member', '_namespace')  # there are thousands
 
-    def __init__(self, member: Member, namespace: str) -> None:
+    def __init__(self, member: KeepListener, namespace: str) -> None:
         self._member = member
         self._namespace = namespace
 
@@ -195,8 +197,8 @@ class _RelativeMember:
     def on_renewed(self) -> None:
         self._member.on_renewed()
 
-    def on_suspect(self, error: EtcException) -> None:
-        self._member.on_suspect(_relative_copy(error, self._namespace))
+    def on_renewal_missed(self, error: EtcException) -> None:
+        self._member.on_renewal_missed(_relative_copy(error, self._namespace))
 
     def on_lost(self, error: NodeLost) -> None:
         relative = _relative_copy(error, self._namespace)
@@ -213,7 +215,7 @@ class _RelativeHold:
 
     __slots__ = ('_key', '_namespace', 'hold')  # there are thousands
 
-    def __init__(self, hold: Hold, namespace: str, key: str) -> None:
+    def __init__(self, hold: KeptNode, namespace: str, key: str) -> None:
         self.hold = hold
         self._namespace = namespace
         self._key = key

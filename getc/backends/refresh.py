@@ -22,7 +22,16 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Listener, Member, TakingWrite, Watch, not_renewed, safety_margin
+from getc.backends.base import (
+    KeepGroup,
+    KeepListener,
+    KeptNode,
+    TakingWrite,
+    Watch,
+    WatchListener,
+    not_renewed,
+    safety_margin,
+)
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -36,16 +45,16 @@ from getc.operations import Delete, Get, Operation, Put, WatchSpec
 from getc.results import EtcdResult, Value
 from getc.timing import Backoff, Deadline
 
-__all__ = ['ChainGroup', 'ChainHold']
+__all__ = ['RefreshGroup', 'RefreshedNode']
 
 Execute = Callable[[Operation, Deadline], EtcdResult]
-StartWatch = Callable[[WatchSpec, Listener], Watch]
+StartWatch = Callable[[WatchSpec, WatchListener], Watch]
 
 RENEWALS_AT_ONCE: Final = 16
 """So many renewals of one TTL are under way at a time: sockets stay few, however many nodes are kept."""
 
 
-class ChainHold:
+class RefreshedNode:
     """One node, refreshed under the condition that nobody else changed it.
 
     Attributes:
@@ -76,7 +85,9 @@ class ChainHold:
         'token',
     )
 
-    def __init__(self, group: ChainGroup, member: Member, result: EtcdResult, value: str, sent_at: float) -> None:
+    def __init__(
+        self, group: RefreshGroup, member: KeepListener, result: EtcdResult, value: str, sent_at: float
+    ) -> None:
         self.key = result.key
         self.token = result.modified_index
         self.created_index = result.created_index
@@ -133,15 +144,15 @@ class ChainHold:
             self._watch.close()
             self._watch = None
 
-    def take_again(self, value: str, member: Member, deadline: Deadline) -> ChainHold | None:
+    def reclaim(self, value: str, member: KeepListener, deadline: Deadline) -> RefreshedNode | None:
         """Write a node that is not held any more, if it is still there and ours; what holds it then, or None."""
         with self._alone(deadline):
             try:
-                self._bridge(deadline)
+                self._resync_index(deadline)
                 result = self._write_value(value, deadline)
             except NodeLost:
                 return None
-            return ChainHold(self._group, member, result, value, self._sent_at)
+            return RefreshedNode(self._group, member, result, value, self._sent_at)
 
     # -- renewing
 
@@ -175,7 +186,7 @@ class ChainHold:
             except EtcException as error:
                 if self._is_held and timing.now_with_suspend() < self.lost_at:
                     self._last_error = error
-                    self._member.on_suspect(error)
+                    self._member.on_renewal_missed(error)
             gevent.sleep(backoff.next_delay())
 
     def _refresh(self) -> None:
@@ -196,7 +207,7 @@ class ChainHold:
                 self._watch = self._group.watch(self, self._index + 1)
             self._member.on_renewed()
 
-    # -- events of its watch (``Listener``)
+    # -- events of its watch (``WatchListener``)
 
     def on_live(self, index: int) -> None:
         pass
@@ -259,7 +270,7 @@ class ChainHold:
             # A write of ours was not answered, and may still be on its way: look, and try again.
             if deadline.has_passed():
                 raise TimedOut(f'{self.key} was not written within {deadline.timeout:g} s')
-            self._bridge(deadline)
+            self._resync_index(deadline)
 
     def _send(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
         has_gap = True  # also when this greenlet is killed on the way
@@ -274,7 +285,7 @@ class ChainHold:
             self._has_gap = self._has_gap or has_gap
         return result
 
-    def _bridge(self, deadline: Deadline) -> None:
+    def _resync_index(self, deadline: Deadline) -> None:
         """Look at the node, and go on from its index.  Raises NodeLost if it is not ours."""
         try:
             node = self._group.execute(Get(self.key, quorum=True), deadline).node
@@ -316,7 +327,7 @@ class _Turn:
         self._semaphore.release()
 
 
-class ChainGroup:
+class RefreshGroup:
     """The nodes of one TTL, each renewed on its own at a third of it.
 
     Attributes:
@@ -338,12 +349,12 @@ class ChainGroup:
         self.patience = ttl - safety_margin(ttl)
         self.execute = execute
         self._semaphore = BoundedSemaphore(RENEWALS_AT_ONCE)
-        self._holds: set[ChainHold] = set()
+        self._holds: set[RefreshedNode] = set()
         self._start_watch = start_watch
         self._most_watched = most_watched
-        self._watched: set[ChainHold] = set()
+        self._watched: set[RefreshedNode] = set()
 
-    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         earlier = tuple(member.unanswered)
         try:
             return self._hold(put, member, deadline)
@@ -358,12 +369,12 @@ class ChainGroup:
                 pass  # it has just changed
             raise
 
-    def _hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def _hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         value = put.value or ''
         sent_at = timing.now_with_suspend()
         member.on_writing(TakingWrite(value, put.prev_exist is False))
         result = self.execute(replace(put, ttl=self.ttl), deadline)
-        hold = ChainHold(self, member, result, value, sent_at)
+        hold = RefreshedNode(self, member, result, value, sent_at)
         self._holds.add(hold)
         return hold
 
@@ -382,7 +393,7 @@ class ChainGroup:
         is_ours = any(node.value == write.value and (is_new or not write.is_create) for write in writes)
         return node if is_ours else None
 
-    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
+    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         node = self._node_of(key, member.unanswered, deadline)
         if node is not None:
             try:
@@ -390,8 +401,10 @@ class ChainGroup:
             except (KeyNotFound, TestFailed):
                 pass  # it is gone, or another's by now
 
-    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
-        hold = previous.take_again(value, member, deadline) if isinstance(previous, ChainHold) else None
+    def adopt(
+        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
+        hold = previous.reclaim(value, member, deadline) if isinstance(previous, RefreshedNode) else None
         if hold is not None:
             self._holds.add(hold)
         return hold
@@ -400,12 +413,12 @@ class ChainGroup:
         """One of the places of the renewals that are under way."""
         return _Turn(self._semaphore, deadline, 'a renewal')
 
-    def forget(self, hold: ChainHold) -> None:
+    def forget(self, hold: RefreshedNode) -> None:
         """The hold renews no more."""
         self._holds.discard(hold)
         self._watched.discard(hold)
 
-    def watch(self, hold: ChainHold, index: int) -> Watch | None:
+    def watch(self, hold: RefreshedNode, index: int) -> Watch | None:
         """Watch the node of a hold from an index on; None where as many are watched as may be."""
         if len(self._watched) >= self._most_watched:
             return None
@@ -416,7 +429,7 @@ class ChainGroup:
         self._watched.add(hold)
         return watch
 
-    def unwatch(self, hold: ChainHold) -> None:
+    def unwatch(self, hold: RefreshedNode) -> None:
         """The watch of its node has ended."""
         self._watched.discard(hold)
 
@@ -426,4 +439,4 @@ class ChainGroup:
             hold.abandon()
 
 
-_: type[LeaseGroup] = ChainGroup
+_: type[KeepGroup] = RefreshGroup

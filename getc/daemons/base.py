@@ -18,21 +18,21 @@ from gevent.event import Event
 from getc import timing
 from getc.daemons.failures import report_failure
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
-from getc.net.affinity import Home, Resident
+from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec, explain
-from getc.retry import may_pass
+from getc.retry import is_transient
 from getc.timing import Backoff, Deadline
 
 __all__ = ['Daemon', 'Owner', 'event_of']
 
-LAST_WORDS: Final = 1.0
+CLEANUP_TIMEOUT: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
 
 REFUSED_CAP: Final = 10.0
 """Seconds between attempts, at most, while each is refused, or meets what would only be repeated."""
 
-SLICE: Final = 0.01
+MAX_BUSY_SECONDS: Final = 0.01
 """Seconds after which callbacks that do not block let others run."""
 
 _Self = TypeVar('_Self', bound='Daemon')
@@ -60,7 +60,7 @@ def event_of(arg: object) -> object:
     return (type(arg), arg.endpoint) if isinstance(arg, EtcException) else arg
 
 
-class Daemon(Resident):
+class Daemon(Unpicklable):
     """Something that goes on in the background until it is stopped.
 
     Also a context manager: leaving it stops it.
@@ -100,7 +100,7 @@ class Daemon(Resident):
         self.name = name
         self.last_error: EtcException | None = None
         self._owner = owner
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._backoff = Backoff()
         self._is_starting = True
         self._is_stopped = False
@@ -125,7 +125,7 @@ class Daemon(Resident):
     @property
     def is_stopped(self) -> bool:
         """True as soon as it was told to stop, and in a forked child."""
-        return self._is_stopped or self._home.was_left
+        return self._is_stopped or self._home.in_forked_child
 
     def stop(self, timeout: float | None = 5.0) -> None:
         """End it.  When this returns no callback runs or will run; a second call does nothing.
@@ -138,21 +138,21 @@ class Daemon(Resident):
             RuntimeError: This is another thread than its client's.
         """
         deadline = Deadline.after(timeout)
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return
         self._home.check()
-        self.begin_stop(deadline)
+        self._stop_begin(deadline)
         self.finish(deadline)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it is stopped, for ``timeout`` seconds at most (None: no limit).  True if it is."""
         deadline = Deadline.after(timeout)
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return True
         self._home.check()
         return self._finished.wait(deadline.timeout_left())
 
-    def begin_stop(self, deadline: Deadline) -> None:
+    def _stop_begin(self, deadline: Deadline) -> None:
         """The first half of :meth:`stop`, which does not block.  For its owner."""
         if self._is_stopped:
             return
@@ -177,7 +177,7 @@ class Daemon(Resident):
             gevent.killall(tasks, block=False)
             self._finished.set()
             self._owner.forget(self)
-        gevent.joinall(tasks, timeout=LAST_WORDS)
+        gevent.joinall(tasks, timeout=CLEANUP_TIMEOUT)
 
     def on_stopping(self, callback: Callable[[], object]) -> None:
         """Have it called as soon as this begins to stop.  It must not block or raise.  For its owner."""
@@ -186,7 +186,7 @@ class Daemon(Resident):
     def stop_soon(self) -> None:
         """Stop in the background: for whoever has no time to wait."""
         deadline = Deadline(5.0)
-        self.begin_stop(deadline)
+        self._stop_begin(deadline)
         gevent.spawn(self.finish, deadline).name = f'getc end of {self.name}'
 
     def __enter__(self: _Self) -> _Self:
@@ -277,7 +277,7 @@ class Daemon(Resident):
         self._attempting = self._spawn(self._attempt)
 
     def _attempt(self) -> None:
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return
         began = timing.now()
         backoff = self._backoff.next_delay()
@@ -287,7 +287,7 @@ class Daemon(Resident):
         except EtcException as error:
             delay = max(0.0, began + backoff - timing.now())  # a server that is silent has kept us waiting already
             before, self.last_error = self.last_error, error
-            if may_pass(error):
+            if is_transient(error):
                 pass
             elif self._is_starting:
                 self._attempting = None  # there is nothing to wait for
@@ -322,7 +322,7 @@ class Daemon(Resident):
     def _make_calls(self) -> None:
         began = timing.now()
         try:
-            while isinstance(self._calls, deque) and not self._home.was_left:
+            while isinstance(self._calls, deque) and not self._home.in_forked_child:
                 callback, args = self._calls.popleft()
                 if not self._calls:
                     self._calls = ()
@@ -330,12 +330,12 @@ class Daemon(Resident):
                     callback(*args)
                 except (Exception, gevent.Timeout):
                     report_failure('%s: %s: the callback %r raised', self._owner.log.label, self.name, callback)
-                if self._calls and timing.now() - began > SLICE:
+                if self._calls and timing.now() - began > MAX_BUSY_SECONDS:
                     gevent.sleep(0)
                     began = timing.now()
         finally:  # also when a callback was killed, and this greenlet with it
             self._calling = None
-            if self._home.was_left:
+            if self._home.in_forked_child:
                 self._calls = ()
             elif self._calls:
                 self._calling = self._spawn(self._make_calls)

@@ -11,17 +11,17 @@ from getc.backends.base import Backend
 from getc.daemons.base import Owner
 from getc.daemons.watcher import Watcher
 from getc.errors import ClientClosed, ConnectionError, TimedOut
-from getc.net.affinity import Home, Resident
+from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = ['Changes']
 
-ROOM: Final = 100
+MAX_QUEUED: Final = 100
 """Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
 
 
-class Changes(Resident):
+class Changes(Unpicklable):
     """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
 
     An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
@@ -41,9 +41,9 @@ class Changes(Resident):
         initial: bool = False,
         index: int | None = None,
     ) -> None:
-        self._results: Queue[EtcdResult | None] = Queue(maxsize=ROOM)
+        self._results: Queue[EtcdResult | None] = Queue(maxsize=MAX_QUEUED)
         self._is_over = False
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._home.check()
         self.watcher = Watcher(
             owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
@@ -65,7 +65,7 @@ class Changes(Resident):
         """
         deadline = Deadline.after(timeout)
         self._home.check()
-        if self._home.was_left:
+        if self._home.in_forked_child:
             raise ClientClosed(f"{self.watcher.name} is our parent's, not this forked child's")
         try:
             result = None if self._is_over else self._results.get(timeout=deadline.timeout_left())

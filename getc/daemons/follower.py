@@ -21,13 +21,13 @@ from typing import Final, NamedTuple
 import gevent
 
 from getc import timing
-from getc.backends.base import Backend, Listener, Watch
+from getc.backends.base import Backend, Watch, WatchListener
 from getc.daemons.base import REFUSED_CAP, Daemon, Owner
 from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError, ResponseTooLarge
 from getc.operations import Get, WatchSpec
 from getc.paths import is_below
 from getc.results import Deleted, Directory, EtcdResult, Got, Node, Set, Value
-from getc.retry import may_pass
+from getc.retry import is_transient
 from getc.timing import Deadline
 
 __all__ = ['Follower', 'WatcherState']
@@ -38,7 +38,7 @@ LIST_TIMEOUT: Final = 10.0
 BOUND: Final = 1000
 """Calls that may wait for a slow callback; past it the watch is closed until they are made."""
 
-STEADY: Final = 1.0
+MIN_STABLE_SECONDS: Final = 1.0
 """Seconds after which a watch that was lost counts as having worked."""
 
 
@@ -55,7 +55,7 @@ class WatcherState(Enum):
     STOPPED = 'the watcher has ended'
 
 
-class _Known(NamedTuple):
+class _Fingerprint(NamedTuple):
     """What is remembered of a value."""
 
     created: int
@@ -63,7 +63,7 @@ class _Known(NamedTuple):
     digest: int
 
     @classmethod
-    def of(cls, node: Value) -> _Known:
+    def of(cls, node: Value) -> _Fingerprint:
         return cls(node.created_index, node.modified_index, hash(node.value))
 
 
@@ -113,7 +113,7 @@ class Follower(Daemon):
         self._backend = backend
         self._is_mapped = is_mapped
         self._cursor: int | None = None if spec.index is None else spec.index - 1  # all up to it was taken
-        self._known: dict[str, _Known] | None = None
+        self._known: dict[str, _Fingerprint] | None = None
         self._fingerprint = 0  # of the listing; for followers that remember no values
         self._latest: _Change | None = None  # the last change that was delivered or listed
         self._proof: _Change | None = None  # the change that has to come first: then the store is the same
@@ -127,7 +127,7 @@ class Follower(Daemon):
 
     # -- what its kinds do with it; none of these blocks
 
-    def _on_there(self, found: Sequence[Got]) -> None:
+    def _on_snapshot(self, found: Sequence[Got]) -> None:
         """What was there at the beginning, in the order of the keys."""
 
     def _on_revision(self, results: Sequence[EtcdResult]) -> None:
@@ -145,7 +145,7 @@ class Follower(Daemon):
     @property
     def state(self) -> WatcherState:
         """How it stands; STOPPED in a forked child."""
-        return WatcherState.STOPPED if self._home.was_left else self._state
+        return WatcherState.STOPPED if self._home.in_forked_child else self._state
 
     @property
     def is_stale(self) -> bool:
@@ -199,8 +199,8 @@ class Follower(Daemon):
     def _begin(self, listing: _Listing) -> None:
         if self._cursor is None:
             self._cursor = listing.index
-        self._on_there([Got(value, etcd_index=listing.index) for value in listing.values.values()])
-        self._learn(listing)
+        self._on_snapshot([Got(value, etcd_index=listing.index) for value in listing.values.values()])
+        self._reset_known(listing)
 
     def _compare(self, listing: _Listing) -> None:
         """Decide how to resume when no change was delivered since the last listing.
@@ -235,7 +235,7 @@ class Follower(Daemon):
     def _is_known(self, value: Value) -> bool:
         """True if this value is the known one, apart from a refresh."""
         assert self._known is not None
-        found, known = _Known.of(value), self._known.get(value.key)
+        found, known = _Fingerprint.of(value), self._known.get(value.key)
         return known is not None and (found.created, found.digest) == (known.created, known.digest)
 
     def _resynchronise(self, listing: _Listing) -> None:
@@ -244,7 +244,7 @@ class Follower(Daemon):
         self._log_soon(logging.WARNING, 'history was lost; compared at index %d', listing.index)
         difference = list(self._difference(listing)) if self._is_mapped else []
         self._cursor = listing.index
-        self._learn(listing)
+        self._reset_known(listing)
         self._is_cleared = False
         self._followed = None
         self._on_difference(difference)
@@ -260,7 +260,7 @@ class Follower(Daemon):
             elif known is None or (known.created, known.digest) != (value.created_index, hash(value.value)):
                 yield Set(value, etcd_index=listing.index, is_new=known is None, resync=True)
 
-    def _learn(self, listing: _Listing) -> None:
+    def _reset_known(self, listing: _Listing) -> None:
         """Forget what was known, and know what was there at the cursor."""
         assert self._cursor is not None
         self._known = {}
@@ -276,7 +276,7 @@ class Follower(Daemon):
 
     def _note(self, value: Value) -> None:
         if self._is_mapped and self._known is not None:
-            self._known[value.key] = _Known.of(value)
+            self._known[value.key] = _Fingerprint.of(value)
 
     def _forget(self, gone: str) -> None:
         """Remove what was known of a node, and of all below it."""
@@ -285,7 +285,7 @@ class Follower(Daemon):
             for key in [key for key in self._known if is_below(key, gone)]:
                 del self._known[key]
 
-    # -- what the watch tells (``Listener``)
+    # -- what the watch tells (``WatchListener``)
 
     def on_live(self, index: int) -> None:
         """The watch is on.  For the backend."""
@@ -369,7 +369,7 @@ class Follower(Daemon):
         self._is_caught_up = False
         if self._is_stopped:
             return
-        is_refused = not (may_pass(error) or isinstance(error, LOST))
+        is_refused = not (is_transient(error) or isinstance(error, LOST))
         if is_refused and self._is_starting:
             self._refuse(error)
             return
@@ -379,7 +379,7 @@ class Follower(Daemon):
             self._log_soon(logging.WARNING, 'stale: %s', error)
         if isinstance(error, LOST):
             self._is_cleared = True
-        if timing.now() - self._live_at > STEADY:
+        if timing.now() - self._live_at > MIN_STABLE_SECONDS:
             self._backoff.reset()
         self._attempt_in(self._backoff.next_delay(REFUSED_CAP if is_refused else None))
 
@@ -405,4 +405,4 @@ class Follower(Daemon):
             self._watch = None
 
 
-_: type[Listener] = Follower
+_: type[WatchListener] = Follower

@@ -15,9 +15,9 @@ from enum import Enum
 from typing import Final, Literal
 
 from getc import timing
-from getc.backends.base import Backend, Hold, LeaseGroup, Member, TakingWrite
+from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, TakingWrite
 from getc.daemons.base import Daemon, Owner
-from getc.daemons.liveness import Checkup
+from getc.daemons.liveness import LivenessProbe
 from getc.daemons.owner_watch import OwnerWatch
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.operations import Get, Put, WatchSpec, text_of
@@ -112,14 +112,14 @@ class Keeper(Daemon):
         self.key = put.key
         self.on_conflict = on_conflict
         self._backend = backend
-        self._group: LeaseGroup = backend.keep(ttl)
+        self._group: KeepGroup = backend.keep(ttl)
         self._value = put.value or ''
-        self._checkup = None if alive is None else Checkup(alive, f'{owner.log.label}: {self.name}')
+        self._checkup = None if alive is None else LivenessProbe(alive, f'{owner.log.label}: {self.name}')
         self._tell_lost = on_lost
         self._tell_restored = on_restored
         self._state = KeeperState.STARTING
-        self._hold: Hold | None = None
-        self._previous: Hold | None = None  # what we lost; the node may still be there and ours
+        self._hold: KeptNode | None = None
+        self._previous: KeptNode | None = None  # what we lost; the node may still be there and ours
         self._unanswered: set[TakingWrite] = set()  # those that may have taken the node
         self._rival: OwnerWatch | None = None
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
@@ -129,7 +129,7 @@ class Keeper(Daemon):
     @property
     def state(self) -> KeeperState:
         """How it stands, right from the first instruction after a stall of the process; STOPPED in a forked child."""
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return KeeperState.STOPPED
         if self._state in (KeeperState.KEPT, KeeperState.SUSPECT) and not self.remaining():
             return KeeperState.LOST
@@ -151,7 +151,7 @@ class Keeper(Daemon):
         Reads the clock only: right even if this process did not run for a while, and 0.0 in a child
         that was forked off it.
         """
-        if self._hold is None or self._home.was_left:
+        if self._hold is None or self._home.in_forked_child:
             return 0.0
         return max(0.0, self._hold.lost_at - timing.now_with_suspend())
 
@@ -173,7 +173,7 @@ class Keeper(Daemon):
         return hold.token
 
     def _why_not_kept(self) -> str:
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return 'it is kept by our parent, not by this forked child'
         if self._is_stopped:
             return 'the keeper was stopped'
@@ -230,7 +230,7 @@ class Keeper(Daemon):
             EtcException: No answer, or a refusal.  It is stopped all the same, and the node may end before its TTL.
         """
         deadline = Deadline.after(timeout)
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return
         self._home.check()
         hold, self._hold, self._previous = self._hold, None, None
@@ -239,7 +239,7 @@ class Keeper(Daemon):
             if hold is not None and not self._is_stopped:
                 hold.orphan(deadline)
         finally:
-            self.begin_stop(deadline)
+            self._stop_begin(deadline)
             self.finish(deadline)
 
     # -- taking the node
@@ -285,7 +285,7 @@ class Keeper(Daemon):
         finally:
             self._is_asking = False
 
-    def _take(self) -> Hold | None:
+    def _take(self) -> KeptNode | None:
         """Write the node if it may be ours; None if it may not, yet."""
         if self._previous is not None:
             hold = self._group.adopt(self.key, self._value, self._previous, self, self._attempt_deadline())
@@ -297,7 +297,7 @@ class Keeper(Daemon):
         except NodeExist as error:
             return self._take_over(error)
 
-    def _take_over(self, error: NodeExist) -> Hold | None:
+    def _take_over(self, error: NodeExist) -> KeptNode | None:
         """The node is there already: whose is it?"""
         try:
             found = self._backend.execute(Get(self.key, quorum=True), self._attempt_deadline())
@@ -328,7 +328,7 @@ class Keeper(Daemon):
         )
         return None
 
-    def _put(self, put: Put) -> Hold:
+    def _put(self, put: Put) -> KeptNode:
         earlier = self._unanswered.copy()
         try:
             return self._group.hold(put, self, self._attempt_deadline())
@@ -350,7 +350,7 @@ class Keeper(Daemon):
 
     # -- losing it, and giving it back
 
-    def _lose(self, error: NodeLost) -> Hold | None:
+    def _lose(self, error: NodeLost) -> KeptNode | None:
         """The node is not ours any more; return what held it."""
         hold, self._hold = self._hold, None
         self.last_error = error
@@ -360,7 +360,7 @@ class Keeper(Daemon):
         self._log_soon(logging.WARNING, 'lost: %s', error)
         return hold
 
-    def _withdraw(self, hold: Hold) -> None:
+    def _withdraw(self, hold: KeptNode) -> None:
         """Take the node away, for its process is not well."""
         try:
             hold.release(Deadline(MOST_ATTEMPT))
@@ -379,9 +379,9 @@ class Keeper(Daemon):
         if hold is not None or (self._unanswered and (self._attempting is None or self._is_asking)):
             self._spawn(self._give_back, hold, deadline)
 
-    def _give_back(self, hold: Hold | None, deadline: Deadline) -> None:
+    def _give_back(self, hold: KeptNode | None, deadline: Deadline) -> None:
         """Delete the node if it is ours.  If that fails its TTL does it."""
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return
         try:
             if hold is not None:
@@ -393,7 +393,7 @@ class Keeper(Daemon):
             text = '%s: %s: could not delete the node, which goes with its TTL: %s'
             logger.warning(text, self._owner.log.label, self.name, error)
 
-    # -- what the lease group tells (``Member``)
+    # -- what the lease group tells (``KeepListener``)
 
     @property
     def is_asked(self) -> bool:
@@ -426,7 +426,7 @@ class Keeper(Daemon):
         if self._state is KeeperState.SUSPECT:
             self._state = KeeperState.KEPT
 
-    def on_suspect(self, error: EtcException) -> None:
+    def on_renewal_missed(self, error: EtcException) -> None:
         """A renewal was missed.  For the lease group."""
         self.last_error = error
         if self._state is KeeperState.KEPT:
@@ -451,4 +451,4 @@ def _permanent(node: Node, index: int) -> EtcdError:
     return NotFile('Not a file: it is a directory, which cannot be kept', node.key, index)
 
 
-_: type[Member] = Keeper
+_: type[KeepListener] = Keeper

@@ -10,14 +10,14 @@ import gevent
 from getc import timing
 from getc.daemons.failures import notify_failure
 
-__all__ = ['Checkup']
+__all__ = ['LivenessProbe']
 
 logger = logging.getLogger('getc')
 
 Spawn = Callable[..., 'gevent.Greenlet[..., None]']
 
 
-class Checkup:
+class LivenessProbe:
     """Asks a function of the user's whether all is well.
 
     Args:

@@ -74,7 +74,7 @@ class Mirror(Follower, Mapping[str, str]):
         try:
             while not (answer := predicate(self)):
                 if self.is_stopped:
-                    what = "is our parent's, not this forked child's" if self._home.was_left else 'was stopped'
+                    what = "is our parent's, not this forked child's" if self._home.in_forked_child else 'was stopped'
                     raise ClientClosed(f'{self.name} {what}')
                 if not changed.wait(deadline.timeout_left()):
                     state = f'; it is {self.state.name}' if self.is_stale else ''
@@ -108,7 +108,7 @@ class Mirror(Follower, Mapping[str, str]):
 
     # -- following
 
-    def _on_there(self, found: Sequence[Got]) -> None:
+    def _on_snapshot(self, found: Sequence[Got]) -> None:
         self._take(found)
 
     def _on_created(self) -> None:

@@ -11,7 +11,7 @@ import gevent
 
 from getc import timing
 from getc.daemons.base import Daemon, event_of
-from getc.net.affinity import Home, close_watcher
+from getc.net.affinity import ThreadAffinity, close_watcher
 from getc.net.client_log import ClientLog
 
 __all__ = ['Monitor']
@@ -41,7 +41,7 @@ class Monitor:
         self._starting: dict[Daemon, tuple[float, int]] = {}  # since when, and the number of the next reminder
         self._timer: Any = None
         self._ran_at = 0.0
-        self._home = Home()
+        self._home = ThreadAffinity()
 
     def add(self, daemon: Daemon) -> None:
         """A daemon begins to start."""
@@ -62,7 +62,7 @@ class Monitor:
             close_watcher(timer)
 
     def _look(self) -> None:
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return self.close()  # in a forked child: the daemons are the parent's
         now = timing.now()
         late, self._ran_at = now - self._ran_at - INTERVAL, now

@@ -56,7 +56,7 @@ class Watcher(Follower):
         self._tell_resync = on_resync
         self._initial = initial
 
-    def _on_there(self, found: Sequence[Got]) -> None:
+    def _on_snapshot(self, found: Sequence[Got]) -> None:
         if self._initial:
             self._deliver(found)
 

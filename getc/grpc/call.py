@@ -14,13 +14,13 @@ from getc.errors import ConnectionError, EtcException, HTTPError, ProtocolError,
 from getc.grpc.framing import OK, Messages, Oversized, Status, check_head, is_well, packed, status_of, whole_message
 from getc.grpc.http2.events import AnswerReceived, DataReceived, HeadersReceived
 from getc.grpc.http2.frames import ErrorCode
-from getc.grpc.timer_wheel import Wheel
-from getc.retry import may_have_passed_on
+from getc.grpc.timer_wheel import TimerWheel
+from getc.retry import proxy_may_have_forwarded
 from getc.timing import Deadline
 
-__all__ = ['LIMIT_OF_STREAMS', 'Call', 'Carrier', 'OversizedAnswer', 'RefusedCall', 'Stream', 'UnaryCall']
+__all__ = ['LIMIT_OF_STREAMS', 'Call', 'CallTransport', 'GrpcError', 'OversizedAnswer', 'Stream', 'UnaryCall']
 
-ROOM: Final = 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of messages that wait to be taken; past it the peer is told to wait."""
 
 OVERHEAD: Final = 64
@@ -33,7 +33,7 @@ LIMIT_OF_STREAMS: Final = (
 """What limits the streams of a connection, and what to do about it."""
 
 
-class RefusedCall(EtcException):
+class GrpcError(EtcException):
     """The server answered with a status other than OK.
 
     Attributes:
@@ -63,7 +63,7 @@ class OversizedAnswer(EtcException):
         return f'an answer of {self.answer.size} bytes'
 
 
-class Carrier(Protocol):
+class CallTransport(Protocol):
     """What carries calls: a connection."""
 
     def send(self, call: Call, data: bytes, end: bool) -> None:
@@ -89,7 +89,7 @@ class Carrier(Protocol):
     def has_left(self, call: Call) -> bool:
         """True if any of the call may have reached the server, or still may."""
 
-    def holds_back(self, call: Call) -> bool:
+    def has_unsent(self, call: Call) -> bool:
         """True if some of what was said of it waits for the server to take it."""
 
 
@@ -121,7 +121,7 @@ class Call:
         self.url = url
         self.is_write = is_write
         self.stream_id = 0
-        self._carrier: Carrier | None = None
+        self._carrier: CallTransport | None = None
         self._heard_before = 0.0  # when the server was heard last before the call was begun
         self._is_over = False
         self._error: EtcException | None = None
@@ -130,7 +130,7 @@ class Call:
 
     # -- for the connection; none of these blocks or switches
 
-    def begin(self, carrier: Carrier, stream_id: int) -> None:
+    def begin(self, carrier: CallTransport, stream_id: int) -> None:
         """It is this connection's from now on."""
         self._carrier = carrier
         self._heard_before = carrier.heard_at
@@ -164,7 +164,7 @@ class Call:
         example because the server behind it has cancelled the call, or the connection to that server broke.
         """
         name = ErrorCode(code).name if code in ErrorCode.__members__.values() else str(code)
-        self.break_off(_ended(f'{self.url} ended the call with {name}'))
+        self.fail_with(_ended(f'{self.url} ended the call with {name}'))
 
     def on_not_taken(self) -> None:
         """The server has not processed it, and never will: it is above the last stream of a GOAWAY, or was not sent."""
@@ -177,7 +177,7 @@ class Call:
             self._error = error
             self._wake()
 
-    def break_off(self, error: EtcException) -> None:
+    def fail_with(self, error: EtcException) -> None:
         """It ends with a copy of the error, which says what is true of this call."""
         error = copy(error)
         error.endpoint = self.url
@@ -211,11 +211,11 @@ class Call:
 
     def _fail_here(self, error: EtcException) -> None:
         """The answer is no good: drop the rest of it."""
-        if isinstance(error, HTTPError) and not may_have_passed_on(error.status_code):
+        if isinstance(error, HTTPError) and not proxy_may_have_forwarded(error.status_code):
             error.endpoint = self.url
             self.fail(error)
         else:
-            self.break_off(error)
+            self.fail_with(error)
         self._give_up(ErrorCode.CANCEL)
 
     def _give_up(self, code: int) -> None:
@@ -249,11 +249,11 @@ class UnaryCall(Call):
         self._answer: bytes | None = None
         self._messages: Messages | None = None
 
-    def wait(self, wheel: Wheel) -> bytes:
+    def wait(self, wheel: TimerWheel) -> bytes:
         """Return the answer.  Blocks until the deadline at most; whoever is killed here leaves a clean connection.
 
         Raises:
-            RefusedCall: The server says no.
+            GrpcError: The server says no.
             OversizedAnswer: The answer is larger than the bound.
             ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
             HTTPError, ProtocolError: The answer is no gRPC.
@@ -275,7 +275,7 @@ class UnaryCall(Call):
         assert self._answer is not None
         return self._answer
 
-    def on_due(self) -> None:
+    def on_deadline(self) -> None:
         """The deadline has passed."""
         if not self._is_over:
             error = self.timed_out(self._deadline)
@@ -304,7 +304,7 @@ class UnaryCall(Call):
 
     def _maybe_applied(self) -> bool:
         """A server does nothing before it has the whole request."""
-        return super()._maybe_applied() and self._carrier is not None and not self._carrier.holds_back(self)
+        return super()._maybe_applied() and self._carrier is not None and not self._carrier.has_unsent(self)
 
     def on_data(self, event: DataReceived) -> None:
         """A piece of the answer."""
@@ -323,13 +323,13 @@ class UnaryCall(Call):
             self._fail_here(error)
             return
         if event.ends:
-            self.break_off(_ended(f'{self.url} ended the answer to {self.path} without a status'))
+            self.fail_with(_ended(f'{self.url} ended the answer to {self.path} without a status'))
         else:
             self._carrier.acknowledge(self, event.size)
 
     def _on_status(self, status: Status) -> None:
         if status.code != OK:
-            raise RefusedCall(status)
+            raise GrpcError(status)
         if self._answer is None or self._messages is None or not self._messages.is_between:
             raise ProtocolError('gRPC: OK without an answer, or in the middle of one')
         if not self._is_over:
@@ -378,7 +378,7 @@ class Stream(Call):
         Raises:
             TimedOut: No message came in time.
             OversizedAnswer: A message is larger than the bound; the stream goes on.
-            RefusedCall: The server ended the stream with another status than OK.
+            GrpcError: The server ended the stream with another status than OK.
             ConnectionError: The connection was lost.
         """
         if self._greenlet is not None:
@@ -391,7 +391,7 @@ class Stream(Call):
             self._pause_until(deadline)
         message = self._received.popleft()
         self._held -= len(message) + OVERHEAD
-        if self._owed and self._held < ROOM:
+        if self._owed and self._held < BUFFER_BYTES:
             owed, self._owed = self._owed, 0
             if self._carrier is not None:
                 self._carrier.acknowledge(self, owed)
@@ -432,8 +432,8 @@ class Stream(Call):
             self._received.append(message)
             self._held += len(message) + OVERHEAD
         if event.ends:
-            self.break_off(_ended(f'{self.url} ended {self.path} without a status'))
-        elif self._held < ROOM:
+            self.fail_with(_ended(f'{self.url} ended {self.path} without a status'))
+        elif self._held < BUFFER_BYTES:
             self._carrier.acknowledge(self, event.size)
         else:
             self._owed += event.size
@@ -442,7 +442,7 @@ class Stream(Call):
 
     def _on_status(self, status: Status) -> None:
         if status.code != OK:
-            raise RefusedCall(status)
+            raise GrpcError(status)
         if not self._messages.is_between:
             raise ProtocolError('gRPC: OK in the middle of a message')
         if not self._is_over:

@@ -13,11 +13,11 @@ from gevent.event import Event
 
 from getc import timing
 from getc.errors import ClientClosed, ConnectionError, EtcException
-from getc.grpc.call import RefusedCall, Stream, UnaryCall
-from getc.grpc.connection import Link
+from getc.grpc.call import GrpcError, Stream, UnaryCall
+from getc.grpc.connection import GrpcConnection
 from getc.grpc.framing import packed, request_block, timeout_field
-from getc.grpc.timer_wheel import Wheel
-from getc.net.affinity import Home, kill_soon
+from getc.grpc.timer_wheel import TimerWheel
+from getc.net.affinity import ThreadAffinity, kill_soon
 from getc.net.connect_errors import not_connected, not_connected_in_time
 from getc.net.resolver import Address, names
 from getc.net.selector import Endpoint
@@ -25,7 +25,7 @@ from getc.net.sockets import ADDRESS_TIMEOUT, Socket, address_of, connect
 from getc.net.tls import Contexts
 from getc.timing import Backoff, Deadline
 
-__all__ = ['Channel', 'Metadata', 'RefusedCall', 'Stream']
+__all__ = ['Channel', 'GrpcError', 'Metadata', 'Stream']
 
 log = logging.getLogger('getc')
 
@@ -43,7 +43,7 @@ would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, which no
 SLOWEST_PINGS: Final = 32.0
 """How much rarer pings become at most, by half each time that the server complains about them."""
 
-MOST_BLOCKS: Final = 1024
+MAX_CACHED_BLOCKS: Final = 1024
 """Request heads that are remembered: one for each method and metadata in use."""
 
 
@@ -70,14 +70,14 @@ class Channel:
         self._url = endpoint.url
         self._authority = endpoint.url.partition('://')[2].encode('idna' if not endpoint.host.isascii() else 'ascii')
         self._blocks: dict[tuple[str, Metadata], bytes] = {}
-        self._link: Link | None = None  # it leaves us when no more calls may begin on it
-        self._links: set[Link] = set()  # also those that the server is leaving
-        self._wheel = Wheel()
+        self._link: GrpcConnection | None = None  # it leaves us when no more calls may begin on it
+        self._links: set[GrpcConnection] = set()  # also those that the server is leaving
+        self._wheel = TimerWheel()
         self._attempt: _Attempt | None = None
         self._backoff = Backoff()
         self._next_attempt_at = 0.0
         self._ping_slowdown = 1.0
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._home.check()
         self._is_closed = False
         _channels.add(self)
@@ -108,7 +108,7 @@ class Channel:
                 there, by its SETTINGS.  Until then it can go to another server without doubt.
 
         Raises:
-            RefusedCall: The server answered with a status other than OK.
+            GrpcError: The server answered with a status other than OK.
             ConnectionError: No answer; ``maybe_applied`` is True for a write that may have left.
             HTTPError, ProtocolError: The answer is no gRPC, breaks HTTP/2 or a bound.
             ClientClosed: ``close`` was called, before or meanwhile.
@@ -166,14 +166,14 @@ class Channel:
 
     def _block(self, path: str, metadata: Metadata) -> bytes:
         """The head of a call, but for its timeout; it is remembered."""
-        if len(self._blocks) >= MOST_BLOCKS:  # tokens come and go
+        if len(self._blocks) >= MAX_CACHED_BLOCKS:  # tokens come and go
             self._blocks.clear()
         block = self._blocks[path, metadata] = request_block(
             path.encode(), authority=self._authority, is_secure=self.endpoint.is_secure, metadata=metadata
         )
         return block
 
-    def _usable_link(self, deadline: Deadline, once: bool = False) -> Link:
+    def _usable_link(self, deadline: Deadline, once: bool = False) -> GrpcConnection:
         self._home.check()
         was_lost = False
         while self._link is None or (once and not self._link.has_spoken):
@@ -209,10 +209,10 @@ class Channel:
                 if not others or self._attempt is not attempt or limit.has_passed():
                     raise
             else:
-                names().worked(self.endpoint.host, self.endpoint.port, address)
+                names().mark_good(self.endpoint.host, self.endpoint.port, address)
                 return
 
-    def _begin_link(self, attempt: _Attempt, limit: Deadline) -> tuple[Link, Address]:
+    def _begin_link(self, attempt: _Attempt, limit: Deadline) -> tuple[GrpcConnection, Address]:
         """Make a link, on which calls may begin that need not wait until its server has spoken."""
         try:
             sock = self._connected_socket(limit)
@@ -224,7 +224,7 @@ class Channel:
             sock.close()
             raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
-        link = self._link = Link(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
+        link = self._link = GrpcConnection(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
         self._links.add(link)
         attempt.on_connected()
         return link, address
@@ -254,7 +254,7 @@ class Channel:
         finally:
             timeout.close()
 
-    def _on_leave(self, link: Link) -> None:
+    def _on_leave(self, link: GrpcConnection) -> None:
         if link.has_spoken:
             self._backoff.reset()
             self._next_attempt_at = 0.0

@@ -27,21 +27,21 @@ from getc.grpc.http2.events import (
     StreamReset,
 )
 from getc.grpc.http2.frames import ErrorCode
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import wire_for
 from getc.net.affinity import close_watcher
-from getc.net.connect_errors import MAYBE_REVOKED, NEEDS_TLS, broken, is_turned_away, needs_tls
+from getc.net.connect_errors import MAYBE_REVOKED, NEEDS_TLS, broken, is_tls_rejection, needs_tls
 from getc.net.sockets import Socket
 from getc.timing import Deadline
 
-__all__ = ['Link']
+__all__ = ['GrpcConnection']
 
 log = logging.getLogger('getc')
 
-TICK: Final = 5.0
+HEALTH_INTERVAL: Final = 5.0
 """Seconds between looks at whether the peer is there."""
 
-QUIET: Final = 10.0
+IDLE_TIMEOUT: Final = 10.0
 """Seconds of silence, with calls open, after which the peer is asked."""
 
 PING_GAP: Final = 5.0
@@ -56,7 +56,7 @@ SUSPECT_TIMEOUT: Final = 2.0
 LATE: Final = 0.2
 """Seconds by which a timer that is later than that shows that this process did not run."""
 
-PIECE: Final = 4
+MAX_BATCH: Final = 4
 """Calls that leave together, at most: the server is at work on them while the next ones begin.  Each call by itself
 would have both sides do more for sending than for the call."""
 
@@ -73,7 +73,7 @@ SHUT: Final = (ConnectionResetError, BrokenPipeError)
 """So a connection ends as well that the server has closed, if it had not read all that we sent."""
 
 
-class Link:
+class GrpcConnection:
     """A connection to one server.
 
     Args:
@@ -89,7 +89,9 @@ class Link:
         pinged_too_often: The server has complained about pings.
     """
 
-    def __init__(self, sock: Socket, url: str, on_leave: Callable[[Link], None], *, ping_slowdown: float = 1.0) -> None:
+    def __init__(
+        self, sock: Socket, url: str, on_leave: Callable[[GrpcConnection], None], *, ping_slowdown: float = 1.0
+    ) -> None:
         self.url = url
         self.has_spoken = False
         self.heard_at = timing.now()
@@ -97,7 +99,7 @@ class Link:
         self.ping_slowdown = ping_slowdown
         self._beginning: bytes | None = b''  # of what it says, until that shows what it speaks
         self._on_leave = on_leave
-        self._connection = Connection()
+        self._connection = Http2Connection()
         self._calls: dict[int, Call] = {}
         self._queue: OrderedDict[Call, tuple[bytes, bytes, bool]] = OrderedDict()  # they wait for a stream
         self._has_warned = False
@@ -111,7 +113,7 @@ class Link:
         self._pinged_at = -math.inf
         self._is_suspect = False
         self._looked_at = self.heard_at
-        self._timer: Any = get_hub().loop.timer(TICK, TICK, ref=False)
+        self._timer: Any = get_hub().loop.timer(HEALTH_INTERVAL, HEALTH_INTERVAL, ref=False)
         self._timer.start(self._look)
         self._answer_timer: Any = None
         self._wire = wire_for(sock, self)
@@ -130,7 +132,7 @@ class Link:
         if stream_id:
             self._calls[stream_id] = call
             self._begun += 1
-            if self._begun >= PIECE:
+            if self._begun >= MAX_BATCH:
                 self._wire.send_now()
             elif not self._wire.is_sending:
                 self._wire.send_soon()
@@ -168,7 +170,7 @@ class Link:
     def abandon(self) -> None:
         """In a forked child: let go of the parent's socket without a word to the server."""
         self._is_over = self._is_leaving = True
-        for call in self._take_calls():
+        for call in self._detach_calls():
             call.abandon()
         self._stop_timers()
         self._wire.abandon()
@@ -206,7 +208,7 @@ class Link:
         """True if any of the call may have reached the server, or still may, for what is queued is not taken back."""
         return call.stream_id > 0 and (call.stream_id <= self._sent_id or not self._is_over)
 
-    def holds_back(self, call: Call) -> bool:
+    def has_unsent(self, call: Call) -> bool:
         """True if some of what was said of it waits for the server to take it."""
         return self._connection.unsent(call.stream_id) > 0
 
@@ -272,10 +274,10 @@ class Link:
             what = f'{self.url} closed the connection'
         elif isinstance(error, OSError):
             what = broken(self.url, error)
-            if is_turned_away(error) and not self.has_spoken:
+            if is_tls_rejection(error) and not self.has_spoken:
                 return self._turned_away(what)
         elif isinstance(error, ProtocolError):
-            self._violated(error)
+            self._on_protocol_error(error)
             return self._end(error)
         elif isinstance(error, Exception):
             _tell(log.error, '%s: the connection failed', self.url, exc_info=error)
@@ -341,11 +343,11 @@ class Link:
 
     def _look(self) -> None:
         now, before, self._looked_at = timing.now(), self._looked_at, timing.now()
-        if now - before > 1.5 * TICK:
+        if now - before > 1.5 * HEALTH_INTERVAL:
             return  # this process did not run: what the peer has said may lie in the socket
         if self._is_suspect:
             self._ping_if_due(SUSPECT_TIMEOUT)
-        elif now - self.heard_at >= QUIET * self.ping_slowdown:
+        elif now - self.heard_at >= IDLE_TIMEOUT * self.ping_slowdown:
             self._ping_if_due(PING_TIMEOUT)
 
     def _ping_if_due(self, answer_in: float) -> None:
@@ -393,19 +395,19 @@ class Link:
     def _turned_away(self, what: str) -> None:
         """There is no connection after all: nothing that was sent was looked at."""
         error = ConnectionError(what, endpoint=self.url)
-        for call in self._take_calls():
+        for call in self._detach_calls():
             call.fail(copy(error))
         self._end(error)
 
-    def _violated(self, error: ProtocolError) -> None:
+    def _on_protocol_error(self, error: ProtocolError) -> None:
         _tell(log.warning, '%s: %s', self.url, str(error))  # a record may outlive us, and the traceback holds us
         self._is_leaving = True
         self._on_leave(self)
-        for call in self._take_calls():
-            call.break_off(error)
-        self._wire.send_last()  # the peer hears of it, if it listens
+        for call in self._detach_calls():
+            call.fail_with(error)
+        self._wire.flush_now()  # the peer hears of it, if it listens
 
-    def _take_calls(self) -> list[Call]:
+    def _detach_calls(self) -> list[Call]:
         calls = [*self._calls.values(), *self._queue]
         self._calls.clear()
         self._queue.clear()
@@ -418,10 +420,10 @@ class Link:
         self._error = error
         self._settled.set()
         self._stop_timers()
-        calls = self._take_calls()
+        calls = self._detach_calls()
         self._on_leave(self)
         for call in calls:
-            call.break_off(error)
+            call.fail_with(error)
         self._wire.close()
 
 

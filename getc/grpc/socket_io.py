@@ -17,25 +17,25 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.net.affinity import close_watcher, kill_soon
-from getc.net.connect_errors import last_words
+from getc.net.connect_errors import pending_alert
 from getc.net.sockets import Socket, close_inherited
 
-__all__ = ['PlainWire', 'TLSWire', 'Traffic', 'Wire', 'wire_for']
+__all__ = ['TLSIO', 'IOHandler', 'PlainIO', 'SocketIO', 'wire_for']
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read at a time."""
 
-SLICE: Final = 0.005
+MAX_BUSY_SECONDS: Final = 0.005
 """Seconds of work on what was read after which a greenlet that reads gives others a turn."""
 
-MOST_UNREAD: Final = 256
+MAX_UNREAD_CHUNKS: Final = 256
 """Chunks that a kernel may hold of what was received; most hold less than a hundred."""
 
 READ: Final = 1
 WRITE: Final = 2
 
 
-class Traffic(Protocol):
+class IOHandler(Protocol):
     """What a wire carries.  None of these is called from two greenlets at a time; what they raise ends the traffic."""
 
     def outgoing(self) -> bytes:
@@ -49,7 +49,7 @@ class Traffic(Protocol):
         """Nothing moves any more: because of the error, or (None) because the peer has closed.  Closes the wire."""
 
 
-class Wire(Protocol):
+class SocketIO(Protocol):
     """One connection's bytes."""
 
     @property
@@ -62,8 +62,8 @@ class Wire(Protocol):
     def send_now(self) -> None:
         """Send what is outgoing before the turn ends, where that can be done without waiting."""
 
-    def send_last(self) -> None:
-        """Send what is outgoing now, if there is room.  For ``Traffic.on_end`` only."""
+    def flush_now(self) -> None:
+        """Send what is outgoing now, if there is room.  For ``IOHandler.on_end`` only."""
 
     def close(self) -> None:
         """Close the socket.  Nothing of the traffic is called any more.  Does not block; may be called twice."""
@@ -72,15 +72,15 @@ class Wire(Protocol):
         """The same in a forked child, at once and without a word to the peer."""
 
 
-def wire_for(sock: Socket, traffic: Traffic) -> Wire:
+def wire_for(sock: Socket, traffic: IOHandler) -> SocketIO:
     """The wire for a socket that is connected.  It begins by sending, and owns the socket."""
-    return (TLSWire if isinstance(sock, gevent.ssl.SSLSocket) else PlainWire)(sock, traffic)
+    return (TLSIO if isinstance(sock, gevent.ssl.SSLSocket) else PlainIO)(sock, traffic)
 
 
-class PlainWire:
+class PlainIO:
     """TCP, driven by the hub: it reads and writes in the hub's own callbacks, and no greenlet is switched to."""
 
-    def __init__(self, sock: Socket, traffic: Traffic) -> None:
+    def __init__(self, sock: Socket, traffic: IOHandler) -> None:
         self.is_sending = False
         self._sock = sock
         self._traffic = traffic
@@ -106,7 +106,7 @@ class PlainWire:
             self._on_turn()
             self.is_sending = True  # the end of the turn is still to come
 
-    def send_last(self) -> None:
+    def flush_now(self) -> None:
         """Send what is outgoing now, if there is room."""
         try:
             self._send()
@@ -153,16 +153,16 @@ class PlainWire:
             try:
                 self._send()
             except OSError as error:
-                self._hear_out(error)
+                self._drain(error)
         except Exception as error:
             self._traffic.on_end(error)
         except BaseException as error:
             self._traffic.on_end(error)
             raise
 
-    def _hear_out(self, error: OSError) -> None:
+    def _drain(self, error: OSError) -> None:
         """Tell what the peer said before it was gone, perhaps the answer to all that was sent; then raise the error."""
-        for _ in range(MOST_UNREAD):
+        for _ in range(MAX_UNREAD_CHUNKS):
             try:
                 data = os.read(self._descriptor, CHUNK)
             except OSError:
@@ -192,10 +192,10 @@ class PlainWire:
         self.is_sending = False
 
 
-class TLSWire:
+class TLSIO:
     """TLS, which must be able to wait in the middle of reading and of writing: a greenlet for each."""
 
-    def __init__(self, sock: Socket, traffic: Traffic) -> None:
+    def __init__(self, sock: Socket, traffic: IOHandler) -> None:
         self.is_sending = True  # the writer begins with what there is to say
         self._sock = sock
         self._traffic = traffic
@@ -213,7 +213,7 @@ class TLSWire:
         """Send what is outgoing at the end of this turn: TLS may have to wait in between."""
         self.send_soon()
 
-    def send_last(self) -> None:
+    def flush_now(self) -> None:
         """Send what is outgoing now, if there is room."""
         self.send_soon()
         gevent.sleep(0)
@@ -242,7 +242,7 @@ class TLSWire:
                 began = timing.now()
                 self._traffic.on_data(data)
                 busy += timing.now() - began
-                if busy > SLICE:
+                if busy > MAX_BUSY_SECONDS:
                     gevent.sleep(0)
                     busy = 0.0
             if not self._is_closed:
@@ -262,7 +262,7 @@ class TLSWire:
         except OSError as error:
             if self._is_closed:
                 raise
-            raise last_words(self._sock, error) from None
+            raise pending_alert(self._sock, error) from None
 
     @contextmanager
     def _ending_on_errors(self) -> Iterator[None]:

@@ -10,9 +10,9 @@ from gevent.hub import get_hub
 
 from getc import timing
 
-__all__ = ['Due', 'Wheel']
+__all__ = ['TimerTarget', 'TimerWheel']
 
-SPOKES: Final = 100
+SLOTS_PER_SECOND: Final = 100
 """Deadlines are met to the next hundredth of a second, never early."""
 
 LATE: Final = 0.02
@@ -25,27 +25,27 @@ PATIENCE: Final = 3
 """Turns of the hub after such a stall in which an answer that lies in a socket is read first."""
 
 
-class Due(Protocol):
+class TimerTarget(Protocol):
     """What has a deadline."""
 
-    def on_due(self) -> None:
+    def on_deadline(self) -> None:
         """The deadline has passed.  Does not block."""
 
 
-class Wheel:
+class TimerWheel:
     """Deadlines of one thread's calls, in slots of a hundredth of a second."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[Due]] = {}
+        self._slots: dict[int, set[TimerTarget]] = {}
         self._order: list[int] = []  # a heap of the slots' numbers
         self._sweep_at = MOST_EMPTY
         self._timer: Any = None
         self._timer_slot: float = math.inf
         self._patience = 0
 
-    def add(self, due: Due, at: float) -> set[Due]:
-        """Call ``due.on_due()`` once it is that time (of ``timing.now``), unless it was discarded from the set."""
-        slot = int(at * SPOKES) + 1
+    def add(self, due: TimerTarget, at: float) -> set[TimerTarget]:
+        """Call ``due.on_deadline()`` once it is that time (of ``timing.now``), unless it was discarded from the set."""
+        slot = int(at * SLOTS_PER_SECOND) + 1
         found = self._slots.get(slot)
         if found is None:
             if len(self._slots) >= self._sweep_at:
@@ -53,7 +53,7 @@ class Wheel:
             found = self._slots[slot] = set()
             heapq.heappush(self._order, slot)
             if slot < self._timer_slot:
-                self._start(slot, slot / SPOKES - timing.now())
+                self._start(slot, slot / SLOTS_PER_SECOND - timing.now())
         found.add(due)
         return found
 
@@ -84,7 +84,7 @@ class Wheel:
 
     def _on_timer(self) -> None:
         slot, now = self._timer_slot, timing.now()
-        if not self._patience and now - slot / SPOKES > LATE:
+        if not self._patience and now - slot / SLOTS_PER_SECOND > LATE:
             self._patience = PATIENCE
         if self._patience > 1:
             self._patience -= 1
@@ -92,10 +92,10 @@ class Wheel:
             return
         self._patience = 0
         self._stop()
-        while self._order and self._order[0] <= now * SPOKES:
+        while self._order and self._order[0] <= now * SLOTS_PER_SECOND:
             for due in tuple(self._slots.pop(heapq.heappop(self._order))):
-                due.on_due()
+                due.on_deadline()
         while self._order and not self._slots[self._order[0]]:  # empty ones need no timer
             del self._slots[heapq.heappop(self._order)]
         if self._order:
-            self._start(self._order[0], self._order[0] / SPOKES - timing.now())
+            self._start(self._order[0], self._order[0] / SLOTS_PER_SECOND - timing.now())

@@ -9,10 +9,10 @@ from typing import Any
 import gevent
 from gevent.hub import get_hub
 
-__all__ = ['Home', 'Resident', 'close_watcher', 'kill_soon']
+__all__ = ['ThreadAffinity', 'Unpicklable', 'close_watcher', 'kill_soon']
 
 
-class Home:
+class ThreadAffinity:
     """The process that made something, and the thread that was the first to use it: greenlets live in one thread."""
 
     __slots__ = ('_hub', '_pid')
@@ -22,7 +22,7 @@ class Home:
         self._hub: Any = None
 
     @property
-    def was_left(self) -> bool:
+    def in_forked_child(self) -> bool:
         """True in a child that was forked off that process."""
         return os.getpid() != self._pid
 
@@ -35,16 +35,16 @@ class Home:
         hub = get_hub()
         if self._hub is None:
             self._hub = hub
-        elif self._hub is not hub and not self.was_left:
+        elif self._hub is not hub and not self.in_forked_child:
             raise RuntimeError(f'{what} belongs to the thread that was the first to use it: make one for each thread')
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Have a function called by the thread's hub on its next turn, from whatever thread; not in a child."""
-        if self._hub is not None and self._hub.loop is not None and not self.was_left:
+        if self._hub is not None and self._hub.loop is not None and not self.in_forked_child:
             self._hub.loop.run_callback_threadsafe(function)
 
 
-class Resident:
+class Unpicklable:
     """Something that lives in one process, and cannot be copied out of it."""
 
     __slots__ = ()

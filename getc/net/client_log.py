@@ -9,7 +9,7 @@ from typing import Any, Final
 import gevent
 
 from getc import timing
-from getc.net.affinity import Home, close_watcher
+from getc.net.affinity import ThreadAffinity, close_watcher
 
 __all__ = ['PERIOD', 'ClientLog']
 
@@ -58,7 +58,7 @@ class ClientLog:
         self._pending: dict[Hashable, tuple[int, str, list[str]]] = {}
         self._periods: dict[tuple[int, Hashable], _Period] = {}
         self._sweep_at = 0.0  # not before that time are ended periods removed: there may be thousands
-        self._home = Home()
+        self._home = ThreadAffinity()
 
     def note(self, level: int, text: str, *, subject: str = '', key: Hashable = None, limit: int = 1) -> None:
         """Write a line soon, or count it.
@@ -97,7 +97,7 @@ class ClientLog:
     def _end_period(self, event: tuple[int, Hashable]) -> None:
         period = self._periods.pop(event)
         close_watcher(period.timer)
-        if self._home.was_left:
+        if self._home.in_forked_child:
             return  # in a forked child: the parent writes it
         times = 'once more' if period.count == 1 else f'{period.count} times more'
         self._periods[event] = following = _Period()

@@ -23,11 +23,11 @@ __all__ = [
     'MAYBE_REVOKED',
     'NEEDS_TLS',
     'broken',
-    'is_turned_away',
-    'last_words',
+    'is_tls_rejection',
     'needs_tls',
     'not_connected',
     'not_connected_in_time',
+    'pending_alert',
 ]
 
 NEEDS_TLS: Final = 'it speaks TLS: its URL begins with https://'
@@ -118,7 +118,7 @@ def broken(url: str, error: OSError) -> str:
     return f'the connection to {url} broke: {why}'
 
 
-def is_turned_away(error: BaseException) -> bool:
+def is_tls_rejection(error: BaseException) -> bool:
     """True if the server has ended the handshake: it has looked at nothing that was sent.
 
     Of TLS 1.3 the client's half may be over by then, and a request on its way.
@@ -126,17 +126,17 @@ def is_turned_away(error: BaseException) -> bool:
     return isinstance(error, OSError) and _alert(error) is not None
 
 
-def last_words(sock: Socket, error: OSError) -> OSError:
+def pending_alert(sock: Socket, error: OSError) -> OSError:
     """The error of a send, or the refusal that the server sent before it closed: it is still to be read then.
 
     Does not block.  Nothing else can be done with the socket after it.
     """
-    if isinstance(sock, gevent.ssl.SSLSocket) and not is_turned_away(error):
+    if isinstance(sock, gevent.ssl.SSLSocket) and not is_tls_rejection(error):
         sock.settimeout(0.0)
         try:
             sock.recv(1)
         except OSError as said:
-            if is_turned_away(said):
+            if is_tls_rejection(said):
                 return said
     return error
 

@@ -8,20 +8,20 @@ from typing import Final, TypeVar
 import gevent
 
 from getc.errors import EtcException, TimedOut, chain
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
 
-__all__ = ['LEAST_TIME', 'ask_in_turn', 'until_served']
+__all__ = ['MIN_ATTEMPT_TIMEOUT', 'call_with_failover', 'retry_until_served']
 
 Result = TypeVar('Result')
 
-LEAST_TIME: Final = 0.1
+MIN_ATTEMPT_TIMEOUT: Final = 0.1
 """Seconds.  Silence for less says nothing of a server; the shortest renewal has more, a sixth of a second."""
 
 
-def ask_in_turn(
-    endpoints: Endpoints,
+def call_with_failover(
+    endpoints: EndpointSelector,
     attempt: Callable[[Endpoint, Deadline], Result],
     deadline: Deadline,
     effect: Effect,
@@ -31,7 +31,7 @@ def ask_in_turn(
     """Ask one server after the other until one answers; where none does, the one that is due first once more.
 
     An attempt is given a share of the time, and leaves the rest to the others, as far as they may still be asked.
-    Without time nobody is asked, and with less than ``LEAST_TIME`` nobody is blamed for silence.
+    Without time nobody is asked, and with less than ``MIN_ATTEMPT_TIMEOUT`` nobody is blamed for silence.
 
     Args:
         endpoints: The servers, which are told how they did.
@@ -44,7 +44,7 @@ def ask_in_turn(
         EtcException: What the last attempt met, chained to those before it, which it names; ``maybe_applied`` is about
             all of them.
     """
-    endpoint, *waiting = endpoints.in_turn()
+    endpoint, *waiting = endpoints.candidates()
     is_alone = not waiting
     was_unknown = was_repeated = False
     previous: EtcException | None = None
@@ -57,7 +57,7 @@ def ask_in_turn(
         try:
             result = attempt(endpoint, share)
         except EtcException as error:
-            if left >= LEAST_TIME or not isinstance(error, TimedOut):
+            if left >= MIN_ATTEMPT_TIMEOUT or not isinstance(error, TimedOut):
                 endpoints.judge(endpoint, error)
             if previous is not None:
                 chain(error, previous)
@@ -68,7 +68,7 @@ def ask_in_turn(
                 endpoint = waiting.pop(0)
             elif decision.step is Step.AGAIN:
                 was_repeated = True
-                endpoint = next((each for each in endpoints.in_turn() if each != endpoint), endpoint)
+                endpoint = next((each for each in endpoints.candidates() if each != endpoint), endpoint)
             else:
                 error.maybe_applied = decision.maybe_applied
                 previous = None  # else this frame would hold it, and it this frame
@@ -82,7 +82,7 @@ def ask_in_turn(
             return result
 
 
-def until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
+def retry_until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
     """Do a read, and if no server answers, again and again until the deadline.
 
     Raises what the last one met, which names what others met.

@@ -25,18 +25,18 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 
-__all__ = ['Address', 'Names', 'Resolve', 'is_forked_without_threads', 'names']
+__all__ = ['Address', 'Resolve', 'Resolver', 'is_forked_without_threads', 'names']
 
-MOST_LOOKUPS: Final = 4
+MAX_LOOKUPS: Final = 4
 """Hosts that are asked for at a time: less than half of gevent's threads."""
 
-FRESH: Final = 5.0
+CACHE_SECONDS: Final = 5.0
 """Seconds for which an answer is good without asking again, unless none of its addresses was."""
 
-MOST_FAILED: Final = 1000
+MAX_FAILED_ADDRESSES: Final = 1000
 """Addresses that are remembered because they do not answer."""
 
-PATIENCE: Final = 1.0
+LOOKUP_GRACE: Final = 1.0
 """Seconds for a new answer where there is an old one."""
 
 
@@ -63,7 +63,7 @@ class _Answer(NamedTuple):
     fresh_until: float
 
 
-class Names:
+class Resolver:
     """What the hosts of one thread are called.
 
     Args:
@@ -76,7 +76,7 @@ class Names:
         self._failed_at: dict[Address, float] = {}  # addresses that did not answer since they last did
         self._good: dict[tuple[str, int], Address] = {}  # which answered last
         self._lookups: dict[tuple[str, int], Lookup] = {}
-        self._turns = BoundedSemaphore(MOST_LOOKUPS)
+        self._turns = BoundedSemaphore(MAX_LOOKUPS)
 
     def addresses(self, host: str, port: int) -> list[Address]:
         """The addresses of a host, at least one, those first that are most likely good.
@@ -96,11 +96,13 @@ class Names:
         lookup = self._lookups.get((host, port))
         if lookup is None or lookup.ready():
             lookup = self._begin(host, port)
-        lookup.wait(None if known is None else PATIENCE)
+        lookup.wait(None if known is None else LOOKUP_GRACE)
         if lookup.successful():
             return self._ranked(host, port)
         if known is not None:
-            self._answers[host, port] = known._replace(fresh_until=timing.now() + FRESH)  # asked soon enough again
+            self._answers[host, port] = known._replace(
+                fresh_until=timing.now() + CACHE_SECONDS
+            )  # asked soon enough again
             return self._ranked(host, port)
         assert lookup.exception is not None
         raise copy(lookup.exception)  # which others raise, too
@@ -115,7 +117,7 @@ class Names:
         lookup = self._lookups.get((host, port))
         return lookup is not None and not lookup.ready()
 
-    def worked(self, host: str, port: int, address: Address) -> None:
+    def mark_good(self, host: str, port: int, address: Address) -> None:
         """The server at this address has answered: it is the first to be tried from now on."""
         self._failed_at.pop(address, None)
         if (host, port) in self._answers:
@@ -124,7 +126,7 @@ class Names:
     def failed(self, host: str, port: int, address: Address) -> None:
         """The server at this address takes no connection, or says nothing on one: it is the last to be tried."""
         if (host, port) in self._answers:
-            if len(self._failed_at) >= MOST_FAILED:
+            if len(self._failed_at) >= MAX_FAILED_ADDRESSES:
                 self._failed_at.clear()
             self._failed_at[address] = timing.now()
 
@@ -157,7 +159,7 @@ class Names:
                 found = list(dict.fromkeys(self._resolve(host, port)))
             if not found:
                 raise socket.gaierror(socket.EAI_NONAME, 'it has no address')
-            self._answers[host, port] = _Answer(found, timing.now() + FRESH)
+            self._answers[host, port] = _Answer(found, timing.now() + CACHE_SECONDS)
             lookup.set(None)
         except OSError as error:
             lookup.set_exception(error)
@@ -189,15 +191,15 @@ def _resolved(host: str, port: int) -> Sequence[Address]:
     return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-_names: WeakKeyDictionary[Any, Names] = WeakKeyDictionary()
+_names: WeakKeyDictionary[Any, Resolver] = WeakKeyDictionary()
 
 
-def names() -> Names:
+def names() -> Resolver:
     """The names of this thread."""
     hub = get_hub()
     found = _names.get(hub)
     if found is None:
-        found = _names[hub] = Names()
+        found = _names[hub] = Resolver()
     return found
 
 

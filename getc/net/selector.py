@@ -16,19 +16,19 @@ from getc.errors import EtcdError, EtcException, ResponseTooLarge
 from getc.net.client_log import ClientLog
 from getc.retry import Outcome, is_overdue, outcome_of
 
-__all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'Endpoints', 'parse_endpoints']
+__all__ = ['DEFAULT_PORT', 'ConnectionState', 'Endpoint', 'EndpointSelector', 'parse_endpoints']
 
 DEFAULT_PORT: Final = 2379
 SCHEMES: Final = ('http', 'https')
 
-REST: Final = 0.5
+COOLDOWN: Final = 0.5
 """Seconds of rest after the first failure."""
 
-LONGEST_REST: Final = 2.0
+MAX_COOLDOWN: Final = 2.0
 """Seconds of rest at most.  Who rests is asked last: where the others fall silent, a longer rest would keep a renewal
 from the only server that is back, until the TTL is over."""
 
-MOST_STATES: Final = 6
+MAX_QUEUED_STATES: Final = 6
 """Changes of the state that are written to the log in a minute; more are counted, and the last one is written."""
 
 
@@ -162,7 +162,7 @@ class ConnectionState(Enum):
     SUSPENDED = 'no server answers'
 
 
-class _Standing:
+class _Cooldown:
     """How one server has done lately."""
 
     __slots__ = ('failures', 'reason', 'until')
@@ -173,7 +173,7 @@ class _Standing:
         self.until = 0.0  # it is asked after the others, till then
 
 
-class Endpoints:
+class EndpointSelector:
     """The servers of one client.  One is asked until it fails; then another is, and it rests for a while.
 
     The rest grows with each failure in a row, and ends with the first answer.  No server is ever banned: where all
@@ -198,7 +198,7 @@ class Endpoints:
             raise ValueError('no endpoint is given')
         self._endpoints = tuple(endpoints)
         self._current = self._endpoints[0]
-        self._resting: dict[Endpoint, _Standing] = {}
+        self._resting: dict[Endpoint, _Cooldown] = {}
         self._on_state = on_state
         self._state: ConnectionState | None = None
         self._log = log if log is not None else ClientLog()
@@ -220,7 +220,7 @@ class Endpoints:
         """How it stands; None before the first call."""
         return self._state
 
-    def in_turn(self) -> list[Endpoint]:
+    def candidates(self) -> list[Endpoint]:
         """Each of them once, for one call: the current one first, those that rest last, in the order of their ends."""
         if len(self._endpoints) == 1:
             return [self._current]
@@ -238,15 +238,15 @@ class Endpoints:
             endpoint: The server.
             reason: What was met, for the log: the error, or None.
         """
-        standing = self._resting.setdefault(endpoint, _Standing())
+        standing = self._resting.setdefault(endpoint, _Cooldown())
         standing.reason = 'no answer' if reason is None else str(reason)
         now = timing.now()
         if standing.until <= now:  # else it is the same failure, which all calls meet that were under way
-            rest = min(LONGEST_REST, REST * 2.0 ** min(standing.failures, 30))
+            rest = min(MAX_COOLDOWN, COOLDOWN * 2.0 ** min(standing.failures, 30))
             standing.failures += 1
             standing.until = now + rest * self._rng.uniform(0.5, 1.0)
         if self._current == endpoint:
-            self._current = self.in_turn()[0]
+            self._current = self.candidates()[0]
             if self._current != endpoint and len(self._resting) < len(self._endpoints):
                 text = f'{_told(endpoint, standing)}; {self._current.url} is asked from now on'
                 self._log.note(logging.WARNING, text, key=('switch', endpoint.url))
@@ -264,7 +264,7 @@ class Endpoints:
             return
         if isinstance(error, (EtcdError, ResponseTooLarge)):
             self.served(endpoint)
-        if outcome_of(error) in (Outcome.UNDONE, Outcome.UNKNOWN) and not is_overdue(error):
+        if outcome_of(error) in (Outcome.NOT_APPLIED, Outcome.UNKNOWN) and not is_overdue(error):
             self._pass_over(endpoint)
 
     def served(self, endpoint: Endpoint) -> None:
@@ -281,7 +281,7 @@ class Endpoints:
 
     def _pass_over(self, endpoint: Endpoint) -> None:
         if self._current == endpoint and len(self._endpoints) > 1:
-            self._current = next(each for each in self.in_turn() if each != endpoint)
+            self._current = next(each for each in self.candidates() if each != endpoint)
 
     def _rests_until(self, endpoint: Endpoint, now: float) -> float:
         standing = self._resting.get(endpoint)
@@ -293,12 +293,16 @@ class Endpoints:
         if state is ConnectionState.SUSPENDED:
             self._suspended_at = timing.now()
             reasons = '; '.join(_told(endpoint, self._resting[endpoint]) for endpoint in self._endpoints)
-            self._log.note(logging.WARNING, f'SUSPENDED: {state.value}: {reasons}', key='state', limit=MOST_STATES)
+            self._log.note(
+                logging.WARNING, f'SUSPENDED: {state.value}: {reasons}', key='state', limit=MAX_QUEUED_STATES
+            )
         else:
             was_suspended = self._state is ConnectionState.SUSPENDED
             after = f' after {timing.now() - self._suspended_at:.1f} s' if was_suspended else ''
             level = logging.WARNING if was_suspended else logging.INFO
-            self._log.note(level, f'CONNECTED: {self._current.url} answers{after}', key='state', limit=MOST_STATES)
+            self._log.note(
+                level, f'CONNECTED: {self._current.url} answers{after}', key='state', limit=MAX_QUEUED_STATES
+            )
         self._state = state
         if self._on_state is not None:
             self._on_state(state)
@@ -310,6 +314,6 @@ class Endpoints:
         return iter(self._endpoints)
 
 
-def _told(endpoint: Endpoint, standing: _Standing) -> str:
+def _told(endpoint: Endpoint, standing: _Cooldown) -> str:
     """Why a server counts as failed; the text of most errors names it already."""
     return standing.reason if endpoint.url in standing.reason else f'{endpoint.url}: {standing.reason}'

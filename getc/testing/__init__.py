@@ -4,7 +4,7 @@ With pytest nothing needs to be imported: the plugin ``pytest_getc`` comes with 
 ``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster``, ``etcd_faults`` and ``etcd_binary``
 are there.  What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
 :class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks`,
-:class:`hub_watch` and :func:`until`.
+:class:`hub_watch` and :func:`wait_until`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from getc.testing.memory import MemoryLink, MemoryStore
 from getc.testing.proxies import FaultProxies
 from getc.testing.proxy import FaultProxy
 from getc.testing.server import EtcdServer, ServerFailed
-from getc.testing.tcp_faults import Fault, Line
+from getc.testing.tcp_faults import Fault, FaultyLink
 from getc.testing.virtual import VirtualTime
-from getc.testing.wait import until
+from getc.testing.wait import wait_until
 
 __all__ = [
     'Blockage',
@@ -34,10 +34,10 @@ __all__ = [
     'Fault',
     'FaultProxies',
     'FaultProxy',
+    'FaultyLink',
     'HubBlocked',
     'Leak',
     'Leaked',
-    'Line',
     'Member',
     'MemberState',
     'MemoryLink',
@@ -48,5 +48,5 @@ __all__ = [
     'find_etcd',
     'hub_watch',
     'no_leaks',
-    'until',
+    'wait_until',
 ]

@@ -12,13 +12,13 @@ from getc.errors import EtcException, LeaseNotFound, NotSupported
 from getc.testing.admin import clear_v2, clear_v3
 from getc.testing.binaries import Api, chosen_etcd
 from getc.testing.certificates import ServerTLS
-from getc.testing.cluster_status import Survey
+from getc.testing.cluster_status import ClusterStatus
 from getc.testing.member import Member, MemberState
 from getc.testing.peer_proxy import PeerNetwork
 from getc.testing.ports import free_ports
 from getc.testing.processes import wait_until
 from getc.testing.server import ServerFailed
-from getc.testing.tcp_faults import Line
+from getc.testing.tcp_faults import FaultyLink
 
 __all__ = ['EtcdCluster']
 
@@ -304,8 +304,8 @@ class EtcdCluster:
         """Let it reach the others again, but for those that are isolated themselves."""
         self._network.heal(self.members[index].number)
 
-    def line(self, source: int, destination: int) -> Line:
-        """What one member asks of another, and the answers: with all the faults of a :class:`Line`.
+    def line(self, source: int, destination: int) -> FaultyLink:
+        """What one member asks of another, and the answers: with all the faults of a :class:`FaultyLink`.
 
         Members stream what they say as endless answers, so most of what ``destination`` says to ``source`` goes over
         this line; to break one direction only, mind that.
@@ -451,8 +451,8 @@ class EtcdCluster:
     def _logs(self) -> str:
         return '\n'.join(f'the log of {member.name} ends with\n{member.log_tail()}' for member in self.members)
 
-    def _survey(self) -> Survey:
-        return Survey.of([member for member in self.members if self._is_reachable(member)])
+    def _survey(self) -> ClusterStatus:
+        return ClusterStatus.of([member for member in self.members if self._is_reachable(member)])
 
     def _leader_now(self) -> Member | None:
         return self._survey().leader(len(self.members) // 2 + 1)

@@ -14,7 +14,7 @@ from getc.errors import EtcException, Unauthorized
 from getc.testing.member import PATIENCE, Member
 from getc.testing.processes import wait_until
 
-__all__ = ['MemberStatus', 'Survey']
+__all__ = ['ClusterStatus', 'MemberStatus']
 
 NAMELESS: Final = -1
 """The leader of a member that says only that it has one."""
@@ -40,7 +40,7 @@ class MemberStatus:
     applied: int
 
 
-class Survey:
+class ClusterStatus:
     """The answers of members that were asked for their status.
 
     Args:
@@ -53,7 +53,7 @@ class Survey:
         self._asked = asked
 
     @classmethod
-    def of(cls, members: Sequence[Member]) -> Survey:
+    def of(cls, members: Sequence[Member]) -> ClusterStatus:
         """Ask them all at once.  Who does not answer within a real second is left out."""
         asking = {member: gevent.spawn(_status, member) for member in members}
         # In real time: the timeouts of a client follow virtual time.

@@ -11,7 +11,7 @@ from typing import Any
 from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
-from getc.backends.base import Backend, Listener, Watch
+from getc.backends.base import Backend, Watch, WatchListener
 from getc.backends.memory.backend import MemoryBackend, SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
 from getc.operations import Get, Operation, WatchSpec
@@ -108,7 +108,7 @@ class Faults:
 
     def _break_off(self, reason: str) -> None:
         for end in list(self._ends):
-            end.break_off(reason)
+            end.fail_with(reason)
 
 
 class LinkedBackend(MemoryBackend):
@@ -139,7 +139,7 @@ class LinkedBackend(MemoryBackend):
         finally:
             del self._calls[call]
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
         try:
             for way in self._ways:
@@ -156,7 +156,7 @@ class LinkedBackend(MemoryBackend):
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)
 
-    def break_off(self, reason: str) -> None:
+    def fail_with(self, reason: str) -> None:
         """End every watch, and every call that is under way."""
         self.end_watches(ConnectionError(reason))
         for delayed in list(self._delayed):
@@ -205,7 +205,7 @@ class _DelayedWatch:
         listener: Whom it will tell.
     """
 
-    def __init__(self, backend: LinkedBackend, spec: WatchSpec, listener: Listener, seconds: float) -> None:
+    def __init__(self, backend: LinkedBackend, spec: WatchSpec, listener: WatchListener, seconds: float) -> None:
         self.spec = spec
         self.listener = listener
         self._backend = backend
@@ -235,7 +235,7 @@ class _DelayedWatch:
 class _RefusedWatch:
     """A watch that was not possible."""
 
-    def __init__(self, listener: Listener, error: EtcException) -> None:
+    def __init__(self, listener: WatchListener, error: EtcException) -> None:
         self._telling = get_hub().loop.run_callback(listener.on_ended, error)
 
     def close(self) -> None:

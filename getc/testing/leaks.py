@@ -79,7 +79,7 @@ class no_leaks:  # noqa: N801 - it reads as a statement
 
     def __init__(self, *, patience: float = 1.0) -> None:
         self._patience = patience
-        self._births = _Births()
+        self._births = _Origins()
         self._before: list[Any] = []
         self._has_old_clients = False
 
@@ -119,7 +119,7 @@ class no_leaks:  # noqa: N801 - it reads as a statement
         return leaks
 
 
-class _Births:
+class _Origins:
     """Who made the daemons and sockets.
 
     It watches their constructors.  ``tracemalloc`` would tell the same of every object, and takes ten times as long.

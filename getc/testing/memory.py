@@ -5,10 +5,10 @@ from __future__ import annotations
 from itertools import count
 
 from getc.backends.base import Backend
-from getc.backends.memory.backend import SharedStore, give_name
+from getc.backends.memory.backend import SharedStore, register
 from getc.backends.memory.store import Store
 from getc.errors import EventIndexCleared
-from getc.paths import normal
+from getc.paths import normalize
 from getc.testing.faults import Faults, LinkedBackend
 
 __all__ = ['MemoryLink', 'MemoryStore']
@@ -55,7 +55,7 @@ class MemoryStore(Faults):
         self.url = f'memory://{self._name}'
         self._store = _Contents()
         self._links = count(1)
-        give_name(self._name, self)
+        register(self._name, self)
 
     def link(self) -> MemoryLink:
         """A way to the store with faults of its own, for the clients that come by its ``url``."""
@@ -83,7 +83,7 @@ class MemoryStore(Faults):
             KeyNotFound: There is none.
             ValueError: It has no TTL, so it never would.
         """
-        self._store.end_now(normal(key))
+        self._store.expire_now(normalize(key))
 
     def backend(self) -> Backend:
         """A client's way to it.  For :func:`getc.etcd`."""
@@ -107,7 +107,7 @@ class MemoryLink(Faults):
         super().__init__()
         self.url = f'memory://{name}'
         self._store = store
-        give_name(name, self)
+        register(name, self)
 
     def backend(self) -> Backend:
         """A client's way to the store.  For :func:`getc.etcd`."""
@@ -120,9 +120,9 @@ class MemoryLink(Faults):
 class _Contents(SharedStore):
     """The store itself."""
 
-    def end_now(self, key: str) -> None:
+    def expire_now(self, key: str) -> None:
         self._settle()
-        self._store.end_now(key)
+        self._store.expire_now(key)
         self._settle()
 
     def compact(self) -> int:

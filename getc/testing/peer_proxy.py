@@ -13,10 +13,10 @@ from collections.abc import Callable
 import gevent
 
 from getc.testing.ports import HOST, listener
-from getc.testing.tcp_faults import Line, Socket, do_not_wait_for
+from getc.testing.tcp_faults import FaultyLink, Socket, do_not_wait_for
 from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Outlet', 'PeerLine', 'PeerNetwork']
+__all__ = ['MemberProxy', 'PeerLine', 'PeerNetwork']
 
 MAX_HEAD = 64 * 1024
 
@@ -29,8 +29,8 @@ class PeerNetwork:
 
     def __init__(self) -> None:
         self._targets: dict[int, str] = {}
-        self._lines: dict[tuple[int, int], Line] = {}
-        self._outlets: dict[int, Outlet] = {}
+        self._lines: dict[tuple[int, int], FaultyLink] = {}
+        self._outlets: dict[int, MemberProxy] = {}
         self._isolated: set[int] = set()
 
     @property
@@ -53,7 +53,7 @@ class PeerNetwork:
                 self._lines[other, number] = PeerLine(target)
         self._targets[number] = target
         if number not in self._outlets:
-            self._outlets[number] = Outlet(self, number).start()
+            self._outlets[number] = MemberProxy(self, number).start()
 
     def leave(self, number: int) -> None:
         """The member is gone."""
@@ -62,7 +62,7 @@ class PeerNetwork:
         del self._targets[number]
         self._isolated.discard(number)
 
-    def line(self, source: int, destination: int) -> Line:
+    def line(self, source: int, destination: int) -> FaultyLink:
         """What one member asks of another, and the answers.
 
         Raises:
@@ -70,7 +70,7 @@ class PeerNetwork:
         """
         return self._lines[source, destination]
 
-    def line_to(self, source: int, address: str) -> Line | None:
+    def line_to(self, source: int, address: str) -> FaultyLink | None:
         """The same, by the address that the members know; None if nobody has it."""
         for (start, end), line in self._lines.items():
             if start == source and self.address(end) == f'http://{address}':
@@ -111,13 +111,13 @@ class PeerNetwork:
             self._lines.pop(ends).reset()
 
 
-class PeerLine(Line):
+class PeerLine(FaultyLink):
     """The line between two members, who talk all the time: nobody here waits for what they say."""
 
     is_waited_for = False
 
 
-class Outlet:
+class MemberProxy:
     """The HTTP proxy of one member: it puts each request on the line to the one it is for.
 
     One connection carries one request, so that the line need not know HTTP.  A request's answer may go on for ever:
@@ -135,7 +135,7 @@ class Outlet:
         self._unheard: set[Socket] = set()
         self._greenlets: set[gevent.Greenlet[..., None]] = set()
 
-    def start(self) -> Outlet:
+    def start(self) -> MemberProxy:
         """Listen on a free port, and return it."""
         listening = self._listener = listener()
         do_not_wait_for(listening)

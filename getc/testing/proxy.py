@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 import gevent
 
 from getc.testing.ports import HOST, listener
-from getc.testing.tcp_faults import Line, Socket
+from getc.testing.tcp_faults import FaultyLink, Socket
 from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['FaultProxy']
 
 
-class FaultProxy(Line):
-    """A TCP proxy in front of one server, whose faults are switched at any time: see :class:`Line`.
+class FaultProxy(FaultyLink):
+    """A TCP proxy in front of one server, whose faults are switched at any time: see :class:`FaultyLink`.
 
     It knows nothing of what it carries: TLS goes through, and the certificate is the server's.  It runs on this
     program's hub: while that is blocked, nothing moves.  The server may come and go.  Also a context manager,

@@ -15,7 +15,7 @@ from gevent.queue import Queue
 
 from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Fault', 'Line', 'do_not_wait_for']
+__all__ = ['Fault', 'FaultyLink', 'do_not_wait_for']
 
 Socket = gevent.socket.socket
 
@@ -62,7 +62,7 @@ class Fault:
 NONE: Final = Fault('none')
 
 
-class Line:
+class FaultyLink:
     """Connections to one target, each of which is as good or as bad as the line is told to be.
 
     A fault strikes the connections that are there as well as new ones, until :meth:`heal` or the next fault.
@@ -185,7 +185,7 @@ def do_not_wait_for(sock: Any) -> None:
 class _Connection:
     """A client's connection and the one to the server that belongs to it."""
 
-    def __init__(self, line: Line, client: Socket, head: bytes) -> None:
+    def __init__(self, line: FaultyLink, client: Socket, head: bytes) -> None:
         address = line._address
         server = Socket(gevent.socket.AF_INET6 if ':' in address[0] else gevent.socket.AF_INET)
         self._line = line

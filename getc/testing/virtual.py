@@ -16,7 +16,7 @@ from typing import Any, Final
 from gevent.hub import get_hub
 
 from getc.testing.virtual_loop import DATE, NANO, VirtualLoop, nanoseconds, real_loop
-from getc.timing import Clock, set_chance, set_clock
+from getc.timing import Clock, set_clock, set_rng
 
 __all__ = ['VirtualTime']
 
@@ -161,7 +161,7 @@ class VirtualTime:
         self._loop = hub.loop = VirtualLoop(hub.loop)
         self._loop.start_virtual()
         self._previous_clock = set_clock(self)
-        self._previous_chance = set_chance(random.Random(SEED))
+        self._previous_chance = set_rng(random.Random(SEED))
         return self
 
     def __exit__(
@@ -174,7 +174,7 @@ class VirtualTime:
         if self._previous_clock is not None:
             set_clock(self._previous_clock)
         if self._previous_chance is not None:
-            set_chance(self._previous_chance)
+            set_rng(self._previous_chance)
 
     def _running_loop(self) -> VirtualLoop:
         hub: Any = get_hub()

@@ -7,13 +7,13 @@ from typing import Final
 
 import gevent
 
-__all__ = ['until']
+__all__ = ['wait_until']
 
 PAUSE: Final = 0.01
 """Seconds between two looks."""
 
 
-def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Let other greenlets run until the condition is true.
 
     For a real etcd, of which nobody knows how long it takes: the limit is for a test that fails, and should never

@@ -20,11 +20,11 @@ from getc.v3.lease import Lease
 from getc.v3.lock import Lock
 from getc.v3.maintenance import Maintenance
 from getc.v3.ranges import EVERYTHING, after, prefix_end
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.watch import Watch
-from getc.v3.watch_iterator import Watching
+from getc.v3.watch_iterator import WatchIterator
 
-__all__ = ['EVERYTHING', 'V3', 'Watching', 'after', 'prefix_end']
+__all__ = ['EVERYTHING', 'V3', 'WatchIterator', 'after', 'prefix_end']
 
 
 class V3:
@@ -41,7 +41,7 @@ class V3:
         election: The server's election, :class:`getc.v3.election.Election`.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
         self.kv = KV(rpc)
         self.lease = Lease(rpc)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import auth as schema
 from getc.v3.schema.authpb import Permission, UserAddOptions
 
@@ -19,7 +19,7 @@ class Auth:
     :class:`~getc.ConnectionError` and the like.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     def enable(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthEnableResponse:
@@ -38,7 +38,7 @@ class Auth:
         self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthenticateResponse:
         """Ask for a token; the client does so by itself.  Raises Unauthorized if the credentials are wrong."""
-        request = made(schema.AuthenticateRequest, name=name, password=password)
+        request = build(schema.AuthenticateRequest, name=name, password=password)
         return self._rpc.call(schema.Auth.Authenticate, request, timeout)
 
     # -- users
@@ -48,12 +48,12 @@ class Auth:
     ) -> schema.AuthUserAddResponse:
         """Add a user; ``no_password``: one that is known by its certificate only."""
         options = UserAddOptions(no_password=no_password)
-        request = made(schema.AuthUserAddRequest, name=name, password=password, options=options)
+        request = build(schema.AuthUserAddRequest, name=name, password=password, options=options)
         return self._rpc.call(schema.Auth.UserAdd, request, timeout)
 
     def user_get(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserGetResponse:
         """The roles of a user."""
-        return self._rpc.call(schema.Auth.UserGet, made(schema.AuthUserGetRequest, name=name), timeout)
+        return self._rpc.call(schema.Auth.UserGet, build(schema.AuthUserGetRequest, name=name), timeout)
 
     def user_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserListResponse:
         """All users."""
@@ -61,38 +61,38 @@ class Auth:
 
     def user_delete(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserDeleteResponse:
         """Delete a user."""
-        return self._rpc.call(schema.Auth.UserDelete, made(schema.AuthUserDeleteRequest, name=name), timeout)
+        return self._rpc.call(schema.Auth.UserDelete, build(schema.AuthUserDeleteRequest, name=name), timeout)
 
     def user_change_password(
         self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserChangePasswordResponse:
         """Give a user another password; its tokens are void."""
-        request = made(schema.AuthUserChangePasswordRequest, name=name, password=password)
+        request = build(schema.AuthUserChangePasswordRequest, name=name, password=password)
         return self._rpc.call(schema.Auth.UserChangePassword, request, timeout)
 
     def user_grant_role(
         self, user: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserGrantRoleResponse:
         """Give a user a role."""
-        request = made(schema.AuthUserGrantRoleRequest, user=user, role=role)
+        request = build(schema.AuthUserGrantRoleRequest, user=user, role=role)
         return self._rpc.call(schema.Auth.UserGrantRole, request, timeout)
 
     def user_revoke_role(
         self, name: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserRevokeRoleResponse:
         """Take a role from a user."""
-        request = made(schema.AuthUserRevokeRoleRequest, name=name, role=role)
+        request = build(schema.AuthUserRevokeRoleRequest, name=name, role=role)
         return self._rpc.call(schema.Auth.UserRevokeRole, request, timeout)
 
     # -- roles
 
     def role_add(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleAddResponse:
         """Add a role, which may do nothing yet."""
-        return self._rpc.call(schema.Auth.RoleAdd, made(schema.AuthRoleAddRequest, name=name), timeout)
+        return self._rpc.call(schema.Auth.RoleAdd, build(schema.AuthRoleAddRequest, name=name), timeout)
 
     def role_get(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleGetResponse:
         """What a role may do."""
-        return self._rpc.call(schema.Auth.RoleGet, made(schema.AuthRoleGetRequest, role=role), timeout)
+        return self._rpc.call(schema.Auth.RoleGet, build(schema.AuthRoleGetRequest, role=role), timeout)
 
     def role_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleListResponse:
         """All roles."""
@@ -100,7 +100,7 @@ class Auth:
 
     def role_delete(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleDeleteResponse:
         """Delete a role."""
-        return self._rpc.call(schema.Auth.RoleDelete, made(schema.AuthRoleDeleteRequest, role=role), timeout)
+        return self._rpc.call(schema.Auth.RoleDelete, build(schema.AuthRoleDeleteRequest, role=role), timeout)
 
     def role_grant_permission(
         self,
@@ -120,13 +120,13 @@ class Auth:
             perm_type: One of ``Permission.Type``.
             timeout: Seconds.
         """
-        perm = made(Permission, key=key, range_end=range_end, permType=perm_type)
-        request = made(schema.AuthRoleGrantPermissionRequest, name=name, perm=perm)
+        perm = build(Permission, key=key, range_end=range_end, permType=perm_type)
+        request = build(schema.AuthRoleGrantPermissionRequest, name=name, perm=perm)
         return self._rpc.call(schema.Auth.RoleGrantPermission, request, timeout)
 
     def role_revoke_permission(
         self, role: str, key: bytes, *, range_end: bytes = b'', timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthRoleRevokePermissionResponse:
         """Take a permission back; key and ``range_end`` are those it was given with."""
-        request = made(schema.AuthRoleRevokePermissionRequest, role=role, key=key, range_end=range_end)
+        request = build(schema.AuthRoleRevokePermissionRequest, role=role, key=key, range_end=range_end)
         return self._rpc.call(schema.Auth.RoleRevokePermission, request, timeout)

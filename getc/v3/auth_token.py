@@ -7,12 +7,12 @@ from copy import copy
 from gevent.event import AsyncResult
 
 from getc.errors import EtcException, TimedOut
-from getc.grpc.call import RefusedCall
+from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
 from getc.net.selector import Endpoint
 from getc.redact import HIDDEN
 from getc.timing import Deadline
-from getc.v3.messages import unpacked
+from getc.v3.messages import parse
 from getc.v3.schema.auth import Auth, AuthenticateRequest
 from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
 
@@ -57,7 +57,7 @@ class Tokens:
                 raise copy(error)  # which the one who asked raises
         return self._token
 
-    def is_refused(self, token: Metadata, refused: RefusedCall) -> bool:
+    def is_refused(self, token: Metadata, refused: GrpcError) -> bool:
         """True if this was for the token, which is forgotten, and another may do.
 
         The call was not applied, but for one that waits (:class:`~getc.v3.schema.table.Method`).
@@ -88,7 +88,7 @@ class Tokens:
         method, endpoint = Auth.Authenticate, self._channel.endpoint
         try:
             answer = self._channel.unary(method.path, _request_of(endpoint), deadline, is_write=False)
-        except RefusedCall as refused:
+        except GrpcError as refused:
             if wants_no_token(refused.status):
                 return ()
             # Local variables are in some reports: no secret is in one.
@@ -98,7 +98,7 @@ class Tokens:
             raise error from None
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904  the same error: its frames hold the password
-        return ((b'token', _Secret(unpacked(method, answer, endpoint.url, writes=False).token.encode())),)
+        return ((b'token', _Secret(parse(method, answer, endpoint.url, writes=False).token.encode())),)
 
 
 def _request_of(endpoint: Endpoint) -> bytes:

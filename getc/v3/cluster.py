@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import cluster as schema
 
 __all__ = ['Cluster']
@@ -19,7 +19,7 @@ class Cluster:
     :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     def member_add(
@@ -36,12 +36,12 @@ class Cluster:
             isLearner: It follows and does not vote.
             timeout: Seconds.
         """
-        request = made(schema.MemberAddRequest, peerURLs=peerURLs, isLearner=isLearner)
+        request = build(schema.MemberAddRequest, peerURLs=peerURLs, isLearner=isLearner)
         return self._rpc.call(schema.Cluster.MemberAdd, request, timeout)
 
     def member_remove(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberRemoveResponse:  # noqa: N803
         """Remove a member.  Raises NotFound if there is none."""
-        return self._rpc.call(schema.Cluster.MemberRemove, made(schema.MemberRemoveRequest, ID=ID), timeout)
+        return self._rpc.call(schema.Cluster.MemberRemove, build(schema.MemberRemoveRequest, ID=ID), timeout)
 
     def member_update(
         self,
@@ -51,16 +51,16 @@ class Cluster:
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.MemberUpdateResponse:
         """Change where the others reach a member.  Raises NotFound if there is none."""
-        request = made(schema.MemberUpdateRequest, ID=ID, peerURLs=peerURLs)
+        request = build(schema.MemberUpdateRequest, ID=ID, peerURLs=peerURLs)
         return self._rpc.call(schema.Cluster.MemberUpdate, request, timeout)
 
     def member_list(
         self, *, linearizable: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.MemberListResponse:
         """The members; ``linearizable=False``: as the asked one knows them (etcd before 3.5 always answers so)."""
-        request = made(schema.MemberListRequest, linearizable=linearizable)
+        request = build(schema.MemberListRequest, linearizable=linearizable)
         return self._rpc.call(schema.Cluster.MemberList, request, timeout)
 
     def member_promote(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberPromoteResponse:  # noqa: N803
         """Let a learner vote.  Raises FailedPrecondition if it is none, or is behind."""
-        return self._rpc.call(schema.Cluster.MemberPromote, made(schema.MemberPromoteRequest, ID=ID), timeout)
+        return self._rpc.call(schema.Cluster.MemberPromote, build(schema.MemberPromoteRequest, ID=ID), timeout)

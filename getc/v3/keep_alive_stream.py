@@ -9,19 +9,19 @@ import gevent
 from gevent.event import AsyncResult
 
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, TimedOut
-from getc.net.failover import LEAST_TIME
+from getc.net.failover import MIN_ATTEMPT_TIMEOUT
 from getc.timing import Deadline
 from getc.v3.reopening import awaited
 from getc.v3.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from getc.v3.stream import MessageStream
 
-__all__ = ['Renewals']
+__all__ = ['KeepAliveStream']
 
 Renewal: TypeAlias = 'AsyncResult[LeaseKeepAliveResponse]'  # which cannot be written so at run time
 Responses = MessageStream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
 
 
-class Renewals:
+class KeepAliveStream:
     """One stream for the renewals of any number of leases.
 
     Answers for one lease come in the order of its requests, so each request has an answer of its own.
@@ -62,7 +62,7 @@ class Renewals:
             # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
             response = awaited(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as late:
-            if left >= LEAST_TIME:
+            if left >= MIN_ATTEMPT_TIMEOUT:
                 self._is_left = True
                 self._messages.blame(late)
             raise

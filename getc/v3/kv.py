@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
+from getc.v3.messages import build
 from getc.v3.ranges import PageLimit, after
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import kv as schema
 from getc.v3.schema.kv import RangeRequest
 from getc.v3.schema.mvccpb import KeyValue
-from getc.v3.txn import Txn, changes_something
+from getc.v3.txn import Txn, is_write
 
 __all__ = ['KV']
 
@@ -30,7 +30,7 @@ class KV:
     client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     def range(
@@ -77,9 +77,9 @@ class KV:
         revisions = (revision, min_mod_revision, max_mod_revision, min_create_revision, max_create_revision)
         others = (range_end, limit, sort_order, sort_target, serializable, keys_only, count_only)
         if others == PLAIN and revisions == NO_REVISIONS:
-            request = made(RangeRequest, key=key)  # most reads: each field takes protobuf its time
+            request = build(RangeRequest, key=key)  # most reads: each field takes protobuf its time
         else:
-            request = made(
+            request = build(
                 RangeRequest,
                 key=key,
                 range_end=range_end,
@@ -122,7 +122,7 @@ class KV:
         Raises:
             LeaseNotFound: The lease is gone; nothing was written.
         """
-        request = made(
+        request = build(
             schema.PutRequest,
             key=key,
             value=value,
@@ -141,7 +141,7 @@ class KV:
         Raises:
             ResponseTooLarge: With ``prev_kv`` the answer is larger than 16 MiB.  The keys were deleted.
         """
-        request = made(schema.DeleteRangeRequest, key=key, range_end=range_end, prev_kv=prev_kv)
+        request = build(schema.DeleteRangeRequest, key=key, range_end=range_end, prev_kv=prev_kv)
         return self._rpc.call(schema.KV.DeleteRange, request, timeout)
 
     def txn(
@@ -160,8 +160,8 @@ class KV:
             failure: What is done if it does not.
             timeout: Seconds.
         """
-        request = made(schema.TxnRequest, compare=compare, success=success, failure=failure)
-        return self._rpc.call(schema.KV.Txn, request, timeout, is_write=changes_something(request))
+        request = build(schema.TxnRequest, compare=compare, success=success, failure=failure)
+        return self._rpc.call(schema.KV.Txn, request, timeout, is_write=is_write(request))
 
     def compact(
         self, revision: int, *, physical: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
@@ -173,7 +173,7 @@ class KV:
             physical: Wait until it is gone from the disk, too.
             timeout: Seconds.
         """
-        request = made(schema.CompactionRequest, revision=revision, physical=physical)
+        request = build(schema.CompactionRequest, revision=revision, physical=physical)
         return self._rpc.call(schema.KV.Compact, request, timeout)
 
     # -- made of them

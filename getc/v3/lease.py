@@ -6,10 +6,10 @@ from typing import Final
 
 from getc.errors import Unauthorized
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.keep_alive_stream import Renewals
-from getc.v3.messages import made
-from getc.v3.reopening import SharedStream
-from getc.v3.rpc import Rpc
+from getc.v3.keep_alive_stream import KeepAliveStream
+from getc.v3.messages import build
+from getc.v3.reopening import ReopeningStream
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import lease as schema
 
 __all__ = ['Lease']
@@ -25,10 +25,10 @@ class Lease:
     like.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
         # No circle here, for the same reason as in :class:`getc.v3.watch.Watch`.
-        self._renewals = SharedStream(lambda deadline: Renewals(rpc.open(RENEW, deadline.timeout_left())))
+        self._renewals = ReopeningStream(lambda deadline: KeepAliveStream(rpc.open(RENEW, deadline.timeout_left())))
 
     def grant(self, TTL: int, *, ID: int = 0, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseGrantResponse:  # noqa: N803
         """Make a lease.
@@ -41,7 +41,7 @@ class Lease:
         Raises:
             FailedPrecondition: There is one of that number.
         """
-        return self._rpc.call(schema.Lease.LeaseGrant, made(schema.LeaseGrantRequest, TTL=TTL, ID=ID), timeout)
+        return self._rpc.call(schema.Lease.LeaseGrant, build(schema.LeaseGrantRequest, TTL=TTL, ID=ID), timeout)
 
     def revoke(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseRevokeResponse:  # noqa: N803
         """End a lease; its keys are deleted.
@@ -49,7 +49,7 @@ class Lease:
         Raises:
             LeaseNotFound: There is none, perhaps because an earlier attempt of this call has ended it.
         """
-        return self._rpc.call(schema.Lease.LeaseRevoke, made(schema.LeaseRevokeRequest, ID=ID), timeout)
+        return self._rpc.call(schema.Lease.LeaseRevoke, build(schema.LeaseRevokeRequest, ID=ID), timeout)
 
     def keep_alive(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseKeepAliveResponse:  # noqa: N803
         """Renew a lease once.  All renewals of a client share one stream, however many are under way.
@@ -57,7 +57,7 @@ class Lease:
         Raises:
             LeaseNotFound: It has expired, or was revoked.
         """
-        request = made(schema.LeaseKeepAliveRequest, ID=ID)
+        request = build(schema.LeaseKeepAliveRequest, ID=ID)
         deadline = self._rpc.deadline(timeout)
         renewals = self._renewals.get(deadline)
         try:
@@ -79,7 +79,7 @@ class Lease:
             keys: Tell which keys it has.
             timeout: Seconds.
         """
-        request = made(schema.LeaseTimeToLiveRequest, ID=ID, keys=keys)
+        request = build(schema.LeaseTimeToLiveRequest, ID=ID, keys=keys)
         return self._rpc.call(schema.Lease.LeaseTimeToLive, request, timeout)
 
     def leases(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseLeasesResponse:

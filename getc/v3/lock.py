@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import lock as schema
 
 __all__ = ['Lock']
@@ -13,7 +13,7 @@ __all__ = ['Lock']
 class Lock:
     """``etcd.v3.lock``: one method for each RPC of etcd's Lock service."""
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     def lock(self, name: bytes, *, lease: int, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LockResponse:
@@ -29,8 +29,8 @@ class Lock:
             EtcException: We do not have it, not in time (TimedOut) for one.  With ``maybe_applied`` it may be, or
                 become, ours all the same: the lease tells.
         """
-        return self._rpc.call(schema.Lock.Lock, made(schema.LockRequest, name=name, lease=lease), timeout)
+        return self._rpc.call(schema.Lock.Lock, build(schema.LockRequest, name=name, lease=lease), timeout)
 
     def unlock(self, key: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.UnlockResponse:
         """Let the lock go, or its place in the queue."""
-        return self._rpc.call(schema.Lock.Unlock, made(schema.UnlockRequest, key=key), timeout)
+        return self._rpc.call(schema.Lock.Unlock, build(schema.UnlockRequest, key=key), timeout)

@@ -11,8 +11,8 @@ from gevent.hub import get_hub
 
 from getc.errors import ConnectionError, ProtocolError
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import maintenance as schema
 from getc.v3.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest
 
@@ -31,7 +31,7 @@ class Maintenance:
     the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
 
     def alarm(
@@ -57,7 +57,7 @@ class Maintenance:
         is_write = action != AlarmRequest.AlarmAction.GET
         if is_write and not (memberID and alarm):
             raise ValueError('raising or clearing an alarm needs memberID and alarm: alarm() returns the active ones')
-        request = made(AlarmRequest, action=action, memberID=memberID, alarm=alarm)
+        request = build(AlarmRequest, action=action, memberID=memberID, alarm=alarm)
         return self._rpc.call(schema.Maintenance.Alarm, request, timeout, is_write=is_write)
 
     def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.StatusResponse:
@@ -74,11 +74,13 @@ class Maintenance:
 
     def hash_kv(self, revision: int = 0, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.HashKVResponse:
         """The hash of all keys up to a revision (0: the newest), the same on each member that is well."""
-        return self._rpc.call(schema.Maintenance.HashKV, made(schema.HashKVRequest, revision=revision), timeout)
+        return self._rpc.call(schema.Maintenance.HashKV, build(schema.HashKVRequest, revision=revision), timeout)
 
     def move_leader(self, targetID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MoveLeaderResponse:  # noqa: N803
         """Make another member leader.  Raises FailedPrecondition unless the leader is asked."""
-        return self._rpc.call(schema.Maintenance.MoveLeader, made(schema.MoveLeaderRequest, targetID=targetID), timeout)
+        return self._rpc.call(
+            schema.Maintenance.MoveLeader, build(schema.MoveLeaderRequest, targetID=targetID), timeout
+        )
 
     def downgrade(self, action: int, version: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.DowngradeResponse:
         """Prepare for an older etcd.  Raises NotSupported before etcd 3.5.
@@ -88,7 +90,7 @@ class Maintenance:
             version: Such as ``'3.5.0'``.
             timeout: Seconds.
         """
-        request = made(DowngradeRequest, action=action, version=version)
+        request = build(DowngradeRequest, action=action, version=version)
         is_write = action != DowngradeRequest.DowngradeAction.VALIDATE
         return self._rpc.call(schema.Maintenance.Downgrade, request, timeout, is_write=is_write)
 

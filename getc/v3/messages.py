@@ -11,14 +11,14 @@ from getc.grpc.framing import MAX_MESSAGE, Oversized
 from getc.v3.protobuf_fields import beginning
 from getc.v3.schema.table import Method
 
-__all__ = ['made', 'too_large', 'unpacked', 'unpacked_beginning']
+__all__ = ['build', 'parse', 'too_large', 'unpacked_beginning']
 
 AnyMessage = TypeVar('AnyMessage', bound=Message)
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
 
 
-def made(kind: type[AnyMessage], **fields: Any) -> AnyMessage:
+def build(kind: type[AnyMessage], **fields: Any) -> AnyMessage:
     """Make a message.  Errors name the field, and not its value, which may be a secret.
 
     Raises:
@@ -48,7 +48,7 @@ def _check(kind: type[Message], name: str, value: Any) -> None:
         raise ValueError(f'{name} of {kind.__name__} cannot have this value') from None
 
 
-def unpacked(method: Method[Request, Response], answer: bytes, url: str, *, writes: bool) -> Response:
+def parse(method: Method[Request, Response], answer: bytes, url: str, *, writes: bool) -> Response:
     """The response that these bytes are.
 
     Raises:

@@ -9,10 +9,10 @@ from typing import Generic, Protocol, TypeVar
 from gevent.event import AsyncResult
 
 from getc.errors import EtcException, TimedOut
-from getc.net.affinity import Home
+from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
 
-__all__ = ['SharedStream', 'awaited']
+__all__ = ['ReopeningStream', 'awaited']
 
 Result = TypeVar('Result')
 
@@ -25,7 +25,7 @@ class _Stream(Protocol):
 Used = TypeVar('Used', bound=_Stream)
 
 
-class SharedStream(Generic[Used]):
+class ReopeningStream(Generic[Used]):
     """The stream that is used now.
 
     Args:
@@ -34,7 +34,7 @@ class SharedStream(Generic[Used]):
 
     def __init__(self, open: Callable[[Deadline], Used]) -> None:
         self._open = open
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._current: Used | None = None
         self._opening: AsyncResult[EtcException | None] | None = None
 

@@ -8,21 +8,21 @@ from typing import Any, Final, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
-from getc.grpc.call import OversizedAnswer, RefusedCall
+from getc.grpc.call import GrpcError, OversizedAnswer
 from getc.grpc.channel import Channel, Metadata
-from getc.net.failover import ask_in_turn
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.failover import call_with_failover
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.net.tls import Contexts
 from getc.redact import secrets_of
 from getc.retry import Effect, is_overdue
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.v3.auth_token import Tokens
-from getc.v3.messages import too_large, unpacked
+from getc.v3.messages import parse, too_large
 from getc.v3.schema.table import Method
 from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 
-__all__ = ['Rpc']
+__all__ = ['RpcClient']
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
@@ -31,7 +31,7 @@ Result = TypeVar('Result')
 HAS_LEADER: Final = (b'hasleader', b'true')
 """A member that is cut off from its leader ends such a stream, where it would otherwise fall silent."""
 
-MOST_REFUSALS: Final = 2
+MAX_TOKEN_REFUSALS: Final = 2
 """How often the token of a call is replaced: users that are switched off and on again refuse one, and then none."""
 
 
@@ -49,7 +49,7 @@ class _Witness:
 
     __slots__ = ('_endpoint', '_endpoints', '_server', '_token')
 
-    def __init__(self, endpoints: Endpoints, endpoint: Endpoint, server: _Server, token: Metadata) -> None:
+    def __init__(self, endpoints: EndpointSelector, endpoint: Endpoint, server: _Server, token: Metadata) -> None:
         self._endpoints = endpoints
         self._endpoint = endpoint
         self._server = server
@@ -64,14 +64,14 @@ class _Witness:
     def on_error(self, error: EtcException) -> None:
         self._endpoints.judge(self._endpoint, error)
 
-    def on_refused(self, refused: RefusedCall) -> None:
+    def on_refused(self, refused: GrpcError) -> None:
         self._server.tokens.is_refused(self._token, refused)
 
     def ask(self, method: Method[Request, Response], request: Request, deadline: Deadline) -> Response:
         return _ask(self._server, method, request.SerializeToString(), deadline, deadline, writes=False, once=False)
 
 
-class Rpc:
+class RpcClient:
     """The RPCs of one etcd.
 
     Args:
@@ -82,7 +82,7 @@ class Rpc:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: EndpointSelector,
         contexts: Contexts | None = None,
         *,
         timeout: float | None = 10.0,
@@ -124,7 +124,7 @@ class Rpc:
         """
         packed = request if isinstance(request, bytes) else request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
-        effect = Effect.NONE if not writes else Effect.SAME if method.idempotent else Effect.ONCE
+        effect = Effect.NONE if not writes else Effect.IDEMPOTENT if method.idempotent else Effect.NON_IDEMPOTENT
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
         may_repeat = not writes or method.idempotent
 
@@ -133,7 +133,7 @@ class Rpc:
             answer_by = share if may_repeat else deadline
             return _ask(self._server(endpoint), method, packed, answer_by, share, writes, not may_repeat)
 
-        return ask_in_turn(self._endpoints, ask, deadline, effect)
+        return call_with_failover(self._endpoints, ask, deadline, effect)
 
     def ask(
         self, endpoint: Endpoint, method: Method[Request, Response], request: Request, deadline: Deadline
@@ -157,7 +157,7 @@ class Rpc:
             witness = _Witness(self._endpoints, endpoint, server, token)
             return MessageStream(method, stream, witness, [value.decode() for _, value in token])
 
-        return ask_in_turn(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
+        return call_with_failover(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
 
     @property
     def servers(self) -> int:
@@ -212,9 +212,9 @@ def _ask(
             answer = channel.unary(
                 method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by, once=once
             )
-            return unpacked(method, answer, server.url, writes=writes)
-        except RefusedCall as refused:
-            if refusals == MOST_REFUSALS or not server.tokens.is_refused(token, refused):
+            return parse(method, answer, server.url, writes=writes)
+        except GrpcError as refused:
+            if refusals == MAX_TOKEN_REFUSALS or not server.tokens.is_refused(token, refused):
                 raise _refusal(server, method, packed, token, writes, refused) from None
         except OversizedAnswer as error:
             raise too_large(method, error.answer, server.url, writes=writes) from None
@@ -228,7 +228,7 @@ def _ask(
 
 
 def _refusal(
-    server: _Server, method: Method[Any, Any], packed: bytes, token: Metadata, writes: bool, refused: RefusedCall
+    server: _Server, method: Method[Any, Any], packed: bytes, token: Metadata, writes: bool, refused: GrpcError
 ) -> EtcException:
     secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
     error = error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)

@@ -64,7 +64,7 @@ BY_TEXT: Final[dict[str, type[EtcdError]]] = {
     'election: not leader': FailedPrecondition,
 }
 
-GAVE_UP: Final = frozenset({'context deadline exceeded', 'context canceled'})
+GAVE_UP_TEXTS: Final = frozenset({'context deadline exceeded', 'context canceled'})
 """With these etcd gives up, too, under code 2 as often as not."""
 
 BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
@@ -79,10 +79,10 @@ NOT_HERE: Final = frozenset(
 )
 """With these a healthy member refuses what another member may be able to serve."""
 
-UNTOUCHED: Final = NOT_HERE | {'no leader', 'too many requests'}
+NOT_APPLIED_TEXTS: Final = NOT_HERE | {'no leader', 'too many requests'}
 """These a server says before it does anything."""
 
-BROKEN: Final = frozenset({2, 10, 13, 15})
+UNKNOWN_CODES: Final = frozenset({2, 10, 13, 15})
 """Unknown, aborted, internal, data loss: the server does not say how far it went."""
 
 TOO_LONG: Final = 'grpc: received message larger than max'
@@ -110,12 +110,12 @@ def error_of_status(
         secrets: What the server was told, and may not repeat.
     """
     text = status.message.removeprefix(ETCD)
-    if text not in BY_TEXT and text not in GAVE_UP:
+    if text not in BY_TEXT and text not in GAVE_UP_TEXTS:
         text = without(text, secrets)
     error: EtcException
     if status.code == UNIMPLEMENTED:
         error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')
-    elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP:
+    elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP_TEXTS:
         error = TimedOut(f'{url} gave up on {path}: {text}')
     elif text.startswith(TOO_LARGE_TO_SEND):
         error = ResponseTooLarge(f'{url} has an answer to {path} that is larger than gRPC can send: {text}')
@@ -124,7 +124,7 @@ def error_of_status(
         error = kind(text, errno=kind.errno or status.code)
     elif status.code in BY_CODE:
         error = BY_CODE[status.code](text, errno=status.code)
-    elif status.code in BROKEN or status.code > UNAUTHENTICATED:  # what nobody knows counts as unknown
+    elif status.code in UNKNOWN_CODES or status.code > UNAUTHENTICATED:  # what nobody knows counts as unknown
         error = RaftInternal(text, errno=status.code)
     else:
         error = error_of(status.code, text)
@@ -137,7 +137,7 @@ def error_of_status(
 
 def _may_be_done(error: EtcException, text: str) -> bool:
     """True if a server may say this of a write that it has done, or has begun to do."""
-    if text in UNTOUCHED or text.startswith(TOO_LONG):
+    if text in NOT_APPLIED_TEXTS or text.startswith(TOO_LONG):
         return False
     unclear = (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted, ResponseTooLarge)
     return isinstance(error, unclear)

@@ -8,11 +8,11 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 from google.protobuf.message import Message
 
 from getc.errors import EtcException, NoLeader, TimedOut
-from getc.grpc.call import OversizedAnswer, RefusedCall, Stream
-from getc.net.affinity import Home
+from getc.grpc.call import GrpcError, OversizedAnswer, Stream
+from getc.net.affinity import ThreadAffinity
 from getc.retry import is_overdue
 from getc.timing import Deadline
-from getc.v3.messages import too_large, unpacked, unpacked_beginning
+from getc.v3.messages import parse, too_large, unpacked_beginning
 from getc.v3.schema.table import Method
 from getc.v3.status_errors import error_of_status
 
@@ -36,7 +36,7 @@ class Witness(Protocol):
     def on_error(self, error: EtcException) -> None:
         """The stream has ended with this error, which may or may not be the server's fault."""
 
-    def on_refused(self, refused: RefusedCall) -> None:
+    def on_refused(self, refused: GrpcError) -> None:
         """It has ended the stream with a status."""
 
     def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
@@ -67,7 +67,7 @@ class MessageStream(Generic[Request, Response]):
         self._witness = witness
         self._has_served = False
         self._is_blamed = False
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._home.check()
         self.url = stream.url
         self.secrets = secrets
@@ -88,7 +88,7 @@ class MessageStream(Generic[Request, Response]):
         self._home.check()
         try:
             self._stream.send(request.SerializeToString())
-        except RefusedCall as refused:
+        except GrpcError as refused:
             self._refused(refused)
 
     def finish(self) -> None:
@@ -109,7 +109,7 @@ class MessageStream(Generic[Request, Response]):
         self._home.check()
         try:
             message = self._stream.receive(deadline)
-        except RefusedCall as refused:
+        except GrpcError as refused:
             self._refused(refused)
         except OversizedAnswer as error:
             self.beginning = unpacked_beginning(self._method, error.answer)
@@ -125,7 +125,7 @@ class MessageStream(Generic[Request, Response]):
             self._has_served = True
             self._witness.on_served()
         self.size = len(message)
-        return unpacked(self._method, message, self.url, writes=False)
+        return parse(self._method, message, self.url, writes=False)
 
     def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
         """Call an RPC that only reads, of the stream's own server.  Blocks until the deadline at most.
@@ -165,7 +165,7 @@ class MessageStream(Generic[Request, Response]):
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
-    def _refused(self, refused: RefusedCall) -> NoReturn:
+    def _refused(self, refused: GrpcError) -> NoReturn:
         self._witness.on_refused(refused)
         is_write = not self._method.reads
         error = error_of_status(

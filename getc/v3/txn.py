@@ -10,18 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.rpc import RpcClient
 from getc.v3.schema import kv as schema
 from getc.v3.schema.kv import Compare, RequestOp, TxnRequest
 
 __all__ = [
     'Target',
     'Txn',
-    'changes_something',
     'create_revision',
     'delete',
     'get',
+    'is_write',
     'lease',
     'mod_revision',
     'nested',
@@ -47,7 +47,7 @@ class Target:
         self._field = field
 
     def _compare(self, result: Result, other: Any) -> Compare:
-        return made(Compare, **self._fields, result=result, **{self._field: other})
+        return build(Compare, **self._fields, result=result, **{self._field: other})
 
     def __eq__(self, other: object) -> Compare:  # type: ignore[override]
         return self._compare(Result.EQUAL, other)
@@ -89,17 +89,17 @@ def lease(key: bytes, range_end: bytes = b'') -> Target:
 
 def get(key: bytes, **options: Any) -> RequestOp:
     """Read; the options are those of ``kv.range``."""
-    return RequestOp(request_range=made(schema.RangeRequest, key=key, **options))
+    return RequestOp(request_range=build(schema.RangeRequest, key=key, **options))
 
 
 def put(key: bytes, value: bytes, **options: Any) -> RequestOp:
     """Write; the options are those of ``kv.put``."""
-    return RequestOp(request_put=made(schema.PutRequest, key=key, value=value, **options))
+    return RequestOp(request_put=build(schema.PutRequest, key=key, value=value, **options))
 
 
 def delete(key: bytes, **options: Any) -> RequestOp:
     """Delete; the options are those of ``kv.delete_range``."""
-    return RequestOp(request_delete_range=made(schema.DeleteRangeRequest, key=key, **options))
+    return RequestOp(request_delete_range=build(schema.DeleteRangeRequest, key=key, **options))
 
 
 def nested(txn: Txn) -> RequestOp:
@@ -114,7 +114,7 @@ class Txn:
         request: What it is so far.
     """
 
-    def __init__(self, rpc: Rpc, compare: tuple[Compare, ...]) -> None:
+    def __init__(self, rpc: RpcClient, compare: tuple[Compare, ...]) -> None:
         self.request = TxnRequest(compare=compare)
         self._rpc = rpc
 
@@ -130,14 +130,14 @@ class Txn:
 
     def commit(self, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.TxnResponse:
         """Do it, as one: ``succeeded`` tells which half.  Blocks.  Raises like ``kv.txn``."""
-        return self._rpc.call(schema.KV.Txn, self.request, timeout, is_write=changes_something(self.request))
+        return self._rpc.call(schema.KV.Txn, self.request, timeout, is_write=is_write(self.request))
 
 
-def changes_something(txn: TxnRequest) -> bool:
+def is_write(txn: TxnRequest) -> bool:
     """True if one of its operations is more than a read."""
     for operation in (*txn.success, *txn.failure):
         if operation.WhichOneof('request') == 'request_txn':
-            if changes_something(operation.request_txn):
+            if is_write(operation.request_txn):
                 return True
         elif operation.WhichOneof('request') != 'request_range':
             return True

@@ -9,13 +9,13 @@ from gevent.event import AsyncResult
 
 from getc.errors import EtcException, NotSupported, Unauthorized
 from getc.timing import DEFAULT_TIMEOUT, Timeout
-from getc.v3.messages import made
-from getc.v3.reopening import SharedStream, awaited
-from getc.v3.rpc import Rpc
+from getc.v3.messages import build
+from getc.v3.reopening import ReopeningStream, awaited
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
 from getc.v3.schema.watch import Watch as Schema
 from getc.v3.schema.watch import WatchCreateRequest
-from getc.v3.watch_iterator import Watching
+from getc.v3.watch_iterator import WatchIterator
 from getc.v3.watch_stream import WatchStream
 
 __all__ = ['Watch']
@@ -27,10 +27,10 @@ class Watch:
     A watch ends with its connection: it tells what happened, and does not begin again by itself.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
         # It knows the caller alone: a circle would keep the connections of a client that was dropped until it is found.
-        self._streams = SharedStream(lambda deadline: WatchStream(rpc.open(Schema.Watch, deadline.timeout_left())))
+        self._streams = ReopeningStream(lambda deadline: WatchStream(rpc.open(Schema.Watch, deadline.timeout_left())))
 
     def create(
         self,
@@ -43,7 +43,7 @@ class Watch:
         prev_kv: bool = False,
         fragment: bool = True,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> Watching:
+    ) -> WatchIterator:
         """Watch a key, or the keys from it up to ``range_end``; return when the server has begun.
 
         Args:
@@ -63,7 +63,7 @@ class Watch:
             EtcdError: The server refuses for another reason.
             ConnectionError: No answer.
         """
-        request = made(
+        request = build(
             WatchCreateRequest,
             key=key,
             range_end=range_end,
@@ -76,7 +76,7 @@ class Watch:
         deadline = self._rpc.deadline(timeout)
         stream = self._streams.get(deadline)
         try:
-            return Watching(stream, request).wait_created(deadline)
+            return WatchIterator(stream, request).wait_created(deadline)
         except Unauthorized:
             # A stream keeps the token that it began with, which the server may have forgotten since.  A read is told
             # so, and gets another: where that may be done, so may a watch on a new stream.
@@ -84,7 +84,7 @@ class Watch:
             self._rpc.call(KV.Range, readable, deadline.timeout_left())
             self._streams.leave(stream)
             stream.leave()
-            return Watching(self._streams.get(deadline), request).wait_created(deadline)
+            return WatchIterator(self._streams.get(deadline), request).wait_created(deadline)
 
     def progress(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> int:
         """Ask how far the stream has come, and return the revision.  An answer shows that the server is there.

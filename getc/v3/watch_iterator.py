@@ -13,16 +13,16 @@ from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_stream import WatchStream
 
-__all__ = ['Watching']
+__all__ = ['WatchIterator']
 
-ROOM: Final = 16 * 1024 * 1024
+BUFFER_BYTES: Final = 16 * 1024 * 1024
 """Bytes that wait to be taken from one watch; past it, it is ended: it would hold up the others of its stream."""
 
-LEAST: Final = 1024
+MIN_RESPONSES: Final = 1024
 """Bytes that protobuf takes for a response, however little is in it."""
 
 
-class Watching:
+class WatchIterator:
     """One watch.  An iterator over :class:`WatchResponse` with events, each a whole number of revisions.
 
     Also a context manager: leaving it cancels it.
@@ -81,7 +81,7 @@ class Watching:
         self._is_over = True
         self._wake()
 
-    def __iter__(self) -> Watching:
+    def __iter__(self) -> WatchIterator:
         return self
 
     def __next__(self) -> WatchResponse:
@@ -90,7 +90,7 @@ class Watching:
             raise StopIteration
         return response
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> WatchIterator:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -102,7 +102,7 @@ class Watching:
 
     # -- for the service, and for the stream (``Sink``)
 
-    def wait_created(self, deadline: Deadline) -> Watching:
+    def wait_created(self, deadline: Deadline) -> WatchIterator:
         """Return it when the server has begun it; whoever gives up before leaves no watch.  Raises what ended it."""
         try:
             while not self.revision:
@@ -120,14 +120,16 @@ class Watching:
 
     def on_response(self, response: WatchResponse) -> None:
         """Something of its range has changed."""
-        size = self._ticket.size + LEAST
+        size = self._ticket.size + MIN_RESPONSES
         if self._received is None:
             self._received = deque()
         self._received.append((response, size))
         self._held += size
-        if self._held > ROOM and len(self._received) > 1:
+        if self._held > BUFFER_BYTES and len(self._received) > 1:
             self._stream.cancel(self._ticket)
-            self.on_ended(ResourceExhausted(f'more than {ROOM} bytes wait to be taken', errno=ResourceExhausted.errno))
+            self.on_ended(
+                ResourceExhausted(f'more than {BUFFER_BYTES} bytes wait to be taken', errno=ResourceExhausted.errno)
+            )
         self._wake()
 
     def on_ended(self, error: EtcException) -> None:
@@ -142,7 +144,7 @@ class Watching:
         """Wait until something happens.  Raises what has ended it."""
         if self._error is not None:
             raise copy(self._error)  # which is that of the other watches, too
-        if self._stream.home.was_left:
+        if self._stream.home.in_forked_child:
             raise ConnectionError(f"watch {self.watch_id} was begun before the fork, and is the parent process's")
         if self._has_news is None:
             self._has_news = Event()

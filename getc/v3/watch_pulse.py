@@ -19,7 +19,7 @@ from gevent.hub import get_hub
 from getc import timing
 from getc.errors import ConnectionError, EtcdError, EtcException
 from getc.net.affinity import close_watcher, kill_soon
-from getc.retry import may_pass
+from getc.retry import is_transient
 from getc.timing import Deadline
 
 __all__ = ['WatchPulse']
@@ -130,7 +130,7 @@ class WatchPulse:
         try:
             revision = self._stream.read_revision(Deadline(READ_TIMEOUT))
         except EtcException as error:
-            if answer.is_set() or (isinstance(error, EtcdError) and not may_pass(error)):
+            if answer.is_set() or (isinstance(error, EtcdError) and not is_transient(error)):
                 return None  # etcd's own refusal is an answer
             return ConnectionError(f'{url} does not answer: {silence}, and a read failed: {error}', endpoint=url)
         if self._stream.is_idle or not self._stream.expects_progress(revision):

@@ -22,7 +22,7 @@ import gevent
 from getc import timing
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
 from getc.grpc.framing import Status
-from getc.net.affinity import Home
+from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, RangeRequest, RangeResponse
 from getc.v3.schema.watch import (
@@ -37,7 +37,7 @@ from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 from getc.v3.watch_pulse import WatchPulse
 
-__all__ = ['Sink', 'Ticket', 'WatchStream']
+__all__ = ['Substream', 'WatchHandler', 'WatchStream']
 
 log = logging.getLogger('getc')
 
@@ -51,7 +51,7 @@ ANSWER_TIMEOUT: Final = 5.0
 """Seconds after which no response to a progress request is expected: the server has dropped the request."""
 
 
-class Sink(Protocol):
+class WatchHandler(Protocol):
     """Whom a watch tells.  None of its methods blocks, switches or raises."""
 
     def on_created(self, response: WatchResponse) -> None:
@@ -67,7 +67,7 @@ class Sink(Protocol):
         """
 
 
-class Ticket:
+class Substream:
     """One watch of a stream, from the moment it is asked for.
 
     Attributes:
@@ -83,7 +83,7 @@ class Ticket:
 
     __slots__ = ('created', 'early', 'first', 'is_over', 'is_whole', 'key', 'partial', 'sink', 'size', 'watch_id')
 
-    def __init__(self, request: WatchCreateRequest, sink: Sink) -> None:
+    def __init__(self, request: WatchCreateRequest, sink: WatchHandler) -> None:
         self.sink = sink
         self.key = request.key
         self.first = request.start_revision
@@ -136,11 +136,11 @@ class WatchStream:
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
-        self.home = Home()
+        self.home = ThreadAffinity()
         self.home.check()
         self._messages = messages
-        self._tickets: dict[int, Ticket] = {}
-        self._asked: deque[Ticket] = deque()
+        self._tickets: dict[int, Substream] = {}
+        self._asked: deque[Substream] = deque()
         self._progress: list[Callable[[int | EtcException], object]] = []
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
@@ -165,9 +165,9 @@ class WatchStream:
         """True if a watch is open, or was asked for."""
         return bool(self._tickets or self._asked)
 
-    def add(self, request: WatchCreateRequest, sink: Sink) -> Ticket:
+    def add(self, request: WatchCreateRequest, sink: WatchHandler) -> Substream:
         """Ask for a watch.  Does not block.  Raises what ended the stream."""
-        ticket = Ticket(request, sink)
+        ticket = Substream(request, sink)
         message = WatchRequest(create_request=request)
         self._last_id += 1
         message.create_request.watch_id = self._last_id
@@ -176,7 +176,7 @@ class WatchStream:
         self._asked.append(ticket)
         return ticket
 
-    def cancel(self, ticket: Ticket) -> None:
+    def cancel(self, ticket: Substream) -> None:
         """End a watch; its sink hears nothing more.  Does not block, may be called twice, and with another's ticket."""
         ticket.is_over = True
         ticket.partial = None
@@ -202,7 +202,7 @@ class WatchStream:
             self._requested.append(timing.now())
             self._unanswered()
 
-    def is_later(self, revision: int, ticket: Ticket) -> bool:
+    def is_later(self, revision: int, ticket: Substream) -> bool:
         """True if the latest progress response, of this revision, was certainly sent after the watch was created.
 
         etcd sends the created response of a watch and the progress responses from two queues, in any order.
@@ -230,7 +230,7 @@ class WatchStream:
     @property
     def is_idle(self) -> bool:
         """True if nothing is expected from the server."""
-        return self.is_over or self.home.was_left or not (self._tickets or self._asked)
+        return self.is_over or self.home.in_forked_child or not (self._tickets or self._asked)
 
     def expects_progress(self, revision: int) -> bool:
         """True if a server that has come to this revision answers progress requests, as it has done before."""

@@ -15,14 +15,14 @@ from gevent.event import AsyncResult, Event
 from gevent.socket import socket
 
 import getc
-from getc.backends.autodetect import Choosing, VersionInquiry
+from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
 from getc.backends.memory.backend import MemoryBackend, SharedStore
-from getc.net.selector import Endpoint, Endpoints, parse_endpoints
+from getc.net.selector import Endpoint, EndpointSelector, parse_endpoints
 from getc.operations import WatchSpec
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusResponse
 from tests.support.api_support import skip_unless_spoken
 from tests.support.grpc_server import GrpcServer, ServerCall
@@ -69,7 +69,7 @@ class OldEtcd:
 def ask(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
     """What asks a server for its version."""
     with serving(handler) as endpoint:
-        yield lambda: VersionInquiry(Endpoints([endpoint]), None).ask(Deadline(LONG))
+        yield lambda: VersionProbe(EndpointSelector([endpoint]), None).ask(Deadline(LONG))
 
 
 # -- the version
@@ -107,7 +107,7 @@ def test_version_is_asked_of_the_next_server_when_one_does_not_answer() -> None:
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
 
         def version(*endpoints: Endpoint, seconds: float = LONG) -> tuple[int, ...]:
-            return VersionInquiry(Endpoints(endpoints), None).ask(Deadline(seconds))
+            return VersionProbe(EndpointSelector(endpoints), None).ask(Deadline(seconds))
 
         assert version(nobody, server) == (3, 5)
         assert version(silent, server, seconds=2.0) == (3, 5)
@@ -150,9 +150,9 @@ def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_prot
             call.answer(StatusResponse(version='3.6.1').SerializeToString())
 
     with GrpcServer(status) as server:
-        endpoints = Endpoints([server.endpoint])
-        rpc = Rpc(endpoints)
-        version = VersionInquiry(endpoints, None, rpc).ask(Deadline(LONG))
+        endpoints = EndpointSelector([server.endpoint])
+        rpc = RpcClient(endpoints)
+        version = VersionProbe(endpoints, None, rpc).ask(Deadline(LONG))
         assert version == ((3, 5) if is_protected else (3, 6))
         rpc.close()
 
@@ -185,7 +185,7 @@ def test_version_is_asked_once_by_any_number_of_greenlets() -> None:
     server.go.clear()
     with serving(server) as endpoint, getc.etcd(endpoint.url) as client:
         greenlets = [gevent.spawn(client.get, '/a') for _ in range(50)]
-        until(lambda: server.asked)
+        wait_until(lambda: server.asked)
         gevent.sleep(0)
         server.go.set()
         gevent.joinall(greenlets, raise_error=True)
@@ -306,7 +306,7 @@ def test_first_call_may_be_a_watcher(etcd_server: EtcdServer) -> None:
         client.on_change('/a', lambda result: told.append(result.value))
         for value in '123':
             client.set('/a', value)
-        until(lambda: len(told) == 3)
+        wait_until(lambda: len(told) == 3)
     assert told == ['1', '2', '3']
 
 
@@ -324,7 +324,7 @@ def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
         assert client.get('/a').value == 'here'
         assert client.api == 'v3'
         watcher = watching.get(timeout=LONG)
-        until(lambda: watcher.state is getc.WatcherState.LIVE)
+        wait_until(lambda: watcher.state is getc.WatcherState.LIVE)
 
 
 def test_ready_waits_for_a_server_that_is_not_there_yet() -> None:
@@ -338,7 +338,7 @@ def test_ready_waits_for_a_server_that_is_not_there_yet() -> None:
 
     with serving(begin_late) as endpoint, getc.etcd(endpoint.url) as client:
         ready = gevent.spawn(client.ready, LONG)
-        until(lambda: len(asked) > 3)
+        wait_until(lambda: len(asked) > 3)
         assert not ready.ready()
         is_well.set()
         ready.get()
@@ -384,7 +384,7 @@ def test_first_call_may_be_a_watch_that_fails_for_any_reason() -> None:
         raise OSError(api)
 
     ended = Ended()
-    Choosing(Known(), fail).watch(WatchSpec('/a'), ended)
+    AutoBackend(Known(), fail).watch(WatchSpec('/a'), ended)
     error = ended.error.get(timeout=LONG)
     assert isinstance(error, getc.EtcException)
     assert str(error) == 'the watch of /a failed: OSError'
@@ -421,7 +421,7 @@ def test_close_ends_all_that_wait_for_the_choice() -> None:
         calls.append(gevent.spawn(client.wait, '/a'))
         calls.append(gevent.spawn(client.on_change, '/a', print))
         calls.append(gevent.spawn(client.keep_node, '/a'))
-        until(lambda: server.asked)
+        wait_until(lambda: server.asked)
         client.close()
         for call in calls:
             with pytest.raises(getc.ClientClosed):
@@ -474,7 +474,7 @@ def test_watch_that_is_closed_as_the_api_is_chosen_is_not_begun(version: tuple[i
 
     told: list[str] = []
     memory = MemoryBackend(SharedStore())
-    watch = Choosing(Inquiry(), open_api).watch(WatchSpec('/a'), Ended())
+    watch = AutoBackend(Inquiry(), open_api).watch(WatchSpec('/a'), Ended())
     gevent.sleep(0.01)
     assert len(memory._watches) == 0
     assert told == []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.backends.autodetect import Choosing
+from getc.backends.autodetect import AutoBackend
 from getc.backends.connect import open_backend
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.namespace import Namespaced
@@ -21,12 +21,12 @@ URL = 'http://127.0.0.1:1'
 @pytest.mark.parametrize(
     ('url', 'options', 'kind', 'api'),
     [
-        (URL, {}, Choosing, None),
+        (URL, {}, AutoBackend, None),
         (URL, {'api': 'v3'}, TreeV3, 'v3'),
         (URL, {'api': 'v2'}, KeysV2, 'v2'),
         ('memory://', {}, MemoryBackend, 'memory'),
         (URL, {'namespace': '/a', 'api': 'v3'}, Namespaced, 'v3'),
-        (URL, {'namespace': '/'}, Choosing, None),
+        (URL, {'namespace': '/'}, AutoBackend, None),
         ('memory://', {'namespace': 'a'}, Namespaced, 'memory'),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from getc.backends.delivery import News
+from getc.backends.delivery import EventQueue
 from getc.errors import ConnectionError, EtcException
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
@@ -37,7 +37,7 @@ class Listener:
 def test_news_are_told_in_order_and_not_at_once(etcd_clock: VirtualTime) -> None:
     """Whoever brings them need not care what the listener does."""
     listener, error = Listener(), ConnectionError('gone')
-    news = News(listener)
+    news = EventQueue(listener)
     news.tell(7)
     news.tell([])
     news.tell(error)
@@ -50,7 +50,7 @@ def test_news_are_told_in_order_and_not_at_once(etcd_clock: VirtualTime) -> None
 def test_news_that_come_while_it_is_told_follow(etcd_clock: VirtualTime) -> None:
     """Each once."""
     listener = Listener()
-    news = News(listener)
+    news = EventQueue(listener)
     listener.on_news = lambda: news.tell(len(listener.story)) if len(listener.story) < 5 else None
     news.tell(0)
     etcd_clock.advance(0)
@@ -60,7 +60,7 @@ def test_news_that_come_while_it_is_told_follow(etcd_clock: VirtualTime) -> None
 def test_closed_from_inside_and_outside_it_tells_nothing_more(etcd_clock: VirtualTime) -> None:
     """Not even what was on its way."""
     listener = Listener()
-    news = News(listener)
+    news = EventQueue(listener)
     listener.on_news = news.close
     news.tell(1)
     news.tell(2)
@@ -74,7 +74,7 @@ def test_end_closes_it_once(etcd_clock: VirtualTime) -> None:
     """Before it is told."""
     closed: list[int] = []
 
-    class Counted(News):
+    class Counted(EventQueue):
         def _on_closed(self) -> None:
             closed.append(len(listener.story))
 

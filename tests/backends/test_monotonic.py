@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from getc.backends.monotonic import Horizon
+from getc.backends.monotonic import RevisionGuard
 from getc.errors import EtcException, FutureRevision, KeyNotFound, LeaderElect, TimedOut
 from getc.operations import Get
 from getc.results import EtcdResult, Got, Value
@@ -30,8 +30,8 @@ class Servers:
         return Got(Value('/a', 1, 1, None, None, 'x'), etcd_index=answer)
 
 
-def seen(index: int) -> Horizon:
-    horizon = Horizon()
+def seen(index: int) -> RevisionGuard:
+    horizon = RevisionGuard()
     horizon.saw(index)
     return horizon
 
@@ -109,7 +109,7 @@ class Members:
     """Servers that answer linearizable reads, each with its own index, or with an error."""
 
     def __init__(self, *answers: int | EtcException) -> None:
-        self.horizon = Horizon(len(answers), self._turn)
+        self.horizon = RevisionGuard(len(answers), self._turn)
         self.asked: list[int] = []
         self._answers = answers
         self._current = 0
@@ -134,7 +134,7 @@ def test_linearizable_answer_that_is_older_than_what_was_seen_is_not_given_out(s
     assert members.asked == [0, 1, 2]
     members = Members(9, 12)
     members.horizon.saw(10)
-    assert members.horizon.agree_on_revision(lambda: members().etcd_index) == 12
+    assert members.horizon.observe_quorum(lambda: members().etcd_index) == 12
 
 
 def test_read_fails_if_the_other_servers_cannot_confirm_that_the_store_went_back() -> None:

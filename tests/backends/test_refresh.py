@@ -10,7 +10,7 @@ import pytest
 from getc import timing
 from getc.backends.base import TakingWrite, safety_margin
 from getc.backends.memory.backend import MemoryBackend, SharedStore
-from getc.backends.refresh import ChainGroup
+from getc.backends.refresh import RefreshGroup
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
 from getc.operations import Delete, Get, Operation, Put
 from getc.results import EtcdResult
@@ -37,7 +37,7 @@ class Member:
     def on_renewed(self) -> None:
         self.story.append('renewed')
 
-    def on_suspect(self, error: EtcException) -> None:
+    def on_renewal_missed(self, error: EtcException) -> None:
         self.story.append('suspect')
 
     def on_lost(self, error: NodeLost) -> None:
@@ -49,7 +49,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.backend = MemoryBackend(SharedStore())
-        self.group = ChainGroup(self.execute, self.backend.watch, TTL, most_watched=2)
+        self.group = RefreshGroup(self.execute, self.backend.watch, TTL, most_watched=2)
         self.member = Member()
         self.sent: list[Operation] = []
         self.before: Callable[[Operation], None] = lambda _: None

@@ -39,7 +39,7 @@ def story() -> Story:
 
 
 def test_each_change_is_told_in_order_once(
-    client: getc.Client, other: getc.Client, story: Story, until: Until, backing: Any
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until, backing: Any
 ) -> None:
     """Of the node and of all below it; nothing else.
 
@@ -65,7 +65,7 @@ def test_each_change_is_told_in_order_once(
     if backing.name == 'v3':
         told = [re.sub('^(Created|Updated|ComparedThenSwapped)', 'Set', line) for line in told]
         told[4:] = ['Set /cfg/a=4', 'Deleted /cfg/a', 'Deleted /cfg/deep/b']
-    until(lambda: len(story.results) >= len(told))
+    wait_until(lambda: len(story.results) >= len(told))
     assert story.lines == told
     indexes = [result.modified_index for result in story.results]
     assert indexes == sorted(set(indexes))
@@ -75,19 +75,21 @@ def test_each_change_is_told_in_order_once(
     assert repr(watcher) == f'<getc.Watcher /cfg LIVE index={watcher.index}>'
 
 
-def test_every_change_after_on_change_returned_is_told(client: getc.Client, other: getc.Client, until: Until) -> None:
+def test_every_change_after_on_change_returned_is_told(
+    client: getc.Client, other: getc.Client, wait_until: Until
+) -> None:
     """Without a moment in between that is missed."""
     for number in range(20):
         story = Story()
         watcher = client.on_change(f'/cfg/{number}', story)
         other.set(f'/cfg/{number}', 'at once')
-        until(lambda story=story: story.lines)
+        wait_until(lambda story=story: story.lines)
         assert story.lines == [f'Set /cfg/{number}=at once']
         watcher.stop()
 
 
 def test_only_the_node_itself_is_followed_when_not_recursive(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """recursive=False."""
     client.on_change('/cfg', story, recursive=False)
@@ -96,12 +98,12 @@ def test_only_the_node_itself_is_followed_when_not_recursive(
     other.delete('/cfg', recursive=True)
     other.set('/cfg', dir=True)
     other.delete('/cfg', dir=True)
-    until(lambda: story.lines[-2:] == ['Set /cfg', 'Deleted /cfg'])
+    wait_until(lambda: story.lines[-2:] == ['Set /cfg', 'Deleted /cfg'])
     assert {result.key for result in story.results} == {'/cfg'}
 
 
 def test_what_is_there_is_told_first_when_asked_for(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """In the order of the keys, as Got; then ready is set, then changes."""
     for key in ('/cfg/b', '/cfg/a/deep', '/cfg/c'):
@@ -110,12 +112,12 @@ def test_what_is_there_is_told_first_when_asked_for(
     assert watcher.ready.wait(60)
     assert story.lines == ['Got /cfg/a/deep=p', 'Got /cfg/b=b', 'Got /cfg/c=c']
     other.set('/cfg/b', 'new')
-    until(lambda: len(story.results) > 3)
+    wait_until(lambda: len(story.results) > 3)
     assert story.lines[3:] == ['Set /cfg/b=new']
 
 
 def test_changes_since_an_index_are_told_first(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """index=: that one included."""
     client.set('/cfg/a', '1')
@@ -123,12 +125,12 @@ def test_changes_since_an_index_are_told_first(
     client.set('/cfg/a', '3')
     client.on_change('/cfg', story, index=index)
     other.set('/cfg/a', '4')
-    until(lambda: len(story.results) >= 3)
+    wait_until(lambda: len(story.results) >= 3)
     assert story.lines == ['Set /cfg/a=2', 'Set /cfg/a=3', 'Set /cfg/a=4']
 
 
 def test_history_that_is_gone_is_told_as_a_difference(
-    client: getc.Client, other: getc.Client, story: Story, until: Until, backing: Any
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until, backing: Any
 ) -> None:
     """The index is older than what the server remembers: nothing is silently left out."""
     index = client.set('/cfg/gone', '1').modified_index
@@ -137,17 +139,17 @@ def test_history_that_is_gone_is_told_as_a_difference(
     backing.forget_history(client)
     resynced: list[getc.Watcher] = []
     watcher = client.on_change('/cfg', story, index=index, on_resync=resynced.append)
-    until(lambda: resynced)
+    wait_until(lambda: resynced)
     assert resynced == [watcher]
     assert story.lines == ['Set /cfg/stays=1']
     assert story.results[0].resync
     other.set('/cfg/a', 'new')
-    until(lambda: len(story.results) > 1)
+    wait_until(lambda: len(story.results) > 1)
     assert story.lines[1:] == ['Set /cfg/a=new']
     assert not story.results[1].resync
 
 
-def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: getc.Client, until: Until) -> None:
+def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: getc.Client, wait_until: Until) -> None:
     """With the watcher on it."""
     told: list[str] = []
 
@@ -157,7 +159,7 @@ def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: g
         return 'reloaded'
 
     other.set('/cfg/a', '1')
-    until(lambda: told)
+    wait_until(lambda: told)
     assert told == ['/cfg/a']
     result = other.get('/cfg/a')
     assert reload(result) == 'reloaded'
@@ -169,7 +171,7 @@ def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: g
 
 
 def test_slow_callback_delays_nobody_else_and_loses_nothing(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """One call at a time, in order, while another watcher of the client is told at once."""
     told: list[str | None] = []
@@ -187,15 +189,15 @@ def test_slow_callback_delays_nobody_else_and_loses_nothing(
     client.on_change('/cfg', story)
     for number in range(50):
         other.set('/cfg/a', str(number))
-    until(lambda: len(story.results) == 50)
+    wait_until(lambda: len(story.results) == 50)
     assert told == []
     gate.set()
-    until(lambda: len(told) == 50)
+    wait_until(lambda: len(told) == 50)
     assert told == [str(number) for number in range(50)]
 
 
 def test_callback_far_behind_makes_the_watcher_stale_and_nothing_is_lost(
-    client: getc.Client, other: getc.Client, until: Until
+    client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """Past a bound the watch waits; when the callback has caught up, what happened meanwhile is told, too."""
     told: list[str | None] = []
@@ -211,20 +213,20 @@ def test_callback_far_behind_makes_the_watcher_stale_and_nothing_is_lost(
         for _ in range(100):
             written.append(str(len(written)))
             index = other.set('/cfg/a', written[-1]).modified_index
-        until(lambda at=index: watcher.index >= at or watcher.is_stale)
+        wait_until(lambda at=index: watcher.index >= at or watcher.is_stale)
     assert watcher.state is WatcherState.STALE
     assert 1000 < len(written) <= 1200
     written.append('last')
     other.set('/cfg/a', 'last')
     assert told == []
     gate.set()
-    until(lambda: len(told) == len(written) and watcher.state is WatcherState.LIVE)
+    wait_until(lambda: len(told) == len(written) and watcher.state is WatcherState.LIVE)
     assert told == written
 
 
 @pytest.mark.parametrize('trouble', [RuntimeError('a bug of the game'), gevent.Timeout(5)], ids=['error', 'timeout'])
 def test_callback_that_raises_is_logged_and_the_next_change_is_told(
-    client: getc.Client, other: getc.Client, until: Until, caplog: pytest.LogCaptureFixture, trouble: BaseException
+    client: getc.Client, other: getc.Client, wait_until: Until, caplog: pytest.LogCaptureFixture, trouble: BaseException
 ) -> None:
     """Its trouble is its own."""
     told: list[str | None] = []
@@ -237,14 +239,14 @@ def test_callback_that_raises_is_logged_and_the_next_change_is_told(
     watcher = client.on_change('/cfg', raising)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    until(lambda: len(told) == 2)
+    wait_until(lambda: len(told) == 2)
     assert told == ['1', '2']
     assert 'on_change /cfg: the callback' in caplog.text
     assert watcher.state is WatcherState.LIVE
 
 
 def test_callback_that_is_killed_does_not_end_the_watcher(
-    client: getc.Client, other: getc.Client, until: Until
+    client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """Somebody kills the greenlet that runs it; the changes after that one are told."""
     told: list[str | None] = []
@@ -259,16 +261,16 @@ def test_callback_that_is_killed_does_not_end_the_watcher(
     client.on_change('/cfg', callback)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    until(lambda: victim)
+    wait_until(lambda: victim)
     victim[0].kill()
-    until(lambda: len(told) == 2)
+    wait_until(lambda: len(told) == 2)
     other.set('/cfg/a', '3')
-    until(lambda: len(told) == 3)
+    wait_until(lambda: len(told) == 3)
     assert told == ['1', '2', '3']
 
 
 def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """Re-entrant in every way."""
     steps: list[str] = []
@@ -286,7 +288,7 @@ def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
     watcher = client.on_change('/cfg', callback)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    until(lambda: len(steps) == 3)
+    wait_until(lambda: len(steps) == 3)
     assert steps[1:] == ['stopped', 'closed']
     assert watcher.state is WatcherState.STOPPED
     with pytest.raises(getc.ClientClosed):
@@ -294,7 +296,7 @@ def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
 
 
 def test_no_callback_runs_after_stop_has_returned(
-    client: getc.Client, other: getc.Client, story: Story, until: Until
+    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
 ) -> None:
     """Neither what is queued nor what comes later; a second stop does nothing."""
     gate = gevent.event.Event()
@@ -308,11 +310,11 @@ def test_no_callback_runs_after_stop_has_returned(
     client.on_change('/cfg', story)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    until(lambda: len(story.results) == 2)
+    wait_until(lambda: len(story.results) == 2)
     watcher.stop(timeout=0.01)
     gate.set()
     other.set('/cfg/a', '3')
-    until(lambda: len(story.results) == 3)
+    wait_until(lambda: len(story.results) == 3)
     assert told == ['1']
     assert watcher.join(0)
     watcher.stop()

@@ -34,13 +34,13 @@ def test_value_names_the_process_when_none_is_given(client: getc.Client) -> None
 
 @pytest.mark.v3_differs('v3 renews the lease, which moves no index: test_leases')
 def test_node_outlives_its_ttl_without_a_change_that_a_watcher_sees(
-    client: getc.Client, until: Callable[..., None], spawn: Any
+    client: getc.Client, wait_until: Callable[..., None], spawn: Any
 ) -> None:
     """Renewals are refreshes, at a third of the TTL: four are more than the TTL."""
     keeper = client.keep_node('/servers/a', 'one', ttl=6)
     index = keeper.ensure()
     waiting = spawn(client.wait, '/servers/a', index + 1)
-    until(lambda: client.get('/servers/a').modified_index >= index + 4)
+    wait_until(lambda: client.get('/servers/a').modified_index >= index + 4)
     assert not waiting.ready()
     assert client.get('/servers/a').value == 'one'
     assert keeper.ensure() == index
@@ -124,7 +124,7 @@ def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_co
 
 
 def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """The default; the predecessor learns of it, and does not fight."""
     lost: list[getc.Keeper] = []
@@ -132,33 +132,33 @@ def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
     token = first.ensure()
     second = other.keep_node('/servers/a', 'second', ttl=TTL)
     assert second.ensure() > token
-    until(lambda: lost == [first])
+    wait_until(lambda: lost == [first])
     assert first.state is KeeperState.LOST
     assert isinstance(first.last_error, getc.Overtaken)
     assert client.get('/servers/a').value == 'second'
 
 
-def test_replaced_owner_knows_at_once(client: getc.Client, other: getc.Client, until: Callable[..., None]) -> None:
+def test_replaced_owner_knows_at_once(client: getc.Client, other: getc.Client, wait_until: Callable[..., None]) -> None:
     """By a watch of its node: its next renewal would come in 20 minutes."""
     lost: list[getc.Keeper] = []
     first = client.keep_node('/servers/a', 'same', ttl=3600, on_lost=lost.append)
     second = other.keep_node('/servers/a', 'same', ttl=3600)
-    until(lambda: first.state is KeeperState.LOST)
+    wait_until(lambda: first.state is KeeperState.LOST)
     with pytest.raises(getc.NodeLost):
         first.ensure()
-    until(lambda: lost == [first])
+    wait_until(lambda: lost == [first])
     assert isinstance(first.last_error, getc.Overtaken)
     assert second.ensure() == client.get('/servers/a').modified_index
 
 
 def test_node_that_somebody_deleted_is_back_at_once(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """By the same watch."""
     keeper = client.keep_node('/servers/a', 'mine', ttl=3600)
     token = keeper.ensure()
     other.delete('/servers/a')
-    until(lambda: keeper.state is KeeperState.KEPT and keeper.ensure() > token)
+    wait_until(lambda: keeper.state is KeeperState.KEPT and keeper.ensure() > token)
     assert other.get('/servers/a').value == 'mine'
 
 
@@ -185,7 +185,7 @@ def test_keep_node_waits_its_turn_when_told_to(client: getc.Client, other: getc.
 
 
 def test_nothing_is_left_when_waiting_is_given_up(
-    client: getc.Client, other: getc.Client, spawn: Any, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, spawn: Any, wait_until: Callable[..., None]
 ) -> None:
     """By a timeout, a gevent.Timeout, or a kill."""
     owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
@@ -197,7 +197,7 @@ def test_nothing_is_left_when_waiting_is_given_up(
     gevent.sleep(0.05)
     killed.kill()
     owner.stop()
-    until(lambda: not other._daemons)
+    wait_until(lambda: not other._daemons)
     assert is_gone(client, '/servers/a')
 
 
@@ -205,7 +205,7 @@ def test_nothing_is_left_when_waiting_is_given_up(
 
 
 def test_node_is_written_again_when_somebody_deleted_it(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """on_lost, then on_restored, and a token that has grown."""
     story: list[str] = []
@@ -218,14 +218,14 @@ def test_node_is_written_again_when_somebody_deleted_it(
     )
     token = keeper.ensure()
     other.delete('/servers/a')
-    until(lambda: len(story) == 2)
+    wait_until(lambda: len(story) == 2)
     assert story == ['lost /servers/a', 'restored /servers/a']
     assert client.get('/servers/a').value == 'mine'
     assert keeper.ensure() > token
 
 
 def test_name_is_taken_back_only_when_its_new_owner_has_gone(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """Never by force."""
     story: list[str] = []
@@ -237,10 +237,10 @@ def test_name_is_taken_back_only_when_its_new_owner_has_gone(
         on_restored=lambda _: story.append('restored'),
     )
     rival = other.keep_node('/servers/a', 'theirs', ttl=3)
-    until(lambda: story == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
+    wait_until(lambda: story == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
     assert client.get('/servers/a').value == 'theirs'
     rival.stop()
-    until(lambda: story == ['lost', 'restored'])
+    wait_until(lambda: story == ['lost', 'restored'])
     assert client.get('/servers/a').value == 'mine'
     keeper.ensure()
 
@@ -272,7 +272,7 @@ def test_update_raises_overtaken_when_another_has_the_node(client: getc.Client, 
 # -- whether the process is well
 
 
-def test_node_is_away_while_alive_says_no(client: getc.Client, until: Callable[..., None]) -> None:
+def test_node_is_away_while_alive_says_no(client: getc.Client, wait_until: Callable[..., None]) -> None:
     """A process that runs but does not work is not in the list."""
     well = [True]
     story: list[str] = []
@@ -285,17 +285,17 @@ def test_node_is_away_while_alive_says_no(client: getc.Client, until: Callable[.
         on_restored=lambda _: story.append('restored'),
     )
     well[0] = False
-    until(lambda: story == ['lost'])
-    until(lambda: is_gone(client, '/servers/a'))
+    wait_until(lambda: story == ['lost'])
+    wait_until(lambda: is_gone(client, '/servers/a'))
     assert keeper.state is KeeperState.LOST
     well[0] = True
-    until(lambda: story == ['lost', 'restored'])
+    wait_until(lambda: story == ['lost', 'restored'])
     assert client.get('/servers/a').value == 'mine'
 
 
 @pytest.mark.parametrize('is_blocking', [True, False], ids=['blocks', 'raises'])
 def test_alive_that_blocks_or_raises_has_said_no(
-    client: getc.Client, until: Callable[..., None], is_blocking: bool
+    client: getc.Client, wait_until: Callable[..., None], is_blocking: bool
 ) -> None:
     """The keeper does not hang, and the node goes."""
     is_well = True
@@ -309,7 +309,7 @@ def test_alive_that_blocks_or_raises_has_said_no(
 
     client.keep_node('/servers/a', ttl=1, alive=alive)
     is_well = False
-    until(lambda: is_gone(client, '/servers/a'))
+    wait_until(lambda: is_gone(client, '/servers/a'))
 
 
 def is_gone(client: getc.Client, key: str) -> bool:
@@ -324,7 +324,7 @@ def is_gone(client: getc.Client, key: str) -> bool:
 
 
 def test_stop_from_a_callback_returns_and_the_callback_goes_on(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """Re-entrant: it does not wait for itself."""
     story: list[str] = []
@@ -337,12 +337,12 @@ def test_stop_from_a_callback_returns_and_the_callback_goes_on(
 
     keeper = client.keep_node('/servers/a', ttl=1, on_lost=on_lost)
     other.set('/servers/a', 'theirs', ttl=TTL)
-    until(lambda: len(story) == 2)
+    wait_until(lambda: len(story) == 2)
     assert keeper.state is KeeperState.STOPPED
 
 
 def test_callback_that_raises_is_logged_and_keeping_goes_on(
-    client: getc.Client, other: getc.Client, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its trouble is its own."""
     restored: list[getc.Keeper] = []
@@ -352,13 +352,13 @@ def test_callback_that_raises_is_logged_and_keeping_goes_on(
 
     keeper = client.keep_node('/servers/a', ttl=2, on_lost=on_lost, on_restored=restored.append)
     other.delete('/servers/a')
-    until(lambda: restored == [keeper])
+    wait_until(lambda: restored == [keeper])
     assert 'a bug of the game' in caplog.text
     keeper.ensure()
 
 
 def test_callback_that_blocks_is_killed_by_stop_at_its_timeout_and_keeping_went_on_meanwhile(
-    client: getc.Client, other: getc.Client, until: Callable[..., None]
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """No callback runs when stop has returned."""
     ended: list[str] = []
@@ -373,27 +373,27 @@ def test_callback_that_blocks_is_killed_by_stop_at_its_timeout_and_keeping_went_
 
     keeper = client.keep_node('/servers/a', ttl=1, on_lost=on_lost)
     other.delete('/servers/a')
-    until(lambda: entered and keeper.state is KeeperState.KEPT)
+    wait_until(lambda: entered and keeper.state is KeeperState.KEPT)
     assert not ended
     keeper.stop(timeout=0.05)
     assert ended == ['killed']
 
 
-def test_keep_node_without_waiting_is_starting_and_becomes_kept(client: getc.Client, until: Any) -> None:
+def test_keep_node_without_waiting_is_starting_and_becomes_kept(client: getc.Client, wait_until: Any) -> None:
     """wait=False returns at once."""
     keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
     assert keeper.state is KeeperState.STARTING
-    until(lambda: keeper.state is KeeperState.KEPT)
+    wait_until(lambda: keeper.state is KeeperState.KEPT)
     assert client.get('/servers/a')
 
 
 def test_refusal_without_waiting_stops_the_keeper_and_is_kept_as_its_error(
-    client: getc.Client, until: Callable[..., None]
+    client: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """Nobody was there to raise it to."""
     client.set('/servers/a', 'permanent')
     keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
-    until(lambda: keeper.join(0))
+    wait_until(lambda: keeper.join(0))
     assert keeper.state is KeeperState.STOPPED
     assert isinstance(keeper.last_error, getc.NodeExist)
 

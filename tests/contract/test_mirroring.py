@@ -115,7 +115,7 @@ def test_wait_ends_when_the_mirror_is_stopped(client: getc.Client, spawn: Any) -
 
 
 def test_on_update_gets_the_changes_after_the_mirror_shows_them(
-    client: getc.Client, other: getc.Client, until: Until
+    client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """One call for a revision, in order."""
     told: list[tuple[tuple[str, ...], dict[str, str]]] = []
@@ -125,13 +125,13 @@ def test_on_update_gets_the_changes_after_the_mirror_shows_them(
 
     mirror = client.mirror('/cfg', on_update=on_update)
     other.set('/cfg/a', '1')
-    until(lambda: len(told) == 1)
+    wait_until(lambda: len(told) == 1)
     other.set('/cfg/b', '2')
-    until(lambda: len(told) == 2)
+    wait_until(lambda: len(told) == 2)
     assert told == [(('/cfg/a',), {'/cfg/a': '1'}), (('/cfg/b',), {'/cfg/a': '1', '/cfg/b': '2'})]
 
 
-def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, until: Until) -> None:
+def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, wait_until: Until) -> None:
     """v3 can write many keys at once: nobody sees a part of them."""
     if backing.name != 'v3':
         pytest.skip('one write at a time is all that v2 and memory have')
@@ -149,12 +149,12 @@ def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, until:
         client.v3.kv.txn(success=[put(b'/cfg/%d' % number, value) for number in range(10)])
     mirror.wait(look, timeout=LONG)
     assert all(len(set(view.values())) <= 1 and len(view) in (0, 10) for view in seen)
-    until(lambda: len(updates) == 2)
+    wait_until(lambda: len(updates) == 2)
     assert updates == [10, 10]
 
 
 def test_history_that_is_lost_is_taken_in_at_once(
-    client: getc.Client, other: getc.Client, backing: Any, until: Until
+    client: getc.Client, other: getc.Client, backing: Any, wait_until: Until
 ) -> None:
     """A callback that is far behind: the mirror is stale meanwhile, and right in the end."""
     gate = gevent.event.Event()
@@ -162,13 +162,13 @@ def test_history_that_is_lost_is_taken_in_at_once(
     while not mirror.is_stale:  # a watch that is outrun would not get as far behind
         for _ in range(100):
             last = other.set('/cfg/a', 'x')
-        until(lambda last=last: mirror.is_stale or mirror.index >= last.modified_index)
+        wait_until(lambda last=last: mirror.is_stale or mirror.index >= last.modified_index)
     other.set('/cfg/b', 'new')
     other.delete('/cfg/a')
     backing.forget_history(other)
     gate.set()
     mirror.wait(lambda nodes: dict(nodes) == {'/cfg/b': 'new'}, timeout=LONG)
-    until(lambda: not mirror.is_stale)
+    wait_until(lambda: not mirror.is_stale)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class Exit:
 
 
 def test_nothing_that_leaves_a_client_shows_its_namespace(
-    backing: Any, client: getc.Client, until: Callable[..., None], caplog: pytest.LogCaptureFixture
+    backing: Any, client: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Results, nodes, errors with their tracebacks, keepers, watchers, changes, mirrors, and the log."""
     caplog.set_level(logging.DEBUG, 'getc')
@@ -244,20 +244,20 @@ def test_nothing_that_leaves_a_client_shows_its_namespace(
     out.call(inside.keep_node, '/servers/a', on_conflict='wait', timeout=0.01)
     client.set(f'{SECRET}/servers/a', 'theirs', ttl=60)
     out.call(keeper.update, 'z')
-    until(lambda: keeper.state is getc.KeeperState.LOST)
+    wait_until(lambda: keeper.state is getc.KeeperState.LOST)
     for call in (keeper.ensure, lambda: keeper.update('z')):
         out.call(call)
     client.delete(f'{SECRET}/servers/a')
-    until(lambda: keeper.state is getc.KeeperState.KEPT)
+    wait_until(lambda: keeper.state is getc.KeeperState.KEPT)
     keeper.orphan()
     out.call(keeper.ensure)
 
     out.call(lambda: [changes.get(timeout=10) for _ in range(10)])
-    until(lambda: mirror.index >= keeper_index(client))
+    wait_until(lambda: mirror.index >= keeper_index(client))
     for left in (keeper, watcher, changes, mirror):
         out.take(left)
     client.delete('/name', recursive=True)
-    until(lambda: not mirror)
+    wait_until(lambda: not mirror)
     backing.forget_history(client)
     out.call(inside.wait, '/first', 1, timeout=10)
     inside.close()

@@ -45,7 +45,7 @@ class Told:
         is_directory = isinstance(result.node, getc.Directory)
         return cls(type(result), result.key, result.value, is_directory, result.modified_index, result.is_new)
 
-    def is_told_to(self, key: str, recursive: bool) -> bool:
+    def matches(self, key: str, recursive: bool) -> bool:
         if self.key == key:
             return True
         return recursive and is_below(self.key, key) and not is_hidden(self.key, key)
@@ -228,11 +228,11 @@ def test_v3_does_what_memory_does_but_for_what_is_documented(
         for call in [*calls, *ENDING]:
             note(repr(call))
             twins.do(call)
-    told = [each for each in twins.told if each.is_told_to(TOP, recursive=True)]
+    told = [each for each in twins.told if each.matches(TOP, recursive=True)]
     with v3.changes(TOP, index=twins.start + 1) as changes:
         assert [Told.by(next(changes)) for _ in told] == told
     for look in looks:
         index = twins.start + look.change
-        mine = [each for each in twins.told if each.index >= index and each.is_told_to(look.key, look.recursive)]
+        mine = [each for each in twins.told if each.index >= index and each.matches(look.key, look.recursive)]
         if mine:
             assert Told.by(v3.wait(look.key, index, recursive=look.recursive, timeout=LONG)) == mine[0]

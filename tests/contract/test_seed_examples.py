@@ -27,12 +27,12 @@ def first_block(etcd: getc.Client, ttl: int) -> None:
 
 
 def test_first_example_prints_expired_when_the_value_is_what(
-    client: getc.Client, backing: Any, ttl: int, spawn: Any, until: Any, capsys: pytest.CaptureFixture[str]
+    client: getc.Client, backing: Any, ttl: int, spawn: Any, wait_until: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """/etc is what?, so it becomes what! for some seconds, and its end is seen."""
     client.set('/etc', 'what?')
     running = spawn(first_block, client, ttl)
-    until(lambda: client.get('/etc').value == 'what!')
+    wait_until(lambda: client.get('/etc').value == 'what!')
     backing.pass_time(ttl - 1)
     assert client.get('/etc').value == 'what!'
     backing.pass_time(2)

@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from tests.support.server_probe import metric
 
 LONG = 30.0
@@ -347,7 +347,7 @@ def test_node_that_is_kept_moves_no_index(client: getc.Client, etcd_server: Etcd
     keeper = client.keep_node('/servers/a', 'one', ttl=2)
     index = keeper.ensure()
     renewed = metric(etcd_server.url, RENEWALS)
-    until(lambda: metric(etcd_server.url, RENEWALS) >= renewed + 7)
+    wait_until(lambda: metric(etcd_server.url, RENEWALS) >= renewed + 7)
     (kv,) = client.v3.kv.range(b'/servers/a').kvs
     assert (kv.version, kv.mod_revision, kv.value) == (1, index, b'one')
     assert client.get('/servers/a').etcd_index == index

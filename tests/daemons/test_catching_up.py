@@ -12,7 +12,7 @@ import pytest
 import getc
 from getc import WatcherState
 from getc.daemons.follower import BOUND
-from getc.testing import EtcdServer, VirtualTime, until
+from getc.testing import EtcdServer, VirtualTime, wait_until
 from tests.support.api_support import skip_unless_spoken
 from tests.support.fake_etcd import FakeEtcd, delay
 
@@ -99,7 +99,7 @@ def test_watch_whose_range_did_not_change_is_live_soon(
     assert not watcher.is_stale
     began = etcd_clock.elapsed
     again = client.on_change('/cfg/a', print, index=3)
-    until(lambda: not again.is_stale)
+    wait_until(lambda: not again.is_stale)
     assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
 
 
@@ -259,7 +259,7 @@ def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer
             seen.append((watcher.is_stale, watcher.index))
             gevent.sleep(0.001)
         assert watcher.index == last
-        until(lambda: told == list(range(first, last + 1)))
+        wait_until(lambda: told == list(range(first, last + 1)))
 
 
 def test_child_that_was_forked_off_does_not_ask_for_its_parents_watches(

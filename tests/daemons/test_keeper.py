@@ -1166,7 +1166,7 @@ def test_log_handler_that_blocks_holds_up_no_other_node(client: getc.Client, etc
     hold: Any = keeper._hold
     with faulty.blocking_log() as said:
         began = timing.now()
-        keeper.on_suspect(TimedOut('too late'))
+        keeper.on_renewal_missed(TimedOut('too late'))
         hold._lose(NodeLost('/a was deleted'))
         assert timing.now() == began
         etcd_clock.advance(1)

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.daemons.liveness import Checkup
+from getc.daemons.liveness import LivenessProbe
 from getc.testing import VirtualTime
 from tests.support.faulty import blocking_log
 
@@ -23,7 +23,7 @@ def test_who_asks_while_a_question_is_open_gets_its_answer(etcd_clock: VirtualTi
         gevent.sleep(0.6)
         return answer
 
-    checkup = Checkup(alive, 'who')
+    checkup = LivenessProbe(alive, 'who')
     first = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.3)
     second = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
@@ -34,7 +34,7 @@ def test_who_asks_while_a_question_is_open_gets_its_answer(etcd_clock: VirtualTi
 
 def test_who_asks_late_waits_for_the_rest_of_the_patience(etcd_clock: VirtualTime) -> None:
     """And not for all of it again."""
-    checkup = Checkup(lambda: gevent.sleep(1000), 'who')
+    checkup = LivenessProbe(lambda: gevent.sleep(1000), 'who')
     gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.7)
     second = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
@@ -56,7 +56,7 @@ def test_question_that_is_asked_anew_is_not_forgotten_with_the_old_one(etcd_cloc
             now[0] -= 1
         return True
 
-    checkup = Checkup(alive, 'who')
+    checkup = LivenessProbe(alive, 'who')
 
     def ask_when_it_ends() -> None:
         asked = checkup._asked
@@ -80,7 +80,7 @@ def test_log_handler_that_blocks_is_no_part_of_the_question(etcd_clock: VirtualT
     def alive() -> bool:
         raise ValueError('not well')
 
-    checkup = Checkup(alive, 'who')
+    checkup = LivenessProbe(alive, 'who')
     with blocking_log() as said:
         began = timing.now()
         assert not checkup.passes(PATIENCE, gevent.spawn)

@@ -11,7 +11,7 @@ import pytest
 import getc
 from getc import Keeper, KeeperState, Watcher, WatcherState
 from getc.errors import ConnectionError, NodeLost, TimedOut
-from getc.testing import EtcdServer, FaultProxy, until
+from getc.testing import EtcdServer, FaultProxy, wait_until
 from tests.support.api_support import skip_unless_spoken
 
 TTL = 2
@@ -79,14 +79,14 @@ def test_crash_and_restart_with_its_data_loses_neither_node_nor_change(
     other.set('/cfg/stays', '0')
     watcher = story.follow(client)
     other.set('/cfg/a', '1')
-    until(lambda: story.changes)
+    wait_until(lambda: story.changes)
     etcd_server.kill()
-    until(lambda: keeper.state is KeeperState.SUSPECT and watcher.state is WatcherState.STALE)
+    wait_until(lambda: keeper.state is KeeperState.SUSPECT and watcher.state is WatcherState.STALE)
     assert isinstance(watcher.last_error, ConnectionError)
     etcd_server.restart()
     for number in range(2, 6):
         other.set('/cfg/a', str(number))
-    until(lambda: keeper.state is KeeperState.KEPT and len(story.changes) >= 5)
+    wait_until(lambda: keeper.state is KeeperState.KEPT and len(story.changes) >= 5)
     assert story.changes == [f'Set /cfg/a={number}' for number in range(1, 6)]
     assert watcher.state is WatcherState.LIVE
     assert (keeper.ensure(), story.keeping) == (token, [])
@@ -99,13 +99,13 @@ def test_outage_longer_than_the_ttl_is_a_loss_and_the_node_comes_back(
     keeper = story.keep(client)
     token = keeper.ensure()
     etcd_server.kill()
-    until(lambda: story.keeping == ['lost'])
+    wait_until(lambda: story.keeping == ['lost'])
     assert keeper.state is KeeperState.LOST
     etcd_server.restart()
-    until(lambda: keeper.state is KeeperState.KEPT)
+    wait_until(lambda: keeper.state is KeeperState.KEPT)
     assert keeper.ensure() > token
     assert other.get('/servers/a').value == 'x'
-    until(lambda: len(story.keeping) > 1)
+    wait_until(lambda: len(story.keeping) > 1)
     assert story.keeping == ['lost', 'restored, True']
 
 
@@ -118,13 +118,13 @@ def test_etcd_that_comes_back_empty_gets_the_node_again_and_the_difference_is_to
     keeper = story.keep(client, ttl=3)  # at another index than in the new store, or there would be no difference
     watcher = story.follow(client, '/')
     etcd_server.restart(wipe=True)
-    until(lambda: keeper.state is KeeperState.KEPT and 'resync' in story.changes)
-    until(lambda: any('/servers/a=x' in change for change in story.changes))
+    wait_until(lambda: keeper.state is KeeperState.KEPT and 'resync' in story.changes)
+    wait_until(lambda: any('/servers/a=x' in change for change in story.changes))
     assert story.changes.count('resync') == 1
     assert story.changes[:2] == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)']
     assert other.get('/servers/a').value == 'x'
     other.set('/cfg/a', '2')
-    until(lambda: story.changes[-1] == 'Set /cfg/a=2')
+    wait_until(lambda: story.changes[-1] == 'Set /cfg/a=2')
     assert watcher.state is WatcherState.LIVE
 
 
@@ -136,7 +136,7 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
     keeper = story.keep(client)
     watcher = story.follow(client)
     waiting = gevent.spawn(other.wait, '/cfg/a', timeout=60)
-    until(lambda: other._waiting and all(first.live_index for first in other._waiting))
+    wait_until(lambda: other._waiting and all(first.live_index for first in other._waiting))
     etcd_server.pause()
     with pytest.raises(TimedOut) as caught:
         client.get('/cfg/a', timeout=0.1)
@@ -151,13 +151,13 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
         client.keep_node('/servers/b', timeout=0.1)
     with pytest.raises(TimedOut):
         client.on_change('/cfg', print, timeout=0.1)
-    until(lambda: story.keeping == ['lost'])
+    wait_until(lambda: story.keeping == ['lost'])
     etcd_server.resume()
-    until(lambda: story.keeping == ['lost', 'restored, True'])
+    wait_until(lambda: story.keeping == ['lost', 'restored, True'])
     assert keeper.ensure() > 0
     client.set('/cfg/a', '1')
     assert waiting.get(timeout=60).value == '1'
-    until(lambda: 'Set /cfg/a=1' in story.changes)
+    wait_until(lambda: 'Set /cfg/a=1' in story.changes)
     assert watcher.state is WatcherState.LIVE
     assert story.changes.count('Set /cfg/a=1') == 1
 
@@ -165,7 +165,7 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
 def test_wait_goes_on_over_a_crash(etcd_server: EtcdServer, client: getc.Client, other: getc.Client) -> None:
     """It was on before: what changes after the restart is its answer, and nothing in between is missed."""
     waiting = gevent.spawn(client.wait, '/cfg/a', timeout=60)
-    until(lambda: client._waiting and all(first.live_index is not None for first in client._waiting))
+    wait_until(lambda: client._waiting and all(first.live_index is not None for first in client._waiting))
     etcd_server.restart()
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
@@ -191,7 +191,7 @@ def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api=api) as client:
         watcher = story.follow(client)
         proxy.stop()
-        until(lambda: watcher.state is WatcherState.STALE)
+        wait_until(lambda: watcher.state is WatcherState.STALE)
         other.delete('/cfg/gone')
         other.set('/cfg/new', '1')
         if api == 'v3':
@@ -200,7 +200,7 @@ def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
             writes = [gevent.spawn(lambda: [other.set('/elsewhere', 'x') for _ in range(130)]) for _ in range(8)]
             gevent.joinall(writes)
         proxy.start()
-        until(lambda: watcher.state is WatcherState.LIVE and 'resync' in story.changes)
+        wait_until(lambda: watcher.state is WatcherState.LIVE and 'resync' in story.changes)
         assert story.changes == ['Deleted /cfg/gone (resync)', 'Set /cfg/new=1 (resync)', 'resync']
 
 

@@ -17,7 +17,7 @@ import pytest
 import getc
 from getc.backends.memory.backend import MemoryBackend
 from getc.client import Client
-from getc.testing import EtcdServer, FaultProxy, VirtualTime, until
+from getc.testing import EtcdServer, FaultProxy, VirtualTime, wait_until
 from tests.support.api_support import skip_unless_spoken
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.faulty import FaultyBackend
@@ -88,7 +88,7 @@ def test_followers_notice_that_the_data_of_a_server_was_put_back(
             last = other.delete('/cfg/deleted').etcd_index
             other.set('/elsewhere', '1')
             follower = follower or Follower(client)
-            until(lambda: follower.seen == dict(follower.mirror) == {'/cfg/kept': '1', '/cfg/lost': '1'})
+            wait_until(lambda: follower.seen == dict(follower.mirror) == {'/cfg/kept': '1', '/cfg/lost': '1'})
             proxy.stop()
             etcd_server.kill()
             shutil.rmtree(etcd_server._data)
@@ -97,10 +97,10 @@ def test_followers_notice_that_the_data_of_a_server_was_put_back(
             while other.set('/elsewhere', '2', timeout=30).etcd_index < last + 5:
                 pass
             proxy.start()
-            until(lambda: follower.is_live and follower.resyncs == 1)
+            wait_until(lambda: follower.is_live and follower.resyncs == 1)
             assert follower.seen == dict(follower.mirror) == {'/cfg/kept': '1', '/cfg/deleted': '1'}
             other.set('/cfg/kept', '2')
-            until(lambda: follower.seen['/cfg/kept'] == follower.mirror['/cfg/kept'] == '2')
+            wait_until(lambda: follower.seen['/cfg/kept'] == follower.mirror['/cfg/kept'] == '2')
 
 
 # -- in virtual time

@@ -12,7 +12,7 @@ import pytest
 import getc
 from getc import WatcherState
 from getc.errors import ConnectionError, PermissionDenied
-from getc.testing import EtcdServer, VirtualTime, until
+from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.testing.ports import free_ports
 from getc.v3 import watch_pulse
 from getc.v3.watch_pulse import PROGRESS_TIMEOUT, QUIET, READ_TIMEOUT
@@ -137,12 +137,12 @@ def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
         client.ready(timeout=60)
         other.set('/cfg/a', '1')
         mirror = client.mirror('/cfg')
-        until(lambda: not mirror.is_stale)
+        wait_until(lambda: not mirror.is_stale)
         etcd_server.pause()
-        until(lambda: mirror.is_stale)
+        wait_until(lambda: mirror.is_stale)
         etcd_server.resume()
         other.set('/cfg/a', '2', timeout=60)
-        until(lambda: not mirror.is_stale and mirror['/cfg/a'] == '2')
+        wait_until(lambda: not mirror.is_stale and mirror['/cfg/a'] == '2')
 
 
 def test_stream_whose_last_watch_ends_while_the_server_is_asked_stays(

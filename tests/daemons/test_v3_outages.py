@@ -12,7 +12,7 @@ import pytest
 import getc
 from getc import KeeperState
 from getc.errors import NodeExist, NodeLost, Overtaken
-from getc.testing import EtcdServer, FaultProxy, until
+from getc.testing import EtcdServer, FaultProxy, wait_until
 
 TTL = 5
 
@@ -57,7 +57,7 @@ def test_revoked_lease_is_noticed_and_the_nodes_come_back(client: getc.Client, o
     ]
     tokens = [keeper.ensure() for keeper in keepers]
     other.v3.lease.revoke(lease_of(other, '/servers/0'))
-    until(lambda: len(set(lost)) == 3 and all(keeper.state is KeeperState.KEPT for keeper in keepers))
+    wait_until(lambda: len(set(lost)) == 3 and all(keeper.state is KeeperState.KEPT for keeper in keepers))
     assert all(keeper.ensure() > token for keeper, token in zip(keepers, tokens, strict=True))
     assert all(lease_of(other, keeper.key) in _leases(other) for keeper in keepers)
 
@@ -72,7 +72,7 @@ def test_new_keeper_finds_out_that_the_lease_was_revoked(client: getc.Client, ot
     other.v3.lease.revoke(lease_of(other, '/servers/a'))
     second = client.keep_node('/servers/b', ttl=60)
     assert second.ensure()
-    until(lambda: first.state is KeeperState.KEPT and lease_of(other, '/servers/a'))
+    wait_until(lambda: first.state is KeeperState.KEPT and lease_of(other, '/servers/a'))
     assert lease_of(other, '/servers/b') in _leases(other)
 
 
@@ -84,13 +84,13 @@ def test_deleted_node_comes_back_and_one_that_another_wrote_is_left_to_him(
     token = beside.ensure()
     other.delete('/deleted')
     other.set('/taken', 'theirs')
-    until(lambda: taken.state is KeeperState.LOST and lease_of(other, '/deleted'))
+    wait_until(lambda: taken.state is KeeperState.LOST and lease_of(other, '/deleted'))
     assert isinstance(taken.last_error, Overtaken)
-    until(lambda: deleted.state is KeeperState.KEPT)
+    wait_until(lambda: deleted.state is KeeperState.KEPT)
     assert other.get('/taken').value == 'theirs'
     assert beside.ensure() == token
     other.delete('/taken')
-    until(lambda: taken.state is KeeperState.KEPT)
+    wait_until(lambda: taken.state is KeeperState.KEPT)
 
 
 def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.Client, other: getc.Client) -> None:
@@ -107,7 +107,7 @@ def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.
     assert keeper.state is KeeperState.LOST
     with pytest.raises(NodeLost):
         keeper.ensure()
-    until(lambda: told == ['lost', 'restored'])
+    wait_until(lambda: told == ['lost', 'restored'])
     assert keeper.ensure() > token
     assert lease_of(other, '/servers/a') in _leases(other)
 
@@ -136,10 +136,10 @@ def test_rival_of_the_same_value_does_not_take_the_node_when_its_write_is_not_an
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()
     keeper = rival.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
-    until(lambda: keeper.unanswered)
+    wait_until(lambda: keeper.unanswered)
     gevent.sleep(0.05)  # it is sent with the next turn of the hub
     proxy.heal()
-    until(lambda: isinstance(keeper.last_error, NodeExist))
+    wait_until(lambda: isinstance(keeper.last_error, NodeExist))
     assert keeper.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
     assert client.v3.kv.range(b'/name').kvs[0] == before
     assert owner.ensure() == before.mod_revision
@@ -156,10 +156,10 @@ def test_clean_up_of_a_rival_that_is_killed_then_does_not_delete_the_node(
     caller = gevent.spawn(rival.keep_node, '/name', 'v', ttl=TTL, on_conflict='wait')
     gevent.sleep(0)
     (keeper,) = [daemon for daemon in rival._daemons if daemon.name == 'keep_node /name']
-    until(lambda: keeper.unanswered)
+    wait_until(lambda: keeper.unanswered)
     gevent.sleep(0.05)  # it is sent with the next turn of the hub
     caller.kill()
     proxy.heal()
-    until(lambda: len(rival._daemons) == 1)
+    wait_until(lambda: len(rival._daemons) == 1)
     assert client.v3.kv.range(b'/name').kvs[0] == before
     assert owner.ensure() == before.mod_revision

@@ -18,7 +18,7 @@ import getc
 from getc.backends.tree.watch import replay_buffer
 from getc.daemons import follower
 from getc.errors import ConnectionError
-from getc.testing import EtcdServer, VirtualTime, until
+from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.v3 import txn
 from tests.support.fake_etcd import FakeEtcd
 
@@ -75,7 +75,7 @@ class Scene:
     """
 
     def __init__(self, seed: int, clients: list[getc.Client]) -> None:
-        self._chance = random.Random(seed)
+        self._rng = random.Random(seed)
         self._clients = clients
         self._values = itertools.count(1)
         self.told: list[Told] = []
@@ -83,8 +83,8 @@ class Scene:
 
     def play(self, *, writers: int, watchers: int, steps: int) -> None:
         """Let them all do so many steps; then see to it that the last is told what is left, and check."""
-        writing = [gevent.spawn(self._write, random.Random(self._chance.random()), steps * 3) for _ in range(writers)]
-        following = [gevent.spawn(self._follow, random.Random(self._chance.random()), steps) for _ in range(watchers)]
+        writing = [gevent.spawn(self._write, random.Random(self._rng.random()), steps * 3) for _ in range(writers)]
+        following = [gevent.spawn(self._follow, random.Random(self._rng.random()), steps) for _ in range(watchers)]
         lasting = [
             (told, self._clients[0].on_change(told.key, told.note, index=self.begin + 1))
             for told in (Told('/', True, self.begin + 1), Told('/cfg', True, self.begin + 1))
@@ -93,7 +93,7 @@ class Scene:
         end = self._clients[0].set('/cfg/z', 'the end').modified_index  # that all of them see
         for told, watcher in lasting:
             self.told.append(told)
-            until(lambda told=told: told.changes and told.changes[-1][0] == end)
+            wait_until(lambda told=told: told.changes and told.changes[-1][0] == end)
             watcher.stop()
         history = self._history(end)
         assert len(history) > steps
@@ -185,7 +185,7 @@ class Scene:
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small bounds, so that all of them are met."""
     monkeypatch.setattr(follower, 'BOUND', 20)
-    monkeypatch.setattr(replay_buffer, 'ROOM', 20 * replay_buffer.LEAST)
+    monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 20 * replay_buffer.MIN_BYTES)
 
 
 @pytest.mark.parametrize('seed', range(10))

@@ -17,7 +17,7 @@ from getc import Changes, Watcher, WatcherState
 from getc.backends.memory.backend import MemoryBackend, SharedStore
 from getc.client import Client
 from getc.daemons.base import REFUSED_CAP
-from getc.daemons.changes import ROOM
+from getc.daemons.changes import MAX_QUEUED
 from getc.daemons.follower import BOUND
 from getc.errors import (
     ConnectionError,
@@ -29,7 +29,7 @@ from getc.errors import (
     Unauthorized,
 )
 from getc.operations import Get, WatchSpec
-from getc.testing import VirtualTime, until
+from getc.testing import VirtualTime, wait_until
 from tests.support import faulty
 from tests.support.faulty import FaultyBackend
 
@@ -707,7 +707,7 @@ def test_forked_child_is_told_nothing(tmp_path: Any) -> None:
             gevent.sleep(0.01)
         assert report.read_text() == '[]'
         client.set('/cfg/a', '1')
-        until(lambda: told)
+        wait_until(lambda: told)
         assert told == [os.getpid()]
 
 
@@ -757,7 +757,7 @@ def test_changes_that_nobody_takes_are_bounded_and_closing_is_prompt(
         other.set('/cfg/a', str(number))
         if not number % 10:
             etcd_clock.advance(0)
-    assert changes._results.qsize() == ROOM
+    assert changes._results.qsize() == MAX_QUEUED
     assert len(changes.watcher._calls) <= BOUND + 1
     assert changes.watcher.state is WatcherState.STALE
     began = etcd_clock.elapsed
@@ -788,7 +788,7 @@ def test_changes_ends_for_a_client_that_is_closed_with_changes_left(
 ) -> None:
     """Those that were not taken are dropped, and closing does not wait for them."""
     changes: Changes = client.changes('/cfg')
-    for number in range(2 * ROOM):
+    for number in range(2 * MAX_QUEUED):
         other.set('/cfg/a', str(number))
     etcd_clock.advance(0)
     began = etcd_clock.elapsed

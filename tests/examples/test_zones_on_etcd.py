@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, EtcdServer, FaultProxies, until
+from getc.testing import EtcdCluster, EtcdServer, FaultProxies, wait_until
 from tests.examples.stage import SHARDS, Stage
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -36,7 +36,7 @@ def stage(etcd_cluster: EtcdCluster) -> Iterator[Stage]:
 def running(stage: Stage) -> Stage:
     """Two zones that run all shards, and players in them."""
     stage.start('a', 'b')
-    until(lambda: len(stage.steps()) == len(SHARDS))
+    wait_until(lambda: len(stage.steps()) == len(SHARDS))
     stage.seat(*PLAYERS)
     play_on(stage)
     return stage
@@ -45,8 +45,8 @@ def running(stage: Stage) -> Stage:
 def play_on(stage: Stage) -> None:
     """Wait until each shard has taken a few more steps, and each player has found more."""
     steps, gold = stage.steps(), stage.gold()
-    until(lambda: all(stage.steps().get(shard, 0) > steps.get(shard, 0) + 3 for shard in SHARDS))
-    until(lambda: all(stage.gold().get(player, 0) > gold.get(player, 0) for player in PLAYERS))
+    wait_until(lambda: all(stage.steps().get(shard, 0) > steps.get(shard, 0) + 3 for shard in SHARDS))
+    wait_until(lambda: all(stage.gold().get(player, 0) > gold.get(player, 0) for player in PLAYERS))
 
 
 def owned_by(stage: Stage, *names: str) -> Callable[[], bool]:
@@ -62,7 +62,7 @@ def test_world_goes_on_when_a_member_is_killed(running: Stage, etcd_cluster: Etc
     play_on(running)
     etcd_cluster.restart(lost, wipe=True)
     play_on(running)
-    until(owned_by(running, 'a', 'b'))
+    wait_until(owned_by(running, 'a', 'b'))
 
 
 def test_world_goes_on_when_the_leader_moves(running: Stage, etcd_cluster: EtcdCluster) -> None:
@@ -70,7 +70,7 @@ def test_world_goes_on_when_the_leader_moves(running: Stage, etcd_cluster: EtcdC
     for _ in etcd_cluster.members:
         etcd_cluster.move_leader((etcd_cluster.leader() + 1) % len(etcd_cluster.members))
         play_on(running)
-    until(owned_by(running, 'a', 'b'))
+    wait_until(owned_by(running, 'a', 'b'))
 
 
 def test_world_goes_on_when_a_member_is_cut_off(running: Stage, etcd_cluster: EtcdCluster) -> None:
@@ -88,7 +88,7 @@ def test_zone_that_is_cut_off_stops_before_its_shards_are_anothers(
 ) -> None:
     """At each look one zone is sure of a shard at most.  When its connection is well again, so is the zone."""
     running.start('c', url=etcd_faults.url)
-    until(owned_by(running, 'a', 'b', 'c'))
+    wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
     for proxy in etcd_faults:
         getattr(proxy, fault)()
@@ -97,23 +97,23 @@ def test_zone_that_is_cut_off_stops_before_its_shards_are_anothers(
         assert max(len(running.acting(shard)) for shard in SHARDS) <= 1
         return owned_by(running, 'a', 'b')()
 
-    until(is_taken_over)
+    wait_until(is_taken_over)
     assert not [shard for shard in SHARDS if 'c' in running.acting(shard)]
     play_on(running)
     etcd_faults.heal()
-    until(owned_by(running, 'a', 'b', 'c'))
+    wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
 
 
 def test_shards_of_a_lost_zone_are_run_by_others(running: Stage, etcd_faults: FaultProxies) -> None:
     """When their claims have expired."""
     running.start('c', url=etcd_faults.url)
-    until(owned_by(running, 'a', 'b', 'c'))
+    wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
     for proxy in etcd_faults:
         proxy.cut()
     running.serving['c'].kill()
-    until(owned_by(running, 'a', 'b'))
+    wait_until(owned_by(running, 'a', 'b'))
     play_on(running)
 
 
@@ -122,10 +122,10 @@ def test_restart_of_each_zone_in_turn_loses_no_player(running: Stage) -> None:
     places = dict(running.matchmaker.players)
     for name, other in ('ab', 'ba'):
         running.end(name)
-        until(owned_by(running, other))
+        wait_until(owned_by(running, other))
         play_on(running)
         running.start(name)
-        until(owned_by(running, 'a', 'b'))
+        wait_until(owned_by(running, 'a', 'b'))
         play_on(running)
     assert dict(running.matchmaker.players) == places
 
@@ -187,22 +187,22 @@ def test_zones_are_processes_that_crash_and_drain(run, etcd_server: EtcdServer) 
     with Stage(etcd_server.url) as stage:
         stage.etcd.set('/cfg/step', '0.05')
         crashing, draining, staying = (run('zone', name, '--ttl', str(TTL)) for name in 'abc')
-        until(owned_by(stage, 'a', 'b', 'c'))
+        wait_until(owned_by(stage, 'a', 'b', 'c'))
         seated = run('seat', *PLAYERS).end()
         assert seated[0] == 0 and len(seated[1].splitlines()) == len(PLAYERS)
         play_on(stage)
         crashing.send(signal.SIGKILL)
-        until(owned_by(stage, 'b', 'c'))
+        wait_until(owned_by(stage, 'b', 'c'))
         play_on(stage)
         draining.send(signal.SIGTERM)
         status, said = draining.end()
         assert status == 0
         assert 'b: has drained and ends' in said
-        until(owned_by(stage, 'c'))
+        wait_until(owned_by(stage, 'c'))
         play_on(stage)
         staying.send(signal.SIGINT)
         assert staying.end()[0] == 0
-        until(lambda: not stage.audit.claims)
+        wait_until(lambda: not stage.audit.claims)
         assert stage.etcd.get('/').nodes  # the world is still there
         with pytest.raises(getc.KeyNotFound):
             stage.etcd.get('/zones/c')
@@ -213,8 +213,8 @@ def test_board_shows_who_runs_what(run, etcd_server: EtcdServer) -> None:
     """Until it is told to end."""
     with Stage(etcd_server.url) as stage:
         stage.start('a')
-        until(owned_by(stage, 'a'))
-        until(lambda: len(stage.steps()) == len(SHARDS))
+        wait_until(owned_by(stage, 'a'))
+        wait_until(lambda: len(stage.steps()) == len(SHARDS))
         stage.seat('ann')
         board = run('board')
         shown = board.read_until('tundra')

@@ -11,9 +11,9 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from getc import retry
-from getc.backends.base import Hold, Member, TakingWrite
-from getc.backends.tree.codec.keyspace import encoded
-from getc.backends.tree.lease.pool import LeasedGroup
+from getc.backends.base import KeepListener, KeptNode, TakingWrite
+from getc.backends.tree.codec.keyspace import encode
+from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.lease.shared_lease import SharedLease
 from getc.daemons.follower import Follower
 from getc.errors import NodeExist
@@ -53,8 +53,8 @@ def blind_retry() -> Iterator[None]:
     """A write that had no answer is sent again, as though it could not happen twice."""
 
     def blind(facts: retry.Facts) -> retry.Decision:
-        is_write = facts.effect is retry.Effect.ONCE
-        return retry.decide(replace(facts, effect=retry.Effect.SAME) if is_write else facts)
+        is_write = facts.effect is retry.Effect.NON_IDEMPOTENT
+        return retry.decide(replace(facts, effect=retry.Effect.IDEMPOTENT) if is_write else facts)
 
     with mock.patch.object(failover, 'decide', blind):
         yield
@@ -77,15 +77,15 @@ def late_lost() -> Iterator[None]:
 @contextmanager
 def equal_values() -> Iterator[None]:
     """A node whose value is that of an unanswered write of a keeper counts as its own, whoever's lease it is on."""
-    hold, withdraw = LeasedGroup.hold, LeasedGroup.withdraw
+    hold, withdraw = LeasePool.hold, LeasePool.withdraw
 
-    def unchanged(group: LeasedGroup, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Compare | None:
-        found = group._rpc.call(KV.Range, RangeRequest(key=encoded(key)), deadline).kvs
-        if not found or found[0].value not in [encoded(write.value) for write in writes]:
+    def unchanged(group: LeasePool, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Compare | None:
+        found = group._rpc.call(KV.Range, RangeRequest(key=encode(key)), deadline).kvs
+        if not found or found[0].value not in [encode(write.value) for write in writes]:
             return None
-        return Compare(key=encoded(key), target=Compare.CompareTarget.MOD, mod_revision=found[0].mod_revision)
+        return Compare(key=encode(key), target=Compare.CompareTarget.MOD, mod_revision=found[0].mod_revision)
 
-    def by_value(self: LeasedGroup, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def by_value(self: LeasePool, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         earlier = tuple(member.unanswered)
         try:
             return hold(self, put, member, deadline)
@@ -101,15 +101,15 @@ def equal_values() -> Iterator[None]:
                 raise
             return taken
 
-    def withdraw_by_value(self: LeasedGroup, key: str, member: Member, deadline: Deadline) -> None:
+    def withdraw_by_value(self: LeasePool, key: str, member: KeepListener, deadline: Deadline) -> None:
         condition = unchanged(self, key, member.unanswered, deadline)
         if condition is not None:
-            delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(key)))
+            delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encode(key)))
             self._rpc.call(KV.Txn, TxnRequest(compare=[condition], success=[delete]), deadline)
         else:
             withdraw(self, key, member, deadline)
 
-    with mock.patch.multiple(LeasedGroup, hold=by_value, withdraw=withdraw_by_value):
+    with mock.patch.multiple(LeasePool, hold=by_value, withdraw=withdraw_by_value):
         yield
 
 

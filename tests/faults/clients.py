@@ -111,9 +111,9 @@ class Troupe:
         client, history = self.clients[name], self._history
         for number in (1, 2):
             title = f'{name}/register {number}'
-            self._writers.append(Process(title, name, client, history, self._chance(title)))
-        self._writers.append(Appender(f'{name}/appender', name, client, history, self._chance(f'{name}/appender')))
-        self._writers.append(PairWriter(f'{name}/pairs', name, client, history, self._chance(f'{name}/pairs')))
+            self._writers.append(Process(title, name, client, history, self._rng(title)))
+        self._writers.append(Appender(f'{name}/appender', name, client, history, self._rng(f'{name}/appender')))
+        self._writers.append(PairWriter(f'{name}/pairs', name, client, history, self._rng(f'{name}/pairs')))
         self._tenants += [
             self._tenant(name, f'{SERVERS}/{name}-5', 5),
             self._tenant(name, f'{SERVERS}/{name}-4', 4),
@@ -146,13 +146,13 @@ class Troupe:
             self._tenants.append(self._tenant(name, f'{NAMES}/same', 4, value='same', **options))
 
     def _tenant(self, name: str, key: str, ttl: int, **options: Any) -> Tenant:
-        chance = self._chance(f'{name}{key} {options.get("number", 0)}')
+        chance = self._rng(f'{name}{key} {options.get("number", 0)}')
         return Tenant(name, self.clients[name], key, ttl, self._history, chance, **options)
 
     def _follower(self, name: str, key: str, **options: Any) -> Follower:
         title = f'{name}:{key}' + ''.join(f' {option}={value}' for option, value in options.items())
-        client, chance = self.clients[name], self._chance(title)
+        client, chance = self.clients[name], self._rng(title)
         return Follower(title, key, name, client, self._ground, self._history, chance, **options)
 
-    def _chance(self, title: str) -> random.Random:
+    def _rng(self, title: str) -> random.Random:
         return random.Random(f'{self._history.seed} {title}')

@@ -71,7 +71,7 @@ class Follower:
         self._client = client
         self._ground = ground
         self._history = history
-        self._chance = chance
+        self._rng = chance
         self.stalls = stalls
         self._stays = stays
         self._resumes = resumes
@@ -94,15 +94,15 @@ class Follower:
         while True:
             self._begin()
             if self._resumes:
-                gevent.sleep(self._chance.uniform(0.2, 1))
+                gevent.sleep(self._rng.uniform(0.2, 1))
                 self._end()
-                gevent.sleep(self._chance.uniform(1.5, 3))
+                gevent.sleep(self._rng.uniform(1.5, 3))
             elif self._stays:
                 return
             else:
-                gevent.sleep(self._chance.uniform(1, 10))
+                gevent.sleep(self._rng.uniform(1, 10))
                 self._end()
-                gevent.sleep(self._chance.uniform(0, 2))
+                gevent.sleep(self._rng.uniform(0, 2))
 
     def _begin(self) -> None:
         self._count += 1
@@ -136,8 +136,8 @@ class Follower:
         if result.key == self.end:
             self.has_seen_end = True
         self._history.add(_seen(name, self._history.now(), result))
-        if self.stalls and self._chance.random() < 0.002:
-            gevent.sleep(self._chance.uniform(1, 12))
+        if self.stalls and self._rng.random() < 0.002:
+            gevent.sleep(self._rng.uniform(1, 12))
 
 
 class Reader:

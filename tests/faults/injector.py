@@ -56,7 +56,7 @@ class Fire:
             TimeoutError: One could not be mended long after.
         """
         self._ends_at = self._history.now() + seconds
-        self._strikes = [gevent.spawn_later(strike.at, self._strike, strike) for strike in strikes]
+        self._strikes = [gevent.spawn_later(strike.at, self._throw, strike) for strike in strikes]
         gevent.joinall(self._strikes, timeout=seconds + PATIENCE, raise_error=True)
         if not all(strike.ready() for strike in self._strikes):
             raise TimeoutError(f'not mended in time: {self.now}')
@@ -65,7 +65,7 @@ class Fire:
         """Strike no more.  What is broken stays so."""
         gevent.killall(self._strikes)
 
-    def _strike(self, strike: Strike) -> None:
+    def _throw(self, strike: Strike) -> None:
         try:
             needs = breakage_of(strike, self._ground, self._archivist).needs
             with self._claims.of(needs):

@@ -61,7 +61,7 @@ class Tenant:
         self._client = client
         self._ttl = ttl
         self._history = history
-        self._chance = chance
+        self._rng = chance
         self._number = number
         self._value = value
         self._on_conflict: OnConflict = on_conflict
@@ -75,7 +75,7 @@ class Tenant:
             self._count += 1
             number = f'.{self._number}' if self._number else ''
             self._live(f'{self._client_name}{number}{self.key}#{self._count}')
-            gevent.sleep(self._chance.uniform(0, 2 if self._patience is None else BREAK))
+            gevent.sleep(self._rng.uniform(0, 2 if self._patience is None else BREAK))
 
     def _live(self, name: str) -> None:
         self._tell(name, 'started')
@@ -91,7 +91,7 @@ class Tenant:
                 on_restored=lambda _: self._tell(name, 'restored'),
             )
             self._tell(name, 'kept')
-            asked, most = 0, math.inf if self._stays else self._chance.uniform(1, 15) / ASK
+            asked, most = 0, math.inf if self._stays else self._rng.uniform(1, 15) / ASK
             while asked < most:
                 self._ask(name, keeper)
                 asked += 1

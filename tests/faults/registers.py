@@ -76,7 +76,7 @@ class Process:
         self._client_name = client_name
         self._client = client
         self._history = history
-        self._chance = chance
+        self._rng = chance
         self._count = 0
         self._latest: dict[str, str] = {}  # what it saw of each register
         self._do: dict[str, Callable[[_Plan, float], EtcdResult]] = {
@@ -92,7 +92,7 @@ class Process:
         """Go on until killed; the call that is under way then is noted as one that may be done at any time."""
         while True:
             plan = self._plan()
-            timeout = self._chance.uniform(SOON, LATE)
+            timeout = self._rng.uniform(SOON, LATE)
             call = Call(
                 self.name,
                 self._client_name,
@@ -117,11 +117,11 @@ class Process:
                 call = replace(call, outcome=outcome_of(error), revision=index, error=type(error).__name__)
             finally:
                 self._history.add(replace(call, ended=self._history.now()))
-            gevent.sleep(self._chance.expovariate(1 / REST))
+            gevent.sleep(self._rng.expovariate(1 / REST))
 
     def _plan(self) -> _Plan:
-        key = self._chance.choice(KEYS)
-        kind = self._chance.choices(list(KINDS), list(KINDS.values()))[0]
+        key = self._rng.choice(KEYS)
+        kind = self._rng.choices(list(KINDS), list(KINDS.values()))[0]
         if kind == 'swap' and key not in self._latest:
             kind = 'get'
         self._count += 1

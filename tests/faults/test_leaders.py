@@ -9,7 +9,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, until
+from getc.testing import EtcdCluster, wait_until
 
 pytestmark = pytest.mark.timeout(400)
 
@@ -62,8 +62,8 @@ def test_no_watcher_sees_a_kept_node_vanish_while_leaders_are_lost(
         lose_leader(etcd_cluster, number)
         gevent.sleep(REST)
     end = clients[0].set('/servers/end', 'x').modified_index
-    until(lambda: all(watcher.index >= end for watcher in watchers))
-    until(lambda: all(len(each) == len(keepers) + 1 for each in seen))
+    wait_until(lambda: all(watcher.index >= end for watcher in watchers))
+    wait_until(lambda: all(len(each) == len(keepers) + 1 for each in seen))
     assert seen == [['Set /servers/0', 'Set /servers/1', 'Set /servers/2', 'Set /servers/end']] * len(clients)
     assert lost == []
     assert [keeper.ensure() for keeper in keepers] == tokens

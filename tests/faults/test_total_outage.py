@@ -11,7 +11,7 @@ import pytest
 
 import getc
 from getc import KeeperState
-from getc.testing import EtcdCluster, until
+from getc.testing import EtcdCluster, wait_until
 from tests.faults.gateway import EVERYTHING, Gateway, Refused, text_of
 from tests.faults.unexpected_errors import Surprises
 
@@ -109,12 +109,12 @@ def test_every_node_is_back_at_once_after_an_outage_of_three_ttls_that_cost_noth
         with outage(etcd_cluster):
             with counted_switches() as switches:
                 gevent.sleep(OUTAGE)
-            until(lambda: {keeper.state for keeper in keepers} == {KeeperState.LOST})
-            until(lambda: told == ['lost'] * len(keepers))
-        until(lambda: {keeper.state for keeper in keepers} == {KeeperState.KEPT})
-        until(lambda: told.count('restored') == len(keepers))
-        until(lambda: set(mirror) == wanted and not watcher.is_stale)
-        until(lambda: observer.leases() == len(TTLS))
+            wait_until(lambda: {keeper.state for keeper in keepers} == {KeeperState.LOST})
+            wait_until(lambda: told == ['lost'] * len(keepers))
+        wait_until(lambda: {keeper.state for keeper in keepers} == {KeeperState.KEPT})
+        wait_until(lambda: told.count('restored') == len(keepers))
+        wait_until(lambda: set(mirror) == wanted and not watcher.is_stale)
+        wait_until(lambda: observer.leases() == len(TTLS))
         assert observer.keys() == wanted
     assert surprises.found == []
     print(f'{len(switches)} switches in {OUTAGE} s')

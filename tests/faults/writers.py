@@ -49,7 +49,7 @@ class _Writer:
         self._client_name = client_name
         self._client = client
         self._history = history
-        self._chance = chance
+        self._rng = chance
         self._count = 0
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class _Writer:
         while True:
             self._count += 1
             self._write(f'{self.name}.{self._count}')
-            gevent.sleep(self._chance.expovariate(1 / REST))
+            gevent.sleep(self._rng.expovariate(1 / REST))
 
     def _write(self, tag: str) -> None:
         """Write values that begin with the tag."""
@@ -105,9 +105,9 @@ class PairWriter(_Writer):
     """Writes both sides of a pair by one transaction, and now and then deletes both by one."""
 
     def _write(self, tag: str) -> None:
-        pair = f'{PAIRS}/{self._chance.randrange(4)}'
+        pair = f'{PAIRS}/{self._rng.randrange(4)}'
         keys = [f'{pair}/{side}' for side in SIDES]
-        if self._chance.random() < 0.15:
+        if self._rng.random() < 0.15:
             operations = [txn.delete(key.encode()) for key in keys]
             values = {}
         else:

@@ -9,10 +9,10 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
-from getc.grpc.call import OversizedAnswer, RefusedCall
+from getc.grpc.call import GrpcError, OversizedAnswer
 from getc.grpc.framing import BEGINNING, MAX_MESSAGE, packed
 from getc.grpc.http2.frames import ErrorCode
-from getc.testing import until
+from getc.testing import wait_until
 from getc.timing import Deadline
 from tests.support.grpc_server import HEAD, OK, ServerCall
 
@@ -143,9 +143,9 @@ def answers(*fields: tuple[bytes, bytes], body: bytes = packed(b'x'), head: obje
 TOO_LARGE = b'\0' + (MAX_MESSAGE + 1).to_bytes(4, 'big') + bytes(BEGINNING)
 
 ODD = {
-    'refused in trailers': (answers((b'grpc-status', b'5'), (b'grpc-message', b'no%20such')), RefusedCall, 'no such'),
-    'refused in headers': (lambda call: call.refuse(14, b'100%25%20%E2%82%AC'), RefusedCall, '14: 100% €'),
-    'refused after an answer': (answers((b'grpc-status', b'2')), RefusedCall, 'status 2'),
+    'refused in trailers': (answers((b'grpc-status', b'5'), (b'grpc-message', b'no%20such')), GrpcError, 'no such'),
+    'refused in headers': (lambda call: call.refuse(14, b'100%25%20%E2%82%AC'), GrpcError, '14: 100% €'),
+    'refused after an answer': (answers((b'grpc-status', b'2')), GrpcError, 'status 2'),
     'no status': (answers(), ProtocolError, 'without a grpc-status'),
     'status that is no number': (answers((b'grpc-status', b'ok')), ProtocolError, 'grpc-status'),
     'headers alone, without a status': (lambda call: call.head(end=True), ProtocolError, 'without a grpc-status'),
@@ -198,7 +198,7 @@ def test_call_is_a_typed_error_when_its_answer_is_odd(serve, open_channel, odd: 
         with pytest.raises(kind, match=text) as caught:
             channel.unary(PATH, b'a', in_time(), is_write=is_write)
         assert caught.value.endpoint == server.endpoint.url
-        if kind is not RefusedCall:
+        if kind is not GrpcError:
             assert caught.value.maybe_applied is is_write
     is_odd = False
     assert channel.unary(PATH, b'b', in_time()) == b'b'
@@ -285,7 +285,7 @@ def test_call_from_the_hub_is_refused_and_leaves_nothing(serve, open_channel) ->
             caught.append(error)
 
     gevent.get_hub().loop.run_callback(callback)
-    until(lambda: caught)
+    wait_until(lambda: caught)
     assert isinstance(caught[0], gevent.exceptions.BlockingSwitchOutError)
     assert channel._link.calls == 0
 
@@ -358,7 +358,7 @@ def test_stream_that_is_cancelled_is_reset(serve, open_channel) -> None:
 @pytest.mark.parametrize(
     ('script', 'kind'),
     [
-        (lambda call: call.trailers([(b'grpc-status', b'14')]), RefusedCall),
+        (lambda call: call.trailers([(b'grpc-status', b'14')]), GrpcError),
         (lambda call: call.reset(ErrorCode.INTERNAL_ERROR), ConnectionError),
         (lambda call: call.data(b'', end=True), ConnectionError),
         (lambda call: [call.data(b'\1\0\0\0\0'), silence(call)], ProtocolError),
@@ -378,7 +378,7 @@ def test_stream_ends_with_an_error_after_what_came_before_it(serve, open_channel
         script(call)
 
     stream = open_channel(serve(serve_it).endpoint).stream('/a.B/C', in_time())
-    until(lambda: stream.is_over)
+    wait_until(lambda: stream.is_over)
     assert [stream.receive(in_time()), stream.receive(in_time())] == [b'one', b'two']
     for _ in range(2):
         with pytest.raises(kind):
@@ -449,7 +449,7 @@ def test_slow_reader_does_not_hold_up_other_calls(serve, open_channel) -> None:
     server = serve(script)
     channel = open_channel(server.endpoint)
     streams = [channel.stream('/a.B/C', in_time()) for _ in range(20)]
-    until(lambda: full == 20)
+    wait_until(lambda: full == 20)
     assert channel.unary(PATH, b'x' * 100_000, in_time()) == b'x' * 100_000
     for stream in streams:
         stream.cancel()

@@ -19,11 +19,11 @@ from gevent.event import Event
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
 from getc.grpc import channel as channels
 from getc.grpc.call import Call
-from getc.grpc.connection import Link
+from getc.grpc.connection import GrpcConnection
 from getc.grpc.http2.frames import PREFACE, Kind, frame
 from getc.net.selector import Endpoint
 from getc.net.tls import TLS
-from getc.testing import until
+from getc.testing import wait_until
 from getc.timing import Backoff, Deadline
 from tests.support.grpc_server import ServerCall
 from tests.support.leftovers import greenlets_of_getc
@@ -76,9 +76,9 @@ def test_attempt_is_one_for_all_who_wait(serve, open_channel, monkeypatch) -> No
     channel = open_channel(server.endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'x', in_time()) for _ in range(100)]
     hasty = gevent.spawn(channel.unary, PATH, b'x', Deadline.after(0.01))
-    until(lambda: attempts.times)
+    wait_until(lambda: attempts.times)
     calls[0].kill()
-    until(hasty.ready)
+    wait_until(hasty.ready)
     assert isinstance(hasty.exception, TimedOut)
     assert not hasty.exception.maybe_applied
     assert not any(call.ready() for call in calls[1:])
@@ -181,7 +181,7 @@ def test_connection_is_made_again_when_it_was_lost(serve, open_channel) -> None:
         assert repr(channel) == f'<getc.grpc.channel.Channel {server.endpoint.url} connected>'
         assert len(server.connections) == number
         server.connection.cut()
-        until(lambda: not channel.is_connected)
+        wait_until(lambda: not channel.is_connected)
 
 
 def test_clear_drops_an_idle_connection_only(serve, open_channel) -> None:
@@ -210,7 +210,7 @@ def test_close_ends_those_who_wait_for_a_connection(serve, open_channel, monkeyp
     attempts = Attempts(monkeypatch)
     channel = open_channel(serve().endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'', Deadline.after(None)) for _ in range(10)]
-    until(lambda: attempts.times)
+    wait_until(lambda: attempts.times)
     channel.close()
     channel.close()
     assert {type(error) for error in values(calls)} == {ClientClosed}
@@ -233,7 +233,7 @@ def test_close_in_the_turn_in_which_the_connection_is_made_leaves_nothing(serve,
     channel = open_channel(serve().endpoint)
     with pytest.raises(ClientClosed, match='during the call'):
         channel.unary(PATH, b'', in_time())
-    until(lambda: made[0].fileno() == -1)
+    wait_until(lambda: made[0].fileno() == -1)
     assert channel._links == set()
 
 
@@ -274,13 +274,13 @@ def test_links_that_die_leave_nothing(serve, open_channel) -> None:
             channel.unary(PATH, b'', in_time())
         except EtcException:
             pass
-        until(lambda: not channel.is_connected)
-    until(lambda: not channel._links)
-    until(lambda: greenlets_of_getc() == [])
+        wait_until(lambda: not channel.is_connected)
+    wait_until(lambda: not channel._links)
+    wait_until(lambda: greenlets_of_getc() == [])
     server.connections.clear()
     server.calls.clear()
     gc.collect()
-    ours = [thing for thing in gc.get_objects() if isinstance(thing, (Link, Call))]
+    ours = [thing for thing in gc.get_objects() if isinstance(thing, (GrpcConnection, Call))]
     assert [thing for thing in ours if thing.url == server.endpoint.url] == []
 
 
@@ -367,7 +367,7 @@ def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
 
     thread = threading.Thread(target=call)
     thread.start()
-    until(lambda: not thread.is_alive())
+    wait_until(lambda: not thread.is_alive())
     thread.join()
     assert [str(error) for error in caught] == [
         'a client belongs to the thread that was the first to use it: make one for each thread'
@@ -471,17 +471,17 @@ def test_write_that_must_not_happen_twice_waits_for_the_settings_of_a_new_connec
         reading = gevent.spawn(read, sock)
         goes_on.wait()
         sock.sendall(frame(Kind.SETTINGS, 0, 0, b''))
-        until(lambda: b'/a/b' in received)
+        wait_until(lambda: b'/a/b' in received)
         reading.kill()
 
     with serving(handle) as endpoint:
         call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'', in_time(), once=once)
-        until(lambda: received.startswith(PREFACE))
+        wait_until(lambda: received.startswith(PREFACE))
         if once:
             settle()
             assert b'/a/b' not in received
         else:
-            until(lambda: b'/a/b' in received)
+            wait_until(lambda: b'/a/b' in received)
         goes_on.set()
         with pytest.raises(ConnectionError):
             call.get()

@@ -15,7 +15,7 @@ from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.grpc import connection as links
 from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode, Kind, Setting, frame, settings_payload
-from getc.testing import until
+from getc.testing import wait_until
 from getc.timing import Deadline
 from tests.support.grpc_server import ServerCall
 from tests.support.settling import settle
@@ -81,7 +81,7 @@ def test_goaway_refuses_streams_above_the_last_and_lets_the_others_end(serve, op
     go.set()
     assert values(calls[:4] + more) == [b'well'] * 5
     assert len(server.connections) == 2
-    until(lambda: old not in channel._links)
+    wait_until(lambda: old not in channel._links)
     server.connections[0].client_left.wait()
 
 
@@ -92,7 +92,7 @@ def test_goaway_twice_takes_streams_back(serve, open_channel) -> None:
     calls = spawned(channel, 3)
     server.wait_for_calls(3)
     server.connection.goaway(2**31 - 1)
-    until(lambda: not channel.is_connected)
+    wait_until(lambda: not channel.is_connected)
     assert not any(call.ready() for call in calls)
     server.connection.goaway(1)
     assert [error.maybe_applied for error in values(calls[1:])] == [False, False]
@@ -437,10 +437,10 @@ def test_stall_of_our_own_is_not_taken_for_the_peers(serve, open_channel, etcd_c
     calls = spawned(channel, 1, timeout=None)
     server.wait_for_calls(1)
     link = channel._link
-    etcd_clock.advance(links.QUIET)
+    etcd_clock.advance(links.IDLE_TIMEOUT)
     assert link._asked_at is None  # asked, and answered
     server.connection.is_mute = True
-    etcd_clock.advance(links.QUIET)
+    etcd_clock.advance(links.IDLE_TIMEOUT)
     assert link._asked_at is not None
     link._looked_at -= 60
     link._asked_at -= 60
@@ -487,7 +487,7 @@ def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, jun
         assert ProtocolError in {type(error) for error in errors}
         assert all(error.maybe_applied for error in errors if isinstance(error, ProtocolError))
         assert not channel.is_connected
-    until(lambda: b''.join(heard).count(frame(Kind.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
+    wait_until(lambda: b''.join(heard).count(frame(Kind.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
 
 
 def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_channel) -> None:
@@ -520,10 +520,10 @@ def test_server_has_spoken_when_its_first_frame_is_whole(serve, open_channel) ->
 
     channel = open_channel(serve(on_connect=speak).endpoint)
     calls = spawned(channel, 1, timeout=None)
-    until(lambda: channel.is_connected and len(channel._link._connection._tail) == len(SETTINGS) - 1)
+    wait_until(lambda: channel.is_connected and len(channel._link._connection._tail) == len(SETTINGS) - 1)
     assert not channel._link.has_spoken
     go.set()
-    until(lambda: channel._link.has_spoken)
+    wait_until(lambda: channel._link.has_spoken)
     calls[0].kill()
 
 
@@ -567,7 +567,7 @@ def test_alert_means_that_nothing_was_looked_at_before_the_first_answer_only(ser
     server = serve(silence) if has_answered else serve(on_connect=lambda sock: gevent.sleep(30))
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 1)
-    until(lambda: channel.is_connected and channel._link._sent_id and channel._link.has_spoken is has_answered)
+    wait_until(lambda: channel.is_connected and channel._link._sent_id and channel._link.has_spoken is has_answered)
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')
     alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
     channel._link.on_end(alert)
@@ -596,7 +596,7 @@ def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
     try:
         (error,) = values(spawned(open_channel(serve(on_connect=speak).endpoint), 1))
         assert isinstance(error, ProtocolError)
-        until(lambda: seen)
+        wait_until(lambda: seen)
     finally:
         log.removeHandler(handler)
     assert str(error).partition(' (')[0] in seen[0]
@@ -617,11 +617,11 @@ def test_many_calls_of_a_turn_leave_a_few_at_a_time(serve, open_channel) -> None
         return data
 
     channel._link.outgoing = outgoing
-    size = 2 * links.PIECE + 1
+    size = 2 * links.MAX_BATCH + 1
     callers = [gevent.spawn(channel.unary, PATH, b'%d' % number, in_time()) for number in range(size)]
     gevent.joinall(callers)
     assert [caller.value for caller in callers] == [b'%d' % number for number in range(size)]
-    assert begun[:3] == [links.PIECE, links.PIECE, 1]
+    assert begun[:3] == [links.MAX_BATCH, links.MAX_BATCH, 1]
 
 
 def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None:
@@ -651,7 +651,7 @@ def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None
     for number in range(1, 11):
         assert channel.unary(PATH, b'x', in_time()) == b'x'
         assert len(pieces) == number
-    until(lambda: len(pieces) == 11)  # without a next call it is answered all the same
+    wait_until(lambda: len(pieces) == 11)  # without a next call it is answered all the same
     assert pieces[-1] == frame(Kind.PING, 1, 0, b'measured')
 
 

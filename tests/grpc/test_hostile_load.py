@@ -10,10 +10,10 @@ import pytest
 
 from getc.errors import ConnectionError, TimedOut
 from getc.grpc import timer_wheel
-from getc.grpc.call import RefusedCall
+from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel
 from getc.net.selector import parse_endpoints
-from getc.testing import EtcdServer, VirtualTime, until
+from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
 
@@ -56,7 +56,7 @@ def verdict(channel: Channel, key: bytes) -> str:
         put(channel, key)
     except ConnectionError as error:
         return 'perhaps' if error.maybe_applied else 'not applied'
-    except RefusedCall as refused:
+    except GrpcError as refused:
         if refused.status.code != 14:  # unavailable: it was ending, or beginning
             raise
         return 'perhaps'
@@ -78,15 +78,17 @@ def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServ
             verdicts[key] = verdict(channel, key)
 
     workers = [gevent.spawn(work) for _ in range(WORKERS)]
-    until(lambda: len(verdicts) >= 2000, 60)
+    wait_until(lambda: len(verdicts) >= 2000, 60)
     etcd_server.kill()
-    until(lambda: any(said != 'applied' for said in verdicts.values()))
+    wait_until(lambda: any(said != 'applied' for said in verdicts.values()))
     etcd_server.restart()
-    until(lambda: len(verdicts) >= 6000, 60)
+    wait_until(lambda: len(verdicts) >= 6000, 60)
     etcd_server.pause()  # so that some are on their way for sure
-    until(lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._wire.is_sending)
+    wait_until(
+        lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._wire.is_sending
+    )
     etcd_server.kill()
-    until(lambda: 'perhaps' in verdicts.values())
+    wait_until(lambda: 'perhaps' in verdicts.values())
     etcd_server.restart()
     gevent.joinall(workers, timeout=60, raise_error=True)
     assert all(worker.ready() for worker in workers)
@@ -109,7 +111,9 @@ def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
 
     Those that were faster have theirs as well, all on one connection.
     """
-    monkeypatch.setattr(timer_wheel, 'SPOKES', 10_000)  # deadlines strike in the middle of calls of a millisecond
+    monkeypatch.setattr(
+        timer_wheel, 'SLOTS_PER_SECOND', 10_000
+    )  # deadlines strike in the middle of calls of a millisecond
     chance = random.Random(20_260_101)
     channel = open_channel(parse_endpoints(etcd_server.url)[0])
     for number in range(100):
@@ -124,7 +128,7 @@ def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
                 assert get(channel, b'/k/%d' % number, Deadline.after(timeout)) == b'value of %d' % number
             except TimedOut:
                 ended['deadline'] += 1
-            except RefusedCall as refused:
+            except GrpcError as refused:
                 if 'context deadline exceeded' not in refused.status.message:  # the server was faster to see it
                     raise
                 ended['deadline'] += 1

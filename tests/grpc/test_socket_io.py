@@ -14,8 +14,8 @@ import pytest
 from gevent.hub import get_hub
 
 from getc import timing
-from getc.grpc.socket_io import CHUNK, SLICE, PlainWire, TLSWire, Wire, wire_for
-from getc.testing import until
+from getc.grpc.socket_io import CHUNK, MAX_BUSY_SECONDS, TLSIO, PlainIO, SocketIO, wire_for
+from getc.testing import wait_until
 from tests.support.leftovers import running_greenlets
 from tests.support.settling import settle
 
@@ -26,13 +26,13 @@ class Script:
     """Traffic that records: what comes, in pieces, and what ended it."""
 
     def __init__(self) -> None:
-        self.wire: Wire | None = None
+        self.wire: SocketIO | None = None
         self.queue = b''
         self.given: list[bytes] = []
         self.came: list[bytes] = []
         self.ends: list[BaseException | None] = []
         self.fault: BaseException | None = None
-        self.last_words = b''
+        self.pending_alert = b''
 
     def say(self, data: bytes) -> None:
         self.queue += data
@@ -51,9 +51,9 @@ class Script:
 
     def on_end(self, error: BaseException | None) -> None:
         self.ends.append(error)
-        if self.last_words:
-            self.queue = self.last_words
-            self.wire.send_last()
+        if self.pending_alert:
+            self.queue = self.pending_alert
+            self.wire.flush_now()
         self.wire.close()
 
 
@@ -79,7 +79,7 @@ def pair(kind: str, request: pytest.FixtureRequest, certificate: tuple[Path, Pat
         ours, theirs = client.wrap_socket(ours), shaking.get()
     script = Script()
     script.wire = wire_for(ours, script)
-    assert isinstance(script.wire, TLSWire if kind == 'TLS' else PlainWire)
+    assert isinstance(script.wire, TLSIO if kind == 'TLS' else PlainIO)
     gevent.sleep(0)
     gevent.sleep(0)
     yield script, theirs
@@ -88,7 +88,7 @@ def pair(kind: str, request: pytest.FixtureRequest, certificate: tuple[Path, Pat
     gevent.sleep(0)
     gevent.sleep(0)
     assert ours.fileno() == -1
-    if isinstance(script.wire, PlainWire):
+    if isinstance(script.wire, PlainIO):
         assert not script.wire._readable.active and not script.wire._writable.active
     else:
         assert script.wire._reader.dead and script.wire._writer.dead
@@ -123,7 +123,7 @@ def test_what_is_said_in_one_turn_leaves_in_one_piece(pair: Pair) -> None:
 def test_what_must_not_wait_leaves_in_the_middle_of_the_turn(pair: Pair) -> None:
     """Without a switch; TLS, which may have to wait, sends it at the end of the turn."""
     script, peer = pair
-    is_plain = isinstance(script.wire, PlainWire)
+    is_plain = isinstance(script.wire, PlainIO)
     for word in (b'one ', b'two '):
         script.queue += word
         script.wire.send_now()
@@ -147,7 +147,7 @@ def test_what_must_not_wait_waits_for_what_was_said_before(pair: Pair) -> None:
     script.wire.send_now()
     assert script.given == [large]
     assert received(peer, len(large) + 4) == large + b'more'
-    until(lambda: not script.wire.is_sending)
+    wait_until(lambda: not script.wire.is_sending)
 
 
 @pytest.mark.parametrize('kind', ['plain'], indirect=True)
@@ -176,9 +176,9 @@ def test_rest_is_sent_in_order_when_the_kernel_has_room_again(pair: Pair) -> Non
     assert script.wire.is_sending
     assert script.given == [large]
     assert received(peer, len(large) + 4) == large + b'more'
-    until(lambda: not script.wire.is_sending)
+    wait_until(lambda: not script.wire.is_sending)
     assert script.given == [large, b'more']
-    if isinstance(script.wire, PlainWire):
+    if isinstance(script.wire, PlainIO):
         assert not script.wire._writable.active  # or the hub would spin
     script.say(b'again')
     assert peer.recv(100) == b'again'
@@ -190,7 +190,7 @@ def test_blocked_sender_goes_on_reading(pair: Pair) -> None:
     script.say(b'x' * 10_000_000)
     settle()
     peer.sendall(b'hello')
-    until(lambda: script.came == [b'hello'])
+    wait_until(lambda: script.came == [b'hello'])
     assert script.wire.is_sending
 
 
@@ -199,7 +199,7 @@ def test_peer_that_closes_ends_it_once(pair: Pair, complaints: list[object]) -> 
     script, peer = pair
     peer.sendall(b'bye')
     peer.close()
-    until(lambda: script.ends)
+    wait_until(lambda: script.ends)
     settle()
     assert b''.join(script.came) == b'bye'
     assert [type(end) for end in script.ends] == [type(None)]
@@ -213,7 +213,7 @@ def test_peer_that_is_gone_ends_a_blocked_sender(pair: Pair, complaints: list[ob
     script.say(b'x' * 10_000_000)
     settle()
     peer.close()
-    until(lambda: script.ends)
+    wait_until(lambda: script.ends)
     settle()
     assert len(script.ends) == 1 and isinstance(script.ends[0], OSError)
     assert complaints == []
@@ -226,7 +226,7 @@ def test_last_words_of_a_peer_that_is_gone_are_heard_before_it_ends(pair: Pair, 
     peer.sendall(b'b' * (CHUNK + 1))
     os.close(peer.detach())
     script.say(b'x')
-    until(lambda: script.ends)
+    wait_until(lambda: script.ends)
     assert b''.join(script.came) == b'b' * (CHUNK + 1)
     assert [type(end) for end in script.ends] == [BrokenPipeError]
     assert complaints == []
@@ -240,7 +240,7 @@ def test_last_words_that_end_the_traffic_end_it_once(pair: Pair, complaints: lis
     peer.sendall(b'bye')
     os.close(peer.detach())
     script.say(b'x')
-    until(lambda: script.ends)
+    wait_until(lambda: script.ends)
     gevent.sleep(0)
     assert script.ends == [script.fault]
     assert complaints == []
@@ -254,7 +254,7 @@ def test_last_words_are_heard_until_the_traffic_closes(pair: Pair, complaints: l
     peer.sendall(b'b' * (CHUNK + 1))
     os.close(peer.detach())
     script.say(b'x')
-    until(lambda: script.came)
+    wait_until(lambda: script.came)
     gevent.sleep(0)
     assert (script.came, script.ends) == ([b'b' * CHUNK], [])
     assert complaints == []
@@ -264,7 +264,7 @@ def test_error_in_the_traffic_ends_it_and_goes_no_further(pair: Pair, complaints
     """The peer hears the last words."""
     script, peer = pair
     script.fault = ValueError('no good')
-    script.last_words = b'why'
+    script.pending_alert = b'why'
     peer.sendall(b'x')
     assert peer.recv(100) == b'why'
     assert script.ends == [script.fault]
@@ -342,7 +342,7 @@ def test_peer_that_sends_for_ever_leaves_others_their_turns(pair: Pair) -> None:
 def test_slow_work_on_what_came_leaves_others_their_turns(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though all of it lies in the socket already: each piece takes longer than a slice."""
     script, peer = pair
-    monkeypatch.setattr(timing, 'now', lambda: len(script.came) * 2 * SLICE)
+    monkeypatch.setattr(timing, 'now', lambda: len(script.came) * 2 * MAX_BUSY_SECONDS)
     seen: set[int] = set()
 
     def watch() -> None:
@@ -352,7 +352,7 @@ def test_slow_work_on_what_came_leaves_others_their_turns(pair: Pair, monkeypatc
 
     peer.sendall(b'x' * 80_000)
     watcher = gevent.spawn(watch)
-    until(lambda: sum(map(len, script.came)) == 80_000)
+    wait_until(lambda: sum(map(len, script.came)) == 80_000)
     watcher.kill()
     assert seen >= set(range(1, len(script.came)))
     assert len(script.came) >= 5

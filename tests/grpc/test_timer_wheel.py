@@ -10,7 +10,7 @@ import gevent.socket
 
 from getc import timing
 from getc.grpc import timer_wheel as wheels
-from getc.grpc.timer_wheel import SPOKES, Due, Wheel
+from getc.grpc.timer_wheel import SLOTS_PER_SECOND, TimerTarget, TimerWheel
 from getc.testing import VirtualTime
 
 
@@ -21,23 +21,23 @@ class Deadline:
         self.at = at
         self.fired_at: list[float] = []
 
-    def on_due(self) -> None:
+    def on_deadline(self) -> None:
         self.fired_at.append(timing.now())
 
 
-def added(wheel: Wheel, after: float) -> tuple[Deadline, set[Due]]:
+def added(wheel: TimerWheel, after: float) -> tuple[Deadline, set[TimerTarget]]:
     due = Deadline(timing.now() + after)
     return due, wheel.add(due, due.at)
 
 
-def entries(wheel: Wheel) -> int:
+def entries(wheel: TimerWheel) -> int:
     """Slots that take memory."""
     return max(len(wheel._slots), len(wheel._order))
 
 
 def test_deadlines_are_met_never_early_and_within_the_granularity(etcd_clock: VirtualTime) -> None:
     """Thousands of them, added in any order and at any time, each once."""
-    wheel, chance, dues = Wheel(), random.Random(7), []
+    wheel, chance, dues = TimerWheel(), random.Random(7), []
     for _ in range(20):
         dues += [added(wheel, chance.uniform(0, 3))[0] for _ in range(250)]
         etcd_clock.advance(chance.uniform(0, 0.2))
@@ -45,14 +45,14 @@ def test_deadlines_are_met_never_early_and_within_the_granularity(etcd_clock: Vi
     assert all(len(due.fired_at) == 1 for due in dues)
     lateness = [due.fired_at[0] - due.at for due in dues]
     assert min(lateness) >= 0
-    assert max(lateness) <= 1 / SPOKES + 1e-6
+    assert max(lateness) <= 1 / SLOTS_PER_SECOND + 1e-6
     assert etcd_clock.seconds_to_next() is None
     assert entries(wheel) == 0
 
 
 def test_deadline_is_met_when_an_earlier_one_is_added_after_it(etcd_clock: VirtualTime) -> None:
     """The timer moves forward for it, and back again."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     late, early = added(wheel, 10)[0], added(wheel, 1)[0]
     etcd_clock.advance(1.02)
     assert (len(early.fired_at), len(late.fired_at)) == (1, 0)
@@ -62,16 +62,16 @@ def test_deadline_is_met_when_an_earlier_one_is_added_after_it(etcd_clock: Virtu
 
 def test_deadline_that_has_passed_is_met_at_once(etcd_clock: VirtualTime) -> None:
     """It is not called back from within add."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     due, _ = added(wheel, -5)
     assert due.fired_at == []
-    etcd_clock.advance(1 / SPOKES)
+    etcd_clock.advance(1 / SLOTS_PER_SECOND)
     assert len(due.fired_at) == 1
 
 
 def test_discarded_deadlines_are_not_met(etcd_clock: VirtualTime) -> None:
     """Also when all of a slot are, or some; discarding twice, or after the time, does no harm."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     pairs = [added(wheel, 1 + number % 3) for number in range(3000)]
     for number, (due, slot) in enumerate(pairs):
         if number % 3 == 0 or number % 2:
@@ -85,11 +85,11 @@ def test_discarded_deadlines_are_not_met(etcd_clock: VirtualTime) -> None:
 
 def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: VirtualTime) -> None:
     """Calls with a timeout of an hour leave nothing for an hour."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     for _ in range(20_000):
         due, slot = added(wheel, 3600)
         slot.discard(due)
-        etcd_clock.advance(1 / SPOKES)
+        etcd_clock.advance(1 / SLOTS_PER_SECOND)
     assert entries(wheel) < 3000
     due, _ = added(wheel, 1)
     etcd_clock.advance(1.01)
@@ -98,7 +98,7 @@ def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: V
 
 def test_close_forgets_all_and_leaves_no_timer(etcd_clock: VirtualTime) -> None:
     """Nothing is due any more."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     due, slot = added(wheel, 1)
     assert etcd_clock.seconds_to_next() is not None
     wheel.close()
@@ -111,7 +111,7 @@ def test_close_forgets_all_and_leaves_no_timer(etcd_clock: VirtualTime) -> None:
 
 def test_deadlines_keep_no_hub_alive(etcd_clock: VirtualTime) -> None:
     """Who waits for nothing else has nothing to wait for."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     due, _ = added(wheel, 1)
     assert gevent.get_hub().join()
     assert due.fired_at == []
@@ -119,11 +119,11 @@ def test_deadlines_keep_no_hub_alive(etcd_clock: VirtualTime) -> None:
 
 def test_deadline_may_discard_another_of_its_slot(etcd_clock: VirtualTime) -> None:
     """One that ends another's call on its way does not stop what comes later."""
-    wheel = Wheel()
+    wheel = TimerWheel()
 
     class Meddling(Deadline):
-        def on_due(self) -> None:
-            super().on_due()
+        def on_deadline(self) -> None:
+            super().on_deadline()
             slot.discard(other)
 
     other, slot = added(wheel, 1)
@@ -136,12 +136,12 @@ def test_deadline_may_discard_another_of_its_slot(etcd_clock: VirtualTime) -> No
 
 def test_stall_gives_a_reply_a_chance() -> None:
     """After the process did not run, what lies in a socket is read before a deadline is called missed."""
-    wheel = Wheel()
+    wheel = TimerWheel()
     ours, theirs = gevent.socket.socketpair()
     order: list[str] = []
 
     class Call(Deadline):
-        def on_due(self) -> None:
+        def on_deadline(self) -> None:
             order.append('deadline')
 
     reader = gevent.spawn(lambda: order.append(ours.recv(10).decode()))

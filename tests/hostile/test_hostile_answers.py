@@ -11,7 +11,7 @@ import pytest
 
 import getc
 from getc.errors import LeaseNotFound
-from getc.testing import until
+from getc.testing import wait_until
 from getc.v3.schema.kv import KV, RangeResponse, ResponseOp, TxnResponse
 from getc.v3.schema.lease import Lease, LeaseGrantResponse, LeaseKeepAliveResponse, LeaseTimeToLiveResponse
 from getc.v3.schema.mvccpb import Event, KeyValue
@@ -99,7 +99,7 @@ def test_writes_with_an_answer_of_another_shape_may_have_happened(call: str) -> 
     with answering({Lease.LeaseGrant.path: GRANTED}) as client:
         if call == 'keep':
             keeper = client.keep_node('/a', ttl=5, wait=False)
-            until(lambda: keeper.last_error is not None)
+            wait_until(lambda: keeper.last_error is not None)
             error = keeper.last_error
         else:
             with pytest.raises(getc.ProtocolError, match='another shape') as caught:
@@ -182,6 +182,6 @@ def test_events_of_watches_never_made_are_told_to_nobody() -> None:
     seen: list[tuple[str, int]] = []
     with answering(answers) as client:
         client.on_change('/a', lambda result: seen.append((result.key, result.index or 0)), recursive=False)
-        until(lambda: len(seen) >= 2)
+        wait_until(lambda: len(seen) >= 2)
         assert [key for key, _ in seen] == ['/a', '/a']
         assert [index for _, index in seen] == [9, 10]

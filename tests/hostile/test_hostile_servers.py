@@ -12,7 +12,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import VirtualTime, until
+from getc.testing import VirtualTime, wait_until
 from tests.hostile import http2_peers, http_peers
 from tests.hostile.harness import IN_THE_KERNEL, HostileServer, Peer, good, opened
 from tests.support.settling import settle
@@ -64,7 +64,7 @@ def test_reads_fail_with_a_typed_error_and_little_is_taken(ended: Ended, api: st
         visits = server.visits
         assert 0 < visits <= 2
         assert server.sent <= visits * (peer.most + IN_THE_KERNEL)
-        ended(lambda: until(lambda: not server.is_busy))
+        ended(lambda: wait_until(lambda: not server.is_busy))
 
 
 @pytest.mark.parametrize(('api', 'peer'), TABLE, ids=IDS)

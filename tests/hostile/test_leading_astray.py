@@ -11,7 +11,7 @@ import pytest
 from gevent.socket import socket
 
 import getc
-from getc.testing import until
+from getc.testing import wait_until
 from tests.hostile import http2_peers, http_peers
 from tests.hostile.harness import HostileServer, Peer, Trap, good, opened, v2_answer
 from tests.support.servers import answer_of, read_request, serving
@@ -77,7 +77,7 @@ def test_redirect_is_not_followed_by_a_watch() -> None:
 
         with serving(lead) as endpoint, opened('v2', endpoint.url, **CREDENTIALS) as client:
             watcher = client.on_change('/a', print, wait=False)
-            until(lambda: isinstance(watcher.last_error, getc.HTTPError))
+            wait_until(lambda: isinstance(watcher.last_error, getc.HTTPError))
         assert trap.visits == 0
 
 

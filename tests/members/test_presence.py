@@ -9,7 +9,7 @@ import pytest
 
 import getc
 from getc import Keeper
-from getc.testing import EtcdCluster, FaultProxies, until
+from getc.testing import EtcdCluster, FaultProxies, wait_until
 from tests.support.api_support import spoken
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -43,7 +43,7 @@ KeptBy = Callable[..., list[Presence]]
 def outlive(presences: list[Presence], seconds: float) -> None:
     """Have the nodes be renewed, until all of them would be gone for so long without."""
     end = max(presence.lost_at for presence in presences) + seconds
-    until(lambda: all(presence.lost_at > end for presence in presences) or any(each.lost for each in presences))
+    wait_until(lambda: all(presence.lost_at > end for presence in presences) or any(each.lost for each in presences))
     assert [(each.lost, each.gone, each.keeper.ensure()) for each in presences] == [
         ([], [], each.token) for each in presences
     ]

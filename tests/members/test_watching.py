@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, FaultProxies, until
+from getc.testing import EtcdCluster, FaultProxies, wait_until
 from tests.support.api_support import spoken
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -40,7 +40,7 @@ class Story:
     def wait(self, numbers: int) -> None:
         """Until so many more were written."""
         end = len(self.written) + numbers
-        until(lambda: len(self.written) >= end or self._greenlet.ready())
+        wait_until(lambda: len(self.written) >= end or self._greenlet.ready())
         assert not self._greenlet.ready(), self._greenlet.exception
 
     def stop(self) -> None:
@@ -77,11 +77,11 @@ def follow_on(stories: dict[str, Story], viewers: list[tuple[str, Viewer]]) -> N
     for story in stories.values():
         story.wait(20)
     marks = {api: len(story.written) for api, story in stories.items()}
-    until(lambda: all(viewer.told and int(viewer.values[-1] or 0) > marks[api] for api, viewer in viewers), 100)
+    wait_until(lambda: all(viewer.told and int(viewer.values[-1] or 0) > marks[api] for api, viewer in viewers), 100)
     for story in stories.values():
         story.stop()
     last = {api: str(len(story.written) - 1) for api, story in stories.items()}
-    until(lambda: all(int(viewer.values[-1] or 0) >= int(last[api]) for api, viewer in viewers))
+    wait_until(lambda: all(int(viewer.values[-1] or 0) >= int(last[api]) for api, viewer in viewers))
     for _, viewer in viewers:
         first = int(viewer.values[0] or 0)
         assert viewer.values == [str(number) for number in range(first, first + len(viewer.told))]
@@ -94,7 +94,7 @@ def viewers_of(stories: dict[str, Story], client_of: Callable[[str], getc.Client
 
 
 def hear(viewers: list[tuple[str, Viewer]]) -> None:
-    until(lambda: all(len(viewer.told) > 3 for _, viewer in viewers))
+    wait_until(lambda: all(len(viewer.told) > 3 for _, viewer in viewers))
 
 
 def test_watch_goes_on_when_its_member_is_cut_off(cluster: EtcdCluster, open_client: Open, tell: Tell) -> None:

@@ -9,7 +9,7 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from getc.net.affinity import Home, Resident
+from getc.net.affinity import ThreadAffinity, Unpicklable
 
 
 def in_another_thread(function: object) -> object:
@@ -30,11 +30,11 @@ def in_another_thread(function: object) -> object:
 
 def test_home_is_the_first_thread_that_asks() -> None:
     """Not the one that made it; from then on there is no other."""
-    home = Home()
+    home = ThreadAffinity()
     assert in_another_thread(home.check) is None
     with pytest.raises(RuntimeError, match='a client belongs to the thread that was the first to use it'):
         home.check()
-    home = Home()
+    home = ThreadAffinity()
     home.check()
     home.check()
     assert str(in_another_thread(lambda: home.check('a store'))).startswith('a store belongs to the thread')
@@ -42,19 +42,19 @@ def test_home_is_the_first_thread_that_asks() -> None:
 
 def test_home_was_left_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which has one thread, whatever the parent's were."""
-    home = Home()
+    home = ThreadAffinity()
     assert in_another_thread(home.check) is None
-    assert not home.was_left
+    assert not home.in_forked_child
     monkeypatch.setattr('os.getpid', lambda: -1)
-    assert home.was_left
+    assert home.in_forked_child
     home.check()
 
 
 def test_function_is_called_by_the_thread_of_the_home_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the next turn of its hub; where nobody lives, and in a child, never."""
-    home, called = Home(), Event()
+    home, called = ThreadAffinity(), Event()
     threads: list[int] = []
-    Home().call_soon(lambda: threads.append(0))
+    ThreadAffinity().call_soon(lambda: threads.append(0))
     home.check()
 
     def note() -> None:
@@ -73,5 +73,5 @@ def test_function_is_called_by_the_thread_of_the_home_whoever_asks_for_it(monkey
 
 def test_resident_is_not_pickled() -> None:
     """It says what it is, and what to do."""
-    with pytest.raises(TypeError, match='a Resident of getc cannot be pickled or copied: it lives in one process'):
-        pickle.dumps(Resident())
+    with pytest.raises(TypeError, match='a Unpicklable of getc cannot be pickled or copied: it lives in one process'):
+        pickle.dumps(Unpicklable())

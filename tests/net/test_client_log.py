@@ -11,7 +11,7 @@ import pytest
 
 from getc.errors import ConnectionError, TimedOut
 from getc.net.client_log import PERIOD, ClientLog
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.testing import VirtualTime
 
 A, B, C = (Endpoint('http', host, 1) for host in 'abc')
@@ -86,7 +86,7 @@ def test_counts_are_written_when_the_client_is_closed(lines) -> None:
 
 def test_suspended_names_client_endpoints_and_reasons(lines, etcd_clock: VirtualTime) -> None:
     """That is the first line of a wrong URL or certificate; the end says how long it was."""
-    endpoints = Endpoints([A, B], log=ClientLog('etcd client 7'))
+    endpoints = EndpointSelector([A, B], log=ClientLog('etcd client 7'))
     endpoints.failed(A, ConnectionError('no connection to http://a:1: connection refused'))
     endpoints.failed(B, TimedOut('it is silent'))
     assert lines() == [
@@ -101,7 +101,7 @@ def test_suspended_names_client_endpoints_and_reasons(lines, etcd_clock: Virtual
 
 def test_total_outage_is_one_line_however_often_servers_are_tried(lines, etcd_clock: VirtualTime) -> None:
     """Not one for each endpoint that is tried next."""
-    endpoints = Endpoints([A, B, C])
+    endpoints = EndpointSelector([A, B, C])
     for _ in range(100):
         endpoints.failed(endpoints.current, TimedOut('silent'))
         etcd_clock.advance(0.5)
@@ -112,7 +112,7 @@ def test_total_outage_is_one_line_however_often_servers_are_tried(lines, etcd_cl
 
 def test_state_that_changes_all_the_time_is_counted_and_its_last_value_written(lines, etcd_clock: VirtualTime) -> None:
     """A cluster without a quorum answers some calls and not others."""
-    endpoints = Endpoints([A])
+    endpoints = EndpointSelector([A])
     for _ in range(50):
         endpoints.failed(A, TimedOut('silent'))
         endpoints.served(A)

@@ -27,8 +27,8 @@ from getc.errors import (
     TimedOut,
     TooManyRequests,
 )
-from getc.net.failover import ask_in_turn, until_served
-from getc.net.selector import ConnectionState, Endpoint, Endpoints
+from getc.net.failover import call_with_failover, retry_until_served
+from getc.net.selector import ConnectionState, Endpoint, EndpointSelector
 from getc.retry import Effect
 from getc.testing import VirtualTime
 from getc.timing import Deadline
@@ -73,19 +73,21 @@ class Servers:
 
 
 @pytest.fixture
-def endpoints(etcd_clock: VirtualTime) -> Endpoints:
-    return Endpoints([A, B, C], rng=Growing())
+def endpoints(etcd_clock: VirtualTime) -> EndpointSelector:
+    return EndpointSelector([A, B, C], rng=Growing())
 
 
-def ask(endpoints: Endpoints, servers: Servers, effect: Effect = Effect.NONE, timeout: float | None = 12) -> str:
-    return ask_in_turn(endpoints, servers, Deadline(timeout), effect)
+def ask(endpoints: EndpointSelector, servers: Servers, effect: Effect = Effect.NONE, timeout: float | None = 12) -> str:
+    return call_with_failover(endpoints, servers, Deadline(timeout), effect)
 
 
 @pytest.mark.parametrize(
     'error', [ConnectionRefused('x'), NoLeader('x'), HTTPError(404), HTTPError(503), ProtocolError('x')]
 )
 @pytest.mark.parametrize('effect', Effect)
-def test_next_one_is_asked_when_nothing_was_done(endpoints: Endpoints, effect: Effect, error: EtcException) -> None:
+def test_next_one_is_asked_when_nothing_was_done(
+    endpoints: EndpointSelector, effect: Effect, error: EtcException
+) -> None:
     """Any call; who answers is asked first from then on."""
     servers = Servers(a=error, b='b', c='c')
     assert ask(endpoints, servers, effect) == 'b'
@@ -93,45 +95,45 @@ def test_next_one_is_asked_when_nothing_was_done(endpoints: Endpoints, effect: E
     assert servers.asked == 'abb'
 
 
-def test_attempt_leaves_time_for_the_others_and_one_more(endpoints: Endpoints) -> None:
+def test_attempt_leaves_time_for_the_others_and_one_more(endpoints: EndpointSelector) -> None:
     """A quarter of the time of three servers for the first, which is asked again last; all is theirs who is alone."""
     refused = ConnectionRefused('x')
     servers = Servers(a=[refused, 'a'], b=ConnectionRefused('x'), c=ConnectionRefused('x'))
     assert ask(endpoints, servers) == 'a'
     assert servers.shares == [3, 4, 6, 12]
     alone = Servers(a='a')
-    ask(Endpoints([A]), alone)
-    ask(Endpoints([A]), alone, timeout=None)
+    ask(EndpointSelector([A]), alone)
+    ask(EndpointSelector([A]), alone, timeout=None)
     assert alone.shares == [12, math.inf]
 
 
-def test_one_that_is_due_first_is_asked_once_more_when_all_failed(endpoints: Endpoints) -> None:
+def test_one_that_is_due_first_is_asked_once_more_when_all_failed(endpoints: EndpointSelector) -> None:
     """And then it is told at once: nobody waits for servers to come back."""
     servers = Servers(a=ConnectionRefused('a'), b=ConnectionRefused('b'), c=ConnectionRefused('c'))
     with pytest.raises(ConnectionRefused, match='a'):
         ask(endpoints, servers)
     assert servers.asked == 'abca'
     with pytest.raises(ConnectionRefused):
-        ask(Endpoints([A]), servers)
+        ask(EndpointSelector([A]), servers)
     assert servers.asked == 'abca' + 'aa'
 
 
-def test_write_that_may_have_happened_is_raised(endpoints: Endpoints) -> None:
+def test_write_that_may_have_happened_is_raised(endpoints: EndpointSelector) -> None:
     """It says so, and is not sent again; one that may happen twice is, and the last error says so."""
     unknown = TimedOut('a', maybe_applied=True)
     servers = Servers(a=unknown, b=ConnectionRefused('b'), c=ConnectionRefused('c'))
     with pytest.raises(TimedOut) as caught:
-        ask(endpoints, servers, Effect.ONCE)
+        ask(endpoints, servers, Effect.NON_IDEMPOTENT)
     assert caught.value.maybe_applied
     assert servers.asked == 'a'
     servers = Servers(a=ConnectionRefused('a'), b=[unknown, ConnectionRefused('b')], c=ConnectionRefused('c'))
     with pytest.raises(ConnectionRefused) as refused:
-        ask(endpoints, servers, Effect.SAME)
+        ask(endpoints, servers, Effect.IDEMPOTENT)
     assert refused.value.maybe_applied
     assert servers.asked == 'bcab'
 
 
-def test_deadline_that_has_passed_ends_it(endpoints: Endpoints, etcd_clock: VirtualTime) -> None:
+def test_deadline_that_has_passed_ends_it(endpoints: EndpointSelector, etcd_clock: VirtualTime) -> None:
     """However many there are."""
     servers = Servers(a=TimedOut('a'), b='b', c='c')
 
@@ -139,17 +141,17 @@ def test_deadline_that_has_passed_ends_it(endpoints: Endpoints, etcd_clock: Virt
         gevent.sleep(5)
         return servers(endpoint, share)
 
-    asking = gevent.spawn(ask_in_turn, endpoints, slow, Deadline(4), Effect.NONE)
+    asking = gevent.spawn(call_with_failover, endpoints, slow, Deadline(4), Effect.NONE)
     etcd_clock.advance(6)
     assert isinstance(asking.exception, TimedOut)
     assert servers.asked == 'a'
 
 
-def test_nobody_is_asked_and_blamed_without_time(endpoints: Endpoints) -> None:
+def test_nobody_is_asked_and_blamed_without_time(endpoints: EndpointSelector) -> None:
     """That it cannot be done in no time says nothing of the servers."""
     servers = Servers(a='a', b='b', c='c')
     with pytest.raises(TimedOut, match='no time to ask http://a:1') as caught:
-        ask(endpoints, servers, Effect.ONCE, timeout=0)
+        ask(endpoints, servers, Effect.NON_IDEMPOTENT, timeout=0)
     assert not caught.value.maybe_applied
     assert (servers.asked, endpoints.current, endpoints.state) == ('', A, None)
 
@@ -171,7 +173,7 @@ def test_nobody_is_asked_and_blamed_without_time(endpoints: Endpoints) -> None:
     ],
 )
 def test_silence_is_blamed_on_who_had_the_time_to_answer(
-    endpoints: Endpoints, error: EtcException, timeout: float | None, is_blamed: bool
+    endpoints: EndpointSelector, error: EtcException, timeout: float | None, is_blamed: bool
 ) -> None:
     """Who has next to none finds nothing out, unless the server is plainly down."""
     with pytest.raises(type(error)):
@@ -179,7 +181,7 @@ def test_silence_is_blamed_on_who_had_the_time_to_answer(
     assert (endpoints.state is ConnectionState.SUSPENDED) is is_blamed
 
 
-def test_refusal_is_an_answer(endpoints: Endpoints) -> None:
+def test_refusal_is_an_answer(endpoints: EndpointSelector) -> None:
     """The server is well: it is the one to ask, and the client is connected."""
     down: dict[str, Answer | list[Answer]] = {name: ConnectionRefused(name) for name in 'abc'}
     with pytest.raises(ConnectionRefused):
@@ -192,19 +194,19 @@ def test_refusal_is_an_answer(endpoints: Endpoints) -> None:
         assert (endpoints.current, endpoints.state) == (B, ConnectionState.CONNECTED)
     with pytest.raises(ClientClosed):
         ask(endpoints, Servers(a='a', b=ClientClosed('x'), c='c'))
-    assert endpoints.in_turn()[0] == B
+    assert endpoints.candidates()[0] == B
 
 
-def test_stream_that_is_open_is_no_answer(endpoints: Endpoints) -> None:
+def test_stream_that_is_open_is_no_answer(endpoints: EndpointSelector) -> None:
     """A server that hangs takes connections, too: who opens a stream there knows nothing of it yet."""
     servers = Servers(a=[ConnectionRefused('a'), 'a'], b='b', c='c')
     endpoints.served(A)
-    assert ask_in_turn(endpoints, servers, Deadline(10), Effect.NONE, is_answered=False) == 'b'
+    assert call_with_failover(endpoints, servers, Deadline(10), Effect.NONE, is_answered=False) == 'b'
     assert endpoints.current == B  # for a has failed
     endpoints.failed(B)
     assert endpoints.current == C
-    ask_in_turn(endpoints, servers, Deadline(10), Effect.NONE, is_answered=False)
-    assert endpoints.in_turn() == [C, A, B]
+    call_with_failover(endpoints, servers, Deadline(10), Effect.NONE, is_answered=False)
+    assert endpoints.candidates() == [C, A, B]
 
 
 # -- who is patient
@@ -221,7 +223,7 @@ def failing(times: int, error: Callable[[], EtcException], asked: list[float], c
 def test_patient_waits_between_attempts(etcd_clock: VirtualTime, error: Callable[[], EtcException]) -> None:
     """With full jitter, less often each time, at least about once a second."""
     asked: list[float] = []
-    waiting = gevent.spawn(until_served, lambda: failing(40, error, asked, etcd_clock), Deadline(None))
+    waiting = gevent.spawn(retry_until_served, lambda: failing(40, error, asked, etcd_clock), Deadline(None))
     etcd_clock.advance(60)
     assert waiting.value == 'well'
     gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
@@ -233,18 +235,18 @@ def test_patient_waits_between_attempts(etcd_clock: VirtualTime, error: Callable
 def test_patient_gives_up_at_the_deadline_and_at_a_refusal(etcd_clock: VirtualTime) -> None:
     """With what the last attempt met."""
     asked: list[float] = []
-    waiting = gevent.spawn(until_served, lambda: failing(10**6, ConnectionError, asked, etcd_clock), Deadline(3))
+    waiting = gevent.spawn(retry_until_served, lambda: failing(10**6, ConnectionError, asked, etcd_clock), Deadline(3))
     etcd_clock.advance(4)
     assert isinstance(waiting.exception, ConnectionError)
     assert 2 <= asked[-1] <= 3
     with pytest.raises(KeyNotFound):
-        until_served(lambda: failing(10**6, KeyNotFound, asked, etcd_clock), Deadline(None))
+        retry_until_served(lambda: failing(10**6, KeyNotFound, asked, etcd_clock), Deadline(None))
 
 
 # -- what the attempts have met
 
 
-def test_error_names_what_each_attempt_met_the_last_one_first(endpoints: Endpoints) -> None:
+def test_error_names_what_each_attempt_met_the_last_one_first(endpoints: EndpointSelector) -> None:
     """And is chained to them; pickled or copied it says the same."""
     met = {
         'a': HTTPError(503, 'overloaded', endpoint='http://a:1'),
@@ -266,22 +268,22 @@ def test_error_names_what_each_attempt_met_the_last_one_first(endpoints: Endpoin
     assert set(met.values()) <= set(chained)
 
 
-def test_error_of_one_kind_is_told_once(endpoints: Endpoints) -> None:
+def test_error_of_one_kind_is_told_once(endpoints: EndpointSelector) -> None:
     """A single server that refuses twice needs no list."""
     with pytest.raises(ConnectionRefused) as caught:
         ask(
-            Endpoints([A]),
+            EndpointSelector([A]),
             Servers(a=[ConnectionRefused('http://a:1 refuses'), ConnectionRefused('http://a:1 refuses')]),
         )
     assert str(caught.value) == 'http://a:1 refuses'
     assert caught.value.__cause__ is not None
     again = ConnectionRefused('http://a:1 refuses')
     with pytest.raises(ConnectionRefused):
-        ask(Endpoints([A]), Servers(a=again))
+        ask(EndpointSelector([A]), Servers(a=again))
     assert again.__cause__ is None  # there would be no end to it
 
 
-def test_log_of_an_outage_names_each_reason_once(endpoints: Endpoints, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_of_an_outage_names_each_reason_once(endpoints: EndpointSelector, caplog: pytest.LogCaptureFixture) -> None:
     """What the attempts before have met stands beside it, for their own servers."""
     refused = {name: ConnectionRefused(f'http://{name}:1 refuses', endpoint=f'http://{name}:1') for name in 'abc'}
     with pytest.raises(ConnectionRefused, match='before that'):
@@ -291,7 +293,7 @@ def test_log_of_an_outage_names_each_reason_once(endpoints: Endpoints, caplog: p
     assert line.endswith(': no server answers: http://a:1 refuses; http://b:1 refuses; http://c:1 refuses')
 
 
-def test_error_of_an_attempt_is_freed_when_another_one_succeeds(endpoints: Endpoints) -> None:
+def test_error_of_an_attempt_is_freed_when_another_one_succeeds(endpoints: EndpointSelector) -> None:
     """At once, not by the next run of the garbage collector."""
 
     def attempt(endpoint: Endpoint, share: Deadline) -> weakref.ref[ConnectionRefused]:
@@ -307,17 +309,17 @@ def test_error_of_an_attempt_is_freed_when_another_one_succeeds(endpoints: Endpo
     met: list[weakref.ref[ConnectionRefused]] = []
     gc.disable()
     try:
-        assert ask_in_turn(endpoints, attempt, Deadline(12), Effect.NONE)() is None
+        assert call_with_failover(endpoints, attempt, Deadline(12), Effect.NONE)() is None
     finally:
         gc.enable()
 
 
-def test_cause_of_the_last_error_is_kept(endpoints: Endpoints) -> None:
+def test_cause_of_the_last_error_is_kept(endpoints: EndpointSelector) -> None:
     """What the system said comes first in a traceback."""
     last = ConnectionRefused('http://b:1 refuses', endpoint='http://b:1')
     last.__cause__ = system = OSError('no')
     with pytest.raises(ConnectionRefused) as caught:
-        ask(Endpoints([A, B], rng=Growing()), Servers(a=[NoLeader('no leader'), last], b=NoLeader('no leader')))
+        ask(EndpointSelector([A, B], rng=Growing()), Servers(a=[NoLeader('no leader'), last], b=NoLeader('no leader')))
     assert caught.value.__cause__ is system
     assert isinstance(caught.value.__context__, NoLeader)
 
@@ -330,6 +332,6 @@ def test_patient_reader_names_what_came_before_the_silence(etcd_clock: VirtualTi
         gevent.sleep(1)
         raise next(answers)
 
-    reading = gevent.spawn(until_served, read, Deadline(2.5))
+    reading = gevent.spawn(retry_until_served, read, Deadline(2.5))
     etcd_clock.advance(5)
     assert str(reading.exception) == 'no answer; before that: HTTP 503: overloaded'

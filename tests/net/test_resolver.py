@@ -19,8 +19,8 @@ from getc.errors import ConnectionError, TimedOut
 from getc.grpc.channel import Channel
 from getc.net import resolver as names_module
 from getc.net import sockets
-from getc.net.resolver import MOST_LOOKUPS, Address, Names, names
-from getc.net.resolver import _names as names_of_hubs
+from getc.net.resolver import MAX_LOOKUPS, Address, Resolver, names
+from getc.net.resolver import _names as resolvers_of_hubs
 from getc.net.selector import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
@@ -34,7 +34,7 @@ def at(text: str, port: int = 1) -> Address:
 ONE, TWO = at('10.0.0.1'), at('10.0.0.2')
 
 
-class Resolver:
+class FakeLookup:
     """Answers what it is told to, once it is told to."""
 
     def __init__(self, *addresses: Address) -> None:
@@ -67,15 +67,15 @@ class Resolver:
 )
 def test_address_is_never_asked_for(host: str, address: Address) -> None:
     """It is its own; a resolver that hangs is none of its business."""
-    resolver = Resolver()
-    assert Names(resolver).addresses(host, 7) == [address]
+    resolver = FakeLookup()
+    assert Resolver(resolver).addresses(host, 7) == [address]
     assert resolver.asked == []
 
 
 def test_host_is_asked_for_once_for_all_who_wait(etcd_clock: VirtualTime) -> None:
     """And not again for a while; but for another port it is."""
-    resolver = Resolver(ONE, TWO, ONE)
-    hosts = Names(resolver)
+    resolver = FakeLookup(ONE, TWO, ONE)
+    hosts = Resolver(resolver)
     resolver.go.clear()
     waiting = [gevent.spawn(hosts.addresses, 'etcd', 1) for _ in range(50)]
     etcd_clock.advance(3)
@@ -93,23 +93,23 @@ def test_host_is_asked_for_once_for_all_who_wait(etcd_clock: VirtualTime) -> Non
 
 def test_few_hosts_are_asked_for_at_a_time(etcd_clock: VirtualTime) -> None:
     """gevent's threads are for the rest of the program, too; whoever waits for one is not forgotten."""
-    resolver = Resolver(ONE)
+    resolver = FakeLookup(ONE)
     resolver.go.clear()
-    hosts = Names(resolver)
+    hosts = Resolver(resolver)
     waiting = [gevent.spawn(hosts.addresses, f'host-{number}', 1) for number in range(30)]
     etcd_clock.advance(60)
-    assert len(resolver.asked) == MOST_LOOKUPS
+    assert len(resolver.asked) == MAX_LOOKUPS
     resolver.go.set()
     gevent.joinall(waiting)
     assert [each.value for each in waiting] == [[ONE]] * 30
-    assert resolver.most_at_once == MOST_LOOKUPS
+    assert resolver.most_at_once == MAX_LOOKUPS
 
 
 def test_who_gives_up_leaves_the_lookup_to_the_others(etcd_clock: VirtualTime) -> None:
     """Nobody asks a second time while the first question is open, however often one is killed."""
-    resolver = Resolver(ONE)
+    resolver = FakeLookup(ONE)
     resolver.go.clear()
-    hosts = Names(resolver)
+    hosts = Resolver(resolver)
     first, second = gevent.spawn(hosts.addresses, 'etcd', 1), gevent.spawn(hosts.addresses, 'etcd', 1)
     etcd_clock.advance(1)
     first.kill()
@@ -125,9 +125,9 @@ def test_lookup_that_is_killed_leaves_nobody_waiting(
     monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime, has_begun: bool
 ) -> None:
     """A program may kill every greenlet that it finds: who waits is told, and the next one asks anew."""
-    resolver = Resolver(ONE)
+    resolver = FakeLookup(ONE)
     resolver.go.clear()
-    hosts = Names(resolver)
+    hosts = Resolver(resolver)
     spawned: list[Any] = []
     spawn = gevent.spawn
 
@@ -151,8 +151,8 @@ def test_lookup_that_is_killed_leaves_nobody_waiting(
 
 def test_old_answer_serves_when_the_next_is_late(etcd_clock: VirtualTime) -> None:
     """After a moment, and then without one; the late answer counts when it comes."""
-    resolver = Resolver(ONE)
-    hosts = Names(resolver)
+    resolver = FakeLookup(ONE)
+    hosts = Resolver(resolver)
     hosts.addresses('etcd', 1)
     etcd_clock.advance(10)
     resolver.go.clear()
@@ -172,8 +172,8 @@ def test_old_answer_serves_when_the_next_is_late(etcd_clock: VirtualTime) -> Non
 @pytest.mark.parametrize('error', [socket.gaierror(socket.EAI_AGAIN, 'later'), OSError(errno.EMFILE, 'files')])
 def test_old_answer_serves_when_there_is_none_any_more(etcd_clock: VirtualTime, error: OSError) -> None:
     """A name server that is down takes nothing away."""
-    resolver = Resolver(ONE)
-    hosts = Names(resolver)
+    resolver = FakeLookup(ONE)
+    hosts = Resolver(resolver)
     hosts.addresses('etcd', 1)
     etcd_clock.advance(10)
     resolver.error = error
@@ -187,9 +187,9 @@ def test_old_answer_serves_when_there_is_none_any_more(etcd_clock: VirtualTime, 
 @pytest.mark.parametrize('error', [socket.gaierror(socket.EAI_NONAME, 'no'), UnicodeError('label too long'), None])
 def test_host_without_an_address_is_an_error_of_its_own_for_each(etcd_clock: VirtualTime, error: Any) -> None:
     """And is asked for again the next time."""
-    resolver = Resolver()
+    resolver = FakeLookup()
     resolver.error = error
-    hosts = Names(resolver)
+    hosts = Resolver(resolver)
     asking = [gevent.spawn(hosts.addresses, 'nowhere', 1) for _ in range(2)]
     gevent.joinall(asking)
     assert [type(each.exception) for each in asking] == [socket.gaierror] * 2
@@ -200,10 +200,10 @@ def test_host_without_an_address_is_an_error_of_its_own_for_each(etcd_clock: Vir
 
 def test_address_that_worked_is_the_first_and_failures_ask_anew(etcd_clock: VirtualTime) -> None:
     """When none did, the host may have moved."""
-    resolver = Resolver(ONE, TWO)
-    hosts = Names(resolver)
+    resolver = FakeLookup(ONE, TWO)
+    hosts = Resolver(resolver)
     hosts.addresses('etcd', 1)
-    hosts.worked('etcd', 1, TWO)
+    hosts.mark_good('etcd', 1, TWO)
     assert hosts.addresses('etcd', 1) == [TWO, ONE]
     hosts.failed('etcd', 1, TWO)
     assert hosts.addresses('etcd', 1) == hosts.known('etcd', 1) == [ONE, TWO]
@@ -214,9 +214,9 @@ def test_address_that_worked_is_the_first_and_failures_ask_anew(etcd_clock: Virt
     hosts.expire('etcd', 1)
     assert hosts.addresses('etcd', 1) == [TWO, ONE]  # the resolver knows nothing of failures
     assert resolver.asked == ['etcd'] * 2
-    hosts.worked('etcd', 1, ONE)
+    hosts.mark_good('etcd', 1, ONE)
     assert hosts.addresses('etcd', 1) == [ONE, TWO]
-    hosts.worked('another', 1, TWO)
+    hosts.mark_good('another', 1, TWO)
     hosts.failed('another', 1, TWO)
     hosts.expire('another', 1)
     assert hosts.known('another', 1) == []
@@ -231,7 +231,7 @@ def test_each_thread_has_names_of_its_own() -> None:
 
 def test_system_is_asked_when_nobody_else_is() -> None:
     """This machine knows itself."""
-    found = Names().addresses('localhost', 7)
+    found = Resolver().addresses('localhost', 7)
     assert found
     assert all(address.sockaddr[0] in ('127.0.0.1', '::1') and address.sockaddr[1] == 7 for address in found)
 
@@ -240,11 +240,11 @@ def test_system_is_asked_when_nobody_else_is() -> None:
 
 
 @pytest.fixture
-def resolver(monkeypatch: pytest.MonkeyPatch) -> Resolver:
+def resolver(monkeypatch: pytest.MonkeyPatch) -> FakeLookup:
     """Who is asked by connections that are made here."""
-    resolver = Resolver()
-    hosts = Names(resolver)
-    monkeypatch.setitem(names_of_hubs, gevent.get_hub(), hosts)
+    resolver = FakeLookup()
+    hosts = Resolver(resolver)
+    monkeypatch.setitem(resolvers_of_hubs, gevent.get_hub(), hosts)
     return resolver
 
 
@@ -270,7 +270,7 @@ def deaf() -> Any:
         each.close()
 
 
-def test_next_address_is_tried_when_one_refuses_or_is_silent(resolver: Resolver, deaf: Address) -> None:
+def test_next_address_is_tried_when_one_refuses_or_is_silent(resolver: FakeLookup, deaf: Address) -> None:
     """Each has its share of the time; the one that took the connection is the first from then on."""
     with serving(welcome) as endpoint:
         good = at('127.0.0.1', endpoint.port)
@@ -284,7 +284,7 @@ def test_next_address_is_tried_when_one_refuses_or_is_silent(resolver: Resolver,
     assert resolver.asked == ['etcd']
 
 
-def test_last_error_is_raised_when_no_address_takes_a_connection(resolver: Resolver) -> None:
+def test_last_error_is_raised_when_no_address_takes_a_connection(resolver: FakeLookup) -> None:
     """And the host is asked for again the next time."""
     resolver.addresses = (at('127.0.0.1', 1), at('127.0.0.1', 2))
     for _ in range(2):
@@ -293,7 +293,7 @@ def test_last_error_is_raised_when_no_address_takes_a_connection(resolver: Resol
     assert resolver.asked == ['etcd', 'etcd']
 
 
-def test_addresses_that_fail_differently_are_all_named(resolver: Resolver, deaf: Address) -> None:
+def test_addresses_that_fail_differently_are_all_named(resolver: FakeLookup, deaf: Address) -> None:
     """The last one alone would hide why the others were of no use."""
     resolver.addresses = (deaf, at('127.0.0.1', 1))
     with pytest.raises(OSError, match=r'127\.0\.0\.1:\d+: an address does not answer; 127\.0\.0\.1:1: Connection ref'):
@@ -302,7 +302,7 @@ def test_addresses_that_fail_differently_are_all_named(resolver: Resolver, deaf:
 
 @pytest.mark.parametrize('once', [True, False])
 def test_call_goes_to_the_next_address_when_a_server_accepts_and_says_nothing(
-    resolver: Resolver, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
+    resolver: FakeLookup, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
 ) -> None:
     """A write that must not happen twice is not sent there at all; other channels know that address from then on."""
     received: list[bytes] = []
@@ -329,7 +329,7 @@ def test_call_goes_to_the_next_address_when_a_server_accepts_and_says_nothing(
         assert len(received) == count
 
 
-def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: Resolver) -> None:
+def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: FakeLookup) -> None:
     """The call that waited for it has timed out; the next one goes to another address of the name."""
     with serving(lambda sock: gevent.sleep(60)) as hung, serving(welcome) as server:
         resolver.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.port))
@@ -342,7 +342,7 @@ def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: Re
 
 @pytest.mark.parametrize('is_forked', [False, True])
 def test_lookup_that_hangs_is_named_in_the_error(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch, is_forked: bool
+    resolver: FakeLookup, monkeypatch: pytest.MonkeyPatch, is_forked: bool
 ) -> None:
     """With what to do in a child that was forked without gevent's knowledge: its threads for lookups are gone."""
     monkeypatch.setattr(names_module, '_was_forked', is_forked)
@@ -362,7 +362,7 @@ def test_lookup_that_hangs_is_named_in_the_error(
     channel.close()
 
 
-def test_callers_timeout_ends_the_wait_for_a_name(resolver: Resolver) -> None:
+def test_callers_timeout_ends_the_wait_for_a_name(resolver: FakeLookup) -> None:
     """Of a connection for HTTP, and for gRPC; the hub goes on meanwhile, and the next call finds the answer."""
     resolver.go.clear()
     with serving(welcome) as server:
@@ -386,7 +386,7 @@ def test_callers_timeout_ends_the_wait_for_a_name(resolver: Resolver) -> None:
 
 
 def test_certificate_that_is_not_trusted_is_no_matter_of_the_address(
-    resolver: Resolver, monkeypatch: pytest.MonkeyPatch
+    resolver: FakeLookup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next address is of the same host: it is told at once."""
     resolver.addresses = (ONE, TWO)

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc.errors import HTTPError
-from getc.net.selector import ConnectionState, Endpoint, Endpoints, parse_endpoints
+from getc.net.selector import ConnectionState, Endpoint, EndpointSelector, parse_endpoints
 from getc.testing import VirtualTime
 
 
@@ -92,44 +92,44 @@ class Middle(random.Random):
 
 def test_endpoints_stay_with_one_until_it_fails() -> None:
     """The failure of another moves nothing, and rest only puts it last."""
-    endpoints = Endpoints([A, B, C])
-    assert endpoints.in_turn() == [A, B, C]
+    endpoints = EndpointSelector([A, B, C])
+    assert endpoints.candidates() == [A, B, C]
     endpoints.failed(B)
-    assert (endpoints.current, endpoints.in_turn()) == (A, [A, C, B])
+    assert (endpoints.current, endpoints.candidates()) == (A, [A, C, B])
     endpoints.failed(A)
     assert (endpoints.current, endpoints.first) == (C, A)
 
 
 def test_endpoints_stay_with_the_one_that_answered() -> None:
     """Also when the first one could be asked again: going back and forth would lose connections."""
-    endpoints = Endpoints([A, B, C])
+    endpoints = EndpointSelector([A, B, C])
     endpoints.failed(A)
     endpoints.served(B)
     endpoints.served(A)
     endpoints.served(B)
-    assert endpoints.in_turn() == [B, C, A]
+    assert endpoints.candidates() == [B, C, A]
 
 
 def test_no_server_is_ever_banned(etcd_clock: VirtualTime) -> None:
     """Where all rest, the one whose rest ends first is asked first, and all of them are asked."""
-    endpoints = Endpoints([A, B, C], rng=Middle())
+    endpoints = EndpointSelector([A, B, C], rng=Middle())
     for endpoint, seconds in ((A, 0.5), (A, 1.0), (A, 0.0), (C, 0.5), (C, 0.0), (B, 0.0)):
         endpoints.failed(endpoint)
         etcd_clock.advance(seconds)
-    assert endpoints.in_turn() == [B, C, A]
-    assert Endpoints([A]).in_turn() == [A]
+    assert endpoints.candidates() == [B, C, A]
+    assert EndpointSelector([A]).candidates() == [A]
 
 
 def test_server_that_is_back_is_asked_soon_when_the_others_fall_silent(etcd_clock: VirtualTime) -> None:
     """However often it failed before: attempts of one after the other take turns, and come to it as the third."""
-    endpoints = Endpoints([A, B, C], rng=Middle())
+    endpoints = EndpointSelector([A, B, C], rng=Middle())
     endpoints.served(A)
     for _ in range(10):
         endpoints.failed(C)
         etcd_clock.advance(2)
     asked = []
     for _ in range(3):
-        asked.append(endpoints.in_turn()[0])
+        asked.append(endpoints.candidates()[0])
         etcd_clock.advance(0.67)
         endpoints.failed(asked[-1])
     assert asked == [A, B, C]
@@ -137,13 +137,13 @@ def test_server_that_is_back_is_asked_soon_when_the_others_fall_silent(etcd_cloc
 
 def test_rest_grows_with_each_failure_and_ends(etcd_clock: VirtualTime) -> None:
     """0.5 s, 1 s, 2 s at most; an answer makes it small again."""
-    endpoints = Endpoints([A, B, C], rng=Middle())
+    endpoints = EndpointSelector([A, B, C], rng=Middle())
     endpoints.served(C)
     rests = []
     for _ in range(5):
         endpoints.failed(A)
         began = etcd_clock.elapsed
-        while endpoints.in_turn() == [C, B, A]:
+        while endpoints.candidates() == [C, B, A]:
             etcd_clock.advance(0.25)
         rests.append(etcd_clock.elapsed - began)
     assert rests == [0.5, 1, 2, 2, 2]
@@ -151,25 +151,25 @@ def test_rest_grows_with_each_failure_and_ends(etcd_clock: VirtualTime) -> None:
     endpoints.served(C)
     endpoints.failed(A)
     etcd_clock.advance(0.5)
-    assert endpoints.in_turn() == [C, A, B]
+    assert endpoints.candidates() == [C, A, B]
 
 
 def test_failure_that_many_calls_meet_is_one(etcd_clock: VirtualTime) -> None:
     """A connection that breaks under a thousand calls is no reason to rest for half a minute."""
-    endpoints = Endpoints([A, B], rng=Middle())
+    endpoints = EndpointSelector([A, B], rng=Middle())
     for _ in range(1000):
         endpoints.failed(A)
     endpoints.served(B)
     etcd_clock.advance(0.5)
-    assert endpoints.in_turn() == [B, A]
+    assert endpoints.candidates() == [B, A]
     endpoints.failed(B)
-    assert endpoints.in_turn() == [A, B]
+    assert endpoints.candidates() == [A, B]
 
 
 def test_state_is_told_when_it_changes() -> None:
     """CONNECTED with the first answer, SUSPENDED when every server has failed; each once."""
     states: list[ConnectionState] = []
-    endpoints = Endpoints([A, B], on_state=states.append)
+    endpoints = EndpointSelector([A, B], on_state=states.append)
     assert endpoints.state is None
     endpoints.served(A)
     endpoints.served(A)
@@ -186,7 +186,7 @@ def test_switches_and_states_are_logged_without_credentials(caplog: pytest.LogCa
     """What was asked, what is asked now."""
     caplog.set_level('INFO', 'getc')
     secret = Endpoint('http', 'a', 1, 'root', 'secret')
-    endpoints = Endpoints([secret, B])
+    endpoints = EndpointSelector([secret, B])
     endpoints.served(secret)
     endpoints.failed(secret)
     endpoints.failed(B)
@@ -199,21 +199,21 @@ def test_switches_and_states_are_logged_without_credentials(caplog: pytest.LogCa
 def test_turn_asks_the_next_server_that_is_well(etcd_clock: VirtualTime) -> None:
     """The current one is not resting: it is asked again when it is its turn."""
     first, second, third = parse_endpoints('http://a,http://b,http://c')
-    endpoints = Endpoints([first, second, third])
+    endpoints = EndpointSelector([first, second, third])
     endpoints.served(first)
     endpoints.failed(second)
     endpoints.turn()
     assert endpoints.current == third
     endpoints.turn()
     assert endpoints.current == first
-    alone = Endpoints([first])
+    alone = EndpointSelector([first])
     alone.turn()
     assert alone.current == first
 
 
 def test_server_that_is_passed_over_is_not_asked_first_where_all_are_cooling_down(etcd_clock: VirtualTime) -> None:
     """Also if the others cool down for less long than the current one does."""
-    endpoints = Endpoints([A, B], rng=Middle())
+    endpoints = EndpointSelector([A, B], rng=Middle())
     endpoints.failed(B)
     etcd_clock.advance(0.1)
     endpoints.failed(A)

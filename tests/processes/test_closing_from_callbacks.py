@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer, MemoryStore, no_leaks, until
+from getc.testing import EtcdServer, MemoryStore, no_leaks, wait_until
 from tests.support.api_support import skip_unless_spoken
 
 pytestmark = pytest.mark.slow
@@ -134,7 +134,7 @@ def test_close_returns_in_a_callback(stage: Stage, happen: Callable[[Stage], Non
     stage.client.on_change('/', lambda _: gevent.sleep(0.001))
     stage.client.mirror('/servers')
     happen(stage)
-    until(lambda: stage.closed == [True])
+    wait_until(lambda: stage.closed == [True])
     with pytest.raises(getc.ClientClosed):
         stage.client.get('/')
     assert [node.key for node in stage.other.get('/', recursive=True).node.leaves() if 'servers' in node.key] == []

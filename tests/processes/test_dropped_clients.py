@@ -14,7 +14,7 @@ import pytest
 
 import getc
 from getc import KeeperState, timing
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 
 pytestmark = [
     pytest.mark.slow,
@@ -73,7 +73,7 @@ def test_dropped_client_closes_its_connections(
     gone = weakref.ref(client)
     del client
     gc.collect()
-    until(lambda: (gone() is None and not sockets() - before) or collect())
+    wait_until(lambda: (gone() is None and not sockets() - before) or collect())
 
 
 def test_client_that_is_dropped_in_another_thread_closes_its_connections_in_its_own(
@@ -86,7 +86,7 @@ def test_client_that_is_dropped_in_another_thread_closes_its_connections_in_its_
     thread = threading.Thread(target=held.clear)
     thread.start()
     thread.join()
-    until(lambda: not sockets() - before)
+    wait_until(lambda: not sockets() - before)
 
 
 def test_daemon_keeps_its_client(etcd_server: EtcdServer, client: getc.Client, api: Any) -> None:
@@ -97,14 +97,14 @@ def test_daemon_keeps_its_client(etcd_server: EtcdServer, client: getc.Client, a
     index = client.get('/servers/a').created_index
     gc.collect()
     end = end_of(keeper())
-    until(lambda: end_of(keeper()) > end + 0.1 or collect())  # it is renewed
+    wait_until(lambda: end_of(keeper()) > end + 0.1 or collect())  # it is renewed
     kept = keeper()
     assert kept is not None and kept.state is KeeperState.KEPT
     assert client.get('/servers/a').created_index == index
     kept.stop()
     del kept
     gc.collect()
-    until(lambda: not sockets() - before or collect())
+    wait_until(lambda: not sockets() - before or collect())
 
 
 def test_services_of_v3_outlive_the_client_that_they_were_taken_from(etcd_server: EtcdServer) -> None:
@@ -116,4 +116,4 @@ def test_services_of_v3_outlive_the_client_that_they_were_taken_from(etcd_server
     kv.put(b'/a', b'1')
     assert kv.range(b'/a').kvs[0].value == b'1'
     del kv
-    until(lambda: not sockets() - before)
+    wait_until(lambda: not sockets() - before)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.testing import Certificates, EtcdBinary, EtcdServer, until
+from getc.testing import Certificates, EtcdBinary, EtcdServer, wait_until
 from tests.processes.conftest import Program, Run
 
 pytestmark = [
@@ -97,7 +97,7 @@ def test_nodes_of_a_parent_that_died_go_though_its_child_lives(
     program, _ = start(run, etcd_server, api, 'plain', ttl=2)
     said_by(program)
     program.send(signal.SIGKILL)
-    until(lambda: {node.key for node in client.get('/servers').nodes} == {'/servers/child'})
+    wait_until(lambda: {node.key for node in client.get('/servers').nodes} == {'/servers/child'})
 
 
 @pytest.mark.parametrize('is_secure', [False, True], ids=['plain', 'TLS'])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import getc
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from tests.processes.conftest import Program, Run
 
 pytest.importorskip('gunicorn')
@@ -46,7 +46,7 @@ def ask_all(url: str) -> dict[int, Any]:
         answers[answer.pop('pid')] = answer
         return len(answers) == WORKERS
 
-    until(ask)
+    wait_until(ask)
     return answers
 
 

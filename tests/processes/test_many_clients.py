@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import getc
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from tests.processes.conftest import Run
 
 pytestmark = [
@@ -49,7 +49,7 @@ def test_clients_leave_nothing_behind(
     leases = leases_of(client) if api == 'v3' else set()
     check(run, etcd_server.url, api, end)
     if api == 'v3':
-        until(lambda: leases_of(client) <= leases)
+        wait_until(lambda: leases_of(client) <= leases)
         assert client.get('/', recursive=True).nodes == ()
     else:
         assert [node.nodes for node in client.get('/', recursive=True).nodes] in ([], [()])  # v2 keeps the directory

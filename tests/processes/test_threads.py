@@ -13,7 +13,7 @@ from gevent.threadpool import ThreadPool
 
 import getc
 from getc import KeeperState, WatcherState
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from tests.support.api_support import skip_unless_spoken
 
 MESSAGE = 'a client belongs to the thread that was the first to use it'
@@ -172,7 +172,7 @@ def test_store_in_memory_is_for_one_thread_as_well(elsewhere: Callable[..., Any]
         with pytest.raises(RuntimeError, match='a store in memory belongs to the thread'):
             elsewhere(write)
         client.set('/b', '1')
-        until(lambda: told)
+        wait_until(lambda: told)
         assert [result.key for result in told] == ['/b']
 
 

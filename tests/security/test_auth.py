@@ -31,7 +31,7 @@ CALLS: dict[str, Call] = {
 }
 
 
-def test_who_has_the_password_may_do_all(users: WithUsers, until: Callable[..., None]) -> None:
+def test_who_has_the_password_may_do_all(users: WithUsers, wait_until: Callable[..., None]) -> None:
     """Calls, keepers, watchers and mirrors."""
     users.switch_on()
     client = users.login()
@@ -40,7 +40,7 @@ def test_who_has_the_password_may_do_all(users: WithUsers, until: Callable[..., 
     keeper = client.keep_node('/open/kept', 'k', ttl=5)
     servers = client.mirror('/open')
     client.set('/open/a', '1')
-    until(lambda: seen == ['k', '1'] and dict(servers) == {'/open/kept': 'k', '/open/a': '1'})
+    wait_until(lambda: seen == ['k', '1'] and dict(servers) == {'/open/kept': 'k', '/open/a': '1'})
     assert keeper.state is KeeperState.KEPT
 
 
@@ -78,7 +78,7 @@ def test_who_has_no_name_is_told_once_there_are_users(users: WithUsers) -> None:
             call(client)
 
 
-def test_nothing_is_lost_when_auth_is_switched_on(users: WithUsers, until: Callable[..., None]) -> None:
+def test_nothing_is_lost_when_auth_is_switched_on(users: WithUsers, wait_until: Callable[..., None]) -> None:
     """The clients have names; their daemons began when nobody asked for these.
 
     The kept node never goes, what changes is told once, and what begins later is as good.
@@ -99,13 +99,15 @@ def test_nothing_is_lost_when_auth_is_switched_on(users: WithUsers, until: Calla
     other.on_change('/open', lambda result: later.append(result.value))
     client.on_change('/open/b', lambda result: later.append(result.value), recursive=False)
     client.set('/open/b', '2')
-    until(lambda: dict(servers) == {'/open/kept': 'k', '/open/a': '1', '/open/b': '2'} and later == ['2', '2'])
-    until(lambda: keeper.remaining() > begun_at)  # it was renewed since
+    wait_until(lambda: dict(servers) == {'/open/kept': 'k', '/open/a': '1', '/open/b': '2'} and later == ['2', '2'])
+    wait_until(lambda: keeper.remaining() > begun_at)  # it was renewed since
     assert keeper.state is KeeperState.KEPT
     assert [value for _, value in seen] == ['1', '2']
 
 
-def test_everything_goes_on_when_the_server_forgets_its_tokens(v3_users: WithUsers, until: Callable[..., None]) -> None:
+def test_everything_goes_on_when_the_server_forgets_its_tokens(
+    v3_users: WithUsers, wait_until: Callable[..., None]
+) -> None:
     """It was restarted: calls, renewals and watches get new ones by themselves, those of ``resync='notify'`` too."""
     v3_users.switch_on()
     client = v3_users.login()
@@ -116,19 +118,19 @@ def test_everything_goes_on_when_the_server_forgets_its_tokens(v3_users: WithUse
     ]
     keeper = client.keep_node('/kept', ttl=9)
     v3_users.server.restart()
-    until(lambda: all(watcher.state is WatcherState.LIVE for watcher in watchers))
+    wait_until(lambda: all(watcher.state is WatcherState.LIVE for watcher in watchers))
     before = keeper.remaining()
     v3_users.login().set('/open/a', '1')
-    until(lambda: seen == ['1', '1'])
+    wait_until(lambda: seen == ['1', '1'])
     client.on_change('/open', lambda result: seen.append(result.value))
     client.set('/open/a', '2')
-    until(lambda: seen.count('2') == 3)
-    until(lambda: keeper.remaining() > before)
+    wait_until(lambda: seen.count('2') == 3)
+    wait_until(lambda: keeper.remaining() > before)
     assert keeper.state is KeeperState.KEPT
 
 
 def test_watch_begins_when_the_token_of_the_stream_is_forgotten(
-    v3_users: WithUsers, until: Callable[..., None]
+    v3_users: WithUsers, wait_until: Callable[..., None]
 ) -> None:
     """The connection stays, and so does the watch that was on the stream."""
     v3_users.switch_on()
@@ -140,11 +142,11 @@ def test_watch_begins_when_the_token_of_the_stream_is_forgotten(
     client.on_change('/b', lambda result: seen.append(result.key))
     for key in ('/a', '/b', '/a', '/b'):
         root.set(key, '1')
-    until(lambda: sorted(seen) == ['/a', '/a', '/b', '/b'])
+    wait_until(lambda: sorted(seen) == ['/a', '/a', '/b', '/b'])
 
 
 def test_daemons_say_so_when_the_password_was_changed_and_come_back(
-    v3_users: WithUsers, until: Callable[..., None]
+    v3_users: WithUsers, wait_until: Callable[..., None]
 ) -> None:
     """They have begun, so they do not give up; no loss is hidden."""
     v3_users.switch_on()
@@ -159,9 +161,9 @@ def test_daemons_say_so_when_the_password_was_changed_and_come_back(
     with pytest.raises(Unauthorized):
         client.get('/open/a')
     v3_users.server.restart()
-    until(lambda: isinstance(watcher.last_error, Unauthorized) and keeper.state is KeeperState.LOST)
+    wait_until(lambda: isinstance(watcher.last_error, Unauthorized) and keeper.state is KeeperState.LOST)
     other.v3.auth.user_change_password('root', PASSWORD)
-    until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
+    wait_until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
 
 
 @pytest.mark.parametrize('name', ['get', 'set', 'append', 'delete', 'wait', 'keep_node', 'on_change', 'mirror'])

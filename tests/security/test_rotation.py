@@ -11,7 +11,7 @@ import gevent
 import pytest
 
 import getc
-from getc.backends.autodetect import VersionInquiry
+from getc.backends.autodetect import VersionProbe
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.net.tls import TLS, Contexts, UnusableFile
@@ -193,7 +193,7 @@ def test_client_that_chooses_its_api_does_not_read_them_again_for_it(
     files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They may be away just then: that connection fails, like any other."""
-    monkeypatch.setattr(VersionInquiry, 'ask', lambda self, deadline: (3, 3))
+    monkeypatch.setattr(VersionProbe, 'ask', lambda self, deadline: (3, 3))
     with getc.etcd('https://127.0.0.1:1', ca=files.ca) as client:
         os.remove(files.ca)
         assert 'No such file' in refused(client)
@@ -210,7 +210,7 @@ def test_authority_is_not_read_by_who_does_not_verify() -> None:
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
 def test_client_lives_through_new_certificates_and_a_new_authority(
-    files: Files, others: Certificates, api: str, served: Served, until: Callable[..., None]
+    files: Files, others: Certificates, api: str, served: Served, wait_until: Callable[..., None]
 ) -> None:
     """The server changes first, then the client's files, by way of half a file: nothing is started anew.
 
@@ -231,7 +231,7 @@ def test_client_lives_through_new_certificates_and_a_new_authority(
         assert f'{files.client.cert} with {files.client.key} cannot be used: ' in refused(client)
         files.renew_client(others)
         client.set('/cfg/a', '2')
-        until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
+        wait_until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
 
 
 def refused(client: getc.Client) -> str:

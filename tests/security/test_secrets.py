@@ -53,7 +53,7 @@ def ignore(result: getc.EtcdResult) -> None:
     """A callback: results show values, so it must not print them."""
 
 
-def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> None:
+def exercise(client: getc.Client, sweep: Sweep, wait_until: Callable[..., None]) -> None:
     """All that a client does, well and badly."""
     client.set('/s/a', VALUE)
     seen: list[str | None] = []
@@ -65,7 +65,7 @@ def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> N
     client.set('/s/b', VALUE, ttl=60)
     client.refresh('/s/b', ttl=60, prev_value=VALUE)
     keeper.update(OTHER)
-    until(lambda: OTHER in seen and OTHER in mirror.values())
+    wait_until(lambda: OTHER in seen and OTHER in mirror.values())
     sweep.refused(lambda: client.set('/s/a', VALUE, prev_value=VALUE), getc.TestFailed)
     sweep.refused(lambda: client.set('/s/a', VALUE, prev_value=VALUE, prev_index=1), getc.TestFailed)
     sweep.refused(lambda: client.delete('/s/a', prev_value=VALUE), getc.TestFailed)
@@ -82,7 +82,7 @@ def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> N
     sweep.refused(lambda: client.get('/s/a').node.json(), ValueError, shows_locals=False)  # type: ignore[union-attr]
     sweep.refused(lambda: client.set('/s/a', VALUE, dir=True), ValueError, shows_locals=False)
     client.delete('/s/kept')
-    until(lambda: keeper.last_error is not None)
+    wait_until(lambda: keeper.last_error is not None)
     sweep.look_at(keeper.last_error)
     sweep.look()
     keeper.stop()
@@ -90,9 +90,9 @@ def exercise(client: getc.Client, sweep: Sweep, until: Callable[..., None]) -> N
     sweep.look()
 
 
-def test_memory_shows_no_secret(sweep: Sweep, until: Callable[..., None]) -> None:
+def test_memory_shows_no_secret(sweep: Sweep, wait_until: Callable[..., None]) -> None:
     with getc.etcd('memory://') as client:
-        exercise(client, sweep, until)
+        exercise(client, sweep, wait_until)
     sweep.refused(lambda: client.set('/a', VALUE), getc.ClientClosed)
     sweep.look()
 
@@ -105,14 +105,14 @@ def tokens() -> list[str]:
     return [bytes(value).decode() for token in held if token for _, value in token]
 
 
-def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, until: Callable[..., None]) -> None:
+def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, wait_until: Callable[..., None]) -> None:
     """Neither do wrong passwords, an etcd that does not answer, or one that is gone."""
     users.switch_on()
     client, guess = users.login(), users.login('root', GUESS)
     client.get('/')
     sweep.others += tokens()
     assert sweep.others or users.api == 'v2'
-    exercise(client, sweep, until)
+    exercise(client, sweep, wait_until)
     for call in (
         lambda: guess.get('/s/a'),
         lambda: guess.set('/s/a', VALUE),
@@ -135,7 +135,7 @@ def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, until: 
     sweep.refused(lambda: client.set('/s/a', VALUE), getc.ConnectionError)
     sweep.refused(lambda: guess.set('/s/a', VALUE), getc.ConnectionError)
     sweep.refused(lambda: client.keep_node('/s/k', VALUE, timeout=0.1), getc.TimedOut)
-    until(lambda: keeper.state is KeeperState.LOST and watcher.last_error is not None)
+    wait_until(lambda: keeper.state is KeeperState.LOST and watcher.last_error is not None)
     sweep.look_at(keeper.last_error, watcher.last_error)
     sweep.look()
     client.close()
@@ -171,7 +171,7 @@ def exercise_v3(client: getc.Client, guess: getc.Client, sweep: Sweep) -> None:
 
 
 def test_etcd_with_mutual_tls_shows_no_key(
-    certificates: Certificates, served: Served, sweep: Sweep, tmp_path: Path, until: Callable[..., None]
+    certificates: Certificates, served: Served, sweep: Sweep, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
     """Nor the server, nor files that are no good."""
     me = certificates.client
@@ -183,7 +183,7 @@ def test_etcd_with_mutual_tls_shows_no_key(
         for api in spoken(server.binary):
             options: Any = {'api': api, 'ca': certificates.ca, 'cert': me.cert}
             with getc.etcd(server.url, key=me.key, **options) as client:
-                exercise(client, sweep, until)
+                exercise(client, sweep, wait_until)
             with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
                 sweep.refused(lambda client=client: client.set('/s/a', VALUE), getc.ConnectionError)
             sweep.refused(lambda options=options: getc.etcd(server.url, key=str(broken), **options), OSError)

@@ -153,7 +153,7 @@ def test_revoked_certificate_is_named_as_a_reason(certificates: Certificates, ap
 
 @pytest.mark.parametrize('api', APIS)
 def test_daemons_work_over_mutual_tls(
-    certificates: Certificates, served: Served, api: str, until: Callable[..., None]
+    certificates: Certificates, served: Served, api: str, wait_until: Callable[..., None]
 ) -> None:
     """With the names of the URL verified."""
     me = certificates.client
@@ -161,7 +161,7 @@ def test_daemons_work_over_mutual_tls(
     with served(certificates.mutual(), api=api) as server, getc.etcd(server.url, **options) as client:
         servers = client.mirror('/servers')
         keeper = client.keep_node('/servers/a', 'x', ttl=5)
-        until(lambda: dict(servers) == {'/servers/a': 'x'})
+        wait_until(lambda: dict(servers) == {'/servers/a': 'x'})
         assert keeper.ensure()
 
 

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 import gevent
 
 from getc import timing
-from getc.backends.base import LeaseGroup, Listener, Watch
+from getc.backends.base import KeepGroup, Watch, WatchListener
 from getc.backends.memory.backend import MemoryBackend, SharedStore
-from getc.backends.refresh import ChainGroup
+from getc.backends.refresh import RefreshGroup
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
 from getc.operations import Get, Operation, WatchSpec
 from getc.results import EtcdResult
@@ -105,7 +105,7 @@ class FaultyBackend:
         self.watches = 0
         self.leaves_reads = False
         self._inner = MemoryBackend(self.store)
-        self._groups: dict[int, ChainGroup] = {}
+        self._groups: dict[int, RefreshGroup] = {}
 
     def go_down(self, fault: Fault = refuse) -> None:
         """Answer nothing any more, and break the watches."""
@@ -142,14 +142,14 @@ class FaultyBackend:
             return inner.execute(operation, deadline)
         return fault(operation, deadline, lambda: inner.execute(operation, deadline))
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self.watches += 1
         if self.fault is not None:
             gevent.get_hub().loop.run_callback(self.break_watches)
         return self._inner.watch(spec, listener, after)
 
-    def keep(self, ttl: int) -> LeaseGroup:
-        return self._groups.setdefault(ttl, ChainGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize))
+    def keep(self, ttl: int) -> KeepGroup:
+        return self._groups.setdefault(ttl, RefreshGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize))
 
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)

@@ -7,12 +7,16 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
+from getc.grpc.channel import Channel
+from getc.grpc.socket_io import PlainIO
+from getc.net.selector import Endpoint
 from tests.support.grpc_server import GrpcServer, Script
-from tests.support.leftovers import has_failed
+from tests.support.leftovers import check_greenlets, has_failed
 
-__all__ = ['certificate', 'serve']
+__all__ = ['certificate', 'open_channel', 'serve']
 
 
 @pytest.fixture
@@ -43,3 +47,32 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     options = ['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', str(key), '-out', str(cert)]
     subprocess.run([*command.split(), *options], check=True, capture_output=True)
     return cert, key
+
+
+@pytest.fixture
+def open_channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Channel]]:
+    """Channels that are closed after the test; then no greenlet, socket or timer of theirs may be there."""
+    opened: list[Channel] = []
+
+    def open_channel(endpoint: Endpoint, *args: object) -> Channel:
+        channel = Channel(endpoint, *args)  # type: ignore[arg-type]
+        opened.append(channel)
+        return channel
+
+    yield open_channel
+    links = [link for channel in opened for link in channel._links]
+    for channel in opened:
+        channel.close()
+    gevent.sleep(0)
+    gevent.sleep(0)
+    if has_failed(request):
+        return
+    check_greenlets(request)
+    for channel in opened:
+        assert (channel._link, channel._links, channel._attempt) == (None, set(), None)
+        assert channel._wheel._timer is None
+    for link in links:
+        assert link._wire._sock.fileno() == -1
+        if isinstance(link._wire, PlainIO):
+            assert not link._wire._readable.active and not link._wire._writable.active
+        assert not link._timer.active

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from getc.testing.admin import Requests
 
 __all__ = ['connections_to', 'metric', 'pause']
@@ -25,7 +25,7 @@ def pause(server: EtcdServer) -> None:
     """Stop the server from running, and return when none of its threads does: one may still answer otherwise."""
     server.pause()
     tasks = [task / 'stat' for task in Path(f'/proc/{server.pid}/task').iterdir()]
-    until(lambda: all(task.read_text().rpartition(')')[2].split()[0] == 'T' for task in tasks))
+    wait_until(lambda: all(task.read_text().rpartition(')')[2].split()[0] == 'T' for task in tasks))
 
 
 def connections_to(url: str) -> int:

@@ -23,7 +23,7 @@ def test_outlet_closes_whom_it_had_no_time_to_hear(monkeypatch: pytest.MonkeyPat
             came.set()
 
     monkeypatch.setattr(peer_proxy, 'do_not_wait_for', see)
-    outlet = peer_proxy.Outlet(peer_proxy.PeerNetwork(), 1).start()
+    outlet = peer_proxy.MemberProxy(peer_proxy.PeerNetwork(), 1).start()
     with socket.create_connection((HOST, int(outlet.url.rpartition(':')[2]))):
         came.wait(5)
         outlet.stop()

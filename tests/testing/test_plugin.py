@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from getc.testing import EtcdBinary, find_etcd, until
+from getc.testing import EtcdBinary, find_etcd, wait_until
 from tests.support.api_support import skip_unless_spoken
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -168,13 +168,13 @@ def test_servers_end_when_the_run_is_killed(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as running:
         told = pytester.path / 'pids'
-        until(lambda: running.poll() is not None or (told.exists() and told.read_text().count(' ') == 3))
+        wait_until(lambda: running.poll() is not None or (told.exists() and told.read_text().count(' ') == 3))
         assert running.poll() is None
         running.send_signal(number)
         running.wait(60)
     pids = [int(pid) for pid in told.read_text().split()]
     assert len(set(pids)) == 4
-    until(lambda: not any(map(runs, pids)))
+    wait_until(lambda: not any(map(runs, pids)))
 
 
 def runs(pid: int) -> bool:

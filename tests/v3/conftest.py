@@ -16,10 +16,10 @@ import pytest
 
 import getc
 from getc.errors import EtcdError, NotSupported
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.table import Method
 from getc.v3.stream import MessageStream
 from tests.support.fixtures import serve
@@ -78,12 +78,12 @@ def watchers(server: EtcdServer) -> Callable[[], int]:
 
 
 @pytest.fixture
-def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
+def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., RpcClient]]:
     """Callers that are closed after the test; then no greenlet of theirs may be there."""
-    opened: list[Rpc] = []
+    opened: list[RpcClient] = []
 
-    def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> Rpc:
-        opened.append(Rpc(Endpoints(endpoints), timeout=timeout))
+    def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> RpcClient:
+        opened.append(RpcClient(EndpointSelector(endpoints), timeout=timeout))
         return opened[-1]
 
     yield open_rpc
@@ -100,9 +100,9 @@ def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., Rpc]]:
 @pytest.fixture(scope='session', autouse=True)
 def _listening() -> Iterator[None]:
     """Remember every RPC that a server has answered: with a message, or with a refusal."""
-    call, receive = Rpc.call, MessageStream.receive
+    call, receive = RpcClient.call, MessageStream.receive
 
-    def listening_call(rpc: Rpc, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
+    def listening_call(rpc: RpcClient, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
         with _hearing(method):
             return call(rpc, method, *args, **options)
 
@@ -114,7 +114,7 @@ def _listening() -> Iterator[None]:
         return message
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Rpc, 'call', listening_call)
+        patch.setattr(RpcClient, 'call', listening_call)
         patch.setattr(MessageStream, 'receive', listening_receive)
         yield
 

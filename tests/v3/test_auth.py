@@ -252,7 +252,12 @@ def test_a_candidate_that_may_not_see_the_others_is_put_down_all_the_same(
 @pytest.mark.parametrize('what', ['lock', 'campaign'])
 @pytest.mark.parametrize('change', ['permission', 'password'])
 def test_who_waits_in_a_queue_stays_there_though_he_is_refused(
-    root: getc.Client, login: Callable[..., getc.Client], spawn: Callable[..., Any], until: Any, what: str, change: str
+    root: getc.Client,
+    login: Callable[..., getc.Client],
+    spawn: Callable[..., Any],
+    wait_until: Any,
+    what: str,
+    change: str,
 ) -> None:
     """What he may do changed meanwhile, and the server takes him out without a name, which it may not."""
     everything = {'range_end': b'name0', 'perm_type': Permission.Type.READWRITE}
@@ -261,7 +266,7 @@ def test_who_waits_in_a_queue_stays_there_though_he_is_refused(
     calls = {'lock': lambda v3: v3.lock.lock, 'campaign': lambda v3: v3.election.campaign}
     calls[what](root.v3)(b'name', lease=mine)
     waiting = spawn(calls[what](login('reader').v3), b'name', lease=theirs, timeout=60)
-    until(lambda: root.v3.kv.range(b'name/', range_end=b'name0').count == 2)
+    wait_until(lambda: root.v3.kv.range(b'name/', range_end=b'name0').count == 2)
     gevent.sleep(0.3)  # its server watches the one before it by now
     if change == 'permission':
         root.v3.auth.role_revoke_permission('reading', b'name/', range_end=b'name0')

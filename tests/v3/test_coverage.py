@@ -19,7 +19,7 @@ from getc.v3.schema.lock import Lock as SERVICE
 
 @pytest.fixture
 def lock(monkeypatch):
-    monkeypatch.setattr(rpc, 'ask_in_turn', lambda *_, **__: 'an answer')
+    monkeypatch.setattr(rpc, 'call_with_failover', lambda *_, **__: 'an answer')
     return getc.etcd('http://127.0.0.1:1').v3.lock
 
 def test_lock(lock):

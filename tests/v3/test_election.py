@@ -30,12 +30,12 @@ def candidates(client: getc.Client) -> int:
 
 
 def test_one_is_elected_and_the_next_one_waits(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine, value=b'me')
     assert (won.leader.name, won.leader.lease) == (b'name', mine)
     waiting = spawn(other.v3.election.campaign, b'name', lease=theirs, value=b'you')
-    until(lambda: candidates(client) == 2)
+    wait_until(lambda: candidates(client) == 2)
     assert other.v3.election.leader(b'name').kv.value == b'me'
     client.v3.election.resign(won.leader)
     assert waiting.get().leader.lease == theirs
@@ -57,23 +57,23 @@ def test_the_leader_may_say_something_else(client: getc.Client, mine: int) -> No
 
 
 def test_a_candidate_that_is_killed_stands_no_more(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine)
     waiting = spawn(other.v3.election.campaign, b'name', lease=theirs)
-    until(lambda: candidates(client) == 2)
+    wait_until(lambda: candidates(client) == 2)
     waiting.kill()
-    until(lambda: candidates(client) == 1)
+    wait_until(lambda: candidates(client) == 1)
     client.v3.election.resign(won.leader)
     assert candidates(client) == 0
 
 
-def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, until: Any) -> None:
+def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
     client.v3.election.campaign(b'name', lease=mine)
     with pytest.raises(getc.TimedOut) as caught:
         other.v3.election.campaign(b'name', lease=theirs, timeout=0.2)
     assert caught.value.maybe_applied
-    until(lambda: candidates(client) == 1)
+    wait_until(lambda: candidates(client) == 1)
 
 
 def test_a_candidate_needs_a_lease(client: getc.Client) -> None:
@@ -82,7 +82,7 @@ def test_a_candidate_needs_a_lease(client: getc.Client) -> None:
 
 
 def test_observe_tells_each_leader(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine, value=b'one').leader
     with other.v3.election.observe(b'name') as observed:
@@ -90,7 +90,7 @@ def test_observe_tells_each_leader(
         client.v3.election.proclaim(won, b'two')
         assert next(observed).kv.value == b'two'
         waiting = spawn(other.v3.election.campaign, b'name', lease=theirs, value=b'three')
-        until(lambda: candidates(client) == 2)
+        wait_until(lambda: candidates(client) == 2)
         client.v3.lease.revoke(mine)
         assert waiting.get().leader.lease == theirs
         assert next(observed).kv.value == b'three'

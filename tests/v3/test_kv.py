@@ -288,7 +288,7 @@ def test_txn_takes_the_messages_themselves(kv: KV) -> None:
 def test_a_transaction_that_only_reads_counts_as_a_read(operations: list[RequestOp], changes: bool) -> None:
     """It may be repeated by itself, and what it raises says that nothing was applied."""
     request = KV(None).when().otherwise(*operations).request  # type: ignore[arg-type]
-    assert txn.changes_something(request) == changes
+    assert txn.is_write(request) == changes
     with getc.etcd('http://127.0.0.1:1') as client, pytest.raises(getc.ConnectionRefused) as caught:
         client.v3.kv.when().then(*operations).commit(timeout=1)
     assert not caught.value.maybe_applied

@@ -14,7 +14,7 @@ from getc.errors import ClientClosed, FailedPrecondition, LeaseNotFound, NoLeade
 from getc.testing import EtcdServer, VirtualTime
 from getc.timing import Deadline
 from getc.v3 import schema
-from getc.v3.keep_alive_stream import Renewals
+from getc.v3.keep_alive_stream import KeepAliveStream
 from getc.v3.lease import Lease
 from getc.v3.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from tests.support.fake_stream import FakeStream
@@ -87,11 +87,11 @@ def test_leases_lists_them(lease: Lease) -> None:
     assert granted <= {known.ID for known in lease.leases().leases}
 
 
-def test_a_lease_that_nobody_renews_ends(client: getc.Client, lease: Lease, until: Callable[..., None]) -> None:
+def test_a_lease_that_nobody_renews_ends(client: getc.Client, lease: Lease, wait_until: Callable[..., None]) -> None:
     granted = lease.grant(2).ID
     client.v3.kv.put(b'/a', b'', lease=granted)
-    until(lambda: lease.time_to_live(granted).TTL == -1)
-    until(lambda: not client.v3.kv.range(b'/a').kvs)
+    wait_until(lambda: lease.time_to_live(granted).TTL == -1)
+    wait_until(lambda: not client.v3.kv.range(b'/a').kvs)
     with pytest.raises(LeaseNotFound):
         lease.keep_alive(granted)
 
@@ -99,9 +99,9 @@ def test_a_lease_that_nobody_renews_ends(client: getc.Client, lease: Lease, unti
 # -- renewals
 
 
-def test_keep_alive_renews(lease: Lease, until: Callable[..., None]) -> None:
+def test_keep_alive_renews(lease: Lease, wait_until: Callable[..., None]) -> None:
     granted = lease.grant(30).ID
-    until(lambda: lease.time_to_live(granted).TTL < 30)
+    wait_until(lambda: lease.time_to_live(granted).TTL < 30)
     renewed = lease.keep_alive(granted)
     assert (granted, 30) == (renewed.ID, renewed.TTL)
     assert lease.time_to_live(granted).TTL >= 29
@@ -204,14 +204,14 @@ def stream() -> FakeStream:
 
 
 @pytest.fixture
-def renewals(stream: FakeStream) -> Iterator[Renewals]:
-    renewals = Renewals(stream)
+def renewals(stream: FakeStream) -> Iterator[KeepAliveStream]:
+    renewals = KeepAliveStream(stream)
     yield renewals
     stream.cancel()
     gevent.sleep(0)
 
 
-def renew(renewals: Renewals, number: int, timeout: float | None = None) -> Any:
+def renew(renewals: KeepAliveStream, number: int, timeout: float | None = None) -> Any:
     return gevent.spawn(renewals.renew, LeaseKeepAliveRequest(ID=number), Deadline(timeout))
 
 
@@ -219,7 +219,7 @@ def answer(number: int, ttl: int) -> LeaseKeepAliveResponse:
     return LeaseKeepAliveResponse(ID=number, TTL=ttl)
 
 
-def test_answers_of_a_lease_come_in_the_order_of_its_requests(stream: FakeStream, renewals: Renewals) -> None:
+def test_answers_of_a_lease_come_in_the_order_of_its_requests(stream: FakeStream, renewals: KeepAliveStream) -> None:
     asked = [renew(renewals, number) for number in (1, 2, 1, 1)]
     gevent.sleep(0)
     stream.say(answer(1, 10), answer(1, 11), answer(2, 20), answer(1, 0))
@@ -228,7 +228,7 @@ def test_answers_of_a_lease_come_in_the_order_of_its_requests(stream: FakeStream
     assert isinstance(asked[3].exception, LeaseNotFound)
 
 
-def test_who_was_killed_has_its_answer_all_the_same(stream: FakeStream, renewals: Renewals) -> None:
+def test_who_was_killed_has_its_answer_all_the_same(stream: FakeStream, renewals: KeepAliveStream) -> None:
     """Or everybody behind it would take an older answer for its own."""
     first, second = renew(renewals, 1), renew(renewals, 1)
     gevent.sleep(0)
@@ -240,7 +240,7 @@ def test_who_was_killed_has_its_answer_all_the_same(stream: FakeStream, renewals
     assert second.get().TTL == 11
 
 
-def test_answers_that_nobody_waits_for_are_dropped(stream: FakeStream, renewals: Renewals) -> None:
+def test_answers_that_nobody_waits_for_are_dropped(stream: FakeStream, renewals: KeepAliveStream) -> None:
     stream.say(answer(1, 10))
     gevent.sleep(0.01)
     asked = renew(renewals, 1)
@@ -249,7 +249,7 @@ def test_answers_that_nobody_waits_for_are_dropped(stream: FakeStream, renewals:
     assert asked.get().TTL == 11
 
 
-def test_a_refused_stream_ends_every_renewal_with_what_was_said(stream: FakeStream, renewals: Renewals) -> None:
+def test_a_refused_stream_ends_every_renewal_with_what_was_said(stream: FakeStream, renewals: KeepAliveStream) -> None:
     asked = [renew(renewals, number) for number in (1, 1, 2)]
     gevent.sleep(0)
     stream.end(NoLeader('no leader'))
@@ -258,7 +258,7 @@ def test_a_refused_stream_ends_every_renewal_with_what_was_said(stream: FakeStre
     assert renewals.is_over
 
 
-def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewals: Renewals) -> None:
+def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewals: KeepAliveStream) -> None:
     asked = renew(renewals, 1)
     gevent.sleep(0)
     stream.end()
@@ -268,7 +268,7 @@ def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewa
 
 
 def test_a_server_that_does_not_answer_in_time_is_left(
-    stream: FakeStream, renewals: Renewals, etcd_clock: VirtualTime
+    stream: FakeStream, renewals: KeepAliveStream, etcd_clock: VirtualTime
 ) -> None:
     """The next renewal is not asked for here; those that have more time wait on, and the last one ends the stream."""
     first, second, third = renew(renewals, 1, 1), renew(renewals, 2, 3), renew(renewals, 3, 5)
@@ -287,7 +287,7 @@ def test_a_server_that_does_not_answer_in_time_is_left(
 
 @pytest.mark.parametrize('timeout', [0, 0.05])
 def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
-    stream: FakeStream, renewals: Renewals, etcd_clock: VirtualTime, timeout: float
+    stream: FakeStream, renewals: KeepAliveStream, etcd_clock: VirtualTime, timeout: float
 ) -> None:
     """The stream is good for the next renewal, which has its own answer."""
     hasty = renew(renewals, 1, timeout)
@@ -300,7 +300,7 @@ def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
     assert patient.get().TTL == 11
 
 
-def test_a_timeout_of_the_callers_own_is_the_callers(renewals: Renewals) -> None:
+def test_a_timeout_of_the_callers_own_is_the_callers(renewals: KeepAliveStream) -> None:
     """Also where it strikes at the same moment."""
 
     def asking() -> str:

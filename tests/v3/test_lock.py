@@ -31,23 +31,23 @@ def queued(client: getc.Client) -> int:
 
 
 def test_one_holds_the_lock_and_the_next_one_waits(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     held = client.v3.lock.lock(b'name', lease=mine)
     assert held.key.startswith(b'name/')
     waiting = spawn(other.v3.lock.lock, b'name', lease=theirs)
-    until(lambda: queued(client) == 2)
+    wait_until(lambda: queued(client) == 2)
     assert not waiting.ready()
     client.v3.lock.unlock(held.key)
     assert waiting.get().key != held.key
 
 
 def test_a_lease_that_ends_lets_the_lock_go(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     client.v3.lock.lock(b'name', lease=mine)
     waiting = spawn(other.v3.lock.lock, b'name', lease=theirs)
-    until(lambda: queued(client) == 2)
+    wait_until(lambda: queued(client) == 2)
     client.v3.lease.revoke(mine)
     assert client.v3.kv.range(waiting.get().key).kvs[0].lease == theirs
 
@@ -58,23 +58,23 @@ def test_a_lock_is_had_twice_by_one_lease(client: getc.Client, mine: int) -> Non
 
 
 def test_who_is_killed_leaves_the_queue(
-    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], until: Any
+    client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     held = client.v3.lock.lock(b'name', lease=mine)
     waiting = spawn(other.v3.lock.lock, b'name', lease=theirs)
-    until(lambda: queued(client) == 2)
+    wait_until(lambda: queued(client) == 2)
     waiting.kill()
-    until(lambda: queued(client) == 1)
+    wait_until(lambda: queued(client) == 1)
     client.v3.lock.unlock(held.key)
     assert queued(client) == 0
 
 
-def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, until: Any) -> None:
+def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
     client.v3.lock.lock(b'name', lease=mine)
     with pytest.raises(getc.TimedOut) as caught:
         other.v3.lock.lock(b'name', lease=theirs, timeout=0.2)
     assert caught.value.maybe_applied
-    until(lambda: queued(client) == 1)
+    wait_until(lambda: queued(client) == 1)
 
 
 def test_a_lock_needs_a_lease(client: getc.Client) -> None:

@@ -24,7 +24,7 @@ from getc.errors import (
 from getc.testing import EtcdServer
 from getc.v3 import schema
 from getc.v3.maintenance import Maintenance
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import AlarmRequest, AlarmType, DowngradeRequest, SnapshotResponse
 from tests.support.fake_stream import FakeStream
 
@@ -239,7 +239,7 @@ def stream() -> FakeStream:
 @pytest.fixture
 def receiving(stream: FakeStream, nobody: getc.Client, monkeypatch: pytest.MonkeyPatch) -> Maintenance:
     """Snapshots that come from ``stream``."""
-    monkeypatch.setattr(Rpc, 'open', lambda *_: stream)
+    monkeypatch.setattr(RpcClient, 'open', lambda *_: stream)
     return nobody.v3.maintenance
 
 

@@ -28,9 +28,9 @@ from getc.errors import (
     Unavailable,
 )
 from getc.grpc.http2.frames import ErrorCode
-from getc.net.selector import ConnectionState, Endpoint, Endpoints
+from getc.net.selector import ConnectionState, Endpoint, EndpointSelector
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
 from getc.v3.schema.lease import Lease, LeaseRevokeRequest, LeaseRevokeResponse
 from getc.v3.schema.lock import Lock, LockRequest
@@ -302,7 +302,7 @@ def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -
     """It hangs, as only its user can know; whatever it says of that later it says to nobody's harm."""
     states: list[ConnectionState] = []
     silent = serve(lambda call: call.is_over.wait())
-    rpc = Rpc(Endpoints([silent.endpoint, REFUSING], on_state=states.append), timeout=30.0)
+    rpc = RpcClient(EndpointSelector([silent.endpoint, REFUSING], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         assert (stream.url, states) == (silent.endpoint.url, [])  # an open stream is no answer
         stream.blame()
@@ -315,7 +315,7 @@ def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rp
     """And only that."""
     states: list[ConnectionState] = []
     server = serve(lambda call: [call.head(), call.message(b''), call.message(b''), call.is_over.wait()])
-    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
+    rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         assert states == []
         next(stream)
@@ -361,7 +361,7 @@ def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> No
     states: list[ConnectionState] = []
     script, kind = ANSWERS[end]
     server = serve(failing(script))
-    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
+    rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=30.0)
     for method, request, _ in (READ, WRITE):
         with pytest.raises(kind) as caught:
             rpc.call(method, request)
@@ -380,7 +380,7 @@ def test_idle_limit_of_a_proxy_ends_a_stream_and_is_no_outage(serve, status: int
     """It is one for a call, which is answered at once by a server that is there."""
     states: list[ConnectionState] = []
     server = serve(failing(lambda call: call.head([(b':status', b'%d' % status)], end=True)))
-    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=30.0)
+    rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         stream.send(Watch.Watch.request())
         with pytest.raises(HTTPError):
@@ -402,7 +402,7 @@ def test_lock_that_is_waited_for_in_vain_is_no_outage(serve, how: str) -> None:
         'proxy': lambda call: call.head([(b':status', b'504')], end=True),
     }
     server = serve(failing(scripts[how]))
-    rpc = Rpc(Endpoints([server.endpoint], on_state=states.append), timeout=0.3)
+    rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=0.3)
     with pytest.raises((TimedOut, HTTPError)) as caught:
         rpc.call(Lock.Lock, LockRequest(name=b'a'))
     assert caught.value.maybe_applied
@@ -438,7 +438,7 @@ def test_stream_that_ends_for_want_of_a_leader_may_have_written(serve, open_rpc)
 def test_close_ends_calls_and_refuses_more(serve, open_rpc) -> None:
     """Also those that have not found a server yet."""
     server: GrpcServer = serve(lambda call: call.is_over.wait())
-    rpc: Rpc = open_rpc(server.endpoint, REFUSING)
+    rpc: RpcClient = open_rpc(server.endpoint, REFUSING)
     call = gevent.spawn(rpc.call, READ[0], READ[1], None)
     server.wait_for_calls(1)
     rpc.close()

@@ -8,7 +8,7 @@ import pytest
 
 from getc import errors
 from getc.grpc.framing import Status
-from getc.retry import FINAL, outcome_of
+from getc.retry import PERMANENT, outcome_of
 from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
 
 PATH = '/etcdserverpb.KV/Put'
@@ -114,4 +114,4 @@ def test_answer_that_grpc_cannot_send_is_too_large(is_write: bool) -> None:
     status = Status(8, 'grpc: trying to send message larger than max (9 vs. 8)')
     error = error_of_status(status, '/etcdserverpb.KV/Range', is_write=is_write, url='http://a:1')
     assert isinstance(error, errors.ResponseTooLarge)
-    assert (error.maybe_applied, error.is_outage, outcome_of(error) in FINAL) == (is_write, False, True)
+    assert (error.maybe_applied, error.is_outage, outcome_of(error) in PERMANENT) == (is_write, False, True)

@@ -9,8 +9,8 @@ import pytest
 
 import getc
 from getc.errors import ClientClosed, NotSupported
-from getc.testing import EtcdServer, until
-from getc.v3.reopening import SharedStream
+from getc.testing import EtcdServer, wait_until
+from getc.v3.reopening import ReopeningStream
 from tests.support.server_probe import connections_to
 
 
@@ -39,7 +39,7 @@ def test_everything_goes_over_one_connection(client: getc.Client, server: EtcdSe
 def test_clear_drops_the_connection_that_is_not_in_use(client: getc.Client, server: EtcdServer) -> None:
     client.v3.kv.range(b'/a')
     client.clear()
-    until(lambda: connections_to(server.url) == 0)
+    wait_until(lambda: connections_to(server.url) == 0)
     client.v3.kv.range(b'/a')
     watching = client.v3.watch.create(b'/a')
     client.v3.clear()
@@ -53,7 +53,7 @@ def test_a_closed_client_calls_nobody(server: EtcdServer) -> None:
     client.v3.kv.range(b'/a')
     client.close()
     client.close()
-    until(lambda: connections_to(server.url) == 0)
+    wait_until(lambda: connections_to(server.url) == 0)
     for call in (
         lambda: client.v3.kv.range(b'/a'),
         lambda: client.v3.lease.keep_alive(1),
@@ -70,7 +70,7 @@ def test_closing_ends_calls_under_way(client: getc.Client, other: getc.Client) -
     other.v3.lock.lock(b'name', lease=mine)
     observed = client.v3.election.observe(b'office')
     waiting = [gevent.spawn(client.v3.lock.lock, b'name', lease=theirs), gevent.spawn(next, observed)]
-    until(lambda: other.v3.kv.range(b'name/', range_end=b'name0', count_only=True).count == 2)
+    wait_until(lambda: other.v3.kv.range(b'name/', range_end=b'name0', count_only=True).count == 2)
     client.close()
     gevent.joinall(waiting)
     assert [type(call.exception) for call in waiting] == [ClientClosed] * 2
@@ -114,14 +114,14 @@ def opening() -> Opening:
     return Opening()
 
 
-def get(shared: SharedStream[Any], count: int, timeout: float | None = None) -> list[Any]:
+def get(shared: ReopeningStream[Any], count: int, timeout: float | None = None) -> list[Any]:
     asking = [gevent.spawn(shared.get, getc.timing.Deadline(timeout)) for _ in range(count)]
     gevent.sleep(0)
     return asking
 
 
 def test_one_opens_the_stream_for_all(opening: Opening) -> None:
-    shared = SharedStream(opening)
+    shared = ReopeningStream(opening)
     asking = get(shared, 5)
     opening.go.set()
     assert len({id(each.get()) for each in asking}) == 1
@@ -130,7 +130,7 @@ def test_one_opens_the_stream_for_all(opening: Opening) -> None:
 
 
 def test_a_stream_that_is_over_is_opened_again(opening: Opening) -> None:
-    shared = SharedStream(opening)
+    shared = ReopeningStream(opening)
     opening.go.set()
     first = shared.get(getc.timing.Deadline(None))
     first.is_over = True
@@ -139,7 +139,7 @@ def test_a_stream_that_is_over_is_opened_again(opening: Opening) -> None:
 
 
 def test_what_opening_raises_is_raised_to_all(opening: Opening) -> None:
-    shared = SharedStream(opening)
+    shared = ReopeningStream(opening)
     asking = get(shared, 5)
     opening.errors = [getc.ConnectionRefused('nobody there')]
     opening.go.set()
@@ -151,7 +151,7 @@ def test_what_opening_raises_is_raised_to_all(opening: Opening) -> None:
 
 @pytest.mark.parametrize('end', ['killed', 'out of time'])
 def test_another_one_opens_it_when_the_first_gives_up(opening: Opening, end: str) -> None:
-    shared = SharedStream(opening)
+    shared = ReopeningStream(opening)
     asking = get(shared, 3)
     if end == 'killed':
         asking[0].kill()
@@ -163,7 +163,7 @@ def test_another_one_opens_it_when_the_first_gives_up(opening: Opening, end: str
 
 
 def test_who_waits_for_the_opening_has_a_deadline_of_its_own(opening: Opening) -> None:
-    shared = SharedStream(opening)
+    shared = ReopeningStream(opening)
     (first,) = get(shared, 1)
     with pytest.raises(getc.TimedOut, match='not opened'):
         shared.get(getc.timing.Deadline(0.01))

@@ -12,13 +12,13 @@ from gevent.pool import Pool
 import getc
 from getc.errors import ClientClosed, EventIndexCleared, InvalidArgument, ResourceExhausted, ResponseTooLarge
 from getc.testing import EtcdServer
-from getc.v3 import EVERYTHING, Watching, prefix_end, schema
+from getc.v3 import EVERYTHING, WatchIterator, prefix_end, schema
 from getc.v3.kv import KV
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchCreateRequest
 from getc.v3.txn import delete, put
 from getc.v3.watch import Watch
-from getc.v3.watch_stream import Ticket
+from getc.v3.watch_stream import Substream
 from tests.support.memory_probe import printed_by
 from tests.support.server_probe import connections_to, pause
 
@@ -40,7 +40,7 @@ def watch(client: getc.Client) -> Watch:
     return client.v3.watch
 
 
-def told(watching: Watching, count: int) -> list[tuple[int, bytes, bytes]]:
+def told(watching: WatchIterator, count: int) -> list[tuple[int, bytes, bytes]]:
     """The next events: type, key and value."""
     events: list[Any] = []
     while len(events) < count:
@@ -117,9 +117,9 @@ def test_a_revision_larger_than_a_message_comes_whole(watch: Watch, kv: KV) -> N
     for name in names:
         kv.put(name, bytes(100_000))
     pieces = []
-    take = Ticket.take
+    take = Substream.take
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Ticket, 'take', lambda ticket, *args: pieces.append(args) or take(ticket, *args))
+        patch.setattr(Substream, 'take', lambda ticket, *args: pieces.append(args) or take(ticket, *args))
         with watch.create(b'/big/', range_end=b'/big0', prev_kv=True) as watching:
             kv.delete_range(b'/big/', range_end=b'/big0')
             response = watching.receive(30)
@@ -198,7 +198,9 @@ def test_everything_is_a_range(watch: Watch, kv: KV) -> None:
 # -- how it ends
 
 
-def test_a_cancelled_watch_tells_nothing_more(watch: Watch, kv: KV, watchers: Callable[[], int], until: Any) -> None:
+def test_a_cancelled_watch_tells_nothing_more(
+    watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Any
+) -> None:
     watching = watch.create(b'/a')
     kv.put(b'/a', b'one')
     watch.progress()  # what was put has come, before this
@@ -206,7 +208,7 @@ def test_a_cancelled_watch_tells_nothing_more(watch: Watch, kv: KV, watchers: Ca
     watching.cancel()
     assert watching.receive() is None
     assert list(watching) == []
-    until(lambda: watchers() == 0)
+    wait_until(lambda: watchers() == 0)
 
 
 def test_cancelling_ends_the_loop_of_another_greenlet(watch: Watch, spawn: Callable[..., Any]) -> None:
@@ -250,20 +252,20 @@ def test_a_watch_is_refused_by_exception(watch: Watch, server: EtcdServer) -> No
 
 
 def test_a_creator_that_is_killed_leaves_no_watch(
-    watch: Watch, kv: KV, watchers: Callable[[], int], until: Callable[..., None]
+    watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Callable[..., None]
 ) -> None:
     with watch.create(b'/a') as first:
         creating = [gevent.spawn(watch.create, b'/b') for _ in range(50)]
         gevent.sleep(0)
         gevent.killall(creating[:25])
         kept = [created.get() for created in creating[25:]]
-        until(lambda: watchers() == 26)
+        wait_until(lambda: watchers() == 26)
         kv.put(b'/b', b'x')
         for each in kept:
             assert told(each, 1) == [(PUT, b'/b', b'x')]
             each.cancel()
         assert not first._received
-    until(lambda: watchers() == 0)
+    wait_until(lambda: watchers() == 0)
 
 
 def test_a_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
@@ -290,7 +292,7 @@ def test_a_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
             assert told(again, 1) == [(PUT, b'/a', b'two')]
 
 
-def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, until: Callable[..., None]) -> None:
+def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, wait_until: Callable[..., None]) -> None:
     with getc.etcd(own_server.url) as client:
         client.v3.watch.create(b'/a').cancel()
         pause(own_server)

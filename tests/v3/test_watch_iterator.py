@@ -11,7 +11,7 @@ import pytest
 import getc
 from getc.errors import InvalidArgument, PermissionDenied, Unauthorized
 from getc.timing import Deadline
-from getc.v3 import Watching
+from getc.v3 import WatchIterator
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
@@ -34,7 +34,7 @@ def watches(stream: FakeStream) -> Iterator[WatchStream]:
 
 
 def create(watches: WatchStream, timeout: float | None = None) -> Any:
-    creating = gevent.spawn(Watching(watches, WatchCreateRequest(key=b'/a')).wait_created, Deadline(timeout))
+    creating = gevent.spawn(WatchIterator(watches, WatchCreateRequest(key=b'/a')).wait_created, Deadline(timeout))
     gevent.sleep(0)
     return creating
 

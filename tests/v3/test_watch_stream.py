@@ -13,7 +13,7 @@ from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_pulse import QUIET
-from getc.v3.watch_stream import ANSWER_TIMEOUT, Ticket, WatchStream
+from getc.v3.watch_stream import ANSWER_TIMEOUT, Substream, WatchStream
 from tests.support.fake_stream import FakeStream
 
 
@@ -43,7 +43,7 @@ class Bench:
         self.stream = WatchStream(messages)
         self._clock = clock
 
-    def add(self) -> tuple[Sink, Ticket]:
+    def add(self) -> tuple[Sink, Substream]:
         sink = Sink()
         return sink, self.stream.add(WatchCreateRequest(key=b'/a'), sink)
 
@@ -152,7 +152,7 @@ def test_pieces_are_put_together_by_whole_revisions(bench: Bench) -> None:
 def test_pieces_of_one_revision_are_not_copied_again_and_again() -> None:
     """A revision of a million events comes in hundreds of pieces: each is added to what there is."""
     sink = Sink()
-    ticket = Ticket(WatchCreateRequest(), sink)
+    ticket = Substream(WatchCreateRequest(), sink)
     ticket.take(events(1, 7, 8, fragment=True), 1)
     first = ticket.partial
     for _ in range(3):

@@ -10,19 +10,19 @@ from weakref import WeakValueDictionary
 import gevent
 
 from getc import timing
-from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.delivery import News
-from getc.backends.memory.store import Store, is_told_to
-from getc.backends.refresh import ChainGroup
+from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.delivery import EventQueue
+from getc.backends.memory.store import Store, matches
+from getc.backends.refresh import RefreshGroup
 from getc.backends.v2.codec import check, poll_of
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
-from getc.net.affinity import Home
+from getc.net.affinity import ThreadAffinity
 from getc.operations import Operation, WatchSpec
 from getc.paths import ROOT, ancestors, is_below
 from getc.results import Deleted, Directory, EtcdResult
 from getc.timing import Deadline
 
-__all__ = ['MemoryBackend', 'Openable', 'SharedStore', 'give_name', 'store_named']
+__all__ = ['MemoryBackend', 'SharedStore', 'StoreFactory', 'register', 'store_named']
 
 
 class SharedStore:
@@ -36,7 +36,7 @@ class SharedStore:
     """
 
     def __init__(self) -> None:
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._store = Store()
         self._watches: dict[str, dict[_Watch, None]] = {}  # by the key they follow
         self._numbers = count()
@@ -55,10 +55,10 @@ class SharedStore:
         finally:
             self._settle()
 
-    def follow(self, spec: WatchSpec, listener: Listener, mates: set[_Watch]) -> _Watch:
-        """Tell a listener of changes.  The watch is one of its mates until it is closed."""
+    def follow(self, spec: WatchSpec, listener: WatchListener, siblings: set[_Watch]) -> _Watch:
+        """Tell a listener of changes.  The watch is one of its siblings until it is closed."""
         self._settle()
-        watch = _Watch(self, next(self._numbers), spec, listener, mates)
+        watch = _Watch(self, next(self._numbers), spec, listener, siblings)
         try:
             missed = [] if spec.index is None else list(self._store.since(spec))
             first = self._store.index + 1 if spec.index is None else spec.index
@@ -99,7 +99,7 @@ class SharedStore:
         paths = [result.key, *ancestors(result.key), ROOT]
         if isinstance(result, Deleted) and isinstance(result.node, Directory):
             paths += [key for key in self._watches if is_below(key, result.key)]
-        watches = [watch for path in paths for watch in self._watches.get(path, ()) if is_told_to(watch.spec, result)]
+        watches = [watch for path in paths for watch in self._watches.get(path, ()) if matches(watch.spec, result)]
         return sorted(watches, key=lambda watch: watch.number)
 
     def _set_timer(self, at: float | None) -> None:
@@ -118,7 +118,7 @@ class SharedStore:
         self._settle()
 
 
-class _Watch(News):
+class _Watch(EventQueue):
     """One who follows a store.
 
     Attributes:
@@ -129,14 +129,14 @@ class _Watch(News):
     __slots__ = ('_mates', '_store', 'number', 'spec')
 
     def __init__(
-        self, store: SharedStore, number: int, spec: WatchSpec, listener: Listener, mates: set[_Watch]
+        self, store: SharedStore, number: int, spec: WatchSpec, listener: WatchListener, siblings: set[_Watch]
     ) -> None:
         super().__init__(listener)
         self.spec = spec
         self.number = number
         self._store = store
-        self._mates = mates
-        mates.add(self)
+        self._mates = siblings
+        siblings.add(self)
 
     def _on_closed(self) -> None:
         self._store.leave(self)
@@ -157,7 +157,7 @@ class MemoryBackend:
     def __init__(self, store: SharedStore) -> None:
         self._store = store
         self._watches: set[_Watch] = set()
-        self._groups: dict[int, ChainGroup] = {}
+        self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
@@ -165,16 +165,16 @@ class MemoryBackend:
         check(operation)  # what the v2 API does not have is refused here as well, but values may be any bytes
         return self._store.execute(operation)
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
         poll_of(spec, spec.index)
         return self._store.follow(spec, listener, self._watches)
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = ChainGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize)
+            group = RefreshGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize)
             self._groups[ttl] = group
         return group
 
@@ -201,17 +201,17 @@ class MemoryBackend:
             raise ClientClosed('the client is closed')
 
 
-class Openable(Protocol):
+class StoreFactory(Protocol):
     """What a ``memory://`` URL leads to."""
 
     def backend(self) -> Backend:
         """A client's way to it."""
 
 
-_named: WeakValueDictionary[str, Openable] = WeakValueDictionary()
+_named: WeakValueDictionary[str, StoreFactory] = WeakValueDictionary()
 
 
-def store_named(name: str) -> Openable:
+def store_named(name: str) -> StoreFactory:
     """The store of that name: one for the process, for as long as a client of it exists; a new one for ``''``."""
     store = _named.get(name) if name else None
     if store is None:
@@ -221,7 +221,7 @@ def store_named(name: str) -> Openable:
     return store
 
 
-def give_name(name: str, store: Openable) -> None:
+def register(name: str, store: StoreFactory) -> None:
     """Have the name lead to this, for as long as it exists.
 
     Raises:

@@ -27,10 +27,10 @@ from getc.errors import (
     TestFailed,
 )
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
-from getc.paths import ROOT, ancestors, is_below, is_hidden, join, name_of, parent_of
+from getc.paths import ROOT, ancestors, basename, is_below, is_hidden, join, parent_of
 from getc.results import ACTIONS, Deleted, Directory, EtcdResult, Got, Node, Value
 
-__all__ = ['HISTORY', 'Store', 'is_told_to']
+__all__ = ['HISTORY', 'Store', 'matches']
 
 HISTORY: Final = 1000
 """Events that are remembered.  Source: etcd 3.5, ``v2store/store.go``."""
@@ -134,7 +134,7 @@ class Store:
                 self.index += 1
                 self._note(ACTIONS['expire'](entry.gone(self.index), before, self.index))
 
-    def end_now(self, key: str) -> None:
+    def expire_now(self, key: str) -> None:
         """Have the time of a node with a TTL be up: it goes with the next ``expire``.
 
         Raises:
@@ -171,7 +171,7 @@ class Store:
         if cause:
             raise EventIndexCleared('The event in requested index is outdated and cleared', cause, self.index)
         events = list(self.events)
-        return (result for index, result in events if index >= spec.index and result and is_told_to(spec, result))
+        return (result for index, result in events if index >= spec.index and result and matches(spec, result))
 
     # -- how it is done
 
@@ -183,7 +183,7 @@ class Store:
         for path in (*ancestors(key), key) if key != ROOT else ():
             if entry.children is None:
                 raise self._error(NotDir, 'Not a directory', entry.key)
-            child = entry.children.get(name_of(path))
+            child = entry.children.get(basename(path))
             if child is None:
                 raise self._error(KeyNotFound, 'Key not found', path)
             entry = child
@@ -208,9 +208,9 @@ class Store:
         for path in ancestors(key):
             if entry.children is None:
                 break
-            child = entry.children.get(name_of(path))
+            child = entry.children.get(basename(path))
             if child is None:
-                child = entry.children[name_of(path)] = _Entry(path, self.index + 1, None)
+                child = entry.children[basename(path)] = _Entry(path, self.index + 1, None)
             entry = child
         if entry.children is None:
             raise self._error(NotDir, 'Not a directory', entry.key)
@@ -219,7 +219,7 @@ class Store:
     def _create(self, put: Put, action: str) -> EtcdResult:
         self._check_not_root(put.key)
         siblings = self._parent(put.key)
-        old = siblings.get(name_of(put.key))
+        old = siblings.get(basename(put.key))
         before = None
         if old is not None:
             if action == 'create':
@@ -227,8 +227,8 @@ class Store:
             if old.children is not None:
                 raise self._error(NotFile, 'Not a file', put.key)
             before = old.node()
-            del siblings[name_of(put.key)]
-        entry = siblings[name_of(put.key)] = _Entry(put.key, self.index + 1, None if put.dir else put.value)
+            del siblings[basename(put.key)]
+        entry = siblings[basename(put.key)] = _Entry(put.key, self.index + 1, None if put.dir else put.value)
         self._give_ttl(entry, put.ttl)
         return self._changed(action, entry, before)
 
@@ -279,7 +279,7 @@ class Store:
     def _remove(self, entry: _Entry) -> None:
         siblings = self._find(parent_of(entry.key)).children
         assert siblings is not None
-        del siblings[name_of(entry.key)]
+        del siblings[basename(entry.key)]
 
     def _give_ttl(self, entry: _Entry, ttl: int | None) -> None:
         entry.end_after(ttl)
@@ -305,7 +305,7 @@ class Store:
         return result
 
 
-def is_told_to(spec: WatchSpec, result: EtcdResult) -> bool:
+def matches(spec: WatchSpec, result: EtcdResult) -> bool:
     """True if whoever follows that is told of this change."""
     key = result.key
     if key == spec.key:

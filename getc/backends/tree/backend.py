@@ -12,19 +12,19 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.monotonic import Horizon
+from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec import read, write
 from getc.backends.tree.codec.delete import deleted, txn_of_delete
-from getc.backends.tree.codec.keyspace import below, decoded, encoded
-from getc.backends.tree.codec.nodes import FOR_EVER, Life, value_of
+from getc.backends.tree.codec.keyspace import below, decode, encode
+from getc.backends.tree.codec.nodes import NO_TTL, TTL, value_of
 from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
-from getc.backends.tree.codec.txn_failure import conditions, evidence, no_such_key, verdict
+from getc.backends.tree.codec.txn_failure import conditions, error_from_failure, failure_reads, no_such_key
 from getc.backends.tree.large_values import result_of_write, too_large_value
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.leased_node import granted
-from getc.backends.tree.lease.pool import LeasedGroup
-from getc.backends.tree.watch.hub import Following
+from getc.backends.tree.lease.pool import LeasePool
+from getc.backends.tree.watch.hub import WatchHub
 from getc.errors import (
     ClientClosed,
     EtcException,
@@ -35,14 +35,14 @@ from getc.errors import (
     TestFailed,
     TimedOut,
 )
-from getc.net.failover import until_served
+from getc.net.failover import retry_until_served
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.paths import ROOT
 from getc.results import ComparedThenSwapped, EtcdResult, Got, Node, Updated, Value
 from getc.timing import Backoff, Deadline
 from getc.v3 import V3
 from getc.v3.ranges import PageLimit
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 from getc.v3.schema.mvccpb import KeyValue
@@ -51,7 +51,7 @@ __all__ = ['TreeV3']
 
 log = logging.getLogger('getc')
 
-MOST_LISTINGS: Final = 5
+MAX_LISTINGS: Final = 5
 """So often a listing is begun anew because its revision was compacted on the way."""
 
 
@@ -67,14 +67,14 @@ class TreeV3:
 
     api: Final = 'v3'
 
-    def __init__(self, v3: V3, rpc: Rpc, *, is_strict: bool = True) -> None:
+    def __init__(self, v3: V3, rpc: RpcClient, *, is_strict: bool = True) -> None:
         self._v3 = v3
         self._rpc = rpc
         self._is_strict = is_strict
-        self._horizon = Horizon(rpc.servers, rpc.turn)
-        self._following = Following(rpc, self._horizon)
+        self._horizon = RevisionGuard(rpc.servers, rpc.turn)
+        self._following = WatchHub(rpc, self._horizon)
         self._key_watches = KeyWatches(rpc)
-        self._groups: dict[int, LeasedGroup] = {}
+        self._groups: dict[int, LeasePool] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
         self._page_keys: int | None = None  # keys of the first page of the next listing; None for as many as may be
         self._least_ttl = 0  # seconds that the server grants at least, as far as is known
@@ -120,7 +120,7 @@ class TreeV3:
                 return self._got(get, deadline)
             except EventIndexCleared:  # compacted between two pages
                 attempts += 1
-                if attempts == MOST_LISTINGS:
+                if attempts == MAX_LISTINGS:
                     raise
             except PermissionDenied:
                 if self._is_strict or get.key == ROOT:
@@ -201,33 +201,33 @@ class TreeV3:
     ) -> ResponseTooLarge:
         """The error for a page of one key that is too large; it names the key."""
         found = self._range(read.first_key_of(get, start, revision), deadline)
-        return too_large_value(decoded(found.kvs[0].key), error) if found.kvs else error
+        return too_large_value(decode(found.kvs[0].key), error) if found.kvs else error
 
     def _got_value(
         self, get: Get, kv: KeyValue, response: RangeResponse | TxnResponse, deadline: Deadline
     ) -> EtcdResult:
-        life = self._life_of(kv.lease, deadline) if kv.lease else FOR_EVER
+        life = self._life_of(kv.lease, deadline) if kv.lease else NO_TTL
         header = response.header
         return Got(value_of(get.key, kv, life), None, header.revision, 0, header.raft_term)
 
-    def _life_of(self, lease: int, deadline: Deadline) -> Life:
+    def _life_of(self, lease: int, deadline: Deadline) -> TTL:
         """How long the keys of a lease still live; one that has just ended counts as about to."""
         response = self._rpc.call(Lease.LeaseTimeToLive, LeaseTimeToLiveRequest(ID=lease), deadline.timeout_left())
-        return Life.of(min(max(response.TTL, 0) + 1, max(response.grantedTTL, 1)), timing.wall_time())
+        return TTL.of(min(max(response.TTL, 0) + 1, max(response.grantedTTL, 1)), timing.wall_time())
 
     # -- writing
 
     def _put(self, put: Put, deadline: Deadline) -> EtcdResult:
         write.check(put)
         if put.ttl is None:
-            return self._put_once(put, 0, FOR_EVER, deadline)
+            return self._put_once(put, 0, NO_TTL, deadline)
         with self._lease(put.ttl, deadline) as (lease, life):
             result = self._put_once(put, lease, life, deadline)
         if put.ttl == 0:
             self._end_lease(lease, deadline)
         return result
 
-    def _put_once(self, put: Put, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
+    def _put_once(self, put: Put, lease: int, life: TTL, deadline: Deadline) -> EtcdResult:
         packed = write.packed_put(put, lease=lease, is_strict=self._is_strict)
         try:
             response = self._rpc.call(KV.Txn, packed, deadline, is_write=True)
@@ -240,21 +240,21 @@ class TreeV3:
         try:
             response = self._txn(txn, deadline)
         except ResponseTooLarge as error:
-            return result_of_write(self._rpc, delete, error, FOR_EVER, deadline, is_strict=self._is_strict)
+            return result_of_write(self._rpc, delete, error, NO_TTL, deadline, is_strict=self._is_strict)
         return deleted(delete, response)
 
     @contextmanager
-    def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, Life]]:
+    def _lease(self, ttl: int | None, deadline: Deadline) -> Iterator[tuple[int, TTL]]:
         """A lease for a write, taken back if the write was refused; never if it may have happened."""
         if ttl is None:
-            yield 0, FOR_EVER
+            yield 0, NO_TTL
             return
         lease, life = granted(self._rpc, ttl, deadline)
         assert life.ttl is not None
         if ttl < life.ttl:
             self._least_ttl = life.ttl
         if ttl == 0:
-            life = Life.of(0, timing.wall_time())  # the lease is revoked as soon as the write was done
+            life = TTL.of(0, timing.wall_time())  # the lease is revoked as soon as the write was done
         is_wasted = False
         try:
             yield lease, life
@@ -304,7 +304,7 @@ class TreeV3:
             if turn.ready() and not turn.linkcount():
                 self._appending.pop(append.key, None)
 
-    def _append_in_turn(self, append: Append, lease: int, life: Life, deadline: Deadline) -> EtcdResult:
+    def _append_in_turn(self, append: Append, lease: int, life: TTL, deadline: Deadline) -> EtcdResult:
         number = self._horizon.index + 1
         end = b''
         backoff = Backoff(base=0.005, cap=0.2)
@@ -328,14 +328,14 @@ class TreeV3:
         assert put.ttl is not None
         write.check(put)
         while True:
-            failure = evidence(put.key, is_strict=self._is_strict)
+            failure = failure_reads(put.key, is_strict=self._is_strict)
             txn = TxnRequest(compare=conditions(put), success=_itself(put), failure=failure)
             try:
                 response = self._txn(txn, deadline)
             except ResponseTooLarge as error:
                 raise too_large_value(put.key, error) from error
             if not response.succeeded:
-                raise verdict(put, response)
+                raise error_from_failure(put, response)
             kv = response.responses[0].response_range.kvs[0]
             if kv.lease and put.ttl and self._has_ttl(kv.lease, put.ttl, deadline):
                 life = self._renewed(kv.lease, deadline)
@@ -355,23 +355,23 @@ class TreeV3:
         granted_ttl: int = response.grantedTTL
         return granted_ttl == max(ttl, self._least_ttl)
 
-    def _renewed(self, lease: int, deadline: Deadline) -> Life | None:
+    def _renewed(self, lease: int, deadline: Deadline) -> TTL | None:
         try:
             response = self._v3.lease.keep_alive(lease, timeout=deadline.timeout_left())
         except LeaseNotFound:
             return None
-        return Life.of(response.TTL, timing.wall_time())
+        return TTL.of(response.TTL, timing.wall_time())
 
     def _give_lease(self, put: Put, kv: KeyValue, deadline: Deadline) -> EtcdResult:
         """Put the value again with another lease, if nobody has written it meanwhile."""
         unchanged = Put(put.key, '', prev_exist=True, prev_index=kv.mod_revision)
         with self._lease(put.ttl, deadline) as (lease, life):
             request = PutRequest(key=kv.key, lease=lease, ignore_value=True, prev_kv=True)
-            failure = evidence(put.key, is_strict=self._is_strict)
+            failure = failure_reads(put.key, is_strict=self._is_strict)
             txn = TxnRequest(compare=conditions(unchanged), success=[RequestOp(request_put=request)], failure=failure)
             response = self._txn(txn, deadline)
             if not response.succeeded:
-                raise verdict(unchanged, response)
+                raise error_from_failure(unchanged, response)
         if put.ttl == 0:
             self._end_lease(lease, deadline)
         before = value_of(put.key, kv)
@@ -381,15 +381,15 @@ class TreeV3:
 
     # -- watches and nodes that are kept
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
         return self._following.follow(spec, listener, after)
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = LeasedGroup(
+            group = LeasePool(
                 self._rpc,
                 self._v3.lease,
                 self._key_watches,
@@ -404,7 +404,7 @@ class TreeV3:
 
     def ready(self, deadline: Deadline) -> None:
         first = RangeRequest(key=b'\0', limit=1, keys_only=True)
-        until_served(lambda: self._range(first, deadline), deadline)
+        retry_until_served(lambda: self._range(first, deadline), deadline)
 
     def clear(self) -> None:
         self._v3.clear()
@@ -432,7 +432,7 @@ class TreeV3:
 
 
 def _itself(put: Put) -> list[RequestOp]:
-    return [RequestOp(request_range=RangeRequest(key=encoded(put.key)))]
+    return [RequestOp(request_range=RangeRequest(key=encode(put.key)))]
 
 
 def _refreshed(put: Put, node: Value, before: Node, index: int, term: int) -> EtcdResult:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from getc.backends.tree.codec.delete import result_of_delete
-from getc.backends.tree.codec.keyspace import encoded
-from getc.backends.tree.codec.nodes import Life
-from getc.backends.tree.codec.txn_failure import evidence, verdict
+from getc.backends.tree.codec.keyspace import encode
+from getc.backends.tree.codec.nodes import TTL
+from getc.backends.tree.codec.txn_failure import error_from_failure, failure_reads
 from getc.backends.tree.codec.write import result_of_put
 from getc.errors import EtcException, ResponseTooLarge
 from getc.grpc.framing import MAX_MESSAGE
 from getc.operations import Delete, Put
 from getc.results import EtcdResult, Node
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest, TxnRequest
 
 __all__ = ['node_before', 'result_of_write', 'too_large_value']
@@ -29,7 +29,7 @@ def too_large_value(key: str, cause: ResponseTooLarge) -> ResponseTooLarge:
 
 
 def result_of_write(
-    rpc: Rpc, write: Put | Delete, error: ResponseTooLarge, life: Life, deadline: Deadline, *, is_strict: bool
+    rpc: RpcClient, write: Put | Delete, error: ResponseTooLarge, life: TTL, deadline: Deadline, *, is_strict: bool
 ) -> EtcdResult:
     """What became of a write whose answer was not read: it holds the previous value, which is too large.
 
@@ -50,8 +50,8 @@ def result_of_write(
     if error.succeeded is None or not error.index:
         raise error
     if not error.succeeded:
-        reads = TxnRequest(success=evidence(write.key, is_strict=is_strict, keys_only=True))
-        raise verdict(write, rpc.call(KV.Txn, reads, deadline, is_write=False)) from error
+        reads = TxnRequest(success=failure_reads(write.key, is_strict=is_strict, keys_only=True))
+        raise error_from_failure(write, rpc.call(KV.Txn, reads, deadline, is_write=False)) from error
     before, term = node_before(rpc, write.key, error.index, deadline)
     if isinstance(write, Put):
         result = result_of_put(write, before, error.index, term, life)
@@ -60,9 +60,9 @@ def result_of_write(
     return replace(result, prev_node=None)
 
 
-def node_before(rpc: Rpc, key: str, index: int, deadline: Deadline) -> tuple[Node, int]:
+def node_before(rpc: RpcClient, key: str, index: int, deadline: Deadline) -> tuple[Node, int]:
     """The node before the write at this index, without its value, and the term; indices are 0 where nothing says."""
-    request = RangeRequest(key=encoded(key), revision=index - 1, keys_only=True)
+    request = RangeRequest(key=encode(key), revision=index - 1, keys_only=True)
     try:
         found = rpc.call(KV.Range, request, deadline)
         return Node(key, found.kvs[0].mod_revision, found.kvs[0].create_revision), found.header.raft_term

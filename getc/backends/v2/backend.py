@@ -13,21 +13,21 @@ from typing import Final
 
 import gevent
 
-from getc.backends.base import Backend, LeaseGroup, Listener, Watch
-from getc.backends.monotonic import Horizon
-from getc.backends.refresh import ChainGroup
+from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.monotonic import RevisionGuard
+from getc.backends.refresh import RefreshGroup
 from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http, Poll
 from getc.backends.v2.http_messages import Request
 from getc.backends.v2.watch import PollingWatch
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
-from getc.net.failover import ask_in_turn, until_served
-from getc.net.selector import Endpoint, Endpoints
+from getc.net.failover import call_with_failover, retry_until_served
+from getc.net.selector import Endpoint, EndpointSelector
 from getc.net.tls import Contexts
 from getc.operations import Get, Operation, WatchSpec
-from getc.paths import ROOT, below
+from getc.paths import ROOT, child_prefix
 from getc.results import EtcdResult
-from getc.retry import Effect, may_pass
+from getc.retry import Effect, is_transient
 from getc.timing import Deadline
 
 __all__ = ['KeysV2']
@@ -46,7 +46,7 @@ VERSION: Final = Request('GET', '/version')
 CHECK_TIMEOUT: Final = 2.0
 """Seconds for a server to answer what it can answer by itself."""
 
-PROOF: Final = '_getc'
+QUORUM_PROBE_KEY: Final = '_getc'
 """The name of a hidden node that nobody makes."""
 
 
@@ -68,15 +68,15 @@ class KeysV2:
 
     def __init__(
         self,
-        endpoints: Endpoints,
+        endpoints: EndpointSelector,
         contexts: Contexts | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._http = Http(contexts)
-        self._horizon = Horizon(len(self._endpoints), self._endpoints.turn)
+        self._horizon = RevisionGuard(len(self._endpoints), self._endpoints.turn)
         self._watches: set[PollingWatch] = set()
         self._suspects: set[Endpoint] = set()  # which are being checked
-        self._groups: dict[int, ChainGroup] = {}
+        self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
 
     @property
@@ -111,14 +111,16 @@ class KeysV2:
                 self._suspect(endpoint)
                 raise
 
-        return ask_in_turn(self._endpoints, ask, deadline, Effect.ONCE if operation.is_write else Effect.NONE)
+        return call_with_failover(
+            self._endpoints, ask, deadline, Effect.NON_IDEMPOTENT if operation.is_write else Effect.NONE
+        )
 
     def ready(self, deadline: Deadline) -> None:
-        until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline)
+        retry_until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline)
 
     # -- watches
 
-    def watch(self, spec: WatchSpec, listener: Listener, after: Watch | None = None) -> Watch:
+    def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
         origin = after.origin if isinstance(after, PollingWatch) else None
         watch = PollingWatch(
@@ -140,7 +142,7 @@ class KeysV2:
                         result_of(spec, poll.read(share))
                 return poll
 
-        return ask_in_turn(self._endpoints, ask, Deadline(POLL_TIMEOUT), Effect.NONE)
+        return call_with_failover(self._endpoints, ask, Deadline(POLL_TIMEOUT), Effect.NONE)
 
     def _suspect(self, endpoint: Endpoint) -> None:
         """A call has waited for this server in vain: find out whether the polls there do so, too.  Does not block."""
@@ -166,21 +168,21 @@ class KeysV2:
 
         What is read is of no interest: next to nothing, where the user may read.
         """
-        read = Get(below(spec.key) + PROOF if spec.recursive else spec.key, quorum=True)
+        read = Get(child_prefix(spec.key) + QUORUM_PROBE_KEY if spec.recursive else spec.key, quorum=True)
         answer = self._http.call(endpoint, request_of(read), deadline)
         try:
             result_of(read, answer)
         except EtcdError as error:
-            if may_pass(error):
+            if is_transient(error):
                 raise
 
     # -- nodes that are kept
 
-    def keep(self, ttl: int) -> LeaseGroup:
+    def keep(self, ttl: int) -> KeepGroup:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = ChainGroup(self.execute, self.watch, ttl, most_watched=MOST_WATCHED)
+            group = RefreshGroup(self.execute, self.watch, ttl, most_watched=MOST_WATCHED)
             self._groups[ttl] = group
         return group
 

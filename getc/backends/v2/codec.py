@@ -30,7 +30,7 @@ from getc.errors import (
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.redact import without
 from getc.results import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
-from getc.retry import may_have_passed_on
+from getc.retry import proxy_may_have_forwarded
 
 __all__ = ['check', 'etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
 
@@ -230,7 +230,7 @@ def _foreign(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPEr
 
 
 def _may_be_done(operation: Operation | WatchSpec, status: int) -> bool:
-    return operation.is_write and may_have_passed_on(status)
+    return operation.is_write and proxy_may_have_forwarded(status)
 
 
 def _broken(operation: Operation | WatchSpec, what: str) -> ProtocolError:

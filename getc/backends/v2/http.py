@@ -17,18 +17,18 @@ import greenlet
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.v2.http_messages import Answer, Headers, Request
-from getc.backends.v2.http_response import MAX_BODY, Response, TooLarge, Unreadable, is_body_ready, read_body
+from getc.backends.v2.http_response import MAX_BODY, BadResponse, Response, TooLarge, is_body_ready, read_body
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
-from getc.net.affinity import Home
+from getc.net.affinity import ThreadAffinity
 from getc.net.connect_errors import (
     MAYBE_REVOKED,
     NEEDS_TLS,
     broken,
-    is_turned_away,
-    last_words,
+    is_tls_rejection,
     needs_tls,
     not_connected,
     not_connected_in_time,
+    pending_alert,
 )
 from getc.net.selector import Endpoint
 from getc.net.tls import Contexts
@@ -66,9 +66,9 @@ class _Span(gevent.Timeout):
     def cut(self) -> None:
         """Let it end on the next turn of the hub."""
         self.is_cut = True
-        gevent.get_hub().loop.run_callback(self._strike)
+        gevent.get_hub().loop.run_callback(self._throw)
 
-    def _strike(self) -> None:
+    def _throw(self) -> None:
         if self._greenlet is not None:
             self._greenlet.throw(self)
 
@@ -114,7 +114,7 @@ class _Exchange:
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.is_stale = self._is_reused and isinstance(error, OSError)
             if isinstance(error, OSError) and not isinstance(error, http.client.RemoteDisconnected):
-                error = last_words(connection.sock, error)
+                error = pending_alert(connection.sock, error)
             raise self._failed(error) from _cause(error)
         encoding = response.headers.get('Content-Encoding', 'identity')
         if encoding.strip().lower() not in ('', 'identity'):
@@ -168,7 +168,7 @@ class _Exchange:
         url = self.endpoint.url
         if isinstance(error, TooLarge) and self._response is not None and 'X-Etcd-Cluster-ID' in self._response.headers:
             return self._too_large(error)  # etcd's, and not the page of a proxy
-        if isinstance(error, Unreadable):
+        if isinstance(error, BadResponse):
             return self._protocol_error(str(error))
         if isinstance(error, http.client.IncompleteRead):
             what = f'{url} closed the connection in the middle of an answer'
@@ -178,7 +178,7 @@ class _Exchange:
                 what += f': {MAYBE_REVOKED}' if self.endpoint.is_secure else ', as one does that speaks TLS (https://)'
         elif isinstance(error, OSError):
             what = broken(url, error)
-            if is_turned_away(error) and self._is_first_answer:
+            if is_tls_rejection(error) and self._is_first_answer:
                 return ConnectionError(what, endpoint=url)
         elif isinstance(error, http.client.BadStatusLine) and self._is_first_answer and needs_tls(str(error).encode()):
             return self._turned_away(NEEDS_TLS)
@@ -287,7 +287,7 @@ class Http:
         self._turns = BoundedSemaphore(max_calls)
         self._spans: set[_Span] = set()
         self._is_closed = False
-        self._home = Home()
+        self._home = ThreadAffinity()
         weakref.finalize(self, _close_soon, self._home, self._adapters).atexit = False
 
     @property
@@ -320,7 +320,7 @@ class Http:
                 try:
                     return self._call(exchange, connect_by or deadline)
                 except ConnectionError as error:
-                    effect = Effect.ONCE if request.is_write else Effect.NONE
+                    effect = Effect.NON_IDEMPOTENT if request.is_write else Effect.NONE
                     facts = Facts(outcome_of(error), effect, was_repeated=not exchange.is_stale)
                     if decide(facts).step is not Step.AGAIN:
                         raise
@@ -388,7 +388,7 @@ class Http:
         self._adapters.close()
 
 
-def _close_soon(home: Home, adapters: _Adapters) -> None:
+def _close_soon(home: ThreadAffinity, adapters: _Adapters) -> None:
     """Nobody can call any more: the client was dropped without an end."""
     home.call_soon(adapters.close)
 

@@ -53,7 +53,7 @@ class Connection(urllib3.connection.HTTPConnection):
     def mark(self, *, answers: bool) -> None:
         """Record whether the server at the address of this connection answers, for the next connection to its host."""
         if self._address is not None:
-            record = names().worked if answers else names().failed
+            record = names().mark_good if answers else names().failed
             record(self.host, self.port, self._address)
 
     @property

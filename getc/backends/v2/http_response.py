@@ -10,7 +10,7 @@ from typing import Any, Final
 import gevent
 import gevent.socket
 
-__all__ = ['MAX_BODY', 'MAX_HEAD', 'Response', 'TooLarge', 'Unreadable', 'is_body_ready', 'read_body']
+__all__ = ['MAX_BODY', 'MAX_HEAD', 'BadResponse', 'Response', 'TooLarge', 'is_body_ready', 'read_body']
 
 MAX_BODY: Final = 16 * 1024 * 1024
 MAX_HEAD: Final = 64 * 1024
@@ -19,7 +19,7 @@ TURN: Final = 256 * 1024
 """Bytes after which others get a turn: a socket that always has more would never let the hub go."""
 
 
-MOST_CHUNKS: Final = 64 * 1024
+MAX_CHUNKS: Final = 64 * 1024
 """Pieces of a body.  Of a byte each they would cost many times what they bring."""
 
 MAX_LINE: Final = 4096
@@ -29,11 +29,11 @@ LENGTH: Final = re.compile(r'[0-9]{1,19}')
 CHUNK_SIZE: Final = re.compile(rb'([0-9A-Fa-f]{1,16})[ \t]*(;.*)?\r?\n', re.DOTALL)
 
 
-class Unreadable(http.client.HTTPException):
+class BadResponse(http.client.HTTPException):
     """The peer sends more than it may, or what can be read in two ways.  The text is ours, and quotes nothing."""
 
 
-class TooLarge(Unreadable):
+class TooLarge(BadResponse):
     """The body is larger than ``MAX_BODY``.
 
     Attributes:
@@ -66,7 +66,7 @@ class _Meter(io.RawIOBase):
         self.received += count
         self.has_ended = not count
         if self.received > self.limit:
-            raise Unreadable(f'more than {self.limit} bytes')
+            raise BadResponse(f'more than {self.limit} bytes')
         if self.received > self._turn_ends:
             self._turn_ends = self.received + TURN
             gevent.sleep(0)
@@ -109,7 +109,7 @@ class Response(http.client.HTTPResponse):
         if (
             self.status < 200
         ):  # http.client passes over 100 only, and the next answer would be taken for the next call's
-            raise Unreadable('an interim answer')
+            raise BadResponse('an interim answer')
         self._check_framing()
         self.meter.limit = 2 * MAX_BODY  # chunks have heads of their own
 
@@ -121,11 +121,11 @@ class Response(http.client.HTTPResponse):
         lengths = self.headers.get_all('Content-Length', [])
         codings = self.headers.get_all('Transfer-Encoding', [])
         if codings and [coding.strip().lower() for coding in codings] != ['chunked']:
-            raise Unreadable('a transfer coding other than chunked')
+            raise BadResponse('a transfer coding other than chunked')
         if len(lengths) + len(codings) > 1:
-            raise Unreadable('more than one length')
+            raise BadResponse('more than one length')
         if lengths and not LENGTH.fullmatch(lengths[0].strip()):
-            raise Unreadable('a length that is no number')
+            raise BadResponse('a length that is no number')
 
     def _read_next_chunk_size(self) -> int:
         # http.client's own takes whatever Python takes for a number: '0x2', '+2', '1_0'.
@@ -134,10 +134,10 @@ class Response(http.client.HTTPResponse):
             raise ValueError('the answer has ended')
         match = CHUNK_SIZE.fullmatch(line)
         if match is None or len(line) > MAX_LINE:
-            raise Unreadable('a chunk without a size')
+            raise BadResponse('a chunk without a size')
         self._chunks += 1
-        if self._chunks > MOST_CHUNKS:
-            raise Unreadable(f'more than {MOST_CHUNKS} chunks')
+        if self._chunks > MAX_CHUNKS:
+            raise BadResponse(f'more than {MAX_CHUNKS} chunks')
         size = int(match[1], 16)
         if not size:
             self.meter.limit = self.meter.received + MAX_HEAD  # for trailers

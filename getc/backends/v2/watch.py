@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import gevent
 
 from getc import timing
-from getc.backends.base import Listener
-from getc.backends.monotonic import Horizon
+from getc.backends.base import WatchListener
+from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.codec import etcd_index_of, raft_index_of, result_of
 from getc.backends.v2.http import Poll
 from getc.backends.v2.http_messages import Answer
@@ -28,7 +28,7 @@ from getc.paths import is_below, is_hidden
 from getc.results import Deleted, EtcdResult
 from getc.timing import Deadline
 
-__all__ = ['Origin', 'PollingWatch']
+__all__ = ['PollingWatch', 'StoreIdentity']
 
 
 class _Open(Protocol):
@@ -42,7 +42,7 @@ class _Open(Protocol):
         """
 
 
-QUIET: Final = 20.0
+IDLE_TIMEOUT: Final = 20.0
 """Seconds after which a quiet poll is renewed, at most."""
 
 FIRST_QUIET: Final = 2.0
@@ -69,7 +69,7 @@ ANOTHER_STORE: Final = 'the store is another one, or went back'
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class StoreIdentity:
     """Which store a poll was answered from, and how far that was.
 
     Attributes:
@@ -83,12 +83,12 @@ class Origin:
     raft_index: int
 
     @classmethod
-    def of(cls, poll: Poll) -> Origin:
+    def of(cls, poll: Poll) -> StoreIdentity:
         """Read it from the headers."""
         index = etcd_index_of(poll.headers) or 0
         return cls(poll.headers.get('X-Etcd-Cluster-ID', ''), index, raft_index_of(poll.headers))
 
-    def is_followed_by(self, later: Origin) -> bool:
+    def is_followed_by(self, later: StoreIdentity) -> bool:
         """False if the later answer is of another store, or of one that went back."""
         return later.cluster_id == self.cluster_id and later.raft_index >= self.raft_index
 
@@ -108,11 +108,11 @@ class PollingWatch:
     def __init__(
         self,
         spec: WatchSpec,
-        listener: Listener,
+        listener: WatchListener,
         open_poll: _Open,
-        horizon: Horizon,
+        horizon: RevisionGuard,
         *,
-        origin: Origin | None,
+        origin: StoreIdentity | None,
         on_done: Callable[[PollingWatch], None],
     ) -> None:
         self.spec = spec
@@ -193,15 +193,15 @@ class PollingWatch:
     def _open(self, index: int | None, *, is_proven: bool = False) -> Poll:
         """Open a poll; one that the server refuses raises its error."""
         poll = self._answered(index, is_proven=is_proven)
-        if not is_proven and not self._goes_on_from(poll):  # the server may only be behind the others
+        if not is_proven and not self._same_store(poll):  # the server may only be behind the others
             poll.close()
             poll = self._answered(index, is_proven=True)
-        if not self._goes_on_from(poll):
+        if not self._same_store(poll):
             poll.close()
             at = etcd_index_of(poll.headers)
-            self.origin = Origin.of(poll)
+            self.origin = StoreIdentity.of(poll)
             raise EventIndexCleared(CLEARED, ANOTHER_STORE, at, endpoint=poll.endpoint.url)
-        self.origin = Origin.of(poll)
+        self.origin = StoreIdentity.of(poll)
         return poll
 
     def _answered(self, index: int | None, *, is_proven: bool) -> Poll:
@@ -217,9 +217,9 @@ class PollingWatch:
             raise
         return poll
 
-    def _goes_on_from(self, poll: Poll) -> bool:
+    def _same_store(self, poll: Poll) -> bool:
         """True if the poll is of the store that was followed, and that has not gone back."""
-        origin = Origin.of(poll)
+        origin = StoreIdentity.of(poll)
         if origin.etcd_index < max(self._least, (self._cursor or 0) - 1):
             return False
         return self.origin is None or self.origin.is_followed_by(origin)
@@ -304,7 +304,7 @@ class PollingWatch:
         except EventIndexCleared as error:
             if error.cause == ANOTHER_STORE:
                 raise
-            self._quiet = QUIET
+            self._quiet = IDLE_TIMEOUT
             if self._target is not None:
                 self._catch_up()
             return
@@ -317,7 +317,7 @@ class PollingWatch:
             poll.close()
             return
         seen, seconds = self.origin.etcd_index - origin.etcd_index, timing.now() - self._polled_at
-        self._quiet = min(QUIET, max(LEAST_QUIET, HISTORY / 4 * seconds / seen)) if seen > 0 else QUIET
+        self._quiet = min(IDLE_TIMEOUT, max(LEAST_QUIET, HISTORY / 4 * seconds / seen)) if seen > 0 else IDLE_TIMEOUT
         self._cursor = quiet_from
         self._adopt(poll)
 

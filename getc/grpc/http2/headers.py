@@ -44,8 +44,8 @@ MAX_BLOCK: Final = 64 * 1024
 
 MAX_CONTINUATIONS: Final = 64
 
-MOST_REMEMBERED: Final = 256
-LONGEST_REMEMBERED: Final = 64
+MAX_CACHED_BLOCKS: Final = 256
+MAX_CACHED_LENGTH: Final = 64
 
 
 class Block(NamedTuple):
@@ -153,7 +153,7 @@ class HeaderDecoder:
         except hpack.HPACKError:
             violated(ErrorCode.COMPRESSION_ERROR, 'a header block does not decode (4.3)')
         decoded = _checked(fields)
-        if len(self.remembered) == MOST_REMEMBERED or not _is_all_indexed(block):
+        if len(self.remembered) == MAX_CACHED_BLOCKS or not _is_all_indexed(block):
             self.remembered.clear()  # the table has changed, perhaps
         if _is_all_indexed(block):
             self.remembered[block] = decoded
@@ -165,7 +165,7 @@ def _is_all_indexed(block: bytes) -> bool:
 
     An index of more than one byte ends in one without the high bit; any literal begins with such a byte.
     """
-    return min(block, default=0) >= INDEXED and len(block) <= LONGEST_REMEMBERED
+    return min(block, default=0) >= INDEXED and len(block) <= MAX_CACHED_LENGTH
 
 
 def _checked(fields: Fields) -> Block:

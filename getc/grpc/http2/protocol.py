@@ -47,10 +47,10 @@ from getc.grpc.http2.frames import (
     violated,
 )
 from getc.grpc.http2.headers import MAX_BLOCK, NO_TABLE, HeaderDecoder, OpenBlock
-from getc.grpc.http2.receive import Inbox
-from getc.grpc.http2.send import Outbox
+from getc.grpc.http2.receive import ReceiveState
+from getc.grpc.http2.send import SendState
 
-__all__ = ['Connection']
+__all__ = ['Http2Connection']
 
 DATA: Final = int(Kind.DATA)
 HEADERS: Final = int(Kind.HEADERS)
@@ -63,14 +63,14 @@ CONNECTION_WINDOW: Final = 16 * 1024 * 1024
 """The same for all together.  It opens again as bytes come: what nobody takes counts for its stream only, so a slow
 reader of one stream does not hold up the others."""
 
-MOST_ANSWERS: Final = 1000
+MAX_QUEUED_ANSWERS: Final = 1000
 """Acknowledgements that wait for a peer who asks for them and does not read."""
 
-MOST_IDLE_FRAMES: Final = 10_000
+MAX_IDLE_FRAMES: Final = 10_000
 """Frames in a row that bring nothing of an answer."""
 
 
-class Connection:
+class Http2Connection:
     """The client's side of a connection.
 
     Args:
@@ -97,8 +97,8 @@ class Connection:
         self._told = -1  # the code of our GOAWAY: after a farewell a fault is still told, but not the other way round
         self._broken = ''  # the rule that the peer broke
         self._last_allowed = MAX_STREAM_ID
-        self._outbox = Outbox()
-        self._inbox = Inbox(stream_window, connection_window)
+        self._outbox = SendState()
+        self._inbox = ReceiveState(stream_window, connection_window)
         self._decoder = HeaderDecoder(MAX_BLOCK)
         self._tail = b''
         self._block: OpenBlock | None = None
@@ -443,7 +443,7 @@ class Connection:
     def _answer(self, kind: Kind, payload: bytes) -> None:
         self._count_idle()
         self._answers += 1
-        if self._answers > MOST_ANSWERS:
+        if self._answers > MAX_QUEUED_ANSWERS:
             violated(ErrorCode.ENHANCE_YOUR_CALM, f'{kind.name} is asked for again and again, and no answer is read')
         self._outbox.frames.append(frame(kind, ACK, 0, payload))
 
@@ -491,5 +491,5 @@ class Connection:
     def _count_idle(self) -> None:
         """One more frame that brought nothing of an answer."""
         self._idle_frames += 1
-        if self._idle_frames > MOST_IDLE_FRAMES:
-            violated(ErrorCode.ENHANCE_YOUR_CALM, f'{MOST_IDLE_FRAMES} frames in a row that bring nothing')
+        if self._idle_frames > MAX_IDLE_FRAMES:
+            violated(ErrorCode.ENHANCE_YOUR_CALM, f'{MAX_IDLE_FRAMES} frames in a row that bring nothing')

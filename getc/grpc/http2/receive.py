@@ -6,13 +6,13 @@ from typing import Final
 
 from getc.grpc.http2.frames import ErrorCode, violated
 
-__all__ = ['Inbox', 'Receiving']
+__all__ = ['ReceiveState', 'ReceiveStream']
 
-MOST_CANCELLED: Final = 10_000
+MAX_CANCELLED: Final = 10_000
 """Streams that we reset and of which late frames are checked; older ones are given the benefit of the doubt."""
 
 
-class Receiving:
+class ReceiveStream:
     """The peer's side of a stream.
 
     Attributes:
@@ -55,7 +55,7 @@ class Receiving:
             violated(ErrorCode.PROTOCOL_ERROR, 'DATA before HEADERS (8.1)')
 
 
-class Inbox:
+class ReceiveState:
     """The peer's side of all streams.
 
     Args:
@@ -68,25 +68,25 @@ class Inbox:
     """
 
     def __init__(self, stream_window: int, connection_window: int) -> None:
-        self.streams: dict[int, Receiving] = {}
+        self.streams: dict[int, ReceiveStream] = {}
         self.last_id = 0
         self._stream_window = stream_window
         self._connection_window = connection_window
         self._taken = 0  # bytes on all streams that the peer was not told of yet
-        self._cancelled: dict[int, Receiving] = {}
+        self._cancelled: dict[int, ReceiveStream] = {}
         self._forgotten_id = 0  # up to it, a stream that is gone may be one that we reset
 
     def open(self) -> int:
         """Begin a stream, and return its number."""
         self.last_id = stream_id = self.last_id + 2 if self.last_id else 1
-        self.streams[stream_id] = Receiving(self._stream_window)
+        self.streams[stream_id] = ReceiveStream(self._stream_window)
         return stream_id
 
     def cancel(self, stream_id: int) -> None:
         """We ended the stream; the peer may not know it yet."""
         stream = self._cancelled[stream_id] = self.streams.pop(stream_id)
         stream.is_open = False
-        if len(self._cancelled) > MOST_CANCELLED:
+        if len(self._cancelled) > MAX_CANCELLED:
             oldest = next(iter(self._cancelled))
             del self._cancelled[oldest]
             self._forgotten_id = max(self._forgotten_id, oldest)
@@ -131,7 +131,7 @@ class Inbox:
         if not stream_id % 2 or stream_id > self.last_id:
             violated(ErrorCode.PROTOCOL_ERROR, f'{what} on stream {stream_id}, which was never opened (5.1)')
 
-    def find(self, stream_id: int, what: str) -> Receiving | None:
+    def find(self, stream_id: int, what: str) -> ReceiveStream | None:
         """Return the stream that a frame is about, and refuse it if that has ended; None if we reset it long ago."""
         stream = self.streams.get(stream_id) or self._cancelled.get(stream_id)
         if stream is None:

@@ -18,12 +18,12 @@ from getc.grpc.http2.frames import (
     violated,
 )
 
-__all__ = ['Outbox', 'Sending']
+__all__ = ['SendState', 'SendStream']
 
 HEADERS: Final = int(Kind.HEADERS)
 
 
-class Sending:
+class SendStream:
     """Our side of a stream.
 
     Attributes:
@@ -50,7 +50,7 @@ class Sending:
         return sum(len(data) for data in self.waiting)
 
 
-class Outbox:
+class SendState:
     """Frames that are to be sent.
 
     Attributes:
@@ -62,11 +62,13 @@ class Outbox:
 
     def __init__(self) -> None:
         self.frames: list[bytes] = []
-        self.streams: dict[int, Sending] = {}
+        self.streams: dict[int, SendStream] = {}
         self.frame_size = DEFAULT_FRAME_SIZE
         self.stream_window = DEFAULT_WINDOW
         self._window = DEFAULT_WINDOW
-        self._ready: OrderedDict[int, Sending] = OrderedDict()  # in turn: their data wait for the connection's window
+        self._ready: OrderedDict[int, SendStream] = (
+            OrderedDict()
+        )  # in turn: their data wait for the connection's window
 
     def take(self) -> bytes:
         """All bytes to send now; each is given out once."""
@@ -83,7 +85,7 @@ class Outbox:
             head = HEAD.pack(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
             self.frames.append(head + block + HEAD.pack(size << 8, END_STREAM, stream_id) + data)
             return
-        sending = self.streams[stream_id] = Sending(self.stream_window)
+        sending = self.streams[stream_id] = SendStream(self.stream_window)
         self._send_block(stream_id, block)
         if data or end:
             self.send(stream_id, sending, data, end)
@@ -95,7 +97,7 @@ class Outbox:
             flags = END_HEADERS if number == len(pieces) - 1 else 0
             self.frames.append(frame(kind, flags, stream_id, piece))
 
-    def send(self, stream_id: int, sending: Sending, data: bytes, end: bool) -> None:
+    def send(self, stream_id: int, sending: SendStream, data: bytes, end: bool) -> None:
         """Send data, or what the windows allow of it; the rest follows when they open."""
         sending.has_ended = end
         size = len(data)
@@ -120,7 +122,7 @@ class Outbox:
                     self._ready[stream_id] = sending
             # Else it gets its turn again when its own window opens.
 
-    def _send_frame(self, stream_id: int, sending: Sending) -> None:
+    def _send_frame(self, stream_id: int, sending: SendStream) -> None:
         data = sending.waiting.popleft()
         size = min(len(data), self.frame_size, sending.window, self._window)
         sending.window -= size
@@ -156,7 +158,7 @@ class Outbox:
         for stream_id, sending in self.streams.items():
             self._widen(stream_id, sending, more)
 
-    def _widen(self, stream_id: int, sending: Sending, more: int) -> None:
+    def _widen(self, stream_id: int, sending: SendStream, more: int) -> None:
         sending.window += more
         if sending.window > MAX_WINDOW:
             violated(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2**31 - 1 bytes (6.9.1)")

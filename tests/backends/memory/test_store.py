@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from getc import timing
-from getc.backends.memory.store import HISTORY, Store, is_told_to
+from getc.backends.memory.store import HISTORY, Store, matches
 from getc.errors import EventIndexCleared, KeyNotFound
 from getc.operations import Delete, Get, Put, WatchSpec
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set, Value
@@ -182,4 +182,4 @@ def removal(key: str, kind: type[Node] = Node) -> EtcdResult:
 )
 def test_is_told_to_those_whom_it_concerns(key: str, recursive: bool, result: EtcdResult, expected: bool) -> None:
     """The node itself; below it if recursive, save what is hidden; and a directory around it that goes."""
-    assert is_told_to(WatchSpec(key, None, recursive), result) is expected
+    assert matches(WatchSpec(key, None, recursive), result) is expected

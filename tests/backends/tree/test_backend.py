@@ -12,7 +12,7 @@ from gevent.pool import Pool
 import getc
 from getc.backends.tree import backend
 from getc.backends.tree.codec import read
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from getc.v3.schema.kv import KV, PutRequest, RequestOp, TxnRequest
 from tests.backends.tree.calls import Calls
 
@@ -252,7 +252,7 @@ def test_listing_ends_with_an_error_when_it_is_compacted_again_and_again(
     calls.after = lambda name, response: other.v3.kv.compact(other.set('/x', '1').etcd_index)
     with pytest.raises(getc.EventIndexCleared):
         client.get('/d', recursive=True)
-    assert calls.names.count('Txn') == backend.MOST_LISTINGS
+    assert calls.names.count('Txn') == backend.MAX_LISTINGS
 
 
 def test_quorum_decides_whether_a_read_is_the_servers_own(client: getc.Client, calls: Calls) -> None:
@@ -300,7 +300,7 @@ def test_lease_is_given_back_when_the_write_is_refused(
     with pytest.raises(getc.EtcdError):
         write(client)
     (lease,) = granted
-    until(lambda: not is_there(client, lease))
+    wait_until(lambda: not is_there(client, lease))
 
 
 @pytest.mark.parametrize('error', [getc.ConnectionError, getc.RaftInternal])
@@ -326,7 +326,7 @@ def test_lease_is_kept_when_the_caller_is_killed(client: getc.Client, other: get
     """The write may have happened then, too."""
     calls.after = lambda name, response: gevent.sleep(LONG) if name == 'Txn' else None
     writing = gevent.spawn(client.set, '/a', '1', ttl=60)
-    until(lambda: other.v3.kv.range(b'/a').kvs)
+    wait_until(lambda: other.v3.kv.range(b'/a').kvs)
     writing.kill()
     gevent.sleep(0)
     assert calls.names == ['LeaseGrant', 'Txn']
@@ -355,7 +355,7 @@ def test_ttl_that_is_too_short_for_the_server_is_reported_as_it_is(client: getc.
     assert client.refresh('/a', ttl=1).ttl == result.ttl
     assert 'LeaseGrant' not in calls.names
     with pytest.raises(getc.KeyNotFound):  # and it ends
-        until(lambda: client.get('/a') is None)
+        wait_until(lambda: client.get('/a') is None)
 
 
 def test_ttl_of_0_ends_the_node_at_once(client: getc.Client) -> None:

@@ -12,7 +12,7 @@ import getc
 from getc import WatcherState
 from getc.backends.v2 import http_response
 from getc.grpc import framing
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from getc.v3 import prefix_end, ranges, txn
 from tests.backends.tree.calls import Calls
 
@@ -85,11 +85,11 @@ def test_directory_is_followed_when_it_outgrows_an_answer(client: getc.Client, c
     """By a mirror that lists it anew, and by one that begins."""
     before = client.mirror('/maps')
     keys = fill(client)
-    until(lambda: len(before) == COUNT)
+    wait_until(lambda: len(before) == COUNT)
     told: list[str] = []
     watcher = client.on_change('/maps', lambda result: told.append(result.key), initial=True)
     assert list(client.mirror('/maps')) == keys
-    until(watcher.ready.is_set)
+    wait_until(watcher.ready.is_set)
     assert told == keys
 
 
@@ -270,14 +270,14 @@ def test_watcher_lists_anew_when_a_change_is_too_large(client: getc.Client) -> N
     client.on_change('/other', lambda result: others.append(result.resync))
     half = GIANT[: BOUND // 2 + 1]
     client.set('/d/half', half)
-    until(lambda: told == [('/d/half', half, False)])
+    wait_until(lambda: told == [('/d/half', half, False)])
     client.set('/d/half', half[:-1])
-    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
-    until(lambda: watcher.state is WatcherState.LIVE and resynced == [watcher])
+    wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
+    wait_until(lambda: watcher.state is WatcherState.LIVE and resynced == [watcher])
     assert told[1:] == [('/d/half', half[:-1], True)]
     client.set('/d/a', 'y')
     client.set('/other', 'x')
-    until(lambda: len(told) == 3 and others == [False])
+    wait_until(lambda: len(told) == 3 and others == [False])
     assert told[2:] == [('/d/a', 'y', False)]
 
 
@@ -287,11 +287,11 @@ def test_mirror_waits_until_a_value_can_be_read(client: getc.Client, caplog: pyt
     mirror = client.mirror('/d')
     client.set('/d/giant', GIANT)
     why = 'the value of /d/giant is too large to be read'
-    until(lambda: why in str(mirror.last_error))
+    wait_until(lambda: why in str(mirror.last_error))
     assert mirror.state is WatcherState.STALE
-    until(lambda: f'mirror /d: cannot go on, and is tried again less and less often: {why}' in caplog.text)
+    wait_until(lambda: f'mirror /d: cannot go on, and is tried again less and less often: {why}' in caplog.text)
     client.set('/d/giant', 'small')
-    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/giant': 'small'} and not mirror.is_stale, 60)
+    wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/giant': 'small'} and not mirror.is_stale, 60)
 
 
 def test_wait_is_a_typed_error_when_a_change_is_too_large(client: getc.Client) -> None:
@@ -347,6 +347,6 @@ def test_v2_watcher_lists_anew_when_a_change_is_too_large(v2: getc.Client) -> No
     v2.set('/d/half', half)
     with pytest.raises(getc.ResponseTooLarge):
         v2.set('/d/half', half[:-1])
-    until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
+    wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
     v2.set('/d/a', 'y')
-    until(lambda: mirror['/d/a'] == 'y' and not mirror.is_stale)
+    wait_until(lambda: mirror['/d/a'] == 'y' and not mirror.is_stale)

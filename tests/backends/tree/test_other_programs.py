@@ -14,7 +14,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdBinary, EtcdServer, until
+from getc.testing import EtcdBinary, EtcdServer, wait_until
 from getc.v3.ranges import prefix_end
 
 pytestmark = pytest.mark.timeout(120)
@@ -335,9 +335,9 @@ def test_user_of_a_prefix_keeps_and_follows_nodes_in_it(app: getc.Client) -> Non
     app.set('/app/cfg', '1')
     watcher = app.on_change('/app', lambda result: told.append((result.key, result.value)), initial=True)
     keeper = app.keep_node('/app/servers/a', 'here', ttl=5)
-    until(lambda: len(told) == 2)
+    wait_until(lambda: len(told) == 2)
     keeper.stop()
-    until(lambda: len(told) == 3)
+    wait_until(lambda: len(told) == 3)
     watcher.stop()
     assert told == [('/app/cfg', '1'), ('/app/servers/a', 'here'), ('/app/servers/a', None)]
 

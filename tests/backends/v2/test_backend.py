@@ -19,10 +19,10 @@ from getc.backends.v2 import backend as backend_module
 from getc.backends.v2 import watch
 from getc.backends.v2.backend import KeysV2
 from getc.errors import EtcException, TimedOut
-from getc.net.selector import Endpoints, parse_endpoints
+from getc.net.selector import EndpointSelector, parse_endpoints
 from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.results import Created, Deleted, EtcdResult, Got, Set
-from getc.testing import EtcdServer, until
+from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
 from tests.support.api_support import skip_unless_spoken
 from tests.support.servers import answer_of, read_request, serving
@@ -36,7 +36,7 @@ class Server(Protocol):
 
 
 def backend_at(url: str | Sequence[str], **credentials: str) -> KeysV2:
-    return KeysV2(Endpoints(parse_endpoints(url, **credentials)))
+    return KeysV2(EndpointSelector(parse_endpoints(url, **credentials)))
 
 
 def in_time() -> Deadline:
@@ -97,7 +97,7 @@ def top() -> str:
 @pytest.fixture
 def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet polls are renewed all the time."""
-    for name in ('QUIET', 'FIRST_QUIET', 'LEAST_QUIET'):
+    for name in ('IDLE_TIMEOUT', 'FIRST_QUIET', 'LEAST_QUIET'):
         monkeypatch.setattr(watch, name, 0.02)
 
 
@@ -674,7 +674,7 @@ def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
             backend.execute(Get('/a'), Deadline.after(0.2))
         checked.wait()
         if is_there:
-            until(lambda: not backend._suspects)
+            wait_until(lambda: not backend._suspects)
             assert notes.told.empty()
         else:
             error = notes.next()

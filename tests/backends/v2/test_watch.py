@@ -10,9 +10,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from getc.backends.monotonic import Horizon
+from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.http_messages import Answer
-from getc.backends.v2.watch import Origin, PollingWatch
+from getc.backends.v2.watch import PollingWatch, StoreIdentity
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.selector import parse_endpoints
 from getc.operations import WatchSpec
@@ -79,7 +79,7 @@ class Following:
         self.proven: list[bool] = []
         self.delay = delay
         self.notes = Notes()
-        self.horizon = Horizon()
+        self.horizon = RevisionGuard()
         self.horizon.saw(seen)
         self.done: list[PollingWatch] = []
         self.watch = PollingWatch(
@@ -267,15 +267,15 @@ def test_forked_child_leaves_the_answer_to_its_parent(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ('later', 'is_same'),
     [
-        (Origin('c', 9, 30), True),
-        (Origin('c', 3, 20), True),  # whether the index went back depends on the cursor
-        (Origin('other', 9, 30), False),
-        (Origin('c', 9, 19), False),
+        (StoreIdentity('c', 9, 30), True),
+        (StoreIdentity('c', 3, 20), True),  # whether the index went back depends on the cursor
+        (StoreIdentity('other', 9, 30), False),
+        (StoreIdentity('c', 9, 19), False),
     ],
 )
-def test_origin_tells_another_store(later: Origin, is_same: bool) -> None:
+def test_origin_tells_another_store(later: StoreIdentity, is_same: bool) -> None:
     """By the cluster, and by a log that went back."""
-    assert Origin('c', 7, 20).is_followed_by(later) is is_same
+    assert StoreIdentity('c', 7, 20).is_followed_by(later) is is_same
 
 
 def test_server_that_lags_by_the_change_that_has_to_come_first_is_not_polled(etcd_clock: VirtualTime) -> None:

@@ -128,13 +128,13 @@ def _late(
     is_given = tenure.end is not None and tenure.end.value is not None
     if is_given or tenure.over == math.inf or keepers.had_stopped_before(keeper, tenure.over):
         return
-    until = min(math.inf if following is None else following.began, math.inf if stopped is None else stopped.at)
+    wait_until = min(math.inf if following is None else following.began, math.inf if stopped is None else stopped.at)
     if tenure.end is not None:
-        until = min(until, tenure.era.wiped)
+        wait_until = min(wait_until, tenure.era.wiped)
     else:
-        until = min([until, *(era.wiped for era in keepers.log.eras[tenure.era.number + 1 :])])
+        wait_until = min([wait_until, *(era.wiped for era in keepers.log.eras[tenure.era.number + 1 :])])
     loss = keepers.first_loss(keeper, tenure.written)
-    for (began, ended), impaired in service.stretches(keeper.client, tenure.over, until):
+    for (began, ended), impaired in service.stretches(keeper.client, tenure.over, wait_until):
         known = began + keeper.ttl / 3 + keeper.ttl / 6
         if loss is not None:
             known = min(known, max(began, loss.at))

@@ -9,7 +9,7 @@ import hpack
 
 from getc.grpc.http2.frames import Kind, frame
 from getc.grpc.http2.headers import Fields
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.peer import ANSWER, REQUEST_BLOCK, TRAILERS, Peer
 
 ASKED = (1, 3, 5, 7, 9)
@@ -47,7 +47,7 @@ ODD_FIELDS: Fields = (
 )
 
 
-def opened(client: Connection) -> Connection:
+def opened(client: Http2Connection) -> Http2Connection:
     """Open the streams."""
     for _ in ASKED:
         client.open(REQUEST_BLOCK, b'request')
@@ -59,7 +59,7 @@ def opened(client: Connection) -> Connection:
 def valid(random: Random) -> list[bytes]:
     """What a server sends to such a client, frame by frame; settings and their acknowledgement first."""
     peer = Peer()
-    peer.receive(opened(Connection()).take())
+    peer.receive(opened(Http2Connection()).take())
     steps: dict[int, list[str]] = {
         number: random.choice(
             [

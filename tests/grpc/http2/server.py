@@ -16,7 +16,7 @@ from getc.grpc.http2.frames import (
     settings_payload,
 )
 from getc.grpc.http2.headers import encode_fields
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.junk import frames_of
 from tests.grpc.http2.peer import REQUEST_BLOCK, TRAILERS
 
@@ -60,9 +60,9 @@ def goaway(last: int, code: int = 0, debug: bytes = b'') -> bytes:
     return frame(Kind.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
 
 
-def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Connection:
+def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Http2Connection:
     """A client that has the server's settings, and has asked for something on so many streams."""
-    client = Connection(**windows)
+    client = Http2Connection(**windows)
     client.receive(settings())
     for _ in range(streams):
         client.open(REQUEST_BLOCK, end=end)
@@ -70,7 +70,7 @@ def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Connecti
     return client
 
 
-def sent(client: Connection) -> list[tuple[int, int, int, bytes]]:
+def sent(client: Http2Connection) -> list[tuple[int, int, int, bytes]]:
     """Kind, flags, stream and payload of the frames that the client sends now."""
     return [
         (piece[3], piece[4], int.from_bytes(piece[5:9], 'big'), piece[9:])

@@ -18,7 +18,7 @@ from h2.exceptions import ProtocolError as Refusal
 from getc.errors import ProtocolError
 from getc.grpc.http2.events import DataReceived, Event, HeadersReceived, StreamReset
 from getc.grpc.http2.frames import END_HEADERS, MAX_STREAM_ID, PREFACE, ErrorCode, Kind
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.junk import ASKED, ASKING, CANCELLED, frames_of, opened, random_frame, spoiled, valid
 from tests.grpc.http2.peer import REQUEST
 
@@ -132,7 +132,7 @@ def seen_by_h2(events: list[h2_events.Event]) -> list[HeadersReceived | DataRece
 def judge(random: Random) -> Verdict | None:
     """Give both the same spoiled bytes, and return the first verdict that is a refusal; None if there is none."""
     frames = valid(random)
-    ours, theirs = opened(Connection()), their_client()
+    ours, theirs = opened(Http2Connection()), their_client()
     gone = {CANCELLED}
     for piece in frames[:2]:
         ours.receive(piece)
@@ -165,7 +165,7 @@ def judge(random: Random) -> Verdict | None:
     return None
 
 
-def check_farewell(client: Connection) -> None:
+def check_farewell(client: Http2Connection) -> None:
     """The last that is sent is why it ends, and from then on nothing is taken."""
     *_, last = frames_of(client.take().removeprefix(PREFACE))
     kind, code = last[3], int.from_bytes(last[13:17], 'big')
@@ -189,7 +189,7 @@ def test_junk_is_refused_when_and_only_when_h2_refuses_it(batch: int) -> None:
 @pytest.mark.parametrize('seed', range(20))
 def test_valid_traffic_is_taken_by_both(seed: int) -> None:
     """The junk is made of it."""
-    ours, theirs = opened(Connection()), their_client()
+    ours, theirs = opened(Http2Connection()), their_client()
     for piece in valid(Random(seed)):
         told = [e for e in ours.receive(piece) if isinstance(e, HeadersReceived | DataReceived | StreamReset)]
         assert told == seen_by_h2(theirs.receive_data(piece))
@@ -200,7 +200,7 @@ def test_valid_traffic_is_taken_by_both(seed: int) -> None:
 def test_anything_at_all_is_taken_or_refused(seed: int) -> None:
     """Bytes that were never HTTP/2, after valid ones: no other error comes out."""
     random = Random(seed)
-    client = opened(Connection())
+    client = opened(Http2Connection())
     client.receive(b''.join(valid(random)))
     junk = b''.join(random_frame(random) for _ in range(50)) if seed % 2 else random.randbytes(100_000)
     with pytest.raises(ProtocolError, match=r'^HTTP/2: '):

@@ -19,7 +19,7 @@ from getc.grpc.http2.frames import (
     Kind,
     frame,
 )
-from getc.grpc.http2.protocol import MOST_IDLE_FRAMES, Connection
+from getc.grpc.http2.protocol import MAX_IDLE_FRAMES, Http2Connection
 from tests.grpc.http2.peer import REQUEST_BLOCK
 from tests.grpc.http2.server import (
     LATEST,
@@ -117,7 +117,7 @@ def test_flood_that_brings_nothing_ends_the_connection(piece: bytes, is_read: bo
     client.reset(client.open(REQUEST_BLOCK))
     client.open(REQUEST_BLOCK, bytes(1_000_000))
     with pytest.raises(ProtocolError, match=r'again and again|bring nothing'):
-        for _ in range(MOST_IDLE_FRAMES + 1):
+        for _ in range(MAX_IDLE_FRAMES + 1):
             client.receive(piece)
             if is_read:
                 client.take()
@@ -135,13 +135,13 @@ def test_flood_that_brings_nothing_ends_the_connection(piece: bytes, is_read: bo
     ],
     ids=['answer', 'reset', 'data', 'request', 'ping'],
 )
-def test_pings_of_a_quiet_connection_are_no_flood(comes: Callable[[Connection], object]) -> None:
+def test_pings_of_a_quiet_connection_are_no_flood(comes: Callable[[Http2Connection], object]) -> None:
     """As long as something comes of what was asked now and then."""
     client = connected(1)
     client.open(REQUEST_BLOCK, end=False)
     client.receive(headers(1))
     for _ in range(3):
-        for _ in range(MOST_IDLE_FRAMES - 10):
+        for _ in range(MAX_IDLE_FRAMES - 10):
             client.receive(frame(Kind.PING, 0, 0, bytes(8)))
             client.take()
         comes(client)
@@ -150,9 +150,9 @@ def test_pings_of_a_quiet_connection_are_no_flood(comes: Callable[[Connection], 
 
 def test_thousands_of_resets_are_no_flood() -> None:
     """Each ends a call of ours."""
-    client = connected(2 * MOST_IDLE_FRAMES)
-    resets = b''.join(reset(2 * number + 1, ErrorCode.REFUSED_STREAM) for number in range(2 * MOST_IDLE_FRAMES))
-    assert len(client.receive(resets)) == 2 * MOST_IDLE_FRAMES
+    client = connected(2 * MAX_IDLE_FRAMES)
+    resets = b''.join(reset(2 * number + 1, ErrorCode.REFUSED_STREAM) for number in range(2 * MAX_IDLE_FRAMES))
+    assert len(client.receive(resets)) == 2 * MAX_IDLE_FRAMES
 
 
 def test_endless_answer_that_nobody_takes_is_stopped_by_its_window() -> None:

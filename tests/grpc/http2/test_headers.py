@@ -11,9 +11,9 @@ import pytest
 
 from getc.grpc.http2.frames import Violation
 from getc.grpc.http2.headers import (
-    LONGEST_REMEMBERED,
     MAX_BLOCK,
-    MOST_REMEMBERED,
+    MAX_CACHED_BLOCKS,
+    MAX_CACHED_LENGTH,
     NO_TABLE,
     Block,
     Fields,
@@ -58,7 +58,7 @@ def test_blocks_decode_as_hpack_decodes_them_whatever_is_remembered(seed: int) -
         block = encoder.encode([random.choice(kinds)(*one) for one in fields], huffman=random.random() < 0.5)
         assert plain(reference, block) == fields
         assert decoder.decode(block) == as_block(fields)
-    assert len(decoder.remembered) <= MOST_REMEMBERED
+    assert len(decoder.remembered) <= MAX_CACHED_BLOCKS
 
 
 def test_block_is_decoded_once_until_the_table_changes() -> None:
@@ -113,11 +113,11 @@ def test_no_more_is_remembered_than_the_bounds() -> None:
     decoder = HeaderDecoder(MAX_BLOCK)
     for block in product(b'\x95\x96\x97', repeat=6):
         decoder.decode(bytes(block))
-        assert 0 < len(decoder.remembered) <= MOST_REMEMBERED
-    decoder.decode(b'\x95' * LONGEST_REMEMBERED)
-    assert b'\x95' * LONGEST_REMEMBERED in decoder.remembered
-    decoder.decode(b'\x95' * (LONGEST_REMEMBERED + 1))
-    assert b'\x95' * (LONGEST_REMEMBERED + 1) not in decoder.remembered
+        assert 0 < len(decoder.remembered) <= MAX_CACHED_BLOCKS
+    decoder.decode(b'\x95' * MAX_CACHED_LENGTH)
+    assert b'\x95' * MAX_CACHED_LENGTH in decoder.remembered
+    decoder.decode(b'\x95' * (MAX_CACHED_LENGTH + 1))
+    assert b'\x95' * (MAX_CACHED_LENGTH + 1) not in decoder.remembered
 
 
 def test_status_is_taken_off_the_fields() -> None:

@@ -33,8 +33,8 @@ from getc.grpc.http2.frames import (
     settings_payload,
 )
 from getc.grpc.http2.headers import MAX_BLOCK, encode_fields
-from getc.grpc.http2.protocol import Connection
-from getc.grpc.http2.receive import MOST_CANCELLED
+from getc.grpc.http2.protocol import Http2Connection
+from getc.grpc.http2.receive import MAX_CANCELLED
 from tests.grpc.http2.peer import REQUEST, REQUEST_BLOCK, TRAILERS, Peer
 from tests.grpc.http2.server import (
     END,
@@ -57,9 +57,9 @@ from tests.grpc.http2.server import (
 
 def test_client_begins_with_its_preface_settings_and_window() -> None:
     """No push, and the windows and the bound that it holds the server to."""
-    client = Connection(stream_window=100_000, connection_window=200_000)
+    client = Http2Connection(stream_window=100_000, connection_window=200_000)
     assert client.take().startswith(PREFACE)
-    client = Connection(stream_window=100_000, connection_window=200_000)
+    client = Http2Connection(stream_window=100_000, connection_window=200_000)
     said = settings_payload(
         {Setting.ENABLE_PUSH: 0, Setting.INITIAL_WINDOW_SIZE: 100_000, Setting.MAX_HEADER_LIST_SIZE: MAX_BLOCK}
     )
@@ -82,7 +82,7 @@ def test_client_begins_with_its_preface_settings_and_window() -> None:
 def test_windows_that_cannot_be_are_refused(windows: dict[str, int]) -> None:
     """A stream's cannot shrink below the one that the server begins with, and the connection's only grows."""
     with pytest.raises(ValueError, match='windows are'):
-        Connection(**windows)
+        Http2Connection(**windows)
 
 
 def test_answer_is_told_in_order_and_the_stream_is_gone() -> None:
@@ -172,7 +172,7 @@ def test_late_frames_of_a_cancelled_stream_are_held_to_the_rules(late: bytes, ru
 def test_streams_cancelled_long_ago_are_given_the_benefit_of_the_doubt() -> None:
     """No more than so many are remembered; of later ones that have ended nothing is taken."""
     client = connected()
-    for _ in range(MOST_CANCELLED + 2):
+    for _ in range(MAX_CANCELLED + 2):
         client.reset(client.open(REQUEST_BLOCK))
     last = client.open(REQUEST_BLOCK)
     client.take()
@@ -335,7 +335,7 @@ def test_frames_of_unknown_kinds_and_priorities_are_ignored() -> None:
 
 def test_peer_reads_a_long_header_block() -> None:
     """It leaves in one HEADERS and as many CONTINUATIONs as the server's frame size asks for."""
-    client, peer = Connection(), Peer()
+    client, peer = Http2Connection(), Peer()
     fields = (*REQUEST, *((b'x-%d' % number, b'v' * 9_000) for number in range(5)))
     client.open(encode_fields(fields), b'body')
     client.open(encode_fields(fields))

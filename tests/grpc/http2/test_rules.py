@@ -28,7 +28,7 @@ from getc.grpc.http2.frames import (
     frame,
 )
 from getc.grpc.http2.headers import MAX_CONTINUATIONS
-from getc.grpc.http2.protocol import MOST_ANSWERS, MOST_IDLE_FRAMES, Connection
+from getc.grpc.http2.protocol import MAX_IDLE_FRAMES, MAX_QUEUED_ANSWERS, Http2Connection
 from tests.grpc.http2.junk import frames_of
 from tests.grpc.http2.peer import REQUEST_BLOCK
 from tests.grpc.http2.server import (
@@ -159,9 +159,9 @@ FAULTS = [
           frame(Kind.PUSH_PROMISE, END_HEADERS, 1, bytes(4) + OK)),
     # floods
     Fault('PING is asked for again and again, and no answer is read', CALM,
-          frame(Kind.PING, 0, 0, bytes(8)) * (MOST_ANSWERS + 1)),
-    Fault('SETTINGS is asked for again and again, and no answer is read', CALM, settings() * (MOST_ANSWERS + 1)),
-    Fault('10000 frames in a row that bring nothing', CALM, frame(99, 0, 0, b'') * (MOST_IDLE_FRAMES + 1)),
+          frame(Kind.PING, 0, 0, bytes(8)) * (MAX_QUEUED_ANSWERS + 1)),
+    Fault('SETTINGS is asked for again and again, and no answer is read', CALM, settings() * (MAX_QUEUED_ANSWERS + 1)),
+    Fault('10000 frames in a row that bring nothing', CALM, frame(99, 0, 0, b'') * (MAX_IDLE_FRAMES + 1)),
 ]  # fmt: skip
 
 
@@ -183,7 +183,7 @@ def test_fault_ends_the_connection_with_its_rule_and_its_code(fault: Fault) -> N
 )
 def test_first_frame_that_is_not_settings_is_refused(received: bytes) -> None:
     """So a server that speaks something else is found out at once."""
-    client = Connection()
+    client = Http2Connection()
     client.open(REQUEST_BLOCK)
     with pytest.raises(ProtocolError, match=r'a first frame that is not SETTINGS \(3.4\)'):
         client.receive(received)
@@ -196,7 +196,7 @@ def test_first_frame_that_is_not_settings_is_refused(received: bytes) -> None:
 def test_another_protocol_is_refused(answer: bytes) -> None:
     """From the first bytes, without waiting for a frame of that length."""
     with pytest.raises(ProtocolError, match=r'^HTTP/2: a f'):
-        Connection().receive(answer + bytes(20))
+        Http2Connection().receive(answer + bytes(20))
 
 
 def rules_of(module: ModuleType) -> Iterable[tuple[str, ...]]:

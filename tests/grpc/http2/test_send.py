@@ -16,7 +16,7 @@ from getc.grpc.http2.frames import (
     Kind,
     Violation,
 )
-from getc.grpc.http2.send import Outbox
+from getc.grpc.http2.send import SendState
 from tests.grpc.http2.junk import frames_of
 
 
@@ -31,7 +31,7 @@ class Model:
     received: dict[int, bytearray] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
 
-    def take(self, outbox: Outbox) -> list[int]:
+    def take(self, outbox: SendState) -> list[int]:
         """Count what is sent now, and return the streams of its frames."""
         turns = []
         for piece in frames_of(outbox.take()):
@@ -58,7 +58,7 @@ class Model:
 def test_windows_are_never_overrun_and_all_arrives(seed: int) -> None:
     """Windows of any size, up and down and below nothing; frames of any size."""
     random = Random(seed)
-    outbox, model = Outbox(), Model()
+    outbox, model = SendState(), Model()
     given: dict[int, bytearray] = {}
     for _ in range(300):
         deed = random.random()
@@ -104,8 +104,8 @@ def test_windows_are_never_overrun_and_all_arrives(seed: int) -> None:
     assert model.ended == set(given)
 
 
-def opened(*numbers: int) -> tuple[Outbox, Model]:
-    outbox, model = Outbox(), Model()
+def opened(*numbers: int) -> tuple[SendState, Model]:
+    outbox, model = SendState(), Model()
     for number in numbers:
         outbox.open(number, b'block')
     model.take(outbox)
@@ -210,7 +210,7 @@ def test_what_waits_of_a_forgotten_stream_is_dropped() -> None:
 
 def test_header_block_is_cut_at_the_frame_size() -> None:
     """Nothing comes between its pieces, and the last one says so."""
-    outbox = Outbox()
+    outbox = SendState()
     block = bytes(range(256)) * 160
     outbox.open(1, block)
     pieces = list(frames_of(outbox.take()))

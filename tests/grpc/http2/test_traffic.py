@@ -23,7 +23,7 @@ from getc.grpc.http2.events import (
 )
 from getc.grpc.http2.frames import ErrorCode, Kind, frame
 from getc.grpc.http2.headers import Fields, encode_fields
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.peer import ANSWER, REQUEST, TRAILERS, Peer
 
 SIZES = [0, 1, 5, 100, 1000, 16_383, 16_384, 16_385, 40_000, 150_000]
@@ -69,7 +69,7 @@ class Wire:
             'stream_window': random.choice([65_535, 70_000, 1024 * 1024]),
             'connection_window': random.choice([65_536, 100_000, 16 * 1024 * 1024]),
         }
-        self.client = Connection(**windows)
+        self.client = Http2Connection(**windows)
         self.peer = Peer()
         self.calls: dict[int, Call] = {}
         self.answers: dict[int, Answer] = {}
@@ -80,7 +80,7 @@ class Wire:
         self.events: list[Event] = []
         self.sent = bytearray()
         self.last_allowed: int | None = None
-        self.log: list[bytes | Callable[[Connection], Any]] = []
+        self.log: list[bytes | Callable[[Http2Connection], Any]] = []
         """What the client received and what was done to it, to be done again to another one."""
         self.windows = windows
         self.is_uniform = random.random() < 0.5
@@ -89,7 +89,7 @@ class Wire:
 
     # -- the client's turn
 
-    def do(self, deed: Callable[[Connection], Any]) -> Any:
+    def do(self, deed: Callable[[Http2Connection], Any]) -> Any:
         """Do something to the client, and remember it."""
         self.log.append(deed)
         return deed(self.client)
@@ -397,7 +397,7 @@ def without_status(fields: Fields) -> Fields:
 
 def check_again(wire: Wire, random: Random | None) -> None:
     """Another client to which the same is done tells the same and sends the same, however its bytes are split."""
-    client = Connection(**wire.windows)
+    client = Http2Connection(**wire.windows)
     taken = bytearray()
     events = []
     for deed in wire.log:

@@ -24,7 +24,7 @@ from getc.grpc.http2.frames import (
     frame,
 )
 from getc.grpc.http2.headers import Block
-from getc.grpc.http2.protocol import Connection
+from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.peer import REQUEST_BLOCK
 from tests.grpc.http2.server import (
     LATEST,
@@ -54,7 +54,7 @@ PARTS = (
 WHOLE = AnswerReceived(5, Block((), 200), b'answer', Block((STATUS,), None))
 
 
-def asking(body: bytes = b'request') -> Connection:
+def asking(body: bytes = b'request') -> Http2Connection:
     """A client that knows the blocks of answers, and waits for a whole one on stream 5."""
     client = connected(2, stream_window=DEFAULT_WINDOW)
     client.receive(headers(1) + headers(1, indexed(*STATUS), END) + headers(3) + headers(3, LATEST, END))

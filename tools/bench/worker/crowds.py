@@ -15,7 +15,7 @@ from gevent.pool import Pool
 from slices import SETTLE, Answer, Request, resident
 
 import getc
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.stream import MessageStream
 
 __all__ = ['perform']
@@ -39,7 +39,7 @@ class _Requests:
 
     def __init__(self) -> None:
         self.count = 0
-        call, send = Rpc.call, MessageStream.send
+        call, send = RpcClient.call, MessageStream.send
 
         def counted_call(rpc: Any, *args: Any, **options: Any) -> Any:
             self.count += 1
@@ -49,7 +49,7 @@ class _Requests:
             self.count += 1
             send(stream, message)
 
-        Rpc.call = counted_call  # type: ignore[method-assign]
+        RpcClient.call = counted_call  # type: ignore[method-assign]
         MessageStream.send = counted_send  # type: ignore[method-assign]
 
 

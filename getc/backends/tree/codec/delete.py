@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import below, check_depth, deeper, encoded, marker
-from getc.backends.tree.codec.nodes import gone, value_of
-from getc.backends.tree.codec.txn_failure import conditions, evidence, is_absent, is_there, no_such_key, verdict
+from getc.backends.tree.codec.keyspace import below, check_depth, descendants_range, encode, marker
+from getc.backends.tree.codec.nodes import deleted_node, value_of
+from getc.backends.tree.codec.txn_failure import (
+    conditions,
+    error_from_failure,
+    failure_reads,
+    is_absent,
+    is_there,
+    no_such_key,
+)
 from getc.errors import DirNotEmpty, RootROnly
 from getc.operations import Delete
 from getc.paths import ROOT
@@ -43,7 +50,7 @@ def deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
     """
     if _is_compared(delete) or not (delete.dir or delete.recursive):
         if not response.succeeded:
-            raise verdict(delete, response)
+            raise error_from_failure(delete, response)
         return _value_deleted(delete, response.header, response.responses[0])
     return _tree_deleted(delete, response) if delete.recursive else _directory_deleted(delete, response)
 
@@ -60,8 +67,8 @@ def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> Req
 
 
 def _of_value(delete: Delete, is_strict: bool) -> TxnRequest:
-    success = [_delete(encoded(delete.key), prev_kv=True)]
-    failure = evidence(delete.key, is_strict=is_strict)
+    success = [_delete(encode(delete.key), prev_kv=True)]
+    failure = failure_reads(delete.key, is_strict=is_strict)
     return TxnRequest(compare=conditions(delete), success=success, failure=failure)
 
 
@@ -80,7 +87,7 @@ def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> 
         term: The election's.
     """
     kind = ComparedThenDeleted if _is_compared(delete) else Deleted
-    return kind(gone(delete.key, index, prev_node.created_index), prev_node, index, 0, term)
+    return kind(deleted_node(delete.key, index, prev_node.created_index), prev_node, index, 0, term)
 
 
 # -- a value, or an empty directory
@@ -88,12 +95,12 @@ def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> 
 
 def _of_directory(delete: Delete, is_strict: bool) -> TxnRequest:
     """Delete the value; else the marker if it is all there is; else read why not."""
-    key, inside = encoded(delete.key), marker(delete.key)
-    first, end = deeper(delete.key)
+    key, inside = encode(delete.key), marker(delete.key)
+    first, end = descendants_range(delete.key)
     if_empty = TxnRequest(
         compare=[is_there(inside), is_absent(first, end)],
         success=[_delete(inside, prev_kv=True)],
-        failure=evidence(delete.key, is_strict=is_strict),
+        failure=failure_reads(delete.key, is_strict=is_strict),
     )
     return TxnRequest(
         compare=[is_there(key)], success=[_delete(key, prev_kv=True)], failure=[RequestOp(request_txn=if_empty)]
@@ -120,9 +127,9 @@ def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
 def _of_tree(delete: Delete, is_strict: bool) -> TxnRequest:
     """Delete the node and all below it, and read what is above: if nothing was deleted it tells why."""
     above = paths.ancestors(delete.key) if is_strict else []
-    reads = [RequestOp(request_range=RangeRequest(key=encoded(ancestor), keys_only=True)) for ancestor in above]
+    reads = [RequestOp(request_range=RangeRequest(key=encode(ancestor), keys_only=True)) for ancestor in above]
     mark = RequestOp(request_range=RangeRequest(key=marker(delete.key), keys_only=True))
-    return TxnRequest(success=[*reads, mark, _delete(encoded(delete.key), prev_kv=True), _delete(*below(delete.key))])
+    return TxnRequest(success=[*reads, mark, _delete(encode(delete.key), prev_kv=True), _delete(*below(delete.key))])
 
 
 def _tree_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:

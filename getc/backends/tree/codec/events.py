@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from getc.backends.tree.codec.keyspace import Range, below, encoded, marker, node_of, whole
-from getc.backends.tree.codec.nodes import gone, value_of
+from getc.backends.tree.codec.keyspace import Range, below, encode, marker, node_of, subtree_range
+from getc.backends.tree.codec.nodes import deleted_node, value_of
 from getc.operations import WatchSpec
 from getc.paths import is_below, is_hidden
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set
@@ -18,13 +18,13 @@ __all__ = ['leases_of', 'narrow_range', 'range_of', 'request_of', 'results_of']
 def range_of(spec: WatchSpec) -> Range:
     """The keys to watch: one range, for two would tell in no order.  ``results_of`` leaves out what else is in it."""
     if spec.recursive:
-        return whole(spec.key)
-    return encoded(spec.key), marker(spec.key) + b'\0'
+        return subtree_range(spec.key)
+    return encode(spec.key), marker(spec.key) + b'\0'
 
 
 def narrow_range(spec: WatchSpec) -> Range:
     """The same for a user who may not read all of that: without a value in the directory's place."""
-    return below(spec.key) if spec.recursive else (encoded(spec.key), b'')
+    return below(spec.key) if spec.recursive else (encode(spec.key), b'')
 
 
 def request_of(watched: Range, start_revision: int) -> WatchCreateRequest:
@@ -75,5 +75,5 @@ def _result(
         return Set(node, before, index, 0, term, kv.version == 1)
     created = 0 if before is None else before.created_index
     kind = Expired if event.prev_kv.lease and is_gone(event.prev_kv.lease) else Deleted
-    node = Directory(key, kv.mod_revision, created) if is_marker else gone(key, kv.mod_revision, created)
+    node = Directory(key, kv.mod_revision, created) if is_marker else deleted_node(key, kv.mod_revision, created)
     return kind(node, before, index, 0, term)

@@ -18,12 +18,12 @@ __all__ = [
     'Range',
     'below',
     'check_depth',
-    'decoded',
-    'deeper',
-    'encoded',
+    'decode',
+    'descendants_range',
+    'encode',
     'marker',
     'node_of',
-    'whole',
+    'subtree_range',
 ]
 
 Range = tuple[bytes, bytes]
@@ -37,13 +37,13 @@ AFTER_SLASH: Final = b'0'
 """What comes after the slash: ``K/`` up to ``K0`` is all below K."""
 
 
-def encoded(text: str) -> bytes:
+def encode(text: str) -> bytes:
     """The bytes of a key or a value."""
     return text.encode('utf-8', 'surrogateescape')
 
 
-def decoded(raw: bytes) -> str:
-    """The text of a key or a value; bytes that are none are escaped, and come back by :func:`encoded`."""
+def decode(raw: bytes) -> str:
+    """The text of a key or a value; bytes that are none are escaped, and come back by :func:`encode`."""
     return raw.decode('utf-8', 'surrogateescape')
 
 
@@ -59,7 +59,7 @@ def check_depth(key: str) -> None:
 
 def marker(key: str) -> bytes:
     """The key whose presence makes an empty directory."""
-    return encoded(paths.below(key))
+    return encode(paths.child_prefix(key))
 
 
 def below(key: str) -> Range:
@@ -68,16 +68,16 @@ def below(key: str) -> Range:
     return inside, inside[:-1] + AFTER_SLASH
 
 
-def deeper(key: str) -> Range:
+def descendants_range(key: str) -> Range:
     """All keys below a node, without its marker."""
     inside = marker(key)
     return inside + b'\0', inside[:-1] + AFTER_SLASH
 
 
-def whole(key: str) -> Range:
+def subtree_range(key: str) -> Range:
     """A node and all below it, in one range.  Others are in it, too (``/a-b`` for ``/a``)."""
     first, end = below(key)
-    return first if key == ROOT else encoded(key), end
+    return first if key == ROOT else encode(key), end
 
 
 def node_of(raw: bytes) -> tuple[str, bool] | None:
@@ -89,7 +89,7 @@ def node_of(raw: bytes) -> tuple[str, bool] | None:
         raw = raw[:-1]
     if b'/.' in raw and not _has_no_dots(raw):
         return None
-    return decoded(raw), is_marker
+    return decode(raw), is_marker
 
 
 def _has_no_dots(raw: bytes) -> bool:

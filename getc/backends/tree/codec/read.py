@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Final
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import AFTER_SLASH, below, check_depth, encoded, node_of
+from getc.backends.tree.codec.keyspace import AFTER_SLASH, below, check_depth, encode, node_of
 from getc.backends.tree.codec.nodes import value_of
 from getc.operations import Get
 from getc.paths import ROOT
@@ -23,13 +23,13 @@ PAGE: Final = 5000
 
 def range_of(get: Get) -> RangeRequest:
     """The read of the node as a value."""
-    return RangeRequest(key=encoded(get.key), serializable=get.quorum is False)
+    return RangeRequest(key=encode(get.key), serializable=get.quorum is False)
 
 
 @lru_cache(maxsize=4096)
 def packed_range(key: str, serializable: bool) -> bytes:
     """The same, packed, and remembered: most nodes are read again and again."""
-    return RangeRequest(key=encoded(key), serializable=serializable).SerializeToString()
+    return RangeRequest(key=encode(key), serializable=serializable).SerializeToString()
 
 
 def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
@@ -47,7 +47,7 @@ def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
     """
     check_depth(get.key)
     is_old = get.quorum is False
-    above = [encoded(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
+    above = [encode(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
     ranges = [RangeRequest(key=raw, keys_only=True, serializable=is_old) for raw in above]
     if get.key != ROOT:
         ranges.append(range_of(get))
@@ -96,7 +96,7 @@ class Listing:
     def __init__(self, get: Get) -> None:
         self._get = get
         self._top = _Child()
-        self._prefix = len(paths.below(get.key))
+        self._prefix = len(paths.child_prefix(get.key))
         self._is_there = get.key == ROOT
 
     @property
@@ -141,7 +141,7 @@ class Listing:
 
     def _end_of(self, names: list[str]) -> bytes:
         """What comes after all that is below a node in the directory."""
-        return encoded(paths.below(self._get.key) + '/'.join(names)) + AFTER_SLASH
+        return encode(paths.child_prefix(self._get.key) + '/'.join(names)) + AFTER_SLASH
 
     def directory(self) -> Directory:
         """The directory, its nodes in the order of their names."""
@@ -150,7 +150,7 @@ class Listing:
     def _directory(self, key: str, child: _Child, *, is_top: bool = False) -> Directory:
         nodes: tuple[Node, ...] = ()
         if is_top or self._get.recursive:
-            inside = paths.below(key)
+            inside = paths.child_prefix(key)
             nodes = tuple(self._node(inside + name, each) for name, each in sorted(child.children.items()))
         modified, created = (child.mark.mod_revision, child.mark.create_revision) if child.mark is not None else (0, 0)
         return Directory(key, modified, created, None, None, nodes)

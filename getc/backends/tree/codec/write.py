@@ -6,9 +6,9 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import below, check_depth, encoded, marker
-from getc.backends.tree.codec.nodes import FOR_EVER, Life, value_of
-from getc.backends.tree.codec.txn_failure import conditions, evidence, is_absent, verdict
+from getc.backends.tree.codec.keyspace import below, check_depth, encode, marker
+from getc.backends.tree.codec.nodes import NO_TTL, TTL, value_of
+from getc.backends.tree.codec.txn_failure import conditions, error_from_failure, failure_reads, is_absent
 from getc.errors import NotSupported, RootROnly
 from getc.operations import Append, Put
 from getc.paths import ROOT, join
@@ -82,7 +82,7 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
         lease: By which the node lives; 0 for ever.
         is_strict: Make sure that no value is above the node, and no directory in its place.
     """
-    key = encoded(put.key)
+    key = encode(put.key)
     if put.prev_exist or _is_compared(put):
         compare = conditions(put)
     else:
@@ -93,9 +93,9 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
         if put.prev_exist is not False:
             success.insert(0, RequestOp(request_delete_range=DeleteRangeRequest(key=key, prev_kv=True)))
     else:
-        request = PutRequest(key=key, value=encoded(put.value or ''), lease=lease, prev_kv=True)
+        request = PutRequest(key=key, value=encode(put.value or ''), lease=lease, prev_kv=True)
         success = [RequestOp(request_put=request)]
-    failure = evidence(put.key, is_strict=is_strict) if compare else []
+    failure = failure_reads(put.key, is_strict=is_strict) if compare else []
     return TxnRequest(compare=compare, success=success, failure=failure)
 
 
@@ -111,7 +111,7 @@ def packed_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> bytes:
     parts_of = _remembered_parts_of_put if is_small else _parts_of_put
     around, request = parts_of(put.key, put.prev_exist, is_strict)
     if put.value:
-        request += bytes_field(VALUE, encoded(put.value))
+        request += bytes_field(VALUE, encode(put.value))
     if lease:
         request += number_field(LEASE, lease)
     return around + bytes_field(SUCCESS, bytes_field(REQUEST_PUT, request))
@@ -134,14 +134,14 @@ def _parts_of_put(key: str, prev_exist: bool | None, is_strict: bool) -> _Parts:
 _remembered_parts_of_put = lru_cache(maxsize=REMEMBERED)(_parts_of_put)
 
 
-def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:
+def written(put: Put, response: TxnResponse, life: TTL = NO_TTL) -> EtcdResult:
     """What a write did.
 
     Raises:
         EtcdError: It was refused.
     """
     if not response.succeeded:
-        raise verdict(put, response)
+        raise error_from_failure(put, response)
     header, first = response.header, response.responses[0]
     prev_node: Value | None = None
     if put.dir:
@@ -152,7 +152,7 @@ def written(put: Put, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResul
     return result_of_put(put, prev_node, header.revision, header.raft_term, life)
 
 
-def result_of_put(put: Put, prev_node: Node | None, index: int, term: int, life: Life) -> EtcdResult:
+def result_of_put(put: Put, prev_node: Node | None, index: int, term: int, life: TTL) -> EtcdResult:
     """The result of a write that was done at an index.
 
     Args:
@@ -189,7 +189,7 @@ def _guard(key: str) -> list[Compare]:
     The range comes last: a comparison over 100,000 keys that fails takes the server 265 ms, and single keys that fail
     before it cut it short.
     """
-    compare = [is_absent(encoded(ancestor)) for ancestor in paths.ancestors(key)]
+    compare = [is_absent(encode(ancestor)) for ancestor in paths.ancestors(key)]
     return [*compare, is_absent(*below(key))]
 
 
@@ -215,8 +215,8 @@ def txn_of_append(
         raise NotSupported(f'{append.key} has a name after which no number of {NUMBER} digits comes')
     is_guarded = is_strict and append.key != ROOT
     above = [*paths.ancestors(append.key), append.key] if is_guarded else []
-    compare = [is_absent(encoded(ancestor)) for ancestor in above]
-    first = encoded(_numbered(append.key, number))
+    compare = [is_absent(encode(ancestor)) for ancestor in above]
+    first = encode(_numbered(append.key, number))
     if end <= first:
         end = marker(append.key) + AFTER_NUMBERS
     compare.append(is_absent(first, end))
@@ -231,12 +231,12 @@ def txn_of_append(
     )
     return TxnRequest(
         compare=compare,
-        success=[RequestOp(request_put=PutRequest(key=key, value=encoded(append.value or ''), lease=lease))],
-        failure=[*(evidence(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
+        success=[RequestOp(request_put=PutRequest(key=key, value=encode(append.value or ''), lease=lease))],
+        failure=[*(failure_reads(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
     )
 
 
-def appended(append: Append, number: int, response: TxnResponse, life: Life = FOR_EVER) -> EtcdResult:
+def appended(append: Append, number: int, response: TxnResponse, life: TTL = NO_TTL) -> EtcdResult:
     """What a successful append did."""
     index = response.header.revision
     key = _numbered(append.key, number)
@@ -258,7 +258,7 @@ def last_of(append: Append, response: TxnResponse) -> bytes:
     if found:
         *above, _, itself = (each.response_range.kvs for each in found)
         if itself or any(above):
-            raise verdict(append, TxnResponse(header=response.header, responses=found))
+            raise error_from_failure(append, TxnResponse(header=response.header, responses=found))
     key: bytes = last.response_range.kvs[0].key
     return key
 

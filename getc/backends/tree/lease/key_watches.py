@@ -12,14 +12,14 @@ from typing import Final, Protocol
 import gevent
 
 from getc.errors import ClientClosed, EtcException, Unauthorized
-from getc.net.affinity import Home
-from getc.retry import may_pass
+from getc.net.affinity import ThreadAffinity
+from getc.retry import is_transient
 from getc.timing import Backoff
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import Watch as Schema
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_stream import Ticket, WatchStream
+from getc.v3.watch_stream import Substream, WatchStream
 
 __all__ = ['KeyWatch', 'KeyWatches']
 
@@ -65,7 +65,7 @@ class KeyWatch:
         self.was_refused = False
         self._watches = watches
         self._owned = owned
-        self._ticket: Ticket | None = None
+        self._ticket: Substream | None = None
 
     def begin_again(self) -> None:
         """Begin once more after it has ended.  Does not block."""
@@ -119,9 +119,9 @@ class KeyWatches:
         rpc: How RPCs are called.
     """
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
-        self._home = Home()
+        self._home = ThreadAffinity()
         self._stream: WatchStream | None = None
         self._opening: gevent.Greenlet[..., None] | None = None
         self._waiting: dict[KeyWatch, None] = {}  # for a stream
@@ -167,7 +167,7 @@ class KeyWatches:
 
     def on_ended(self, watch: KeyWatch, error: EtcException) -> None:
         """One of them has ended without having been closed."""
-        if may_pass(error):
+        if is_transient(error):
             self.begin(watch)
             return
         watch.is_due = not watch.was_refused
@@ -178,7 +178,7 @@ class KeyWatches:
 
     def _open(self) -> None:
         try:
-            while self._waiting and not self._home.was_left:
+            while self._waiting and not self._home.in_forked_child:
                 if self._has_failed:
                     gevent.sleep(self._backoff.next_delay())
                 self._has_failed = True
@@ -190,7 +190,7 @@ class KeyWatches:
         try:
             stream = self._stream = WatchStream(self._rpc.open(Schema.Watch))
         except EtcException as error:
-            if not may_pass(error):
+            if not is_transient(error):
                 for watch in self._take_waiting():
                     watch.on_ended(error)
             return

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from getc import timing
-from getc.backends.base import Hold, Member
-from getc.backends.tree.codec.keyspace import encoded
-from getc.backends.tree.codec.nodes import Life, value_of
+from getc.backends.base import KeepListener, KeptNode
+from getc.backends.tree.codec.keyspace import encode
+from getc.backends.tree.codec.nodes import TTL, value_of
 from getc.backends.tree.codec.shapes import misshapen
 from getc.backends.tree.large_values import node_before
 from getc.backends.tree.lease.key_watches import KeyWatches
@@ -16,7 +16,7 @@ from getc.errors import NodeLost, Overtaken, ProtocolError, ResponseTooLarge
 from getc.operations import MAX_TTL
 from getc.results import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import (
     KV,
     Compare,
@@ -29,17 +29,17 @@ from getc.v3.schema.kv import (
 )
 from getc.v3.schema.lease import Lease, LeaseGrantRequest
 
-__all__ = ['LeasedHold', 'deletion_on_lease', 'granted', 'on_lease', 'overtaken']
+__all__ = ['LeasedNode', 'deletion_on_lease', 'granted', 'on_lease', 'overtaken']
 
 
 def on_lease(key: str, number: int) -> Compare:
     """Holds if the node hangs on that lease."""
-    return Compare(key=encoded(key), target=Compare.CompareTarget.LEASE, lease=number)
+    return Compare(key=encode(key), target=Compare.CompareTarget.LEASE, lease=number)
 
 
 def deletion_on_lease(key: str, number: int) -> TxnRequest:
     """Deletes the node if it hangs on that lease."""
-    delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(key)))
+    delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encode(key)))
     return TxnRequest(compare=[on_lease(key, number)], success=[delete])
 
 
@@ -48,7 +48,7 @@ def overtaken(key: str) -> Overtaken:
     return Overtaken(f'{key} was taken by another')
 
 
-def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
+def granted(rpc: RpcClient, ttl: int, deadline: Deadline) -> tuple[int, TTL]:
     """A new lease, and how long its keys live: at least so many seconds.
 
     Asking again after a lost answer does no harm: a lease without keys ends by itself.
@@ -57,13 +57,13 @@ def granted(rpc: Rpc, ttl: int, deadline: Deadline) -> tuple[int, Life]:
     response = rpc.call(Lease.LeaseGrant, request, deadline.timeout_left(), is_write=False)
     if response.ID <= 0 or not 0 < response.TTL <= 2 * MAX_TTL:
         raise ProtocolError('etcd v3: a lease that was granted without a number or a TTL')
-    return response.ID, Life.of(response.TTL, timing.wall_time())
+    return response.ID, TTL.of(response.TTL, timing.wall_time())
 
 
 class _Lease(Protocol):
     """The lease that it is on."""
 
-    rpc: Rpc
+    rpc: RpcClient
     id: int
     ttl: int
     lost_at: float
@@ -72,12 +72,12 @@ class _Lease(Protocol):
 
     def reserved(self, key: str) -> AbstractContextManager[None]: ...
 
-    def taking_off(self, key: str) -> AbstractContextManager[None]: ...
+    def removing(self, key: str) -> AbstractContextManager[None]: ...
 
-    def detach(self, hold: LeasedHold) -> None: ...
+    def detach(self, hold: LeasedNode) -> None: ...
 
 
-class LeasedHold:
+class LeasedNode:
     """One node on a lease.
 
     Attributes:
@@ -89,7 +89,7 @@ class LeasedHold:
 
     __slots__ = ('_is_held', '_lease', '_watch', 'key', 'known_at', 'member', 'token')
 
-    def __init__(self, lease: _Lease, key: str, token: int, member: Member, watches: KeyWatches) -> None:
+    def __init__(self, lease: _Lease, key: str, token: int, member: KeepListener, watches: KeyWatches) -> None:
         self.key = key
         self.token = token
         self.member = member
@@ -105,7 +105,7 @@ class LeasedHold:
     @property
     def raw_key(self) -> bytes:
         """The key, as etcd has it."""
-        return encoded(self.key)
+        return encode(self.key)
 
     @property
     def lease_id(self) -> int:
@@ -119,7 +119,7 @@ class LeasedHold:
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         if not self._is_held:
             raise NodeLost(f'{self.key} is not held')
-        request = PutRequest(key=encoded(self.key), value=encoded(value), lease=self._lease.id, prev_kv=True)
+        request = PutRequest(key=encode(self.key), value=encode(value), lease=self._lease.id, prev_kv=True)
         before: Node
         prev_node: Node | None
         try:
@@ -132,20 +132,20 @@ class LeasedHold:
         else:
             before = prev_node = value_of(self.key, response.responses[0].response_put.prev_kv)
             index, term = response.header.revision, response.header.raft_term
-        ttl, expiration = Life.of(self._lease.ttl, timing.wall_time())
+        ttl, expiration = TTL.of(self._lease.ttl, timing.wall_time())
         node = Value(self.key, index, before.created_index, ttl, expiration, value)
         return ComparedThenSwapped(node, prev_node, index, 0, term)
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
-        self._take_off(RequestOp(request_delete_range=DeleteRangeRequest(key=encoded(self.key))), deadline)
+        self._take_off(RequestOp(request_delete_range=DeleteRangeRequest(key=encode(self.key))), deadline)
 
     def orphan(self, deadline: Deadline) -> None:
         with self._lease.reserved(self.key):  # a renewal meanwhile would delete what nobody holds
             self.abandon()
             if self._lease.is_at_home():
                 number, _ = granted(self._lease.rpc, self._lease.ttl, deadline)
-                request = PutRequest(key=encoded(self.key), lease=number, ignore_value=True)
+                request = PutRequest(key=encode(self.key), lease=number, ignore_value=True)
                 self._take_off(RequestOp(request_put=request), deadline)
 
     def abandon(self) -> None:
@@ -173,7 +173,7 @@ class LeasedHold:
     def _take_off(self, operation: RequestOp, deadline: Deadline) -> None:
         """Take the node off the lease if it is on it still."""
         if self._lease.is_at_home():
-            with self._lease.taking_off(self.key):
+            with self._lease.removing(self.key):
                 try:
                     self._write(operation, deadline)
                 except NodeLost:
@@ -181,11 +181,11 @@ class LeasedHold:
 
     def check(self, deadline: Deadline) -> None:
         """Read whether the node is on the lease.  Raises NodeLost if it is not."""
-        self._write(RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True)), deadline)
+        self._write(RequestOp(request_range=RangeRequest(key=encode(self.key), keys_only=True)), deadline)
 
     def _write(self, operation: RequestOp, deadline: Deadline) -> TxnResponse:
         """Do it if the node is ours.  Raises NodeLost if it is not."""
-        itself = RequestOp(request_range=RangeRequest(key=encoded(self.key), keys_only=True))
+        itself = RequestOp(request_range=RangeRequest(key=encode(self.key), keys_only=True))
         txn = TxnRequest(compare=[self.is_on_lease()], success=[operation], failure=[itself])
         response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
         if not response.responses:
@@ -197,4 +197,4 @@ class LeasedHold:
         raise NodeLost(f'{self.key} was deleted, or has expired')
 
 
-_: type[Hold] = LeasedHold
+_: type[KeptNode] = LeasedNode

@@ -14,30 +14,30 @@ from typing import Final, TypeVar
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import Hold, LeaseGroup, Member, TakingWrite
+from getc.backends.base import KeepGroup, KeepListener, KeptNode, TakingWrite
 from getc.backends.tree.codec import write
-from getc.backends.tree.codec.keyspace import encoded
+from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
-from getc.backends.tree.codec.txn_failure import verdict
+from getc.backends.tree.codec.txn_failure import error_from_failure
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_node import LeasedHold, deletion_on_lease, granted, on_lease
+from getc.backends.tree.lease.leased_node import LeasedNode, deletion_on_lease, granted, on_lease
 from getc.backends.tree.lease.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
 from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, Compare, PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
 
-__all__ = ['LeasedGroup']
+__all__ = ['LeasePool']
 
 Held = TypeVar('Held')
 
-MOST_FORMER: Final = 1000
+MAX_EXPIRED_IDS: Final = 1000
 """Leases that are remembered after their end: until the server ends one, a node that nobody knows of may hang on it."""
 
 
-class LeasedGroup:
+class LeasePool:
     """The nodes of one TTL.
 
     Attributes:
@@ -54,7 +54,7 @@ class LeasedGroup:
 
     def __init__(
         self,
-        rpc: Rpc,
+        rpc: RpcClient,
         renewals: LeaseService,
         watches: KeyWatches,
         ttl: int,
@@ -70,27 +70,27 @@ class LeasedGroup:
         self._is_strict = is_strict
         self._on_revision = on_revision
         self._leases: dict[int, SharedLease] = {}
-        self._former: dict[int, None] = {}  # the numbers of leases that are over, the latest last
+        self._expired_ids: dict[int, None] = {}  # the numbers of leases that are over, the latest last
         self._granting = BoundedSemaphore(1)
 
-    def hold(self, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         write.check(put)
         try:
             return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
         except MISSHAPEN as error:
             raise misshapen(error, is_write=True) from error
 
-    def _hold_on(self, lease: SharedLease, put: Put, member: Member, deadline: Deadline) -> Hold:
+    def _hold_on(self, lease: SharedLease, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         txn = write.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
         member.on_writing(TakingWrite(put.value or '', put.prev_exist is False))
         response = self._call(txn, deadline)
         if not response.succeeded:
-            return self._found_ours(lease, put, response, member, deadline)
+            return self._recover_own_write(lease, put, response, member, deadline)
         return lease.attach(put.key, write.written(put, response).modified_index, member)
 
-    def _found_ours(
-        self, lease: SharedLease, put: Put, response: TxnResponse, member: Member, deadline: Deadline
-    ) -> Hold:
+    def _recover_own_write(
+        self, lease: SharedLease, put: Put, response: TxnResponse, member: KeepListener, deadline: Deadline
+    ) -> KeptNode:
         """What is in the way may be what a write of ours made whose answer was lost: then it hangs on a lease of ours.
 
         Nothing else shows that, least of all its value.  That lease may be over, for nothing was held on it: then the
@@ -103,52 +103,54 @@ class LeasedGroup:
         number = found[0].lease if found else 0
         ours = lease if number == lease.id else self._leases.get(number)
         if ours is not lease and not self._is_unheld(put.key, number):
-            raise verdict(put, response)
+            raise error_from_failure(put, response)
         if ours is None or ours.is_over:
             moved = self._moved(put.key, put.value or '', on_lease(put.key, number), lease, member, deadline)
             if moved is None:
-                raise verdict(put, response)
+                raise error_from_failure(put, response)
             return moved
         hold = ours.attach(put.key, found[0].mod_revision, member)
         try:
-            if found[0].value != encoded(put.value or ''):
+            if found[0].value != encode(put.value or ''):
                 hold.update(put.value or '', deadline)
             else:
                 hold.check(deadline)  # it may have been deleted before this response arrived
         except BaseException as error:
             hold.abandon()  # it will be found again
             if isinstance(error, NodeLost):  # it has just gone
-                raise verdict(put, response) from error
+                raise error_from_failure(put, response) from error
             raise
         return hold
 
     def _is_unheld(self, key: str, number: int) -> bool:
         """True if this is a lease of ours, and no keeper holds the node on it, writes it there or deletes it."""
         lease = self._leases.get(number)
-        return number in self._former if lease is None else not lease.is_taken(key)
+        return number in self._expired_ids if lease is None else not lease.is_taken(key)
 
-    def withdraw(self, key: str, member: Member, deadline: Deadline) -> None:
-        request = RangeRequest(key=encoded(key), keys_only=True)
+    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+        request = RangeRequest(key=encode(key), keys_only=True)
         found = self._rpc.call(KV.Range, request, deadline).kvs
         number = found[0].lease if found else 0
         if not self._is_unheld(key, number):
             return
         txn = deletion_on_lease(key, number)
         lease = self._leases.get(number)
-        with nullcontext() if lease is None else lease.taking_off(key):
+        with nullcontext() if lease is None else lease.removing(key):
             self._rpc.call(KV.Txn, txn, deadline)
 
-    def adopt(self, key: str, value: str, previous: Hold, member: Member, deadline: Deadline) -> Hold | None:
-        if not isinstance(previous, LeasedHold):
+    def adopt(
+        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
+        if not isinstance(previous, LeasedNode):
             return None
         condition = previous.is_on_lease()
         return self._on_lease(key, lambda lease: self._moved(key, value, condition, lease, member, deadline), deadline)
 
     def _moved(
-        self, key: str, value: str, condition: Compare, lease: SharedLease, member: Member, deadline: Deadline
-    ) -> Hold | None:
+        self, key: str, value: str, condition: Compare, lease: SharedLease, member: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
         """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
-        request = PutRequest(key=encoded(key), value=encoded(value), lease=lease.id)
+        request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
         member.on_writing(TakingWrite(value, is_create=False))
         response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
         return lease.attach(key, response.header.revision, member) if response.succeeded else None
@@ -203,9 +205,9 @@ class LeasedGroup:
     def _forget(self, lease: SharedLease) -> None:
         """The lease is over."""
         self._leases.pop(lease.id, None)
-        self._former[lease.id] = None
-        if len(self._former) > MOST_FORMER:
-            del self._former[next(iter(self._former))]
+        self._expired_ids[lease.id] = None
+        if len(self._expired_ids) > MAX_EXPIRED_IDS:
+            del self._expired_ids[next(iter(self._expired_ids))]
 
     def close(self) -> None:
         """Stop all renewals.  No I/O, does not block."""
@@ -213,4 +215,4 @@ class LeasedGroup:
             lease.abandon()
 
 
-_: type[LeaseGroup] = LeasedGroup
+_: type[KeepGroup] = LeasePool

@@ -11,20 +11,20 @@ from typing import Final
 import gevent
 
 from getc import timing
-from getc.backends.base import Member, not_renewed, safety_margin
-from getc.backends.tree.codec.keyspace import decoded, encoded
+from getc.backends.base import KeepListener, not_renewed, safety_margin
+from getc.backends.tree.codec.keyspace import decode, encode
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_node import LeasedHold, deletion_on_lease
+from getc.backends.tree.lease.leased_node import LeasedNode, deletion_on_lease
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
 from getc.timing import Backoff, Deadline
 from getc.v3.lease import Lease as LeaseService
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
 from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 
 __all__ = ['SharedLease']
 
-MOST_NODES: Final = 1000
+MAX_NODES: Final = 1000
 """Nodes on one lease: what is lost together if a lease is."""
 
 
@@ -50,7 +50,7 @@ class SharedLease:
 
     def __init__(
         self,
-        rpc: Rpc,
+        rpc: RpcClient,
         number: int,
         ttl: int,
         sent_at: float,
@@ -63,7 +63,7 @@ class SharedLease:
         self.rpc = rpc
         self.id = number
         self.ttl = ttl
-        self.holds: dict[str, LeasedHold] = {}
+        self.holds: dict[str, LeasedNode] = {}
         self._renewals = renewals
         self._watches = watches
         self._on_over = on_over
@@ -96,7 +96,7 @@ class SharedLease:
     def has_room_for(self, key: str) -> bool:
         """True if a node may be put on it now."""
         is_fresh = self.lost_at - timing.now_with_suspend() > self.ttl / 2 - safety_margin(self.ttl)
-        has_room = len(self.holds) + len(self._reserved) < MOST_NODES
+        has_room = len(self.holds) + len(self._reserved) < MAX_NODES
         return is_fresh and has_room and not self.is_over and not self.is_taken(key)
 
     @contextmanager
@@ -109,7 +109,7 @@ class SharedLease:
             self._reserved.discard(key)
 
     @contextmanager
-    def taking_off(self, key: str) -> Iterator[None]:
+    def removing(self, key: str) -> Iterator[None]:
         """Let nobody put the node on it again while it is taken off.
 
         Nor ever after if there was no answer: the request may be done at any time, and would take off the new one.
@@ -126,7 +126,7 @@ class SharedLease:
             if not may_be_done_later:
                 self._leaving -= Counter((key,))
 
-    def attach(self, key: str, token: int, member: Member) -> LeasedHold:
+    def attach(self, key: str, token: int, member: KeepListener) -> LeasedNode:
         """The node was put on it.
 
         Raises:
@@ -134,10 +134,10 @@ class SharedLease:
         """
         if self.is_over:
             raise ConnectionError(f'the lease of {key} ended while it was written', maybe_applied=True)
-        hold = self.holds[key] = LeasedHold(self, key, token, member, self._watches)
+        hold = self.holds[key] = LeasedNode(self, key, token, member, self._watches)
         return hold
 
-    def detach(self, hold: LeasedHold) -> None:
+    def detach(self, hold: LeasedNode) -> None:
         """The node is not ours any more, or not kept."""
         if self.holds.get(hold.key) is hold:
             del self.holds[hold.key]
@@ -221,23 +221,23 @@ class SharedLease:
             raise LeaseNotFound('requested lease not found', f'{self.id:x}')
         return revision, set(response.keys)
 
-    def _check(self, held: list[LeasedHold], keys: set[bytes], revision: int) -> None:
+    def _check(self, held: list[LeasedNode], keys: set[bytes], revision: int) -> None:
         """Compare what should be on the lease with what is."""
         for hold in held:
             if self.holds.get(hold.key) is not hold:
                 continue
-            if encoded(hold.key) in keys:
+            if encode(hold.key) in keys:
                 hold.on_renewed(revision)
             else:
                 gevent.spawn(self._find_out, hold)
-        known = {encoded(key) for key in (*self.holds, *self._reserved, *(hold.key for hold in held))}
+        known = {encode(key) for key in (*self.holds, *self._reserved, *(hold.key for hold in held))}
         for key in keys - known:
             gevent.spawn(self._drop, key)  # its keeper could not delete it
 
-    def _find_out(self, hold: LeasedHold) -> None:
+    def _find_out(self, hold: LeasedNode) -> None:
         """A node is not on the lease: it was deleted, or another has it."""
         try:
-            response = self.rpc.call(KV.Range, RangeRequest(key=encoded(hold.key), keys_only=True), self.ttl / 6)
+            response = self.rpc.call(KV.Range, RangeRequest(key=encode(hold.key), keys_only=True), self.ttl / 6)
             there = response.kvs
         except EtcException:
             there = []
@@ -247,11 +247,11 @@ class SharedLease:
 
     def _drop(self, key: bytes) -> None:
         """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""
-        path = decoded(key)
+        path = decode(key)
         if path in self.holds or path in self._reserved or self.is_over:
             return
         try:
-            with self.taking_off(path):
+            with self.removing(path):
                 self.rpc.call(KV.Txn, deletion_on_lease(path, self.id), self.ttl / 6)
         except EtcException:
             pass
@@ -260,7 +260,7 @@ class SharedLease:
         if not self.is_over:
             self._last_error = error
             for hold in list(self.holds.values()):
-                hold.member.on_suspect(error)
+                hold.member.on_renewal_missed(error)
 
     # -- losing
 

@@ -19,7 +19,7 @@ import gevent
 
 from getc import timing
 from getc.errors import EtcException
-from getc.net.affinity import Home, kill_soon
+from getc.net.affinity import ThreadAffinity, kill_soon
 from getc.timing import Deadline
 from getc.v3.watch_stream import WatchStream
 
@@ -62,7 +62,7 @@ class CatchingUp:
         self._waiting: dict[_Source, Deadline] = {}
         self._seen_empty: dict[_Source, float] = {}  # when the answer of the first read came that showed nothing
         self._asking: gevent.Greenlet[[], None] | None = None
-        self._home = Home()
+        self._home = ThreadAffinity()
 
     def adopt(self, stream: WatchStream) -> None:
         """Listen to a stream's progress responses.  Raises what has ended it.
@@ -105,7 +105,7 @@ class CatchingUp:
             self._seen_empty.clear()
 
     def _keep_waiting(self) -> bool:
-        if self._home.was_left:
+        if self._home.in_forked_child:
             self._waiting.clear()  # in a forked child: the watches are the parent's
         self._waiting = {source: deadline for source, deadline in self._waiting.items() if source.is_catching_up}
         return bool(self._waiting)

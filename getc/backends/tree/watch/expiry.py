@@ -11,10 +11,10 @@ from gevent.event import Event
 
 from getc.errors import EtcException
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 
-__all__ = ['Endings']
+__all__ = ['ExpiryCache']
 
 REMEMBERED: Final = 10_000
 TIMEOUT: Final = 2.0
@@ -24,10 +24,10 @@ AT_ONCE: Final = 32
 """Questions under way at a time."""
 
 
-class Endings:
+class ExpiryCache:
     """What is known of leases whose keys have gone.  Each is asked about once."""
 
-    def __init__(self, rpc: Rpc) -> None:
+    def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
         self._gone: dict[int, bool] = {}
         self._asking: dict[int, Event] = {}  # those that will be known, and who waits for it
@@ -38,7 +38,7 @@ class Endings:
         """True if the lease is known to have ended."""
         return self._gone.get(lease, False)
 
-    def are_known(self, leases: Iterable[int]) -> bool:
+    def is_resolved(self, leases: Iterable[int]) -> bool:
         """True if nothing would be asked about these."""
         return all(lease in self._gone for lease in leases)
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol
 
 from gevent.hub import get_hub
 
-from getc.net.affinity import Home, close_watcher
+from getc.net.affinity import ThreadAffinity, close_watcher
 from getc.paths import ROOT
 from getc.results import Directory, EtcdResult, Node
 
@@ -43,7 +43,7 @@ class MissedChanges:
     def __init__(self) -> None:
         self.sources: dict[str, dict[_Source, None]] = {}
         self._awaited: dict[_Source, Any] = {}  # the timer of each that may have missed something
-        self._home = Home()
+        self._home = ThreadAffinity()
 
     def add(self, source: _Source) -> None:
         """Compare the changes of this watch from now on."""
@@ -80,7 +80,7 @@ class MissedChanges:
 
     def _on_due(self, source: _Source, node: Node, times: int) -> None:
         close_watcher(self._awaited.pop(source))
-        if self._home.was_left or not source.lacks(node):
+        if self._home.in_forked_child or not source.lacks(node):
             return
         if times:
             self._await(source, node, times)

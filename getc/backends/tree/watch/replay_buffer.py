@@ -8,31 +8,31 @@ from typing import Final
 
 from getc.results import EtcdResult
 
-__all__ = ['Past', 'Story']
+__all__ = ['RangeHistory', 'ReplayBuffer']
 
-ROOM: Final = 1024 * 1024
+BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of events; what is made of them takes some times as much."""
 
-LEAST: Final = 100
+MIN_BYTES: Final = 100
 """Bytes that a revision takes at least."""
 
 
-class Past:
+class ReplayBuffer:
     """The latest revisions of all stories, up to a bound; the oldest is forgotten first."""
 
     def __init__(self) -> None:
-        self._stories: deque[Story] = deque()  # one for each revision, the oldest first
+        self._stories: deque[RangeHistory] = deque()  # one for each revision, the oldest first
         self._held = 0
 
-    def add(self, story: Story, size: int) -> None:
+    def add(self, story: RangeHistory, size: int) -> None:
         """A revision of so many bytes was added to a story."""
         self._stories.append(story)
         self._held += size
-        while self._held > ROOM:
+        while self._held > BUFFER_BYTES:
             self._held -= self._stories.popleft().forget()
 
 
-class Story:
+class RangeHistory:
     """What one source told lately.
 
     Attributes:
@@ -41,14 +41,14 @@ class Story:
 
     __slots__ = ('_past', '_revisions', 'begin')
 
-    def __init__(self, past: Past) -> None:
+    def __init__(self, past: ReplayBuffer) -> None:
         self.begin = 0
         self._past = past
         self._revisions: deque[tuple[int, Sequence[EtcdResult], int]] | None = None  # most sources are quiet
 
     def add(self, revision: int, results: Sequence[EtcdResult], size: int) -> None:
         """A revision was told; its events took so many bytes."""
-        size = max(size, LEAST)
+        size = max(size, MIN_BYTES)
         if self._revisions is None:
             self._revisions = deque()
         self._revisions.append((revision, results, size))

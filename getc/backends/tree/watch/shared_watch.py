@@ -9,23 +9,23 @@ from typing import Final, Protocol
 
 import gevent
 
-from getc.backends.base import Listener
-from getc.backends.delivery import News
-from getc.backends.monotonic import Horizon
+from getc.backends.base import WatchListener
+from getc.backends.delivery import EventQueue
+from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
-from getc.backends.tree.watch.expiry import Endings
-from getc.backends.tree.watch.replay_buffer import Past, Story
+from getc.backends.tree.watch.expiry import ExpiryCache
+from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import Directory, EtcdResult, Node
 from getc.timing import Deadline
-from getc.v3.rpc import Rpc
+from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchResponse
-from getc.v3.watch_stream import Ticket, WatchStream
+from getc.v3.watch_stream import Substream, WatchStream
 
-__all__ = ['Follower', 'Source']
+__all__ = ['SharedWatch', 'Subscriber']
 
 FULL: Final = 1000
 """Revisions in one response from the history, at most: one with fewer is complete up to its header's revision.
@@ -41,25 +41,25 @@ PROOF_TIMEOUT: Final = 5.0
 class _Following(Protocol):
     """All that is followed."""
 
-    rpc: Rpc
-    endings: Endings
-    past: Past
-    horizon: Horizon
+    rpc: RpcClient
+    endings: ExpiryCache
+    past: ReplayBuffer
+    horizon: RevisionGuard
 
-    def begin(self, source: Source) -> None: ...
+    def begin(self, source: SharedWatch) -> None: ...
 
-    def begin_afresh(self, source: Source) -> None: ...
+    def restart_with_new_stream(self, source: SharedWatch) -> None: ...
 
-    def leave_stream(self, source: Source) -> None: ...
+    def leave_stream(self, source: SharedWatch) -> None: ...
 
-    def end(self, source: Source) -> None: ...
+    def end(self, source: SharedWatch) -> None: ...
 
-    def joinable(self, source: Source) -> Source | None: ...
+    def find_equal(self, source: SharedWatch) -> SharedWatch | None: ...
 
-    def catch_up(self, source: Source) -> None: ...
+    def catch_up(self, source: SharedWatch) -> None: ...
 
 
-class Follower(News):
+class Subscriber(EventQueue):
     """One who follows a source.
 
     Attributes:
@@ -70,7 +70,7 @@ class Follower(News):
 
     __slots__ = ('cursor', 'source', 'store')
 
-    def __init__(self, listener: Listener, cursor: int, store: int, source: Source) -> None:
+    def __init__(self, listener: WatchListener, cursor: int, store: int, source: SharedWatch) -> None:
         super().__init__(listener)
         self.cursor = cursor
         self.store = store
@@ -80,7 +80,7 @@ class Follower(News):
         self.source.leave(self)
 
 
-class Source:
+class SharedWatch:
     """One watch of the server's, with those who follow it.
 
     Args:
@@ -122,15 +122,15 @@ class Source:
         self._least = 0  # revision; a server that has not come to it lags behind
         self._position: int | None = None  # every change up to it has been told; None before it is live
         self._store = 0  # the cluster's id, once it is known
-        self._followers: dict[Follower, None] = {}
-        self._story = Story(following.past)
+        self._followers: dict[Subscriber, None] = {}
+        self._story = RangeHistory(following.past)
         self._story.begin = self._first
         self._target: int | None = None  # the revision that is to be delivered before it has caught up
         self._progress = 0  # the server has come to this revision, and sent every change of interest up to it
         self._responses: deque[tuple[WatchResponse, int, bool]] | None = None  # to be told, their bytes, and is_whole
         self._telling: gevent.Greenlet[..., None] | None = None
         self.stream: WatchStream | None = None
-        self._ticket: Ticket | None = None
+        self._ticket: Substream | None = None
         self._is_permitted = False  # the user may read the range, or could when it was asked
         self._is_over = False
 
@@ -156,21 +156,21 @@ class Source:
             return self._least
         return max(self._progress, self._target or 0)
 
-    def join(self, spec: WatchSpec, listener: Listener, store: int) -> Follower:
+    def join(self, spec: WatchSpec, listener: WatchListener, store: int) -> Subscriber:
         """Tell this listener, too, if this is its store; 0 for any."""
-        follower = Follower(listener, (spec.index or 0) - 1, store, self)
+        follower = Subscriber(listener, (spec.index or 0) - 1, store, self)
         self._followers[follower] = None
         if self._position is not None:
-            self._set_off(follower)
+            self._activate(follower)
         return follower
 
-    def leave(self, follower: Follower) -> None:
+    def leave(self, follower: Subscriber) -> None:
         """Tell it nothing more."""
         self._followers.pop(follower, None)
         if not self._followers and not self._is_over:
             self._stop()
 
-    def _set_off(self, follower: Follower) -> None:
+    def _activate(self, follower: Subscriber) -> None:
         """The source is live: so is the follower, and hears what it has missed."""
         assert self._position is not None
         if follower.store not in (0, self._store):
@@ -184,7 +184,7 @@ class Source:
         if self._target is None:
             follower.tell(None)
 
-    def _replay(self, follower: Follower) -> None:
+    def _replay(self, follower: Subscriber) -> None:
         for revision, results in self._story.since(follower.cursor):
             follower.cursor = revision
             follower.tell(results)
@@ -197,9 +197,9 @@ class Source:
         if ticket is not None and self.stream is not None:
             self.stream.cancel(ticket)
 
-    def _move_to_others(self) -> None:
+    def _merge_into(self) -> None:
         """Two sources of one range are one too many, as soon as the other knows all that is still to come."""
-        other = self._following.joinable(self)
+        other = self._following.find_equal(self)
         if other is None or other._position is None or other._store != self._store:
             return
         if self._target is not None or other._target is not None:
@@ -314,7 +314,7 @@ class Source:
         else:
             if not self._is_over:
                 self._is_permitted = True
-                self._following.begin_afresh(self)
+                self._following.restart_with_new_stream(self)
 
     def _on_not_permitted(self, error: EtcException) -> None:
         narrow = narrow_range(self._spec)
@@ -338,7 +338,7 @@ class Source:
             return int(header.revision)
 
         try:
-            agreed = self._following.horizon.agree_on_revision(read)
+            agreed = self._following.horizon.observe_quorum(read)
         except EtcException as error:
             if not self._is_over:
                 self._end(error)
@@ -363,7 +363,7 @@ class Source:
             self._target = None
         if is_new:
             for follower in self._followers:
-                self._set_off(follower)
+                self._activate(follower)
         if self._target is not None:
             self._following.catch_up(self)
 
@@ -414,14 +414,14 @@ class Source:
         """Tell what has come; where it must be asked first whether keys expired, later, and in order."""
         while self._responses:
             leases = leases_of(self._responses[0][0].events)
-            if not self._following.endings.are_known(leases):
+            if not self._following.endings.is_resolved(leases):
                 self._tell_later(self._find_out, leases)
                 return
             self._tell(*self._responses.popleft())
         self._responses = None
         if self._position is not None and not self._is_over:
             self._check_target()
-            self._move_to_others()
+            self._merge_into()
 
     def _find_out(self, leases: set[int]) -> None:
         self._following.endings.find_out(leases)

@@ -11,12 +11,12 @@ from getc.backends.tree.codec.keyspace import (
     MAX_SEGMENTS,
     below,
     check_depth,
-    decoded,
-    deeper,
-    encoded,
+    decode,
+    descendants_range,
+    encode,
     marker,
     node_of,
-    whole,
+    subtree_range,
 )
 from getc.errors import NotSupported
 
@@ -61,46 +61,46 @@ def test_node_of_any_key_is_normal_and_leads_back_to_it(raw: bytes) -> None:
     found = node_of(raw)
     if found is not None:
         key, is_marker = found
-        assert paths.normal(key) == key != '/'
-        assert (marker(key) if is_marker else encoded(key)) == raw
+        assert paths.normalize(key) == key != '/'
+        assert (marker(key) if is_marker else encode(key)) == raw
 
 
 @given(key=path_texts)
 def test_every_node_has_a_key_of_its_own_and_a_marker(key: str) -> None:
     """Both lead back to it."""
-    assert node_of(encoded(key)) == (key, False)
+    assert node_of(encode(key)) == (key, False)
     assert node_of(marker(key)) == (key, True)
 
 
 @given(raw=st.binary(max_size=20))
 def test_bytes_come_back_from_text_whatever_they_are(raw: bytes) -> None:
     """What is no UTF-8 is escaped."""
-    assert encoded(decoded(raw)) == raw
+    assert encode(decode(raw)) == raw
 
 
 @given(key=path_texts, other=path_texts)
 def test_ranges_hold_what_is_below_a_node_and_no_other_node(key: str, other: str) -> None:
     """The marker is in the range of all below, and not in that of what is deeper."""
     first, end = below(key)
-    assert (first <= encoded(other) < end) == paths.is_below(other, key)
+    assert (first <= encode(other) < end) == paths.is_below(other, key)
     assert first <= marker(key) < end
-    first, end = deeper(key)
-    assert (first <= encoded(other) < end) == paths.is_below(other, key)
+    first, end = descendants_range(key)
+    assert (first <= encode(other) < end) == paths.is_below(other, key)
     assert not first <= marker(key) < end
 
 
 @given(key=path_texts, other=path_texts)
 def test_whole_range_holds_a_node_and_all_below_it(key: str, other: str) -> None:
     """Others may be in it."""
-    first, end = whole(key)
-    assert first <= encoded(key) < end
+    first, end = subtree_range(key)
+    assert first <= encode(key) < end
     if paths.is_below(other, key):
-        assert first <= encoded(other) < end
+        assert first <= encode(other) < end
 
 
 def test_ranges_of_the_root_are_all_that_begins_with_a_slash() -> None:
     """From the first to the last."""
-    assert below('/') == whole('/') == (b'/', b'0')
+    assert below('/') == subtree_range('/') == (b'/', b'0')
 
 
 def test_depth_is_refused_from_127_segments_on() -> None:

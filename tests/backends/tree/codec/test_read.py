@@ -145,7 +145,7 @@ def test_keys_that_are_no_path_are_not_listed_but_make_the_directory_be_there() 
 def test_names_are_in_the_order_of_their_text() -> None:
     """Not in that of the keys, where a slash comes after a hyphen."""
     directory, _ = listed(Get('/d'), kvs_of(b'/d/c/x', b'/d/c-', b'/d/c', b'/d/\xff', '/d/\u00e9'.encode()))
-    assert [paths.name_of(node.key) for node in directory.nodes] == ['c', 'c-', '\u00e9', '\udcff']
+    assert [paths.basename(node.key) for node in directory.nodes] == ['c', 'c-', '\u00e9', '\udcff']
 
 
 @pytest.mark.parametrize('recursive', [False, True])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from getc.backends.tree.codec import write
-from getc.backends.tree.codec.nodes import Life
+from getc.backends.tree.codec.nodes import TTL
 from getc.backends.tree.codec.write import (
     LAST_NUMBER,
     appended,
@@ -177,7 +177,7 @@ def test_check_refuses_to_write_the_root() -> None:
 
 def test_written_value_keeps_the_index_of_its_creation() -> None:
     """A put does not replace the key."""
-    result = written(Put('/a', 'new'), response(put(kv('/a', 'old')), succeeded=True), Life.of(9, 0.0))
+    result = written(Put('/a', 'new'), response(put(kv('/a', 'old')), succeeded=True), TTL.of(9, 0.0))
     assert type(result) is Set
     assert (result.node.modified_index, result.node.created_index, result.etcd_index) == (INDEX, 3, INDEX)
     assert (result.value, result.ttl, result.raft_term, result.is_new) == ('new', 9, 2, False)

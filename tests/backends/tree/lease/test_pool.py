@@ -13,7 +13,7 @@ from getc import timing
 from getc.backends.base import TakingWrite
 from getc.backends.tree.lease import pool, shared_lease
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.pool import LeasedGroup
+from getc.backends.tree.lease.pool import LeasePool
 from getc.errors import (
     ConnectionError,
     ConnectionRefused,
@@ -54,7 +54,7 @@ class Member:
     def on_renewed(self) -> None:
         self._note('renewed')
 
-    def on_suspect(self, error: EtcException) -> None:
+    def on_renewal_missed(self, error: EtcException) -> None:
         self._note('suspect')
 
     def on_lost(self, error: NodeLost) -> None:
@@ -72,7 +72,7 @@ class Bench:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
         self.watches = KeyWatches(self.rpc)
-        self.group = LeasedGroup(self.rpc, Lease(self.rpc), self.watches, TTL, is_strict=True)
+        self.group = LeasePool(self.rpc, Lease(self.rpc), self.watches, TTL, is_strict=True)
         self.member = Member()
 
     def hold(
@@ -132,7 +132,7 @@ def test_nodes_of_one_ttl_share_a_lease_and_two_streams(bench: Bench, etcd_clock
 
 def test_lease_has_so_many_nodes_at_most(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of those that are being written at the same time."""
-    monkeypatch.setattr(shared_lease, 'MOST_NODES', 10)
+    monkeypatch.setattr(shared_lease, 'MAX_NODES', 10)
     holders = [gevent.spawn(bench.hold, f'/{number}') for number in range(35)]
     gevent.joinall(holders, raise_error=True)
     assert [len(lease.keys) for lease in bench.server.leases.values()] == [10, 10, 10, 5]
@@ -669,13 +669,13 @@ def test_node_whose_adoption_was_not_answered_is_known_as_ours_when_its_lease_is
 
 def test_former_leases_are_remembered_up_to_a_bound(bench: Bench, etcd_clock: VirtualTime, monkeypatch) -> None:
     """The oldest is forgotten first."""
-    monkeypatch.setattr(pool, 'MOST_FORMER', 2)
+    monkeypatch.setattr(pool, 'MAX_EXPIRED_IDS', 2)
     numbers = []
     for _ in range(4):
         bench.hold().release(Deadline(5))
         numbers.append(bench.leases[0].id)
         etcd_clock.advance(TTL)
-    assert list(bench.group._former) == numbers[-2:]
+    assert list(bench.group._expired_ids) == numbers[-2:]
 
 
 def test_close_leaves_no_renewal_and_no_timer(bench: Bench, etcd_clock: VirtualTime) -> None:
@@ -706,7 +706,7 @@ def test_close_during_a_renewal_ends_it(bench: Bench, etcd_clock: VirtualTime) -
 
 def test_ttl_is_what_the_server_grants(bench: Bench) -> None:
     """At least its own minimum."""
-    group = LeasedGroup(bench.rpc, Lease(bench.rpc), bench.watches, 1, is_strict=True)
+    group = LeasePool(bench.rpc, Lease(bench.rpc), bench.watches, 1, is_strict=True)
     hold = group.hold(Put('/short', 'x', prev_exist=False), bench.member, Deadline(5))
     assert group.ttl == 2
     assert hold.lost_at == timing.now() + 2 - 0.5

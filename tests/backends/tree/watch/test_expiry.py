@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc.backends.tree.watch import expiry
-from getc.backends.tree.watch.expiry import Endings
+from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.testing import VirtualTime
 from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
 from tests.support.leftovers import greenlets_of_getc
@@ -19,18 +19,18 @@ def server(etcd_clock: VirtualTime) -> FakeEtcd:
     return FakeEtcd()
 
 
-def make(server: FakeEtcd) -> Endings:
+def make(server: FakeEtcd) -> ExpiryCache:
     rpc: Any = FakeRpc(server)
-    return Endings(rpc)
+    return ExpiryCache(rpc)
 
 
 def test_lease_is_gone_or_not(server: FakeEtcd) -> None:
     """As the server says."""
     found, lives, gone = make(server), server.grant(10), server.grant(10)
     server.revoke(gone)
-    assert not found.are_known({lives, gone})
+    assert not found.is_resolved({lives, gone})
     found.find_out({lives, gone})
-    assert found.are_known({lives, gone})
+    assert found.is_resolved({lives, gone})
     assert (found.is_gone(lives), found.is_gone(gone)) == (False, True)
 
 
@@ -72,4 +72,4 @@ def test_oldest_is_forgotten(server: FakeEtcd, monkeypatch: pytest.MonkeyPatch) 
     found, leases = make(server), [server.grant(10) for _ in range(4)]
     for lease in leases:
         found.find_out({lease})
-    assert [found.are_known({lease}) for lease in leases] == [False, True, True, True]
+    assert [found.is_resolved({lease}) for lease in leases] == [False, True, True, True]

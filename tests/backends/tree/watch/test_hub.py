@@ -8,9 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
-from getc.backends.monotonic import Horizon
+from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.watch import replay_buffer
-from getc.backends.tree.watch.hub import Following
+from getc.backends.tree.watch.hub import WatchHub
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
@@ -64,7 +64,7 @@ class Bench:
     def __init__(self, clock: VirtualTime) -> None:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
-        self.following = Following(self.rpc, Horizon())
+        self.following = WatchHub(self.rpc, RevisionGuard())
         self.settle: Callable[[], None] = lambda: clock.advance(0)
 
     def follow(self, key: str = '/', index: int | None = None, *, after: Any = None) -> tuple[Story, Any]:
@@ -142,7 +142,7 @@ def test_who_asks_for_more_than_is_remembered_reads_by_a_watch_of_its_own_and_jo
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As soon as the other knows all that is still to come."""
-    monkeypatch.setattr(replay_buffer, 'ROOM', 3 * replay_buffer.LEAST)
+    monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 3 * replay_buffer.MIN_BYTES)
     first, _ = bench.follow('/a', 2)
     for number in range(2, 12):
         bench.server.put('/a', str(number))
@@ -655,9 +655,9 @@ def test_what_is_remembered_is_bounded_for_all_ranges_together(bench: Bench) -> 
         for number in range(20):
             bench.server.put(f'/{number}', 'x' * 100_000)
             bench.settle()
-    assert bench.following.past._held <= replay_buffer.ROOM
+    assert bench.following.past._held <= replay_buffer.BUFFER_BYTES
     held = sum(len(list(source._story.since(0))) for source in bench.following._sources.values())
-    assert 0 < held <= replay_buffer.ROOM / 100_000
+    assert 0 < held <= replay_buffer.BUFFER_BYTES / 100_000
 
 
 def test_quiet_range_remembers_nothing(bench: Bench) -> None:
