@@ -10,17 +10,28 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, TypeVar
 
 from getc._dataclasses import fast_init
-from getc.errors import EtcdError, NotFile, PermissionDenied, RefreshTTLRequired, RefreshValue, Unauthorized
+from getc.errors import (
+    EtcdError,
+    NotFile,
+    NotSupported,
+    PermissionDenied,
+    RefreshTTLRequired,
+    RefreshValue,
+    Unauthorized,
+)
 from getc.paths import join, normalize
 
 __all__ = [
     'MAX_TTL',
+    'V2_TEXT_ONLY',
     'Append',
     'Delete',
     'Get',
     'Operation',
     'Put',
     'WatchSpec',
+    'check_v2_key',
+    'check_v2_ttl',
     'explain',
     'in_namespace',
     'text_of',
@@ -32,10 +43,37 @@ MAX_TTL: Final = 9_000_000_000
 MAX_INDEX: Final = 2**63 - 1
 """etcd v3 counts revisions with a sign."""
 
+V2_MAX_TTL: Final = 7_000_000_000
+"""Seconds.  A v2 server counts nanoseconds since 1970 in 64 bits: a longer TTL overflows and is dropped silently."""
+
+V2_TEXT_ONLY: Final = 'etcd v2 stores UTF-8 text only, in keys and in values; etcd v3 stores any bytes (api="v3")'
+
 
 def text_of(raw: bytes) -> str:
     """Decode a value that is given as bytes.  Bytes that are not UTF-8 are escaped, as in values that are read."""
     return raw.decode('utf-8', 'surrogateescape')
+
+
+def check_v2_key(key: str) -> None:
+    """Check that the v2 API can express a key.
+
+    Raises:
+        NotSupported: The key holds bytes that are not UTF-8.
+    """
+    try:
+        key.encode('utf-8')
+    except UnicodeEncodeError:
+        raise NotSupported(V2_TEXT_ONLY) from None
+
+
+def check_v2_ttl(ttl: int) -> None:
+    """Check that a v2 store can hold a TTL, in seconds.
+
+    Raises:
+        NotSupported: The TTL is longer than ``V2_MAX_TTL``.
+    """
+    if ttl > V2_MAX_TTL:
+        raise NotSupported(f'etcd v2 stores TTLs up to {V2_MAX_TTL} s, not {ttl} s')
 
 
 def _check_text(name: str, text: Any) -> None:

@@ -1,6 +1,6 @@
-"""Fails where an import goes up, sideways or in a circle.
+"""Fails where an import of getc goes up, between folders that must not know each other, or in a cycle.
 
-A module of getc imports only from layers below its own and, without circles, from its own folder.
+LAYERS, APART and PURE are the rules.
 All imports count, also those inside functions and those for type checkers only.
 
     python tools/check_layers.py [DIRECTORY]
@@ -15,28 +15,69 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 __all__ = ['Import', 'Module', 'broken_rules', 'imports_of', 'layer_of', 'main', 'modules_of']
 
-LAYERS = (
-    ('getc.errors', 'getc.paths', 'getc.retry', 'getc.timing', 'getc._dataclasses', 'getc.redact'),
-    ('getc.results', 'getc.operations'),
-    ('getc.wire',),
+LAYERS: Final = (
+    (
+        'getc._dataclasses',
+        'getc.errors',
+        'getc.operations',
+        'getc.paths',
+        'getc.redact',
+        'getc.renewal',
+        'getc.results',
+        'getc.retry',
+        'getc.timing',
+    ),
     ('getc.net',),
     ('getc.grpc',),
-    ('getc.transport',),
     ('getc.v3',),
-    ('getc.backends',),
+    (
+        'getc.backends',
+        'getc.backends.base',
+        'getc.backends.delivery',
+        'getc.backends.monotonic',
+        'getc.backends.namespace',
+        'getc.backends.refresh',
+    ),
+    ('getc.backends.memory',),
+    ('getc.backends.tree',),
+    ('getc.backends.v2',),
+    ('getc.backends.autodetect', 'getc.backends.connect'),
     ('getc.daemons',),
-    ('getc.tree', 'getc.background', 'getc.connection_listeners', 'getc.client'),
+    ('getc.recipes',),
+    ('getc.background', 'getc.client', 'getc.connection_listeners', 'getc.options', 'getc.tree'),
     ('getc',),
-    ('getc.recipes', 'getc.testing', 'getc.cli'),
+    ('getc.cli',),
+    ('getc.testing',),
 )
-"""From the bottom up.  ``getc`` is the package's front: it gathers the public names."""
+"""From the bottom up: a module imports from layers below its own and, without cycles, from its own.
 
-IO = frozenset({'gevent', 'greenlet', 'requests', 'urllib3', 'socket', 'ssl'})
-IO_FROM = 3
-"""Below this layer there is no I/O and no gevent."""
+A name stands for the module and everything below it, except what a longer name lists.
+"""
+
+APART: Final = (('getc.backends.memory', 'getc.backends.tree', 'getc.backends.v2'), ('getc.cli', 'getc.testing'))
+"""Layers that do not import each other, although one is listed below the other."""
+
+PURE: Final = (
+    'getc.backends.tree.codec',
+    'getc.backends.v2.codec',
+    'getc.errors',
+    'getc.grpc.framing',
+    'getc.grpc.http2',
+    'getc.operations',
+    'getc.paths',
+    'getc.redact',
+    'getc.results',
+    'getc.retry',
+    'getc.v3.schema',
+    'getc.v3.status_errors',
+)
+"""Modules that perform no I/O and read no clock."""
+
+IMPURE: Final = frozenset({'gevent', 'greenlet', 'requests', 'socket', 'ssl', 'time', 'urllib3'})
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +94,7 @@ class Module:
 
     @property
     def folder(self) -> str:
-        """The package that it stands in."""
+        """The package that contains it."""
         return self.name if self.is_package else self.name.rpartition('.')[0]
 
 
@@ -76,16 +117,22 @@ def modules_of(root: Path) -> dict[str, Module]:
 
 
 def layer_of(name: str) -> int | None:
-    """The number of a module's layer; None if it has none."""
-    for number, prefixes in enumerate(LAYERS):
-        for prefix in prefixes:
-            if name == prefix or (prefix != 'getc' and name.startswith(prefix + '.')):
-                return number
-    return None
+    """Return the number of a module's layer, by the longest name in LAYERS that covers the module; None without one."""
+    found = [
+        (len(prefix), number)
+        for number, prefixes in enumerate(LAYERS)
+        for prefix in prefixes
+        if _is_covered(name, prefix) and (prefix != 'getc' or name == 'getc')
+    ]
+    return max(found)[1] if found else None
+
+
+def _is_covered(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + '.')
 
 
 def imports_of(module: Module, known: dict[str, Module]) -> Iterator[Import]:
-    """Every import in a module, at whatever depth.  What is imported from getc is a module's name."""
+    """Every import in a module, at any depth.  What is imported from getc is a module's name."""
     for node in ast.walk(ast.parse(module.path.read_text('utf-8'), str(module.path))):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -102,7 +149,7 @@ def imports_of(module: Module, known: dict[str, Module]) -> Iterator[Import]:
 
 
 def broken_rules(root: Path) -> list[str]:
-    """A line for every import that breaks a rule, and for every circle."""
+    """A line for every import that breaks a rule and for every cycle."""
     known = modules_of(root)
     broken = []
     edges: dict[str, dict[str, int]] = {name: {} for name in known}
@@ -110,7 +157,7 @@ def broken_rules(root: Path) -> list[str]:
         where = module.path.relative_to(root)
         layer = layer_of(module.name)
         if layer is None:
-            broken.append(f'{where}:1: {module.name} stands in no layer')
+            broken.append(f'{where}:1: {module.name} is in no layer')
             continue
         for found in imports_of(module, known):
             fault = _fault(module, layer, found.target)
@@ -118,32 +165,32 @@ def broken_rules(root: Path) -> list[str]:
                 edges[module.name].setdefault(found.target, found.line)
             if fault:
                 broken.append(f'{where}:{found.line}: {module.name} (layer {layer}) imports {found.target}{fault}')
-    return broken + [_told(circle, edges, known, root) for circle in _circles(edges)]
+    return broken + [_describe(cycle, edges, known, root) for cycle in _cycles(edges)]
 
 
 def _fault(module: Module, layer: int, target: str) -> str:
-    top = target.partition('.')[0]
-    if top != 'getc':
-        return f': no gevent and no I/O below layer {IO_FROM}' if top in IO and layer < IO_FROM else ''
+    """Say which rule the import of ``target`` breaks; empty if none."""
+    if target.partition('.')[0] != 'getc':
+        is_pure = any(_is_covered(module.name, prefix) for prefix in PURE)
+        return ': no I/O and no clock here' if is_pure and target.partition('.')[0] in IMPURE else ''
     other = layer_of(target)
     if other is None:
-        return ', which stands in no layer'
+        return ', which is in no layer'
     if other > layer:
         return f' (layer {other}): upward'
-    if other == layer and not _is_one_folder(module.name, target):
-        return f' (layer {other}): sideways, into another folder'
+    if any(_is_apart(module.name, target, group) for group in APART):
+        return f' (layer {other}): these two must not know each other'
     return ''
 
 
-def _is_one_folder(name: str, other: str) -> bool:
-    # Of the layer's own folder: getc.wire and all below it; for single modules, the folder getc.
-    if name.count('.') == 1 and other.count('.') == 1:
-        return layer_of(name) != len(LAYERS) - 1 or name == other
-    return name.split('.')[:2] == other.split('.')[:2]
+def _is_apart(name: str, other: str, group: tuple[str, ...]) -> bool:
+    own = [prefix for prefix in group if _is_covered(name, prefix)]
+    others = [prefix for prefix in group if _is_covered(other, prefix)]
+    return bool(own and others and own != others)
 
 
-def _circles(edges: dict[str, dict[str, int]]) -> Iterator[list[str]]:
-    """Each circle that a walk along the imports meets."""
+def _cycles(edges: dict[str, dict[str, int]]) -> Iterator[list[str]]:
+    """Each cycle that a walk along the imports meets."""
     done: set[str] = set()
 
     def walk(name: str, trail: list[str]) -> Iterator[list[str]]:
@@ -158,10 +205,10 @@ def _circles(edges: dict[str, dict[str, int]]) -> Iterator[list[str]]:
         yield from walk(name, [])
 
 
-def _told(circle: list[str], edges: dict[str, dict[str, int]], known: dict[str, Module], root: Path) -> str:
-    line = edges[circle[0]][circle[1] if len(circle) > 1 else circle[0]]
-    where = known[circle[0]].path.relative_to(root)
-    return f'{where}:{line}: a circle: {" -> ".join([*circle, circle[0]])}'
+def _describe(cycle: list[str], edges: dict[str, dict[str, int]], known: dict[str, Module], root: Path) -> str:
+    line = edges[cycle[0]][cycle[1] if len(cycle) > 1 else cycle[0]]
+    where = known[cycle[0]].path.relative_to(root)
+    return f'{where}:{line}: a cycle: {" -> ".join([*cycle, cycle[0]])}'
 
 
 def main(arguments: list[str]) -> int:

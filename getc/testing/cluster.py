@@ -16,7 +16,7 @@ from getc.testing.cluster_status import ClusterStatus
 from getc.testing.member import Member, MemberState
 from getc.testing.peer_proxy import PeerNetwork
 from getc.testing.ports import free_ports
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from getc.testing.server import ServerFailed
 from getc.testing.tcp_faults import FaultyLink
 
@@ -445,7 +445,7 @@ class EtcdCluster:
             raise ServerFailed(f'{ended[0].name} has ended, a member of {self.binary}; {self._logs()}')
 
     def _wait_for(self, condition: Callable[[], object], what: str) -> None:
-        if not wait_until(condition, self._timeout):
+        if not poll_until(condition, self._timeout):
             raise ServerFailed(f'{self.binary}: waited {self._timeout:g} s for {what}; {self._logs()}')
 
     def _logs(self) -> str:

@@ -12,7 +12,7 @@ import gevent
 
 from getc.errors import EtcException, Unauthorized
 from getc.testing.member import PATIENCE, Member
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 
 __all__ = ['ClusterStatus', 'MemberStatus']
 
@@ -57,7 +57,7 @@ class ClusterStatus:
         """Ask them all at once.  Who does not answer within a real second is left out."""
         asking = {member: gevent.spawn(_status, member) for member in members}
         # In real time: the timeouts of a client follow virtual time.
-        wait_until(lambda: all(greenlet.ready() for greenlet in asking.values()), PATIENCE)
+        poll_until(lambda: all(greenlet.ready() for greenlet in asking.values()), PATIENCE)
         answers = {member: greenlet.value for member, greenlet in asking.items() if greenlet.ready()}
         gevent.killall(list(asking.values()))
         return cls(_named({member: status for member, status in answers.items() if status is not None}), len(members))

@@ -15,7 +15,7 @@ import gevent.socket
 
 from getc.client import Client
 from getc.daemons.base import Daemon
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from getc.testing.stack_traces import Stack, stack_of, stack_of_spawning
 from getc.testing.virtual_loop import VirtualTimer, real_loop
 
@@ -105,7 +105,7 @@ class no_leaks:  # noqa: N801 - it reads as a statement
         for _ in range(TURNS):
             gevent.sleep(0)
         gc.collect()  # what nobody can reach is not there
-        if not wait_until(lambda: not self._leaks(), self._patience):
+        if not poll_until(lambda: not self._leaks(), self._patience):
             leaks = tuple(self._leaks())
             if leaks:
                 raise Leaked(leaks)

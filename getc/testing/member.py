@@ -18,7 +18,7 @@ from getc.client import etcd as connect
 from getc.testing.admin import Requests
 from getc.testing.binaries import EtcdBinary
 from getc.testing.certificates import ServerTLS
-from getc.testing.processes import Guard, Process, wait_until
+from getc.testing.processes import Guard, Process, poll_until
 
 __all__ = ['Member', 'MemberState']
 
@@ -124,7 +124,7 @@ class Member:
         # the socket's would help where time is virtual.
         asking = gevent.spawn(self._is_healthy)
         try:
-            wait_until(lambda: asking.ready() or self.has_ended(), PATIENCE)
+            poll_until(lambda: asking.ready() or self.has_ended(), PATIENCE)
             return asking.value is True
         finally:
             asking.kill()
@@ -153,7 +153,7 @@ class Member:
         """End it, kindly for so many seconds.  Its data stay."""
         self.resume()
         self._signal(signal.SIGTERM)
-        wait_until(self.has_ended, timeout)
+        poll_until(self.has_ended, timeout)
         self.kill()
 
     def kill(self) -> None:

@@ -18,7 +18,7 @@ from gevent import monkey
 
 from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Guard', 'Process', 'output_of', 'wait_until']
+__all__ = ['Guard', 'Process', 'output_of', 'poll_until']
 
 POLL = 0.01
 """Seconds between two looks at a child."""
@@ -99,7 +99,7 @@ class Process:
         """Stop it from running (SIGSTOP), and wait until no thread of it does, for so many seconds at most."""
         self.send(signal.SIGSTOP)
         # The signal returns before it has reached each of them, and one that still runs may still answer.
-        wait_until(lambda: self.has_ended() or all(state in STOPPED for state in self._thread_states()), timeout)
+        poll_until(lambda: self.has_ended() or all(state in STOPPED for state in self._thread_states()), timeout)
 
     def _thread_states(self) -> Iterator[str]:
         """What each of its threads does, as one letter; nothing where the system does not tell."""
@@ -112,10 +112,10 @@ class Process:
     def kill(self, timeout: float = 10.0) -> None:
         """End it now, and wait until it is gone, for so many seconds at most."""
         self.send(signal.SIGKILL)
-        wait_until(self.has_ended, timeout)
+        poll_until(self.has_ended, timeout)
 
 
-def wait_until(condition: Callable[[], object], timeout: float) -> bool:
+def poll_until(condition: Callable[[], object], timeout: float) -> bool:
     """True as soon as the condition holds, False if it does not within so many real seconds."""
     # The machine's clock on purpose: processes do not live in virtual time.
     end = time.monotonic() + timeout
@@ -134,7 +134,7 @@ def output_of(command: list[str], *, timeout: float = 10.0) -> str:
     """
     with tempfile.TemporaryFile() as output:
         child = Process(command, output=output.fileno())
-        if not wait_until(child.has_ended, timeout):
+        if not poll_until(child.has_ended, timeout):
             child.kill()
             raise OSError(f'{command[0]} did not end within {timeout:g} s')
         output.seek(0)

@@ -12,7 +12,7 @@ from getc.testing.binaries import Api, chosen_etcd
 from getc.testing.certificates import ServerTLS
 from getc.testing.member import Member
 from getc.testing.ports import free_ports
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['EtcdServer', 'ServerFailed']
@@ -102,7 +102,7 @@ class EtcdServer:
             if not self._has_served:
                 member.listen(*free_ports(2))
             member.launch(f'{member.name}={member.peer_url}')
-            if wait_until(member.serves_or_has_ended, self._timeout) and not member.has_ended():
+            if poll_until(member.serves_or_has_ended, self._timeout) and not member.has_ended():
                 self._has_served = True
                 return self
             log = self.log_tail()

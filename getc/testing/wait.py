@@ -28,13 +28,13 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
     Example::
 
-        from getc.testing import EtcdServer, until
+        from getc.testing import EtcdServer, wait_until
 
         with EtcdServer() as server, getc.etcd(server.url) as etcd:
             told = []
             etcd.on_change('/cfg', told.append)
             etcd.set('/cfg/rate', '20')
-            until(lambda: told)
+            wait_until(lambda: told)
     """
     with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
         while not condition():

@@ -596,7 +596,7 @@ def test_callbacks_that_compute_let_others_run(
     client: getc.Client, other: getc.Client, monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime
 ) -> None:
     """A hundred calls in a row do not hold up the hub: a renewal, for one."""
-    monkeypatch.setattr('getc.daemons.base.SLICE', -1.0)  # every call is longer than that
+    monkeypatch.setattr('getc.daemons.base.MAX_BUSY_SECONDS', -1.0)  # every call is longer than that
     turns: list[int] = []
     seen: list[int] = []
 

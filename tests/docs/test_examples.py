@@ -160,8 +160,9 @@ DOCSTRINGS = [example for path in MODULES for example in docstring_examples(path
 TESTS_OF_DOCSTRINGS = [example for example in DOCSTRINGS if example.kind is Kind.TESTS]
 CLIENT = ('getc/__init__.py', 'getc/client.py', 'getc/background.py')
 OF_THE_CLIENT = [example for example in DOCSTRINGS if name_of(example.path) in CLIENT]
+PURE = ('getc/grpc/http2/', 'getc/grpc/framing', 'getc/backends/tree/codec/', 'getc/v3/schema/')
 SKETCHES = [
-    example for example in DOCSTRINGS if example.kind is Kind.PROGRAM and name_of(example.path).startswith('getc/wire/')
+    example for example in DOCSTRINGS if example.kind is Kind.PROGRAM and name_of(example.path).startswith(PURE)
 ]
 """Codecs have no sockets, so their programs name things that are not there.  Their sessions run."""
 

@@ -14,7 +14,7 @@ import pytest
 
 import getc
 from getc.testing import Certificate, Certificates, EtcdBinary, EtcdCluster, EtcdServer, ServerTLS
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from tests.support.api_support import skip_unless_spoken
 
 APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
@@ -107,7 +107,7 @@ def test_files_go_when_the_program_is_killed() -> None:
         key = Path(program.stdout.readline().decode().strip())
         assert key.exists()
         program.kill()
-    assert wait_until(lambda: not key.parent.exists(), 60)
+    assert poll_until(lambda: not key.parent.exists(), 60)
 
 
 def test_testing_is_imported_without_the_package() -> None:

@@ -17,7 +17,7 @@ import pytest
 import getc
 from getc.testing import EtcdCluster, MemberState, VirtualTime
 from getc.testing.binaries import DIVERGING
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
 from tests.support.api_support import skip_unless_spoken
@@ -76,7 +76,7 @@ def test_members_are_one_store_once_started(cluster: EtcdCluster, etcd: getc.Cli
     assert cluster.leader() in range(3)
     etcd.set('/a', '1')
     for index in range(3):
-        assert wait_until(lambda index=index: stored(cluster, index, '/a') == '1', 60)
+        assert poll_until(lambda index=index: stored(cluster, index, '/a') == '1', 60)
     assert cluster.line(0, 1).connections + cluster.line(1, 0).connections > 0
     names = [member.name for member in cluster.members]
     assert repr(cluster) == f'<EtcdCluster {cluster.version} {" ".join(f"{name}:up" for name in names)}>'
@@ -95,7 +95,7 @@ def test_isolated_leader_is_replaced(cluster: EtcdCluster, etcd: getc.Client) ->
     assert stored(cluster, lost, '/a') == 'before'
     cluster.heal(lost)
     assert not cluster.isolated
-    assert wait_until(lambda: stored(cluster, lost, '/a') == 'after', 60)
+    assert poll_until(lambda: stored(cluster, lost, '/a') == 'after', 60)
 
 
 def test_healed_member_does_not_reach_one_that_is_isolated(cluster: EtcdCluster) -> None:
@@ -124,7 +124,7 @@ def test_paused_leader_is_replaced(cluster: EtcdCluster) -> None:
     assert cluster.leader() != lost
     cluster.resume(lost)
     write(cluster, '/a', '1')
-    assert wait_until(lambda: stored(cluster, lost, '/a') == '1', 60)
+    assert poll_until(lambda: stored(cluster, lost, '/a') == '1', 60)
 
 
 def test_killed_member_keeps_its_data(cluster: EtcdCluster, etcd: getc.Client) -> None:
@@ -160,7 +160,7 @@ def test_wiped_member_is_taken_in_anew(cluster: EtcdCluster, etcd: getc.Client) 
     cluster.restart(1, wipe=True)
     assert cluster.members[1].url == url
     assert cluster.members[1].id not in before
-    assert wait_until(lambda: stored(cluster, 1, '/a') == '1', 60)
+    assert poll_until(lambda: stored(cluster, 1, '/a') == '1', 60)
 
 
 def test_members_come_and_go(cluster: EtcdCluster, etcd: getc.Client) -> None:
@@ -169,7 +169,7 @@ def test_members_come_and_go(cluster: EtcdCluster, etcd: getc.Client) -> None:
     added = cluster.add()
     assert added == 3
     assert cluster.urls.count('http') == 4
-    assert wait_until(lambda: stored(cluster, added, '/a') == '1', 60)
+    assert poll_until(lambda: stored(cluster, added, '/a') == '1', 60)
     removed = cluster.members[cluster.leader()]
     pid = removed.pid
     cluster.remove(cluster.members.index(removed))
@@ -197,7 +197,7 @@ def test_learner_follows_also_after_a_member_was_replaced_and_all_were_wiped() -
             elif change == 'wipe':
                 cluster.wipe()
             write(cluster, f'/{change}', 'x')
-            assert wait_until(partial(has, f'/{change}'), 60)
+            assert poll_until(partial(has, f'/{change}'), 60)
         assert (len(cluster.members), cluster.learners) == (3, [learner])
         assert not has('/start')
 
@@ -244,7 +244,7 @@ def test_clear_works_when_authentication_is_on(cluster: EtcdCluster, etcd: getc.
     etcd.v3.auth.user_grant_role('root', 'root')
     etcd.v3.auth.enable()
     with cluster.members[cluster.leader()].client() as client:
-        assert wait_until(lambda: lets_nobody_in(client), 60)  # the leader knows of it, too
+        assert poll_until(lambda: lets_nobody_in(client), 60)  # the leader knows of it, too
     cluster.clear()
     with pytest.raises(getc.KeyNotFound):
         etcd.get('/a')
@@ -259,7 +259,7 @@ def test_leader_is_found_when_authentication_is_on(
     etcd.v3.auth.user_grant_role('root', 'root')
     etcd.v3.auth.enable()
     with cluster.members[before].client() as client:
-        assert wait_until(lambda: lets_nobody_in(client), 60)
+        assert poll_until(lambda: lets_nobody_in(client), 60)
 
     def refused(_: object) -> None:  # by those, and by older ones for the test
         raise getc.Unauthorized('permission denied')
@@ -271,7 +271,7 @@ def test_leader_is_found_when_authentication_is_on(
     assert after != before
     cluster.heal(before)
     assert cluster.leader() == after
-    assert wait_until(lambda: cluster._survey().is_level(), 60)
+    assert poll_until(lambda: cluster._survey().is_level(), 60)
     assert {status.id for status in cluster._survey().answers.values()} == set(ids(cluster))
 
 
@@ -289,7 +289,7 @@ def test_stopped_cluster_leaves_nothing() -> None:
     assert not any(is_alive(pid) for pid in pids if pid)
     assert not any(folder.exists() for folder in folders)
     assert [member.state for member in cluster.members] == [MemberState.DOWN] * 2
-    assert wait_until(lambda: len(os.listdir('/dev/fd')) <= before, 60)
+    assert poll_until(lambda: len(os.listdir('/dev/fd')) <= before, 60)
     cluster.stop()  # twice is fine
 
 
@@ -320,4 +320,4 @@ def test_cluster_ends_when_its_program_is_killed() -> None:
     left = [part.split('=') for part in line.split()]
     assert len(left) == 2, 'the cluster did not start'
     for pid, folder in left:
-        assert wait_until(lambda pid=pid, folder=folder: not is_alive(int(pid)) and not Path(folder).exists(), 60)
+        assert poll_until(lambda pid=pid, folder=folder: not is_alive(int(pid)) and not Path(folder).exists(), 60)

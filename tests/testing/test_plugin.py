@@ -443,14 +443,14 @@ def test_servers_of_ones_own_run_the_etcd_of_the_run(run) -> None:
     """With what a fixture of the plugin has not: TLS, another size, or one that a test breaks for good."""
     result = run("""
         import getc
-        from getc.testing import EtcdServer, until
+        from getc.testing import EtcdServer, wait_until
 
         def test_own(etcd_binary):
             told = []
             with EtcdServer(binary=etcd_binary.path) as server, getc.etcd(server.url) as etcd:
                 etcd.on_change('/cfg', told.append)
                 etcd.set('/cfg/rate', '20')
-                until(lambda: told)
+                wait_until(lambda: told)
     """)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])

@@ -12,13 +12,18 @@ import pytest
 import getc
 from getc.testing import EtcdServer, FaultProxy, VirtualTime
 from getc.testing.ports import listener
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from getc.testing.tcp_faults import CHUNK, QUEUED
 from tests.support.leftovers import running_greenlets
 
 Socket = gevent.socket.socket
 
 AN_HOUR = 3600.0
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Poll in real time: the proxy's processes do not live in virtual time."""
+    assert poll_until(condition, 60)
 
 
 class Recorder:
@@ -53,10 +58,6 @@ class Recorder:
             except OSError:
                 pass
             self.ends += 1
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    assert wait_until(condition, 60)
 
 
 def greenlets_of(proxy: FaultProxy) -> list[gevent.Greenlet]:
@@ -117,7 +118,7 @@ def test_proxy_passes_all_and_counts(server: Recorder, proxy: FaultProxy, client
     assert client.recv(10) == b''
     assert server.received == b'?ab?'
     assert (proxy.connections, proxy.bytes_to_server, proxy.bytes_to_client) == (1, 4, 2)
-    wait_until(lambda: not proxy.open_connections)
+    eventually(lambda: not proxy.open_connections)
     assert proxy.url == f'http://127.0.0.1:{proxy.port}'
     assert FaultProxy('https://127.0.0.1:1').url.startswith('https://')
 
@@ -137,12 +138,12 @@ def test_cut_resets_old_and_new_connections(proxy: FaultProxy, client: Socket) -
 def test_silence_swallows_all_until_healed(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
     """Connections stay and are made.  Then those that lost something are reset, and the others go on."""
     with connected(proxy) as loser, connected(proxy) as quiet:
-        wait_until(lambda: proxy.connections == 3)
+        eventually(lambda: proxy.connections == 3)
         proxy.silence()
         loser.sendall(b'lost?')
         with connected(proxy) as late:
             late.sendall(b'lost?')
-            wait_until(lambda: sum(connection._up.has_lost for connection in proxy._open) == 2)
+            eventually(lambda: sum(connection._up.has_lost for connection in proxy._open) == 2)
             assert proxy.open_connections == 4
             proxy.heal()
             assert is_reset(loser)
@@ -160,7 +161,7 @@ def test_silence_hides_that_the_server_is_gone(server: Recorder, proxy: FaultPro
     proxy.silence()
     with connected(proxy) as sock:
         sock.sendall(b'?')
-        wait_until(lambda: any(connection._up.has_lost for connection in proxy._open))
+        eventually(lambda: any(connection._up.has_lost for connection in proxy._open))
         assert proxy.open_connections == 1
         proxy.heal()
         assert is_reset(sock)
@@ -170,8 +171,8 @@ def test_half_loses_the_reply(server: Recorder, proxy: FaultProxy, client: Socke
     """What the client says arrives; then the connection, whose answer has a hole, is reset."""
     proxy.half()
     client.sendall(b'done?')
-    wait_until(lambda: server.received == b'?done?')
-    wait_until(lambda: any(connection._down.has_lost for connection in proxy._open))
+    eventually(lambda: server.received == b'?done?')
+    eventually(lambda: any(connection._down.has_lost for connection in proxy._open))
     assert proxy.bytes_to_client == 1
     proxy.heal()
     assert is_reset(client)
@@ -181,7 +182,7 @@ def test_delay_holds_everything_back(server: Recorder, proxy: FaultProxy, client
     """In order, and what is on its way arrives when the delay is lifted."""
     proxy.delay(AN_HOUR)
     client.sendall(b'later?')
-    wait_until(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
+    eventually(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
     assert server.received == b'?'
     proxy.heal()
     assert client.recv(10) == b'!'
@@ -192,9 +193,9 @@ def test_fault_strikes_what_is_on_its_way(server: Recorder, proxy: FaultProxy, c
     """Delayed and then silenced is swallowed."""
     proxy.delay(AN_HOUR)
     client.sendall(b'never')
-    wait_until(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
+    eventually(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
     proxy.silence()
-    wait_until(lambda: any(connection._up.has_lost for connection in proxy._open))
+    eventually(lambda: any(connection._up.has_lost for connection in proxy._open))
     proxy.heal()
     assert is_reset(client)
     assert server.received == b'?'
@@ -213,7 +214,7 @@ def test_throttle_lets_few_bytes_pass(server: Recorder, proxy: FaultProxy, clien
     """At one byte a second only the beginning has come; the rest does when it is lifted."""
     proxy.throttle(1)
     client.sendall(b'x' * 50_000 + b'?')
-    wait_until(lambda: len(server.received) > 1)
+    eventually(lambda: len(server.received) > 1)
     assert len(server.received) < 1000
     proxy.heal()
     assert client.recv(10) == b'!'
@@ -226,12 +227,12 @@ def test_what_is_on_its_way_is_bounded(server: Recorder, proxy: FaultProxy, clie
     size = 64 * QUEUED * CHUNK
     sending = gevent.spawn(client.sendall, b'x' * size)
     (connection,) = proxy._open
-    wait_until(connection._up._queue.full)
+    eventually(connection._up._queue.full)
     assert not sending.ready()
     assert connection._up._queue.qsize() <= QUEUED
     proxy.heal()
     sending.get()
-    wait_until(lambda: len(server.received) == size + 1)
+    eventually(lambda: len(server.received) == size + 1)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,7 @@ def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> 
     for strike in (proxy.heal, proxy.silence, proxy.half, lambda: proxy.delay(AN_HOUR), lambda: proxy.throttle(1)):
         with proxy, connected(proxy) as sock:
             sock.sendall(b'x' * 1000)
-            wait_until(lambda: proxy.open_connections)
+            eventually(lambda: proxy.open_connections)
             strike()
             sock.sendall(b'x' * 1000 + b'?')
             gevent.sleep(0)
@@ -269,7 +270,7 @@ def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> 
         assert not greenlets_of(proxy)
         with pytest.raises(ConnectionRefusedError):
             connected(proxy)
-    wait_until(lambda: len(os.listdir('/dev/fd')) <= before)
+    eventually(lambda: len(os.listdir('/dev/fd')) <= before)
     proxy.stop()  # twice is fine
     with proxy, pytest.raises(RuntimeError, match='is started'):
         proxy.start()

@@ -16,7 +16,7 @@ import pytest
 
 from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.admin import Requests
-from getc.testing.processes import output_of, wait_until
+from getc.testing.processes import output_of, poll_until
 from tests.support.api_support import skip_unless_spoken
 
 
@@ -247,7 +247,7 @@ def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
             program.send_signal(signal.SIGKILL)
     assert line, 'the server did not start'
     pid, directory = line.split()
-    assert wait_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 60)
+    assert poll_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 60)
 
 
 @pytest.mark.usefixtures('v2')

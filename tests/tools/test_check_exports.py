@@ -18,7 +18,7 @@ FILES = {
     'keys.py': '''
 """Keys."""
 from typing import Protocol
-__all__ = ['Key', 'Keyed', 'ROOT', 'normal']
+__all__ = ["ROOT", "Key", "Keyed", "normal"]
 ROOT = "/"
 class Keyed(Protocol):
     """Has a key."""

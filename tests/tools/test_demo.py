@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from getc.testing import EtcdBinary
-from getc.testing.processes import wait_until
+from getc.testing.processes import poll_until
 from tools.demo.display import Display
 from tools.demo.expectations import TOPICS, Change, Ledger
 
@@ -213,7 +213,7 @@ def test_nothing_is_left_running_when_the_director_ends(demo: subprocess.Popen[s
     assert len(started) >= 6
     demo.send_signal(ending)
     demo.wait(60)
-    assert wait_until(lambda: not still_running(started), 60), f'{still_running(started)} still run'
+    assert poll_until(lambda: not still_running(started), 60), f'{still_running(started)} still run'
 
 
 def test_status_is_2_and_the_remedy_is_said_when_there_is_no_etcd(tmp_path: Path) -> None:

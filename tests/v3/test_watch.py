@@ -307,7 +307,7 @@ def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, wait_u
 
 
 def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('getc.v3.watch_iterator.ROOM', 1_000_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 1_000_000)
     with watch.create(b'/a') as idle, watch.create(b'/a') as busy:
         for number in range(30):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
@@ -323,7 +323,7 @@ def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monk
 
 def test_a_reader_that_reads_is_never_cut_off(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
     """However much it is in all, and however large one response."""
-    monkeypatch.setattr('getc.v3.watch_iterator.ROOM', 50_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 50_000)
     with watch.create(b'/a') as watching:
         for number in range(20):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))

@@ -6,7 +6,7 @@ the ratio to another client in the same round: a machine that slows down slows a
 
 * ``cases.py``: what is measured.
 * ``contestants/``: who is measured; one more is one small file (see ``roster.py``).
-* ``stage/``: what runs in a contestant's process.
+* ``worker/``: what runs in a contestant's process.
 * ``performer.py``, ``environments.py``: that process, from outside.
 * ``ground.py``: the etcd.
 * ``conductor.py``: the rounds.

@@ -1,6 +1,6 @@
 """Who is measured: the files in ``contestants/``.
 
-A contestant is one file with a class ``Client`` (see ``stage/blocking.py`` and ``stage/coroutines.py``) and
+A contestant is one file with a class ``Client`` (see ``worker/blocking.py`` and ``stage/coroutines.py``) and
 these lines, which are read without importing it, since what it imports is elsewhere::
 
     TITLE = 'aetcd'           # for people
@@ -23,7 +23,7 @@ from typing import Any
 
 __all__ = ['FOLDER', 'Contestant', 'contestants_in', 'select']
 
-FOLDER = Path(__file__).parent / 'contestants'
+FOLDER = Path(__file__).parent / 'clients'
 HEADER = ('TITLE', 'API', 'ROLE', 'REQUIRES', 'MODES')
 ROLES = ('ours', 'peer', 'limit')
 

@@ -16,7 +16,7 @@ from tools.bench.registry import Contestant
 
 __all__ = ['Cannot', 'Failed', 'Performer']
 
-STAGE = Path(__file__).parent / 'stage'
+STAGE = Path(__file__).parent / 'worker'
 START_PATIENCE = 30.0
 
 

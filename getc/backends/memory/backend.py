@@ -14,10 +14,9 @@ from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.delivery import EventQueue
 from getc.backends.memory.store import Store, matches
 from getc.backends.refresh import RefreshGroup
-from getc.backends.v2.codec import check, poll_of
 from getc.errors import ClientClosed, EtcException, EventIndexCleared
 from getc.net.affinity import ThreadAffinity
-from getc.operations import Operation, WatchSpec
+from getc.operations import Append, Operation, Put, WatchSpec, check_v2_key, check_v2_ttl
 from getc.paths import ROOT, ancestors, is_below
 from getc.results import Deleted, Directory, EtcdResult
 from getc.timing import Deadline
@@ -162,12 +161,15 @@ class MemoryBackend:
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
-        check(operation)  # what the v2 API does not have is refused here as well, but values may be any bytes
+        # The limits of the v2 API hold here as well, except that values may be any bytes.
+        check_v2_key(operation.key)
+        if isinstance(operation, (Put, Append)) and operation.ttl is not None:
+            check_v2_ttl(operation.ttl)
         return self._store.execute(operation)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
-        poll_of(spec, spec.index)
+        check_v2_key(spec.key)
         return self._store.follow(spec, listener, self._watches)
 
     def keep(self, ttl: int) -> KeepGroup:

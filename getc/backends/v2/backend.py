@@ -59,7 +59,7 @@ class KeysV2:
 
     Example::
 
-        backend = KeysV2(Endpoints(parse_endpoints('http://127.0.0.1:2379')))
+        backend = KeysV2(EndpointSelector(parse_endpoints('http://127.0.0.1:2379')))
         backend.execute(Put('/hello', 'world'), Deadline.after(10))
         backend.close()
     """

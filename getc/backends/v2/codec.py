@@ -27,40 +27,21 @@ from getc.errors import (
     Unauthorized,
     error_of,
 )
-from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.operations import V2_TEXT_ONLY, Append, Delete, Get, Operation, Put, WatchSpec, check_v2_ttl
 from getc.redact import without
 from getc.results import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.retry import proxy_may_have_forwarded
 
-__all__ = ['check', 'etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
+__all__ = ['etcd_index_of', 'poll_of', 'raft_index_of', 'request_of', 'result_of']
 
 PREFIX: Final = '/v2/keys'
 MAX_INDEX: Final = 2**64 - 1
-MAX_TTL: Final = 7_000_000_000
-"""Seconds.  The server counts nanoseconds since 1970 in 64 bits: a longer TTL overflows, and is dropped silently."""
-
 _EXPIRATION = re.compile(r'(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,6})\d*)?(Z|[+-]\d\d:\d\d)', re.ASCII)
 _MEDIA_TYPE = re.compile(r'(application|image|multipart|text)/[a-z0-9.+-]{1,40}', re.ASCII)
 _INDEX_CAUSE = re.compile(r'\[(\d{1,20}) != (\d{1,20})\]\Z', re.ASCII)
 
-TEXT_ONLY: Final = 'etcd v2 keeps UTF-8 text only, in keys and in values; etcd v3 keeps any bytes (api="v3")'
-
 
 # -- requests
-
-
-def check(operation: Operation) -> None:
-    """Refuse what the v2 API does not have, but for values that are no text.
-
-    Raises:
-        NotSupported: The key is not UTF-8 text, or the TTL is too long for the v2 store.
-    """
-    try:
-        _path_of(operation.key)
-    except UnicodeEncodeError:
-        raise NotSupported(TEXT_ONLY) from None
-    if isinstance(operation, (Put, Append)) and operation.ttl is not None:
-        _check_ttl(operation.ttl)
 
 
 def request_of(operation: Operation) -> Request:
@@ -79,7 +60,7 @@ def request_of(operation: Operation) -> Request:
             return Request('POST', _path_of(operation.key), _encoded(form).encode('ascii'), is_write=True)
         return _delete(operation)
     except UnicodeEncodeError:
-        raise NotSupported(TEXT_ONLY) from None
+        raise NotSupported(V2_TEXT_ONLY) from None
 
 
 def poll_of(spec: WatchSpec, index: int | None) -> Request:
@@ -96,7 +77,7 @@ def poll_of(spec: WatchSpec, index: int | None) -> Request:
     try:
         return Request('GET', _with_query(spec.key, fields))
     except UnicodeEncodeError:
-        raise NotSupported('etcd v2 keeps UTF-8 text only in keys; etcd v3 keeps any bytes (api="v3")') from None
+        raise NotSupported(V2_TEXT_ONLY) from None
 
 
 def _path_of(key: str) -> str:
@@ -130,14 +111,9 @@ def _content_fields(operation: Put | Append) -> dict[str, str]:
     if operation.dir:
         fields['dir'] = 'true'
     if operation.ttl is not None:
-        _check_ttl(operation.ttl)
+        check_v2_ttl(operation.ttl)
         fields['ttl'] = str(operation.ttl)
     return fields
-
-
-def _check_ttl(ttl: int) -> None:
-    if ttl > MAX_TTL:
-        raise NotSupported(f'etcd v2 keeps no TTL of more than {MAX_TTL} s: leave it out')
 
 
 def _condition_fields(operation: Put | Delete) -> dict[str, str]:

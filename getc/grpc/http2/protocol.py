@@ -83,7 +83,7 @@ class Http2Connection:
 
     Example::
 
-        connection = Connection()
+        connection = Http2Connection()
         stream_id = connection.open(block, message)
         sock.sendall(connection.take())
         for event in connection.receive(sock.recv(65536)): ...

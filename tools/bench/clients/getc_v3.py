@@ -18,7 +18,7 @@ WATCHES = 5_000  # they share a connection
 
 def crowd(url: str, request: dict[str, Any]) -> dict[str, float]:
     """Thousands of daemons, in a client of their own."""
-    from crowds import perform
+    from scale import perform
 
     return perform(url, request)
 

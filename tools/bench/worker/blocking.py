@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from slices import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
+from common import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
 
 __all__ = ['Greenlets', 'Threads']
 

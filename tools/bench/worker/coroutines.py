@@ -7,7 +7,7 @@ import time
 from types import ModuleType
 from typing import Any
 
-from slices import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
+from common import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
 
 __all__ = ['Coroutines']
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from common import SETTLE, Answer, Request, resident
 from gevent.pool import Pool
-from slices import SETTLE, Answer, Request, resident
 
 import getc
 from getc.v3.rpc import RpcClient
