@@ -19,8 +19,8 @@ nitpick_ignore_regex = [
     # Python's own; the build reads no other site's inventory.
     ('py:.*', r'(collections|datetime|os)\..*|(Attribute|Connection|ConnectionRefused|OS|Type|Timeout|Value)Error'),
     # What is between the layers, and not for users.
-    ('py:.*', r'getc\.(backends|client|daemons|rpc|timing|tree|v3)\..*'),
-    ('py:.*', r'getc\.testing\.stacks\..*|gevent\..*|QUEUED'),
+    ('py:.*', r'getc\.(backends|client|daemons|grpc|net|timing|tree|v3)\..*'),
+    ('py:.*', r'getc\.testing\.stack_traces\..*|gevent\..*|QUEUED'),
 ]
 
 autodoc_member_order = 'bysource'
