@@ -234,16 +234,16 @@ class _LateGroup:
     def ttl(self) -> int:
         return self._ttl if self._group is None else self._group.ttl
 
-    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
-        return self._chosen(deadline).hold(put, member, deadline)
+    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+        return self._chosen(deadline).keep(put, member, deadline)
 
-    def adopt(
+    def reclaim(
         self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
-        return self._chosen(deadline).adopt(key, value, previous, member, deadline)
+        return self._chosen(deadline).reclaim(key, value, previous, member, deadline)
 
-    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
-        self._chosen(deadline).withdraw(key, member, deadline)
+    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+        self._chosen(deadline).delete_unanswered(key, member, deadline)
 
     def _chosen(self, deadline: Deadline) -> KeepGroup:
         if self._group is None:

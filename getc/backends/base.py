@@ -16,11 +16,11 @@ from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = [
+    'AcquiringWrite',
     'Backend',
     'KeepGroup',
     'KeepListener',
     'KeptNode',
-    'TakingWrite',
     'Watch',
     'WatchListener',
     'not_renewed',
@@ -65,7 +65,7 @@ class Watch(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TakingWrite:
+class AcquiringWrite:
     """A write that takes a node.  Its ``repr`` does not show the value.
 
     Attributes:
@@ -81,20 +81,20 @@ class KeepListener(Protocol):
     """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise.
 
     Attributes:
-        is_asked: ``may_renew`` may say no; else it need not be asked.
+        has_liveness_check: ``check_liveness`` may say no; else it need not be asked.
         unanswered: Writes that may have taken the node, or may take it yet: no answer to them came.
     """
 
     @property
-    def is_asked(self) -> bool: ...
+    def has_liveness_check(self) -> bool: ...
 
     @property
-    def unanswered(self) -> Collection[TakingWrite]: ...
+    def unanswered(self) -> Collection[AcquiringWrite]: ...
 
-    def on_writing(self, write: TakingWrite) -> None:
+    def on_writing(self, write: AcquiringWrite) -> None:
         """A write that takes the node is about to be sent: from now on it counts as unanswered."""
 
-    def may_renew(self) -> bool:
+    def check_liveness(self) -> bool:
         """Asked before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
 
         False lets the node be: it is not held any more, and whoever says so takes it away.
@@ -131,7 +131,7 @@ class KeptNode(Protocol):
     def release(self, deadline: Deadline) -> None:
         """Stop renewing and delete the node if it is still ours.  Raises ``ConnectionError``."""
 
-    def orphan(self, deadline: Deadline) -> None:
+    def detach(self, deadline: Deadline) -> None:
         """Stop renewing and leave the node to its TTL."""
 
     def abandon(self) -> None:
@@ -148,19 +148,19 @@ class KeepGroup(Protocol):
     @property
     def ttl(self) -> int: ...
 
-    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
         The TTL of ``put`` is the group's business and left out.  A node that an earlier, unanswered write of the
         member has made is no conflict: it is held.
         """
 
-    def adopt(
+    def reclaim(
         self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         """Go on with a node that ``previous`` held, if it is provably still that one; else None."""
 
-    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         """Delete the node that an unanswered write of the member has made, if any.  Raises like ``execute``."""
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from copy import copy
 from functools import lru_cache
 
-from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, TakingWrite, Watch, WatchListener
+from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
 from getc.operations import Operation, Put, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
@@ -151,24 +151,24 @@ class _RelativeGroup:
     def ttl(self) -> int:
         return self._group.ttl
 
-    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, put.key):
-            hold = self._group.hold(in_namespace(self._namespace, put), relative, deadline)
+            hold = self._group.keep(in_namespace(self._namespace, put), relative, deadline)
         return _RelativeHold(hold, self._namespace, put.key)
 
-    def adopt(
+    def reclaim(
         self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         assert isinstance(previous, _RelativeHold)
         relative = _RelativeMember(member, self._namespace)
         with _relative_errors(self._namespace, key):
-            hold = self._group.adopt(join(self._namespace, key), value, previous.hold, relative, deadline)
+            hold = self._group.reclaim(join(self._namespace, key), value, previous.hold, relative, deadline)
         return None if hold is None else _RelativeHold(hold, self._namespace, key)
 
-    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, key):
-            self._group.withdraw(join(self._namespace, key), member, deadline)
+            self._group.delete_unanswered(join(self._namespace, key), member, deadline)
 
 
 class _RelativeMember:
@@ -181,18 +181,18 @@ class _RelativeMember:
         self._namespace = namespace
 
     @property
-    def is_asked(self) -> bool:
-        return self._member.is_asked
+    def has_liveness_check(self) -> bool:
+        return self._member.has_liveness_check
 
     @property
-    def unanswered(self) -> Collection[TakingWrite]:
+    def unanswered(self) -> Collection[AcquiringWrite]:
         return self._member.unanswered
 
-    def on_writing(self, write: TakingWrite) -> None:
+    def on_writing(self, write: AcquiringWrite) -> None:
         self._member.on_writing(write)
 
-    def may_renew(self) -> bool:
-        return self._member.may_renew()
+    def check_liveness(self) -> bool:
+        return self._member.check_liveness()
 
     def on_renewed(self) -> None:
         self._member.on_renewed()
@@ -236,9 +236,9 @@ class _RelativeHold:
         with _relative_errors(self._namespace, self._key):
             self.hold.release(deadline)
 
-    def orphan(self, deadline: Deadline) -> None:
+    def detach(self, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, self._key):
-            self.hold.orphan(deadline)
+            self.hold.detach(deadline)
 
     def abandon(self) -> None:
         self.hold.abandon()

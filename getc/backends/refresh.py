@@ -23,10 +23,10 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import (
+    AcquiringWrite,
     KeepGroup,
     KeepListener,
     KeptNode,
-    TakingWrite,
     Watch,
     WatchListener,
     not_renewed,
@@ -130,7 +130,7 @@ class RefreshedNode:
             except NodeLost:
                 pass  # somebody else's, or nobody's
 
-    def orphan(self, deadline: Deadline) -> None:
+    def detach(self, deadline: Deadline) -> None:
         self.abandon()
 
     def abandon(self) -> None:
@@ -177,7 +177,7 @@ class RefreshedNode:
         """Renew, trying until it is done or the node is lost."""
         backoff = Backoff(cap=min(1.0, self._group.patience / 6))
         while self._is_held and self._is_at_home() and timing.now_with_suspend() < self.lost_at:
-            if not self._member.may_renew():
+            if not self._member.check_liveness():
                 return self.abandon()
             try:
                 return self._refresh()
@@ -354,7 +354,7 @@ class RefreshGroup:
         self._most_watched = most_watched
         self._watched: set[RefreshedNode] = set()
 
-    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         earlier = tuple(member.unanswered)
         try:
             return self._hold(put, member, deadline)
@@ -372,13 +372,13 @@ class RefreshGroup:
     def _hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         value = put.value or ''
         sent_at = timing.now_with_suspend()
-        member.on_writing(TakingWrite(value, put.prev_exist is False))
+        member.on_writing(AcquiringWrite(value, put.prev_exist is False))
         result = self.execute(replace(put, ttl=self.ttl), deadline)
         hold = RefreshedNode(self, member, result, value, sent_at)
         self._holds.add(hold)
         return hold
 
-    def _node_of(self, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Value | None:
+    def _node_of(self, key: str, writes: Collection[AcquiringWrite], deadline: Deadline) -> Value | None:
         """The node, if one of these unanswered writes may have made it, as far as its value and its indices tell."""
         if not writes:
             return None
@@ -393,7 +393,7 @@ class RefreshGroup:
         is_ours = any(node.value == write.value and (is_new or not write.is_create) for write in writes)
         return node if is_ours else None
 
-    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         node = self._node_of(key, member.unanswered, deadline)
         if node is not None:
             try:
@@ -401,7 +401,7 @@ class RefreshGroup:
             except (KeyNotFound, TestFailed):
                 pass  # it is gone, or another's by now
 
-    def adopt(
+    def reclaim(
         self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         hold = previous.reclaim(value, member, deadline) if isinstance(previous, RefreshedNode) else None

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Final, Literal
 
 from getc import timing
-from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, TakingWrite
+from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode
 from getc.daemons.base import Daemon, Owner
 from getc.daemons.liveness import LivenessProbe
 from getc.daemons.owner_watch import OwnerWatch
@@ -120,7 +120,7 @@ class Keeper(Daemon):
         self._state = KeeperState.STARTING
         self._hold: KeptNode | None = None
         self._previous: KeptNode | None = None  # what we lost; the node may still be there and ours
-        self._unanswered: set[TakingWrite] = set()  # those that may have taken the node
+        self._unanswered: set[AcquiringWrite] = set()  # those that may have taken the node
         self._rival: OwnerWatch | None = None
         self._is_asking = False  # an attempt waits for ``alive``, and has done nothing yet
 
@@ -237,7 +237,7 @@ class Keeper(Daemon):
         self._unanswered.clear()
         try:
             if hold is not None and not self._is_stopped:
-                hold.orphan(deadline)
+                hold.detach(deadline)
         finally:
             self._stop_begin(deadline)
             self.finish(deadline)
@@ -281,14 +281,14 @@ class Keeper(Daemon):
     def _may_take(self) -> bool:
         self._is_asking = True
         try:
-            return self.may_renew() and not self._is_stopped
+            return self.check_liveness() and not self._is_stopped
         finally:
             self._is_asking = False
 
     def _take(self) -> KeptNode | None:
         """Write the node if it may be ours; None if it may not, yet."""
         if self._previous is not None:
-            hold = self._group.adopt(self.key, self._value, self._previous, self, self._attempt_deadline())
+            hold = self._group.reclaim(self.key, self._value, self._previous, self, self._attempt_deadline())
             if hold is not None:
                 return hold
             self._previous = None
@@ -331,7 +331,7 @@ class Keeper(Daemon):
     def _put(self, put: Put) -> KeptNode:
         earlier = self._unanswered.copy()
         try:
-            return self._group.hold(put, self, self._attempt_deadline())
+            return self._group.keep(put, self, self._attempt_deadline())
         except EtcException as error:
             if not error.maybe_applied:
                 self._unanswered = earlier
@@ -387,7 +387,7 @@ class Keeper(Daemon):
             if hold is not None:
                 hold.release(deadline)
             if self._unanswered:
-                self._group.withdraw(self.key, self, deadline)
+                self._group.delete_unanswered(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
             text = '%s: %s: could not delete the node, which goes with its TTL: %s'
@@ -396,20 +396,20 @@ class Keeper(Daemon):
     # -- what the lease group tells (``KeepListener``)
 
     @property
-    def is_asked(self) -> bool:
+    def has_liveness_check(self) -> bool:
         """True if there is an ``alive``.  For the lease group."""
         return self._checkup is not None
 
     @property
-    def unanswered(self) -> set[TakingWrite]:
+    def unanswered(self) -> set[AcquiringWrite]:
         """Writes that may have taken the node, or may take it yet.  For the lease group."""
         return self._unanswered
 
-    def on_writing(self, write: TakingWrite) -> None:
+    def on_writing(self, write: AcquiringWrite) -> None:
         """A write that takes the node is sent now.  For the lease group."""
         self._unanswered.add(write)  # for good if this greenlet is killed
 
-    def may_renew(self) -> bool:
+    def check_liveness(self) -> bool:
         """Ask ``alive``.  For the lease group."""
         if self._is_stopped:
             return False

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.backends.base import TakingWrite, safety_margin
+from getc.backends.base import AcquiringWrite, safety_margin
 from getc.backends.memory.backend import MemoryBackend, SharedStore
 from getc.backends.refresh import RefreshGroup
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
@@ -24,14 +24,14 @@ class Member:
     """Notes what it is told."""
 
     def __init__(self) -> None:
-        self.unanswered: tuple[TakingWrite, ...] = ()
+        self.unanswered: tuple[AcquiringWrite, ...] = ()
         self.story: list[str] = []
         self.answer = True
 
-    def on_writing(self, write: TakingWrite) -> None:
+    def on_writing(self, write: AcquiringWrite) -> None:
         pass
 
-    def may_renew(self) -> bool:
+    def check_liveness(self) -> bool:
         return self.answer
 
     def on_renewed(self) -> None:
@@ -67,7 +67,7 @@ class Bench:
         return self.backend.execute(operation, Deadline(None))
 
     def hold(self, value: str = 'x', key: str = '/a') -> object:
-        return self.group.hold(Put(key, value, prev_exist=False), self.member, Deadline(5))
+        return self.group.keep(Put(key, value, prev_exist=False), self.member, Deadline(5))
 
     def lose_replies(self, count: int, kind: type[Operation] = Put) -> None:
         left = [count]
@@ -173,7 +173,7 @@ def test_late_write_of_our_own_between_look_and_write_is_nobody_elses(bench: Ben
     assert isinstance(late[0], Put)
     assert late[0].refresh
     bench.after = arrive
-    again = bench.group.adopt('/a', 'x', hold, bench.member, Deadline(5))
+    again = bench.group.reclaim('/a', 'x', hold, bench.member, Deadline(5))
     assert late == []
     assert again is not None
     assert again.token == bench.do(Get('/a')).modified_index
@@ -245,17 +245,17 @@ def test_adopt_goes_on_with_the_very_node_only(bench: Bench, etcd_clock: Virtual
     """Under a new token; not if it was changed, made anew, or is gone."""
     hold = bench.hold()
     hold.abandon()
-    again = bench.group.adopt('/a', 'y', hold, bench.member, Deadline(5))
+    again = bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
     assert again is not None
     assert again.token > hold.token
     assert bench.do(Get('/a')).value == 'y'
     again.abandon()
     bench.do(Put('/a', 'y', ttl=TTL, prev_exist=True))
-    assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
     bench.do(Put('/a', 'y', ttl=TTL))
-    assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
     bench.do(Delete('/a'))
-    assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
 
 
 def test_adopt_whose_reply_is_lost_can_be_made_again(bench: Bench, etcd_clock: VirtualTime) -> None:
@@ -264,8 +264,8 @@ def test_adopt_whose_reply_is_lost_can_be_made_again(bench: Bench, etcd_clock: V
     hold.abandon()
     bench.lose_replies(1)
     with pytest.raises(ConnectionError):
-        bench.group.adopt('/a', 'y', hold, bench.member, Deadline(5))
-    again = bench.group.adopt('/a', 'y', hold, bench.member, Deadline(5))
+        bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
+    again = bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
     assert again is not None
     assert again.token == bench.do(Get('/a')).modified_index
 

@@ -11,7 +11,7 @@ from unittest import mock
 from weakref import WeakKeyDictionary
 
 from getc import retry
-from getc.backends.base import KeepListener, KeptNode, TakingWrite
+from getc.backends.base import AcquiringWrite, KeepListener, KeptNode
 from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.lease.shared_lease import SharedLease
@@ -77,18 +77,18 @@ def late_lost() -> Iterator[None]:
 @contextmanager
 def equal_values() -> Iterator[None]:
     """A node whose value is that of an unanswered write of a keeper counts as its own, whoever's lease it is on."""
-    hold, withdraw = LeasePool.hold, LeasePool.withdraw
+    keep, delete_unanswered = LeasePool.keep, LeasePool.delete_unanswered
 
-    def unchanged(group: LeasePool, key: str, writes: Collection[TakingWrite], deadline: Deadline) -> Compare | None:
+    def unchanged(group: LeasePool, key: str, writes: Collection[AcquiringWrite], deadline: Deadline) -> Compare | None:
         found = group._rpc.call(KV.Range, RangeRequest(key=encode(key)), deadline).kvs
         if not found or found[0].value not in [encode(write.value) for write in writes]:
             return None
         return Compare(key=encode(key), target=Compare.CompareTarget.MOD, mod_revision=found[0].mod_revision)
 
-    def by_value(self: LeasePool, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep_by_value(self: LeasePool, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         earlier = tuple(member.unanswered)
         try:
-            return hold(self, put, member, deadline)
+            return keep(self, put, member, deadline)
         except NodeExist:
             key, value = put.key, put.value or ''
             condition = unchanged(self, key, earlier, deadline)
@@ -101,15 +101,15 @@ def equal_values() -> Iterator[None]:
                 raise
             return taken
 
-    def withdraw_by_value(self: LeasePool, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_by_value(self: LeasePool, key: str, member: KeepListener, deadline: Deadline) -> None:
         condition = unchanged(self, key, member.unanswered, deadline)
         if condition is not None:
             delete = RequestOp(request_delete_range=DeleteRangeRequest(key=encode(key)))
             self._rpc.call(KV.Txn, TxnRequest(compare=[condition], success=[delete]), deadline)
         else:
-            withdraw(self, key, member, deadline)
+            delete_unanswered(self, key, member, deadline)
 
-    with mock.patch.multiple(LeasePool, hold=by_value, withdraw=withdraw_by_value):
+    with mock.patch.multiple(LeasePool, keep=keep_by_value, delete_unanswered=delete_by_value):
         yield
 
 

@@ -74,7 +74,7 @@ class _Lease(Protocol):
 
     def removing(self, key: str) -> AbstractContextManager[None]: ...
 
-    def detach(self, hold: LeasedNode) -> None: ...
+    def remove(self, hold: LeasedNode) -> None: ...
 
 
 class LeasedNode:
@@ -140,7 +140,7 @@ class LeasedNode:
         self.abandon()
         self._take_off(RequestOp(request_delete_range=DeleteRangeRequest(key=encode(self.key))), deadline)
 
-    def orphan(self, deadline: Deadline) -> None:
+    def detach(self, deadline: Deadline) -> None:
         with self._lease.reserved(self.key):  # a renewal meanwhile would delete what nobody holds
             self.abandon()
             if self._lease.is_at_home():
@@ -150,7 +150,7 @@ class LeasedNode:
 
     def abandon(self) -> None:
         self._is_held = False
-        self._lease.detach(self)
+        self._lease.remove(self)
         self._watch.close()
 
     def on_renewed(self, revision: int) -> None:

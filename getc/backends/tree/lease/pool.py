@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import KeepGroup, KeepListener, KeptNode, TakingWrite
+from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode
 from getc.backends.tree.codec import write
 from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
@@ -73,7 +73,7 @@ class LeasePool:
         self._expired_ids: dict[int, None] = {}  # the numbers of leases that are over, the latest last
         self._granting = BoundedSemaphore(1)
 
-    def hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         write.check(put)
         try:
             return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
@@ -82,7 +82,7 @@ class LeasePool:
 
     def _hold_on(self, lease: SharedLease, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
         txn = write.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
-        member.on_writing(TakingWrite(put.value or '', put.prev_exist is False))
+        member.on_writing(AcquiringWrite(put.value or '', put.prev_exist is False))
         response = self._call(txn, deadline)
         if not response.succeeded:
             return self._recover_own_write(lease, put, response, member, deadline)
@@ -127,7 +127,7 @@ class LeasePool:
         lease = self._leases.get(number)
         return number in self._expired_ids if lease is None else not lease.is_taken(key)
 
-    def withdraw(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
         request = RangeRequest(key=encode(key), keys_only=True)
         found = self._rpc.call(KV.Range, request, deadline).kvs
         number = found[0].lease if found else 0
@@ -138,7 +138,7 @@ class LeasePool:
         with nullcontext() if lease is None else lease.removing(key):
             self._rpc.call(KV.Txn, txn, deadline)
 
-    def adopt(
+    def reclaim(
         self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         if not isinstance(previous, LeasedNode):
@@ -151,7 +151,7 @@ class LeasePool:
     ) -> KeptNode | None:
         """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
         request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
-        member.on_writing(TakingWrite(value, is_create=False))
+        member.on_writing(AcquiringWrite(value, is_create=False))
         response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
         return lease.attach(key, response.header.revision, member) if response.succeeded else None
 

@@ -137,7 +137,7 @@ class SharedLease:
         hold = self.holds[key] = LeasedNode(self, key, token, member, self._watches)
         return hold
 
-    def detach(self, hold: LeasedNode) -> None:
+    def remove(self, hold: LeasedNode) -> None:
         """The node is not ours any more, or not kept."""
         if self.holds.get(hold.key) is hold:
             del self.holds[hold.key]
@@ -205,8 +205,8 @@ class SharedLease:
 
         All at once, and nobody is waited for longer: some who do not answer must not cost the others their time.
         """
-        asked = [hold.member for hold in self.holds.values() if hold.member.is_asked]
-        gevent.joinall([gevent.spawn(member.may_renew) for member in asked], timeout=self.ttl / 6)
+        asked = [hold.member for hold in self.holds.values() if hold.member.has_liveness_check]
+        gevent.joinall([gevent.spawn(member.check_liveness) for member in asked], timeout=self.ttl / 6)
 
     def _renewed_keys(self, deadline: Deadline) -> tuple[int, set[bytes]]:
         """Renew, and return the keys that are on the lease at this revision or a later one.

@@ -10,7 +10,7 @@ import pytest
 from gevent.event import Event
 
 from getc import timing
-from getc.backends.base import TakingWrite
+from getc.backends.base import AcquiringWrite
 from getc.backends.tree.lease import pool, shared_lease
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.pool import LeasePool
@@ -41,14 +41,14 @@ class Member:
     def __init__(self) -> None:
         self.story: list[str] = []
         self.told_at: list[float] = []
-        self.unanswered: tuple[TakingWrite, ...] = ()
-        self.is_asked = False
+        self.unanswered: tuple[AcquiringWrite, ...] = ()
+        self.has_liveness_check = False
         self.answer: Callable[[], bool] = lambda: True
 
-    def on_writing(self, write: TakingWrite) -> None:
+    def on_writing(self, write: AcquiringWrite) -> None:
         pass
 
-    def may_renew(self) -> bool:
+    def check_liveness(self) -> bool:
         return self.answer()
 
     def on_renewed(self) -> None:
@@ -79,7 +79,7 @@ class Bench:
         self, key: str = '/a', value: str = 'x', *, timeout: float = 5, member: Member | None = None, **options: Any
     ) -> Any:
         options.setdefault('prev_exist', False)
-        return self.group.hold(Put(key, value, **options), member or self.member, Deadline(timeout))
+        return self.group.keep(Put(key, value, **options), member or self.member, Deadline(timeout))
 
     def lease_of(self, key: str = '/a') -> int:
         """The lease that the node hangs on, as the server knows it."""
@@ -332,7 +332,7 @@ def test_loss_says_that_the_process_did_not_run_where_no_renewal_has_failed(
 def test_member_that_says_no_lets_go_of_its_node_alone(bench: Bench, etcd_clock: VirtualTime) -> None:
     """alive() of one of many; whoever says no takes it away."""
     zombie = Member()
-    zombie.is_asked = True
+    zombie.has_liveness_check = True
     hold = bench.hold('/zombie', member=zombie)
 
     def say_no() -> bool:
@@ -350,7 +350,7 @@ def test_members_that_do_not_answer_cost_the_others_nothing(bench: Bench, etcd_c
     """However many they are: they are asked at the same time."""
     for number in range(100):
         stuck = Member()
-        stuck.is_asked = True
+        stuck.has_liveness_check = True
         stuck.answer = lambda: bool(gevent.sleep(TTL / 6))
         bench.hold(f'/stuck/{number}', member=stuck)
     bench.hold('/well')
@@ -361,7 +361,7 @@ def test_members_that_do_not_answer_cost_the_others_nothing(bench: Bench, etcd_c
 def test_member_that_never_answers_does_not_hold_up_the_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
     """Whatever it waits for: the others are renewed, and so is its own node until it says no."""
     stuck, over = Member(), Event()
-    stuck.is_asked = True
+    stuck.has_liveness_check = True
     stuck.answer = over.wait
     bench.hold('/stuck', member=stuck)
     bench.hold('/well')
@@ -584,7 +584,7 @@ def test_orphan_moves_the_node_to_a_lease_that_nobody_renews(bench: Bench, etcd_
     """With its value; the others stay."""
     hold = bench.hold()
     bench.hold('/kept')
-    hold.orphan(Deadline(5))
+    hold.detach(Deadline(5))
     assert bench.lease_of('/a') != bench.lease_of('/kept')
     assert bench.value_of('/a') == 'x'
     etcd_clock.advance(TTL + 0.1)
@@ -605,7 +605,7 @@ def test_orphan_that_takes_longer_than_until_the_next_renewal_keeps_its_node(
     bench.hold('/kept')
     etcd_clock.advance(TTL / 3 - 0.5)
     bench.server.next(slow, fault)
-    orphaning = gevent.spawn(hold.orphan, Deadline(5))
+    orphaning = gevent.spawn(hold.detach, Deadline(5))
     etcd_clock.advance(2)
     orphaning.get(block=False)
     assert bench.keys() == {'/a', '/kept'}
@@ -628,15 +628,15 @@ def test_adopt_goes_on_with_the_very_node_only(bench: Bench, etcd_clock: Virtual
     etcd_clock.advance(TTL - 0.9)
     assert bench.member.story[-1] == 'lost: NodeLost'
     bench.server.come_back()
-    again = bench.group.adopt('/a', 'y', old, bench.member, Deadline(5))
+    again = bench.group.reclaim('/a', 'y', old, bench.member, Deadline(5))
     assert again is not None
     assert again.token > old.token
     assert (bench.value_of(), bench.lease_of()) == ('y', bench.leases[0].id)
     again.abandon()
     bench.server.put('/a', 'y')
-    assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
     bench.server.delete('/a')
-    assert bench.group.adopt('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
 
 
 def test_node_whose_adoption_was_not_answered_is_known_as_ours_when_its_lease_is_over(
@@ -649,13 +649,13 @@ def test_node_whose_adoption_was_not_answered_is_known_as_ours_when_its_lease_is
     bench.server.come_back()
     bench.server.fault = lambda do, deadline, is_write: lose_reply(do, deadline, is_write) if is_write else do()
     with pytest.raises(ConnectionError):
-        bench.group.adopt('/a', 'y', old, bench.member, Deadline(5))
+        bench.group.reclaim('/a', 'y', old, bench.member, Deadline(5))
     bench.server.fault = None
     number = bench.lease_of()
     assert bench.value_of() == 'y'
     etcd_clock.advance(TTL / 3 + 0.2)
     assert bench.leases == []
-    assert bench.group.adopt('/a', 'z', old, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'z', old, bench.member, Deadline(5)) is None
     again = bench.hold(value='z')
     assert (bench.value_of(), bench.lease_of()) == ('z', bench.leases[0].id)
     assert bench.lease_of() != number
@@ -707,7 +707,7 @@ def test_close_during_a_renewal_ends_it(bench: Bench, etcd_clock: VirtualTime) -
 def test_ttl_is_what_the_server_grants(bench: Bench) -> None:
     """At least its own minimum."""
     group = LeasePool(bench.rpc, Lease(bench.rpc), bench.watches, 1, is_strict=True)
-    hold = group.hold(Put('/short', 'x', prev_exist=False), bench.member, Deadline(5))
+    hold = group.keep(Put('/short', 'x', prev_exist=False), bench.member, Deadline(5))
     assert group.ttl == 2
     assert hold.lost_at == timing.now() + 2 - 0.5
     group.close()
