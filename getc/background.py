@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 from getc.backends.base import Backend
-from getc.daemons.base import Daemon
 from getc.daemons.changes import Changes
-from getc.daemons.keeper import Keeper, OnConflict
+from getc.daemons.keeper import Keeper
 from getc.daemons.mirror import Mirror, OnUpdate
-from getc.daemons.monitor import Monitor
-from getc.daemons.watcher import Resync, Watcher
+from getc.daemons.options import KeepOptions, OnConflict, Resync, WatchOptions
+from getc.daemons.registry import DaemonRegistry
+from getc.daemons.watcher import Watcher
 from getc.net.client_log import ClientLog
 from getc.results import EtcdResult
 from getc.timing import Deadline
@@ -37,8 +37,7 @@ class Background(Tree):
     def __init__(self, backend: Backend, *, timeout: float | None = 10.0, log: ClientLog | None = None) -> None:
         super().__init__(backend, timeout=timeout)
         self.log = log if log is not None else ClientLog()
-        self._daemons: dict[Daemon, None] = {}  # in the order of their starts, in which they end
-        self._monitor = Monitor(self.log, self._has_daemons)
+        self._daemons = DaemonRegistry(self.log)
 
     def keep_node(
         self,
@@ -85,17 +84,13 @@ class Background(Tree):
         deadline = Deadline.after(timeout)
         self._check_open()
         keeper = Keeper(
-            self,
+            self.log,
             self._backend,
             key,
             value,
-            ttl=ttl,
-            on_conflict=on_conflict,
-            alive=alive,
-            on_lost=on_lost,
-            on_restored=on_restored,
+            KeepOptions(ttl=ttl, on_conflict=on_conflict, alive=alive, on_lost=on_lost, on_restored=on_restored),
         )
-        self._begin(keeper, wait, deadline)
+        self._daemons.start(keeper, wait=wait, deadline=deadline)
         return keeper
 
     @overload
@@ -189,17 +184,13 @@ class Background(Tree):
         deadline = Deadline.after(timeout)
         self._check_open()
         watcher = Watcher(
-            self,
+            self.log,
             self._backend,
             key,
             callback,
-            recursive=recursive,
-            initial=initial,
-            index=index,
-            on_resync=on_resync,
-            resync=resync,
+            WatchOptions(recursive=recursive, initial=initial, index=index, on_resync=on_resync, resync=resync),
         )
-        self._begin(watcher, wait, deadline)
+        self._daemons.start(watcher, wait=wait, deadline=deadline)
         return watcher
 
     def changes(
@@ -228,8 +219,8 @@ class Background(Tree):
         """
         deadline = Deadline.after(timeout)
         self._check_open()
-        changes = Changes(self, self._backend, key, recursive=recursive, initial=initial, index=index)
-        self._begin(changes.watcher, True, deadline)
+        changes = Changes(self.log, self._backend, key, WatchOptions(recursive=recursive, initial=initial, index=index))
+        self._daemons.start(changes.watcher, wait=True, deadline=deadline)
         return changes
 
     def mirror(
@@ -255,39 +246,12 @@ class Background(Tree):
         """
         deadline = Deadline.after(timeout)
         self._check_open()
-        mirror = Mirror(self, self._backend, key, on_update=on_update)
-        self._begin(mirror, wait, deadline)
+        mirror = Mirror(self.log, self._backend, key, on_update=on_update)
+        self._daemons.start(mirror, wait=wait, deadline=deadline)
         return mirror
-
-    def forget(self, daemon: Daemon) -> None:
-        """A daemon of this client has stopped.  For the daemon."""
-        self._daemons.pop(daemon, None)
-        self._monitor.discard(daemon)
 
     # -- how it is done
 
     def _begin_anew(self) -> None:
         super()._begin_anew()
-        self._daemons = {}
-        self._monitor.close()
-        self._monitor = Monitor(self.log, self._has_daemons)
-
-    def _has_daemons(self) -> bool:
-        return bool(self._daemons)
-
-    def _begin(self, daemon: Daemon, wait: bool, deadline: Deadline) -> None:
-        self._daemons[daemon] = None
-        daemon.start()
-        self._monitor.add(daemon)
-        if wait:
-            daemon.wait_started(deadline)
-            self._monitor.discard(daemon)
-
-    def _end_daemons(self, deadline: Deadline) -> None:
-        """Stop them all, at once: by the deadline they have ended."""
-        daemons = list(self._daemons)
-        for daemon in daemons:
-            daemon._stop_begin(deadline)
-        for daemon in daemons:
-            daemon.finish(deadline)
-        self._monitor.close()
+        self._daemons.reset_in_child(self.log)

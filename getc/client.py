@@ -220,7 +220,7 @@ class Client(Background):
             return
         self._is_closed = True
         try:
-            self._end_daemons(deadline)
+            self._daemons.stop_all(deadline)
         finally:
             self._backend.close()
             if self._v3 is not None:

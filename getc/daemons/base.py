@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -24,7 +24,7 @@ from getc.operations import WatchSpec, explain
 from getc.retry import is_transient
 from getc.timing import Backoff, Deadline
 
-__all__ = ['Daemon', 'Owner', 'event_of']
+__all__ = ['Daemon', 'event_of']
 
 CLEANUP_TIMEOUT: Final = 1.0
 """Seconds that a killed greenlet has for its own ``finally``."""
@@ -39,20 +39,6 @@ _Self = TypeVar('_Self', bound='Daemon')
 
 _Call = tuple[Callable[..., object], tuple[object, ...]]
 """A callback, and with what it is called."""
-
-
-class Owner(Protocol):
-    """The client, as its daemons see it.
-
-    Attributes:
-        log: The log of the client.
-    """
-
-    @property
-    def log(self) -> ClientLog: ...
-
-    def forget(self, daemon: Daemon) -> None:
-        """The daemon has stopped."""
 
 
 def event_of(arg: object) -> object:
@@ -85,8 +71,9 @@ class Daemon(Unpicklable):
         '_home',
         '_is_starting',
         '_is_stopped',
+        '_log',
         '_next_delay',
-        '_owner',
+        '_on_finished',
         '_refusal',
         '_settled',
         '_stopping',
@@ -96,10 +83,11 @@ class Daemon(Unpicklable):
         'name',
     )
 
-    def __init__(self, owner: Owner, name: str) -> None:
+    def __init__(self, log: ClientLog, name: str) -> None:
         self.name = name
         self.last_error: EtcException | None = None
-        self._owner = owner
+        self._log = log
+        self._on_finished: Callable[[Daemon], object] | None = None
         self._home = ThreadAffinity()
         self._backoff = Backoff()
         self._is_starting = True
@@ -141,8 +129,8 @@ class Daemon(Unpicklable):
         if self._home.in_forked_child:
             return
         self._home.check()
-        self._stop_begin(deadline)
-        self.finish(deadline)
+        self.stop_begin(deadline)
+        self.stop_wait(deadline)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it is stopped, for ``timeout`` seconds at most (None: no limit).  True if it is."""
@@ -152,7 +140,7 @@ class Daemon(Unpicklable):
         self._home.check()
         return self._finished.wait(deadline.timeout_left())
 
-    def _stop_begin(self, deadline: Deadline) -> None:
+    def stop_begin(self, deadline: Deadline) -> None:
         """The first half of :meth:`stop`, which does not block.  For its owner."""
         if self._is_stopped:
             return
@@ -164,7 +152,7 @@ class Daemon(Unpicklable):
         if self._stopping is not None:
             self._stopping()
 
-    def finish(self, deadline: Deadline) -> None:
+    def stop_wait(self, deadline: Deadline) -> None:
         """The second half of :meth:`stop`: wait for what is under way, and kill it at the deadline."""
         current = gevent.getcurrent()
         try:
@@ -176,7 +164,8 @@ class Daemon(Unpicklable):
             tasks = [task for task in self._tasks if task is not current]
             gevent.killall(tasks, block=False)
             self._finished.set()
-            self._owner.forget(self)
+            if self._on_finished is not None:
+                self._on_finished(self)
         gevent.joinall(tasks, timeout=CLEANUP_TIMEOUT)
 
     def on_stopping(self, callback: Callable[[], object]) -> None:
@@ -186,8 +175,8 @@ class Daemon(Unpicklable):
     def stop_soon(self) -> None:
         """Stop in the background: for whoever has no time to wait."""
         deadline = Deadline(5.0)
-        self._stop_begin(deadline)
-        gevent.spawn(self.finish, deadline).name = f'getc end of {self.name}'
+        self.stop_begin(deadline)
+        gevent.spawn(self.stop_wait, deadline).name = f'getc end of {self.name}'
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -203,9 +192,14 @@ class Daemon(Unpicklable):
 
     # -- the beginning
 
-    def start(self) -> None:
-        """Make the first attempt, in the background.  For its owner."""
+    def start(self, on_finished: Callable[[Daemon], object] | None = None) -> None:
+        """Make the first attempt in the background.
+
+        Args:
+            on_finished: Called with this daemon once it has stopped.  It must not block or raise.
+        """
         self._home.check()
+        self._on_finished = on_finished
         self._attempt_in(0)
 
     def wait_started(self, deadline: Deadline) -> None:
@@ -250,7 +244,7 @@ class Daemon(Unpicklable):
     def _log_soon(self, level: int, text: str, *args: object) -> None:
         """Write to the log of the client.  Does not block.  Errors of one kind and one server are the same event."""
         key = text, *(event_of(arg) for arg in args)
-        self._owner.log.note(level, text % args, subject=self.name, key=key)
+        self._log.note(level, text % args, subject=self.name, key=key)
 
     # -- attempts
 
@@ -329,7 +323,7 @@ class Daemon(Unpicklable):
                 try:
                     callback(*args)
                 except (Exception, gevent.Timeout):
-                    report_failure('%s: %s: the callback %r raised', self._owner.log.label, self.name, callback)
+                    report_failure('%s: %s: the callback %r raised', self._log.label, self.name, callback)
                 if self._calls and timing.now() - began > MAX_BUSY_SECONDS:
                     gevent.sleep(0)
                     began = timing.now()

@@ -8,10 +8,11 @@ from typing import Final
 from gevent.queue import Empty, Queue
 
 from getc.backends.base import Backend
-from getc.daemons.base import Owner
+from getc.daemons.options import WatchOptions
 from getc.daemons.watcher import Watcher
 from getc.errors import ClientClosed, ConnectionError, TimedOut
 from getc.net.affinity import ThreadAffinity, Unpicklable
+from getc.net.client_log import ClientLog
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
@@ -33,21 +34,16 @@ class Changes(Unpicklable):
 
     def __init__(
         self,
-        owner: Owner,
+        log: ClientLog,
         backend: Backend,
         key: str,
-        *,
-        recursive: bool = True,
-        initial: bool = False,
-        index: int | None = None,
+        options: WatchOptions,
     ) -> None:
         self._results: Queue[EtcdResult | None] = Queue(maxsize=MAX_QUEUED)
         self._is_over = False
         self._home = ThreadAffinity()
         self._home.check()
-        self.watcher = Watcher(
-            owner, backend, key, self._results.put, recursive=recursive, initial=initial, index=index
-        )
+        self.watcher = Watcher(log, backend, key, self._results.put, options)
         self.watcher.name = f'changes {self.watcher.key}'
         self.watcher.on_stopping(self._end)
 

@@ -22,8 +22,9 @@ import gevent
 
 from getc import timing
 from getc.backends.base import Backend, Watch, WatchListener
-from getc.daemons.base import REFUSED_CAP, Daemon, Owner
+from getc.daemons.base import REFUSED_CAP, Daemon
 from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError, ResponseTooLarge
+from getc.net.client_log import ClientLog
 from getc.operations import Get, WatchSpec
 from getc.paths import is_below
 from getc.results import Deleted, Directory, EtcdResult, Got, Node, Set, Value
@@ -95,7 +96,7 @@ class Follower(Daemon):
     """Follows a part of the tree; what it does with what it is told is its kinds' business.
 
     Args:
-        owner: The client.
+        log: The log of the client.
         backend: What is followed.
         spec: The part of the tree, and the first index of interest; None for "from now on".
         name: What it does, for logs.
@@ -106,8 +107,8 @@ class Follower(Daemon):
         recursive: Every node below it, too.
     """
 
-    def __init__(self, owner: Owner, backend: Backend, spec: WatchSpec, name: str, *, is_mapped: bool = True) -> None:
-        super().__init__(owner, name)
+    def __init__(self, log: ClientLog, backend: Backend, spec: WatchSpec, name: str, *, is_mapped: bool = True) -> None:
+        super().__init__(log, name)
         self.key = spec.key
         self.recursive = spec.recursive
         self._backend = backend

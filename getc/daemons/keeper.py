@@ -10,26 +10,25 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Callable
 from enum import Enum
-from typing import Final, Literal
+from typing import Final
 
 from getc import timing
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode
-from getc.daemons.base import Daemon, Owner
+from getc.daemons.base import Daemon
 from getc.daemons.liveness import LivenessProbe
+from getc.daemons.options import KeepOptions
 from getc.daemons.owner_watch import OwnerWatch
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
+from getc.net.client_log import ClientLog
 from getc.operations import Get, Put, WatchSpec, text_of
 from getc.paths import ROOT
 from getc.results import EtcdResult, Node, Value
 from getc.timing import Deadline
 
-__all__ = ['Keeper', 'KeeperState', 'OnConflict']
+__all__ = ['Keeper', 'KeeperState']
 
 logger = logging.getLogger('getc')
-
-OnConflict = Literal['replace', 'wait', 'raise']
 
 LEAST_ATTEMPT: Final = 1.5
 """Seconds for one call of an attempt to take the node, for most TTLs.
@@ -83,40 +82,26 @@ class Keeper(Daemon):
 
     def __init__(
         self,
-        owner: Owner,
+        log: ClientLog,
         backend: Backend,
         key: str,
-        value: str | bytes | None = None,
-        *,
-        ttl: int = 10,
-        on_conflict: OnConflict = 'replace',
-        alive: Callable[[], object] | None = None,
-        on_lost: Callable[[Keeper], object] | None = None,
-        on_restored: Callable[[Keeper], object] | None = None,
+        value: str | bytes | None,
+        options: KeepOptions,
     ) -> None:
-        if ttl is None:
-            raise TypeError('the ttl of a node to keep is whole seconds (int), not None: without a TTL use set')
         if value is None:
             value = f'{os.getpid()}@{socket.gethostname()}'
-        put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=ttl)
+        put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=options.ttl)
         if put.key == ROOT:
             raise ValueError('the root is always there: name the node to keep')
-        if not ttl:
-            raise ValueError('the ttl of a node to keep is at least 1 s, not 0')
-        if on_conflict not in ('replace', 'wait', 'raise'):
-            raise ValueError(f"on_conflict is 'replace', 'wait' or 'raise', not {on_conflict!r}")
-        for name, function in (('alive', alive), ('on_lost', on_lost), ('on_restored', on_restored)):
-            if function is not None and not callable(function):
-                raise TypeError(f'{name} is a function or None, not {type(function).__name__}')
-        super().__init__(owner, f'keep_node {put.key}')
+        super().__init__(log, f'keep_node {put.key}')
         self.key = put.key
-        self.on_conflict = on_conflict
+        self.on_conflict = options.on_conflict
         self._backend = backend
-        self._group: KeepGroup = backend.keep(ttl)
+        self._group: KeepGroup = backend.keep(options.ttl)
         self._value = put.value or ''
-        self._checkup = None if alive is None else LivenessProbe(alive, f'{owner.log.label}: {self.name}')
-        self._tell_lost = on_lost
-        self._tell_restored = on_restored
+        self._checkup = None if options.alive is None else LivenessProbe(options.alive, f'{log.label}: {self.name}')
+        self._tell_lost = options.on_lost
+        self._tell_restored = options.on_restored
         self._state = KeeperState.STARTING
         self._hold: KeptNode | None = None
         self._previous: KeptNode | None = None  # what we lost; the node may still be there and ours
@@ -239,8 +224,8 @@ class Keeper(Daemon):
             if hold is not None and not self._is_stopped:
                 hold.detach(deadline)
         finally:
-            self._stop_begin(deadline)
-            self.finish(deadline)
+            self.stop_begin(deadline)
+            self.stop_wait(deadline)
 
     # -- taking the node
 
@@ -391,7 +376,7 @@ class Keeper(Daemon):
         except EtcException as error:
             self.last_error = error
             text = '%s: %s: could not delete the node, which goes with its TTL: %s'
-            logger.warning(text, self._owner.log.label, self.name, error)
+            logger.warning(text, self._log.label, self.name, error)
 
     # -- what the lease group tells (``KeepListener``)
 

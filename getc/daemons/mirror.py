@@ -9,9 +9,10 @@ from typing import TypeVar
 from gevent.event import Event
 
 from getc.backends.base import Backend
-from getc.daemons.base import Owner
 from getc.daemons.follower import Follower
+from getc.daemons.options import check_callback
 from getc.errors import ClientClosed, TimedOut
+from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec
 from getc.paths import is_below
 from getc.results import Deleted, EtcdResult, Got, Value
@@ -39,11 +40,10 @@ class Mirror(Follower, Mapping[str, str]):
         key: The node.
     """
 
-    def __init__(self, owner: Owner, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
-        if on_update is not None and not callable(on_update):
-            raise TypeError(f'on_update is a function or None, not {type(on_update).__name__}')
+    def __init__(self, log: ClientLog, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
+        check_callback('on_update', on_update, is_optional=True)
         spec = WatchSpec(key, recursive=True)
-        super().__init__(owner, backend, spec, f'mirror {spec.key}')
+        super().__init__(log, backend, spec, f'mirror {spec.key}')
         self._tell_update = on_update
         self._nodes: dict[str, Value] = {}
         self._waiting: set[Event] = set()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from gevent.event import Event
 
 from getc.backends.base import Backend
-from getc.daemons.base import Owner
 from getc.daemons.follower import Follower, WatcherState
-from getc.operations import WatchSpec
+from getc.daemons.options import WatchOptions, check_callback
+from getc.net.client_log import ClientLog
 from getc.results import EtcdResult, Got
 
-__all__ = ['Resync', 'Watcher', 'WatcherState']
-
-Resync = Literal['diff', 'notify']
+__all__ = ['Watcher', 'WatcherState']
 
 
 class Watcher(Follower):
@@ -29,32 +26,19 @@ class Watcher(Follower):
 
     def __init__(
         self,
-        owner: Owner,
+        log: ClientLog,
         backend: Backend,
         key: str,
         callback: Callable[[EtcdResult], object],
-        *,
-        recursive: bool = True,
-        initial: bool = False,
-        index: int | None = None,
-        on_resync: Callable[[Watcher], object] | None = None,
-        resync: Resync = 'diff',
+        options: WatchOptions,
     ) -> None:
-        spec = WatchSpec(key, index, recursive)
-        for name, function in (('callback', callback), ('on_resync', on_resync)):
-            if not callable(function) and (function is not None or name == 'callback'):
-                raise TypeError(f'{name} is a function, not {type(function).__name__}')
-        if resync not in ('diff', 'notify'):
-            raise ValueError(f"resync is 'diff' or 'notify', not {resync!r}")
-        if initial and spec.index is not None:
-            raise ValueError(
-                'give either initial=True or an index: the first delivers what is there, the second what was'
-            )
-        super().__init__(owner, backend, spec, f'on_change {spec.key}', is_mapped=resync == 'diff')
+        check_callback('callback', callback)
+        spec = options.spec(key)
+        super().__init__(log, backend, spec, f'on_change {spec.key}', is_mapped=options.resync == 'diff')
         self.ready = Event()
         self._callback = callback
-        self._tell_resync = on_resync
-        self._initial = initial
+        self._tell_resync = options.on_resync
+        self._initial = options.initial
 
     def _on_snapshot(self, found: Sequence[Got]) -> None:
         if self._initial:

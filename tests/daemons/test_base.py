@@ -22,21 +22,12 @@ from tests.support.faulty import blocking_log
 from tests.support.leftovers import greenlets_of_getc
 
 
-class Owner:
-    def __init__(self) -> None:
-        self.forgotten: list[Daemon] = []
-        self.log = ClientLog()
-
-    def forget(self, daemon: Daemon) -> None:
-        self.forgotten.append(daemon)
-
-
 class Pulse(Daemon):
     """Makes the attempts that it is given, one after the other, and notes when."""
 
     def __init__(self, *steps: Callable[[], float | None]) -> None:
-        self.owner = Owner()
-        super().__init__(self.owner, 'pulse')
+        super().__init__(ClientLog(), 'pulse')
+        self.finished: list[Daemon] = []
         self.key = '/pulse'
         self.steps = list(steps)
         self.at: list[float] = []
@@ -75,7 +66,7 @@ def test_attempts_follow_each_other_as_the_step_says(etcd_clock: VirtualTime) ->
     """After so many seconds, or when something asks for one."""
     pulse = Pulse(lambda: 5, lambda: None)
     began = timing.now()
-    pulse.start()
+    pulse.start(pulse.finished.append)
     etcd_clock.advance(600)
     assert pulse.at == [began, began + 5]
     pulse._attempt_in(1)
@@ -93,7 +84,7 @@ def test_attempt_that_is_asked_for_during_one_comes_after_it(etcd_clock: Virtual
 
     pulse = Pulse(step)
     began = timing.now()
-    pulse.start()
+    pulse.start(pulse.finished.append)
     etcd_clock.advance(1)
     pulse._attempt_in(0)
     etcd_clock.advance(10)
@@ -109,7 +100,7 @@ def test_attempt_that_took_longer_than_the_wait_is_followed_at_once(etcd_clock: 
 
     pulse = Pulse(*[silent] * 9, *[raising(TimedOut('no time'))] * 100)
     began = timing.now()
-    pulse.start()
+    pulse.start(pulse.finished.append)
     etcd_clock.advance(60)
     assert pulse.at[:10] == [began + 5 * number for number in range(10)]
     assert len(pulse.at) < 70
@@ -119,7 +110,7 @@ def test_attempt_that_took_longer_than_the_wait_is_followed_at_once(etcd_clock: 
 def test_attempt_that_is_killed_is_made_again(etcd_clock: VirtualTime) -> None:
     """Nothing but stop ends them."""
     pulse = Pulse(lambda: gevent.sleep(3600))
-    pulse.start()
+    pulse.start(pulse.finished.append)
     etcd_clock.advance(1)
     greenlets_of_getc()[0].kill()
     etcd_clock.advance(1)
@@ -129,11 +120,11 @@ def test_attempt_that_is_killed_is_made_again(etcd_clock: VirtualTime) -> None:
 def test_refusal_stops_it_before_the_start_only(etcd_clock: VirtualTime) -> None:
     """It is raised to whoever waits."""
     pulse = Pulse(raising(Unauthorized('no')))
-    pulse.start()
+    pulse.start(pulse.finished.append)
     with pytest.raises(Unauthorized):
         pulse.wait_started(Deadline(None))
     assert pulse.join(1)
-    assert set(pulse.owner.forgotten) == {pulse}
+    assert set(pulse.finished) == {pulse}
     other = started()
     other.steps = [raising(Unauthorized('no'))]
     other.start()
@@ -158,7 +149,7 @@ def test_refusal_in_the_hub_is_raised_though_a_log_handler_blocks(etcd_clock: Vi
 def test_start_that_is_stopped_raises_client_closed(etcd_clock: VirtualTime) -> None:
     """Who waits for it is not left waiting."""
     pulse = Pulse(raising(TimedOut('x')))
-    pulse.start()
+    pulse.start(pulse.finished.append)
     gevent.spawn_later(1, pulse.stop)
     with pytest.raises(ClientClosed, match='pulse was stopped before it had started'):
         pulse.wait_started(Deadline(None))
@@ -209,7 +200,7 @@ def test_stop_ends_everything_and_a_second_does_nothing(etcd_clock: VirtualTime)
     """Attempts, timers, callbacks; and its owner lets it go."""
     pulse = Pulse(lambda: 5)
     pulse._started()
-    pulse.start()
+    pulse.start(pulse.finished.append)
     story: list[int] = []
     etcd_clock.advance(1)
     assert not pulse.join(0)
@@ -220,7 +211,7 @@ def test_stop_ends_everything_and_a_second_does_nothing(etcd_clock: VirtualTime)
     pulse._attempt_in(0)
     etcd_clock.advance(600)
     assert (story, len(pulse.at)) == ([], 1)
-    assert pulse.owner.forgotten == [pulse]
+    assert pulse.finished == [pulse]
     pulse.stop()
     assert etcd_clock.seconds_to_next() is None
 
@@ -327,7 +318,7 @@ def test_forked_child_makes_no_attempt_and_no_call(etcd_clock: VirtualTime, monk
     """Its greenlets and timers are copies of its parent's."""
     pulse = Pulse(lambda: 5)
     pulse._started()
-    pulse.start()
+    pulse.start(pulse.finished.append)
     etcd_clock.advance(1)
     story: list[int] = []
     pulse._call_soon(story.append, 1)

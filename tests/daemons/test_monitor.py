@@ -72,7 +72,7 @@ def test_child_that_was_forked_off_logs_nothing_of_its_parents_daemons(
     etcd_clock.stall(5)
     etcd_clock.advance(100)
     assert lines() == []
-    assert client._monitor._timer is None
+    assert client._daemons._monitor._timer is None
 
 
 def test_daemons_that_have_started_are_not_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:

@@ -1,0 +1,85 @@
+"""The daemons of one client: starts them, and stops all of them when the client closes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from getc.daemons.base import Daemon
+from getc.daemons.monitor import Monitor
+from getc.net.client_log import ClientLog
+from getc.timing import Deadline
+
+__all__ = ['DaemonRegistry']
+
+
+class DaemonRegistry:
+    """Starts daemons, keeps a list of those that run, and stops them together.
+
+    Iterating over a registry yields its running daemons in the order of their starts.  A daemon that stops, for
+    whatever reason, leaves the registry.
+
+    Args:
+        log: The log of the client.
+
+    Attributes:
+        log: The same; daemons write to it.
+    """
+
+    def __init__(self, log: ClientLog) -> None:
+        self.log = log
+        self._daemons: dict[Daemon, None] = {}
+        self._monitor = Monitor(log, self._has_daemons)
+
+    def start(self, daemon: Daemon, *, wait: bool, deadline: Deadline) -> None:
+        """Start a daemon.
+
+        Args:
+            daemon: A new daemon.
+            wait: True blocks until the daemon has started; False returns at once.
+            deadline: The end of the wait.
+
+        Raises:
+            TimedOut: The daemon did not start before the deadline, and was stopped.
+            ClientClosed: The daemon was stopped during the wait.
+            EtcException: The server refused.  The daemon was stopped.
+            RuntimeError: This is not the thread of the client.
+        """
+        self._daemons[daemon] = None
+        daemon.start(self._discard)
+        self._monitor.add(daemon)
+        if wait:
+            daemon.wait_started(deadline)
+            self._monitor.discard(daemon)
+
+    def stop_all(self, deadline: Deadline) -> None:
+        """Stop all daemons at the same time.  Blocks until all of them have stopped, or until the deadline."""
+        daemons = list(self._daemons)
+        for daemon in daemons:
+            daemon.stop_begin(deadline)
+        for daemon in daemons:
+            daemon.stop_wait(deadline)
+        self._monitor.close()
+
+    def reset_in_child(self, log: ClientLog) -> None:
+        """Drop the daemons of the parent process after a fork; they have no effect in the child.
+
+        Args:
+            log: The log of the client in the child.
+        """
+        self.log = log
+        self._daemons = {}
+        self._monitor.close()
+        self._monitor = Monitor(log, self._has_daemons)
+
+    def __iter__(self) -> Iterator[Daemon]:
+        return iter(self._daemons)
+
+    def __len__(self) -> int:
+        return len(self._daemons)
+
+    def _discard(self, daemon: Daemon) -> None:
+        self._daemons.pop(daemon, None)
+        self._monitor.discard(daemon)
+
+    def _has_daemons(self) -> bool:
+        return bool(self._daemons)
