@@ -1,20 +1,20 @@
-"""Everything that getc raises.
+"""Exceptions of getc.
 
-Three questions are answered by the class alone.  Did the server say no?  Then it is an
-:class:`EtcdError`, one subclass per code.  Was there no answer?  Then it is a
-:class:`ConnectionError`.  Was the answer not etcd's?  Then it is an :class:`HTTPError` or a
-:class:`ProtocolError`.  Whether a write may have happened all the same, every error says itself:
-``maybe_applied``.
+The class of an exception says what happened:
 
-The codes from 100 on are those of etcd's v2 error page.  Statuses of v3 that mean the same have the same classes; the
-others keep the code that gRPC gives them.  Sources: etcd 3.5, ``api/v2error/error.go`` and
-``api/v3rpc/rpctypes/error.go``.
+* :class:`EtcdError`: the server refused the request; one subclass per error code.
+* :class:`ConnectionError`: there was no response.
+* :class:`HTTPError`, :class:`ProtocolError`: the response did not come from etcd, or violates the protocol.
+
+``maybe_applied`` says for each exception whether a write may have been applied all the same.
+
+Codes from 100 on are those of etcd's v2 API.  Errors of v3 with the same meaning have the same classes; the others
+have the code of their gRPC status.  Sources: etcd 3.5, ``api/v2error/error.go`` and ``api/v3rpc/rpctypes/error.go``.
 """
 
 from __future__ import annotations
 
 import builtins
-from typing import Final
 
 __all__ = [
     'AlreadyExists',
@@ -61,26 +61,22 @@ __all__ = [
     'Unauthorized',
     'Unavailable',
     'WatcherCleared',
-    'chain',
-    'error_of',
+    'text_of_attempt',
 ]
-
-MOST_EARLIER: Final = 10
-"""Attempts that an error names."""
 
 
 class EtcException(Exception):
-    """The base of everything that getc raises.
+    """Base class of every exception that getc raises.
 
     Attributes:
-        maybe_applied: True if it ended a write that may have happened, or may happen yet; False if
-            that write certainly did and does not, or if it was a read.
-        endpoint: The server that was asked, as ``scheme://host:port`` without credentials; None
-            where no server was involved.
-        earlier: What earlier attempts of the same call met, the latest first, each with its server; empty where there
-            was one attempt, or all of them met the same.  Also part of the text.
-        is_outage: True if it is a sign that the server is down: silence, or a connection that could not be made or
-            broke.  False for whatever a server said, and for a wait that was in vain.
+        maybe_applied: True if the failed call is a write that may have been applied or may still be applied; False if
+            the write was certainly not applied, and for reads.
+        endpoint: The server that was called, as ``scheme://host:port`` without credentials; None if no server was
+            involved.
+        earlier: Errors of earlier attempts of the same call, the latest first, each with its endpoint.  Empty after a
+            single attempt, or if all attempts failed in the same way.  They are part of the text.
+        is_outage: True if the error indicates that the server is down: no response, or a connection that could not be
+            made or broke.  False for refusals, and for a ``wait`` without a change.
     """
 
     maybe_applied: bool = False
@@ -98,44 +94,30 @@ class EtcException(Exception):
     def __str__(self) -> str:
         if not self.earlier:
             return self._text()
-        return f'{self._with_endpoint()}; before that: {"; ".join(self.earlier)}'
+        return f'{text_of_attempt(self)}; before that: {"; ".join(self.earlier)}'
 
     def _text(self) -> str:
         return super().__str__()
 
-    def _with_endpoint(self) -> str:
-        text = self._text()
-        return text if self.endpoint is None or self.endpoint in text else f'{self.endpoint}: {text}'
 
-
-def chain(error: EtcException, previous: EtcException) -> None:
-    """Have the error of the last attempt name what the attempts before it met, and hold on to them."""
-    met = dict.fromkeys([previous._with_endpoint(), *previous.earlier])
-    met.pop(error._with_endpoint(), None)
-    error.earlier = tuple(met)[:MOST_EARLIER]
-    link: BaseException | None = previous
-    while link is not None:
-        if link is error:
-            return  # one error that was raised again: a chain of it would have no end
-        link = link.__cause__ or link.__context__
-    if error.__cause__ is None:
-        error.__cause__ = previous
-    else:
-        error.__context__ = previous
+def text_of_attempt(error: EtcException) -> str:
+    """Return the text of an error with its endpoint, without the errors of earlier attempts."""
+    text = error._text()
+    return text if error.endpoint is None or error.endpoint in text else f'{error.endpoint}: {text}'
 
 
 class EtcdError(EtcException):
-    """The server understood the request and said no.
+    """The server refused the request.
 
-    Nothing was written, but for a few kinds that a server may answer after it has proposed the write,
-    and where another server may have done what this one refuses: ``maybe_applied`` tells.
+    Nothing was written, with two exceptions, for which ``maybe_applied`` is True: a few errors can be returned after
+    the write was proposed to the cluster, and an earlier attempt may have reached another server.
 
     Attributes:
-        message: What the server says of the code, such as ``'Key not found'``.
-        cause: What it says of this request, mostly the key; ``''`` where it says nothing.
-        index: The server's index when it answered, or None.
-        errno: The code.
-        hint: What to do about it, which getc adds to the text; ``''`` where the code says enough.
+        message: The server's text for the code, for example ``'Key not found'``.
+        cause: The server's text for this request, usually the key; ``''`` if there is none.
+        index: The server's index when it responded, or None.
+        errno: The error code.
+        hint: What to do about the error, added to the text by getc; ``''`` if the code is enough.
     """
 
     errno: int = 0
@@ -166,32 +148,32 @@ class EtcdError(EtcException):
 
 
 class KeyNotFound(EtcdError):
-    """No node has this key."""
+    """The key does not exist."""
 
     errno = 100
 
 
 class TestFailed(EtcdError):
-    """A ``prev_value`` or ``prev_index`` did not match.  The cause names the condition only."""
+    """``prev_value`` or ``prev_index`` does not match.  ``cause`` names the condition only, never a value."""
 
-    __test__ = False  # not a test, whatever pytest thinks of the name
+    __test__ = False  # else pytest collects it
     errno = 101
 
 
 class NotFile(EtcdError):
-    """The key is a directory where a value is needed."""
+    """The key is a directory, and the operation needs a value."""
 
     errno = 102
 
 
 class NotDir(EtcdError):
-    """The key, or one above it, is a value where a directory is needed."""
+    """The key, or an ancestor of it, is a value, and the operation needs a directory."""
 
     errno = 104
 
 
 class NodeExist(EtcdError):
-    """The key is taken."""
+    """The key exists already."""
 
     errno = 105
 
@@ -203,63 +185,63 @@ class RootROnly(EtcdError):
 
 
 class DirNotEmpty(EtcdError):
-    """The directory has nodes below it, and ``recursive`` was not given."""
+    """The directory is not empty, and ``recursive`` was not given."""
 
     errno = 108
 
 
 class Unauthorized(EtcdError):
-    """The user may not do this, or the credentials are wrong."""
+    """The credentials are wrong, or the user lacks a permission."""
 
     errno = 110
 
 
 class PrevValueRequired(EtcdError):
-    """An empty ``prevValue`` reached the server (getc refuses it before that)."""
+    """The server received an empty ``prevValue`` (getc raises ValueError before sending one)."""
 
     errno = 201
 
 
 class TTLNaN(EtcdError):
-    """The server did not take the TTL for a number."""
+    """The server could not parse the TTL as a number."""
 
     errno = 202
 
 
 class IndexNaN(EtcdError):
-    """The server did not take the index for a number."""
+    """The server could not parse the index as a number."""
 
     errno = 203
 
 
 class InvalidField(EtcdError):
-    """The server did not take an option."""
+    """The server rejected an option of the request."""
 
     errno = 209
 
 
 class InvalidForm(EtcdError):
-    """The server could not read the request's form."""
+    """The server could not parse the form of the request."""
 
     errno = 210
 
 
 class RefreshValue(EtcdError):
-    """A refresh keeps the value: giving one is an error."""
+    """A refresh was given a value: a refresh keeps the value."""
 
     errno = 211
 
 
 class RefreshTTLRequired(EtcdError):
-    """A refresh needs a TTL."""
+    """A refresh was given no TTL."""
 
     errno = 212
 
 
 class RaftInternal(EtcdError):
-    """The cluster failed inside.
+    """The cluster reported an internal error.
 
-    A write may have happened all the same: ``maybe_applied`` is False for reads only.
+    A write may have been applied: ``maybe_applied`` is False for reads only.
     """
 
     errno = 300
@@ -269,7 +251,7 @@ class RaftInternal(EtcdError):
 class LeaderElect(EtcdError):
     """The cluster was electing a leader.
 
-    A write may have happened all the same: ``maybe_applied`` is False for reads only.
+    A write may have been applied: ``maybe_applied`` is False for reads only.
     """
 
     errno = 301
@@ -277,115 +259,99 @@ class LeaderElect(EtcdError):
 
 
 class WatcherCleared(EtcdError):
-    """The server dropped the watcher, as it does when it recovers from a snapshot."""
+    """The server ended the watch, as it does when it recovers from a snapshot."""
 
     errno = 400
 
 
 class EventIndexCleared(EtcdError):
-    """The history asked for is gone: list again and go on from there (on v3: compacted)."""
+    """The requested history is gone (on v3: compacted).  List the keys again and watch from that index on."""
 
     errno = 401
 
 
 class InvalidArgument(EtcdError):
-    """etcd v3 did not take a part of the request."""
+    """etcd v3 rejected an argument of the request."""
 
     errno = 3
 
 
 class NotFound(EtcdError):
-    """etcd v3 has no such lease, member, or other thing but a key (see :class:`KeyNotFound`)."""
+    """A lease, member, user or role does not exist on etcd v3.  For keys see :class:`KeyNotFound`."""
 
     errno = 5
 
 
 class LeaseNotFound(NotFound):
-    """The lease is not there, or not any more."""
+    """The lease does not exist: it has expired, was revoked, or was never granted."""
 
 
 class AlreadyExists(EtcdError):
-    """etcd v3 has it already."""
+    """A lease, member, user or role exists already on etcd v3."""
 
     errno = 6
 
 
 class PermissionDenied(Unauthorized):
-    """The user is who it says, and may not do this."""
+    """The user is authenticated and lacks the permission for this request."""
 
     errno = 7
 
 
 class ResourceExhausted(EtcdError):
-    """etcd v3 has no room, or no time, for this."""
+    """etcd v3 has reached a limit."""
 
     errno = 8
 
 
 class NoSpace(ResourceExhausted):
-    """The database is as large as its quota allows; see ``maintenance.alarm``.
+    """The database has reached its quota; see ``maintenance.alarm``.
 
-    etcd says so as well to a write that it has just done, when that made the database too large (its
-    ``quotaApplierV3``): ``maybe_applied`` is True for writes.
+    ``maybe_applied`` is True for writes: etcd returns this error also for the write that was applied and made the
+    database exceed its quota.  Source: etcd 3.5, ``quotaApplierV3``.
     """
 
 
 class TooManyRequests(ResourceExhausted):
-    """The server is behind with what it has taken already."""
+    """The server has too many requests in flight and rejected this one."""
 
 
 class FailedPrecondition(EtcdError):
-    """etcd v3 is not in the state that this needs."""
+    """etcd v3 is not in the state that the request needs, for example because authentication is not enabled."""
 
     errno = 9
 
 
 class OutOfRange(EtcdError):
-    """A number is past what etcd v3 takes."""
+    """A number is outside the range that etcd v3 accepts."""
 
     errno = 11
 
 
 class FutureRevision(OutOfRange):
-    """The revision is still to come: the server is behind, or another one."""
+    """The requested revision does not exist yet: the server lags behind, or is a member of another cluster."""
 
 
 class Unavailable(EtcdError):
-    """etcd v3 could not finish it now.  A write may have happened all the same, if ``maybe_applied``."""
+    """etcd v3 could not complete the request at the moment.  ``maybe_applied`` says whether a write may be applied."""
 
     errno = 14
     is_outage = True
 
 
 class NoLeader(Unavailable):
-    """The server has no leader: it is cut off, or there is an election.
+    """The server has no leader: it is partitioned from the cluster, or an election is running.
 
-    Nothing was written, unless it ended a stream on which something was under way.
+    Nothing was written, unless the error ended a stream with requests in flight.
     """
 
 
-_SUBCLASSES = EtcdError.__subclasses__()
-_BY_CODE: dict[int, type[EtcdError]] = {subclass.errno: subclass for subclass in _SUBCLASSES}
-
-
-def error_of(
-    code: int,
-    message: str,
-    cause: str = '',
-    index: int | None = None,
-    *,
-    endpoint: str | None = None,
-) -> EtcdError:
-    """The error of a server's code; a plain :class:`EtcdError` that keeps a code nobody knows."""
-    return _BY_CODE.get(code, EtcdError)(message, cause, index, errno=code, endpoint=endpoint)
-
-
 class HTTPError(EtcException):
-    """An answer that is not etcd's: a proxy's 503 page, a redirect, a login form.
+    """An HTTP response that does not come from etcd: a proxy's 503 page, a redirect, a login form.
 
     Attributes:
         status_code: The HTTP status.
-        message: What it says, as far as that may be shown.
+        message: An excerpt of the response, without secrets.
     """
 
     def __init__(
@@ -406,19 +372,18 @@ class HTTPError(EtcException):
 
 
 class ProtocolError(EtcException):
-    """Bytes that break HTTP, JSON or one of getc's bounds."""
+    """A response violates HTTP, HTTP/2, gRPC, JSON or one of getc's limits."""
 
 
 class ResponseTooLarge(ProtocolError):
-    """An answer is larger than getc's bound of 16 MiB.  It was not read.
+    """A response exceeds getc's limit of 16 MiB and was not read.
 
-    The server is well, and would answer the same again.
+    The server is healthy; the same request would get the same response.
 
     Attributes:
-        size: Bytes of the answer, as far as they are known; else 0.
-        index: The server's index when it answered, or None.
-        succeeded: What the answer says of a transaction; None where it says nothing.  What etcd answers to any other
-            write was done.
+        size: Bytes of the response as far as known, else 0.
+        index: The server's index when it responded, or None.
+        succeeded: Whether the conditions of a transaction held; None if unknown.  Any other write was applied.
     """
 
     size: int = 0
@@ -427,25 +392,25 @@ class ResponseTooLarge(ProtocolError):
 
 
 class ConnectionError(EtcException, builtins.ConnectionError):
-    """There was no answer."""
+    """There was no response."""
 
     is_outage = True
 
 
 class ConnectionRefused(ConnectionError, builtins.ConnectionRefusedError):
-    """Nobody listens there.  Nothing was sent."""
+    """The server refused the connection.  Nothing was sent."""
 
 
 class TimedOut(ConnectionError, builtins.TimeoutError):
-    """No answer came within the timeout.
+    """There was no response within the timeout.
 
-    From ``wait`` and ``changes.get`` it is no sign of a fault: a server watched, and nothing changed.  Where no server
-    watched they raise another :class:`ConnectionError`.
+    From ``wait`` and ``changes.get`` it does not indicate a fault: a server watched the key, and nothing changed.
+    Where no server watched the key these raise another :class:`ConnectionError`.
     """
 
 
 class NodeLost(EtcException):
-    """The keeper does not own its node now: another process may."""
+    """The keeper does not own its node at the moment: another process may own the node."""
 
 
 class Overtaken(NodeLost):
@@ -453,7 +418,7 @@ class Overtaken(NodeLost):
 
 
 class NotSupported(EtcException):
-    """This server or API cannot do it.  The message says what would."""
+    """This server or API cannot do what was requested.  The message names an alternative."""
 
 
 class ClientClosed(EtcException):

@@ -1,4 +1,4 @@
-"""Errors: what each is a kind of, what it says, and that it travels whole."""
+"""Exceptions: their base classes, texts and attributes, and pickling."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import pytest
 
 import getc
 from getc import errors
-from getc.errors import EtcdError, EtcException, error_of
+from getc.error_codes import error_from_code
+from getc.error_context import copy_error
+from getc.errors import EtcdError, EtcException
 
 ENDPOINT = 'http://10.0.0.1:2379'
 CLASSES = [getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)]
 names = pytest.mark.parametrize('kind', CLASSES, ids=lambda kind: kind.__name__)
 
 
-def made(kind: type[EtcException]) -> EtcException:
-    """One of that class, with everything said that it can say."""
-    says: dict[str, Any] = {'maybe_applied': True, 'endpoint': ENDPOINT}
+def error_with_all_attributes(kind: type[EtcException]) -> EtcException:
+    facts: dict[str, Any] = {'maybe_applied': True, 'endpoint': ENDPOINT}
     if issubclass(kind, EtcdError):
-        return kind('Message', '/key', 7, **says)
+        return kind('Message', '/key', 7, **facts)
     if issubclass(kind, errors.HTTPError):
-        return kind(503, 'a page', **says)
-    return kind('what happened', **says)
+        return kind(503, 'a page', **facts)
+    return kind('what happened', **facts)
 
 
 def copies(error: EtcException) -> Iterator[EtcException]:
@@ -37,28 +38,25 @@ def copies(error: EtcException) -> Iterator[EtcException]:
 
 
 @names
-def test_error_travels_with_all_that_it_says(kind: type[EtcException]) -> None:
-    """Pickled or copied, an error is of the same class, with the same text and attributes."""
-    error = made(kind)
+def test_error_keeps_its_class_text_and_attributes_when_pickled_or_copied(kind: type[EtcException]) -> None:
+    error = error_with_all_attributes(kind)
     attributes = ['args', 'endpoint', 'message', 'cause', 'index', 'errno', 'status_code', 'maybe_applied']
-    said = {name: getattr(error, name) for name in attributes if hasattr(error, name)}
-    assert (said['endpoint'], said['maybe_applied']) == (ENDPOINT, True)
+    expected = {name: getattr(error, name) for name in attributes if hasattr(error, name)}
+    assert (expected['endpoint'], expected['maybe_applied']) == (ENDPOINT, True)
     for twin in copies(error):
         assert type(twin) is kind
         assert (str(twin), repr(twin)) == (str(error), repr(error))
-        assert {name: getattr(twin, name) for name in attributes if hasattr(twin, name)} == said
+        assert {name: getattr(twin, name) for name in attributes if hasattr(twin, name)} == expected
 
 
 @names
-def test_error_is_one_of_getcs_and_public(kind: type[EtcException]) -> None:
-    """Whoever catches EtcException catches it; it has a docstring, and getc exports it."""
+def test_error_is_an_etc_exception_and_exported_by_getc(kind: type[EtcException]) -> None:
     assert issubclass(kind, EtcException)
     assert kind.__doc__
     assert getattr(getc, kind.__name__) is kind
 
 
-def test_error_has_no_endpoint_when_no_server_was_asked() -> None:
-    """The endpoint is None unless it is given."""
+def test_error_has_no_endpoint_unless_one_is_given() -> None:
     for kind in CLASSES:
         assert kind.endpoint is None
     assert errors.KeyNotFound('Key not found').endpoint is None
@@ -77,8 +75,7 @@ def test_error_has_no_endpoint_when_no_server_was_asked() -> None:
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else '',
 )
-def test_error_reads_well(error: EtcException, text: str) -> None:
-    """The number, the message, and the cause where there is one."""
+def test_error_text_shows_code_message_and_cause(error: EtcException, text: str) -> None:
     assert str(error) == text
 
 
@@ -106,26 +103,24 @@ V2_CODES = {
 
 
 @pytest.mark.parametrize(('code', 'name'), V2_CODES.items())
-def test_error_of_has_a_class_for_each_code(code: int, name: str) -> None:
-    """Every code that etcd v2 documents has a class, which knows its code."""
-    error = error_of(code, 'Message', '/key', 7, endpoint=ENDPOINT)
+def test_error_from_code_returns_the_class_of_the_code(code: int, name: str) -> None:
+    error = error_from_code(code, 'Message', '/key', 7, endpoint=ENDPOINT)
     assert type(error).__name__ == name
     assert type(error).errno == error.errno == code
     assert (error.message, error.cause, error.index, error.endpoint) == ('Message', '/key', 7, ENDPOINT)
 
 
 @pytest.mark.parametrize('code', [0, 103, 999, -1])
-def test_error_of_keeps_a_code_that_nobody_knows(code: int) -> None:
-    """A code of a later etcd is a plain EtcdError with that code, pickled as well."""
-    error = error_of(code, 'New', 'thing')
+def test_error_from_code_keeps_an_unknown_code(code: int) -> None:
+    """A code of a later etcd gives a plain EtcdError with that code, also after pickling."""
+    error = error_from_code(code, 'New', 'thing')
     assert type(error) is EtcdError
     for twin in (error, *copies(error)):
         assert isinstance(twin, EtcdError)
         assert (twin.errno, str(twin)) == (code, f'[{code}] New (thing)')
 
 
-def test_connection_errors_are_the_builtin_ones_too() -> None:
-    """Code that knows nothing of getc catches them by the names that it knows."""
+def test_connection_errors_are_builtin_connection_errors() -> None:
     assert issubclass(errors.ConnectionError, builtins.ConnectionError)
     assert issubclass(errors.ConnectionRefused, (errors.ConnectionError, builtins.ConnectionRefusedError))
     assert issubclass(errors.TimedOut, errors.ConnectionError)
@@ -133,7 +128,15 @@ def test_connection_errors_are_the_builtin_ones_too() -> None:
     assert issubclass(errors.Overtaken, errors.NodeLost)
 
 
-def test_write_was_not_applied_unless_it_is_said() -> None:
-    """maybe_applied is False where nobody says otherwise."""
+def test_maybe_applied_is_false_by_default_when_there_was_no_response() -> None:
     for error in (errors.ConnectionError('x'), errors.TimedOut('x'), errors.HTTPError(503), errors.ProtocolError('x')):
         assert error.maybe_applied is False
+
+
+def test_copy_error_replaces_the_given_facts_and_keeps_the_others() -> None:
+    error = errors.TimedOut('no response', maybe_applied=True, endpoint=ENDPOINT)
+    assert copy_error(error).maybe_applied
+    twin = copy_error(error, maybe_applied=False, endpoint='http://10.0.0.2:2379')
+    assert type(twin) is errors.TimedOut
+    assert (str(twin), twin.maybe_applied, twin.endpoint) == ('no response', False, 'http://10.0.0.2:2379')
+    assert (error.maybe_applied, error.endpoint) == (True, ENDPOINT)

@@ -22,6 +22,8 @@ __all__ = ['Import', 'Module', 'broken_rules', 'imports_of', 'layer_of', 'main',
 LAYERS: Final = (
     (
         'getc._dataclasses',
+        'getc.error_codes',
+        'getc.error_context',
         'getc.errors',
         'getc.operations',
         'getc.paths',
@@ -64,6 +66,8 @@ APART: Final = (('getc.backends.memory', 'getc.backends.tree', 'getc.backends.v2
 PURE: Final = (
     'getc.backends.tree.codec',
     'getc.backends.v2.codec',
+    'getc.error_codes',
+    'getc.error_context',
     'getc.errors',
     'getc.grpc.framing',
     'getc.grpc.http2',

@@ -7,7 +7,8 @@ from typing import Final, TypeVar
 
 import gevent
 
-from getc.errors import EtcException, TimedOut, chain
+from getc.error_context import chain_attempts
+from getc.errors import EtcException, TimedOut
 from getc.net.selector import Endpoint, EndpointSelector
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
@@ -60,7 +61,7 @@ def call_with_failover(
             if left >= MIN_ATTEMPT_TIMEOUT or not isinstance(error, TimedOut):
                 endpoints.judge(endpoint, error)
             if previous is not None:
-                chain(error, previous)
+                chain_attempts(error, previous)
             left = deadline.remaining()
             facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, left > 0)
             decision = decide(facts)
@@ -95,7 +96,7 @@ def retry_until_served(read: Callable[[], Result], deadline: Deadline) -> Result
         except EtcException as error:
             if met is not None:
                 met.__cause__ = None  # there may be any number of them
-                chain(error, met)
+                chain_attempts(error, met)
             met = error
         delay = backoff.next_delay()
         has_time = deadline.remaining() > delay

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from getc.error_codes import error_from_code
 from getc.errors import (
     EtcdError,
     EtcException,
@@ -29,7 +30,6 @@ from getc.errors import (
     TooManyRequests,
     Unauthorized,
     Unavailable,
-    error_of,
 )
 from getc.grpc.framing import Status
 from getc.redact import without
@@ -127,7 +127,7 @@ def error_of_status(
     elif status.code in UNKNOWN_CODES or status.code > UNAUTHENTICATED:  # what nobody knows counts as unknown
         error = RaftInternal(text, errno=status.code)
     else:
-        error = error_of(status.code, text)
+        error = error_from_code(status.code, text)
     error.maybe_applied = is_write and _may_be_done(error, text)
     if text in NOT_HERE:
         error.is_outage = False

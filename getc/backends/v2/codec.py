@@ -14,6 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus, urlencode
 
 from getc.backends.v2.http_messages import Answer, Headers, Request
+from getc.error_codes import error_from_code
 from getc.errors import (
     EtcdError,
     HTTPError,
@@ -25,7 +26,6 @@ from getc.errors import (
     RaftInternal,
     TestFailed,
     Unauthorized,
-    error_of,
 )
 from getc.operations import V2_TEXT_ONLY, Append, Delete, Get, Operation, Put, WatchSpec, check_v2_ttl
 from getc.redact import without
@@ -313,10 +313,10 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: An
     if type(index) is not int or index <= 0:
         index = etcd_index_of(answer.headers) or None  # 0 is told by who refuses before it looks
     if type(code) is int:
-        error = error_of(code, message, told, index)
+        error = error_from_code(code, message, told, index)
         if isinstance(error, (TestFailed, InvalidForm)):  # their causes quote values
             told = _compare_cause(operation, cause) if isinstance(error, TestFailed) else ''
-            error = error_of(code, message, told, index)
+            error = error_from_code(code, message, told, index)
         if isinstance(error, RaftInternal) and ': Not a file' in cause:
             # What etcd v2 says of a directory that is to be refreshed or updated: a refusal, under the wrong code.
             return NotFile('Not a file', operation.key, index)
