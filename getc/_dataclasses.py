@@ -1,4 +1,4 @@
-"""Immutable values that are quick to make: each call makes several."""
+"""A faster ``__init__`` for frozen dataclasses: every call creates several of them."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any, TypeVar
 
 __all__ = ['fast_init']
 
-Kind = TypeVar('Kind', bound=type)
+_Class = TypeVar('_Class', bound=type)
 
 
-def fast_init(kind: Kind) -> Kind:
-    """Give a frozen dataclass an ``__init__`` that puts each field into its slot, and return the class.
+def fast_init(cls: _Class) -> _Class:
+    """Replace the ``__init__`` of a frozen dataclass with one that assigns to the slots, and return the class.
 
-    The one that ``dataclass`` writes sets each field by its name, past the ``__setattr__`` that forbids it, and takes
-    nearly twice as long.  Nothing else is different.
+    The ``__init__`` of a frozen dataclass calls ``object.__setattr__`` with the name of each field and takes nearly
+    twice as long.  Signature, defaults and ``__post_init__`` stay the same.
 
     Args:
-        kind: With slots, and without a field whose default is made by a factory.
+        cls: A frozen dataclass with slots and without default factories.
     """
-    slow = vars(kind)['__init__']
-    names = [field.name for field in fields(kind)]
-    setters: dict[str, Any] = {f'set_{name}': getattr(kind, name).__set__ for name in names}
+    generated = vars(cls)['__init__']
+    names = [field.name for field in fields(cls)]
+    setters: dict[str, Any] = {f'set_{name}': getattr(cls, name).__set__ for name in names}
     lines = [f'def __init__(self, {", ".join(names)}):', *(f'    set_{name}(self, {name})' for name in names)]
-    if hasattr(kind, '__post_init__'):
+    if hasattr(cls, '__post_init__'):
         lines.append('    self.__post_init__()')
     exec('\n'.join(lines), setters)
-    init: Callable[..., None] = update_wrapper(setters['__init__'], slow)
-    init.__defaults__ = slow.__defaults__
-    kind.__init__ = init  # type: ignore[misc]
-    return kind
+    init: Callable[..., None] = update_wrapper(setters['__init__'], generated)
+    init.__defaults__ = generated.__defaults__
+    cls.__init__ = init  # type: ignore[misc]
+    return cls

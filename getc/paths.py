@@ -1,8 +1,8 @@
-"""Key paths: one normal form, and the questions asked of it.
+"""Key paths: the normal form, and helpers for keys in normal form.
 
-A normal key is ``/`` or ``/segment[/segment...]`` with no empty, ``.`` or ``..`` segment and no NUL.
-Keys are normalised before anything is sent: an etcd v2 server answers ``//``, ``.`` and ``..`` with
-a redirect that turns a write into a read.
+A normal key is ``/`` or ``/segment[/segment...]`` without empty, ``.`` and ``..`` segments and without NUL.  Keys are
+normalized before anything is sent: an etcd v2 server answers ``//``, ``.`` and ``..`` with a redirect, which turns a
+write into a read.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 __all__ = [
+    'MAX_CACHED_KEY',
     'ROOT',
     'ancestors',
     'basename',
@@ -24,24 +25,25 @@ __all__ = [
 
 ROOT = '/'
 
+MAX_CACHED_KEY = 512
+"""Characters.  Caches by key do not hold longer keys, so that their size is bounded."""
+
 
 def normalize(key: str) -> str:
-    """Return the normal form of a key: one slash in front, none doubled, none at the end.
+    """Return the normal form of a key: one slash before each segment, none at the end.
 
     Raises:
-        TypeError: It is not text.
-        ValueError: It has a NUL, or a segment ``.`` or ``..``, or is no encodable text.
+        TypeError: The key is not a str.
+        ValueError: The key contains NUL or a segment ``.`` or ``..``, or cannot be encoded as UTF-8.
     """
     if not isinstance(key, str):
         raise TypeError(f'a key is text (str), not {type(key).__name__}')
-    return _normal(key)
+    return _cached_normal(key) if len(key) <= MAX_CACHED_KEY else _normal(key)
 
 
-@lru_cache(maxsize=4096)
 def _normal(key: str) -> str:
-    """Remembered: most keys are used again and again."""
     if '\0' in key:
-        raise ValueError(f'a key cannot have a NUL: {key!r}')
+        raise ValueError(f'a key cannot contain NUL: {key!r}')
     segments = [segment for segment in key.split('/') if segment]
     if '.' in segments or '..' in segments:
         raise ValueError(f"a key cannot have a segment '.' or '..': {key!r}")
@@ -52,15 +54,18 @@ def _normal(key: str) -> str:
     return ROOT + '/'.join(segments)
 
 
+_cached_normal = lru_cache(maxsize=4096)(_normal)
+
+
 def join(directory: str, key: str) -> str:
-    """Put a normal directory in front of a normal key."""
+    """Return a normal key inside a normal directory."""
     if directory == ROOT:
         return key
     return directory if key == ROOT else directory + key
 
 
 def strip_prefix(directory: str, key: str) -> str:
-    """Take a normal directory off a normal key at or below it; other keys are left as they are."""
+    """Return a normal key relative to a normal directory; a key outside the directory is returned unchanged."""
     if directory == ROOT:
         return key
     if key == directory:
@@ -69,31 +74,34 @@ def strip_prefix(directory: str, key: str) -> str:
 
 
 def child_prefix(directory: str) -> str:
-    """What every key below a directory starts with."""
+    """Return the prefix of all keys below a directory."""
     return directory if directory == ROOT else directory + '/'
 
 
 def is_below(key: str, directory: str) -> bool:
-    """True if the key is inside the directory, at any depth; a directory is not below itself."""
+    """Return True if the key is inside the directory, at any depth; a directory is not below itself."""
     return key != directory and key.startswith(child_prefix(directory))
 
 
 def parent_of(key: str) -> str:
-    """The directory that holds the key; the root's is the root."""
+    """Return the directory that contains the key; the parent of the root is the root."""
     return key[: key.rfind('/')] or ROOT
 
 
 def ancestors(key: str) -> list[str]:
-    """The directories above the key and below the root, outermost first."""
+    """Return the directories above the key and below the root, outermost first."""
     segments = key.split('/')
     return ['/'.join(segments[:end]) for end in range(2, len(segments))]
 
 
 def basename(key: str) -> str:
-    """The last segment; the root's is empty."""
+    """Return the last segment of the key; ``''`` for the root."""
     return key[key.rfind('/') + 1 :]
 
 
 def is_hidden(key: str, directory: str = ROOT) -> bool:
-    """True if a segment below the directory starts with ``_``: not listed, nor seen by a watch above it."""
+    """Return True if a segment of the key below the directory starts with ``_``.
+
+    Listings of the directory and watches on it leave hidden keys out.
+    """
     return '/_' in key[len(directory) - (directory == ROOT) :] if is_below(key, directory) else False

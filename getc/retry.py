@@ -1,20 +1,20 @@
-"""Whether a call is made again: decided here alone, from facts, by whoever makes calls.
+"""Retry policy: decides from facts whether a failed call is attempted again.
 
-=================  ======================  ==========================================================
-What came of it    What it does            Then
-=================  ======================  ==========================================================
-etcd says no       anything                it is raised
-... in doubt       anything                it is raised, and says that it may have happened
-... for now        anything                it is raised; who is patient waits, and asks again
-nothing was done   anything                the next server; when all were asked the one that is due
-                                           first, once more; then it is raised, or waited for
-it is not known    reads, may be repeated  the same
-it is not known    must not happen twice   it is raised, and says that it may have happened
-=================  ======================  ==========================================================
+==================  =====================  ==================================================================
+Outcome             Effect of the call     Next step
+==================  =====================  ==================================================================
+REFUSED             any                    raise the error
+MAYBE_APPLIED       any                    raise the error, with ``maybe_applied=True`` for a write
+THROTTLED           any                    raise the error; a patient caller backs off and attempts again
+NOT_APPLIED         any                    the next endpoint; after all of them, one more attempt at the one
+                                           whose cool-down ends first; then raise, or back off if patient
+UNKNOWN             NONE, IDEMPOTENT       the same
+UNKNOWN             NON_IDEMPOTENT         raise the error, with ``maybe_applied=True``
+==================  =====================  ==================================================================
 
-Whatever is raised says whether the call may have happened, by any of its attempts: ``maybe_applied``.
+The ``maybe_applied`` of a raised error covers all attempts of the call.
 
-A call of the user's is not patient: it tells at once that no server answers.  Daemons are, and ``ready``.
+Calls of the user are not patient: they raise as soon as no server answers.  Daemons and ``ready`` are patient.
 """
 
 from __future__ import annotations
@@ -51,66 +51,64 @@ __all__ = [
 ]
 
 SERVER_FAILURES: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable, LeaderElect, RaftInternal)
-"""What is no answer of etcd's to what was asked: another server may do better."""
+"""Errors of one server, not answers of etcd to the request: another server may succeed."""
 
-THROTTLED: Final = (WatcherCleared, TooManyRequests)
-"""With these etcd says no for the moment, and has done nothing."""
+THROTTLING: Final = (WatcherCleared, TooManyRequests)
+"""Errors with which etcd rejects a request for the moment, without having done anything."""
 
+PROXY_TIMEOUT_STATUSES: Final = (408, 499)
+"""HTTP statuses with which a proxy ends a request that took too long, also after forwarding the request."""
 
-GAVE_UP: Final = (408, 499)
-"""With these a proxy ends a request that took too long, also one that it has passed on."""
-
-
-OVERDUE: Final = (*GAVE_UP, 504)
-"""With these a proxy reports that it waited too long for the server."""
+OVERDUE_STATUSES: Final = (*PROXY_TIMEOUT_STATUSES, 504)
+"""HTTP statuses with which a proxy reports that the server did not respond in time."""
 
 
 class Effect(Enum):
     """What a call does to the store."""
 
-    NONE = 'it reads'
-    IDEMPOTENT = 'it writes, and sending it twice does no more than sending it once'
-    NON_IDEMPOTENT = 'it writes, and must not happen twice'
+    NONE = 'a read'
+    IDEMPOTENT = 'a write that has the same effect when it is applied twice'
+    NON_IDEMPOTENT = 'a write that must not be applied twice'
 
 
 class Outcome(Enum):
-    """What came of an attempt that did not succeed."""
+    """What is known after a failed attempt."""
 
-    REFUSED = 'etcd says no, and would say so again'
-    MAYBE_APPLIED = 'etcd says no, would say so again, and may have done it all the same'
-    THROTTLED = 'etcd says no for now'
-    NOT_APPLIED = 'it did nothing: it was not sent, or not taken, or reads'
-    UNKNOWN = 'it was sent, and what became of it is not known'
+    REFUSED = 'etcd refused the request and would refuse it again'
+    MAYBE_APPLIED = 'etcd refused the request, would refuse it again, and may have applied it'
+    THROTTLED = 'etcd rejected the request for the moment'
+    NOT_APPLIED = 'the request was not applied: it was not sent, not processed, or is a read'
+    UNKNOWN = 'the request was sent and may have been applied'
 
 
 PERMANENT: Final = (Outcome.REFUSED, Outcome.MAYBE_APPLIED)
-"""Asking again would bring the same."""
+"""Another attempt would fail in the same way."""
 
 AMBIGUOUS: Final = (Outcome.UNKNOWN, Outcome.MAYBE_APPLIED)
-"""A write may have happened."""
+"""A write may have been applied."""
 
 
 class Step(Enum):
-    """What is done next."""
+    """What to do after a failed attempt."""
 
-    NEXT = 'ask the next server'
-    AGAIN = 'ask the server that is due first, once more'
-    BACK_OFF = 'wait, and ask the server that is due first'
-    RAISE = 'tell the caller'
+    NEXT = 'call the next endpoint'
+    AGAIN = 'call the endpoint whose cool-down ends first once more'
+    BACK_OFF = 'wait, then call the endpoint whose cool-down ends first'
+    RAISE = 'raise the error'
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known after an attempt that did not succeed.
+    """What is known after a failed attempt.
 
     Attributes:
-        outcome: What came of it.
-        effect: What the call does.
-        was_unknown: The outcome of an earlier attempt was.
-        others: Servers that were not asked yet.
-        was_repeated: All were asked, and one of them once more.
+        outcome: The outcome of the attempt.
+        effect: What the call does to the store.
+        was_unknown: An earlier attempt may have applied the write.
+        others: Number of endpoints that were not called yet.
+        was_repeated: Every endpoint was called, and one of them twice.
         has_time: The deadline has not passed.
-        is_patient: The caller waits for servers to come back.
+        is_patient: The caller waits until a server answers.
     """
 
     outcome: Outcome
@@ -124,11 +122,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is done next.
+    """What to do next.
 
     Attributes:
-        step: The same.
-        maybe_applied: By now the call may have changed the store.
+        step: The next step.
+        maybe_applied: The call may have changed the store by now.
     """
 
     step: Step
@@ -136,12 +134,12 @@ class Decision:
 
 
 def decide(facts: Facts) -> Decision:
-    """What follows from the facts.  Nothing that must not happen twice is sent again once it may have happened."""
+    """Return the next step.  A non-idempotent write that may have been applied is never attempted again."""
     maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome in AMBIGUOUS)
-    return Decision(_step(facts, maybe_applied), maybe_applied)
+    return Decision(_next_step(facts, maybe_applied), maybe_applied)
 
 
-def _step(facts: Facts, maybe_applied: bool) -> Step:
+def _next_step(facts: Facts, maybe_applied: bool) -> Step:
     is_final = facts.outcome in PERMANENT or not facts.has_time
     if is_final or (maybe_applied and facts.effect is Effect.NON_IDEMPOTENT):
         return Step.RAISE
@@ -154,24 +152,24 @@ def _step(facts: Facts, maybe_applied: bool) -> Step:
 
 
 def outcome_of(error: EtcException) -> Outcome:
-    """What this error says of the attempt that met it, or of all of them."""
+    """Return the outcome of the attempt, or of all attempts, that failed with this error."""
     if isinstance(error, SERVER_FAILURES) and not isinstance(error, ResponseTooLarge):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.NOT_APPLIED
-    if isinstance(error, THROTTLED):
+    if isinstance(error, THROTTLING):
         return Outcome.UNKNOWN if error.maybe_applied else Outcome.THROTTLED
     return Outcome.MAYBE_APPLIED if error.maybe_applied else Outcome.REFUSED
 
 
 def proxy_may_have_forwarded(status: int) -> bool:
-    """True unless this HTTP status says that whoever is no etcd has kept the request to himself."""
-    return status in GAVE_UP or not 300 <= status < 500
+    """Return True if a proxy that answers with this HTTP status may have forwarded the request to etcd."""
+    return status in PROXY_TIMEOUT_STATUSES or not 300 <= status < 500
 
 
 def is_overdue(error: EtcException) -> bool:
-    """True if the error only says that the answer took too long: for a call that waits this is no sign of a fault."""
-    return isinstance(error, TimedOut) or (isinstance(error, HTTPError) and error.status_code in OVERDUE)
+    """Return True if the response only took too long, which does not indicate a fault for a call that waits."""
+    return isinstance(error, TimedOut) or (isinstance(error, HTTPError) and error.status_code in OVERDUE_STATUSES)
 
 
 def is_transient(error: EtcException) -> bool:
-    """True for trouble that time may heal; False for a refusal, which would only be repeated."""
+    """Return True if a later attempt may succeed; False for a refusal, which would be repeated."""
     return outcome_of(error) not in PERMANENT

@@ -1,11 +1,11 @@
 """Time: the clock, deadlines and back-off, without gevent.
 
-Timeouts are for callers, deadlines for everything below: a call takes its timeout once and passes a
-:class:`Deadline` down, so that no layer adds waiting of its own.
+Public methods take timeouts, everything below takes deadlines: a method converts its timeout to a :class:`Deadline`
+once and passes the deadline down, so that no layer adds to the time that a call takes.
 
-All of getc reads one clock, :func:`now`.  What decides who owns a node reads :func:`now_with_suspend`: while this
-machine is suspended, TTLs run out in etcd.  The test harness replaces both (:func:`set_clock`) together with the event
-loop's, which is how programs built on getc are tested in virtual time.
+All of getc reads one clock, :func:`now`.  Decisions about ownership of a node read :func:`now_with_suspend` instead,
+because TTLs run out in etcd while this machine is suspended.  The test harness replaces the clock (:func:`set_clock`)
+together with the timers of the event loop, so that programs are tested in virtual time.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ __all__ = [
 
 
 class Clock(Protocol):
-    """Where time comes from."""
+    """A source of time."""
 
     def now(self) -> float:
-        """Seconds of a clock that never goes back; it goes on while the process does not run."""
+        """Return the seconds of a monotonic clock, which also runs while the process is stopped."""
 
     def now_with_suspend(self) -> float:
-        """The same, of a clock that goes on while the machine is suspended, too."""
+        """Return the seconds of a monotonic clock that also runs while the machine is suspended."""
 
     def wall_time(self) -> float:
-        """Seconds since 1970, UTC."""
+        """Return the seconds since 1970, UTC."""
 
 
 def _clock_with_suspend() -> Callable[[], float]:
-    """Linux has CLOCK_BOOTTIME; where that is missing the monotonic clock counts suspend itself."""
+    # CLOCK_BOOTTIME exists on Linux.  On other systems the monotonic clock itself counts suspend.
     if not hasattr(time, 'clock_gettime'):
         return time.monotonic
     return partial(time.clock_gettime, getattr(time, 'CLOCK_BOOTTIME', time.CLOCK_MONOTONIC))
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of the machine."""
 
     now = staticmethod(time.monotonic)
     now_with_suspend = staticmethod(_clock_with_suspend())
@@ -65,32 +65,32 @@ _clock: Clock = SystemClock()
 
 
 def now() -> float:
-    """Seconds of the current clock: monotonic, of no meaning but for differences."""
+    """Return the monotonic time in seconds; only differences have a meaning."""
     return _clock.now()
 
 
 def now_with_suspend() -> float:
-    """The same of a clock that goes on while the machine is suspended: for what decides who owns a node.
+    """Return the monotonic time in seconds, counting suspend: for decisions about ownership of a node.
 
-    Timers stand still meanwhile: what is due by this clock may be late.
+    Timers of the event loop do not count suspend, so a timer set by this clock may fire late.
     """
     return _clock.now_with_suspend()
 
 
 def wall_time() -> float:
-    """Seconds since 1970 of the current clock."""
+    """Return the seconds since 1970, UTC."""
     return _clock.wall_time()
 
 
 def set_clock(clock: Clock) -> Clock:
-    """Make this the clock of all of getc, and return the one it replaces.  For test harnesses."""
+    """Replace the clock of getc in this process, and return the previous one.  For test harnesses."""
     global _clock
     previous, _clock = _clock, clock
     return previous
 
 
 class _Default(Enum):
-    TIMEOUT = 'the timeout of the client'
+    TIMEOUT = 'the default timeout of the client'
 
     def __repr__(self) -> str:
         return '<the default of the client>'
@@ -99,14 +99,17 @@ class _Default(Enum):
 DEFAULT_TIMEOUT: Final = _Default.TIMEOUT
 
 Timeout = float | None | Literal[_Default.TIMEOUT]
-"""Seconds for the whole call; None for no limit; left out for the client's default."""
+"""Seconds for the whole call; None for no limit; omitted for the default of the client."""
 
 
 class Deadline:
-    """A point in time by which a call is over; it may lie infinitely far away.
+    """The time by which a call has to end.
+
+    Args:
+        timeout: Seconds from now, not checked (see :meth:`after`); None for no limit.
 
     Attributes:
-        at: The point, in seconds of :func:`now`; ``math.inf`` for none.
+        at: The time, in seconds of :func:`now`; ``math.inf`` for no limit.
     """
 
     __slots__ = ('_seconds', 'at')
@@ -120,11 +123,11 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout: float | None) -> Deadline:
-        """The deadline so many seconds from now; None is never.
+        """Check a timeout, and return the deadline in that many seconds; None is no limit.
 
         Raises:
-            TypeError: It is no number.
-            ValueError: It is negative or not a number.
+            TypeError: The timeout is not a number.
+            ValueError: The timeout is negative or NaN.
         """
         if timeout is not None:
             if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
@@ -135,24 +138,29 @@ class Deadline:
 
     @property
     def timeout(self) -> float:
-        """The seconds it was made from, rounded to milliseconds for messages; ``math.inf`` for none."""
+        """The timeout in seconds, rounded to milliseconds for messages; ``math.inf`` for no limit."""
         return round(self._seconds, 3) or self._seconds
 
     def remaining(self) -> float:
-        """Seconds left, at least 0; ``math.inf`` for none set."""
+        """Return the seconds left, at least 0; ``math.inf`` for no limit."""
         left = self.at - _clock.now()
         return left if left > 0.0 else 0.0
 
     def has_passed(self) -> bool:
-        """True if no time is left."""
+        """Return True if no time is left."""
         return _clock.now() >= self.at
 
     def timeout_left(self) -> float | None:
-        """Seconds left in the form that gevent's calls take: None for no limit."""
+        """Return the seconds left as a ``timeout`` argument of gevent: None for no limit."""
         return None if self.at == math.inf else self.remaining()
 
-    def share(self, fraction: float, at_most: float = math.inf) -> Deadline:
-        """An earlier deadline that leaves the rest of this one to others."""
+    def fraction(self, fraction: float, at_most: float = math.inf) -> Deadline:
+        """Return an earlier deadline, after a fraction of the time left.
+
+        Args:
+            fraction: Of the time left, from 0 to 1.
+            at_most: Seconds from now at most.
+        """
         seconds = min(self.remaining() * fraction, at_most)
         return Deadline(None if seconds == math.inf else seconds)
 
@@ -163,23 +171,23 @@ class Deadline:
 
 
 _rng: random.Random = random.SystemRandom()
-"""One for all: it has no state, which takes 2.5 kB elsewhere, and is the same in all children of a fork."""
+"""A ``SystemRandom`` has no state: a ``Random`` takes 2.5 kB and draws the same numbers in all children of a fork."""
 
 
 def set_rng(rng: random.Random) -> random.Random:
-    """Make this the chance of all of getc, and return the one it replaces.  For test harnesses."""
+    """Replace the random number generator of getc in this process, and return the previous one.  For test harnesses."""
     global _rng
     previous, _rng = _rng, rng
     return previous
 
 
 class Backoff:
-    """Growing, fully jittered waits: the n-th is drawn from 0 to min(cap, base * 2**n).
+    """Exponential back-off with full jitter: the n-th delay is drawn from 0 to min(cap, base * 2**n).
 
     Args:
-        base: Seconds, the bound of the first wait.
-        cap: Seconds, the bound of them all.
-        rng: The source of chance; None for that of all of getc.
+        base: Seconds, the bound of the first delay.
+        cap: Seconds, the bound of all delays.
+        rng: The random number generator; None for that of :func:`set_rng`.
     """
 
     __slots__ = ('_base', '_cap', '_failures', '_rng')
@@ -191,11 +199,11 @@ class Backoff:
         self._failures = 0
 
     def next_delay(self, cap: float | None = None) -> float:
-        """Seconds to wait after one more failure; ``cap`` replaces that of the others."""
+        """Count a failure, and return the seconds to wait; ``cap`` replaces the usual bound for this delay."""
         bound = min(self._cap if cap is None else cap, self._base * 2.0 ** min(self._failures, 30))
         self._failures += 1
         return (self._rng if self._rng is not None else _rng).uniform(0, bound)
 
     def reset(self) -> None:
-        """Start small again: it worked."""
+        """Start again with the smallest delay, after a success."""
         self._failures = 0

@@ -1,4 +1,4 @@
-"""Key paths: the normal form, and what is asked of it."""
+"""Key paths: the normal form, and the helpers for normal keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from getc import paths
 from getc.paths import (
+    MAX_CACHED_KEY,
     ROOT,
     ancestors,
     basename,
@@ -42,15 +44,13 @@ normal_keys = st.lists(segments.filter(lambda segment: segment not in ('.', '..'
     ],
     ids=ascii,
 )
-def test_normal_has_one_slash_before_each_segment(key: str, expected: str) -> None:
-    """Slashes that are missing, doubled or at the end do not matter; dots within a name do not either."""
+def test_normalize_returns_one_slash_before_each_segment(key: str, expected: str) -> None:
     assert normalize(key) == expected
 
 
 @always_the_same
 @given(normal_keys)
-def test_normal_leaves_a_normal_key_as_it_is(key: str) -> None:
-    """Normalising again changes nothing."""
+def test_normalize_returns_a_normal_key_unchanged(key: str) -> None:
     assert normalize(key) == key
     assert normalize(key + '/') == key
     assert normalize(key[1:]) == key
@@ -58,8 +58,7 @@ def test_normal_leaves_a_normal_key_as_it_is(key: str) -> None:
 
 @always_the_same
 @given(normal_keys, normal_keys)
-def test_without_undoes_join(directory: str, key: str) -> None:
-    """What is put in front of a key can be taken off it; the key is then at or below the directory."""
+def test_strip_prefix_reverts_join(directory: str, key: str) -> None:
     inside = join(directory, key)
     assert normalize(inside) == inside
     assert strip_prefix(directory, inside) == key
@@ -67,15 +66,14 @@ def test_without_undoes_join(directory: str, key: str) -> None:
 
 
 @pytest.mark.parametrize('key', ['/ns2/a', '/n', '/other', '/'])
-def test_without_leaves_a_key_outside_as_it_is(key: str) -> None:
-    """A key that is not in the directory keeps its name, be it called alike."""
+def test_strip_prefix_returns_a_key_outside_the_directory_unchanged(key: str) -> None:
     assert strip_prefix('/ns', key) == key
 
 
 @always_the_same
 @given(normal_keys)
-def test_parts_of_a_key_make_the_key(key: str) -> None:
-    """Parent and name are the key; the ancestors are the parent, its parent, and so on, below the root."""
+def test_parent_and_basename_make_up_the_key(key: str) -> None:
+    """The ancestors are the parent, its parent, and so on, below the root."""
     assert child_prefix(parent_of(key)) + basename(key) == key
     above = ancestors(key)
     assert above == sorted(above, key=len)
@@ -84,8 +82,7 @@ def test_parts_of_a_key_make_the_key(key: str) -> None:
     assert all(is_below(key, directory) for directory in [ROOT, *above] if key != ROOT)
 
 
-def test_parts_of_a_key_are_those_of_a_path() -> None:
-    """An example of each."""
+def test_parent_basename_and_ancestors_of_examples() -> None:
     assert ancestors('/a/b/c') == ['/a', '/a/b']
     assert (parent_of('/a/b/c'), basename('/a/b/c')) == ('/a/b', 'c')
     assert (parent_of('/a'), basename('/a')) == ('/', 'a')
@@ -105,8 +102,7 @@ def test_parts_of_a_key_are_those_of_a_path() -> None:
         ('/a', '/a/b', False),
     ],
 )
-def test_is_below_minds_the_boundary(key: str, directory: str, expected: bool) -> None:
-    """A directory is not below itself, and a longer name is no child."""
+def test_is_below_compares_whole_segments(key: str, directory: str, expected: bool) -> None:
     assert is_below(key, directory) is expected
 
 
@@ -124,6 +120,13 @@ def test_is_below_minds_the_boundary(key: str, directory: str, expected: bool) -
         ('/', '/', False),
     ],
 )
-def test_is_hidden_looks_below_the_directory_alone(key: str, directory: str, expected: bool) -> None:
-    """A name with an underscore in front hides what is there from the directories above it, not from itself."""
+def test_is_hidden_looks_at_the_segments_below_the_directory(key: str, directory: str, expected: bool) -> None:
     assert is_hidden(key, directory) is expected
+
+
+def test_normalize_does_not_cache_long_keys() -> None:
+    """4096 cached keys of up to 1.5 MB each would be too many."""
+    key = '/long/' + 'x' * MAX_CACHED_KEY
+    before = paths._cached_normal.cache_info()
+    assert normalize(key) == normalize(key + '/') == key
+    assert paths._cached_normal.cache_info() == before

@@ -1,4 +1,4 @@
-"""Whether a call is made again: the whole table, and what must never happen."""
+"""Retry policy: the whole table, and its invariants."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from getc.retry import Decision, Effect, Facts, Outcome, Step, decide, is_transi
 from getc.v3.status_errors import error_of_status
 
 NO_SPACE = 'etcdserver: mvcc: database space exceeded'
-NONE, SAME, ONCE = Effect.NONE, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT
+NONE, IDEMPOTENT, NON_IDEMPOTENT = Effect.NONE, Effect.IDEMPOTENT, Effect.NON_IDEMPOTENT
 REFUSED, MAYBE_APPLIED, THROTTLED, NOT_APPLIED, UNKNOWN = Outcome
 NEXT, AGAIN, BACK_OFF, RAISE = Step.NEXT, Step.AGAIN, Step.BACK_OFF, Step.RAISE
 
-# What came of it, what it does; what follows when there are others, when one may be asked once more, when that was
-# done and the caller is patient, and when the caller is not; whether the call may have changed the store.
+# Outcome and effect; the next step with endpoints that were not called yet, with none left, after one was called twice
+# and the caller is patient, and if the caller is not; whether the call may have changed the store.
 TABLE = [
     (REFUSED, NONE, RAISE, RAISE, RAISE, RAISE, False),
-    (REFUSED, SAME, RAISE, RAISE, RAISE, RAISE, False),
-    (REFUSED, ONCE, RAISE, RAISE, RAISE, RAISE, False),
+    (REFUSED, IDEMPOTENT, RAISE, RAISE, RAISE, RAISE, False),
+    (REFUSED, NON_IDEMPOTENT, RAISE, RAISE, RAISE, RAISE, False),
     (MAYBE_APPLIED, NONE, RAISE, RAISE, RAISE, RAISE, False),
-    (MAYBE_APPLIED, SAME, RAISE, RAISE, RAISE, RAISE, True),
-    (MAYBE_APPLIED, ONCE, RAISE, RAISE, RAISE, RAISE, True),
+    (MAYBE_APPLIED, IDEMPOTENT, RAISE, RAISE, RAISE, RAISE, True),
+    (MAYBE_APPLIED, NON_IDEMPOTENT, RAISE, RAISE, RAISE, RAISE, True),
     (THROTTLED, NONE, RAISE, RAISE, BACK_OFF, RAISE, False),
-    (THROTTLED, SAME, RAISE, RAISE, BACK_OFF, RAISE, False),
-    (THROTTLED, ONCE, RAISE, RAISE, BACK_OFF, RAISE, False),
+    (THROTTLED, IDEMPOTENT, RAISE, RAISE, BACK_OFF, RAISE, False),
+    (THROTTLED, NON_IDEMPOTENT, RAISE, RAISE, BACK_OFF, RAISE, False),
     (NOT_APPLIED, NONE, NEXT, AGAIN, BACK_OFF, RAISE, False),
-    (NOT_APPLIED, SAME, NEXT, AGAIN, BACK_OFF, RAISE, False),
-    (NOT_APPLIED, ONCE, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (NOT_APPLIED, IDEMPOTENT, NEXT, AGAIN, BACK_OFF, RAISE, False),
+    (NOT_APPLIED, NON_IDEMPOTENT, NEXT, AGAIN, BACK_OFF, RAISE, False),
     (UNKNOWN, NONE, NEXT, AGAIN, BACK_OFF, RAISE, False),
-    (UNKNOWN, SAME, NEXT, AGAIN, BACK_OFF, RAISE, True),
-    (UNKNOWN, ONCE, RAISE, RAISE, RAISE, RAISE, True),
+    (UNKNOWN, IDEMPOTENT, NEXT, AGAIN, BACK_OFF, RAISE, True),
+    (UNKNOWN, NON_IDEMPOTENT, RAISE, RAISE, RAISE, RAISE, True),
 ]
 
 
 @pytest.mark.parametrize(('outcome', 'effect', 'others', 'again', 'patient', 'impatient', 'applied'), TABLE)
-def test_decision_follows_from_the_facts(
+def test_decide_returns_the_step_of_the_table(
     outcome: Outcome, effect: Effect, others: Step, again: Step, patient: Step, impatient: Step, applied: bool
 ) -> None:
-    """Every row; without time left all of it is raised."""
+    """Without time left, every error is raised."""
     assert decide(Facts(outcome, effect, others=2)) == Decision(others, applied)
     assert decide(Facts(outcome, effect)) == Decision(again, applied)
     assert decide(Facts(outcome, effect, was_repeated=True, is_patient=True)) == Decision(patient, applied)
@@ -52,15 +52,14 @@ def test_decision_follows_from_the_facts(
 
 
 def test_table_has_every_row() -> None:
-    """Each outcome with each effect, once."""
     assert [row[:2] for row in TABLE] == list(itertools.product(Outcome, Effect))
 
 
-def test_what_an_earlier_attempt_may_have_done_is_not_forgotten() -> None:
-    """The last server refused the connection, but an earlier one took the write and fell silent."""
-    assert decide(Facts(NOT_APPLIED, SAME, was_unknown=True, was_repeated=True)) == Decision(RAISE, True)
-    assert decide(Facts(NOT_APPLIED, SAME, was_unknown=True, others=1)) == Decision(NEXT, True)
-    assert decide(Facts(REFUSED, SAME, was_unknown=True)) == Decision(RAISE, True)
+def test_maybe_applied_covers_earlier_attempts() -> None:
+    """The last server refused the connection, but an earlier one received the write and did not respond."""
+    assert decide(Facts(NOT_APPLIED, IDEMPOTENT, was_unknown=True, was_repeated=True)) == Decision(RAISE, True)
+    assert decide(Facts(NOT_APPLIED, IDEMPOTENT, was_unknown=True, others=1)) == Decision(NEXT, True)
+    assert decide(Facts(REFUSED, IDEMPOTENT, was_unknown=True)) == Decision(RAISE, True)
     assert decide(Facts(NOT_APPLIED, NONE, was_unknown=True, was_repeated=True)) == Decision(RAISE, False)
 
 
@@ -74,34 +73,34 @@ def all_facts() -> list[Facts]:
     ]
 
 
-def test_write_that_may_have_happened_is_never_sent_again() -> None:
-    """Whatever else is so: of all combinations of facts there are, none repeats one that must not happen twice."""
+def test_non_idempotent_write_is_never_repeated_when_it_may_have_been_applied() -> None:
+    """In all combinations of facts."""
     for facts in all_facts():
-        if facts.effect is ONCE and (facts.outcome in (UNKNOWN, MAYBE_APPLIED) or facts.was_unknown):
+        if facts.effect is NON_IDEMPOTENT and (facts.outcome in (UNKNOWN, MAYBE_APPLIED) or facts.was_unknown):
             assert decide(facts) == Decision(RAISE, True)
 
 
-def test_read_is_never_said_to_have_changed_anything() -> None:
-    """In no combination."""
+def test_maybe_applied_is_false_for_reads() -> None:
+    """In all combinations of facts."""
     assert not any(decide(facts).maybe_applied for facts in all_facts() if facts.effect is NONE)
 
 
-def test_nothing_is_done_after_the_deadline_or_a_refusal() -> None:
-    """In no combination."""
+def test_error_is_raised_after_the_deadline_or_a_refusal() -> None:
+    """In all combinations of facts."""
     for facts in all_facts():
         if not facts.has_time or facts.outcome in (REFUSED, MAYBE_APPLIED):
             assert decide(facts).step is RAISE
 
 
-def test_only_the_patient_wait() -> None:
-    """In no combination does a call of the user's wait for servers to come back."""
+def test_only_patient_callers_back_off() -> None:
+    """In all combinations of facts."""
     for facts in all_facts():
         assert facts.is_patient or decide(facts).step is not BACK_OFF
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> None:
-    """A call is led by the decisions through attempts of any outcome, as whoever makes calls does."""
+def test_call_ends_and_is_applied_at_most_once_with_any_outcomes(seed: int) -> None:
+    """Follows the decisions through attempts with random outcomes."""
     rng = random.Random(seed)
     for effect, servers in itertools.product(Effect, (1, 2, 3, 5)):
         others, attempts, unknown, was_unknown, was_repeated = servers - 1, 0, 0, False, False
@@ -117,7 +116,7 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
             others -= decision.step is NEXT
         assert attempts <= servers + 1
         assert others >= 0
-        assert effect is not ONCE or unknown <= 1
+        assert effect is not NON_IDEMPOTENT or unknown <= 1
         assert decision.maybe_applied is (effect is not NONE and unknown > 0)
 
 
@@ -151,15 +150,14 @@ def test_call_ends_and_is_applied_once_at_most_whatever_happens(seed: int) -> No
         (errors.ClientClosed('x'), REFUSED),
     ],
 )
-def test_error_says_what_came_of_the_attempt(error: EtcException, outcome: Outcome) -> None:
-    """And so whether trouble may pass, and whether a write may have happened."""
+def test_outcome_of_error_decides_whether_it_is_transient(error: EtcException, outcome: Outcome) -> None:
     assert outcome_of(error) is outcome
     assert is_transient(error) is (outcome not in (REFUSED, MAYBE_APPLIED))
     assert error.maybe_applied is (outcome in (UNKNOWN, MAYBE_APPLIED))
 
 
-def test_every_error_there_is_has_an_outcome() -> None:
-    """Also those that somebody adds: a refusal, unless it is a kind of trouble."""
+def test_outcome_of_covers_every_error_class() -> None:
+    """A new class is a refusal unless it is derived from, or added to, the transient ones."""
     kinds = {getattr(errors, name) for name in errors.__all__ if isinstance(getattr(errors, name), type)}
     assert {kind for kind in kinds if is_transient(kind('1') if kind is not errors.HTTPError else kind(500))} == {
         errors.ConnectionError,

@@ -194,7 +194,7 @@ class RefreshedNode:
         with self._group.turn(left), self._alone(left):
             if self._is_held:
                 put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
-                self._renewed(self._write(put, left.share(1.0, at_most=self._group.ttl / 6)))
+                self._renewed(self._write(put, left.fraction(1.0, at_most=self._group.ttl / 6)))
 
     def _renewed(self, result: EtcdResult) -> None:
         """A write was acknowledged.  After the end that is too late, though the node may still be there."""

@@ -203,7 +203,7 @@ class Channel:
             tried.add(address)
             others = self._addresses_but(tried)
             try:
-                link.wait_spoken(limit.share(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit)
+                link.wait_spoken(limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit)
             except EtcException:
                 names().failed(self.endpoint.host, self.endpoint.port, address)
                 if not others or self._attempt is not attempt or limit.has_passed():

@@ -54,7 +54,7 @@ def call_with_failover(
         raise TimedOut(f'no time to ask {endpoint.url}', endpoint=endpoint.url)
     while True:
         # One part is for this attempt, one for each that may follow.
-        share = deadline if is_alone else deadline.share(1 / (1 + len(waiting) + (not was_repeated)))
+        share = deadline if is_alone else deadline.fraction(1 / (1 + len(waiting) + (not was_repeated)))
         try:
             result = attempt(endpoint, share)
         except EtcException as error:

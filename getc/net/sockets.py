@@ -62,7 +62,7 @@ def connect(
     met: list[tuple[Address, OSError]] = []
     while True:
         address = waiting.pop(0)
-        share = deadline.share(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
+        share = deadline.fraction(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
         try:
             return _connect_in_time(address, host, context, protocol, share)
         except OSError as error:

@@ -10,7 +10,7 @@ from getc.errors import EtcException, TimedOut
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
 from getc.net.selector import Endpoint
-from getc.redact import HIDDEN
+from getc.redact import REDACTED
 from getc.timing import Deadline
 from getc.v3.messages import parse
 from getc.v3.schema.auth import Auth, AuthenticateRequest
@@ -23,7 +23,7 @@ class _Secret(bytes):
     """What no program's report of its local variables shows."""
 
     def __repr__(self) -> str:
-        return HIDDEN
+        return REDACTED
 
 
 class Tokens:

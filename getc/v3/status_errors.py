@@ -32,7 +32,7 @@ from getc.errors import (
     Unavailable,
 )
 from getc.grpc.framing import Status
-from getc.redact import without
+from getc.redact import redact
 
 __all__ = ['error_of_status', 'is_stale_token', 'wants_no_token']
 
@@ -111,7 +111,7 @@ def error_of_status(
     """
     text = status.message.removeprefix(ETCD)
     if text not in BY_TEXT and text not in GAVE_UP_TEXTS:
-        text = without(text, secrets)
+        text = redact(text, secrets)
     error: EtcException
     if status.code == UNIMPLEMENTED:
         error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')

@@ -103,7 +103,7 @@ class KeysV2:
         def ask(endpoint: Endpoint, share: Deadline) -> EtcdResult:
             # A write cannot move on once it was sent: nothing is kept for others.
             answer_by = deadline if operation.is_write else share
-            connect_by = share if share is deadline else share.share(1.0, at_most=CONNECT_TIMEOUT)
+            connect_by = share if share is deadline else share.fraction(1.0, at_most=CONNECT_TIMEOUT)
             try:
                 with _naming(endpoint):
                     return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))

@@ -28,7 +28,7 @@ from getc.errors import (
     Unauthorized,
 )
 from getc.operations import V2_TEXT_ONLY, Append, Delete, Get, Operation, Put, WatchSpec, check_v2_ttl
-from getc.redact import without
+from getc.redact import redact
 from getc.results import ACTIONS, Created, Deleted, Directory, EtcdResult, Node, Set, Value
 from getc.retry import proxy_may_have_forwarded
 
@@ -305,10 +305,10 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: An
     """The error that the server states."""
     code, message, cause = (content.get(name) for name in ('errorCode', 'message', 'cause'))
     secrets = [*answer.secrets, *_secrets_of(operation)]
-    message = without(message, secrets) if isinstance(message, str) else ''
+    message = redact(message, secrets) if isinstance(message, str) else ''
     cause = cause if isinstance(cause, str) else ''
     is_key = f'{operation.key}/'.startswith(f'{cause}/')  # which is no secret, even if a value is the same
-    told = cause if is_key else without(cause, secrets)
+    told = cause if is_key else redact(cause, secrets)
     index = content.get('index')
     if type(index) is not int or index <= 0:
         index = etcd_index_of(answer.headers) or None  # 0 is told by who refuses before it looks
