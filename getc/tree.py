@@ -367,9 +367,9 @@ def _not_watched(key: str, deadline: Deadline, cause: EtcException | None) -> Co
     """The error of a wait without a watch.  A ``TimedOut`` would mean that nothing has changed, which nobody knows."""
     limit = '' if deadline.at == math.inf else f' within {deadline.timeout:g} s'
     reason = 'no server has answered' if cause is None else str(cause)
-    error = ConnectionError(f'no watch of {key} was created{limit}: {reason}')
+    endpoint = None if cause is None else cause.endpoint
+    error = ConnectionError(f'no watch of {key} was created{limit}: {reason}', endpoint=endpoint)
     if cause is not None:
-        error.endpoint = cause.endpoint
         error.__cause__ = cause
     return error
 

@@ -6,10 +6,10 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from copy import copy
 from functools import lru_cache
 
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
+from getc.error_context import copy_error
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
 from getc.operations import Operation, Put, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
@@ -71,7 +71,7 @@ def _relative_errors(namespace: str, key: str) -> Iterator[None]:
 
 def _relative_copy(error: EtcException, namespace: str) -> EtcException:
     """Copy the error without the namespace: other callers may hold the original."""
-    relative = copy(error)
+    relative = copy_error(error)
     relative.__cause__ = error.__cause__
     relative.__traceback__ = error.__traceback__
     _make_relative(relative, namespace, ROOT)

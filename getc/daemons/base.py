@@ -17,6 +17,7 @@ from gevent.event import Event
 
 from getc import timing
 from getc.daemons.failures import report_failure
+from getc.error_context import copy_error
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
 from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.client_log import ClientLog
@@ -218,9 +219,9 @@ class Daemon(Unpicklable):
             if self._is_starting:
                 raise ClientClosed(f'{self.name} was stopped before it had started')
         except EtcException as error:
-            error.maybe_applied = error.maybe_applied or self._may_have_written()
+            maybe_applied = error.maybe_applied or self._may_have_written()
             self.stop_soon()
-            raise
+            raise copy_error(error, maybe_applied=maybe_applied) from error.__cause__
         except BaseException:
             self.stop_soon()
             raise

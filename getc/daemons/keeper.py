@@ -19,6 +19,7 @@ from getc.daemons.base import Daemon
 from getc.daemons.liveness import LivenessProbe
 from getc.daemons.options import KeepOptions
 from getc.daemons.owner_watch import OwnerWatch
+from getc.error_context import copy_error
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
 from getc.net.client_log import ClientLog
 from getc.operations import Get, Put, WatchSpec, text_of
@@ -193,8 +194,9 @@ class Keeper(Daemon):
         try:
             return self._update(value, deadline)
         except EtcException as error:
-            error.maybe_applied = error.maybe_applied or not self.is_stopped
-            raise
+            if error.maybe_applied or self.is_stopped:
+                raise
+            raise copy_error(error, maybe_applied=True) from error.__cause__
 
     def _update(self, value: str, deadline: Deadline) -> EtcdResult:
         self.ensure()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from copy import copy
 from typing import Any, Final, Protocol
 
 from gevent import getcurrent
 from gevent.hub import get_hub
 
+from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
 from getc.grpc.framing import OK, Messages, Oversized, Status, check_head, is_well, packed, status_of, whole_message
 from getc.grpc.http2.events import AnswerReceived, DataReceived, HeadersReceived
@@ -179,10 +179,7 @@ class Call:
 
     def fail_with(self, error: EtcException) -> None:
         """It ends with a copy of the error, which says what is true of this call."""
-        error = copy(error)
-        error.endpoint = self.url
-        error.maybe_applied = self._maybe_applied()
-        self.fail(error)
+        self.fail(copy_error(error, maybe_applied=self._maybe_applied(), endpoint=self.url))
 
     def abandon(self) -> None:
         """In a forked child: it is the parent's.  Who waits for it is a copy of the parent's, and is not woken."""
@@ -212,8 +209,7 @@ class Call:
     def _fail_here(self, error: EtcException) -> None:
         """The answer is no good: drop the rest of it."""
         if isinstance(error, HTTPError) and not proxy_may_have_forwarded(error.status_code):
-            error.endpoint = self.url
-            self.fail(error)
+            self.fail(copy_error(error, endpoint=self.url))
         else:
             self.fail_with(error)
         self._give_up(ErrorCode.CANCEL)

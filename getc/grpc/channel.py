@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from copy import copy
 from typing import Final
 
 import gevent
 from gevent.event import Event
 
 from getc import timing
+from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcException
 from getc.grpc.call import GrpcError, Stream, UnaryCall
 from getc.grpc.connection import GrpcConnection
@@ -299,7 +299,7 @@ class _Attempt:
         if not awaited.wait(deadline.timeout_left()):
             raise not_connected_in_time(self._channel.endpoint, deadline)
         if self._error is not None:
-            raise copy(self._error) from self._error.__cause__  # others wait for the same
+            raise copy_error(self._error) from self._error.__cause__  # others wait for the same
 
     @property
     def is_over(self) -> bool:

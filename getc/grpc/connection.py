@@ -6,7 +6,6 @@ import logging
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from copy import copy
 from typing import Any, Final
 
 import gevent
@@ -14,6 +13,7 @@ import gevent.event
 from gevent.hub import get_hub
 
 from getc import timing
+from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.grpc.call import LIMIT_OF_STREAMS, Call, Stream
 from getc.grpc.http2.events import (
@@ -159,9 +159,7 @@ class GrpcConnection:
             self._end(ConnectionError(f'{self.url} accepted the connection, and said nothing: no SETTINGS of HTTP/2'))
         if not self.has_spoken:
             assert self._error is not None
-            error = copy(self._error)
-            error.endpoint = self.url
-            raise error
+            raise copy_error(self._error, endpoint=self.url)
 
     def close(self, error: EtcException) -> None:
         """End it: every call gets a copy of the error.  Does not block."""
@@ -396,7 +394,7 @@ class GrpcConnection:
         """There is no connection after all: nothing that was sent was looked at."""
         error = ConnectionError(what, endpoint=self.url)
         for call in self._detach_calls():
-            call.fail(copy(error))
+            call.fail(copy_error(error))
         self._end(error)
 
     def _on_protocol_error(self, error: ProtocolError) -> None:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import gevent
 
-from getc.error_context import chain_attempts
+from getc.error_context import chain_attempts, copy_error
 from getc.errors import EtcException, TimedOut
 from getc.net.selector import Endpoint, EndpointSelector
 from getc.retry import Effect, Facts, Step, decide, outcome_of
@@ -71,8 +71,9 @@ def call_with_failover(
                 was_repeated = True
                 endpoint = next((each for each in endpoints.candidates() if each != endpoint), endpoint)
             else:
-                error.maybe_applied = decision.maybe_applied
                 previous = None  # else this frame would hold it, and it this frame
+                if error.maybe_applied is not decision.maybe_applied:
+                    raise copy_error(error, maybe_applied=decision.maybe_applied) from error.__cause__
                 raise
             previous = error
             was_unknown = decision.maybe_applied

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from copy import copy
-
 from gevent.event import AsyncResult
 
+from getc.error_context import copy_error
 from getc.errors import EtcException, TimedOut
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
@@ -54,7 +53,7 @@ class Tokens:
                 raise TimedOut(f'no token from {url} within {deadline.timeout:g} s', endpoint=url)
             error = asking.get(block=False)
             if error is not None:
-                raise copy(error)  # which the one who asked raises
+                raise copy_error(error)  # which the one who asked raises
         return self._token
 
     def is_refused(self, token: Metadata, refused: GrpcError) -> bool:
@@ -78,7 +77,7 @@ class Tokens:
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            met = copy(error)  # whoever asked says in its own what became of its own call
+            met = copy_error(error)  # whoever asked says in its own what became of its own call
             raise
         finally:
             self._asking = None

@@ -71,9 +71,12 @@ class KeepAliveStream:
             if self._is_left and not self._callers:
                 self._messages.cancel()
         if response.TTL <= 0:
-            error = LeaseNotFound('requested lease not found', f'{request.ID:x}', response.header.revision)
-            error.endpoint = self._messages.url
-            raise error
+            raise LeaseNotFound(
+                'requested lease not found',
+                f'{request.ID:x}',
+                response.header.revision,
+                endpoint=self._messages.url,
+            )
         return response
 
     def _read(self) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from copy import copy
 from typing import Generic, Protocol, TypeVar
 
 from gevent.event import AsyncResult
 
+from getc.error_context import copy_error
 from getc.errors import EtcException, TimedOut
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
@@ -50,7 +50,7 @@ class ReopeningStream(Generic[Used]):
                 return self._opened(deadline)
             error = awaited(self._opening, deadline, 'the stream was not opened')
             if error is not None:
-                raise copy(error)
+                raise copy_error(error)
         return self._current
 
     def leave(self, stream: Used) -> None:
@@ -66,7 +66,7 @@ class ReopeningStream(Generic[Used]):
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            failed = copy(error)
+            failed = copy_error(error)
             raise
         finally:
             self._opening = None
@@ -84,5 +84,6 @@ def awaited(result: AsyncResult[Result], deadline: Deadline, what: str, *, maybe
     if not result.ready():
         raise TimedOut(f'{what} within {deadline.timeout:g} s', maybe_applied=maybe_applied)
     if result.exception is not None:
-        raise copy(result.exception)
+        assert isinstance(result.exception, EtcException)
+        raise copy_error(result.exception)
     return result.get(block=False)  # type: ignore[return-value]

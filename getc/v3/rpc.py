@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
+from getc.error_context import copy_error
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
 from getc.grpc.call import GrpcError, OversizedAnswer
 from getc.grpc.channel import Channel, Metadata
@@ -221,8 +222,9 @@ def _ask(
         except EtcException as error:
             if method.waits and error.maybe_applied and is_overdue(error):
                 error.is_outage = False  # it was to wait, and did so in vain
-            error.maybe_applied = error.maybe_applied or (refusals > 0 and method.waits)  # before it was refused
-            raise
+            if error.maybe_applied or not (refusals and method.waits):
+                raise
+            raise copy_error(error, maybe_applied=True) from error.__cause__  # by the attempt that was refused
         by = deadline
         refusals += 1
 
@@ -233,7 +235,7 @@ def _refusal(
     secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
     error = error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
     if method.waits and not isinstance(error, LeaseNotFound):
-        error.maybe_applied = True
+        error = copy_error(error, maybe_applied=True)
     if method.waits and is_overdue(error):
         error.is_outage = False
     return error

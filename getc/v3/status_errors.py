@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from getc.error_codes import error_from_code
+from getc.error_context import copy_error
 from getc.errors import (
     EtcdError,
     EtcException,
@@ -128,11 +129,9 @@ def error_of_status(
         error = RaftInternal(text, errno=status.code)
     else:
         error = error_from_code(status.code, text)
-    error.maybe_applied = is_write and _may_be_done(error, text)
     if text in NOT_HERE:
         error.is_outage = False
-    error.endpoint = url
-    return error
+    return copy_error(error, maybe_applied=is_write and _may_be_done(error, text), endpoint=url)
 
 
 def _may_be_done(error: EtcException, text: str) -> bool:

@@ -7,6 +7,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
+from getc.error_context import copy_error
 from getc.errors import EtcException, NoLeader, TimedOut
 from getc.grpc.call import GrpcError, OversizedAnswer, Stream
 from getc.net.affinity import ThreadAffinity
@@ -172,7 +173,7 @@ class MessageStream(Generic[Request, Response]):
             refused.status, self._method.path, is_write=is_write, url=self.url, secrets=self.secrets
         )
         if isinstance(error, NoLeader):  # a call was not begun then; how far a stream was nobody knows
-            error.maybe_applied = is_write
+            error = copy_error(error, maybe_applied=is_write)
         self._ended(error)
         raise error from None
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 
 from gevent.event import AsyncResult
 
+from getc.error_context import copy_error
 from getc.errors import EtcException, NotSupported, Unauthorized
 from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.messages import build
@@ -105,5 +105,5 @@ class Watch:
         stream.ask_progress(asked.set)
         answer = awaited(asked, deadline, 'no progress was told')
         if isinstance(answer, EtcException):
-            raise copy(answer)
+            raise copy_error(answer)
         return answer

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from copy import copy
 from typing import Final
 
 from gevent.event import Event
 
+from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedOut
 from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
@@ -143,7 +143,7 @@ class WatchIterator:
     def _wait(self, deadline: Deadline, what: str) -> None:
         """Wait until something happens.  Raises what has ended it."""
         if self._error is not None:
-            raise copy(self._error)  # which is that of the other watches, too
+            raise copy_error(self._error)  # which is that of the other watches, too
         if self._stream.home.in_forked_child:
             raise ConnectionError(f"watch {self.watch_id} was begun before the fork, and is the parent process's")
         if self._has_news is None:

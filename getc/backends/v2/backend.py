@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
 from typing import Final
 
 import gevent
@@ -20,6 +19,7 @@ from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http, Poll
 from getc.backends.v2.http_messages import Request
 from getc.backends.v2.watch import PollingWatch
+from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import Endpoint, EndpointSelector
@@ -157,7 +157,7 @@ class KeysV2:
         except ConnectionError as error:
             for watch in list(self._watches):
                 if watch.endpoint == endpoint:
-                    watch.lose(copy(error))
+                    watch.lose(copy_error(error))
         except EtcException:
             pass  # whatever answers is there, or the client is closed
         finally:
@@ -210,8 +210,9 @@ def _naming(endpoint: Endpoint) -> Iterator[None]:
     try:
         yield
     except EtcException as error:
-        error.endpoint = endpoint.url
-        raise
+        if error.endpoint is not None:
+            raise
+        raise copy_error(error, endpoint=endpoint.url) from error.__cause__
 
 
 _: type[Backend] = KeysV2

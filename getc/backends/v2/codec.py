@@ -15,6 +15,7 @@ from urllib.parse import quote, quote_plus, urlencode
 
 from getc.backends.v2.http_messages import Answer, Headers, Request
 from getc.error_codes import error_from_code
+from getc.error_context import copy_error
 from getc.errors import (
     EtcdError,
     HTTPError,
@@ -321,7 +322,7 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: An
             # What etcd v2 says of a directory that is to be refreshed or updated: a refusal, under the wrong code.
             return NotFile('Not a file', operation.key, index)
         if isinstance(error, (LeaderElect, RaftInternal)):
-            error.maybe_applied = operation.is_write
+            return copy_error(error, maybe_applied=operation.is_write)
         return error
     if answer.status in (401, 403):  # auth and members answer without a code
         return Unauthorized(message or 'Unauthorized', '', index)

@@ -21,6 +21,7 @@ from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.codec import etcd_index_of, raft_index_of, result_of
 from getc.backends.v2.http import Poll
 from getc.backends.v2.http_messages import Answer
+from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
 from getc.net.selector import Endpoint
 from getc.operations import WatchSpec
@@ -285,8 +286,7 @@ class PollingWatch:
         try:
             return result_of(self.spec, answer)
         except EtcException as error:
-            error.endpoint = poll.endpoint.url
-            raise
+            raise copy_error(error, endpoint=poll.endpoint.url) from error.__cause__
 
     def _renew(self) -> None:
         """Replace a quiet poll by one with a later index.
