@@ -54,7 +54,7 @@ def test_every_public_name_is_documented(site: Path) -> None:
 
 
 def test_every_method_of_the_client_is_documented(site: Path) -> None:
-    """Except the one that is there for the daemons."""
+    """In the API page."""
     undocumented = {name for name in public_methods(getc.Client) if f'getc.Client.{name}' not in documented(site)}
     assert undocumented == set()
 
