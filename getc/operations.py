@@ -19,7 +19,8 @@ from getc.errors import (
     RefreshValue,
     Unauthorized,
 )
-from getc.paths import join, normalize
+from getc.paths import ROOT, is_below, join, normalize
+from getc.results import Deleted, Directory, EtcdResult
 
 __all__ = [
     'MAX_TTL',
@@ -185,6 +186,11 @@ class Put:
         if self.prev_exist is False:
             raise ValueError('a refresh needs a node that exists')
 
+    @property
+    def is_compared(self) -> bool:
+        """True if ``prev_value`` or ``prev_index`` is given."""
+        return self.prev_value is not None or self.prev_index is not None
+
 
 @fast_init
 @dataclass(frozen=True, slots=True)
@@ -237,6 +243,11 @@ class Delete:
         object.__setattr__(self, 'key', normalize(self.key))
         _check_conditions(self.prev_value, self.prev_index)
 
+    @property
+    def is_compared(self) -> bool:
+        """True if ``prev_value`` or ``prev_index`` is given."""
+        return self.prev_value is not None or self.prev_index is not None
+
 
 @fast_init
 @dataclass(frozen=True, slots=True)
@@ -262,6 +273,20 @@ class WatchSpec:
         if self.index is not None:
             _check_whole('index', self.index, 0)
             object.__setattr__(self, 'index', self.index or None)
+
+    def covers(self, key: str) -> bool:
+        """True if the key is the watched one or, with ``recursive``, is below it and not hidden."""
+        if key == self.key:
+            return True
+        # What `is_below` and `is_hidden` do, in one frame: this is called for every event.
+        directory = '' if self.key == ROOT else self.key
+        return self.recursive and key.startswith(f'{directory}/') and '/_' not in key[len(directory) :]
+
+    def matches(self, result: EtcdResult) -> bool:
+        """True if the watch reports this change: of a key that it covers, or the deletion of a directory above."""
+        if self.covers(result.key):
+            return True
+        return isinstance(result, Deleted) and isinstance(result.node, Directory) and is_below(self.key, result.key)
 
 
 Operation = Get | Put | Append | Delete
@@ -297,7 +322,7 @@ DENIED: Final = (
 
 def _about_directory(operation: Operation | WatchSpec) -> str:
     if isinstance(operation, Delete):
-        if operation.prev_value is not None or operation.prev_index is not None:
+        if operation.is_compared:
             return 'it is a directory, and prev_value and prev_index compare values'
         return 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'
     if isinstance(operation, Put) and operation.refresh:

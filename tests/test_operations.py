@@ -10,6 +10,7 @@ import pytest
 
 from getc.errors import RefreshTTLRequired, RefreshValue
 from getc.operations import MAX_TTL, Append, Delete, Get, Put, WatchSpec, in_namespace
+from getc.results import Deleted, Directory, EtcdResult, Node, Set, Value
 
 OPERATIONS: list[Any] = [
     Get('/a', recursive=True, sorted=True, quorum=False),
@@ -120,3 +121,34 @@ def test_watch_from_zero_is_a_watch_from_now() -> None:
     """0 is how etcd says: from now on."""
     assert WatchSpec('/a', 0) == WatchSpec('/a')
     assert WatchSpec('/a', 0).index is None
+
+
+def change(key: str) -> EtcdResult:
+    return Set(Value(key, 1, 1))
+
+
+def removal(key: str, kind: type[Node] = Node) -> EtcdResult:
+    return Deleted(kind(key, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ('key', 'recursive', 'result', 'expected'),
+    [
+        ('/a', False, change('/a'), True),
+        ('/a', False, change('/a/b'), False),
+        ('/a', True, change('/a/b'), True),
+        ('/a', True, change('/ab'), False),
+        ('/a', True, change('/a/_b'), False),
+        ('/a/_b', True, change('/a/_b/c'), True),
+        ('/', True, change('/a/b'), True),
+        ('/', True, change('/_a/b'), False),
+        ('/a/b', False, change('/a'), False),
+        ('/a/b', False, removal('/a', Directory), True),
+        ('/a/b', True, removal('/', Directory), True),
+        ('/ab', False, removal('/a', Directory), False),
+        ('/a/b', False, removal('/a'), False),
+    ],
+)
+def test_watch_spec_matches(key: str, recursive: bool, result: EtcdResult, expected: bool) -> None:
+    """The watched key; with ``recursive`` keys below it that are not hidden; and the deletion of a directory above."""
+    assert WatchSpec(key, None, recursive).matches(result) is expected

@@ -40,6 +40,7 @@ LAYERS: Final = (
         'getc.backends',
         'getc.backends.base',
         'getc.backends.delivery',
+        'getc.backends.history',
         'getc.backends.monotonic',
         'getc.backends.namespace',
         'getc.backends.refresh',

@@ -114,7 +114,7 @@ class VersionProbe:
             http.close()
 
 
-class AutoBackend:
+class AutoBackend(Backend):
     """A backend that is chosen at the first call: v3 from etcd 3.4 on, v2 before.
 
     Args:
@@ -249,6 +249,3 @@ class _LateGroup:
         if self._group is None:
             self._group = self._choosing.chosen(deadline).keep(self._ttl)
         return self._group
-
-
-_: type[Backend] = AutoBackend

@@ -1,7 +1,7 @@
-"""The contract of a backend: what everything above knows of etcd.
+"""The contract of a backend: the interface between an etcd API and everything built on it.
 
-A backend turns an operation into a result, tells a listener of changes, and keeps nodes alive.  The
-classes here are protocols and small values; ``tree_v3``, ``keys_v2`` and ``memory`` fill them.
+A backend turns an operation into a result, notifies listeners of changes, and keeps nodes alive.  The packages
+``tree``, ``v2`` and ``memory`` implement the protocols of this module.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ __all__ = [
 
 
 class WatchListener(Protocol):
-    """Whom a watch tells.  Its methods never block, switch or raise: they note and return."""
+    """Callbacks of a watch.  They never block, switch greenlets or raise."""
+
+    __slots__ = ()
 
     def on_live(self, index: int) -> None:
-        """The watch is on: whatever changes after this index will be told, or the watch ends.
+        """Every change after this index will be delivered, or the watch ends.
 
-        Called once, before any change is told; with a ``WatchSpec.index`` it is that index less one.
+        Called once, before any change is delivered; with a ``WatchSpec.index``, the index is that minus one.
         """
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        """These changes happened, all in one revision; calls come in the order of the revisions."""
+        """Deliver the changes of one revision.  Revisions are delivered in order."""
 
     def on_caught_up(self) -> None:
         """Every change that the store had when the watch was created has been delivered.
@@ -47,29 +49,31 @@ class WatchListener(Protocol):
         """
 
     def on_ended(self, error: EtcException) -> None:
-        """Nothing follows.  Called at most once, last, and not after ``Watch.close``.
+        """The watch has ended.  Called at most once, as the last call, and not after ``Watch.close``.
 
-        :class:`~getc.errors.EventIndexCleared`: history between the last change told and now is
-        lost, or the store is another one; list, compare, and watch from there.
-        :class:`~getc.errors.ConnectionError`: the connection was lost; what was told is whole, and
-        if the store is still the same, a watch from the index after the last one told misses nothing.
-        Anything else: the server refuses.
+        :class:`~getc.errors.EventIndexCleared`: history after the last delivered change is lost, or the store was
+        replaced; list the nodes, compare them, and watch from the index of the listing.
+        :class:`~getc.errors.ConnectionError`: the connection was lost.  Every revision delivered so far is complete;
+        if the store is still the same, a watch from the index after the last one misses nothing.
+        Any other error: the server refuses the watch.
         """
 
 
 class Watch(Protocol):
-    """A watch that is on or being set up."""
+    """A watch that is live or being created."""
+
+    __slots__ = ()
 
     def close(self) -> None:
-        """End it: its listener is not called again.  Does not block, may be called twice."""
+        """End the watch: its listener is not called again.  Does not block, may be called twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class AcquiringWrite:
-    """A write that takes a node.  Its ``repr`` does not show the value.
+    """A write that acquires a node.  Its ``repr`` does not show the value.
 
     Attributes:
-        value: What it writes.
+        value: The value that it writes.
         is_create: True if it creates the node, False if it replaces the node of another owner.
     """
 
@@ -78,12 +82,14 @@ class AcquiringWrite:
 
 
 class KeepListener(Protocol):
-    """On whose behalf a node is kept.  The ``on_`` methods never block, switch or raise.
+    """Callbacks from a keep group to the keeper of a node.  The ``on_`` methods never block, switch or raise.
 
     Attributes:
-        has_liveness_check: ``check_liveness`` may say no; else it need not be asked.
-        unanswered: Writes that may have taken the node, or may take it yet: no answer to them came.
+        has_liveness_check: True if ``check_liveness`` may return False; otherwise the group may skip the call.
+        unanswered: Writes that were sent and may have acquired the node, or may acquire it yet: none was answered.
     """
+
+    __slots__ = ()
 
     @property
     def has_liveness_check(self) -> bool: ...
@@ -92,32 +98,34 @@ class KeepListener(Protocol):
     def unanswered(self) -> Collection[AcquiringWrite]: ...
 
     def on_writing(self, write: AcquiringWrite) -> None:
-        """A write that takes the node is about to be sent: from now on it counts as unanswered."""
+        """A write that acquires the node is about to be sent: from now on it counts as unanswered."""
 
     def check_liveness(self) -> bool:
-        """Asked before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
+        """Return False to stop the renewals of the node; the listener then deletes the node.
 
-        False lets the node be: it is not held any more, and whoever says so takes it away.
+        Called before each renewal, in a greenlet, so it may block: for a sixth of the TTL at most.
         """
 
     def on_renewed(self) -> None:
         """A renewal was acknowledged."""
 
     def on_renewal_missed(self, error: EtcException) -> None:
-        """A renewal was missed.  The node is still held; renewing goes on."""
+        """An attempt to renew failed.  The node is still kept; renewing goes on."""
 
     def on_lost(self, error: NodeLost) -> None:
-        """The node is not held any more: deleted, overtaken, or not renewed in time.  The last call."""
+        """The node is no longer kept: it was deleted, overtaken, or not renewed in time.  The last call."""
 
 
 class KeptNode(Protocol):
-    """One node that is being kept alive.
+    """A node that is kept alive.
 
     Attributes:
-        token: The index of the write that took the node: it grows from owner to owner.
+        token: The index of the write that acquired the node: it grows from owner to owner.
         lost_at: The time (of ``timing.now_with_suspend``) at which the node counts as lost unless a renewal is
             acknowledged before: (when the last acknowledged one was *sent*) + TTL - ``safety_margin``.
     """
+
+    __slots__ = ()
 
     @property
     def token(self) -> int: ...
@@ -126,13 +134,16 @@ class KeptNode(Protocol):
     def lost_at(self) -> float: ...
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
-        """Write another value, and renew.  Raises like ``execute``; ``NodeLost`` if it is not ours."""
+        """Write another value, and renew.  Raises like ``execute``, and ``NodeLost`` if another client owns the node.
+
+        Blocks until the deadline at most.
+        """
 
     def release(self, deadline: Deadline) -> None:
-        """Stop renewing and delete the node if it is still ours.  Raises ``ConnectionError``."""
+        """Stop renewing, and delete the node if this client still owns it.  Raises ``ConnectionError``."""
 
     def detach(self, deadline: Deadline) -> None:
-        """Stop renewing and leave the node to its TTL."""
+        """Stop renewing, and let the TTL of the node run out."""
 
     def abandon(self) -> None:
         """Stop renewing.  No I/O, does not block."""
@@ -142,76 +153,86 @@ class KeepGroup(Protocol):
     """Nodes of one TTL that are renewed together.
 
     Attributes:
-        ttl: Seconds that the server grants: at least what was asked for.
+        ttl: Seconds that the server grants: at least the TTL that was requested.
     """
+
+    __slots__ = ()
 
     @property
     def ttl(self) -> int: ...
 
-    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
-        The TTL of ``put`` is the group's business and left out.  A node that an earlier, unanswered write of the
-        member has made is no conflict: it is held.
+        The group sets the TTL of ``put``.  A node that an earlier, unanswered write of the same listener has created
+        is no conflict: the group keeps that node.
         """
 
     def reclaim(
-        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+        self, key: str, value: str, previous: KeptNode, listener: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
-        """Go on with a node that ``previous`` held, if it is provably still that one; else None."""
+        """Keep the node of ``previous`` again if it is provably still the same node; else return None."""
 
-    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
-        """Delete the node that an unanswered write of the member has made, if any.  Raises like ``execute``."""
+    def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
+        """Delete the node that an unanswered write of the listener has created, if any.  Raises like ``execute``."""
 
 
 class Backend(Protocol):
-    """An etcd, of whichever API.
+    """A client of one etcd API.
 
     Attributes:
-        api: ``'v2'``, ``'v3'`` or ``'memory'``; None before it is chosen.
+        api: ``'v2'``, ``'v3'`` or ``'memory'``; None before the API is detected.
     """
 
     @property
     def api(self) -> str | None: ...
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        """Do it and return what happened.  Blocks the greenlet until the deadline at most.
+    def resolve(self, deadline: Deadline) -> Backend:
+        """Return the backend to use from now on, with a known API.  Blocks only while the API is being detected.
 
         Raises:
-            EtcdError: The server says no.
-            ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
-            HTTPError, ProtocolError: The answer is not etcd's.
+            EtcException: No server has told its version.
+        """
+        return self
+
+    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+        """Perform the operation and return its result.  Blocks until the deadline at most.
+
+        Raises:
+            EtcdError: The server refused the operation.
+            ConnectionError: No response; ``maybe_applied`` is True if a write may have been applied.
+            HTTPError, ProtocolError: The response is not etcd's.
             NotSupported: This API cannot do it; nothing was sent.
             ClientClosed: The backend was closed.
         """
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
-        """Tell the listener of changes until closed.  Does not block; trouble comes by ``on_ended``.
+        """Notify the listener of changes until the watch is closed.  Does not block; errors go to ``on_ended``.
 
-        ``after`` is the watch of this backend that it goes on from, which has ended: where the store is
-        another one by then, as far as can be told, the new one ends with ``EventIndexCleared``.
+        ``after`` is an ended watch of this backend that the new one continues.  If the store was replaced since, as
+        far as the backend can detect it, the new watch ends with ``EventIndexCleared``.
         """
 
     def keep(self, ttl: int) -> KeepGroup:
-        """The group of the nodes of this TTL.  Does not block."""
+        """Return the keep group of this TTL, in seconds.  Does not block."""
 
     def ready(self, deadline: Deadline) -> None:
-        """Return once a linearizable read was answered.  Raises what the last attempt did."""
+        """Return once a linearizable read was answered.  Raises what the last attempt raised."""
 
     def clear(self) -> None:
-        """Drop connections that are not in use."""
+        """Close idle connections."""
 
     def close(self) -> None:
-        """End every watch and hold without I/O, and drop all connections.  Does not block."""
+        """End every watch and every renewal without I/O, and close all connections.  Does not block."""
 
 
 def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
-    """The error for a node or a lease of which no renewal was acknowledged in time.
+    """Return the error for a node or a lease of which no renewal was acknowledged in time.
 
     Args:
-        what: Names it.
+        what: The node or the lease.
         ttl: Seconds.
-        error: What the last renewal met; None where none has failed.
+        error: The error of the last renewal; None if none has failed.
     """
     reason = 'no renewal was sent: this process, its hub or the machine did not run' if error is None else error
     lost = NodeLost(f'{what} was not renewed within its TTL of {ttl} s: {reason}')
@@ -220,5 +241,5 @@ def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
 
 
 def safety_margin(ttl: float) -> float:
-    """Seconds before its TTL's end at which a node counts as lost: for clocks that differ in speed."""
+    """Return how many seconds before the end of its TTL a node counts as lost: clocks differ in speed."""
     return max(0.5, ttl / 10)

@@ -8,7 +8,7 @@ from typing import Final
 
 from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
-from getc.backends.memory.backend import StoreFactory, store_named
+from getc.backends.memory.registry import StoreFactory, store_named
 from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2

@@ -1,4 +1,4 @@
-"""News for one listener, told on the next turn of the hub: whoever brings them need not care what it does."""
+"""Delivery of notifications to one listener in a later iteration of the hub's loop, in the order of posting."""
 
 from __future__ import annotations
 
@@ -13,55 +13,57 @@ from getc.results import EtcdResult
 
 __all__ = ['EventQueue']
 
+Notification = Sequence[EtcdResult] | EtcException | int | None
+
 
 class EventQueue:
-    """A watch that is told from outside.
+    """A watch whose notifications are queued, so that the code that posts them never runs the listener's.
 
     Args:
-        listener: Whom to tell.
+        listener: The listener to notify.
     """
 
-    __slots__ = ('_is_closed', '_listener', '_news')
+    __slots__ = ('_is_closed', '_listener', '_pending')
 
     def __init__(self, listener: WatchListener) -> None:
         self._listener = listener
-        self._news: deque[Sequence[EtcdResult] | EtcException | int | None] | None = None  # most are quiet
+        self._pending: deque[Notification] | None = None  # None while empty: most watches are idle
         self._is_closed = False
 
-    def tell(self, news: Sequence[EtcdResult] | EtcException | int | None) -> None:
-        """Queue one notification for the listener.
+    def post(self, notification: Notification) -> None:
+        """Queue one notification.  Does nothing once the queue is closed.
 
         Args:
-            news: The changes of a revision, the error that ended the watch, the index at which it is live, or None
-                once it has caught up.
+            notification: The changes of a revision, the error that ended the watch, the index at which the watch is
+                live, or None once the watch has caught up.
         """
         if self._is_closed:
             return
-        if self._news is None:
-            self._news = deque()
+        if self._pending is None:
+            self._pending = deque()
             get_hub().loop.run_callback(self._deliver)
-        self._news.append(news)
+        self._pending.append(notification)
 
     def close(self) -> None:
-        """Tell nothing more.  Does not block, may be called twice."""
+        """Discard queued notifications and deliver no more.  Does not block, may be called twice."""
         if not self._is_closed:
             self._is_closed = True
-            self._news = None
+            self._pending = None
             self._on_closed()
 
     def _on_closed(self) -> None:
-        """Nothing is to be told any more.  Called once."""
+        """Release what a subclass holds.  Called once."""
 
     def _deliver(self) -> None:
-        while self._news:  # whom we tell may close us
-            news = self._news.popleft()
-            if isinstance(news, int):
-                self._listener.on_live(news)
-            elif news is None:
+        while self._pending:  # a listener may close the queue
+            notification = self._pending.popleft()
+            if isinstance(notification, int):
+                self._listener.on_live(notification)
+            elif notification is None:
                 self._listener.on_caught_up()
-            elif isinstance(news, EtcException):
+            elif isinstance(notification, EtcException):
                 self.close()
-                self._listener.on_ended(news)
+                self._listener.on_ended(notification)
             else:
-                self._listener.on_changes(news)
-        self._news = None
+                self._listener.on_changes(notification)
+        self._pending = None

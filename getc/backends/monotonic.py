@@ -1,10 +1,9 @@
-"""Monotonic reads: a client is never given data older than what it has already seen.
+"""Monotonic reads: never return data older than this client has already seen.
 
-A read that one server answers alone may come from a server that lags behind.  Its index shows that; then a
-linearizable read follows.  The answer to that one may be older as well: the store was wiped or restored from a backup,
-or a server is wrong (etcd 3.5.1 gave such an answer once).  A single answer therefore proves nothing: the read is
-repeated, each time by the next server, and only if every one of them is behind does the client accept that the store
-went back.
+A serializable read is answered by one server, which may lag behind; its index shows that, and a linearizable read
+follows.  The response to that read may be older as well: the store was wiped or restored from a backup, or a server is
+wrong (etcd 3.5.1 once gave such a response).  A single response therefore proves nothing: the read is repeated, each
+time on the next server, and only if every response is behind does the client accept that the store went back.
 """
 
 from __future__ import annotations
@@ -20,98 +19,138 @@ from getc.retry import is_transient
 
 __all__ = ['RevisionGuard']
 
-MIN_ANSWERS: Final = 2
-"""Linearizable answers that have to be behind before the store counts as another one, also if there is one server."""
+MIN_RESPONSES: Final = 2
+"""Linearizable responses that have to be behind before the store counts as replaced, also if there is one server."""
 
-Answer = TypeVar('Answer')
+Response = TypeVar('Response')
 
 
 class RevisionGuard:
-    """How far a client has seen.
+    """The highest index that a client has seen, and the checks that keep its reads from going back.
+
+    The ``run_`` methods perform a call under the guard.  Code that cannot afford their frames does the same inline::
+
+        since = guard.index
+        try:
+            result = write()
+        except EtcdError as error:
+            guard.accept_refusal(error, since)
+            raise
+        guard.accept(result.etcd_index, since)
+
+    An inline linearizable read first checks that ``0 < result.etcd_index < since`` and ``is_behind`` are false;
+    otherwise it returns ``repeat_linearizable(read, since)``.
 
     Args:
         servers: The number of servers.
-        turn: Has the next read asked of another server first.
+        turn: Makes the next server the one that is sent the next read.
 
     Attributes:
-        index: Of the latest that the client was given; 0 before anything.
+        index: The highest index seen; 0 before the first response.
     """
 
-    __slots__ = ('_answers', '_turn', 'index')
+    __slots__ = ('_responses', '_turn', 'index')
 
     def __init__(self, servers: int = 1, turn: Callable[[], object] = lambda: None) -> None:
         self.index = 0
-        self._answers = max(servers, MIN_ANSWERS)
+        self._responses = max(servers, MIN_RESPONSES)
         self._turn = turn
 
-    def saw(self, index: int) -> None:
-        """The client was given this by one server alone."""
+    def observe(self, index: int) -> None:
+        """Record the index of a response that one server gave without consensus."""
         if index > self.index:
             self.index = index
 
-    def write(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
-        """Write.  The index of a write is the outcome of consensus: if it was passed before, the store went back."""
-        since = self.index
-        try:
-            result = execute()
-        except EtcdError as error:
-            if error.index is not None and not is_transient(error):
-                self._accept(error.index, since)
-            raise
-        self._accept(result.etcd_index, since)
-        return result
-
-    def agree(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
-        """Do a linearizable read; again, by the other servers, if its answer is older than what was seen."""
-        since = self.index
-        remaining = self._answers
-        while True:
-            remaining -= 1
-            try:
-                result = execute()
-            except EtcdError as error:
-                if error.index is None or is_transient(error):
-                    raise
-                if not remaining or not 0 < error.index < since:
-                    self._accept(error.index, since)
-                    raise
-            else:
-                if not remaining or not 0 < result.etcd_index < since:
-                    self._accept(result.etcd_index, since)
-                    return result
-            self._turn()
-
     def observe_quorum(self, read: Callable[[], int]) -> int:
-        """Read how far etcd as a whole has come, as :meth:`agree` does."""
+        """Read the current revision of the cluster, repeated as :meth:`run_linearizable` does, and record it."""
         since = self.index
-        for _ in range(self._answers):
+        for _ in range(self._responses):
             revision = read()
             if not 0 < revision < since:
                 break
             self._turn()
-        self._accept(revision, since)
+        self.accept(revision, since)
         return revision
 
-    def read(self, get: Get, execute: Callable[[Get], EtcdResult]) -> EtcdResult:
-        """Read from one server; linearizable, if that one has not come as far as was seen."""
+    def accept(self, index: int, since: int) -> None:
+        """Record the index of a response that required consensus; if it is below ``since``, the store went back.
+
+        Args:
+            index: The index; 0 for a response without one, as where a proxy removes the header.
+            since: ``self.index`` as it was before the request was sent.
+        """
+        if index > self.index or 0 < index < since:
+            self.index = index
+
+    def accept_refusal(self, error: EtcdError, since: int) -> None:
+        """Record the index of an error as :meth:`accept` does, unless a server failure caused the error."""
+        if error.index is not None and not is_transient(error):
+            self.accept(error.index, since)
+
+    def is_behind(self, error: EtcdError, since: int) -> bool:
+        """True if the error refuses a read, and its index is below ``since``."""
+        return error.index is not None and 0 < error.index < since and not is_transient(error)
+
+    def run_write(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+        """Perform a write.  Its index results from consensus: if it was seen before, the store went back."""
+        since = self.index
+        try:
+            result = execute()
+        except EtcdError as error:
+            self.accept_refusal(error, since)
+            raise
+        self.accept(result.etcd_index, since)
+        return result
+
+    def run_linearizable(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+        """Perform a linearizable read; repeat it on the other servers while the response is behind."""
+        since = self.index
+        try:
+            result = execute()
+        except EtcdError as error:
+            if not self.is_behind(error, since):
+                self.accept_refusal(error, since)
+                raise
+        else:
+            if not 0 < result.etcd_index < since:
+                self.accept(result.etcd_index, since)
+                return result
+        return self.repeat_linearizable(execute, since)
+
+    def repeat_linearizable(self, execute: Callable[[], EtcdResult], since: int) -> EtcdResult:
+        """Repeat a linearizable read whose first response was behind, until one is not or every server has answered.
+
+        Args:
+            execute: Performs the read.
+            since: ``self.index`` as it was before the first request was sent.
+        """
+        remaining = self._responses - 1
+        while True:
+            self._turn()
+            remaining -= 1
+            try:
+                result = execute()
+            except EtcdError as error:
+                if remaining and self.is_behind(error, since):
+                    continue
+                self.accept_refusal(error, since)
+                raise
+            if not remaining or not 0 < result.etcd_index < since:
+                self.accept(result.etcd_index, since)
+                return result
+
+    def run_serializable(self, get: Get, execute: Callable[[Get], EtcdResult]) -> EtcdResult:
+        """Read from one server; if the response is behind, perform a linearizable read instead."""
         since = self.index
         try:
             result = execute(get)
         except FutureRevision:
-            pass  # the rest of a listing came to one that lags behind who began it
+            pass  # a later page of a listing was requested from a server that lags behind the first page's
         except EtcdError as error:
             if error.index is None or error.index >= since or is_transient(error):
                 raise
         else:
             if result.etcd_index >= since:
-                self.saw(result.etcd_index)
+                self.observe(result.etcd_index)
                 return result
-        return self.agree(lambda: execute(replace(get, quorum=True)))
-
-    def _accept(self, index: int, since: int) -> None:
-        """This is how far etcd as a whole has come; if less than what was seen, the store went back.
-
-        An index of 0 means that the answer does not contain one, as where a proxy cuts it out.
-        """
-        if index > self.index or 0 < index < since:
-            self.index = index
+        return self.run_linearizable(lambda: execute(replace(get, quorum=True)))

@@ -19,7 +19,7 @@ from getc.timing import Deadline
 __all__ = ['Namespaced']
 
 
-class Namespaced:
+class Namespaced(Backend):
     """Puts a path in front of every key and takes it off every result and error.
 
     Args:
@@ -30,9 +30,6 @@ class Namespaced:
     def __init__(self, backend: Backend, namespace: str) -> None:
         self._backend = backend
         self._namespace = namespace
-        self.ready = backend.ready
-        self.clear = backend.clear
-        self.close = backend.close
 
     @property
     def api(self) -> str | None:
@@ -53,6 +50,15 @@ class Namespaced:
 
     def keep(self, ttl: int) -> KeepGroup:
         return _RelativeGroup(self._backend.keep(ttl), self._namespace)
+
+    def ready(self, deadline: Deadline) -> None:
+        self._backend.ready(deadline)
+
+    def clear(self) -> None:
+        self._backend.clear()
+
+    def close(self) -> None:
+        self._backend.close()
 
 
 # -- errors
@@ -242,6 +248,3 @@ class _RelativeHold:
 
     def abandon(self) -> None:
         self.hold.abandon()
-
-
-_: type[Backend] = Namespaced

@@ -11,8 +11,9 @@ from typing import Any
 from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
-from getc.backends.base import Backend, Watch, WatchListener
-from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.base import Watch, WatchListener
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
 from getc.operations import Get, Operation, WatchSpec
 from getc.results import EtcdResult
@@ -197,7 +198,7 @@ class _Call:
         self._end.set(error)
 
 
-class _DelayedWatch:
+class _DelayedWatch(Watch):
     """A watch that begins after so many seconds, if ever.
 
     Attributes:
@@ -232,7 +233,7 @@ class _DelayedWatch:
         self._watch = self._backend.begin_watch(self)
 
 
-class _RefusedWatch:
+class _RefusedWatch(Watch):
     """A watch that was not possible."""
 
     def __init__(self, listener: WatchListener, error: EtcException) -> None:
@@ -240,8 +241,3 @@ class _RefusedWatch:
 
     def close(self) -> None:
         self._telling.stop()
-
-
-_: type[Backend] = LinkedBackend
-__: type[Watch] = _RefusedWatch
-___: type[Watch] = _DelayedWatch

@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import count
 
 from getc.backends.base import Backend
-from getc.backends.memory.backend import SharedStore, register
+from getc.backends.memory.notifier import SharedStore
+from getc.backends.memory.registry import register
 from getc.backends.memory.store import Store
 from getc.errors import EventIndexCleared
 from getc.paths import normalize
@@ -121,16 +122,16 @@ class _Contents(SharedStore):
     """The store itself."""
 
     def expire_now(self, key: str) -> None:
-        self._settle()
+        self._advance()
         self._store.expire_now(key)
-        self._settle()
+        self._advance()
 
     def compact(self) -> int:
-        self._settle()
+        self._advance()
         self._store.events.clear()
         return self._store.index
 
     def wipe(self) -> None:
-        self._settle()  # what happened before is told
+        self._advance()  # what happened before is told
         self._store = Store()
         self._set_timer(None)

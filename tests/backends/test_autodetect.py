@@ -17,7 +17,8 @@ from gevent.socket import socket
 import getc
 from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
-from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.net.selector import Endpoint, EndpointSelector, parse_endpoints
 from getc.operations import WatchSpec
 from getc.testing import EtcdServer, wait_until

@@ -1,4 +1,4 @@
-"""News for one listener."""
+"""The queue of notifications for one listener."""
 
 from __future__ import annotations
 
@@ -11,77 +11,73 @@ from getc.testing import VirtualTime
 
 
 class Listener:
-    """Notes what it is told."""
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
-        self.story: list[object] = []
-        self.on_news: Callable[[], object] = lambda: None
+        self.received: list[object] = []
+        self.on_notification: Callable[[], object] = lambda: None
 
     def on_live(self, index: int) -> None:
-        self._note(index)
+        self._record(index)
 
     def on_caught_up(self) -> None:
-        pass
+        self._record(None)
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        self._note(results)
+        self._record(results)
 
     def on_ended(self, error: EtcException) -> None:
-        self._note(error)
+        self._record(error)
 
-    def _note(self, news: object) -> None:
-        self.story.append(news)
-        self.on_news()
+    def _record(self, notification: object) -> None:
+        self.received.append(notification)
+        self.on_notification()
 
 
-def test_news_are_told_in_order_and_not_at_once(etcd_clock: VirtualTime) -> None:
-    """Whoever brings them need not care what the listener does."""
+def test_notifications_are_delivered_later_and_in_order(etcd_clock: VirtualTime) -> None:
+    """In the next loop iteration; nothing follows an error."""
     listener, error = Listener(), ConnectionError('gone')
-    news = EventQueue(listener)
-    news.tell(7)
-    news.tell([])
-    news.tell(error)
-    news.tell([])
-    assert listener.story == []
+    queue = EventQueue(listener)
+    for notification in (7, None, [], error, []):
+        queue.post(notification)
+    assert listener.received == []
     etcd_clock.advance(0)
-    assert listener.story == [7, [], error]
+    assert listener.received == [7, None, [], error]
 
 
-def test_news_that_come_while_it_is_told_follow(etcd_clock: VirtualTime) -> None:
-    """Each once."""
+def test_notification_posted_by_the_listener_is_delivered_once(etcd_clock: VirtualTime) -> None:
     listener = Listener()
-    news = EventQueue(listener)
-    listener.on_news = lambda: news.tell(len(listener.story)) if len(listener.story) < 5 else None
-    news.tell(0)
+    queue = EventQueue(listener)
+    listener.on_notification = lambda: queue.post(len(listener.received)) if len(listener.received) < 5 else None
+    queue.post(0)
     etcd_clock.advance(0)
-    assert listener.story == [0, 1, 2, 3, 4]
+    assert listener.received == [0, 1, 2, 3, 4]
 
 
-def test_closed_from_inside_and_outside_it_tells_nothing_more(etcd_clock: VirtualTime) -> None:
-    """Not even what was on its way."""
+def test_closed_queue_delivers_nothing(etcd_clock: VirtualTime) -> None:
+    """Neither what was queued when the listener closed it, nor what is posted later."""
     listener = Listener()
-    news = EventQueue(listener)
-    listener.on_news = news.close
-    news.tell(1)
-    news.tell(2)
+    queue = EventQueue(listener)
+    listener.on_notification = queue.close
+    queue.post(1)
+    queue.post(2)
     etcd_clock.advance(0)
-    news.tell(3)
+    queue.post(3)
     etcd_clock.advance(0)
-    assert listener.story == [1]
+    assert listener.received == [1]
 
 
-def test_end_closes_it_once(etcd_clock: VirtualTime) -> None:
-    """Before it is told."""
+def test_error_closes_the_queue_once_before_the_listener_is_called(etcd_clock: VirtualTime) -> None:
     closed: list[int] = []
 
     class Counted(EventQueue):
         def _on_closed(self) -> None:
-            closed.append(len(listener.story))
+            closed.append(len(listener.received))
 
     listener = Listener()
-    news = Counted(listener)
-    news.tell(ConnectionError('gone'))
+    queue = Counted(listener)
+    queue.post(ConnectionError('gone'))
     etcd_clock.advance(0)
-    news.close()
+    queue.close()
     assert closed == [0]
-    assert len(listener.story) == 1
+    assert len(listener.received) == 1

@@ -1,4 +1,4 @@
-"""Nothing that a client is told is older than what it has seen; and a store that went back is no trap."""
+"""Monotonic reads: no response is older than what the client has seen, unless the store went back."""
 
 from __future__ import annotations
 
@@ -11,171 +11,166 @@ from getc.errors import EtcException, FutureRevision, KeyNotFound, LeaderElect, 
 from getc.operations import Get
 from getc.results import EtcdResult, Got, Value
 
-LOCAL = Get('/a', quorum=False)
+SERIALIZABLE = Get('/a', quorum=False)
 
 
-class Servers:
-    """What one server answers, and what they agree on; an error is raised."""
+class Cluster:
+    """The response of one server and that of a quorum; an error is raised."""
 
-    def __init__(self, local: int | EtcException, agreed: int | EtcException = 0) -> None:
-        self.asked: list[bool | None] = []
+    def __init__(self, local: int | EtcException, quorum: int | EtcException = 0) -> None:
+        self.requests: list[bool | None] = []
         self._local = local
-        self._agreed = agreed
+        self._quorum = quorum
 
     def __call__(self, get: Get) -> EtcdResult:
-        self.asked.append(get.quorum)
-        answer = self._agreed if get.quorum else self._local
-        if isinstance(answer, EtcException):
-            raise answer
-        return Got(Value('/a', 1, 1, None, None, 'x'), etcd_index=answer)
+        self.requests.append(get.quorum)
+        response = self._quorum if get.quorum else self._local
+        if isinstance(response, EtcException):
+            raise response
+        return Got(Value('/a', 1, 1, None, None, 'x'), etcd_index=response)
 
 
-def seen(index: int) -> RevisionGuard:
-    horizon = RevisionGuard()
-    horizon.saw(index)
-    return horizon
+def guard_at(index: int) -> RevisionGuard:
+    guard = RevisionGuard()
+    guard.observe(index)
+    return guard
 
 
 @pytest.mark.parametrize('index', [10, 11])
-def test_answer_of_one_server_is_taken_if_it_is_no_older_than_what_was_seen(index: int) -> None:
-    """And nobody else is asked."""
-    horizon, servers = seen(10), Servers(index)
-    assert horizon.read(LOCAL, servers).etcd_index == horizon.index == index
-    assert servers.asked == [False]
+def test_serializable_response_is_returned_if_it_is_not_behind(index: int) -> None:
+    guard, cluster = guard_at(10), Cluster(index)
+    assert guard.run_serializable(SERIALIZABLE, cluster).etcd_index == guard.index == index
+    assert cluster.requests == [False]
 
 
 @pytest.mark.parametrize('stale', [9, KeyNotFound(index=9), FutureRevision('a page of a later revision')])
-def test_all_are_asked_if_one_is_behind(stale: int | EtcException) -> None:
-    """Also where it says that there is no such key, or cannot go on with a listing that another began."""
-    horizon, servers = seen(10), Servers(stale, 12)
-    assert horizon.read(LOCAL, servers).etcd_index == horizon.index == 12
-    assert servers.asked == [False, True]
+def test_linearizable_read_follows_a_serializable_response_that_is_behind(stale: int | EtcException) -> None:
+    """Also where the server reports that the key does not exist, or cannot continue a listing of another server."""
+    guard, cluster = guard_at(10), Cluster(stale, 12)
+    assert guard.run_serializable(SERIALIZABLE, cluster).etcd_index == guard.index == 12
+    assert cluster.requests == [False, True]
 
 
 @pytest.mark.parametrize('error', [KeyNotFound(index=10), KeyNotFound(), TimedOut('x'), LeaderElect(index=3)])
-def test_refusal_that_is_no_older_and_trouble_are_raised(error: EtcException) -> None:
-    """Nobody else is asked."""
-    horizon, servers = seen(10), Servers(error)
+def test_serializable_read_raises_refusals_that_are_not_behind_and_failures(error: EtcException) -> None:
+    guard, cluster = guard_at(10), Cluster(error)
     with pytest.raises(type(error)):
-        horizon.read(LOCAL, servers)
-    assert (servers.asked, horizon.index) == ([False], 10)
+        guard.run_serializable(SERIALIZABLE, cluster)
+    assert (cluster.requests, guard.index) == ([False], 10)
 
 
-def test_nothing_is_answered_if_not_all_can_be_asked() -> None:
-    """The error is theirs; what was seen stays seen."""
-    horizon, servers = seen(10), Servers(9, TimedOut('no quorum'))
+def test_serializable_read_raises_the_error_of_the_linearizable_read_that_follows() -> None:
+    """The guard keeps its index."""
+    guard, cluster = guard_at(10), Cluster(9, TimedOut('no quorum'))
     with pytest.raises(TimedOut, match='no quorum'):
-        horizon.read(LOCAL, servers)
-    assert horizon.index == 10
+        guard.run_serializable(SERIALIZABLE, cluster)
+    assert guard.index == 10
 
 
-@pytest.mark.parametrize('agreed', [3, KeyNotFound(index=3)])
-def test_store_that_went_back_is_seen_anew(agreed: int | EtcException) -> None:
-    """It was wiped or restored: all answers are behind what was seen; the next answer of one server is taken."""
-    horizon, servers = seen(10), Servers(3, agreed)
-    if isinstance(agreed, EtcException):
+@pytest.mark.parametrize('quorum', [3, KeyNotFound(index=3)])
+def test_store_that_went_back_resets_the_guard(quorum: int | EtcException) -> None:
+    """The store was wiped or restored: every response is behind.  The next serializable response is returned."""
+    guard, cluster = guard_at(10), Cluster(3, quorum)
+    if isinstance(quorum, EtcException):
         with pytest.raises(KeyNotFound):
-            horizon.read(LOCAL, servers)
+            guard.run_serializable(SERIALIZABLE, cluster)
     else:
-        assert horizon.read(LOCAL, servers).etcd_index == 3
-    assert horizon.index == 3
-    assert horizon.read(LOCAL, servers).etcd_index == 3
-    assert servers.asked == [False, True, True, False]  # one answer alone proves nothing
+        assert guard.run_serializable(SERIALIZABLE, cluster).etcd_index == 3
+    assert guard.index == 3
+    assert guard.run_serializable(SERIALIZABLE, cluster).etcd_index == 3
+    assert cluster.requests == [False, True, True, False]  # one linearizable response alone proves nothing
 
 
-def test_agreement_is_compared_with_what_was_seen_before_it_was_asked_for() -> None:
-    """What a watch told meanwhile is later, and no sign of a store that went back."""
-    horizon = seen(10)
+def test_linearizable_response_is_compared_with_the_index_before_the_request() -> None:
+    """A later index that a watch delivered meanwhile does not mean that the store went back."""
+    guard = guard_at(10)
 
     def execute() -> EtcdResult:
-        horizon.saw(20)
-        return Servers(0, 15)(Get('/a', quorum=True))
+        guard.observe(20)
+        return Cluster(0, 15)(Get('/a', quorum=True))
 
-    assert horizon.agree(execute).etcd_index == 15
-    assert horizon.index == 20
+    assert guard.run_linearizable(execute).etcd_index == 15
+    assert guard.index == 20
 
 
-@pytest.mark.parametrize('api', ['agree', 'write'])
-@pytest.mark.parametrize(('index', 'seen_then'), [(11, 11), (4, 4), (None, 10)])
-def test_refusal_shows_how_far_etcd_is(api: str, index: int | None, seen_then: int) -> None:
-    """As answers do."""
-    horizon = seen(10)
+@pytest.mark.parametrize('method', ['run_linearizable', 'run_write'])
+@pytest.mark.parametrize(('index', 'expected'), [(11, 11), (4, 4), (None, 10)])
+def test_guard_takes_the_index_of_a_refusal(method: str, index: int | None, expected: int) -> None:
+    guard = guard_at(10)
     with pytest.raises(KeyNotFound):
-        getattr(horizon, api)(_raising(KeyNotFound(index=index)))
-    assert horizon.index == seen_then
+        getattr(guard, method)(_raising(KeyNotFound(index=index)))
+    assert guard.index == expected
 
 
 class Members:
-    """Servers that answer linearizable reads, each with its own index, or with an error."""
+    """Servers that respond to linearizable reads, each with an index of its own, or with an error."""
 
-    def __init__(self, *answers: int | EtcException) -> None:
-        self.horizon = RevisionGuard(len(answers), self._turn)
-        self.asked: list[int] = []
-        self._answers = answers
+    def __init__(self, *responses: int | EtcException) -> None:
+        self.guard = RevisionGuard(len(responses), self._turn)
+        self.requested: list[int] = []
+        self._responses = responses
         self._current = 0
 
     def __call__(self) -> EtcdResult:
-        self.asked.append(self._current)
-        answer = self._answers[self._current]
-        if isinstance(answer, EtcException):
-            raise answer
-        return Got(Value('/a', 1, 1, None, None, 'x'), etcd_index=answer)
+        self.requested.append(self._current)
+        response = self._responses[self._current]
+        if isinstance(response, EtcException):
+            raise response
+        return Got(Value('/a', 1, 1, None, None, 'x'), etcd_index=response)
 
     def _turn(self) -> None:
-        self._current = (self._current + 1) % len(self._answers)
+        self._current = (self._current + 1) % len(self._responses)
 
 
 @pytest.mark.parametrize('stale', [9, KeyNotFound(index=9)])
-def test_linearizable_answer_that_is_older_than_what_was_seen_is_not_given_out(stale: int | EtcException) -> None:
-    """Another server is asked, and the guard stays where it was."""
+def test_linearizable_read_is_repeated_on_the_next_server_while_it_is_behind(stale: int | EtcException) -> None:
     members = Members(stale, stale, 12)
-    members.horizon.saw(10)
-    assert members.horizon.agree(members).etcd_index == members.horizon.index == 12
-    assert members.asked == [0, 1, 2]
+    members.guard.observe(10)
+    assert members.guard.run_linearizable(members).etcd_index == members.guard.index == 12
+    assert members.requested == [0, 1, 2]
     members = Members(9, 12)
-    members.horizon.saw(10)
-    assert members.horizon.observe_quorum(lambda: members().etcd_index) == 12
+    members.guard.observe(10)
+    assert members.guard.observe_quorum(lambda: members().etcd_index) == 12
 
 
-def test_read_fails_if_the_other_servers_cannot_confirm_that_the_store_went_back() -> None:
-    """One server alone proves nothing."""
+def test_linearizable_read_fails_if_the_other_servers_cannot_confirm_that_the_store_went_back() -> None:
+    """The response of one server alone proves nothing."""
     members = Members(9, TimedOut('no answer'), 9)
-    members.horizon.saw(10)
+    members.guard.observe(10)
     with pytest.raises(TimedOut):
-        members.horizon.agree(members)
-    assert members.horizon.index == 10
+        members.guard.run_linearizable(members)
+    assert members.guard.index == 10
 
 
 def test_store_went_back_if_every_server_is_behind() -> None:
-    """It is seen anew from there."""
     members = Members(9, 8, 9)
-    members.horizon.saw(10)
-    assert members.horizon.agree(members).etcd_index == members.horizon.index == 9
-    assert members.asked == [0, 1, 2]
+    members.guard.observe(10)
+    assert members.guard.run_linearizable(members).etcd_index == members.guard.index == 9
+    assert members.requested == [0, 1, 2]
 
 
-def test_write_with_an_older_index_is_done_once_and_proves_that_the_store_went_back() -> None:
-    """Its index is the outcome of consensus."""
+def test_write_with_an_older_index_is_sent_once_and_resets_the_guard() -> None:
+    """Its index results from consensus."""
     members = Members(3, 12)
-    members.horizon.saw(10)
-    assert members.horizon.write(members).etcd_index == members.horizon.index == 3
-    assert members.asked == [0]
+    members.guard.observe(10)
+    assert members.guard.run_write(members).etcd_index == members.guard.index == 3
+    assert members.requested == [0]
 
 
-def test_answer_without_an_index_says_nothing_of_the_store() -> None:
-    """A proxy has cut it out."""
-    horizon = seen(10)
-    horizon.agree(lambda: Servers(0)(LOCAL))
-    horizon.write(lambda: Servers(0)(LOCAL))
-    assert horizon.index == 10
+def test_response_without_an_index_does_not_change_the_guard() -> None:
+    """A proxy removed the header."""
+    guard = guard_at(10)
+    guard.run_linearizable(lambda: Cluster(0)(SERIALIZABLE))
+    guard.run_write(lambda: Cluster(0)(SERIALIZABLE))
+    assert guard.index == 10
 
 
-def test_trouble_says_nothing_of_the_store() -> None:
-    """A server without a leader tells its own index."""
-    horizon = seen(10)
+def test_server_failure_does_not_change_the_guard() -> None:
+    """A server without a leader reports its own index."""
+    guard = guard_at(10)
     with pytest.raises(LeaderElect):
-        horizon.agree(_raising(LeaderElect(index=4)))
-    assert horizon.index == 10
+        guard.run_linearizable(_raising(LeaderElect(index=4)))
+    assert guard.index == 10
 
 
 def _raising(error: EtcException) -> Callable[[], EtcdResult]:

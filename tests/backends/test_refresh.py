@@ -9,7 +9,8 @@ import pytest
 
 from getc import timing
 from getc.backends.base import AcquiringWrite, safety_margin
-from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.backends.refresh import RefreshGroup
 from getc.errors import ConnectionError, EtcException, KeyNotFound, NodeExist, NodeLost, TimedOut
 from getc.operations import Delete, Get, Operation, Put

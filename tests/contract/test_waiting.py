@@ -115,7 +115,7 @@ def test_wait_raises_index_cleared_when_the_store_has_not_come_so_far(client: ge
         with pytest.raises(getc.EventIndexCleared) as caught:
             client.wait('/a', index + ahead, timeout=LONG)
         assert caught.value.index == index
-        assert caught.value.cause == 'the store is another one, or went back'
+        assert caught.value.cause == 'the store was replaced, or restored to an earlier state'
 
 
 def test_wait_tells_every_change_when_followed_by_index(client: getc.Client) -> None:

@@ -14,7 +14,8 @@ from gevent.os import fork_gevent
 
 import getc
 from getc import Changes, Watcher, WatcherState
-from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.client import Client
 from getc.daemons.base import REFUSED_CAP
 from getc.daemons.changes import MAX_QUEUED

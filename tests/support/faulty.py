@@ -12,7 +12,8 @@ import gevent
 
 from getc import timing
 from getc.backends.base import KeepGroup, Watch, WatchListener
-from getc.backends.memory.backend import MemoryBackend, SharedStore
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.backends.refresh import RefreshGroup
 from getc.errors import ConnectionError, ConnectionRefused, TimedOut
 from getc.operations import Get, Operation, WatchSpec

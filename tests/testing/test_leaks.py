@@ -153,7 +153,7 @@ def test_greenlets_and_timers_of_getc_are_told(etcd_clock: VirtualTime) -> None:
     told = str(leaked_by(body))
     clients[0].close()
     assert "the greenlet 'getc renewal of /a', started by getc itself" in told
-    assert 'a timer of getc.backends.memory.backend.SharedStore._on_timer, started by getc itself' in told
+    assert 'a timer of getc.backends.memory.notifier.SharedStore._on_timer, started by getc itself' in told
 
 
 def test_what_was_there_before_is_no_leak(client: getc.Client, etcd_clock: VirtualTime) -> None:

@@ -52,7 +52,7 @@ def test_name_is_refused_when_it_is_in_use() -> None:
     """Clients that are there already would not meet its faults."""
     with getc.etcd('memory://taken') as client:
         client.set('/a', 'x')
-        with pytest.raises(ValueError, match='memory://taken is in use'):
+        with pytest.raises(ValueError, match='memory://taken is already in use'):
             MemoryStore('taken')
     store = MemoryStore('mine')
     with pytest.raises(ValueError, match='memory://mine is in use'):

@@ -1,7 +1,7 @@
-"""The tree of etcd v2 in this process: nodes, their TTLs, and the last events.  No I/O, no greenlets.
+"""The node tree of etcd v2 in memory: nodes, their TTLs, and recent events.  No I/O, no greenlets.
 
-Behaviour, order of checks and texts are those of etcd 3.5's ``v2store``; the contract suite and a property
-test hold both side by side.
+Behaviour, order of checks and error texts are those of etcd 3.5's ``v2store``; the contract tests and a property test
+compare both.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from itertools import count
 from typing import Final
 
 from getc import timing
+from getc.backends.history import ANOTHER_STORE, HISTORY_CLEARED, V2_HISTORY_EVENTS
 from getc.errors import (
     DirNotEmpty,
     EtcdError,
@@ -27,53 +28,48 @@ from getc.errors import (
     TestFailed,
 )
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
-from getc.paths import ROOT, ancestors, basename, is_below, is_hidden, join, parent_of
-from getc.results import ACTIONS, Deleted, Directory, EtcdResult, Got, Node, Value
+from getc.paths import ROOT, ancestors, basename, join, parent_of
+from getc.results import ACTIONS, Directory, EtcdResult, Got, Node, Value
 
-__all__ = ['HISTORY', 'Store', 'matches']
+__all__ = ['Store']
 
-HISTORY: Final = 1000
-"""Events that are remembered.  Source: etcd 3.5, ``v2store/store.go``."""
-
-FEW_ENDS: Final = 64
-"""So many planned ends are kept without looking whether they still hold."""
-
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+MIN_HEAP_LIMIT: Final = 64
+"""Planned expirations that are stored before obsolete ones are removed."""
 
 
 class _Entry:
-    """A node in the tree: a value, or a directory if it has children, even none."""
+    """A node in the tree: a directory if ``children`` is not None, else a value."""
 
-    __slots__ = ('children', 'created', 'ends_at', 'expiration', 'key', 'modified', 'value')
+    __slots__ = ('children', 'created', 'expiration', 'expires_at', 'key', 'modified', 'value')
 
     def __init__(self, key: str, index: int, value: str | None) -> None:
         self.key = key
         self.value = value or ''
         self.children: dict[str, _Entry] | None = {} if value is None else None
         self.created = self.modified = index
-        self.ends_at: float | None = None
+        self.expires_at: float | None = None
         self.expiration: datetime | None = None
 
-    def end_after(self, ttl: int | None) -> None:
-        """Give it a TTL, or take the one it has."""
-        self.ends_at = self.expiration = None
+    def set_ttl(self, ttl: int | None) -> None:
+        """Set the TTL in seconds, or remove it."""
+        self.expires_at = self.expiration = None
         if ttl is not None:
-            self.ends_at = timing.now() + ttl
-            self.expiration = EPOCH + timedelta(seconds=timing.wall_time() + ttl)
+            self.expires_at = timing.now() + ttl
+            self.expiration = datetime.fromtimestamp(timing.wall_time() + ttl, timezone.utc)
 
     def ttl(self) -> int | None:
-        """Seconds left, rounded up as etcd does; but not by what is lost in adding to the clock."""
-        if self.ends_at is None:
+        """Return the seconds left, rounded up as etcd does, but without the rounding error of the clock's float."""
+        if self.expires_at is None:
             return None
-        return max(math.ceil(round(self.ends_at - timing.now(), 6)), 0)
+        return max(math.ceil(round(self.expires_at - timing.now(), 6)), 0)
 
-    def gone(self, index: int) -> Node:
-        """What is told of it when it is deleted."""
+    def deleted_node(self, index: int) -> Node:
+        """Return the node of the event that reports the deletion."""
         kind = Node if self.children is None else Directory
         return kind(self.key, index, self.created)
 
     def node(self, depth: int = 0, is_sorted: bool = False) -> Node:
-        """It as a result shows it; a directory with so many levels below it, -1 for all."""
+        """Return the node for a result; a directory with so many levels below it, -1 for all."""
         if self.children is None:
             return Value(self.key, self.modified, self.created, self.ttl(), self.expiration, self.value)
         nodes: list[Node] = []
@@ -84,30 +80,28 @@ class _Entry:
 
 
 class Store:
-    """A tree, its index, and the results of the last changes.
+    """A tree of nodes, its index, and the results of recent changes.
 
     Attributes:
-        index: It grows by one with each change.
-        events: The last changes; a refresh takes a place, as None in the second part.
-        news: Changes that nobody was told of yet; whoever tells them takes them out.
+        index: The index of the last change; each change increments it.
+        events: Recent changes with their indices; a refresh, which notifies no watch, is stored as None.
+        pending: Changes of which watches are still to be notified; the notifier empties it.
     """
 
     def __init__(self) -> None:
         self.index = 0
-        self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=HISTORY)
-        self.news: list[EtcdResult] = []
+        self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=V2_HISTORY_EVENTS)
+        self.pending: list[EtcdResult] = []
         self._root = _Entry(ROOT, 0, None)
-        self._ending: list[tuple[float, int, _Entry]] = []  # a heap; an end that was changed stays until its time
-        self._many_ends = FEW_ENDS
+        self._expirations: list[tuple[float, int, _Entry]] = []  # a heap, with those of TTLs that were changed since
+        self._heap_limit = MIN_HEAP_LIMIT
         self._numbers = count()
 
-    # -- what can be asked
-
     def execute(self, operation: Operation) -> EtcdResult:
-        """Do it.  What has expired by now must have been taken away before (``expire``).
+        """Perform the operation.  Call ``expire`` before, so that no expired node is left.
 
         Raises:
-            EtcdError: As etcd would say.
+            EtcdError: The error that etcd would return.
         """
         if isinstance(operation, Get):
             node = self._find(operation.key).node(-1 if operation.recursive else 1, operation.sorted)
@@ -117,49 +111,48 @@ class Store:
             return self._create(Put(key, operation.value, dir=operation.dir, ttl=operation.ttl), 'create')
         if isinstance(operation, Delete):
             return self._delete(operation)
-        is_compared = operation.prev_value is not None or operation.prev_index is not None
         if operation.prev_exist is False:
             return self._create(operation, 'create')
-        if is_compared or operation.prev_exist:
-            return self._change(operation, is_compared)
+        if operation.is_compared or operation.prev_exist:
+            return self._change(operation)
         return self._create(operation, 'set')
 
     def expire(self) -> None:
-        """Take away every node whose time is up, in the order of their ends."""
-        while self._ending and self._ending[0][0] <= timing.now():
-            ends_at, _, entry = heapq.heappop(self._ending)
-            if self._ends(entry, ends_at):
+        """Delete every node whose TTL has run out, in the order of expiration."""
+        while self._expirations and self._expirations[0][0] <= timing.now():
+            at, _, entry = heapq.heappop(self._expirations)
+            if self._expires_at(entry, at):
                 before = entry.node()
                 self._remove(entry)
                 self.index += 1
-                self._note(ACTIONS['expire'](entry.gone(self.index), before, self.index))
+                self._record(ACTIONS['expire'](entry.deleted_node(self.index), before, self.index))
 
     def expire_now(self, key: str) -> None:
-        """Have the time of a node with a TTL be up: it goes with the next ``expire``.
+        """Let the TTL of a node run out: the next ``expire`` deletes the node.
 
         Raises:
             EtcdError: There is no such node.
-            ValueError: It has no TTL.
+            ValueError: The node has no TTL.
         """
         entry = self._find(key)
-        if entry.ends_at is None:
+        if entry.expires_at is None:
             raise ValueError(f'{key} has no TTL: it never expires')
-        self._give_ttl(entry, 0)
+        self._set_ttl(entry, 0)
 
-    def next_end(self) -> float | None:
-        """When the next node expires, in seconds of ``timing.now``; None if none does."""
-        while self._ending:
-            ends_at, _, entry = self._ending[0]
-            if self._ends(entry, ends_at):
-                return ends_at
-            heapq.heappop(self._ending)
+    def next_expiration(self) -> float | None:
+        """Return when the next node expires, in seconds of ``timing.now``; None if no node has a TTL."""
+        while self._expirations:
+            at, _, entry = self._expirations[0]
+            if self._expires_at(entry, at):
+                return at
+            heapq.heappop(self._expirations)
         return None
 
     def since(self, spec: WatchSpec) -> Iterator[EtcdResult]:
-        """The remembered changes from the index of the spec on that it asks for.
+        """Return the changes at and after the index of the spec that match it.
 
         Raises:
-            EventIndexCleared: The memory does not reach back to it, or the store has not come so far.
+            EventIndexCleared: The history does not reach back to that index, or the store has not reached it.
         """
         assert spec.index is not None
         first = self.events[0][0] if self.events else self.index + 1
@@ -167,13 +160,11 @@ class Store:
         if spec.index < first:
             cause = f'the requested history has been cleared [{first}/{spec.index}]'
         elif spec.index > self.index + 1:
-            cause = 'the store is another one, or went back'
+            cause = ANOTHER_STORE
         if cause:
-            raise EventIndexCleared('The event in requested index is outdated and cleared', cause, self.index)
+            raise EventIndexCleared(HISTORY_CLEARED, cause, self.index)
         events = list(self.events)
-        return (result for index, result in events if index >= spec.index and result and matches(spec, result))
-
-    # -- how it is done
+        return (result for index, result in events if index >= spec.index and result and spec.matches(result))
 
     def _error(self, kind: type[EtcdError], message: str, cause: str) -> EtcdError:
         return kind(message, cause, self.index)
@@ -189,9 +180,9 @@ class Store:
             entry = child
         return entry
 
-    def _ends(self, entry: _Entry, at: float) -> bool:
-        """True if the node still is to end then."""
-        if entry.ends_at != at:
+    def _expires_at(self, entry: _Entry, at: float) -> bool:
+        """True if the node is still in the tree and expires at that time."""
+        if entry.expires_at != at:
             return False
         try:
             return self._find(entry.key) is entry
@@ -203,7 +194,7 @@ class Store:
             raise self._error(RootROnly, 'Root is read only', ROOT)
 
     def _parent(self, key: str) -> dict[str, _Entry]:
-        """The children of the directory that holds the key; directories that are missing are made."""
+        """Return the children of the parent directory of the key; create missing directories."""
         entry = self._root
         for path in ancestors(key):
             if entry.children is None:
@@ -229,25 +220,26 @@ class Store:
             before = old.node()
             del siblings[basename(put.key)]
         entry = siblings[basename(put.key)] = _Entry(put.key, self.index + 1, None if put.dir else put.value)
-        self._give_ttl(entry, put.ttl)
-        return self._changed(action, entry, before)
+        self._set_ttl(entry, put.ttl)
+        return self._written(action, entry, before)
 
-    def _change(self, put: Put, is_compared: bool) -> EtcdResult:
+    def _change(self, put: Put) -> EtcdResult:
         """Update, or compare and swap."""
         self._check_not_root(put.key)
         entry = self._find(put.key)
         value = entry.value if put.refresh else put.value or ''
         if entry.children is not None:
-            if is_compared or value:
+            if put.is_compared or value:
                 raise self._error(NotFile, 'Not a file', put.key)
-            raise NotFile('Not a file', put.key)  # etcd runs into an error of its own here, which has no index
-        if is_compared:
+            raise NotFile('Not a file', put.key)  # etcd returns an internal error here, which has no index
+        if put.is_compared:
             self._check_conditions(entry, put)
         before = entry.node()
         entry.value = value
         entry.modified = self.index + 1
-        self._give_ttl(entry, put.ttl)
-        return self._changed('compareAndSwap' if is_compared else 'update', entry, before, is_silent=put.refresh)
+        self._set_ttl(entry, put.ttl)
+        action = 'compareAndSwap' if put.is_compared else 'update'
+        return self._written(action, entry, before, is_silent=put.refresh)
 
     def _check_conditions(self, entry: _Entry, operation: Put | Delete) -> None:
         causes = []
@@ -259,57 +251,47 @@ class Store:
             raise self._error(TestFailed, 'Compare failed', ', '.join(causes))
 
     def _delete(self, delete: Delete) -> EtcdResult:
-        is_compared = delete.prev_value is not None or delete.prev_index is not None
-        if not is_compared:
+        if not delete.is_compared:
             self._check_not_root(delete.key)
         entry = self._find(delete.key)
         if entry.children is not None:
-            if is_compared or not (delete.dir or delete.recursive):
-                raise self._error(NotFile, 'Not a file', delete.key.rstrip(ROOT))  # of the root etcd says nothing
+            if delete.is_compared or not (delete.dir or delete.recursive):
+                raise self._error(NotFile, 'Not a file', delete.key.rstrip(ROOT))  # etcd leaves the root out
             if entry.children and not delete.recursive:
                 raise self._error(DirNotEmpty, 'Directory not empty', delete.key)
-        if is_compared:
+        if delete.is_compared:
             self._check_conditions(entry, delete)
         before = entry.node()
         self._remove(entry)
         self.index += 1
-        action = 'compareAndDelete' if is_compared else 'delete'
-        return self._note(ACTIONS[action](entry.gone(self.index), before, self.index))
+        action = 'compareAndDelete' if delete.is_compared else 'delete'
+        return self._record(ACTIONS[action](entry.deleted_node(self.index), before, self.index))
 
     def _remove(self, entry: _Entry) -> None:
         siblings = self._find(parent_of(entry.key)).children
         assert siblings is not None
         del siblings[basename(entry.key)]
 
-    def _give_ttl(self, entry: _Entry, ttl: int | None) -> None:
-        entry.end_after(ttl)
-        if entry.ends_at is not None:
-            heapq.heappush(self._ending, (entry.ends_at, next(self._numbers), entry))
-            if len(self._ending) > self._many_ends:
-                self._forget_ends()
+    def _set_ttl(self, entry: _Entry, ttl: int | None) -> None:
+        entry.set_ttl(ttl)
+        if entry.expires_at is not None:
+            heapq.heappush(self._expirations, (entry.expires_at, next(self._numbers), entry))
+            if len(self._expirations) > self._heap_limit:
+                self._remove_obsolete_expirations()
 
-    def _forget_ends(self) -> None:
-        """Drop the ends that do not hold any more: a node written again and again has one, not thousands."""
-        self._ending = [(at, number, entry) for at, number, entry in self._ending if self._ends(entry, at)]
-        heapq.heapify(self._ending)
-        self._many_ends = 2 * len(self._ending) + FEW_ENDS
+    def _remove_obsolete_expirations(self) -> None:
+        """Remove the expirations of TTLs that were changed: a node that is often written has one, not thousands."""
+        self._expirations = [item for item in self._expirations if self._expires_at(item[2], item[0])]
+        heapq.heapify(self._expirations)
+        self._heap_limit = 2 * len(self._expirations) + MIN_HEAP_LIMIT
 
-    def _changed(self, action: str, entry: _Entry, before: Node | None, is_silent: bool = False) -> EtcdResult:
+    def _written(self, action: str, entry: _Entry, before: Node | None, is_silent: bool = False) -> EtcdResult:
         self.index += 1
-        return self._note(ACTIONS[action](entry.node(), before, self.index, is_new=before is None), is_silent)
+        return self._record(ACTIONS[action](entry.node(), before, self.index, is_new=before is None), is_silent)
 
-    def _note(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
+    def _record(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
+        """Append the change to the history; leave it to the notifier unless it is silent."""
         self.events.append((self.index, None if is_silent else result))
         if not is_silent:
-            self.news.append(result)
+            self.pending.append(result)
         return result
-
-
-def matches(spec: WatchSpec, result: EtcdResult) -> bool:
-    """True if whoever follows that is told of this change."""
-    key = result.key
-    if key == spec.key:
-        return True
-    if isinstance(result, Deleted) and isinstance(result.node, Directory) and is_below(spec.key, key):
-        return True  # the directory around it is gone
-    return spec.recursive and is_below(key, spec.key) and not is_hidden(key, spec.key)

@@ -55,7 +55,7 @@ MAX_LISTINGS: Final = 5
 """So often a listing is begun anew because its revision was compacted on the way."""
 
 
-class TreeV3:
+class TreeV3(Backend):
     """A backend on etcd v3.
 
     Args:
@@ -84,14 +84,14 @@ class TreeV3:
         self._check_open()
         if isinstance(operation, Get):
             if operation.quorum is False:
-                result = self._horizon.read(operation, lambda get: self._done(get, deadline))
+                result = self._horizon.run_serializable(operation, lambda get: self._done(get, deadline))
             else:
-                result = self._horizon.agree(lambda: self._done(operation, deadline))
+                result = self._horizon.run_linearizable(lambda: self._done(operation, deadline))
         elif isinstance(operation, Put) and operation.refresh:  # which is a read, if the lease stays
             result = self._done(operation, deadline)
-            self._horizon.saw(result.etcd_index)
+            self._horizon.observe(result.etcd_index)
         else:
-            result = self._horizon.write(lambda: self._done(operation, deadline))
+            result = self._horizon.run_write(lambda: self._done(operation, deadline))
         if self._following.missed_changes.sources:
             self._following.compare(result)
         return result
@@ -436,9 +436,5 @@ def _itself(put: Put) -> list[RequestOp]:
 
 
 def _refreshed(put: Put, node: Value, before: Node, index: int, term: int) -> EtcdResult:
-    is_compared = put.prev_value is not None or put.prev_index is not None
-    kind = ComparedThenSwapped if is_compared else Updated
+    kind = ComparedThenSwapped if put.is_compared else Updated
     return kind(node, before, index, 0, term)
-
-
-_: type[Backend] = TreeV3

@@ -50,7 +50,7 @@ QUORUM_PROBE_KEY: Final = '_getc'
 """The name of a hidden node that nobody makes."""
 
 
-class KeysV2:
+class KeysV2(Backend):
     """A backend on etcd's v2 keys API.
 
     Args:
@@ -93,9 +93,9 @@ class KeysV2:
         self._check_open()
         if isinstance(operation, Get):
             if not operation.quorum:
-                return self._horizon.read(operation, lambda get: self._done(get, deadline))
-            return self._horizon.agree(lambda: self._done(operation, deadline))
-        return self._horizon.write(lambda: self._done(operation, deadline))
+                return self._horizon.run_serializable(operation, lambda get: self._done(get, deadline))
+            return self._horizon.run_linearizable(lambda: self._done(operation, deadline))
+        return self._horizon.run_write(lambda: self._done(operation, deadline))
 
     def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         request = request_of(operation)
@@ -213,6 +213,3 @@ def _naming(endpoint: Endpoint) -> Iterator[None]:
         if error.endpoint is not None:
             raise
         raise copy_error(error, endpoint=endpoint.url) from error.__cause__
-
-
-_: type[Backend] = KeysV2

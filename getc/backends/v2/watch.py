@@ -17,6 +17,7 @@ import gevent
 
 from getc import timing
 from getc.backends.base import WatchListener
+from getc.backends.history import ANOTHER_STORE, V2_HISTORY_EVENTS, another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.codec import etcd_index_of, raft_index_of, result_of
 from getc.backends.v2.http import Poll
@@ -25,8 +26,7 @@ from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
 from getc.net.selector import Endpoint
 from getc.operations import WatchSpec
-from getc.paths import is_below, is_hidden
-from getc.results import Deleted, EtcdResult
+from getc.results import EtcdResult
 from getc.timing import Deadline
 
 __all__ = ['PollingWatch', 'StoreIdentity']
@@ -55,18 +55,12 @@ HISTORY_TIMEOUT: Final = 0.25
 """Seconds for a poll to bring what the history holds, which etcd sends right behind the headers.  A poll that is silent
 for longer is renewed."""
 
-HISTORY: Final = 1000
-"""Events that a server remembers.  Source: etcd 3.5, ``v2store/store.go``."""
-
 REOPEN_TIMEOUT: Final = 1.0
 """Seconds in which a lost poll is opened again without a check.  After a longer time the store may have been restored
 from a backup and have grown past the index, which the watch alone cannot detect: its follower compares."""
 
 BODY_TIMEOUT: Final = 30.0
 """Seconds for a body to be there whole, once it began."""
-
-CLEARED: Final = 'The event in requested index is outdated and cleared'
-ANOTHER_STORE: Final = 'the store is another one, or went back'
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +195,7 @@ class PollingWatch:
             poll.close()
             at = etcd_index_of(poll.headers)
             self.origin = StoreIdentity.of(poll)
-            raise EventIndexCleared(CLEARED, ANOTHER_STORE, at, endpoint=poll.endpoint.url)
+            raise another_store(at, endpoint=poll.endpoint.url)
         self.origin = StoreIdentity.of(poll)
         return poll
 
@@ -268,8 +262,8 @@ class PollingWatch:
         self._let_go()
         self._quiet = FIRST_QUIET
         self._cursor = max(self._cursor or 0, result.modified_index + 1)
-        self._horizon.saw(result.modified_index)
-        if self._is_of_interest(result) and not self._is_closed:
+        self._horizon.observe(result.modified_index)
+        if self.spec.matches(result) and not self._is_closed:
             self._listener.on_changes((result,))
         self._check_target()
 
@@ -317,15 +311,8 @@ class PollingWatch:
             poll.close()
             return
         seen, seconds = self.origin.etcd_index - origin.etcd_index, timing.now() - self._polled_at
-        self._quiet = min(IDLE_TIMEOUT, max(LEAST_QUIET, HISTORY / 4 * seconds / seen)) if seen > 0 else IDLE_TIMEOUT
+        self._quiet = (
+            min(IDLE_TIMEOUT, max(LEAST_QUIET, V2_HISTORY_EVENTS / 4 * seconds / seen)) if seen > 0 else IDLE_TIMEOUT
+        )
         self._cursor = quiet_from
         self._adopt(poll)
-
-    def _is_of_interest(self, result: EtcdResult) -> bool:
-        """False for what the history matches by mistake: ``/foobar`` for ``/foo``, and hidden nodes."""
-        key, watched = result.key, self.spec.key
-        if key == watched:
-            return True
-        if isinstance(result, Deleted) and is_below(watched, key):
-            return True  # the directory around it is gone
-        return self.spec.recursive and is_below(key, watched) and not is_hidden(key, watched)

@@ -423,7 +423,7 @@ def test_watch_ends_when_the_store_went_back(backend: KeysV2, top: str) -> None:
     _, notes = beginning(backend, WatchSpec(f'{top}/a', index + 1_000_000))
     error = notes.next()
     assert isinstance(error, errors.EventIndexCleared)
-    assert error.cause == 'the store is another one, or went back'
+    assert error.cause == 'the store was replaced, or restored to an earlier state'
 
 
 def test_watch_tells_nothing_after_close(backend: KeysV2, top: str) -> None:

@@ -80,7 +80,7 @@ class Following:
         self.delay = delay
         self.notes = Notes()
         self.horizon = RevisionGuard()
-        self.horizon.saw(seen)
+        self.horizon.observe(seen)
         self.done: list[PollingWatch] = []
         self.watch = PollingWatch(
             WatchSpec('/a', index),

@@ -37,7 +37,7 @@ def txn_of_delete(delete: Delete, *, is_strict: bool = True) -> TxnRequest:
     check_depth(delete.key)
     if delete.key == ROOT:
         raise RootROnly('Root is read only', ROOT)
-    if _is_compared(delete) or not (delete.dir or delete.recursive):
+    if delete.is_compared or not (delete.dir or delete.recursive):
         return _of_value(delete, is_strict)
     return _of_tree(delete, is_strict) if delete.recursive else _of_directory(delete, is_strict)
 
@@ -48,15 +48,11 @@ def deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
     Raises:
         EtcdError: It was refused.
     """
-    if _is_compared(delete) or not (delete.dir or delete.recursive):
+    if delete.is_compared or not (delete.dir or delete.recursive):
         if not response.succeeded:
             raise error_from_failure(delete, response)
         return _value_deleted(delete, response.header, response.responses[0])
     return _tree_deleted(delete, response) if delete.recursive else _directory_deleted(delete, response)
-
-
-def _is_compared(delete: Delete) -> bool:
-    return delete.prev_value is not None or delete.prev_index is not None
 
 
 def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> RequestOp:
@@ -86,7 +82,7 @@ def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> 
         index: The index of the delete.
         term: The election's.
     """
-    kind = ComparedThenDeleted if _is_compared(delete) else Deleted
+    kind = ComparedThenDeleted if delete.is_compared else Deleted
     return kind(deleted_node(delete.key, index, prev_node.created_index), prev_node, index, 0, term)
 
 

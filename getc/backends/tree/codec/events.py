@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from getc.backends.tree.codec.keyspace import Range, below, encode, marker, node_of, subtree_range
 from getc.backends.tree.codec.nodes import deleted_node, value_of
 from getc.operations import WatchSpec
-from getc.paths import is_below, is_hidden
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchCreateRequest
@@ -57,7 +56,7 @@ def results_of(
         if found is None:
             continue
         key, is_marker = found
-        if key != spec.key and not (spec.recursive and is_below(key, spec.key) and not is_hidden(key, spec.key)):
+        if not spec.covers(key):
             continue
         yield _result(event, key, is_marker, index, term, is_gone)
 

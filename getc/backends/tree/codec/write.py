@@ -68,7 +68,7 @@ def check(operation: Put | Append) -> None:
     if isinstance(operation, Put):
         if operation.key == ROOT:
             raise RootROnly('Root is read only', ROOT)
-        if operation.dir and (operation.prev_exist or _is_compared(operation)) and not operation.refresh:
+        if operation.dir and (operation.prev_exist or operation.is_compared) and not operation.refresh:
             raise NotSupported('on etcd v3 a directory has nothing that could be changed: delete it, or write into it')
     if operation.dir and operation.ttl is not None and not (isinstance(operation, Put) and operation.refresh):
         raise NotSupported('on etcd v3 a directory has no TTL: give its nodes one')
@@ -83,7 +83,7 @@ def txn_of_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> TxnReques
         is_strict: Make sure that no value is above the node, and no directory in its place.
     """
     key = encode(put.key)
-    if put.prev_exist or _is_compared(put):
+    if put.prev_exist or put.is_compared:
         compare = conditions(put)
     else:
         compare = [is_absent(key)] if put.prev_exist is False else []
@@ -105,7 +105,7 @@ def packed_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> bytes:
     What depends on the key alone is remembered, packed as well: a message may be put together from parts.  That is most
     of the transaction, and most writes are to keys that were written before.
     """
-    if put.dir or put.prev_exist or _is_compared(put):
+    if put.dir or put.prev_exist or put.is_compared:
         return txn_of_put(put, lease=lease, is_strict=is_strict).SerializeToString()
     is_small = len(put.key) * (put.key.count('/') + 5) <= MOST_REMEMBERED
     parts_of = _remembered_parts_of_put if is_small else _parts_of_put
@@ -174,13 +174,9 @@ def result_of_put(put: Put, prev_node: Node | None, index: int, term: int, life:
 
 
 def _kind_of(put: Put) -> type[EtcdResult]:
-    if _is_compared(put):
+    if put.is_compared:
         return ComparedThenSwapped
     return Set if put.prev_exist is None else Updated if put.prev_exist else Created
-
-
-def _is_compared(put: Put) -> bool:
-    return put.prev_value is not None or put.prev_index is not None
 
 
 def _guard(key: str) -> list[Compare]:

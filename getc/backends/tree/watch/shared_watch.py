@@ -11,6 +11,7 @@ import gevent
 
 from getc.backends.base import WatchListener
 from getc.backends.delivery import EventQueue
+from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
 from getc.backends.tree.watch.expiry import ExpiryCache
@@ -30,9 +31,6 @@ __all__ = ['SharedWatch', 'Subscriber']
 FULL: Final = 1000
 """Revisions in one response from the history, at most: one with fewer is complete up to its header's revision.
 Source: etcd 3.7, ``mvcc/watcher_group.go``, ``watchBatchMaxRevs``."""
-
-CLEARED: Final = 'The event in requested index is outdated and cleared'
-ANOTHER_STORE: Final = 'the store is another one, or went back'
 
 PROOF_TIMEOUT: Final = 5.0
 """Seconds for etcd to say how far it has come."""
@@ -174,20 +172,20 @@ class SharedWatch:
         """The source is live: so is the follower, and hears what it has missed."""
         assert self._position is not None
         if follower.store not in (0, self._store):
-            follower.tell(_another_store(self._position))
+            follower.post(another_store(self._position))
             return
         follower.store = self._store
         if follower.cursor < 0:
             follower.cursor = self._position
-        follower.tell(follower.cursor)
+        follower.post(follower.cursor)
         self._replay(follower)
         if self._target is None:
-            follower.tell(None)
+            follower.post(None)
 
     def _replay(self, follower: Subscriber) -> None:
         for revision, results in self._story.since(follower.cursor):
             follower.cursor = revision
-            follower.tell(results)
+            follower.post(results)
 
     def _stop(self) -> None:
         self._is_over = True
@@ -261,11 +259,11 @@ class SharedWatch:
         for follower in self._followers:
             if isinstance(error, EventIndexCleared) and follower.cursor >= first:
                 # What is gone was asked for by others: it may have lost nothing, and finds out by asking for itself.
-                follower.tell(
+                follower.post(
                     ConnectionError(f'a watch of {self._spec.key} that others began earlier has ended: {error}')
                 )
             else:
-                follower.tell(error)
+                follower.post(error)
 
     # -- whether it has missed something
 
@@ -348,7 +346,7 @@ class SharedWatch:
         if cluster_id == self._store and self._least <= agreed:
             self._go_live(self._least, agreed)
         elif self._first:
-            self._end(_another_store(agreed))
+            self._end(another_store(agreed))
         else:
             self._go_live(revision, revision)
 
@@ -406,7 +404,7 @@ class SharedWatch:
         if self._target is not None and self._progress >= self._target:
             self._target = None
             for follower in self._followers:
-                follower.tell(None)
+                follower.post(None)
 
     # -- telling
 
@@ -450,7 +448,7 @@ class SharedWatch:
                 continue
             self._position = revision
             self._progress = max(self._progress, revision)
-            self._following.horizon.saw(revision)
+            self._following.horizon.observe(revision)
             of_revision = list(events)
             results = self._results(response, of_revision)
             if results:
@@ -458,7 +456,7 @@ class SharedWatch:
                 for follower in self._followers:
                     if follower.cursor < revision:
                         follower.cursor = revision
-                        follower.tell(results)
+                        follower.post(results)
         if self._target is not None and is_whole and revisions < FULL:
             self._progress = max(self._progress, response.header.revision)
 
@@ -468,7 +466,3 @@ class SharedWatch:
             events = list({event.kv.key: event for event in events}.values())
         is_gone = self._following.endings.is_gone
         return list(results_of(self._spec, events, header.revision, header.raft_term, is_gone))
-
-
-def _another_store(index: int) -> EventIndexCleared:
-    return EventIndexCleared(CLEARED, ANOTHER_STORE, index)

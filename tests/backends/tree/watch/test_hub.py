@@ -398,7 +398,7 @@ def test_member_that_lags_is_waited_for(bench: Bench, etcd_clock: VirtualTime) -
 def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, etcd_clock: VirtualTime) -> None:
     """Its member lags: what the client has seen by way of another is no news when it arrives here."""
     bench.server.put('/a', '1')
-    bench.following.horizon.saw(3)
+    bench.following.horizon.observe(3)
 
     def catch_up(do: Callable[[], Any], *_: Any) -> Any:
         bench.server.put('/a', '2')
@@ -413,7 +413,7 @@ def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, et
 def test_watch_from_now_on_begins_in_a_store_that_went_back(bench: Bench) -> None:
     """etcd as a whole knows less than was seen: now is what it says."""
     bench.server.put('/a', '1')
-    bench.following.horizon.saw(100)
+    bench.following.horizon.observe(100)
     story, _ = bench.follow('/a')
     assert (story.live_at, bench.following.horizon.index) == (2, 2)
     bench.server.put('/a', '2')
@@ -447,7 +447,7 @@ def test_follower_joins_no_watch_whose_server_lags_behind_what_the_follower_was_
     bench.server.is_silent = True
     bench.server.put('/a/x', '2')
     bench.server.is_silent = False
-    bench.following.horizon.saw(3)  # by way of another server
+    bench.following.horizon.observe(3)  # by way of another server
     story = Story()
     bench.following.follow(WatchSpec('/a', 3, True, is_seen=True), story)
     bench.settle()

@@ -1,0 +1,134 @@
+"""A store in memory with its watches: expires nodes in time and notifies watches of changes."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import gevent
+
+from getc import timing
+from getc.backends.base import WatchListener
+from getc.backends.delivery import EventQueue
+from getc.backends.memory.store import Store
+from getc.errors import EventIndexCleared
+from getc.net.affinity import ThreadAffinity
+from getc.operations import Operation, WatchSpec
+from getc.paths import ROOT, ancestors, is_below
+from getc.results import Deleted, Directory, EtcdResult
+
+__all__ = ['MemoryWatch', 'SharedStore']
+
+
+class SharedStore:
+    """A store that any number of backends of one thread share.
+
+    Expired nodes are deleted before every operation.  A timer deletes them in time only while there is a watch: the
+    timer holds a reference to the store, which otherwise would stay in memory until its last TTL has run out.
+
+    Watches are notified in the next iteration of the hub's loop, in the order of the changes, and of one change in the
+    order in which the watches were created.
+    """
+
+    def __init__(self) -> None:
+        self._home = ThreadAffinity()
+        self._store = Store()
+        self._watches: dict[str, dict[MemoryWatch, None]] = {}  # by the watched key
+        self._numbers = count()
+        self._timer: Any = None
+        self._timer_at: float | None = None
+
+    def execute(self, operation: Operation) -> EtcdResult:
+        """Perform the operation on the current state of the store."""
+        self._advance()
+        try:
+            return self._store.execute(operation)
+        finally:
+            self._advance()
+
+    def watch(self, spec: WatchSpec, listener: WatchListener, siblings: set[MemoryWatch]) -> MemoryWatch:
+        """Notify a listener of changes.  The watch is in ``siblings`` until it is closed."""
+        self._advance()
+        watch = MemoryWatch(self, next(self._numbers), spec, listener, siblings)
+        try:
+            missed = [] if spec.index is None else list(self._store.since(spec))
+            first = self._store.index + 1 if spec.index is None else spec.index
+        except EventIndexCleared as error:
+            watch.post(error)
+            return watch
+        watch.post(first - 1)
+        for result in missed:
+            watch.post((result,))
+        watch.post(None)
+        self._watches.setdefault(spec.key, {})[watch] = None
+        self._set_timer(self._store.next_expiration())
+        return watch
+
+    def remove(self, watch: MemoryWatch) -> None:
+        """Stop notifying a watch."""
+        watches = self._watches.get(watch.spec.key)
+        if watches is not None:
+            watches.pop(watch, None)
+            if not watches:
+                del self._watches[watch.spec.key]
+        if not self._watches:
+            self._set_timer(None)
+
+    def _advance(self) -> None:
+        """Delete expired nodes, notify watches of pending changes, and set the timer for the next expiration."""
+        self._home.check('a store in memory')
+        self._store.expire()
+        pending, self._store.pending = self._store.pending, []
+        for result in pending:
+            for watch in self._matching(result):
+                watch.post((result,))
+        if self._watches:
+            self._set_timer(self._store.next_expiration())
+
+    def _matching(self, result: EtcdResult) -> list[MemoryWatch]:
+        """Return the watches that report a change, in the order of their creation."""
+        paths = [result.key, *ancestors(result.key), ROOT]
+        if isinstance(result, Deleted) and isinstance(result.node, Directory):
+            paths += [key for key in self._watches if is_below(key, result.key)]
+        watches = [watch for path in paths for watch in self._watches.get(path, ()) if watch.spec.matches(result)]
+        return sorted(watches, key=lambda watch: watch.number)
+
+    def _set_timer(self, at: float | None) -> None:
+        if at == self._timer_at:
+            return
+        if self._timer is not None:
+            self._timer.close()
+            self._timer = None
+        self._timer_at = at
+        if at is not None:
+            self._timer = gevent.get_hub().loop.timer(max(0.0, at - timing.now()))
+            self._timer.start(self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer_at = None
+        self._advance()
+
+
+class MemoryWatch(EventQueue):
+    """A watch of a store in memory.
+
+    Attributes:
+        spec: What is watched.
+        number: Increases with each watch of the store.
+    """
+
+    __slots__ = ('_siblings', '_store', 'number', 'spec')
+
+    def __init__(
+        self, store: SharedStore, number: int, spec: WatchSpec, listener: WatchListener, siblings: set[MemoryWatch]
+    ) -> None:
+        super().__init__(listener)
+        self.spec = spec
+        self.number = number
+        self._store = store
+        self._siblings = siblings
+        siblings.add(self)
+
+    def _on_closed(self) -> None:
+        self._store.remove(self)
+        self._siblings.discard(self)
