@@ -55,7 +55,7 @@ def test_name_is_refused_when_it_is_in_use() -> None:
         with pytest.raises(ValueError, match='memory://taken is already in use'):
             MemoryStore('taken')
     store = MemoryStore('mine')
-    with pytest.raises(ValueError, match='memory://mine is in use'):
+    with pytest.raises(ValueError, match='memory://mine is already in use'):
         MemoryStore('mine')
     assert repr(store) == '<MemoryStore memory://mine>'
 
