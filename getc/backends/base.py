@@ -23,8 +23,6 @@ __all__ = [
     'KeptNode',
     'Watch',
     'WatchListener',
-    'not_renewed',
-    'safety_margin',
 ]
 
 
@@ -122,7 +120,7 @@ class KeptNode(Protocol):
     Attributes:
         token: The index of the write that acquired the node: it grows from owner to owner.
         lost_at: The time (of ``timing.now_with_suspend``) at which the node counts as lost unless a renewal is
-            acknowledged before: (when the last acknowledged one was *sent*) + TTL - ``safety_margin``.
+            acknowledged before: see :class:`getc.renewal.RenewalClock`.
     """
 
     __slots__ = ()
@@ -224,22 +222,3 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """End every watch and every renewal without I/O, and close all connections.  Does not block."""
-
-
-def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
-    """Return the error for a node or a lease of which no renewal was acknowledged in time.
-
-    Args:
-        what: The node or the lease.
-        ttl: Seconds.
-        error: The error of the last renewal; None if none has failed.
-    """
-    reason = 'no renewal was sent: this process, its hub or the machine did not run' if error is None else error
-    lost = NodeLost(f'{what} was not renewed within its TTL of {ttl} s: {reason}')
-    lost.__cause__ = error
-    return lost
-
-
-def safety_margin(ttl: float) -> float:
-    """Return how many seconds before the end of its TTL a node counts as lost: clocks differ in speed."""
-    return max(0.5, ttl / 10)

@@ -1,20 +1,17 @@
-"""Keeping nodes alive where there are no leases: each node is refreshed on its own (v2, memory).
+"""Keep nodes alive where there are no leases: each node is refreshed on its own (v2, memory).
 
-A node is provably ours while every change of it was ours: each refresh is sent under the condition
-that the node's index is the one our last write gave it (the chain).  Only after a reply was lost the
-chain has a gap; then the creation index and the value decide.
+A node is provably ours while every change of it was ours: each refresh compares the node's index with the index that
+our previous write returned.  Only after a write without an answer is our index uncertain; then the creation index and
+the value decide.
 
-A watch of the node reports at once that another client has changed it.  It proves nothing, and only brings the renewal
-forward.  Where a watch takes a connection, only some of the nodes have one.
-
-A held node has no greenlet at work between renewals, only two that are due: the next renewal, and the
-moment from which it counts as lost.
+A watch of the node shows at once that another client has changed it.  It proves nothing, and only makes the next
+renewal come at once.  Where a watch takes a connection, only some of the nodes have one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Final
 
@@ -22,16 +19,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
-from getc.backends.base import (
-    AcquiringWrite,
-    KeepGroup,
-    KeepListener,
-    KeptNode,
-    Watch,
-    WatchListener,
-    not_renewed,
-    safety_margin,
-)
+from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -42,172 +30,154 @@ from getc.errors import (
     TimedOut,
 )
 from getc.operations import Delete, Get, Operation, Put, WatchSpec
-from getc.results import EtcdResult, Value
-from getc.timing import Backoff, Deadline
+from getc.renewal import Renewable, RenewalClock, RenewalLoop
+from getc.results import EtcdResult, Node, Value
+from getc.timing import Deadline
 
 __all__ = ['RefreshGroup', 'RefreshedNode']
 
 Execute = Callable[[Operation, Deadline], EtcdResult]
 StartWatch = Callable[[WatchSpec, WatchListener], Watch]
 
-RENEWALS_AT_ONCE: Final = 16
-"""So many renewals of one TTL are under way at a time: sockets stay few, however many nodes are kept."""
+MAX_RENEWALS_IN_FLIGHT: Final = 16
+"""Of one TTL: sockets stay few, however many nodes are kept."""
 
 
-class RefreshedNode:
-    """One node, refreshed under the condition that nobody else changed it.
+class RefreshedNode(KeptNode, Renewable, WatchListener):
+    """One node, refreshed by compare-and-refresh on the index of its previous write.
 
     Attributes:
         key: The node.
-        token: The index of the write that took it.
-        lost_at: When it counts as lost, in seconds of ``timing.now_with_suspend``.
+        token: The index of the write that acquired it.
+        created_index: Its creation index.
+
+    Args:
+        group: The group that keeps it.
+        listener: Receives the callbacks.
+        result: The result of the write that acquired the node.
+        value: What that write wrote.
+        sent_at: When it was sent, in seconds of ``timing.now_with_suspend``.
     """
 
+    token: int
+
     __slots__ = (
-        '_end',
+        '_clock',
         '_group',
-        '_has_changed',
-        '_has_gap',
         '_index',
-        '_is_held',
-        '_is_renewing',
-        '_last_error',
-        '_lock',
-        '_member',
-        '_pid',
-        '_renewal',
+        '_index_is_uncertain',
+        '_listener',
+        '_loop',
         '_sent_at',
         '_values',
         '_watch',
+        '_write_lock',
         'created_index',
         'key',
-        'lost_at',
         'token',
     )
 
     def __init__(
-        self, group: RefreshGroup, member: KeepListener, result: EtcdResult, value: str, sent_at: float
+        self, group: RefreshGroup, listener: KeepListener, result: EtcdResult, value: str, sent_at: float
     ) -> None:
         self.key = result.key
         self.token = result.modified_index
         self.created_index = result.created_index
-        self.lost_at = sent_at + group.patience
         self._group = group
-        self._member = member
+        self._listener = listener
         self._index = result.modified_index
-        self._values: tuple[str, ...] = (value,)  # what the node holds if it is ours; more after lost replies
-        self._has_gap = False
-        self._is_held = True
-        self._is_renewing = False
-        self._has_changed = False  # while a renewal was under way
-        self._last_error: EtcException | None = None
-        self._lock = BoundedSemaphore(1)  # one write of ours at a time, or the chain breaks itself
-        self._pid = os.getpid()
+        self._index_is_uncertain = False  # a write of ours was not answered: it may have moved the index
+        self._values: tuple[str, ...] = (value,)  # those the node may have if it is ours: several after lost answers
+        self._write_lock = BoundedSemaphore(1)  # two writes at a time would compare with the same index
         self._sent_at = sent_at  # of the latest write
-        self._renewal: gevent.Greenlet[[], None] | None = None
-        self._end: gevent.Greenlet[[], None] | None = None
-        self._renew_at(sent_at + group.interval)
-        self._end_at(self.lost_at)
+        self._clock = RenewalClock(group.ttl, sent_at)
+        self._loop = RenewalLoop(self, self._clock, self.key, gevent)
         self._watch = group.watch(self, self._index + 1)
 
-    # -- what the owner asks for
+    @property
+    def lost_at(self) -> float:
+        return self._clock.lost_at
+
+    # -- for the keeper
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
-        with self._alone(deadline):
-            if not self._is_held:
-                raise NodeLost(f'{self.key} is not held')
+        with self._locked(deadline):
+            if self._loop.is_closed:
+                raise NodeLost(f'{self.key} is not kept any more')
             result = self._write_value(value, deadline)
-            self._renewed(result)
+            self._on_acknowledged(result)
             return result
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
-        if not self._is_at_home():
+        if self._loop.in_forked_child:
             return
-        with self._alone(deadline):
+        with self._locked(deadline):
             try:
                 self._write(Delete(self.key), deadline)
             except NodeLost:
-                pass  # somebody else's, or nobody's
+                pass  # it is deleted, or belongs to another client
 
     def detach(self, deadline: Deadline) -> None:
         self.abandon()
 
     def abandon(self) -> None:
-        self._is_held = False
-        self._group.forget(self)
-        for greenlet in (self._renewal, self._end):
-            if greenlet is not None and greenlet is not gevent.getcurrent():
-                greenlet.kill(block=False)
-        self._renewal = self._end = None
+        self._group.remove(self)
+        self._loop.close()
         if self._watch is not None:
             self._watch.close()
             self._watch = None
 
-    def reclaim(self, value: str, member: KeepListener, deadline: Deadline) -> RefreshedNode | None:
-        """Write a node that is not held any more, if it is still there and ours; what holds it then, or None."""
-        with self._alone(deadline):
+    def reclaim(self, value: str, listener: KeepListener, deadline: Deadline) -> RefreshedNode | None:
+        """Write the lost node if it is provably still ours, and keep it from then on; return None if it is not ours."""
+        with self._locked(deadline):
             try:
                 self._resync_index(deadline)
                 result = self._write_value(value, deadline)
             except NodeLost:
                 return None
-            return RefreshedNode(self._group, member, result, value, self._sent_at)
+            return RefreshedNode(self._group, listener, result, value, self._sent_at)
 
-    # -- renewing
+    # -- renewals
 
-    def _renew_at(self, at: float) -> None:
-        if self._is_held and self._is_at_home() and timing.now_with_suspend() < self.lost_at:
-            self._renewal = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._renew)
-            self._renewal.name = f'getc renewal of {self.key}'
+    def before_renewal(self) -> None:
+        if not self._listener.check_liveness():
+            self.abandon()
 
-    def _renew(self) -> None:
-        self._is_renewing = True
-        self._has_changed = False
-        next_at = timing.now_with_suspend() + self._group.interval  # also if this greenlet is killed on the way
-        try:
-            self._renew_once()
-            next_at = self._sent_at + self._group.interval
-        finally:
-            self._is_renewing = False
-            self._lose_if_due()  # timers do not count a suspend: the end's is late
-            self._renew_at(timing.now_with_suspend() if self._has_changed else next_at)
-
-    def _renew_once(self) -> None:
-        """Renew, trying until it is done or the node is lost."""
-        backoff = Backoff(cap=min(1.0, self._group.patience / 6))
-        while self._is_held and self._is_at_home() and timing.now_with_suspend() < self.lost_at:
-            if not self._member.check_liveness():
-                return self.abandon()
+    def renew(self) -> None:
+        left = Deadline(self._clock.remaining())
+        with self._group.renewal_slot(self.key, left), self._locked(left):
+            if self._loop.is_closed:
+                return
+            put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
             try:
-                return self._refresh()
+                result = self._write(put, self._clock.attempt_deadline())
             except NodeLost as error:
-                return self._lose(error)
-            except EtcException as error:
-                if self._is_held and timing.now_with_suspend() < self.lost_at:
-                    self._last_error = error
-                    self._member.on_renewal_missed(error)
-            gevent.sleep(backoff.next_delay())
+                self._lose(error)
+            else:
+                self._on_acknowledged(result)
 
-    def _refresh(self) -> None:
-        left = Deadline(max(0.0, self.lost_at - timing.now_with_suspend()))
-        with self._group.turn(left), self._alone(left):
-            if self._is_held:
-                put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
-                self._renewed(self._write(put, left.fraction(1.0, at_most=self._group.ttl / 6)))
+    def on_renewal_missed(self, error: EtcException) -> None:
+        self._listener.on_renewal_missed(error)
 
-    def _renewed(self, result: EtcdResult) -> None:
-        """A write was acknowledged.  After the end that is too late, though the node may still be there."""
+    def on_not_renewed(self, error: NodeLost) -> None:
+        self._lose(error)
+
+    def _on_acknowledged(self, result: EtcdResult) -> None:
+        """Note that a write succeeded.  Too late, it does not bring back a lost node, though the node may be there."""
         self._index = result.modified_index
-        self._has_gap = False
-        self._last_error = None
-        if self._is_held and timing.now_with_suspend() < self.lost_at:
-            self.lost_at = max(self.lost_at, self._sent_at + self._group.patience)
+        self._index_is_uncertain = False
+        if not self._loop.is_closed and self._clock.acknowledge(self._sent_at):
             if self._watch is None:
                 self._watch = self._group.watch(self, self._index + 1)
-            self._member.on_renewed()
+            self._listener.on_renewed()
 
-    # -- events of its watch (``WatchListener``)
+    def _lose(self, error: NodeLost) -> None:
+        if not self._loop.is_closed:
+            self.abandon()
+            self._listener.on_lost(error)
+
+    # -- events of the node's watch
 
     def on_live(self, index: int) -> None:
         pass
@@ -216,40 +186,14 @@ class RefreshedNode:
         pass
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        if all(result.modified_index <= self._index for result in results):
-            return  # an update of ours
-        if self._is_renewing:
-            self._has_changed = True
-        elif self._renewal is not None:
-            self._renewal.kill(block=False)
-            self._renew_at(timing.now_with_suspend())
+        if any(result.modified_index > self._index for result in results):  # not just an update of ours
+            self._loop.renew_now()
 
     def on_ended(self, error: EtcException) -> None:
-        self._watch = None  # it begins again with the next renewal
-        self._group.unwatch(self)
+        self._watch = None  # it starts again with the next renewal
+        self._group.forget_watch(self)
 
-    # -- losing
-
-    def _end_at(self, at: float) -> None:
-        self._end = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._end_if_due)
-        self._end.name = f'getc end of {self.key}'
-
-    def _end_if_due(self) -> None:
-        """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
-        self._lose_if_due()
-        if self._is_held and self._is_at_home():
-            self._end_at(self.lost_at)
-
-    def _lose_if_due(self) -> None:
-        if self._is_held and self._is_at_home() and timing.now_with_suspend() >= self.lost_at:
-            self._lose(not_renewed(self.key, self._group.ttl, self._last_error))
-
-    def _lose(self, error: NodeLost) -> None:
-        if self._is_held:
-            self.abandon()
-            self._member.on_lost(error)
-
-    # -- writing on the chain
+    # -- writes, each with a compare on the index of the one before
 
     def _write_value(self, value: str, deadline: Deadline) -> EtcdResult:
         self._values = (*(known for known in self._values if known != value), value)
@@ -258,128 +202,135 @@ class RefreshedNode:
         return result
 
     def _write(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
-        """Send a write on the condition that the node is ours.  Raises NodeLost if it is not."""
+        """Send a write with a compare on our index.  Raises NodeLost if the node is not ours."""
         while True:
             try:
                 return self._send(replace(operation, prev_index=self._index), deadline)
             except TestFailed:
-                if not self._has_gap:
-                    raise Overtaken(f'{self.key} was written by another') from None
+                if not self._index_is_uncertain:
+                    raise self._overtaken() from None
             except KeyNotFound:
-                raise NodeLost(f'{self.key} was deleted, or has expired') from None
-            # A write of ours was not answered, and may still be on its way: look, and try again.
+                raise self._gone() from None
+            # An earlier write of ours was not answered, and may still be applied: read the node, and send it again.
             if deadline.has_passed():
                 raise TimedOut(f'{self.key} was not written within {deadline.timeout:g} s')
             self._resync_index(deadline)
 
     def _send(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
-        has_gap = True  # also when this greenlet is killed on the way
+        is_uncertain = True  # also if this greenlet is killed
         self._sent_at = timing.now_with_suspend()
         try:
             result = self._group.execute(operation, deadline)
-            has_gap = False
+            is_uncertain = False
         except EtcException as error:
-            has_gap = error.maybe_applied
+            is_uncertain = error.maybe_applied
             raise
         finally:
-            self._has_gap = self._has_gap or has_gap
+            self._index_is_uncertain = self._index_is_uncertain or is_uncertain
         return result
 
     def _resync_index(self, deadline: Deadline) -> None:
-        """Look at the node, and go on from its index.  Raises NodeLost if it is not ours."""
+        """Read the node, and compare with the index that it has now.  Raises NodeLost if the node is not ours."""
         try:
             node = self._group.execute(Get(self.key, quorum=True), deadline).node
         except KeyNotFound:
-            raise NodeLost(f'{self.key} was deleted, or has expired') from None
+            raise self._gone() from None
         if not self._is_ours(node):
-            raise Overtaken(f'{self.key} was written by another')
+            raise self._overtaken()
         self._index = node.modified_index
 
-    def _is_ours(self, node: object) -> bool:
-        """True if the node is the one that was held: by the chain, or over a gap as far as the node tells."""
+    def _is_ours(self, node: Node) -> bool:
+        """True if all changes of the node were ours: by its index, or else as far as creation index and value tell."""
         if not isinstance(node, Value) or node.ttl is None or node.created_index != self.created_index:
             return False
-        return node.modified_index == self._index or (self._has_gap and node.value in self._values)
+        return node.modified_index == self._index or (self._index_is_uncertain and node.value in self._values)
 
-    def _alone(self, deadline: Deadline) -> _Turn:
-        return _Turn(self._lock, deadline, self.key)
+    def _gone(self) -> NodeLost:
+        return NodeLost(f'{self.key} was deleted, or has expired')
 
-    def _is_at_home(self) -> bool:
-        """False in a child that was forked off the process that holds the node."""
-        return os.getpid() == self._pid
+    def _overtaken(self) -> Overtaken:
+        return Overtaken(f'{self.key} was written by another client')
 
-
-class _Turn:
-    """Hold a semaphore for a while, acquired before a deadline."""
-
-    __slots__ = ('_deadline', '_semaphore', '_what')
-
-    def __init__(self, semaphore: BoundedSemaphore, deadline: Deadline, what: str) -> None:
-        self._semaphore = semaphore
-        self._deadline = deadline
-        self._what = what
-
-    def __enter__(self) -> None:
-        if not self._semaphore.acquire(timeout=self._deadline.timeout_left()):
-            raise TimedOut(f'{self._what} had no turn within {self._deadline.timeout:g} s')
-
-    def __exit__(self, *_: object) -> None:
-        self._semaphore.release()
+    def _locked(self, deadline: Deadline) -> AbstractContextManager[None]:
+        return _acquire(self._write_lock, deadline, f'write {self.key}', 'another write to it is in flight')
 
 
-class RefreshGroup:
+@contextmanager
+def _acquire(semaphore: BoundedSemaphore, deadline: Deadline, action: str, blocker: str) -> Iterator[None]:
+    """Hold a semaphore, acquired before a deadline.
+
+    Raises:
+        TimedOut: It was not free in time; nothing was sent.
+    """
+    if not semaphore.acquire(timeout=deadline.timeout_left()):
+        raise TimedOut(f'could not {action} within {deadline.timeout:g} s: {blocker}')
+    try:
+        yield
+    finally:
+        semaphore.release()
+
+
+class RefreshGroup(KeepGroup):
     """The nodes of one TTL, each renewed on its own at a third of it.
 
     Attributes:
         ttl: Seconds.
-        interval: Seconds between renewals.
-        patience: Seconds from the sending of the last acknowledged renewal until a node counts as lost.
-        execute: How an operation is done.
+        execute: Executes an operation.
 
     Args:
         execute: The same.
-        start_watch: How a watch is begun.
+        start_watch: Starts a watch.
         ttl: Seconds.
-        most_watched: So many nodes are watched at most.
+        max_watched: How many nodes are watched at most.
     """
 
-    def __init__(self, execute: Execute, start_watch: StartWatch, ttl: int, *, most_watched: int) -> None:
+    ttl: int
+
+    __slots__ = (
+        '_max_watched',
+        '_nodes',
+        '_renewal_slots',
+        '_start_watch',
+        '_watched',
+        'execute',
+        'ttl',
+    )
+
+    def __init__(self, execute: Execute, start_watch: StartWatch, ttl: int, *, max_watched: int) -> None:
         self.ttl = ttl
-        self.interval = ttl / 3
-        self.patience = ttl - safety_margin(ttl)
         self.execute = execute
-        self._semaphore = BoundedSemaphore(RENEWALS_AT_ONCE)
-        self._holds: set[RefreshedNode] = set()
+        self._renewal_slots = BoundedSemaphore(MAX_RENEWALS_IN_FLIGHT)
+        self._nodes: set[RefreshedNode] = set()
         self._start_watch = start_watch
-        self._most_watched = most_watched
+        self._max_watched = max_watched
         self._watched: set[RefreshedNode] = set()
 
-    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
-        earlier = tuple(member.unanswered)
+    def keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
+        earlier = tuple(listener.unanswered)
         try:
-            return self._hold(put, member, deadline)
+            return self._keep(put, listener, deadline)
         except NodeExist:
-            node = self._node_of(put.key, earlier, deadline)
+            node = self._find_own_write(put.key, earlier, deadline)
             if node is None:
                 raise
-            ours = replace(put, prev_exist=True, prev_index=node.modified_index)
+            takeover = replace(put, prev_exist=True, prev_index=node.modified_index)
             try:
-                return self._hold(ours, member, deadline)
+                return self._keep(takeover, listener, deadline)
             except (KeyNotFound, TestFailed):
                 pass  # it has just changed
             raise
 
-    def _hold(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    def _keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
         value = put.value or ''
         sent_at = timing.now_with_suspend()
-        member.on_writing(AcquiringWrite(value, put.prev_exist is False))
+        listener.on_writing(AcquiringWrite(value, put.prev_exist is False))
         result = self.execute(replace(put, ttl=self.ttl), deadline)
-        hold = RefreshedNode(self, member, result, value, sent_at)
-        self._holds.add(hold)
-        return hold
+        node = RefreshedNode(self, listener, result, value, sent_at)
+        self._nodes.add(node)
+        return node
 
-    def _node_of(self, key: str, writes: Collection[AcquiringWrite], deadline: Deadline) -> Value | None:
-        """The node, if one of these unanswered writes may have made it, as far as its value and its indices tell."""
+    def _find_own_write(self, key: str, writes: Collection[AcquiringWrite], deadline: Deadline) -> Value | None:
+        """Read the node; return it if one of these unanswered writes may have made it, by its value and its indices."""
         if not writes:
             return None
         try:
@@ -388,55 +339,55 @@ class RefreshGroup:
             return None
         if not isinstance(node, Value) or node.ttl is None:
             return None
-        # A keeper refreshes only what it holds: a node that was refreshed since its creation is held by another.
+        # A keeper refreshes only nodes that it keeps: a node that was refreshed since its creation is another keeper's.
         is_new = node.modified_index == node.created_index
         is_ours = any(node.value == write.value and (is_new or not write.is_create) for write in writes)
         return node if is_ours else None
 
-    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
-        node = self._node_of(key, member.unanswered, deadline)
+    def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
+        node = self._find_own_write(key, listener.unanswered, deadline)
         if node is not None:
             try:
                 self.execute(Delete(key, prev_index=node.modified_index), deadline)
             except (KeyNotFound, TestFailed):
-                pass  # it is gone, or another's by now
+                pass  # it is deleted, or belongs to another client by now
 
     def reclaim(
-        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+        self, key: str, value: str, previous: KeptNode, listener: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
-        hold = previous.reclaim(value, member, deadline) if isinstance(previous, RefreshedNode) else None
-        if hold is not None:
-            self._holds.add(hold)
-        return hold
-
-    def turn(self, deadline: Deadline) -> _Turn:
-        """One of the places of the renewals that are under way."""
-        return _Turn(self._semaphore, deadline, 'a renewal')
-
-    def forget(self, hold: RefreshedNode) -> None:
-        """The hold renews no more."""
-        self._holds.discard(hold)
-        self._watched.discard(hold)
-
-    def watch(self, hold: RefreshedNode, index: int) -> Watch | None:
-        """Watch the node of a hold from an index on; None where as many are watched as may be."""
-        if len(self._watched) >= self._most_watched:
-            return None
-        try:
-            watch = self._start_watch(WatchSpec(hold.key, index), hold)
-        except EtcException:
-            return None
-        self._watched.add(hold)
-        return watch
-
-    def unwatch(self, hold: RefreshedNode) -> None:
-        """The watch of its node has ended."""
-        self._watched.discard(hold)
+        node = previous.reclaim(value, listener, deadline) if isinstance(previous, RefreshedNode) else None
+        if node is not None:
+            self._nodes.add(node)
+        return node
 
     def close(self) -> None:
         """Stop all renewals.  No I/O, does not block."""
-        for hold in list(self._holds):
-            hold.abandon()
+        for node in list(self._nodes):
+            node.abandon()
 
+    # -- for the nodes
 
-_: type[KeepGroup] = RefreshGroup
+    def renewal_slot(self, key: str, deadline: Deadline) -> AbstractContextManager[None]:
+        """Hold one of the places for renewals in flight.  Raises TimedOut if none is free in time."""
+        blocker = f'renewals of {MAX_RENEWALS_IN_FLIGHT} other nodes are in flight'
+        return _acquire(self._renewal_slots, deadline, f'renew {key}', blocker)
+
+    def remove(self, node: RefreshedNode) -> None:
+        """Forget a node that is not kept any more."""
+        self._nodes.discard(node)
+        self._watched.discard(node)
+
+    def watch(self, node: RefreshedNode, index: int) -> Watch | None:
+        """Watch a node from an index on; return None if as many are watched as may be."""
+        if len(self._watched) >= self._max_watched:
+            return None
+        try:
+            watch = self._start_watch(WatchSpec(node.key, index), node)
+        except EtcException:
+            return None
+        self._watched.add(node)
+        return watch
+
+    def forget_watch(self, node: RefreshedNode) -> None:
+        """Have another node watched in the place of one whose watch has ended."""
+        self._watched.discard(node)

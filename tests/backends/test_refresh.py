@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc import timing
-from getc.backends.base import AcquiringWrite, safety_margin
+from getc.backends.base import AcquiringWrite
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.backends.refresh import RefreshGroup
@@ -50,7 +50,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.backend = MemoryBackend(SharedStore())
-        self.group = RefreshGroup(self.execute, self.backend.watch, TTL, most_watched=2)
+        self.group = RefreshGroup(self.execute, self.backend.watch, TTL, max_watched=2)
         self.member = Member()
         self.sent: list[Operation] = []
         self.before: Callable[[Operation], None] = lambda _: None
@@ -84,11 +84,6 @@ class Bench:
 @pytest.fixture
 def bench(etcd_clock: VirtualTime) -> Bench:
     return Bench()
-
-
-def test_margin_is_a_tenth_and_half_a_second_at_least() -> None:
-    """For clocks that differ in speed."""
-    assert [safety_margin(ttl) for ttl in (1, 3, 5, 10, 60)] == [0.5, 0.5, 0.5, 1, 6]
 
 
 def test_hold_writes_with_the_ttl_and_its_token_is_the_index(bench: Bench) -> None:
@@ -209,7 +204,7 @@ def test_release_deletes_only_what_is_ours(bench: Bench, etcd_clock: VirtualTime
 def test_write_waits_for_the_one_under_way_until_its_deadline(bench: Bench, etcd_clock: VirtualTime) -> None:
     """One at a time, or the chain would break itself."""
     hold = bench.hold()
-    with hold._alone(Deadline(5)), pytest.raises(TimedOut, match='/a had no turn within 2 s'):
+    with hold._locked(Deadline(5)), pytest.raises(TimedOut, match='could not write /a within 2 s'):
         hold.update('y', Deadline(2))
     assert etcd_clock.elapsed == 2
     hold.update('z', Deadline(2))
@@ -227,7 +222,7 @@ def test_member_that_says_no_is_not_held_any_more(bench: Bench, etcd_clock: Virt
         bench.do(Get('/a'))
 
 
-def test_abandoned_and_closed_holds_renew_no_more(bench: Bench, etcd_clock: VirtualTime) -> None:
+def test_abandoned_and_closed_nodes_renew_no_more(bench: Bench, etcd_clock: VirtualTime) -> None:
     """No timer is left."""
     hold = bench.hold()
     hold.abandon()
@@ -239,7 +234,7 @@ def test_abandoned_and_closed_holds_renew_no_more(bench: Bench, etcd_clock: Virt
     etcd_clock.advance(3 * TTL)
     assert len(bench.sent) == sent
     assert bench.member.story == []
-    assert not bench.group._holds
+    assert not bench.group._nodes
 
 
 def test_adopt_goes_on_with_the_very_node_only(bench: Bench, etcd_clock: VirtualTime) -> None:

@@ -16,9 +16,9 @@ from gevent.os import fork_gevent
 
 import getc
 from getc import Keeper, KeeperState, timing
-from getc.backends.base import safety_margin
 from getc.errors import ConnectionError, ConnectionRefused, LeaderElect, NodeLost, Overtaken, PermissionDenied, TimedOut
 from getc.operations import Delete, Get, Put
+from getc.renewal import safety_margin
 from getc.testing import VirtualTime
 from tests.support import faulty
 from tests.support.faulty import FaultyBackend
@@ -290,7 +290,7 @@ def test_node_lost_says_why(
     keeper.ensure()
     other.set('/a', 'theirs', ttl=TTL)
     etcd_clock.advance(INTERVAL)
-    assert reason() == '/a is not kept: LOST: /a was written by another'
+    assert reason() == '/a is not kept: LOST: /a was written by another client'
     keeper.stop()
     assert reason() == '/a is not kept: STOPPED: the keeper was stopped'
 

@@ -67,8 +67,8 @@ def late_lost() -> Iterator[None]:
 
     def late(self: SharedLease, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
-        self._patience += LATENESS
-        self.lost_at += LATENESS
+        self.clock.margin -= LATENESS
+        self.clock.lost_at += LATENESS
 
     with mock.patch.object(SharedLease, '__init__', late):
         yield
@@ -95,7 +95,7 @@ def equal_values() -> Iterator[None]:
             if condition is None:
                 raise
             taken = self._on_lease(
-                key, lambda lease: self._moved(key, value, condition, lease, member, deadline), deadline
+                key, lambda lease: self._move(key, value, condition, lease, member, deadline), deadline
             )
             if taken is None:
                 raise

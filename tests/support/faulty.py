@@ -150,7 +150,7 @@ class FaultyBackend:
         return self._inner.watch(spec, listener, after)
 
     def keep(self, ttl: int) -> KeepGroup:
-        return self._groups.setdefault(ttl, RefreshGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize))
+        return self._groups.setdefault(ttl, RefreshGroup(self.execute, self.watch, ttl, max_watched=sys.maxsize))
 
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)

@@ -50,7 +50,7 @@ class MemoryBackend(Backend):
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = RefreshGroup(self.execute, self.watch, ttl, most_watched=sys.maxsize)
+            group = RefreshGroup(self.execute, self.watch, ttl, max_watched=sys.maxsize)
             self._groups[ttl] = group
         return group
 

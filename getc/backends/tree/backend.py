@@ -21,8 +21,8 @@ from getc.backends.tree.codec.nodes import NO_TTL, TTL, value_of
 from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
 from getc.backends.tree.codec.txn_failure import conditions, error_from_failure, failure_reads, no_such_key
 from getc.backends.tree.large_values import result_of_write, too_large_value
+from getc.backends.tree.lease.grant import grant
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_node import granted
 from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.watch.hub import WatchHub
 from getc.errors import (
@@ -249,7 +249,7 @@ class TreeV3(Backend):
         if ttl is None:
             yield 0, NO_TTL
             return
-        lease, life = granted(self._rpc, ttl, deadline)
+        lease, life = grant(self._rpc, ttl, deadline)
         assert life.ttl is not None
         if ttl < life.ttl:
             self._least_ttl = life.ttl

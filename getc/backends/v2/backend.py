@@ -38,7 +38,7 @@ CONNECT_TIMEOUT: Final = 5.0
 POLL_TIMEOUT: Final = 10.0
 """Seconds for the headers of a long poll, which come at once from a server that is well, from all servers."""
 
-MOST_WATCHED: Final = 16
+MAX_WATCHED: Final = 16
 """Nodes of one TTL of which a change is noticed at once: each takes a connection.  The others wait for a renewal."""
 
 VERSION: Final = Request('GET', '/version')
@@ -182,7 +182,7 @@ class KeysV2(Backend):
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:
-            group = RefreshGroup(self.execute, self.watch, ttl, most_watched=MOST_WATCHED)
+            group = RefreshGroup(self.execute, self.watch, ttl, max_watched=MAX_WATCHED)
             self._groups[ttl] = group
         return group
 

@@ -1,8 +1,8 @@
-"""Watches of the keys of held nodes: a replaced owner learns of it by one event, not only by its next renewal.
+"""Watch the keys of kept nodes: an event notifies a replaced owner at once, not only its next renewal.
 
-All are on one stream of their own, so that a large history on the client's other watches does not delay them.  Each is
-a watch of one key: one message when the node is taken, and no traffic while nothing happens.  With 10,000 of them each
-took 0.25 KiB here and 1.1 KiB in etcd 3.5.  A watch proves nothing: renewals do.
+All watches are on one stream of their own, so that a large history on the client's other watches does not delay them.
+Each watches one key: one message when the node is taken, and no traffic while nothing happens.  With 10,000 of them,
+each took 0.25 KiB here and 1.1 KiB in etcd 3.5.  A watch proves nothing: renewals do.
 """
 
 from __future__ import annotations
@@ -21,19 +21,21 @@ from getc.v3.schema.watch import Watch as Schema
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_stream import Substream, WatchStream
 
-__all__ = ['KeyWatch', 'KeyWatches']
+__all__ = ['KeyOwner', 'KeyWatch', 'KeyWatches']
 
 DELETE: Final = Event.EventType.DELETE
 
 
-class _Owned(Protocol):
-    """A node that is held on a lease.
+class KeyOwner(Protocol):
+    """A node that is kept on a lease: what is watched, and which callback is called.
 
     Attributes:
-        raw_key: Its key.
-        lease_id: The lease.
-        known_at: The revision at which the node was last known to be on it.
+        raw_key: The key in bytes.
+        lease_id: The ID of the lease.
+        known_at: The latest revision at which the node is known to have been on the lease.
     """
+
+    __slots__ = ()
 
     @property
     def raw_key(self) -> bytes: ...
@@ -45,110 +47,110 @@ class _Owned(Protocol):
     def known_at(self) -> int: ...
 
     def on_taken(self, *, is_deleted: bool) -> None:
-        """The node was deleted, or written with another lease.  Must not block or raise."""
+        """The key was deleted, or written with another lease or none.  Must not block or raise."""
 
 
 class KeyWatch:
-    """The watch of one node.
+    """The watch of one kept node's key.
 
     Attributes:
-        stream: Where it is.
-        is_due: It has ended, and begins again with the next renewal.
-        was_refused: It was refused the last time.
+        stream: The stream that carries it; None before it was started.
+        is_due: True if it has ended and has to be restarted with the next renewal.
+        was_refused: True if the server refused it the last time.
     """
 
-    __slots__ = ('_owned', '_ticket', '_watches', 'is_due', 'stream', 'was_refused')
+    __slots__ = ('_owner', '_substream', '_watches', 'is_due', 'stream', 'was_refused')
 
-    def __init__(self, watches: KeyWatches, owned: _Owned) -> None:
+    def __init__(self, watches: KeyWatches, owner: KeyOwner) -> None:
         self.stream: WatchStream | None = None
         self.is_due = False
         self.was_refused = False
         self._watches = watches
-        self._owned = owned
-        self._ticket: Substream | None = None
+        self._owner = owner
+        self._substream: Substream | None = None
 
-    def begin_again(self) -> None:
-        """Begin once more after it has ended.  Does not block."""
+    def restart(self) -> None:
+        """Start the watch again after it has ended.  Does not block."""
         self.is_due = False
-        self._watches.begin(self)
+        self._watches.start(self)
 
     def close(self) -> None:
-        """Notify the node no more.  Does not block."""
+        """Stop watching: no callback follows.  Does not block, may be called twice."""
         self.is_due = False
         self._watches.forget(self)
-        ticket, self._ticket = self._ticket, None
-        if ticket is not None and self.stream is not None:
-            self.stream.cancel(ticket)
+        substream, self._substream = self._substream, None
+        if substream is not None and self.stream is not None:
+            self.stream.cancel(substream)
 
-    def start(self, stream: WatchStream) -> None:
-        """Begin on this stream, with what came after the node was last known to be ours."""
+    def start_on(self, stream: WatchStream) -> None:
+        """Start the watch on this stream, from the revision after the latest at which the node is known to be ours."""
         self.stream = stream
         try:
-            request = WatchCreateRequest(key=self._owned.raw_key, start_revision=self._owned.known_at + 1)
-            self._ticket = stream.add(request, self)
+            request = WatchCreateRequest(key=self._owner.raw_key, start_revision=self._owner.known_at + 1)
+            self._substream = stream.add(request, self)
         except EtcException as error:
             self.on_ended(error)
 
-    # -- the stream's (``Sink``)
+    # -- events of the stream
 
     def on_created(self, response: WatchResponse) -> None:
         self.was_refused = False
         self._watches.on_created()
 
     def on_response(self, response: WatchResponse) -> None:
-        owned = self._owned
+        owner = self._owner
         for event in response.events:
-            is_later = event.kv.mod_revision > owned.known_at  # etcd 3.4 may send an event twice
+            is_later = event.kv.mod_revision > owner.known_at  # etcd 3.4 may send an event twice
             is_deleted = event.type == DELETE
-            if is_later and self._ticket is not None and (is_deleted or event.kv.lease != owned.lease_id):
-                owned.on_taken(is_deleted=is_deleted)
+            if is_later and self._substream is not None and (is_deleted or event.kv.lease != owner.lease_id):
+                owner.on_taken(is_deleted=is_deleted)
 
     def on_ended(self, error: EtcException) -> None:
-        self._ticket = None
+        self._substream = None
         self._watches.on_ended(self, error)
 
 
 class KeyWatches:
-    """The watches of a client's nodes.
+    """The watches of all kept nodes of a client, on one stream.
 
-    Where their stream breaks they begin again on another one, with what they have missed.  A watch that is refused
-    begins again with the next renewal: by then the client has a token that is valid.  Refused twice in a row it is
-    left off, and its node to the renewals.
+    After the stream breaks, the watches are started on another stream, from where they ended.  A watch that the server
+    refuses is started again with the node's next renewal: by then the client has a valid token.  After two refusals in
+    a row a watch is given up: then only renewals detect that the node was taken.
 
     Args:
-        rpc: How RPCs are called.
+        rpc: Opens streams.
     """
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
-        self._home = ThreadAffinity()
+        self._affinity = ThreadAffinity()
         self._stream: WatchStream | None = None
         self._opening: gevent.Greenlet[..., None] | None = None
-        self._waiting: dict[KeyWatch, None] = {}  # for a stream
+        self._pending: dict[KeyWatch, None] = {}  # until there is a stream
         self._backoff = Backoff()
-        self._has_failed = False  # no watch has begun on the last stream
+        self._has_failed = False  # no watch was created on the last stream
         self._is_closed = False
 
-    def watch(self, owned: _Owned) -> KeyWatch:
-        """Watch the key of a node.  Does not block."""
-        watch = KeyWatch(self, owned)
-        self.begin(watch)
+    def watch(self, owner: KeyOwner) -> KeyWatch:
+        """Watch the key of a kept node.  Does not block."""
+        watch = KeyWatch(self, owner)
+        self.start(watch)
         return watch
 
-    def begin(self, watch: KeyWatch) -> None:
-        """Ask for the watch, once there is a stream.  Does not block."""
+    def start(self, watch: KeyWatch) -> None:
+        """Start a watch, as soon as there is a stream.  Does not block."""
         if self._stream is not None and not self._stream.is_over:
-            watch.start(self._stream)
+            watch.start_on(self._stream)
             return
-        self._waiting[watch] = None
+        self._pending[watch] = None
         if self._opening is None:
             self._opening = gevent.spawn(self._open)
-            self._opening.name = 'getc stream of key watches, opening'
+            self._opening.name = 'getc key watch stream, opening'
 
     def close(self) -> None:
-        """End all of them.  Does not block."""
+        """Stop all watches and close their stream.  Does not block."""
         self._is_closed = True
-        self._waiting.clear()
+        self._pending.clear()
         if self._opening is not None:
             self._opening.kill(block=False)
         if self._stream is not None:
@@ -157,28 +159,28 @@ class KeyWatches:
     # -- for the watches
 
     def forget(self, watch: KeyWatch) -> None:
-        """It is closed."""
-        self._waiting.pop(watch, None)
+        """Drop a watch that was closed before there was a stream for it."""
+        self._pending.pop(watch, None)
 
     def on_created(self) -> None:
-        """One of them is on."""
+        """The server created one of the watches: the stream works."""
         self._has_failed = False
         self._backoff.reset()
 
     def on_ended(self, watch: KeyWatch, error: EtcException) -> None:
-        """One of them has ended without having been closed."""
+        """A watch has ended, and was not closed: start it again at once, with the next renewal, or never."""
         if is_transient(error):
-            self.begin(watch)
+            self.start(watch)
             return
         watch.is_due = not watch.was_refused
         watch.was_refused = True
         if isinstance(error, Unauthorized) and self._stream is not None and self._stream is watch.stream:
-            self._stream.leave()  # it has the token that it began with
+            self._stream.leave()  # it uses the token that it was opened with
             self._stream = None
 
     def _open(self) -> None:
         try:
-            while self._waiting and not self._home.in_forked_child:
+            while self._pending and not self._affinity.in_forked_child:
                 if self._has_failed:
                     gevent.sleep(self._backoff.next_delay())
                 self._has_failed = True
@@ -191,14 +193,14 @@ class KeyWatches:
             stream = self._stream = WatchStream(self._rpc.open(Schema.Watch))
         except EtcException as error:
             if not is_transient(error):
-                for watch in self._take_waiting():
+                for watch in self._take_pending():
                     watch.on_ended(error)
             return
         if self._is_closed:
             stream.close(ClientClosed('the client was closed'))
-        for watch in self._take_waiting():
-            watch.start(stream)
+        for watch in self._take_pending():
+            watch.start_on(stream)
 
-    def _take_waiting(self) -> dict[KeyWatch, None]:
-        waiting, self._waiting = self._waiting, {}
-        return waiting
+    def _take_pending(self) -> dict[KeyWatch, None]:
+        pending, self._pending = self._pending, {}
+        return pending

@@ -1,8 +1,7 @@
-"""Keeping nodes alive by leases, shared by the nodes of one TTL: ten thousand nodes are a handful of messages.
+"""Keep nodes alive by leases, shared by the nodes of one TTL: 10,000 nodes take a handful of messages.
 
-A node is ours while it hangs on the lease that we put it on: no other program has that number, and no lease of ours
-ever carries two holds of one key.  Proof is the list of the keys on the lease, asked for with each renewal: a renewal's
-success alone proves nothing about a node.
+A node is ours while its key is on a lease of ours: no other program has the lease's ID, and no lease of ours ever
+carries two kept nodes of one key.  The proof is the list of keys of the lease, read with each renewal.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from getc.backends.tree.codec import write
 from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
 from getc.backends.tree.codec.txn_failure import error_from_failure
+from getc.backends.tree.lease.grant import grant
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_node import LeasedNode, deletion_on_lease, granted, on_lease
+from getc.backends.tree.lease.leased_node import LeasedNode, delete_on_lease, is_on_lease
 from getc.backends.tree.lease.shared_lease import SharedLease
 from getc.errors import LeaseNotFound, NodeLost, TimedOut
 from getc.operations import Put
@@ -31,31 +31,46 @@ from getc.v3.schema.kv import KV, Compare, PutRequest, RangeRequest, RequestOp, 
 
 __all__ = ['LeasePool']
 
-Held = TypeVar('Held')
+Kept = TypeVar('Kept')
 
 MAX_EXPIRED_IDS: Final = 1000
-"""Leases that are remembered after their end: until the server ends one, a node that nobody knows of may hang on it."""
+"""Remembered leases that are over here: until etcd expires one, a key without a keeper may be on it."""
 
 
-class LeasePool:
-    """The nodes of one TTL.
+class LeasePool(KeepGroup):
+    """The nodes of one TTL, on leases that they share.
 
     Attributes:
-        ttl: Seconds that the server grants: known better once it has.
+        ttl: Seconds: the requested TTL, and the granted one once a lease was granted.
 
     Args:
-        rpc: How RPCs are called.
-        renewals: The stream of renewals.
+        rpc: Calls etcd.
+        keep_alives: Sends keep-alives.
         watches: The watches of the nodes' keys.
-        ttl: Seconds that are asked for.
-        is_strict: As the backend's.
-        on_revision: Called with the store's revision that a renewal has shown.
+        ttl: The requested TTL in seconds.
+        is_strict: As of the backend.
+        on_revision: Called with the store's revision of each renewal.
     """
+
+    ttl: int
+
+    __slots__ = (
+        '_expired_ids',
+        '_grant_lock',
+        '_is_strict',
+        '_keep_alives',
+        '_leases',
+        '_on_revision',
+        '_requested_ttl',
+        '_rpc',
+        '_watches',
+        'ttl',
+    )
 
     def __init__(
         self,
         rpc: RpcClient,
-        renewals: LeaseService,
+        keep_alives: LeaseService,
         watches: KeyWatches,
         ttl: int,
         *,
@@ -64,155 +79,159 @@ class LeasePool:
     ) -> None:
         self.ttl = ttl
         self._rpc = rpc
-        self._renewals = renewals
+        self._keep_alives = keep_alives
         self._watches = watches
-        self._asked_ttl = ttl
+        self._requested_ttl = ttl
         self._is_strict = is_strict
         self._on_revision = on_revision
         self._leases: dict[int, SharedLease] = {}
-        self._expired_ids: dict[int, None] = {}  # the numbers of leases that are over, the latest last
-        self._granting = BoundedSemaphore(1)
+        self._expired_ids: dict[int, None] = {}  # IDs of leases that are over here, the latest last
+        self._grant_lock = BoundedSemaphore(1)
 
-    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
+    # -- ``KeepGroup``
+
+    def keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
         write.check(put)
         try:
-            return self._on_lease(put.key, lambda lease: self._hold_on(lease, put, member, deadline), deadline)
+            return self._on_lease(put.key, lambda lease: self._put_on(lease, put, listener, deadline), deadline)
         except MISSHAPEN as error:
             raise misshapen(error, is_write=True) from error
 
-    def _hold_on(self, lease: SharedLease, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
-        txn = write.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
-        member.on_writing(AcquiringWrite(put.value or '', put.prev_exist is False))
-        response = self._call(txn, deadline)
-        if not response.succeeded:
-            return self._recover_own_write(lease, put, response, member, deadline)
-        return lease.attach(put.key, write.written(put, response).modified_index, member)
-
-    def _recover_own_write(
-        self, lease: SharedLease, put: Put, response: TxnResponse, member: KeepListener, deadline: Deadline
-    ) -> KeptNode:
-        """What is in the way may be what a write of ours made whose answer was lost: then it hangs on a lease of ours.
-
-        Nothing else shows that, least of all its value.  That lease may be over, for nothing was held on it: then the
-        node moves to another one.
-
-        Raises:
-            EtcdError: It is another's.
-        """
-        found = response.responses[-1].response_range.kvs
-        number = found[0].lease if found else 0
-        ours = lease if number == lease.id else self._leases.get(number)
-        if ours is not lease and not self._is_unheld(put.key, number):
-            raise error_from_failure(put, response)
-        if ours is None or ours.is_over:
-            moved = self._moved(put.key, put.value or '', on_lease(put.key, number), lease, member, deadline)
-            if moved is None:
-                raise error_from_failure(put, response)
-            return moved
-        hold = ours.attach(put.key, found[0].mod_revision, member)
-        try:
-            if found[0].value != encode(put.value or ''):
-                hold.update(put.value or '', deadline)
-            else:
-                hold.check(deadline)  # it may have been deleted before this response arrived
-        except BaseException as error:
-            hold.abandon()  # it will be found again
-            if isinstance(error, NodeLost):  # it has just gone
-                raise error_from_failure(put, response) from error
-            raise
-        return hold
-
-    def _is_unheld(self, key: str, number: int) -> bool:
-        """True if this is a lease of ours, and no keeper holds the node on it, writes it there or deletes it."""
-        lease = self._leases.get(number)
-        return number in self._expired_ids if lease is None else not lease.is_taken(key)
-
-    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
-        request = RangeRequest(key=encode(key), keys_only=True)
-        found = self._rpc.call(KV.Range, request, deadline).kvs
-        number = found[0].lease if found else 0
-        if not self._is_unheld(key, number):
-            return
-        txn = deletion_on_lease(key, number)
-        lease = self._leases.get(number)
-        with nullcontext() if lease is None else lease.removing(key):
-            self._rpc.call(KV.Txn, txn, deadline)
-
     def reclaim(
-        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+        self, key: str, value: str, previous: KeptNode, listener: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         if not isinstance(previous, LeasedNode):
             return None
-        condition = previous.is_on_lease()
-        return self._on_lease(key, lambda lease: self._moved(key, value, condition, lease, member, deadline), deadline)
+        condition = previous.condition
+        return self._on_lease(key, lambda lease: self._move(key, value, condition, lease, listener, deadline), deadline)
 
-    def _moved(
-        self, key: str, value: str, condition: Compare, lease: SharedLease, member: KeepListener, deadline: Deadline
-    ) -> KeptNode | None:
-        """Put a node on this lease if the condition holds, which is that it is on another one of ours."""
-        request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
-        member.on_writing(AcquiringWrite(value, is_create=False))
-        response = self._call(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
-        return lease.attach(key, response.header.revision, member) if response.succeeded else None
-
-    def _on_lease(self, key: str, put: Callable[[SharedLease], Held], deadline: Deadline) -> Held:
-        """Have the node put on a lease; on another one where the server does not know that any more."""
-        while True:
-            lease = self._lease_for(key, deadline)
-            try:
-                with lease.reserved(key):
-                    return put(lease)
-            except LeaseNotFound:
-                lease.on_gone()
-
-    def _call(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
-        return self._rpc.call(KV.Txn, txn, deadline.timeout_left())
-
-    def _lease_for(self, key: str, deadline: Deadline) -> SharedLease:
-        """A lease with room for the node, and with over half of its time left."""
-        lease = self._fitting(key)
-        if lease is not None:
-            return lease
-        if not self._granting.acquire(timeout=deadline.timeout_left()):
-            raise TimedOut(f'no lease for {key} within {deadline.timeout:g} s')
-        try:
-            lease = self._fitting(key)
-            if lease is None:
-                sent_at = timing.now_with_suspend()
-                number, life = granted(self._rpc, self._asked_ttl, deadline)
-                assert life.ttl is not None
-                self.ttl = life.ttl
-                lease = self._leases[number] = SharedLease(
-                    self._rpc,
-                    number,
-                    life.ttl,
-                    sent_at,
-                    renewals=self._renewals,
-                    watches=self._watches,
-                    on_over=self._forget,
-                    on_revision=self._on_revision,
-                )
-            return lease
-        finally:
-            self._granting.release()
-
-    def _fitting(self, key: str) -> SharedLease | None:
-        for lease in self._leases.values():
-            if lease.has_room_for(key):
-                return lease
-        return None
-
-    def _forget(self, lease: SharedLease) -> None:
-        """The lease is over."""
-        self._leases.pop(lease.id, None)
-        self._expired_ids[lease.id] = None
-        if len(self._expired_ids) > MAX_EXPIRED_IDS:
-            del self._expired_ids[next(iter(self._expired_ids))]
+    def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
+        request = RangeRequest(key=encode(key), keys_only=True)
+        found = self._rpc.call(KV.Range, request, deadline).kvs
+        lease_id = found[0].lease if found else 0
+        if not self._is_ours_and_free(key, lease_id):
+            return
+        lease = self._leases.get(lease_id)
+        with nullcontext() if lease is None else lease.keys.removing(key):
+            self._rpc.call(KV.Txn, delete_on_lease(key, lease_id), deadline)
 
     def close(self) -> None:
         """Stop all renewals.  No I/O, does not block."""
         for lease in list(self._leases.values()):
             lease.abandon()
 
+    # -- writes
 
-_: type[KeepGroup] = LeasePool
+    def _put_on(self, lease: SharedLease, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
+        """Put a node on this lease."""
+        txn = write.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
+        listener.on_writing(AcquiringWrite(put.value or '', put.prev_exist is False))
+        response = self._send(txn, deadline)
+        if not response.succeeded:
+            return self._recover_own_write(lease, put, response, listener, deadline)
+        return lease.attach(put.key, write.written(put, response).modified_index, listener)
+
+    def _recover_own_write(
+        self, lease: SharedLease, put: Put, response: TxnResponse, listener: KeepListener, deadline: Deadline
+    ) -> KeptNode:
+        """Keep the node that refused the put, if an earlier put of ours without an answer made it.
+
+        Only its lease proves that, not its value.  That lease may be over, since no node was kept on it: then the node
+        moves to ``lease``.
+
+        Raises:
+            EtcdError: The node belongs to another client.
+        """
+        found = response.responses[-1].response_range.kvs
+        found_id = found[0].lease if found else 0
+        ours = lease if found_id == lease.id else self._leases.get(found_id)
+        if ours is not lease and not self._is_ours_and_free(put.key, found_id):
+            raise error_from_failure(put, response)
+        if ours is None or ours.is_over:
+            moved = self._move(put.key, put.value or '', is_on_lease(put.key, found_id), lease, listener, deadline)
+            if moved is None:
+                raise error_from_failure(put, response)
+            return moved
+        node = ours.attach(put.key, found[0].mod_revision, listener)
+        try:
+            if found[0].value != encode(put.value or ''):
+                node.update(put.value or '', deadline)
+            else:
+                node.check(deadline)  # it may have been deleted before this response arrived
+        except BaseException as error:
+            node.abandon()  # the next attempt recovers it again
+            if isinstance(error, NodeLost):  # deleted a moment ago
+                raise error_from_failure(put, response) from error
+            raise
+        return node
+
+    def _move(
+        self, key: str, value: str, condition: Compare, lease: SharedLease, listener: KeepListener, deadline: Deadline
+    ) -> KeptNode | None:
+        """Move a node to this lease, with a new value, if the condition holds: that it is on another lease of ours."""
+        request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
+        listener.on_writing(AcquiringWrite(value, is_create=False))
+        response = self._send(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
+        return lease.attach(key, response.header.revision, listener) if response.succeeded else None
+
+    def _is_ours_and_free(self, key: str, lease_id: int) -> bool:
+        """True if this is a lease of ours and the key on it is not kept, being put or being removed."""
+        lease = self._leases.get(lease_id)
+        return lease_id in self._expired_ids if lease is None else not lease.keys.is_taken(key)
+
+    def _send(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
+        return self._rpc.call(KV.Txn, txn, deadline.timeout_left())
+
+    # -- leases
+
+    def _on_lease(self, key: str, put: Callable[[SharedLease], Kept], deadline: Deadline) -> Kept:
+        """Call ``put`` with a lease for the key; again with another lease if etcd does not know the first any more."""
+        while True:
+            lease = self._lease_for(key, deadline)
+            try:
+                with lease.keys.reserve(key):
+                    return put(lease)
+            except LeaseNotFound:
+                lease.on_gone()
+
+    def _lease_for(self, key: str, deadline: Deadline) -> SharedLease:
+        """Return a lease that has room for the key, granted if there is none."""
+        lease = self._find_lease_for(key)
+        if lease is not None:
+            return lease
+        if not self._grant_lock.acquire(timeout=deadline.timeout_left()):
+            raise TimedOut(f'no lease was granted for {key} within {deadline.timeout:g} s')
+        try:
+            lease = self._find_lease_for(key)
+            return self._grant_lease(deadline) if lease is None else lease
+        finally:
+            self._grant_lock.release()
+
+    def _find_lease_for(self, key: str) -> SharedLease | None:
+        for lease in self._leases.values():
+            if lease.has_room_for(key):
+                return lease
+        return None
+
+    def _grant_lease(self, deadline: Deadline) -> SharedLease:
+        sent_at = timing.now_with_suspend()
+        lease_id, granted = grant(self._rpc, self._requested_ttl, deadline)
+        assert granted.ttl is not None
+        self.ttl = granted.ttl
+        lease = self._leases[lease_id] = SharedLease(
+            self._rpc,
+            lease_id,
+            granted.ttl,
+            sent_at,
+            keep_alives=self._keep_alives,
+            watches=self._watches,
+            on_over=self._on_over,
+            on_revision=self._on_revision,
+        )
+        return lease
+
+    def _on_over(self, lease: SharedLease) -> None:
+        self._leases.pop(lease.id, None)
+        self._expired_ids[lease.id] = None
+        if len(self._expired_ids) > MAX_EXPIRED_IDS:
+            del self._expired_ids[next(iter(self._expired_ids))]

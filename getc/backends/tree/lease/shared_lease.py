@@ -1,22 +1,21 @@
-"""One lease with the nodes on it, renewed together."""
+"""One lease, renewed for all nodes on it."""
 
 from __future__ import annotations
 
-import os
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final
 
 import gevent
 
 from getc import timing
-from getc.backends.base import KeepListener, not_renewed, safety_margin
+from getc.backends.base import KeepListener
 from getc.backends.tree.codec.keyspace import decode, encode
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_node import LeasedNode, deletion_on_lease
+from getc.backends.tree.lease.leased_keys import LeasedKeys
+from getc.backends.tree.lease.leased_node import LeasedNode, delete_on_lease
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
-from getc.timing import Backoff, Deadline
+from getc.renewal import Renewable, RenewalClock, RenewalLoop
+from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
@@ -25,261 +24,172 @@ from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 __all__ = ['SharedLease']
 
 MAX_NODES: Final = 1000
-"""Nodes on one lease: what is lost together if a lease is."""
+"""Nodes on one lease: those that are lost together if the lease is lost."""
 
 
-class SharedLease:
-    """One lease with the nodes on it.
+class SharedLease(Renewable):
+    """One lease, renewed while nodes are kept on it.
+
+    A successful keep-alive proves nothing about a node, so each renewal also reads the keys of the lease.  A node whose
+    key is missing is lost.  A key that is not kept is deleted: it is left from a write or a delete without an answer.
 
     Attributes:
-        id: Its number.
-        ttl: Seconds it lives after a renewal.
-        holds: What is held on it, by key.
-        lost_at: When all that is on it counts as lost, in seconds of ``timing.now_with_suspend``.
-        rpc: How RPCs are called.
+        id: The ID of the lease.
+        keys: The keys of the lease.
+        clock: When all nodes on the lease count as lost.
 
     Args:
-        number: Its number.
-        ttl: Seconds.
-        sent_at: When it was asked for.
-        renewals: The stream of renewals.
+        rpc: Calls etcd.
+        lease_id: The ID of the lease.
+        ttl: Its TTL in seconds.
+        sent_at: When its grant was requested, in seconds of ``timing.now_with_suspend``.
+        keep_alives: Sends keep-alives.
         watches: The watches of the nodes' keys.
-        on_over: Called once with it when nothing is held on it any more and nothing will be.
-        on_revision: Called with the store's revision that a renewal has shown.
+        on_over: Called with this lease once nothing more will be kept on it.
+        on_revision: Called with the store's revision of each renewal.
     """
 
     def __init__(
         self,
         rpc: RpcClient,
-        number: int,
+        lease_id: int,
         ttl: int,
         sent_at: float,
         *,
-        renewals: LeaseService,
+        keep_alives: LeaseService,
         watches: KeyWatches,
         on_over: Callable[[SharedLease], None],
         on_revision: Callable[[int], object],
     ) -> None:
-        self.rpc = rpc
-        self.id = number
-        self.ttl = ttl
-        self.holds: dict[str, LeasedNode] = {}
-        self._renewals = renewals
+        self.id = lease_id
+        self.clock = RenewalClock(ttl, sent_at)
+        self.keys: LeasedKeys[LeasedNode] = LeasedKeys(rpc, lease_id, self.clock)
+        self._rpc = rpc
+        self._keep_alives = keep_alives
         self._watches = watches
         self._on_over = on_over
         self._on_revision = on_revision
-        self._patience = ttl - safety_margin(ttl)
-        self.lost_at = sent_at + self._patience
-        self._reserved: set[str] = set()  # nodes that are being put there, or moved away
-        self._leaving: Counter[str] = Counter()  # requests that take a node off, or may do so at any time
-        self._last_error: EtcException | None = None
-        self._is_over = False
-        self._pid = os.getpid()
-        self._renewal: gevent.Greenlet[[], None] | None = None
-        self._end: gevent.Greenlet[[], None] | None = None
-        self._renew_at(sent_at + ttl / 3)
-        self._end_at(self.lost_at)
+        self._loop = RenewalLoop(self, self.clock, f'lease {lease_id:x}', gevent)
 
     @property
     def is_over(self) -> bool:
-        """True if nothing can be held on it any more."""
-        return self._is_over or not self.is_at_home() or timing.now_with_suspend() >= self.lost_at
-
-    def is_at_home(self) -> bool:
-        """False in a child that was forked off the process whose lease it is."""
-        return os.getpid() == self._pid
-
-    def is_taken(self, key: str) -> bool:
-        """True if a keeper holds the node on it, writes it there or deletes it."""
-        return key in self.holds or key in self._reserved or key in self._leaving
+        """True if nothing can be kept on the lease any more."""
+        return not self._loop.is_active
 
     def has_room_for(self, key: str) -> bool:
-        """True if a node may be put on it now."""
-        is_fresh = self.lost_at - timing.now_with_suspend() > self.ttl / 2 - safety_margin(self.ttl)
-        has_room = len(self.holds) + len(self._reserved) < MAX_NODES
-        return is_fresh and has_room and not self.is_over and not self.is_taken(key)
+        """True if a node of this key may be put on the lease now."""
+        return self.clock.is_fresh and len(self.keys) < MAX_NODES and not self.is_over and not self.keys.is_taken(key)
 
-    @contextmanager
-    def reserved(self, key: str) -> Iterator[None]:
-        """Keep the place of a node while it is put there, which is free before, or moved to another lease."""
-        self._reserved.add(key)
-        try:
-            yield
-        finally:
-            self._reserved.discard(key)
-
-    @contextmanager
-    def removing(self, key: str) -> Iterator[None]:
-        """Let nobody put the node on it again while it is taken off.
-
-        Nor ever after if there was no answer: the request may be done at any time, and would take off the new one.
-        """
-        self._leaving[key] += 1
-        may_be_done_later = True  # also if this greenlet is killed
-        try:
-            yield
-            may_be_done_later = False
-        except EtcException as error:
-            may_be_done_later = error.maybe_applied
-            raise
-        finally:
-            if not may_be_done_later:
-                self._leaving -= Counter((key,))
-
-    def attach(self, key: str, token: int, member: KeepListener) -> LeasedNode:
-        """The node was put on it.
+    def attach(self, key: str, token: int, listener: KeepListener) -> LeasedNode:
+        """Keep a node whose key was put on the lease by the write of index ``token``.
 
         Raises:
-            ConnectionError: The lease has ended meanwhile, so the node may be there or not.
+            ConnectionError: The lease has ended meanwhile, so the node may exist or not.
         """
         if self.is_over:
-            raise ConnectionError(f'the lease of {key} ended while it was written', maybe_applied=True)
-        hold = self.holds[key] = LeasedNode(self, key, token, member, self._watches)
-        return hold
-
-    def remove(self, hold: LeasedNode) -> None:
-        """The node is not ours any more, or not kept."""
-        if self.holds.get(hold.key) is hold:
-            del self.holds[hold.key]
+            raise ConnectionError(f'the lease of {key} ended while {key} was written', maybe_applied=True)
+        node = self.keys.nodes[key] = LeasedNode(self.keys, key, token, listener, self._watches)
+        return node
 
     def on_gone(self) -> None:
-        """The server does not know it: lose all that is on it."""
+        """Lose all nodes on the lease: the server does not know it."""
         self._lose_all(NodeLost(f'lease {self.id:x} has ended: it was revoked, or has expired'))
 
     def abandon(self) -> None:
-        """Renew no more.  No I/O, does not block."""
-        self._is_over = True
+        """Stop renewing the lease.  No I/O, does not block."""
+        self._loop.close()
         self._on_over(self)
-        for greenlet in (self._renewal, self._end):
-            if greenlet is not None and greenlet is not gevent.getcurrent():
-                greenlet.kill(block=False)
 
-    # -- renewing
+    # -- renewals
 
-    def _renew_at(self, at: float) -> None:
-        if not self.is_over:
-            self._renewal = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._renew)
-            self._renewal.name = f'getc renewal of lease {self.id:x}'
-
-    def _renew(self) -> None:
-        if self.is_over:
-            self._lose_if_due()  # timers do not count a suspend: the end's is late
+    def before_renewal(self) -> None:
+        """Run all liveness checks at the same time: a check that hangs must not cost the other nodes their time."""
+        if not self.keys:
+            self.abandon()  # the lease expires, and with it whatever key may be left on it
             return
-        next_at = timing.now_with_suspend() + self.ttl / 3  # also if this greenlet is killed on the way
+        listeners = [node.listener for node in self.keys.nodes.values() if node.listener.has_liveness_check]
+        checks = [gevent.spawn(listener.check_liveness) for listener in listeners]
+        gevent.joinall(checks, timeout=self.clock.attempt_timeout)
+
+    def renew(self) -> None:
+        nodes = list(self.keys.nodes.values())
+        sent_at = timing.now_with_suspend()
         try:
-            if not self.holds and not self._reserved:
-                return self.abandon()  # it ends by itself, and so does what may have been left on it
-            sent_at = self._renew_once()
-            if sent_at is not None:
-                next_at = sent_at + self.ttl / 3
-        finally:
-            self._renew_at(next_at)
-
-    def _renew_once(self) -> float | None:
-        """Renew until it is done or over; return when the renewal was sent."""
-        backoff = Backoff(cap=min(1.0, self.ttl / 12))
-        self._ask_members()
-        while not self.is_over:
-            held = list(self.holds.values())
-            sent_at = timing.now_with_suspend()
-            try:
-                revision, keys = self._renewed_keys(Deadline(min(self.ttl / 6, self.lost_at - sent_at)))
-            except LeaseNotFound:
-                self.on_gone()
-                return None
-            except EtcException as error:
-                self._suspect(error)
-                gevent.sleep(backoff.next_delay())
-                continue
-            if self._is_over or timing.now_with_suspend() >= self.lost_at:
-                return None  # too late
-            self.lost_at = max(self.lost_at, sent_at + self._patience)
-            self._last_error = None
+            revision, keys = self._keep_alive(self.clock.attempt_deadline())
+        except LeaseNotFound:
+            self.on_gone()
+            return
+        if not self._loop.is_closed and self.clock.acknowledge(sent_at):
             self._on_revision(revision)
-            self._check(held, keys, revision)
-            return sent_at
-        return None
+            self._compare(nodes, keys, revision)
 
-    def _ask_members(self) -> None:
-        """Ask each whether it is well; who is not lets go, in a sixth of the TTL at most.
+    def on_renewal_missed(self, error: EtcException) -> None:
+        for node in list(self.keys.nodes.values()):
+            node.listener.on_renewal_missed(error)
 
-        All at once, and nobody is waited for longer: some who do not answer must not cost the others their time.
+    def on_not_renewed(self, error: NodeLost) -> None:
+        self._lose_all(error)
+
+    def _keep_alive(self, deadline: Deadline) -> tuple[int, set[bytes]]:
+        """Renew the lease; return a revision and the keys that are on the lease at this revision or a later one.
+
+        The revision is that of the keep-alive's response: etcd fills in the header of a keep-alive before it renews,
+        and the header of a TimeToLive after it has read the keys.
         """
-        asked = [hold.member for hold in self.holds.values() if hold.member.has_liveness_check]
-        gevent.joinall([gevent.spawn(member.check_liveness) for member in asked], timeout=self.ttl / 6)
-
-    def _renewed_keys(self, deadline: Deadline) -> tuple[int, set[bytes]]:
-        """Renew, and return the keys that are on the lease at this revision or a later one.
-
-        etcd fills the header of a keep-alive's response before it renews, that of a TimeToLive's after it has looked.
-        """
-        left = deadline.timeout_left()
-        revision = self._renewals.keep_alive(self.id, timeout=left).header.revision
+        revision = self._keep_alives.keep_alive(self.id, timeout=deadline.timeout_left()).header.revision
         request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
-        response = self.rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
+        response = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
         if response.TTL <= 0:
             raise LeaseNotFound('requested lease not found', f'{self.id:x}')
         return revision, set(response.keys)
 
-    def _check(self, held: list[LeasedNode], keys: set[bytes], revision: int) -> None:
-        """Compare what should be on the lease with what is."""
-        for hold in held:
-            if self.holds.get(hold.key) is not hold:
+    # -- the keys that etcd has on the lease
+
+    def _compare(self, nodes: list[LeasedNode], keys: set[bytes], revision: int) -> None:
+        """Compare the kept nodes with the keys that etcd has on the lease.
+
+        Args:
+            nodes: Those that were kept when the renewal was sent.
+            keys: Those that etcd has on the lease.
+            revision: The revision of the renewal.
+        """
+        for node in nodes:
+            if self.keys.nodes.get(node.key) is not node:
                 continue
-            if encode(hold.key) in keys:
-                hold.on_renewed(revision)
+            if node.raw_key in keys:
+                node.on_renewed(revision)
             else:
-                gevent.spawn(self._find_out, hold)
-        known = {encode(key) for key in (*self.holds, *self._reserved, *(hold.key for hold in held))}
-        for key in keys - known:
-            gevent.spawn(self._drop, key)  # its keeper could not delete it
+                gevent.spawn(self._on_missing, node)
+        known = {encode(key) for key in (*self.keys.nodes, *self.keys.reserved, *(node.key for node in nodes))}
+        for raw_key in keys - known:
+            gevent.spawn(self._delete_stray, raw_key)
 
-    def _find_out(self, hold: LeasedNode) -> None:
-        """A node is not on the lease: it was deleted, or another has it."""
+    def _on_missing(self, node: LeasedNode) -> None:
+        """Read why a node is not on the lease, and lose the node: deleted, or written by another client."""
         try:
-            response = self.rpc.call(KV.Range, RangeRequest(key=encode(hold.key), keys_only=True), self.ttl / 6)
-            there = response.kvs
+            request = RangeRequest(key=node.raw_key, keys_only=True)
+            found = self._rpc.call(KV.Range, request, self.clock.attempt_timeout).kvs
         except EtcException:
-            there = []
-        if there and there[0].lease == self.id:
-            return  # it was written again meanwhile
-        hold.on_taken(is_deleted=not there)
+            found = []
+        if found and found[0].lease == self.id:
+            return  # written again meanwhile
+        node.on_taken(is_deleted=not found)
 
-    def _drop(self, key: bytes) -> None:
-        """Delete a node that is on the lease and that nobody holds.  If that fails the next renewal finds it again."""
-        path = decode(key)
-        if path in self.holds or path in self._reserved or self.is_over:
+    def _delete_stray(self, raw_key: bytes) -> None:
+        """Delete a key that is on the lease and not kept.  If that fails, the next renewal finds the key again."""
+        key = decode(raw_key)
+        if key in self.keys.nodes or key in self.keys.reserved or self.is_over:
             return
         try:
-            with self.removing(path):
-                self.rpc.call(KV.Txn, deletion_on_lease(path, self.id), self.ttl / 6)
+            with self.keys.removing(key):
+                self._rpc.call(KV.Txn, delete_on_lease(key, self.id), self.clock.attempt_timeout)
         except EtcException:
             pass
 
-    def _suspect(self, error: EtcException) -> None:
-        if not self.is_over:
-            self._last_error = error
-            for hold in list(self.holds.values()):
-                hold.member.on_renewal_missed(error)
-
-    # -- losing
-
-    def _end_at(self, at: float) -> None:
-        self._end = gevent.spawn_later(max(0.0, at - timing.now_with_suspend()), self._end_if_due)
-        self._end.name = f'getc end of lease {self.id:x}'
-
-    def _end_if_due(self) -> None:
-        """Tell the loss in time, whatever the renewal waits for; later if there was one meanwhile."""
-        self._lose_if_due()
-        if not self._is_over and self.is_at_home():
-            self._end_at(self.lost_at)
-
-    def _lose_if_due(self) -> None:
-        if not self._is_over and self.is_at_home() and timing.now_with_suspend() >= self.lost_at:
-            self._lose_all(not_renewed(f'lease {self.id:x}', self.ttl, self._last_error))
+    # -- the loss
 
     def _lose_all(self, error: NodeLost) -> None:
-        holds = list(self.holds.values())
+        nodes = list(self.keys.nodes.values())
         self.abandon()
-        for hold in holds:
-            hold.lose(error)
+        for node in nodes:
+            node.lose(error)

@@ -139,7 +139,7 @@ def test_watch_that_was_refused_begins_with_the_next_renewal_on_another_stream(
     bench.server.forget_tokens()
     second = bench.hold('/b')
     assert (first.watch.is_due, second.watch.is_due) == (False, True)
-    second.watch.begin_again()
+    second.watch.restart()
     etcd_clock.advance(0)
     assert bench.watched == [b'/a', b'/b']
     assert len(bench.server.streams) == 2
@@ -153,7 +153,7 @@ def test_watch_that_was_refused_twice_is_left_off(bench: Bench, etcd_clock: Virt
     bench.server.forbidden.add((b'/a', b''))
     node = bench.hold('/a')
     assert node.watch.is_due
-    node.watch.begin_again()
+    node.watch.restart()
     etcd_clock.advance(60)
     assert not node.watch.is_due
     assert len(bench.server.times('WatchCreate')) == 2
@@ -169,7 +169,7 @@ def test_watch_whose_history_was_compacted_begins_with_the_next_renewal(bench: B
     etcd_clock.advance(2)
     assert node.watch.is_due
     node.known_at = bench.server.revision
-    node.watch.begin_again()
+    node.watch.restart()
     etcd_clock.advance(0)
     assert bench.watched == [b'/a']
 

@@ -381,7 +381,7 @@ def test_write_whose_answer_was_lost_is_found_on_our_lease(bench: Bench) -> None
     hold = bench.hold(value='new')
     assert bench.value_of() == 'new'
     assert hold.token == 2
-    assert [list(lease.holds) for lease in bench.leases] == [['/a']]
+    assert [list(lease.keys.nodes) for lease in bench.leases] == [['/a']]
 
 
 def test_node_that_could_not_be_deleted_is_not_found_by_its_next_owner(bench: Bench) -> None:
@@ -576,7 +576,7 @@ def test_released_hold_cannot_be_updated(bench: Bench) -> None:
     with pytest.raises(NodeLost):
         hold.update('y', Deadline(5))
     hold.abandon()
-    with pytest.raises(NodeLost, match='not held'):
+    with pytest.raises(NodeLost, match='not kept any more'):
         hold.update('y', Deadline(5))
 
 
@@ -720,7 +720,7 @@ def test_grant_that_takes_too_long_is_waited_for_by_nobody_else_beyond_their_tim
     bench.server.next('LeaseGrant', delay(3))
     patient = gevent.spawn(bench.hold, '/patient', timeout=5)
     etcd_clock.advance(0.1)
-    with pytest.raises(TimedOut, match='no lease for /hasty within 1 s'):
+    with pytest.raises(TimedOut, match='no lease was granted for /hasty within 1 s'):
         bench.hold('/hasty', timeout=1)
     etcd_clock.advance(3)
     assert patient.get(timeout=0).token == 2
