@@ -14,11 +14,11 @@ PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile
 COVERAGE_FLOOR := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example test test-slow test-all soak faults check format docs bench clean
+.PHONY: help demo example test test-slow test-all servers test-servers soak faults check format docs bench clean
 
 help: ## show this list
 	@echo 'getc: etcd for gevent.  Targets, each of which sets itself up:'
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo 'Times are those of two quiet cores.  ARGS passes arguments on: make test ARGS="tests/v3 -k lease".'
 
 demo: $(READY) ## a small game world on a real etcd, with kills and outages (20 s)
@@ -38,6 +38,12 @@ test-slow: $(READY) ## processes, security, clusters, a cluster under fire, inst
 	@$(BIN)/python -m tools.demo
 
 test-all: test test-slow ## both of them (9 min)
+
+servers: $(READY) ## build etcd and etcdctl of the newest 3.5, 3.6 and 3.7 with Go, into .servers (3 min)
+	@$(BIN)/python -m tools.servers build $(ARGS)
+
+test-servers: $(READY) ## the tests that need a server, on each etcd that is installed; ARGS=3.7 (5 min each)
+	@$(BIN)/python -m tools.servers test $(ARGS)
 
 soak: $(READY) ## what takes minutes: twenty lost leaders, bugs put in one by one, ten minutes under fire (15 min)
 	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)

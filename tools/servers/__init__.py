@@ -1,0 +1,7 @@
+"""Real etcd servers of every supported line, and the tests that need a server on each of them.
+
+* ``3.5/``, ``3.6/``, ``3.7/``: a Go module each; ``go.mod`` names the version, ``go.sum`` pins the dependencies.
+* ``lines.py``: the lines, where their binaries are, and how to build them.
+* ``results.py``: the outcome of one test run, counted by folder, and the table of all runs.
+* ``__main__.py``: ``python -m tools.servers build`` and ``python -m tools.servers test``.
+"""

@@ -1,0 +1,136 @@
+"""Build etcd servers, and run the tests that need a server on each supported line::
+
+python -m tools.servers build [LINE ...]     # all lines that are built here, if none is named
+python -m tools.servers test [LINE ...]      # every server that is installed, if none is named
+python -m tools.servers list
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from tools.servers.lines import BUILT_LINES, FOLDER, NoGo, Server, build, installed, is_built, newest_of
+from tools.servers.results import Results, dump, read_junit, rst_table, text_table
+
+FOLDERS: Final = ('contract', 'v3', 'backends', 'daemons', 'members', 'security', 'testing')
+"""The tests that depend on the server."""
+
+TABLE: Final = Path(__file__).parents[2] / 'docs' / '_generated' / 'servers.rst'
+PERCENT: Final = re.compile(r'\[ *(\d+)%\]')
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.  The status is 0 if everything was built, or every test passed."""
+    parser = argparse.ArgumentParser(
+        prog='python -m tools.servers', description=__doc__.partition('::')[0] if __doc__ else None
+    )
+    verbs = parser.add_subparsers(dest='verb', required=True)
+    building = verbs.add_parser('build', help='build etcd and etcdctl with Go, once')
+    building.add_argument('lines', nargs='*', metavar='LINE', help=f'{", ".join(BUILT_LINES)}; all if left out')
+    testing = verbs.add_parser('test', help='run the tests on each server and print one table')
+    testing.add_argument('lines', nargs='*', metavar='LINE', help='such as 3.4, 3.5.1 or 3.7; all if left out')
+    testing.add_argument('--workers', default=str(2 * (os.cpu_count() or 1)), help='test processes (%(default)s)')
+    testing.add_argument('--write', action='store_true', help=f'write {TABLE.name} for the documentation')
+    testing.add_argument('--json', type=Path, metavar='FILE', help='write all counts to this file')
+    testing.add_argument('--pytest', nargs=argparse.REMAINDER, default=[], help='arguments for pytest, at the end')
+    verbs.add_parser('list', help='list the servers that are installed')
+    options = parser.parse_args(arguments)
+    if options.verb == 'build':
+        return _build(parser, options.lines or list(BUILT_LINES))
+    if options.verb == 'list':
+        return _list()
+    return _test(parser, options)
+
+
+def _build(parser: argparse.ArgumentParser, lines: list[str]) -> int:
+    for line in lines:
+        if line not in BUILT_LINES:
+            parser.error(f'{line} is not one of {", ".join(BUILT_LINES)}')
+    for number, line in enumerate(lines, 1):
+        title = f'etcd {newest_of(line)} ({number} of {len(lines)})'
+        if is_built(line):
+            print(f'{title}: {FOLDER / line / "etcd"} exists', flush=True)
+            continue
+        print(f'{title}: building, about a minute ...', flush=True)
+        start = time.monotonic()
+        try:
+            build(line)
+        except NoGo as error:
+            print(error, file=sys.stderr)
+            return 1
+        except subprocess.CalledProcessError as error:
+            print(f'{title}: go failed with status {error.returncode}', file=sys.stderr)
+            return 1
+        print(f'{title}: {FOLDER / line / "etcd"}, {time.monotonic() - start:.0f} s', flush=True)
+    return 0
+
+
+def _list() -> int:
+    servers = installed()
+    for server in servers:
+        print(f'{server.line:7} {server.version:8} {server.path}  ({server.source})')
+    return 0 if servers else 1
+
+
+def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    servers = installed()
+    missing = set(options.lines) - {server.line for server in servers}
+    if missing:
+        known = ', '.join(server.line for server in servers) or 'none'
+        parser.error(f'no etcd {", ".join(sorted(missing))}: installed are {known}; `make servers` builds the others')
+    servers = [server for server in servers if not options.lines or server.line in options.lines]
+    runs = [_run(server, options.workers, options.pytest) for server in servers]
+    print('\n' + text_table(runs, FOLDERS))
+    for run in runs:
+        for name in run.names:
+            print(f'FAILED on etcd {run.version}: {name}')
+    if options.json:
+        options.json.write_text(dump(runs) + '\n', 'utf-8')
+    if options.write:
+        TABLE.parent.mkdir(exist_ok=True)
+        TABLE.write_text(rst_table(runs, FOLDERS), 'utf-8')
+    return 0 if runs and all(run.is_good for run in runs) else 1
+
+
+def _run(server: Server, workers: str, further: list[str]) -> Results:
+    """Run the tests on a server, with the progress on one line of a terminal."""
+    FOLDER.mkdir(exist_ok=True)
+    log, junit = FOLDER / f'{server.line}.log', FOLDER / f'{server.line}.xml'
+    junit.unlink(missing_ok=True)
+    command = [sys.executable, '-m', 'pytest', '-q', '-n', workers, '--dist', 'loadfile', '-m', 'not soak']
+    command += ['--etcd-binary', str(server.path), f'--junitxml={junit}', *further]
+    command += [f'tests/{folder}' for folder in FOLDERS]
+    title = f'etcd {server.version}'
+    print(f'{title}: {server.path}', flush=True)
+    start = time.monotonic()
+    with log.open('w', encoding='utf-8') as output:
+        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2])
+        while running.poll() is None:
+            time.sleep(1)
+            if sys.stdout.isatty():
+                print(f'\r{title}: {_percent(log)} %, {time.monotonic() - start:.0f} s ', end='', flush=True)
+    results = Results(server.version, server.source, time.monotonic() - start)
+    try:
+        read_junit(junit, results)
+    except OSError:
+        results.names.append(f'pytest ended with status {running.returncode} before the tests: see {log}')
+    passed = sum(count.passed for count in results.folders.values())
+    verdict = 'all passed' if results.is_good else f'{len(results.names)} FAILED, see {log}'
+    print(f'\r{title}: {passed:,} tests in {results.seconds / 60:.1f} min: {verdict}', flush=True)
+    return results
+
+
+def _percent(log: Path) -> str:
+    found = PERCENT.findall(log.read_text('utf-8', 'replace')[-4000:])
+    return found[-1] if found else '0'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The outcome of the tests on one server, counted by folder, and the table of all servers."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ['Count', 'Results', 'dump', 'read_junit', 'rst_table', 'text_table']
+
+
+@dataclass(slots=True)
+class Count:
+    """Tests of one folder.  ``failed`` includes errors of fixtures."""
+
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def __str__(self) -> str:
+        if not self.passed + self.failed + self.skipped:
+            return '-'
+        text = f'{self.passed:,}'
+        return f'{self.failed:,} of {self.passed + self.failed:,} FAILED' if self.failed else text
+
+
+@dataclass(slots=True)
+class Results:
+    """What one run of the tests on a server has shown.
+
+    Attributes:
+        version: The server's, such as ``3.7.3``.
+        source: Where its binary comes from.
+        seconds: Duration of the run.
+        folders: The counts by folder of ``tests/``.
+        names: The names of the tests that failed.
+    """
+
+    version: str
+    source: str
+    seconds: float
+    folders: dict[str, Count] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def is_good(self) -> bool:
+        """True if tests ran and none failed."""
+        counts = self.folders.values()
+        return any(count.passed for count in counts) and not any(count.failed for count in counts)
+
+
+def read_junit(path: Path, results: Results) -> None:
+    """Count the test cases of a JUnit file that pytest has written.
+
+    Raises:
+        OSError: The file does not exist: pytest did not get as far as that.
+        xml.etree.ElementTree.ParseError: The file is not whole.
+    """
+    for case in ElementTree.parse(path).iter('testcase'):
+        name = case.get('classname', '').split('.')
+        folder = name[1] if len(name) > 1 and name[0] == 'tests' else name[0]
+        count = results.folders.setdefault(folder, Count())
+        outcome = {child.tag for child in case}
+        if outcome & {'failure', 'error'}:
+            count.failed += 1
+            results.names.append(f'{case.get("classname")}::{case.get("name")}')
+        elif 'skipped' in outcome:
+            count.skipped += 1
+        else:
+            count.passed += 1
+
+
+def text_table(runs: Sequence[Results], folders: Sequence[str]) -> str:
+    """Return one row for each folder, one column for each server, for a terminal."""
+    rows = [['', *(f'etcd {run.version}' for run in runs)]]
+    rows += [[folder, *(str(run.folders.get(folder, Count())) for run in runs)] for folder in folders]
+    rows.append(['skipped', *(f'{sum(count.skipped for count in run.folders.values()):,}' for run in runs)])
+    rows.append(['time', *(f'{run.seconds / 60:.1f} min' for run in runs)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        '  '.join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for row in rows
+    ]
+    return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
+
+
+def rst_table(runs: Sequence[Results], folders: Sequence[str]) -> str:
+    """Return the same table as reStructuredText, for the documentation."""
+    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - Tests']
+    lines += [f'     - etcd {run.version}' for run in runs]
+    for folder in folders:
+        lines.append(f'   * - ``tests/{folder}``')
+        lines += [f'     - {run.folders.get(folder, Count())}' for run in runs]
+    lines.append('   * - skipped')
+    lines += [f'     - {sum(count.skipped for count in run.folders.values()):,}' for run in runs]
+    return '\n'.join(lines) + '\n'
+
+
+def dump(runs: Sequence[Results]) -> str:
+    """Return the runs as JSON, for other programs."""
+    return json.dumps(
+        [
+            {
+                'version': run.version,
+                'source': run.source,
+                'seconds': round(run.seconds, 1),
+                'folders': {
+                    name: {'passed': count.passed, 'failed': count.failed, 'skipped': count.skipped}
+                    for name, count in sorted(run.folders.items())
+                },
+                'failed': run.names,
+            }
+            for run in runs
+        ],
+        indent=2,
+    )
