@@ -15,9 +15,10 @@ from getc.backends.v2.http import Http
 from getc.backends.v2.http_messages import Answer, Request
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
+from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
-from getc.net.selector import Endpoint, EndpointSelector
-from getc.net.tls import Contexts
+from getc.net.selector import EndpointSelector
+from getc.net.tls import TLSContexts
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
@@ -83,7 +84,7 @@ class VersionProbe:
         rpc: Calls ``Maintenance.Status``; None to leave that out.
     """
 
-    def __init__(self, endpoints: EndpointSelector, contexts: Contexts | None, rpc: RpcClient | None = None) -> None:
+    def __init__(self, endpoints: EndpointSelector, contexts: TLSContexts | None, rpc: RpcClient | None = None) -> None:
         self._endpoints = endpoints
         self._contexts = contexts
         self._rpc = rpc

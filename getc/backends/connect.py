@@ -13,7 +13,8 @@ from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
 from getc.net.client_log import ClientLog
-from getc.net.selector import ConnectionState, EndpointSelector, parse_endpoints
+from getc.net.endpoint import parse_endpoints
+from getc.net.selector import ConnectionState, EndpointSelector
 from getc.net.tls import TLS
 from getc.paths import ROOT, normalize
 from getc.timing import Deadline

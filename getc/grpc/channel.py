@@ -18,11 +18,11 @@ from getc.grpc.connection import GrpcConnection
 from getc.grpc.framing import packed, request_block, timeout_field
 from getc.grpc.timer_wheel import TimerWheel
 from getc.net.affinity import ThreadAffinity, kill_soon
-from getc.net.connect_errors import not_connected, not_connected_in_time
-from getc.net.resolver import Address, names
-from getc.net.selector import Endpoint
-from getc.net.sockets import ADDRESS_TIMEOUT, Socket, address_of, connect
-from getc.net.tls import Contexts
+from getc.net.connect_errors import connect_error, connect_timeout
+from getc.net.endpoint import Endpoint
+from getc.net.resolver import Address, get_resolver
+from getc.net.sockets import ADDRESS_TIMEOUT, Socket, connect, peer_address
+from getc.net.tls import TLSContexts
 from getc.timing import Backoff, Deadline
 
 __all__ = ['Channel', 'GrpcError', 'Metadata', 'Stream']
@@ -64,7 +64,7 @@ class Channel:
         channel.close()
     """
 
-    def __init__(self, endpoint: Endpoint, contexts: Contexts | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, contexts: TLSContexts | None = None) -> None:
         self.endpoint = endpoint
         self._contexts = contexts
         self._url = endpoint.url
@@ -205,11 +205,11 @@ class Channel:
             try:
                 link.wait_spoken(limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit)
             except EtcException:
-                names().failed(self.endpoint.host, self.endpoint.port, address)
+                get_resolver().mark_bad(self.endpoint.host, self.endpoint.port, address)
                 if not others or self._attempt is not attempt or limit.has_passed():
                     raise
             else:
-                names().mark_good(self.endpoint.host, self.endpoint.port, address)
+                get_resolver().mark_good(self.endpoint.host, self.endpoint.port, address)
                 return
 
     def _begin_link(self, attempt: _Attempt, limit: Deadline) -> tuple[GrpcConnection, Address]:
@@ -231,26 +231,26 @@ class Channel:
 
     def _address_of(self, sock: Socket) -> Address:
         try:
-            return address_of(sock)
+            return peer_address(sock)
         except OSError as error:  # it is broken by now
             sock.close()
-            raise not_connected(self.endpoint, error) from error
+            raise connect_error(self.endpoint, error) from error
 
     def _addresses_but(self, tried: set[Address]) -> list[Address]:
-        known = names().known(self.endpoint.host, self.endpoint.port)
+        known = get_resolver().cached_addresses(self.endpoint.host, self.endpoint.port)
         return [address for address in known if address not in tried]
 
     def _connected_socket(self, limit: Deadline) -> Socket:
         timeout = gevent.Timeout.start_new(limit.timeout_left())
         try:
-            context = None if self._contexts is None else self._contexts.fresh()
+            context = None if self._contexts is None else self._contexts.current()
             return connect(self.endpoint.host, self.endpoint.port, context, protocol='h2', deadline=limit)
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
-            raise not_connected_in_time(self.endpoint, limit) from None
+            raise connect_timeout(self.endpoint, limit) from None
         except OSError as error:
-            raise not_connected(self.endpoint, error) from error
+            raise connect_error(self.endpoint, error) from error
         finally:
             timeout.close()
 
@@ -297,7 +297,7 @@ class _Attempt:
         """Wait until there is a connection, or until its server has spoken.  Raises what the attempt met."""
         awaited = self._is_over if until_spoken else self._is_connected
         if not awaited.wait(deadline.timeout_left()):
-            raise not_connected_in_time(self._channel.endpoint, deadline)
+            raise connect_timeout(self._channel.endpoint, deadline)
         if self._error is not None:
             raise copy_error(self._error) from self._error.__cause__  # others wait for the same
 

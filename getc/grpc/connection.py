@@ -30,7 +30,7 @@ from getc.grpc.http2.frames import ErrorCode
 from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import wire_for
 from getc.net.affinity import close_watcher
-from getc.net.connect_errors import MAYBE_REVOKED, NEEDS_TLS, broken, is_tls_rejection, needs_tls
+from getc.net.connect_errors import MAYBE_REVOKED, TLS_REQUIRED, describe_broken, is_tls_rejection, is_tls_required
 from getc.net.sockets import Socket
 from getc.timing import Deadline
 
@@ -247,8 +247,8 @@ class GrpcConnection:
                 if len(data) < len(HTTP1):
                     self._beginning = data
                     return
-                if needs_tls(data):
-                    return self._turned_away(f'no connection to {self.url}: {NEEDS_TLS}')
+                if is_tls_required(data):
+                    return self._turned_away(f'no connection to {self.url}: {TLS_REQUIRED}')
                 if data.startswith(HTTP1):
                     self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
                     raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
@@ -271,7 +271,7 @@ class GrpcConnection:
         if error is None:
             what = f'{self.url} closed the connection'
         elif isinstance(error, OSError):
-            what = broken(self.url, error)
+            what = describe_broken(self.url, error)
             if is_tls_rejection(error) and not self.has_spoken:
                 return self._turned_away(what)
         elif isinstance(error, ProtocolError):

@@ -1,4 +1,4 @@
-"""Where something belongs: the process that made it, and the thread that uses it."""
+"""Process and thread affinity: checks that a client is used by one thread, and what its objects do after a fork."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ __all__ = ['ThreadAffinity', 'Unpicklable', 'close_watcher', 'kill_soon']
 
 
 class ThreadAffinity:
-    """The process that made something, and the thread that was the first to use it: greenlets live in one thread."""
+    """Binds an object to the process that creates it and to the thread that uses it first.
+
+    Greenlets cannot be switched to from another thread, so an object with greenlets is used by one thread.
+    """
 
     __slots__ = ('_hub', '_pid')
 
@@ -23,41 +26,47 @@ class ThreadAffinity:
 
     @property
     def in_forked_child(self) -> bool:
-        """True in a child that was forked off that process."""
+        """True in a child process that was forked after the object was created."""
         return os.getpid() != self._pid
 
     def check(self, what: str = 'a client') -> None:
-        """Make sure that this is the thread, which it is from now on if there was none.  Does not block.
+        """Bind the object to the current thread on the first call, and check the thread on later calls.
+
+        Args:
+            what: Name of the object, for the error message.
 
         Raises:
-            RuntimeError: It is another thread of the same process.
+            RuntimeError: Another thread of the same process has used the object before.
         """
         hub = get_hub()
         if self._hub is None:
             self._hub = hub
         elif self._hub is not hub and not self.in_forked_child:
-            raise RuntimeError(f'{what} belongs to the thread that was the first to use it: make one for each thread')
+            raise RuntimeError(f'{what} belongs to the thread that used it first: create one for each thread')
 
     def call_soon(self, function: Callable[[], object]) -> None:
-        """Have a function called by the thread's hub on its next turn, from whatever thread; not in a child."""
+        """Call a function in the hub of the bound thread, from any thread.
+
+        Does nothing in a forked child, without a bound thread, and if the hub of that thread was destroyed.
+        """
         if self._hub is not None and self._hub.loop is not None and not self.in_forked_child:
             self._hub.loop.run_callback_threadsafe(function)
 
 
 class Unpicklable:
-    """Something that lives in one process, and cannot be copied out of it."""
+    """Base class of objects that refuse to be pickled or copied, because they are bound to one process."""
 
     __slots__ = ()
 
     def __reduce__(self) -> str:
         raise TypeError(
-            f'a {type(self).__name__} of getc cannot be pickled or copied: it lives in one process.  '
-            'Hand on the URL, and make a client there'
+            f'cannot pickle or copy {type(self).__name__} of getc: it is bound to its process.  '
+            'Pass the URL and create a client in the other process'
         )
 
 
 def close_watcher(watcher: Any) -> None:
-    """Close a watcher of an event loop, also of a loop that was destroyed together with the hub of its thread."""
+    """Close a watcher of an event loop, even if the loop was destroyed with the hub of its thread."""
     try:
         watcher.close()
     except ValueError:
@@ -65,7 +74,7 @@ def close_watcher(watcher: Any) -> None:
 
 
 def kill_soon(greenlet: gevent.Greenlet[..., Any]) -> None:
-    """Kill a greenlet without blocking, also a greenlet of a thread whose hub was destroyed."""
+    """Kill a greenlet without blocking, even if the hub of its thread was destroyed."""
     try:
         greenlet.kill(block=False)
     except (AttributeError, ValueError):

@@ -1,4 +1,4 @@
-"""A call on its way through the servers: one after the other, as far as that can do no harm."""
+"""Failover: attempts of one call on one endpoint after the other, and retries of a read until the deadline."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import gevent
 
 from getc.error_context import chain_attempts, copy_error
 from getc.errors import EtcException, TimedOut
-from getc.net.selector import Endpoint, EndpointSelector
+from getc.net.endpoint import Endpoint
+from getc.net.selector import EndpointSelector
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Backoff, Deadline
 
@@ -18,7 +19,8 @@ __all__ = ['MIN_ATTEMPT_TIMEOUT', 'call_with_failover', 'retry_until_served']
 Result = TypeVar('Result')
 
 MIN_ATTEMPT_TIMEOUT: Final = 0.1
-"""Seconds.  Silence for less says nothing of a server; the shortest renewal has more, a sixth of a second."""
+"""Seconds that an attempt needs before a timeout marks the endpoint as down.  The shortest timeout of a renewal is a
+sixth of a second."""
 
 
 def call_with_failover(
@@ -29,21 +31,22 @@ def call_with_failover(
     *,
     is_answered: bool = True,
 ) -> Result:
-    """Ask one server after the other until one answers; where none does, the one that is due first once more.
+    """Attempt a call on each endpoint in turn until one succeeds, and once more on the one whose cool-down ends first.
 
-    An attempt is given a share of the time, and leaves the rest to the others, as far as they may still be asked.
-    Without time nobody is asked, and with less than ``MIN_ATTEMPT_TIMEOUT`` nobody is blamed for silence.
+    Each attempt gets a part of the time left, so that the attempts that may follow have time as well.  Which errors
+    lead to another attempt is decided by :func:`getc.retry.decide`.  Without any time left no attempt is made, and with
+    less than ``MIN_ATTEMPT_TIMEOUT`` a timeout does not mark the endpoint as down.
 
     Args:
-        endpoints: The servers, which are told how they did.
-        attempt: Asks one of them, by a deadline.
-        deadline: The end of it all.
-        effect: What asking does.
-        is_answered: The server has answered when an attempt returns; a stream that is open proves nothing yet.
+        endpoints: The endpoints; the outcome of each attempt is recorded there.
+        attempt: Performs the call on one endpoint, by a deadline.
+        deadline: The deadline of the whole call.
+        effect: What the call does to the store.
+        is_answered: A returned attempt proves that the server responds; False for opening a stream.
 
     Raises:
-        EtcException: What the last attempt met, chained to those before it, which it names; ``maybe_applied`` is about
-            all of them.
+        EtcException: The error of the last attempt, chained to the earlier ones, which are part of its text.  Its
+            ``maybe_applied`` covers all attempts.
     """
     endpoint, *waiting = endpoints.candidates()
     is_alone = not waiting
@@ -51,15 +54,15 @@ def call_with_failover(
     previous: EtcException | None = None
     left = deadline.remaining()
     if not left:
-        raise TimedOut(f'no time to ask {endpoint.url}', endpoint=endpoint.url)
+        raise TimedOut(f'no time left to call {endpoint.url}', endpoint=endpoint.url)
     while True:
         # One part is for this attempt, one for each that may follow.
-        share = deadline if is_alone else deadline.fraction(1 / (1 + len(waiting) + (not was_repeated)))
+        part = deadline if is_alone else deadline.fraction(1 / (1 + len(waiting) + (not was_repeated)))
         try:
-            result = attempt(endpoint, share)
+            result = attempt(endpoint, part)
         except EtcException as error:
             if left >= MIN_ATTEMPT_TIMEOUT or not isinstance(error, TimedOut):
-                endpoints.judge(endpoint, error)
+                endpoints.record_error(endpoint, error)
             if previous is not None:
                 chain_attempts(error, previous)
             left = deadline.remaining()
@@ -71,7 +74,7 @@ def call_with_failover(
                 was_repeated = True
                 endpoint = next((each for each in endpoints.candidates() if each != endpoint), endpoint)
             else:
-                previous = None  # else this frame would hold it, and it this frame
+                previous = None  # breaks the cycle of this frame, the error and its traceback
                 if error.maybe_applied is not decision.maybe_applied:
                     raise copy_error(error, maybe_applied=decision.maybe_applied) from error.__cause__
                 raise
@@ -79,30 +82,35 @@ def call_with_failover(
             was_unknown = decision.maybe_applied
         else:
             if is_answered:
-                endpoints.served(endpoint)
+                endpoints.mark_up(endpoint)
             previous = None
             return result
 
 
 def retry_until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
-    """Do a read, and if no server answers, again and again until the deadline.
+    """Perform a read, and repeat it with a growing delay until a server answers or the deadline passes.
 
-    Raises what the last one met, which names what others met.
+    Args:
+        read: The read; it may be called any number of times.
+        deadline: The end of the repetitions.
+
+    Raises:
+        EtcException: The error of the last read; its text contains those of earlier reads.
     """
     backoff = Backoff()
-    met: EtcException | None = None
-    while met is None or not deadline.has_passed():
+    last: EtcException | None = None
+    while last is None or not deadline.has_passed():
         try:
             return read()
         except EtcException as error:
-            if met is not None:
-                met.__cause__ = None  # there may be any number of them
-                chain_attempts(error, met)
-            met = error
+            if last is not None:
+                last.__cause__ = None  # a chain of any length would keep every error alive
+                chain_attempts(error, last)
+            last = error
         delay = backoff.next_delay()
         has_time = deadline.remaining() > delay
-        facts = Facts(outcome_of(met), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
+        facts = Facts(outcome_of(last), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
         if decide(facts).step is Step.RAISE:
             break
         gevent.sleep(delay)
-    raise met
+    raise last

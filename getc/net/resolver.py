@@ -1,8 +1,8 @@
-"""The addresses of hosts: a resolver that hangs stalls neither the hub nor who can do without it.
+"""Name resolution: caches the addresses of hosts, so that a resolver that hangs delays as few calls as possible.
 
-gevent asks the system's resolver in ten threads, which all of the program shares: a few hosts that no name server
-answers for would take them all.  So each host is asked for once at a time, for all who wait, and few hosts at a time.
-What was answered is remembered, and used where the next answer is late or none.
+gevent runs ``getaddrinfo`` in ten threads, which the whole program shares: a few hosts whose name server does not
+respond would block all of them.  So there is one lookup of a host at a time, which all callers share, and few lookups
+at a time in all.  If a new lookup is late or fails, the cached addresses are used.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 
-__all__ = ['Address', 'Resolve', 'Resolver', 'is_forked_without_threads', 'names']
+__all__ = ['Address', 'Resolve', 'Resolver', 'get_resolver', 'is_forked_without_threads']
 
 MAX_LOOKUPS: Final = 4
-"""Hosts that are asked for at a time: less than half of gevent's threads."""
+"""Concurrent lookups: less than half of the threads of gevent's pool."""
 
 CACHE_SECONDS: Final = 5.0
-"""Seconds for which an answer is good without asking again, unless none of its addresses was."""
+"""Seconds for which addresses are used without another lookup, unless none of them accepts a connection."""
 
 MAX_FAILED_ADDRESSES: Final = 1000
-"""Addresses that are remembered because they do not answer."""
+"""Addresses that are remembered as failed."""
 
 LOOKUP_GRACE: Final = 1.0
-"""Seconds for a new answer where there is an old one."""
+"""Seconds to wait for a lookup if there are cached addresses."""
 
 
 class Address(NamedTuple):
-    """Where to connect to.
+    """The address of a socket.
 
     Attributes:
-        family: The address family.
-        sockaddr: What a socket of that family connects to.
+        family: The address family, for example ``socket.AF_INET``.
+        sockaddr: The argument of ``connect`` for a socket of this family.
     """
 
     family: int
@@ -53,128 +53,127 @@ class Address(NamedTuple):
 
 
 Resolve = Callable[[str, int], Sequence[Address]]
-"""Asks for the addresses of a host; blocks the greenlet; raises OSError."""
+"""Looks up a host and port; blocks the greenlet; raises OSError."""
 
-Lookup: TypeAlias = 'AsyncResult[None]'  # which cannot be written so at run time
+Lookup: TypeAlias = 'AsyncResult[None]'  # AsyncResult cannot be subscripted at run time
 
 
-class _Answer(NamedTuple):
+class _Cached(NamedTuple):
     addresses: list[Address]
     fresh_until: float
 
 
 class Resolver:
-    """What the hosts of one thread are called.
+    """Looks up and caches the addresses of hosts for one thread.
 
     Args:
-        resolve: Who is asked.
+        resolve: Performs a lookup; None for the resolver of the system.
     """
 
     def __init__(self, resolve: Resolve | None = None) -> None:
-        self._resolve = resolve or _resolved
-        self._answers: dict[tuple[str, int], _Answer] = {}
-        self._failed_at: dict[Address, float] = {}  # addresses that did not answer since they last did
-        self._good: dict[tuple[str, int], Address] = {}  # which answered last
+        self._resolve = resolve or _system_resolve
+        self._cache: dict[tuple[str, int], _Cached] = {}
+        self._failed_at: dict[Address, float] = {}
+        self._good: dict[tuple[str, int], Address] = {}  # the latest address with a server that responded
         self._lookups: dict[tuple[str, int], Lookup] = {}
-        self._turns = BoundedSemaphore(MAX_LOOKUPS)
+        self._slots = BoundedSemaphore(MAX_LOOKUPS)
 
     def addresses(self, host: str, port: int) -> list[Address]:
-        """The addresses of a host, at least one, those first that are most likely good.
+        """Return the addresses of a host, at least one, the most promising first.
 
-        Blocks without a limit if it was never asked for before, and else for a moment at most: the caller sets the
-        limit.  An address is its own, and nobody is asked.
+        Blocks without a limit for a host that is not cached, so the caller sets a timeout; for a cached host at most
+        ``LOOKUP_GRACE``.  An IP address is returned as it is.
 
         Raises:
-            OSError: There is none.
+            OSError: The lookup failed, and no addresses are cached.
         """
         literal = _literal(host, port)
         if literal is not None:
             return [literal]
-        known = self._answers.get((host, port))
-        if known is not None and timing.now() < known.fresh_until:
+        cached = self._cache.get((host, port))
+        if cached is not None and timing.now() < cached.fresh_until:
             return self._ranked(host, port)
         lookup = self._lookups.get((host, port))
         if lookup is None or lookup.ready():
-            lookup = self._begin(host, port)
-        lookup.wait(None if known is None else LOOKUP_GRACE)
+            lookup = self._start_lookup(host, port)
+        lookup.wait(None if cached is None else LOOKUP_GRACE)
         if lookup.successful():
             return self._ranked(host, port)
-        if known is not None:
-            self._answers[host, port] = known._replace(
-                fresh_until=timing.now() + CACHE_SECONDS
-            )  # asked soon enough again
+        if cached is not None:
+            # The next lookup is early enough in CACHE_SECONDS.
+            self._cache[host, port] = cached._replace(fresh_until=timing.now() + CACHE_SECONDS)
             return self._ranked(host, port)
         assert lookup.exception is not None
-        raise copy(lookup.exception)  # which others raise, too
+        raise copy(lookup.exception)  # other greenlets that waited raise the same error
 
-    def known(self, host: str, port: int) -> list[Address]:
-        """The addresses of a host as far as they are known, without a lookup.  Does not block."""
+    def cached_addresses(self, host: str, port: int) -> list[Address]:
+        """Return the cached addresses of a host without a lookup; empty if there are none.  Does not block."""
         literal = _literal(host, port)
         return self._ranked(host, port) if literal is None else [literal]
 
     def is_looking_up(self, host: str, port: int) -> bool:
-        """True if the host is asked for, and no answer has come."""
+        """Return True while a lookup of the host is running."""
         lookup = self._lookups.get((host, port))
         return lookup is not None and not lookup.ready()
 
     def mark_good(self, host: str, port: int, address: Address) -> None:
-        """The server at this address has answered: it is the first to be tried from now on."""
+        """Rank an address first, because its server has responded."""
         self._failed_at.pop(address, None)
-        if (host, port) in self._answers:
+        if (host, port) in self._cache:
             self._good[host, port] = address
 
-    def failed(self, host: str, port: int, address: Address) -> None:
-        """The server at this address takes no connection, or says nothing on one: it is the last to be tried."""
-        if (host, port) in self._answers:
+    def mark_bad(self, host: str, port: int, address: Address) -> None:
+        """Rank an address last, because its server accepts no connection or does not respond."""
+        if (host, port) in self._cache:
             if len(self._failed_at) >= MAX_FAILED_ADDRESSES:
                 self._failed_at.clear()
             self._failed_at[address] = timing.now()
 
     def expire(self, host: str, port: int) -> None:
-        """None of the addresses took a connection: there may be others by now."""
-        known = self._answers.get((host, port))
-        if known is not None:
-            self._answers[host, port] = known._replace(fresh_until=0.0)
+        """Look up the host again next time, because none of its addresses accepted a connection."""
+        cached = self._cache.get((host, port))
+        if cached is not None:
+            self._cache[host, port] = cached._replace(fresh_until=0.0)
 
     def _ranked(self, host: str, port: int) -> list[Address]:
-        """Known addresses: the one that answered last, those that are not known to fail, the longest failed first."""
-        known = self._answers.get((host, port))
-        if known is None:
+        """Return the cached addresses: the good one, those that have not failed, then by time of failure."""
+        cached = self._cache.get((host, port))
+        if cached is None:
             return []
         good = self._good.get((host, port))
-        return sorted(known.addresses, key=lambda each: (self._failed_at.get(each, -math.inf), each != good))
+        return sorted(cached.addresses, key=lambda each: (self._failed_at.get(each, -math.inf), each != good))
 
-    def _begin(self, host: str, port: int) -> Lookup:
+    def _start_lookup(self, host: str, port: int) -> Lookup:
         lookup: Lookup = AsyncResult()
         self._lookups[host, port] = lookup
-        asking = gevent.spawn(self._look_up, host, port, lookup)
-        asking.name = f'getc lookup of {host}'
-        asking.link(lambda _: self._end(host, port, lookup))  # also if it is killed, perhaps before it has begun
+        greenlet = gevent.spawn(self._look_up, host, port, lookup)
+        greenlet.name = f'getc lookup of {host}'
+        greenlet.link(lambda _: self._end_lookup(host, port, lookup))  # also if it is killed before it has started
         return lookup
 
     def _look_up(self, host: str, port: int, lookup: Lookup) -> None:
-        """Ask.  Nobody ends this: the thread that asks could not be ended, and would be in use all the same."""
+        """Perform a lookup.  It has no timeout: the thread that runs ``getaddrinfo`` cannot be interrupted."""
         try:
-            with self._turns:
+            with self._slots:
                 found = list(dict.fromkeys(self._resolve(host, port)))
             if not found:
-                raise socket.gaierror(socket.EAI_NONAME, 'it has no address')
-            self._answers[host, port] = _Answer(found, timing.now() + CACHE_SECONDS)
+                raise socket.gaierror(socket.EAI_NONAME, 'the lookup returned no address')
+            self._cache[host, port] = _Cached(found, timing.now() + CACHE_SECONDS)
             lookup.set(None)
         except OSError as error:
             lookup.set_exception(error)
-        except Exception as error:  # a name that cannot be encoded, for one
-            lookup.set_exception(socket.gaierror(socket.EAI_NONAME, f'it cannot be asked for: {error}'))
+        except Exception as error:  # for example a name that cannot be encoded
+            lookup.set_exception(socket.gaierror(socket.EAI_NONAME, f'invalid name: {error}'))
 
-    def _end(self, host: str, port: int, lookup: Lookup) -> None:
+    def _end_lookup(self, host: str, port: int, lookup: Lookup) -> None:
         if self._lookups.get((host, port)) is lookup:
             del self._lookups[host, port]
-        if not lookup.ready():  # those who wait must not wait for ever
+        if not lookup.ready():  # wake the greenlets that wait for it
             lookup.set_exception(socket.gaierror(socket.EAI_AGAIN, 'the lookup was killed'))
 
 
 def _literal(host: str, port: int) -> Address | None:
-    """The address that the host is; None if it is a name."""
+    """Return the address if the host is an IP address; None if it is a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -186,20 +185,20 @@ def _literal(host: str, port: int) -> Address | None:
     return Address(socket.AF_INET6, (host.partition('%')[0], port, 0, number))
 
 
-def _resolved(host: str, port: int) -> Sequence[Address]:
+def _system_resolve(host: str, port: int) -> Sequence[Address]:
     found = gevent.socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)
     return [Address(family, sockaddr) for family, _, _, _, sockaddr in found]
 
 
-_names: WeakKeyDictionary[Any, Resolver] = WeakKeyDictionary()
+_resolvers: WeakKeyDictionary[Any, Resolver] = WeakKeyDictionary()
 
 
-def names() -> Resolver:
-    """The names of this thread."""
+def get_resolver() -> Resolver:
+    """Return the resolver of this thread, which all clients in the thread share."""
     hub = get_hub()
-    found = _names.get(hub)
+    found = _resolvers.get(hub)
     if found is None:
-        found = _names[hub] = Resolver()
+        found = _resolvers[hub] = Resolver()
     return found
 
 
@@ -207,17 +206,17 @@ _was_forked = False
 
 
 def is_forked_without_threads() -> bool:
-    """True in a forked child where lookups may hang for ever: gevent's threads are the parent's until gevent.reinit().
+    """Return True in a forked child where lookups may hang: gevent's threads do not exist before ``gevent.reinit()``.
 
-    A program that has gevent patch ``os`` need not call it.
+    If ``os`` is patched by gevent, ``os.fork`` calls ``gevent.reinit()``.
     """
     return _was_forked and not gevent.monkey.is_module_patched('os')
 
 
-def _forget_all() -> None:
+def _reset_in_child() -> None:
     global _was_forked
     _was_forked = True
-    _names.clear()  # the threads that were asking are the parent's
+    _resolvers.clear()  # the threads of running lookups exist in the parent only
 
 
-os.register_at_fork(after_in_child=_forget_all)
+os.register_at_fork(after_in_child=_reset_in_child)

@@ -1,4 +1,4 @@
-"""Connections made by gevent, plain and TLS.  Nothing is patched, and nothing needs to be."""
+"""TCP and TLS connections with gevent sockets, independent of monkey patching."""
 
 from __future__ import annotations
 
@@ -12,25 +12,33 @@ import gevent
 import gevent.socket
 import gevent.ssl
 
-from getc.net.resolver import Address, names
+from getc.net.resolver import Address, get_resolver
 from getc.timing import Deadline
 
-__all__ = ['ADDRESS_TIMEOUT', 'LeftToParent', 'Socket', 'address_of', 'close_inherited', 'connect', 'is_quiet']
+__all__ = [
+    'ADDRESS_TIMEOUT',
+    'ForkedWhileConnecting',
+    'Socket',
+    'close_inherited',
+    'connect',
+    'is_idle',
+    'peer_address',
+]
 
 Socket = gevent.socket.socket
 
-KEEPALIVE_AFTER = 20
-"""Seconds of silence after which the kernel asks a peer whether it is there, three times, 10 s apart."""
+KEEPALIVE_IDLE = 20
+"""Seconds without data after which the kernel sends TCP keepalive probes, three of them, 10 s apart."""
 
-UNACKNOWLEDGED = 20
-"""Seconds after which what was sent and not acknowledged by the peer's kernel ends the connection."""
+UNACKED_TIMEOUT = 20
+"""Seconds after which the kernel closes a connection whose data the peer does not acknowledge."""
 
 ADDRESS_TIMEOUT = 2.5
-"""Seconds for one address of a host, at most, where there are others."""
+"""Seconds for connecting to one address of a host, if there are others."""
 
 
-class LeftToParent(OSError):
-    """The process was forked during the attempt, and this is the child: it says nothing of the server."""
+class ForkedWhileConnecting(OSError):
+    """The process was forked during the attempt to connect, and this is the child."""
 
 
 def connect(
@@ -41,58 +49,63 @@ def connect(
     protocol: str | None = None,
     deadline: Deadline | None = None,
 ) -> Socket:
-    """Connect to the first address of the host that takes it; with a context, shake hands for TLS.
+    """Connect to the first address of a host that accepts, and perform the TLS handshake if there is a context.
 
-    Blocks the greenlet without a limit: the caller sets one.  Whatever strikes, no socket is left.
+    Blocks the greenlet without a limit of its own: the caller sets a timeout.  After an exception no socket is left
+    open.
 
     Args:
-        host: A name or an address.
+        host: A name or an IP address.
         port: The TCP port.
-        context: For TLS, or None.
-        protocol: What the other side must have agreed to speak over TLS, by its name in ALPN, or None.
-        deadline: When the caller will end it: an address that is silent leaves some time to the others.
+        context: The TLS context; None for plain TCP.
+        protocol: The ALPN protocol that the server has to select, or None.
+        deadline: When the caller's timeout expires: an address that does not respond leaves time for the others.
 
     Raises:
-        OSError: No address, none that takes it, or no TLS.
+        OSError: The lookup failed, no address accepted the connection, or the TLS handshake failed.
     """
     process = os.getpid()
-    known = names()
-    waiting = list(known.addresses(host, port))
+    resolver = get_resolver()
+    waiting = list(resolver.addresses(host, port))
     deadline = deadline or Deadline(None)
-    met: list[tuple[Address, OSError]] = []
+    failures: list[tuple[Address, OSError]] = []
     while True:
         address = waiting.pop(0)
-        share = deadline.fraction(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
+        part = deadline.fraction(1 / (len(waiting) + 1), at_most=ADDRESS_TIMEOUT) if waiting else Deadline(None)
         try:
-            return _connect_in_time(address, host, context, protocol, share)
+            return _connect_in_time(address, host, context, protocol, part)
         except OSError as error:
             if os.getpid() != process:
-                raise LeftToParent('the attempt was begun before the fork') from error
-            known.failed(host, port, address)
-            met.append((address, error))
+                raise ForkedWhileConnecting('the attempt to connect was started before the fork') from error
+            resolver.mark_bad(host, port, address)
+            failures.append((address, error))
             if isinstance(error, ssl.SSLError) or not waiting:
-                known.expire(host, port)
-                if isinstance(error, ssl.SSLError) or len({_why(each) for _, each in met}) == 1:
+                resolver.expire(host, port)
+                if isinstance(error, ssl.SSLError) or len({_reason(each) for _, each in failures}) == 1:
                     raise
-                what = '; '.join(f'{_shown(each)}: {_why(trouble)}' for each, trouble in met)
+                what = '; '.join(f'{_format(each)}: {_reason(failure)}' for each, failure in failures)
                 raise OSError(errno.EHOSTUNREACH, what) from error
         except BaseException:
-            known.failed(host, port, address)
-            known.expire(host, port)
+            resolver.mark_bad(host, port, address)
+            resolver.expire(host, port)
             raise
 
 
-def address_of(sock: Socket) -> Address:
-    """Where a socket is connected to, as :class:`~getc.net.resolver.Names` has it."""
+def peer_address(sock: Socket) -> Address:
+    """Return the address of the server, as the resolver returned it.
+
+    Raises:
+        OSError: The socket is not connected any more.
+    """
     return Address(sock.family, sock.getpeername())
 
 
-def _shown(address: Address) -> str:
+def _format(address: Address) -> str:
     host, port = address.sockaddr[:2]
     return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
 
-def _why(error: OSError) -> str:
+def _reason(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
@@ -105,7 +118,7 @@ def _connect_in_time(
     except gevent.Timeout as fired:
         if fired is not timeout:
             raise
-        raise TimeoutError(errno.ETIMEDOUT, 'an address does not answer') from None
+        raise TimeoutError(errno.ETIMEDOUT, 'the address does not respond') from None
     finally:
         timeout.close()
 
@@ -113,39 +126,39 @@ def _connect_in_time(
 def _connect_to(address: Address, host: str, context: ssl.SSLContext | None, protocol: str | None) -> Socket:
     sock = Socket(address.family, socket.SOCK_STREAM)
     _sockets.add(sock)
-    sock.settimeout(None)  # whatever the program's default is: time is kept above
+    sock.settimeout(None)  # not the default timeout of the program: _connect_in_time sets one
     try:
         sock.connect(address.sockaddr)
-        _tune(sock)
+        _set_options(sock)
         if context is not None:
             sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
             _sockets.add(sock)
             sock.do_handshake()
             if protocol is not None and sock.selected_alpn_protocol() != protocol:
-                raise ssl.SSLError(0, f'it does not speak {protocol}')
+                raise ssl.SSLError(0, f'the server does not support {protocol}')
     except BaseException:
         sock.close()
         raise
     return sock
 
 
-def _tune(sock: Socket) -> None:
+def _set_options(sock: Socket) -> None:
     sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
     sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_KEEPALIVE, 1)
-    for option, seconds in (('TCP_KEEPIDLE', KEEPALIVE_AFTER), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 3)):
-        number = getattr(gevent.socket, option, None)  # not on every system
+    for option, seconds in (('TCP_KEEPIDLE', KEEPALIVE_IDLE), ('TCP_KEEPINTVL', 10), ('TCP_KEEPCNT', 3)):
+        number = getattr(gevent.socket, option, None)  # not defined on every system
         if number is not None:
             sock.setsockopt(gevent.socket.IPPROTO_TCP, number, seconds)
     user_timeout = getattr(gevent.socket, 'TCP_USER_TIMEOUT', None)
     if user_timeout is not None:
-        sock.setsockopt(gevent.socket.IPPROTO_TCP, user_timeout, UNACKNOWLEDGED * 1000)
+        sock.setsockopt(gevent.socket.IPPROTO_TCP, user_timeout, UNACKED_TIMEOUT * 1000)
 
 
-def is_quiet(sock: Socket) -> bool:
-    """True if the peer has neither sent anything nor closed.  Does not block, switch or consume."""
+def is_idle(sock: Socket) -> bool:
+    """Return True if the peer has not sent data or closed the connection.  Does not block, switch or consume data."""
     sock.settimeout(0.0)
     try:
-        Socket.recv(sock, 1, gevent.socket.MSG_PEEK)  # of the TCP socket, beneath TLS
+        Socket.recv(sock, 1, gevent.socket.MSG_PEEK)  # of the TCP socket below TLS
     except BlockingIOError:
         return True
     except OSError:
@@ -159,33 +172,34 @@ def is_quiet(sock: Socket) -> bool:
 
 
 def close_inherited(sock: Socket) -> None:
-    """In a forked child: close the copy of a parent's socket at once, and send nothing to the peer.
+    """In a forked child, close the inherited copy of a socket at once, without sending anything to the peer.
 
-    ``sock.close`` would close it in a later turn of the hub, which may never come.
+    ``sock.close`` would close the copy in a later iteration of the event loop, which the child may never run.
     """
     try:
         descriptor = sock.detach()
-    except (AttributeError, ValueError):  # the hub of its thread was destroyed, and with it the watchers' loop
+    except (AttributeError, ValueError):  # the hub of the socket's thread was destroyed, with the loop of its watchers
         descriptor = sock._sock.detach()  # type: ignore[attr-defined]
     os.close(descriptor)
 
 
 _sockets: weakref.WeakSet[Socket] = weakref.WeakSet()
-_silent: list[socket.socket] = []
+_silent_peers: list[socket.socket] = []
 
 
-def _leave_to_parent() -> None:
-    """In a forked child: have the sockets that were inherited hear nothing any more, and be heard by nobody.
+def _disconnect_in_child() -> None:
+    """In a forked child, connect the inherited sockets to a silent local peer.
 
-    The greenlets that wait for them are copies of the parent's, and go on: what they would read or write is its.
+    Greenlets that wait for the sockets are copied by the fork and go on in the child: what they would read or write
+    belongs to the parent.
     """
     inherited = [sock for sock in _sockets if sock.fileno() != -1]
     if inherited:
         ours, silent = socket.socketpair()
-        _silent.append(silent)  # closed it would be heard
+        _silent_peers.append(silent)  # closing it would wake the greenlets
         for sock in inherited:
             os.dup2(ours.fileno(), sock.fileno(), inheritable=False)
         ours.close()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_disconnect_in_child)

@@ -1,4 +1,4 @@
-"""Whom we trust over TLS, and who we are: from files that may be replaced while the program runs."""
+"""TLS settings: CA, certificate and key files, which are read again for new connections when they change."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from typing import NoReturn
 
 import gevent.ssl
 
-__all__ = ['TLS', 'Contexts', 'UnusableFile']
+__all__ = ['TLS', 'TLSContexts', 'UnusableFile']
 
 Path = str | PathLike[str]
 Stamps = tuple[tuple[int, ...], ...]
-"""What tells that a file is another one than before, for each file."""
+"""Times, inode and size of each file: a file has changed if they differ."""
 
 
 class UnusableFile(OSError):
-    """A file of a certificate, a key or an authority cannot be used.  The text says which, and why."""
+    """A CA, certificate or key file cannot be used.  The text names the file and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """How ``https`` endpoints are trusted, and who we are to them.
+    """How ``https`` endpoints are verified, and the certificate that the client presents to them.
 
     Attributes:
-        ca: A PEM file of the authorities to trust; None for the system's.
-        cert: A PEM file of our certificate, or None.
-        key: A PEM file of its key, which is not encrypted; None if ``cert`` holds it.
-        verify: False trusts any server: for experiments only.
+        ca: A PEM file with the certificate authorities to trust; None for those of the system.
+        cert: A PEM file with the client certificate, or None.
+        key: A PEM file with the unencrypted private key; None if ``cert`` contains the key.
+        verify: False accepts any server certificate: for experiments only.
     """
 
     ca: Path | None = None
@@ -39,39 +39,40 @@ class TLS:
     key: Path | None = field(default=None, repr=False)
     verify: bool = True
 
-    def contexts(self, protocol: str | None = None) -> Contexts:
-        """The contexts of connections, each of the files as they are when it is made.  Reads the files.
+    def contexts(self, protocol: str | None = None) -> TLSContexts:
+        """Return the contexts for connections with these settings.  Reads the files.
 
         Args:
-            protocol: What is to be spoken, by its name in ALPN (RFC 7301), or None.
+            protocol: The ALPN protocol to offer (RFC 7301), or None.
 
         Raises:
-            ValueError: A key without a certificate.
-            UnusableFile: A file is missing, or holds no such thing.
+            ValueError: There is a key without a certificate.
+            UnusableFile: A file is missing or invalid.
         """
         if self.key is not None and self.cert is None:
-            raise ValueError('a key needs its cert')
-        return Contexts(self, protocol)
+            raise ValueError('key is given without cert: give the certificate of the key')
+        return TLSContexts(self, protocol)
 
     @property
-    def _files(self) -> list[Path]:
-        ca = self.ca if self.verify else None  # which nobody reads otherwise
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        ca = self.ca if self.verify else None
         return [path for path in (ca, self.cert, self.key) if path is not None]
 
 
-class Contexts:
-    """The TLS contexts of connections that are still to be made.
+class TLSContexts:
+    """Provides the TLS context for each new connection, with the current contents of the files.
 
-    The files are looked at for each connection, which costs microseconds, and read again when one of them has changed.
-    Where they cannot be used, as when they are just being written, that connection fails, and the next one reads them
-    again.  Connections that are there go on with what they began with.
+    The status of the files is checked for each connection, which takes microseconds, and they are read again when one
+    of them has changed.  If they cannot be used, for example while they are being written, that connection fails, and
+    the next one reads them again.  Open connections are not affected.
 
     Args:
-        tls: The files.
-        protocol: What is to be spoken, by its name in ALPN, or None.
+        tls: The settings.
+        protocol: The ALPN protocol to offer, or None.
 
     Raises:
-        UnusableFile: A file is missing, or holds no such thing.
+        UnusableFile: A file is missing or invalid.
     """
 
     def __init__(self, tls: TLS, protocol: str | None = None) -> None:
@@ -80,13 +81,13 @@ class Contexts:
         self._stamps = _stamps_of(tls)
         self._context = _context_of(tls, protocol)
 
-    def fresh(self) -> ssl.SSLContext:
-        """The context for a new connection.
+    def current(self) -> ssl.SSLContext:
+        """Return the context for a new connection.
 
         Raises:
-            UnusableFile: A file cannot be used now.
+            UnusableFile: A file cannot be used at the moment.
         """
-        stamps = _stamps_of(self._tls)  # before they are read: what is written meanwhile is read the next time
+        stamps = _stamps_of(self._tls)  # before the files are read: a later change is detected by the next call
         if stamps != self._stamps:
             self._context = _context_of(self._tls, self._protocol)
             self._stamps = stamps
@@ -95,22 +96,22 @@ class Contexts:
 
 def _stamps_of(tls: TLS) -> Stamps:
     stamps = []
-    for path in tls._files:
-        with _reading(path):
+    for path in tls.files:
+        with _naming_files(path):
             status = os.stat(path)
-        # The time of modification can be set, and is where files are copied with theirs; that of the change cannot.
+        # st_mtime can be set, and is preserved by some copy tools; st_ctime cannot be set.
         stamps.append((status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino, status.st_size))
     return tuple(stamps)
 
 
 def _context_of(tls: TLS, protocol: str | None) -> ssl.SSLContext:
-    # The standard library's context would make sockets that block the hub.
+    # The standard library's context would create sockets that block the hub.
     context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     elif tls.ca is not None:
-        with _reading(tls.ca):
+        with _naming_files(tls.ca):
             context.load_verify_locations(tls.ca)
     else:
         context.load_default_certs()
@@ -118,29 +119,29 @@ def _context_of(tls: TLS, protocol: str | None) -> ssl.SSLContext:
     if protocol is not None:
         context.set_alpn_protocols([protocol])
     if tls.cert is not None:
-        with _reading(tls.cert, *([] if tls.key is None else [tls.key])):
+        with _naming_files(tls.cert, *([] if tls.key is None else [tls.key])):
             context.load_cert_chain(tls.cert, tls.key, _no_passphrase)
     return context
 
 
 def _no_passphrase() -> NoReturn:
-    """Raise where OpenSSL would ask on the terminal, and wait."""
-    raise ValueError('the key is encrypted: it is needed without a passphrase')
+    """Raise instead of the prompt on the terminal, with which OpenSSL would block."""
+    raise ValueError('the key is encrypted: give a key without a passphrase')
 
 
 @contextmanager
-def _reading(*paths: Path) -> Iterator[None]:
-    """Say which file, or which two, and why, where they cannot be used."""
+def _naming_files(*paths: Path) -> Iterator[None]:
+    """Raise UnusableFile, with the paths and the reason, if they cannot be read or parsed."""
     try:
         yield
     except (OSError, ValueError) as error:
         what = ' with '.join(os.fspath(path) for path in paths)
-        raise UnusableFile(f'{what} cannot be used: {_why(error)}') from error
+        raise UnusableFile(f'{what} cannot be used: {_reason(error)}') from error
 
 
-def _why(error: OSError | ValueError) -> str:
+def _reason(error: OSError | ValueError) -> str:
     if isinstance(error, ssl.SSLError):
         if error.reason == 'KEY_VALUES_MISMATCH':
-            return 'the key is not that of the certificate'
-        return 'it is no PEM of what it should hold, or is not whole'
+            return 'the key does not match the certificate'
+        return 'invalid or incomplete PEM'
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -8,7 +8,7 @@ from getc.error_context import copy_error
 from getc.errors import EtcException, TimedOut
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
 from getc.redact import REDACTED
 from getc.timing import Deadline
 from getc.v3.messages import parse

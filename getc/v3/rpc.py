@@ -11,9 +11,10 @@ from getc.error_context import copy_error
 from getc.errors import ClientClosed, EtcException, LeaseNotFound
 from getc.grpc.call import GrpcError, OversizedAnswer
 from getc.grpc.channel import Channel, Metadata
+from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover
-from getc.net.selector import Endpoint, EndpointSelector
-from getc.net.tls import Contexts
+from getc.net.selector import EndpointSelector
+from getc.net.tls import TLSContexts
 from getc.redact import secrets_of
 from getc.retry import Effect, is_overdue
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
@@ -39,7 +40,7 @@ MAX_TOKEN_REFUSALS: Final = 2
 class _Server:
     """One server: its channel, and who we are there."""
 
-    def __init__(self, endpoint: Endpoint, contexts: Contexts | None) -> None:
+    def __init__(self, endpoint: Endpoint, contexts: TLSContexts | None) -> None:
         self.url = endpoint.url
         self.channel = Channel(endpoint, contexts if endpoint.is_secure else None)
         self.tokens = Tokens(self.channel)
@@ -57,13 +58,13 @@ class _Witness:
         self._token = token
 
     def on_served(self) -> None:
-        self._endpoints.served(self._endpoint)
+        self._endpoints.mark_up(self._endpoint)
 
     def on_failed(self, reason: EtcException | None) -> None:
-        self._endpoints.failed(self._endpoint, reason)
+        self._endpoints.mark_down(self._endpoint, reason)
 
     def on_error(self, error: EtcException) -> None:
-        self._endpoints.judge(self._endpoint, error)
+        self._endpoints.record_error(self._endpoint, error)
 
     def on_refused(self, refused: GrpcError) -> None:
         self._server.tokens.is_refused(self._token, refused)
@@ -84,7 +85,7 @@ class RpcClient:
     def __init__(
         self,
         endpoints: EndpointSelector,
-        contexts: Contexts | None = None,
+        contexts: TLSContexts | None = None,
         *,
         timeout: float | None = 10.0,
     ) -> None:
@@ -167,7 +168,7 @@ class RpcClient:
 
     def turn(self) -> None:
         """Call another server first from now on: the current one answers, but cannot be right."""
-        self._endpoints.turn()
+        self._endpoints.switch()
 
     def deadline(self, timeout: Timeout) -> Deadline:
         """The deadline that a call's ``timeout`` means."""

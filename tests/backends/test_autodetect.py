@@ -19,7 +19,8 @@ from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
-from getc.net.selector import Endpoint, EndpointSelector, parse_endpoints
+from getc.net.endpoint import Endpoint, parse_endpoints
+from getc.net.selector import EndpointSelector
 from getc.operations import WatchSpec
 from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline

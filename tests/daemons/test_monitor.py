@@ -22,7 +22,7 @@ def lines(caplog: pytest.LogCaptureFixture):
 
     def lines() -> list[str]:
         gevent.sleep(0)
-        found = [record.getMessage() for record in caplog.records if record.name == 'getc']
+        found = [record.getMessage() for record in caplog.records if record.name.startswith('getc.')]
         caplog.clear()
         return found
 

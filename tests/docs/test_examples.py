@@ -20,7 +20,7 @@ import getc.backends.v2.http_messages
 import getc.net.tls
 import getc.operations
 import getc.timing
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime
 from tests.docs.examples import REPOSITORY, Example, Kind, docstring_examples, examples_of, run
 from tests.support.api_support import skip_unless_spoken

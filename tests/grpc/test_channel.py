@@ -21,7 +21,7 @@ from getc.grpc import channel as channels
 from getc.grpc.call import Call
 from getc.grpc.connection import GrpcConnection
 from getc.grpc.http2.frames import PREFACE, Kind, frame
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
 from getc.net.tls import TLS
 from getc.testing import wait_until
 from getc.timing import Backoff, Deadline
@@ -310,7 +310,7 @@ def test_tls_fails_when_the_server_does_not_agree_to_http2(serve, open_channel, 
     """Nothing was sent, and the error says what is missing."""
     server = serve(ssl_context=secure(certificate, *protocols))
     channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
-    with pytest.raises(ConnectionError, match=r'no TLS with https://.*: it does not speak h2') as caught:
+    with pytest.raises(ConnectionError, match=r'no TLS with https://.*: the server does not support h2') as caught:
         channel.unary(PATH, b'', in_time())
     assert not caught.value.maybe_applied
 
@@ -370,7 +370,7 @@ def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
     wait_until(lambda: not thread.is_alive())
     thread.join()
     assert [str(error) for error in caught] == [
-        'a client belongs to the thread that was the first to use it: make one for each thread'
+        'a client belongs to the thread that used it first: create one for each thread'
     ] * 2
     assert channel.unary(PATH, b'', in_time()) == b''
 

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, TimedOut
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from tests.support.settling import settle

@@ -12,7 +12,7 @@ from getc.errors import ConnectionError, TimedOut
 from getc.grpc import timer_wheel
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse

@@ -1,4 +1,4 @@
-"""Where something belongs."""
+"""Affinity of objects to a process and a thread."""
 
 from __future__ import annotations
 
@@ -13,65 +13,62 @@ from getc.net.affinity import ThreadAffinity, Unpicklable
 
 
 def in_another_thread(function: object) -> object:
-    """What a function returns, or raises, in a thread of its own."""
-    answers: list[object] = []
+    """Return what a function returns or raises in a new thread."""
+    results: list[object] = []
 
     def call() -> None:
         try:
-            answers.append(function())  # type: ignore[operator]
+            results.append(function())  # type: ignore[operator]
         except RuntimeError as error:
-            answers.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=call)
     thread.start()
     thread.join()
-    return answers[0]
+    return results[0]
 
 
-def test_home_is_the_first_thread_that_asks() -> None:
-    """Not the one that made it; from then on there is no other."""
-    home = ThreadAffinity()
-    assert in_another_thread(home.check) is None
-    with pytest.raises(RuntimeError, match='a client belongs to the thread that was the first to use it'):
-        home.check()
-    home = ThreadAffinity()
-    home.check()
-    home.check()
-    assert str(in_another_thread(lambda: home.check('a store'))).startswith('a store belongs to the thread')
+def test_affinity_binds_the_first_thread_that_checks_it() -> None:
+    affinity = ThreadAffinity()
+    assert in_another_thread(affinity.check) is None
+    with pytest.raises(RuntimeError, match='a client belongs to the thread that used it first'):
+        affinity.check()
+    affinity = ThreadAffinity()
+    affinity.check()
+    affinity.check()
+    assert str(in_another_thread(lambda: affinity.check('a store'))).startswith('a store belongs to the thread')
 
 
-def test_home_was_left_in_a_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which has one thread, whatever the parent's were."""
-    home = ThreadAffinity()
-    assert in_another_thread(home.check) is None
-    assert not home.in_forked_child
+def test_affinity_checks_no_thread_in_a_forked_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    affinity = ThreadAffinity()
+    assert in_another_thread(affinity.check) is None
+    assert not affinity.in_forked_child
     monkeypatch.setattr('os.getpid', lambda: -1)
-    assert home.in_forked_child
-    home.check()
+    assert affinity.in_forked_child
+    affinity.check()
 
 
-def test_function_is_called_by_the_thread_of_the_home_whoever_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the next turn of its hub; where nobody lives, and in a child, never."""
-    home, called = ThreadAffinity(), Event()
+def test_call_soon_calls_in_the_bound_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a bound thread and in a forked child the function is never called."""
+    affinity, called = ThreadAffinity(), Event()
     threads: list[int] = []
     ThreadAffinity().call_soon(lambda: threads.append(0))
-    home.check()
+    affinity.check()
 
-    def note() -> None:
+    def record() -> None:
         threads.append(threading.get_ident())
         called.set()
 
-    in_another_thread(lambda: home.call_soon(note))
+    in_another_thread(lambda: affinity.call_soon(record))
     assert called.wait(60)
     assert threads == [threading.get_ident()]
     monkeypatch.setattr('os.getpid', lambda: -1)
-    home.call_soon(note)
+    affinity.call_soon(record)
     gevent.sleep(0)
     gevent.sleep(0)
     assert len(threads) == 1
 
 
-def test_resident_is_not_pickled() -> None:
-    """It says what it is, and what to do."""
-    with pytest.raises(TypeError, match='a Unpicklable of getc cannot be pickled or copied: it lives in one process'):
+def test_unpicklable_refuses_pickle_with_a_remedy() -> None:
+    with pytest.raises(TypeError, match='cannot pickle or copy Unpicklable of getc: it is bound to its process'):
         pickle.dumps(Unpicklable())

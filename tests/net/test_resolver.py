@@ -1,4 +1,4 @@
-"""Addresses of hosts, with resolvers that hang, fail and change their minds."""
+"""Name resolution with lookups that hang, fail and return new addresses, and connecting to the addresses."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from getc.backends.v2.http import Http
 from getc.backends.v2.http_messages import Request
 from getc.errors import ConnectionError, TimedOut
 from getc.grpc.channel import Channel
-from getc.net import resolver as names_module
+from getc.net import resolver as resolver_module
 from getc.net import sockets
-from getc.net.resolver import MAX_LOOKUPS, Address, Resolver, names
-from getc.net.resolver import _names as resolvers_of_hubs
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
+from getc.net.resolver import MAX_LOOKUPS, Address, Resolver, get_resolver
+from getc.net.resolver import _resolvers as resolvers_of_hubs
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from tests.support.servers import answer_of, read_request, serving
@@ -35,23 +35,29 @@ ONE, TWO = at('10.0.0.1'), at('10.0.0.2')
 
 
 class FakeLookup:
-    """Answers what it is told to, once it is told to."""
+    """A lookup that returns the given addresses, or raises the error, once ``go`` is set.
+
+    Attributes:
+        hosts: The hosts that were looked up, in order.
+        running: Number of lookups at the moment.
+        max_running: The greatest number of concurrent lookups.
+    """
 
     def __init__(self, *addresses: Address) -> None:
         self.addresses = addresses
         self.error: Exception | None = None
-        self.asked: list[str] = []
-        self.at_once = 0
-        self.most_at_once = 0
+        self.hosts: list[str] = []
+        self.running = 0
+        self.max_running = 0
         self.go = Event()
         self.go.set()
 
     def __call__(self, host: str, port: int) -> tuple[Address, ...]:
-        self.asked.append(host)
-        self.at_once += 1
-        self.most_at_once = max(self.most_at_once, self.at_once)
+        self.hosts.append(host)
+        self.running += 1
+        self.max_running = max(self.max_running, self.running)
         self.go.wait()
-        self.at_once -= 1
+        self.running -= 1
         if self.error is not None:
             raise self.error
         return self.addresses
@@ -65,172 +71,168 @@ class FakeLookup:
         ('fe80::1%3', Address(socket.AF_INET6, ('fe80::1', 7, 0, 3))),
     ],
 )
-def test_address_is_never_asked_for(host: str, address: Address) -> None:
-    """It is its own; a resolver that hangs is none of its business."""
-    resolver = FakeLookup()
-    assert Resolver(resolver).addresses(host, 7) == [address]
-    assert resolver.asked == []
+def test_ip_address_needs_no_lookup(host: str, address: Address) -> None:
+    lookup = FakeLookup()
+    assert Resolver(lookup).addresses(host, 7) == [address]
+    assert lookup.hosts == []
 
 
-def test_host_is_asked_for_once_for_all_who_wait(etcd_clock: VirtualTime) -> None:
-    """And not again for a while; but for another port it is."""
-    resolver = FakeLookup(ONE, TWO, ONE)
-    hosts = Resolver(resolver)
-    resolver.go.clear()
-    waiting = [gevent.spawn(hosts.addresses, 'etcd', 1) for _ in range(50)]
+def test_lookup_is_shared_by_all_callers_and_cached(etcd_clock: VirtualTime) -> None:
+    """For each port of its own."""
+    lookup = FakeLookup(ONE, TWO, ONE)
+    resolver = Resolver(lookup)
+    lookup.go.clear()
+    waiting = [gevent.spawn(resolver.addresses, 'etcd', 1) for _ in range(50)]
     etcd_clock.advance(3)
-    resolver.go.set()
+    lookup.go.set()
     gevent.joinall(waiting)
     assert [each.value for each in waiting] == [[ONE, TWO]] * 50
     etcd_clock.advance(4.9)
-    assert hosts.addresses('etcd', 1) == [ONE, TWO]
-    assert resolver.asked == ['etcd']
+    assert resolver.addresses('etcd', 1) == [ONE, TWO]
+    assert lookup.hosts == ['etcd']
     etcd_clock.advance(0.2)
-    hosts.addresses('etcd', 1)
-    hosts.addresses('etcd', 2)
-    assert resolver.asked == ['etcd'] * 3
+    resolver.addresses('etcd', 1)
+    resolver.addresses('etcd', 2)
+    assert lookup.hosts == ['etcd'] * 3
 
 
-def test_few_hosts_are_asked_for_at_a_time(etcd_clock: VirtualTime) -> None:
-    """gevent's threads are for the rest of the program, too; whoever waits for one is not forgotten."""
-    resolver = FakeLookup(ONE)
-    resolver.go.clear()
-    hosts = Resolver(resolver)
-    waiting = [gevent.spawn(hosts.addresses, f'host-{number}', 1) for number in range(30)]
+def test_concurrent_lookups_are_limited(etcd_clock: VirtualTime) -> None:
+    """They use the threads of gevent, which the program needs, too."""
+    lookup = FakeLookup(ONE)
+    lookup.go.clear()
+    resolver = Resolver(lookup)
+    waiting = [gevent.spawn(resolver.addresses, f'host-{number}', 1) for number in range(30)]
     etcd_clock.advance(60)
-    assert len(resolver.asked) == MAX_LOOKUPS
-    resolver.go.set()
+    assert len(lookup.hosts) == MAX_LOOKUPS
+    lookup.go.set()
     gevent.joinall(waiting)
     assert [each.value for each in waiting] == [[ONE]] * 30
-    assert resolver.most_at_once == MAX_LOOKUPS
+    assert lookup.max_running == MAX_LOOKUPS
 
 
-def test_who_gives_up_leaves_the_lookup_to_the_others(etcd_clock: VirtualTime) -> None:
-    """Nobody asks a second time while the first question is open, however often one is killed."""
-    resolver = FakeLookup(ONE)
-    resolver.go.clear()
-    hosts = Resolver(resolver)
-    first, second = gevent.spawn(hosts.addresses, 'etcd', 1), gevent.spawn(hosts.addresses, 'etcd', 1)
+def test_lookup_goes_on_when_a_waiting_caller_is_killed(etcd_clock: VirtualTime) -> None:
+    """There is no second lookup while the first one is running."""
+    lookup = FakeLookup(ONE)
+    lookup.go.clear()
+    resolver = Resolver(lookup)
+    first, second = gevent.spawn(resolver.addresses, 'etcd', 1), gevent.spawn(resolver.addresses, 'etcd', 1)
     etcd_clock.advance(1)
     first.kill()
     with pytest.raises(gevent.Timeout), gevent.Timeout(1):
-        hosts.addresses('etcd', 1)
-    resolver.go.set()
+        resolver.addresses('etcd', 1)
+    lookup.go.set()
     assert second.get() == [ONE]
-    assert resolver.asked == ['etcd']
+    assert lookup.hosts == ['etcd']
 
 
-@pytest.mark.parametrize('has_begun', [False, True])
-def test_lookup_that_is_killed_leaves_nobody_waiting(
-    monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime, has_begun: bool
+@pytest.mark.parametrize('has_started', [False, True])
+def test_killed_lookup_raises_for_its_callers(
+    monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime, has_started: bool
 ) -> None:
-    """A program may kill every greenlet that it finds: who waits is told, and the next one asks anew."""
-    resolver = FakeLookup(ONE)
-    resolver.go.clear()
-    hosts = Resolver(resolver)
+    """A program may kill every greenlet that it finds; the next caller starts another lookup."""
+    lookup = FakeLookup(ONE)
+    lookup.go.clear()
+    resolver = Resolver(lookup)
     spawned: list[Any] = []
     spawn = gevent.spawn
 
-    def noted(*args: Any) -> Any:
+    def recording_spawn(*args: Any) -> Any:
         spawned.append(spawn(*args))
-        if not has_begun:
+        if not has_started:
             spawned[0].kill(block=False)
         return spawned[-1]
 
-    monkeypatch.setattr('getc.net.resolver.gevent.spawn', noted)
-    waiting = spawn(hosts.addresses, 'etcd', 1)
+    monkeypatch.setattr('getc.net.resolver.gevent.spawn', recording_spawn)
+    waiting = spawn(resolver.addresses, 'etcd', 1)
     etcd_clock.advance(1)
     spawned[0].kill()
-    assert resolver.asked == ['etcd'] * has_begun
+    assert lookup.hosts == ['etcd'] * has_started
     with pytest.raises(socket.gaierror) as caught:
         waiting.get(timeout=1)
     assert caught.value.errno == socket.EAI_AGAIN
-    resolver.go.set()
-    assert hosts.addresses('etcd', 1) == [ONE]
+    lookup.go.set()
+    assert resolver.addresses('etcd', 1) == [ONE]
 
 
-def test_old_answer_serves_when_the_next_is_late(etcd_clock: VirtualTime) -> None:
-    """After a moment, and then without one; the late answer counts when it comes."""
-    resolver = FakeLookup(ONE)
-    hosts = Resolver(resolver)
-    hosts.addresses('etcd', 1)
+def test_cached_addresses_are_used_when_the_lookup_is_late(etcd_clock: VirtualTime) -> None:
+    """After LOOKUP_GRACE; the result of the late lookup is used once it is there."""
+    lookup = FakeLookup(ONE)
+    resolver = Resolver(lookup)
+    resolver.addresses('etcd', 1)
     etcd_clock.advance(10)
-    resolver.go.clear()
-    resolver.addresses = (TWO,)
-    asking = gevent.spawn(hosts.addresses, 'etcd', 1)
+    lookup.go.clear()
+    lookup.addresses = (TWO,)
+    waiting = gevent.spawn(resolver.addresses, 'etcd', 1)
     etcd_clock.advance(0.9)
-    assert not asking.ready()
+    assert not waiting.ready()
     etcd_clock.advance(0.2)
-    assert asking.value == [ONE]
-    assert hosts.addresses('etcd', 1) == [ONE]
-    resolver.go.set()
+    assert waiting.value == [ONE]
+    assert resolver.addresses('etcd', 1) == [ONE]
+    lookup.go.set()
     etcd_clock.advance(0)
-    assert hosts.addresses('etcd', 1) == [TWO]
-    assert resolver.asked == ['etcd'] * 2
+    assert resolver.addresses('etcd', 1) == [TWO]
+    assert lookup.hosts == ['etcd'] * 2
 
 
 @pytest.mark.parametrize('error', [socket.gaierror(socket.EAI_AGAIN, 'later'), OSError(errno.EMFILE, 'files')])
-def test_old_answer_serves_when_there_is_none_any_more(etcd_clock: VirtualTime, error: OSError) -> None:
-    """A name server that is down takes nothing away."""
-    resolver = FakeLookup(ONE)
-    hosts = Resolver(resolver)
-    hosts.addresses('etcd', 1)
+def test_cached_addresses_are_used_when_the_lookup_fails(etcd_clock: VirtualTime, error: OSError) -> None:
+    lookup = FakeLookup(ONE)
+    resolver = Resolver(lookup)
+    resolver.addresses('etcd', 1)
     etcd_clock.advance(10)
-    resolver.error = error
-    assert hosts.addresses('etcd', 1) == [ONE]
-    resolver.error = None
-    resolver.addresses = (TWO,)
+    lookup.error = error
+    assert resolver.addresses('etcd', 1) == [ONE]
+    lookup.error = None
+    lookup.addresses = (TWO,)
     etcd_clock.advance(10)
-    assert hosts.addresses('etcd', 1) == [TWO]
+    assert resolver.addresses('etcd', 1) == [TWO]
 
 
 @pytest.mark.parametrize('error', [socket.gaierror(socket.EAI_NONAME, 'no'), UnicodeError('label too long'), None])
-def test_host_without_an_address_is_an_error_of_its_own_for_each(etcd_clock: VirtualTime, error: Any) -> None:
-    """And is asked for again the next time."""
-    resolver = FakeLookup()
-    resolver.error = error
-    hosts = Resolver(resolver)
-    asking = [gevent.spawn(hosts.addresses, 'nowhere', 1) for _ in range(2)]
-    gevent.joinall(asking)
-    assert [type(each.exception) for each in asking] == [socket.gaierror] * 2
-    assert asking[0].exception is not asking[1].exception
-    resolver.error, resolver.addresses = None, (ONE,)
-    assert hosts.addresses('nowhere', 1) == [ONE]
+def test_failed_lookup_raises_a_separate_error_for_each_caller(etcd_clock: VirtualTime, error: Any) -> None:
+    """The next caller starts another lookup."""
+    lookup = FakeLookup()
+    lookup.error = error
+    resolver = Resolver(lookup)
+    waiting = [gevent.spawn(resolver.addresses, 'nowhere', 1) for _ in range(2)]
+    gevent.joinall(waiting)
+    assert [type(each.exception) for each in waiting] == [socket.gaierror] * 2
+    assert waiting[0].exception is not waiting[1].exception
+    lookup.error, lookup.addresses = None, (ONE,)
+    assert resolver.addresses('nowhere', 1) == [ONE]
 
 
-def test_address_that_worked_is_the_first_and_failures_ask_anew(etcd_clock: VirtualTime) -> None:
-    """When none did, the host may have moved."""
-    resolver = FakeLookup(ONE, TWO)
-    hosts = Resolver(resolver)
-    hosts.addresses('etcd', 1)
-    hosts.mark_good('etcd', 1, TWO)
-    assert hosts.addresses('etcd', 1) == [TWO, ONE]
-    hosts.failed('etcd', 1, TWO)
-    assert hosts.addresses('etcd', 1) == hosts.known('etcd', 1) == [ONE, TWO]
+def test_addresses_are_ranked_by_success_and_failure(etcd_clock: VirtualTime) -> None:
+    """``expire`` leads to another lookup, which does not change the ranks."""
+    lookup = FakeLookup(ONE, TWO)
+    resolver = Resolver(lookup)
+    resolver.addresses('etcd', 1)
+    resolver.mark_good('etcd', 1, TWO)
+    assert resolver.addresses('etcd', 1) == [TWO, ONE]
+    resolver.mark_bad('etcd', 1, TWO)
+    assert resolver.addresses('etcd', 1) == resolver.cached_addresses('etcd', 1) == [ONE, TWO]
     etcd_clock.advance(1)
-    hosts.failed('etcd', 1, ONE)
-    assert hosts.addresses('etcd', 1) == [TWO, ONE]  # whose failure is longer ago
-    assert resolver.asked == ['etcd']
-    hosts.expire('etcd', 1)
-    assert hosts.addresses('etcd', 1) == [TWO, ONE]  # the resolver knows nothing of failures
-    assert resolver.asked == ['etcd'] * 2
-    hosts.mark_good('etcd', 1, ONE)
-    assert hosts.addresses('etcd', 1) == [ONE, TWO]
-    hosts.mark_good('another', 1, TWO)
-    hosts.failed('another', 1, TWO)
-    hosts.expire('another', 1)
-    assert hosts.known('another', 1) == []
+    resolver.mark_bad('etcd', 1, ONE)
+    assert resolver.addresses('etcd', 1) == [TWO, ONE]  # the failure of TWO is older
+    assert lookup.hosts == ['etcd']
+    resolver.expire('etcd', 1)
+    assert resolver.addresses('etcd', 1) == [TWO, ONE]  # in the ranks of before
+    assert lookup.hosts == ['etcd'] * 2
+    resolver.mark_good('etcd', 1, ONE)
+    assert resolver.addresses('etcd', 1) == [ONE, TWO]
+    resolver.mark_good('another', 1, TWO)
+    resolver.mark_bad('another', 1, TWO)
+    resolver.expire('another', 1)
+    assert resolver.cached_addresses('another', 1) == []
 
 
-def test_each_thread_has_names_of_its_own() -> None:
-    """Greenlets of one cannot wait for those of another."""
-    here = names()
-    assert names() is here
-    assert gevent.get_hub().threadpool.apply(lambda: names() is here) is False
+def test_each_thread_has_a_resolver_of_its_own() -> None:
+    here = get_resolver()
+    assert get_resolver() is here
+    assert gevent.get_hub().threadpool.apply(lambda: get_resolver() is here) is False
 
 
-def test_system_is_asked_when_nobody_else_is() -> None:
-    """This machine knows itself."""
+def test_resolver_of_the_system_is_the_default() -> None:
     found = Resolver().addresses('localhost', 7)
     assert found
     assert all(address.sockaddr[0] in ('127.0.0.1', '::1') and address.sockaddr[1] == 7 for address in found)
@@ -240,22 +242,22 @@ def test_system_is_asked_when_nobody_else_is() -> None:
 
 
 @pytest.fixture
-def resolver(monkeypatch: pytest.MonkeyPatch) -> FakeLookup:
-    """Who is asked by connections that are made here."""
-    resolver = FakeLookup()
-    hosts = Resolver(resolver)
-    monkeypatch.setitem(resolvers_of_hubs, gevent.get_hub(), hosts)
-    return resolver
+def lookup(monkeypatch: pytest.MonkeyPatch) -> FakeLookup:
+    """The lookup of the connections of this thread."""
+    lookup = FakeLookup()
+    resolver = Resolver(lookup)
+    monkeypatch.setitem(resolvers_of_hubs, gevent.get_hub(), resolver)
+    return lookup
 
 
-def welcome(sock: Any) -> None:
+def serve_http(sock: Any) -> None:
     while read_request(sock):
         sock.sendall(answer_of(b'{}'))
 
 
 @pytest.fixture
-def deaf() -> Any:
-    """An address that takes no connection and refuses none: its queue is full."""
+def silent_address() -> Any:
+    """An address that neither accepts nor refuses connections, because its listen queue is full."""
     listener = socket.socket()
     listener.bind(('127.0.0.1', 0))
     listener.listen(0)
@@ -270,50 +272,53 @@ def deaf() -> Any:
         each.close()
 
 
-def test_next_address_is_tried_when_one_refuses_or_is_silent(resolver: FakeLookup, deaf: Address) -> None:
-    """Each has its share of the time; the one that took the connection is the first from then on."""
-    with serving(welcome) as endpoint:
+def test_connect_tries_the_next_address_when_one_refuses_or_does_not_respond(
+    lookup: FakeLookup, silent_address: Address
+) -> None:
+    """Each address has a part of the time; the one that accepted is the first from then on."""
+    with serving(serve_http) as endpoint:
         good = at('127.0.0.1', endpoint.port)
-        resolver.addresses = (at('127.0.0.1', 1), deaf, good)
+        lookup.addresses = (at('127.0.0.1', 1), silent_address, good)
         sock = sockets.connect('etcd', 1, deadline=Deadline(2.0))
         assert sock.getpeername() == good.sockaddr
         sock.close()
         sock = sockets.connect('etcd', 1)
         assert sock.getpeername() == good.sockaddr
         sock.close()
-    assert resolver.asked == ['etcd']
+    assert lookup.hosts == ['etcd']
 
 
-def test_last_error_is_raised_when_no_address_takes_a_connection(resolver: FakeLookup) -> None:
-    """And the host is asked for again the next time."""
-    resolver.addresses = (at('127.0.0.1', 1), at('127.0.0.1', 2))
+def test_connect_raises_the_last_error_when_no_address_accepts(lookup: FakeLookup) -> None:
+    """The next attempt starts another lookup."""
+    lookup.addresses = (at('127.0.0.1', 1), at('127.0.0.1', 2))
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
             sockets.connect('etcd', 1, deadline=Deadline(10))
-    assert resolver.asked == ['etcd', 'etcd']
+    assert lookup.hosts == ['etcd', 'etcd']
 
 
-def test_addresses_that_fail_differently_are_all_named(resolver: FakeLookup, deaf: Address) -> None:
-    """The last one alone would hide why the others were of no use."""
-    resolver.addresses = (deaf, at('127.0.0.1', 1))
-    with pytest.raises(OSError, match=r'127\.0\.0\.1:\d+: an address does not answer; 127\.0\.0\.1:1: Connection ref'):
+def test_connect_names_all_addresses_that_failed_differently(lookup: FakeLookup, silent_address: Address) -> None:
+    lookup.addresses = (silent_address, at('127.0.0.1', 1))
+    with pytest.raises(
+        OSError, match=r'127\.0\.0\.1:\d+: the address does not respond; 127\.0\.0\.1:1: Connection ref'
+    ):
         sockets.connect('etcd', 1, deadline=Deadline(0.2))
 
 
 @pytest.mark.parametrize('once', [True, False])
-def test_call_goes_to_the_next_address_when_a_server_accepts_and_says_nothing(
-    resolver: FakeLookup, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
+def test_call_uses_the_next_address_when_a_server_accepts_and_does_not_respond(
+    lookup: FakeLookup, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
 ) -> None:
-    """A write that must not happen twice is not sent there at all; other channels know that address from then on."""
+    """A non-idempotent write is not sent to that address; other channels avoid the address from then on."""
     received: list[bytes] = []
 
-    def say_nothing(sock: Any) -> None:
+    def receive_only(sock: Any) -> None:
         while data := sock.recv(65536):
             received.append(data)
 
     server = serve()
-    with serving(say_nothing) as hung:
-        resolver.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.endpoint.port))
+    with serving(receive_only) as hung:
+        lookup.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.endpoint.port))
         endpoint = Endpoint('http', 'etcd.example', 1)
         call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'x', Deadline(30), is_write=once, once=once)
         etcd_clock.advance(2.4)
@@ -329,10 +334,9 @@ def test_call_goes_to_the_next_address_when_a_server_accepts_and_says_nothing(
         assert len(received) == count
 
 
-def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: FakeLookup) -> None:
-    """The call that waited for it has timed out; the next one goes to another address of the name."""
-    with serving(lambda sock: gevent.sleep(60)) as hung, serving(welcome) as server:
-        resolver.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.port))
+def test_http_call_uses_another_address_after_a_timeout(lookup: FakeLookup) -> None:
+    with serving(lambda sock: gevent.sleep(60)) as hung, serving(serve_http) as server:
+        lookup.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.port))
         transport, endpoint = Http(), Endpoint('http', 'etcd.example', 1)
         with pytest.raises(TimedOut):
             transport.call(endpoint, Request('GET', '/version'), Deadline(0.05))
@@ -341,12 +345,12 @@ def test_server_that_speaks_http1_and_hangs_is_the_last_to_be_tried(resolver: Fa
 
 
 @pytest.mark.parametrize('is_forked', [False, True])
-def test_lookup_that_hangs_is_named_in_the_error(
-    resolver: FakeLookup, monkeypatch: pytest.MonkeyPatch, is_forked: bool
+def test_timeout_names_a_lookup_that_hangs(
+    lookup: FakeLookup, monkeypatch: pytest.MonkeyPatch, is_forked: bool
 ) -> None:
-    """With what to do in a child that was forked without gevent's knowledge: its threads for lookups are gone."""
-    monkeypatch.setattr(names_module, '_was_forked', is_forked)
-    resolver.go.clear()
+    """With the remedy for a child that was forked without ``gevent.reinit()``: it has no threads for lookups."""
+    monkeypatch.setattr(resolver_module, '_was_forked', is_forked)
+    lookup.go.clear()
     endpoint = Endpoint('http', 'etcd.example', 1)
     transport, channel = Http(), Channel(endpoint)
     calls: list[Callable[[], object]] = [
@@ -354,19 +358,19 @@ def test_lookup_that_hangs_is_named_in_the_error(
         lambda: channel.unary('/a/b', b'', Deadline(0.05)),
     ]
     for call in calls:
-        with pytest.raises(TimedOut, match=r'the lookup of the name etcd\.example has not returned') as caught:
+        with pytest.raises(TimedOut, match=r'the lookup of etcd\.example has not returned') as caught:
             call()
         assert ('gevent.reinit()' in str(caught.value)) is is_forked
-    resolver.go.set()
+    lookup.go.set()
     transport.close()
     channel.close()
 
 
-def test_callers_timeout_ends_the_wait_for_a_name(resolver: FakeLookup) -> None:
-    """Of a connection for HTTP, and for gRPC; the hub goes on meanwhile, and the next call finds the answer."""
-    resolver.go.clear()
-    with serving(welcome) as server:
-        resolver.addresses = (at('127.0.0.1', server.port),)
+def test_timeout_of_a_call_ends_its_wait_for_a_lookup(lookup: FakeLookup) -> None:
+    """The lookup goes on, and the next call uses its result."""
+    lookup.go.clear()
+    with serving(serve_http) as server:
+        lookup.addresses = (at('127.0.0.1', server.port),)
         endpoint = Endpoint('http', 'etcd.example', server.port)
         transport, channel = Http(), Channel(endpoint)
         request = Request('GET', '/version')
@@ -377,19 +381,17 @@ def test_callers_timeout_ends_the_wait_for_a_name(resolver: FakeLookup) -> None:
         for call in calls:
             with pytest.raises(ConnectionError, match=r'no connection to http://etcd\.example'):
                 call()
-        assert resolver.asked == ['etcd.example']
-        resolver.go.set()
+        assert lookup.hosts == ['etcd.example']
+        lookup.go.set()
         assert transport.call(endpoint, request, Deadline(30)).body == b'{}'
         transport.close()
         channel.close()
-    assert resolver.asked == ['etcd.example']
+    assert lookup.hosts == ['etcd.example']
 
 
-def test_certificate_that_is_not_trusted_is_no_matter_of_the_address(
-    resolver: FakeLookup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The next address is of the same host: it is told at once."""
-    resolver.addresses = (ONE, TWO)
+def test_connect_tries_no_other_address_after_a_tls_error(lookup: FakeLookup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other addresses belong to the same host, with the same certificate."""
+    lookup.addresses = (ONE, TWO)
     tried: list[Address] = []
 
     def refuse(address: Address, *_: object) -> Any:
@@ -402,12 +404,12 @@ def test_certificate_that_is_not_trusted_is_no_matter_of_the_address(
     assert tried == [ONE]
 
 
-def test_forked_child_asks_anew() -> None:
-    """The threads that were asking are the parent's, and so are the greenlets that wait for them."""
-    here = names()
+def test_forked_child_has_a_resolver_of_its_own() -> None:
+    """The threads of running lookups exist in the parent only."""
+    here = get_resolver()
     pid = os.fork()
     if not pid:
-        os._exit(names() is here)
+        os._exit(get_resolver() is here)
     _, status = os.waitpid(pid, 0)
     assert status == 0
-    assert names() is here
+    assert get_resolver() is here

@@ -17,7 +17,7 @@ from tests.processes.conftest import Run
 
 pytestmark = pytest.mark.slow
 
-REFUSAL = 'cannot be pickled or copied: it lives in one process'
+REFUSAL = 'of getc: it is bound to its process'
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a fork that goes on is not safe on other systems')
@@ -47,7 +47,10 @@ def test_client_is_refused_where_a_process_is_made_anew(
     ended = run('multiprocess.py', etcd_server.url, api, method).end()
     assert (ended.status, ended.errors) == (0, '')
     facts = json.loads(ended.output)
-    assert facts.pop('refused') == f'a Client of getc {REFUSAL}.  Hand on the URL, and make a client there'
+    assert (
+        facts.pop('refused')
+        == f'cannot pickle or copy Client {REFUSAL}.  Pass the URL and create a client in the other process'
+    )
     assert facts == {'status': 0, 'child': '1', 'said': 'KEPT', 'keeper': ['KEPT', True]}
 
 
@@ -57,6 +60,6 @@ def test_client_and_daemons_are_not_copied(put_away: Callable[[Any], Any]) -> No
     with getc.etcd('memory://') as client:
         living = [client, client.keep_node('/a'), client.on_change('/', print), client.mirror('/'), client.changes('/')]
         for thing in living:
-            with pytest.raises(TypeError, match=f'a {type(thing).__name__} of getc {REFUSAL}'):
+            with pytest.raises(TypeError, match=f'cannot pickle or copy {type(thing).__name__} {REFUSAL}'):
                 put_away(thing)
         assert put_away(client.get('/a'))

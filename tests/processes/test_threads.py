@@ -16,7 +16,7 @@ from getc import KeeperState, WatcherState
 from getc.testing import EtcdServer, wait_until
 from tests.support.api_support import skip_unless_spoken
 
-MESSAGE = 'a client belongs to the thread that was the first to use it'
+MESSAGE = 'a client belongs to the thread that used it first'
 APIS = ['v2', 'v3', 'memory']
 
 _numbers = itertools.count()

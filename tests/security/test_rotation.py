@@ -14,7 +14,7 @@ import getc
 from getc.backends.autodetect import VersionProbe
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
-from getc.net.tls import TLS, Contexts, UnusableFile
+from getc.net.tls import TLS, TLSContexts, UnusableFile
 from getc.testing import Certificate, Certificates, ServerTLS
 from tests.security.conftest import Served
 
@@ -89,7 +89,7 @@ def cut(path: str) -> None:
 def test_files_are_read_once_while_they_stay_the_same(files: Files) -> None:
     """However many connections are made."""
     contexts = files.tls.contexts('h2')
-    assert len({id(contexts.fresh()) for _ in range(100)}) == 1
+    assert len({id(contexts.current()) for _ in range(100)}) == 1
 
 
 def replace(path: str) -> None:
@@ -127,10 +127,10 @@ def link_elsewhere(path: str) -> None:
 def test_files_are_read_again_when_one_has_changed(files: Files, change: Callable[[str], None], which: str) -> None:
     """Whichever it is, and however it was changed."""
     contexts = files.tls.contexts()
-    before = contexts.fresh()
+    before = contexts.current()
     change(str(getattr(files.tls, which)))
-    assert contexts.fresh() is not before
-    assert contexts.fresh() is contexts.fresh()
+    assert contexts.current() is not before
+    assert contexts.current() is contexts.current()
 
 
 @pytest.mark.parametrize('which', ['ca', 'cert', 'key'])
@@ -146,22 +146,22 @@ def test_files_that_are_no_good_are_told_and_read_again(
     damage(path)
     for _ in range(2):
         with pytest.raises(UnusableFile, match='cannot be used: ') as caught:
-            contexts.fresh()
+            contexts.current()
         assert path in str(caught.value)
     with pytest.raises(UnusableFile):
         files.tls.contexts()
     files.renew_client(certificates)
-    assert contexts.fresh().cert_store_stats()['x509_ca'] == 1
+    assert contexts.current().cert_store_stats()['x509_ca'] == 1
 
 
 def test_certificate_that_is_new_before_its_key_is_told(files: Files, others: Certificates) -> None:
     """They are two files, and do not change at once."""
     contexts = files.tls.contexts()
     shutil.copy(others.client.cert, files.client.cert)
-    with pytest.raises(UnusableFile, match='the key is not that of the certificate'):
-        contexts.fresh()
+    with pytest.raises(UnusableFile, match='the key does not match the certificate'):
+        contexts.current()
     shutil.copy(others.client.key, files.client.key)
-    assert contexts.fresh() is contexts.fresh()
+    assert contexts.current() is contexts.current()
 
 
 def test_encrypted_key_is_refused_and_nobody_is_asked(files: Files, certificates: Certificates) -> None:
@@ -202,7 +202,7 @@ def test_client_that_chooses_its_api_does_not_read_them_again_for_it(
 
 def test_authority_is_not_read_by_who_does_not_verify() -> None:
     """It is not used."""
-    assert isinstance(TLS(ca='/no/such/file', verify=False).contexts(), Contexts)
+    assert isinstance(TLS(ca='/no/such/file', verify=False).contexts(), TLSContexts)
 
 
 # -- a real etcd
@@ -224,9 +224,9 @@ def test_client_lives_through_new_certificates_and_a_new_authority(
         server.kill()
         files.renew_server(others)
         server.start()
-        assert 'give the file of its authority as ca' in refused(client)
+        assert 'give the file of its certificate authority as ca' in refused(client)
         shutil.copy(others.ca, files.ca)
-        assert 'certificate of ours' in refused(client) or 'authority of our certificate' in refused(client)
+        assert 'a client certificate' in refused(client) or 'authority of the client certificate' in refused(client)
         cut(files.client.cert)
         assert f'{files.client.cert} with {files.client.key} cannot be used: ' in refused(client)
         files.renew_client(others)

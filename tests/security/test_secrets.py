@@ -18,7 +18,7 @@ import pytest
 import getc
 from getc.daemons.keeper import KeeperState
 from getc.errors import Unauthorized
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.testing import Certificates
 from getc.v3.schema.auth import AuthenticateResponse
 from tests.security.conftest import Served, WithUsers

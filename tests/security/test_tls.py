@@ -74,10 +74,10 @@ def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
 @pytest.mark.parametrize(
     ('kind', 'told'),
     [
-        ('expired', 'certificate has expired: it has to be renewed there'),
-        ('early', 'certificate is not yet valid: is the clock of this machine right?'),
+        ('expired', 'certificate has expired: renew the certificate of the server'),
+        ('early', 'certificate is not yet valid: check the clock of this machine'),
         ('misnamed', "not valid for '127.0.0.1': use a URL with one of its subjectAltNames"),
-        ('unknown', 'unable to get local issuer certificate: give the file of its authority as ca'),
+        ('unknown', 'unable to get local issuer certificate: give the file of its certificate authority as ca'),
     ],
 )
 def test_bad_certificate_is_told(certificates: Certificates, api: str, kind: str, told: str) -> None:
@@ -100,7 +100,7 @@ def test_common_name_alone_does_not_name_the_server(certificates: Certificates, 
 def test_system_trusts_no_authority_of_ours(certificates: Certificates, api: str) -> None:
     """Without ``ca`` its authorities count; a name is checked where the address is in the certificate."""
     with speaking_tls(certificates.server) as url:
-        assert 'give the file of its authority as ca' in str(failed(url, api))
+        assert 'give the file of its certificate authority as ca' in str(failed(url, api))
 
 
 # -- who we are
@@ -113,9 +113,12 @@ def test_refusal_of_our_certificate_is_told(certificates: Certificates, api: str
     expired = certificates.issue('late', hosts=(), lifetime=datetime.timedelta(days=-1))
     with Certificates() as others, speaking_tls(certificates.server, ca=certificates.ca, version=version) as url:
         shown = {
-            'wants a certificate of ours': {},
-            'our certificate has expired': {'cert': expired.cert, 'key': expired.key},
-            'does not know the authority of our certificate': {'cert': others.client.cert, 'key': others.client.key},
+            'requires a client certificate': {},
+            'the client certificate has expired': {'cert': expired.cert, 'key': expired.key},
+            'does not trust the authority of the client certificate': {
+                'cert': others.client.cert,
+                'key': others.client.key,
+            },
         }
         for told, options in shown.items():
             assert told in str(failed(url, api, ca=certificates.ca, **options))
@@ -130,7 +133,7 @@ def test_etcd_wants_a_certificate(certificates: Certificates, served: Served, ap
             assert client.set('/a', '1').value == '1'
         # Servers that are built with an older Go (etcd 3.5.1) say the same of no certificate and of a wrong one.
         told = str(failed(server.url, api, ca=certificates.ca))
-        assert re.search('it wants a certificate of ours(, or another one: see|: give) cert and key', told)
+        assert re.search('requires a client certificate(, or rejects this one: see|: give) cert and key', told)
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -191,7 +194,7 @@ def test_handshake_that_never_ends_times_out(certificates: Certificates, api: An
 def test_tls_spoken_to_a_plain_etcd_is_told(certificates: Certificates, served: Served, api: str | None) -> None:
     with served(api=api) as server:
         url = server.url.replace('http:', 'https:')
-        assert 'its URL begins with http://' in str(failed(url, api, ca=certificates.ca))
+        assert 'use http:// in the URL' in str(failed(url, api, ca=certificates.ca))
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -204,7 +207,7 @@ def test_tls_spoken_to_a_plain_http_server_is_told(certificates: Certificates, a
 
     with serving(answer, scheme='https') as endpoint:
         told = str(failed(endpoint.url, api, ca=certificates.ca))
-    assert 'it does not speak TLS: then its URL begins with http://' in told
+    assert 'the server does not use TLS: use http:// in the URL' in told
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -240,7 +243,7 @@ def test_plain_http_spoken_to_a_tls_server_is_told(api: str, page: str) -> None:
 
     with serving(answer) as endpoint:
         told = str(failed(endpoint.url, api))
-    assert 'it speaks TLS: its URL begins with https://' in told
+    assert 'the server requires TLS: use https:// in the URL' in told
 
 
 def test_etcd_that_names_tls_in_a_key_is_no_tls_server() -> None:

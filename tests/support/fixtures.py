@@ -12,7 +12,7 @@ import pytest
 
 from getc.grpc.channel import Channel
 from getc.grpc.socket_io import PlainIO
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
 from tests.support.grpc_server import GrpcServer, Script
 from tests.support.leftovers import check_greenlets, has_failed
 

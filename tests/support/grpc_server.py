@@ -19,7 +19,7 @@ from h2.settings import SettingCodes, Settings
 
 from getc.grpc.framing import packed
 from getc.grpc.http2.frames import Kind, frame
-from getc.net.selector import Endpoint, parse_endpoints
+from getc.net.endpoint import Endpoint, parse_endpoints
 from tests.support.servers import end, start_server
 
 __all__ = ['Connection', 'GrpcServer', 'Script', 'ServerCall', 'echo']

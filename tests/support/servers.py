@@ -10,7 +10,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gevent.socket import socket
 
-from getc.net.selector import Endpoint, parse_endpoints
+from getc.net.endpoint import Endpoint, parse_endpoints
 
 __all__ = ['answer_of', 'end', 'read_request', 'serving', 'start_server']
 

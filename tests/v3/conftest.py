@@ -16,7 +16,8 @@ import pytest
 
 import getc
 from getc.errors import EtcdError, NotSupported
-from getc.net.selector import Endpoint, EndpointSelector
+from getc.net.endpoint import Endpoint
+from getc.net.selector import EndpointSelector
 from getc.testing import EtcdBinary, EtcdNotFound, EtcdServer, find_etcd
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient

@@ -28,7 +28,8 @@ from getc.errors import (
     Unavailable,
 )
 from getc.grpc.http2.frames import ErrorCode
-from getc.net.selector import ConnectionState, Endpoint, EndpointSelector
+from getc.net.endpoint import Endpoint
+from getc.net.selector import ConnectionState, EndpointSelector
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, PutRequest, PutResponse, RangeRequest, RangeResponse
@@ -371,7 +372,7 @@ def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> No
         with pytest.raises(kind):
             list(stream)
     assert ConnectionState.SUSPENDED not in states
-    assert not rpc._endpoints._resting
+    assert not rpc._endpoints._cooldowns
     rpc.close()
 
 

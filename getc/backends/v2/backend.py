@@ -21,9 +21,10 @@ from getc.backends.v2.http_messages import Request
 from getc.backends.v2.watch import PollingWatch
 from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
+from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
-from getc.net.selector import Endpoint, EndpointSelector
-from getc.net.tls import Contexts
+from getc.net.selector import EndpointSelector
+from getc.net.tls import TLSContexts
 from getc.operations import Get, Operation, WatchSpec
 from getc.paths import ROOT, child_prefix
 from getc.results import EtcdResult
@@ -69,11 +70,11 @@ class KeysV2(Backend):
     def __init__(
         self,
         endpoints: EndpointSelector,
-        contexts: Contexts | None = None,
+        contexts: TLSContexts | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._http = Http(contexts)
-        self._horizon = RevisionGuard(len(self._endpoints), self._endpoints.turn)
+        self._horizon = RevisionGuard(len(self._endpoints), self._endpoints.switch)
         self._watches: set[PollingWatch] = set()
         self._suspects: set[Endpoint] = set()  # which are being checked
         self._groups: dict[int, RefreshGroup] = {}

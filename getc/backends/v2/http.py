@@ -22,16 +22,16 @@ from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolErr
 from getc.net.affinity import ThreadAffinity
 from getc.net.connect_errors import (
     MAYBE_REVOKED,
-    NEEDS_TLS,
-    broken,
+    TLS_REQUIRED,
+    connect_error,
+    connect_timeout,
+    describe_broken,
     is_tls_rejection,
-    needs_tls,
-    not_connected,
-    not_connected_in_time,
+    is_tls_required,
     pending_alert,
 )
-from getc.net.selector import Endpoint
-from getc.net.tls import Contexts
+from getc.net.endpoint import Endpoint
+from getc.net.tls import TLSContexts
 from getc.retry import Effect, Facts, Step, decide, outcome_of
 from getc.timing import Deadline
 
@@ -128,7 +128,7 @@ class _Exchange:
         except (OSError, http.client.HTTPException, ValueError, OverflowError) as error:
             raise self._failed(error) from _cause(error)
         if response.status == 400 and self._is_for_tls(response, body):
-            raise self._turned_away(NEEDS_TLS)
+            raise self._turned_away(TLS_REQUIRED)
         if response.status < 400:
             return Answer(response.status, response.headers, body)
         return Answer(response.status, response.headers, body, self.endpoint.secrets)
@@ -158,9 +158,9 @@ class _Exchange:
         except gevent.Timeout as fired:
             if fired is not timeout:
                 raise
-            raise not_connected_in_time(self.endpoint, connect_by) from None
+            raise connect_timeout(self.endpoint, connect_by) from None
         except OSError as error:
-            raise not_connected(self.endpoint, error) from error
+            raise connect_error(self.endpoint, error) from error
         finally:
             timeout.close()
 
@@ -177,18 +177,22 @@ class _Exchange:
             if not self.is_stale:
                 what += f': {MAYBE_REVOKED}' if self.endpoint.is_secure else ', as one does that speaks TLS (https://)'
         elif isinstance(error, OSError):
-            what = broken(url, error)
+            what = describe_broken(url, error)
             if is_tls_rejection(error) and self._is_first_answer:
                 return ConnectionError(what, endpoint=url)
-        elif isinstance(error, http.client.BadStatusLine) and self._is_first_answer and needs_tls(str(error).encode()):
-            return self._turned_away(NEEDS_TLS)
+        elif (
+            isinstance(error, http.client.BadStatusLine)
+            and self._is_first_answer
+            and is_tls_required(str(error).encode())
+        ):
+            return self._turned_away(TLS_REQUIRED)
         else:
             return self._protocol_error(type(error).__name__)  # its text may quote the peer's bytes
         return ConnectionError(what, maybe_applied=self.maybe_applied, endpoint=url)
 
     def _is_for_tls(self, response: Response, body: bytes) -> bool:
         is_page = 'json' not in response.headers.get('Content-Type', '')
-        return is_page and not self.endpoint.is_secure and needs_tls(body)
+        return is_page and not self.endpoint.is_secure and is_tls_required(body)
 
     def _turned_away(self, what: str) -> ConnectionError:
         """There is no connection after all: nothing that was sent was looked at."""
@@ -221,7 +225,7 @@ class _Exchange:
                 endpoint=self.endpoint.url,
             )
         if not self.has_left:
-            return not_connected_in_time(self.endpoint, span.deadline)
+            return connect_timeout(self.endpoint, span.deadline)
         return self._timed_out(span.deadline)
 
 
@@ -237,7 +241,7 @@ class _Adapters:
     ``gevent.monkey.patch_all()`` after that import would be left with an urllib3 whose ``ssl`` is half patched.
     """
 
-    def __init__(self, contexts: Contexts | None, max_calls: int) -> None:
+    def __init__(self, contexts: TLSContexts | None, max_calls: int) -> None:
         self._contexts = {'http': None, 'https': contexts}
         self._max_calls = max_calls
         self._pair: tuple[GeventAdapter, GeventAdapter] | None = None
@@ -282,7 +286,7 @@ class Http:
         transport.close()
     """
 
-    def __init__(self, contexts: Contexts | None = None, *, max_calls: int = MAX_CALLS) -> None:
+    def __init__(self, contexts: TLSContexts | None = None, *, max_calls: int = MAX_CALLS) -> None:
         self._adapters = _Adapters(contexts, max_calls)
         self._turns = BoundedSemaphore(max_calls)
         self._spans: set[_Span] = set()

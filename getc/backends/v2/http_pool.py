@@ -16,10 +16,10 @@ from requests.adapters import HTTPAdapter
 
 from getc.backends.v2.http_messages import Request
 from getc.backends.v2.http_response import Response
-from getc.net.resolver import Address, names
-from getc.net.selector import Endpoint
-from getc.net.sockets import Socket, address_of, connect, is_quiet
-from getc.net.tls import Contexts
+from getc.net.endpoint import Endpoint
+from getc.net.resolver import Address, get_resolver
+from getc.net.sockets import Socket, connect, is_idle, peer_address
+from getc.net.tls import TLSContexts
 from getc.timing import Deadline
 
 __all__ = ['Connection', 'GeventAdapter', 'Pool']
@@ -47,19 +47,19 @@ class Connection(urllib3.connection.HTTPConnection):
 
     def _new_conn(self) -> Socket:
         sock = self._connector(self.host, self.port, self.connect_by)
-        self._address = address_of(sock)
+        self._address = peer_address(sock)
         return sock
 
     def mark(self, *, answers: bool) -> None:
         """Record whether the server at the address of this connection answers, for the next connection to its host."""
         if self._address is not None:
-            record = names().mark_good if answers else names().failed
+            record = get_resolver().mark_good if answers else get_resolver().mark_bad
             record(self.host, self.port, self._address)
 
     @property
     def is_usable(self) -> bool:
         """True if it is open, ours since no fork, and has nothing to say."""
-        return self.sock is not None and self.pid == os.getpid() and is_quiet(self.sock)
+        return self.sock is not None and self.pid == os.getpid() and is_idle(self.sock)
 
     def send(self, data: Any) -> None:
         if self._outgoing is not None:
@@ -144,7 +144,7 @@ class Pool(urllib3.HTTPConnectionPool):
 class _Pools(urllib3.PoolManager):
     """One pool a server."""
 
-    def __init__(self, *, contexts: Mapping[str, Contexts | None], max_idle: int) -> None:
+    def __init__(self, *, contexts: Mapping[str, TLSContexts | None], max_idle: int) -> None:
         super().__init__(num_pools=1024)  # none is let go: it would be closed while in use
         self._contexts = contexts
         self._max_idle = max_idle
@@ -154,7 +154,7 @@ class _Pools(urllib3.PoolManager):
         contexts = self._contexts[scheme]
 
         def connector(host: str, port: int, deadline: Deadline | None) -> Socket:
-            return connect(host, port, None if contexts is None else contexts.fresh(), deadline=deadline)
+            return connect(host, port, None if contexts is None else contexts.current(), deadline=deadline)
 
         pool = Pool(host, port, scheme=scheme, connector=connector, max_idle=self._max_idle)
         self.all.append(pool)
@@ -169,7 +169,7 @@ class GeventAdapter(HTTPAdapter):
         max_idle: Connections kept open without use, for each server.
     """
 
-    def __init__(self, *, contexts: Mapping[str, Contexts | None], max_idle: int) -> None:
+    def __init__(self, *, contexts: Mapping[str, TLSContexts | None], max_idle: int) -> None:
         self._contexts = contexts
         self._max_idle = max_idle
         self._pools: dict[Endpoint, Pool] = {}

@@ -24,7 +24,7 @@ from getc.backends.v2.http import Poll
 from getc.backends.v2.http_messages import Answer
 from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ProtocolError
-from getc.net.selector import Endpoint
+from getc.net.endpoint import Endpoint
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.timing import Deadline

@@ -19,7 +19,8 @@ from getc.backends.v2 import backend as backend_module
 from getc.backends.v2 import watch
 from getc.backends.v2.backend import KeysV2
 from getc.errors import EtcException, TimedOut
-from getc.net.selector import EndpointSelector, parse_endpoints
+from getc.net.endpoint import parse_endpoints
+from getc.net.selector import EndpointSelector
 from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.testing import EtcdServer, wait_until

@@ -19,7 +19,7 @@ from getc.backends.v2.http_messages import Request
 from getc.backends.v2.http_pool import Connection
 from getc.backends.v2.http_response import MAX_BODY
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
-from getc.net.selector import Endpoint, parse_endpoints
+from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.tls import TLS
 from getc.testing import VirtualTime
 from getc.timing import Deadline

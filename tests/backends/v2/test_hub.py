@@ -17,7 +17,7 @@ from gevent.event import Event
 from gevent.server import StreamServer
 from getc.errors import ConnectionError
 from getc.timing import Deadline
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.backends.v2.http import Http
 from getc.net.tls import TLS
 from getc.backends.v2.http_messages import Request
@@ -52,7 +52,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.server import StreamServer
 from getc.timing import Deadline
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.backends.v2.http import Http
 from getc.backends.v2.http_messages import Request
 

@@ -14,7 +14,7 @@ from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.http_messages import Answer
 from getc.backends.v2.watch import PollingWatch, StoreIdentity
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
-from getc.net.selector import parse_endpoints
+from getc.net.endpoint import parse_endpoints
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
