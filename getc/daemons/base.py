@@ -1,221 +1,160 @@
-"""What all daemons share: attempts that are made until one succeeds, callbacks in order, and an end.
+"""The life cycle of a daemon: start, repeated attempts, callbacks, stop.
 
-A daemon is a state machine.  While nothing happens it has no greenlet, only a timer perhaps: each
-attempt and each series of callbacks runs in a greenlet that ends when its work is done.
+A daemon is a state machine.  An idle daemon has no greenlet, at most a timer: each attempt and each series of callbacks
+runs in a greenlet that ends with it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import gevent
 from gevent.event import Event
 
-from getc import timing
-from getc.daemons.failures import report_failure
+from getc.daemons.callbacks import CallbackQueue
+from getc.daemons.retry_loop import RetryLoop
+from getc.daemons.tasks import KILL_GRACE, Tasks
 from getc.error_context import copy_error
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
-from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec, explain
 from getc.retry import is_transient
-from getc.timing import Backoff, Deadline
+from getc.timing import Deadline
 
 __all__ = ['Daemon', 'event_of']
 
-CLEANUP_TIMEOUT: Final = 1.0
-"""Seconds that a killed greenlet has for its own ``finally``."""
-
-REFUSED_CAP: Final = 10.0
-"""Seconds between attempts, at most, while each is refused, or meets what would only be repeated."""
-
-MAX_BUSY_SECONDS: Final = 0.01
-"""Seconds after which callbacks that do not block let others run."""
-
-_Self = TypeVar('_Self', bound='Daemon')
-
-_Call = tuple[Callable[..., object], tuple[object, ...]]
-"""A callback, and with what it is called."""
+STOP_TIMEOUT: Final = 5.0
+"""Seconds for a daemon that is stopped in the background."""
 
 
 def event_of(arg: object) -> object:
-    """What makes two arguments of a log line the same event: of errors their type and server, not their text."""
+    """Return what makes two arguments of a log line the same event: for errors the type and endpoint, not the text."""
     return (type(arg), arg.endpoint) if isinstance(arg, EtcException) else arg
 
 
-class Daemon(Unpicklable):
-    """Something that goes on in the background until it is stopped.
+class Daemon:
+    """A background activity of a client.  Programs use it through a :class:`~getc.daemons.handle.DaemonHandle`.
 
-    Also a context manager: leaving it stops it.
+    It belongs to the process and the thread of its client.  In a forked child it counts as stopped.
 
-    It belongs to the process and the thread of its client.  In a child that was forked off it has ended.
+    Subclasses implement :meth:`_step` and :meth:`_on_stop`.
 
     Attributes:
-        key: The node that it is about.
-        name: What it does, for logs.
-        last_error: The latest trouble, or None; it stays after the trouble has passed.
+        key: The key that it keeps or follows.
+        log: The log of the client.
+        tasks: Its greenlets.
+        retry: Its attempts.
+        callbacks: Functions of the program that it calls.
+        last_error: The latest error, or None.  It stays set after the daemon has recovered.
     """
 
-    key: str
-
-    __slots__ = (  # there are thousands
-        '__weakref__',
-        '_attempting',
-        '_backoff',
-        '_calling',
-        '_calls',
+    __slots__ = (  # a program may have 10,000 of them
+        '_fatal_error',
         '_finished',
-        '_home',
         '_is_starting',
         '_is_stopped',
-        '_log',
-        '_next_delay',
         '_on_finished',
-        '_refusal',
-        '_settled',
-        '_stopping',
-        '_tasks',
-        '_timer',
+        '_on_stopping',
+        '_start_event',
+        'callbacks',
+        'key',
         'last_error',
-        'name',
+        'log',
+        'retry',
+        'tasks',
     )
 
-    def __init__(self, log: ClientLog, name: str) -> None:
-        self.name = name
+    def __init__(
+        self, log: ClientLog, key: str, name: str, *, on_callbacks_done: Callable[[], object] | None = None
+    ) -> None:
+        self.key = key
+        self.log = log
+        self.tasks = Tasks(name)
+        self.retry = RetryLoop(self._step, self.tasks, self._on_attempt_failed)
+        self.callbacks = CallbackQueue(self.tasks, log, on_callbacks_done)
         self.last_error: EtcException | None = None
-        self._log = log
-        self._on_finished: Callable[[Daemon], object] | None = None
-        self._home = ThreadAffinity()
-        self._backoff = Backoff()
         self._is_starting = True
         self._is_stopped = False
-        self._settled = Event()  # started, refused, or stopped
-        self._refusal: EtcException | None = None
+        self._start_event = Event()  # started, failed to start, or stopped
+        self._fatal_error: EtcException | None = None
         self._finished = Event()
-        self._tasks: set[gevent.Greenlet[..., None]] = set()
-        self._timer: Any = None
-        self._attempting: gevent.Greenlet[..., None] | None = None
-        self._next_delay: float | None = None  # until another attempt, as asked for during one
-        self._calls: deque[_Call] | tuple[()] = ()  # an empty deque takes 0.7 kB
-        self._calling: gevent.Greenlet[..., None] | None = None
-        self._stopping: Callable[[], object] | None = None
+        self._on_stopping: Callable[[], object] | None = None
+        self._on_finished: Callable[[Daemon], object] | None = None
 
-    # -- the end
+    def _step(self) -> float | None:
+        """Make one attempt, as :class:`RetryLoop` runs it."""
+        raise NotImplementedError
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        """Release everything without blocking; spawn what needs I/O, which ends before the deadline."""
+        raise NotImplementedError
+
+    def _may_have_written(self) -> bool:
+        """Return True if a write of this daemon may have been applied, or may still be."""
+        return False
+
+    # -- state
+
+    @property
+    def name(self) -> str:
+        """What it does, for logs and errors."""
+        return self.tasks.name
+
+    @property
+    def in_forked_child(self) -> bool:
+        """True in a child process of the process that started it."""
+        return self.tasks.affinity.in_forked_child
 
     @property
     def is_starting(self) -> bool:
-        """True until it has started, was refused, or was stopped."""
-        return self._is_starting and not self._settled.is_set()
+        """True until it has started, failed to start, or was stopped."""
+        return self._is_starting and not self._start_event.is_set()
 
     @property
     def is_stopped(self) -> bool:
-        """True as soon as it was told to stop, and in a forked child."""
-        return self._is_stopped or self._home.in_forked_child
+        """True as soon as it begins to stop, and in a forked child."""
+        return self._is_stopped or self.in_forked_child
 
-    def stop(self, timeout: float | None = 5.0) -> None:
-        """End it.  When this returns no callback runs or will run; a second call does nothing.
+    def log_event(self, level: int, text: str, *args: object) -> None:
+        """Write to the log of the client.  Does not block.  Errors of one type and endpoint count as the same event."""
+        key = text, *(event_of(arg) for arg in args)
+        self.log.note(level, text % args, subject=self.name, key=key)
 
-        Blocks until what is under way has ended, for ``timeout`` seconds at most (None: no limit);
-        a callback still running then is killed.  May be called from a callback, which goes on.
+    def check_thread(self) -> None:
+        """Raise RuntimeError in another thread than the client's."""
+        self.tasks.affinity.check(self.name)
 
-        Raises:
-            TypeError, ValueError: The timeout is no number of seconds.
-            RuntimeError: This is another thread than its client's.
-        """
-        deadline = Deadline.after(timeout)
-        if self._home.in_forked_child:
-            return
-        self._home.check()
-        self.stop_begin(deadline)
-        self.stop_wait(deadline)
-
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait until it is stopped, for ``timeout`` seconds at most (None: no limit).  True if it is."""
-        deadline = Deadline.after(timeout)
-        if self._home.in_forked_child:
-            return True
-        self._home.check()
-        return self._finished.wait(deadline.timeout_left())
-
-    def stop_begin(self, deadline: Deadline) -> None:
-        """The first half of :meth:`stop`, which does not block.  For its owner."""
-        if self._is_stopped:
-            return
-        self._is_stopped = True
-        self._calls = ()
-        self._cancel_timer()
-        self._on_stop(deadline)
-        self._settled.set()
-        if self._stopping is not None:
-            self._stopping()
-
-    def stop_wait(self, deadline: Deadline) -> None:
-        """The second half of :meth:`stop`: wait for what is under way, and kill it at the deadline."""
-        current = gevent.getcurrent()
-        try:
-            while tasks := [task for task in self._tasks if task is not current]:
-                if deadline.has_passed():
-                    break
-                gevent.joinall(tasks, timeout=deadline.timeout_left())
-        finally:
-            tasks = [task for task in self._tasks if task is not current]
-            gevent.killall(tasks, block=False)
-            self._finished.set()
-            if self._on_finished is not None:
-                self._on_finished(self)
-        gevent.joinall(tasks, timeout=CLEANUP_TIMEOUT)
-
-    def on_stopping(self, callback: Callable[[], object]) -> None:
-        """Have it called as soon as this begins to stop.  It must not block or raise.  For its owner."""
-        self._stopping = callback
-
-    def stop_soon(self) -> None:
-        """Stop in the background: for whoever has no time to wait."""
-        deadline = Deadline(5.0)
-        self.stop_begin(deadline)
-        gevent.spawn(self.stop_wait, deadline).name = f'getc end of {self.name}'
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.stop()
-
-    def _on_stop(self, deadline: Deadline) -> None:
-        """Let go of everything without blocking; what needs I/O is spawned, and over by the deadline."""
-        raise NotImplementedError
-
-    # -- the beginning
+    # -- start
 
     def start(self, on_finished: Callable[[Daemon], object] | None = None) -> None:
         """Make the first attempt in the background.
 
         Args:
             on_finished: Called with this daemon once it has stopped.  It must not block or raise.
-        """
-        self._home.check()
-        self._on_finished = on_finished
-        self._attempt_in(0)
-
-    def wait_started(self, deadline: Deadline) -> None:
-        """Wait for the start; who gives up before it (a timeout, a kill) leaves nothing behind.
 
         Raises:
-            TimedOut: It did not start in time; with ``maybe_applied`` something of it may be there, or may come yet.
-            EtcException: The server refuses.
+            RuntimeError: This is not the thread of the client.
+        """
+        self.check_thread()
+        self._on_finished = on_finished
+        self.retry.schedule(0)
+
+    def wait_started(self, deadline: Deadline) -> None:
+        """Block until it has started; stop it if that fails or the caller is killed.
+
+        Raises:
+            TimedOut: It did not start before the deadline.  With ``maybe_applied`` a write of it may have been applied.
+            ClientClosed: It was stopped.
+            EtcException: The server refused.
         """
         try:
-            if not self._settled.wait(deadline.timeout_left()):
-                why = 'no answer came yet' if self.last_error is None else str(self.last_error)
-                raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {why}')
-            if self._refusal is not None:
-                raise self._refusal
+            if not self._start_event.wait(deadline.timeout_left()):
+                reason = 'no response yet' if self.last_error is None else str(self.last_error)
+                raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {reason}')
+            if self._fatal_error is not None:
+                raise self._fatal_error
             if self._is_starting:
                 raise ClientClosed(f'{self.name} was stopped before it had started')
         except EtcException as error:
@@ -226,126 +165,78 @@ class Daemon(Unpicklable):
             self.stop_soon()
             raise
 
-    def _may_have_written(self) -> bool:
-        """True if what it has begun to write may be there, or may come yet."""
-        return False
-
-    def _started(self) -> None:
+    def mark_started(self) -> None:
+        """Wake the callers of :meth:`wait_started`."""
         self._is_starting = False
-        self._settled.set()
+        self._start_event.set()
 
-    def _refuse(self, error: EtcException) -> None:
-        """Give up before the start."""
+    def fail_start(self, error: EtcException) -> None:
+        """Stop because the server refuses; :meth:`wait_started` raises the error.  Does not block."""
         if isinstance(error, EtcdError):
             explain(error, WatchSpec(self.key))
-        self.last_error = self._refusal = error
+        self.last_error = self._fatal_error = error
         self.stop_soon()
-        self._log_soon(logging.WARNING, 'refused: %s', error)
+        self.log_event(logging.WARNING, 'refused: %s', error)
 
-    def _log_soon(self, level: int, text: str, *args: object) -> None:
-        """Write to the log of the client.  Does not block.  Errors of one kind and one server are the same event."""
-        key = text, *(event_of(arg) for arg in args)
-        self._log.note(level, text % args, subject=self.name, key=key)
-
-    # -- attempts
-
-    def _step(self) -> float | None:
-        """Attempt what is to be done next.  Seconds until the next one; None if something will ask for it."""
-        raise NotImplementedError
-
-    def _attempt_in(self, delay: float) -> None:
-        """Make an attempt after so many seconds, and after the one under way; the latest call counts."""
-        self._cancel_timer()
-        if self.is_stopped:
+    def _on_attempt_failed(self, error: EtcException) -> None:
+        before, self.last_error = self.last_error, error
+        if is_transient(error):
             return
-        if self._attempting is not None:
-            self._next_delay = delay
-        elif delay <= 0:
-            self._begin_attempt()
-        else:
-            self._timer = gevent.get_hub().loop.timer(delay)
-            self._timer.start(self._begin_attempt)
+        if self._is_starting:
+            self.fail_start(error)
+        elif str(error) != str(before):
+            self.log_event(logging.WARNING, 'failed, and is retried at growing intervals: %s', error)
 
-    def _begin_attempt(self) -> None:
-        self._cancel_timer()
-        self._next_delay = None
-        self._attempting = self._spawn(self._attempt)
+    # -- stop
 
-    def _attempt(self) -> None:
-        if self._home.in_forked_child:
+    def on_stopping(self, function: Callable[[], object]) -> None:
+        """Call a function as soon as this daemon begins to stop.  It must not block or raise."""
+        self._on_stopping = function
+
+    def stop(self, deadline: Deadline) -> None:
+        """Stop, and block until it has stopped: until the deadline at most.  Does nothing in a forked child.
+
+        Raises:
+            RuntimeError: This is not the thread of the client.
+        """
+        if self.in_forked_child:
             return
-        began = timing.now()
-        backoff = self._backoff.next_delay()
-        delay: float | None = backoff  # also if this greenlet is killed on the way
+        self.check_thread()
+        self.stop_begin(deadline)
+        self.stop_wait(deadline)
+
+    def stop_begin(self, deadline: Deadline) -> None:
+        """Begin no further attempt or callback, and release what it holds.  Does not block."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self.callbacks.close()
+        self.retry.close()
+        self._on_stop(deadline)
+        self._start_event.set()
+        if self._on_stopping is not None:
+            self._on_stopping()
+
+    def stop_wait(self, deadline: Deadline) -> None:
+        """Wait for its greenlets, and kill at the deadline those that are left."""
         try:
-            delay = self._step()
-        except EtcException as error:
-            delay = max(0.0, began + backoff - timing.now())  # a server that is silent has kept us waiting already
-            before, self.last_error = self.last_error, error
-            if is_transient(error):
-                pass
-            elif self._is_starting:
-                self._attempting = None  # there is nothing to wait for
-                self._refuse(error)
-            else:
-                delay = self._backoff.next_delay(REFUSED_CAP)
-                if str(error) != str(before):
-                    self._log_soon(logging.WARNING, 'cannot go on, and is tried again less and less often: %s', error)
+            self.tasks.join(deadline)
         finally:
-            self._attempting = None
-            if self._next_delay is not None and (delay is None or self._next_delay < delay):
-                delay = self._next_delay
-            if delay is not None:
-                self._attempt_in(delay)
+            killed = self.tasks.kill()
+            self._finished.set()
+            if self._on_finished is not None:
+                self._on_finished(self)
+        gevent.joinall(killed, timeout=KILL_GRACE)
 
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None
+    def stop_soon(self) -> None:
+        """Stop in the background.  Does not block."""
+        deadline = Deadline(STOP_TIMEOUT)
+        self.stop_begin(deadline)
+        gevent.spawn(self.stop_wait, deadline).name = f'getc end of {self.name}'
 
-    # -- callbacks
-
-    def _call_soon(self, callback: Callable[..., object], *args: object) -> None:
-        """Call the user's code after what was asked for before, one call at a time."""
-        if not self.is_stopped:
-            if not isinstance(self._calls, deque):
-                self._calls = deque()
-            self._calls.append((callback, args))
-            if self._calling is None:
-                self._calling = self._spawn(self._make_calls)
-
-    def _make_calls(self) -> None:
-        began = timing.now()
-        try:
-            while isinstance(self._calls, deque) and not self._home.in_forked_child:
-                callback, args = self._calls.popleft()
-                if not self._calls:
-                    self._calls = ()
-                try:
-                    callback(*args)
-                except (Exception, gevent.Timeout):
-                    report_failure('%s: %s: the callback %r raised', self._log.label, self.name, callback)
-                if self._calls and timing.now() - began > MAX_BUSY_SECONDS:
-                    gevent.sleep(0)
-                    began = timing.now()
-        finally:  # also when a callback was killed, and this greenlet with it
-            self._calling = None
-            if self._home.in_forked_child:
-                self._calls = ()
-            elif self._calls:
-                self._calling = self._spawn(self._make_calls)
-            elif not self._is_stopped:
-                self._on_called()
-
-    def _on_called(self) -> None:
-        """All callbacks that were asked for were made.  Does not block."""
-
-    # -- greenlets
-
-    def _spawn(self, task: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
-        """Run a task of this daemon in a greenlet that ends with it."""
-        greenlet = gevent.spawn(task, *args)
-        greenlet.name = f'getc {self.name}'
-        self._tasks.add(greenlet)
-        greenlet.rawlink(self._tasks.discard)
-        return greenlet
+    def join(self, deadline: Deadline) -> bool:
+        """Block until it has stopped, until the deadline at most.  Return True if it has."""
+        if self.in_forked_child:
+            return True
+        self.check_thread()
+        return self._finished.wait(deadline.timeout_left())

@@ -1,4 +1,4 @@
-"""changes: what a watcher tells, as an iterator."""
+"""changes: an iterator of the changes at and below a key."""
 
 from __future__ import annotations
 
@@ -11,41 +11,36 @@ from getc.backends.base import Backend
 from getc.daemons.options import WatchOptions
 from getc.daemons.watcher import Watcher
 from getc.errors import ClientClosed, ConnectionError, TimedOut
-from getc.net.affinity import ThreadAffinity, Unpicklable
+from getc.net.affinity import Unpicklable
 from getc.net.client_log import ClientLog
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
-__all__ = ['Changes']
+__all__ = ['MAX_QUEUED', 'Changes']
 
 MAX_QUEUED: Final = 100
-"""Changes that wait to be taken from a ``Changes``, besides those that wait in its watcher."""
+"""Changes that may wait in a ``Changes``, besides those that wait in its watcher."""
 
 
 class Changes(Unpicklable):
-    """The changes of a part of the tree, one after the other.  :meth:`getc.Client.changes` makes it.
+    """An iterator of the changes at and below a key.  :meth:`getc.Client.changes` returns it.
 
-    An iterator whose ``next`` blocks until there is a change.  It ends when it, or its client, is
-    closed.  Also a context manager: leaving it closes it.
+    ``next`` blocks until there is a change.  The iteration ends when the iterator or its client is closed.  Also a
+    context manager: leaving the block closes the iterator.
 
     Attributes:
-        watcher: What follows the tree: its ``state``, ``last_error``, ``index``.
+        watcher: The watcher that receives the changes, with its ``state``, ``last_error`` and ``index``.
     """
 
-    def __init__(
-        self,
-        log: ClientLog,
-        backend: Backend,
-        key: str,
-        options: WatchOptions,
-    ) -> None:
+    __slots__ = ('__weakref__', '_is_closed', '_results', 'watcher')
+
+    def __init__(self, log: ClientLog, backend: Backend, key: str, options: WatchOptions) -> None:
         self._results: Queue[EtcdResult | None] = Queue(maxsize=MAX_QUEUED)
-        self._is_over = False
-        self._home = ThreadAffinity()
-        self._home.check()
-        self.watcher = Watcher(log, backend, key, self._results.put, options)
-        self.watcher.name = f'changes {self.watcher.key}'
-        self.watcher.on_stopping(self._end)
+        self._is_closed = False
+        self.watcher = Watcher(log, backend, key, self._results.put, options, name='changes')
+        daemon = self.watcher._daemon
+        daemon.check_thread()
+        daemon.on_stopping(self._end)
 
     def get(self, timeout: float | None = None) -> EtcdResult:
         """Return the next change.  Blocks.
@@ -54,26 +49,28 @@ class Changes(Unpicklable):
             timeout: Seconds; None for no limit.
 
         Raises:
-            TimedOut: The part of the tree was followed, and there was none in time.
-            ConnectionError: The connection is lost, so there may have been changes.
-            StopIteration: It is closed.
-            ClientClosed: This is a forked child: the changes are told to its parent.
+            TimedOut: There was no change in time, although the watch was LIVE.
+            ConnectionError: The watch is not LIVE, so there may have been changes.
+            StopIteration: The iterator is closed.
+            ClientClosed: This is a forked child: the parent receives the changes.
+            RuntimeError: This is not the thread of the client.
         """
         deadline = Deadline.after(timeout)
-        self._home.check()
-        if self._home.in_forked_child:
-            raise ClientClosed(f"{self.watcher.name} is our parent's, not this forked child's")
+        daemon = self.watcher._daemon
+        daemon.check_thread()
+        if daemon.in_forked_child:
+            raise ClientClosed(f'{daemon.name} belongs to the parent of this forked process')
         try:
-            result = None if self._is_over else self._results.get(timeout=deadline.timeout_left())
+            result = None if self._is_closed else self._results.get(timeout=deadline.timeout_left())
         except Empty:
-            raise self._none_in_time(deadline) from None
-        if result is None or self._is_over:
+            raise self._timed_out(deadline) from None
+        if result is None or self._is_closed:
             self._wake_next()
             raise StopIteration
         return result
 
     def close(self) -> None:
-        """Stop following.  Changes that were not taken are dropped."""
+        """Stop the watcher, and drop the changes that were not read."""
         self.watcher.stop()
 
     def __iter__(self) -> Changes:
@@ -93,7 +90,7 @@ class Changes(Unpicklable):
     def __repr__(self) -> str:
         return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
 
-    def _none_in_time(self, deadline: Deadline) -> ConnectionError:
+    def _timed_out(self, deadline: Deadline) -> ConnectionError:
         what = f'no change of {self.watcher.key} within {deadline.timeout:g} s'
         if not self.watcher.is_stale:
             return TimedOut(what)
@@ -102,9 +99,9 @@ class Changes(Unpicklable):
         return ConnectionError(text, endpoint=None if reason is None else reason.endpoint)
 
     def _end(self) -> None:
-        self._is_over = True
+        self._is_closed = True
         while not self._results.empty():
-            self._results.get_nowait()  # makes room, too, for whoever waits to put one
+            self._results.get_nowait()  # unblocks the callback that waits to put a result
         self._wake_next()
 
     def _wake_next(self) -> None:

@@ -1,4 +1,4 @@
-"""Reporting exceptions that callbacks of the program raise."""
+"""Reports exceptions that functions of the program raise."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final
 
 __all__ = ['LISTENERS', 'notify_failure', 'report_failure']
 
-log = logging.getLogger('getc')
+log = logging.getLogger(__name__)
 
 LISTENERS: Final[list[Callable[[BaseException], object]]] = []
 """Called with each exception that a callback raised, after it was logged: for test harnesses.  They must not raise."""
 
 
 def report_failure(text: str, *args: object) -> None:
-    """Log the exception that is being handled, and pass it to the listeners."""
+    """Log the exception that is being handled, and notify the listeners."""
     log.exception(text, *args)
     error = sys.exc_info()[1]
     if error is not None:
@@ -24,6 +24,6 @@ def report_failure(text: str, *args: object) -> None:
 
 
 def notify_failure(error: BaseException) -> None:
-    """Pass an exception that is logged elsewhere to the listeners."""
+    """Notify the listeners of an exception that is logged elsewhere."""
     for listener in LISTENERS:
         listener(error)

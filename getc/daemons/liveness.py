@@ -1,4 +1,4 @@
-"""Whether a process is well: its own function is asked, one question at a time."""
+"""Checks whether the process works, by a function of the program."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ from getc.daemons.failures import notify_failure
 
 __all__ = ['LivenessProbe']
 
-logger = logging.getLogger('getc')
+log = logging.getLogger(__name__)
 
 Spawn = Callable[..., 'gevent.Greenlet[..., None]']
 
 
 class LivenessProbe:
-    """Asks a function of the user's whether all is well.
+    """Calls the ``alive`` function of a keeper, with a timeout, and at most once at a time.
 
     Args:
-        alive: The function; what it returns counts as True or False.
-        name: Whose it is, for logs.
+        alive: The function.  Its result counts as True or False.
+        name: Names the keeper in logs.
     """
 
-    __slots__ = ('_alive', '_answers', '_asked', '_name', '_overdue_at')
+    __slots__ = ('_alive', '_call', '_deadline', '_name', '_results')
 
     def __init__(self, alive: Callable[[], object], name: str) -> None:
         self._alive = alive
         self._name = name
-        self._asked: gevent.Greenlet[..., None] | None = None  # the question that is open, if one is
-        self._answers: list[bool] = []
-        self._overdue_at = 0.0
+        self._call: gevent.Greenlet[..., None] | None = None  # the call in flight
+        self._results: list[bool] = []  # of the latest call
+        self._deadline = 0.0
 
-    def passes(self, patience: float, spawn: Spawn) -> bool:
-        """Ask, and return whether all is well.  Blocks for so many seconds at most.
+    def check(self, timeout: float, spawn: Spawn) -> bool:
+        """Call the function, and return True if it returns a true value in time.  Blocks.
 
-        No answer in time, an exception and being killed are a no.  Who asks while a question is open gets its answer,
-        too.  A function that caught its timeout and goes on is killed when it should be asked again, which is one more
-        no: at each renewal another would become thousands.
+        A timeout, an exception and a kill count as False.  While a call is in flight, other callers wait for it and
+        share its result.  A call that survives its timeout, because the function catches it, is killed by the next
+        check, which returns False: otherwise calls would accumulate.
 
         Args:
-            patience: Seconds.
-            spawn: Runs the question in a greenlet, and ends it with its daemon.
+            timeout: Seconds.
+            spawn: Runs the call in a greenlet that ends with the daemon.
         """
-        asked, answers = self._asked, self._answers
-        if asked is None or asked.dead:
-            answers = self._answers = []
-            asked = self._asked = spawn(self._ask, patience, answers)
-            self._overdue_at = timing.now() + patience
-        elif timing.now() >= self._overdue_at:
-            asked.kill(block=False)
+        call, results = self._call, self._results
+        if call is None or call.dead:
+            results = self._results = []
+            call = self._call = spawn(self._run, timeout, results)
+            self._deadline = timing.now() + timeout
+        elif timing.now() >= self._deadline:
+            call.kill(block=False)
             return False
-        asked.join(self._overdue_at - timing.now())
-        if asked.dead and self._asked is asked:
-            self._asked = None
-        return answers == [True]
+        call.join(self._deadline - timing.now())
+        if call.dead and self._call is call:
+            self._call = None
+        return results == [True]
 
-    def _ask(self, patience: float, answers: list[bool]) -> None:
-        timeout = gevent.Timeout(patience)
+    def _run(self, seconds: float, results: list[bool]) -> None:
+        timeout = gevent.Timeout(seconds)
         try:
             with timeout:
-                answers.append(bool(self._alive()))
+                results.append(bool(self._alive()))
         except (Exception, gevent.Timeout) as error:
-            what = f'did not answer within {patience:g} s' if error is timeout else 'raised'
+            what = f'did not return within {seconds:g} s' if error is timeout else 'raised'
             text = '%s: alive %r %s, which counts as False'
-            # In a greenlet of its own: the program's handlers may block, and the question is over.
-            gevent.spawn(logger.warning, text, self._name, self._alive, what, exc_info=error)
+            # In its own greenlet, because a log handler of the program may block.
+            gevent.spawn(log.warning, text, self._name, self._alive, what, exc_info=error)
             notify_failure(error)

@@ -1,4 +1,4 @@
-"""mirror: a part of the tree as a mapping in this process, kept as it is in etcd."""
+"""mirror: a read-only mapping of the values below a key, updated as etcd changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TypeVar
 from gevent.event import Event
 
 from getc.backends.base import Backend
-from getc.daemons.follower import Follower
+from getc.daemons.callbacks import CallbackQueue
+from getc.daemons.follower import Follower, WatcherState
+from getc.daemons.handle import DaemonHandle
 from getc.daemons.options import check_callback
 from getc.errors import ClientClosed, TimedOut
 from getc.net.client_log import ClientLog
@@ -26,72 +28,94 @@ OnUpdate = Callable[[tuple[EtcdResult, ...]], object]
 Answer = TypeVar('Answer')
 
 
-class Mirror(Follower, Mapping[str, str]):
-    """The values at and below a node: a read-only mapping from key to text.  :meth:`getc.Client.mirror` makes it.
+class Mirror(DaemonHandle, Mapping[str, str]):
+    """A read-only mapping from key to text of the values at and below a key.  :meth:`getc.Client.mirror` returns it.
 
-    Reading it does no I/O and does not switch: between two switches it does not change.  It changes by whole revisions
-    of etcd, so what was written by one transaction is never seen by half.  While the connection is lost it shows what
-    was there last, and ``is_stale`` says so.  After history was lost the whole difference is taken in at once.
+    Reading a mirror performs no I/O and does not switch: between two switches it does not change.  It changes by whole
+    revisions of etcd, so a transaction is never visible in part.  While the connection is lost, it shows the last
+    received values, and ``is_stale`` is True.  After history was lost, the whole difference is applied at once.
 
-    Another thread may look at it, ``mirror[key]``, ``key in mirror`` or ``len(mirror)``; going over it there is a
-    RuntimeError, for it could change meanwhile.
-
-    Attributes:
-        key: The node.
+    Another thread may use ``mirror[key]``, ``key in mirror`` and ``len(mirror)``.  Iteration in another thread raises
+    RuntimeError, because the mirror could change meanwhile.
     """
+
+    __slots__ = ('_nodes', '_waiting')
+
+    _daemon: Follower
 
     def __init__(self, log: ClientLog, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
         check_callback('on_update', on_update, is_optional=True)
         spec = WatchSpec(key, recursive=True)
-        super().__init__(log, backend, spec, f'mirror {spec.key}')
-        self._tell_update = on_update
         self._nodes: dict[str, Value] = {}
         self._waiting: set[Event] = set()
+        sink = _NodesSink(self._nodes, self._wake, on_update)
+        super().__init__(Follower(log, backend, spec, f'mirror {spec.key}', sink, starts_caught_up=True))
+        self._daemon.on_stopping(self._wake)
+
+    @property
+    def state(self) -> WatcherState:
+        """Its state; STOPPED in a forked child."""
+        return self._daemon.state
+
+    @property
+    def is_stale(self) -> bool:
+        """False only while changes arrive as they happen."""
+        return self._daemon.is_stale
+
+    @property
+    def index(self) -> int:
+        """The index up to which every change was received; 0 before the start."""
+        return self._daemon.index
 
     @property
     def nodes(self) -> Mapping[str, Value]:
-        """The nodes by their keys: a read-only view that follows."""
-        self._home.check()
+        """The nodes by their keys: a read-only view, which changes with the mirror.
+
+        Raises:
+            RuntimeError: This is not the thread of the client.
+        """
+        self._daemon.check_thread()
         return MappingProxyType(self._nodes)
 
     def wait(self, predicate: Callable[[Mirror], Answer], timeout: float | None = None) -> Answer:
-        """Wait until the predicate says something true of the mirror, and return what it says.
+        """Block until a predicate of this mirror is true, and return its result.
 
-        It is asked at once, and after each change; what is true for one revision only may be missed.
+        The predicate is called at once and after each change.  It may miss a state that lasts for one revision only.
 
         Args:
-            predicate: Called with the mirror, in this greenlet.
+            predicate: Called with the mirror, in the calling greenlet.
             timeout: Seconds; None for no limit.
 
         Raises:
             TimedOut: It did not become true in time.
             ClientClosed: The mirror was stopped, or this is a forked child.
+            RuntimeError: This is not the thread of the client.
         """
         deadline = Deadline.after(timeout)
-        self._home.check()
+        self._daemon.check_thread()
         changed = Event()
         self._waiting.add(changed)
         try:
             while not (answer := predicate(self)):
-                if self.is_stopped:
-                    what = "is our parent's, not this forked child's" if self._home.in_forked_child else 'was stopped'
+                if self.state is WatcherState.STOPPED:
+                    is_inherited = self._daemon.in_forked_child
+                    what = 'belongs to the parent of this forked process' if is_inherited else 'was stopped'
                     raise ClientClosed(f'{self.name} {what}')
                 if not changed.wait(deadline.timeout_left()):
-                    state = f'; it is {self.state.name}' if self.is_stale else ''
-                    what = f'{self.name} did not come to what was waited for within {deadline.timeout:g} s{state}'
-                    raise TimedOut(what)
+                    state = f'; the mirror is {self.state.name}' if self.is_stale else ''
+                    raise TimedOut(f'{self.name}: the predicate was not true within {deadline.timeout:g} s{state}')
                 changed.clear()
             return answer
         finally:
             self._waiting.discard(changed)
 
-    # -- the mapping
+    # -- Mapping
 
     def __getitem__(self, key: str) -> str:
         return self._nodes[key].value
 
     def __iter__(self) -> Iterator[str]:
-        self._home.check()
+        self._daemon.check_thread()
         return iter(self._nodes)
 
     def __len__(self) -> int:
@@ -100,46 +124,48 @@ class Mirror(Follower, Mapping[str, str]):
     def __contains__(self, key: object) -> bool:
         return key in self._nodes
 
-    __eq__ = object.__eq__  # it is one mirror, whatever another mapping holds
+    __eq__ = object.__eq__  # not by content, which changes
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f'<getc.Mirror {self.key}[{len(self)}] {self.state.name} index={self.index}>'
 
-    # -- following
-
-    def _on_snapshot(self, found: Sequence[Got]) -> None:
-        self._take(found)
-
-    def _on_created(self) -> None:
-        pass  # it has started when it shows what etcd had then
-
-    def _on_revision(self, results: Sequence[EtcdResult]) -> None:
-        self._take(results)
-        self._tell(results)
-
-    def _on_difference(self, results: Sequence[EtcdResult]) -> None:
-        self._take(results)
-        self._tell(results)
-
-    def _take(self, results: Sequence[EtcdResult]) -> None:
-        # no switch in here: a revision is seen whole
-        for result in results:
-            if isinstance(result.node, Value):
-                self._nodes[result.key] = result.node
-            elif self._nodes.pop(result.key, None) is None and isinstance(result, Deleted):
-                for key in [key for key in self._nodes if is_below(key, result.key)]:
-                    del self._nodes[key]
-        self._wake()
-
-    def _tell(self, results: Sequence[EtcdResult]) -> None:
-        if self._tell_update is not None:
-            self._call_soon(self._tell_update, tuple(results))
-
     def _wake(self) -> None:
         for changed in self._waiting:
             changed.set()
 
-    def _on_stop(self, deadline: Deadline) -> None:
-        super()._on_stop(deadline)
-        self._wake()
+
+class _NodesSink:
+    """Applies whole revisions to the nodes of a mirror."""
+
+    __slots__ = ('_nodes', '_on_applied', '_on_update')
+
+    def __init__(self, nodes: dict[str, Value], on_applied: Callable[[], object], on_update: OnUpdate | None) -> None:
+        self._nodes = nodes
+        self._on_applied = on_applied
+        self._on_update = on_update
+
+    def on_snapshot(self, found: Sequence[Got], _callbacks: CallbackQueue) -> None:
+        self._apply(found)
+
+    def on_changes(self, results: Sequence[EtcdResult], callbacks: CallbackQueue) -> None:
+        self._apply(results)
+        if self._on_update is not None:
+            callbacks.post(self._on_update, tuple(results))
+
+    def on_resync(self, callbacks: CallbackQueue) -> None:
+        pass
+
+    def on_caught_up(self, callbacks: CallbackQueue) -> None:
+        pass
+
+    def _apply(self, results: Sequence[EtcdResult]) -> None:
+        # no switch in here: a revision becomes visible as a whole
+        nodes = self._nodes
+        for result in results:
+            if isinstance(result.node, Value):
+                nodes[result.key] = result.node
+            elif nodes.pop(result.key, None) is None and isinstance(result, Deleted):
+                for key in [key for key in nodes if is_below(key, result.key)]:
+                    del nodes[key]
+        self._on_applied()

@@ -1,4 +1,4 @@
-"""Watching over the daemons of a client, for its log."""
+"""Logs daemons that do not start, and a hub that does not run."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from getc.net.client_log import ClientLog
 __all__ = ['Monitor']
 
 INTERVAL: Final = 1.0
+"""Seconds between two checks."""
 
-LATE: Final = 2.0
-"""Seconds by which the hub may be late before it is logged."""
+MAX_HUB_DELAY: Final = 2.0
+"""Seconds by which the hub may be late before that is logged."""
 
 REMINDERS: Final = (10.0, 60.0)
 """Seconds after which a daemon that is still starting is logged."""
@@ -28,46 +29,47 @@ REMINDERS: Final = (10.0, 60.0)
 class Monitor:
     """Logs daemons that do not start, and times in which the hub did not run.
 
-    It has one timer, which runs while there are daemons.
+    One timer runs while there are daemons.
 
     Args:
         log: The log of the client.
-        has_daemons: Whether there are any.  It is held weakly: the timer must not keep the client.
+        has_daemons: A method that returns True if the client has daemons.  It is referenced weakly, so that the timer
+            does not keep the client alive.
     """
 
     def __init__(self, log: ClientLog, has_daemons: Callable[[], bool]) -> None:
         self._log = log
         self._has_daemons = weakref.WeakMethod(has_daemons)
-        self._starting: dict[Daemon, tuple[float, int]] = {}  # since when, and the number of the next reminder
+        self._starting: dict[Daemon, tuple[float, int]] = {}  # time of the start, and number of the next reminder
         self._timer: Any = None
         self._ran_at = 0.0
         self._home = ThreadAffinity()
 
     def add(self, daemon: Daemon) -> None:
-        """A daemon begins to start."""
+        """Log the daemon if it does not start in time."""
         self._starting[daemon] = timing.now(), 0
         if self._timer is None:
             self._ran_at = timing.now()
             self._timer = gevent.get_hub().loop.timer(INTERVAL, INTERVAL, ref=False)
-            self._timer.start(self._look)
+            self._timer.start(self._check)
 
     def discard(self, daemon: Daemon) -> None:
-        """It has started, or ended."""
+        """Do not log the daemon: it has started or stopped."""
         self._starting.pop(daemon, None)
 
     def close(self) -> None:
-        """Stop the timer.  The next daemon starts it again."""
+        """Stop the timer.  :meth:`add` starts it again."""
         timer, self._timer = self._timer, None
         if timer is not None:
             close_watcher(timer)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         if self._home.in_forked_child:
-            return self.close()  # in a forked child: the daemons are the parent's
+            return self.close()  # the daemons are the parent's
         now = timing.now()
         late, self._ran_at = now - self._ran_at - INTERVAL, now
-        if late > LATE:
-            text = f'the hub did not run for {late:.1f} s: code that did not yield held it, or the process was stopped'
+        if late > MAX_HUB_DELAY:
+            text = f'the hub did not run for {late:.1f} s: code blocked it without yielding, or the process was stopped'
             self._log.note(logging.WARNING, text, key='late')
         for daemon, (since, number) in list(self._starting.items()):
             if not daemon.is_starting:
@@ -84,5 +86,5 @@ class Monitor:
 
     def _remind(self, daemon: Daemon, seconds: float) -> None:
         error = daemon.last_error
-        text = f'has not started after {seconds:g} s: {"no answer came yet" if error is None else error}'
+        text = f'has not started after {seconds:g} s: {"no response yet" if error is None else error}'
         self._log.note(logging.WARNING, text, subject=daemon.name, key=('starting', seconds, event_of(error)))

@@ -1,4 +1,4 @@
-"""The watch of a name that another owner has."""
+"""Watches the node of another owner, to take the name as soon as it is free."""
 
 from __future__ import annotations
 
@@ -13,38 +13,40 @@ __all__ = ['OwnerWatch']
 
 
 class OwnerWatch:
-    """Watches a node of another owner.
+    """Watches a node of another owner for its deletion.
 
     Args:
-        backend: Where it is.
-        spec: The node, and the index from which on its deletion is of interest.
-        patience: Seconds after which to look at it again, whatever the watch says.
-        on_gone: Called when the node was deleted.  It must not block or raise.
-        on_ended: Called when the watch has ended.  It must not block or raise.
+        backend: The store.
+        spec: The node, and the index after the one at which it was read.
+        check_interval: Seconds after which to read the node again, even if the watch reports nothing.
+        on_deleted: Called when the node was deleted.  It must not block or raise.
+        on_ended: Called when the watch has ended, so that a deletion may be missed.  It must not block or raise.
 
     Attributes:
-        patience: The same.
+        check_interval: The same.
     """
+
+    __slots__ = ('_on_deleted', '_on_ended', '_watch', 'check_interval')
 
     def __init__(
         self,
         backend: Backend,
         spec: WatchSpec,
         *,
-        patience: float,
-        on_gone: Callable[[], object],
+        check_interval: float,
+        on_deleted: Callable[[], object],
         on_ended: Callable[[], object],
     ) -> None:
-        self.patience = patience
-        self._on_gone = on_gone
+        self.check_interval = check_interval
+        self._on_deleted = on_deleted
         self._on_ended = on_ended
         self._watch: Watch = backend.watch(spec, self)
 
     def close(self) -> None:
-        """Call nothing any more.  Does not block."""
+        """Call neither function any more.  Does not block."""
         self._watch.close()
 
-    # -- what the watch tells (``Listener``)
+    # -- WatchListener
 
     def on_live(self, index: int) -> None:
         pass
@@ -54,7 +56,7 @@ class OwnerWatch:
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         if any(isinstance(result, Deleted) for result in results):
-            self._on_gone()
+            self._on_deleted()
 
     def on_ended(self, error: EtcException) -> None:
         self._on_ended()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from getc.daemons.base import Daemon
+from getc.daemons.handle import DaemonHandle
 from getc.daemons.monitor import Monitor
 from getc.net.client_log import ClientLog
 from getc.timing import Deadline
@@ -30,11 +31,11 @@ class DaemonRegistry:
         self._daemons: dict[Daemon, None] = {}
         self._monitor = Monitor(log, self._has_daemons)
 
-    def start(self, daemon: Daemon, *, wait: bool, deadline: Deadline) -> None:
+    def start(self, handle: DaemonHandle, *, wait: bool, deadline: Deadline) -> None:
         """Start a daemon.
 
         Args:
-            daemon: A new daemon.
+            handle: A new keeper, watcher or mirror.
             wait: True blocks until the daemon has started; False returns at once.
             deadline: The end of the wait.
 
@@ -44,6 +45,7 @@ class DaemonRegistry:
             EtcException: The server refused.  The daemon was stopped.
             RuntimeError: This is not the thread of the client.
         """
+        daemon = handle._daemon
         self._daemons[daemon] = None
         daemon.start(self._discard)
         self._monitor.add(daemon)

@@ -1,4 +1,4 @@
-"""on_change: a function that is called for every change of a part of the tree."""
+"""on_change: calls a function for every change at and below a key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from gevent.event import Event
 
 from getc.backends.base import Backend
+from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.follower import Follower, WatcherState
+from getc.daemons.handle import DaemonHandle
 from getc.daemons.options import WatchOptions, check_callback
 from getc.net.client_log import ClientLog
 from getc.results import EtcdResult, Got
@@ -15,14 +17,17 @@ from getc.results import EtcdResult, Got
 __all__ = ['Watcher', 'WatcherState']
 
 
-class Watcher(Follower):
-    """Follows a part of the tree.  :meth:`getc.Client.on_change` makes it.
+class Watcher(DaemonHandle):
+    """Calls a function for every change at and below a key.  :meth:`getc.Client.on_change` returns it.
 
     Attributes:
-        key: The node.
-        recursive: Every node below it, too.
-        ready: Set when it is live and what was there at first (``initial=True``) has been delivered.
+        recursive: True if it includes every node below the key.
+        ready: Set once the watcher is LIVE and the callback has returned for every existing value (``initial=True``).
     """
+
+    __slots__ = ('ready', 'recursive')
+
+    _daemon: Follower
 
     def __init__(
         self,
@@ -31,32 +36,59 @@ class Watcher(Follower):
         key: str,
         callback: Callable[[EtcdResult], object],
         options: WatchOptions,
+        *,
+        name: str = 'on_change',
     ) -> None:
         check_callback('callback', callback)
         spec = options.spec(key)
-        super().__init__(log, backend, spec, f'on_change {spec.key}', is_mapped=options.resync == 'diff')
         self.ready = Event()
+        self.recursive = spec.recursive
+        sink = _CallbackSink(self, callback, options)
+        keeps_values = options.resync == 'diff'
+        super().__init__(Follower(log, backend, spec, f'{name} {spec.key}', sink, keeps_values=keeps_values))
+
+    @property
+    def state(self) -> WatcherState:
+        """Its state; STOPPED in a forked child."""
+        return self._daemon.state
+
+    @property
+    def is_stale(self) -> bool:
+        """False only while changes arrive as they happen."""
+        return self._daemon.is_stale
+
+    @property
+    def index(self) -> int:
+        """The index up to which every change was received; 0 before the start."""
+        return self._daemon.index
+
+    def __repr__(self) -> str:
+        return f'<getc.Watcher {self.key} {self.state.name} index={self.index}>'
+
+
+class _CallbackSink:
+    """Passes results to the callbacks of a watcher."""
+
+    __slots__ = ('_callback', '_initial', '_on_resync', '_watcher')
+
+    def __init__(self, watcher: Watcher, callback: Callable[[EtcdResult], object], options: WatchOptions) -> None:
+        self._watcher = watcher
         self._callback = callback
-        self._tell_resync = options.on_resync
         self._initial = options.initial
+        self._on_resync = options.on_resync
 
-    def _on_snapshot(self, found: Sequence[Got]) -> None:
+    def on_snapshot(self, found: Sequence[Got], callbacks: CallbackQueue) -> None:
         if self._initial:
-            self._deliver(found)
+            self.on_changes(found, callbacks)
 
-    def _on_revision(self, results: Sequence[EtcdResult]) -> None:
-        self._deliver(results)
-
-    def _on_difference(self, results: Sequence[EtcdResult]) -> None:
-        self._deliver(results)
-        if self._tell_resync is not None:
-            self._call_soon(self._tell_resync, self)
-
-    def on_caught_up(self) -> None:
-        super().on_caught_up()
-        if self._is_caught_up and not self.ready.is_set():
-            self._call_soon(self.ready.set)
-
-    def _deliver(self, results: Sequence[EtcdResult]) -> None:
+    def on_changes(self, results: Sequence[EtcdResult], callbacks: CallbackQueue) -> None:
         for result in results:
-            self._call_soon(self._callback, result)
+            callbacks.post(self._callback, result)
+
+    def on_resync(self, callbacks: CallbackQueue) -> None:
+        if self._on_resync is not None:
+            callbacks.post(self._on_resync, self._watcher)
+
+    def on_caught_up(self, callbacks: CallbackQueue) -> None:
+        if not self._watcher.ready.is_set():
+            callbacks.post(self._watcher.ready.set)

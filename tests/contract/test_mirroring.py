@@ -95,7 +95,7 @@ def test_wait_gives_what_the_predicate_says(client: getc.Client, other: getc.Cli
 def test_wait_raises_timed_out_when_it_does_not_come_to_it(client: getc.Client) -> None:
     """And what a predicate raises goes to who waits."""
     mirror = client.mirror('/servers')
-    with pytest.raises(getc.TimedOut, match=r'mirror /servers did not come to what was waited for within 0.01 s'):
+    with pytest.raises(getc.TimedOut, match=r'mirror /servers: the predicate was not true within 0.01 s'):
         mirror.wait(lambda nodes: len(nodes) > 3, timeout=0.01)
     with pytest.raises(KeyError):
         mirror.wait(lambda nodes: nodes['/servers/none'])

@@ -1,55 +1,53 @@
-"""What daemons share: attempts, callbacks in order, and an end."""
+"""Tests of the life cycle of daemons in virtual time."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import gevent
 import pytest
 
-from getc import timing
 from getc.daemons.base import Daemon
-from getc.errors import (
-    ClientClosed,
-    TimedOut,
-    Unauthorized,
-)
+from getc.daemons.handle import DaemonHandle
+from getc.errors import ClientClosed, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from tests.support.faulty import blocking_log
-from tests.support.leftovers import greenlets_of_getc
 
 
-class Pulse(Daemon):
-    """Makes the attempts that it is given, one after the other, and notes when."""
+class Steps(Daemon):
+    """Runs the given steps one after the other.
+
+    Attributes:
+        attempts: The number of attempts.
+        finished: The daemons whose end was reported.
+        closings: Functions to run in the background when it stops.
+    """
 
     def __init__(self, *steps: Callable[[], float | None]) -> None:
-        super().__init__(ClientLog(), 'pulse')
-        self.finished: list[Daemon] = []
-        self.key = '/pulse'
+        super().__init__(ClientLog(), '/test', 'test')
         self.steps = list(steps)
-        self.at: list[float] = []
-        self.called = 0
+        self.attempts = 0
+        self.finished: list[Daemon] = []
         self.closings: list[Callable[[], None]] = []
 
-    def _step(self) -> float | None:
-        self.at.append(timing.now())
-        return self.steps.pop(0)() if self.steps else None
+    def begin(self) -> None:
+        self.start(self.finished.append)
 
-    def _on_called(self) -> None:
-        self.called += 1
+    def _step(self) -> float | None:
+        self.attempts += 1
+        return self.steps.pop(0)() if self.steps else None
 
     def _on_stop(self, deadline: Deadline) -> None:
         for closing in self.closings:
-            self._spawn(closing)
+            self.tasks.spawn(closing)
 
 
-def started() -> Pulse:
-    pulse = Pulse()
-    pulse._started()
-    return pulse
+def started() -> Steps:
+    daemon = Steps()
+    daemon.mark_started()
+    return daemon
 
 
 def raising(error: BaseException) -> Callable[[], float | None]:
@@ -59,169 +57,89 @@ def raising(error: BaseException) -> Callable[[], float | None]:
     return step
 
 
-# -- attempts
+def stop(daemon: Daemon, timeout: float | None = 5.0) -> None:
+    daemon.stop(Deadline(timeout))
 
 
-def test_attempts_follow_each_other_as_the_step_says(etcd_clock: VirtualTime) -> None:
-    """After so many seconds, or when something asks for one."""
-    pulse = Pulse(lambda: 5, lambda: None)
-    began = timing.now()
-    pulse.start(pulse.finished.append)
-    etcd_clock.advance(600)
-    assert pulse.at == [began, began + 5]
-    pulse._attempt_in(1)
-    pulse._attempt_in(3)  # the latest counts
-    etcd_clock.advance(600)
-    assert pulse.at == [began, began + 5, began + 603]
+def has_stopped(daemon: Daemon) -> bool:
+    return daemon.join(Deadline(0))
 
 
-def test_attempt_that_is_asked_for_during_one_comes_after_it(etcd_clock: VirtualTime) -> None:
-    """One at a time; and it is not forgotten for what the step says of the next."""
-
-    def step() -> float | None:
-        gevent.sleep(2)
-        return 3600
-
-    pulse = Pulse(step)
-    began = timing.now()
-    pulse.start(pulse.finished.append)
-    etcd_clock.advance(1)
-    pulse._attempt_in(0)
-    etcd_clock.advance(10)
-    assert pulse.at == [began, began + 2]
+# -- start
 
 
-def test_attempt_that_took_longer_than_the_wait_is_followed_at_once(etcd_clock: VirtualTime) -> None:
-    """A server that is silent has kept it waiting already; others leave it the rest of the wait."""
-
-    def silent() -> float | None:
-        gevent.sleep(5)
-        raise TimedOut('no answer')
-
-    pulse = Pulse(*[silent] * 9, *[raising(TimedOut('no time'))] * 100)
-    began = timing.now()
-    pulse.start(pulse.finished.append)
-    etcd_clock.advance(60)
-    assert pulse.at[:10] == [began + 5 * number for number in range(10)]
-    assert len(pulse.at) < 70
-    pulse.stop()
-
-
-def test_attempt_that_is_killed_is_made_again(etcd_clock: VirtualTime) -> None:
-    """Nothing but stop ends them."""
-    pulse = Pulse(lambda: gevent.sleep(3600))
-    pulse.start(pulse.finished.append)
-    etcd_clock.advance(1)
-    greenlets_of_getc()[0].kill()
-    etcd_clock.advance(1)
-    assert len(pulse.at) == 2
-
-
-def test_refusal_stops_it_before_the_start_only(etcd_clock: VirtualTime) -> None:
-    """It is raised to whoever waits."""
-    pulse = Pulse(raising(Unauthorized('no')))
-    pulse.start(pulse.finished.append)
+def test_refusal_stops_a_daemon_that_has_not_started(etcd_clock: VirtualTime) -> None:
+    daemon = Steps(raising(Unauthorized('no')))
+    daemon.begin()
     with pytest.raises(Unauthorized):
-        pulse.wait_started(Deadline(None))
-    assert pulse.join(1)
-    assert set(pulse.finished) == {pulse}
-    other = started()
-    other.steps = [raising(Unauthorized('no'))]
-    other.start()
+        daemon.wait_started(Deadline(None))
+    assert daemon.join(Deadline(1))
+    assert set(daemon.finished) == {daemon}
+
+
+def test_refusal_is_retried_once_the_daemon_has_started(etcd_clock: VirtualTime) -> None:
+    daemon = started()
+    daemon.steps = [raising(Unauthorized('no'))]
+    daemon.begin()
     etcd_clock.advance(1)
-    assert len(other.at) == 2
-    assert isinstance(other.last_error, Unauthorized)
-    other.stop()
+    assert daemon.attempts == 2
+    assert isinstance(daemon.last_error, Unauthorized)
+    stop(daemon)
 
 
-def test_refusal_in_the_hub_is_raised_though_a_log_handler_blocks(etcd_clock: VirtualTime) -> None:
-    """What a watch tells comes there, and nothing may wait there."""
-    pulse = Pulse()
-    with blocking_log() as said:
-        gevent.get_hub().loop.run_callback(pulse._refuse, Unauthorized('no'))
+def test_refusal_in_the_hub_is_raised_while_a_log_handler_blocks(etcd_clock: VirtualTime) -> None:
+    """Watch listeners are called in the hub, where nothing may block."""
+    daemon = Steps()
+    with blocking_log() as lines:
+        gevent.get_hub().loop.run_callback(daemon.fail_start, Unauthorized('no'))
         with pytest.raises(Unauthorized):
-            pulse.wait_started(Deadline(5))
-        assert pulse.join(1)
+            daemon.wait_started(Deadline(5))
+        assert daemon.join(Deadline(1))
         etcd_clock.advance(1)
-    assert said == ['etcd client: pulse: refused: [110] no']
+    assert lines == ['etcd client: test: refused: [110] no']
 
 
-def test_start_that_is_stopped_raises_client_closed(etcd_clock: VirtualTime) -> None:
-    """Who waits for it is not left waiting."""
-    pulse = Pulse(raising(TimedOut('x')))
-    pulse.start(pulse.finished.append)
-    gevent.spawn_later(1, pulse.stop)
-    with pytest.raises(ClientClosed, match='pulse was stopped before it had started'):
-        pulse.wait_started(Deadline(None))
+def test_wait_started_raises_client_closed_when_the_daemon_is_stopped(etcd_clock: VirtualTime) -> None:
+    daemon = Steps(raising(TimedOut('x')))
+    daemon.begin()
+    gevent.spawn_later(1, stop, daemon)
+    with pytest.raises(ClientClosed, match='test was stopped before it had started'):
+        daemon.wait_started(Deadline(None))
 
 
-# -- callbacks
+def test_wait_started_names_the_daemon_and_its_last_error_at_the_deadline(etcd_clock: VirtualTime) -> None:
+    daemon = Steps(*[raising(TimedOut('no answer'))] * 100)
+    daemon.begin()
+    with pytest.raises(TimedOut, match=r'^test did not start within 2 s: no answer$'):
+        daemon.wait_started(Deadline(2))
+    assert daemon.is_stopped
 
 
-def test_callbacks_are_called_one_at_a_time_in_order(etcd_clock: VirtualTime) -> None:
-    """Also those that are asked for by one."""
-    pulse = started()
-    story: list[str] = []
-
-    def call(name: str) -> None:
-        story.append(f'{name} begins')
-        if name == 'a':
-            pulse._call_soon(call, 'c')
-        gevent.sleep(1)
-        story.append(f'{name} ends')
-
-    pulse._call_soon(call, 'a')
-    pulse._call_soon(call, 'b')
-    etcd_clock.advance(10)
-    assert story == ['a begins', 'a ends', 'b begins', 'b ends', 'c begins', 'c ends']
-    assert pulse.called == 1
-    assert greenlets_of_getc() == []
+# -- stop
 
 
-@pytest.mark.parametrize('trouble', [RuntimeError('a bug'), gevent.Timeout(1), gevent.GreenletExit()])
-def test_callback_that_ends_by_an_exception_does_not_end_the_others(
-    etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture, trouble: BaseException
-) -> None:
-    """It is logged, unless it is a kill."""
-    pulse = started()
-    story: list[int] = []
-    pulse._call_soon(raising(trouble))
-    pulse._call_soon(story.append, 1)
-    with caplog.at_level(logging.ERROR):
-        etcd_clock.advance(0)
-    assert (story, pulse.called) == ([1], 1)
-    assert ('the callback' in caplog.text) is not isinstance(trouble, gevent.GreenletExit)
-
-
-# -- the end
-
-
-def test_stop_ends_everything_and_a_second_does_nothing(etcd_clock: VirtualTime) -> None:
-    """Attempts, timers, callbacks; and its owner lets it go."""
-    pulse = Pulse(lambda: 5)
-    pulse._started()
-    pulse.start(pulse.finished.append)
-    story: list[int] = []
+def test_stop_ends_attempts_timers_and_callbacks_and_may_be_repeated(etcd_clock: VirtualTime) -> None:
+    daemon = Steps(lambda: 5)
+    daemon.mark_started()
+    daemon.begin()
+    calls: list[int] = []
     etcd_clock.advance(1)
-    assert not pulse.join(0)
-    pulse._call_soon(story.append, 1)
-    pulse.stop()
-    assert pulse.join(0)
-    pulse._call_soon(story.append, 2)
-    pulse._attempt_in(0)
+    assert not has_stopped(daemon)
+    daemon.callbacks.post(calls.append, 1)
+    stop(daemon)
+    assert has_stopped(daemon)
+    daemon.callbacks.post(calls.append, 2)
+    daemon.retry.schedule(0)
     etcd_clock.advance(600)
-    assert (story, len(pulse.at)) == ([], 1)
-    assert pulse.finished == [pulse]
-    pulse.stop()
+    assert (calls, daemon.attempts) == ([], 1)
+    assert daemon.finished == [daemon]
+    stop(daemon)
     assert etcd_clock.seconds_to_next() is None
 
 
 @pytest.mark.parametrize(('needs', 'waited'), [(0.5, 0.5), (60, 2)])
-def test_stop_waits_for_what_is_under_way_until_its_timeout(
-    etcd_clock: VirtualTime, needs: float, waited: float
-) -> None:
-    """Then that is killed."""
-    pulse = started()
+def test_stop_kills_at_its_deadline_what_has_not_ended(etcd_clock: VirtualTime, needs: float, waited: float) -> None:
+    daemon = started()
     ends: list[str] = []
 
     def callback() -> None:
@@ -231,16 +149,15 @@ def test_stop_waits_for_what_is_under_way_until_its_timeout(
         except gevent.GreenletExit:
             ends.append('killed')
 
-    pulse._call_soon(callback)
+    daemon.callbacks.post(callback)
     etcd_clock.advance(0)
-    pulse.stop(timeout=2)
+    stop(daemon, 2)
     assert etcd_clock.elapsed == waited
     assert ends == ['returned' if waited == needs else 'killed']
 
 
-def test_stop_returns_when_a_callback_will_not_die(etcd_clock: VirtualTime) -> None:
-    """It is bounded all the same."""
-    pulse = started()
+def test_stop_returns_when_a_callback_catches_its_kill(etcd_clock: VirtualTime) -> None:
+    daemon = started()
     is_over: list[bool] = []
 
     def stubborn() -> None:
@@ -250,35 +167,33 @@ def test_stop_returns_when_a_callback_will_not_die(etcd_clock: VirtualTime) -> N
             except gevent.GreenletExit:
                 pass
 
-    pulse._call_soon(stubborn)
+    daemon.callbacks.post(stubborn)
     etcd_clock.advance(0)
-    pulse.stop(timeout=2)
+    stop(daemon, 2)
     assert etcd_clock.elapsed <= 3
     is_over.append(True)
     etcd_clock.advance(2)
 
 
-def test_stop_from_a_callback_and_from_elsewhere_at_a_time(etcd_clock: VirtualTime) -> None:
-    """The first returns at once, the second when that callback has returned."""
-    pulse = started()
-    story: list[str] = []
+def test_stop_from_a_callback_returns_at_once_and_another_stop_waits_for_the_callback(etcd_clock: VirtualTime) -> None:
+    daemon = started()
+    events: list[str] = []
 
     def callback() -> None:
-        pulse.stop()
-        story.append('stopped from within')
+        stop(daemon)
+        events.append('stop returned')
         gevent.sleep(1)
-        story.append('returned')
+        events.append('callback returned')
 
-    pulse._call_soon(callback)
+    daemon.callbacks.post(callback)
     etcd_clock.advance(0)
-    assert story == ['stopped from within']
-    pulse.stop()
-    assert story == ['stopped from within', 'returned']
+    assert events == ['stop returned']
+    stop(daemon)
+    assert events == ['stop returned', 'callback returned']
 
 
-def test_stop_that_is_cut_short_leaves_nothing_running(etcd_clock: VirtualTime) -> None:
-    """By a timeout of the caller's own."""
-    pulse = started()
+def test_stop_that_a_timeout_interrupts_leaves_no_greenlet(etcd_clock: VirtualTime) -> None:
+    daemon = started()
     ends: list[str] = []
 
     def closing() -> None:
@@ -287,43 +202,41 @@ def test_stop_that_is_cut_short_leaves_nothing_running(etcd_clock: VirtualTime) 
         finally:
             ends.append('ended')
 
-    pulse.closings.append(closing)
+    daemon.closings.append(closing)
     with pytest.raises(gevent.Timeout), gevent.Timeout(1):
-        pulse.stop()
+        stop(daemon)
     etcd_clock.advance(0)
     assert ends == ['ended']
-    assert pulse.join(0)
+    assert has_stopped(daemon)
 
 
-def test_leaving_the_block_stops_it(etcd_clock: VirtualTime) -> None:
-    """Also by an exception, which goes on."""
-    with pytest.raises(RuntimeError), started() as pulse:
-        raise RuntimeError
-    assert pulse.join(0)
-
-
-def test_timeouts_that_are_none_are_refused(etcd_clock: VirtualTime) -> None:
-    """Before anything is stopped."""
-    pulse = started()
-    with pytest.raises(ValueError, match='timeout'):
-        pulse.stop(timeout=-1)
-    with pytest.raises(TypeError, match='timeout'):
-        pulse.stop(timeout='soon')  # type: ignore[arg-type]
-    assert not pulse.join(0)
-    pulse.stop(timeout=None)
-    assert pulse.join(timeout=0)
-
-
-def test_forked_child_makes_no_attempt_and_no_call(etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its greenlets and timers are copies of its parent's."""
-    pulse = Pulse(lambda: 5)
-    pulse._started()
-    pulse.start(pulse.finished.append)
-    etcd_clock.advance(1)
-    story: list[int] = []
-    pulse._call_soon(story.append, 1)
+def test_forked_child_has_stopped_daemons_and_stop_does_nothing(
+    etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = started()
     monkeypatch.setattr('os.getpid', lambda: -1)
-    pulse._call_soon(story.append, 2)
-    etcd_clock.advance(600)
-    assert (story, len(pulse.at)) == ([], 1)
-    pulse.stop()
+    assert daemon.is_stopped
+    assert has_stopped(daemon)
+    stop(daemon)
+    assert daemon.finished == []
+
+
+# -- handles
+
+
+def test_leaving_the_block_of_a_handle_stops_the_daemon(etcd_clock: VirtualTime) -> None:
+    """Also by an exception, which propagates."""
+    with pytest.raises(RuntimeError), DaemonHandle(started()) as handle:
+        raise RuntimeError
+    assert handle.join(0)
+
+
+def test_handle_refuses_invalid_timeouts_before_it_stops_the_daemon(etcd_clock: VirtualTime) -> None:
+    handle = DaemonHandle(started())
+    with pytest.raises(ValueError, match='timeout'):
+        handle.stop(timeout=-1)
+    with pytest.raises(TypeError, match='timeout'):
+        handle.stop(timeout='soon')  # type: ignore[arg-type]
+    assert not handle.join(0)
+    handle.stop(timeout=None)
+    assert handle.join(timeout=0)

@@ -11,7 +11,7 @@ import pytest
 
 import getc
 from getc import WatcherState
-from getc.daemons.follower import BOUND
+from getc.daemons.follower import MAX_BACKLOG
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from tests.support.api_support import skip_unless_spoken
 from tests.support.fake_etcd import FakeEtcd, delay
@@ -224,7 +224,7 @@ def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
     """What was there at first counts too."""
-    server.put_all({f'/cfg/{number}': 'x' for number in range(BOUND + 10)})
+    server.put_all({f'/cfg/{number}': 'x' for number in range(MAX_BACKLOG + 10)})
     told: list[str] = []
 
     def slow(result: getc.EtcdResult) -> None:
@@ -234,8 +234,8 @@ def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
     watcher = client.on_change('/cfg', slow, initial=True)
     etcd_clock.advance(5)
     assert watcher.is_stale
-    etcd_clock.advance(BOUND / 10)
-    assert (len(told), watcher.state) == (BOUND + 10, WatcherState.LIVE)
+    etcd_clock.advance(MAX_BACKLOG / 10)
+    assert (len(told), watcher.state) == (MAX_BACKLOG + 10, WatcherState.LIVE)
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])

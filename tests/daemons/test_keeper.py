@@ -20,6 +20,7 @@ from getc.errors import ConnectionError, ConnectionRefused, LeaderElect, NodeLos
 from getc.operations import Delete, Get, Put
 from getc.renewal import safety_margin
 from getc.testing import VirtualTime
+from getc.timing import Deadline
 from tests.support import faulty
 from tests.support.faulty import FaultyBackend
 from tests.support.leftovers import greenlets_of_getc
@@ -1115,7 +1116,9 @@ def test_keep_node_that_is_stopped_when_it_had_written_says_so(
 ) -> None:
     """The node was there, and stays for its TTL where it cannot be deleted."""
     backend.faults += [faulty.delay(1), faulty.refuse]
-    gevent.spawn_later(moment, lambda: client.close() if end == 'close' else next(iter(client._daemons)).stop())
+    gevent.spawn_later(
+        moment, lambda: client.close() if end == 'close' else next(iter(client._daemons)).stop(Deadline(5.0))
+    )
     caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL)
     etcd_clock.advance(2)
     assert isinstance(caller.exception, getc.ClientClosed)
@@ -1163,10 +1166,10 @@ def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_serv
 def test_log_handler_that_blocks_holds_up_no_other_node(client: getc.Client, etcd_clock: VirtualTime) -> None:
     """A lease tells the keepers of all its nodes, one after the other."""
     keeper = client.keep_node('/a', ttl=TTL)
-    hold: Any = keeper._hold
+    hold: Any = keeper._daemon._node
     with faulty.blocking_log() as said:
         began = timing.now()
-        keeper.on_renewal_missed(TimedOut('too late'))
+        keeper._daemon.on_renewal_missed(TimedOut('too late'))
         hold._lose(NodeLost('/a was deleted'))
         assert timing.now() == began
         etcd_clock.advance(1)

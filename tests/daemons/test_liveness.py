@@ -24,9 +24,9 @@ def test_who_asks_while_a_question_is_open_gets_its_answer(etcd_clock: VirtualTi
         return answer
 
     checkup = LivenessProbe(alive, 'who')
-    first = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    first = gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.3)
-    second = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    second = gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.4)
     assert (first.value, second.value) == (answer, answer)
     assert len(asked) == 1
@@ -35,9 +35,9 @@ def test_who_asks_while_a_question_is_open_gets_its_answer(etcd_clock: VirtualTi
 def test_who_asks_late_waits_for_the_rest_of_the_patience(etcd_clock: VirtualTime) -> None:
     """And not for all of it again."""
     checkup = LivenessProbe(lambda: gevent.sleep(1000), 'who')
-    gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.7)
-    second = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    second = gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.4)
     assert second.value is False
 
@@ -59,16 +59,16 @@ def test_question_that_is_asked_anew_is_not_forgotten_with_the_old_one(etcd_cloc
     checkup = LivenessProbe(alive, 'who')
 
     def ask_when_it_ends() -> None:
-        asked = checkup._asked
+        asked = checkup._call
         assert asked is not None
-        asked.rawlink(lambda _: again.append(gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)))
+        asked.rawlink(lambda _: again.append(gevent.spawn(checkup.check, PATIENCE, gevent.spawn)))
 
     again: list[gevent.Greenlet] = []
-    first = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    first = gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(0.1)
     ask_when_it_ends()
     etcd_clock.advance(0.5)
-    third = gevent.spawn(checkup.passes, PATIENCE, gevent.spawn)
+    third = gevent.spawn(checkup.check, PATIENCE, gevent.spawn)
     etcd_clock.advance(1)
     assert [each.value for each in (first, *again, third)] == [True] * 3
     assert max(most) == 1
@@ -83,7 +83,7 @@ def test_log_handler_that_blocks_is_no_part_of_the_question(etcd_clock: VirtualT
     checkup = LivenessProbe(alive, 'who')
     with blocking_log() as said:
         began = timing.now()
-        assert not checkup.passes(PATIENCE, gevent.spawn)
+        assert not checkup.check(PATIENCE, gevent.spawn)
         assert timing.now() == began
         etcd_clock.advance(1)
     assert 'raised' in said[0]

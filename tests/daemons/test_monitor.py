@@ -52,8 +52,8 @@ def test_daemons_that_do_not_start_for_one_reason_are_one_line_though_their_erro
     keepers = [client.keep_node(f'/servers/{number}', wait=False) for number in range(20)]
     etcd_clock.advance(9.5)
     for keeper in keepers:
-        keeper.last_error = ConnectionError(f'no answer for {keeper.key}')
-        keeper._cancel_timer()  # no further attempt
+        keeper._daemon.last_error = ConnectionError(f'no answer for {keeper.key}')
+        keeper._daemon.retry.close()
     etcd_clock.advance(2)
     (line,) = lines()
     assert line == (

@@ -410,7 +410,7 @@ def test_watcher_behind_a_slow_callback_holds_no_more_than_its_bound(
         server.put('/cfg/a', str(number))
         if number % 100 == 0:
             etcd_clock.advance(0)
-            most = max(most, len(watcher._calls))
+            most = max(most, len(watcher._daemon.callbacks))
     assert len(seen['quick']) == 5000
     assert most <= 1100
     assert watcher.state is WatcherState.STALE

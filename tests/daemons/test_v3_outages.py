@@ -136,7 +136,7 @@ def test_rival_of_the_same_value_does_not_take_the_node_when_its_write_is_not_an
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()
     keeper = rival.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
-    wait_until(lambda: keeper.unanswered)
+    wait_until(lambda: keeper._daemon.unanswered)
     gevent.sleep(0.05)  # it is sent with the next turn of the hub
     proxy.heal()
     wait_until(lambda: isinstance(keeper.last_error, NodeExist))

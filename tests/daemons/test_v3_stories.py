@@ -184,7 +184,7 @@ class Scene:
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small bounds, so that all of them are met."""
-    monkeypatch.setattr(follower, 'BOUND', 20)
+    monkeypatch.setattr(follower, 'MAX_BACKLOG', 20)
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 20 * replay_buffer.MIN_BYTES)
 
 

@@ -17,9 +17,9 @@ from getc import Changes, Watcher, WatcherState
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.client import Client
-from getc.daemons.base import REFUSED_CAP
 from getc.daemons.changes import MAX_QUEUED
-from getc.daemons.follower import BOUND
+from getc.daemons.follower import MAX_BACKLOG
+from getc.daemons.retry_loop import MAX_REFUSED_DELAY
 from getc.errors import (
     ConnectionError,
     EventIndexCleared,
@@ -209,7 +209,7 @@ def test_refusal_is_raised_at_the_start_and_survived_later(
     assert watcher.state is WatcherState.STALE
     assert isinstance(watcher.last_error, Unauthorized)
     backend.come_back()
-    etcd_clock.advance(REFUSED_CAP + 0.01)
+    etcd_clock.advance(MAX_REFUSED_DELAY + 0.01)
     assert [line.partition(' (')[0] for line in story.lines] == ['Set /cfg/a=1']
 
 
@@ -236,7 +236,7 @@ def test_refusals_are_met_less_and_less_often_and_logged_once(
     etcd_clock.advance(60)
     assert caplog.text.count(f'{reason}[110] Insufficient credentials') == 1
     backend.come_back()
-    etcd_clock.advance(REFUSED_CAP + 0.01)
+    etcd_clock.advance(MAX_REFUSED_DELAY + 0.01)
     assert not mirror.is_stale
 
 
@@ -398,7 +398,7 @@ def test_watch_that_ends_before_the_latest_change_came_again_has_lost_no_history
         backend.come_back()
         etcd_clock.advance(60)
         assert watcher.state is WatcherState.STALE
-    watcher.on_ended(ConnectionError('the server fell silent'))
+    watcher._daemon.on_ended(ConnectionError('the server fell silent'))
     etcd_clock.advance(2)
     assert watcher.state is WatcherState.LIVE
     assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
@@ -471,7 +471,7 @@ def test_cleared_history_is_only_notified_when_no_difference_is_wanted(
     watcher = client.on_change('/cfg', story, on_resync=story.on_resync, resync='notify')
     other.set('/cfg/b', '2')
     etcd_clock.advance(0)
-    assert watcher._known == {}
+    assert watcher._daemon._continuity._known == {}
     backend.go_down()
     other.set('/cfg/b', '3')
     fill_history(other)
@@ -554,17 +554,17 @@ def test_memory_is_bounded_when_the_callback_never_returns(
         story(result)
 
     watcher = client.on_change('/cfg', slow, on_resync=story.on_resync)
-    for number in range(5 * BOUND):
+    for number in range(5 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
         if not number % 10:
             etcd_clock.advance(0)
-    assert len(watcher._calls) <= BOUND + 1
+    assert len(watcher._daemon.callbacks) <= MAX_BACKLOG + 1
     assert watcher.state is WatcherState.STALE
     gate.set()
     etcd_clock.advance(10)
     assert watcher.state is WatcherState.LIVE
-    assert story.lines[: BOUND + 1] == [f'Set /cfg/a={number}' for number in range(BOUND + 1)]
-    assert story.lines[-2:] == [f'Set /cfg/a={5 * BOUND - 1} (resync)', 'resync']
+    assert story.lines[: MAX_BACKLOG + 1] == [f'Set /cfg/a={number}' for number in range(MAX_BACKLOG + 1)]
+    assert story.lines[-2:] == [f'Set /cfg/a={5 * MAX_BACKLOG - 1} (resync)', 'resync']
 
 
 def test_watcher_behind_goes_on_when_the_last_callback_is_killed(
@@ -581,7 +581,7 @@ def test_watcher_behind_goes_on_when_the_last_callback_is_killed(
             gevent.sleep(3600)
 
     watcher = client.on_change('/cfg', callback)
-    for number in range(BOUND):
+    for number in range(MAX_BACKLOG):
         other.set('/cfg/a', str(number))
     other.set('/cfg/a', 'last')
     etcd_clock.advance(0)
@@ -597,7 +597,7 @@ def test_callbacks_that_compute_let_others_run(
     client: getc.Client, other: getc.Client, monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime
 ) -> None:
     """A hundred calls in a row do not hold up the hub: a renewal, for one."""
-    monkeypatch.setattr('getc.daemons.base.MAX_BUSY_SECONDS', -1.0)  # every call is longer than that
+    monkeypatch.setattr('getc.daemons.callbacks.MAX_BUSY_SECONDS', -1.0)  # every call is longer than that
     turns: list[int] = []
     seen: list[int] = []
 
@@ -657,9 +657,9 @@ def test_stopped_watcher_stays_so_whatever_it_is_told(
     result = other.set('/cfg/a', '1')
     watcher.stop()
     index = watcher.index
-    watcher.on_live(result.etcd_index)
-    watcher.on_changes((result,))
-    watcher.on_ended(ConnectionError('late'))
+    watcher._daemon.on_live(result.etcd_index)
+    watcher._daemon.on_changes((result,))
+    watcher._daemon.on_ended(ConnectionError('late'))
     etcd_clock.advance(1)
     assert (watcher.state, watcher.index, story.lines) == (WatcherState.STOPPED, index, [])
 
@@ -754,12 +754,12 @@ def test_changes_that_nobody_takes_are_bounded_and_closing_is_prompt(
 ) -> None:
     """The watcher stops listening; nothing is told after the end."""
     changes = client.changes('/cfg')
-    for number in range(3 * BOUND):
+    for number in range(3 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
         if not number % 10:
             etcd_clock.advance(0)
     assert changes._results.qsize() == MAX_QUEUED
-    assert len(changes.watcher._calls) <= BOUND + 1
+    assert len(changes.watcher._daemon.callbacks) <= MAX_BACKLOG + 1
     assert changes.watcher.state is WatcherState.STALE
     began = etcd_clock.elapsed
     changes.close()
@@ -772,16 +772,16 @@ def test_changes_far_behind_goes_on_without_a_gap_that_is_hidden(
 ) -> None:
     """What the server forgot meanwhile is told as a difference, in its place."""
     changes = client.changes('/cfg')
-    for number in range(3 * BOUND):
+    for number in range(3 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
         if not number % 10:
             etcd_clock.advance(0)
     told = []
-    while not told or told[-1].value != str(3 * BOUND - 1):
+    while not told or told[-1].value != str(3 * MAX_BACKLOG - 1):
         told.append(changes.get(timeout=10))
     whole = [int(result.value or '') for result in told if not result.resync]
     assert whole == list(range(len(whole)))
-    assert [result.value for result in told if result.resync] == [str(3 * BOUND - 1)]
+    assert [result.value for result in told if result.resync] == [str(3 * MAX_BACKLOG - 1)]
 
 
 def test_changes_ends_for_a_client_that_is_closed_with_changes_left(

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, Final
 from unittest import mock
-from weakref import WeakKeyDictionary
 
 from getc import retry
 from getc.backends.base import AcquiringWrite, KeepListener, KeptNode
 from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.lease.shared_lease import SharedLease
+from getc.daemons.continuity import Continuity, Listing
 from getc.daemons.follower import Follower
 from getc.errors import NodeExist
 from getc.net import failover
-from getc.operations import Put, WatchSpec
+from getc.operations import Put
 from getc.results import EtcdResult
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
@@ -37,7 +36,7 @@ LATENESS: Final = 6.0
 def skipped_revision() -> Iterator[None]:
     """Each watcher passes over one revision."""
     on_changes = Follower.on_changes
-    told: WeakKeyDictionary[Follower, int] = WeakKeyDictionary()
+    told: dict[Follower, int] = {}
 
     def skipping(self: Follower, results: Sequence[EtcdResult]) -> None:
         told[self] = told.get(self, 0) + 1
@@ -116,24 +115,20 @@ def equal_values() -> Iterator[None]:
 @contextmanager
 def any_witness() -> Iterator[None]:
     """A watcher takes any value that is as it was for a proof that the store is the same, also after a restore."""
-    step = Follower._step
+    resume_at_last_change, resume_after = Continuity.resume_at_last_change, Continuity.resume_after
 
-    def by_any_witness(self: Follower) -> float | None:
-        if self._known is None or self._is_cleared or self._cursor is None:
-            return step(self)
-        listing = self._list()
-        values = listing.values.values()
-        is_other = any(value.modified_index <= self._cursor and not self._is_known(value) for value in values)
-        if is_other or listing.index < self._cursor or not any(map(self._is_known, values)):
-            return step(self)
-        self._close_watch()
-        self._proof = None
-        self._live_at = math.inf
-        spec = WatchSpec(self.key, self._cursor + 1, self.recursive)
-        self._watch = self._followed = self._backend.watch(spec, self, self._followed)
-        return None
+    def list_always(self: Continuity) -> bool:
+        return False
 
-    with mock.patch.object(Follower, '_step', by_any_witness):
+    def by_any_witness(self: Continuity, listing: Listing) -> bool:
+        values, cursor = listing.values.values(), self.cursor
+        assert cursor is not None
+        is_other = any(value.modified_index <= cursor and not self._is_known(value) for value in values)
+        if not is_other and listing.index >= cursor and any(map(self._is_known, values)):
+            return True
+        return resume_at_last_change(self) or resume_after(self, listing)
+
+    with mock.patch.multiple(Continuity, resume_at_last_change=list_always, resume_after=by_any_witness):
         yield
 
 
@@ -144,7 +139,7 @@ def live_at_once() -> Iterator[None]:
 
     def live(self: Follower, index: int) -> None:
         on_live(self, index)
-        if self._proof is None:
+        if not self._continuity.awaits_marker:
             self.on_caught_up()
 
     with mock.patch.object(Follower, 'on_live', live):

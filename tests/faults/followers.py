@@ -9,7 +9,6 @@ from typing import Final
 import gevent
 
 import getc
-from getc.daemons.follower import Follower as GetcFollower
 from tests.faults.cluster import Ground
 from tests.faults.history import History, Resync, Seen, State, Unwatched, Watched
 from tests.faults.writers import PAIRS, SIDES
@@ -80,7 +79,7 @@ class Follower:
         self._count = 0
 
     @property
-    def current(self) -> tuple[str, GetcFollower] | None:
+    def current(self) -> tuple[str, getc.Watcher | getc.Mirror] | None:
         """The current watcher and its name in the history."""
         return None if self.watcher is None or not self.is_watching else (f'{self.name}#{self._count}', self.watcher)
 
@@ -172,7 +171,7 @@ class Reader:
         self._history = history
 
     @property
-    def current(self) -> tuple[str, GetcFollower] | None:
+    def current(self) -> tuple[str, getc.Watcher | getc.Mirror] | None:
         """The mirror and its name in the history."""
         return None if self.mirror is None else (self._name, self.mirror)
 
@@ -217,7 +216,7 @@ class StateRecorder:
                     self._sample(*follower.current)
             gevent.sleep(SAMPLE)
 
-    def _sample(self, name: str, follower: GetcFollower) -> None:
+    def _sample(self, name: str, follower: getc.Watcher | getc.Mirror) -> None:
         state = State(name, self._history.now(), not follower.is_stale, follower.index)
         before = self._noted.get(name)
         if before is None or before.is_live != state.is_live or state.at - before.at >= REPEAT:

@@ -9,7 +9,7 @@ from typing import Final
 import gevent
 
 import getc
-from getc.daemons.keeper import OnConflict
+from getc.daemons.options import OnConflict
 from getc.errors import NodeExist, NodeLost, Overtaken, TimedOut
 from tests.faults.history import Claim, History, Presence
 

@@ -30,7 +30,8 @@ class Presence:
 
     @property
     def lost_at(self) -> float:
-        return 0.0 if self.keeper._hold is None else self.keeper._hold.lost_at
+        node = self.keeper._daemon._node
+        return 0.0 if node is None else node.lost_at
 
     def _on_change(self, result: getc.EtcdResult) -> None:
         if isinstance(result, getc.Deleted):

@@ -61,14 +61,13 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
         'process': 'child',
         'shared': 0,
         'states': ['STOPPED'] * 4,
-        'stopped': [True] * 3,
         'keeper': [
             0.0,
-            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
-            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
+            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
+            'NodeLost: /servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
         ],
-        'mirror': [{'/cfg/a': '0'}, True, "ClientClosed: mirror /cfg is our parent's, not this forked child's"],
-        'changes': "ClientClosed: changes /cfg is our parent's, not this forked child's",
+        'mirror': [{'/cfg/a': '0'}, True, "ClientClosed: mirror /cfg belongs to the parent of this forked process"],
+        'changes': "ClientClosed: changes /cfg belongs to the parent of this forked process",
         'ended': [None, None, None, None, True],
     }
     assert said_by(program) == {'process': 'child', 'followed': ['1'], 'value': '1', 'own': 'KEPT'}

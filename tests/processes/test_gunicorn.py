@@ -60,8 +60,8 @@ def test_client_that_the_master_made_works_in_every_worker(
         'is_master': False,
         'booted': True,
         'written': True,
-        'keeper': 'NodeLost: /servers/master is not kept: STOPPED: it is kept by our parent, not by this forked child',
-        'mirror': [True, "ClientClosed: mirror /cfg is our parent's, not this forked child's"],
+        'keeper': 'NodeLost: /servers/master is not kept: STOPPED: it is kept by the parent of this forked process',
+        'mirror': [True, "ClientClosed: mirror /cfg belongs to the parent of this forked process"],
         'own': 'KEPT',
     }
     assert list(answers.values()) == [expected] * WORKERS

@@ -30,7 +30,7 @@ def test_client_works_in_a_process_that_was_forked(etcd_server: EtcdServer, api:
         'status': 0,
         'child': [
             '1',
-            '/servers/parent is not kept: STOPPED: it is kept by our parent, not by this forked child',
+            '/servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
             'STOPPED',
             'x',
         ],

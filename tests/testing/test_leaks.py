@@ -185,7 +185,7 @@ def test_what_is_about_to_end_is_waited_for() -> None:
     with no_leaks(patience=60):
         watcher = client.on_change('/a', print)
         gevent.spawn_later(0.05, watcher.stop)
-    assert watcher.is_stopped
+    assert watcher.join(0)
     client.close()
 
 

@@ -83,7 +83,6 @@ if not child:
             process='child',
             shared=len(before & sockets()),
             states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.watcher.state.name],
-            stopped=[keeper.is_stopped, watcher.is_stopped, mirror.is_stopped],
             keeper=[keeper.remaining(), refusal(keeper.ensure), refusal(keeper.update, 'y', 1)],
             mirror=[dict(mirror), mirror.is_stale, refusal(mirror.wait, lambda _: False)],
             changes=refusal(changes.get, 1),

@@ -1,0 +1,87 @@
+"""Calls functions of the program in order, outside of getc's own greenlets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+
+from getc import timing
+from getc.daemons.failures import report_failure
+from getc.daemons.tasks import Tasks
+from getc.net.client_log import ClientLog
+
+__all__ = ['CallbackQueue']
+
+MAX_BUSY_SECONDS: Final = 0.01
+"""Seconds after which callbacks that do not block yield to other greenlets."""
+
+_Call = tuple[Callable[..., object], tuple[object, ...]]
+"""A function and its arguments."""
+
+
+class CallbackQueue:
+    """Calls functions one at a time, in the order in which they were posted.
+
+    The calls run in a greenlet that ends when the queue is empty.  An exception of a function is logged and does not
+    prevent the calls after it; neither does a kill of the function's greenlet.  The length of a queue is the number of
+    calls that have not begun.
+
+    Args:
+        tasks: Runs the greenlet.
+        log: The log of the client.
+        on_empty: Called after the last posted call has returned.  It must not block or raise.
+    """
+
+    __slots__ = ('_calls', '_greenlet', '_is_closed', '_log', '_on_empty', '_tasks')
+
+    def __init__(self, tasks: Tasks, log: ClientLog, on_empty: Callable[[], object] | None = None) -> None:
+        self._tasks = tasks
+        self._log = log
+        self._on_empty = on_empty
+        self._calls: deque[_Call] | tuple[()] = ()  # an empty deque takes 0.7 kB
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def post(self, function: Callable[..., object], *args: object) -> None:
+        """Call a function after those posted before.  Does not block; does nothing once the queue is closed."""
+        if self._is_closed or self._tasks.affinity.in_forked_child:
+            return
+        if not isinstance(self._calls, deque):
+            self._calls = deque()
+        self._calls.append((function, args))
+        if self._greenlet is None:
+            self._greenlet = self._tasks.spawn(self._run)
+
+    def close(self) -> None:
+        """Drop the calls that have not begun, and accept no others."""
+        self._is_closed = True
+        self._calls = ()
+
+    def _run(self) -> None:
+        began = timing.now()
+        try:
+            while isinstance(self._calls, deque) and not self._tasks.affinity.in_forked_child:
+                function, args = self._calls.popleft()
+                if not self._calls:
+                    self._calls = ()
+                try:
+                    function(*args)
+                except (Exception, gevent.Timeout):
+                    report_failure('%s: %s: the callback %r raised', self._log.label, self._tasks.name, function)
+                if self._calls and timing.now() - began > MAX_BUSY_SECONDS:
+                    gevent.sleep(0)
+                    began = timing.now()
+        finally:  # also when a callback was killed, and this greenlet with it
+            self._greenlet = None
+            if self._tasks.affinity.in_forked_child:
+                self._calls = ()
+            elif self._calls:
+                self._greenlet = self._tasks.spawn(self._run)
+            elif not self._is_closed and self._on_empty is not None:
+                self._on_empty()

@@ -1,0 +1,77 @@
+"""What keepers, watchers and mirrors offer to the program."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TypeVar
+
+from getc.daemons.base import Daemon
+from getc.errors import EtcException
+from getc.net.affinity import Unpicklable
+from getc.timing import Deadline
+
+__all__ = ['DaemonHandle']
+
+_Self = TypeVar('_Self', bound='DaemonHandle')
+
+
+class DaemonHandle(Unpicklable):
+    """The public side of a daemon.  It holds the daemon's machinery, which backends and the registry use.
+
+    Also a context manager: leaving the block stops the daemon.
+    """
+
+    __slots__ = ('__weakref__', '_daemon')
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+
+    @property
+    def key(self) -> str:
+        """The key of the node."""
+        return self._daemon.key
+
+    @property
+    def name(self) -> str:
+        """What it does, for logs: as ``keep_node /servers/a``."""
+        return self._daemon.name
+
+    @property
+    def last_error(self) -> EtcException | None:
+        """The latest error, or None.  It stays set after the daemon has recovered."""
+        return self._daemon.last_error
+
+    def stop(self, timeout: float | None = 5.0) -> None:
+        """Stop.  When this returns, no callback runs or will run.  A second call does nothing.
+
+        Blocks until callbacks and requests in flight have ended; a callback that still runs at the timeout is killed.
+        May be called from a callback, which then continues.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TypeError, ValueError: The timeout is invalid.
+            RuntimeError: This is not the thread of the client.
+        """
+        self._daemon.stop(Deadline.after(timeout))
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Block until it has stopped, and return True; or False at the timeout.
+
+        Args:
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TypeError, ValueError: The timeout is invalid.
+            RuntimeError: This is not the thread of the client.
+        """
+        return self._daemon.join(Deadline.after(timeout))
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()

@@ -1,0 +1,376 @@
+"""The state machine behind keep_node: takes a node, has it renewed, notices its loss, and takes it again.
+
+etcd deletes a node one TTL after the last renewal that reached the server.  The machine counts from the moment at which
+that renewal was *sent*, and subtracts a safety margin, so that it notices a loss before another process can own the
+node.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import Final
+
+from getc import timing
+from getc.backends.base import AcquiringWrite, Backend, KeptNode
+from getc.daemons.base import Daemon
+from getc.daemons.liveness import LivenessProbe
+from getc.daemons.options import KeepOptions
+from getc.daemons.owner_watch import OwnerWatch
+from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
+from getc.net.client_log import ClientLog
+from getc.operations import Get, Put, WatchSpec
+from getc.results import EtcdResult, Node, Value
+from getc.timing import Deadline
+
+__all__ = ['KeepMachine', 'KeeperState']
+
+log = logging.getLogger(__name__)
+
+MIN_CALL_TIMEOUT: Final = 1.5
+"""Seconds for one request of an attempt to take the node, for most TTLs.
+
+A request that was sent to a leader that has just failed is never answered: the next attempt has to follow soon enough
+for the node to be back within two seconds.  Long TTLs allow for a slower etcd: a sixth of the TTL, as for each renewal.
+Short ones limit it to half of the TTL, or the node would be lost as soon as it is taken.
+"""
+
+MAX_CALL_TIMEOUT: Final = 5.0
+"""Seconds for one request at most."""
+
+MIN_OWNER_CHECK_INTERVAL: Final = 5.0
+"""Seconds after which a node of another owner is read again at the earliest, if its watch reports nothing."""
+
+
+class KeeperState(Enum):
+    """The state of a keeper."""
+
+    STARTING = 'the node was never written'
+    KEPT = 'the node is there'
+    SUSPECT = 'the node is there, and a renewal was missed'
+    LOST = 'the node is not ours at the moment'
+    STOPPED = 'the keeper was stopped'
+
+
+class KeepMachine(Daemon):
+    """Keeps one node: the machinery of a :class:`~getc.Keeper`, and the ``KeepListener`` of its keep group.
+
+    Args:
+        log: The log of the client.
+        backend: The store.
+        key: The node.
+        value: Its text.
+        options: How to keep it.
+        keeper: The argument of ``on_lost`` and ``on_restored``.
+
+    Attributes:
+        value: The text that is, or will be, written to the node.
+        unanswered: Writes without a response, which may have taken the node or may still do so.
+    """
+
+    __slots__ = (
+        '_backend',
+        '_group',
+        '_is_probing',
+        '_keeper',
+        '_node',
+        '_options',
+        '_owner_watch',
+        '_previous',
+        '_probe',
+        '_state',
+        'unanswered',
+        'value',
+    )
+
+    def __init__(
+        self, log: ClientLog, backend: Backend, key: str, value: str, options: KeepOptions, keeper: object
+    ) -> None:
+        super().__init__(log, key, f'keep_node {key}')
+        self.value = value
+        self.unanswered: set[AcquiringWrite] = set()
+        self._backend = backend
+        self._group = backend.keep(options.ttl)
+        self._options = options
+        self._keeper = keeper
+        self._probe = None if options.alive is None else LivenessProbe(options.alive, f'{log.label}: {self.name}')
+        self._state = KeeperState.STARTING
+        self._node: KeptNode | None = None
+        self._previous: KeptNode | None = None  # lost, but it may still exist and be ours
+        self._owner_watch: OwnerWatch | None = None
+        self._is_probing = False  # an attempt waits for ``alive``, and has sent nothing yet
+
+    # -- state; no I/O
+
+    @property
+    def state(self) -> KeeperState:
+        """Its state, correct even if no timer has run; STOPPED in a forked child."""
+        if self.in_forked_child:
+            return KeeperState.STOPPED
+        if self._state in (KeeperState.KEPT, KeeperState.SUSPECT) and not self.remaining():
+            return KeeperState.LOST
+        return self._state
+
+    @property
+    def ttl(self) -> int:
+        """The TTL in seconds that the server grants."""
+        return self._group.ttl
+
+    def remaining(self) -> float:
+        """Return the seconds for which the node is certainly ours without another renewal."""
+        if self._node is None or self.in_forked_child:
+            return 0.0
+        return max(0.0, self._node.lost_at - timing.now_with_suspend())
+
+    def ensure(self) -> int:
+        """Return the fencing token, or raise NodeLost or Overtaken."""
+        node = self._node
+        if node is None or not self.remaining():
+            is_overtaken = self.state is KeeperState.LOST and isinstance(self.last_error, Overtaken)
+            kind = Overtaken if is_overtaken else NodeLost
+            raise kind(f'{self.key} is not kept: {self.state.name}: {self._reason()}')
+        return node.token
+
+    def _reason(self) -> str:
+        """Return why the node is not ours, for an error."""
+        if self.in_forked_child:
+            return 'it is kept by the parent of this forked process'
+        if self._is_stopped:
+            return 'the keeper was stopped'
+        if self._node is not None:
+            return f'it was not renewed within its TTL of {self.ttl} s'
+        return 'it was not written yet' if self.last_error is None else str(self.last_error)
+
+    # -- requests of the program
+
+    def update(self, value: str, deadline: Deadline) -> EtcdResult:
+        """Write another value to the node, and remember the value in any case."""
+        self.value = value
+        self.ensure()
+        node = self._node
+        assert node is not None
+        try:
+            return node.update(value, deadline)
+        except NodeLost as error:
+            if node is self._node:
+                node.abandon()
+                self.on_lost(error)
+            raise
+
+    def detach(self, deadline: Deadline) -> None:
+        """Stop, and leave the node to its TTL."""
+        if self.in_forked_child:
+            return
+        self.check_thread()
+        node, self._node, self._previous = self._node, None, None
+        self.unanswered.clear()
+        try:
+            if node is not None and not self._is_stopped:
+                node.detach(deadline)
+        finally:
+            self.stop_begin(deadline)
+            self.stop_wait(deadline)
+
+    # -- taking the node
+
+    def _step(self) -> float | None:
+        self._close_owner_watch()
+        if not self._probe_before_attempt():
+            return self.ttl / 3
+        try:
+            node = self._acquire()
+        except EtcException:
+            if self._is_stopped and self.unanswered:  # stop() waits for this too
+                self.tasks.spawn(self._delete_node, None, self._call_deadline())
+            raise
+        if node is None:
+            return self.retry.backoff.next_delay() if self._owner_watch is None else self._owner_watch.check_interval
+        self._previous = None
+        if self._is_stopped:  # ``unanswered`` is kept: wait_started reports it
+            node.release(Deadline(MAX_CALL_TIMEOUT))
+            return None
+        self.unanswered.clear()
+        self._node = node
+        self.retry.backoff.reset()
+        was_lost = self._state is KeeperState.LOST
+        self._state = KeeperState.KEPT
+        self.mark_started()
+        if was_lost:
+            if self._options.on_restored is not None:
+                self.callbacks.post(self._options.on_restored, self._keeper)
+            self.log_event(logging.INFO, 'restored')
+        return None
+
+    def _probe_before_attempt(self) -> bool:
+        self._is_probing = True
+        try:
+            return self.check_liveness() and not self._is_stopped
+        finally:
+            self._is_probing = False
+
+    def _acquire(self) -> KeptNode | None:
+        """Write the node.  Return None if it is another owner's, or was deleted meanwhile."""
+        if self._previous is not None:
+            node = self._group.reclaim(self.key, self.value, self._previous, self, self._call_deadline())
+            if node is not None:
+                return node
+            self._previous = None
+        try:
+            return self._keep(Put(self.key, self.value, prev_exist=False))
+        except NodeExist as error:
+            return self._acquire_existing(error)
+
+    def _acquire_existing(self, error: NodeExist) -> KeptNode | None:
+        """Take over the node of another owner, wait for its end, or raise, as ``on_conflict`` says."""
+        try:
+            found = self._backend.execute(Get(self.key, quorum=True), self._call_deadline())
+        except KeyNotFound:
+            return None
+        if self._is_stopped:
+            return None
+        node = found.node
+        is_starting = self._state is KeeperState.STARTING
+        if isinstance(node, Value) and node.ttl is not None:
+            if is_starting and self._options.on_conflict == 'replace':
+                try:
+                    return self._keep(Put(self.key, self.value, prev_exist=True, prev_index=node.modified_index))
+                except (KeyNotFound, TestFailed):
+                    return None
+            if is_starting and self._options.on_conflict == 'raise':
+                raise error
+        elif is_starting:  # without a TTL it does not go away by itself
+            raise _permanent(node, found.etcd_index)
+        if is_starting:
+            self.last_error = error
+        self._owner_watch = OwnerWatch(
+            self._backend,
+            WatchSpec(self.key, found.etcd_index + 1),
+            check_interval=max(float(node.ttl or 0), MIN_OWNER_CHECK_INTERVAL),
+            on_deleted=self._retry_now,
+            on_ended=self._retry_soon,
+        )
+        return None
+
+    def _keep(self, put: Put) -> KeptNode:
+        before = self.unanswered.copy()
+        try:
+            return self._group.keep(put, self, self._call_deadline())
+        except EtcException as error:
+            if not error.maybe_applied:
+                self.unanswered = before
+            raise
+
+    def _may_have_written(self) -> bool:
+        return bool(self.unanswered)
+
+    def _call_deadline(self) -> Deadline:
+        return Deadline(min(max(MIN_CALL_TIMEOUT, self.ttl / 6), self.ttl / 2, MAX_CALL_TIMEOUT))
+
+    def _retry_now(self) -> None:
+        self.retry.schedule(0)
+
+    def _retry_soon(self) -> None:
+        self.retry.schedule(self.retry.backoff.next_delay())
+
+    def _close_owner_watch(self) -> None:
+        if self._owner_watch is not None:
+            self._owner_watch.close()
+            self._owner_watch = None
+
+    # -- KeepListener
+
+    @property
+    def has_liveness_check(self) -> bool:
+        """True if there is an ``alive`` function."""
+        return self._probe is not None
+
+    def on_writing(self, write: AcquiringWrite) -> None:
+        """A write that takes the node is sent now."""
+        self.unanswered.add(write)  # for good if this greenlet is killed
+
+    def check_liveness(self) -> bool:
+        """Call ``alive``, and remove the node if it returns False.  Blocks for a sixth of the TTL at most."""
+        if self._is_stopped:
+            return False
+        if self._probe is None or self._probe.check(self.ttl / 6, self.tasks.spawn):
+            return True
+        if self._node is not None and not self._is_stopped:
+            node = self._lose(NodeLost(f'{self.key} was removed because alive() returned False, raised or timed out'))
+            if node is not None:
+                node.abandon()
+                self.tasks.spawn(self._release, node)
+        return False
+
+    def on_renewed(self) -> None:
+        """A renewal succeeded."""
+        if self._state is KeeperState.SUSPECT:
+            self._state = KeeperState.KEPT
+
+    def on_renewal_missed(self, error: EtcException) -> None:
+        """A renewal failed.  The node is still ours."""
+        self.last_error = error
+        if self._state is KeeperState.KEPT:
+            self._state = KeeperState.SUSPECT
+            self.log_event(logging.WARNING, 'a renewal was missed: %s', error)
+
+    def on_lost(self, error: NodeLost) -> None:
+        """The node is not ours any more."""
+        if self._is_stopped:
+            return
+        node = self._lose(error)
+        # Overtaken proves another owner: do not reclaim the node, even if its value looks like ours.
+        self._previous = None if isinstance(error, Overtaken) else node
+        self.retry.schedule(self.retry.backoff.next_delay() if isinstance(error, Overtaken) else 0)
+
+    # -- losing and deleting the node
+
+    def _lose(self, error: NodeLost) -> KeptNode | None:
+        """Become LOST, and return the node."""
+        node, self._node = self._node, None
+        self.last_error = error
+        self._state = KeeperState.LOST
+        if self._options.on_lost is not None:
+            self.callbacks.post(self._options.on_lost, self._keeper)
+        self.log_event(logging.WARNING, 'lost: %s', error)
+        return node
+
+    def _release(self, node: KeptNode) -> None:
+        """Delete the node of a process that is not alive."""
+        try:
+            node.release(Deadline(MAX_CALL_TIMEOUT))
+        except EtcException as error:
+            self.last_error = error
+            self._previous = node
+        finally:
+            self.retry.schedule(self.ttl / 3)
+
+    def _on_stop(self, deadline: Deadline) -> None:
+        self._close_owner_watch()
+        self._state = KeeperState.STOPPED
+        if self._is_probing:
+            self.retry.kill_attempt()  # ``alive`` may be the caller of stop(), which would wait for itself
+        node, self._node = self._node or self._previous, None
+        if node is not None or (self.unanswered and (not self.retry.is_attempting or self._is_probing)):
+            self.tasks.spawn(self._delete_node, node, deadline)
+
+    def _delete_node(self, node: KeptNode | None, deadline: Deadline) -> None:
+        """Delete the node if it is ours.  If that fails, its TTL deletes it."""
+        if self.in_forked_child:
+            return
+        try:
+            if node is not None:
+                node.release(deadline)
+            if self.unanswered:
+                self._group.delete_unanswered(self.key, self, deadline)
+        except EtcException as error:
+            self.last_error = error
+            text = '%s: %s: could not delete the node, which its TTL of %d s deletes: %s'
+            log.warning(text, self.log.label, self.name, self.ttl, error)
+
+
+def _permanent(node: Node, index: int) -> EtcdError:
+    """Return the error for an existing node without a TTL."""
+    if isinstance(node, Value):
+        reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
+        return NodeExist(f'Key already exists: {reason}', node.key, index)
+    return NotFile('Not a file: it is a directory, which cannot be kept', node.key, index)

@@ -1,0 +1,77 @@
+"""Tests of the registry of daemons, and of the names that daemons show to programs."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+import getc
+from getc.daemons.mirror import Mirror
+from getc.daemons.registry import DaemonRegistry
+from getc.errors import TimedOut
+from getc.net.client_log import ClientLog
+from getc.testing import VirtualTime
+from getc.timing import Deadline
+from tests.support.faulty import FaultyBackend
+
+DAEMON = {'join', 'key', 'last_error', 'name', 'state', 'stop'}
+FOLLOWER = DAEMON | {'index', 'is_stale'}
+
+
+@pytest.fixture
+def registry(etcd_clock: VirtualTime) -> DaemonRegistry:
+    return DaemonRegistry(ClientLog())
+
+
+def test_start_waits_and_stop_all_stops(registry: DaemonRegistry, backend: FaultyBackend) -> None:
+    mirrors = [Mirror(registry.log, backend, f'/cfg/{number}') for number in range(3)]
+    for mirror in mirrors:
+        registry.start(mirror, wait=True, deadline=Deadline(1))
+        assert mirror.state is getc.WatcherState.LIVE
+    assert [daemon.key for daemon in registry] == ['/cfg/0', '/cfg/1', '/cfg/2']
+    mirrors[1].stop()
+    assert [daemon.key for daemon in registry] == ['/cfg/0', '/cfg/2']
+    registry.stop_all(Deadline(1))
+    assert len(registry) == 0
+    assert all(mirror.join(0) for mirror in mirrors)
+
+
+def test_daemon_that_does_not_start_leaves_the_registry(
+    registry: DaemonRegistry, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    backend.go_down()
+    with pytest.raises(TimedOut, match='mirror /cfg did not start within 2 s: nobody listens'):
+        registry.start(Mirror(registry.log, backend, '/cfg'), wait=True, deadline=Deadline(2))
+    gevent.sleep(0)
+    assert len(registry) == 0
+    registry.stop_all(Deadline(0))
+
+
+def test_reset_in_child_drops_the_daemons_of_the_parent(
+    registry: DaemonRegistry, backend: FaultyBackend, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(registry.log, backend, '/cfg')
+    registry.start(mirror, wait=True, deadline=Deadline(1))
+    with monkeypatch.context() as patch:
+        patch.setattr('os.getpid', lambda: -1)
+        registry.reset_in_child(ClientLog('etcd client of the child'))
+        assert len(registry) == 0
+        own = Mirror(registry.log, backend, '/own')
+        registry.start(own, wait=True, deadline=Deadline(1))
+        registry.stop_all(Deadline(1))
+        assert own.join(0)
+    assert not mirror.join(0)
+    mirror.stop()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'names'),
+    [
+        (getc.Keeper, DAEMON | {'detach', 'ensure', 'orphan', 'remaining', 'ttl', 'update', 'value'}),
+        (getc.Watcher, FOLLOWER | {'ready', 'recursive'}),
+        (getc.Mirror, FOLLOWER | {'get', 'items', 'keys', 'nodes', 'values', 'wait'}),
+        (getc.Changes, {'close', 'get', 'watcher'}),
+    ],
+)
+def test_daemons_show_programs_only_what_programs_need(kind: type, names: set[str]) -> None:
+    assert {name for name in dir(kind) if not name.startswith('_')} == names
