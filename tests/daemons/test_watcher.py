@@ -230,7 +230,7 @@ def test_refusals_are_met_less_and_less_often_and_logged_once(
     etcd_clock.advance(120)
     assert 12 <= len(backend.sent) - before < 60
     assert mirror.is_stale
-    reason = 'is tried again less and less often: '
+    reason = 'is retried at growing intervals: '
     assert caplog.text.count(f'{reason}the value of /cfg/a is too large') == 1
     backend.fault = forbid
     etcd_clock.advance(60)
