@@ -66,8 +66,8 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
             'NodeLost: /servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
             'NodeLost: /servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
         ],
-        'mirror': [{'/cfg/a': '0'}, True, "ClientClosed: mirror /cfg belongs to the parent of this forked process"],
-        'changes': "ClientClosed: changes /cfg belongs to the parent of this forked process",
+        'mirror': [{'/cfg/a': '0'}, True, 'ClientClosed: mirror /cfg belongs to the parent of this forked process'],
+        'changes': 'ClientClosed: changes /cfg belongs to the parent of this forked process',
         'ended': [None, None, None, None, True],
     }
     assert said_by(program) == {'process': 'child', 'followed': ['1'], 'value': '1', 'own': 'KEPT'}

@@ -61,7 +61,7 @@ def test_client_that_the_master_made_works_in_every_worker(
         'booted': True,
         'written': True,
         'keeper': 'NodeLost: /servers/master is not kept: STOPPED: it is kept by the parent of this forked process',
-        'mirror': [True, "ClientClosed: mirror /cfg belongs to the parent of this forked process"],
+        'mirror': [True, 'ClientClosed: mirror /cfg belongs to the parent of this forked process'],
         'own': 'KEPT',
     }
     assert list(answers.values()) == [expected] * WORKERS
