@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from getc.backends.v2.codec import result_of
-from getc.backends.v2.http_messages import Answer
+from getc.backends.v2.messages import Response
 from getc.errors import EtcdError, InvalidField, InvalidForm, KeyNotFound, Unauthorized
 from getc.grpc.framing import Status
 from getc.operations import Put
@@ -57,7 +57,7 @@ def test_status_error_shows_no_secret_and_keeps_its_class() -> None:
 def test_v2_error_shows_no_secret(body: str, expected: EtcdError) -> None:
     """It shows the key, even if the key contains a value."""
     put = Put('/two/a', 'two!', prev_value='/two')
-    answer = Answer(401, {'Content-Type': 'application/json'}, body.encode(), ('hunter2',))
+    answer = Response(401, {'Content-Type': 'application/json'}, body.encode(), ('hunter2',))
     with pytest.raises(type(expected)) as caught:
         result_of(put, answer)
     assert str(caught.value) == str(expected)

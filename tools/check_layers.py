@@ -38,6 +38,7 @@ LAYERS: Final = (
     ('getc.v3',),
     (
         'getc.backends',
+        'getc.backends.autodetect',
         'getc.backends.base',
         'getc.backends.delivery',
         'getc.backends.history',
@@ -48,7 +49,7 @@ LAYERS: Final = (
     ('getc.backends.memory',),
     ('getc.backends.tree',),
     ('getc.backends.v2',),
-    ('getc.backends.autodetect', 'getc.backends.connect'),
+    ('getc.backends.connect',),
     ('getc.daemons',),
     ('getc.recipes',),
     ('getc.background', 'getc.client', 'getc.connection_listeners', 'getc.options', 'getc.tree'),

@@ -1,8 +1,7 @@
-"""A backend that asks the server for its version at the first call, and is the one for that from then on."""
+"""Detection of the API: a backend that reads the server's version at the first call, and uses v3 or v2 from then on."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -11,14 +10,11 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
-from getc.backends.v2.http import Http
-from getc.backends.v2.http_messages import Answer, Request
-from getc.errors import ClientClosed, ConnectionRefused, EtcException, HTTPError, ProtocolError, TimedOut, Unauthorized
+from getc.errors import ClientClosed, ConnectionRefused, EtcException, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
-from getc.net.tls import TLSContexts
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
@@ -26,93 +22,81 @@ from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusRequest
 
-__all__ = ['AutoBackend', 'Inquiry', 'VersionProbe']
+__all__ = ['AutoBackend', 'VersionProbe', 'VersionReader']
 
-V3_SINCE: Final = (3, 4)
-"""Before it, servers ignore some comparisons of v3 silently."""
+MIN_V3_VERSION: Final = (3, 4)
+"""Older servers ignore some comparisons of v3 without an error."""
 
-STATUS_IS_PROTECTED_SINCE: Final = (3, 5)
-"""Before it, etcd told its status to everybody."""
+MIN_VERSION_WITH_PROTECTED_STATUS: Final = (3, 5)
+"""Older servers return their status without authentication."""
 
 WATCH_TIMEOUT: Final = 10.0
-"""Seconds for the choice where it is a watch that needs it."""
-
-VERSION: Final = Request('GET', '/version')
+"""Seconds for detection when it starts with a watch."""
 
 
-def _version_in(answer: Answer, url: str) -> tuple[int, ...]:
-    if answer.status != 200:
-        raise HTTPError(answer.status, f'no version of etcd at {url}', endpoint=url)
-    try:
-        return _numbers(json.loads(answer.body)['etcdserver'])
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise ProtocolError(f'what {url} calls its version is none of etcd', endpoint=url) from None
+class VersionReader(Protocol):
+    """Reads the version of a server over HTTP."""
 
-
-def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
-    """The version of an etcd v3 that is behind a proxy; None where nothing answers as etcd v3 does."""
-    try:
-        return _numbers(rpc.ask(endpoint, Maintenance.Status, StatusRequest(), deadline).version)
-    except Unauthorized:
-        return STATUS_IS_PROTECTED_SINCE
-    except (EtcException, ValueError):
-        return None
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split('.')[:2])
-
-
-class Inquiry(Protocol):
-    """Asks what version a server is of."""
-
-    def ask(self, deadline: Deadline) -> tuple[int, ...]:
-        """The version, as ``(3, 5)``.  Blocks until the deadline at most."""
+    def read(self, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...]:
+        """Return the version, such as ``(3, 5)``.  Blocks until the deadline at most."""
 
     def close(self) -> None:
-        """End what is under way with ClientClosed.  Does not block."""
+        """Close all connections, and end a call in flight with ClientClosed.  Does not block."""
 
 
 class VersionProbe:
-    """Asks servers for ``/version``, and over gRPC where that page is not to be had.
+    """Reads the version of the first server that responds: its ``/version`` page, or its status over gRPC.
 
-    Proxies for gRPC, such as ``etcd grpc-proxy``, nginx or haproxy, pass on no other HTTP.
+    gRPC is used where a server responds without that page: gRPC proxies, such as ``etcd grpc-proxy``, nginx or
+    haproxy, forward no other HTTP.
 
     Args:
-        endpoints: The servers, which the backend shares: a server that does not answer is not its first choice.
-        contexts: The TLS contexts of ``https`` endpoints, or None without such.
-        rpc: Calls ``Maintenance.Status``; None to leave that out.
+        endpoints: The servers, shared with the backend, which prefers servers that have responded.
+        page: Reads the ``/version`` page.
+        rpc: Calls ``Maintenance.Status``; None to use the page only.
     """
 
-    def __init__(self, endpoints: EndpointSelector, contexts: TLSContexts | None, rpc: RpcClient | None = None) -> None:
+    def __init__(self, endpoints: EndpointSelector, page: VersionReader, rpc: RpcClient | None = None) -> None:
         self._endpoints = endpoints
-        self._contexts = contexts
+        self._page = page
         self._rpc = rpc
-        self._http: Http | None = None
 
-    def ask(self, deadline: Deadline) -> tuple[int, ...]:
-        http = self._http = Http(self._contexts)
+    def read(self, deadline: Deadline) -> tuple[int, ...]:
+        """Return the version, such as ``(3, 5)``.  Blocks until the deadline at most.
 
-        def ask(endpoint: Endpoint, share: Deadline) -> tuple[int, ...]:
-            try:
-                return _version_in(http.call(endpoint, VERSION, share), endpoint.url)
-            except (TimedOut, ConnectionRefused, ClientClosed):
-                raise
-            except EtcException:
-                version = None if self._rpc is None else _version_over_grpc(self._rpc, endpoint, share)
-                if version is None:
-                    raise
-                return version
-
+        Raises:
+            EtcException: The error of the last server.
+        """
         try:
-            return call_with_failover(self._endpoints, ask, deadline, Effect.NONE)
+            return call_with_failover(self._endpoints, self._read, deadline, Effect.NONE)
         finally:
             self.close()
 
     def close(self) -> None:
-        http, self._http = self._http, None
-        if http is not None:
-            http.close()
+        """End a read in flight with ClientClosed.  Does not block."""
+        self._page.close()
+
+    def _read(self, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...]:
+        try:
+            return self._page.read(endpoint, deadline)
+        except (TimedOut, ConnectionRefused, ClientClosed):
+            raise
+        except EtcException:
+            version = None if self._rpc is None else _version_over_grpc(self._rpc, endpoint, deadline)
+            if version is None:
+                raise
+            return version
+
+
+def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
+    """Return the version of an etcd v3 behind a proxy; None if the server does not respond as etcd v3."""
+    try:
+        version = rpc.ask(endpoint, Maintenance.Status, StatusRequest(), deadline).version
+        return tuple(int(part) for part in version.split('.')[:2])
+    except Unauthorized:
+        return MIN_VERSION_WITH_PROTECTED_STATUS
+    except (EtcException, ValueError):
+        return None
 
 
 class AutoBackend(Backend):
@@ -124,9 +108,11 @@ class AutoBackend(Backend):
         log: The log of the client.
     """
 
-    def __init__(self, inquiry: Inquiry, open_api: Callable[[str], Backend], *, log: ClientLog | None = None) -> None:
+    def __init__(
+        self, probe: VersionProbe, open_api: Callable[[str], Backend], *, log: ClientLog | None = None
+    ) -> None:
         self._log = log if log is not None else ClientLog()
-        self._inquiry = inquiry
+        self._probe = probe
         self._open_api = open_api
         self._backend: Backend | None = None
         self._turn = BoundedSemaphore(1)
@@ -147,9 +133,9 @@ class AutoBackend(Backend):
         try:
             if self._backend is None:
                 self._check_open()
-                version = self._inquiry.ask(deadline)
+                version = self._probe.read(deadline)
                 self._check_open()
-                self._backend = self._open_api('v3' if version >= V3_SINCE else 'v2')
+                self._backend = self._open_api('v3' if version >= MIN_V3_VERSION else 'v2')
                 text = f'etcd {".".join(map(str, version))}: using API {self._backend.api}'
                 self._log.note(logging.INFO, text)
             return self._backend
@@ -179,7 +165,7 @@ class AutoBackend(Backend):
 
     def close(self) -> None:
         self._is_closed = True
-        self._inquiry.close()
+        self._probe.close()
         if self._backend is not None:
             self._backend.close()
 

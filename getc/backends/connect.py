@@ -12,6 +12,7 @@ from getc.backends.memory.registry import StoreFactory, store_named
 from getc.backends.namespace import Namespaced
 from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
+from getc.backends.v2.version import VersionPage
 from getc.net.client_log import ClientLog
 from getc.net.endpoint import parse_endpoints
 from getc.net.selector import ConnectionState, EndpointSelector
@@ -108,7 +109,7 @@ def open_backend(
             return None if backend.api is None else servers.current.url
 
         if api is None:
-            backend: Backend = AutoBackend(VersionProbe(servers, plain, rpc), open_api, log=log)
+            backend: Backend = AutoBackend(VersionProbe(servers, VersionPage(plain), rpc), open_api, log=log)
         else:
             backend = open_api(api)
         urls = tuple(endpoint.url for endpoint in endpoints)

@@ -19,6 +19,7 @@ from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
+from getc.backends.v2.version import VersionPage
 from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.selector import EndpointSelector
 from getc.operations import WatchSpec
@@ -71,7 +72,7 @@ class OldEtcd:
 def ask(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
     """What asks a server for its version."""
     with serving(handler) as endpoint:
-        yield lambda: VersionProbe(EndpointSelector([endpoint]), None).ask(Deadline(LONG))
+        yield lambda: VersionProbe(EndpointSelector([endpoint]), VersionPage(None)).read(Deadline(LONG))
 
 
 # -- the version
@@ -93,7 +94,7 @@ def test_version_is_a_protocol_error_when_it_is_none(body: bytes) -> None:
     """Whatever answers there."""
     with ask(OldEtcd(None, answer_of(body))) as asked, pytest.raises(getc.ProtocolError) as caught:
         asked()
-    assert caught.value.endpoint is not None and 'none of etcd' in str(caught.value)
+    assert caught.value.endpoint is not None and 'is not an etcd version response' in str(caught.value)
 
 
 def test_version_is_an_http_error_when_there_is_no_such_page() -> None:
@@ -109,7 +110,7 @@ def test_version_is_asked_of_the_next_server_when_one_does_not_answer() -> None:
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
 
         def version(*endpoints: Endpoint, seconds: float = LONG) -> tuple[int, ...]:
-            return VersionProbe(EndpointSelector(endpoints), None).ask(Deadline(seconds))
+            return VersionProbe(EndpointSelector(endpoints), VersionPage(None)).read(Deadline(seconds))
 
         assert version(nobody, server) == (3, 5)
         assert version(silent, server, seconds=2.0) == (3, 5)
@@ -154,7 +155,7 @@ def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_prot
     with GrpcServer(status) as server:
         endpoints = EndpointSelector([server.endpoint])
         rpc = RpcClient(endpoints)
-        version = VersionProbe(endpoints, None, rpc).ask(Deadline(LONG))
+        version = VersionProbe(endpoints, VersionPage(None), rpc).read(Deadline(LONG))
         assert version == ((3, 5) if is_protected else (3, 6))
         rpc.close()
 
@@ -360,7 +361,7 @@ def test_first_call_may_be_a_watch_that_fails_for_any_reason() -> None:
     """Whoever follows is told that nothing will come."""
 
     class Known:
-        def ask(self, deadline: Deadline) -> tuple[int, ...]:
+        def read(self, deadline: Deadline) -> tuple[int, ...]:
             return 3, 5
 
         def close(self) -> None:
@@ -449,7 +450,7 @@ def test_watch_that_is_closed_as_the_api_is_chosen_is_not_begun(version: tuple[i
     """A kill strikes a turn later, and the answer may be there in this one."""
 
     class Inquiry:
-        def ask(self, deadline: Deadline) -> tuple[int, ...]:
+        def read(self, deadline: Deadline) -> tuple[int, ...]:
             watch.close()
             return version
 

@@ -16,7 +16,7 @@ import gevent
 import pytest
 
 import getc
-import getc.backends.v2.http_messages
+import getc.backends.v2.messages
 import getc.net.tls
 import getc.operations
 import getc.timing
@@ -33,7 +33,7 @@ MODULES = sorted((REPOSITORY / 'getc').rglob('*.py'))
 IN_VIRTUAL_TIME = {'docs/index.rst': 'it waits for a TTL of 42 s'}
 """Pages whose examples are not run on a real etcd, and why."""
 
-BESIDES = (getc.operations, getc.timing, getc.net.tls, getc.backends.v2.http_messages)
+BESIDES = (getc.operations, getc.timing, getc.net.tls, getc.backends.v2.messages)
 """Modules whose names the examples of other modules use."""
 
 INCLUDED = re.compile(r'^ *\.\. literalinclude:: (\S+)$', re.MULTILINE)

@@ -14,7 +14,7 @@ import pytest
 from gevent.event import Event
 
 from getc.backends.v2.http import Http
-from getc.backends.v2.http_messages import Request
+from getc.backends.v2.messages import Request
 from getc.errors import ConnectionError, TimedOut
 from getc.grpc.channel import Channel
 from getc.net import resolver as resolver_module

@@ -1,7 +1,7 @@
-"""etcd's v2 keys API (etcd up to 3.5, from 3.4 on with ``--enable-v2``), over HTTP.
+"""A backend on etcd's v2 keys API over HTTP (etcd up to 3.5; from 3.4 on with ``--enable-v2``).
 
-A call goes to one endpoint and moves on to the next where that cannot write anything twice.  A watch
-is a greenlet that polls; nodes are kept by refreshing each under the condition that it is still ours.
+A call is sent to one endpoint, and to the next one if that cannot apply a write twice.  A watch polls in a greenlet.
+Nodes are kept alive by refreshing each of them, on the condition that this client still owns it.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.refresh import RefreshGroup
 from getc.backends.v2.codec import poll_of, request_of, result_of
-from getc.backends.v2.http import Http, Poll
-from getc.backends.v2.http_messages import Request
+from getc.backends.v2.http import Http
+from getc.backends.v2.poll import Poll
+from getc.backends.v2.version import VERSION
 from getc.backends.v2.watch import PollingWatch
 from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
@@ -34,21 +35,20 @@ from getc.timing import Deadline
 __all__ = ['KeysV2']
 
 CONNECT_TIMEOUT: Final = 5.0
-"""Seconds for one server to take a connection where there are others to ask."""
+"""Seconds for one server to accept a connection while other servers can be tried."""
 
 POLL_TIMEOUT: Final = 10.0
-"""Seconds for the headers of a long poll, which come at once from a server that is well, from all servers."""
+"""Seconds for the headers of a long poll, over all attempts.  A healthy server sends them at once."""
 
 MAX_WATCHED: Final = 16
-"""Nodes of one TTL of which a change is noticed at once: each takes a connection.  The others wait for a renewal."""
-
-VERSION: Final = Request('GET', '/version')
+"""Kept nodes of one TTL that are watched, so that a foreign change is detected at once.  Each watch takes a connection;
+a change of any other node is detected by its next renewal."""
 
 CHECK_TIMEOUT: Final = 2.0
-"""Seconds for a server to answer what it can answer by itself."""
+"""Seconds for a server to send its version, for which it needs no other member."""
 
 QUORUM_PROBE_KEY: Final = '_getc'
-"""The name of a hidden node that nobody makes."""
+"""The name of a hidden node that does not exist: reading it returns next to nothing."""
 
 
 class KeysV2(Backend):
@@ -56,7 +56,7 @@ class KeysV2(Backend):
 
     Args:
         endpoints: The servers, with the credentials.
-        contexts: The TLS contexts of ``https`` endpoints, or None without such.
+        contexts: The TLS contexts of ``https`` endpoints, or None if there are none.
 
     Example::
 
@@ -67,16 +67,12 @@ class KeysV2(Backend):
 
     api: Final = 'v2'
 
-    def __init__(
-        self,
-        endpoints: EndpointSelector,
-        contexts: TLSContexts | None = None,
-    ) -> None:
+    def __init__(self, endpoints: EndpointSelector, contexts: TLSContexts | None = None) -> None:
         self._endpoints = endpoints
         self._http = Http(contexts)
-        self._horizon = RevisionGuard(len(self._endpoints), self._endpoints.switch)
+        self._guard = RevisionGuard(len(self._endpoints), self._endpoints.switch)
         self._watches: set[PollingWatch] = set()
-        self._suspects: set[Endpoint] = set()  # which are being checked
+        self._checking: set[Endpoint] = set()  # servers with a health check in flight
         self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
 
@@ -94,27 +90,28 @@ class KeysV2(Backend):
         self._check_open()
         if isinstance(operation, Get):
             if not operation.quorum:
-                return self._horizon.run_serializable(operation, lambda get: self._done(get, deadline))
-            return self._horizon.run_linearizable(lambda: self._done(operation, deadline))
-        return self._horizon.run_write(lambda: self._done(operation, deadline))
+                return self._guard.run_serializable(operation, lambda get: self._call(get, deadline))
+            return self._guard.run_linearizable(lambda: self._call(operation, deadline))
+        return self._guard.run_write(lambda: self._call(operation, deadline))
 
-    def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def _call(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         request = request_of(operation)
 
-        def ask(endpoint: Endpoint, share: Deadline) -> EtcdResult:
-            # A write cannot move on once it was sent: nothing is kept for others.
-            answer_by = deadline if operation.is_write else share
-            connect_by = share if share is deadline else share.fraction(1.0, at_most=CONNECT_TIMEOUT)
+        def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> EtcdResult:
+            # A write that was sent cannot be sent to another server: it may use all of the time that is left.
+            answer_by = deadline if operation.is_write else attempt_deadline
+            connect_by = attempt_deadline
+            if attempt_deadline is not deadline:
+                connect_by = attempt_deadline.fraction(1.0, at_most=CONNECT_TIMEOUT)
             try:
-                with _naming(endpoint):
+                with _endpoint_in_errors(endpoint):
                     return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
             except TimedOut:
-                self._suspect(endpoint)
+                self._check_server(endpoint)
                 raise
 
-        return call_with_failover(
-            self._endpoints, ask, deadline, Effect.NON_IDEMPOTENT if operation.is_write else Effect.NONE
-        )
+        effect = Effect.NON_IDEMPOTENT if operation.is_write else Effect.NONE
+        return call_with_failover(self._endpoints, attempt, deadline, effect)
 
     def ready(self, deadline: Deadline) -> None:
         retry_until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline)
@@ -123,61 +120,62 @@ class KeysV2(Backend):
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
-        origin = after.origin if isinstance(after, PollingWatch) else None
+        identity = after.identity if isinstance(after, PollingWatch) else None
         watch = PollingWatch(
-            spec, listener, self._open_poll, self._horizon, origin=origin, on_done=self._watches.discard
+            spec, listener, self._open_poll, self._guard, identity=identity, on_done=self._watches.discard
         )
         self._watches.add(watch)
         return watch
 
-    def _open_poll(self, spec: WatchSpec, index: int | None, *, is_proven: bool) -> Poll:
+    def _open_poll(self, spec: WatchSpec, index: int | None, *, verify_quorum: bool) -> Poll:
         request = poll_of(spec, index)
 
-        def ask(endpoint: Endpoint, share: Deadline) -> Poll:
-            with _naming(endpoint):
-                if is_proven:
-                    self._prove(endpoint, spec, share)
-                poll = self._http.poll(endpoint, request, share)
-                if poll.status >= 500:  # another may do better; what etcd says no with is its reader's
+        def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> Poll:
+            with _endpoint_in_errors(endpoint):
+                if verify_quorum:
+                    self._verify_quorum(endpoint, spec, attempt_deadline)
+                poll = self._http.poll(endpoint, request, attempt_deadline)
+                if poll.status >= 500:  # fail over; the watch reads every other refusal
                     with poll:
-                        result_of(spec, poll.read(share))
+                        result_of(spec, poll.read(attempt_deadline))
                 return poll
 
-        return call_with_failover(self._endpoints, ask, Deadline(POLL_TIMEOUT), Effect.NONE)
+        return call_with_failover(self._endpoints, attempt, Deadline(POLL_TIMEOUT), Effect.NONE)
 
-    def _suspect(self, endpoint: Endpoint) -> None:
-        """A call has waited for this server in vain: find out whether the polls there do so, too.  Does not block."""
-        if endpoint not in self._suspects and any(watch.endpoint == endpoint for watch in self._watches):
-            self._suspects.add(endpoint)
-            gevent.spawn(self._check, endpoint).name = f'getc check of {endpoint.url}'
+    def _verify_quorum(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
+        """Perform a linearizable read, which a server that lags behind or is cut off cannot answer.
 
-    def _check(self, endpoint: Endpoint) -> None:
-        """End the polls of a server that answers nothing at all: where they are opened again another one may answer."""
+        For a recursive watch the read is of a node that does not exist, below a key that the user may read: the
+        response is small.
+        """
+        read = Get(child_prefix(spec.key) + QUORUM_PROBE_KEY if spec.recursive else spec.key, quorum=True)
+        response = self._http.call(endpoint, request_of(read), deadline)
+        try:
+            result_of(read, response)
+        except EtcdError as error:
+            if is_transient(error):
+                raise
+
+    def _check_server(self, endpoint: Endpoint) -> None:
+        """Start a health check of a server on which a call has timed out, if watches poll there.  Does not block."""
+        if endpoint not in self._checking and any(watch.endpoint == endpoint for watch in self._watches):
+            self._checking.add(endpoint)
+            gevent.spawn(self._run_check, endpoint).name = f'getc check of {endpoint.url}'
+
+    def _run_check(self, endpoint: Endpoint) -> None:
+        """End the watches that poll a server which does not respond at all, so that they continue on another one."""
         try:
             self._http.call(endpoint, VERSION, Deadline(CHECK_TIMEOUT))
         except ConnectionError as error:
             for watch in list(self._watches):
                 if watch.endpoint == endpoint:
-                    watch.lose(copy_error(error))
+                    watch.fail_with(copy_error(error))
         except EtcException:
-            pass  # whatever answers is there, or the client is closed
+            pass  # the server has responded, or the client is closed
         finally:
-            self._suspects.discard(endpoint)
+            self._checking.discard(endpoint)
 
-    def _prove(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
-        """Have a server show that it reaches the others, and knows what they know.  Raises if it does not.
-
-        What is read is of no interest: next to nothing, where the user may read.
-        """
-        read = Get(child_prefix(spec.key) + QUORUM_PROBE_KEY if spec.recursive else spec.key, quorum=True)
-        answer = self._http.call(endpoint, request_of(read), deadline)
-        try:
-            result_of(read, answer)
-        except EtcdError as error:
-            if is_transient(error):
-                raise
-
-    # -- nodes that are kept
+    # -- kept nodes
 
     def keep(self, ttl: int) -> KeepGroup:
         self._check_open()
@@ -187,7 +185,7 @@ class KeysV2(Backend):
             self._groups[ttl] = group
         return group
 
-    # -- the end
+    # -- closing
 
     def clear(self) -> None:
         self._http.clear()
@@ -206,8 +204,8 @@ class KeysV2(Backend):
 
 
 @contextmanager
-def _naming(endpoint: Endpoint) -> Iterator[None]:
-    """Have errors name the server."""
+def _endpoint_in_errors(endpoint: Endpoint) -> Iterator[None]:
+    """Add the endpoint to errors that do not name one."""
     try:
         yield
     except EtcException as error:

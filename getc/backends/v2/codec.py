@@ -1,7 +1,7 @@
-"""The v2 keys API without I/O: an operation becomes an HTTP request, an answer a result or an error.
+"""The codec of the v2 keys API, without I/O: operation to HTTP request, and HTTP response to result or error.
 
-Sources: etcd 3.5, ``server/etcdserver/api/v2http/client.go`` (requests and answers), ``v2store/``
-(events), ``v2error/`` (errors).
+Sources: etcd 3.5, ``server/etcdserver/api/v2http/client.go`` (requests and responses), ``v2store/`` (events),
+``v2error/`` (errors).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, urlencode
 
-from getc.backends.v2.http_messages import Answer, Headers, Request
+from getc.backends.v2.messages import Headers, Request, Response
 from getc.error_codes import error_from_code
 from getc.error_context import copy_error
 from getc.errors import (
@@ -46,7 +46,7 @@ _INDEX_CAUSE = re.compile(r'\[(\d{1,20}) != (\d{1,20})\]\Z', re.ASCII)
 
 
 def request_of(operation: Operation) -> Request:
-    """The request that does the operation.
+    """Return the request that performs the operation.
 
     Raises:
         NotSupported: The key or a value is not UTF-8 text, or the TTL is too long for the v2 store.
@@ -65,7 +65,7 @@ def request_of(operation: Operation) -> Request:
 
 
 def poll_of(spec: WatchSpec, index: int | None) -> Request:
-    """The long poll that is answered by the first change at or after the index; None is from now on.
+    """Return the request of a long poll for the first change at or after the index; None is from now on.
 
     Raises:
         NotSupported: The key is not UTF-8 text.
@@ -82,7 +82,7 @@ def poll_of(spec: WatchSpec, index: int | None) -> Request:
 
 
 def _path_of(key: str) -> str:
-    # Every normal key is cut by '/' alone, so quoting all else quotes each segment; the root keeps its slash.
+    # A normal key has no slash inside a segment, so quoting all other characters quotes each segment.
     return PREFIX + quote(key, safe='/')
 
 
@@ -130,7 +130,7 @@ def _put(put: Put) -> Request:
     form = _content_fields(put) | _condition_fields(put)
     if put.refresh:
         form['refresh'] = 'true'
-    if put.refresh or put.prev_exist:  # a refresh without it makes another node: the createdIndex changes
+    if put.refresh or put.prev_exist:  # a refresh without prevExist creates a new node, with a new createdIndex
         form['prevExist'] = 'true'
     elif put.prev_exist is False:
         form['prevExist'] = 'false'
@@ -143,97 +143,99 @@ def _delete(delete: Delete) -> Request:
         fields['dir'] = 'true'
     if delete.recursive:
         fields['recursive'] = 'true'
-    return Request('DELETE', _with_query(delete.key, fields), is_write=True)  # a form is not read on DELETE
+    return Request('DELETE', _with_query(delete.key, fields), is_write=True)  # etcd ignores the form of a DELETE
 
 
-# -- answers
+# -- responses
 
 
 def etcd_index_of(headers: Headers) -> int | None:
-    """The server's index when it answered; None where the answer does not say, as a proxy's."""
+    """Return the server's index at the time of the response; None without the header, as in the response of a proxy."""
     return _number_in(headers, 'X-Etcd-Index')
 
 
 def raft_index_of(headers: Headers) -> int:
-    """The index in the cluster's log; 0 where the answer does not say."""
+    """Return the index of the Raft log; 0 without the header."""
     return _number_in(headers, 'X-Raft-Index') or 0
 
 
-def result_of(operation: Operation | WatchSpec, answer: Answer) -> EtcdResult:
-    """The result that the answer holds.
+def result_of(operation: Operation | WatchSpec, response: Response) -> EtcdResult:
+    """Return the result in a response.
 
     Raises:
-        EtcdError: The server said no.
-        HTTPError: It is not an answer of etcd.
+        EtcdError: The server refused the operation.
+        HTTPError: The response is not etcd's.
         NotSupported: The server does not serve the v2 API.
-        ProtocolError: The body breaks JSON or a bound, or is not what etcd says.
+        ProtocolError: The body violates JSON or a limit, or does not have the shape of a v2 response.
     """
-    content = _content_of(operation, answer)
-    if 'action' in content and answer.status < 300:
+    content = _content_of(operation, response)
+    if 'action' in content and response.status < 300:
         try:
-            return _result(content, answer.headers)
+            return _result(content, response.headers)
         except (_Malformed, RecursionError) as error:
-            raise _broken(operation, str(error) if isinstance(error, _Malformed) else 'nested too deep') from None
-    raise _error(operation, content, answer)
+            raise _protocol_error(
+                operation, str(error) if isinstance(error, _Malformed) else 'its nodes are nested too deep'
+            ) from None
+    raise _error(operation, content, response)
 
 
-def _content_of(operation: Operation | WatchSpec, answer: Answer) -> dict[str, Any]:
-    """The JSON object in the body."""
-    kind = answer.headers.get('Content-Type', '')
+def _content_of(operation: Operation | WatchSpec, response: Response) -> dict[str, Any]:
+    """Return the JSON object in the body."""
+    kind = response.headers.get('Content-Type', '')
     if 'json' not in kind.lower():
-        if answer.status == 404 and kind.lower().startswith('text/plain'):
+        if response.status == 404 and kind.lower().startswith('text/plain'):
             raise NotSupported(
                 'this server does not serve the v2 keys API: start etcd (up to 3.5) with --enable-v2, or use api="v3"'
             )
-        raise _foreign(operation, answer.status, kind)
+        raise _not_from_etcd(operation, response.status, kind)
     try:
-        content = json.loads(answer.body)
+        content = json.loads(response.body)
     except RecursionError:
-        raise _broken(operation, 'JSON nested too deep') from None
+        raise _protocol_error(operation, 'its JSON is nested too deep') from None
     except ValueError:  # bad JSON, bad UTF-8, or a number of too many digits
-        raise _broken(operation, f'no JSON in an answer of {len(answer.body)} bytes') from None
+        raise _protocol_error(operation, f'its body of {len(response.body)} bytes is not JSON') from None
     if not isinstance(content, dict):
-        raise _broken(operation, 'JSON, but no object')
+        raise _protocol_error(operation, 'its body is not a JSON object')
     return content
 
 
-def _foreign(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPError:
+def _not_from_etcd(operation: Operation | WatchSpec, status: int, kind: str) -> HTTPError:
     if 300 <= status < 400:
         what = 'a redirect, which is not followed'
     else:
         match = _MEDIA_TYPE.match(kind)
-        what = f'not an answer of etcd ({match[0] if match else "no content type"})'
-    return HTTPError(status, what, maybe_applied=_may_be_done(operation, status))
+        what = f'not a response of etcd ({match[0] if match else "no content type"})'
+    return HTTPError(status, what, maybe_applied=_maybe_applied(operation, status))
 
 
-def _may_be_done(operation: Operation | WatchSpec, status: int) -> bool:
+def _maybe_applied(operation: Operation | WatchSpec, status: int) -> bool:
     return operation.is_write and proxy_may_have_forwarded(status)
 
 
-def _broken(operation: Operation | WatchSpec, what: str) -> ProtocolError:
-    return ProtocolError(f'an answer that breaks the v2 keys API: {what}', maybe_applied=operation.is_write)
+def _protocol_error(operation: Operation | WatchSpec, what: str) -> ProtocolError:
+    return ProtocolError(f'the response violates the v2 keys API: {what}', maybe_applied=operation.is_write)
 
 
 class _Malformed(Exception):
-    """A part of an answer is not what etcd says; the text names the part."""
+    """A part of the response does not have the expected type or value; the text names the part."""
 
 
 def _text(content: Mapping[str, Any], name: str, default: str | None = None) -> str:
     text = content.get(name, default)
     if not isinstance(text, str):
-        raise _Malformed(f'{name!r} is no text')
+        raise _Malformed(f'{name!r} is not a string')
     if not text.isascii():
         try:
             text.encode('utf-8')
         except UnicodeEncodeError:
-            raise _Malformed(f'{name!r} is no Unicode text') from None
+            raise _Malformed(f'{name!r} is not valid Unicode') from None
     return text
 
 
-def _whole(content: Mapping[str, Any], name: str) -> int:
+def _index(content: Mapping[str, Any], name: str) -> int:
     number = content.get(name, 0)
     if type(number) is not int or not 0 <= number <= MAX_INDEX:
-        raise _Malformed(f'{name!r} is no index')
+        raise _Malformed(f'{name!r} is not an index')
     return number
 
 
@@ -248,7 +250,7 @@ def _result(content: dict[str, Any], headers: Headers) -> EtcdResult:
     if result_class is None:
         raise _Malformed('an unknown action')
     prev = content.get('prevNode')
-    node = _node(content.get('node'), is_gone=issubclass(result_class, Deleted))
+    node = _node(content.get('node'), is_deleted=issubclass(result_class, Deleted))
     prev_node = None if prev is None else _node(prev)
     return result_class(
         node=node,
@@ -260,75 +262,77 @@ def _result(content: dict[str, Any], headers: Headers) -> EtcdResult:
     )
 
 
-def _node(content: Any, is_gone: bool = False) -> Node:
+def _node(content: Any, is_deleted: bool = False) -> Node:
     if not isinstance(content, dict):
-        raise _Malformed('a node is no object')
-    key = _text(content, 'key', '/')  # the root may lack it
+        raise _Malformed('a node is not an object')
+    key = _text(content, 'key', '/')  # missing for the root
     if not key.startswith('/'):
-        raise _Malformed('a key is no path')
-    modified_index = _whole(content, 'modifiedIndex')
-    created_index = _whole(content, 'createdIndex')
+        raise _Malformed('a key is not a path')
+    modified_index = _index(content, 'modifiedIndex')
+    created_index = _index(content, 'createdIndex')
     ttl = content.get('ttl')
     if ttl is not None and type(ttl) is not int:
-        raise _Malformed("'ttl' is no number")
+        raise _Malformed("'ttl' is not an integer")
     expiration = None
     if 'expiration' in content:
         expiration = _expiration(content['expiration'])
-        ttl = max(ttl or 0, 0)  # etcd leaves a TTL of 0 out: of a node that has expired and is not removed yet
+        ttl = max(ttl or 0, 0)  # etcd omits a TTL of 0, that of an expired node that is not yet deleted
     if content.get('dir') is True:
         children = content.get('nodes', [])
         if not isinstance(children, list):
-            raise _Malformed("'nodes' is no list")
+            raise _Malformed("'nodes' is not a list")
         nodes = tuple([_node(child) for child in children])
         return Directory(key, modified_index, created_index, ttl, expiration, nodes)
-    if is_gone:
+    if is_deleted:
         return Node(key, modified_index, created_index, ttl, expiration)
     return Value(key, modified_index, created_index, ttl, expiration, _text(content, 'value', ''))
 
 
 def _expiration(text: Any) -> datetime:
-    """The time in UTC; Go writes up to nine decimals of a second, and those after the sixth are cut off."""
+    """Return the time in UTC.  Go writes up to nine decimals of a second; those after the sixth are dropped."""
     match = _EXPIRATION.fullmatch(text) if isinstance(text, str) else None
     if match is None:
-        raise _Malformed("'expiration' is no time")
+        raise _Malformed("'expiration' is not a time")
     seconds, decimals, zone = match.groups()
     try:
         time = datetime.fromisoformat(f'{seconds}.{(decimals or "").ljust(6, "0")}{"+00:00" if zone == "Z" else zone}')
         return time.astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise _Malformed("'expiration' is no time") from None
+        raise _Malformed("'expiration' is not a time") from None
 
 
 # -- errors
 
 
-def _error(operation: Operation | WatchSpec, content: dict[str, Any], answer: Answer) -> EtcdError | HTTPError:
-    """The error that the server states."""
+def _error(operation: Operation | WatchSpec, content: dict[str, Any], response: Response) -> EtcdError | HTTPError:
+    """Return the error that the response describes."""
     code, message, cause = (content.get(name) for name in ('errorCode', 'message', 'cause'))
-    secrets = [*answer.secrets, *_secrets_of(operation)]
+    secrets = [*response.secrets, *_secrets_of(operation)]
     message = redact(message, secrets) if isinstance(message, str) else ''
     cause = cause if isinstance(cause, str) else ''
-    is_key = f'{operation.key}/'.startswith(f'{cause}/')  # which is no secret, even if a value is the same
-    told = cause if is_key else redact(cause, secrets)
+    is_key = f'{operation.key}/'.startswith(f'{cause}/')  # the key is no secret, even if a value has the same text
+    shown_cause = cause if is_key else redact(cause, secrets)
     index = content.get('index')
     if type(index) is not int or index <= 0:
-        index = etcd_index_of(answer.headers) or None  # 0 is told by who refuses before it looks
+        index = (
+            etcd_index_of(response.headers) or None
+        )  # etcd sends 0 if it refuses a request before it reads the store
     if type(code) is int:
-        error = error_from_code(code, message, told, index)
-        if isinstance(error, (TestFailed, InvalidForm)):  # their causes quote values
-            told = _compare_cause(operation, cause) if isinstance(error, TestFailed) else ''
-            error = error_from_code(code, message, told, index)
+        error = error_from_code(code, message, shown_cause, index)
+        if isinstance(error, (TestFailed, InvalidForm)):  # the causes of these quote values
+            shown_cause = _compare_cause(operation, cause) if isinstance(error, TestFailed) else ''
+            error = error_from_code(code, message, shown_cause, index)
         if isinstance(error, RaftInternal) and ': Not a file' in cause:
-            # What etcd v2 says of a directory that is to be refreshed or updated: a refusal, under the wrong code.
+            # etcd v2 refuses to refresh or update a directory with this code instead of 102.
             return NotFile('Not a file', operation.key, index)
         if isinstance(error, (LeaderElect, RaftInternal)):
             return copy_error(error, maybe_applied=operation.is_write)
         return error
-    if answer.status in (401, 403):  # auth and members answer without a code
+    if response.status in (401, 403):  # these responses have no error code
         return Unauthorized(message or 'Unauthorized', '', index)
-    if message and answer.status >= 400:
-        return HTTPError(answer.status, message, maybe_applied=_may_be_done(operation, answer.status))
-    return _foreign(operation, answer.status, answer.headers.get('Content-Type', ''))
+    if message and response.status >= 400:
+        return HTTPError(response.status, message, maybe_applied=_maybe_applied(operation, response.status))
+    return _not_from_etcd(operation, response.status, response.headers.get('Content-Type', ''))
 
 
 def _secrets_of(operation: Operation | WatchSpec) -> list[str]:
@@ -337,20 +341,20 @@ def _secrets_of(operation: Operation | WatchSpec) -> list[str]:
 
 
 def _compare_cause(operation: Operation | WatchSpec, cause: str) -> str:
-    """Name the conditions that failed, in getc's words.
+    """Return the names of the conditions that failed.
 
-    etcd writes ``[given != actual]`` of each, the value's first: values must not get into an error.
+    etcd sends ``[given != actual]`` for each, the value's first.  An error must not contain a value.
     """
     prev_value, prev_index = getattr(operation, 'prev_value', None), getattr(operation, 'prev_index', None)
     if prev_index is None:
         return 'prev_value differs'
     match = _INDEX_CAUSE.search(cause)
-    told = f'prev_index differs: {match[1]} != {match[2]}' if match else 'prev_index differs'
+    shown_cause = f'prev_index differs: {match[1]} != {match[2]}' if match else 'prev_index differs'
     if prev_value is None:
-        return told
+        return shown_cause
     index_differs = match is not None and match[1] == str(prev_index)
     value_differs = cause.startswith(f'[{prev_value} != ')
     is_one = match is not None and match.start() == 0
     if (index_differs and value_differs and is_one) or not (index_differs or value_differs):
-        return 'prev_value or prev_index differs'  # both are the same digits: the cause does not say which
-    return ', '.join(['prev_value differs'] * value_differs + [told] * index_differs)
+        return 'prev_value or prev_index differs'  # both have the same digits: the cause does not show which differs
+    return ', '.join(['prev_value differs'] * value_differs + [shown_cause] * index_differs)

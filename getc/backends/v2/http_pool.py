@@ -1,7 +1,6 @@
-"""requests' adapter, with pools and connections that are gevent's own.
+"""The adapter of requests with pools and connections that use gevent's sockets.
 
-The pools are driven directly, beneath ``Session.request``, which costs twice the time; a session that
-mounts the adapter works as well.
+``Http`` uses the pools directly, since ``Session.request`` takes twice the time; the adapter also works on a session.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Any
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from getc.backends.v2.http_messages import Request
-from getc.backends.v2.http_response import Response
+from getc.backends.v2.http_response import BoundedResponse
+from getc.backends.v2.messages import Request
 from getc.net.endpoint import Endpoint
 from getc.net.resolver import Address, get_resolver
 from getc.net.sockets import Socket, connect, is_idle, peer_address
@@ -28,14 +27,14 @@ Connector = Callable[[str, int, Deadline | None], Socket]
 
 
 class Connection(urllib3.connection.HTTPConnection):
-    """One connection, of gevent's socket.
+    """A connection that uses gevent's sockets.
 
     Attributes:
-        connect_by: When who connects it will end that, or None.
-        pid: The process whose it is.
+        connect_by: The deadline of the connection attempt, or None.
+        pid: The process that made the connection.
     """
 
-    response_class = Response
+    response_class = BoundedResponse
 
     def __init__(self, *args: Any, connector: Connector, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -50,15 +49,15 @@ class Connection(urllib3.connection.HTTPConnection):
         self._address = peer_address(sock)
         return sock
 
-    def mark(self, *, answers: bool) -> None:
-        """Record whether the server at the address of this connection answers, for the next connection to its host."""
+    def mark(self, *, is_good: bool) -> None:
+        """Record whether the server at the connection's address responds, for the next connection to its host."""
         if self._address is not None:
-            record = get_resolver().mark_good if answers else get_resolver().mark_bad
+            record = get_resolver().mark_good if is_good else get_resolver().mark_bad
             record(self.host, self.port, self._address)
 
     @property
     def is_usable(self) -> bool:
-        """True if it is open, ours since no fork, and has nothing to say."""
+        """True if the connection is open, was made in this process, and has no unread bytes."""
         return self.sock is not None and self.pid == os.getpid() and is_idle(self.sock)
 
     def send(self, data: Any) -> None:
@@ -68,7 +67,7 @@ class Connection(urllib3.connection.HTTPConnection):
             super().send(data)
 
     def send_request(self, request: Request, authorization: str | None = None) -> None:
-        """Send head and body in one piece: http.client alone would make two packets of them."""
+        """Send head and body with one ``send``: http.client alone would send two packets."""
         headers = {'User-Agent': 'getc', 'Accept-Encoding': 'identity'}
         if request.body is not None:
             headers['Content-Type'] = 'application/x-www-form-urlencoded'
@@ -81,17 +80,17 @@ class Connection(urllib3.connection.HTTPConnection):
             outgoing, self._outgoing = self._outgoing, None
         self.send(b''.join(outgoing))
 
-    def read_head(self) -> Response:
-        """Wait for status and headers."""
+    def read_head(self) -> BoundedResponse:
+        """Return the response once its status and headers have arrived."""
         response = http.client.HTTPConnection.getresponse(self)
-        assert isinstance(response, Response)
+        assert isinstance(response, BoundedResponse)
         return response
 
 
 class Pool(urllib3.HTTPConnectionPool):
     """The idle connections to one server.
 
-    A plain list in place of urllib3's queue, whose lock could block the hub; nothing here switches.
+    A list replaces the queue of urllib3, whose lock could block the hub.  No method switches greenlets.
     """
 
     ConnectionCls = Connection
@@ -104,7 +103,7 @@ class Pool(urllib3.HTTPConnectionPool):
         self._is_closed = False
 
     def take(self) -> Connection:
-        """The connection used last that is still good; else a new one, not connected yet."""
+        """Return the most recently used connection that is usable; else a new one, which is not connected yet."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_usable:
@@ -115,7 +114,7 @@ class Pool(urllib3.HTTPConnectionPool):
         return fresh
 
     def give(self, connection: Connection) -> None:
-        """Keep a connection on which nothing is under way."""
+        """Keep a connection without an exchange in flight."""
         if connection.sock is None or self._is_closed or len(self._idle) >= self._max_idle:
             connection.close()
         else:
@@ -131,7 +130,7 @@ class Pool(urllib3.HTTPConnectionPool):
         self.clear()
         super().close()
 
-    # What urllib3's own urlopen calls, for whoever mounts the adapter on a session.
+    # Called by urllib3's urlopen when the adapter is mounted on a session.
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         return self.take()
@@ -142,10 +141,10 @@ class Pool(urllib3.HTTPConnectionPool):
 
 
 class _Pools(urllib3.PoolManager):
-    """One pool a server."""
+    """One pool for each server."""
 
     def __init__(self, *, contexts: Mapping[str, TLSContexts | None], max_idle: int) -> None:
-        super().__init__(num_pools=1024)  # none is let go: it would be closed while in use
+        super().__init__(num_pools=1024)  # a pool that is evicted would be closed while in use
         self._contexts = contexts
         self._max_idle = max_idle
         self.all: list[Pool] = []
@@ -162,11 +161,11 @@ class _Pools(urllib3.PoolManager):
 
 
 class GeventAdapter(HTTPAdapter):
-    """requests' adapter over connections of gevent's own.
+    """The adapter of requests over connections that use gevent's sockets.
 
     Args:
-        contexts: The TLS contexts of each scheme; None for none.
-        max_idle: Connections kept open without use, for each server.
+        contexts: The TLS contexts of each scheme; None for a scheme without TLS.
+        max_idle: Idle connections that are kept for each server.
     """
 
     def __init__(self, *, contexts: Mapping[str, TLSContexts | None], max_idle: int) -> None:
@@ -179,7 +178,7 @@ class GeventAdapter(HTTPAdapter):
         self.poolmanager = _Pools(contexts=self._contexts, max_idle=self._max_idle)
 
     def pool_of(self, endpoint: Endpoint) -> Pool:
-        """The pool of a server."""
+        """Return the pool of a server."""
         pool = self._pools.get(endpoint)
         if pool is None:
             found = self.poolmanager.connection_from_host(endpoint.host, endpoint.port, endpoint.scheme)

@@ -1,4 +1,4 @@
-"""Reading an HTTP answer within bounds: of the head, of the body, and of what one turn may take."""
+"""Reading an HTTP response within limits of size, and of the bytes that are read without a switch of greenlets."""
 
 from __future__ import annotations
 
@@ -10,34 +10,33 @@ from typing import Any, Final
 import gevent
 import gevent.socket
 
-__all__ = ['MAX_BODY', 'MAX_HEAD', 'BadResponse', 'Response', 'TooLarge', 'is_body_ready', 'read_body']
+__all__ = ['MAX_BODY', 'MAX_HEAD', 'BadResponse', 'BoundedResponse', 'TooLarge', 'is_body_ready', 'read_body']
 
 MAX_BODY: Final = 16 * 1024 * 1024
 MAX_HEAD: Final = 64 * 1024
-BUFFER: Final = 16 * 1024
-TURN: Final = 256 * 1024
-"""Bytes after which others get a turn: a socket that always has more would never let the hub go."""
-
+BUFFER_BYTES: Final = 16 * 1024
+YIELD_BYTES: Final = 256 * 1024
+"""Bytes after which other greenlets run: a socket that always has data would never switch to the hub."""
 
 MAX_CHUNKS: Final = 64 * 1024
-"""Pieces of a body.  Of a byte each they would cost many times what they bring."""
+"""Chunks of a body.  Chunks of one byte each would cost many times their content."""
 
 MAX_LINE: Final = 4096
-"""Bytes of the line that begins a chunk."""
+"""Bytes of the line with the size of a chunk."""
 
 LENGTH: Final = re.compile(r'[0-9]{1,19}')
 CHUNK_SIZE: Final = re.compile(rb'([0-9A-Fa-f]{1,16})[ \t]*(;.*)?\r?\n', re.DOTALL)
 
 
 class BadResponse(http.client.HTTPException):
-    """The peer sends more than it may, or what can be read in two ways.  The text is ours, and quotes nothing."""
+    """The response exceeds a limit, or can be read in two ways.  The text does not quote the response."""
 
 
 class TooLarge(BadResponse):
     """The body is larger than ``MAX_BODY``.
 
     Attributes:
-        size: Bytes of it, as far as they are known; else 0.
+        size: Bytes of the body if known, else 0.
     """
 
     def __init__(self, text: str, size: int = 0) -> None:
@@ -46,29 +45,29 @@ class TooLarge(BadResponse):
 
 
 class _Meter(io.RawIOBase):
-    """The bytes of one answer, counted."""
+    """Counts the bytes of one response, and stops at a limit."""
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
         self.received = 0
-        self.limit = MAX_HEAD + BUFFER  # the last piece of a head may carry a piece of the body
-        self.has_ended = False  # the peer has closed
-        self.is_dry = False  # nothing is taken from the socket: what is buffered is all there is
-        self._turn_ends = TURN
+        self.limit = MAX_HEAD + BUFFER_BYTES  # the last buffer of a head may contain bytes of the body
+        self.has_ended = False  # the peer has closed the connection
+        self.is_paused = False  # nothing is read from the socket: only buffered bytes are there
+        self._yield_at = YIELD_BYTES
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self.is_dry:
+        if self.is_paused:
             return None
         count: int = self._raw.readinto(buffer)
         self.received += count
         self.has_ended = not count
         if self.received > self.limit:
             raise BadResponse(f'more than {self.limit} bytes')
-        if self.received > self._turn_ends:
-            self._turn_ends = self.received + TURN
+        if self.received > self._yield_at:
+            self._yield_at = self.received + YIELD_BYTES
             gevent.sleep(0)
         return count
 
@@ -79,24 +78,24 @@ class _Meter(io.RawIOBase):
 
 
 class _Metered:
-    """A socket as http.client's response wants it: something to make a file of."""
+    """The socket that http.client's response expects: an object with ``makefile``."""
 
     def __init__(self, meter: _Meter) -> None:
         self._meter = meter
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self._meter, BUFFER)
+        return io.BufferedReader(self._meter, BUFFER_BYTES)
 
 
-class Response(http.client.HTTPResponse):
-    """An answer whose head and body are bounded.
+class BoundedResponse(http.client.HTTPResponse):
+    """A response whose head and body are limited in size.
 
     Attributes:
-        meter: What was received so far.
+        meter: Counts the bytes received so far.
     """
 
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        # The file holds on to the socket: http.client closes its own side after a last answer.
+        # The file keeps the socket open: http.client closes its own reference after the last response of a connection.
         self.sock = sock
         self.meter = _Meter(sock.makefile('rb', buffering=0))
         self._chunks = 0
@@ -104,17 +103,16 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
-        if self.meter.has_ended:  # http.client takes half a head for one
+        if self.meter.has_ended:  # http.client accepts a truncated head
             raise http.client.IncompleteRead(b'')
-        if (
-            self.status < 200
-        ):  # http.client passes over 100 only, and the next answer would be taken for the next call's
-            raise BadResponse('an interim answer')
+        # http.client skips status 100 only: the response after another one would be read by the next call.
+        if self.status < 200:
+            raise BadResponse('an interim response (status 1xx)')
         self._check_framing()
-        self.meter.limit = 2 * MAX_BODY  # chunks have heads of their own
+        self.meter.limit = 2 * MAX_BODY  # each chunk has a line of its own
 
     def _check_framing(self) -> None:
-        """Refuse an answer whose end is not said, or said twice: whoever is in between may read it another way.
+        """Refuse a response with an ambiguous length: a proxy may read it in another way.
 
         Source: RFC 9112, section 6.3.
         """
@@ -125,32 +123,32 @@ class Response(http.client.HTTPResponse):
         if len(lengths) + len(codings) > 1:
             raise BadResponse('more than one length')
         if lengths and not LENGTH.fullmatch(lengths[0].strip()):
-            raise BadResponse('a length that is no number')
+            raise BadResponse('a Content-Length that is not a number')
 
     def _read_next_chunk_size(self) -> int:
-        # http.client's own takes whatever Python takes for a number: '0x2', '+2', '1_0'.
+        # The method of http.client accepts every integer literal of Python: '0x2', '+2', '1_0'.
         line = self.fp.readline(MAX_LINE + 1)
         if not line:
-            raise ValueError('the answer has ended')
+            raise ValueError('the response has ended')
         match = CHUNK_SIZE.fullmatch(line)
         if match is None or len(line) > MAX_LINE:
-            raise BadResponse('a chunk without a size')
+            raise BadResponse('a chunk without a valid size')
         self._chunks += 1
         if self._chunks > MAX_CHUNKS:
             raise BadResponse(f'more than {MAX_CHUNKS} chunks')
         size = int(match[1], 16)
         if not size:
-            self.meter.limit = self.meter.received + MAX_HEAD  # for trailers
+            self.meter.limit = self.meter.received + MAX_HEAD  # limits the trailers
         return size
 
 
-def read_body(response: Response) -> bytes:
-    """Read the answer to its end.
+def read_body(response: BoundedResponse) -> bytes:
+    """Read the response to its end, and return its body.
 
     Raises:
-        TooLarge: It is longer than ``MAX_BODY``.
-        Unreadable: Its end is not clear.
-        http.client.HTTPException, OSError, ValueError: It is cut, or breaks HTTP.
+        TooLarge: The body is longer than ``MAX_BODY``.
+        BadResponse: Its length is ambiguous, or it exceeds another limit.
+        http.client.HTTPException, OSError, ValueError: It is truncated, or violates HTTP.
     """
     if response.length is None:
         body = response.read(MAX_BODY + 1)
@@ -163,14 +161,14 @@ def read_body(response: Response) -> bytes:
     return body
 
 
-def is_body_ready(response: Response, timeout: float | None) -> bool:
-    """Wait until there is something to read: a byte of the body, or its end.  False after the timeout."""
+def is_body_ready(response: BoundedResponse, timeout: float | None) -> bool:
+    """Wait until a byte of the body, or its end, can be read.  Return False after the timeout, in seconds."""
     if response.isclosed() or _is_buffered(response):
         return True
-    pending = getattr(response.sock, 'pending', None)  # bytes that TLS holds already
+    pending = getattr(response.sock, 'pending', None)  # decrypted bytes that TLS has buffered
     if pending is not None and pending():
         return True
-    late = gevent.socket.timeout('quiet')
+    late = gevent.socket.timeout('no byte')
     try:
         gevent.socket.wait_read(response.sock.fileno(), timeout, late)
     except gevent.socket.timeout as error:
@@ -180,9 +178,9 @@ def is_body_ready(response: Response, timeout: float | None) -> bool:
     return True
 
 
-def _is_buffered(response: Response) -> bool:
-    response.meter.is_dry = True
+def _is_buffered(response: BoundedResponse) -> bool:
+    response.meter.is_paused = True
     try:
         return bool(response.fp.peek(1))
     finally:
-        response.meter.is_dry = False
+        response.meter.is_paused = False

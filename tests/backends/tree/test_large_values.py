@@ -329,7 +329,7 @@ def v2(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 def test_v2_answer_that_is_too_large_is_a_typed_error(v2: getc.Client) -> None:
     """v2 has no pages.  It was a write that etcd has done, or it says the same again."""
-    with pytest.raises(getc.ResponseTooLarge, match='answered with a body of') as caught:
+    with pytest.raises(getc.ResponseTooLarge, match='responded with a body of') as caught:
         v2.set('/d/giant', GIANT)
     assert caught.value.maybe_applied
     for read in (lambda: v2.get('/d/giant'), lambda: v2.get('/d'), lambda: v2.mirror('/d')):

@@ -98,7 +98,7 @@ def top() -> str:
 @pytest.fixture
 def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Quiet polls are renewed all the time."""
-    for name in ('IDLE_TIMEOUT', 'FIRST_QUIET', 'LEAST_QUIET'):
+    for name in ('IDLE_TIMEOUT', 'FIRST_IDLE_TIMEOUT', 'MIN_IDLE_TIMEOUT'):
         monkeypatch.setattr(watch, name, 0.02)
 
 
@@ -399,7 +399,7 @@ def test_watch_keeps_its_poll_when_the_history_runs_away(backend: KeysV2, top: s
     """A renewal that is answered with 401 does not end a watch that has lost nothing."""
     _, notes = beginning(backend, WatchSpec(f'{top}/quiet'))
     notes.live()
-    watch.FIRST_QUIET = 5.0  # undone by the fixture
+    watch.FIRST_IDLE_TIMEOUT = 5.0  # undone by the fixture
     for _ in range(1100):
         backend.execute(Put(f'{top}/busy', 'x'), in_time())
     gevent.sleep(0.1)
@@ -675,7 +675,7 @@ def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
             backend.execute(Get('/a'), Deadline.after(0.2))
         checked.wait()
         if is_there:
-            wait_until(lambda: not backend._suspects)
+            wait_until(lambda: not backend._checking)
             assert notes.told.empty()
         else:
             error = notes.next()

@@ -10,7 +10,7 @@ import pytest
 
 from getc import errors
 from getc.backends.v2.codec import etcd_index_of, poll_of, request_of, result_of
-from getc.backends.v2.http_messages import Answer, Request
+from getc.backends.v2.messages import Request, Response
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.results import (
     ComparedThenDeleted,
@@ -40,10 +40,10 @@ class Head(dict[str, str]):
         return super().get(name.lower(), failobj)
 
 
-def answer(content: object, status: int = 200, **headers: str) -> Answer:
+def answer(content: object, status: int = 200, **headers: str) -> Response:
     head = {'Content-Type': 'application/json', 'X-Etcd-Index': '7', 'X-Raft-Index': '9', 'X-Raft-Term': '2'}
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    return Answer(status, Head(head | {name.replace('_', '-'): value for name, value in headers.items()}), body)
+    return Response(status, Head(head | {name.replace('_', '-'): value for name, value in headers.items()}), body)
 
 
 def fields_of(request: Request) -> dict[str, str]:
@@ -299,7 +299,9 @@ def test_result_of_raises_errors_without_cause_or_index() -> None:
 def test_index_of_a_refusal_is_none_when_etcd_tells_0() -> None:
     """As it does where it refuses before it looks at the store."""
     content = {'errorCode': 110, 'message': 'The request requires user authentication', 'index': 0}
-    answer = Answer(401, Head({'Content-Type': 'application/json', 'X-Etcd-Index': '0'}), json.dumps(content).encode())
+    answer = Response(
+        401, Head({'Content-Type': 'application/json', 'X-Etcd-Index': '0'}), json.dumps(content).encode()
+    )
     with pytest.raises(errors.Unauthorized) as caught:
         result_of(Put('/a', 'x'), answer)
     assert caught.value.index is None

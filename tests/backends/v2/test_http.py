@@ -15,9 +15,9 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from getc.backends.v2.http import Http
-from getc.backends.v2.http_messages import Request
 from getc.backends.v2.http_pool import Connection
 from getc.backends.v2.http_response import MAX_BODY
+from getc.backends.v2.messages import Request
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
 from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.tls import TLS
@@ -174,7 +174,7 @@ def test_call_times_out_when_bytes_trickle(
         etcd_clock.advance(1.9)
         assert not call.ready()
         etcd_clock.advance(0.1)
-        with pytest.raises(TimedOut, match=r'no answer from http://127\.0\.0\.1:\d+ within 2 s') as caught:
+        with pytest.raises(TimedOut, match=r'no response from http://127\.0\.0\.1:\d+ within 2 s') as caught:
             call.get(block=False)
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.maybe_applied is request_.is_write

@@ -20,7 +20,7 @@ from getc.timing import Deadline
 from getc.net.endpoint import parse_endpoints
 from getc.backends.v2.http import Http
 from getc.net.tls import TLS
-from getc.backends.v2.http_messages import Request
+from getc.backends.v2.messages import Request
 
 greeted, go = Event(), Event()
 
@@ -54,7 +54,7 @@ from gevent.server import StreamServer
 from getc.timing import Deadline
 from getc.net.endpoint import parse_endpoints
 from getc.backends.v2.http import Http
-from getc.backends.v2.http_messages import Request
+from getc.backends.v2.messages import Request
 
 polled, go = Semaphore(0), Event()
 

@@ -11,7 +11,7 @@ import pytest
 from gevent.event import Event
 
 from getc.backends.monotonic import RevisionGuard
-from getc.backends.v2.http_messages import Answer
+from getc.backends.v2.messages import Response
 from getc.backends.v2.watch import PollingWatch, StoreIdentity
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.endpoint import parse_endpoints
@@ -37,12 +37,12 @@ class FakePoll:
     def wait(self, timeout: float | None) -> bool:
         return self.arrives.wait(timeout)
 
-    def read(self, _deadline: object) -> Answer:
+    def read(self, _deadline: object) -> Response:
         self.was_read = True
         if self.is_lost:
             raise ConnectionError('the connection broke')
         body = b'{"action":"set","node":{"key":"/a","value":"x","modifiedIndex":8,"createdIndex":8}}'
-        return Answer(200, self.headers, body)
+        return Response(200, self.headers, body)
 
     def close(self) -> None:
         self.is_closed = True
@@ -87,14 +87,14 @@ class Following:
             self.notes,
             open_poll or self.open,
             self.horizon,
-            origin=None,
+            identity=None,
             on_done=self.done.append,
         )
 
-    def open(self, _spec: WatchSpec, _index: int | None, *, is_proven: bool) -> Any:
+    def open(self, _spec: WatchSpec, _index: int | None, *, verify_quorum: bool) -> Any:
         gevent.sleep(self.delay)
         self.polls.append(FakePoll(next(self.indices)))
-        self.proven.append(is_proven)
+        self.proven.append(verify_quorum)
         return self.polls[-1]
 
 

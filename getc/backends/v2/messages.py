@@ -1,22 +1,22 @@
-"""HTTP messages as values: what is sent, and what came back whole."""
+"""HTTP messages as values: a request, and a response that was read to its end."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ['Answer', 'Headers', 'Request']
+__all__ = ['Headers', 'Request', 'Response']
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What goes to a server.
+    """A request to a server.
 
     Attributes:
         method: ``'GET'``, ``'PUT'``, ``'POST'`` or ``'DELETE'``.
         target: Path and query, percent-encoded.
         body: A form (``application/x-www-form-urlencoded``), or None.
-        is_write: It may change something there: it is never sent twice.
+        is_write: True if the request may change the store: it is never sent twice.
     """
 
     method: str
@@ -25,25 +25,25 @@ class Request:
     is_write: bool = False
 
     def __repr__(self) -> str:
-        return f'<{self.method} {self.target.partition("?")[0]}>'  # a query may hold a value
+        return f'<{self.method} {self.target.partition("?")[0]}>'  # a query may contain a value
 
 
 class Headers(Protocol):
-    """The headers of an answer; names in any case."""
+    """The headers of a response; names are case-insensitive."""
 
     def get(self, name: str, failobj: str, /) -> str:
-        """The value of that header, or what is given for when there is none."""
+        """Return the value of a header, or ``failobj`` if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back.
+class Response:
+    """A whole response.
 
     Attributes:
         status: The HTTP status.
         headers: Its headers.
-        body: The bytes.
-        secrets: What the server was told, and may not repeat in an error.
+        body: Its body.
+        secrets: Credentials that were sent to the server: an error must not quote them.
     """
 
     status: int
