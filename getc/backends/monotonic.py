@@ -28,18 +28,10 @@ Response = TypeVar('Response')
 class RevisionGuard:
     """The highest index that a client has seen, and the checks that keep its reads from going back.
 
-    The ``run_`` methods perform a call under the guard.  Code that cannot afford their frames does the same inline::
-
-        since = guard.index
-        try:
-            result = write()
-        except EtcdError as error:
-            guard.accept_refusal(error, since)
-            raise
-        guard.accept(result.etcd_index, since)
-
-    An inline linearizable read first checks that ``0 < result.etcd_index < since`` and ``is_behind`` are false;
-    otherwise it returns ``repeat_linearizable(read, since)``.
+    The ``run_`` methods perform a call under the guard.  Code that cannot afford their frames does the same inline: it
+    notes ``index`` as ``since`` before a write, and passes the result's index to ``accept``, or the error to
+    ``accept_refusal``, after it.  A linearizable read does so as well, unless ``0 < result.etcd_index < since`` or
+    ``is_behind`` is true: then it returns ``repeat_linearizable(read, since)``.
 
     Args:
         servers: The number of servers.
