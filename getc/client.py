@@ -1,38 +1,64 @@
-"""The client: which etcd it is of, how that is reached, and an end."""
+"""The client: every verb of etcd, and the daemons."""
 
 from __future__ import annotations
 
-import inspect
+import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Protocol, TypeVar, overload
 
 from getc.backends.base import Backend
 from getc.backends.connect import OpenBackend, open_backend
-from getc.background import Background
 from getc.connection_listeners import ConnectionListeners
-from getc.errors import NotSupported
+from getc.daemons.changes import Changes
+from getc.daemons.keeper import Keeper
+from getc.daemons.mirror import Mirror, OnUpdate
+from getc.daemons.options import KeepOptions, OnConflict, Resync, WatchOptions
+from getc.daemons.registry import DaemonRegistry
+from getc.daemons.watcher import Watcher
+from getc.errors import ClientClosed, EtcdError, NotSupported
+from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.selector import ConnectionState
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, explain, text_of
+from getc.options import CALL_TIMEOUT, DEFAULT_URL, Api, Options
 from getc.paths import ROOT
+from getc.pending_waits import PendingWaits
+from getc.results import EtcdResult
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.v3 import V3
 
-__all__ = ['Client', 'etcd']
+__all__ = ['Client', 'Connect', 'etcd']
 
+CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that ``close`` may take, unless it is given another timeout."""
 
-DEFAULT_URL: Final = 'http://127.0.0.1:2379'
+_numbers = count(1)  # distinguish the clients of a program in its log
 
-_numbers = count(1)  # tells the clients of a program apart in its log
-
+_Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
 _StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
+
+
+class Connect(Protocol):
+    """Makes the backend of a client, as :func:`getc.backends.connect.open_backend` does."""
+
+    def __call__(
+        self,
+        options: Options,
+        *,
+        label: str,
+        on_state: Callable[[ConnectionState], object],
+        on_detected: Callable[[Backend], object],
+    ) -> OpenBackend:
+        """Return the backend, without network I/O."""
 
 
 def etcd(
     url: str | Sequence[str] = DEFAULT_URL,
     *,
-    api: Literal['v2', 'v3'] | None = None,
-    timeout: float | None = 10.0,
+    api: Api | None = None,
+    timeout: float | None = CALL_TIMEOUT,
     username: str | None = None,
     password: str | None = None,
     ca: str | None = None,
@@ -42,32 +68,31 @@ def etcd(
     namespace: str | None = None,
     strict: bool = True,
 ) -> Client:
-    """Return a client of the etcd at ``url``.  Does no I/O: the first call connects.
+    """Return a client of the etcd at ``url``.  Performs no network I/O: the first call connects.
 
     Args:
-        url: One URL, several separated by commas, or a list; the others are for when one fails.
-            ``http`` and ``https`` reach a server; ``memory://NAME`` is a store in this process,
-            shared by the clients of that name, ``memory://`` is a private one.
-        api: ``'v3'`` or ``'v2'``; None asks the server for its version at the first call: v3 from etcd 3.4 on.  The two
-            are separate stores.
-        timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.  It is not for
-            ``keep_node``, ``on_change``, ``changes``, ``mirror`` and ``wait``: these wait until etcd is there, without
-            a limit unless they are given their own ``timeout``.
-        username: For etcd's authentication; may stand in the URL instead.
-        password: The same.
-        ca: Path of a PEM file of the authorities to trust; None for the system's.  It, ``cert`` and ``key`` are read
-            again for a new connection when they have changed.
-        cert: Path of a PEM file of the client's certificate.
-        key: Path of a PEM file of the certificate's key; None if it is in ``cert``.
-        verify: False accepts any certificate.  Whoever is in between can then read and change all.
-        namespace: A path put in front of every key and taken off every result.
-        strict: Make sure, with each write on v3, that no value is above the node and no directory in its place.  False
-            is for users who may not read above their part of the tree, and leaves the check out.
+        url: One URL, several separated by commas, or a list: the endpoints of one cluster, tried in turn when one
+            fails.  Schemes: ``http`` and ``https`` for a server; ``memory://NAME`` for a store in this process that
+            the clients of that name share, ``memory://`` for a private store.
+        api: ``'v3'`` or ``'v2'``; None detects it from the server at the first call: v3 from etcd 3.4 on, else v2.
+            The two APIs have separate stores.
+        timeout: Seconds that a call may take in all, unless the call has its own timeout; None for no limit.  It does
+            not apply to ``keep_node``, ``on_change``, ``changes``, ``mirror`` and ``wait``, which wait without a limit
+            unless they are given a timeout.
+        username: The user for etcd's authentication; may be part of the URL instead.
+        password: The password of the user.
+        ca: Path of a PEM file with the certificate authorities to trust; None for those of the system.  The files of
+            ``ca``, ``cert`` and ``key`` are read again for a new connection when they have changed.
+        cert: Path of a PEM file with the client certificate.
+        key: Path of a PEM file with the key of the client certificate; None if the file of ``cert`` contains it.
+        verify: False accepts any server certificate, so that an attacker on the network can read and change all data.
+        namespace: A path that is prepended to every key that is sent and removed from every result.
+        strict: On v3, check with each write that no ancestor of the key is a value and the key is not a directory.
+            False leaves the check out, for users without read permission above their part of the tree.
 
     Raises:
-        TypeError, ValueError: An option makes no sense.
+        TypeError, ValueError: An option is invalid.
         OSError: A file of ``ca``, ``cert`` or ``key`` cannot be used.
-        NotSupported: This version of getc does not speak that API.
 
     Example::
 
@@ -75,144 +100,567 @@ def etcd(
         etcd.set('/hello', 'Hello, world')
         etcd.get('/hello').value
     """
-    states = ConnectionListeners()
-    number = next(_numbers)
-    opened = open_backend(
-        url,
-        api=api,
-        timeout=timeout,
-        username=username,
-        password=password,
-        ca=ca,
-        cert=cert,
-        key=key,
-        verify=verify,
-        namespace=namespace,
-        strict=strict,
-        on_state=states.weak_notify(),
-        label=f'etcd client {number}',
-    )
-    return Client(
-        opened.backend, url=opened.urls[0], v3=opened.v3, timeout=timeout, states=states, number=number, opened=opened
-    )
+    options = Options(url, api, timeout, username, password, ca, cert, key, verify, namespace, strict)
+    return Client(options)
 
 
-class Client(Background):
-    """A client of one etcd.  :func:`getc.etcd` makes it.
+class Client(Unpicklable):
+    """A client of one etcd, created by :func:`getc.etcd`.
 
-    Every method blocks the calling greenlet until it has its result, an error, or no time left.
-    Any number of greenlets of one thread may use a client at a time: the first thread that does.  In a child that was
-    forked off it opens connections of its own, and none of its daemons go on there.
+    A method blocks the calling greenlet until it has its result, an error, or no time left.
 
-    All of them raise an :class:`~getc.errors.EtcException`, whose ``maybe_applied`` says whether a write may have
-    happened all the same:
+    A client may be used by any number of greenlets of one thread: the thread that used it first.  In a forked child
+    it opens connections of its own; the daemons of the parent do not run there.
 
-    * :class:`~getc.errors.EtcdError`, one subclass per code: the server says no;
-    * :class:`~getc.errors.ConnectionError`, mostly its kind :class:`~getc.errors.TimedOut`: there was no answer;
-    * :class:`~getc.errors.HTTPError`, :class:`~getc.errors.ProtocolError`: the answer was not etcd's;
-    * :class:`~getc.errors.NotSupported`: this API cannot do it;
+    Every method can raise an :class:`~getc.errors.EtcException`, whose ``maybe_applied`` says whether a write may have
+    been applied all the same:
+
+    * :class:`~getc.errors.EtcdError`, one subclass per code: the server refused the request;
+    * :class:`~getc.errors.ConnectionError`, most often its subclass :class:`~getc.errors.TimedOut`: no response;
+    * :class:`~getc.errors.HTTPError`, :class:`~getc.errors.ProtocolError`: a response that does not come from etcd;
+    * :class:`~getc.errors.NotSupported`: the API cannot do what was requested;
     * :class:`~getc.errors.ClientClosed`.
 
-    And, before any I/O:
+    Before any I/O, every method can raise:
 
-    * :class:`TypeError`, :class:`ValueError`: bad arguments;
-    * :class:`RuntimeError`: this is another thread than the one that uses the client.
+    * :class:`TypeError`, :class:`ValueError`: invalid arguments;
+    * :class:`RuntimeError`: the call is made in another thread than the one that uses the client.
 
-    Also a context manager: leaving it closes it.
+    A client is a context manager: leaving the block closes it.
+
+    Args:
+        options: The options of the client.
+        connect: Makes the backend; for tests.
     """
 
-    def __init__(
+    def __init__(self, options: Options, connect: Connect = open_backend) -> None:
+        self._options = options
+        self._timeout = options.timeout
+        self._number = next(_numbers)
+        self._affinity = ThreadAffinity()
+        self._listeners = ConnectionListeners()
+        self._waits = PendingWaits()
+        self._is_closed = False
+        self._opened = connect(
+            options,
+            label=f'etcd client {self._number}',
+            on_state=self._listeners.weak_notify(),
+            on_detected=_weak_setter(self),
+        )
+        self._backend: Backend = self._opened.backend
+        self._daemons = DaemonRegistry(self._opened.log)
+
+    # -- reading
+
+    def get(
         self,
-        backend: Backend,
+        key: str,
         *,
-        url: str,
-        v3: V3 | None = None,
-        timeout: float | None = 10.0,
-        states: ConnectionListeners | None = None,
-        number: int | None = None,
-        opened: OpenBackend | None = None,
-    ) -> None:
-        super().__init__(backend, timeout=timeout, log=None if opened is None else opened.log)
-        self._states = states if states is not None else ConnectionListeners()
-        self._url = url
-        self._number = number
-        self._opened = opened
-        self._v3 = v3
+        recursive: bool = False,
+        sorted: bool = False,
+        quorum: bool | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Read a node, and return a :class:`~getc.Got`.
+
+        Args:
+            key: The node.
+            recursive: Include the contents of directories in the directory, at any depth.
+            sorted: Sort the nodes of a directory by key.
+            quorum: True for a linearizable read, which a majority of the members confirms; False for a read of one
+                member, which may be outdated; None for the default of the API (v2: False, v3: True).
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: The node does not exist.
+        """
+        return self._execute(Get(key, recursive, sorted, quorum), timeout)
+
+    def wait(
+        self,
+        key: str,
+        index: int | None = None,
+        *,
+        recursive: bool = False,
+        timeout: float | None = None,
+    ) -> EtcdResult:
+        """Return the first change of a node at or after an index.  Blocks until there is one.
+
+        A lost connection is replaced, and no change in between is missed.
+
+        Args:
+            key: The node, which need not exist.
+            index: The index; None or 0 for the first change from now on.  To receive every change, wait for
+                ``result.modified_index + 1`` each time, or use :meth:`changes`.
+            recursive: Include changes of the nodes below the node.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TimedOut: A server watched the node, and there was no change in time.  This does not indicate a fault.
+            ConnectionError: No server watched the node, so changes may have been missed.
+            EventIndexCleared: The history of the server does not reach back to the index.
+        """
+        spec = WatchSpec(key, index, recursive)
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        return self._waits.wait(self._backend, spec, deadline)
+
+    # -- writing
+
+    def set(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        refresh: bool = False,
+        prev_value: str | bytes | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node, whether it exists or not, and return a :class:`~getc.Set`.
+
+        Missing directories above the node are created.  A node that exists is replaced: it gets a new
+        ``created_index`` and loses its TTL.
+
+        With ``prev_value`` or ``prev_index`` the node must exist, and the result is a
+        :class:`~getc.ComparedThenSwapped`.
+
+        Args:
+            key: The node.
+            value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
+            dir: Create a directory, without a value.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            refresh: Keep the value and set the TTL, like :meth:`refresh`.
+            prev_value: Write only if this is the value of the node.
+            prev_index: Write only if this is the ``modified_index`` of the node.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            TestFailed: ``prev_value`` or ``prev_index`` does not match.
+            KeyNotFound: ``prev_value`` or ``prev_index`` was given, and the node does not exist.
+            NotFile: The node is a directory.
+            NotDir: An ancestor of the node is a value.
+        """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
+        prev_exist = True if refresh else None  # without it, etcd v2 would create the node again
+        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
+
+    def create(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node that does not exist, and return a :class:`~getc.Created`.
+
+        Args:
+            key: The node.
+            value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
+            dir: Create a directory, without a value.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            NodeExist: The node exists.
+            NotDir: An ancestor of the node is a value.
+        """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        return self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
+
+    def update(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        refresh: bool = False,
+        prev_value: str | bytes | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Write a node that exists, and return an :class:`~getc.Updated`.
+
+        The node keeps its ``created_index`` and, without ``ttl``, loses its TTL.  With ``prev_value`` or
+        ``prev_index`` the result is a :class:`~getc.ComparedThenSwapped`.
+
+        Args:
+            key: The node.
+            value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
+            dir: The node is a directory, without a value.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            refresh: Keep the value and set the TTL, like :meth:`refresh`.
+            prev_value: Write only if this is the value of the node.
+            prev_index: Write only if this is the ``modified_index`` of the node.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: The node does not exist.
+            TestFailed: ``prev_value`` or ``prev_index`` does not match.
+            NotFile: The node is a directory, and a value was given.
+        """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
+        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist=True), timeout)
+
+    def refresh(
+        self,
+        key: str,
+        *,
+        ttl: int,
+        prev_value: str | bytes | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Set the TTL of a node and keep its value.  Watchers are not notified.
+
+        On v3, another TTL than the node had before is a write of the same value, of which watchers are notified.
+
+        Args:
+            key: The node.
+            ttl: Whole seconds until the node expires, 0 or more.
+            prev_value: Refresh only if this is the value of the node.
+            prev_index: Refresh only if this is the ``modified_index`` of the node.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: The node does not exist.
+            TestFailed: ``prev_value`` or ``prev_index`` does not match.
+            NotFile: The node is a directory.
+        """
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
+        put = Put(key, ttl=ttl, refresh=True, prev_value=prev_value, prev_index=prev_index, prev_exist=True)
+        return self._execute(put, timeout)
+
+    def append(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        dir: bool = False,
+        ttl: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Create a node with a generated name in a directory, and return a :class:`~getc.Created`.
+
+        The name is a number of 20 digits; names sort in the order of creation.
+
+        Args:
+            key: The directory, which is created if it does not exist.
+            value: The value of the node: text, or bytes, which ``raw_value`` returns.
+            dir: Create a directory, without a value.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            NotDir: The key, or an ancestor of it, is a value.
+        """
+        if isinstance(value, bytes):
+            value = text_of(value)
+        return self._execute(Append(key, value, dir, ttl), timeout)
+
+    def delete(
+        self,
+        key: str,
+        *,
+        dir: bool = False,
+        recursive: bool = False,
+        prev_value: str | bytes | None = None,
+        prev_index: int | None = None,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> EtcdResult:
+        """Delete a node, and return a :class:`~getc.Deleted`.
+
+        With ``prev_value`` or ``prev_index`` the result is a :class:`~getc.ComparedThenDeleted`.
+
+        Args:
+            key: The node.
+            dir: Delete an empty directory, too.
+            recursive: Delete a directory with its contents, too.
+            prev_value: Delete only if this is the value of the node.
+            prev_index: Delete only if this is the ``modified_index`` of the node.
+            timeout: Seconds; None for no limit.
+
+        Raises:
+            KeyNotFound: The node does not exist.
+            NotFile: The node is a directory, and neither ``dir`` nor ``recursive`` was given.
+            DirNotEmpty: The directory is not empty, and ``recursive`` was not given.
+            TestFailed: ``prev_value`` or ``prev_index`` does not match.
+        """
+        if isinstance(prev_value, bytes):
+            prev_value = text_of(prev_value)
+        return self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
+
+    # -- daemons
+
+    def keep_node(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        ttl: int = 10,
+        on_conflict: OnConflict = 'replace',
+        alive: Callable[[], object] | None = None,
+        on_lost: Callable[[Keeper], object] | None = None,
+        on_restored: Callable[[Keeper], object] | None = None,
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Keeper:
+        """Keep a node in etcd as long as this process lives, and return its :class:`~getc.Keeper`.
+
+        The node has a TTL, which is renewed after a third of it.  After an outage, or when the node was deleted, it is
+        written again.  A node that another owner has taken over is not taken back by force.
+
+        Blocks until the node exists.  If etcd does not respond, the write is attempted again until the timeout.  If the
+        greenlet is killed while it waits, no node is left behind.
+
+        Args:
+            key: The node.
+            value: The value, text or bytes; None for ``pid@host``.
+            ttl: Whole seconds, 1 or more, after which the node expires if this process dies.
+            on_conflict: What to do at the start with a node that exists and has a TTL: ``'replace'`` takes the node
+                over (usually it belongs to the predecessor of this process), ``'wait'`` waits until it is gone,
+                ``'raise'`` raises NodeExist.
+            alive: Called before each renewal.  The node is removed while it returns False, raises, or takes longer than
+                a sixth of the TTL: for a process that runs but does not do its work.
+            on_lost: Called with the keeper when the ownership of the node is no longer certain, before etcd can give
+                the node to another owner.
+            on_restored: Called with the keeper when the node is owned again.
+            wait: False returns at once, with a keeper that is STARTING.
+            timeout: Seconds to wait for the node; None for no limit.
+
+        Raises:
+            NodeExist: The node exists without a TTL, or it exists with a TTL and ``on_conflict`` is ``'raise'``.
+            NotFile: The node is a directory.
+            TimedOut: The node was not written in time, and is not kept.  With ``maybe_applied`` a slow server may still
+                write it, for one TTL.
+        """
+        options = KeepOptions(ttl=ttl, on_conflict=on_conflict, alive=alive, on_lost=on_lost, on_restored=on_restored)
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        keeper = Keeper(self._daemons.log, self._backend, key, value, options)
+        self._daemons.start(keeper, wait=wait, deadline=deadline)
+        return keeper
+
+    @overload
+    def on_change(
+        self,
+        key: str,
+        callback: Callable[[EtcdResult], object],
+        *,
+        recursive: bool = ...,
+        initial: bool = ...,
+        index: int | None = ...,
+        on_resync: Callable[[Watcher], object] | None = ...,
+        resync: Resync = ...,
+        wait: bool = ...,
+        timeout: float | None = ...,
+    ) -> Watcher: ...
+
+    @overload
+    def on_change(
+        self,
+        key: str,
+        callback: None = None,
+        *,
+        recursive: bool = ...,
+        initial: bool = ...,
+        index: int | None = ...,
+        on_resync: Callable[[Watcher], object] | None = ...,
+        resync: Resync = ...,
+        wait: bool = ...,
+        timeout: float | None = ...,
+    ) -> Callable[[_Function], _Function]: ...
+
+    def on_change(
+        self,
+        key: str,
+        callback: Callable[[EtcdResult], object] | None = None,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+        on_resync: Callable[[Watcher], object] | None = None,
+        resync: Resync = 'diff',
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> Watcher | Callable[[_Function], _Function]:
+        """Call a function for each change of a node and of the nodes below it, and return the :class:`~getc.Watcher`.
+
+        Changes are delivered in order, each exactly once, one call at a time, in a greenlet of the watcher.  An
+        exception of the function is logged.  Every change after ``on_change`` has returned is delivered.
+
+        After history was lost (a long outage, a restored or wiped store), the existing nodes are compared with those
+        that the watcher remembers, and the difference is delivered as results with ``resync=True``.
+
+        Without a function ``on_change`` is a decorator, which adds the attribute ``watcher`` to the function::
+
+            @etcd.on_change('/cfg')
+            def reload(result): ...
+
+        Args:
+            key: The node, which need not exist.
+            callback: Called with each :class:`~getc.EtcdResult`.
+            recursive: Include changes of the nodes below the node.
+            initial: First deliver the existing values, one :class:`~getc.Got` each, sorted by key.
+            index: Deliver the changes from this index on; None for those from now on.
+            on_resync: Called with the watcher after a difference was delivered.
+            resync: ``'diff'`` delivers the difference after history was lost; ``'notify'`` remembers no nodes and only
+                calls ``on_resync``.
+            wait: False returns at once, with a watcher that is STARTING.
+            timeout: Seconds to wait for the start; None for no limit.
+
+        Raises:
+            TimedOut: The watcher did not start in time.
+        """
+        options = WatchOptions(recursive=recursive, initial=initial, index=index, on_resync=on_resync, resync=resync)
+        start = partial(self._start_watcher, key, options, wait, timeout)
+        return partial(_decorate, start) if callback is None else start(callback)
+
+    def changes(
+        self,
+        key: str,
+        *,
+        recursive: bool = True,
+        initial: bool = False,
+        index: int | None = None,
+        timeout: float | None = None,
+    ) -> Changes:
+        """Return an iterator over the changes that :meth:`on_change` would deliver::
+
+            with etcd.changes('/cfg') as changes:
+                for result in changes: ...
+
+        Args:
+            key: The node, which need not exist.
+            recursive: Include changes of the nodes below the node.
+            initial: First yield the existing values, one :class:`~getc.Got` each, sorted by key.
+            index: Yield the changes from this index on; None for those from now on.
+            timeout: Seconds to wait for the start; None for no limit.
+
+        Raises:
+            TimedOut: The watcher did not start in time.
+        """
+        options = WatchOptions(recursive=recursive, initial=initial, index=index)
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        changes = Changes(self._daemons.log, self._backend, key, options)
+        self._daemons.start(changes.watcher, wait=True, deadline=deadline)
+        return changes
+
+    def mirror(
+        self, key: str, *, on_update: OnUpdate | None = None, wait: bool = True, timeout: float | None = None
+    ) -> Mirror:
+        """Return a :class:`~getc.Mirror`: a mapping of the values at and below a node, kept up to date::
+
+            servers = etcd.mirror('/servers')
+            for key, address in servers.items(): ...
+
+        It contains all values that existed when ``mirror`` returned, and follows the changes, one whole revision at a
+        time.  Reading it performs no I/O.  :meth:`getc.Mirror.wait` waits for a condition.
+
+        Args:
+            key: The node, which need not exist.
+            on_update: Called with the changes of each revision, a tuple of :class:`~getc.EtcdResult`, after the mirror
+                was updated; in order, one call at a time, in a greenlet of the mirror.
+            wait: False returns at once, with an empty mirror that is STARTING.
+            timeout: Seconds to wait for the start; None for no limit.
+
+        Raises:
+            TimedOut: The mirror did not start in time.
+        """
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        mirror = Mirror(self._daemons.log, self._backend, key, on_update=on_update)
+        self._daemons.start(mirror, wait=wait, deadline=deadline)
+        return mirror
+
+    # -- the client itself
 
     @property
     def url(self) -> str:
         """The first endpoint, without credentials."""
-        return self._url
+        return self._options.urls[0]
 
     @property
     def api(self) -> str | None:
-        """``'v3'``, ``'v2'`` or ``'memory'``: what is spoken.  None before the first call has asked the server."""
+        """The API in use: ``'v3'``, ``'v2'`` or ``'memory'``; None until the first call has detected it."""
         return self._backend.api
 
     @property
     def is_closed(self) -> bool:
-        """True once it was closed, so that every call raises ClientClosed."""
+        """True if the client was closed, so that every call raises ClientClosed."""
         return self._is_closed
 
     @property
     def v3(self) -> V3:
-        """etcd v3 as it is: every RPC.  It knows nothing of namespaces, and v2's keys are not there.
+        """The RPCs of etcd v3, without namespace and without the vocabulary of v2.
 
         Raises:
             NotSupported: This is a store in memory.
         """
         self._enter()
-        if self._v3 is None:
+        if self._opened.v3 is None:
             raise NotSupported('a store in memory has no RPCs: they need an etcd, http:// or https://')
-        return self._v3
+        return self._opened.v3
 
     def on_state(self, listener: _StateListener) -> _StateListener:
-        """Have a function called with each new :class:`~getc.ConnectionState`, and return it: also a decorator.
+        """Call a function with each new :class:`~getc.ConnectionState`, and return the function: also a decorator.
 
-        CONNECTED: a call was answered, after none was.  SUSPENDED: every server has failed.  It is learnt from calls,
-        those of daemons too; a client that makes none learns nothing.  A store in memory has no states.
+        CONNECTED: a call was answered, after none was.  SUSPENDED: every endpoint has failed.  The state changes with
+        the calls of the client and of its daemons; an idle client does not notice an outage.  A store in memory has no
+        states.
 
         Args:
-            listener: Called in a greenlet of its own; what it raises is logged.
+            listener: Called in a greenlet of its own.  An exception of the function is logged.
 
         Raises:
-            TypeError: It is no function.
+            TypeError: The listener is not a function.
         """
         if not callable(listener):
             raise TypeError(f'on_state takes a function, not {type(listener).__name__}')
         self._enter()
-        self._states.add(listener)
+        self._listeners.add(listener)
         return listener
 
-    # -- the client itself
-
     def ready(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
-        """Wait until etcd answers a linearizable read: it has a leader and serves.
+        """Wait until etcd has answered a linearizable read: it has a leader and serves requests.
 
         Args:
             timeout: Seconds; None for no limit.
 
         Raises:
-            EtcException: What the last attempt met.
+            EtcException: The error of the last attempt.
         """
+        deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
         self._check_open()
-        self._backend.ready(self._deadline(timeout))
+        self._backend.ready(deadline)
 
     def clear(self) -> None:
-        """Drop the connections that are not in use.  Does not block."""
+        """Close the connections that are not in use.  Does not block."""
         self._enter()
-        self._backend.clear()
-        if self._v3 is not None:
-            self._v3.clear()
+        self._opened.clear()
 
-    def close(self, timeout: float | None = 5.0) -> None:
-        """Stop all daemons (kept nodes are deleted), end all waiting, drop all connections.
+    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+        """Stop all daemons, which deletes kept nodes, end all calls with ClientClosed, and close all connections.
 
-        Afterwards every call raises ClientClosed; closing again does nothing.  May be called from a
-        callback.  In a forked child it ends what was begun there, and nothing of its parent's.
+        Later calls raise ClientClosed; closing again does nothing.  May be called from a callback.  In a forked child
+        it ends what the child has started, and nothing of the parent.
 
         Args:
-            timeout: Seconds to spend on it at most, even if etcd is dead; None for no limit.
+            timeout: Seconds that it may take, even if etcd does not respond; None for no limit.
         """
         deadline = Deadline.after(timeout)
         self._enter()
@@ -222,11 +670,8 @@ class Client(Background):
         try:
             self._daemons.stop_all(deadline)
         finally:
-            self._backend.close()
-            if self._v3 is not None:
-                self._v3.close()
-            self._end_waiting()
-            self.log.close()
+            self._opened.close()
+            self._waits.close()
 
     def __enter__(self) -> Client:
         return self
@@ -237,28 +682,70 @@ class Client(Background):
         self.close()
 
     def __repr__(self) -> str:
-        parts = [] if self._number is None else [str(self._number)]  # as in the log
-        opened = self._opened
-        parts.append(self.url if opened is None else ','.join(opened.urls))
-        parts.append(self.api or 'api not chosen yet')
-        if opened is not None and len(opened.urls) > 1 and (url := opened.in_use()) is not None:
+        options = self._options
+        parts = [str(self._number), ','.join(options.urls), self.api or 'api not detected yet']
+        if len(options.urls) > 1 and (url := self._opened.url_in_use()) is not None:
             parts.append(f'in_use={url}')
-        if opened is not None and opened.namespace != ROOT:
-            parts.append(f'namespace={opened.namespace}')
+        if options.root != ROOT:
+            parts.append(f'namespace={options.root}')
         if self._is_closed:
             parts.append('closed')
         return f'<getc.Client {" ".join(parts)}>'
 
-    # -- how it is done
+    # -- internals
 
-    def _begin_anew(self) -> None:
-        if self._opened is not None:
-            opened = self._opened = self._opened.reopen()
-            self._backend, self._v3, self.log = opened.backend, opened.v3, opened.log
-        super()._begin_anew()
+    def _execute(self, operation: Operation, timeout: Timeout) -> EtcdResult:
+        deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
+        if self._is_closed or not self._affinity.is_current():
+            self._check_open()
+        try:
+            return self._backend.execute(operation, deadline)
+        except EtcdError as error:
+            explain(error, operation)
+            raise
+
+    def _start_watcher(
+        self,
+        key: str,
+        options: WatchOptions,
+        wait: bool,
+        timeout: float | None,
+        callback: Callable[[EtcdResult], object],
+    ) -> Watcher:
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        watcher = Watcher(self._daemons.log, self._backend, key, callback, options)
+        self._daemons.start(watcher, wait=wait, deadline=deadline)
+        return watcher
+
+    def _check_open(self) -> None:
+        self._enter()
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
+
+    def _enter(self) -> None:
+        """Check the thread, and in a forked child replace everything that belongs to the parent."""
+        if self._affinity.in_forked_child:
+            self._affinity = ThreadAffinity()
+            self._waits = PendingWaits()
+            self._opened = self._opened.reopen()
+            self._backend = self._opened.backend
+            self._daemons.reset_in_child(self._opened.log)
+        self._affinity.check()
 
 
-for _base in Client.__mro__[1:3]:  # a TypeError names a method as its users know it: Client.get(), not Tree.get()
-    for _name, _member in vars(_base).items():
-        if inspect.isfunction(_member):
-            _member.__qualname__ = f'Client.{_name}'
+def _decorate(start: Callable[[Callable[[EtcdResult], object]], Watcher], function: _Function) -> _Function:
+    function.watcher = start(function)  # type: ignore[attr-defined]
+    return function
+
+
+def _weak_setter(client: Client) -> Callable[[Backend], None]:
+    """Return a function that replaces the backend of a client, without a reference that keeps the client alive."""
+    reference = weakref.ref(client)
+
+    def set_backend(backend: Backend) -> None:
+        client = reference()
+        if client is not None:
+            client._backend = backend
+
+    return set_backend

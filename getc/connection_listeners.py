@@ -1,4 +1,4 @@
-"""Who is told when the servers of a client are lost and found."""
+"""Listeners for the connection state of a client."""
 
 from __future__ import annotations
 
@@ -14,33 +14,37 @@ __all__ = ['ConnectionListeners']
 
 
 class ConnectionListeners:
-    """Who is told when the servers are lost and found."""
+    """Calls the functions that were added with each new :class:`~getc.ConnectionState`."""
 
     def __init__(self) -> None:
         self._listeners: list[Callable[[ConnectionState], object]] = []
 
     def add(self, listener: Callable[[ConnectionState], object]) -> None:
-        """Tell this one, too."""
+        """Add a function to call with each new state."""
         self._listeners.append(listener)
 
-    def weak_notify(self) -> Callable[[ConnectionState], None]:
-        """What tells them for as long as somebody else keeps this: a listener may keep its client, which is dropped."""
-        this = weakref.ref(self)
-
-        def tell(state: ConnectionState) -> None:
-            listeners = this()
-            if listeners is not None:
-                listeners.tell(state)
-
-        return tell
-
-    def tell(self, state: ConnectionState) -> None:
-        """Tell all of them, each in a greenlet of its own.  Does not block."""
+    def notify(self, state: ConnectionState) -> None:
+        """Call each listener in a greenlet of its own.  Does not block."""
         for listener in self._listeners:
-            gevent.spawn(_notify, listener, state).name = f'getc on_state {state.name}'
+            gevent.spawn(_call, listener, state).name = f'getc on_state {state.name}'
+
+    def weak_notify(self) -> Callable[[ConnectionState], None]:
+        """Return a :meth:`notify` that holds no reference to the listeners.
+
+        A listener may refer to its client.  With a strong reference the connections would keep such a client alive
+        after the program has dropped it.
+        """
+        reference = weakref.ref(self)
+
+        def notify(state: ConnectionState) -> None:
+            listeners = reference()
+            if listeners is not None:
+                listeners.notify(state)
+
+        return notify
 
 
-def _notify(listener: Callable[[ConnectionState], object], state: ConnectionState) -> None:
+def _call(listener: Callable[[ConnectionState], object], state: ConnectionState) -> None:
     try:
         listener(state)
     except (Exception, gevent.Timeout):

@@ -34,6 +34,7 @@ LAYERS: Final = (
         'getc.timing',
     ),
     ('getc.net',),
+    ('getc.options',),
     ('getc.grpc',),
     ('getc.v3',),
     (
@@ -52,7 +53,7 @@ LAYERS: Final = (
     ('getc.backends.connect',),
     ('getc.daemons',),
     ('getc.recipes',),
-    ('getc.background', 'getc.client', 'getc.connection_listeners', 'getc.options', 'getc.tree'),
+    ('getc.client', 'getc.connection_listeners', 'getc.pending_waits'),
     ('getc',),
     ('getc.cli',),
     ('getc.testing',),

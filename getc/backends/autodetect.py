@@ -106,12 +106,19 @@ class AutoBackend(Backend):
         inquiry: Asks the server what it is, one greenlet at a time.
         open_api: Makes the backend of an API.
         log: The log of the client.
+        on_detected: Called once with the backend of the detected API; it must not block or raise.
     """
 
     def __init__(
-        self, probe: VersionProbe, open_api: Callable[[str], Backend], *, log: ClientLog | None = None
+        self,
+        probe: VersionProbe,
+        open_api: Callable[[str], Backend],
+        *,
+        log: ClientLog | None = None,
+        on_detected: Callable[[Backend], object] = lambda backend: None,
     ) -> None:
         self._log = log if log is not None else ClientLog()
+        self._on_detected = on_detected
         self._probe = probe
         self._open_api = open_api
         self._backend: Backend | None = None
@@ -138,6 +145,7 @@ class AutoBackend(Backend):
                 self._backend = self._open_api('v3' if version >= MIN_V3_VERSION else 'v2')
                 text = f'etcd {".".join(map(str, version))}: using API {self._backend.api}'
                 self._log.note(logging.INFO, text)
+                self._on_detected(self._backend)
             return self._backend
         finally:
             self._turn.release()

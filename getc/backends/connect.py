@@ -1,10 +1,9 @@
-"""Which backend a URL means."""
+"""Makes the backend that the options of a client ask for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
@@ -14,116 +13,102 @@ from getc.backends.tree.backend import TreeV3
 from getc.backends.v2.backend import KeysV2
 from getc.backends.v2.version import VersionPage
 from getc.net.client_log import ClientLog
-from getc.net.endpoint import parse_endpoints
 from getc.net.selector import ConnectionState, EndpointSelector
 from getc.net.tls import TLS
-from getc.paths import ROOT, normalize
-from getc.timing import Deadline
+from getc.options import Options
+from getc.paths import ROOT
 from getc.v3 import V3
 from getc.v3.rpc import RpcClient
 
 __all__ = ['OpenBackend', 'open_backend']
 
-MEMORY: Final = 'memory://'
-
 
 @dataclass(frozen=True, slots=True)
 class OpenBackend:
-    """What a URL means.
+    """The backend of a client with what belongs to it.
 
     Attributes:
-        backend: The tree.
-        urls: The endpoints, without credentials.
-        in_use: Returns the endpoint that is asked first; None where that is not known yet.
-        namespace: The path that every key is below; the root for none.
-        v3: etcd v3 as it is; None for a store in memory.
+        backend: The backend.
+        v3: The RPCs of etcd v3; None for a store in memory.
         log: The log of the client.
-        reopen: Makes the same once more, for a forked child: nothing but the files that were read is shared.
+        url_in_use: Returns the endpoint that is called first, without credentials; None before the API is detected.
+        reopen: Makes the same again for a forked child, which shares nothing with its parent but the contents of files.
     """
 
     backend: Backend
-    urls: tuple[str, ...]
-    in_use: Callable[[], str | None]
-    namespace: str
     v3: V3 | None
     log: ClientLog
+    url_in_use: Callable[[], str | None]
     reopen: Callable[[], OpenBackend]
+
+    def clear(self) -> None:
+        """Close the connections that are not in use.  Does not block."""
+        self.backend.clear()
+        if self.v3 is not None:
+            self.v3.clear()
+
+    def close(self) -> None:
+        """End all calls with ClientClosed, close all connections, and flush the log.  Does not block."""
+        self.backend.close()
+        if self.v3 is not None:
+            self.v3.close()
+        self.log.close()
 
 
 def open_backend(
-    url: str | Sequence[str],
+    options: Options,
     *,
-    api: str | None = None,
-    timeout: float | None = None,
-    username: str | None = None,
-    password: str | None = None,
-    ca: str | None = None,
-    cert: str | None = None,
-    key: str | None = None,
-    verify: bool = True,
-    namespace: str | None = None,
-    strict: bool = True,
-    on_state: Callable[[ConnectionState], object] | None = None,
-    label: str = 'etcd client',
+    label: str,
+    on_state: Callable[[ConnectionState], object],
+    on_detected: Callable[[Backend], object],
 ) -> OpenBackend:
-    """Make what :func:`getc.etcd` was asked for.  Reads the files of TLS, and does no other I/O.
+    """Make the backend that the options ask for.  Reads the files of TLS, and performs no other I/O.
+
+    Args:
+        options: The options of the client.
+        label: Names the client in its log.
+        on_state: Called with each new state of the connection; it must not block or raise.
+        on_detected: Called with the backend of the detected API, which replaces the one that is returned here; it must
+            not block or raise.  Not called if the options name the API.
 
     Raises:
-        TypeError, ValueError: An option makes no sense.
-        NotSupported: There is no backend for that API.
+        OSError: A file of ``ca``, ``cert`` or ``key`` cannot be used.
     """
-    if api not in (None, 'v2', 'v3'):
-        raise ValueError(f"api is 'v2', 'v3' or None, not {api!r}")
-    if (username is None) != (password is None):
-        raise ValueError('give both username and password, or neither')
-    Deadline.after(timeout)  # refuses what is no timeout
-    root = ROOT if namespace is None else normalize(namespace)
-    if isinstance(url, str) and url.startswith(MEMORY):
-        if api is not None:
-            raise ValueError(f'a store in memory speaks no API: leave api={api!r} out')
-        if any((username, ca, cert, key)):
-            raise ValueError('a store in memory has no users and no certificates')
-        return _open_memory(store_named(url[len(MEMORY) :]), url, root, label)
-    tls = TLS(ca=ca, cert=cert, key=key, verify=verify)
-    endpoints = parse_endpoints(url, username=username, password=password)
-    is_secure = any(endpoint.is_secure for endpoint in endpoints)
-    if not is_secure and any((ca, cert, key)):
-        names = ', '.join(f'{name}=' for name, path in (('ca', ca), ('cert', cert), ('key', key)) if path)
-        raise ValueError(
-            f'{names} is for https://, and {endpoints[0].url} is not encrypted: change the URL, or leave it out'
-        )
-    plain, http2 = (tls.contexts(), tls.contexts('h2')) if is_secure else (None, None)
+    if options.store_name is not None:
+        return _open_memory(store_named(options.store_name), options, label)
+    tls = TLS(ca=options.ca, cert=options.cert, key=options.key, verify=options.verify)
+    plain, http2 = (tls.contexts(), tls.contexts('h2')) if options.is_secure else (None, None)
 
     def open_all() -> OpenBackend:
         log = ClientLog(label)
-        servers = EndpointSelector(endpoints, on_state=on_state, log=log)
-        rpc = RpcClient(servers, http2, timeout=timeout)
+        selector = EndpointSelector(options.endpoints, on_state=on_state, log=log)
+        rpc = RpcClient(selector, http2, timeout=options.timeout)
         v3 = V3(rpc)
 
-        def open_api(choice: str) -> Backend:
-            if choice == 'v3':
-                return TreeV3(v3, rpc, is_strict=strict)
-            return KeysV2(servers, plain)
+        def open_api(api: str) -> Backend:
+            return TreeV3(v3, rpc, is_strict=options.strict) if api == 'v3' else KeysV2(selector, plain)
 
-        def in_use() -> str | None:
-            return None if backend.api is None else servers.current.url
+        def on_api_detected(detected: Backend) -> None:
+            on_detected(_in_namespace(detected, options))
 
-        if api is None:
-            backend: Backend = AutoBackend(VersionProbe(servers, VersionPage(plain), rpc), open_api, log=log)
+        def url_in_use() -> str | None:
+            return None if backend.api is None else selector.current.url
+
+        if options.api is None:
+            probe = VersionProbe(selector, VersionPage(plain), rpc)
+            backend: Backend = AutoBackend(probe, open_api, log=log, on_detected=on_api_detected)
         else:
-            backend = open_api(api)
-        urls = tuple(endpoint.url for endpoint in endpoints)
-        return OpenBackend(_inside(backend, root), urls, in_use, root, v3, log, open_all)
+            backend = open_api(options.api)
+        return OpenBackend(_in_namespace(backend, options), v3, log, url_in_use, open_all)
 
     return open_all()
 
 
-def _open_memory(store: StoreFactory, url: str, root: str, label: str) -> OpenBackend:
-    backend = _inside(store.backend(), root)
-    return OpenBackend(
-        backend, (url,), lambda: url, root, None, ClientLog(label), lambda: _open_memory(store, url, root, label)
-    )
+def _open_memory(store: StoreFactory, options: Options, label: str) -> OpenBackend:
+    url = options.urls[0]
+    backend = _in_namespace(store.backend(), options)
+    return OpenBackend(backend, None, ClientLog(label), lambda: url, lambda: _open_memory(store, options, label))
 
 
-def _inside(backend: Backend, root: str) -> Backend:
-    return backend if root == ROOT else Namespaced(backend, root)
+def _in_namespace(backend: Backend, options: Options) -> Backend:
+    return backend if options.root == ROOT else Namespaced(backend, options.root)

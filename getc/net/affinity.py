@@ -29,6 +29,10 @@ class ThreadAffinity:
         """True in a child process that was forked after the object was created."""
         return os.getpid() != self._pid
 
+    def is_current(self) -> bool:
+        """Return True in the process and the thread that it belongs to; False before :meth:`check` was called."""
+        return get_hub() is self._hub and os.getpid() == self._pid
+
     def check(self, what: str = 'a client') -> None:
         """Bind the object to the current thread on the first call, and check the thread on later calls.
 

@@ -166,7 +166,7 @@ def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogC
     caplog.set_level(logging.INFO, 'getc')
     with getc.etcd(etcd_server.url) as client:
         assert client.api is None
-        assert re.fullmatch(rf'<getc\.Client \d+ {etcd_server.url} api not chosen yet>', repr(client))
+        assert re.fullmatch(rf'<getc\.Client \d+ {etcd_server.url} api not detected yet>', repr(client))
         assert connections_to(etcd_server.url) == 0
         client.set('/a', '1')
         assert client.api == 'v3'
@@ -402,7 +402,7 @@ def test_client_may_be_closed_before_its_first_call() -> None:
     client = getc.etcd('http://127.0.0.1:1')
     client.close()
     client.close()
-    assert re.fullmatch(r'<getc\.Client \d+ http://127\.0\.0\.1:1 api not chosen yet closed>', repr(client))
+    assert re.fullmatch(r'<getc\.Client \d+ http://127\.0\.0\.1:1 api not detected yet closed>', repr(client))
     for call in (
         lambda: client.get('/a'),
         lambda: client.wait('/a'),

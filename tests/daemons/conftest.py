@@ -8,8 +8,8 @@ import pytest
 
 import getc
 from getc.backends.memory.backend import MemoryBackend
-from getc.client import Client
 from getc.testing import VirtualTime
+from tests.support.clients import client_on
 from tests.support.faulty import FaultyBackend
 from tests.support.leftovers import check_greenlets
 
@@ -22,7 +22,7 @@ def backend(etcd_clock: VirtualTime) -> FaultyBackend:
 @pytest.fixture
 def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
     """The client; when it was closed, nothing of it may go on."""
-    with Client(backend, url='memory://faulty') as client:
+    with client_on(backend, url='memory://faulty') as client:
         yield client
     etcd_clock.advance(0)
     check_greenlets(request)
@@ -31,5 +31,5 @@ def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: V
 @pytest.fixture
 def other(backend: FaultyBackend) -> Iterator[getc.Client]:
     """A client of the same store, for which all is well."""
-    with Client(MemoryBackend(backend.store), url='memory://well') as client:
+    with client_on(MemoryBackend(backend.store), url='memory://well') as client:
         yield client

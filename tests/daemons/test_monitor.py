@@ -10,9 +10,9 @@ import gevent
 import pytest
 
 import getc
-from getc.client import Client
 from getc.errors import ConnectionError
 from getc.testing import VirtualTime
+from tests.support.clients import client_on
 from tests.support.faulty import FaultyBackend
 
 
@@ -122,7 +122,7 @@ def test_daemon_waits_for_etcd_for_as_long_as_its_own_timeout_says(
 ) -> None:
     """Without one it has no limit: the client's timeout is for calls."""
     backend.go_down()
-    with Client(backend, url='memory://faulty', timeout=1.0) as client:
+    with client_on(backend, url='memory://faulty', timeout=1.0) as client:
         patient = gevent.spawn(START[name], client)
         impatient = gevent.spawn(START[name], client, timeout=5.0)
         etcd_clock.advance(4)

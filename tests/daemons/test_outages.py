@@ -165,7 +165,7 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
 def test_wait_goes_on_over_a_crash(etcd_server: EtcdServer, client: getc.Client, other: getc.Client) -> None:
     """It was on before: what changes after the restart is its answer, and nothing in between is missed."""
     waiting = gevent.spawn(client.wait, '/cfg/a', timeout=60)
-    wait_until(lambda: client._waiting and all(first.live_index is not None for first in client._waiting))
+    wait_until(lambda: (waits := client._waits._listeners) and all(first.live_index is not None for first in waits))
     etcd_server.restart()
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')

@@ -16,9 +16,9 @@ import pytest
 
 import getc
 from getc.backends.memory.backend import MemoryBackend
-from getc.client import Client
 from getc.testing import EtcdServer, FaultProxy, VirtualTime, wait_until
 from tests.support.api_support import skip_unless_spoken
+from tests.support.clients import client_on
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.faulty import FaultyBackend
 
@@ -124,7 +124,7 @@ class MemoryEtcd:
             return {leaf.key: leaf.value for leaf in other.get('/cfg', recursive=True).node.leaves()}
 
     def open(self) -> getc.Client:
-        return Client(self._backend, url='memory://faulty')
+        return client_on(self._backend, url='memory://faulty')
 
     def put(self, key: str, value: str) -> None:
         with self._other() as other:
@@ -141,7 +141,7 @@ class MemoryEtcd:
         self._backend.store._store = saved
 
     def _other(self) -> getc.Client:
-        return Client(MemoryBackend(self._backend.store), url='memory://well')
+        return client_on(MemoryBackend(self._backend.store), url='memory://well')
 
 
 class RestorableEtcd(FakeEtcd):

@@ -16,7 +16,6 @@ import getc
 from getc import Changes, Watcher, WatcherState
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
-from getc.client import Client
 from getc.daemons.changes import MAX_QUEUED
 from getc.daemons.follower import MAX_BACKLOG
 from getc.daemons.retry_loop import MAX_REFUSED_DELAY
@@ -32,6 +31,7 @@ from getc.errors import (
 from getc.operations import Get, WatchSpec
 from getc.testing import VirtualTime, wait_until
 from tests.support import faulty
+from tests.support.clients import client_on
 from tests.support.faulty import FaultyBackend
 
 
@@ -308,7 +308,7 @@ def test_differences_add_up_to_what_is_there(
         etcd_clock.advance(3)
         if round_ % 3 == 2:
             backend.come_back(empty=True)
-        writer = Client(MemoryBackend(backend.store), url='memory://')
+        writer = client_on(MemoryBackend(backend.store), url='memory://')
         for number in range(10):
             writer.set(f'/cfg/{(round_ * 3 + number) % 7}/x', f'{round_}.{number}')
         writer.delete(f'/cfg/{round_}', recursive=True)
@@ -411,7 +411,7 @@ def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
     client.set('/cfg/a', '1')
     client.on_change('/cfg', story, on_resync=story.on_resync)
     backend.come_back(empty=True)
-    with Client(MemoryBackend(backend.store), url='memory://') as writer:
+    with client_on(MemoryBackend(backend.store), url='memory://') as writer:
         writer.set('/cfg/a', '2')
         etcd_clock.advance(2)
         backend.go_down()
@@ -442,7 +442,7 @@ def test_other_store_that_has_grown_past_the_index_is_noticed(
     backend.go_down()
     backend.come_back(empty=True)
     backend.fault = faulty.refuse
-    with Client(MemoryBackend(backend.store), url='memory://') as writer:
+    with client_on(MemoryBackend(backend.store), url='memory://') as writer:
         if what_is_there == 'the same key':
             writer.set('/cfg/a', 'new')
         elif what_is_there == 'another key':

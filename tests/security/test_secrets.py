@@ -100,7 +100,10 @@ def test_memory_shows_no_secret(sweep: Sweep, wait_until: Callable[..., None]) -
 def tokens() -> list[str]:
     """Those that there are."""
     held = [
-        server.tokens._token for client in open_clients() if client._v3 for server in client._v3._rpc._servers.values()
+        server.tokens._token
+        for client in open_clients()
+        if (v3 := client._opened.v3)
+        for server in v3._rpc._servers.values()
     ]
     return [bytes(value).decode() for token in held if token for _, value in token]
 

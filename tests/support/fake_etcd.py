@@ -41,6 +41,7 @@ from getc.v3.schema.lease import (
 )
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import Watch, WatchResponse
+from tests.support.clients import client_on
 from tests.support.fake_stream import FakeStream
 
 __all__ = ['FakeEtcd', 'FakeRpc', 'Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse']
@@ -154,7 +155,7 @@ class FakeEtcd:
         """A client of it."""
         rpc: Any = FakeRpc(self)
         v3 = V3(rpc)
-        return Client(TreeV3(v3, rpc), url='http://fake', v3=v3)
+        return client_on(TreeV3(v3, rpc), url='http://fake', v3=v3)
 
     # -- what a test does with it
 

@@ -1,0 +1,120 @@
+"""Client.wait: waits for the first change of a node, across lost connections."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import gevent
+from gevent.event import Event
+
+from getc.backends.base import Backend, Watch
+from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
+from getc.operations import WatchSpec, explain
+from getc.results import EtcdResult
+from getc.retry import is_transient
+from getc.timing import Backoff, Deadline
+
+__all__ = ['PendingWaits']
+
+
+class PendingWaits:
+    """The calls of ``wait`` of one client that are in progress."""
+
+    def __init__(self) -> None:
+        self._listeners: set[_FirstChange] = set()
+        self._is_closed = False
+
+    def wait(self, backend: Backend, spec: WatchSpec, deadline: Deadline) -> EtcdResult:
+        """Return the first change that the watch reports.  Blocks until the deadline at most.
+
+        Raises what :meth:`getc.Client.wait` documents.
+        """
+        backoff = Backoff()
+        was_live = False
+        last_error: EtcException | None = None
+        watch: Watch | None = None
+        while True:
+            first, watch = self._first_change(backend, spec, deadline, watch)
+            if first.result is not None:
+                return first.result
+            error = first.error
+            if error is None:
+                if first.live_index is None:
+                    raise _not_watched(spec.key, deadline, last_error)
+                raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
+            was_live = was_live or first.live_index is not None
+            if not is_transient(error) or not (was_live or isinstance(error, TimedOut)):
+                if isinstance(error, EtcdError):
+                    explain(error, spec)
+                raise error
+            if not was_live or deadline.has_passed():
+                raise _not_watched(spec.key, deadline, error)
+            last_error = error
+            if first.live_index is not None:
+                spec = WatchSpec(spec.key, first.live_index + 1, spec.recursive)
+            gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
+
+    def close(self) -> None:
+        """End all calls with ClientClosed.  Does not block."""
+        self._is_closed = True
+        for first in self._listeners:
+            first.on_ended(ClientClosed('the client was closed'))
+
+    def _first_change(
+        self, backend: Backend, spec: WatchSpec, deadline: Deadline, after: Watch | None
+    ) -> tuple[_FirstChange, Watch]:
+        if self._is_closed:
+            raise ClientClosed('the client was closed')
+        first = _FirstChange()
+        watch = backend.watch(spec, first, after)
+        self._listeners.add(first)
+        try:
+            first.is_over.wait(deadline.timeout_left())
+        finally:
+            watch.close()
+            self._listeners.discard(first)
+        return first, watch
+
+
+def _not_watched(key: str, deadline: Deadline, cause: EtcException | None) -> ConnectionError:
+    # Not a TimedOut, which would mean that nothing has changed: without a watch that is unknown.
+    limit = '' if deadline.at == math.inf else f' within {deadline.timeout:g} s'
+    reason = 'no server has answered' if cause is None else str(cause)
+    endpoint = None if cause is None else cause.endpoint
+    error = ConnectionError(f'no watch of {key} was created{limit}: {reason}', endpoint=endpoint)
+    error.__cause__ = cause
+    return error
+
+
+class _FirstChange:
+    """A watch listener that keeps the first change.
+
+    Attributes:
+        is_over: Set when there is a result or an error.
+        result: The change, or None.
+        error: The error that ended the watch before a change, or None.
+        live_index: Every change after this index is reported; None until the watch is live.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = Event()
+        self.result: EtcdResult | None = None
+        self.error: EtcException | None = None
+        self.live_index: int | None = None
+
+    def on_live(self, index: int) -> None:
+        self.live_index = index
+
+    def on_changes(self, results: Sequence[EtcdResult]) -> None:
+        if not self.is_over.is_set():
+            self.result = results[0]
+            self.is_over.set()
+
+    def on_caught_up(self) -> None:
+        pass
+
+    def on_ended(self, error: EtcException) -> None:
+        if not self.is_over.is_set():
+            self.error = error
+            self.is_over.set()

@@ -1,0 +1,68 @@
+"""Options: validation, and what the repr shows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import getc
+from getc.options import Options
+
+URL = 'http://127.0.0.1:1'
+
+
+def test_options_have_the_parameters_and_defaults_of_etcd() -> None:
+    parameters = [inspect.signature(function).parameters.values() for function in (Options, getc.etcd)]
+    of_options, of_etcd = [
+        [(each.name, each.default, each.annotation) for each in signature] for signature in parameters
+    ]
+    assert of_options == of_etcd
+
+
+def test_urls_are_without_credentials() -> None:
+    options = Options(['http://ann:secret@10.0.0.1:2379', 'http://10.0.0.2'], username='bob', password='hunter2')
+    assert options.urls == ('http://10.0.0.1:2379', 'http://10.0.0.2:2379')
+    assert [endpoint.username for endpoint in options.endpoints] == ['ann', 'bob']
+    assert 'secret' not in repr(options) and 'hunter2' not in repr(options)
+
+
+@pytest.mark.parametrize(('url', 'name'), [(URL, None), ('memory://', ''), ('memory://game', 'game')])
+def test_store_name_is_that_of_a_store_in_memory(url: str, name: str | None) -> None:
+    assert Options(url).store_name == name
+
+
+def test_namespace_is_normalized() -> None:
+    assert Options(namespace='a//b/').root == '/a/b'
+    assert Options().root == '/'
+
+
+@pytest.mark.parametrize(
+    ('url', 'options', 'error', 'message'),
+    [
+        (URL, {'api': 'v4'}, ValueError, "api is 'v2', 'v3' or None"),
+        (URL, {'username': 'ann'}, ValueError, 'both username and password'),
+        (URL, {'password': 'secret'}, ValueError, 'both username and password'),
+        (URL, {'timeout': -1}, ValueError, 'at least 0'),
+        (URL, {'timeout': '1'}, TypeError, 'seconds'),
+        (URL, {'namespace': '/a/../b'}, ValueError, 'segment'),
+        ('memory://', {'api': 'v3'}, ValueError, 'has no API'),
+        ('memory://', {'username': 'ann', 'password': 'secret'}, ValueError, 'no users'),
+        ('memory://', {'ca': 'ca.pem'}, ValueError, 'no certificates'),
+        (
+            URL,
+            {'ca': 'ca.pem', 'key': 'key.pem'},
+            ValueError,
+            'ca=, key= is for https://, and http://127.0.0.1:1 is not',
+        ),
+        ('ftp://127.0.0.1', {}, ValueError, 'unknown scheme'),
+        ('', {}, ValueError, 'no URL'),
+        (None, {}, TypeError, 'is not iterable'),
+    ],
+)
+def test_options_raise_when_one_is_invalid(url: Any, options: Any, error: type[Exception], message: str) -> None:
+    """The message contains no secret."""
+    with pytest.raises(error, match=message) as caught:
+        Options(url, **options)
+    assert 'secret' not in str(caught.value)
