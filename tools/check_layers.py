@@ -33,8 +33,7 @@ LAYERS: Final = (
         'getc.retry',
         'getc.timing',
     ),
-    ('getc.net',),
-    ('getc.options',),
+    ('getc.net', 'getc.options'),
     ('getc.grpc',),
     ('getc.v3',),
     (

@@ -136,7 +136,7 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
     keeper = story.keep(client)
     watcher = story.follow(client)
     waiting = gevent.spawn(other.wait, '/cfg/a', timeout=60)
-    wait_until(lambda: other._waiting and all(first.live_index for first in other._waiting))
+    wait_until(lambda: (waits := other._waits._listeners) and all(first.live_index for first in waits))
     etcd_server.pause()
     with pytest.raises(TimedOut) as caught:
         client.get('/cfg/a', timeout=0.1)

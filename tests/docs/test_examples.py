@@ -158,7 +158,7 @@ def test_pages_have_the_examples_that_a_reader_expects() -> None:
 
 DOCSTRINGS = [example for path in MODULES for example in docstring_examples(path)]
 TESTS_OF_DOCSTRINGS = [example for example in DOCSTRINGS if example.kind is Kind.TESTS]
-CLIENT = ('getc/__init__.py', 'getc/client.py', 'getc/background.py')
+CLIENT = ('getc/__init__.py', 'getc/client.py')
 OF_THE_CLIENT = [example for example in DOCSTRINGS if name_of(example.path) in CLIENT]
 PURE = ('getc/grpc/http2/', 'getc/grpc/framing', 'getc/backends/tree/codec/', 'getc/v3/schema/')
 SKETCHES = [

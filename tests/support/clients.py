@@ -18,7 +18,7 @@ __all__ = ['client_on']
 def client_on(
     backend: Backend, *, url: str = 'memory://', v3: V3 | None = None, timeout: float | None = CALL_TIMEOUT
 ) -> Client:
-    """Return a client that uses this backend, whatever its URL is."""
+    """Return a client that uses this backend, whatever its URL is.  Its log names it ``etcd client``."""
 
     def connect(
         options: Options,
@@ -28,7 +28,7 @@ def client_on(
         on_detected: Callable[[Backend], object],
     ) -> OpenBackend:
         def open_again() -> OpenBackend:
-            return OpenBackend(backend, v3, ClientLog(label), lambda: url, open_again)
+            return OpenBackend(backend, v3, ClientLog(), lambda: url, open_again)
 
         return open_again()
 
