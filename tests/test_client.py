@@ -14,7 +14,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 LONG = 30.0
 """Seconds, the bound of a test that fails."""
@@ -143,7 +143,7 @@ def test_ready_raises_what_the_last_attempt_met() -> None:
 
 def test_ready_returns_and_clear_drops_nothing_in_use(etcd_server: EtcdServer) -> None:
     """A server that serves is ready; after clear() calls go on over new connections, and waits over theirs."""
-    skip_unless_spoken('v2', etcd_server.binary)
+    skip_unless_supported('v2', etcd_server.binary)
     with getc.etcd(etcd_server.url, api='v2') as client:
         client.ready()
         index = client.set('/a', '1').etcd_index

@@ -27,7 +27,7 @@ from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusResponse
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.server_probe import connections_to
 from tests.support.servers import answer_of, read_request, serving
@@ -162,7 +162,7 @@ def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_prot
 
 def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:
     """The two APIs do not see each other's nodes, so people want to know; nothing is asked before the first call."""
-    skip_unless_spoken('v2', etcd_server.binary)
+    skip_unless_supported('v2', etcd_server.binary)
     caplog.set_level(logging.INFO, 'getc')
     with getc.etcd(etcd_server.url) as client:
         assert client.api is None

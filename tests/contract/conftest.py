@@ -16,7 +16,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 BACKENDS = {'memory': 'memory', 'v2': 'v2', 'v3': 'v3', 'memory-namespace': 'memory'}
 """What the suite runs over, and which of ``--etcd-api`` it belongs to."""
@@ -99,7 +99,7 @@ def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
         pytest.skip(f'v3 differs: {differs.args[0]}')
     if name in APIS:
         server: EtcdServer = request.getfixturevalue('etcd_server')
-        skip_unless_spoken(name, server.binary)
+        skip_unless_supported(name, server.binary)
         made = Backing(name, server.url, None, None, server.version)
     else:
         namespace = '/name/space' if 'namespace' in name else None

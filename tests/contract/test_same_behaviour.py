@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import getc
 from getc.testing import EtcdServer
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
 
 LONG = 10.0
@@ -78,7 +78,7 @@ Pair = tuple[getc.Client, getc.Client]
 @pytest.fixture
 def pair(etcd_server: EtcdServer) -> Iterator[Pair]:
     """A client of a store in memory, and one of a server: both empty."""
-    skip_unless_spoken('v2', etcd_server.binary)
+    skip_unless_supported('v2', etcd_server.binary)
     if etcd_server.binary.version < (3, 5):
         pytest.skip('memory is like etcd 3.5; older ones can update the TTL of a directory')
     with getc.etcd('memory://') as memory, getc.etcd(etcd_server.url, api='v2') as server:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import getc
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 LONG = 30.0
 
@@ -25,7 +25,7 @@ def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
         opened = getc.etcd(f'memory://v2-{next(_numbers)}')
     else:
         server = request.getfixturevalue('etcd_server')
-        skip_unless_spoken('v2', server.binary)
+        skip_unless_supported('v2', server.binary)
         opened = getc.etcd(server.url, api='v2')
     with opened as client:
         yield client

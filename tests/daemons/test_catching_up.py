@@ -13,7 +13,7 @@ import getc
 from getc import WatcherState
 from getc.daemons.follower import MAX_BACKLOG
 from getc.testing import EtcdServer, VirtualTime, wait_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.fake_etcd import FakeEtcd, delay
 
 
@@ -241,7 +241,7 @@ def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
 @pytest.mark.parametrize('api', ['v2', 'v3'])
 def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer, api: Any) -> None:
     """More than etcd sends in one response."""
-    skip_unless_spoken(api, etcd_server.binary)
+    skip_unless_supported(api, etcd_server.binary)
     changes = 900 if api == 'v2' else 2500  # etcd v2 remembers no more
     with getc.etcd(etcd_server.url, api=api) as client:
         first = client.set('/cfg/a', 'first').modified_index

@@ -285,7 +285,7 @@ def test_node_lost_says_why(
     keeper = client.keep_node('/a', 'x', ttl=TTL, wait=False)
     assert reason() == '/a is not kept: STARTING: it was not written yet'
     etcd_clock.advance(1)
-    assert reason() == '/a is not kept: STARTING: nobody listens'
+    assert reason() == '/a is not kept: STARTING: connection refused'
     backend.come_back()
     etcd_clock.advance(2)
     keeper.ensure()
@@ -920,7 +920,7 @@ def test_keep_node_times_out_and_says_why(
 ) -> None:
     """With what the last attempt met."""
     backend.go_down()
-    with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: nobody listens') as caught:
+    with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: connection refused') as caught:
         client.keep_node('/a', ttl=TTL, timeout=3)
     assert not caught.value.maybe_applied
     backend.come_back()

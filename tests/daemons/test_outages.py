@@ -12,14 +12,14 @@ import getc
 from getc import Keeper, KeeperState, Watcher, WatcherState
 from getc.errors import ConnectionError, NodeLost, TimedOut
 from getc.testing import EtcdServer, FaultProxy, wait_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 TTL = 2
 
 
 @pytest.fixture(params=['v2', 'v3'])
 def api(request: pytest.FixtureRequest, etcd_server: EtcdServer) -> Any:
-    skip_unless_spoken(request.param, etcd_server.binary)
+    skip_unless_supported(request.param, etcd_server.binary)
     return request.param
 
 

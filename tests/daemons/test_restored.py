@@ -17,7 +17,7 @@ import pytest
 import getc
 from getc.backends.memory.backend import MemoryBackend
 from getc.testing import EtcdServer, FaultProxy, VirtualTime, wait_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.clients import client_on
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.faulty import FaultyBackend
@@ -75,7 +75,7 @@ def test_followers_notice_that_the_data_of_a_server_was_put_back(
     etcd_server: EtcdServer, api: Any, was_told: bool, tmp_path: Path
 ) -> None:
     """Whether the last change came as one, or was there when they began."""
-    skip_unless_spoken(api, etcd_server.binary)
+    skip_unless_supported(api, etcd_server.binary)
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(etcd_server.url, api=api) as other:
         for name in ('kept', 'deleted'):
             other.set(f'/cfg/{name}', '1')

@@ -23,7 +23,7 @@ import getc.timing
 from getc.net.endpoint import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime
 from tests.docs.examples import REPOSITORY, Example, Kind, docstring_examples, examples_of, run
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 ADDRESS = re.compile(r'http://(?:127\.0\.0\.1|10\.0\.0\.\d+):2379(?:,http://10\.0\.0\.\d+:2379)*')
 """The servers in the examples: one of the test is there instead."""
@@ -107,7 +107,7 @@ def test_examples_of_a_page_run_in_memory(path: Path, etcd_clock: VirtualTime, c
 @pytest.mark.parametrize('path', ON_A_SERVER, ids=name_of)
 def test_examples_of_a_page_run_on_a_real_etcd(path: Path, connect: Any, api: str, etcd_server: EtcdServer) -> None:
     """With the same outcome, over both APIs."""
-    skip_unless_spoken(api, etcd_server.binary)
+    skip_unless_supported(api, etcd_server.binary)
     names = reader()
     for example in to_run(path):
         run(at(etcd_server.url, example), names)

@@ -1,4 +1,4 @@
-"""Three members of a real etcd, well before each test, and proxies in front of them."""
+"""A healthy etcd cluster of three members, and a proxy in front of each."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from getc.testing import EtcdCluster, FaultProxies
 
 @pytest.fixture
 def cluster(etcd_cluster: EtcdCluster) -> EtcdCluster:
-    """Three members that are well, without keys."""
+    """Three healthy members without keys."""
     return etcd_cluster
 
 
 @pytest.fixture
 def proxies(etcd_faults: FaultProxies) -> FaultProxies:
-    """A proxy in front of each, in their order."""
+    """A proxy in front of each member, in their order."""
     return etcd_faults
 
 
 @pytest.fixture
 def open_client(cluster: EtcdCluster) -> Iterator[Callable[..., getc.Client]]:
-    """Clients of the cluster, or of URLs, that ask one of them first; closed after the test."""
+    """Open clients of the cluster or of given URLs whose first endpoint is a given member; closed after the test."""
     with ExitStack() as opened:
 
         def open_client(first: int, urls: list[str] | None = None, **options: Any) -> getc.Client:
@@ -35,4 +35,4 @@ def open_client(cluster: EtcdCluster) -> Iterator[Callable[..., getc.Client]]:
             return opened.enter_context(getc.etcd(urls[first:] + urls[:first], **options))
 
         yield open_client
-        cluster.mend()  # or the end of the clients would wait for who does not answer
+        cluster.mend()  # or closing the clients would wait for members that do not answer

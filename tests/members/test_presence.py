@@ -1,4 +1,4 @@
-"""A node that is kept by way of a member that is lost: it never vanishes, and its keeper never takes it for lost."""
+"""Nodes kept via a member that fails: the node is never deleted, and its keeper never reports a loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import getc
 from getc import Keeper
 from getc.testing import EtcdCluster, FaultProxies, wait_until
-from tests.support.api_support import spoken
+from tests.support.api_support import supported_apis
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -18,7 +18,7 @@ TTL = 8
 Open = Callable[..., getc.Client]
 
 
-class Presence:
+class KeptAndWatched:
     """A node that is kept by one client and watched by another."""
 
     def __init__(self, top: str, keeping: getc.Client, watching: getc.Client) -> None:
@@ -38,62 +38,60 @@ class Presence:
             self.gone.append(result)
 
 
-KeptBy = Callable[..., list[Presence]]
+KeepVia = Callable[..., list[KeptAndWatched]]
 
 
-def outlive(presences: list[Presence], seconds: float) -> None:
-    """Have the nodes be renewed, until all of them would be gone for so long without."""
-    end = max(presence.lost_at for presence in presences) + seconds
-    wait_until(lambda: all(presence.lost_at > end for presence in presences) or any(each.lost for each in presences))
-    assert [(each.lost, each.gone, each.keeper.ensure()) for each in presences] == [
-        ([], [], each.token) for each in presences
-    ]
+def check_kept_for(nodes: list[KeptAndWatched], seconds: float) -> None:
+    """Wait until each node was renewed a number of seconds past its deadline; check that none was lost."""
+    end = max(node.lost_at for node in nodes) + seconds
+    wait_until(lambda: all(node.lost_at > end for node in nodes) or any(each.lost for each in nodes))
+    assert [(each.lost, each.gone, each.keeper.ensure()) for each in nodes] == [([], [], each.token) for each in nodes]
 
 
 @pytest.fixture
-def kept_by(cluster: EtcdCluster, open_client: Open) -> Callable[..., list[Presence]]:
-    """Have nodes kept by one member, over each API, and watched by another."""
+def keep_via(cluster: EtcdCluster, open_client: Open) -> Callable[..., list[KeptAndWatched]]:
+    """Keep nodes via one member with each API, and watch them via another."""
 
-    def kept_by(asked: int, urls: list[str] | None = None) -> list[Presence]:
-        watching = (asked + 1) % 3
+    def keep_via(member: int, urls: list[str] | None = None) -> list[KeptAndWatched]:
+        watching = (member + 1) % 3
         return [
-            Presence(f'/{asked}/{api}', open_client(asked, urls, api=api), open_client(watching, api=api))
-            for api in spoken(cluster.binary)
+            KeptAndWatched(f'/{member}/{api}', open_client(member, urls, api=api), open_client(watching, api=api))
+            for api in supported_apis(cluster.binary)
         ]
 
-    return kept_by
+    return keep_via
 
 
-def test_node_stays_when_the_member_it_is_kept_by_is_paused(cluster: EtcdCluster, kept_by: KeptBy) -> None:
-    """Its kernel takes what is sent, and nothing is answered."""
-    asked = (cluster.leader() + 1) % 3
-    presences = kept_by(asked)
-    cluster.pause(asked)
-    outlive(presences, TTL)
+def test_node_is_kept_when_its_member_is_paused(cluster: EtcdCluster, keep_via: KeepVia) -> None:
+    """Its kernel accepts the requests, and nothing answers."""
+    member = (cluster.leader() + 1) % 3
+    nodes = keep_via(member)
+    cluster.pause(member)
+    check_kept_for(nodes, TTL)
 
 
-def test_node_stays_when_the_leader_is_paused(cluster: EtcdCluster, kept_by: KeptBy) -> None:
-    """The others must find another one first."""
-    presences = kept_by(cluster.leader())
+def test_node_is_kept_when_the_leader_is_paused(cluster: EtcdCluster, keep_via: KeepVia) -> None:
+    """The other members have to elect a leader first."""
+    nodes = keep_via(cluster.leader())
     cluster.pause(cluster.leader())
-    outlive(presences, TTL)
+    check_kept_for(nodes, TTL)
 
 
-def test_node_stays_when_the_member_it_is_kept_by_is_cut_off(cluster: EtcdCluster, kept_by: KeptBy) -> None:
-    """It answers, and can do nothing: a stream that asks for a leader is ended, a call takes too long."""
-    asked = cluster.leader()
-    presences = kept_by(asked)
-    cluster.isolate(asked)
-    outlive(presences, TTL)
+def test_node_is_kept_when_its_member_is_isolated(cluster: EtcdCluster, keep_via: KeepVia) -> None:
+    """The member answers but has no leader: streams that require one are ended, and calls time out."""
+    member = cluster.leader()
+    nodes = keep_via(member)
+    cluster.isolate(member)
+    check_kept_for(nodes, TTL)
 
 
-def test_node_stays_when_the_way_to_a_member_is_bad(proxies: FaultProxies, kept_by: KeptBy) -> None:
-    """Nothing arrives; or what is said does, and the answers are lost; or connections are reset."""
-    presences: list[Presence] = []
-    for asked, proxy in enumerate(proxies):
+def test_node_is_kept_when_the_network_to_its_member_fails(proxies: FaultProxies, keep_via: KeepVia) -> None:
+    """Nothing arrives; or requests arrive and responses are lost; or connections are reset."""
+    nodes: list[KeptAndWatched] = []
+    for member, proxy in enumerate(proxies):
         urls = [each.url if each is proxy else each.target for each in proxies]
-        presences += kept_by(asked, urls)
+        nodes += keep_via(member, urls)
     proxies[0].silence()
     proxies[1].half()
     proxies[2].cut()
-    outlive(presences, TTL)
+    check_kept_for(nodes, TTL)

@@ -1,4 +1,4 @@
-"""Reads from one member never go back in time, whichever member that is; and a wiped cluster is no trap."""
+"""Monotonic reads: a read via any member never returns older state than an earlier read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdCluster, FaultProxies
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -27,11 +27,11 @@ READS: dict[str, list[Callable[[getc.Client], object]]] = {
 
 
 @pytest.mark.parametrize('api', READS)
-def test_read_after_a_switch_is_no_older_than_what_was_seen(
+def test_read_from_the_next_member_is_not_older_than_an_earlier_read(
     cluster: EtcdCluster, proxies: FaultProxies, open_client: Open, api: str
 ) -> None:
-    """The next member is cut off from the others and lags: another is asked, and the old state is never shown."""
-    skip_unless_spoken(api, cluster.binary)
+    """The next member is isolated and lags: its state is older than what the client has read, so another is used."""
+    skip_unless_supported(api, cluster.binary)
     first = cluster.leader()
     behind = (first + 1) % 3
     urls = [proxies[first].url, cluster.members[behind].url, cluster.members[(first + 2) % 3].url]
@@ -45,14 +45,16 @@ def test_read_after_a_switch_is_no_older_than_what_was_seen(
                 cluster.isolate(behind)
                 client.set('/dir/a', 'new')
                 proxies[first].cut()
-                assert lagging.get('/dir/a', quorum=False).value == 'old'  # who has not seen more is shown it
+                assert (
+                    lagging.get('/dir/a', quorum=False).value == 'old'
+                )  # a client that has not read the newer state gets the old one
                 assert read(client) == expected
 
 
 @pytest.mark.parametrize('api', READS)
-def test_wiped_cluster_is_read_anew(cluster: EtcdCluster, open_client: Open, api: str) -> None:
-    """Its members agree on less than was seen: it went back, and reads of one member are good again."""
-    skip_unless_spoken(api, cluster.binary)
+def test_reads_of_a_wiped_cluster_return_the_new_state(cluster: EtcdCluster, open_client: Open, api: str) -> None:
+    """The quorum's revision is lower than what the client has read, so serializable reads are accepted again."""
+    skip_unless_supported(api, cluster.binary)
     client = open_client(0, api=api, timeout=60)
     for number in range(20):
         seen = client.set('/a', str(number)).etcd_index

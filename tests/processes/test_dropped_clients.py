@@ -1,4 +1,4 @@
-"""A client that nobody holds any more, and that nobody has closed."""
+"""Clients that are garbage-collected without having been closed."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ pytestmark = [
 
 
 def sockets() -> set[str]:
-    """The sockets that this process has open."""
+    """Return the sockets that this process has open."""
     links = set()
     for name in os.listdir('/proc/self/fd'):
         try:
             links.add(os.readlink(f'/proc/self/fd/{name}'))
         except OSError:
-            pass  # that of the listing itself
+            pass  # the descriptor of the listing itself
     return {link for link in links if link.startswith('socket:')}
 
 
-def collect() -> None:
-    """Find what only circles hold."""
-    gc.collect()
+def collect_garbage() -> None:
+    """Collect cycles; returns None, so that it can stand in a condition."""
+    gc.collect_garbage()
 
 
-def end_of(keeper: getc.Keeper | None) -> float:
-    """When its node counts as lost if it is not renewed."""
+def loss_deadline(keeper: getc.Keeper | None) -> float:
+    """Return when the keeper would report its node as lost without another renewal."""
     assert keeper is not None
     return timing.now() + keeper.remaining()
 
@@ -50,36 +50,36 @@ def use(client: getc.Client) -> None:
 
 
 def follow(client: getc.Client) -> None:
-    """What has been stopped is over, but for its streams and idle polls."""
+    """Stopped daemons leave streams and idle polls behind."""
     client.on_change('/a', print).stop()
     client.keep_node('/b', ttl=2).stop()
 
 
-def listen(client: getc.Client) -> None:
-    """The listener keeps the client, as most do."""
+def add_state_listener(client: getc.Client) -> None:
+    """The listener references the client, as most listeners do."""
     client.on_state(lambda _: client.api)
     client.get('/')
 
 
-@pytest.mark.parametrize('work', [use, follow, listen])
+@pytest.mark.parametrize('work', [use, follow, add_state_listener])
 def test_dropped_client_closes_its_connections(
     etcd_server: EtcdServer, api: Any, work: Callable[[getc.Client], None]
 ) -> None:
-    """On the next turn of the hub, or when cycles are collected; greenlets and timers end as well."""
+    """At the next iteration of the hub, or when cycles are collected; greenlets and timers end, too."""
     before = sockets()
     client = getc.etcd(etcd_server.url, api=api)
     work(client)
     assert sockets() - before
-    gone = weakref.ref(client)
+    dropped = weakref.ref(client)
     del client
-    gc.collect()
-    wait_until(lambda: (gone() is None and not sockets() - before) or collect())
+    gc.collect_garbage()
+    wait_until(lambda: (dropped() is None and not sockets() - before) or collect_garbage())
 
 
-def test_client_that_is_dropped_in_another_thread_closes_its_connections_in_its_own(
+def test_client_dropped_in_another_thread_closes_its_connections_in_its_own_thread(
     etcd_server: EtcdServer, api: Any
 ) -> None:
-    """Python may collect it anywhere, and the hub of a thread is for that thread."""
+    """Python may collect the client in any thread, and each thread has a hub of its own."""
     before = sockets()
     held = [getc.etcd(etcd_server.url, api=api)]
     held[0].set('/a', '1')
@@ -89,29 +89,29 @@ def test_client_that_is_dropped_in_another_thread_closes_its_connections_in_its_
     wait_until(lambda: not sockets() - before)
 
 
-def test_daemon_keeps_its_client(etcd_server: EtcdServer, client: getc.Client, api: Any) -> None:
-    """A node is kept for as long as nobody stops its keeper, whether somebody holds it or not."""
+def test_daemon_keeps_its_client_alive(etcd_server: EtcdServer, client: getc.Client, api: Any) -> None:
+    """The node is kept until its keeper is stopped, even if the program has no reference to the keeper."""
     client.get('/')
     before = sockets()
     keeper = weakref.ref(getc.etcd(etcd_server.url, api=api).keep_node('/servers/a', 'x', ttl=5))
     index = client.get('/servers/a').created_index
-    gc.collect()
-    end = end_of(keeper())
-    wait_until(lambda: end_of(keeper()) > end + 0.1 or collect())  # it is renewed
+    gc.collect_garbage()
+    end = loss_deadline(keeper())
+    wait_until(lambda: loss_deadline(keeper()) > end + 0.1 or collect_garbage())  # wait for a renewal
     kept = keeper()
     assert kept is not None and kept.state is KeeperState.KEPT
     assert client.get('/servers/a').created_index == index
     kept.stop()
     del kept
-    gc.collect()
-    wait_until(lambda: not sockets() - before or collect())
+    gc.collect_garbage()
+    wait_until(lambda: not sockets() - before or collect_garbage())
 
 
-def test_services_of_v3_outlive_the_client_that_they_were_taken_from(etcd_server: EtcdServer) -> None:
-    """They are over the same connections."""
+def test_v3_services_work_after_their_client_was_dropped(etcd_server: EtcdServer) -> None:
+    """They use the same connections."""
     before = sockets()
     kv = getc.etcd(etcd_server.url, api='v3').v3.kv
-    gc.collect()
+    gc.collect_garbage()
     gevent.sleep(0)
     kv.put(b'/a', b'1')
     assert kv.range(b'/a').kvs[0].value == b'1'

@@ -1,4 +1,4 @@
-"""The end of a program: at once, with the right status and without noise, whatever goes on and however etcd is."""
+"""Exit of a program: at once, with the right status and without output, in any state of getc and etcd."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.processes.conftest import Ended, Run
+from tests.support.programs import Ended, Run
 
 pytestmark = pytest.mark.slow
 
-ENDINGS = {
+EXITS = {
     'return': (0, ''),
     'exit': (3, ''),
     'raise': (1, 'ValueError: the end'),
     'interrupt': (-signal.SIGINT, 'KeyboardInterrupt'),
     'signal': (0, ''),
 }
-"""What ends a program; its status, and the last line of what it says of it."""
+"""How a program exits: the status, and the last line of its stderr."""
 
 
 def check(ended: Ended, ending: str) -> None:
-    """The status and the words are Python's own: no more and no less."""
-    status, last = ENDINGS[ending]
+    """Check that status and stderr are those of Python alone."""
+    status, last = EXITS[ending]
     lines = ended.errors.splitlines() or ['']
     assert (ended.status, lines[-1]) == (status, last), ended.errors
-    # A Ctrl-C strikes whatever runs: gevent may show the greenlet, and always shows where the program waits.
+    # A Ctrl-C interrupts any code: gevent may print the greenlet, and always prints where the main greenlet waits.
     tracebacks = {1, 2} if ending == 'interrupt' else {1} if last else {0}
     assert ended.errors.count('Traceback') in tracebacks, ended.errors
     assert 'Exception ignored' not in ended.errors
@@ -35,7 +35,7 @@ def check(ended: Ended, ending: str) -> None:
 
 
 def end(run: Run, url: str, api: str, ending: str, close: str) -> Ended:
-    """Start the program, end it, and return what it said."""
+    """Start the program, make it exit, and return its status and output."""
     program = run('ending.py', url, api, ending, close)
     assert program.read_line() == 'ready', program.end().errors
     if ending == 'signal':
@@ -64,17 +64,17 @@ def end(run: Run, url: str, api: str, ending: str, close: str) -> Ended:
     ],
     indirect=['api'],
 )
-def test_program_ends(
+def test_program_exits(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, ending: str, close: str
 ) -> None:
-    """Its node goes at once if its client is closed; else it stays until its TTL ends."""
+    """Its node is deleted at once if its client is closed; otherwise the node stays until its TTL ends."""
     check(end(run, etcd_server.url, api, ending, close), ending)
     servers = [node.key for node in client.get('/', recursive=True).node.leaves() if node.key.startswith('/servers/')]
     assert servers == ([] if close == 'closing' else ['/servers/a'])
 
 
 @pytest.mark.parametrize(
-    ('api', 'death', 'ending', 'close'),
+    ('api', 'outage', 'ending', 'close'),
     [
         ('v3', 'paused', 'return', 'closing'),
         ('v2', 'paused', 'signal', 'closing'),
@@ -84,21 +84,20 @@ def test_program_ends(
     ],
     indirect=['api'],
 )
-def test_program_ends_though_etcd_is_dead(
-    etcd_server: EtcdServer, api: str, run: Run, death: str, ending: str, close: str
+def test_program_exits_when_etcd_is_unreachable(
+    etcd_server: EtcdServer, api: str, run: Run, outage: str, ending: str, close: str
 ) -> None:
-    """Silent or gone, it holds up nobody for longer than the timeout of ``close``."""
+    """A paused or killed etcd delays the exit by at most the timeout of ``close``."""
     program = run('ending.py', etcd_server.url, api, ending, close)
     assert program.read_line() == 'ready', program.end().errors
     try:
-        etcd_server.pause() if death == 'paused' else etcd_server.kill()
+        etcd_server.pause() if outage == 'paused' else etcd_server.kill()
         program.send(signal.SIGTERM) if ending == 'signal' else program.write('\n')
         check(program.end(), ending)
     finally:
-        etcd_server.resume() if death == 'paused' else etcd_server.restart()
+        etcd_server.resume() if outage == 'paused' else etcd_server.restart()
 
 
 @pytest.mark.parametrize('ending', ['return', 'interrupt', 'signal'])
-def test_program_with_a_store_in_memory_ends(run: Run, ending: str) -> None:
-    """The same."""
+def test_program_with_a_memory_store_exits(run: Run, ending: str) -> None:
     check(end(run, 'memory://', 'memory', ending, 'leaving'), ending)

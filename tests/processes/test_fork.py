@@ -1,4 +1,4 @@
-"""A process that forks: the child has nothing of its parent's but the wish to go on, and the parent does not notice."""
+"""Fork: the child opens its own connections, and the parent is not disturbed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 import getc
 from getc.testing import Certificates, EtcdBinary, EtcdServer, wait_until
-from tests.processes.conftest import Program, Run
+from tests.support.programs import Program, Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,45 +19,45 @@ pytestmark = [
 ]
 
 
-def said_by(program: Program) -> Any:
-    """What the program tells next."""
+def read_facts(program: Program) -> Any:
+    """Return the next line of JSON that the program prints."""
     line = program.read_line()
     assert line, program.end().errors
     return json.loads(line)
 
 
 def start(run: Run, server: EtcdServer, *arguments: str, ttl: int = 60) -> tuple[Program, Any]:
-    """The program, and what its child has told: it was forked while calls were under way, for etcd did not run."""
+    """Start the program; return it and the facts of its child, which is forked while a paused etcd blocks the calls."""
     program = run('forking.py', server.url, str(ttl), *arguments)
-    said_by(program)
+    read_facts(program)
     server.pause()
     try:
         program.write('\n')
-        told = said_by(program)
+        facts = read_facts(program)
     finally:
         server.resume()
-    return program, told
+    return program, facts
 
 
 @pytest.mark.parametrize(('api', 'kind'), [('v3', 'plain'), ('v2', 'patched')], indirect=['api'])
-def test_forked_child_has_connections_of_its_own_and_its_parent_does_not_notice(
+def test_forked_child_opens_its_own_connections_and_does_not_disturb_its_parent(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, kind: str
 ) -> None:
-    """Keepers, watchers, mirrors and calls under way are the parent's; the child's client can do all there is."""
+    """Keepers, watchers, mirrors and calls in flight belong to the parent; the child's client supports every call."""
     check(client, *start(run, etcd_server, api, kind))
 
 
 @pytest.mark.parametrize(('api', 'kind'), [('v3', 'patched'), ('v2', 'plain')], indirect=['api'])
-def test_forked_child_says_no_goodbye_over_tls(etcd_binary: EtcdBinary, api: Any, run: Run, kind: str) -> None:
-    """It would be the end of its parent's connections."""
+def test_forked_child_sends_no_tls_close_notify(etcd_binary: EtcdBinary, api: Any, run: Run, kind: str) -> None:
+    """A close_notify alert would end the connections of the parent."""
     with Certificates() as certificates, EtcdServer(binary=etcd_binary.path, tls=certificates.serving()) as server:
         with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
             check(client, *start(run, server, api, kind, certificates.ca))
 
 
-def check(client: getc.Client, program: Program, told: Any) -> None:
-    """What the program tells, and what others see of it."""
-    assert told == {
+def check(client: getc.Client, program: Program, facts: Any) -> None:
+    """Check the facts that the program prints, and the nodes in etcd."""
+    assert facts == {
         'process': 'child',
         'shared': 0,
         'states': ['STOPPED'] * 4,
@@ -70,12 +70,12 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
         'changes': 'ClientClosed: changes /cfg belongs to the parent of this forked process',
         'ended': [None, None, None, None, True],
     }
-    assert said_by(program) == {'process': 'child', 'followed': ['1'], 'value': '1', 'own': 'KEPT'}
+    assert read_facts(program) == {'process': 'child', 'followed': ['1'], 'value': '1', 'own': 'KEPT'}
     assert {node.key for node in client.get('/servers').nodes} == {'/servers/parent', '/servers/child'}
     program.write('\n')
-    assert said_by(program) == {'process': 'child', 'closed': 'STOPPED'}
+    assert read_facts(program) == {'process': 'child', 'closed': 'STOPPED'}
     assert {node.key for node in client.get('/servers').nodes} == {'/servers/parent'}
-    assert said_by(program) == {
+    assert read_facts(program) == {
         'process': 'parent',
         'calls': [*(f'/calls/{number}' for number in range(5)), *['/cfg/a'] * 5],
         'waiting': ['x'] * 3,
@@ -89,21 +89,21 @@ def check(client: getc.Client, program: Program, told: Any) -> None:
     assert (ended.status, ended.output, ended.errors) == (0, '', '')
 
 
-def test_nodes_of_a_parent_that_died_go_though_its_child_lives(
+def test_nodes_of_a_killed_parent_expire_while_its_child_runs(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run
 ) -> None:
-    """The child renews what it keeps itself."""
+    """The child renews the nodes that it keeps itself."""
     program, _ = start(run, etcd_server, api, 'plain', ttl=2)
-    said_by(program)
+    read_facts(program)
     program.send(signal.SIGKILL)
     wait_until(lambda: {node.key for node in client.get('/servers').nodes} == {'/servers/child'})
 
 
 @pytest.mark.parametrize('is_secure', [False, True], ids=['plain', 'TLS'])
-def test_forked_child_of_a_process_whose_threads_have_ended_has_no_connection_of_theirs(
+def test_forked_child_closes_connections_of_threads_that_have_ended(
     etcd_binary: EtcdBinary, run: Run, is_secure: bool
 ) -> None:
-    """Their hubs were destroyed: gevent can close nothing for them, which must not keep the fork from the others."""
+    """Their hubs are destroyed, so gevent cannot close their connections; the fork still has to close the others."""
     with Certificates() as certificates:
         tls = certificates.serving() if is_secure else None
         with EtcdServer(binary=etcd_binary.path, tls=tls) as server:

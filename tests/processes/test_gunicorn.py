@@ -1,4 +1,4 @@
-"""gunicorn with gevent's workers, and the program loaded before they are forked (``--preload``)."""
+"""gunicorn with gevent workers, with and without loading the program before the fork (``--preload``)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer, wait_until
-from tests.processes.conftest import Program, Run
+from tests.support.programs import Program, Run
 
 pytest.importorskip('gunicorn')
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == 'win32', reason='gunicorn is for Unix')]
@@ -24,38 +24,38 @@ WORKERS = 2
 
 
 def start(run: Run, server: EtcdServer, api: str, home: Path, *options: str) -> tuple[Program, str]:
-    """gunicorn, on a port that it chose, and its URL."""
+    """Start gunicorn on a free port, and return its URL."""
     environment = {'ETCD_URL': server.url, 'ETCD_API': api, 'PYTHONPATH': 'tests/processes/programs', 'HOME': str(home)}
     command = ['-m', 'gunicorn', *options, '-k', 'gevent', '-w', str(WORKERS), '-b', '127.0.0.1:0', 'web:application']
     program = run(*command, environment=environment)
-    told = []
+    facts = []
     while (line := program.read_error()) and 'Listening at' not in line:
-        told.append(line)
+        facts.append(line)
     found = re.search(r'http://127\.0\.0\.1:\d+', line)
-    assert found is not None, '\n'.join(told)
+    assert found is not None, '\n'.join(facts)
     return program, found.group()
 
 
-def ask_all(url: str) -> dict[int, Any]:
-    """What each worker answers.  A worker that is still starting would keep gunicorn from ending."""
+def query_workers(url: str) -> dict[int, Any]:
+    """Return the answer of each worker.  A worker that is still starting would delay gunicorn's exit."""
     answers: dict[int, Any] = {}
 
-    def ask() -> bool:
+    def query() -> bool:
         with urllib.request.urlopen(url, timeout=60) as response:
             answer = json.load(response)
         answers[answer.pop('pid')] = answer
         return len(answers) == WORKERS
 
-    wait_until(ask)
+    wait_until(query)
     return answers
 
 
-def test_client_that_the_master_made_works_in_every_worker(
+def test_client_created_by_the_master_works_in_every_worker(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, tmp_path: Path
 ) -> None:
-    """Its daemons are the master's, which says so; the workers keep nodes of their own, and delete them."""
+    """Its daemons belong to the master and raise in the workers, which keep and delete nodes of their own."""
     program, url = start(run, etcd_server, api, tmp_path, '--preload')
-    answers = ask_all(url)
+    answers = query_workers(url)
     expected = {
         'is_master': False,
         'booted': True,
@@ -73,17 +73,16 @@ def test_client_that_the_master_made_works_in_every_worker(
     ended = program.end()
     assert ended.status == 0
     assert 'Traceback' not in ended.errors
-    if api == 'v3':  # the calls of v2 in the master import urllib3 before gunicorn patches
+    if api == 'v3':  # the v2 calls in the master import urllib3 before gunicorn patches
         assert 'MonkeyPatchWarning' not in ended.errors
     assert not any(os.path.exists(f'/proc/{pid}') for pid in answers)
 
 
-def test_client_is_each_workers_own_without_preload(
+def test_each_worker_creates_its_client_without_preload(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, tmp_path: Path
 ) -> None:
-    """Each imports the program, and is its master."""
     program, url = start(run, etcd_server, api, tmp_path)
-    for answer in ask_all(url).values():
+    for answer in query_workers(url).values():
         assert (answer['is_master'], answer['written'], answer['own']) == (True, True, 'KEPT')
         assert answer['keeper'].startswith(
             ('returned ', 'Overtaken: /servers/master ')

@@ -1,4 +1,4 @@
-"""Thousands of clients, opened and ended: nothing of them is left, here or in etcd."""
+"""Thousands of clients that are opened and closed leave nothing behind, in the process and in etcd."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer, wait_until
-from tests.processes.conftest import Run
+from tests.support.programs import Run
 
 pytestmark = [
     pytest.mark.slow,
@@ -23,7 +23,7 @@ _numbers = itertools.count()
 
 
 def check(run: Run, url: str, api: str, end: str) -> None:
-    """1,000 clients leave no file, no greenlet, and not one object for every ten of them."""
+    """Check that 1,000 clients leave no file and no greenlet, and fewer than 100 objects."""
     ended = run('opening.py', url, api, end).end()
     assert (ended.status, ended.errors) == (0, '')
     left = json.loads(ended.output)
@@ -32,8 +32,8 @@ def check(run: Run, url: str, api: str, end: str) -> None:
     assert left['blocks'] < CLIENTS / 10
 
 
-def leases_of(client: getc.Client) -> set[int]:
-    """All that there are: those of other tests may be among them."""
+def lease_ids(client: getc.Client) -> set[int]:
+    """Return all leases of etcd, including those of other tests."""
     return {lease.ID for lease in client.v3.lease.leases().leases}
 
 
@@ -45,17 +45,17 @@ def leases_of(client: getc.Client) -> set[int]:
 def test_clients_leave_nothing_behind(
     etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, end: str
 ) -> None:
-    """Nor do they leave a node, or a lease for longer than its TTL, in etcd."""
-    leases = leases_of(client) if api == 'v3' else set()
+    """They also leave no node in etcd, and no lease after its TTL."""
+    leases = lease_ids(client) if api == 'v3' else set()
     check(run, etcd_server.url, api, end)
     if api == 'v3':
-        wait_until(lambda: leases_of(client) <= leases)
+        wait_until(lambda: lease_ids(client) <= leases)
         assert client.get('/', recursive=True).nodes == ()
     else:
         assert [node.nodes for node in client.get('/', recursive=True).nodes] in ([], [()])  # v2 keeps the directory
 
 
 @pytest.mark.parametrize('end', ['closed', 'dropped'])
-def test_clients_of_a_store_in_memory_leave_nothing_behind(run: Run, end: str) -> None:
-    """The store is there for as long as a client of it is."""
+def test_memory_clients_leave_nothing_behind(run: Run, end: str) -> None:
+    """A memory store lives as long as one of its clients."""
     check(run, f'memory://many-{next(_numbers)}', 'memory', end)

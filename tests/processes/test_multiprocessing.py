@@ -1,4 +1,4 @@
-"""Processes of ``multiprocessing``: a fork takes a client along, and nothing else can."""
+"""``multiprocessing``: a client can be inherited over a fork, and cannot be pickled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer
-from tests.processes.conftest import Run
+from tests.support.programs import Run
 
 pytestmark = pytest.mark.slow
 
@@ -21,8 +21,8 @@ REFUSAL = 'of getc: it is bound to its process'
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a fork that goes on is not safe on other systems')
-def test_client_works_in_a_process_that_was_forked(etcd_server: EtcdServer, api: str, run: Run) -> None:
-    """The parent's keeper is not kept there; the child can keep nodes of its own."""
+def test_client_works_in_a_forked_process(etcd_server: EtcdServer, api: str, run: Run) -> None:
+    """The parent's keeper is stopped in the child; the child can keep nodes of its own."""
     ended = run('multiprocess.py', etcd_server.url, api, 'fork').end()
     assert (ended.status, ended.errors) == (0, '')
     assert json.loads(ended.output) == {
@@ -40,10 +40,8 @@ def test_client_works_in_a_process_that_was_forked(etcd_server: EtcdServer, api:
 
 
 @pytest.mark.parametrize(('api', 'method'), [('v3', 'spawn'), ('v2', 'forkserver')], indirect=['api'])
-def test_client_is_refused_where_a_process_is_made_anew(
-    etcd_server: EtcdServer, api: str, run: Run, method: str
-) -> None:
-    """With a word about what to do, which then works."""
+def test_client_cannot_be_passed_to_a_spawned_process(etcd_server: EtcdServer, api: str, run: Run, method: str) -> None:
+    """The error names the remedy, which works."""
     ended = run('multiprocess.py', etcd_server.url, api, method).end()
     assert (ended.status, ended.errors) == (0, '')
     facts = json.loads(ended.output)
@@ -54,12 +52,12 @@ def test_client_is_refused_where_a_process_is_made_anew(
     assert facts == {'status': 0, 'child': '1', 'said': 'KEPT', 'keeper': ['KEPT', True]}
 
 
-@pytest.mark.parametrize('put_away', [pickle.dumps, copy.copy, copy.deepcopy])
-def test_client_and_daemons_are_not_copied(put_away: Callable[[Any], Any]) -> None:
-    """What they return is: results, nodes and errors."""
+@pytest.mark.parametrize('serialize', [pickle.dumps, copy.copy, copy.deepcopy])
+def test_client_and_daemons_cannot_be_pickled_or_copied(serialize: Callable[[Any], Any]) -> None:
+    """Results, nodes and errors can be."""
     with getc.etcd('memory://') as client:
         living = [client, client.keep_node('/a'), client.on_change('/', print), client.mirror('/'), client.changes('/')]
         for thing in living:
             with pytest.raises(TypeError, match=f'cannot pickle or copy {type(thing).__name__} {REFUSAL}'):
-                put_away(thing)
-        assert put_away(client.get('/a'))
+                serialize(thing)
+        assert serialize(client.get('/a'))

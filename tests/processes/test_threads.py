@@ -1,4 +1,4 @@
-"""A client is for one thread: another is told so at once, whatever it asks for, and may look at what is at hand."""
+"""A client belongs to one thread: every call in another thread raises, but cached state is readable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gevent.threadpool import ThreadPool
 import getc
 from getc import KeeperState, WatcherState
 from getc.testing import EtcdServer, wait_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 MESSAGE = 'a client belongs to the thread that used it first'
 APIS = ['v2', 'v3', 'memory']
@@ -24,17 +24,17 @@ _numbers = itertools.count()
 
 @pytest.fixture(params=APIS)
 def url(request: pytest.FixtureRequest) -> Any:
-    """Of a real etcd, or of a store in memory."""
+    """The URL of a real etcd, or of a memory store."""
     if request.param == 'memory':
         return f'memory://threads-{next(_numbers)}'
     server: EtcdServer = request.getfixturevalue('etcd_server')
-    skip_unless_spoken(request.param, server.binary)
+    skip_unless_supported(request.param, server.binary)
     return server.url
 
 
 @pytest.fixture
 def client(url: str, request: pytest.FixtureRequest) -> Iterator[getc.Client]:
-    """A client that this thread uses."""
+    """A client that belongs to this thread."""
     api = request.node.callspec.params['url']
     with getc.etcd(url, api=None if api == 'memory' else api) as client:
         client.set('/cfg/a', '1')
@@ -42,8 +42,8 @@ def client(url: str, request: pytest.FixtureRequest) -> Iterator[getc.Client]:
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Callable[..., Any]]:
-    """Call a function in another thread, and return or raise what it does; a minute is the bound of one that hangs."""
+def in_thread() -> Iterator[Callable[..., Any]]:
+    """Call a function in another thread, and return its result or raise its error; the time limit is a minute."""
     pool = ThreadPool(1, hub=get_hub())
 
     def answer(function: Callable[..., Any], *args: Any) -> tuple[Any, Exception | None]:
@@ -89,11 +89,11 @@ CALLS: list[Callable[[getc.Client], Any]] = [
 ]
 
 
-def test_every_method_of_the_client_refuses_another_thread(client: getc.Client, elsewhere: Callable[..., Any]) -> None:
-    """At once, and nothing was done: the client works on where it belongs."""
+def test_client_methods_raise_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:
+    """At once and without side effects: the client still works in its own thread."""
     for call in CALLS:
         with pytest.raises(RuntimeError, match=MESSAGE):
-            elsewhere(call, client)
+            in_thread(call, client)
     assert not client.is_closed
     assert [node.key for node in client.get('/cfg').nodes] == ['/cfg/a']
     assert client.get('/cfg/a').value == '1'
@@ -105,8 +105,8 @@ def test_calls_contain_every_method_of_the_client() -> None:
     assert methods == called & methods
 
 
-def test_every_method_of_a_daemon_refuses_another_thread(client: getc.Client, elsewhere: Callable[..., Any]) -> None:
-    """Which neither ends nor waits for it."""
+def test_daemon_methods_raise_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:
+    """They neither stop the daemon nor block."""
     keeper = client.keep_node('/servers/a')
     watcher = client.on_change('/cfg', print)
     mirror = client.mirror('/cfg')
@@ -126,13 +126,13 @@ def test_every_method_of_a_daemon_refuses_another_thread(client: getc.Client, el
     ]
     for call in refused:
         with pytest.raises(RuntimeError, match=MESSAGE):
-            elsewhere(call)
+            in_thread(call)
     assert keeper.state is KeeperState.KEPT
     assert {watcher.state, mirror.state, changes.watcher.state} == {WatcherState.LIVE}
 
 
-def test_another_thread_may_look_at_what_is_at_hand(client: getc.Client, elsewhere: Callable[..., Any]) -> None:
-    """One thing at a time, without I/O: whether a node is kept, how it stands, what a mirror holds for a key."""
+def test_cached_state_is_readable_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:
+    """Single values without I/O: whether a node is kept, the state, and the value of a key in a mirror."""
     keeper = client.keep_node('/servers/a', 'here', ttl=60)
     mirror = client.mirror('/cfg')
     watcher = client.on_change('/cfg', print)
@@ -142,41 +142,41 @@ def test_another_thread_may_look_at_what_is_at_hand(client: getc.Client, elsewhe
         mirrored = mirror['/cfg/a'], mirror.get('/cfg/b'), '/cfg/a' in mirror, len(mirror), mirror.is_stale
         return daemons, mirrored, client.url, client.api, client.is_closed, [repr(client), repr(mirror), repr(keeper)]
 
-    assert elsewhere(look) == look()
+    assert in_thread(look) == look()
     assert look()[1] == ('1', None, True, 1, False)
 
 
-def test_client_that_was_not_used_yet_belongs_to_the_thread_that_does(url: str, elsewhere: Callable[..., Any]) -> None:
-    """It is made where a program begins, and used where its work is done."""
+def test_unused_client_belongs_to_the_first_thread_that_uses_it(url: str, in_thread: Callable[..., Any]) -> None:
+    """It may be created by the main thread and used by a worker."""
     client = getc.etcd(url)
 
     def use() -> str | None:
         with client:
             return client.set('/a', '1').value
 
-    assert elsewhere(use) == '1'
+    assert in_thread(use) == '1'
 
 
-def test_store_in_memory_is_for_one_thread_as_well(elsewhere: Callable[..., Any]) -> None:
-    """Its followers are told by greenlets, which live in one."""
+def test_memory_store_belongs_to_one_thread(in_thread: Callable[..., Any]) -> None:
+    """Its subscribers are notified by greenlets, which belong to one thread."""
     url = f'memory://threads-{next(_numbers)}'
     with getc.etcd(url) as client:
-        told: list[Any] = []
-        client.on_change('/', told.append)
+        facts: list[Any] = []
+        client.on_change('/', facts.append)
 
         def write() -> None:
             with getc.etcd(url) as other:
                 other.set('/a', '1')
 
         with pytest.raises(RuntimeError, match='a store in memory belongs to the thread'):
-            elsewhere(write)
+            in_thread(write)
         client.set('/b', '1')
-        wait_until(lambda: told)
-        assert [result.key for result in told] == ['/b']
+        wait_until(lambda: facts)
+        assert [result.key for result in facts] == ['/b']
 
 
-def test_rpcs_and_streams_of_v3_refuse_another_thread(etcd_server: EtcdServer, elsewhere: Callable[..., Any]) -> None:
-    """Those that are under way go on."""
+def test_v3_rpcs_and_streams_raise_in_another_thread(etcd_server: EtcdServer, in_thread: Callable[..., Any]) -> None:
+    """RPCs and streams in flight continue."""
     with getc.etcd(etcd_server.url, api='v3') as client:
         v3 = client.v3
         lease = v3.lease.grant(60).ID
@@ -193,7 +193,7 @@ def test_rpcs_and_streams_of_v3_refuse_another_thread(etcd_server: EtcdServer, e
         ]
         for call in refused:
             with pytest.raises(RuntimeError, match=MESSAGE):
-                elsewhere(call)
+                in_thread(call)
         v3.kv.put(b'/a', b'1')
         response = watching.receive(timeout=60)
         assert response is not None and [event.kv.value for event in response.events] == [b'1']

@@ -1,4 +1,4 @@
-"""Looks for secrets wherever a program, its logs or its reports of errors could show them."""
+"""Searches for secrets in all output of a program: logs, errors, tracebacks, pickles and local variables."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from getc.results import EtcdResult, Node
 
 __all__ = ['Sweep']
 
-THEIRS = ('getc.testing', 'getc.v3.schema')
-"""What is the harness's, or protobuf's: a message shows what is in it."""
+EXEMPT_MODULES = ('getc.testing', 'getc.v3.schema')
+"""Objects of these modules may show secrets: the test harness, and protobuf messages."""
 
 
 class Sweep:
-    """What was shown, and whether a secret is in it.
+    """Checks that no log, error or object shows a secret.
 
-    A context manager: while it is entered it listens to every log at DEBUG.
+    A context manager: while it is entered it records all logs at level DEBUG.
 
     Args:
-        passwords: Texts that nothing of getc's may show, local variables of its functions included.
-        others: Texts that nothing may show but such a variable, if it is mere bytes or text: tokens, keys.
-        values: Texts that only a node, or a result with one, may show.
-        loggers: The names of those that are listened to; of all by default.
+        passwords: Texts that must not be shown, not even by local variables of functions of getc.
+        others: Texts that only local variables of type bytes or str may show: tokens, keys.
+        values: Texts that only nodes, and results with a node, may show.
+        loggers: Names of the loggers to record; all by default.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Sweep:
         self._logged = io.StringIO()
         self._loggers = [logging.getLogger(name) for name in loggers]
         self._levels = [logger.level for logger in self._loggers]
-        self._handler = _Everything(self._logged)
+        self._handler = _RecordingHandler(self._logged)
 
     def __enter__(self) -> Sweep:
         for logger in self._loggers:
@@ -66,61 +66,61 @@ class Sweep:
 
     @property
     def credentials(self) -> list[str]:
-        """All but the values."""
+        """The passwords and the other secrets, without the values."""
         return self.passwords + self.others
 
-    def refused(self, call: Callable[[], object], *kinds: type[BaseException], shows_locals: bool = True) -> None:
-        """Do what fails, and look at how it does.
+    def expect_error(self, call: Callable[[], object], *kinds: type[BaseException], shows_locals: bool = True) -> None:
+        """Call a function that fails, and check its error.
 
         Args:
-            call: What to do.
-            kinds: How it may fail; as an error of getc's, by default.
-            shows_locals: Also at what a report with local variables would show.  Not where the caller's own are there.
+            call: The function.
+            kinds: Expected error classes; ``EtcException`` by default.
+            shows_locals: Check local variables too.  False if the secret is a local variable of the caller.
         """
         with pytest.raises(kinds or getc.EtcException) as caught:
             call()
-        self._look_at(caught.value, shows_locals)
+        self._check_error(caught.value, shows_locals)
 
-    def look_at(self, *errors: BaseException | None) -> None:
-        """Look at errors that somebody keeps."""
+    def check_errors(self, *errors: BaseException | None) -> None:
+        """Check errors that an object keeps."""
         for error in errors:
             assert error is not None
-            self._look_at(error, True)
+            self._check_error(error, True)
 
-    def look(self) -> None:
-        """Look at the logs, and at every object of getc's that there is."""
-        self.look_at_logs()
+    def check(self) -> None:
+        """Check the logs and the ``repr`` of every object of getc."""
+        self.check_logs()
         for thing in gc.get_objects():
             if _is_of_getc(thing):
-                self._deny('an object', repr(thing), self._secrets_of(thing))
+                self._refuse('an object', repr(thing), self._secrets_of(thing))
 
-    def look_at_logs(self) -> None:
-        """Look at the logs alone."""
-        self._deny('the logs', self._logged.getvalue(), self.credentials + self.values)
+    def check_logs(self) -> None:
+        """Check the logs only."""
+        self._refuse('the logs', self._logged.getvalue(), self.credentials + self.values)
 
-    def _look_at(self, error: BaseException, shows_locals: bool) -> None:
+    def _check_error(self, error: BaseException, shows_locals: bool) -> None:
         self.errors.append(error)
         secrets = self.credentials + self.values
         for part in _chain(error):
             for shown in (str(part), repr(part), repr(part.args), repr(part.__dict__)):
-                self._deny(type(part).__name__, shown, secrets)
-        self._deny('a traceback', ''.join(traceback.format_exception(error)), secrets)
-        self._deny('a pickle', pickle.dumps(error).decode('latin-1'), secrets)
+                self._refuse(type(part).__name__, shown, secrets)
+        self._refuse('a traceback', ''.join(traceback.format_exception(error)), secrets)
+        self._refuse('a pickle', pickle.dumps(error).decode('latin-1'), secrets)
         for where, thing in _locals_of(error) if shows_locals else ():
-            self._deny(where, repr(thing), self.passwords)
+            self._refuse(where, repr(thing), self.passwords)
             if _is_of_getc(thing):
-                self._deny(where, repr(thing), self._secrets_of(thing))
+                self._refuse(where, repr(thing), self._secrets_of(thing))
 
     def _secrets_of(self, thing: object) -> list[str]:
         return self.credentials + ([] if isinstance(thing, (Node, EtcdResult)) else self.values)
 
-    def _deny(self, where: str, text: str, secrets: list[str]) -> None:
+    def _refuse(self, where: str, text: str, secrets: list[str]) -> None:
         shown = [secret for secret in secrets if secret in text]
         assert not shown, f'{where} shows {shown}: {text}'
 
 
-class _Everything(logging.StreamHandler[io.StringIO]):
-    """Writes down the message, its parts, and the traceback."""
+class _RecordingHandler(logging.StreamHandler[io.StringIO]):
+    """Records the message, its arguments and the traceback."""
 
     def emit(self, record: logging.LogRecord) -> None:
         super().emit(record)
@@ -128,7 +128,7 @@ class _Everything(logging.StreamHandler[io.StringIO]):
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:
-    """The error, with those that it is told to have come from."""
+    """Return the error with all its causes and contexts that a traceback shows."""
     chain = []
     while error is not None:
         chain.append(error)
@@ -137,7 +137,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _locals_of(error: BaseException) -> Iterator[tuple[str, Any]]:
-    """The local variables of frames of getc's, as a report of an error may have them: where, and what."""
+    """Yield the local variables in the frames of getc, as an error report may show them: place and value."""
     for part in _chain(error):
         for frame, line in traceback.walk_tb(part.__traceback__):
             name = frame.f_code.co_filename
@@ -147,4 +147,4 @@ def _locals_of(error: BaseException) -> Iterator[tuple[str, Any]]:
 
 def _is_of_getc(thing: object) -> bool:
     module = str(getattr(type(thing), '__module__', ''))
-    return module.startswith('getc.') and not module.startswith(THEIRS)
+    return module.startswith('getc.') and not module.startswith(EXEMPT_MODULES)

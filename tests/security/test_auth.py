@@ -1,4 +1,4 @@
-"""Usernames and passwords, on real etcds of both APIs: who has them may, who has not is told at once."""
+"""Usernames and passwords, on real etcds of both APIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import getc
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.errors import Unauthorized
-from tests.security.conftest import PASSWORD, Trap, WithUsers
+from tests.support.auth_servers import PASSWORD, AuthServer, ForbiddenServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -31,10 +31,9 @@ CALLS: dict[str, Call] = {
 }
 
 
-def test_who_has_the_password_may_do_all(users: WithUsers, wait_until: Callable[..., None]) -> None:
-    """Calls, keepers, watchers and mirrors."""
-    users.switch_on()
-    client = users.login()
+def test_user_with_the_password_can_call_everything(auth_server: AuthServer, wait_until: Callable[..., None]) -> None:
+    auth_server.enable_auth()
+    client = auth_server.login()
     seen: list[str | None] = []
     client.on_change('/open', lambda result: seen.append(result.value))
     keeper = client.keep_node('/open/kept', 'k', ttl=5)
@@ -44,46 +43,45 @@ def test_who_has_the_password_may_do_all(users: WithUsers, wait_until: Callable[
     assert keeper.state is KeeperState.KEPT
 
 
-def test_wrong_credentials_raise_at_once(users: WithUsers, trap: Trap) -> None:
-    """From each call and each daemon: no other server is asked, and nothing is tried again for ever."""
-    users.switch_on()
+def test_wrong_credentials_raise_at_once(auth_server: AuthServer, forbidden: ForbiddenServer) -> None:
+    """Calls and daemons raise at once: they try no other endpoint, and do not retry."""
+    auth_server.enable_auth()
     for name, password in (('root', 'wrong pony'), ('nobody', PASSWORD)):
-        client = users.login(name, password, url=[users.server.url, trap.url], timeout=None)
+        client = auth_server.login(name, password, url=[auth_server.server.url, forbidden.url], timeout=None)
         for call in CALLS.values():
             with gevent.Timeout(60), pytest.raises(Unauthorized, match=r'(?i)password|credentials') as caught:
                 call(client)
-            assert caught.value.endpoint == users.server.url
+            assert caught.value.endpoint == auth_server.server.url
             assert not {'pony', 'horse'}.intersection(str(caught.value).split())
-    assert trap.visits == 0
+    assert forbidden.connections == 0
 
 
-def test_who_may_only_read_is_told_so(users: WithUsers) -> None:
-    """The password is right, and the user may not do this."""
-    users.switch_on()
-    users.login().set('/open/a', '1')
-    reader = users.login('reader', strict=False)
+def test_read_only_user_gets_unauthorized_when_writing(auth_server: AuthServer) -> None:
+    auth_server.enable_auth()
+    auth_server.login().set('/open/a', '1')
+    reader = auth_server.login('reader', strict=False)
     assert reader.get('/open/a').value == '1'
     for call in ('set', 'append', 'keep_node'):
         with pytest.raises(Unauthorized):
             CALLS[call](reader)
 
 
-def test_who_has_no_name_is_told_once_there_are_users(users: WithUsers) -> None:
-    """A client that was there before, too."""
-    client = users.login(None)
+def test_client_without_username_gets_unauthorized_when_auth_is_enabled(auth_server: AuthServer) -> None:
+    """Also a client that was created before authentication was enabled."""
+    client = auth_server.login(None)
     client.set('/open/a', '1')
-    users.switch_on()
+    auth_server.enable_auth()
     for call in CALLS.values():
         with pytest.raises(Unauthorized):
             call(client)
 
 
-def test_nothing_is_lost_when_auth_is_switched_on(users: WithUsers, wait_until: Callable[..., None]) -> None:
-    """The clients have names; their daemons began when nobody asked for these.
+def test_daemons_lose_nothing_when_auth_is_enabled(auth_server: AuthServer, wait_until: Callable[..., None]) -> None:
+    """The clients have credentials, and their daemons started before authentication was enabled.
 
-    The kept node never goes, what changes is told once, and what begins later is as good.
+    The kept node is never deleted, each change is delivered once, and daemons can be started afterwards.
     """
-    client, other = users.login(), users.login()
+    client, other = auth_server.login(), auth_server.login()
     seen: list[tuple[str, str | None]] = []
 
     def note(result: getc.EtcdResult) -> None:
@@ -92,35 +90,35 @@ def test_nothing_is_lost_when_auth_is_switched_on(users: WithUsers, wait_until: 
     keeper = client.keep_node('/open/kept', 'k', ttl=9)
     other.on_change('/open', note)
     servers = client.mirror('/open')
-    users.switch_on()
-    begun_at = keeper.remaining()
+    auth_server.enable_auth()
+    remaining_before = keeper.remaining()
     client.set('/open/a', '1')
     later: list[str | None] = []
     other.on_change('/open', lambda result: later.append(result.value))
     client.on_change('/open/b', lambda result: later.append(result.value), recursive=False)
     client.set('/open/b', '2')
     wait_until(lambda: dict(servers) == {'/open/kept': 'k', '/open/a': '1', '/open/b': '2'} and later == ['2', '2'])
-    wait_until(lambda: keeper.remaining() > begun_at)  # it was renewed since
+    wait_until(lambda: keeper.remaining() > remaining_before)  # it was renewed since
     assert keeper.state is KeeperState.KEPT
     assert [value for _, value in seen] == ['1', '2']
 
 
-def test_everything_goes_on_when_the_server_forgets_its_tokens(
-    v3_users: WithUsers, wait_until: Callable[..., None]
+def test_daemons_authenticate_again_when_the_server_restarts(
+    v3_auth_server: AuthServer, wait_until: Callable[..., None]
 ) -> None:
-    """It was restarted: calls, renewals and watches get new ones by themselves, those of ``resync='notify'`` too."""
-    v3_users.switch_on()
-    client = v3_users.login()
+    """Calls, renewals and watches get new tokens, also watches with ``resync='notify'``."""
+    v3_auth_server.enable_auth()
+    client = v3_auth_server.login()
     seen: list[str | None] = []
     watchers = [
         client.on_change('/open', lambda result: seen.append(result.value), resync=resync, recursive=recursive)
         for resync, recursive in (('diff', True), ('notify', True), ('notify', False))
     ]
     keeper = client.keep_node('/kept', ttl=9)
-    v3_users.server.restart()
+    v3_auth_server.server.restart()
     wait_until(lambda: all(watcher.state is WatcherState.LIVE for watcher in watchers))
     before = keeper.remaining()
-    v3_users.login().set('/open/a', '1')
+    v3_auth_server.login().set('/open/a', '1')
     wait_until(lambda: seen == ['1', '1'])
     client.on_change('/open', lambda result: seen.append(result.value))
     client.set('/open/a', '2')
@@ -129,12 +127,12 @@ def test_everything_goes_on_when_the_server_forgets_its_tokens(
     assert keeper.state is KeeperState.KEPT
 
 
-def test_watch_begins_when_the_token_of_the_stream_is_forgotten(
-    v3_users: WithUsers, wait_until: Callable[..., None]
+def test_watch_starts_when_the_token_of_its_stream_is_invalid(
+    v3_auth_server: AuthServer, wait_until: Callable[..., None]
 ) -> None:
-    """The connection stays, and so does the watch that was on the stream."""
-    v3_users.switch_on()
-    client, root = v3_users.login(), v3_users.login()
+    """The connection stays open, and so does the earlier watch on the stream."""
+    v3_auth_server.enable_auth()
+    client, root = v3_auth_server.login(), v3_auth_server.login()
     seen: list[str] = []
     client.on_change('/a', lambda result: seen.append(result.key))
     root.v3.auth.disable()
@@ -145,32 +143,32 @@ def test_watch_begins_when_the_token_of_the_stream_is_forgotten(
     wait_until(lambda: sorted(seen) == ['/a', '/a', '/b', '/b'])
 
 
-def test_daemons_say_so_when_the_password_was_changed_and_come_back(
-    v3_users: WithUsers, wait_until: Callable[..., None]
+def test_daemons_report_a_changed_password_and_recover(
+    v3_auth_server: AuthServer, wait_until: Callable[..., None]
 ) -> None:
-    """They have begun, so they do not give up; no loss is hidden."""
-    v3_users.switch_on()
-    root, client = v3_users.login(), v3_users.login()
+    """Daemons that have started keep retrying, and report the error."""
+    v3_auth_server.enable_auth()
+    root, client = v3_auth_server.login(), v3_auth_server.login()
     client.set('/open/a', '1')
     keeper = client.keep_node('/open/kept', ttl=2)
     watcher = client.on_change('/open', lambda result: None)
     root.v3.auth.user_add('other', PASSWORD)
     root.v3.auth.user_grant_role('other', 'root')
-    other = v3_users.login('other')
+    other = v3_auth_server.login('other')
     other.v3.auth.user_change_password('root', 'another')
     with pytest.raises(Unauthorized):
         client.get('/open/a')
-    v3_users.server.restart()
+    v3_auth_server.server.restart()
     wait_until(lambda: isinstance(watcher.last_error, Unauthorized) and keeper.state is KeeperState.LOST)
     other.v3.auth.user_change_password('root', PASSWORD)
     wait_until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
 
 
 @pytest.mark.parametrize('name', ['get', 'set', 'append', 'delete', 'wait', 'keep_node', 'on_change', 'mirror'])
-def test_permission_denied_names_the_key_and_what_to_do(users: WithUsers, name: str) -> None:
-    """The server says neither: and that a write reads the keys above it, nobody expects."""
-    users.switch_on()
-    users.login().set('/closed/a', '1')
+def test_permission_denied_names_the_key_and_the_remedy(auth_server: AuthServer, name: str) -> None:
+    """etcd's message has neither.  A write also reads the keys above its key."""
+    auth_server.enable_auth()
+    auth_server.login().set('/closed/a', '1')
     call = {
         'get': lambda client: client.get('/closed/a'),
         'set': lambda client: client.set('/closed/a', '1'),
@@ -182,7 +180,7 @@ def test_permission_denied_names_the_key_and_what_to_do(users: WithUsers, name: 
         'mirror': lambda client: client.mirror('/closed/a'),
     }[name]
     with pytest.raises(Unauthorized, match=r'/closed(/a)?\b') as caught:
-        call(users.login('reader'))
-    if users.api == 'v3':
+        call(auth_server.login('reader'))
+    if auth_server.api == 'v3':
         assert isinstance(caught.value, getc.PermissionDenied)
         assert 'strict=False' in str(caught.value)

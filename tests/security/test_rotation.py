@@ -1,4 +1,4 @@
-"""Certificates, keys and authorities that are replaced while the program runs: each new connection has the new ones."""
+"""Certificates, keys and authorities that are replaced at run time: each new connection uses the new files."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.net.tls import TLS, TLSContexts, UnusableFile
 from getc.testing import Certificate, Certificates, ServerTLS
-from tests.security.conftest import Served
+from tests.support.auth_servers import Served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 class Files:
-    """The files of a server and of a client, as an agent that renews them leaves them.
+    """The certificate files of a server and of a client, which a renewal agent replaces.
 
     Attributes:
-        ca: The client's of the authority.
-        client: The client's own.
-        serving: The server's.
+        ca: The client's authority file.
+        client: The client's certificate and key.
+        serving: The server's files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,7 +40,7 @@ class Files:
         )
 
     def renew(self, certificates: Certificates) -> None:
-        """Put those of an authority in the place of all."""
+        """Replace all files by those of an authority."""
         self.renew_server(certificates)
         self.renew_client(certificates)
 
@@ -65,56 +65,55 @@ class Files:
 
 @pytest.fixture
 def files(tmp_path: Path, certificates: Certificates) -> Files:
-    """Those of the first authority."""
+    """Files of the first authority."""
     files = Files(tmp_path)
     files.renew(certificates)
     return files
 
 
 @pytest.fixture(scope='module')
-def others() -> Iterator[Certificates]:
+def other_authority() -> Iterator[Certificates]:
     """Another authority."""
-    with Certificates('another authority') as others:
-        yield others
+    with Certificates('another authority') as other_authority:
+        yield other_authority
 
 
-def cut(path: str) -> None:
-    """Leave it half written."""
+def truncate(path: str) -> None:
+    """Truncate a file, as while it is being written."""
     Path(path).write_bytes(Path(path).read_bytes()[:100])
 
 
 # -- the files
 
 
-def test_files_are_read_once_while_they_stay_the_same(files: Files) -> None:
-    """However many connections are made."""
+def test_files_are_read_once_while_they_are_unchanged(files: Files) -> None:
     contexts = files.tls.contexts('h2')
     assert len({id(contexts.current()) for _ in range(100)}) == 1
 
 
 def replace(path: str) -> None:
-    """The safe way."""
+    """Replace atomically."""
     shutil.copy(path, path + '.new')
     os.replace(path + '.new', path)
 
 
 def rewrite(path: str) -> None:
-    """The plain way: the same file, as long as before."""
+    """Overwrite the same file with content of the same length."""
     before = os.stat(path)
     Path(path).write_bytes(Path(path).read_bytes())
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
-def rewrite_with_its_time(path: str) -> None:
-    """As a copy does that keeps the times."""
+def rewrite_with_same_mtime(path: str) -> None:
+    """Overwrite and restore the mtime, as ``cp --preserve`` does."""
     before = os.stat(path)
-    while os.stat(path).st_ctime_ns == before.st_ctime_ns:  # its clock has coarse ticks
+    while os.stat(path).st_ctime_ns == before.st_ctime_ns:  # ctime has a coarse resolution
         Path(path).write_bytes(Path(path).read_bytes())
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def link_elsewhere(path: str) -> None:
-    """As Kubernetes does it."""
+def replace_symlink(path: str) -> None:
+    """Replace a symbolic link, as Kubernetes does."""
     os.rename(path, path + '.1')
     shutil.copy(path + '.1', path + '.2')
     os.symlink(path + '.1', path)
@@ -122,10 +121,9 @@ def link_elsewhere(path: str) -> None:
     os.symlink(path + '.2', path)
 
 
-@pytest.mark.parametrize('change', [replace, rewrite, rewrite_with_its_time, link_elsewhere])
+@pytest.mark.parametrize('change', [replace, rewrite, rewrite_with_same_mtime, replace_symlink])
 @pytest.mark.parametrize('which', ['ca', 'cert', 'key'])
 def test_files_are_read_again_when_one_has_changed(files: Files, change: Callable[[str], None], which: str) -> None:
-    """Whichever it is, and however it was changed."""
     contexts = files.tls.contexts()
     before = contexts.current()
     change(str(getattr(files.tls, which)))
@@ -135,12 +133,12 @@ def test_files_are_read_again_when_one_has_changed(files: Files, change: Callabl
 
 @pytest.mark.parametrize('which', ['ca', 'cert', 'key'])
 @pytest.mark.parametrize(
-    'damage', [cut, os.remove, lambda path: Path(path).write_bytes(b'')], ids=['cut', 'no', 'empty']
+    'damage', [truncate, os.remove, lambda path: Path(path).write_bytes(b'')], ids=['cut', 'no', 'empty']
 )
-def test_files_that_are_no_good_are_told_and_read_again(
+def test_unusable_file_is_named_and_read_again(
     files: Files, certificates: Certificates, which: str, damage: Callable[[str], None]
 ) -> None:
-    """By name; as soon as they are good again, that is all."""
+    """The error names the file; the next connection after a repair succeeds."""
     contexts = files.tls.contexts()
     path = str(getattr(files.tls, which))
     damage(path)
@@ -154,18 +152,18 @@ def test_files_that_are_no_good_are_told_and_read_again(
     assert contexts.current().cert_store_stats()['x509_ca'] == 1
 
 
-def test_certificate_that_is_new_before_its_key_is_told(files: Files, others: Certificates) -> None:
-    """They are two files, and do not change at once."""
+def test_certificate_that_does_not_match_its_key_is_reported(files: Files, other_authority: Certificates) -> None:
+    """The two files do not change atomically."""
     contexts = files.tls.contexts()
-    shutil.copy(others.client.cert, files.client.cert)
+    shutil.copy(other_authority.client.cert, files.client.cert)
     with pytest.raises(UnusableFile, match='the key does not match the certificate'):
         contexts.current()
-    shutil.copy(others.client.key, files.client.key)
+    shutil.copy(other_authority.client.key, files.client.key)
     assert contexts.current() is contexts.current()
 
 
-def test_encrypted_key_is_refused_and_nobody_is_asked(files: Files, certificates: Certificates) -> None:
-    """OpenSSL would ask on the terminal, and the hub would wait."""
+def test_encrypted_key_is_refused_without_a_prompt(files: Files, certificates: Certificates) -> None:
+    """OpenSSL would prompt on the terminal and block the hub."""
     from cryptography.hazmat.primitives import serialization
 
     key = serialization.load_pem_private_key(Path(files.client.key).read_bytes(), None)
@@ -179,9 +177,9 @@ def test_encrypted_key_is_refused_and_nobody_is_asked(files: Files, certificates
         files.tls.contexts()
 
 
-def test_client_is_not_made_of_bad_files(files: Files) -> None:
-    """At once, before any I/O but reading them."""
-    cut(files.client.cert)
+def test_etcd_raises_when_a_file_is_unusable(files: Files) -> None:
+    """Before any network I/O."""
+    truncate(files.client.cert)
     for api in ('v2', 'v3', None):
         with pytest.raises(OSError, match='cannot be used'):
             getc.etcd('https://127.0.0.1:1', api=api, ca=files.ca, cert=files.client.cert, key=files.client.key)
@@ -189,19 +187,16 @@ def test_client_is_not_made_of_bad_files(files: Files) -> None:
         getc.etcd('https://127.0.0.1:1', ca='/no/such/file')
 
 
-def test_client_that_chooses_its_api_does_not_read_them_again_for_it(
-    files: Files, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """They may be away just then: that connection fails, like any other."""
+def test_autodetection_does_not_read_the_files_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files may be missing at that moment: only that connection fails."""
     monkeypatch.setattr(VersionProbe, 'ask', lambda self, deadline: (3, 3))
     with getc.etcd('https://127.0.0.1:1', ca=files.ca) as client:
         os.remove(files.ca)
-        assert 'No such file' in refused(client)
+        assert 'No such file' in error_of_write(client)
         assert client.api == 'v2'
 
 
-def test_authority_is_not_read_by_who_does_not_verify() -> None:
-    """It is not used."""
+def test_ca_is_not_read_when_verification_is_off() -> None:
     assert isinstance(TLS(ca='/no/such/file', verify=False).contexts(), TLSContexts)
 
 
@@ -209,12 +204,12 @@ def test_authority_is_not_read_by_who_does_not_verify() -> None:
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
-def test_client_lives_through_new_certificates_and_a_new_authority(
-    files: Files, others: Certificates, api: str, served: Served, wait_until: Callable[..., None]
+def test_client_survives_a_rotation_of_certificates_and_authority(
+    files: Files, other_authority: Certificates, api: str, served: Served, wait_until: Callable[..., None]
 ) -> None:
-    """The server changes first, then the client's files, by way of half a file: nothing is started anew.
+    """The server changes first, then the client's files, with a truncated file in between; the client is not reopened.
 
-    Each attempt says what is wrong meanwhile, nothing of it was sent, and the daemons come back by themselves.
+    Each failed attempt names the reason, no request was sent, and the daemons recover.
     """
     options = {'api': api, 'ca': files.ca, 'cert': files.client.cert, 'key': files.client.key}
     with served(files.serving, api=api) as server, getc.etcd(server.url, **options) as client:
@@ -222,20 +217,20 @@ def test_client_lives_through_new_certificates_and_a_new_authority(
         watcher = client.on_change('/cfg', lambda result: None)
         client.set('/cfg/a', '1')
         server.kill()
-        files.renew_server(others)
+        files.renew_server(other_authority)
         server.start()
-        assert 'give the file of its certificate authority as ca' in refused(client)
-        shutil.copy(others.ca, files.ca)
-        assert 'a client certificate' in refused(client) or 'authority of the client certificate' in refused(client)
-        cut(files.client.cert)
-        assert f'{files.client.cert} with {files.client.key} cannot be used: ' in refused(client)
-        files.renew_client(others)
+        assert 'give the file of its certificate authority as ca' in error_of_write(client)
+        shutil.copy(other_authority.ca, files.ca)
+        assert 'a client certificate' in error_of_write(client) or 'authority of the client certificate' in error_of_write(client)
+        truncate(files.client.cert)
+        assert f'{files.client.cert} with {files.client.key} cannot be used: ' in error_of_write(client)
+        files.renew_client(other_authority)
         client.set('/cfg/a', '2')
         wait_until(lambda: watcher.state is WatcherState.LIVE and keeper.state is KeeperState.KEPT)
 
 
-def refused(client: getc.Client) -> str:
-    """How a write fails, of which certainly nothing was done."""
+def error_of_write(client: getc.Client) -> str:
+    """Return the message of the error of a write that was certainly not applied."""
     with pytest.raises(getc.ConnectionError) as caught:
         client.set('/cfg/a', 'secret', timeout=60)
     assert caught.value.maybe_applied is False
@@ -243,8 +238,10 @@ def refused(client: getc.Client) -> str:
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
-def test_connections_that_are_there_go_on(files: Files, certificates: Certificates, api: str, served: Served) -> None:
-    """Bad files do them no harm: they began with good ones."""
+def test_open_connections_survive_when_the_files_are_removed(
+    files: Files, certificates: Certificates, api: str, served: Served
+) -> None:
+    """They were opened with valid files."""
     options = {'api': api, 'ca': files.ca, 'cert': files.client.cert, 'key': files.client.key}
     with served(certificates.mutual(), api=api) as server, getc.etcd(server.url, **options) as client:
         client.set('/a', '1')
@@ -253,6 +250,6 @@ def test_connections_that_are_there_go_on(files: Files, certificates: Certificat
         assert client.get('/a').value == '1'
         client.clear()
         gevent.sleep(0)
-        assert 'No such file' in refused(client)
+        assert 'No such file' in error_of_write(client)
         files.renew_client(certificates)
         assert client.get('/a').value == '1'

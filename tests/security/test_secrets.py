@@ -1,6 +1,6 @@
-"""No password, token, value or key in a log, a ``repr``, the text of an error, a traceback or a pickle.
+"""No password, token, value or key appears in a log, a ``repr``, an error message, a traceback or a pickle.
 
-Values are shown by nodes, and by results, which have one: that is what they are for.
+Only nodes, and results with a node, show values.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from getc.errors import Unauthorized
 from getc.net.endpoint import parse_endpoints
 from getc.testing import Certificates
 from getc.v3.schema.auth import AuthenticateResponse
-from tests.security.conftest import Served, WithUsers
 from tests.security.sweep import Sweep
-from tests.support.api_support import spoken
+from tests.support.api_support import supported_apis
+from tests.support.auth_servers import AuthServer, Served
 from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.leftovers import open_clients
 from tests.support.servers import answer_of, read_request, serving
@@ -41,20 +41,20 @@ VALUES = [VALUE, OTHER]
 
 @pytest.fixture
 def sweep(capfd: pytest.CaptureFixture[str]) -> Iterator[Sweep]:
-    """Listens to all logs, and looks at the end at what gevent has printed, too."""
+    """Records all logs, and checks at the end what gevent has printed."""
     with Sweep(PASSWORDS, VALUES) as sweep:
         yield sweep
-        sweep.look_at_logs()
+        sweep.check_logs()
     printed = ''.join(capfd.readouterr())
     assert [secret for secret in PASSWORDS + VALUES if secret in printed] == []
 
 
 def ignore(result: getc.EtcdResult) -> None:
-    """A callback: results show values, so it must not print them."""
+    """A callback that does not print the result, because results show values."""
 
 
 def exercise(client: getc.Client, sweep: Sweep, wait_until: Callable[..., None]) -> None:
-    """All that a client does, well and badly."""
+    """Use every verb of a client, with success and with errors."""
     client.set('/s/a', VALUE)
     seen: list[str | None] = []
     watcher = client.on_change('/s', lambda result: seen.append(result.value), initial=True)
@@ -66,39 +66,39 @@ def exercise(client: getc.Client, sweep: Sweep, wait_until: Callable[..., None])
     client.refresh('/s/b', ttl=60, prev_value=VALUE)
     keeper.update(OTHER)
     wait_until(lambda: OTHER in seen and OTHER in mirror.values())
-    sweep.refused(lambda: client.set('/s/a', VALUE, prev_value=VALUE), getc.TestFailed)
-    sweep.refused(lambda: client.set('/s/a', VALUE, prev_value=VALUE, prev_index=1), getc.TestFailed)
-    sweep.refused(lambda: client.delete('/s/a', prev_value=VALUE), getc.TestFailed)
-    sweep.refused(lambda: client.refresh('/s/a', ttl=5, prev_value=VALUE), getc.TestFailed)
-    sweep.refused(lambda: client.create('/s/a', VALUE), getc.NodeExist)
-    sweep.refused(lambda: client.update('/s/none', VALUE), getc.KeyNotFound)
-    sweep.refused(lambda: client.update('/s/none', VALUE, prev_value=OTHER), getc.KeyNotFound)
-    sweep.refused(lambda: client.set('/s', VALUE), getc.errors.NotFile)
-    sweep.refused(lambda: client.set('/s/a/b', VALUE), getc.errors.NotDir)
-    sweep.refused(lambda: client.append('/s/a', VALUE), getc.errors.NotDir)
-    sweep.refused(lambda: client.keep_node('/s/a', VALUE, ttl=5), getc.NodeExist)
-    sweep.refused(lambda: client.wait('/s/a', timeout=0.01), getc.ConnectionError)
-    sweep.refused(lambda: client.set('/s/a', VALUE + '\ud800'), ValueError, shows_locals=False)
-    sweep.refused(lambda: client.get('/s/a').node.json(), ValueError, shows_locals=False)  # type: ignore[union-attr]
-    sweep.refused(lambda: client.set('/s/a', VALUE, dir=True), ValueError, shows_locals=False)
+    sweep.expect_error(lambda: client.set('/s/a', VALUE, prev_value=VALUE), getc.TestFailed)
+    sweep.expect_error(lambda: client.set('/s/a', VALUE, prev_value=VALUE, prev_index=1), getc.TestFailed)
+    sweep.expect_error(lambda: client.delete('/s/a', prev_value=VALUE), getc.TestFailed)
+    sweep.expect_error(lambda: client.refresh('/s/a', ttl=5, prev_value=VALUE), getc.TestFailed)
+    sweep.expect_error(lambda: client.create('/s/a', VALUE), getc.NodeExist)
+    sweep.expect_error(lambda: client.update('/s/none', VALUE), getc.KeyNotFound)
+    sweep.expect_error(lambda: client.update('/s/none', VALUE, prev_value=OTHER), getc.KeyNotFound)
+    sweep.expect_error(lambda: client.set('/s', VALUE), getc.errors.NotFile)
+    sweep.expect_error(lambda: client.set('/s/a/b', VALUE), getc.errors.NotDir)
+    sweep.expect_error(lambda: client.append('/s/a', VALUE), getc.errors.NotDir)
+    sweep.expect_error(lambda: client.keep_node('/s/a', VALUE, ttl=5), getc.NodeExist)
+    sweep.expect_error(lambda: client.wait('/s/a', timeout=0.01), getc.ConnectionError)
+    sweep.expect_error(lambda: client.set('/s/a', VALUE + '\ud800'), ValueError, shows_locals=False)
+    sweep.expect_error(lambda: client.get('/s/a').node.json(), ValueError, shows_locals=False)  # type: ignore[union-attr]
+    sweep.expect_error(lambda: client.set('/s/a', VALUE, dir=True), ValueError, shows_locals=False)
     client.delete('/s/kept')
     wait_until(lambda: keeper.last_error is not None)
-    sweep.look_at(keeper.last_error)
-    sweep.look()
+    sweep.check_errors(keeper.last_error)
+    sweep.check()
     keeper.stop()
     watcher.stop()
-    sweep.look()
+    sweep.check()
 
 
 def test_memory_shows_no_secret(sweep: Sweep, wait_until: Callable[..., None]) -> None:
     with getc.etcd('memory://') as client:
         exercise(client, sweep, wait_until)
-    sweep.refused(lambda: client.set('/a', VALUE), getc.ClientClosed)
-    sweep.look()
+    sweep.expect_error(lambda: client.set('/a', VALUE), getc.ClientClosed)
+    sweep.check()
 
 
 def tokens() -> list[str]:
-    """Those that there are."""
+    """Return the tokens of all open clients."""
     held = [
         server.tokens._token
         for client in open_clients()
@@ -108,13 +108,15 @@ def tokens() -> list[str]:
     return [bytes(value).decode() for token in held if token for _, value in token]
 
 
-def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, wait_until: Callable[..., None]) -> None:
-    """Neither do wrong passwords, an etcd that does not answer, or one that is gone."""
-    users.switch_on()
-    client, guess = users.login(), users.login('root', GUESS)
+def test_etcd_with_users_shows_no_secret(
+    auth_server: AuthServer, sweep: Sweep, wait_until: Callable[..., None]
+) -> None:
+    """Also with wrong passwords, and with an etcd that is paused or killed."""
+    auth_server.enable_auth()
+    client, guess = auth_server.login(), auth_server.login('root', GUESS)
     client.get('/')
     sweep.others += tokens()
-    assert sweep.others or users.api == 'v2'
+    assert sweep.others or auth_server.api == 'v2'
     exercise(client, sweep, wait_until)
     for call in (
         lambda: guess.get('/s/a'),
@@ -125,28 +127,28 @@ def test_etcd_with_users_shows_no_secret(users: WithUsers, sweep: Sweep, wait_un
         lambda: guess.wait('/s'),
         lambda: guess.ready(60),
     ):
-        sweep.refused(call, Unauthorized)
-    if users.api == 'v3':
+        sweep.expect_error(call, Unauthorized)
+    if auth_server.api == 'v3':
         exercise_v3(client, guess, sweep)
-    users.server.pause()
+    auth_server.server.pause()
     for call in (lambda: client.set('/s/a', VALUE, timeout=0.1), lambda: guess.set('/s/a', VALUE, timeout=0.1)):
-        sweep.refused(call, getc.TimedOut)
-    users.server.resume()
+        sweep.expect_error(call, getc.TimedOut)
+    auth_server.server.resume()
     keeper = client.keep_node('/s/kept', VALUE, ttl=2)
     watcher = client.on_change('/s', ignore)
-    users.server.kill()
-    sweep.refused(lambda: client.set('/s/a', VALUE), getc.ConnectionError)
-    sweep.refused(lambda: guess.set('/s/a', VALUE), getc.ConnectionError)
-    sweep.refused(lambda: client.keep_node('/s/k', VALUE, timeout=0.1), getc.TimedOut)
+    auth_server.server.kill()
+    sweep.expect_error(lambda: client.set('/s/a', VALUE), getc.ConnectionError)
+    sweep.expect_error(lambda: guess.set('/s/a', VALUE), getc.ConnectionError)
+    sweep.expect_error(lambda: client.keep_node('/s/k', VALUE, timeout=0.1), getc.TimedOut)
     wait_until(lambda: keeper.state is KeeperState.LOST and watcher.last_error is not None)
-    sweep.look_at(keeper.last_error, watcher.last_error)
-    sweep.look()
+    sweep.check_errors(keeper.last_error, watcher.last_error)
+    sweep.check()
     client.close()
-    sweep.refused(lambda: client.set('/s/a', VALUE), getc.ClientClosed)
+    sweep.expect_error(lambda: client.set('/s/a', VALUE), getc.ClientClosed)
 
 
 def exercise_v3(client: getc.Client, guess: getc.Client, sweep: Sweep) -> None:
-    """What else can be refused there, and tokens that are forgotten."""
+    """Provoke the errors of the v3 services, and tokens that become invalid."""
     auth, kv = client.v3.auth, client.v3.kv
     auth.user_add('somebody', GUESS)
     auth.user_change_password('somebody', PASSWORD)
@@ -160,40 +162,40 @@ def exercise_v3(client: getc.Client, guess: getc.Client, sweep: Sweep) -> None:
         lambda: guess.v3.lease.keep_alive(4711),
         lambda: guess.v3.watch.create(b'/s'),
     ):
-        sweep.refused(call, getc.EtcdError, shows_locals=False)  # some were given the password
+        sweep.expect_error(call, getc.EtcdError, shows_locals=False)  # these calls have the password as an argument
     for call in (
         lambda: kv.put(b'/s/a', VALUE),  # type: ignore[arg-type]
         lambda: auth.user_add('somebody', GUESS + '\ud800'),
     ):
-        sweep.refused(call, TypeError, ValueError, shows_locals=False)
+        sweep.expect_error(call, TypeError, ValueError, shows_locals=False)
     auth.disable()
     auth.enable()
     client.set('/s/a', VALUE)
     sweep.others += tokens()
-    sweep.look()
+    sweep.check()
 
 
 def test_etcd_with_mutual_tls_shows_no_key(
     certificates: Certificates, served: Served, sweep: Sweep, tmp_path: Path, wait_until: Callable[..., None]
 ) -> None:
-    """Nor the server, nor files that are no good."""
+    """Also with the server's files, and with a damaged key."""
     me = certificates.client
     key = Path(me.key).read_text()
     sweep.others += key.splitlines()[1:-1]
     broken = tmp_path / 'broken.key'
     broken.write_text(key[: len(key) // 2])
     with served(certificates.mutual()) as server:
-        for api in spoken(server.binary):
+        for api in supported_apis(server.binary):
             options: Any = {'api': api, 'ca': certificates.ca, 'cert': me.cert}
             with getc.etcd(server.url, key=me.key, **options) as client:
                 exercise(client, sweep, wait_until)
             with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
-                sweep.refused(lambda client=client: client.set('/s/a', VALUE), getc.ConnectionError)
-            sweep.refused(lambda options=options: getc.etcd(server.url, key=str(broken), **options), OSError)
+                sweep.expect_error(lambda client=client: client.set('/s/a', VALUE), getc.ConnectionError)
+            sweep.expect_error(lambda options=options: getc.etcd(server.url, key=str(broken), **options), OSError)
 
 
-def test_client_that_is_not_made_shows_no_secret(sweep: Sweep) -> None:
-    """Whatever is wrong with its URL or its options, and wherever the password stands."""
+def test_invalid_options_show_no_secret(sweep: Sweep) -> None:
+    """Whatever part of the URL or of the options is invalid."""
     for url in (
         f'http://root:{GUESS}@127.0.0.1:port',
         f'ftp://root:{GUESS}@127.0.0.1',
@@ -203,11 +205,11 @@ def test_client_that_is_not_made_shows_no_secret(sweep: Sweep) -> None:
         f'http://root:{GUESS}@[::1',
         f'http://127.0.0.1,http://root:{GUESS}@127.0.0.1:99999',
     ):
-        sweep.refused(lambda url=url: getc.etcd(url), ValueError, shows_locals=False)
-    sweep.refused(lambda: getc.etcd(password=GUESS), ValueError, shows_locals=False)
-    sweep.refused(lambda: getc.etcd('memory://', username='a', password=GUESS), ValueError, shows_locals=False)
+        sweep.expect_error(lambda url=url: getc.etcd(url), ValueError, shows_locals=False)
+    sweep.expect_error(lambda: getc.etcd(password=GUESS), ValueError, shows_locals=False)
+    sweep.expect_error(lambda: getc.etcd('memory://', username='a', password=GUESS), ValueError, shows_locals=False)
     with getc.etcd(f'http://root:{GUESS}@127.0.0.1:1', api='v2') as client:
-        sweep.refused(lambda: client.set('/a', VALUE), getc.ConnectionRefused)
+        sweep.expect_error(lambda: client.set('/a', VALUE), getc.ConnectionRefused)
         assert GUESS not in client.url + repr(client)
 
 
@@ -215,7 +217,7 @@ def test_client_that_is_not_made_shows_no_secret(sweep: Sweep) -> None:
 
 
 def echoes(request: bytes) -> dict[str, bytes]:
-    """Answers with the request in it, by the place where it is."""
+    """Responses that contain the request, by where they contain it."""
     line = request.replace(b'\r\n', b' ')
     quoted = line.decode('latin-1').replace('"', "'").encode('latin-1')
     return {
@@ -240,9 +242,7 @@ PLACES = [*echoes(b'')]
 
 
 @pytest.mark.parametrize('place', PLACES)
-def test_server_that_repeats_a_request_of_v2_is_not_quoted(sweep: Sweep, place: str) -> None:
-    """Wherever in its answer it does."""
-
+def test_v2_server_that_echoes_the_request_shows_no_secret(sweep: Sweep, place: str) -> None:
     def echo(sock: gevent.socket.socket) -> None:
         while request := read_request(sock):
             sock.sendall(echoes(request)[place])
@@ -251,17 +251,17 @@ def test_server_that_repeats_a_request_of_v2_is_not_quoted(sweep: Sweep, place: 
 
     with serving(echo) as endpoint:
         with getc.etcd(endpoint.url, api='v2', username='root', password=GUESS, timeout=60) as client:
-            sweep.refused(lambda: client.set('/a', VALUE), shows_locals=False)
-            sweep.refused(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
-            sweep.refused(lambda: client.delete('/a', prev_value=VALUE), shows_locals=False)
+            sweep.expect_error(lambda: client.set('/a', VALUE), shows_locals=False)
+            sweep.expect_error(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
+            sweep.expect_error(lambda: client.delete('/a', prev_value=VALUE), shows_locals=False)
             if place == 'refusal':
-                sweep.refused(lambda: client.on_change('/a', ignore), shows_locals=False)
+                sweep.expect_error(lambda: client.on_change('/a', ignore), shows_locals=False)
     assert len(sweep.errors) >= 3
 
 
 @contextmanager
 def echoing(script: Callable[[ServerCall, bytes], object], token: str) -> Iterator[str]:
-    """A server of gRPC that gives a token, and answers each call by the script."""
+    """A gRPC server that issues a token, and answers each call by the script."""
 
     def answer(call: ServerCall) -> None:
         message = call.receive() or b''
@@ -278,7 +278,7 @@ HEAD = ((b':status', b'200'), (b'content-type', b'application/grpc'))
 
 
 def visible(call: ServerCall, message: bytes) -> bytes:
-    """All that came, as a header may have it."""
+    """Return the message and the token in characters that a header may have."""
     said = b' '.join([message, call.headers.get(b'token', b'')])
     return bytes(byte if 32 < byte < 127 else 95 for byte in said)
 
@@ -303,36 +303,34 @@ def in_answer(call: ServerCall, message: bytes) -> None:
     call.answer(b'\xff' + message)
 
 
-def in_farewell(call: ServerCall, message: bytes) -> None:
+def in_goaway(call: ServerCall, message: bytes) -> None:
     call.connection.goaway(0, 11, visible(call, message))
     gevent.sleep(0.01)
     call.connection.cut()
 
 
-def in_junk(call: ServerCall, message: bytes) -> None:
+def in_garbage(call: ServerCall, message: bytes) -> None:
     call.connection.raw(message * 10)
 
 
 @pytest.mark.parametrize('token', ['', 'token-1234567.89'], ids=['of a password', 'of a token'])
-@pytest.mark.parametrize('script', [in_refusal, in_unavailable, in_status, in_type, in_answer, in_farewell, in_junk])
-def test_server_that_repeats_a_request_of_v3_is_not_quoted(
+@pytest.mark.parametrize('script', [in_refusal, in_unavailable, in_status, in_type, in_answer, in_goaway, in_garbage])
+def test_v3_server_that_echoes_the_request_shows_no_secret(
     capfd: pytest.CaptureFixture[str], script: Callable[[ServerCall, bytes], object], token: str
 ) -> None:
-    """Password, token and value; with the logs of getc alone, for the server here has some of its own."""
+    """Password, token and value.  Records only the logs of getc, because the server is in the same process."""
     others = [token] if token else []
     with Sweep(PASSWORDS, VALUES, others=others, loggers=('getc',)) as sweep, echoing(script, token) as url:
         with getc.etcd(url, api='v3', username='root', password=GUESS, timeout=60) as client:
-            sweep.refused(lambda: client.set('/a', VALUE), shows_locals=False)
-            sweep.refused(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
-            sweep.refused(lambda: client.v3.kv.put(b'/a', VALUE.encode()), shows_locals=False)
+            sweep.expect_error(lambda: client.set('/a', VALUE), shows_locals=False)
+            sweep.expect_error(lambda: client.set('/a', VALUE, prev_value=OTHER), shows_locals=False)
+            sweep.expect_error(lambda: client.v3.kv.put(b'/a', VALUE.encode()), shows_locals=False)
             gevent.sleep(0)
-            sweep.look_at_logs()
+            sweep.check_logs()
     assert len(sweep.errors) == 3
 
 
-def test_sweep_finds_what_is_shown() -> None:
-    """It would fail."""
-
+def test_sweep_finds_a_secret_in_an_error_and_in_a_log() -> None:
     class Careless(getc.EtcException):
         pass
 
@@ -341,15 +339,14 @@ def test_sweep_finds_what_is_shown() -> None:
 
     with Sweep([GUESS], [VALUE]) as sweep:
         with pytest.raises(AssertionError, match='Careless shows'):
-            sweep.refused(lambda: fail(GUESS), shows_locals=False)
+            sweep.expect_error(lambda: fail(GUESS), shows_locals=False)
         logging.getLogger('anything').debug('%s', VALUE)
         with pytest.raises(AssertionError, match='the logs shows'):
-            sweep.look()
+            sweep.check()
 
 
-def test_sweep_finds_what_a_report_of_local_variables_shows() -> None:
-    """Of frames of getc's."""
+def test_sweep_finds_a_secret_in_local_variables() -> None:
     url = '-'.join(['parse', 'this', 'pony@x'])
     with Sweep(['parse-this-pony'], []) as sweep:
         with pytest.raises(AssertionError, match='url shows'):
-            sweep.refused(lambda: parse_endpoints(url), ValueError)
+            sweep.expect_error(lambda: parse_endpoints(url), ValueError)

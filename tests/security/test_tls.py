@@ -1,4 +1,4 @@
-"""TLS: whatever is wrong is told in words, with what to do; nothing was sent, whoever noticed it."""
+"""TLS errors name the reason and the remedy, and a write that failed with one was not sent."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 
 import getc
 from getc.testing import Certificate, Certificates, EtcdServer
-from tests.security.conftest import Served
-from tests.support.api_support import spoken
+from tests.support.api_support import supported_apis
+from tests.support.auth_servers import Served
 from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -35,10 +35,10 @@ PAGES = {
 
 
 @contextmanager
-def speaking_tls(
+def tls_server(
     certificate: Certificate, *, ca: str | None = None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 ) -> Iterator[str]:
-    """A server that shakes hands, and wants a certificate of that authority."""
+    """Run a server that does the handshake, and requires a client certificate of an authority if one is given."""
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate.cert, certificate.key)
     context.set_alpn_protocols(['h2', 'http/1.1'])
@@ -56,8 +56,8 @@ def speaking_tls(
         yield endpoint.url
 
 
-def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
-    """How a write fails there.  Nothing of it may have been done, and the error names the server."""
+def error_of_write(url: str, api: Any, **options: Any) -> getc.ConnectionError:
+    """Return the error of a write there, which was not applied and names the endpoint."""
     with getc.etcd(url, api=api, timeout=60, **options) as client, pytest.raises(getc.ConnectionError) as caught:
         client.set('/a', 'secret')
     assert not isinstance(caught.value, getc.TimedOut)
@@ -72,7 +72,7 @@ def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
 
 @pytest.mark.parametrize('api', APIS)
 @pytest.mark.parametrize(
-    ('kind', 'told'),
+    ('kind', 'expected'),
     [
         ('expired', 'certificate has expired: renew the certificate of the server'),
         ('early', 'certificate is not yet valid: check the clock of this machine'),
@@ -80,27 +80,28 @@ def failed(url: str, api: Any, **options: Any) -> getc.ConnectionError:
         ('unknown', 'unable to get local issuer certificate: give the file of its certificate authority as ca'),
     ],
 )
-def test_bad_certificate_is_told(certificates: Certificates, api: str, kind: str, told: str) -> None:
-    """What is wrong with it, and what to do."""
-    with speaking_tls(getattr(certificates, kind)) as url:
-        error = failed(url, api, ca=certificates.ca)
+def test_bad_certificate_is_reported_with_its_remedy(
+    certificates: Certificates, api: str, kind: str, expected: str
+) -> None:
+    with tls_server(getattr(certificates, kind)) as url:
+        error = error_of_write(url, api, ca=certificates.ca)
     assert str(error).startswith(f'the certificate of {url} is not trusted: ')
-    assert told in str(error)
+    assert expected in str(error)
 
 
 @pytest.mark.parametrize('api', APIS)
 def test_common_name_alone_does_not_name_the_server(certificates: Certificates, api: str) -> None:
-    """Go's clients do not look at it either."""
-    with speaking_tls(certificates.issue('localhost', hosts=())) as url:
-        error = failed(url.replace('127.0.0.1', 'localhost'), api, ca=certificates.ca)
+    """Go's clients ignore the common name, too."""
+    with tls_server(certificates.issue('localhost', hosts=())) as url:
+        error = error_of_write(url.replace('127.0.0.1', 'localhost'), api, ca=certificates.ca)
     assert "not valid for 'localhost': use a URL with one of its subjectAltNames" in str(error)
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_system_trusts_no_authority_of_ours(certificates: Certificates, api: str) -> None:
-    """Without ``ca`` its authorities count; a name is checked where the address is in the certificate."""
-    with speaking_tls(certificates.server) as url:
-        assert 'give the file of its certificate authority as ca' in str(failed(url, api))
+def test_private_authority_is_not_trusted_without_ca(certificates: Certificates, api: str) -> None:
+    """Without ``ca`` the authorities of the system are used."""
+    with tls_server(certificates.server) as url:
+        assert 'give the file of its certificate authority as ca' in str(error_of_write(url, api))
 
 
 # -- who we are
@@ -108,10 +109,10 @@ def test_system_trusts_no_authority_of_ours(certificates: Certificates, api: str
 
 @pytest.mark.parametrize('version', VERSIONS, ids=['1.2', '1.3'])
 @pytest.mark.parametrize('api', APIS)
-def test_refusal_of_our_certificate_is_told(certificates: Certificates, api: str, version: ssl.TLSVersion) -> None:
-    """That of the server: with TLS 1.3 it comes after our half of the handshake, when the request is on its way."""
+def test_rejected_client_certificate_is_reported(certificates: Certificates, api: str, version: ssl.TLSVersion) -> None:
+    """With TLS 1.3 the alert comes after the client's half of the handshake, when the request is on its way."""
     expired = certificates.issue('late', hosts=(), lifetime=datetime.timedelta(days=-1))
-    with Certificates() as others, speaking_tls(certificates.server, ca=certificates.ca, version=version) as url:
+    with Certificates() as others, tls_server(certificates.server, ca=certificates.ca, version=version) as url:
         shown = {
             'requires a client certificate': {},
             'the client certificate has expired': {'cert': expired.cert, 'key': expired.key},
@@ -120,25 +121,26 @@ def test_refusal_of_our_certificate_is_told(certificates: Certificates, api: str
                 'key': others.client.key,
             },
         }
-        for told, options in shown.items():
-            assert told in str(failed(url, api, ca=certificates.ca, **options))
+        for expected, options in shown.items():
+            assert expected in str(error_of_write(url, api, ca=certificates.ca, **options))
 
 
 @pytest.mark.parametrize('api', [*APIS, None])
-def test_etcd_wants_a_certificate(certificates: Certificates, served: Served, api: str | None) -> None:
-    """A real one: with it all is well, and without it the error says what to give."""
+def test_etcd_with_mutual_tls_requires_a_client_certificate(
+    certificates: Certificates, served: Served, api: str | None
+) -> None:
     me = certificates.client
     with served(certificates.mutual(), api=api) as server:
         with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as client:
             assert client.set('/a', '1').value == '1'
-        # Servers that are built with an older Go (etcd 3.5.1) say the same of no certificate and of a wrong one.
-        told = str(failed(server.url, api, ca=certificates.ca))
-        assert re.search('requires a client certificate(, or rejects this one: see|: give) cert and key', told)
+        # Servers built with an older Go (etcd 3.5.1) send the same alert for no certificate and for a wrong one.
+        expected = str(error_of_write(server.url, api, ca=certificates.ca))
+        assert re.search('requires a client certificate(, or rejects this one: see|: give) cert and key', expected)
 
 
 @pytest.mark.parametrize('api', APIS)
 def test_revoked_certificate_is_named_as_a_reason(certificates: Certificates, api: str) -> None:
-    """etcd completes the handshake, looks into its list, and closes the connection without an alert."""
+    """etcd completes the handshake, looks up its revocation list, and closes the connection without an alert."""
     context = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates.server.cert, certificates.server.key)
     context.set_alpn_protocols(['h2', 'http/1.1'])
@@ -158,7 +160,7 @@ def test_revoked_certificate_is_named_as_a_reason(certificates: Certificates, ap
 def test_daemons_work_over_mutual_tls(
     certificates: Certificates, served: Served, api: str, wait_until: Callable[..., None]
 ) -> None:
-    """With the names of the URL verified."""
+    """Host names are verified."""
     me = certificates.client
     options: Any = {'api': api, 'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
     with served(certificates.mutual(), api=api) as server, getc.etcd(server.url, **options) as client:
@@ -191,28 +193,28 @@ def test_handshake_that_never_ends_times_out(certificates: Certificates, api: An
 
 
 @pytest.mark.parametrize('api', [*APIS, None])
-def test_tls_spoken_to_a_plain_etcd_is_told(certificates: Certificates, served: Served, api: str | None) -> None:
+def test_https_url_of_a_plain_etcd_is_reported(certificates: Certificates, served: Served, api: str | None) -> None:
     with served(api=api) as server:
         url = server.url.replace('http:', 'https:')
-        assert 'use http:// in the URL' in str(failed(url, api, ca=certificates.ca))
+        assert 'use http:// in the URL' in str(error_of_write(url, api, ca=certificates.ca))
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_tls_spoken_to_a_plain_http_server_is_told(certificates: Certificates, api: str) -> None:
-    """One that answers what it takes for a bad request."""
+def test_https_url_of_a_plain_http_server_is_reported(certificates: Certificates, api: str) -> None:
+    """The server answers 400 to the TLS record."""
 
     def answer(sock: gevent.socket.socket) -> None:
         sock.recv(65_536)
         sock.sendall(b'HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n')
 
     with serving(answer, scheme='https') as endpoint:
-        told = str(failed(endpoint.url, api, ca=certificates.ca))
-    assert 'the server does not use TLS: use http:// in the URL' in told
+        expected = str(error_of_write(endpoint.url, api, ca=certificates.ca))
+    assert 'the server does not use TLS: use http:// in the URL' in expected
 
 
 @pytest.mark.parametrize('api', APIS)
-def test_plain_http_spoken_to_an_etcd_with_tls_is_told(certificates: Certificates, served: Served, api: str) -> None:
-    """It closes the connection, and says nothing."""
+def test_http_url_of_an_etcd_with_tls_is_reported(certificates: Certificates, served: Served, api: str) -> None:
+    """The server closes the connection without a response."""
     with served(certificates.serving(), api=api) as server:
         url = server.url.replace('https:', 'http:')
         with getc.etcd(url, api=api) as client, pytest.raises(getc.ConnectionError, match='https://') as caught:
@@ -220,8 +222,8 @@ def test_plain_http_spoken_to_an_etcd_with_tls_is_told(certificates: Certificate
     assert caught.value.endpoint == url
 
 
-def test_server_that_closes_before_it_has_read_all_is_told_as_well() -> None:
-    """The system resets the connection then: how much an etcd with TLS reads is a matter of chance."""
+def test_connection_reset_before_the_request_was_read_is_reported() -> None:
+    """The system resets the connection then; how much an etcd with TLS reads is not deterministic."""
 
     def close(sock: gevent.socket.socket) -> None:
         sock.recv(5)
@@ -234,20 +236,20 @@ def test_server_that_closes_before_it_has_read_all_is_told_as_well() -> None:
 
 @pytest.mark.parametrize('page', PAGES)
 @pytest.mark.parametrize('api', APIS)
-def test_plain_http_spoken_to_a_tls_server_is_told(api: str, page: str) -> None:
-    """One that says so, in its way: then nothing was done."""
+def test_http_url_of_a_tls_server_is_reported(api: str, page: str) -> None:
+    """The server says so in a page or an alert, so nothing was applied."""
 
     def answer(sock: gevent.socket.socket) -> None:
         read_request(sock) if api == 'v2' else sock.recv(65_536)
         sock.sendall(PAGES[page])
 
     with serving(answer) as endpoint:
-        told = str(failed(endpoint.url, api))
-    assert 'the server requires TLS: use https:// in the URL' in told
+        expected = str(error_of_write(endpoint.url, api))
+    assert 'the server requires TLS: use https:// in the URL' in expected
 
 
-def test_etcd_that_names_tls_in_a_key_is_no_tls_server() -> None:
-    """Its refusals are JSON."""
+def test_error_with_https_in_a_key_is_not_taken_for_a_tls_error() -> None:
+    """etcd's errors are JSON."""
 
     def answer(sock: gevent.socket.socket) -> None:
         while read_request(sock):
@@ -259,10 +261,10 @@ def test_etcd_that_names_tls_in_a_key_is_no_tls_server() -> None:
             client.set('/HTTPS', '1')
 
 
-def test_server_of_this_suite_is_an_etcd(certificates: Certificates, served: Served) -> None:
-    """What the refusals above are measured against: the same options, and it answers."""
+def test_etcd_with_tls_answers_a_client_with_the_ca(certificates: Certificates, served: Served) -> None:
+    """With the same options as in the tests above."""
     with served(certificates.serving()) as server:
         assert isinstance(server, EtcdServer)
-        for api in spoken(server.binary):
+        for api in supported_apis(server.binary):
             with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
                 assert client.set('/a', api).value == api

@@ -8,9 +8,9 @@ __all__ = ['without_coverage']
 
 
 def without_coverage() -> dict[str, str]:
-    """This process's environment for a program that coverage must not measure.
+    """Return the environment of this process without coverage's variables, for programs that must not be measured.
 
-    Coverage starts itself in each Python program of a measured run.  Its memory counts as the program's, and a
-    KeyboardInterrupt that strikes its trace function is lost (seen in 1 of 24 runs).
+    Coverage starts itself in each Python program of a measured run.  Its memory would count as the program's, and a
+    KeyboardInterrupt that is raised in its trace function is lost (seen in 1 of 24 runs).
     """
     return {name: value for name, value in os.environ.items() if not name.startswith('COVERAGE_')}

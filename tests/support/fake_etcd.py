@@ -1,4 +1,4 @@
-"""An etcd v3 in memory that fails on command: what getc calls of it, in virtual time."""
+"""An in-memory etcd v3 with injected faults, in virtual time.  It supports the RPCs that getc uses."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from tests.support.fake_stream import FakeStream
 
 __all__ = ['FakeEtcd', 'FakeRpc', 'Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse']
 
-LEAST_TTL = 2
+MIN_TTL = 2
 
-AT_ONCE = 5
-"""Revisions of the past in one response; etcd sends 1,000."""
+HISTORY_BATCH = 5
+"""Revisions in one response with history; etcd sends 1,000."""
 
 Fault = Callable[[Callable[[], Any], Deadline, bool], Any]
-"""What becomes of a call: given what the server would do, the deadline, and whether it may change something."""
+"""Executes or fails a call, given the server's work as a function, the deadline, and whether the call is a write."""
 
 
 def refuse(_do: Callable[[], Any], _deadline: Deadline, _is_write: bool) -> Any:
-    """Nobody listens."""
-    raise ConnectionRefused('nobody listens')
+    """The connection is refused."""
+    raise ConnectionRefused('connection refused')
 
 
 def drop(_do: Callable[[], Any], _deadline: Deadline, is_write: bool) -> Any:
@@ -66,19 +66,19 @@ def drop(_do: Callable[[], Any], _deadline: Deadline, is_write: bool) -> Any:
 
 
 def lose_reply(do: Callable[[], Any], _deadline: Deadline, is_write: bool) -> Any:
-    """The server does it, and the connection breaks before its answer."""
+    """The server executes the call, and the connection breaks before the response."""
     do()
     raise ConnectionError('the connection broke', maybe_applied=is_write)
 
 
 def hang(_do: Callable[[], Any], deadline: Deadline, is_write: bool) -> Any:
-    """The server takes the request and is silent."""
+    """The server accepts the request and does not respond."""
     gevent.sleep(deadline.remaining())
     raise TimedOut('no answer', maybe_applied=is_write)
 
 
 def late(seconds: float) -> Fault:
-    """The server does it after so many seconds, when nobody waits for the answer any more."""
+    """The server executes the call after a number of seconds, when the client has given up."""
 
     def fault(do: Callable[[], Any], deadline: Deadline, is_write: bool) -> Any:
         gevent.spawn_later(seconds, do)
@@ -88,7 +88,7 @@ def late(seconds: float) -> Fault:
 
 
 def delay(seconds: float) -> Fault:
-    """The server does it at once; its answer takes so many seconds."""
+    """The server executes the call at once; its response takes a number of seconds."""
 
     def fault(do: Callable[[], Any], deadline: Deadline, is_write: bool) -> Any:
         response = do()
@@ -109,23 +109,25 @@ class _Lease:
 
 
 class FakeEtcd:
-    """The server.
+    """An in-memory etcd.
 
     Attributes:
-        revision: The latest.
-        keys: What is there.
-        leases: Those that live, by number.
-        cluster_id: Which store this is.
-        calls: Every call: when it came, and of which method.
-        fault: What becomes of every call; None where all is well.
-        is_silent: The streams take everything and tell nothing.
-        believes: Leases whose keep-alive is answered though they are gone, as etcd 3.4.23 may.
-        doubles: It sends every event twice, as etcd 3.4.23 may.
+        revision: The current revision.
+        keys: All keys and their values.
+        leases: The live leases, by ID.
+        cluster_id: Identifies the store.
+        calls: Time and method of every call.
+        fault: Applied to every call; None for no fault.
+        is_silent: The streams accept messages and send none.
+        believes: Expired leases whose keep-alive is answered all the same, as etcd 3.4.23 may do.
+        doubles: Every event is sent twice, as etcd 3.4.23 may do.
         forbidden: Ranges that the user may not read or watch.
-        lags_at: The revision that the member of new streams has come to; 0 if that is the latest.
-        history_delay: Seconds between two responses with what a new watch has missed.
-        drops_progress: It does not answer progress requests, as ``etcd grpc-proxy`` does not.
-        answers_progress_early: It answers them whatever it has sent, as etcd before 3.4.25 and 3.5.8 does.
+        takes_no_watch: New watches are refused with an invalid token.
+        takes_no_stream: New streams are refused.
+        lags_at: The revision of the lagging member that serves new streams; 0 for a member that does not lag.
+        history_delay: Seconds between two responses with the history for a new watch.
+        drops_progress: Progress requests are not answered, as by ``etcd grpc-proxy``.
+        answers_progress_early: Progress requests are answered before pending events, as by etcd < 3.4.25 or 3.5.0 to 3.5.7.
     """
 
     def __init__(self) -> None:
@@ -152,7 +154,7 @@ class FakeEtcd:
         self._last_lease = 0x10
 
     def open(self) -> Client:
-        """A client of it."""
+        """Return a client of this etcd."""
         rpc: Any = FakeRpc(self)
         v3 = V3(rpc)
         return client_on(TreeV3(v3, rpc), url='http://fake', v3=v3)
@@ -160,30 +162,30 @@ class FakeEtcd:
     # -- what a test does with it
 
     def next(self, name: str, *faults: Fault) -> None:
-        """What becomes of the next calls of a method: ``'Txn'``."""
+        """Apply faults to the next calls of a method, such as ``'Txn'``."""
         self._faults.setdefault(name, deque()).extend(faults)
 
     def times(self, name: str) -> list[float]:
-        """When a method was called, or its message came on a stream."""
+        """Return the times of the calls of a method, or of its messages on streams."""
         return [at for at, called in self.calls if called == name]
 
     def go_down(self, fault: Fault = refuse) -> None:
-        """Answer nothing any more, and break the streams."""
+        """Fail every call, and break the streams."""
         self.fault = fault
         self.break_streams()
 
     def fall_silent(self) -> None:
-        """SIGSTOP: the connections stay."""
+        """Stop responding, with open connections, as after SIGSTOP."""
         self.fault = hang
         self.is_silent = True
 
     def come_back(self) -> None:
-        """Work again."""
+        """Respond again."""
         self.fault = None
         self.is_silent = False
 
     def wipe(self, cluster_id: int = 2) -> None:
-        """Come back empty."""
+        """Lose all data and start with another cluster ID."""
         for lease in self.leases.values():
             lease.timer.close()
         self.leases.clear()
@@ -195,45 +197,45 @@ class FakeEtcd:
         self.break_streams()
 
     def forget_tokens(self, *, for_ever: bool = False) -> None:
-        """Begin no more watches on the streams that there are, or on any; calls get another token by themselves."""
+        """Invalidate the tokens of open streams, or of all future streams too; unary calls get a new token."""
         self.takes_no_watch = for_ever
         for stream in self.streams:
             stream.is_forgotten = True
 
     def break_streams(self) -> None:
-        """Every stream loses its connection."""
+        """Break the connections of all streams."""
         streams, self.streams = self.streams, []
         for stream in streams:
             stream.end(ConnectionError('the connection broke'))
 
     def put(self, key: str, value: str = '', lease: int = 0) -> int:
-        """As somebody else; returns the revision."""
+        """Put a key as another client; return the revision."""
         with self._change() as events:
             self._put(key.encode(), value.encode(), lease, events)
         return self.revision
 
     def put_all(self, pairs: dict[str, str]) -> int:
-        """Several in one revision."""
+        """Put several keys in one revision."""
         with self._change() as events:
             for key, value in pairs.items():
                 self._put(key.encode(), value.encode(), 0, events)
         return self.revision
 
     def delete(self, key: str) -> int:
-        """As somebody else."""
+        """Delete a key as another client."""
         with self._change() as events:
             self._delete(key.encode(), events)
         return self.revision
 
     def grant(self, ttl: int) -> int:
-        """A new lease."""
+        """Create a lease."""
         self._last_lease += 1
-        lease = self.leases[self._last_lease] = _Lease(max(ttl, LEAST_TTL))
+        lease = self.leases[self._last_lease] = _Lease(max(ttl, MIN_TTL))
         self._renew(self._last_lease, lease)
         return self._last_lease
 
     def revoke(self, number: int) -> None:
-        """End a lease, and with it its keys."""
+        """Revoke a lease and delete its keys."""
         lease = self.leases.pop(number)
         lease.timer.close()
         if lease.keys:
@@ -242,19 +244,19 @@ class FakeEtcd:
                     self._delete(key, events)
 
     def stop_lagging(self) -> None:
-        """Let the member of the streams have come to the latest revision."""
+        """Catch up to the current revision."""
         self.lags_at = 0
         for stream in self.streams:
             stream.catch_up()
 
     def compact(self) -> None:
-        """Forget the history up to now."""
+        """Compact the history up to the current revision."""
         self._compacted = self.revision
 
     # -- the calls
 
     def answer(self, name: str, request: Any, deadline: Deadline, is_write: bool) -> Any:
-        """Do what a call asks for, or what a fault makes of it."""
+        """Execute a call, or apply the fault for it."""
         self.calls.append((timing.now(), name))
         faults = self._faults.get(name)
         fault = faults.popleft() if faults else self.fault
@@ -353,7 +355,7 @@ class FakeEtcd:
 
     @contextmanager
     def _change(self) -> Iterator[list[Event]]:
-        """One revision, if anything changes in it; told to the watches at its end."""
+        """Collect the events of one revision, and send them to the watches at the end."""
         events: list[Event] = []
         self.revision += 1
         yield events
@@ -386,7 +388,7 @@ class FakeEtcd:
             self.leases[kv.lease].keys.discard(kv.key)
 
     def since(self, revision: int) -> list[Event]:
-        """What happened from a revision on."""
+        """Return the events from a revision on."""
         return [event for events in self._history for event in events if event.kv.mod_revision >= revision]
 
     def is_compacted(self, revision: int) -> bool:
@@ -394,12 +396,12 @@ class FakeEtcd:
 
 
 def is_in(key: bytes, first: bytes, end: bytes) -> bool:
-    """True if the key is in the range."""
+    """Return whether the key is in the range."""
     return key == first if not end else first <= key and (end == b'\0' or key < end)
 
 
 class _Stream(FakeStream):
-    """A stream of the server's."""
+    """The server's end of a stream."""
 
     def __init__(self, etcd: FakeEtcd) -> None:
         super().__init__()
@@ -408,10 +410,10 @@ class _Stream(FakeStream):
         etcd.streams.append(self)
 
     def tell(self, events: list[Event]) -> None:
-        """Something changed."""
+        """Send the events of a revision to the watches."""
 
     def catch_up(self) -> None:
-        """Its member lags no more."""
+        """Send what the watches of a lagging member have not received."""
 
     def ask(self, _method: Any, request: Any, deadline: Deadline) -> Any:
         if self._etcd.lags_at and not request.serializable:
@@ -435,8 +437,8 @@ class _WatchStream(_Stream):
     def __init__(self, etcd: FakeEtcd) -> None:
         super().__init__(etcd)
         self.watches: dict[int, tuple[bytes, bytes, int]] = {}
-        self._begins: dict[int, int] = {}  # where a watch begins whose member lags
-        self._lagging: set[int] = set()  # watches that have not been sent what they have missed
+        self._begins: dict[int, int] = {}  # first revision of each watch on a lagging member
+        self._lagging: set[int] = set()  # watches that have not received all history
 
     def send(self, message: Any) -> None:
         super().send(message)
@@ -491,8 +493,8 @@ class _WatchStream(_Stream):
             begin = self._tell_next(number, begin)
 
     def _tell_next(self, number: int, begin: int) -> int:
-        """The next response with what the watch has missed; return the first revision that is still missing."""
-        etcd, end = self._etcd, begin + AT_ONCE
+        """Send the next response with history to a watch; return the first revision that it has not received."""
+        etcd, end = self._etcd, begin + HISTORY_BATCH
         if number in self.watches:
             events = [event for event in etcd.since(begin) if event.kv.mod_revision < end]
             self._tell(number, events, min(end - 1, etcd.revision))
@@ -523,7 +525,7 @@ class _WatchStream(_Stream):
 
 
 class FakeRpc:
-    """What a :class:`getc.v3.rpc.Rpc` is to its users.
+    """Replaces :class:`getc.v3.rpc.RpcClient`.
 
     Args:
         etcd: The server.
@@ -539,7 +541,7 @@ class FakeRpc:
         name = method.path.rpartition('/')[2]
         if isinstance(request, bytes):
             request = method.request.FromString(request)
-        gevent.sleep(0)  # a call switches
+        gevent.sleep(0)  # a real call switches greenlets
         return self._etcd.answer(
             name, request, self.deadline(timeout), not method.reads if is_write is None else is_write
         )

@@ -1,4 +1,4 @@
-"""A stream whose other end is the test."""
+"""A message stream whose server is the test."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ['FakeStream']
 
 
 class FakeStream:
-    """What a :class:`getc.v3.stream.MessageStream` is to its user.
+    """Replaces :class:`getc.v3.stream.MessageStream`.
 
     Attributes:
-        sent: What the user has sent.
-        is_cancelled: The user has ended it.
-        is_blamed: The user has said that the server does not answer.
+        sent: Messages that the client has sent.
+        is_cancelled: The client has cancelled the stream.
+        is_blamed: The client has reported the server as unresponsive.
     """
 
     url = 'http://there'
@@ -38,12 +38,12 @@ class FakeStream:
     # -- the test's side
 
     def say(self, *messages: Any) -> None:
-        """The server sends these."""
+        """Send messages to the client."""
         self._coming.extend(messages)
         self._has_news.set()
 
     def end(self, error: EtcException | None = None) -> None:
-        """The server ends it, well or with an error."""
+        """End the stream, with or without an error."""
         self.say(error)
 
     # -- the user's side

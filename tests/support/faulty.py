@@ -1,4 +1,4 @@
-"""A backend that fails on command, in virtual time."""
+"""A memory backend with injected faults, in virtual time."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ __all__ = [
 
 Do = Callable[[], EtcdResult]
 Fault = Callable[[Operation, Deadline, Do], EtcdResult]
-"""What becomes of an operation that the backend would do by itself."""
+"""Executes or fails an operation, given the deadline and the backend's work as a function."""
 
 
 def refuse(_operation: Operation, _deadline: Deadline, _do: Do) -> EtcdResult:
-    """Nobody listens."""
-    raise ConnectionRefused('nobody listens')
+    """The connection is refused."""
+    raise ConnectionRefused('connection refused')
 
 
 def drop(operation: Operation, _deadline: Deadline, _do: Do) -> EtcdResult:
@@ -50,19 +50,19 @@ def drop(operation: Operation, _deadline: Deadline, _do: Do) -> EtcdResult:
 
 
 def lose_reply(operation: Operation, _deadline: Deadline, do: Do) -> EtcdResult:
-    """The server does it, and the connection breaks before its answer."""
+    """The server executes the operation, and the connection breaks before the response."""
     do()
     raise ConnectionError('the connection broke', maybe_applied=operation.is_write)
 
 
 def hang(operation: Operation, deadline: Deadline, _do: Do) -> EtcdResult:
-    """The server takes the request and is silent."""
+    """The server accepts the request and does not respond."""
     gevent.sleep(deadline.remaining())
     raise TimedOut('no answer', maybe_applied=operation.is_write)
 
 
 def late(seconds: float) -> Fault:
-    """The server does it after so many seconds, when nobody waits for the answer any more."""
+    """The server executes the operation after a number of seconds, when the client has given up."""
 
     def fault(operation: Operation, deadline: Deadline, do: Do) -> EtcdResult:
         gevent.spawn_later(seconds, do)
@@ -72,7 +72,7 @@ def late(seconds: float) -> Fault:
 
 
 def delay(seconds: float) -> Fault:
-    """The server does it at once; its answer takes so many seconds."""
+    """The server executes the operation at once; its response takes a number of seconds."""
 
     def fault(operation: Operation, deadline: Deadline, do: Do) -> EtcdResult:
         result = do()
@@ -85,15 +85,15 @@ def delay(seconds: float) -> Fault:
 
 
 class FaultyBackend:
-    """A backend on a store in memory.
+    """A backend on a memory store.
 
     Attributes:
-        store: Where the nodes are.
-        fault: What becomes of each operation; None where all is well.
-        faults: For the next operations, one each, before that: None for one that goes through.
-        sent: Every operation and when it came.
-        watches: How often a watch was asked for.
-        leaves_reads: Reads are done whatever the fault.
+        store: The store with the nodes.
+        fault: Applied to each operation; None for no fault.
+        faults: Faults for the next operations, one each, which precede ``fault``; None for no fault.
+        sent: Time and operation of each request.
+        watches: The number of watches that were requested.
+        leaves_reads: Reads are executed without a fault.
     """
 
     api = 'memory'
@@ -109,12 +109,12 @@ class FaultyBackend:
         self._groups: dict[int, RefreshGroup] = {}
 
     def go_down(self, fault: Fault = refuse) -> None:
-        """Answer nothing any more, and break the watches."""
+        """Fail every operation, and break the watches."""
         self.fault = fault
         self.break_watches()
 
     def come_back(self, *, empty: bool = False) -> None:
-        """Work again, with the nodes that were there or without any."""
+        """Respond again, with the same nodes or with an empty store."""
         self.fault = None
         if empty:
             self.break_watches()
@@ -122,13 +122,13 @@ class FaultyBackend:
             self._inner = MemoryBackend(self.store)
 
     def break_watches(self) -> None:
-        """Every watch loses its connection."""
+        """Break the connections of all watches."""
         for watch in list(self._inner._watches):
             watch.close()
             watch._listener.on_ended(ConnectionError('the connection broke'))
 
     def times(self, kind: type[Operation]) -> list[float]:
-        """When operations of a kind came."""
+        """Return the times of the operations of a class."""
         return [at for at, operation in self.sent if isinstance(operation, kind)]
 
     # -- the backend
@@ -165,13 +165,13 @@ class FaultyBackend:
 
 
 def stall(clock: VirtualTime, seconds: float) -> None:
-    """This process does not run for a while (SIGSTOP, a blocked hub): what was due meanwhile is due afterwards."""
+    """Simulate a process that is not running for some time (SIGSTOP, a blocked hub): timers fire late."""
     clock.stall(seconds)
 
 
 @contextmanager
 def blocking_log() -> Iterator[list[str]]:
-    """Have the program's log handler block, as one does whose peer is slow; what was said."""
+    """Install a log handler that blocks, as one with a slow peer does; yields the logged messages."""
 
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

@@ -21,7 +21,7 @@ __all__ = ['certificate', 'open_channel', 'serve']
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., GrpcServer]]:
-    """Start gRPC servers that are stopped after the test; a client that broke a rule of HTTP/2 fails the test."""
+    """Start gRPC servers that are stopped after the test; the test fails if the client violated the HTTP/2 protocol."""
     servers: list[GrpcServer] = []
 
     def serve(script: Script | None = None, **options: object) -> GrpcServer:
@@ -38,7 +38,7 @@ def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., GrpcServer]]
 
 @pytest.fixture(scope='session')
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate of 127.0.0.1 that is its own authority, and its key."""
+    """A self-signed certificate for 127.0.0.1, and its key."""
     if shutil.which('openssl') is None:
         pytest.skip('the openssl command makes the certificate, and there is none')
     folder = tmp_path_factory.mktemp('tls')
@@ -51,7 +51,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture
 def open_channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Channel]]:
-    """Channels that are closed after the test; then no greenlet, socket or timer of theirs may be there."""
+    """Open channels that are closed after the test; the test fails if a greenlet, socket or timer is left."""
     opened: list[Channel] = []
 
     def open_channel(endpoint: Endpoint, *args: object) -> Channel:

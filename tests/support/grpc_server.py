@@ -1,4 +1,4 @@
-"""A gRPC server that does what a script says, well or badly: the ``h2`` library on gevent's sockets."""
+"""A gRPC server that runs a script for each call: the ``h2`` library on gevent's sockets."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ OK = ((b'grpc-status', b'0'),)
 
 
 class ServerCall:
-    """A call as the server sees it; its greenlet runs the script.
+    """The server's side of a call; the script runs in its greenlet.
 
     Attributes:
         path: The method.
-        headers: Of the request.
-        has_ended: The client said that no more will come.
-        reset_code: With which the client ended it, or None.
+        headers: The request headers.
+        has_ended: The client has half-closed the stream.
+        reset_code: The error code of the client's RST_STREAM, or None.
     """
 
     def __init__(self, connection: Connection, stream_id: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
@@ -50,7 +50,7 @@ class ServerCall:
         self._body = b''
 
     def receive(self) -> bytes | None:
-        """The next message; None when the client has no more."""
+        """Return the next message; None at the end of the request."""
         while len(self._body) < 5 or len(self._body) < 5 + int.from_bytes(self._body[1:5], 'big'):
             piece = self._pieces.get()
             if piece is None:
@@ -61,12 +61,12 @@ class ServerCall:
         return message
 
     def head(self, fields: Sequence[tuple[bytes, bytes]] = HEAD, *, end: bool = False) -> None:
-        """The headers of the answer; trailers-only with ``end``."""
+        """Send the response headers; with ``end`` they are trailers-only."""
         self.connection.h2.send_headers(self.stream_id, fields, end_stream=end)
         self.connection.flush()
 
     def data(self, data: bytes, *, end: bool = False) -> None:
-        """Raw bytes of the answer, as far as the windows allow at once."""
+        """Send raw bytes of the response, as the flow-control windows allow."""
         at = 0
         while at < len(data) or end:
             room = min(self.room, 16_384)
@@ -82,21 +82,21 @@ class ServerCall:
 
     @property
     def room(self) -> int:
-        """Bytes that the client takes on this stream now."""
+        """The flow-control window of this stream."""
         self.connection.widened.clear()
         return self.connection.h2.local_flow_control_window(self.stream_id)
 
     def message(self, message: bytes) -> None:
-        """A message."""
+        """Send a message."""
         self.data(packed(message))
 
     def trailers(self, fields: Sequence[tuple[bytes, bytes]] = OK) -> None:
-        """The end."""
+        """Send trailers."""
         self.connection.h2.send_headers(self.stream_id, fields, end_stream=True)
         self.connection.flush()
 
     def answer(self, message: bytes) -> None:
-        """Answer well, in one piece if it is short."""
+        """Send a successful response, in one write if it is short."""
         self.connection.h2.send_headers(self.stream_id, HEAD)
         if len(message) < min(self.room, 16_000):
             self.connection.h2.send_data(self.stream_id, packed(message))
@@ -105,16 +105,16 @@ class ServerCall:
         self.trailers()
 
     def refuse(self, code: int, message: bytes = b'') -> None:
-        """Trailers only."""
+        """Send an error as trailers-only."""
         self.head([*HEAD, (b'grpc-status', b'%d' % code), (b'grpc-message', message)], end=True)
 
     def reset(self, code: int) -> None:
-        """RST_STREAM."""
+        """Send RST_STREAM."""
         self.connection.h2.reset_stream(self.stream_id, code)
         self.connection.flush()
 
     def feed(self, piece: bytes | None) -> None:
-        """For the connection."""
+        """Receive data of the request; called by the connection."""
         self._pieces.put(piece)
 
 
@@ -122,19 +122,19 @@ Script = Callable[[ServerCall], object]
 
 
 class Connection:
-    """One client.
+    """The connection of a client.
 
     Attributes:
         h2: The library's connection.
         goes_on: While it is not set, nothing is read from the client.
-        is_mute: While it is set, nothing is sent to it.
-        received: Bytes that came.
-        broken: What h2 says of a client that broke a rule.
+        is_mute: While it is true, nothing is sent to the client.
+        received: The number of bytes received.
+        broken: The error of h2 after a protocol violation of the client.
     """
 
     def __init__(self, sock: socket, server: GrpcServer) -> None:
         self.sock = sock
-        self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as servers do
+        self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as real servers do
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         self.goes_on = Event()
         self.goes_on.set()
@@ -150,7 +150,7 @@ class Connection:
         self._is_sending = False
 
     def run(self) -> None:
-        """Serve until the client leaves."""
+        """Serve until the client disconnects."""
         self.h2.local_settings = Settings(client=False, initial_values=self._server.settings)
         self.h2.max_inbound_frame_size = self.h2.local_settings.max_frame_size
         self.h2.initiate_connection()
@@ -171,12 +171,12 @@ class Connection:
             self.client_left.set()
 
     def flush(self) -> None:
-        """Send what h2 has to say."""
+        """Send the pending output of h2."""
         if not self.is_mute:
             self.raw(self.h2.data_to_send())
 
     def raw(self, data: bytes) -> None:
-        """Send bytes that h2 knows nothing of; after those that another greenlet is about to send."""
+        """Send bytes that do not come from h2, after those that another greenlet is sending."""
         self._outgoing.append(data)
         if self._is_sending:
             return
@@ -187,21 +187,21 @@ class Connection:
                 self._outgoing.clear()
                 self.sock.sendall(data)
         except OSError:
-            pass  # the client went away
+            pass  # the client disconnected
         finally:
             self._is_sending = False
 
     def goaway(self, last: int, code: int = 0, debug: bytes = b'') -> None:
-        """Say that streams after the last one were not taken.  Others go on."""
+        """Send GOAWAY: streams after ``last`` were not processed, the others continue."""
         self.raw(frame(Kind.GOAWAY, 0, 0, last.to_bytes(4, 'big') + code.to_bytes(4, 'big') + debug))
 
     def settle(self, **settings: int) -> None:
-        """Change settings, named as in the standard."""
+        """Change settings, by their names in RFC 9113."""
         self.h2.update_settings({SettingCodes[name.upper()]: value for name, value in settings.items()})
         self.flush()
 
     def cut(self) -> None:
-        """Close it in the middle of whatever it is."""
+        """Close the socket at once."""
         self.sock.close()
 
     def _on_event(self, event: h2_events.Event) -> None:
@@ -225,17 +225,17 @@ class Connection:
 
 
 class GrpcServer:
-    """The server.  A context manager.
+    """A gRPC server.  A context manager.
 
     Args:
         script: Runs for each call, in a greenlet of its own.
-        settings: HTTP/2's, by their names in the standard.
-        on_connect: Runs for each connection in the place of HTTP/2.
+        settings: HTTP/2 settings, by their names in RFC 9113.
+        on_connect: Runs for each connection instead of HTTP/2.
         ssl_context: For TLS.
 
     Attributes:
-        connections: All that there were.
-        calls: All that came, in their order.
+        connections: All connections so far.
+        calls: All calls so far, in order.
     """
 
     def __init__(
@@ -259,22 +259,22 @@ class GrpcServer:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where it is."""
+        """The endpoint of the server."""
         return parse_endpoints(f'{self._scheme}://127.0.0.1:{self._server.server_port}')[0]
 
     @property
     def connection(self) -> Connection:
-        """The latest one."""
+        """The latest connection."""
         return self.connections[-1]
 
     def wait_for_calls(self, count: int) -> None:
-        """Return once so many calls have come in all."""
+        """Wait until a number of calls have been received in total."""
         while len(self.calls) < count:
             self.came.clear()
             self.came.wait()
 
     def take(self, call: ServerCall) -> None:
-        """For the connection: a call."""
+        """Run the script for a call; called by the connection."""
         self.calls.append(call)
         self.came.set()
         self._scripts.append(gevent.spawn(self._run, call))
@@ -296,7 +296,7 @@ class GrpcServer:
             self.script(call)
         except ProtocolError:
             if call.reset_code is None and not call.connection.client_left.is_set():
-                raise  # a script that breaks the rules unawares
+                raise  # the script violates the protocol by mistake
 
     def _serve(self, sock: socket, _address: object) -> None:
         if self._on_connect is not None:
@@ -309,7 +309,7 @@ class GrpcServer:
 
 
 def echo(call: ServerCall) -> None:
-    """Answer a request with itself."""
+    """Respond with the request message."""
     message = call.receive()
     if message is not None:
         call.answer(message)

@@ -1,7 +1,7 @@
-"""What a test has started, so that a check needs no scan of the process and a failed test leaves nothing running.
+"""Records what a test starts, so that leak checks need no scan of the process and a failed test leaves nothing running.
 
-``tests/conftest.py`` makes one :class:`Leftovers` per test.  Greenlets are recorded by gevent's spawn callback and
-clients by a wrapper of their constructor, so what an earlier test has left is never counted.
+``tests/conftest.py`` creates one :class:`Leftovers` for each test.  Greenlets are recorded by gevent's spawn callback
+and clients by a wrapper of their constructor, so objects of earlier tests are never counted.
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ __all__ = [
 ]
 
 FAILED: Final = pytest.StashKey[bool]()
-"""In the stash of a test whose set-up or body has failed."""
+"""Key in the stash of a test whose setup or body has failed."""
 
 CLOSE_TIMEOUT: Final = 1.0
-"""Seconds for a client that a failed test has left open, and for greenlets that are killed."""
+"""Seconds for closing a client that a failed test left open, and for killing greenlets."""
 
 HARNESS: Final = 'getc.testing.'
-"""Servers and proxies of the whole run spawn greenlets during a test; these are not the test's."""
+"""Greenlets of servers and proxies that serve the whole run do not belong to the test."""
 
 _current: Leftovers | None = None
 
 
 def has_failed(request: pytest.FixtureRequest) -> bool:
-    """True if the set-up or the body of the test has failed: then a fixture checks nothing any more."""
+    """Return whether the setup or body of the test has failed; leak checks are skipped then."""
     return request.node.stash.get(FAILED, False)
 
 
 def running_greenlets(*, of_harness: bool = False) -> list[Greenlet[..., Any]]:
-    """The greenlets that were started during this test and have not ended: its own and getc's, or the harness's."""
+    """Return the running greenlets that were started during this test: its own and getc's, or those of the harness."""
     assert _current is not None, 'called outside of a test'
     return _current.running_greenlets(of_harness=of_harness)
 
 
 def open_clients() -> list[Client]:
-    """The clients that were made during this test and were not closed."""
+    """Return the clients that were created during this test and are not closed."""
     assert _current is not None, 'called outside of a test'
     return _current.open_clients()
 
 
 def greenlets_of_getc() -> list[Greenlet[..., Any]]:
-    """Those of them that belong to getc: the name of each says so."""
+    """Return the running greenlets of getc, by their names."""
     return [greenlet for greenlet in running_greenlets() if greenlet.name.startswith('getc ')]
 
 
@@ -69,7 +69,7 @@ def check_greenlets(request: pytest.FixtureRequest) -> None:
 
 
 class Leftovers:
-    """Records the greenlets and clients that are made while it is entered."""
+    """Records the greenlets and clients that are created while it is entered."""
 
     def __init__(self) -> None:
         self._greenlets: weakref.WeakSet[Greenlet[..., Any]] = weakref.WeakSet()
@@ -77,7 +77,7 @@ class Leftovers:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Record what is started inside."""
+        """Record greenlets and clients that are created inside."""
         global _current
         construct: Any = Client.__init__
         clients = self._clients
@@ -98,16 +98,16 @@ class Leftovers:
             Greenlet.remove_spawn_callback(self._greenlets.add)
 
     def running_greenlets(self, *, of_harness: bool = False) -> list[Greenlet[..., Any]]:
-        """The recorded greenlets that have not ended: the test's own and getc's, or those of the harness."""
+        """Return the recorded greenlets that are running: those of the test and getc, or those of the harness."""
         running = [greenlet for greenlet in list(self._greenlets) if not greenlet.dead]
         return [greenlet for greenlet in running if _is_of_harness(greenlet) == of_harness]
 
     def open_clients(self) -> list[Client]:
-        """The recorded clients that were not closed."""
+        """Return the recorded clients that are not closed."""
         return [client for client in list(self._clients) if not client.is_closed]
 
     def end_all(self) -> None:
-        """Close the clients and kill the greenlets that are left; bounded in time, whatever state they are in."""
+        """Close the clients and kill the greenlets that are left, in bounded time."""
         for client in self.open_clients():
             with gevent.Timeout(2 * CLOSE_TIMEOUT, False):
                 client.close(timeout=CLOSE_TIMEOUT)

@@ -1,4 +1,4 @@
-"""Measuring memory in an interpreter of its own: what earlier tests did to classes and caches is not in it."""
+"""Memory measurements in a new interpreter, unaffected by the classes and caches of earlier tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def printed_by(program: str, *arguments: str) -> float:
-    """Run a program, which prints a number last, and return it."""
+    """Run a program and return the number that it prints last."""
     command = [sys.executable, '-c', dedent(program), *arguments]
     done = subprocess.run(
         command, cwd=REPOSITORY, env=without_coverage(), capture_output=True, text=True, timeout=100, check=False

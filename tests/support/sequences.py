@@ -1,6 +1,6 @@
-"""Random sequences of calls, for the tests that make them on two stores side by side.
+"""Random sequences of calls, for tests that compare two stores.
 
-``GETC_EXAMPLES=5000`` tries so many sequences, other ones each time; without it they are few and always the same.
+``GETC_EXAMPLES=5000`` tries that many random sequences; without it they are few and deterministic.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ __all__ = ['ENDING', 'EXAMPLES', 'TOP', 'TTLS', 'Call', 'Look', 'enough', 'looks
 EXAMPLES = os.environ.get('GETC_EXAMPLES')
 
 TOP = '/t'
-"""All that a sequence writes is here or below."""
+"""Root of all keys that a sequence writes."""
 
 TTLS = (1_000, 50_000, 2_000_000)
-"""So far apart that it does not matter how many seconds have passed."""
+"""Far enough apart that the seconds a test takes do not matter."""
 
 
 def enough(examples: int) -> settings:
-    """So many sequences, where it is not said otherwise."""
+    """Return hypothesis settings with a number of examples, unless ``GETC_EXAMPLES`` is set."""
     return settings(
         max_examples=int(EXAMPLES or examples),
         derandomize=EXAMPLES is None,
@@ -42,8 +42,8 @@ def enough(examples: int) -> settings:
 class Call:
     """A call of a client's method.
 
-    A segment ``#3`` in the key is the name that an append takes as the third change of the sequence.  A
-    ``prev_index`` of 3 is the index of that change; one of 0 is the node's own.
+    A segment ``#3`` in the key stands for the name that an append as the third change of the sequence creates.  A
+    ``prev_index`` of 3 stands for the index of that change; 0 stands for the node's current index.
     """
 
     method: str
@@ -55,7 +55,7 @@ class Call:
         return f'{self.method}({self.key!r}{options})'
 
     def at(self, start: int, store: getc.Client) -> Call:
-        """The call with the indices that it has in a sequence that starts after this one."""
+        """Return the call with real indices for a sequence that starts after an index."""
         key, options = numbered(self.key, start), dict(self.options)
         if 'prev_index' in options:
             options['prev_index'] = start + options['prev_index'] if options['prev_index'] else own_index(store, key)
@@ -64,7 +64,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Look:
-    """A wait for the first change of a node, counted from one of the changes of the sequence on."""
+    """A wait for the first change of a node, from a numbered change of the sequence on."""
 
     key: str
     change: int
@@ -105,13 +105,13 @@ Options = st.SearchStrategy[dict[str, Any]]
 
 
 def some(required: Options, **optional: st.SearchStrategy[Any]) -> Options:
-    """These options, and any of those."""
+    """Combine required options with any of the optional ones."""
     return st.builds(dict.__or__, required, st.fixed_dictionaries({}, optional=optional))
 
 
 def made(method: str, *options: Options) -> st.SearchStrategy[Call]:
-    """A call with all of these options."""
-    where = keys if method == 'append' else keys_and_root  # what is appended to the root would stay
+    """Generate a call with all of these options."""
+    where = keys if method == 'append' else keys_and_root  # a node appended to the root would not be deleted
     return st.builds(Call, st.just(method), where, st.tuples(*options).map(lambda parts: dict(ChainMap(*parts))))
 
 
@@ -150,7 +150,7 @@ looks = st.builds(Look, keys, st.integers(1, 10), flags)
 ENDING = [
     Call('get', '/', {'recursive': True, 'sorted': True}),
     Call('delete', TOP, {'recursive': True}),
-    # Whatever was there: a directory is gone now, and everybody who waits for something in it sees that.
+    # The directory may exist or not: it is deleted now, and every waiter below it receives that.
     Call('set', TOP, {'dir': True}),
     Call('delete', TOP, {'dir': True}),
 ]

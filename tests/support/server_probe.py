@@ -1,4 +1,4 @@
-"""What can be seen from outside: a server's own figures, whether it runs, and this process's connections."""
+"""Observes a server from outside: its metrics, its threads, and the connections of this process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['connections_to', 'metric', 'pause']
 
 
 def metric(url: str, name: str) -> int:
-    """A figure that the server keeps of itself."""
+    """Return a metric of the server."""
     with Requests(url) as requests:
         found = re.search(rf'^{name} (\S+)$', requests.ask('GET', '/metrics'), re.MULTILINE)
     assert found is not None, name
@@ -22,14 +22,14 @@ def metric(url: str, name: str) -> int:
 
 
 def pause(server: EtcdServer) -> None:
-    """Stop the server from running, and return when none of its threads does: one may still answer otherwise."""
+    """Pause the server, and return when none of its threads is running: a running thread might still respond."""
     server.pause()
     tasks = [task / 'stat' for task in Path(f'/proc/{server.pid}/task').iterdir()]
     wait_until(lambda: all(task.read_text().rpartition(')')[2].split()[0] == 'T' for task in tasks))
 
 
 def connections_to(url: str) -> int:
-    """How many connections this process has to a server."""
+    """Return the number of connections of this process to a server."""
     port = f'{urlsplit(url).port:04X}'
     sockets = set()
     for line in Path('/proc/self/net/tcp').read_text().splitlines()[1:]:
@@ -42,5 +42,5 @@ def connections_to(url: str) -> int:
 def _target(descriptor: str) -> str:
     try:
         return os.readlink(f'/proc/self/fd/{descriptor}')
-    except OSError:  # it was closed meanwhile, or is the listing's own
+    except OSError:  # it was closed meanwhile, or is the descriptor of the listing
         return ''

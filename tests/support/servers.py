@@ -1,4 +1,4 @@
-"""Small servers that misbehave, for the tests of the transport."""
+"""Small servers with scripted behaviour, for tests of the transport."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Handler = Callable[[socket], None]
 
 @contextmanager
 def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Iterator[Endpoint]:
-    """Serve each connection by the handler, on a free port; its socket is closed after it, it is killed at the end."""
+    """Serve each connection by a handler on a free port; the handler is killed at the end."""
 
     def handle(sock: socket, _address: object) -> None:
         try:
             handler(sock)
         except OSError:
-            pass  # the client went away, as clients of such servers do
+            pass  # the client disconnected, which such servers provoke
 
     server = start_server(handle, **options)
     try:
@@ -35,9 +35,9 @@ def serving(handler: Handler, *, scheme: str = 'http', **options: object) -> Ite
 
 
 def start_server(handle: Callable[[socket, object], None], **options: object) -> StreamServer:
-    """Start a server on a free port whose connections end with it; with ``ssl_context`` it speaks TLS.
+    """Start a server on a free port whose connections end with it; with ``ssl_context`` it uses TLS.
 
-    The handshake is left to the first read or write of the handler: a greenlet that is killed in gevent's own
+    The handshake is done by the first read or write of the handler: a greenlet that is killed in gevent's own
     handshake leaves its socket open.
     """
     if 'ssl_context' in options:
@@ -48,9 +48,9 @@ def start_server(handle: Callable[[socket, object], None], **options: object) ->
 
 
 def end(server: StreamServer, timeout: float = 0) -> None:
-    """Stop it, and kill what it does after so many seconds.
+    """Stop the server, and kill its handlers after a number of seconds.
 
-    Who was accepted in this turn has to begin first: killed before, he would leave his socket open.
+    Accepted connections need one iteration of the hub to start: a handler that is killed before leaves its socket open.
     """
     server.close()
     gevent.sleep(0)
@@ -58,7 +58,7 @@ def end(server: StreamServer, timeout: float = 0) -> None:
 
 
 def read_request(sock: socket) -> bytes:
-    """One request, whole; empty if the client closed."""
+    """Read one whole request; returns b'' if the client closed the connection."""
     data = b''
     while b'\r\n\r\n' not in data:
         piece = sock.recv(65536)
@@ -77,5 +77,5 @@ def read_request(sock: socket) -> bytes:
 
 
 def answer_of(body: bytes, *, status: str = '200 OK', headers: str = 'Content-Type: application/json\r\n') -> bytes:
-    """An answer with a length."""
+    """Return an HTTP response with Content-Length."""
     return f'HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n\r\n'.encode() + body

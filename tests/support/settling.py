@@ -1,4 +1,4 @@
-"""Letting everything happen that needs no time: the condition to wait for is that nothing is under way."""
+"""Waits until all pending work that needs no timer is done."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from gevent.hub import get_hub
 __all__ = ['settle']
 
 ROUNDS = 50
-"""More than one greenlet after another needs for a message, its answer, and what follows from it."""
+"""More than the greenlet switches that a message, its response and the reaction to that need."""
 
 
 def settle() -> None:
-    """Let other greenlets run until none is ready and no socket of this process has anything to read.
+    """Run other greenlets until none is ready and no socket of this process is readable.
 
-    It does not depend on how fast the machine is, if the peers are greenlets of this process.
+    If the peers are greenlets of this process, the result does not depend on the speed of the machine.
     """
     for _ in range(ROUNDS):
-        gevent.idle(get_hub().loop.MINPRI)  # returns when the loop has handled all I/O there is
+        gevent.idle(get_hub().loop.MINPRI)  # returns when the loop has handled all pending I/O

@@ -15,7 +15,7 @@ import pytest
 import getc
 from getc.testing import Certificate, Certificates, EtcdBinary, EtcdCluster, EtcdServer, ServerTLS
 from getc.testing.processes import poll_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
 
@@ -32,7 +32,7 @@ Served = Callable[[ServerTLS], EtcdServer]
 @pytest.fixture
 def served(etcd_binary: EtcdBinary) -> Served:
     """An etcd that serves clients as it is told."""
-    skip_unless_spoken('v2', etcd_binary)
+    skip_unless_supported('v2', etcd_binary)
     return lambda tls: EtcdServer(api='v2', binary=etcd_binary.path, tls=tls)
 
 

@@ -20,7 +20,7 @@ from getc.testing.binaries import DIVERGING
 from getc.testing.processes import poll_until
 from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -227,7 +227,7 @@ def test_clear_deletes_keys_and_leases(cluster: EtcdCluster, etcd: getc.Client) 
 
 def test_clear_deletes_what_v2_has(cluster: EtcdCluster) -> None:
     """Also what is hidden."""
-    skip_unless_spoken('v2', cluster.binary)
+    skip_unless_supported('v2', cluster.binary)
     with getc.etcd(cluster.urls, api='v2') as old:
         old.set('/a', '1')
         old.set('/_hidden', '1')

@@ -13,7 +13,7 @@ import pytest
 import getc
 from getc.daemons.base import Daemon
 from getc.testing import EtcdServer, Leaked, VirtualTime, no_leaks
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.leftovers import open_clients
 
 HERE = __file__
@@ -63,7 +63,7 @@ def test_what_was_ended_is_no_leak(request: pytest.FixtureRequest, is_virtual: b
 @pytest.mark.parametrize('api', ['v2', 'v3'])
 def test_closed_client_of_a_server_is_no_leak(etcd_server: EtcdServer, api: Any) -> None:
     """Its sockets, greenlets and timers end with it, if not on the instant."""
-    skip_unless_spoken(api, etcd_server.binary)
+    skip_unless_supported(api, etcd_server.binary)
     with no_leaks(), getc.etcd(etcd_server.url, api=api) as client:
         client.on_change('/cfg', print)
         client.keep_node('/a', 'x', ttl=5)
@@ -121,7 +121,7 @@ def test_call_that_is_under_way_is_told(client: getc.Client) -> None:
 
 def test_sockets_of_getc_are_told_and_others_are_not(etcd_server: EtcdServer) -> None:
     """By whom they go to; a socket of the user's own is the user's business."""
-    skip_unless_spoken('v2', etcd_server.binary)
+    skip_unless_supported('v2', etcd_server.binary)
     address = etcd_server.url.removeprefix('http://')
     clients: list[getc.Client] = []
     pairs: list[tuple[Any, Any]] = []

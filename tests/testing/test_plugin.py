@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from getc.testing import EtcdBinary, find_etcd, wait_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -343,7 +343,7 @@ APIS_TEST = """
 
 def test_tests_of_etcd_run_once_for_each_api(run, etcd_binary: EtcdBinary) -> None:
     """Those that need the store in memory are skipped on the others, and say why."""
-    skip_unless_spoken('v2', etcd_binary)
+    skip_unless_supported('v2', etcd_binary)
     result = run(APIS_TEST, '--etcd-api', 'v2,v3, memory', '-rsP', '-v')
     result.assert_outcomes(passed=6, skipped=4)
     result.stdout.fnmatch_lines_random(

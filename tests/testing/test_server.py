@@ -17,13 +17,13 @@ import pytest
 from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.admin import Requests
 from getc.testing.processes import output_of, poll_until
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 
 
 @pytest.fixture(name='v2')
 def _v2(etcd_binary: EtcdBinary) -> None:
     """These tests ask their servers over v2, which needs no more than HTTP."""
-    skip_unless_spoken('v2', etcd_binary)
+    skip_unless_supported('v2', etcd_binary)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 import getc
 from getc.grpc.channel import Channel
 from getc.testing import EtcdBinary, EtcdServer
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
 from tools.bench.chart import drawing
@@ -333,7 +333,7 @@ def etcd(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
 class TestOnAnEtcd:
     @pytest.mark.parametrize('api', ['v2', 'v3'])
     def test_history_begins_at_the_next_index(self, etcd: EtcdServer, api: str) -> None:
-        skip_unless_spoken(api, etcd.binary)
+        skip_unless_supported(api, etcd.binary)
         ground = Ground(etcd.url)
         first = ground.next_index(api)
         ground.write(api, 8)
@@ -380,7 +380,7 @@ class TestOnAnEtcd:
         assert "No module named 'absent_library'" in left_out['absent']
 
     def test_a_watch_of_getc_sees_the_past(self, etcd: EtcdServer) -> None:
-        skip_unless_spoken('v2', etcd.binary)
+        skip_unless_supported('v2', etcd.binary)
         (getc,) = select_contestants(['getc_v2'], contestants_in())
         ground = Ground(etcd.url)
         index = ground.next_index('v2')

@@ -25,7 +25,7 @@ from getc.operations import Append, Delete, Get, Put, WatchSpec
 from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
-from tests.support.api_support import skip_unless_spoken
+from tests.support.api_support import skip_unless_supported
 from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(60)
@@ -78,7 +78,7 @@ class Notes:
 @pytest.fixture
 def etcd_server(etcd_server: EtcdServer) -> EtcdServer:
     """One that speaks v2."""
-    skip_unless_spoken('v2', etcd_server.binary)
+    skip_unless_supported('v2', etcd_server.binary)
     return etcd_server
 
 

@@ -1,8 +1,8 @@
-"""A program that forks after threads have ended whose clients are still referenced; the child prints what it finds.
+"""Forks after threads have ended whose clients are still referenced; the child prints its facts.
 
     ended_threads.py URL [CA]
 
-Each thread destroys its hub, as gevent asks for, and with the hub the loop of its clients' connections.
+Each thread destroys its hub, as gevent requires, and with the hub the loop of its clients' connections.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gevent.hub import get_hub
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which is logged
+monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 THREADS = 3
 
@@ -28,8 +28,8 @@ options = {'api': 'v3', 'ca': sys.argv[2] if sys.argv[2:] else None}
 clients: list[getc.Client] = []
 
 
-def connection_of(client: getc.Client) -> set[str]:
-    """What tells the sockets of etcd's port in this process, as the system names them."""
+def sockets_to_etcd(client: getc.Client) -> set[str]:
+    """Return the sockets of this process to the port of etcd, as ``/proc`` names them."""
     port = f':{int(client.url.rpartition(":")[2]):04X}'
     with open('/proc/self/net/tcp') as table:
         lines = [line.split() for line in table.readlines()[1:]]
@@ -56,10 +56,10 @@ with socket.create_server(('127.0.0.1', 0)) as listening:
         thread = Thread(target=work, args=(unanswered,))
         thread.start()
         thread.join()
-    before = len(connection_of(mine))
+    before = len(sockets_to_etcd(mine))
     child = os.fork()
     if not child:
-        shared = len(connection_of(mine))
+        shared = len(sockets_to_etcd(mine))
         gevent.reinit()
         print(json.dumps({'before': before, 'shared': shared, 'value': mine.get('/a').value}), flush=True)
         os._exit(0)

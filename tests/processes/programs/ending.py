@@ -1,8 +1,8 @@
-"""A program with all that goes on in the background, which ends as it is told.
+"""Runs every kind of daemon and exits in a given way.
 
     ending.py URL API return|exit|raise|interrupt|signal closing|leaving
 
-It prints ``ready``, and reads a line before it ends: etcd may be dead by then.
+It prints ``ready``, and reads a line before it exits: etcd may be unreachable by then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def ready() -> None:
     print('ready', flush=True)
 
 
-def call_for_ever() -> None:
+def call_in_a_loop() -> None:
     while True:
         try:
             etcd.set('/busy', 'x', timeout=2)
@@ -39,7 +39,7 @@ def call_for_ever() -> None:
             gevent.sleep(0.01)
 
 
-def until_it_fails(call: Callable[..., object], *args: object) -> None:
+def ignore_etcd_errors(call: Callable[..., object], *args: object) -> None:
     try:
         call(*args)
     except getc.EtcException:
@@ -48,10 +48,10 @@ def until_it_fails(call: Callable[..., object], *args: object) -> None:
 
 def end() -> None:
     if ending == 'signal':
-        told = gevent.event.Event()
-        gevent.signal_handler(signal.SIGTERM, told.set)
+        facts = gevent.event.Event()
+        gevent.signal_handler(signal.SIGTERM, facts.set)
         ready()
-        told.wait()
+        facts.wait()
         sys.exit(0)
     ready()
     read_line()
@@ -64,17 +64,19 @@ def end() -> None:
         etcd.wait('/never')
 
 
-logging.getLogger('getc').addHandler(logging.NullHandler())  # what is printed shall be Python's alone
+logging.getLogger('getc').addHandler(logging.NullHandler())  # only Python's own output may be printed
 etcd = getc.etcd(url, api=None if api == 'memory' else api, timeout=None)
 etcd.on_state(lambda state: None)
 keeper = etcd.keep_node('/servers/a', 'x', ttl=60)
 etcd.on_change('/', lambda result: gevent.sleep(0.01))
 mirror = etcd.mirror('/servers')
 changes = etcd.changes('/busy')
-background = [gevent.spawn(until_it_fails, etcd.wait, '/never'), gevent.spawn(call_for_ever)] if api != 'memory' else []
+background = (
+    [gevent.spawn(ignore_etcd_errors, etcd.wait, '/never'), gevent.spawn(call_in_a_loop)] if api != 'memory' else []
+)
 if api == 'v3':
     watching = etcd.v3.watch.create(b'/a')
-    background.append(gevent.spawn(until_it_fails, watching.receive))
+    background.append(gevent.spawn(ignore_etcd_errors, watching.receive))
 gevent.sleep(0.1)
 try:
     end()

@@ -1,8 +1,8 @@
-"""A program that forks while it keeps, follows and calls; parent and child each print a line of JSON about it.
+"""Forks while it has daemons and calls in flight; parent and child each print a line of JSON.
 
     forking.py URL TTL API patched|plain [CA]
 
-It reads a line before its calls begin, so that etcd can be stopped for them, and one before each of the two ends.
+It reads a line before it makes the calls, so that etcd can be paused for them, and one before each process exits.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ import gevent.socket
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which is logged
+monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 url, ttl, api, fork = sys.argv[1:5]
 options = {'api': api, 'ca': sys.argv[5] if sys.argv[5:] else None}
 
 
-def say(**facts: object) -> None:
+def print_facts(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
@@ -38,12 +38,12 @@ def read_line() -> None:
 
 
 def sockets() -> set[str]:
-    """What tells a socket from every other one, in whatever process."""
+    """Return the sockets of this process by their inode, which is unique among all processes."""
     descriptors = [f'/proc/self/fd/{name}' for name in os.listdir('/proc/self/fd')]
     return {os.readlink(path) for path in descriptors if os.path.exists(path) and 'socket' in os.readlink(path)}
 
 
-def refusal(function: object, *args: object) -> str:
+def error_of(function: object, *args: object) -> str:
     try:
         return f'returned {function(*args)!r}'  # type: ignore[operator]
     except Exception as error:
@@ -66,7 +66,7 @@ changes = etcd.changes('/cfg')
 waiting = [gevent.spawn(etcd.wait, '/later') for _ in range(3)]
 gevent.sleep(0.1)
 
-say(ready=True)
+print_facts(ready=True)
 read_line()
 calls = [gevent.spawn(etcd.set, f'/calls/{number}', 'x') for number in range(5)]
 calls += [gevent.spawn(etcd.get, '/cfg/a') for _ in range(5)]
@@ -79,13 +79,13 @@ if not child:
     try:
         if fork == 'plain':
             gevent.reinit()
-        say(
+        print_facts(
             process='child',
             shared=len(before & sockets()),
             states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.watcher.state.name],
-            keeper=[keeper.remaining(), refusal(keeper.ensure), refusal(keeper.update, 'y', 1)],
-            mirror=[dict(mirror), mirror.is_stale, refusal(mirror.wait, lambda _: False)],
-            changes=refusal(changes.get, 1),
+            keeper=[keeper.remaining(), error_of(keeper.ensure), error_of(keeper.update, 'y', 1)],
+            mirror=[dict(mirror), mirror.is_stale, error_of(mirror.wait, lambda _: False)],
+            changes=error_of(changes.get, 1),
             ended=[keeper.stop(), keeper.orphan(), watcher.stop(), changes.close(), keeper.join()],
         )
         own = etcd.keep_node('/servers/child', 'x', ttl=3)
@@ -97,15 +97,15 @@ if not child:
             gevent.sleep(0.01)
         with gevent.Timeout(60):
             first = own.remaining()
-            while own.remaining() <= first:  # it is renewed
+            while own.remaining() <= first:  # wait for a renewal
                 first = own.remaining()
                 gevent.sleep(0.01)
-        say(process='child', followed=followed, value=etcd.get('/cfg/a').value, own=own.state.name)
+        print_facts(process='child', followed=followed, value=etcd.get('/cfg/a').value, own=own.state.name)
         read_line()
         etcd.close()
-        say(process='child', closed=own.state.name)
+        print_facts(process='child', closed=own.state.name)
     except BaseException as error:
-        say(process='child', failed=repr(error))
+        print_facts(process='child', failed=repr(error))
         raise
     finally:
         os._exit(0)
@@ -119,7 +119,7 @@ with gevent.Timeout(60):
         gevent.sleep(0.01)
     etcd.set('/later', 'x')
     gevent.joinall(waiting)
-say(
+print_facts(
     process='parent',
     calls=answers,
     waiting=[wait.value.value for wait in waiting],

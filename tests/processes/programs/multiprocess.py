@@ -1,8 +1,8 @@
-"""A program that hands a client to processes of multiprocessing, as a game server does with its heavy work.
+"""Passes a client to a process of ``multiprocessing``, as a game server does with CPU-bound work.
 
     multiprocess.py URL API fork|spawn|forkserver
 
-It prints a line of JSON about what came of it.
+It prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which is logged
+monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 
 def work(etcd: getc.Client, keeper: getc.Keeper, answers: Any) -> None:
-    """In the child, by the client that came over the fork."""
+    """Use the inherited client, in the child."""
     try:
         keeper.ensure()
     except getc.NodeLost as error:
@@ -30,14 +30,14 @@ def work(etcd: getc.Client, keeper: getc.Keeper, answers: Any) -> None:
     answers.put([value, lost, keeper.state.name, etcd.get('/servers/parent').value])
 
 
-def work_anew(url: str, api: Any, answers: Any) -> None:
-    """In the child, by a client of its own."""
+def work_with_new_client(url: str, api: Any, answers: Any) -> None:
+    """Use a new client, in the child."""
     with getc.etcd(url, api=api) as etcd:
         etcd.set('/from/child', 'KEPT')
         answers.put(etcd.get('/cfg/a').value)
 
 
-def refusal(function: Any, *args: Any) -> str:
+def error_of(function: Any, *args: Any) -> str:
     try:
         function(*args)
     except TypeError as error:
@@ -56,8 +56,8 @@ def main(url: str, api: Any, method: str) -> None:
         if method == 'fork':
             child = processes.Process(target=work, args=(etcd, keeper, answers))
         else:
-            refused = refusal(processes.Process(target=work, args=(etcd, keeper, answers)).start)
-            child = processes.Process(target=work_anew, args=(url, api, answers))
+            refused = error_of(processes.Process(target=work, args=(etcd, keeper, answers)).start)
+            child = processes.Process(target=work_with_new_client, args=(url, api, answers))
         child.start()
         child.join(60)
         facts = {

@@ -1,9 +1,8 @@
-"""A program that opens and ends 1,000 clients, and prints what they leave behind.
+"""Opens and ends 1,000 clients, and prints what they leave behind.
 
     opening.py URL API unused|closed|left|dropped
 
-``closed`` ones are closed when they were used, ``left`` ones while a call is under way, ``dropped`` ones are not closed
-at all.
+``closed`` clients are closed after use, ``left`` ones with a call in flight, ``dropped`` ones are not closed.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import gevent
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which is logged
+monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 url, api, end = sys.argv[1:]
 
@@ -27,7 +26,7 @@ BATCH = 20
 
 
 def wait(client: getc.Client) -> None:
-    """Wait for what never happens, until the client is closed."""
+    """Block until the client is closed."""
     try:
         client.wait('/never')
     except getc.ClientClosed:
@@ -35,15 +34,15 @@ def wait(client: getc.Client) -> None:
     raise AssertionError('it happened')
 
 
-def live() -> None:
-    """Open some clients, use them, and end them."""
+def use_clients() -> None:
+    """Open, use and end a batch of clients."""
     clients = [getc.etcd(url, api=None if api == 'memory' else api) for _ in range(BATCH)]
     if end == 'unused':
         for client in clients:
             client.close()
         return
     gevent.joinall([gevent.spawn(client.get, '/') for client in clients], raise_error=True)
-    with clients[0] as first:  # which does all there is
+    with clients[0] as first:  # uses every kind of daemon
         with first.keep_node('/servers/a', ttl=10), first.mirror('/servers'), first.changes('/servers'):
             first.set('/servers/b', 'x', ttl=2)
             first.delete('/servers/b')
@@ -59,13 +58,13 @@ def live() -> None:
 
 
 def settle() -> None:
-    """Let end what is about to."""
+    """Collect garbage, and let greenlets end."""
     for _ in range(3):
-        gc.collect()
+        gc.collect_garbage()
         gevent.sleep(0.05)
 
 
-def counted() -> dict[str, int]:
+def count() -> dict[str, int]:
     settle()
     objects = gc.get_objects()
     return {
@@ -77,12 +76,12 @@ def counted() -> dict[str, int]:
 
 
 for _ in range(10):
-    live()  # what is made once is made now
-before = counted()
+    use_clients()  # fill the caches
+before = count()
 for _ in range(CLIENTS // BATCH):
-    live()
-after = counted()
+    use_clients()
+after = count()
 with gevent.Timeout(60, False):  # what is left after that is reported
     while after['files'] > before['files'] or after['greenlets'] > before['greenlets']:
-        after = counted()
+        after = count()
 print(json.dumps({name: after[name] - before[name] for name in before}))

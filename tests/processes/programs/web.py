@@ -1,6 +1,6 @@
-"""A program for gunicorn: its client is made where it is imported, which ``--preload`` has the master do.
+"""A WSGI program for gunicorn, whose client is created at import, by the master with ``--preload``.
 
-Each request answers with a line of JSON.
+Each request is answered with a line of JSON.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ cfg = etcd.mirror('/cfg')
 own: list[getc.Keeper] = []
 
 
-def refusal(function: Callable[[], Any]) -> str:
+def error_of(function: Callable[[], Any]) -> str:
     try:
         return f'returned {function()!r}'
     except getc.EtcException as error:
@@ -36,8 +36,8 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
         'is_master': os.getpid() == MASTER,
         'booted': etcd.get('/booted').value == str(MASTER),
         'written': etcd.append('/requests', str(os.getpid())).key.startswith('/requests/'),
-        'keeper': refusal(keeper.ensure),
-        'mirror': [cfg.is_stale, refusal(lambda: cfg.wait(lambda _: False, timeout=0))],
+        'keeper': error_of(keeper.ensure),
+        'mirror': [cfg.is_stale, error_of(lambda: cfg.wait(lambda _: False, timeout=0))],
         'own': own[0].state.name,
     }
     start_response('200 OK', [('Content-Type', 'application/json')])
