@@ -35,7 +35,7 @@ def sockets() -> set[str]:
 
 def collect_garbage() -> None:
     """Collect cycles; returns None, so that it can stand in a condition."""
-    gc.collect_garbage()
+    gc.collect()
 
 
 def loss_deadline(keeper: getc.Keeper | None) -> float:
@@ -72,7 +72,7 @@ def test_dropped_client_closes_its_connections(
     assert sockets() - before
     dropped = weakref.ref(client)
     del client
-    gc.collect_garbage()
+    gc.collect()
     wait_until(lambda: (dropped() is None and not sockets() - before) or collect_garbage())
 
 
@@ -95,7 +95,7 @@ def test_daemon_keeps_its_client_alive(etcd_server: EtcdServer, client: getc.Cli
     before = sockets()
     keeper = weakref.ref(getc.etcd(etcd_server.url, api=api).keep_node('/servers/a', 'x', ttl=5))
     index = client.get('/servers/a').created_index
-    gc.collect_garbage()
+    gc.collect()
     end = loss_deadline(keeper())
     wait_until(lambda: loss_deadline(keeper()) > end + 0.1 or collect_garbage())  # wait for a renewal
     kept = keeper()
@@ -103,7 +103,7 @@ def test_daemon_keeps_its_client_alive(etcd_server: EtcdServer, client: getc.Cli
     assert client.get('/servers/a').created_index == index
     kept.stop()
     del kept
-    gc.collect_garbage()
+    gc.collect()
     wait_until(lambda: not sockets() - before or collect_garbage())
 
 
@@ -111,7 +111,7 @@ def test_v3_services_work_after_their_client_was_dropped(etcd_server: EtcdServer
     """They use the same connections."""
     before = sockets()
     kv = getc.etcd(etcd_server.url, api='v3').v3.kv
-    gc.collect_garbage()
+    gc.collect()
     gevent.sleep(0)
     kv.put(b'/a', b'1')
     assert kv.range(b'/a').kvs[0].value == b'1'

@@ -127,7 +127,7 @@ class FakeEtcd:
         lags_at: The revision of the lagging member that serves new streams; 0 for a member that does not lag.
         history_delay: Seconds between two responses with the history for a new watch.
         drops_progress: Progress requests are not answered, as by ``etcd grpc-proxy``.
-        answers_progress_early: Progress requests are answered before pending events, as by etcd < 3.4.25 or 3.5.0 to 3.5.7.
+        answers_progress_early: Progress requests are answered before pending events, as by etcd < 3.4.25 and < 3.5.8.
     """
 
     def __init__(self) -> None:

@@ -60,7 +60,7 @@ def use_clients() -> None:
 def settle() -> None:
     """Collect garbage, and let greenlets end."""
     for _ in range(3):
-        gc.collect_garbage()
+        gc.collect()
         gevent.sleep(0.05)
 
 
