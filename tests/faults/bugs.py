@@ -1,4 +1,4 @@
-"""Bugs that are put into getc on purpose, to see that they are caught."""
+"""Bugs that are injected into getc, to verify that the checkers find them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from getc.v3.watch_pulse import WatchPulse
 
 __all__ = ['BUGS', 'applied']
 
-SKIPPED: Final = 20
-"""The number of the revision that is skipped, among those that a watcher is told."""
+SKIPPED_EVENT: Final = 20
+"""The number of the event that a watcher does not deliver."""
 
-LATENESS: Final = 6.0
-"""Seconds by which a loss is told too late."""
+LOSS_DELAY: Final = 6.0
+"""Seconds by which a loss is reported too late."""
 
 
 @contextmanager
-def skipped_revision() -> Iterator[None]:
-    """Each watcher passes over one revision."""
+def skipped_event() -> Iterator[None]:
+    """Skip one event of each watcher."""
     on_changes = Follower.on_changes
-    told: dict[Follower, int] = {}
+    counts: dict[Follower, int] = {}
 
     def skipping(self: Follower, results: Sequence[EtcdResult]) -> None:
-        told[self] = told.get(self, 0) + 1
-        if told[self] != SKIPPED:
+        counts[self] = counts.get(self, 0) + 1
+        if counts[self] != SKIPPED_EVENT:
             on_changes(self, results)
 
     with mock.patch.object(Follower, 'on_changes', skipping):
@@ -49,33 +49,33 @@ def skipped_revision() -> Iterator[None]:
 
 @contextmanager
 def blind_retry() -> Iterator[None]:
-    """A write that had no answer is sent again, as though it could not happen twice."""
+    """Retry a write without a response as if it were idempotent."""
 
-    def blind(facts: retry.Facts) -> retry.Decision:
+    def retry_always(facts: retry.Facts) -> retry.Decision:
         is_write = facts.effect is retry.Effect.NON_IDEMPOTENT
         return retry.decide(replace(facts, effect=retry.Effect.IDEMPOTENT) if is_write else facts)
 
-    with mock.patch.object(failover, 'decide', blind):
+    with mock.patch.object(failover, 'decide', retry_always):
         yield
 
 
 @contextmanager
-def late_lost() -> Iterator[None]:
-    """A keeper says that it has lost its node when etcd may have given it to another long ago."""
+def late_loss() -> Iterator[None]:
+    """Report the loss of a node when another keeper may already own it in etcd."""
     init = SharedLease.__init__
 
     def late(self: SharedLease, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
-        self.clock.margin -= LATENESS
-        self.clock.lost_at += LATENESS
+        self.clock.margin -= LOSS_DELAY
+        self.clock.lost_at += LOSS_DELAY
 
     with mock.patch.object(SharedLease, '__init__', late):
         yield
 
 
 @contextmanager
-def equal_values() -> Iterator[None]:
-    """A node whose value is that of an unanswered write of a keeper counts as its own, whoever's lease it is on."""
+def value_ownership() -> Iterator[None]:
+    """Take over a node with the value of an unanswered write of the keeper, regardless of its lease."""
     keep, delete_unanswered = LeasePool.keep, LeasePool.delete_unanswered
 
     def unchanged(group: LeasePool, key: str, writes: Collection[AcquiringWrite], deadline: Deadline) -> Compare | None:
@@ -113,14 +113,14 @@ def equal_values() -> Iterator[None]:
 
 
 @contextmanager
-def any_witness() -> Iterator[None]:
-    """A watcher takes any value that is as it was for a proof that the store is the same, also after a restore."""
+def loose_continuity() -> Iterator[None]:
+    """Accept any unchanged value as proof that the store is the same, also after a restore."""
     resume_at_last_change, resume_after = Continuity.resume_at_last_change, Continuity.resume_after
 
     def list_always(self: Continuity) -> bool:
         return False
 
-    def by_any_witness(self: Continuity, listing: Listing) -> bool:
+    def resume_loosely(self: Continuity, listing: Listing) -> bool:
         values, cursor = listing.values.values(), self.cursor
         assert cursor is not None
         is_other = any(value.modified_index <= cursor and not self._is_known(value) for value in values)
@@ -128,13 +128,13 @@ def any_witness() -> Iterator[None]:
             return True
         return resume_at_last_change(self) or resume_after(self, listing)
 
-    with mock.patch.multiple(Continuity, resume_at_last_change=list_always, resume_after=by_any_witness):
+    with mock.patch.multiple(Continuity, resume_at_last_change=list_always, resume_after=resume_loosely):
         yield
 
 
 @contextmanager
-def live_at_once() -> Iterator[None]:
-    """A watcher is LIVE as soon as the server has created its watch, whatever is still to be delivered."""
+def early_live() -> Iterator[None]:
+    """Report LIVE as soon as the server has created the watch, before the pending events are delivered."""
     on_live = Follower.on_live
 
     def live(self: Follower, index: int) -> None:
@@ -147,26 +147,26 @@ def live_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def pings_suffice() -> Iterator[None]:
-    """A stream of watches counts as well as long as PINGs are answered, by whomever."""
+def ping_health_check() -> Iterator[None]:
+    """Accept PING replies, from whatever peer, as proof that a watch stream is healthy."""
     with mock.patch.object(WatchPulse, '_fault', return_value=None):
         yield
 
 
 BUGS: Final = {
-    'skipped-revision': skipped_revision,
+    'skipped-event': skipped_event,
     'blind-retry': blind_retry,
-    'late-lost': late_lost,
-    'equal-values': equal_values,
-    'any-witness': any_witness,
-    'live-at-once': live_at_once,
-    'pings-suffice': pings_suffice,
+    'late-loss': late_loss,
+    'value-ownership': value_ownership,
+    'loose-continuity': loose_continuity,
+    'early-live': early_live,
+    'ping-health-check': ping_health_check,
 }
 
 
 @contextmanager
 def applied(names: Sequence[str]) -> Iterator[None]:
-    """Have getc these bugs for a while."""
+    """Apply bugs to getc inside the context."""
     with ExitStack() as bugs:
         for name in names:
             bugs.enter_context(BUGS[name]())

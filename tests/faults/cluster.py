@@ -1,7 +1,6 @@
-"""The ground of a run: three etcds, and for each client a way of its own to each of them, which can be broken alone.
+"""The cluster of a run: three members, and a separate proxy from each client to each member.
 
-Client ``b`` has a learner among its endpoints, the first of them, and client ``c`` goes through proxies that answer
-HTTP/2 PINGs themselves.
+The first endpoint of client ``b`` is a learner, and client ``c`` connects through proxies that answer HTTP/2 PINGs.
 """
 
 from __future__ import annotations
@@ -24,142 +23,143 @@ import getc
 from getc.testing import EtcdCluster, FaultProxies
 from getc.testing.binaries import EtcdBinary
 from getc.testing.member import Member, MemberState
-from tests.faults.gateway import Gateway, Refused
+from tests.faults.gateway import Gateway, RequestRefused
 from tests.faults.pings import PingProxy
 
-__all__ = ['CLIENTS', 'MEMBERS', 'Ground']
+__all__ = ['CLIENTS', 'MEMBERS', 'ProxiedCluster']
 
 MEMBERS: Final = 3
 CLIENTS: Final = ('a', 'b', 'c')
 
-HAS_LEARNER: Final = 'b'
-"""The client that has a learner among its endpoints."""
+CLIENT_WITH_LEARNER: Final = 'b'
+"""The client with a learner among its endpoints."""
 
-HAS_PING_PROXIES: Final = 'c'
-"""The client that goes through proxies that answer PINGs."""
+CLIENT_WITH_PING_PROXIES: Final = 'c'
+"""The client whose proxies answer PINGs."""
 
 USER: Final = 'root'
 
-FILLER: Final = '/filler'
-"""A key that is written for the sake of its revisions."""
+FILLER_KEY: Final = '/filler'
+"""A key that is written only to increase the revision."""
 
-PATIENCE: Final = 2.0
-"""Seconds for a member to obey, before another is asked."""
+REQUEST_TIMEOUT: Final = 2.0
+"""Seconds for the response of a member, before the next one is tried."""
 
 
-class Ground:
-    """Three members that are one store, and the ways to them.  A context manager.
+class ProxiedCluster:
+    """Three members, a learner, and the links (proxies) of each client to them.  A context manager.
 
-    All clients have the credentials of a user from the start; etcd asks for them only while it is told to.
+    All clients have credentials from the start; etcd requires them only while authentication is enabled.
 
     Args:
         binary: The etcd.
 
     Attributes:
-        cluster: The members.
-        ways: Of each client: a proxy in front of each member, and behind those one in front of the learner, for the
-            client that has one.
-        era: Counts how often the data was wiped or put back from a backup.
-        has_backup: There is a backup of this era.
+        etcd: The members.
+        links: For each client a proxy in front of each member, and one in front of the learner for the client that
+            uses it.
+        era: Incremented when the data are wiped or restored from a backup.
+        has_backup: There is a backup of the current era.
     """
 
     def __init__(self, binary: EtcdBinary) -> None:
-        self.cluster = EtcdCluster(MEMBERS, binary=binary.path)
-        self.ways: dict[str, FaultProxies] = {}
+        self.etcd = EtcdCluster(MEMBERS, binary=binary.path)
+        self.links: dict[str, FaultProxies] = {}
         self.era = 0
         self.has_backup = False
-        self._entrances: dict[str, list[str]] = {}  # the URLs of each client
-        self._folder = Path()  # of backups
+        self._endpoints: dict[str, list[str]] = {}  # the URLs for each client
+        self._backups = Path()  # a folder
         self._password = secrets.token_hex(8)
         self._open = ExitStack()
 
     @property
     def urls(self) -> list[str]:
-        """Where the members are, past all proxies."""
-        return [member.url for member in self.cluster.members]
+        """The URLs of the members, without proxies."""
+        return [member.url for member in self.etcd.members]
 
     @property
     def may_kill(self) -> bool:
-        """False for etcds whose members may go on with different data after a SIGKILL."""
-        return not self.cluster.binary.may_diverge
+        """False for versions of etcd whose members may diverge after a SIGKILL."""
+        return not self.etcd.binary.may_diverge
 
     @property
     def ports(self) -> set[int]:
-        """The ports that clients connect to, or proxies on their behalf."""
-        urls = [url for urls in self._entrances.values() for url in urls]
-        return {way.port for ways in self.ways.values() for way in ways} | {_port_of(url) for url in urls}
+        """The ports of all proxies that connections of clients go through."""
+        urls = [url for urls in self._endpoints.values() for url in urls]
+        return {link.port for links in self.links.values() for link in links} | {_port_of(url) for url in urls}
 
     def client(self, name: str) -> getc.Client:
-        """A new client that goes its own ways; whoever asks closes it."""
-        return getc.etcd(self._entrances[name], username=USER, password=self._password)
+        """Return a new client that connects through its own links; the caller closes it."""
+        return getc.etcd(self._endpoints[name], username=USER, password=self._password)
 
     def gateway(self, url: str, *, timeout: float) -> Gateway:
-        """A member, or a way to it, without getc."""
+        """Return a connection to a member or a link that does not use getc."""
         return Gateway(url, USER, self._password, timeout=timeout)
 
     # -- commands to etcd, past all proxies; each is repeated until it was obeyed
 
     def compact(self, revision: int, timeout: float) -> None:
-        """Have etcd forget what was before a revision.
+        """Compact the history up to a revision.
 
         Raises:
             TimeoutError: It was not possible in time.
         """
-        self._command('/v3/kv/compaction', {'revision': str(revision)}, timeout, but='has been compacted')
+        self._command('/v3/kv/compaction', {'revision': str(revision)}, timeout, already_done='has been compacted')
 
     def put(self, key: str, value: str, timeout: float) -> None:
-        """Write a key.  Raises TimeoutError like the others."""
-        self._command('/v3/kv/put', {'key': _packed(key), 'value': _packed(value)}, timeout)
+        """Put a key.  Raises TimeoutError."""
+        self._command('/v3/kv/put', {'key': _base64(key), 'value': _base64(value)}, timeout)
 
-    def ask_for_credentials(self, timeout: float) -> None:
-        """Switch etcd's authentication on.  Raises TimeoutError like the others."""
+    def enable_auth(self, timeout: float) -> None:
+        """Enable authentication.  Raises TimeoutError."""
         self._command('/v3/auth/enable', {}, timeout)
 
-    def trust_everybody(self, timeout: float) -> None:
-        """Switch etcd's authentication off.  Raises TimeoutError like the others."""
-        self._command('/v3/auth/disable', {}, timeout, but='authentication is not enabled')
+    def disable_auth(self, timeout: float) -> None:
+        """Disable authentication.  Raises TimeoutError."""
+        self._command('/v3/auth/disable', {}, timeout, already_done='authentication is not enabled')
 
     def revoke(self, lease: int, timeout: float) -> None:
-        """Have a lease end, with all that is on it.  Raises TimeoutError like the others."""
-        self._command('/v3/lease/revoke', {'ID': str(lease)}, timeout, but='lease not found')
+        """Revoke a lease, which deletes its keys.  Raises TimeoutError."""
+        self._command('/v3/lease/revoke', {'ID': str(lease)}, timeout, already_done='lease not found')
 
     def delete(self, key: str, timeout: float) -> None:
-        """Delete a key.  Raises TimeoutError like the others."""
-        self._command('/v3/kv/deleterange', {'key': _packed(key)}, timeout)
+        """Delete a key.  Raises TimeoutError."""
+        self._command('/v3/kv/deleterange', {'key': _base64(key)}, timeout)
 
     def leases(self, timeout: float) -> int:
-        """How many leases there are."""
+        """Return the number of leases.  Raises TimeoutError."""
         return len(self._command('/v3/lease/leases', {}, timeout).get('leases', ()))
 
     def wipe(self) -> None:
-        """Kill all members and start them without data.  An era ends; no client may be connected.
+        """Kill all members and start them without data, which begins a new era.  No client may be connected.
 
         Raises:
-            ServerFailed: They did not get well.
+            ServerFailed: A member did not become healthy.
         """
-        self._begin_era()
-        self.cluster.wipe()
+        self._start_era()
+        self.etcd.wipe()
         self._add_user()
 
     def back_up(self) -> None:
-        """Copy the data of all members, of one moment: they are paused meanwhile."""
+        """Copy the data of all members while they are paused."""
         members = self._all_members()
         with _paused(members):
             for member in members:
-                self._in_thread(_copy, member.data, self._folder / member.name)
+                self._in_thread(_copy, member.data, self._backups / member.name)
         self.has_backup = True
 
     def restore(self) -> None:
-        """Kill all members and start them with the data of the backup.  An era ends; no client may be connected.
+        """Kill all members and start them with the data of the backup, which begins a new era.  No client may be
+        connected.
 
         Raises:
-            ServerFailed: They did not get well.
+            ServerFailed: A member did not become healthy.
         """
-        self._begin_era()
+        self._start_era()
         for member in self._all_members():
             member.kill()
-            self._in_thread(_copy, self._folder / member.name, member.data)
-        self.cluster.mend()
+            self._in_thread(_copy, self._backups / member.name, member.data)
+        self.etcd.mend()
 
     def pass_revision(self, revision: int, timeout: float) -> None:
         """Write until the store is past a revision.
@@ -171,72 +171,81 @@ class Ground:
         number = 0
         while True:
             number += 1
-            answer = self._command('/v3/kv/put', {'key': _packed(FILLER), 'value': _packed(str(number))}, timeout)
+            answer = self._command('/v3/kv/put', {'key': _base64(FILLER_KEY), 'value': _base64(str(number))}, timeout)
             if int(answer['header']['revision']) > revision:
                 return
             if time.monotonic() > end:
                 raise TimeoutError(f'the store was not past revision {revision} within {timeout:g} s')
 
-    def _begin_era(self) -> None:
+    def _start_era(self) -> None:
         self.era += 1
         self.has_backup = False
 
     def _all_members(self) -> list[Member]:
-        return [*self.cluster.members, *self.cluster.learners]
+        return [*self.etcd.members, *self.etcd.learners]
 
     def _in_thread(self, function: Any, *args: object) -> None:
-        """Call it in a thread: the members talk over this program's hub."""
+        """Call a function in a thread, because the members communicate through proxies on this program's hub."""
         gevent.get_hub().threadpool.apply(function, args)
 
     def _add_user(self) -> None:
-        for path, request in (
+        for path, body in (
             ('/v3/auth/user/add', {'name': USER, 'password': self._password}),
             ('/v3/auth/role/add', {'name': 'root'}),
             ('/v3/auth/user/grant', {'user': USER, 'role': 'root'}),
         ):
-            self._command(path, request, 30.0, but='already exists')
+            self._command(path, body, 30.0, already_done='already exists')
 
-    def _command(self, path: str, request: dict[str, Any], timeout: float, *, but: str | None = None) -> dict[str, Any]:
-        """Ask one member after the other until one obeys; ``but`` is what it says when it had been done before."""
+    def _command(
+        self, path: str, body: dict[str, Any], timeout: float, *, already_done: str | None = None
+    ) -> dict[str, Any]:
+        """Send a request to one member after another until one succeeds.
+
+        Args:
+            path: The path of the request.
+            body: The request.
+            timeout: Seconds.
+            already_done: Text of the error that says that an earlier attempt has succeeded.
+        """
         end = time.monotonic() + timeout
         while True:
             for url in self.urls:
-                gateway = self.gateway(url, timeout=PATIENCE)
+                gateway = self.gateway(url, timeout=REQUEST_TIMEOUT)
                 try:
-                    return gateway.ask(path, request)
-                except (OSError, Refused) as error:
-                    if but is not None and but in str(error):
+                    return gateway.request(path, body)
+                except (OSError, RequestRefused) as error:
+                    if already_done is not None and already_done in str(error):
                         return {}
-                    trouble = error
+                    failure = error
                 finally:
                     gateway.close()
                 if time.monotonic() > end:
-                    raise TimeoutError(f'{path} was not possible within {timeout:g} s: {trouble}') from trouble
+                    raise TimeoutError(f'{path} failed for {timeout:g} s: {failure}') from failure
             gevent.sleep(0.1)
 
     # -- the beginning and the end
 
-    def __enter__(self) -> Ground:
+    def __enter__(self) -> ProxiedCluster:
         with ExitStack() as opened:
-            self._folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix='getc-backup-')))
-            opened.enter_context(self.cluster)
-            self.cluster.add_learner()
+            self._backups = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix='getc-backup-')))
+            opened.enter_context(self.etcd)
+            self.etcd.add_learner()
             for name in CLIENTS:
-                self._make_ways(name, opened)
+                self._add_links(name, opened)
             self._add_user()
             self._open = opened.pop_all()
         return self
 
-    def _make_ways(self, name: str, opened: ExitStack) -> None:
-        learners = [learner.url for learner in self.cluster.learners]
-        urls = [*self.urls, *learners] if name == HAS_LEARNER else self.urls
-        ways = self.ways[name] = opened.enter_context(FaultProxies(urls))
-        entrances = [way.url for way in ways]
-        if name == HAS_PING_PROXIES:
-            entrances = [opened.enter_context(PingProxy(url)).url for url in entrances]
-        elif name == HAS_LEARNER:
-            entrances = [*entrances[MEMBERS:], *entrances[:MEMBERS]]
-        self._entrances[name] = entrances
+    def _add_links(self, name: str, opened: ExitStack) -> None:
+        learners = [learner.url for learner in self.etcd.learners]
+        urls = [*self.urls, *learners] if name == CLIENT_WITH_LEARNER else self.urls
+        links = self.links[name] = opened.enter_context(FaultProxies(urls))
+        endpoints = [link.url for link in links]
+        if name == CLIENT_WITH_PING_PROXIES:
+            endpoints = [opened.enter_context(PingProxy(url)).url for url in endpoints]
+        elif name == CLIENT_WITH_LEARNER:
+            endpoints = [*endpoints[MEMBERS:], *endpoints[:MEMBERS]]
+        self._endpoints[name] = endpoints
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
@@ -244,7 +253,7 @@ class Ground:
 
 @contextmanager
 def _paused(members: list[Member]) -> Iterator[None]:
-    """Those that were paused before stay so."""
+    """Pause the running members; members that were paused before stay paused."""
     running = [member for member in members if member.state is MemberState.UP]
     try:
         for member in running:
@@ -261,14 +270,14 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _copy_file(source: str, target: str) -> None:
-    """Copy what was written, and leave out the rest: etcd reserves 64 MB for its log."""
+    """Copy the written parts of a sparse file: etcd reserves 64 MB for its log."""
     with open(source, 'rb', buffering=0) as reading, open(target, 'wb', buffering=0) as writing:
         size = os.fstat(reading.fileno()).st_size
         end = 0
         while end < size:
             try:
                 begin = os.lseek(reading.fileno(), end, os.SEEK_DATA)
-            except OSError:  # there is no more
+            except OSError:  # there are no more data
                 break
             end = os.lseek(reading.fileno(), begin, os.SEEK_HOLE)
             reading.seek(begin)
@@ -283,5 +292,5 @@ def _port_of(url: str) -> int:
     return port
 
 
-def _packed(text: str) -> str:
+def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()

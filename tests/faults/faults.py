@@ -1,6 +1,6 @@
-"""How each kind of fault is done and undone, and what it has to itself meanwhile.
+"""Implements each kind of fault: how to inject it, how to heal it, and which locks it needs.
 
-A breakage is mended only if its time is over.  Where the run ends early it is not: the ground stops everything then.
+A fault is healed at the end of its duration.  If the run is aborted it is not, because the cluster is stopped then.
 """
 
 from __future__ import annotations
@@ -14,198 +14,204 @@ import gevent
 
 from getc.errors import EtcException
 from getc.testing import FaultProxy, ServerFailed
-from tests.faults.cluster import CLIENTS, MEMBERS, Ground
-from tests.faults.gateway import Refused
-from tests.faults.history_reader import Archivist
-from tests.faults.schedule import Strike
+from tests.faults.cluster import CLIENTS, MEMBERS, ProxiedCluster
+from tests.faults.gateway import RequestRefused
+from tests.faults.history_reader import HistoryReader
+from tests.faults.schedule import PlannedFault
 
-__all__ = ['Breakage', 'Omitted', 'breakage_of']
+__all__ = ['FaultAction', 'Skipped', 'action_for']
 
-PATIENCE: Final = 20.0
-"""Seconds for etcd to do what it is told."""
+COMMAND_TIMEOUT: Final = 20.0
+"""Seconds for a command to etcd."""
 
-SHORT: Final = 1.8
-"""Seconds for which a leader is paused at most.  One that comes back after longer revokes leases that its clock takes
-for expired, though the leader after it has renewed them (etcd issue 15247): whatever a
-client does, its node goes."""
+MAX_LEADER_PAUSE: Final = 1.8
+"""Maximal pause of a leader, in seconds.  After a longer pause the old leader revokes leases that its clock considers
+expired, although the new leader has renewed them (etcd issue 15247): their keys are deleted whatever the client
+does."""
 
-COMMIT: Final = 0.5
-"""Seconds in which etcd commits what it has applied: 0.1 by default."""
+COMMIT_INTERVAL: Final = 0.5
+"""Seconds after which etcd has committed what it has applied; its default interval is 0.1."""
 
 STORE: Final = frozenset({'store'})
 AUTH: Final = frozenset({'auth'})
 
 
-class Omitted(Exception):
-    """It could not be done now, or there was nothing to do it to."""
+class Skipped(Exception):
+    """The fault could not be injected, or it had no target."""
 
 
 @dataclass(frozen=True, slots=True)
-class Breakage:
-    """One fault that is to come.
+class FaultAction:
+    """A fault that can be injected.
 
     Attributes:
-        target: What is broken, for people and checkers.
-        needs: Names of what it has to itself.
-        done: Breaks it on entry, and mends it on exit; the seconds that it lasts at most, if fewer than it was to.
-        revision: Up to which history is gone by it.
+        target: What it affects, for reports and checkers.
+        locks: Names of the locks that it holds meanwhile.
+        inject: A context manager: injects on entry, heals on exit; it yields the maximal seconds, or None for no limit.
+        revision: The revision up to which it removes history.
     """
 
     target: str
-    needs: frozenset[str]
-    done: Callable[[], AbstractContextManager[float | None]]
+    locks: frozenset[str]
+    inject: Callable[[], AbstractContextManager[float | None]]
     revision: int | None = None
 
 
-def breakage_of(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
-    """What a strike means, now.
+def action_for(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
+    """Return the action for a planned fault in the current state of the cluster.
 
     Raises:
-        Omitted: It makes no sense at the moment.
+        Skipped: It is not possible now.
     """
-    if strike.kind in WAYS:
-        return _of_way(strike, ground)
-    return MAKERS[strike.kind](strike, ground, archivist)
+    if fault.kind in LINK_FAULTS:
+        return _link_fault(fault, cluster)
+    return ACTIONS[fault.kind](fault, cluster, history_reader)
 
 
 # -- members
 
 
-def _member(index: int) -> frozenset[str]:
+def _member_lock(index: int) -> frozenset[str]:
     return frozenset({f'member {index}'})
 
 
-EVERY_MEMBER: Final = frozenset[str]().union(*map(_member, range(MEMBERS)))
+EVERY_MEMBER: Final = frozenset[str]().union(*map(_member_lock, range(MEMBERS)))
 
 
-def _way(client: str, member: int) -> str:
+def _link_name(client: str, member: int) -> str:
     return f'way of {client} to member {member}'
 
 
 EVERYTHING: Final = frozenset(
-    {*EVERY_MEMBER, *STORE, *AUTH, 'leader', *(_way(client, member) for client in CLIENTS for member in range(MEMBERS))}
+    {
+        *EVERY_MEMBER,
+        *STORE,
+        *AUTH,
+        'leader',
+        *(_link_name(client, member) for client in CLIENTS for member in range(MEMBERS)),
+    }
 )
 
 
-def _of_kill(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _kill(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def killed() -> Iterator[None]:
-        ground.cluster.kill(strike.member)
+        cluster.etcd.kill(fault.member)
         yield
-        ground.cluster.restart(strike.member)
+        cluster.etcd.restart(fault.member)
 
-    return Breakage(f'member {strike.member}', _member(strike.member), killed)
+    return FaultAction(f'member {fault.member}', _member_lock(fault.member), killed)
 
 
-def _of_restart(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _restart(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def restarted() -> Iterator[None]:
-        ground.cluster.restart(strike.member)
+        cluster.etcd.restart(fault.member)
         yield
 
-    return Breakage(f'member {strike.member}', _member(strike.member), restarted)
+    return FaultAction(f'member {fault.member}', _member_lock(fault.member), restarted)
 
 
-def _of_pause(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _pause(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def paused() -> Iterator[float | None]:
-        is_short = _may_lead(ground, strike.member)
-        ground.cluster.pause(strike.member)
-        yield SHORT if is_short else None
-        ground.cluster.resume(strike.member)
+        is_short = _may_lead(cluster, fault.member)
+        cluster.etcd.pause(fault.member)
+        yield MAX_LEADER_PAUSE if is_short else None
+        cluster.etcd.resume(fault.member)
 
-    return Breakage(f'member {strike.member}', _member(strike.member), paused)
+    return FaultAction(f'member {fault.member}', _member_lock(fault.member), paused)
 
 
-def _may_lead(ground: Ground, member: int) -> bool:
-    gateway = ground.gateway(ground.urls[member], timeout=1.0)
+def _may_lead(cluster: ProxiedCluster, member: int) -> bool:
+    gateway = cluster.gateway(cluster.urls[member], timeout=1.0)
     try:
-        status = gateway.ask('/v3/maintenance/status', {})
+        status = gateway.request('/v3/maintenance/status', {})
         return bool(status.get('leader') == status['header']['member_id'])
-    except (OSError, Refused):
+    except (OSError, RequestRefused):
         return True
     finally:
         gateway.close()
 
 
-def _of_outage(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _outage(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def stopped() -> Iterator[None]:
         for member in range(MEMBERS):
-            ground.cluster.pause(member)
+            cluster.etcd.pause(member)
         yield
         for member in range(MEMBERS):
-            ground.cluster.resume(member)
+            cluster.etcd.resume(member)
 
-    return Breakage('all members', EVERY_MEMBER, stopped)
+    return FaultAction('all members', EVERY_MEMBER, stopped)
 
 
-def _of_isolation(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _isolate(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def isolated() -> Iterator[None]:
-        ground.cluster.isolate(strike.member)
+        cluster.etcd.isolate(fault.member)
         yield
-        ground.cluster.heal(strike.member)
+        cluster.etcd.heal(fault.member)
 
-    return Breakage(f'member {strike.member}', _member(strike.member), isolated)
+    return FaultAction(f'member {fault.member}', _member_lock(fault.member), isolated)
 
 
-def _of_replacement(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _replace(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def replaced() -> Iterator[None]:
-        if ground.cluster.leader() == strike.member:
-            ground.cluster.move_leader((strike.member + 1) % MEMBERS)  # the others must have one when it is away
-        _replace(ground, strike.member)
-        ground.has_backup = False  # it has another member
+        if cluster.etcd.leader() == fault.member:
+            cluster.etcd.move_leader((fault.member + 1) % MEMBERS)  # the others need a leader while the member is away
+        _replace_member(cluster, fault.member)
+        cluster.has_backup = False  # the backup does not have the new member
         yield
 
-    # Changing the membership needs all the others, and no credentials.
-    return Breakage(f'member {strike.member}', EVERY_MEMBER | AUTH, replaced)
+    # Changes of the membership need all other members, and no authentication.
+    return FaultAction(f'member {fault.member}', EVERY_MEMBER | AUTH, replaced)
 
 
-def _replace(ground: Ground, member: int) -> None:
-    """Try again where the others refuse, or do not answer: the member is ended already, and may be removed."""
-    for last in (False, False, True):
+def _replace_member(cluster: ProxiedCluster, member: int) -> None:
+    """Replace a member, and retry if the others refuse or do not answer; it may be removed already by then."""
+    for is_last in (False, False, True):
         try:
-            ground.cluster.restart(member, wipe=True)
+            cluster.etcd.restart(member, wipe=True)
             return
         except EtcException as error:
-            if last:
+            if is_last:
                 raise ServerFailed(f'member {member} could not be replaced: {error}') from error
             gevent.sleep(1.0)
 
 
-def _of_moving(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _move_leader(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def moved() -> Iterator[None]:
-        ground.cluster.move_leader(strike.member)
+        cluster.etcd.move_leader(fault.member)
         yield
 
-    return Breakage(f'to member {strike.member}', frozenset({'leader'}), moved)
+    return FaultAction(f'to member {fault.member}', frozenset({'leader'}), moved)
 
 
 # -- the store
 
 
-def _of_compaction(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
-    # Later changes are not in the archive yet.  And older etcds forget a deletion made at the very revision of a
-    # compaction: a watch that begins there is neither refused nor told (etcd issue 18089).
-    revision = archivist.compactable
+def _compact(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
+    # Later changes may not have been recorded yet.  Older etcds lose a deletion at the very revision of a compaction: a
+    #   watch from there is neither refused nor notified (etcd issue 18089).
+    revision = history_reader.compactable_revision
     if revision < 2:
-        raise Omitted('there is no history')
+        raise Skipped('there is no history to compact')
 
     @contextmanager
     def compacted() -> Iterator[None]:
-        ground.compact(revision, PATIENCE)
+        cluster.compact(revision, COMMAND_TIMEOUT)
         yield
 
-    return Breakage(f'up to {revision}', STORE, compacted, revision)
+    return FaultAction(f'up to {revision}', STORE, compacted, revision)
 
 
 @contextmanager
-def _all_ways_cut(ground: Ground) -> Iterator[None]:
-    """Nobody can write what the archivist would not see, and nobody sees what it does not."""
-    proxies = [proxy for ways in ground.ways.values() for proxy in ways]
+def _all_links_cut(cluster: ProxiedCluster) -> Iterator[None]:
+    """Cut all links, so that no client writes or reads what the history reader cannot see."""
+    proxies = [proxy for links in cluster.links.values() for proxy in links]
     for proxy in proxies:
         proxy.cut()
     try:
@@ -215,165 +221,165 @@ def _all_ways_cut(ground: Ground) -> Iterator[None]:
             proxy.heal()
 
 
-def _of_wipe(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _wipe(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def wiped() -> Iterator[None]:
-        with _all_ways_cut(ground):
+        with _all_links_cut(cluster):
             try:
-                archivist.end_era(PATIENCE, ground.wipe)
+                history_reader.end_era(COMMAND_TIMEOUT, cluster.wipe)
             except TimeoutError as error:
-                raise Omitted('what is there could not be read') from error
+                raise Skipped('the history could not be read') from error
         yield
 
-    return Breakage('all data', EVERYTHING, wiped)
+    return FaultAction('all data', EVERYTHING, wiped)
 
 
-def _of_backup(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _back_up(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
     def backed_up() -> Iterator[None]:
-        archivist.keep_bookmark(PATIENCE)
-        if ground.may_kill:
-            ground.back_up()
-        else:  # what members have is as after a SIGKILL, so nothing may be under way
-            with _all_ways_cut(ground):
-                gevent.sleep(COMMIT)
-                ground.back_up()
+        history_reader.save_checkpoint(COMMAND_TIMEOUT)
+        if cluster.may_kill:
+            cluster.back_up()
+        else:  # the data are as after a SIGKILL, so no write may be in flight
+            with _all_links_cut(cluster):
+                gevent.sleep(COMMIT_INTERVAL)
+                cluster.back_up()
         yield
 
-    return Breakage('all members', EVERY_MEMBER | STORE if ground.may_kill else EVERYTHING, backed_up)
+    return FaultAction('all members', EVERY_MEMBER | STORE if cluster.may_kill else EVERYTHING, backed_up)
 
 
-def _of_restore(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
-    if not ground.has_backup:
-        raise Omitted('there is no backup of this era')
-    bookmark = archivist.bookmark
-    assert bookmark is not None
+def _restore(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
+    if not cluster.has_backup:
+        raise Skipped('there is no backup of this era')
+    checkpoint = history_reader.checkpoint
+    assert checkpoint is not None
 
     @contextmanager
     def restored() -> Iterator[None]:
-        with _all_ways_cut(ground):
+        with _all_links_cut(cluster):
             try:
-                archivist.end_era(PATIENCE, ground.restore, bookmark)
+                history_reader.end_era(COMMAND_TIMEOUT, cluster.restore, checkpoint)
             except TimeoutError as error:
-                raise Omitted('what is there could not be read') from error
-            ground.pass_revision(archivist.former, PATIENCE)
+                raise Skipped('the history could not be read') from error
+            cluster.pass_revision(history_reader.previous_revision, COMMAND_TIMEOUT)
         yield
 
-    return Breakage('all data', EVERYTHING, restored, bookmark.revision)
+    return FaultAction('all data', EVERYTHING, restored, checkpoint.revision)
 
 
-def _of_auth(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
+def _enable_auth(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
     @contextmanager
-    def asked() -> Iterator[None]:
+    def enabled() -> Iterator[None]:
         try:
-            ground.ask_for_credentials(PATIENCE)
+            cluster.enable_auth(COMMAND_TIMEOUT)
             yield
         except TimeoutError:
-            ground.trust_everybody(PATIENCE)  # it may be done all the same
+            cluster.disable_auth(COMMAND_TIMEOUT)  # it may have been enabled all the same
             raise
-        ground.trust_everybody(60.0)
+        cluster.disable_auth(60.0)
 
-    return Breakage('all members', AUTH, asked)
+    return FaultAction('all members', AUTH, enabled)
 
 
-def _of_revocation(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
-    leases = sorted({change.lease for change in archivist.there.values() if change.lease})
+def _revoke_lease(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
+    leases = sorted({change.lease for change in history_reader.keys.values() if change.lease})
     if not leases:
-        raise Omitted('there is no lease')
-    lease = leases[int(strike.force * len(leases))]
+        raise Skipped('there is no lease')
+    lease = leases[int(fault.severity * len(leases))]
 
     @contextmanager
     def revoked() -> Iterator[None]:
-        ground.revoke(lease, PATIENCE)
+        cluster.revoke(lease, COMMAND_TIMEOUT)
         yield
 
-    return Breakage(str(lease), STORE, revoked)
+    return FaultAction(str(lease), STORE, revoked)
 
 
-def _of_removal(strike: Strike, ground: Ground, archivist: Archivist) -> Breakage:
-    keys = sorted(change.key for change in archivist.there.values() if change.lease)
+def _delete_key(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
+    keys = sorted(change.key for change in history_reader.keys.values() if change.lease)
     if not keys:
-        raise Omitted('there is no node with a lease')
-    key = keys[int(strike.force * len(keys))]
+        raise Skipped('there is no node with a lease')
+    key = keys[int(fault.severity * len(keys))]
 
     @contextmanager
     def removed() -> Iterator[None]:
-        ground.delete(key, PATIENCE)
+        cluster.delete(key, COMMAND_TIMEOUT)
         yield
 
-    return Breakage(key, STORE, removed)
+    return FaultAction(key, STORE, removed)
 
 
-MAKERS: Final[dict[str, Callable[[Strike, Ground, Archivist], Breakage]]] = {
-    'kill': _of_kill,
-    'restart': _of_restart,
-    'pause': _of_pause,
-    'outage': _of_outage,
-    'isolate': _of_isolation,
-    'replace': _of_replacement,
-    'move leader': _of_moving,
-    'compaction': _of_compaction,
-    'wipe': _of_wipe,
-    'backup': _of_backup,
-    'restore': _of_restore,
-    'auth': _of_auth,
-    'revocation': _of_revocation,
-    'removal': _of_removal,
+ACTIONS: Final[dict[str, Callable[[PlannedFault, ProxiedCluster, HistoryReader], FaultAction]]] = {
+    'kill': _kill,
+    'restart': _restart,
+    'pause': _pause,
+    'outage': _outage,
+    'isolate': _isolate,
+    'replace': _replace,
+    'move leader': _move_leader,
+    'compaction': _compact,
+    'wipe': _wipe,
+    'backup': _back_up,
+    'restore': _restore,
+    'auth': _enable_auth,
+    'revocation': _revoke_lease,
+    'removal': _delete_key,
 }
 
 
 # -- the ways of a client
 
 
-def _of_way(strike: Strike, ground: Ground) -> Breakage:
-    ways, spoil = ground.ways[strike.client], WAYS[strike.kind]
-    is_all = strike.kind in ALL_WAYS
-    hurt = range(len(ways)) if is_all else range(strike.member, strike.member + 1)
-    names = frozenset(_way(strike.client, member) for member in hurt)
+def _link_fault(fault: PlannedFault, cluster: ProxiedCluster) -> FaultAction:
+    links, inject_on = cluster.links[fault.client], LINK_FAULTS[fault.kind]
+    is_whole_client = fault.kind in CLIENT_FAULTS
+    indices = range(len(links)) if is_whole_client else range(fault.member, fault.member + 1)
+    names = frozenset(_link_name(fault.client, member) for member in indices)
 
     @contextmanager
-    def spoilt() -> Iterator[None]:
-        spoiling = [gevent.spawn(spoil, ways[member], strike.force) for member in hurt]
+    def injected() -> Iterator[None]:
+        greenlets = [gevent.spawn(inject_on, links[member], fault.severity) for member in indices]
         try:
-            gevent.joinall(spoiling, timeout=0)
+            gevent.joinall(greenlets, timeout=0)
             yield
         finally:
-            gevent.killall(spoiling)
-        for member in hurt:
-            ways[member].heal()
+            gevent.killall(greenlets)
+        for member in indices:
+            links[member].heal()
 
-    return Breakage(f'all ways of {strike.client}' if is_all else min(names), names, spoilt)
+    return FaultAction(f'all ways of {fault.client}' if is_whole_client else min(names), names, injected)
 
 
-def _flap(proxy: FaultProxy, force: float) -> None:
+def _flap(proxy: FaultProxy, severity: float) -> None:
     while True:
         proxy.cut()
-        gevent.sleep(0.1 + force / 2)
+        gevent.sleep(0.1 + severity / 2)
         proxy.heal()
-        gevent.sleep(0.2 + force)
+        gevent.sleep(0.2 + severity)
 
 
-def _part(proxy: FaultProxy, force: float) -> None:
-    if force < 0.4:
+def _partition(proxy: FaultProxy, severity: float) -> None:
+    if severity < 0.4:
         proxy.cut()
-    elif force < 0.8:
+    elif severity < 0.8:
         proxy.silence()
     else:
         proxy.half()
 
 
-WAYS: Final[dict[str, Callable[[FaultProxy, float], object]]] = {
-    'cut': lambda proxy, force: proxy.cut(),
-    'silence': lambda proxy, force: proxy.silence(),
-    'half': lambda proxy, force: proxy.half(),
-    'delay': lambda proxy, force: proxy.delay(0.02 + force / 2),
-    'chop': lambda proxy, force: proxy.chop(1 + int(force * 50)),
-    'throttle': lambda proxy, force: proxy.throttle(1000 + force * 20_000),
-    'partition': _part,
-    'hang': lambda proxy, force: proxy.silence(),
+LINK_FAULTS: Final[dict[str, Callable[[FaultProxy, float], object]]] = {
+    'cut': lambda proxy, severity: proxy.cut(),
+    'silence': lambda proxy, severity: proxy.silence(),
+    'half': lambda proxy, severity: proxy.half(),
+    'delay': lambda proxy, severity: proxy.delay(0.02 + severity / 2),
+    'chop': lambda proxy, severity: proxy.chop(1 + int(severity * 50)),
+    'throttle': lambda proxy, severity: proxy.throttle(1000 + severity * 20_000),
+    'partition': _partition,
+    'hang': lambda proxy, severity: proxy.silence(),
     'flap': _flap,
-    'lost replies': lambda proxy, force: proxy.half(),
+    'lost replies': lambda proxy, severity: proxy.half(),
 }
 
-ALL_WAYS: Final = frozenset({'partition', 'hang', 'lost replies'})
-"""What is done to all ways of a client."""
+CLIENT_FAULTS: Final = frozenset({'partition', 'hang', 'lost replies'})
+"""Faults that affect all links of a client."""

@@ -1,4 +1,4 @@
-"""Followers: watchers and mirrors that note what they are told, and in which state they say that they are."""
+"""Workers with watchers and mirrors, which record the events and states that getc reports."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Final
 import gevent
 
 import getc
-from tests.faults.cluster import Ground
-from tests.faults.history import History, Resync, Seen, State, Unwatched, Watched
+from tests.faults.cluster import ProxiedCluster
+from tests.faults.history import History, Resync, WatcherState, WatchEvent, WatchStarted, WatchStopped
 from tests.faults.writers import PAIRS, SIDES
 
-__all__ = ['Follower', 'Reader', 'StateRecorder', 'halves']
+__all__ = ['MirrorWorker', 'StateSampler', 'WatchWorker', 'torn_pairs']
 
-LOOK: Final = 0.02
-"""Seconds between two looks at a mirror."""
+READ_INTERVAL: Final = 0.02
+"""Seconds between two reads of a mirror."""
 
-SAMPLE: Final = 0.1
+SAMPLE_INTERVAL: Final = 0.1
 """Seconds between two samples of all states."""
 
-REPEAT: Final = 0.5
-"""Seconds after which a state is noted again although it is the same."""
+REPEAT_INTERVAL: Final = 0.5
+"""Seconds after which an unchanged state is recorded again."""
 
 
-class Follower:
-    """Watches part of the tree, notes all that it is told, and may stop and begin again.
+class WatchWorker:
+    """Watches a subtree, records all events, and may stop and start again.
 
     Args:
         name: Unique in the run.
-        key: What it watches.
-        client_name: What its client is called.
+        key: The key to watch.
+        client_name: The name of the client.
         client: The client.
-        ground: Where.
-        history: Where it is noted.
-        chance: How long it watches, and how slow it is.
-        stays: True if it watches to the end.
-        stalls: Its callback blocks now and then, for so long that its watcher falls behind.
-        resumes: It stops, and begins again after some seconds, with the changes after those that it has seen.
+        cluster: The cluster.
+        history: Records the events.
+        rng: Determines how long it watches and how long its callback blocks.
+        runs_to_end: It does not stop before the end of the run.
+        blocks: Its callback blocks at times, long enough for its watcher to fall behind.
+        resumes: It stops, and starts again some seconds later from the index after the last one.
 
     Attributes:
-        watcher: The current one, or None.
-        is_watching: It has a watcher.
-        stalls: The same.
-        has_seen_end: It was told of the end of the run.
+        watcher: The current watcher, or None.
+        is_watching: It has a watcher that is not stopped.
+        blocks: As the argument.
+        has_seen_end: It has received the event for its end key.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Follower:
         key: str,
         client_name: str,
         client: getc.Client,
-        ground: Ground,
+        cluster: ProxiedCluster,
         history: History,
-        chance: random.Random,
+        rng: random.Random,
         *,
-        stays: bool = True,
-        stalls: bool = False,
+        runs_to_end: bool = True,
+        blocks: bool = False,
         resumes: bool = False,
     ) -> None:
         self.name = name
@@ -68,49 +68,49 @@ class Follower:
         self.has_seen_end = False
         self._client_name = client_name
         self._client = client
-        self._ground = ground
+        self._cluster = cluster
         self._history = history
-        self._rng = chance
-        self.stalls = stalls
-        self._stays = stays
+        self._rng = rng
+        self.blocks = blocks
+        self._runs_to_end = runs_to_end
         self._resumes = resumes
-        self._era = 0  # in which the watcher was begun
-        self._left: int | None = None  # the index of the watcher before, if that is one of this era
+        self._era = 0  # the era in which the watcher was started
+        self._last_index: int | None = None  # the index of the previous watcher, if it was in the same era
         self._count = 0
 
     @property
     def current(self) -> tuple[str, getc.Watcher | getc.Mirror] | None:
-        """The current watcher and its name in the history."""
+        """The current watcher with its name in the history."""
         return None if self.watcher is None or not self.is_watching else (f'{self.name}#{self._count}', self.watcher)
 
     @property
-    def end(self) -> str:
-        """The key that is written last of all it watches."""
+    def end_key(self) -> str:
+        """The key below its own that is written at the end of the run."""
         return f'{self.key.rstrip("/")}/end'
 
     def run(self) -> None:
-        """Watch until killed, which leaves the last watcher to its client."""
+        """Watch until killed; the last watcher is left to its client."""
         while True:
-            self._begin()
+            self._start()
             if self._resumes:
                 gevent.sleep(self._rng.uniform(0.2, 1))
-                self._end()
+                self._stop()
                 gevent.sleep(self._rng.uniform(1.5, 3))
-            elif self._stays:
+            elif self._runs_to_end:
                 return
             else:
                 gevent.sleep(self._rng.uniform(1, 10))
-                self._end()
+                self._stop()
                 gevent.sleep(self._rng.uniform(0, 2))
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._count += 1
         name = f'{self.name}#{self._count}'
         first = None
-        if self._resumes and self._left is not None and self._era == self._ground.era:
-            first = self._left + 1
-        self._era = self._ground.era
-        self._history.add(State(name, self._history.now(), False, 0))
+        if self._resumes and self._last_index is not None and self._era == self._cluster.era:
+            first = self._last_index + 1
+        self._era = self._cluster.era
+        self._history.add(WatcherState(name, self._history.now(), False, 0))
         watcher = self.watcher = self._client.on_change(
             self.key,
             lambda result: self._on_change(name, result),
@@ -118,125 +118,125 @@ class Follower:
             on_resync=lambda watcher: self._history.add(Resync(name, self._history.now(), watcher.index)),
         )
         self.is_watching = True
-        self._history.add(State(name, self._history.now(), not watcher.is_stale, watcher.index))
+        self._history.add(WatcherState(name, self._history.now(), not watcher.is_stale, watcher.index))
         revision = watcher.index if first is None else first - 1
         self._history.add(
-            Watched(name, self._history.now(), self.key, self._ground.era, revision, self._client_name)
+            WatchStarted(name, self._history.now(), self.key, self._cluster.era, revision, self._client_name)
         )  # fmt: skip
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         assert self.watcher is not None
         self.is_watching = False
-        self._left = self.watcher.index if self._era == self._ground.era else None
-        self._history.add(Unwatched(f'{self.name}#{self._count}', self._history.now()))
+        self._last_index = self.watcher.index if self._era == self._cluster.era else None
+        self._history.add(WatchStopped(f'{self.name}#{self._count}', self._history.now()))
         self.watcher.stop()
 
     def _on_change(self, name: str, result: getc.EtcdResult) -> None:
-        if result.key == self.end:
+        if result.key == self.end_key:
             self.has_seen_end = True
-        self._history.add(_seen(name, self._history.now(), result))
-        if self.stalls and self._rng.random() < 0.002:
+        self._history.add(_watch_event(name, self._history.now(), result))
+        if self.blocks and self._rng.random() < 0.002:
             gevent.sleep(self._rng.uniform(1, 12))
 
 
-class Reader:
-    """Has a mirror, notes how it changes, and looks whether a pair is ever there by half.
+class MirrorWorker:
+    """Has a mirror, records its updates, and checks that it never shows a part of a transaction.
 
     Args:
         name: Unique in the run.
-        key: What is mirrored.
-        client_name: What its client is called.
+        key: The key to mirror.
+        client_name: The name of the client.
         client: The client.
-        ground: Where.
-        history: Where it is noted.
+        cluster: The cluster.
+        history: Records the updates.
 
     Attributes:
-        key: The same.
+        key: As the argument.
         mirror: The mirror; None before it has started.
-        looks: How often it was looked at.
-        seen_by_half: What was seen that must not be.
+        reads: The number of reads.
+        torn_pairs: Partial transactions that it has read.
     """
 
     def __init__(
-        self, name: str, key: str, client_name: str, client: getc.Client, ground: Ground, history: History
+        self, name: str, key: str, client_name: str, client: getc.Client, cluster: ProxiedCluster, history: History
     ) -> None:
         self.key = key
         self.mirror: getc.Mirror | None = None
-        self.looks = 0
-        self.seen_by_half: list[str] = []
+        self.reads = 0
+        self.torn_pairs: list[str] = []
         self._name = name
         self._client_name = client_name
         self._client = client
-        self._ground = ground
+        self._cluster = cluster
         self._history = history
 
     @property
     def current(self) -> tuple[str, getc.Watcher | getc.Mirror] | None:
-        """The mirror and its name in the history."""
+        """The mirror with its name in the history."""
         return None if self.mirror is None else (self._name, self.mirror)
 
     def run(self) -> None:
-        """Look until killed, which leaves the mirror to its client."""
-        self._history.add(State(self._name, self._history.now(), False, 0))
+        """Read until killed; the mirror is left to its client."""
+        self._history.add(WatcherState(self._name, self._history.now(), False, 0))
         mirror = self.mirror = self._client.mirror(self.key, on_update=self._on_update, timeout=None)
-        self._history.add(State(self._name, self._history.now(), not mirror.is_stale, mirror.index))
+        self._history.add(WatcherState(self._name, self._history.now(), not mirror.is_stale, mirror.index))
         self._history.add(
-            Watched(self._name, self._history.now(), self.key, self._ground.era, mirror.index, self._client_name)
+            WatchStarted(self._name, self._history.now(), self.key, self._cluster.era, mirror.index, self._client_name)
         )  # fmt: skip
         while True:
-            self.looks += 1
+            self.reads += 1
             if self.key == PAIRS:
-                self.seen_by_half += halves(dict(mirror))
-            gevent.sleep(LOOK)
+                self.torn_pairs += torn_pairs(dict(mirror))
+            gevent.sleep(READ_INTERVAL)
 
     def _on_update(self, results: tuple[getc.EtcdResult, ...]) -> None:
         for result in results:
-            self._history.add(_seen(self._name, self._history.now(), result))
+            self._history.add(_watch_event(self._name, self._history.now(), result))
         if not results or results[0].resync:
             index = results[0].etcd_index if results else self.mirror.index if self.mirror is not None else 0
             self._history.add(Resync(self._name, self._history.now(), index))
 
 
-class StateRecorder:
-    """Notes in which state followers say that they are.
+class StateSampler:
+    """Records the states that watchers and mirrors report.
 
     Args:
-        history: Where it is noted.
+        history: Records the states.
     """
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._noted: dict[str, State] = {}
+        self._recorded: dict[str, WatcherState] = {}
 
-    def run(self, followers: Sequence[Follower | Reader]) -> None:
-        """Sample all of them until killed."""
+    def run(self, followers: Sequence[WatchWorker | MirrorWorker]) -> None:
+        """Sample all states until killed."""
         while True:
             for follower in followers:
                 if follower.current is not None:
                     self._sample(*follower.current)
-            gevent.sleep(SAMPLE)
+            gevent.sleep(SAMPLE_INTERVAL)
 
     def _sample(self, name: str, follower: getc.Watcher | getc.Mirror) -> None:
-        state = State(name, self._history.now(), not follower.is_stale, follower.index)
-        before = self._noted.get(name)
-        if before is None or before.is_live != state.is_live or state.at - before.at >= REPEAT:
-            self._noted[name] = state
+        state = WatcherState(name, self._history.now(), not follower.is_stale, follower.index)
+        before = self._recorded.get(name)
+        if before is None or before.is_live != state.is_live or state.at - before.at >= REPEAT_INTERVAL:
+            self._recorded[name] = state
             self._history.add(state)
 
 
-def _seen(name: str, at: float, result: getc.EtcdResult) -> Seen:
+def _watch_event(name: str, at: float, result: getc.EtcdResult) -> WatchEvent:
     index = result.etcd_index if result.resync else None
     action = type(result).__name__
-    return Seen(name, at, result.key, result.value, result.modified_index, action, result.resync, index)
+    return WatchEvent(name, at, result.key, result.value, result.modified_index, action, result.resync, index)
 
 
-def halves(shown: dict[str, str]) -> list[str]:
-    """The pairs whose sides are not from the same transaction."""
-    pairs = {key.rpartition('/')[0] for key in shown}
+def torn_pairs(values: dict[str, str]) -> list[str]:
+    """Return the pairs whose two sides are from different transactions."""
+    pairs = {key.rpartition('/')[0] for key in values}
     found = []
     for pair in sorted(pairs):
-        values = [shown.get(f'{pair}/{side}') for side in SIDES]
-        tags = {None if value is None else value.rpartition('.')[0] for value in values}
+        sides = [values.get(f'{pair}/{side}') for side in SIDES]
+        tags = {None if value is None else value.rpartition('.')[0] for value in sides}
         if len(tags) > 1:
-            found.append(f'{pair} had {values}')
+            found.append(f'{pair} had {sides}')
     return found

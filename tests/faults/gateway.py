@@ -1,7 +1,7 @@
-"""etcd's JSON gateway over plain HTTP: how the run looks at etcd without the code that is under test.
+"""A client of etcd's JSON gateway that does not use getc.
 
-It is another protocol (HTTP/1.1 and JSON) on another library (``http.client``), so nothing of getc's transport, RPCs or
-watches is in what it says.
+Its protocol (HTTP/1.1 and JSON) and its library (``http.client``) are different from those of getc, so that errors of
+getc cannot affect what the harness observes.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from urllib.parse import urlsplit
 
 import gevent.socket
 
-__all__ = ['EVERYTHING', 'Gateway', 'Refused', 'bytes_of', 'text_of']
+__all__ = ['ALL_KEYS', 'Gateway', 'RequestRefused', 'bytes_of', 'text_of']
 
-EVERYTHING: Final = {'key': 'AA==', 'range_end': 'AA=='}
-"""From the first key on, to no end."""
+ALL_KEYS: Final = {'key': 'AA==', 'range_end': 'AA=='}
+"""The range of all keys."""
 
-NO_TOKEN: Final = ('user name is empty', 'invalid auth token', 'revision of auth store is old')
-"""What etcd says to whom it does not know."""
+TOKEN_ERRORS: Final = ('user name is empty', 'invalid auth token', 'revision of auth store is old')
+"""Errors of etcd after which the client has to authenticate."""
 
-NO_AUTH: Final = 'authentication is not enabled'
+AUTH_DISABLED: Final = 'authentication is not enabled'
 
 
-class Refused(Exception):
-    """etcd answered no."""
+class RequestRefused(Exception):
+    """etcd responded with an error."""
 
 
 class Gateway:
-    """One member, or a way to it.  One greenlet at a time may ask.
+    """A connection to a member or a link, for one greenlet at a time.
 
     Args:
-        url: Where it is.
-        username: Of the user that asks, once etcd wants to know.
-        password: The same.
-        timeout: Seconds for each step of the connection.
+        url: The URL.
+        username: The user, for when authentication is enabled.
+        password: The password of the user.
+        timeout: Seconds for each operation of the socket.
     """
 
     def __init__(self, url: str, username: str, password: str, *, timeout: float) -> None:
@@ -47,74 +47,74 @@ class Gateway:
         self._token: str | None = None
         self._connection: http.client.HTTPConnection | None = None
 
-    def ask(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer to one request, such as ``/v3/kv/range``.
+    def request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request, such as ``/v3/kv/range``, and return the response.
 
         Raises:
-            OSError: There is none.
-            Refused: It is no.
+            OSError: There is no response.
+            RequestRefused: The response is an error.
         """
         try:
-            return self._ask(path, request)
-        except Refused as refused:
-            if not any(text in str(refused) for text in NO_TOKEN):
+            return self._request(path, body)
+        except RequestRefused as error:
+            if not any(text in str(error) for text in TOKEN_ERRORS):
                 raise
             self._log_in()
-            return self._ask(path, request)
+            return self._request(path, body)
 
     def watch(self, first: int) -> Iterator[dict[str, Any]]:
-        """What a watch of everything says, from this revision on, a response at a time.  It has no end.
+        """Yield the responses of a watch of all keys from a revision on.  It does not end by itself.
 
         Raises:
-            OSError: It broke off, or was silent for the timeout.
-            Refused: It is refused.
+            OSError: The connection broke, or nothing was received for the timeout.
+            RequestRefused: The watch was refused.
         """
         connection = self._new_connection()
         try:
-            body = json.dumps({'create_request': {**EVERYTHING, 'start_revision': str(first)}})
+            body = json.dumps({'create_request': {**ALL_KEYS, 'start_revision': str(first)}})
             connection.request('POST', '/v3/watch', body, self._headers())
             response = connection.getresponse()
             while line := response.readline():
                 answer = json.loads(line)
                 if 'result' not in answer:
-                    raise Refused(line.decode())
+                    raise RequestRefused(line.decode())
                 yield answer['result']
             raise OSError(f'{self.url} ended the watch')
         except (http.client.HTTPException, ValueError) as error:
-            raise OSError(f'{self.url} broke off the watch') from error
+            raise OSError(f'{self.url} broke the connection of the watch') from error
         finally:
             connection.close()
 
     def close(self) -> None:
-        """Close the connection; the next request opens one."""
+        """Close the connection; the next request opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _ask(self, path: str, request: dict[str, Any]) -> dict[str, Any]:
+    def _request(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if self._connection is None:
             self._connection = self._new_connection()
-        is_whole = False
+        is_complete = False
         try:
-            self._connection.request('POST', path, json.dumps(request), self._headers())
+            self._connection.request('POST', path, json.dumps(body), self._headers())
             response = self._connection.getresponse()
             answer = json.loads(response.read())
-            is_whole = True
+            is_complete = True
         except (http.client.HTTPException, ValueError) as error:
-            raise OSError(f'{self.url} broke off its answer') from error
+            raise OSError(f'{self.url} broke the connection before the response') from error
         finally:
-            if not is_whole:  # whatever struck: nothing may be left in it for the next request
+            if not is_complete:  # after any error: the next request must not read the rest of this response
                 self.close()
         if not isinstance(answer, dict) or response.status != http.client.OK:
-            raise Refused(str(answer))
+            raise RequestRefused(str(answer))
         return answer
 
     def _log_in(self) -> None:
         self._token = None
         try:
-            self._token = self._ask('/v3/auth/authenticate', self._credentials)['token']
-        except Refused as refused:
-            if NO_AUTH not in str(refused):
+            self._token = self._request('/v3/auth/authenticate', self._credentials)['token']
+        except RequestRefused as error:
+            if AUTH_DISABLED not in str(error):
                 raise
 
     def _headers(self) -> dict[str, str]:
@@ -125,7 +125,7 @@ class Gateway:
 
 
 class _Connection(http.client.HTTPConnection):
-    """HTTP over gevent's sockets."""
+    """An HTTP connection on a gevent socket."""
 
     def connect(self) -> None:
         sock: Any = gevent.socket.create_connection((self.host, self.port), self.timeout)
@@ -134,10 +134,10 @@ class _Connection(http.client.HTTPConnection):
 
 
 def bytes_of(field: str) -> bytes:
-    """What a field of bytes is."""
+    """Decode a field of bytes."""
     return base64.b64decode(field)
 
 
 def text_of(field: str) -> str:
-    """What a field of UTF-8 is."""
+    """Decode a field of UTF-8 text."""
     return base64.b64decode(field).decode()

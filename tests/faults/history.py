@@ -1,10 +1,10 @@
-"""What happened while the cluster was under fire: plain records, in the order in which they were made.
+"""The history of a run: plain records in the order in which they were made.
 
-Nothing here judges.  The load and the faults write a history (``History.add``), the checkers read it, and a file of
-JSON lines keeps it (``save``, ``load``), so that a failure can be looked at again without the run.
+Workers and faults write a history (``History.add``), and checkers read it.  A file of JSON lines keeps it (``save``,
+``load``), so that a failed run can be checked again.
 
-Times are seconds of the monotonic clock since the history began.  A value is written once in a run, so a value says
-which write it came from.
+Times are seconds of the monotonic clock since the start of the history.  Each value is written once in a run, so a
+value identifies its write.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ __all__ = [
     'WIPE',
     'Call',
     'Change',
-    'Claim',
     'Fault',
     'History',
-    'Moment',
+    'KeeperEvent',
     'Outcome',
-    'Presence',
+    'PhaseStarted',
     'Probe',
     'Resources',
     'Resync',
-    'Seen',
-    'State',
-    'Unwatched',
-    'Watched',
+    'TokenCheck',
+    'WatchEvent',
+    'WatchStarted',
+    'WatchStopped',
+    'WatcherState',
 ]
 
 WIPE: Final = 'wipe'
@@ -48,7 +48,7 @@ REMOVAL: Final = 'removal'
 
 
 class Outcome(Enum):
-    """What a caller was told."""
+    """The outcome of a call, as its caller knows it."""
 
     DONE = 'answered'
     REFUSED = 'etcd said no'
@@ -58,21 +58,21 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation on one register: a key that nothing but such calls touches.
+    """A call on a register: a key that is written by such calls only.
 
     Attributes:
-        process: Who called; a process makes one call at a time.
-        client: Its client.
+        process: The worker, which makes one call at a time.
+        client: The name of its client.
         key: The register.
-        kind: ``'get'``, ``'serializable get'``, ``'set'``, ``'create'``, ``'swap'`` or ``'delete'``.  Of keys that are
-            no registers, ``'append'`` (its key is the directory) or any other name of a write.
+        kind: ``'get'``, ``'serializable get'``, ``'set'``, ``'create'``, ``'swap'`` or ``'delete'``.  For other keys
+            ``'append'`` (``key`` is the directory) or another name of a write.
         began: When it was made.
         ended: When it returned or raised.
-        outcome: What came of it.
-        value: What was to be written; for a ``get`` that was answered, what was read (None: no such key).
-        expected: What a ``'swap'`` compared with.
-        revision: The ``etcd_index`` of the answer, or of the refusal; None without one.
-        modified: The ``modified_index`` of the node in the answer, or None.
+        outcome: The outcome.
+        value: The value to write; for an answered ``get`` the value that was read (None: the key does not exist).
+        expected: The value that a ``'swap'`` compares with.
+        revision: The ``etcd_index`` of the response or error; None without one.
+        modified: The ``modified_index`` of the node in the response, or None.
         error: The class of the error, or None.
     """
 
@@ -92,16 +92,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change, as etcd's own history has it: read over the raw v3 API from revision 1, before it was compacted.
+    """A change in etcd's own log, which is read over the JSON gateway from revision 1 before it is compacted.
 
     Attributes:
-        era: Counts from 0; one more with each time that the data was wiped, or put back as it was in a backup.
-        revision: Of the store.
-        order: Counts from 0 among the changes of one revision, in the order in which etcd tells them.
+        era: Counts from 0; incremented by each wipe and restore.
+        revision: The revision of the store.
+        order: Counts from 0 within a revision, in etcd's order.
         key: The key.
-        value: None if it was deleted.
-        created: The revision at which the key came into being; 0 if it was deleted.
-        version: Counts from 1; 0 if it was deleted.
+        value: The value; None for a deletion.
+        created: The create revision; 0 for a deletion.
+        version: Counts from 1; 0 for a deletion.
         lease: The lease of the key; 0 for none.
     """
 
@@ -116,12 +116,12 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """A watcher was started (``on_change`` returned), on everything below a key.
+class WatchStarted:
+    """A watcher of a key and its descendants was started: ``on_change`` returned.
 
     Attributes:
         revision: Every change after this one must be delivered.
-        client: Its client; empty if nobody knows.
+        client: The name of its client; empty if unknown.
     """
 
     watcher: str
@@ -133,20 +133,20 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Unwatched:
-    """A watcher is stopped from now on: it need not be told of anything any more.  Others watch to the end."""
+class WatchStopped:
+    """A watcher was stopped: later changes need not be delivered.  Other watchers run to the end."""
 
     watcher: str
     at: float
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """A watcher's callback was called.
+class WatchEvent:
+    """The callback of a watcher was called.
 
     Attributes:
-        value: None if the node is gone.
-        resync: It was made up from a comparison, after history was lost.
+        value: The value; None for a deletion.
+        resync: It is the result of a comparison after lost history.
         index: The index of that comparison; None for a change.
     """
 
@@ -162,7 +162,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Resync:
-    """A watcher said that history was lost (``on_resync``)."""
+    """A watcher reported lost history (``on_resync``)."""
 
     watcher: str
     at: float
@@ -170,12 +170,12 @@ class Resync:
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """The state of a watcher or mirror, sampled at regular intervals.
+class WatcherState:
+    """A sample of the state of a watcher or mirror.
 
     Attributes:
-        is_live: False for every state but LIVE: then there may be changes that were not received yet.
-        index: The revision up to which it says that it has received every change; 0 before the start.
+        is_live: False for every state but LIVE: there may be changes that were not received.
+        index: The revision up to which it reports to have received all changes; 0 before the start.
     """
 
     watcher: str
@@ -185,19 +185,19 @@ class State:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
-    """What a keeper said.
+class KeeperEvent:
+    """A callback or return value of a keeper.
 
     Attributes:
         keeper: Its name, unique in the run.
-        client: Its client.
+        client: The name of its client.
         key: The node.
-        value: What it puts there: unique in the run, or the same for all keepers of that node.
+        value: The value of the node: unique in the run, or the same for all keepers of the node.
         ttl: Seconds.
-        at: When.
-        what: ``'started'``, ``'kept'`` (keep_node returned), ``'lost'`` (on_lost), ``'overtaken'`` (on_lost, with
-            Overtaken), ``'restored'`` (on_restored), ``'stopped'`` (noted before stop is called).
-        on_conflict: As it was started with.  Only one that replaces may write over another keeper's node.
+        at: The time.
+        kind: ``'started'``, ``'kept'`` (keep_node returned), ``'lost'`` (on_lost), ``'overtaken'`` (on_lost, with
+            Overtaken), ``'restored'`` (on_restored), ``'stopped'`` (recorded before stop is called).
+        on_conflict: The argument of keep_node.  Only ``'replace'`` may overwrite the node of another keeper.
     """
 
     keeper: str
@@ -206,16 +206,16 @@ class Presence:
     value: str
     ttl: float
     at: float
-    what: str
+    kind: str
     on_conflict: str = 'wait'
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A keeper was asked for its fencing token (``ensure()``).
+class TokenCheck:
+    """A call of a keeper's ``ensure()``.
 
     Attributes:
-        token: What it gave; None if it raised NodeLost.
+        token: The fencing token; None if it raised NodeLost.
     """
 
     keeper: str
@@ -226,11 +226,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A write of nothing over a client's own paths: whether a quorum served it, and how far etcd was.
+    """A write without effect through a link of a client: shows whether a quorum answered, and the current revision.
 
     Attributes:
-        revision: Of the store; None if it was not answered.
-        way: By which of the client's ways, such as the index of the member: each is probed for itself.
+        revision: The revision of the store; None without a response.
+        link: The index of the link, which is that of the member; each link is probed separately.
     """
 
     client: str
@@ -238,25 +238,24 @@ class Probe:
     ended: float
     era: int
     revision: int | None
-    way: int = 0
+    link: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something was broken on purpose, or mended.
+    """An injected fault.
 
-    The checkers know five by name, for they allow what would be a failure without them: ``WIPE`` (all data; it begins
-    the next era), ``RESTORE`` (the data of a backup are put back; it begins the next era, too), ``COMPACTION``,
-    ``REVOCATION`` (its target is the number of the lease) and ``REMOVAL`` (its target is the key, which somebody else
-    deleted).
+    The checkers know five names, because these faults excuse what would be a failure otherwise: ``WIPE`` (of all data;
+    begins the next era), ``RESTORE`` (of a backup; begins the next era, too), ``COMPACTION``, ``REVOCATION`` (the
+    target is the lease) and ``REMOVAL`` (the target is the key, which was deleted by the harness).
 
     Attributes:
-        name: Such as ``'kill'``.
-        target: A member, a proxy or a client.
+        name: The kind, such as ``'kill'``.
+        target: A member, a link or a client.
         began: When the command was given.
-        ended: When it was mended.
-        revision: Up to which the history was compacted, of a ``COMPACTION``; of a ``RESTORE`` one up to which the data
-            of the backup are those of the era before (later changes may be in it, too).
+        ended: When it was healed.
+        revision: For ``COMPACTION`` the revision of the compaction; for ``RESTORE`` a revision up to which the backup
+            certainly has the changes of the era before (it may have later ones).
     """
 
     name: str
@@ -267,16 +266,16 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A line for the reader of a report: a phase of the run, the start of an era."""
+class PhaseStarted:
+    """The start of a phase of the run, for reports."""
 
     at: float
-    what: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What was held: ``when`` is ``'before'`` or ``'after'`` (everything was closed)."""
+    """Resources in use: ``when`` is ``'before'``, or ``'after'`` everything was closed."""
 
     when: str
     sockets: int
@@ -286,18 +285,30 @@ class Resources:
 
 
 Record = (
-    Call | Change | Watched | Unwatched | Seen | Resync | State | Presence | Claim | Probe | Fault | Moment | Resources
+    Call
+    | Change
+    | WatchStarted
+    | WatchStopped
+    | WatchEvent
+    | Resync
+    | WatcherState
+    | KeeperEvent
+    | TokenCheck
+    | Probe
+    | Fault
+    | PhaseStarted
+    | Resources
 )
-KINDS = {kind.__name__: kind for kind in Record.__args__}
+RECORD_CLASSES = {kind.__name__: kind for kind in Record.__args__}
 
-Kind = TypeVar('Kind', bound=Record)
+RecordType = TypeVar('RecordType', bound=Record)
 
 
 class History:
-    """What happened, in the order in which it was noted.
+    """Records in the order in which they were made.
 
     Args:
-        seed: What the run was made from.
+        seed: The seed of the run.
     """
 
     def __init__(self, seed: int) -> None:
@@ -306,19 +317,19 @@ class History:
         self._records: list[Record] = []
 
     def now(self) -> float:
-        """Seconds since the history began."""
+        """Return the seconds since the history was started."""
         return time.monotonic() - self._began
 
     def add(self, record: Record) -> None:
-        """Note it."""
+        """Add a record."""
         self._records.append(record)
 
-    def of(self, kind: type[Kind]) -> list[Kind]:
-        """The records of one kind."""
+    def of(self, kind: type[RecordType]) -> list[RecordType]:
+        """Return the records of a class."""
         return [record for record in self._records if isinstance(record, kind)]
 
     def save(self, path: Path) -> None:
-        """Write it as JSON lines."""
+        """Write the history as JSON lines."""
         with path.open('w', encoding='utf-8') as file:
             print(json.dumps({'seed': self.seed}), file=file)
             for record in self._records:
@@ -326,12 +337,12 @@ class History:
 
     @classmethod
     def load(cls, path: Path) -> History:
-        """Read what ``save`` wrote."""
+        """Read a history that ``save`` has written."""
         with path.open(encoding='utf-8') as file:
             history = cls(json.loads(file.readline())['seed'])
             for line in file:
                 fields = json.loads(line)
-                kind = KINDS[fields.pop('is')]
+                kind = RECORD_CLASSES[fields.pop('is')]
                 if kind is Call:
                     fields['outcome'] = Outcome[fields['outcome']]
                 history.add(kind(**fields))

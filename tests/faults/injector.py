@@ -1,4 +1,4 @@
-"""The fire: strikes at their times, each noted as a fault with when it began and when it was mended."""
+"""Injects the faults of a schedule, and records each with its times."""
 
 from __future__ import annotations
 
@@ -10,87 +10,87 @@ import gevent
 
 from getc.errors import EtcException
 from getc.testing import ServerFailed
-from tests.faults.cluster import Ground
-from tests.faults.faults import Omitted, breakage_of
+from tests.faults.cluster import ProxiedCluster
+from tests.faults.faults import Skipped, action_for
 from tests.faults.history import Fault, History
-from tests.faults.history_reader import Archivist
-from tests.faults.locks import Claims
-from tests.faults.schedule import Strike
+from tests.faults.history_reader import HistoryReader
+from tests.faults.locks import Locks
+from tests.faults.schedule import PlannedFault
 
-__all__ = ['Fire']
+__all__ = ['Injector']
 
-PATIENCE: Final = 90.0
-"""Seconds for the last faults to be mended."""
+RECOVERY_TIMEOUT: Final = 90.0
+"""Seconds until the last faults are healed."""
 
-WIDTH: Final = 80
-"""Of a reason, in characters."""
+MAX_REASON_LENGTH: Final = 80
+"""Maximal characters of a reason in the report."""
 
 
-class Fire:
-    """Breaks the ground.
+class Injector:
+    """Injects faults.
 
     Args:
-        ground: What is broken.
-        archivist: Who must have read what is going to be forgotten.
-        history: Where faults are noted.
+        cluster: The cluster.
+        history_reader: Has to read history before a fault removes it.
+        history: Records the faults.
 
     Attributes:
-        now: What is broken at the moment.
-        omitted: Faults that could not be done, by kind and reason.
+        active: The current faults.
+        skipped: The number of faults that could not be injected, by kind and reason.
     """
 
-    def __init__(self, ground: Ground, archivist: Archivist, history: History) -> None:
-        self.now: list[str] = []
-        self.omitted: Counter[str] = Counter()
-        self._ground = ground
-        self._archivist = archivist
+    def __init__(self, cluster: ProxiedCluster, history_reader: HistoryReader, history: History) -> None:
+        self.active: list[str] = []
+        self.skipped: Counter[str] = Counter()
+        self._cluster = cluster
+        self._history_reader = history_reader
         self._history = history
-        self._claims = Claims()
-        self._strikes: list[gevent.Greenlet[..., None]] = []
+        self._locks = Locks()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._ends_at = 0.0
 
-    def burn(self, strikes: Sequence[Strike], seconds: float) -> None:
-        """Have strikes for so many seconds, and return when the last one is mended.
+    def run(self, faults: Sequence[PlannedFault], seconds: float) -> None:
+        """Inject the faults for a number of seconds, and return when the last one is healed.
 
         Raises:
-            TimeoutError: One could not be mended long after.
+            TimeoutError: A fault was not healed in time.
         """
         self._ends_at = self._history.now() + seconds
-        self._strikes = [gevent.spawn_later(strike.at, self._throw, strike) for strike in strikes]
-        gevent.joinall(self._strikes, timeout=seconds + PATIENCE, raise_error=True)
-        if not all(strike.ready() for strike in self._strikes):
-            raise TimeoutError(f'not mended in time: {self.now}')
+        self._greenlets = [gevent.spawn_later(fault.at, self._inject_when_free, fault) for fault in faults]
+        gevent.joinall(self._greenlets, timeout=seconds + RECOVERY_TIMEOUT, raise_error=True)
+        if not all(fault.ready() for fault in self._greenlets):
+            raise TimeoutError(f'not healed in time: {self.active}')
 
     def stop(self) -> None:
-        """Strike no more.  What is broken stays so."""
-        gevent.killall(self._strikes)
+        """Stop injecting.  Current faults are not healed."""
+        gevent.killall(self._greenlets)
 
-    def _throw(self, strike: Strike) -> None:
+    def _inject_when_free(self, fault: PlannedFault) -> None:
         try:
-            needs = breakage_of(strike, self._ground, self._archivist).needs
-            with self._claims.of(needs):
+            locks = action_for(fault, self._cluster, self._history_reader).locks
+            with self._locks.acquire(locks):
                 if self._history.now() > self._ends_at:
-                    raise Omitted('its turn came too late')
-                self._break(strike)
-        except (Omitted, TimeoutError, EtcException, ServerFailed) as error:
-            self.omitted[f'{strike.kind} ({error})'[:WIDTH]] += 1
-            if isinstance(error, ServerFailed) and strike.kind != 'move leader':
+                    raise Skipped('its locks were released too late')
+                self._inject(fault)
+        except (Skipped, TimeoutError, EtcException, ServerFailed) as error:
+            self.skipped[f'{fault.kind} ({error})'[:MAX_REASON_LENGTH]] += 1
+            if isinstance(error, ServerFailed) and fault.kind != 'move leader':
                 raise
 
-    def _break(self, strike: Strike) -> None:
-        breakage = breakage_of(strike, self._ground, self._archivist)  # as it stands now
-        label = f'{strike.kind}: {breakage.target}'
+    def _inject(self, fault: PlannedFault) -> None:
+        action = action_for(fault, self._cluster, self._history_reader)  # in the current state of the cluster
+        label = f'{fault.kind}: {action.target}'
         began = self._history.now()
-        was_omitted = False
-        self.now.append(label)
+        was_skipped = False
+        self.active.append(label)
         try:
-            with breakage.done() as most:
-                gevent.sleep(strike.lasts if most is None else min(strike.lasts, most))
-        except Omitted:
-            was_omitted = True
+            with action.inject() as limit:
+                gevent.sleep(fault.duration if limit is None else min(fault.duration, limit))
+        except Skipped:
+            was_skipped = True
             raise
-        finally:  # also what was not answered may have been done
-            self.now.remove(label)
-            if not was_omitted:
-                fault = Fault(strike.kind, breakage.target, began, self._history.now(), breakage.revision)
-                self._history.add(fault)
+        finally:  # a command without a response may have been executed
+            self.active.remove(label)
+            if not was_skipped:
+                injected = Fault(fault.kind, action.target, began, self._history.now(), action.revision)
+                self._history.add(injected)

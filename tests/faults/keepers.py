@@ -1,4 +1,4 @@
-"""Tenants: each keeps a node, alone or against others, and claims its token again and again."""
+"""Workers that keep a node, alone or in competition, and check its token repeatedly."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ import gevent
 import getc
 from getc.daemons.options import OnConflict
 from getc.errors import NodeExist, NodeLost, Overtaken, TimedOut
-from tests.faults.history import Claim, History, Presence
+from tests.faults.history import History, KeeperEvent, TokenCheck
 
-__all__ = ['SERVERS', 'Tenant']
+__all__ = ['SERVERS', 'KeeperWorker']
 
 SERVERS: Final = '/servers'
 
-ASK: Final = 0.1
-"""Seconds between two questions."""
+CHECK_INTERVAL: Final = 0.1
+"""Seconds between two checks of the token."""
 
-BREAK: Final = 0.4
-"""Seconds at most until one that tries for some time only tries again."""
+MAX_PAUSE: Final = 0.4
+"""Maximal pause of a worker with a timeout before it tries again, in seconds."""
 
 
-class Tenant:
-    """Keeps one node, and may leave it and come again.
+class KeeperWorker:
+    """Keeps a node, and may release it and try again.
 
     Args:
-        client_name: What its client is called.
+        client_name: The name of the client.
         client: The client.
         key: The node.
         ttl: Seconds.
-        history: Where it is noted.
-        chance: How long it stays.
-        number: Tells apart the tenants of one client and key.
-        value: What it writes; None for its name, which is unique.
-        on_conflict: What it does about another's node.
-        patience: Seconds for which it tries to take the node at most; None for no limit.
-        stays: True if it stays to the end.
+        history: Records events and checks.
+        rng: Determines how long it keeps the node.
+        number: Distinguishes workers with the same client and key.
+        value: The value to write; None for its own name, which is unique.
+        on_conflict: As for keep_node.
+        timeout: As for keep_node.
+        runs_to_end: It does not release the node before the end of the run.
     """
 
     def __init__(
@@ -48,37 +48,37 @@ class Tenant:
         key: str,
         ttl: int,
         history: History,
-        chance: random.Random,
+        rng: random.Random,
         *,
         number: int = 0,
         value: str | None = None,
         on_conflict: OnConflict = 'wait',
-        patience: float | None = None,
-        stays: bool = True,
+        timeout: float | None = None,
+        runs_to_end: bool = True,
     ) -> None:
         self.key = key
         self._client_name = client_name
         self._client = client
         self._ttl = ttl
         self._history = history
-        self._rng = chance
+        self._rng = rng
         self._number = number
         self._value = value
         self._on_conflict: OnConflict = on_conflict
-        self._patience = patience
-        self._stays = stays
+        self._timeout = timeout
+        self._runs_to_end = runs_to_end
         self._count = 0
 
     def run(self) -> None:
-        """Keep it until killed; then it is given back."""
+        """Keep the node until killed, then release it."""
         while True:
             self._count += 1
             number = f'.{self._number}' if self._number else ''
-            self._live(f'{self._client_name}{number}{self.key}#{self._count}')
-            gevent.sleep(self._rng.uniform(0, 2 if self._patience is None else BREAK))
+            self._keep(f'{self._client_name}{number}{self.key}#{self._count}')
+            gevent.sleep(self._rng.uniform(0, 2 if self._timeout is None else MAX_PAUSE))
 
-    def _live(self, name: str) -> None:
-        self._tell(name, 'started')
+    def _keep(self, name: str) -> None:
+        self._record(name, 'started')
         keeper = None
         try:
             keeper = self._client.keep_node(
@@ -86,44 +86,44 @@ class Tenant:
                 self._value or name,
                 ttl=self._ttl,
                 on_conflict=self._on_conflict,
-                timeout=self._patience,
-                on_lost=lambda keeper: self._tell_loss(name, keeper),
-                on_restored=lambda _: self._tell(name, 'restored'),
+                timeout=self._timeout,
+                on_lost=lambda keeper: self._record_loss(name, keeper),
+                on_restored=lambda _: self._record(name, 'restored'),
             )
-            self._tell(name, 'kept')
-            asked, most = 0, math.inf if self._stays else self._rng.uniform(1, 15) / ASK
-            while asked < most:
-                self._ask(name, keeper)
-                asked += 1
-                gevent.sleep(ASK)
+            self._record(name, 'kept')
+            checks, max_checks = 0, math.inf if self._runs_to_end else self._rng.uniform(1, 15) / CHECK_INTERVAL
+            while checks < max_checks:
+                self._check_token(name, keeper)
+                checks += 1
+                gevent.sleep(CHECK_INTERVAL)
         except (NodeExist, TimedOut):
-            if self._on_conflict == 'wait' and self._patience is None:
+            if self._on_conflict == 'wait' and self._timeout is None:
                 raise
         finally:
-            self._tell(name, 'stopped')
+            self._record(name, 'stopped')
             if keeper is not None:
                 keeper.stop()
 
-    def _ask(self, name: str, keeper: getc.Keeper) -> None:
+    def _check_token(self, name: str, keeper: getc.Keeper) -> None:
         try:
             token = keeper.ensure()
         except NodeLost:
             token = None
-        self._history.add(Claim(name, self.key, self._history.now(), token))
+        self._history.add(TokenCheck(name, self.key, self._history.now(), token))
 
-    def _tell_loss(self, name: str, keeper: getc.Keeper) -> None:
-        self._tell(name, 'overtaken' if isinstance(keeper.last_error, Overtaken) else 'lost')
+    def _record_loss(self, name: str, keeper: getc.Keeper) -> None:
+        self._record(name, 'overtaken' if isinstance(keeper.last_error, Overtaken) else 'lost')
 
-    def _tell(self, name: str, what: str) -> None:
+    def _record(self, name: str, kind: str) -> None:
         self._history.add(
-            Presence(
+            KeeperEvent(
                 name,
                 self._client_name,
                 self.key,
                 self._value or name,
                 self._ttl,
                 self._history.now(),
-                what,
+                kind,
                 self._on_conflict,
             )
         )

@@ -1,4 +1,4 @@
-"""Who has what to himself: faults of one thing come one after the other, those of different things overlap."""
+"""Locks for faults: faults with the same target are injected one after another, others at the same time."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import Final
 
 import gevent
 
-__all__ = ['Claims']
+__all__ = ['Locks']
 
-PAUSE: Final = 0.02
+POLL_INTERVAL: Final = 0.02
 
 
-class Claims:
-    """Names that are taken by one at a time.
+class Locks:
+    """Named locks, several of which can be acquired at once.
 
-    They are given in the order in which they were asked for: who wants many is not passed over for ever.
+    Requests are served in order, so a request for many names is not starved.
     """
 
     def __init__(self) -> None:
-        self._claims: dict[object, frozenset[str]] = {}  # those that are held, and those that are waited for
+        self._requests: dict[object, frozenset[str]] = {}  # those that hold their locks, and those that wait
 
     @contextmanager
-    def of(self, names: frozenset[str]) -> Iterator[None]:
-        """Have these names alone.  Blocks until whoever asked for one of them before has done with it."""
-        claim = object()
-        self._claims[claim] = names
+    def acquire(self, names: frozenset[str]) -> Iterator[None]:
+        """Hold all of these locks.  Blocks until each earlier request for one of them is released."""
+        request = object()
+        self._requests[request] = names
         try:
-            while self._is_taken(claim):
-                gevent.sleep(PAUSE)
+            while self._is_blocked(request):
+                gevent.sleep(POLL_INTERVAL)
             yield
         finally:
-            del self._claims[claim]
+            del self._requests[request]
 
-    def _is_taken(self, claim: object) -> bool:
-        names = self._claims[claim]
-        earlier = takewhile(lambda other: other is not claim, self._claims)
-        return any(self._claims[other] & names for other in earlier)
+    def _is_blocked(self, request: object) -> bool:
+        names = self._requests[request]
+        earlier = takewhile(lambda other: other is not request, self._requests)
+        return any(self._requests[other] & names for other in earlier)

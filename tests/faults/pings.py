@@ -1,4 +1,4 @@
-"""A proxy that answers HTTP/2 PINGs itself, as nginx and haproxy do, whatever becomes of the server behind it."""
+"""A proxy that answers HTTP/2 PINGs itself, as nginx and haproxy do, in whatever state the server behind it is."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ __all__ = ['PingProxy', 'acknowledgement_of', 'frames_of']
 
 PREFACE: Final = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
 HEAD: Final = 9
-"""Bytes before the payload of a frame.  Source: RFC 9113, section 4.1."""
+"""Bytes of a frame header.  Source: RFC 9113, section 4.1."""
 
 SETTINGS: Final = 4
 PING: Final = 6
 ACK: Final = 1
 
 NO_SETTINGS: Final = bytes((0, 0, 0, SETTINGS, 0, 0, 0, 0, 0))
-"""The first frame of a server, which changes none of the settings."""
+"""The first frame of a server, which changes no setting."""
 
 CHUNK: Final = 64 * 1024
 
 
 def frames_of(data: bytearray) -> list[bytes]:
-    """Remove the whole frames from the beginning of the data, and return them."""
+    """Remove the complete frames from the beginning of the data, and return them."""
     frames = []
     while len(data) >= HEAD and len(data) >= (size := HEAD + int.from_bytes(data[:3], 'big')):
         frames.append(bytes(data[:size]))
@@ -38,23 +38,23 @@ def frames_of(data: bytearray) -> list[bytes]:
 
 
 def acknowledgement_of(frame: bytes) -> bytes | None:
-    """The answer to a PING; None for every other frame."""
+    """Return the acknowledgement of a PING; None for other frames."""
     if frame[3] != PING or frame[4] & ACK:
         return None
     return frame[:4] + bytes((ACK,)) + frame[5:]
 
 
 class PingProxy:
-    """Forwards connections to one server; of HTTP/2 all but the clients' PINGs, which it answers.  A context manager.
+    """Forwards connections to a server, except for the HTTP/2 PINGs of clients, which it answers.  A context manager.
 
-    It also begins each HTTP/2 connection as a server does, so that new ones look well, too.  What is not HTTP/2 is
-    forwarded as it is.
+    It also sends the first SETTINGS of each HTTP/2 connection, so that new connections look healthy, too.  Other
+    protocols are forwarded unchanged.
 
     Args:
         target: The URL of the server.
 
     Attributes:
-        answered: How many PINGs were answered.
+        answered: The number of PINGs that were answered.
     """
 
     def __init__(self, target: str) -> None:
@@ -66,12 +66,12 @@ class PingProxy:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port of the proxy."""
         return int(self._server.server_port)
 
     @property
     def url(self) -> str:
-        """What to give a client instead of the server's URL."""
+        """The URL of the proxy."""
         return f'http://127.0.0.1:{self.port}'
 
     def __enter__(self) -> PingProxy:
@@ -90,22 +90,22 @@ class PingProxy:
                     sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
                 _Connection(self, client, server).run()
         except OSError:
-            pass  # one of both has gone: so does the other
+            pass  # one side is closed, so the other is closed as well
 
 
 class _Connection:
-    """A client's connection, and the one to the server."""
+    """A connection of a client, and the connection to the server."""
 
     def __init__(self, proxy: PingProxy, client: socket, server: socket) -> None:
         self._proxy = proxy
         self._client = client
         self._server = server
         self._is_http2 = False
-        self._has_begun = False  # the client has acknowledged the proxy's settings
+        self._has_begun = False  # the client has acknowledged the settings of the proxy
         self._sending = RLock()  # two greenlets send to the client
 
     def run(self) -> None:
-        """Forward in both directions, until one side has closed its own."""
+        """Forward in both directions until one side closes its connection."""
         head = bytearray()
         while len(head) < len(PREFACE) and PREFACE.startswith(head):
             data = self._client.recv(CHUNK)
@@ -140,7 +140,7 @@ class _Connection:
                     return
                 data += more
         except OSError:
-            pass  # it is over
+            pass  # the connection is closed
 
     def _send_up(self, piece: bytes) -> None:
         answer = acknowledgement_of(piece) if self._is_http2 else None
@@ -148,7 +148,7 @@ class _Connection:
             self._proxy.answered += 1
             self._send_down(answer)
         elif self._is_http2 and not self._has_begun and piece[3:5] == bytes((SETTINGS, ACK)):
-            self._has_begun = True  # it acknowledges what the server did not send
+            self._has_begun = True  # the server did not send these settings
         else:
             self._server.sendall(piece)
 

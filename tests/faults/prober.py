@@ -1,7 +1,7 @@
-"""The prober: whether a quorum serves a client, whatever that client makes of it.
+"""Probes whether a quorum serves a client.
 
-It goes the client's own ways, through the same proxies, but without getc (see ``gateway``): so that "etcd was there" is
-known from elsewhere when getc says that it was not.
+Probes go through the links of the client, but do not use getc (see ``gateway``), so that they show independently when
+etcd was available.
 """
 
 from __future__ import annotations
@@ -10,64 +10,64 @@ from typing import Final
 
 import gevent
 
-from tests.faults.cluster import MEMBERS, Ground
-from tests.faults.gateway import Refused
+from tests.faults.cluster import MEMBERS, ProxiedCluster
+from tests.faults.gateway import RequestRefused
 from tests.faults.history import History, Probe
 
 __all__ = ['Prober']
 
-PAUSE: Final = 0.25
-"""Seconds between the end of a probe and the next one on the same way."""
+PROBE_INTERVAL: Final = 0.25
+"""Seconds between two probes of a link."""
 
-NEVER_THERE: Final = 'AA=='
-"""A key: a byte of zero."""
+ABSENT_KEY: Final = 'AA=='
+"""A key that does not exist: a zero byte."""
 
-PATIENCE: Final = 1.0
-"""Seconds for a step of it."""
+REQUEST_TIMEOUT: Final = 1.0
+"""Seconds for each operation of the socket."""
 
 
 class Prober:
-    """Has each member delete what is not there, over and over, on behalf of one client.
+    """Deletes a key that does not exist, repeatedly, through each link of a client.
 
-    Nothing comes of it, and etcd does it as it does any write: while a leader is being moved it serves reads alone, and
-    whoever has to write is not served.
+    That has no effect, but needs a quorum and a leader like any write: while the leader is moved, members serve reads
+    only.
 
     Args:
-        ground: Where.
-        history: Where answers are noted.
-        client: The client.
+        cluster: The cluster.
+        history: Records the probes.
+        client: The name of the client.
     """
 
-    def __init__(self, ground: Ground, history: History, client: str) -> None:
-        self._ground = ground
+    def __init__(self, cluster: ProxiedCluster, history: History, client: str) -> None:
+        self._cluster = cluster
         self._history = history
         self._client = client
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
-        """Begin, in the background."""
-        for number, way in enumerate(self._ground.ways[self._client][:MEMBERS]):
-            greenlet = gevent.spawn(self._probe, number, way.url)
+        """Start in the background."""
+        for number, link in enumerate(self._cluster.links[self._client][:MEMBERS]):
+            greenlet = gevent.spawn(self._probe, number, link.url)
             greenlet.name = f'prober of {self._client}'
             self._greenlets.append(greenlet)
 
     def stop(self) -> None:
-        """Stop."""
+        """Stop probing."""
         gevent.killall(self._greenlets)
 
-    def _probe(self, way: int, url: str) -> None:
-        gateway = self._ground.gateway(url, timeout=PATIENCE)
+    def _probe(self, link: int, url: str) -> None:
+        gateway = self._cluster.gateway(url, timeout=REQUEST_TIMEOUT)
         try:
             while True:
-                began, era = self._history.now(), self._ground.era
+                began, era = self._history.now(), self._cluster.era
                 revision = None
                 try:
-                    answer = gateway.ask('/v3/kv/deleterange', {'key': NEVER_THERE})
+                    answer = gateway.request('/v3/kv/deleterange', {'key': ABSENT_KEY})
                     revision = int(answer['header']['revision'])
-                except (OSError, Refused):
+                except (OSError, RequestRefused):
                     pass
-                if era == self._ground.era:
-                    self._history.add(Probe(self._client, began, self._history.now(), era, revision, way))
-                gevent.sleep(PAUSE)
+                if era == self._cluster.era:
+                    self._history.add(Probe(self._client, began, self._history.now(), era, revision, link))
+                gevent.sleep(PROBE_INTERVAL)
         finally:
             gateway.close()

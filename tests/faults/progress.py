@@ -1,4 +1,4 @@
-"""What is seen of a run while it goes on: one line that changes in a terminal, a line now and then elsewhere."""
+"""Shows the progress of a run: a line that is updated in a terminal, or a new line from time to time."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from tests.faults.run import Run
 
 __all__ = ['Progress']
 
-OFTEN: Final = 0.5
-SELDOM: Final = 15.0
-WIDTH: Final = 118
+LIVE_INTERVAL: Final = 0.5
+LINE_INTERVAL: Final = 15.0
+MAX_WIDTH: Final = 118
 
 
 class Progress:
-    """Shows a run.  A context manager.
+    """Shows the progress of a run.  A context manager.
 
     Args:
-        run: What is shown.
-        stream: Where to.
+        run: The run.
+        stream: The output.
     """
 
     def __init__(self, run: Run, stream: TextIO) -> None:
         self._run = run
         self._stream = stream
         self._is_live = stream.isatty()
-        self._shown = 0  # records that were counted
+        self._counted = 0  # the number of records that were counted
         self._counts: Counter[str] = Counter()
         self._showing: gevent.Greenlet[..., None] | None = None
 
@@ -47,22 +47,22 @@ class Progress:
         while True:
             line = self.line()
             if self._is_live:
-                print(f'\r\x1b[K{line[:WIDTH]}', end='', file=self._stream, flush=True)
-                gevent.sleep(OFTEN)
+                print(f'\r\x1b[K{line[:MAX_WIDTH]}', end='', file=self._stream, flush=True)
+                gevent.sleep(LIVE_INTERVAL)
                 continue
             print(line, file=self._stream, flush=True)
             phase, waited = self._run.phase, 0.0
-            while self._run.phase == phase and waited < SELDOM:
-                gevent.sleep(OFTEN)
-                waited += OFTEN
+            while self._run.phase == phase and waited < LINE_INTERVAL:
+                gevent.sleep(LIVE_INTERVAL)
+                waited += LIVE_INTERVAL
 
     def line(self) -> str:
-        """How far it is."""
+        """Return the current status line."""
         run = self._run
         records = list(run.history)
-        self._counts.update(type(record).__name__ for record in records[self._shown :])
-        self._shown = len(records)
+        self._counts.update(type(record).__name__ for record in records[self._counted :])
+        self._counted = len(records)
         counts = ' '.join(f'{self._counts[kind]:,} {what}' for kind, what in (('Call', 'calls'), ('Seen', 'events')))
         left = '' if run.ends_at is None else f' -{max(0, run.ends_at - run.history.now()):.0f} s'
-        broken = '' if run.fire is None or not run.fire.now else f' | {", ".join(run.fire.now)}'
-        return f'seed {run.order.seed} {run.history.now():4.0f} s {run.phase}{left} | {counts}{broken}'
+        broken = '' if run.injector is None or not run.injector.active else f' | {", ".join(run.injector.active)}'
+        return f'seed {run.config.seed} {run.history.now():4.0f} s {run.phase}{left} | {counts}{broken}'

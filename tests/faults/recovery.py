@@ -1,35 +1,35 @@
-"""How long it takes until a node that was lost is back, once etcd is."""
+"""Measures how long it takes to restore a lost node when etcd is available again."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 
 from tests.faults.checking.service import Service
-from tests.faults.history import History, Presence
+from tests.faults.history import History, KeeperEvent
 
 __all__ = ['slowest_recovery']
 
 
 def slowest_recovery(history: History) -> tuple[float, str]:
-    """The longest time for which a client was served without a break, and had not told yet that its node is back.
+    """Find the longest uninterrupted service of a client before it restored a lost node.
 
-    A name that others want, too, may be theirs meanwhile, and is left out.
+    Nodes with several keepers are left out, because another keeper may hold them.
 
     Returns:
-        Seconds, and the keeper; 0.0 and an empty name if nothing was lost.
+        Seconds and the keeper; 0.0 and an empty name if nothing was lost.
     """
     service = Service(history)
-    told = history.of(Presence)
+    events = history.of(KeeperEvent)
     clients: dict[str, set[str]] = defaultdict(set)
-    for said in told:
-        clients[said.key].add(said.client)
-    lost: dict[str, Presence] = {}
+    for event in events:
+        clients[event.key].add(event.client)
+    lost: dict[str, KeeperEvent] = {}
     slowest = (0.0, '')
-    for said in (said for said in told if len(clients[said.key]) == 1):
-        if said.what == 'lost':
-            lost[said.keeper] = said
-        elif said.what == 'restored' and (loss := lost.pop(said.keeper, None)) is not None:
-            stretches = service.stretches(said.client, loss.at, said.at)
-            longest = max((ended - began for (began, ended), _ in stretches), default=0.0)
-            slowest = max(slowest, (longest, said.keeper))
+    for event in (event for event in events if len(clients[event.key]) == 1):
+        if event.kind == 'lost':
+            lost[event.keeper] = event
+        elif event.kind == 'restored' and (loss := lost.pop(event.keeper, None)) is not None:
+            intervals = service.intervals(event.client, loss.at, event.at)
+            longest = max((ended - began for (began, ended), _ in intervals), default=0.0)
+            slowest = max(slowest, (longest, event.keeper))
     return slowest

@@ -1,4 +1,4 @@
-"""What getc holds of this process and of etcd: sockets, greenlets, objects, leases."""
+"""Measures the resources that getc uses: sockets, greenlets, objects and leases."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from typing import Final
 import gevent
 import gevent.socket
 
-from tests.faults.checking.resources import BOUND, COUNTED
-from tests.faults.cluster import Ground
+from tests.faults.checking.resources import COUNTED, MAX_MEMORY_GROWTH
+from tests.faults.cluster import ProxiedCluster
 from tests.faults.history import Resources
 
-__all__ = ['measured', 'measured_at_rest']
+__all__ = ['measure', 'measure_when_settled']
 
-PATIENCE: Final = 5.0
-"""Seconds for etcd to answer."""
+REQUEST_TIMEOUT: Final = 5.0
+"""Seconds for a response of etcd."""
 
-REST: Final = 0.5
+POLL_INTERVAL: Final = 0.5
 
 
-def measured(when: str, ground: Ground) -> Resources:
-    """Count them now.
+def measure(when: str, cluster: ProxiedCluster) -> Resources:
+    """Measure now.
 
-    Memory is the size of all objects of getc's own classes: what the process has holds the history, too.
+    Memory is the size of all objects of getc's classes, because the memory of the process includes the history.
     """
     gc.collect()
     things = gc.get_objects()
     greenlets = [thing for thing in things if isinstance(thing, gevent.Greenlet) and not thing.dead]
     sockets = [thing for thing in things if isinstance(thing, gevent.socket.socket)]
-    ports = ground.ports
-    of_getc = [thing for thing in things if _is_getcs(type(thing))]
+    ports = cluster.ports
+    of_getc = [thing for thing in things if _is_of_getc(type(thing))]
     return Resources(
         when,
-        sockets=sum(_is_of_a_client(sock, ports) for sock in sockets),
+        sockets=sum(_belongs_to_client(sock, ports) for sock in sockets),
         greenlets=sum(greenlet.name.startswith('getc ') for greenlet in greenlets),
-        leases=ground.leases(PATIENCE),
+        leases=cluster.leases(REQUEST_TIMEOUT),
         memory=sum(map(sys.getsizeof, of_getc)),
     )
 
 
-def measured_at_rest(when: str, ground: Ground, before: Resources, timeout: float) -> Resources:
-    """Count them as soon as there are no more than before, or when the time is over."""
+def measure_when_settled(when: str, cluster: ProxiedCluster, before: Resources, timeout: float) -> Resources:
+    """Measure when the resources are down to those of before, or at the timeout."""
     end = time.monotonic() + timeout
     while True:
-        now = measured(when, ground)
-        is_at_rest = all(getattr(now, what) <= getattr(before, what) for what in COUNTED)
-        if (is_at_rest and now.memory - before.memory <= BOUND) or time.monotonic() > end:
+        now = measure(when, cluster)
+        is_settled = all(getattr(now, what) <= getattr(before, what) for what in COUNTED)
+        if (is_settled and now.memory - before.memory <= MAX_MEMORY_GROWTH) or time.monotonic() > end:
             return now
-        gevent.sleep(REST)
+        gevent.sleep(POLL_INTERVAL)
 
 
-def _is_of_a_client(sock: gevent.socket.socket, ports: set[int]) -> bool:
-    """True if it leads to a proxy of a client's, which is getc's then, once the probers have stopped."""
+def _belongs_to_client(sock: gevent.socket.socket, ports: set[int]) -> bool:
+    """Return whether the socket is connected to a proxy of a client; probers have to be stopped before."""
     try:
         return sock.fileno() != -1 and sock.getpeername()[1] in ports
     except OSError:
-        return False  # it is not connected (any more)
+        return False  # it is not connected
 
 
-def _is_getcs(cls: type) -> bool:
+def _is_of_getc(cls: type) -> bool:
     module = cls.__module__
     return isinstance(module, str) and module.startswith('getc.') and not module.startswith('getc.testing.')

@@ -1,4 +1,4 @@
-"""A run: the ground, the load, the fire, and what came of it."""
+"""A run: cluster, workload, faults and results."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ import getc
 from getc.paths import is_below
 from getc.testing.binaries import EtcdBinary
 from tests.faults.bugs import applied
-from tests.faults.clients import Troupe
-from tests.faults.cluster import CLIENTS, Ground
-from tests.faults.followers import halves
-from tests.faults.history import History, Moment, Resources
-from tests.faults.history_reader import Archivist
-from tests.faults.injector import Fire
+from tests.faults.clients import Workload
+from tests.faults.cluster import CLIENTS, ProxiedCluster
+from tests.faults.followers import torn_pairs
+from tests.faults.history import History, PhaseStarted, Resources
+from tests.faults.history_reader import HistoryReader
+from tests.faults.injector import Injector
 from tests.faults.prober import Prober
-from tests.faults.resources import measured, measured_at_rest
-from tests.faults.schedule import drawn
-from tests.faults.unexpected_errors import Surprises
+from tests.faults.resources import measure, measure_when_settled
+from tests.faults.schedule import make_schedule
+from tests.faults.unexpected_errors import UnexpectedErrors
 from tests.faults.verdict import Violation
 from tests.faults.writers import PAIRS
 
-__all__ = ['Order', 'Result', 'Run']
+__all__ = ['Run', 'RunConfig', 'RunResult']
 
-CALM: Final = 2.0
-"""Seconds of load before the first fault, and after the last."""
+QUIET_SECONDS: Final = 2.0
+"""Seconds of workload without faults at the start and at the end."""
 
-PATIENCE: Final = 45.0
-"""Seconds for anything to be as it should be when all is well."""
+RECOVERY_TIMEOUT: Final = 45.0
+"""Seconds to recover when no fault is active."""
 
-SOON: Final = 5.0
-"""Seconds for what is as good as done."""
+SHORT_TIMEOUT: Final = 5.0
+"""Seconds for an operation that should be immediate."""
 
-EXPIRY: Final = 20.0
-"""Seconds for leases that nobody renews to end."""
+EXPIRY_TIMEOUT: Final = 20.0
+"""Seconds until leases that are not renewed have expired."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be run.
+class RunConfig:
+    """The configuration of a run.
 
     Attributes:
-        seed: What it is made from.
-        seconds: For which there is fire.
+        seed: Determines workload and faults.
+        seconds: For how long faults are injected.
         kinds: The kinds of faults.
         binary: The etcd.
-        bugs: What is put into getc on purpose.
+        bugs: Bugs to inject into getc.
     """
 
     seed: int
@@ -67,26 +67,26 @@ class Order:
 
 
 @dataclass(slots=True)
-class Result:
-    """What came of it.
+class RunResult:
+    """The results of a run.
 
     Attributes:
-        history: All of it.
-        violations: What needs no history to be seen.
-        version: Of etcd.
-        omitted: Faults that could not be done, by kind and reason.
-        errors: Calls that ended with an error, by class.
-        looks: How often mirrors were looked at.
-        renewals: How many renewals of leases were answered.
-        notes: What the reader should know.
+        history: The history.
+        violations: Violations that are found without the history.
+        version: The version of etcd.
+        skipped: The number of faults that could not be injected, by kind and reason.
+        errors: The number of failed calls by error class.
+        mirror_reads: The number of reads of mirrors.
+        renewals: The number of lease renewals that were answered.
+        notes: Remarks for the report.
     """
 
     history: History
     violations: list[Violation] = field(default_factory=list)
     version: str = ''
-    omitted: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
-    looks: int = 0
+    mirror_reads: int = 0
     renewals: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -95,146 +95,151 @@ class Run:
     """One run.
 
     Args:
-        order: What is to be run.
+        config: The configuration.
 
     Attributes:
-        history: What has happened so far.
-        phase: What it is about now.
-        ends_at: When the fire ends, in seconds of the history; None before it has begun.
-        fire: The fire, once there is one.
+        history: The history so far.
+        phase: The current phase.
+        ends_at: When the injection of faults ends, in seconds of the history; None before it has started.
+        injector: The injector; None before it is created.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
-        self.history = History(order.seed)
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.history = History(config.seed)
         self.phase = ''
         self.ends_at: float | None = None
-        self.fire: Fire | None = None
-        self._result = Result(self.history)
+        self.injector: Injector | None = None
+        self._result = RunResult(self.history)
 
-    def perform(self) -> Result:
-        """Do all of it.  Whatever happens, nothing goes on after it.
+    def execute(self) -> RunResult:
+        """Run everything, and stop everything at the end.
 
         Raises:
-            IncompleteArchive: Nothing can be said about what happened.
+            IncompleteHistory: The run cannot be judged.
         """
         with ExitStack() as opened:
-            opened.enter_context(applied(self.order.bugs))
-            surprises = opened.enter_context(Surprises())
-            self._enter('start three etcds')
-            ground = opened.enter_context(Ground(self.order.binary))
-            self._result.version = ground.cluster.version
-            if not ground.may_kill:
+            opened.enter_context(applied(self.config.bugs))
+            unexpected = opened.enter_context(UnexpectedErrors())
+            self._start_phase('start the cluster')
+            cluster = opened.enter_context(ProxiedCluster(self.config.binary))
+            self._result.version = cluster.etcd.version
+            if not cluster.may_kill:
                 self._result.notes.append(
-                    'members of this etcd diverge after a SIGKILL, so none is killed but to be wiped or restored'
+                    'members of this etcd may diverge after a SIGKILL, so they are killed only for wipes and restores'
                 )
-            self._on(ground)
-        self._blame('No error of getc goes uncaught.', surprises.found)
+            self._run_workload(cluster)
+        self._add_violations('getc logs no error and leaves no exception uncaught.', unexpected.found)
         return self._result
 
-    def _on(self, ground: Ground) -> None:
-        with ground.client(CLIENTS[0]) as client:  # what is made once and kept is no leak
+    def _run_workload(self, cluster: ProxiedCluster) -> None:
+        with cluster.client(CLIENTS[0]) as client:  # objects that are created once and kept are not leaks
             client.ready()
-        before = measured('before', ground)
+        before = measure('before', cluster)
         self.history.add(before)
-        archivist = Archivist(ground, self.history)
-        probers = [Prober(ground, self.history, name) for name in CLIENTS]
-        troupe = Troupe(ground, self.history)
-        self.fire = Fire(ground, archivist, self.history)
+        history_reader = HistoryReader(cluster, self.history)
+        probers = [Prober(cluster, self.history, name) for name in CLIENTS]
+        workload = Workload(cluster, self.history)
+        self.injector = Injector(cluster, history_reader, self.history)
         try:
-            self._burn(ground, archivist, probers, troupe, self.fire)
-            self._settle(ground, archivist, troupe)
-            self._close(ground, before, probers, troupe)
+            self._inject_faults(cluster, history_reader, probers, workload, self.injector)
+            self._settle(cluster, history_reader, workload)
+            self._close(cluster, before, probers, workload)
         finally:
-            self.fire.stop()
-            troupe.close()
-            for each in (archivist, *probers):
+            self.injector.stop()
+            workload.close()
+            for each in (history_reader, *probers):
                 each.stop()
 
-    def _burn(
-        self, ground: Ground, archivist: Archivist, probers: Sequence[Prober], troupe: Troupe, fire: Fire
+    def _inject_faults(
+        self,
+        cluster: ProxiedCluster,
+        history_reader: HistoryReader,
+        probers: Sequence[Prober],
+        workload: Workload,
+        injector: Injector,
     ) -> None:
-        self._enter('begin')
-        archivist.start()
+        self._start_phase('start the workload')
+        history_reader.start()
         for prober in probers:
             prober.start()
-        troupe.start()
-        gevent.sleep(CALM)
-        self._enter('under fire')
-        self.ends_at = self.history.now() + self.order.seconds
-        kinds = [kind for kind in self.order.kinds if kind != 'kill' or ground.may_kill]
-        fire.burn(drawn(self.order.seed, self.order.seconds, kinds), self.order.seconds)
-        self._enter('mend')
-        for ways in ground.ways.values():
-            ways.heal()
-        ground.cluster.mend()
-        ground.trust_everybody(PATIENCE)
-        gevent.sleep(CALM)
-        self._result.omitted = fire.omitted
+        workload.start()
+        gevent.sleep(QUIET_SECONDS)
+        self._start_phase('inject faults')
+        self.ends_at = self.history.now() + self.config.seconds
+        kinds = [kind for kind in self.config.kinds if kind != 'kill' or cluster.may_kill]
+        injector.run(make_schedule(self.config.seed, self.config.seconds, kinds), self.config.seconds)
+        self._start_phase('heal')
+        for links in cluster.links.values():
+            links.heal()
+        cluster.etcd.mend()
+        cluster.disable_auth(RECOVERY_TIMEOUT)
+        gevent.sleep(QUIET_SECONDS)
+        self._result.skipped = injector.skipped
 
-    def _settle(self, ground: Ground, archivist: Archivist, troupe: Troupe) -> None:
-        self._enter('catch up')
-        troupe.stop_writing()
-        failures = troupe.failures()
-        troupe.stop_following()
-        self._result.errors, self._result.renewals = troupe.errors, troupe.renewals
-        self._result.looks = sum(reader.looks for reader in troupe.readers)
-        self._blame('Nobody gets an error that is not to be expected.', [repr(failure) for failure in failures])
-        end = time.monotonic() + EXPIRY
-        while (left := ground.leases(PATIENCE)) and time.monotonic() < end:
-            gevent.sleep(0.2)  # until then nodes go, and whoever is closed does not see it
-        self._blame('Nobody renews what nobody keeps.', [f'there are {left} leases'] if left else [])
-        ends = {follower.end for follower in troupe.followers}
-        for key in sorted(ends, key=len, reverse=True):  # that of everything comes last
-            ground.put(key, 'the end', PATIENCE)
-        late = self._late_followers(troupe)
-        self._blame('A watcher catches up when all is well.', late)
-        archivist.check(PATIENCE)
-        there = {key: change.value for key, change in archivist.there.items() if change.value is not None}
-        mirrors = [reader.mirror for reader in troupe.readers if reader.mirror is not None]
-        self._until(lambda: not any(map(partial(_difference, there), mirrors)), SOON)
-        wrong = [text for mirror in mirrors if (text := _difference(there, mirror))]
-        self._blame('A mirror shows what is there when all is well.', wrong)
-        torn = [text for reader in troupe.readers for text in reader.seen_by_half]
-        pairs = {key: value for key, value in there.items() if is_below(key, PAIRS)}
-        self._blame('A mirror never shows half a transaction.', torn + halves(pairs))
+    def _settle(self, cluster: ProxiedCluster, history_reader: HistoryReader, workload: Workload) -> None:
+        self._start_phase('catch up')
+        workload.stop_writing()
+        failures = workload.failures()
+        workload.stop_watching()
+        self._result.errors, self._result.renewals = workload.errors, workload.renewals
+        self._result.mirror_reads = sum(mirror_worker.reads for mirror_worker in workload.mirrors)
+        self._add_violations('No worker fails with an unexpected error.', [repr(failure) for failure in failures])
+        end = time.monotonic() + EXPIRY_TIMEOUT
+        while (left := cluster.leases(RECOVERY_TIMEOUT)) and time.monotonic() < end:
+            gevent.sleep(0.2)  # until then nodes expire, and a closed client would not see it
+        self._add_violations('No lease is renewed without a keeper.', [f'{left} leases are left'] if left else [])
+        keys = {watcher.end_key for watcher in workload.watchers}
+        for key in sorted(keys, key=len, reverse=True):  # the end key of the root comes last
+            cluster.put(key, 'the end', RECOVERY_TIMEOUT)
+        late = self._late_watchers(workload)
+        self._add_violations('A watcher catches up after the last fault.', late)
+        history_reader.check(RECOVERY_TIMEOUT)
+        expected = {key: change.value for key, change in history_reader.keys.items() if change.value is not None}
+        open_mirrors = [mirror_worker.mirror for mirror_worker in workload.mirrors if mirror_worker.mirror is not None]
+        self._wait_until(lambda: not any(map(partial(_difference, expected), open_mirrors)), SHORT_TIMEOUT)
+        wrong = [text for mirror in open_mirrors if (text := _difference(expected, mirror))]
+        self._add_violations('A mirror equals etcd after the last fault.', wrong)
+        torn = [text for mirror_worker in workload.mirrors for text in mirror_worker.torn_pairs]
+        pairs = {key: value for key, value in expected.items() if is_below(key, PAIRS)}
+        self._add_violations('A mirror never shows a partial transaction.', torn + torn_pairs(pairs))
 
-    def _late_followers(self, troupe: Troupe) -> list[str]:
-        awaited = [follower for follower in troupe.followers if follower.is_watching]
-        self._until(lambda: all(follower.has_seen_end for follower in awaited))
+    def _late_watchers(self, workload: Workload) -> list[str]:
+        watching = [watcher for watcher in workload.watchers if watcher.is_watching]
+        self._wait_until(lambda: all(watcher.has_seen_end for watcher in watching))
         return [
-            f'{follower.name}: {follower.watcher}, {follower.watcher and follower.watcher.last_error!r}'
-            for follower in awaited
-            if not follower.has_seen_end
+            f'{watcher.name}: {watcher.watcher}, {watcher.watcher and watcher.watcher.last_error!r}'
+            for watcher in watching
+            if not watcher.has_seen_end
         ]
 
-    def _close(self, ground: Ground, before: Resources, probers: Sequence[Prober], troupe: Troupe) -> None:
-        self._enter('close')
+    def _close(self, cluster: ProxiedCluster, before: Resources, probers: Sequence[Prober], workload: Workload) -> None:
+        self._start_phase('close')
         for prober in probers:
             prober.stop()
-        troupe.close()
-        self.history.add(measured_at_rest('after', ground, before, EXPIRY))
-        self._enter('judge')
+        workload.close()
+        self.history.add(measure_when_settled('after', cluster, before, EXPIRY_TIMEOUT))
+        self._start_phase('check')
 
     # -- on the way
 
-    def _enter(self, phase: str) -> None:
+    def _start_phase(self, phase: str) -> None:
         self.phase = phase
-        self.history.add(Moment(self.history.now(), phase))
+        self.history.add(PhaseStarted(self.history.now(), phase))
 
-    def _until(self, condition: Callable[[], object], patience: float = PATIENCE) -> None:
-        """Wait for it, and no longer than is reasonable: what follows says what is missing."""
-        end = time.monotonic() + patience
+    def _wait_until(self, condition: Callable[[], object], timeout: float = RECOVERY_TIMEOUT) -> None:
+        """Wait for a condition, but not longer than the timeout: the following checks report what is missing."""
+        end = time.monotonic() + timeout
         while not condition() and time.monotonic() < end:
             gevent.sleep(0.05)
 
-    def _blame(self, rule: str, texts: Sequence[str]) -> None:
+    def _add_violations(self, rule: str, texts: Sequence[str]) -> None:
         self._result.violations += [Violation(rule, text, ()) for text in texts]
 
 
-def _difference(there: Mapping[str, str], mirror: getc.Mirror) -> str:
-    """What is wrong with a mirror, given all keys of etcd and their values; empty if nothing is."""
-    shown, there = dict(mirror), {key: value for key, value in there.items() if is_below(key, mirror.key)}
-    keys = sorted(key for key in {*shown, *there} if shown.get(key) != there.get(key))
-    texts = [f'{key} is {shown.get(key)!r} and not {there.get(key)!r}' for key in keys[:3]]
+def _difference(expected: Mapping[str, str], mirror: getc.Mirror) -> str:
+    """Compare a mirror with all keys and values of etcd; return a description, empty if they are equal."""
+    actual, expected = dict(mirror), {key: value for key, value in expected.items() if is_below(key, mirror.key)}
+    keys = sorted(key for key in {*actual, *expected} if actual.get(key) != expected.get(key))
+    texts = [f'{key} is {actual.get(key)!r}, not {expected.get(key)!r}' for key in keys[:3]]
     return f'{mirror}: {", ".join(texts)}, {len(keys)} keys in all' if keys else ''

@@ -1,4 +1,4 @@
-"""What is broken when: drawn from a seed, so that it can be drawn again."""
+"""The schedule of faults, which is determined by a seed."""
 
 from __future__ import annotations
 
@@ -9,102 +9,103 @@ from typing import Final
 
 from tests.faults.cluster import CLIENTS, MEMBERS
 
-__all__ = ['KINDS', 'Strike', 'drawn']
+__all__ = ['FAULT_KINDS', 'PlannedFault', 'make_schedule']
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """A kind of fault.
 
     Attributes:
-        cards: So many of it are in a deck of strikes.
-        least: Seconds for which it lasts at least.
-        most: Seconds for which it lasts at most.
-        preparation: A strike that comes first, and by as many seconds; None if there is none.
+        weight: How often it occurs in a shuffled deck of kinds.
+        min_seconds: Minimal duration.
+        max_seconds: Maximal duration.
+        preceded_by: A fault that is injected first, earlier by the duration; None for none.
     """
 
-    cards: int
-    least: float = 0.0
-    most: float = 0.0
-    preparation: str | None = None
+    weight: int
+    min_seconds: float = 0.0
+    max_seconds: float = 0.0
+    preceded_by: str | None = None
 
 
-KINDS: Final[dict[str, Kind]] = {
-    'kill': Kind(2, 0.2, 6),
-    'restart': Kind(1),
-    'pause': Kind(2, 0.5, 8),
-    'outage': Kind(1, 1, 8),
-    'isolate': Kind(2, 1, 8),
-    'replace': Kind(1),
-    'move leader': Kind(2),
-    'compaction': Kind(3),
-    'wipe': Kind(1),
-    'restore': Kind(1, 1, 8, preparation='backup'),
-    'auth': Kind(1, 4, 12),
-    'cut': Kind(2, 0.2, 8),
-    'silence': Kind(2, 0.5, 10),
-    'half': Kind(2, 0.5, 8),
-    'delay': Kind(1, 2, 10),
-    'chop': Kind(1, 2, 10),
-    'throttle': Kind(1, 2, 10),
-    'partition': Kind(2, 1, 9),
-    'hang': Kind(1, 25, 28),
-    'flap': Kind(1, 2, 6),
-    'lost replies': Kind(2, 0.1, 0.6),
-    'revocation': Kind(1),
-    'removal': Kind(1),
+FAULT_KINDS: Final[dict[str, FaultKind]] = {
+    'kill': FaultKind(2, 0.2, 6),
+    'restart': FaultKind(1),
+    'pause': FaultKind(2, 0.5, 8),
+    'outage': FaultKind(1, 1, 8),
+    'isolate': FaultKind(2, 1, 8),
+    'replace': FaultKind(1),
+    'move leader': FaultKind(2),
+    'compaction': FaultKind(3),
+    'wipe': FaultKind(1),
+    'restore': FaultKind(1, 1, 8, preceded_by='backup'),
+    'auth': FaultKind(1, 4, 12),
+    'cut': FaultKind(2, 0.2, 8),
+    'silence': FaultKind(2, 0.5, 10),
+    'half': FaultKind(2, 0.5, 8),
+    'delay': FaultKind(1, 2, 10),
+    'chop': FaultKind(1, 2, 10),
+    'throttle': FaultKind(1, 2, 10),
+    'partition': FaultKind(2, 1, 9),
+    'hang': FaultKind(1, 25, 28),
+    'flap': FaultKind(1, 2, 6),
+    'lost replies': FaultKind(2, 0.1, 0.6),
+    'revocation': FaultKind(1),
+    'removal': FaultKind(1),
 }
-"""What can be broken, and for how long: some of it for less than a TTL, some for more."""
+"""All kinds of faults.  Durations are below and above the TTLs of the workload."""
 
-REST: Final = 1.6
-"""Seconds from one strike to the next, on average."""
+MEAN_INTERVAL: Final = 1.6
+"""Mean seconds between two faults."""
 
 
 @dataclass(frozen=True, slots=True)
-class Strike:
-    """Something is broken.
+class PlannedFault:
+    """A fault in the schedule.
 
     Attributes:
-        at: Seconds after the beginning.
-        kind: One of ``KINDS``, or the preparation of one.
-        lasts: Seconds until it is mended.
-        member: The index of the member that it is about, if it is about one.
-        client: The client, the same.
-        force: From 0 to 1, where there is more than one way.
+        at: Seconds after the start.
+        kind: A key of ``FAULT_KINDS``, or the ``preceded_by`` of one.
+        duration: Seconds until it is healed.
+        member: The index of the member, if it affects one.
+        client: The name of the client, if it affects one.
+        severity: From 0 to 1, for kinds that have variants.
     """
 
     at: float
     kind: str
-    lasts: float
+    duration: float
     member: int
     client: str
-    force: float
+    severity: float
 
 
-def drawn(seed: int, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> list[Strike]:
-    """The strikes of a run.
+def make_schedule(seed: int, seconds: float, kinds: Sequence[str] = tuple(FAULT_KINDS)) -> list[PlannedFault]:
+    """Return the faults of a run.
 
-    They are dealt from decks, so that each kind comes about as often as it should, and none is left out for long.
+    Kinds are drawn from shuffled decks, so that each occurs about as often as its weight says, and none is missing for
+    long.
     """
-    chance = random.Random(seed)
-    strikes: list[Strike] = []
-    at = chance.uniform(0.5, 1.5)
-    for kind in _dealt(chance, kinds):
-        lasts = min(chance.uniform(KINDS[kind].least, KINDS[kind].most), seconds - at)
+    rng = random.Random(seed)
+    faults: list[PlannedFault] = []
+    at = rng.uniform(0.5, 1.5)
+    for kind in _shuffled_kinds(rng, kinds):
+        duration = min(rng.uniform(FAULT_KINDS[kind].min_seconds, FAULT_KINDS[kind].max_seconds), seconds - at)
         if at >= seconds:
             break
-        strike = Strike(at, kind, lasts, chance.randrange(MEMBERS), chance.choice(CLIENTS), chance.random())
-        preparation = KINDS[kind].preparation
-        if preparation is None:
-            strikes.append(strike)
+        fault = PlannedFault(at, kind, duration, rng.randrange(MEMBERS), rng.choice(CLIENTS), rng.random())
+        preceded_by = FAULT_KINDS[kind].preceded_by
+        if preceded_by is None:
+            faults.append(fault)
         else:
-            strikes += [replace(strike, kind=preparation, lasts=0.0), replace(strike, at=at + lasts, lasts=0.0)]
-        at += chance.expovariate(1 / REST)
-    return sorted(strikes, key=lambda strike: strike.at)
+            faults += [replace(fault, kind=preceded_by, duration=0.0), replace(fault, at=at + duration, duration=0.0)]
+        at += rng.expovariate(1 / MEAN_INTERVAL)
+    return sorted(faults, key=lambda fault: fault.at)
 
 
-def _dealt(chance: random.Random, kinds: Sequence[str]) -> Iterator[str]:
+def _shuffled_kinds(rng: random.Random, kinds: Sequence[str]) -> Iterator[str]:
     while True:
-        deck = [kind for kind in kinds for _ in range(KINDS[kind].cards)]
-        chance.shuffle(deck)
+        deck = [kind for kind in kinds for _ in range(FAULT_KINDS[kind].weight)]
+        rng.shuffle(deck)
         yield from deck

@@ -1,4 +1,4 @@
-"""Leaders are lost, one after the other, and nobody sees a node that is kept vanish."""
+"""Kept nodes are not deleted while the cluster loses one leader after another."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ pytestmark = pytest.mark.timeout(400)
 
 TTL = 5
 
-REST = 1.5
-"""Seconds of service between two losses: without any, etcd would be there for a tenth of the time."""
+SERVICE_SECONDS = 1.5
+"""Seconds of service between two losses; without them etcd would be available for a tenth of the time."""
 
 
 @pytest.fixture
 def clients(etcd_cluster: EtcdCluster) -> Iterator[list[getc.Client]]:
-    """One for each member, which asks that one first."""
+    """A client for each member, whose first endpoint is that member."""
     urls = [member.url for member in etcd_cluster.members]
     with ExitStack() as opened:
         yield [opened.enter_context(getc.etcd(urls[first:] + urls[:first], api='v3')) for first in range(len(urls))]
-        etcd_cluster.mend()  # or the end of the clients would wait for who does not answer
+        etcd_cluster.mend()  # or closing the clients would wait for members that do not answer
 
 
 def lose_leader(cluster: EtcdCluster, number: int) -> None:
-    """Have it crash.  Where members of this etcd must not: have it hand over, or stop until there is another."""
+    """Kill the leader.  If members of this etcd must not be killed: move the leadership, or pause the leader."""
     lost = cluster.leader()
     if not cluster.binary.may_diverge:
         cluster.kill(lost)
@@ -43,11 +43,11 @@ def lose_leader(cluster: EtcdCluster, number: int) -> None:
         cluster.resume(lost)
 
 
-@pytest.mark.parametrize('leaders', [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.soak)])
-def test_no_watcher_sees_a_kept_node_vanish_while_leaders_are_lost(
-    etcd_cluster: EtcdCluster, clients: list[getc.Client], leaders: int
+@pytest.mark.parametrize('losses', [pytest.param(4, marks=pytest.mark.slow), pytest.param(20, marks=pytest.mark.soak)])
+def test_kept_nodes_are_not_deleted_while_leaders_are_lost(
+    etcd_cluster: EtcdCluster, clients: list[getc.Client], losses: int
 ) -> None:
-    """Each client keeps a node and watches all of them: they see three nodes come, and nothing more."""
+    """Each client keeps a node and watches all of them: each sees three nodes created, and nothing else."""
     seen: list[list[str]] = [[] for _ in clients]
     lost: list[getc.Keeper] = []
     watchers = [
@@ -58,9 +58,9 @@ def test_no_watcher_sees_a_kept_node_vanish_while_leaders_are_lost(
         client.keep_node(f'/servers/{number}', ttl=TTL, on_lost=lost.append) for number, client in enumerate(clients)
     ]
     tokens = [keeper.ensure() for keeper in keepers]
-    for number in range(leaders):
+    for number in range(losses):
         lose_leader(etcd_cluster, number)
-        gevent.sleep(REST)
+        gevent.sleep(SERVICE_SECONDS)
     end = clients[0].set('/servers/end', 'x').modified_index
     wait_until(lambda: all(watcher.index >= end for watcher in watchers))
     wait_until(lambda: all(len(each) == len(keepers) + 1 for each in seen))

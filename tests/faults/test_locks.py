@@ -1,56 +1,55 @@
-"""Who has what to himself, and in which order."""
+"""Order and exclusion of locks."""
 
 from __future__ import annotations
 
 import gevent
 
-from tests.faults.locks import Claims
+from tests.faults.locks import Locks
 
 
-def test_claims_of_the_same_come_one_after_the_other_and_those_of_different_things_overlap(etcd_clock) -> None:
-    """In the order in which they were asked for, also past one who waits for many."""
-    claims, told = Claims(), []
+def test_requests_for_one_name_are_served_in_order_and_others_overlap(etcd_clock) -> None:
+    """A later request does not overtake one for several names."""
+    locks, log = Locks(), []
 
-    def have(name: str, *names: str) -> None:
-        with claims.of(frozenset(names)):
-            told.append(f'{name} has')
+    def hold(name: str, *names: str) -> None:
+        with locks.acquire(frozenset(names)):
+            log.append(f'{name} has')
             gevent.sleep(10)
-            told.append(f'{name} had')
+            log.append(f'{name} had')
 
     for name, names in (('one', 'a'), ('other', 'b'), ('both', 'ab'), ('late', 'a')):
-        gevent.spawn(have, name, *names)
+        gevent.spawn(hold, name, *names)
         gevent.sleep(1)
     etcd_clock.advance(60)
-    assert told == ['one has', 'other has', 'one had', 'other had', 'both has', 'both had', 'late has', 'late had']
+    assert log == ['one has', 'other has', 'one had', 'other had', 'both has', 'both had', 'late has', 'late had']
 
 
-def test_claims_of_one_set_of_names_come_one_after_the_other(etcd_clock) -> None:
-    """Also where the set is the same object."""
-    claims, names, told = Claims(), frozenset('ab'), []
+def test_requests_for_the_same_set_are_served_in_order(etcd_clock) -> None:
+    """Also if the set is the same object."""
+    locks, names, log = Locks(), frozenset('ab'), []
 
-    def have(name: str) -> None:
-        with claims.of(names):
-            told.append(f'{name} has')
+    def hold(name: str) -> None:
+        with locks.acquire(names):
+            log.append(f'{name} has')
             gevent.sleep(10)
-            told.append(f'{name} had')
+            log.append(f'{name} had')
 
     for name in ('first', 'second'):
-        gevent.spawn(have, name)
+        gevent.spawn(hold, name)
     etcd_clock.advance(60)
-    assert told == ['first has', 'first had', 'second has', 'second had']
+    assert log == ['first has', 'first had', 'second has', 'second had']
 
 
-def test_claim_of_who_is_killed_while_he_waits_holds_up_nobody(etcd_clock) -> None:
-    """A run may end at any time."""
-    claims, told = Claims(), []
+def test_killed_waiter_does_not_block_others(etcd_clock) -> None:
+    locks, log = Locks(), []
 
-    def have(name: str) -> None:
-        with claims.of(frozenset('a')):
-            told.append(name)
+    def hold(name: str) -> None:
+        with locks.acquire(frozenset('a')):
+            log.append(name)
             gevent.sleep(10)
 
-    waiting = [gevent.spawn(have, name) for name in ('first', 'second', 'third')]
+    waiting = [gevent.spawn(hold, name) for name in ('first', 'second', 'third')]
     gevent.sleep(1)
     waiting[1].kill()
     etcd_clock.advance(60)
-    assert told == ['first', 'third']
+    assert log == ['first', 'third']

@@ -19,7 +19,7 @@ DATA = bytes.fromhex('000003 00 01 00000001') + b'abc'
 
 
 class Server:
-    """Accepts one connection, and says only what the test sends."""
+    """Accepts one connection, and sends only what the test sends."""
 
     def __init__(self) -> None:
         self.accepted: Queue[socket] = Queue()
@@ -35,8 +35,8 @@ class Server:
 
 
 @pytest.fixture
-def ends() -> Iterator[tuple[socket, socket, PingProxy]]:
-    """The client's end, the server's end, and the proxy between them; a test that hangs fails."""
+def sockets() -> Iterator[tuple[socket, socket, PingProxy]]:
+    """The client's socket, the server's socket, and the proxy between them; a timeout fails the test."""
     server = Server()
     with PingProxy(server.url) as proxy, create_connection(('127.0.0.1', proxy.port), timeout=20) as client:
         with server.accepted.get(timeout=20) as accepted:
@@ -46,7 +46,7 @@ def ends() -> Iterator[tuple[socket, socket, PingProxy]]:
 
 
 def read(sock: socket, size: int) -> bytes:
-    """So many bytes."""
+    """Receive a number of bytes."""
     data = b''
     while len(data) < size:
         more = sock.recv(size - len(data))
@@ -55,9 +55,9 @@ def read(sock: socket, size: int) -> bytes:
     return data
 
 
-def test_ping_is_answered_though_the_server_says_nothing(ends: tuple[socket, socket, PingProxy]) -> None:
-    """Everything else reaches the server."""
-    client, server, proxy = ends
+def test_ping_is_answered_when_the_server_is_silent(sockets: tuple[socket, socket, PingProxy]) -> None:
+    """All other frames reach the server."""
+    client, server, proxy = sockets
     for piece in (PREFACE[:10], PREFACE[10:] + SETTINGS + PING[:12], PING[12:] + ACK + DATA):
         client.sendall(piece)
     assert read(client, len(SETTINGS + PONG)) == SETTINGS + PONG
@@ -65,9 +65,9 @@ def test_ping_is_answered_though_the_server_says_nothing(ends: tuple[socket, soc
     assert proxy.answered == 1
 
 
-def test_frames_of_the_server_pass_whole_between_answers(ends: tuple[socket, socket, PingProxy]) -> None:
-    """Its own PINGs and settings are the client's to answer."""
-    client, server, _ = ends
+def test_server_frames_are_not_split_by_ping_acks(sockets: tuple[socket, socket, PingProxy]) -> None:
+    """PINGs and SETTINGS of the server are forwarded to the client."""
+    client, server, _ = sockets
     client.sendall(PREFACE + ACK + ACK)
     read(server, len(PREFACE + ACK))
     assert read(client, len(SETTINGS)) == SETTINGS
@@ -80,9 +80,9 @@ def test_frames_of_the_server_pass_whole_between_answers(ends: tuple[socket, soc
     assert read(server, len(PONG)) == PONG
 
 
-def test_what_is_not_http2_passes_as_it_is(ends: tuple[socket, socket, PingProxy]) -> None:
-    """The gateway is asked by the same ways."""
-    client, server, proxy = ends
+def test_other_protocols_are_forwarded_unchanged(sockets: tuple[socket, socket, PingProxy]) -> None:
+    """The JSON gateway is used through the same proxies."""
+    client, server, proxy = sockets
     client.sendall(b'POST / HTTP/1.1\r\n\r\n' + PING)
     assert read(server, 19 + len(PING)).endswith(PING)
     server.sendall(b'HTTP/1.1 200 OK\r\n\r\n')
@@ -91,17 +91,15 @@ def test_what_is_not_http2_passes_as_it_is(ends: tuple[socket, socket, PingProxy
 
 
 @pytest.mark.parametrize('side', [0, 1])
-def test_end_of_one_side_is_the_end_of_the_other(ends: tuple[socket, socket, PingProxy], side: int) -> None:
-    """As where the server is killed."""
-    ends[0].sendall(PREFACE)
-    read(ends[1], len(PREFACE))
-    read(ends[0], len(SETTINGS))
-    ends[side].close()
-    assert ends[1 - side].recv(1) == b''
+def test_both_sides_close_when_one_closes(sockets: tuple[socket, socket, PingProxy], side: int) -> None:
+    sockets[0].sendall(PREFACE)
+    read(sockets[1], len(PREFACE))
+    read(sockets[0], len(SETTINGS))
+    sockets[side].close()
+    assert sockets[1 - side].recv(1) == b''
 
 
-def test_frames_are_taken_whole() -> None:
-    """The rest stays."""
+def test_only_complete_frames_are_removed() -> None:
     data = bytearray(SETTINGS + DATA + PING[:5])
     assert frames_of(data) == [SETTINGS, DATA]
     assert data == PING[:5]

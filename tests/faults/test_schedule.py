@@ -1,41 +1,41 @@
-"""The schedule: what a seed draws."""
+"""The schedule of faults."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.faults.schedule import KINDS, drawn
+from tests.faults.schedule import FAULT_KINDS, make_schedule
 
 
-def test_seed_draws_the_same_strikes_each_time_and_another_one_others() -> None:
-    """So that a failure can be looked for again."""
-    assert drawn(7, 60) == drawn(7, 60)
-    assert drawn(7, 60) != drawn(8, 60)
-
-
-@pytest.mark.parametrize('seed', range(20))
-def test_every_kind_strikes_and_is_mended_by_the_end(seed: int) -> None:
-    """In two minutes; none lasts for longer than its kind does, and all are in order."""
-    strikes = drawn(seed, 120)
-    assert {strike.kind for strike in strikes} == {*KINDS, 'backup'}
-    assert [strike.at for strike in strikes] == sorted(strike.at for strike in strikes)
-    assert all(0 <= strike.lasts <= KINDS[strike.kind].most for strike in strikes if strike.kind in KINDS)
-    assert all(strike.at + strike.lasts <= 120 for strike in strikes)
-
-
-def test_only_what_is_asked_for_strikes() -> None:
-    """For looking into one kind of fault."""
-    assert {strike.kind for strike in drawn(1, 60, ['cut', 'kill'])} == {'cut', 'kill'}
+def test_schedule_depends_on_the_seed_only() -> None:
+    assert make_schedule(7, 60) == make_schedule(7, 60)
+    assert make_schedule(7, 60) != make_schedule(8, 60)
 
 
 @pytest.mark.parametrize('seed', range(20))
-def test_backup_is_made_before_each_restore(seed: int) -> None:
-    """By as many seconds as there is to be lost."""
-    strikes = [strike for strike in drawn(seed, 120) if strike.kind in ('backup', 'restore')]
-    assert [strike.kind for strike in strikes[:2]] == ['backup', 'restore']
-    times = {kind: [strike.at for strike in strikes if strike.kind == kind] for kind in ('backup', 'restore')}
-    kind = KINDS['restore']
+def test_every_kind_occurs_and_ends_in_time(seed: int) -> None:
+    """In two minutes; durations are within their bounds, and faults are sorted by time."""
+    faults = make_schedule(seed, 120)
+    assert {fault.kind for fault in faults} == {*FAULT_KINDS, 'backup'}
+    assert [fault.at for fault in faults] == sorted(fault.at for fault in faults)
     assert all(
-        kind.least <= restore - backup <= kind.most or restore == 120
+        0 <= fault.duration <= FAULT_KINDS[fault.kind].max_seconds for fault in faults if fault.kind in FAULT_KINDS
+    )
+    assert all(fault.at + fault.duration <= 120 for fault in faults)
+
+
+def test_only_requested_kinds_occur() -> None:
+    assert {fault.kind for fault in make_schedule(1, 60, ['cut', 'kill'])} == {'cut', 'kill'}
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_backup_precedes_each_restore(seed: int) -> None:
+    """Earlier by the duration of the kind."""
+    faults = [fault for fault in make_schedule(seed, 120) if fault.kind in ('backup', 'restore')]
+    assert [fault.kind for fault in faults[:2]] == ['backup', 'restore']
+    times = {kind: [fault.at for fault in faults if fault.kind == kind] for kind in ('backup', 'restore')}
+    kind = FAULT_KINDS['restore']
+    assert all(
+        kind.min_seconds <= restore - backup <= kind.max_seconds or restore == 120
         for backup, restore in zip(times['backup'], times['restore'], strict=True)
     )

@@ -1,6 +1,6 @@
-"""What must not happen, whatever etcd does: errors that nobody caught, or that getc logs as its own.
+"""Errors that must never occur: uncaught exceptions, and messages that getc logs as errors.
 
-Trouble that was to be expected is an exception that the caller gets, or a warning; these are no surprise.
+Expected failures are exceptions that the caller gets, or warnings.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 
 import gevent
 
-__all__ = ['Surprises']
+__all__ = ['UnexpectedErrors']
 
 
-class Surprises(logging.Handler):
-    """Notes them.  A context manager.
+class UnexpectedErrors(logging.Handler):
+    """Records unexpected errors.  A context manager.
 
     Attributes:
-        found: One text each.
+        found: A text for each.
     """
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ class Surprises(logging.Handler):
         self._logger = logging.getLogger('getc')
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Something was logged as an error."""
+        """Record a message that was logged as an error."""
         self.found.append(self.format(record))
 
-    def __enter__(self) -> Surprises:
-        self._was_heard = self._logger.propagate
-        self._logger.propagate = False  # thousands of warnings are in order
+    def __enter__(self) -> UnexpectedErrors:
+        self._propagate = self._logger.propagate
+        self._logger.propagate = False  # thousands of warnings are expected
         self._logger.addHandler(self)
         self._handle_error = self._hub.handle_error
         self._hub.handle_error = self._on_error
@@ -42,10 +42,10 @@ class Surprises(logging.Handler):
     def __exit__(self, *_: object) -> None:
         self._hub.handle_error = self._handle_error
         self._logger.removeHandler(self)
-        self._logger.propagate = self._was_heard
+        self._logger.propagate = self._propagate
 
     def _on_error(self, context: object, kind: Any, error: Any, trace: Any) -> None:
-        """A greenlet ended with an exception."""
+        """Record an uncaught exception of a greenlet."""
         if issubclass(kind, self._hub.SYSTEM_ERROR):
             self._handle_error(context, kind, error, trace)
         elif not issubclass(kind, self._hub.NOT_ERROR):

@@ -1,4 +1,4 @@
-"""The verdict on a history: every rule that it breaks, and how much of everything there was to judge."""
+"""Checks a history against all rules."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.faults.checking.figures import figures_of
 from tests.faults.checking.log import check_log
 from tests.faults.checking.owners import check_owners
 from tests.faults.checking.presence import check_presence
-from tests.faults.checking.reads import check_readings
+from tests.faults.checking.reads import check_reads
 from tests.faults.checking.registers import check_registers
 from tests.faults.checking.resources import check_resources
 from tests.faults.checking.staleness import check_staleness
@@ -26,7 +26,7 @@ CHECKERS: Final[tuple[Callable[[History], list[Violation]], ...]] = (
     check_watchers,
     check_staleness,
     check_registers,
-    check_readings,
+    check_reads,
     check_writes,
     check_presence,
     check_owners,
@@ -36,12 +36,12 @@ CHECKERS: Final[tuple[Callable[[History], list[Violation]], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to be said of a history.
+    """The result of checking a history.
 
     Attributes:
-        seed: Of the run.
-        violations: Empty if it was good.
-        figures: How much there was of everything.
+        seed: The seed of the run.
+        violations: The violations; empty for a good run.
+        figures: The number of records of each sort.
     """
 
     seed: int
@@ -58,10 +58,10 @@ class Verdict:
         lines = [f'seed {self.seed}', *(f'  {name:{width}} {count:>8,}' for name, count in self.figures.items())]
         if self.is_good:
             return '\n'.join([*lines, 'no rule was broken'])
-        return '\n'.join([*lines, *map(str, self.violations), f'broken {len(self.violations)} times'])
+        return '\n'.join([*lines, *map(str, self.violations), f'{len(self.violations)} violations'])
 
 
 def check(history: History) -> Verdict:
-    """Judge a whole history."""
+    """Run all checkers on a history."""
     violations = [violation for checker in CHECKERS for violation in checker(history)]
     return Verdict(history.seed, violations, figures_of(history))

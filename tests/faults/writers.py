@@ -1,4 +1,4 @@
-"""Writers of what is no register: appenders to a queue, and transactions that write several keys at once."""
+"""Workers that append to a queue, and workers that write several keys in one transaction."""
 
 from __future__ import annotations
 
@@ -15,56 +15,54 @@ from getc.v3 import txn
 from tests.faults.history import Call, History, Outcome
 from tests.faults.registers import outcome_of
 
-__all__ = ['PAIRS', 'QUEUE', 'Appender', 'PairWriter']
+__all__ = ['PAIRS', 'QUEUE', 'AppendWorker', 'PairWorker']
 
 QUEUE: Final = '/queue'
 PAIRS: Final = '/pairs'
 SIDES: Final = ('left', 'right')
 
-REST: Final = 0.15
-"""Seconds between two writes of one writer, on average."""
+MEAN_PAUSE: Final = 0.15
+"""Mean seconds between two writes of a worker."""
 
 TIMEOUT: Final = 3.0
 
 
-class _Writer:
-    """Makes one write after the other.
+class _WriteWorker:
+    """Makes one write after another.
 
     Args:
         name: Unique in the run.
-        client_name: What its client is called.
+        client_name: The name of the client.
         client: The client.
-        history: Where calls are noted.
-        chance: What it does next.
+        history: Records the calls.
+        rng: Determines the writes.
 
     Attributes:
-        errors: How many calls ended with each class of error.
+        errors: The number of failed calls by error class.
     """
 
-    def __init__(
-        self, name: str, client_name: str, client: getc.Client, history: History, chance: random.Random
-    ) -> None:
+    def __init__(self, name: str, client_name: str, client: getc.Client, history: History, rng: random.Random) -> None:
         self.name = name
         self.errors: Counter[str] = Counter()
         self._client_name = client_name
         self._client = client
         self._history = history
-        self._rng = chance
+        self._rng = rng
         self._count = 0
 
     def run(self) -> None:
-        """Go on until killed."""
+        """Write until killed."""
         while True:
             self._count += 1
             self._write(f'{self.name}.{self._count}')
-            gevent.sleep(self._rng.expovariate(1 / REST))
+            gevent.sleep(self._rng.expovariate(1 / MEAN_PAUSE))
 
     def _write(self, tag: str) -> None:
         """Write values that begin with the tag."""
         raise NotImplementedError
 
-    def _note(self, kind: str, values: dict[str, str], write: Callable[[], int]) -> None:
-        """Do it, and note one call for each key, all of which have the same fate."""
+    def _record(self, kind: str, values: dict[str, str], write: Callable[[], int]) -> None:
+        """Execute a write, and record a call for each key, all with the same outcome."""
         began = self._history.now()
         outcome, revision, name = Outcome.AMBIGUOUS, None, None  # also if this greenlet is killed
         try:
@@ -75,8 +73,8 @@ class _Writer:
             outcome, name = outcome_of(error), type(error).__name__
         finally:
             ended = self._history.now()
-            for part, (key, value) in enumerate(values.items()):
-                process = self.name if not part else f'{self.name}/{part}'
+            for number, (key, value) in enumerate(values.items()):
+                process = self.name if not number else f'{self.name}/{number}'
                 self._history.add(
                     Call(
                         process,
@@ -94,15 +92,15 @@ class _Writer:
                 )
 
 
-class Appender(_Writer):
+class AppendWorker(_WriteWorker):
     """Appends to the queue."""
 
     def _write(self, tag: str) -> None:
-        self._note('append', {QUEUE: tag}, lambda: self._client.append(QUEUE, tag, timeout=TIMEOUT).modified_index)
+        self._record('append', {QUEUE: tag}, lambda: self._client.append(QUEUE, tag, timeout=TIMEOUT).modified_index)
 
 
-class PairWriter(_Writer):
-    """Writes both sides of a pair by one transaction, and now and then deletes both by one."""
+class PairWorker(_WriteWorker):
+    """Writes both sides of a pair in one transaction, and sometimes deletes both."""
 
     def _write(self, tag: str) -> None:
         pair = f'{PAIRS}/{self._rng.randrange(4)}'
@@ -113,7 +111,7 @@ class PairWriter(_Writer):
         else:
             values = {key: f'{tag}.{side}' for key, side in zip(keys, SIDES, strict=True)}
             operations = [txn.put(key.encode(), value.encode()) for key, value in values.items()]
-        self._note('txn', values, lambda: self._commit(operations))
+        self._record('txn', values, lambda: self._commit(operations))
 
     def _commit(self, operations: list[txn.RequestOp]) -> int:
         return self._client.v3.kv.when().then(*operations).commit(timeout=TIMEOUT).header.revision

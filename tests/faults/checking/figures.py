@@ -1,4 +1,4 @@
-"""How much of everything there was in a history."""
+"""Counts the records of a history by sort."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from tests.faults.history import (
     WIPE,
     Call,
     Change,
-    Claim,
     Fault,
     History,
+    KeeperEvent,
     Outcome,
-    Presence,
     Probe,
     Resync,
-    Seen,
+    TokenCheck,
+    WatchEvent,
 )
 
 __all__ = ['figures_of']
@@ -30,15 +30,15 @@ OUTCOMES = {
 
 
 def figures_of(history: History) -> dict[str, int]:
-    """The figures of a report, in the order in which it shows them."""
+    """Return the figures for a report, in order."""
     faults = Counter(fault.name for fault in history.of(Fault))
     calls = history.of(Call)
     reads = [call for call in calls if call.kind.endswith('get')]
     writes = Counter(call.outcome for call in calls if not call.kind.endswith('get'))
-    seen = history.of(Seen)
+    seen = history.of(WatchEvent)
     probes = history.of(Probe)
-    claims = history.of(Claim)
-    told = Counter(presence.what for presence in history.of(Presence))
+    checks = history.of(TokenCheck)
+    events = Counter(presence.kind for presence in history.of(KeeperEvent))
     return {
         'faults': faults.total(),
         **{f'faults: {name}': count for name, count in sorted(faults.items())},
@@ -51,11 +51,11 @@ def figures_of(history: History) -> dict[str, int]:
         'events': sum(not event.resync for event in seen),
         'events of resyncs': sum(event.resync for event in seen),
         'resyncs': len(history.of(Resync)),
-        'nodes kept': told['started'],
-        'nodes lost': told['lost'] + told['overtaken'],
-        'nodes restored': told['restored'],
-        'claims': len(claims),
-        'claims refused': sum(claim.token is None for claim in claims),
+        'nodes kept': events['started'],
+        'nodes lost': events['lost'] + events['overtaken'],
+        'nodes restored': events['restored'],
+        'token checks': len(checks),
+        'token checks refused': sum(check.token is None for check in checks),
         'probes': len(probes),
         'probes answered': sum(probe.revision is not None for probe in probes),
     }

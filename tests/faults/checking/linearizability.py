@@ -1,12 +1,12 @@
-"""Linearizability of one register: is there an order of its calls that explains what each was told?
+"""Linearizability of a register: does an order of its calls exist that explains every outcome?
 
-The order must keep to real time: a call takes effect at one moment between its beginning and its end.  One that was not
-answered takes effect at some time after its beginning, or never.
+The order must respect real time: a call takes effect at one moment between its start and its end.  A call without a
+response takes effect at any time after its start, or never.
 
-It is Lowe's just-in-time search ("Testing for linearizability", 2017).  Time is gone through once, with every
-configuration that the calls so far can have led to: the state of the register, and which of the open calls have taken
-effect.  A call is only made to take effect when it is about to end, and those that must come before it with it; a
-configuration that was met before, or that can do no more than another, is dropped.
+The algorithm is Lowe's just-in-time search ("Testing for linearizability", 2017).  It goes through time once, with the
+set of all configurations that are possible so far: the state of the register, and the open calls that have taken
+effect.  A call takes effect only when it is about to end, or before another call that is; configurations that were
+seen before, or that allow no more than another one, are dropped.
 """
 
 from __future__ import annotations
@@ -18,85 +18,84 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
-__all__ = ['Needs', 'OutOfBudget', 'Step', 'failure_of', 'shrunk']
+__all__ = ['OutOfBudget', 'Precondition', 'Step', 'first_failure', 'minimize']
 
-BUDGET: Final = 1_000_000
-"""Configurations that are looked at for one register."""
+MAX_CONFIGURATIONS: Final = 1_000_000
+"""Maximal number of configurations to explore for a register."""
 
-OTHER: Final = '\0'
-"""Stands for every value that nobody asked about: they are all the same to those who look at the register."""
+ANY_OTHER: Final = '\0'
+"""Replaces values that no call compares with, because they are equivalent."""
 
 
 class OutOfBudget(Exception):
-    """The search would take too long: it is not known if there is such an order."""
+    """The search was aborted: it is unknown whether an order exists."""
 
 
-class Needs(Enum):
-    """What a call needs the register to be."""
+class Precondition(Enum):
+    """What a call requires of the register."""
 
     ANYTHING = auto()
     ABSENCE = auto()
     PRESENCE = auto()
     VALUE = auto()
-    ANOTHER_VALUE = auto()
+    OTHER_VALUE = auto()
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a call does to the register, if it was told the truth.
+    """The effect of a call on a register, given its outcome.
 
     Attributes:
-        began: Not before then.
-        ended: Not after then; infinity if it may be at any later time.
-        needs: What the register must be at that moment.
-        operand: The value of ``Needs.VALUE`` and ``Needs.ANOTHER_VALUE``.
+        began: The earliest time.
+        ended: The latest time; infinity if there is none.
+        precondition: The required state of the register at that moment.
+        operand: The value of ``Precondition.VALUE`` and ``Precondition.OTHER_VALUE``.
         writes: It changes the register.
-        value: To what; None to delete it.
-        is_optional: It need not have happened at all.
+        value: The value that it writes; None to delete.
+        is_optional: It may not have happened at all.
     """
 
     began: float
     ended: float
-    needs: Needs
+    precondition: Precondition
     operand: str | None = None
     writes: bool = False
     value: str | None = None
     is_optional: bool = False
 
-    def fits(self, state: str | None) -> bool:
-        """True if it can happen in this state."""
-        if self.needs is Needs.ANYTHING:
+    def is_possible_in(self, state: str | None) -> bool:
+        """Return whether the step is possible in a state."""
+        if self.precondition is Precondition.ANYTHING:
             return True
-        if self.needs is Needs.ABSENCE:
+        if self.precondition is Precondition.ABSENCE:
             return state is None
-        if self.needs is Needs.PRESENCE:
+        if self.precondition is Precondition.PRESENCE:
             return state is not None
-        if self.needs is Needs.VALUE:
+        if self.precondition is Precondition.VALUE:
             return state == self.operand
         return state is not None and state != self.operand
 
 
 Configuration = tuple[str | None, int, int]
-"""The state; which open calls took effect; which of the optional ones did.  The latter two are sets of bits."""
+"""The state, the set of open calls that took effect, and the set of optional ones that did (both as bits)."""
 
 
-def failure_of(steps: Sequence[Step], budget: int = BUDGET) -> Step | None:
-    """Return the first step, by its end, up to which there is no order; None if there is one of all.
+def first_failure(steps: Sequence[Step], budget: int = MAX_CONFIGURATIONS) -> Step | None:
+    """Return the first step, by end time, up to which no order exists; None if there is an order of all steps.
 
     Raises:
-        OutOfBudget: It could not be found out.
+        OutOfBudget: The search was aborted.
     """
     return _Search(steps, budget).failure()
 
 
-def shrunk(steps: Sequence[Step], failure: Step, budget: int = BUDGET // 20) -> list[int]:
-    """Return the indices of as few steps as can be found for which there is no order, whatever the others did.
+def minimize(steps: Sequence[Step], failure: Step, budget: int = MAX_CONFIGURATIONS // 20) -> list[int]:
+    """Return the indices of a small subset of steps that has no order, whatever the others did.
 
-    A step that is left out counts as unknown: if it reads it is as though it had not been, if it writes it may have
-    happened in its time or not.
+    Steps outside of the subset are unknown: reads are ignored, and writes may have happened in their time or not.
     """
-    kept = [place for place, step in enumerate(steps) if not step.is_optional and step.ended <= failure.ended]
-    kept = _latest(steps, kept, failure.ended, budget)
+    kept = [index for index, step in enumerate(steps) if not step.is_optional and step.ended <= failure.ended]
+    kept = _last_steps(steps, kept, failure.ended, budget)
     size = len(kept)
     while size > 1:
         size = (size + 1) // 2
@@ -110,9 +109,9 @@ def shrunk(steps: Sequence[Step], failure: Step, budget: int = BUDGET // 20) -> 
     return kept
 
 
-def _latest(steps: Sequence[Step], kept: list[int], end: float, budget: int) -> list[int]:
-    """The latest of them, if they fail by themselves: mostly few do."""
-    by_end = sorted(kept, key=lambda place: steps[place].ended)
+def _last_steps(steps: Sequence[Step], kept: list[int], end: float, budget: int) -> list[int]:
+    """Return the latest of the steps if they have no order themselves, which is the usual case."""
+    by_end = sorted(kept, key=lambda index: steps[index].ended)
     count = 4
     while count < len(kept):
         latest = sorted(by_end[-count:])
@@ -123,189 +122,189 @@ def _latest(steps: Sequence[Step], kept: list[int], end: float, budget: int) -> 
 
 
 def _fails(steps: Sequence[Step], kept: Iterable[int], end: float, budget: int) -> bool:
-    """True if there is no order of these, whatever the others did."""
+    """Return whether a subset of steps has no order, whatever the others did."""
     chosen = set(kept)
     rest: list[Step] = []
-    for place, step in enumerate(steps):
-        if place in chosen:
+    for index, step in enumerate(steps):
+        if index in chosen:
             rest.append(step)
         elif step.writes and step.began <= end:
             rest.append(replace(step, is_optional=True))
     try:
-        return failure_of(rest, budget) is not None
+        return first_failure(rest, budget) is not None
     except OutOfBudget:
         return False
 
 
 class _Search:
-    """One search.  Open steps have a bit each: from their beginning to their end, or for ever if they have none.
+    """One search.  Each open step has a bit, from its start to its end.
 
-    A value that nobody will ask about any more turns into ``OTHER``.  So steps without an end that do the same become
-    many, and it only matters how many of them took effect: they are taken in the order of their bits.
+    A value that no later step compares with is replaced by ``ANY_OTHER``, so that many steps without an end become
+    equal. Only the number of equal steps that took effect matters: they are used in the order of their bits.
     """
 
     def __init__(self, steps: Sequence[Step], budget: int) -> None:
         self._steps = steps
         self._budget = budget
-        self._asked_until: dict[str, float] = {}
+        self._compared_until: dict[str, float] = {}
         for step in steps:
             for value in (step.operand, step.value):
                 if value is not None:
                     time = step.ended if value == step.operand and step.ended < math.inf else step.began
-                    self._asked_until[value] = max(time, self._asked_until.get(value, 0.0))
-        self._asked = {step.operand for step in steps}
+                    self._compared_until[value] = max(time, self._compared_until.get(value, 0.0))
+        self._compared = {step.operand for step in steps}
         self._open: dict[int, Step] = {}
-        self._bits: dict[int, int] = {}  # by the place of the step
+        self._bits: dict[int, int] = {}  # by the index of the step
         self._free: list[int] = []
         self._slots = 0
-        self._optional: dict[int, Step] = {}  # that are open, and have an end
-        self._endless: dict[Step, int] = {}  # alike but for their beginnings, which are left out: their bits
+        self._optional: dict[int, Step] = {}  # the open ones with an end
+        self._unbounded: dict[Step, int] = {}  # bits of equal steps without an end; their starts are set to 0
         self._optional_count = 0
-        self._fading: list[str] = []  # values that nobody will ask about once they cannot come back
+        self._obsolete: list[str] = []  # values that no later step compares with, unless they can still be written
 
     def failure(self) -> Step | None:
         configurations: set[Configuration] = {(None, 0, 0)}
-        for _, _, what in self._events():
-            if isinstance(what, str):
-                self._fading.append(what)
-                configurations = self._without_fading(configurations)
+        for _, _, event in self._events():
+            if isinstance(event, str):
+                self._obsolete.append(event)
+                configurations = self._drop_obsolete(configurations)
                 continue
-            step = self._steps[what]
-            if step.ended == math.inf or what not in self._bits:
-                self._begin(what, self._as_asked(step))
+            step = self._steps[event]
+            if step.ended == math.inf or event not in self._bits:
+                self._begin(event, self._normalized(step))
             elif step.is_optional:
-                bit = self._bits[what]
-                configurations = self._passed(configurations, bit, self._optional.pop(bit))
+                bit = self._bits[event]
+                configurations = self._complete_optional(configurations, bit, self._optional.pop(bit))
             else:
-                bit = self._bits[what]
-                configurations = self._ended(configurations, bit, self._open.pop(bit))
+                bit = self._bits[event]
+                configurations = self._complete(configurations, bit, self._open.pop(bit))
                 self._free.append(bit)
                 if not configurations:
                     return step
         return None
 
     def _events(self) -> list[tuple[float, int, int | str]]:
-        """Beginnings and ends of steps, which are known by their places, and values that are not asked about any more.
+        """Return the starts and ends of steps, by index, and the times at which values become obsolete.
 
-        What happens at the same time may have happened in any order.
+        Events at the same time may have happened in any order.
         """
         events: list[tuple[float, int, int | str]] = []
-        for place, step in enumerate(self._steps):
-            events.append((step.began, 0, place))
+        for index, step in enumerate(self._steps):
+            events.append((step.began, 0, index))
             if step.ended < math.inf:
-                events.append((step.ended, 1, place))
-        events.extend((time, 2, value) for value, time in self._asked_until.items() if value in self._asked)
+                events.append((step.ended, 1, index))
+        events.extend((time, 2, value) for value, time in self._compared_until.items() if value in self._compared)
         return sorted(events)
 
-    def _as_asked(self, step: Step) -> Step:
-        return step if step.value is None or step.value in self._asked else replace(step, value=OTHER)
+    def _normalized(self, step: Step) -> Step:
+        return step if step.value is None or step.value in self._compared else replace(step, value=ANY_OTHER)
 
-    def _begin(self, place: int, step: Step) -> None:
+    def _begin(self, index: int, step: Step) -> None:
         if step.is_optional:
-            bit = self._bits[place] = 1 << self._optional_count
+            bit = self._bits[index] = 1 << self._optional_count
             self._optional_count += 1
             if step.ended < math.inf:
                 self._optional[bit] = step
             else:
                 kind = replace(step, began=0.0)
-                self._endless[kind] = self._endless.get(kind, 0) | bit
+                self._unbounded[kind] = self._unbounded.get(kind, 0) | bit
         else:
             if not self._free:
                 self._free.append(1 << self._slots)
                 self._slots += 1
-            bit = self._bits[place] = self._free.pop()
+            bit = self._bits[index] = self._free.pop()
             self._open[bit] = step
 
-    def _without_fading(self, configurations: set[Configuration]) -> set[Configuration]:
-        fading, self._fading = self._fading, []
-        for value in fading:
-            askers = [kind for kind in self._endless if kind.operand == value]
-            if askers and self._may_be(value, configurations):
-                self._fading.append(value)
+    def _drop_obsolete(self, configurations: set[Configuration]) -> set[Configuration]:
+        obsolete, self._obsolete = self._obsolete, []
+        for value in obsolete:
+            comparing = [kind for kind in self._unbounded if kind.operand == value]
+            if comparing and self._can_hold(value, configurations):
+                self._obsolete.append(value)
                 continue
-            for kind in askers:  # they can never take effect any more
-                del self._endless[kind]
-            configurations = self._forgotten(configurations, value)
+            for kind in comparing:  # they can never take effect
+                del self._unbounded[kind]
+            configurations = self._replace_value(configurations, value)
         return configurations
 
-    def _may_be(self, value: str, configurations: set[Configuration]) -> bool:
-        """True if it is the register's in some configuration, or may become so."""
+    def _can_hold(self, value: str, configurations: set[Configuration]) -> bool:
+        """Return whether the register has a value in a configuration, or may get it later."""
         if any(step.value == value for step in (*self._open.values(), *self._optional.values())):
             return True
-        bits = [bits for kind, bits in self._endless.items() if kind.value == value]
+        bits = [bits for kind, bits in self._unbounded.items() if kind.value == value]
         return any(state == value or any(own & ~used for own in bits) for state, _, used in configurations)
 
-    def _forgotten(self, configurations: set[Configuration], value: str) -> set[Configuration]:
-        """Nobody will ask about a value any more."""
-        self._asked.discard(value)
+    def _replace_value(self, configurations: set[Configuration], value: str) -> set[Configuration]:
+        """Replace a value that no later step compares with."""
+        self._compared.discard(value)
         for steps in (self._open, self._optional):
-            steps.update({bit: replace(step, value=OTHER) for bit, step in steps.items() if step.value == value})
-        for kind in [kind for kind in self._endless if kind.value == value]:
-            other = replace(kind, value=OTHER)
-            self._endless[other] = bits = self._endless.get(other, 0) | self._endless.pop(kind)
-            configurations = {(state, done, _first(bits, used)) for state, done, used in configurations}
-        return {(OTHER if state == value else state, done, used) for state, done, used in configurations}
+            steps.update({bit: replace(step, value=ANY_OTHER) for bit, step in steps.items() if step.value == value})
+        for kind in [kind for kind in self._unbounded if kind.value == value]:
+            other = replace(kind, value=ANY_OTHER)
+            self._unbounded[other] = bits = self._unbounded.get(other, 0) | self._unbounded.pop(kind)
+            configurations = {(state, done, _lowest_used(bits, used)) for state, done, used in configurations}
+        return {(ANY_OTHER if state == value else state, done, used) for state, done, used in configurations}
 
-    def _ended(self, configurations: set[Configuration], bit: int, step: Step) -> set[Configuration]:
-        """What the configurations lead to when a step has taken effect at the latest."""
+    def _complete(self, configurations: set[Configuration], bit: int, step: Step) -> set[Configuration]:
+        """Return the configurations after the end of a step, which must have taken effect."""
         found = _Frontier((state, done & ~bit, used) for state, done, used in configurations if done & bit)
         self._explore([one for one in configurations if not one[1] & bit], step, found)
         return set(found)
 
-    def _passed(self, configurations: set[Configuration], bit: int, step: Step) -> set[Configuration]:
-        """What the configurations lead to when an optional step has taken effect at the latest, or not at all."""
+    def _complete_optional(self, configurations: set[Configuration], bit: int, step: Step) -> set[Configuration]:
+        """Return the configurations after the end of an optional step, with and without its effect."""
         found = _Frontier((state, done, used & ~bit) for state, done, used in configurations)
         self._explore([one for one in configurations if not one[2] & bit], step, found)
         return set(found)
 
     def _explore(self, configurations: Iterable[Configuration], step: Step, found: _Frontier) -> None:
-        """Find what they lead to if a step takes effect, after any others that are open."""
-        met = _Frontier(self._settled(*configuration) for configuration in configurations)
+        """Add the configurations in which a step takes effect, after any other open steps."""
+        met = _Frontier(self._with_reads(*configuration) for configuration in configurations)
         waiting = deque(met)
         while waiting:
-            self._spend()
+            self._use_budget()
             state, done, used = waiting.popleft()
-            if step.fits(state):
+            if step.is_possible_in(state):
                 found.add((step.value if step.writes else state, done, used))
             waiting.extend(after for after in self._next(state, done, used) if met.add(after))
 
-    def _settled(self, state: str | None, done: int, used: int) -> Configuration:
-        """With every open step that fits and changes nothing: nobody is worse off for it."""
+    def _with_reads(self, state: str | None, done: int, used: int) -> Configuration:
+        """Let every open read that is possible take effect, which excludes nothing."""
         for bit, step in self._open.items():
-            if not (step.writes or done & bit) and step.fits(state):
+            if not (step.writes or done & bit) and step.is_possible_in(state):
                 done |= bit
         return state, done, used
 
     def _next(self, state: str | None, done: int, used: int) -> Iterator[Configuration]:
-        """With one more write; of those that do the same, the one that has the least time left."""
+        """Yield the configurations after one more write; of equal writes only the one that ends first is used."""
         for bit, step in _first_of_each_kind(self._open, done, state):
-            yield self._settled(step.value, done | bit, used)
+            yield self._with_reads(step.value, done | bit, used)
         for bit, step in _first_of_each_kind(self._optional, used, state):
-            yield self._settled(step.value, done, used | bit)
-        for kind, bits in self._endless.items():
+            yield self._with_reads(step.value, done, used | bit)
+        for kind, bits in self._unbounded.items():
             unused = bits & ~used
-            if unused and kind.value != state and kind.fits(state):
-                yield self._settled(kind.value, done, used | unused & -unused)
+            if unused and kind.value != state and kind.is_possible_in(state):
+                yield self._with_reads(kind.value, done, used | unused & -unused)
 
-    def _spend(self) -> None:
+    def _use_budget(self) -> None:
         self._budget -= 1
         if self._budget < 0:
             raise OutOfBudget
 
 
 def _first_of_each_kind(steps: dict[int, Step], done: int, state: str | None) -> Iterable[tuple[int, Step]]:
-    """The open writes that fit a state, without those that do the same as one that has less time left."""
-    first: dict[tuple[Needs, str | None, str | None], tuple[int, Step]] = {}
+    """Return the open writes that are possible in a state; of equal ones only the one that ends first."""
+    first: dict[tuple[Precondition, str | None, str | None], tuple[int, Step]] = {}
     for bit, step in steps.items():
-        if step.writes and not done & bit and step.fits(state):
-            what = step.needs, step.operand, step.value
-            if what not in first or step.ended < first[what][1].ended:
-                first[what] = bit, step
+        if step.writes and not done & bit and step.is_possible_in(state):
+            event = step.precondition, step.operand, step.value
+            if event not in first or step.ended < first[event][1].ended:
+                first[event] = bit, step
     return first.values()
 
 
 class _Frontier:
-    """Configurations, without those that are the same as another with more optional steps used."""
+    """Configurations without those that differ from another one only in more optional steps used."""
 
     def __init__(self, configurations: Iterable[Configuration]) -> None:
         self._used: dict[tuple[str | None, int], list[int]] = {}
@@ -313,23 +312,23 @@ class _Frontier:
             self.add(configuration)
 
     def add(self, configuration: Configuration) -> bool:
-        """Take it in; False if that would change nothing."""
+        """Add a configuration; returns False if it allows no more than an earlier one."""
         state, done, used = configuration
-        rivals = self._used.setdefault((state, done), [])
-        if any(rival & used == rival for rival in rivals):
+        subsets = self._used.setdefault((state, done), [])
+        if any(subset & used == subset for subset in subsets):
             return False
-        rivals[:] = [rival for rival in rivals if rival & used != used]
-        rivals.append(used)
+        subsets[:] = [subset for subset in subsets if subset & used != used]
+        subsets.append(used)
         return True
 
     def __iter__(self) -> Iterator[Configuration]:
-        for (state, done), rivals in self._used.items():
-            for used in rivals:
+        for (state, done), subsets in self._used.items():
+            for used in subsets:
                 yield state, done, used
 
 
-def _first(bits: int, used: int) -> int:
-    """As many of the bits as are used, but the first of them."""
+def _lowest_used(bits: int, used: int) -> int:
+    """Replace the used ones of a set of bits by the same number of its lowest bits."""
     rest = used & ~bits
     for _ in range((used & bits).bit_count()):
         rest |= bits & -bits

@@ -1,9 +1,9 @@
-"""etcd's own log, by eras: what was there at each revision, and when that was.
+"""etcd's log by eras: the keys at each revision, and when each revision happened.
 
-Records tell the time, and not always the era.  A wipe is a fault with a beginning and an end; what was under way
-meanwhile may belong to the era before it or to the one after it, and what was not belongs to one.
+Records have a time, but not always an era.  A wipe takes time: what was in flight meanwhile may belong to the era
+before or to the one after it; everything else belongs to one era.
 
-Where a backup is restored, the next era begins with a copy of the changes of the era before, up to some revision.
+After the restore of a backup the next era begins with a copy of the changes of the previous era up to some revision.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from dataclasses import replace
 from itertools import pairwise
 from weakref import WeakKeyDictionary
 
-from tests.faults.checking.timeline import Answer, Timeline
+from tests.faults.checking.timeline import RevisionSample, Timeline
 from tests.faults.checking.violation import Violation
-from tests.faults.history import COMPACTION, RESTORE, WIPE, Call, Change, Claim, Fault, History, Probe, Seen
+from tests.faults.history import COMPACTION, RESTORE, WIPE, Call, Change, Fault, History, Probe, TokenCheck, WatchEvent
 
 __all__ = ['Era', 'Log', 'check_log', 'log_of']
 
-WHOLE = "etcd's log is whole, and the history says when it was wiped or compacted: else nothing can be judged."
+COMPLETE = "etcd's log is complete, and its wipes and compactions are recorded."
 
 
 class Era:
-    """The log from one wipe or restore to the next.
+    """The log between two wipes or restores.
 
     Attributes:
         number: Counts from 0.
-        before: The era before; None for the first one.
-        shared: The changes up to this revision are copies of those of the era before; 0 if there are none.
-        began: Nothing of it was before this time: the wipe began.
-        served: Nothing of the era before was answered from this time on: the wipe had ended.
-        wiped: When the next wipe began.
-        over: When the next wipe had ended.
-        changes: All of it, in order.
+        before: The previous era; None for the first one.
+        shared: Changes up to this revision are copies from the previous era; 0 for none.
+        began: When the wipe before it began: the era did not exist before.
+        exclusive_from: When that wipe ended: the previous era answered nothing after this time.
+        exclusive_until: When the next wipe began.
+        ended: When the next wipe had ended.
+        changes: In order.
         last: The last revision.
         timeline: When the revisions happened.
     """
@@ -46,13 +46,13 @@ class Era:
     ) -> None:
         self.number = number
         self.before = before
-        self.began, self.served = (0.0, 0.0) if begin is None else (begin.began, begin.ended)
-        self.wiped, self.over = (math.inf, math.inf) if end is None else (end.began, end.ended)
-        self.changes = sorted(changes, key=_place)
+        self.began, self.exclusive_from = (0.0, 0.0) if begin is None else (begin.began, begin.ended)
+        self.exclusive_until, self.ended = (math.inf, math.inf) if end is None else (end.began, end.ended)
+        self.changes = sorted(changes, key=_position)
         self.shared = 0
         if begin is not None and begin.name == RESTORE and before is not None:
             assert begin.revision is not None
-            self._take_backup(before.changes, begin.revision)
+            self._add_backup(before.changes, begin.revision)
         self.last = self.changes[-1].revision if self.changes else 1
         self._of_key: dict[str, list[Change]] = defaultdict(list)
         for change in self.changes:
@@ -64,13 +64,13 @@ class Era:
                 self._of_value[change.value].append(change)
         self.timeline = Timeline((), self.began)
 
-    def _take_backup(self, former: Sequence[Change], certain: int) -> None:
-        """Begin with the changes of the era before that the backup had.
+    def _add_backup(self, previous_revision: Sequence[Change], certain: int) -> None:
+        """Add the changes of the previous era that the backup has.
 
-        It had those up to the certain revision, which were not read again, and may have had some of those that
-        followed: all up to the first difference.
+        It has those up to the certain revision, which were not read again, and may have later ones: up to the first
+        difference.
         """
-        later = [change for change in former if change.revision > certain]
+        later = [change for change in previous_revision if change.revision > certain]
         different = next(
             (
                 min(old.revision, new.revision)
@@ -81,44 +81,44 @@ class Era:
         )
         both = [change.revision for change in self.changes[: len(later)] if change.revision < different]
         self.shared = max([certain, *both])
-        copies = [replace(change, era=self.number) for change in former if change.revision <= certain]
+        copies = [replace(change, era=self.number) for change in previous_revision if change.revision <= certain]
         self.changes = [*copies, *self.changes]
 
     def not_yet_at(self, revision: int) -> float:
-        """The last time at which a revision is known not to have happened, be it in an era before."""
+        """Return the latest time at which a revision had certainly not happened, also in a previous era."""
         if self.before is not None and revision <= self.shared:
             return self.before.not_yet_at(revision)
         return self.timeline.not_yet_at(revision)
 
     def has_copy_of(self, change: Change) -> bool:
-        """True if a change was made in an era before, and came with a backup."""
+        """Return whether a change comes from the previous era by a backup."""
         return change.revision <= self.shared
 
     def of_key(self, key: str) -> list[Change]:
-        """The changes of one key, in order."""
+        """Return the changes of a key, in order."""
         return self._of_key.get(key, [])
 
     def of_value(self, value: str) -> list[Change]:
-        """The changes that wrote a value, in order."""
+        """Return the changes that wrote a value, in order."""
         return self._of_value.get(value, [])
 
     def at(self, revision: int, key: str) -> Change | None:
-        """The change of a key in a revision."""
+        """Return the change of a key in a revision."""
         return self._at.get((revision, key))
 
     def state(self, key: str, revision: int) -> Change | None:
-        """The change that made a key what it was at a revision; None if it was not there."""
+        """Return the latest change of a key at a revision; None if the key did not exist."""
         changes = self.of_key(key)
         found = bisect_right(changes, revision, key=lambda change: change.revision)
         return changes[found - 1] if found and changes[found - 1].value is not None else None
 
-    def may_have_answered(self, began: float, ended: float) -> bool:
-        """True if a request that was under way from then to then may have been about this era."""
-        return ended >= self.began and began <= self.over
+    def may_answer(self, began: float, ended: float) -> bool:
+        """Return whether a request in a span of time may have been served by this era."""
+        return ended >= self.began and began <= self.ended
 
-    def answered(self, began: float, ended: float) -> bool:
-        """True if it can have been about no other era."""
-        return began >= self.served and ended <= self.wiped
+    def answers_only(self, began: float, ended: float) -> bool:
+        """Return whether a request in a span of time can have been served by this era only."""
+        return began >= self.exclusive_from and ended <= self.exclusive_until
 
 
 class Log:
@@ -141,34 +141,34 @@ class Log:
         for number, (begin, end) in enumerate(pairwise([None, *ends, None])):
             before = Era(number, changes[number], begin, end, before)
             self.eras.append(before)
-        answers: dict[Era, list[Answer]] = defaultdict(list)
+        answers: dict[Era, list[RevisionSample]] = defaultdict(list)
         for era, answer in _answers(history, self.eras):
             answers[era].append(answer)
         for era in self.eras:
             era.timeline = Timeline(answers[era], era.began)
 
     def eras_of(self, began: float, ended: float) -> list[Era]:
-        """The eras that a request may have been about that was under way from then to then."""
-        return [era for era in self.eras if era.may_have_answered(began, ended)]
+        """Return the eras that may have served a request in a span of time."""
+        return [era for era in self.eras if era.may_answer(began, ended)]
 
     def compaction_beyond(self, era: Era, revision: int, time: float) -> int | None:
-        """The least revision beyond one up to which the history of an era may have been compacted by a time."""
+        """Return the smallest revision above one up to which an era may have been compacted by a time."""
         compacted = (
             fault.revision
             for fault in self.compactions
-            if fault.revision is not None and fault.began <= time and era.may_have_answered(fault.began, fault.ended)
+            if fault.revision is not None and fault.began <= time and era.may_answer(fault.began, fault.ended)
         )
         return min((up_to for up_to in compacted if up_to > revision), default=None)
 
     def has_lost(self, began: float, ended: float) -> bool:
-        """True if something may have been wiped or compacted in that time."""
-        losses = [(era.began, era.served) for era in self.eras[1:]]
+        """Return whether data may have been wiped or compacted in a span of time."""
+        losses = [(era.began, era.exclusive_from) for era in self.eras[1:]]
         losses += [(fault.began, fault.ended) for fault in self.compactions]
         return any(loss <= ended and end >= began for loss, end in losses)
 
 
 def log_of(history: History) -> Log:
-    """The log of a history.  It is made once, and again if the history has grown."""
+    """Return the log of a history, cached until the history grows."""
     length, log = _LOGS.get(history, (0, None))
     if log is None or length != len(history):
         log = Log(history)
@@ -180,51 +180,51 @@ _LOGS: WeakKeyDictionary[History, tuple[int, Log]] = WeakKeyDictionary()
 
 
 def check_log(history: History) -> list[Violation]:
-    """Look for holes in what the other checkers build on."""
+    """Check that the log has no gaps, which all other checkers require."""
     found = []
     log = log_of(history)
     for fault in log.compactions:
         if fault.revision is None:
-            found.append(Violation.of(WHOLE, 'a compaction has no revision', fault))
+            found.append(Violation.of(COMPLETE, 'a compaction has no revision', fault))
     for change in history.of(Change):
         if change.era >= len(log.eras):
-            text = f'there is a change of era {change.era}, and there were {len(log.eras)} eras'
-            return [*found, Violation.of(WHOLE, text, change)]
+            text = f'a change has era {change.era}, but there were {len(log.eras)} eras'
+            return [*found, Violation.of(COMPLETE, text, change)]
     for era in log.eras:
         last = 1  # that of an empty store
         for change in era.changes:
             if change.revision not in (last, last + 1):
-                text = f'era {era.number} has nothing between the revisions {last} and {change.revision}'
-                found.append(Violation.of(WHOLE, text, change))
+                text = f'era {era.number} has no change between revisions {last} and {change.revision}'
+                found.append(Violation.of(COMPLETE, text, change))
             last = change.revision
     return found
 
 
-def _place(change: Change) -> tuple[int, int]:
+def _position(change: Change) -> tuple[int, int]:
     return change.revision, change.order
 
 
-def _answers(history: History, eras: list[Era]) -> Iterator[tuple[Era, Answer]]:
-    """What is known of how far etcd was, from what can have been about one era only."""
+def _answers(history: History, eras: list[Era]) -> Iterator[tuple[Era, RevisionSample]]:
+    """Yield samples of the revision from records that can belong to one era only."""
     for record in history:
         if isinstance(record, Call | Probe):
             if record.revision is not None:
-                # Only a probe does without the code under test, which might be wrong about what is still to come.
+                # Only probes do not use getc, whose responses might be wrong about revisions that come later.
                 began = record.began if isinstance(record, Probe) else -math.inf
                 for era in eras:
-                    if era.answered(record.began, record.ended):
-                        yield era, Answer(began, record.ended, record.revision, record)
-        elif isinstance(record, Seen | Claim):
-            revision = record.token if isinstance(record, Claim) else record.revision
-            told = [] if revision is None else _told_of(record, revision, eras)
-            if len(told) == 1 and revision is not None:
-                yield told[0], Answer(-math.inf, record.at, revision, record)
+                    if era.answers_only(record.began, record.ended):
+                        yield era, RevisionSample(began, record.ended, record.revision, record)
+        elif isinstance(record, WatchEvent | TokenCheck):
+            revision = record.token if isinstance(record, TokenCheck) else record.revision
+            possible = [] if revision is None else _eras_of_record(record, revision, eras)
+            if len(possible) == 1 and revision is not None:
+                yield possible[0], RevisionSample(-math.inf, record.at, revision, record)
 
 
-def _told_of(record: Seen | Claim, revision: int, eras: list[Era]) -> list[Era]:
-    """The eras that it can be about: those that have such a change.  Neither is told at once, so its time says less."""
-    value = record.value if isinstance(record, Seen) else None
-    if isinstance(record, Seen) and (record.resync or value is None):
+def _eras_of_record(record: WatchEvent | TokenCheck, revision: int, eras: list[Era]) -> list[Era]:
+    """Return the eras with the change of a record.  Records are made late, so their times do not identify the era."""
+    value = record.value if isinstance(record, WatchEvent) else None
+    if isinstance(record, WatchEvent) and (record.resync or value is None):
         return []
     changes = ((era, era.at(revision, record.key)) for era in eras if era.began <= record.at)
     return [era for era, change in changes if change is not None and value in (None, change.value)]

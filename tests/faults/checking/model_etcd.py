@@ -1,6 +1,6 @@
-"""A toy etcd that is always right, and whoever uses it: they write histories that break no rule.
+"""A model of etcd and its clients that writes histories without violations.
 
-Its time goes on only when it is told to.  A test makes a history with it, and breaks that by hand.
+Its clock is advanced explicitly.  A test creates a history with it, and then modifies records to break a rule.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from tests.faults.history import (
     WIPE,
     Call,
     Change,
-    Claim,
     Fault,
     History,
+    KeeperEvent,
     Outcome,
-    Presence,
     Probe,
     Record,
     Resources,
     Resync,
-    Seen,
-    Watched,
+    TokenCheck,
+    WatchEvent,
+    WatchStarted,
 )
 
-__all__ = ['ToyEtcd', 'ToyWatcher', 'rewritten']
+__all__ = ['ModelEtcd', 'ModelWatcher', 'rewrite_records']
 
 TTL = 5.0
-WAYS = 3
+LINKS = 3
 
 
 @dataclass
-class ToyWatcher:
-    """A watcher that is told what it should be, when it is told to be."""
+class ModelWatcher:
+    """A watcher that receives the correct events on request."""
 
     name: str
     key: str
@@ -46,15 +46,15 @@ class ToyWatcher:
     known: dict[str, Change] = field(default_factory=dict)
 
 
-class ToyEtcd:
+class ModelEtcd:
     """The store, its clock, and the history.
 
     Attributes:
-        history: What has happened.
+        history: The history.
         now: Seconds.
-        era: As the history's.
-        revision: As the history's.
-        there: The keys, with the change that made them what they are.
+        era: As in the history.
+        revision: As in the history.
+        keys: The keys with their latest changes.
     """
 
     def __init__(self) -> None:
@@ -62,7 +62,7 @@ class ToyEtcd:
         self.now = 0.0
         self.era = 0
         self.revision = 1
-        self.there: dict[str, Change] = {}
+        self.keys: dict[str, Change] = {}
         self._changes: list[Change] = []
         self._compacted = 0
         self._backup: tuple[int, int, dict[str, Change], list[Change]] = (1, 0, {}, [])
@@ -71,51 +71,52 @@ class ToyEtcd:
     # -- the store
 
     def commit(self, values: dict[str, str | None], lease: int = 0) -> int:
-        """Write and delete several keys at one revision; what is not there is not deleted.  Return the revision."""
-        changes = [(key, value) for key, value in values.items() if value is not None or key in self.there]
+        """Write and delete several keys in one revision, which is returned.  Missing keys are not deleted."""
+        changes = [(key, value) for key, value in values.items() if value is not None or key in self.keys]
         if changes:
             self.revision += 1
         for order, (key, value) in enumerate(changes):
-            before = self.there.pop(key, None)
+            before = self.keys.pop(key, None)
             if value is None:
                 change = Change(self.era, self.revision, order, key, None, 0, 0, 0)
             else:
                 created, version = (self.revision, 1) if before is None else (before.created, before.version + 1)
                 change = Change(self.era, self.revision, order, key, value, created, version, lease)
-                self.there[key] = change
+                self.keys[key] = change
             self._changes.append(change)
             self.history.add(change)
         return self.revision
 
     def compact(self, revision: int) -> None:
-        """Forget what was before a revision."""
+        """Compact the history up to a revision."""
         self._compacted = revision
         self.history.add(Fault(COMPACTION, f'up to {revision}', self.now, self.now + 0.1, revision))
         self.pass_time(0.2)
 
     def wipe(self) -> None:
-        """Forget everything."""
+        """Lose all data."""
         began = self.now
         self.pass_time(1.0)
         self.era, self.revision, self._compacted = self.era + 1, 1, 0
-        self.there, self._changes = {}, []
+        self.keys, self._changes = {}, []
         self.history.add(Fault(WIPE, 'all data', began, self.now))
         self.pass_time(0.1)
 
     def back_up(self) -> None:
-        """Remember all there is."""
-        self._backup = self.revision, self._compacted, dict(self.there), list(self._changes)
+        """Make a backup."""
+        self._backup = self.revision, self._compacted, dict(self.keys), list(self._changes)
 
     def restore(self, certain: int | None = None) -> None:
-        """Put back what was there at the last backup.
+        """Restore the latest backup.
 
         Args:
-            certain: The revision that is noted: the changes after it are read again.  None for that of the backup.
+            certain: The revision of the fault's record: later changes are recorded again.  None for the backup's
+                revision.
         """
         began = self.now
         self.pass_time(1.0)
-        self.era, (self.revision, self._compacted, there, changes) = self.era + 1, self._backup
-        self.there = {key: replace(change, era=self.era) for key, change in there.items()}
+        self.era, (self.revision, self._compacted, keys, changes) = self.era + 1, self._backup
+        self.keys = {key: replace(change, era=self.era) for key, change in keys.items()}
         self._changes = [replace(change, era=self.era) for change in changes]
         certain = self.revision if certain is None else certain
         self.history.add(Fault(RESTORE, 'all data', began, self.now, certain))
@@ -125,11 +126,11 @@ class ToyEtcd:
         self.pass_time(0.1)
 
     def pass_time(self, seconds: float) -> None:
-        """Let the time go on."""
+        """Advance the clock."""
         self.now += seconds
 
     def finish(self) -> History:
-        """The history is at its end: nothing is held any more."""
+        """Record the resources after the end, and return the history."""
         self.history.add(Resources('after', 1, 2, 0, 1000))
         return self.history
 
@@ -146,21 +147,21 @@ class ToyEtcd:
         client: str = 'a',
         outcome: Outcome | None = None,
         is_applied: bool = True,
-        takes: float = 0.1,
+        duration: float = 0.1,
     ) -> Call:
-        """Make a call that nothing else happens beside.
+        """Make a call while no other one is in flight.
 
         Args:
-            kind, key, value, expected, process, client: As the record's.
-            outcome: What the caller is told instead of what happened, such as that there was no answer.
+            kind, key, value, expected, process, client: As in the record.
+            outcome: Replaces the real outcome, for example for a lost response.
             is_applied: Whether it has an effect.
-            takes: Seconds.
+            duration: Seconds.
         """
         began = self.now
-        self.pass_time(takes)
-        current = self.there.get(key)
+        self.pass_time(duration)
+        current = self.keys.get(key)
         read = None if current is None else current.value
-        error = _refusal(kind, read, expected)
+        error = _error(kind, read, expected)
         modified = None
         if error is None and kind in ('set', 'create', 'swap', 'delete') and is_applied:
             modified = self.commit({key: None if kind == 'delete' else value})
@@ -180,85 +181,85 @@ class ToyEtcd:
 
     # -- watchers
 
-    def watch(self, name: str, key: str, *, client: str = '') -> ToyWatcher:
-        """Begin to watch."""
-        self.history.add(Watched(name, self.now, key, self.era, self.revision, client))
-        return ToyWatcher(name, key, self.era, self.revision, self._listing(key))
+    def watch(self, name: str, key: str, *, client: str = '') -> ModelWatcher:
+        """Start a watcher."""
+        self.history.add(WatchStarted(name, self.now, key, self.era, self.revision, client))
+        return ModelWatcher(name, key, self.era, self.revision, self._listing(key))
 
-    def deliver(self, watcher: ToyWatcher) -> None:
-        """Tell a watcher all that it does not know."""
+    def deliver(self, watcher: ModelWatcher) -> None:
+        """Deliver all changes that the watcher has not received."""
         if watcher.era != self.era or self._compacted > watcher.revision + 1:
-            self.deliver_difference(watcher)
-        told = bisect_right(self._changes, watcher.revision, key=lambda change: change.revision)
-        for change in self._changes[told:]:
-            if _is_told(change.key, watcher.key):
+            self.deliver_resync(watcher)
+        delivered = bisect_right(self._changes, watcher.revision, key=lambda change: change.revision)
+        for change in self._changes[delivered:]:
+            if _is_delivered(change.key, watcher.key):
                 action = 'Deleted' if change.value is None else 'Set'
-                self._tell(watcher, change.key, change.value, change.revision, action, resync=False)
+                self._record_event(watcher, change.key, change.value, change.revision, action, resync=False)
         watcher.revision = self.revision
         watcher.known = self._listing(watcher.key)
 
-    def deliver_difference(self, watcher: ToyWatcher) -> None:
-        """Tell a watcher that history was lost, and what is different."""
-        there = self._listing(watcher.key)
-        for key in sorted({*there, *watcher.known}):
-            before, now = watcher.known.get(key), there.get(key)
+    def deliver_resync(self, watcher: ModelWatcher) -> None:
+        """Deliver a resync: the comparison with what the watcher had received."""
+        keys = self._listing(watcher.key)
+        for key in sorted({*keys, *watcher.known}):
+            before, now = watcher.known.get(key), keys.get(key)
             if now is None:
-                self._tell(watcher, key, None, self.revision, 'Deleted', resync=True)
+                self._record_event(watcher, key, None, self.revision, 'Deleted', resync=True)
             elif before is None or (before.created, before.value) != (now.created, now.value):
-                self._tell(watcher, key, now.value, now.revision, 'Set', resync=True)
+                self._record_event(watcher, key, now.value, now.revision, 'Set', resync=True)
         self.history.add(Resync(watcher.name, self.now, self.revision))
         watcher.era, watcher.revision = self.era, self.revision
 
-    def _tell(
-        self, watcher: ToyWatcher, key: str, value: str | None, revision: int, action: str, *, resync: bool
+    def _record_event(
+        self, watcher: ModelWatcher, key: str, value: str | None, revision: int, action: str, *, resync: bool
     ) -> None:
         index = self.revision if resync else None
-        self.history.add(Seen(watcher.name, self.now, key, value, revision, action, resync, index))
+        self.history.add(WatchEvent(watcher.name, self.now, key, value, revision, action, resync, index))
 
     def _listing(self, key: str) -> dict[str, Change]:
-        return {path: change for path, change in self.there.items() if _is_told(path, key)}
+        return {path: change for path, change in self.keys.items() if _is_delivered(path, key)}
 
     # -- keepers
 
-    def say(
+    def keeper_event(
         self,
         keeper: str,
-        what: str,
+        kind: str,
         *,
         client: str = 'a',
         key: str = '/s/a',
         on_conflict: str = 'wait',
         value: str | None = None,
     ) -> None:
-        """A keeper says something; its value is its name, or another one."""
-        self.history.add(Presence(keeper, client, key, value or keeper, TTL, self.now, what, on_conflict))
+        """Record an event of a keeper, whose value is its name by default."""
+        self.history.add(KeeperEvent(keeper, client, key, value or keeper, TTL, self.now, kind, on_conflict))
 
-    def claim(self, keeper: str, token: int | None, *, key: str = '/s/a') -> None:
-        """A keeper is asked for its token."""
-        self.history.add(Claim(keeper, key, self.now, token))
+    def check_token(self, keeper: str, token: int | None, *, key: str = '/s/a') -> None:
+        """Record a token check of a keeper."""
+        self.history.add(TokenCheck(keeper, key, self.now, token))
 
-    def serve(
-        self, seconds: float, *, clients: Iterable[str] = ('a', 'b'), but: dict[str, set[int]] | None = None
+    def pass_time_with_probes(
+        self, seconds: float, *, clients: Iterable[str] = ('a', 'b'), unserved: dict[str, set[int]] | None = None
     ) -> None:
-        """Let the time go on, with probes on all ways of the clients, each answered but for those of some clients.
+        """Advance the clock, and record probes on all links of the clients, which succeed except on broken links.
 
         Args:
-            seconds: How long.
-            clients: Who is probed.
-            but: The ways of clients that are broken.
+            seconds: The time.
+            clients: The clients to probe.
+            unserved: The broken links of each client.
         """
         end = self.now + seconds
         while self.now < end:
             for client in clients:
-                for way in range(WAYS):
-                    is_broken = way in (but or {}).get(client, set())
+                for link in range(LINKS):
+                    is_broken = link in (unserved or {}).get(client, set())
                     revision = None if is_broken else self.revision
-                    self.history.add(Probe(client, self.now, self.now + 0.02, self.era, revision, way))
+                    self.history.add(Probe(client, self.now, self.now + 0.02, self.era, revision, link))
             self.pass_time(0.1)
 
 
-def rewritten(history: History, rewrite: Callable[[Record], Iterable[Record]]) -> History:
-    """The same history with each record replaced by those that ``rewrite`` makes of it."""
+def rewrite_records(history: History, rewrite: Callable[[Record], Iterable[Record]]) -> History:
+    """Return a history with each record replaced by the records that ``rewrite`` returns for it."""
     changed = History(history.seed)
     for record in history:
         for other in rewrite(record):
@@ -266,7 +267,7 @@ def rewritten(history: History, rewrite: Callable[[Record], Iterable[Record]]) -
     return changed
 
 
-def _refusal(kind: str, current: str | None, expected: str | None) -> str | None:
+def _error(kind: str, current: str | None, expected: str | None) -> str | None:
     if kind == 'create':
         return None if current is None else 'NodeExist'
     if kind in ('swap', 'delete') and current is None:
@@ -274,5 +275,5 @@ def _refusal(kind: str, current: str | None, expected: str | None) -> str | None
     return 'TestFailed' if kind == 'swap' and current != expected else None
 
 
-def _is_told(key: str, watched: str) -> bool:
+def _is_delivered(key: str, watched: str) -> bool:
     return key == watched or (is_below(key, watched) and not is_hidden(key, watched))

@@ -1,4 +1,4 @@
-"""Owners: who is given a token has the node, and nobody else has."""
+"""Checks tokens: a keeper returns a token only while it owns the node."""
 
 from __future__ import annotations
 
@@ -6,75 +6,79 @@ from collections import defaultdict
 from typing import Final
 
 from tests.faults.checking.log import log_of
-from tests.faults.checking.ownership import Keepers, Tenure
+from tests.faults.checking.ownership import KeeperHistory, Ownership
 from tests.faults.checking.violation import Violation
-from tests.faults.history import Claim, History
+from tests.faults.history import History, TokenCheck
 
 __all__ = ['check_owners']
 
-ONE: Final = 'A name has one owner: a keeper gives no token after etcd has let the name go.'
-TRUE: Final = 'A token is the revision at which its keeper took the node.'
+SINGLE_OWNER: Final = 'A node has one owner: a keeper returns no token after its node was deleted in etcd.'
+VALID_TOKEN: Final = 'A token is the revision at which its keeper took the node.'
 
 
 def check_owners(history: History) -> list[Violation]:
-    """Compare each token that was given with the log."""
-    keepers = Keepers(history, log_of(history))
-    taken: dict[tuple[str, int], list[Tenure]] = defaultdict(list)
-    for tenure in keepers.tenures:
-        if tenure.keeper is not None:
-            for put in tenure.puts:
-                taken[tenure.keeper.keeper, put.revision].append(tenure)
-    found: dict[tuple[str, int], Violation] = {}  # one for each token, though it may have been given many times
-    for claim in history.of(Claim):
-        if claim.token is None or (claim.keeper, claim.token) in found:
+    """Compare each token with the log."""
+    keepers = KeeperHistory(history, log_of(history))
+    by_token: dict[tuple[str, int], list[Ownership]] = defaultdict(list)
+    for ownership in keepers.ownerships:
+        if ownership.keeper is not None:
+            for put in ownership.puts:
+                by_token[ownership.keeper.keeper, put.revision].append(ownership)
+    found: dict[tuple[str, int], Violation] = {}  # one violation for each token, however often it was returned
+    for check in history.of(TokenCheck):
+        if check.token is None or (check.keeper, check.token) in found:
             continue
-        tenures = taken.get((claim.keeper, claim.token), [])
-        if not tenures:
-            text = f'{claim.keeper} gave {claim.token}, and did not write {claim.key} then'
-            written = [change for era in keepers.log.eras if (change := era.at(claim.token, claim.key)) is not None]
-            found[claim.keeper, claim.token] = Violation.of(TRUE, text, *written, claim)
-        elif all(_limit(keepers, tenure) < claim.at for tenure in tenures):
-            found[claim.keeper, claim.token] = _late(claim, tenures[-1])
+        ownerships = by_token.get((check.keeper, check.token), [])
+        if not ownerships:
+            text = f'{check.keeper} returned token {check.token}, but did not write {check.key} at that revision'
+            last_write_after = [
+                change for era in keepers.log.eras if (change := era.at(check.token, check.key)) is not None
+            ]
+            found[check.keeper, check.token] = Violation.of(VALID_TOKEN, text, *last_write_after, check)
+        elif all(_token_deadline(keepers, ownership) < check.at for ownership in ownerships):
+            found[check.keeper, check.token] = _late(check, ownerships[-1])
     return list(found.values())
 
 
-def _limit(keepers: Keepers, tenure: Tenure) -> float:
-    """Until when a keeper may give its token.
+def _token_deadline(keepers: KeeperHistory, ownership: Ownership) -> float:
+    """Return the time until which the keeper may return its token.
 
-    What others do to its node it learns with a renewal, or when the TTL is over.  Where a backup brings back an older
-    node on the lease that it renews, nothing tells: the name is its client's in any case.
+    The keeper detects changes by others with its next renewal, or at the end of the TTL.  If a backup restores an older
+    node on the lease that the keeper renews, it cannot detect that, but the node belongs to its client in any case.
     """
-    assert tenure.keeper is not None
-    restored = _restored(keepers, tenure)
+    assert ownership.keeper is not None
+    restored = _restored_ownership(keepers, ownership)
     if restored is not None:
-        return restored.over + tenure.keeper.ttl
-    if tenure.end is None or tenure.end.value is None:
-        is_others = tenure.end is None or keepers.intervention(tenure) is not None
+        return restored.ended_by + ownership.keeper.ttl
+    if ownership.end is None or ownership.end.value is None:
+        is_by_others = ownership.end is None or keepers.intervention(ownership) is not None
     else:
-        taker = None if tenure.after is None else tenure.after.keeper
-        is_others = taker is None or taker.on_conflict == 'replace'
-    return tenure.over + (tenure.keeper.ttl if is_others else 0.0)
+        next_keeper = None if ownership.next is None else ownership.next.keeper
+        is_by_others = next_keeper is None or next_keeper.on_conflict == 'replace'
+    return ownership.ended_by + (ownership.keeper.ttl if is_by_others else 0.0)
 
 
-def _restored(keepers: Keepers, tenure: Tenure) -> Tenure | None:
-    """The tenure of another by which the same lease had the node in a backup, restored while this one lasted."""
-    leases = {put.lease for put in tenure.puts}
+def _restored_ownership(keepers: KeeperHistory, ownership: Ownership) -> Ownership | None:
+    """Return the ownership of another keeper by the same lease that a restored backup brought back."""
+    leases = {put.lease for put in ownership.puts}
     return next(
         (
             other
-            for other in keepers.tenures
-            if tenure.end is None
-            and other.era.before is tenure.era
-            and other.puts[0].key == tenure.puts[0].key
+            for other in keepers.ownerships
+            if ownership.end is None
+            and other.era.before is ownership.era
+            and other.puts[0].key == ownership.puts[0].key
             and other.era.has_copy_of(other.puts[0])
-            and other.keeper != tenure.keeper
+            and other.keeper != ownership.keeper
             and leases & {put.lease for put in other.puts}
         ),
         None,
     )
 
 
-def _late(claim: Claim, tenure: Tenure) -> Violation:
-    following = None if tenure.after is None else tenure.after.puts[0]
-    text = f'{claim.keeper} gave {claim.token} at {claim.at:.3f}, and {claim.key} had gone by {tenure.over:.3f}'
-    return Violation.of(ONE, text, tenure.puts[0], tenure.end, following, tenure.witness_of_end, claim)
+def _late(check: TokenCheck, ownership: Ownership) -> Violation:
+    following = None if ownership.next is None else ownership.next.puts[0]
+    text = f'{check.keeper} returned a token at {check.at:.3f}, but lost {check.key} by {ownership.ended_by:.3f}'
+    return Violation.of(
+        SINGLE_OWNER, text, ownership.puts[0], ownership.end, following, ownership.evidence_of_end, check
+    )

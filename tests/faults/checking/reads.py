@@ -1,6 +1,6 @@
-"""Readings: what each call of a register was told is what etcd's log has, at a revision that fits its time.
+"""Checks each call on a register against etcd's log.
 
-The log gives the true order of all writes, so this needs no search, and looks at every call by itself.
+The log has the real order of all writes, so no search is necessary, and each call is checked separately.
 """
 
 from __future__ import annotations
@@ -8,25 +8,25 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from tests.faults.checking.linearizability import Needs, Step
+from tests.faults.checking.linearizability import Precondition, Step
 from tests.faults.checking.log import Era, Log, log_of
 from tests.faults.checking.registers import step_of
-from tests.faults.checking.timeline import Answer, Timeline
+from tests.faults.checking.timeline import RevisionSample, Timeline
 from tests.faults.checking.violation import Violation
 from tests.faults.history import Call, Change, History, Outcome
 
-__all__ = ['check_readings']
+__all__ = ['check_reads']
 
-TRUE: Final = "What a call is told of a register is what etcd's log has at that revision."
-FRESH: Final = 'A linearizable call sees everything that was known before it was made.'
-CAUSAL: Final = 'Nothing is seen, or acknowledged, before it happened.'
-FORWARD: Final = 'A client never sees a register as it was before what that client has seen already, whatever it asks.'
+MATCHES_LOG: Final = "The result of a call is the value in etcd's log at the revision of the response."
+LINEARIZABLE: Final = 'A linearizable call sees every change that was known before it was made.'
+NOT_BEFORE_CAUSE: Final = 'No change is seen or acknowledged before it happened.'
+MONOTONIC: Final = 'A client never reads a state of a register older than what that client has seen.'
 
 
-def check_readings(history: History) -> list[Violation]:
+def check_reads(history: History) -> list[Violation]:
     """Compare each call with the log."""
     log = log_of(history)
-    clients = _Clients(history, log)
+    clients = _ClientTimelines(history, log)
     found = []
     for call in history.of(Call):
         violations = []
@@ -40,26 +40,26 @@ def check_readings(history: History) -> list[Violation]:
     return found
 
 
-class _Clients:
-    """How far each client had seen etcd, in each era, by its own calls."""
+class _ClientTimelines:
+    """The revisions that each client had seen by its own calls, in each era."""
 
     def __init__(self, history: History, log: Log) -> None:
-        answers: dict[tuple[str, int], list[Answer]] = defaultdict(list)
+        answers: dict[tuple[str, int], list[RevisionSample]] = defaultdict(list)
         for call in history.of(Call):
             for era in log.eras:
-                if call.revision is not None and era.answered(call.began, call.ended):
-                    answers[call.client, era.number].append(Answer(call.began, call.ended, call.revision, call))
+                if call.revision is not None and era.answers_only(call.began, call.ended):
+                    answers[call.client, era.number].append(RevisionSample(call.began, call.ended, call.revision, call))
         self._timelines = {place: Timeline(found, 0.0) for place, found in answers.items()}
 
     def of(self, client: str, era: Era) -> Timeline:
-        """The time line of one."""
+        """Return the timeline of a client."""
         return self._timelines.get((client, era.number)) or Timeline((), 0.0)
 
 
-def _violation(call: Call, era: Era, clients: _Clients) -> Violation | None:
-    """Why the call does not fit the era; None if it does, or says nothing."""
+def _violation(call: Call, era: Era, clients: _ClientTimelines) -> Violation | None:
+    """Return why the call does not fit an era; None if it does."""
     if call.kind == 'serializable get':
-        return _violation_of_old_read(call, era, clients.of(call.client, era))
+        return _violation_of_serializable_read(call, era, clients.of(call.client, era))
     step = step_of(call)
     if step is None:
         return None
@@ -67,38 +67,38 @@ def _violation(call: Call, era: Era, clients: _Clients) -> Violation | None:
         return _violation_of_write(call, step, era)
     if call.revision is None:
         return None
-    return _untrue(call, step, era) or _stale(call, era, call.revision) or _premature(call, era, call.revision)
+    return _mismatch(call, step, era) or _stale(call, era, call.revision) or _premature(call, era, call.revision)
 
 
-def _violation_of_old_read(call: Call, era: Era, seen: Timeline) -> Violation | None:
+def _violation_of_serializable_read(call: Call, era: Era, seen: Timeline) -> Violation | None:
     is_absence = call.value is None and (call.outcome is Outcome.DONE or call.error == 'KeyNotFound')
     if call.revision is None or not (is_absence or call.outcome is Outcome.DONE):
         return None
-    step = Step(call.began, call.ended, Needs.ABSENCE if is_absence else Needs.VALUE, call.value)
-    violation = _untrue(call, step, era)
+    step = Step(call.began, call.ended, Precondition.ABSENCE if is_absence else Precondition.VALUE, call.value)
+    violation = _mismatch(call, step, era)
     known = seen.reached_before(call.began)
     if violation is None and known > call.revision:
-        text = f'{call.client} had seen revision {known}, and was told of revision {call.revision}'
-        violation = Violation.of(FORWARD, text, seen.witness_before(call.began), call)
+        text = f'{call.client} had seen revision {known}, and then read revision {call.revision}'
+        violation = Violation.of(MONOTONIC, text, seen.evidence_before(call.began), call)
     return violation or _premature(call, era, call.revision)
 
 
 def _violation_of_write(call: Call, step: Step, era: Era) -> Violation | None:
     change = _change_of(call, era)
     if change is None:
-        return None  # whether it has to be there the checker of writes says
+        return None  # a missing change is reported by the checker of writes
     before = _value(era.state(call.key, change.revision - 1))
-    if not step.fits(before):
-        text = f'{call.key} was {before!r} before revision {change.revision}, which the call made'
-        return Violation.of(TRUE, text, change, call)
+    if not step.is_possible_in(before):
+        text = f'{call.key} was {before!r} before revision {change.revision}, the change of the call'
+        return Violation.of(MATCHES_LOG, text, change, call)
     if era.timeline.reached_before(call.began) >= change.revision:
         text = f'revision {change.revision} was known before the call that made it'
-        return Violation.of(CAUSAL, text, era.timeline.witness_before(call.began), call, change)
+        return Violation.of(NOT_BEFORE_CAUSE, text, era.timeline.evidence_before(call.began), call, change)
     return None if call.outcome is Outcome.AMBIGUOUS else _premature(call, era, change.revision)
 
 
 def _change_of(call: Call, era: Era) -> Change | None:
-    """The change in the log that the call made, if it made one."""
+    """Return the change that the call made, or None."""
     if call.kind != 'delete':
         return next((change for change in era.of_value(call.value or '') if change.key == call.key), None)
     revision = call.revision if call.modified is None else call.modified
@@ -110,31 +110,31 @@ def _value(change: Change | None) -> str | None:
     return None if change is None else change.value
 
 
-def _untrue(call: Call, step: Step, era: Era) -> Violation | None:
-    """It was not so at the revision of the answer."""
+def _mismatch(call: Call, step: Step, era: Era) -> Violation | None:
+    """The result is not the state at the revision of the response."""
     assert call.revision is not None
     if call.revision > era.last:
-        return Violation.of(TRUE, f'revision {call.revision} of era {era.number} is not in the log', call)
+        return Violation.of(MATCHES_LOG, f'revision {call.revision} of era {era.number} is not in the log', call)
     state = era.state(call.key, call.revision)
-    if step.fits(_value(state)):
+    if step.is_possible_in(_value(state)):
         return None
     text = f'{call.key} was {_value(state)!r} at revision {call.revision}'
-    return Violation.of(TRUE, text, state, call)
+    return Violation.of(MATCHES_LOG, text, state, call)
 
 
 def _stale(call: Call, era: Era, revision: int) -> Violation | None:
-    """The revision was over when the call was made."""
+    """The revision is older than one that was known before the call."""
     known = era.timeline.reached_before(call.began)
     if known <= revision:
         return None
-    text = f'revision {known} was known before the call was made, and it was told of revision {revision}'
-    return Violation.of(FRESH, text, era.timeline.witness_before(call.began), call)
+    text = f'revision {known} was known before the call was made, but the response has revision {revision}'
+    return Violation.of(LINEARIZABLE, text, era.timeline.evidence_before(call.began), call)
 
 
 def _premature(call: Call, era: Era, revision: int) -> Violation | None:
-    """The revision had not come when the call ended."""
+    """The revision had not happened when the call ended."""
     later = era.timeline.not_passed_at(call.ended)
     if later >= revision:
         return None
-    text = f'it was told of revision {revision}, and etcd was at {later:.0f} when it was asked after that'
-    return Violation.of(CAUSAL, text, call, era.timeline.witness_after(call.ended))
+    text = f'the response has revision {revision}, but a later request found etcd at revision {later:.0f}'
+    return Violation.of(NOT_BEFORE_CAUSE, text, call, era.timeline.evidence_after(call.ended))

@@ -1,7 +1,7 @@
-"""Registers: one order of its calls explains what each caller of a key was told.
+"""Checks that registers are linearizable: one order of the calls on a key explains every outcome.
 
-This looks at calls alone, and not at etcd's log (``readings`` does that).  A wipe is a call as well: one that deletes.
-So is the restore of a backup: one that writes what the register was then, which only the log has.
+This uses the calls only, not etcd's log (see ``reads``).  A wipe is an additional call that deletes.  The restore of a
+backup is one that writes the value in the backup, which is taken from the log.
 """
 
 from __future__ import annotations
@@ -11,39 +11,46 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from tests.faults.checking.linearizability import BUDGET, Needs, OutOfBudget, Step, failure_of, shrunk
+from tests.faults.checking.linearizability import (
+    MAX_CONFIGURATIONS,
+    OutOfBudget,
+    Precondition,
+    Step,
+    first_failure,
+    minimize,
+)
 from tests.faults.checking.log import Era, log_of
 from tests.faults.checking.violation import Violation
 from tests.faults.history import RESTORE, WIPE, Call, Fault, History, Outcome
 
-__all__ = ['EFFECTS', 'check_registers', 'step_of']
+__all__ = ['PRECONDITIONS', 'check_registers', 'step_of']
 
-LINEARIZABLE = 'A register is linearizable: one order of its calls, true to real time, explains what each was told.'
-DECIDED = 'A register is known to be linearizable: the search for such an order comes to an end.'
+LINEARIZABLE = 'A register is linearizable: an order of its calls that respects real time explains every outcome.'
+DECIDED = 'The search for such an order is completed.'
 
-EFFECTS: Final = {
-    'set': Needs.ANYTHING,
-    'create': Needs.ABSENCE,
-    'swap': Needs.VALUE,
-    'delete': Needs.PRESENCE,
+PRECONDITIONS: Final = {
+    'set': Precondition.ANYTHING,
+    'create': Precondition.ABSENCE,
+    'swap': Precondition.VALUE,
+    'delete': Precondition.PRESENCE,
 }
-"""The kinds of writes of registers, and what each needs to have an effect."""
+"""The kinds of writes, and their preconditions."""
 
-REFUSALS: Final = {
-    ('get', 'KeyNotFound'): Needs.ABSENCE,
-    ('create', 'NodeExist'): Needs.PRESENCE,
-    ('swap', 'KeyNotFound'): Needs.ABSENCE,
-    ('swap', 'TestFailed'): Needs.ANOTHER_VALUE,
-    ('delete', 'KeyNotFound'): Needs.ABSENCE,
+ERROR_PRECONDITIONS: Final = {
+    ('get', 'KeyNotFound'): Precondition.ABSENCE,
+    ('create', 'NodeExist'): Precondition.PRESENCE,
+    ('swap', 'KeyNotFound'): Precondition.ABSENCE,
+    ('swap', 'TestFailed'): Precondition.OTHER_VALUE,
+    ('delete', 'KeyNotFound'): Precondition.ABSENCE,
 }
-"""What a refusal tells of a register; others tell nothing."""
+"""The preconditions that errors show; other errors show nothing."""
 
 
-def check_registers(history: History, budget: int = BUDGET) -> list[Violation]:
-    """Look for keys whose calls have no order."""
+def check_registers(history: History, budget: int = MAX_CONFIGURATIONS) -> list[Violation]:
+    """Report keys whose calls have no order."""
     calls: dict[str, list[Call]] = defaultdict(list)
     for call in history.of(Call):
-        if call.kind == 'get' or call.kind in EFFECTS:
+        if call.kind == 'get' or call.kind in PRECONDITIONS:
             calls[call.key].append(call)
     begins = sorted(
         (fault for fault in history.of(Fault) if fault.name in (WIPE, RESTORE)), key=lambda fault: fault.began
@@ -53,22 +60,22 @@ def check_registers(history: History, budget: int = BUDGET) -> list[Violation]:
 
 
 def step_of(call: Call) -> Step | None:
-    """What a call says of its register; None if it says nothing."""
-    if call.kind not in ('get', *EFFECTS) or call.outcome is Outcome.NOT_APPLIED:
+    """Return the effect of a call on its register; None if its outcome shows nothing."""
+    if call.kind not in ('get', *PRECONDITIONS) or call.outcome is Outcome.NOT_APPLIED:
         return None
     if call.outcome is Outcome.REFUSED:
-        needs = REFUSALS.get((call.kind, call.error or ''))
-        return None if needs is None else Step(call.began, call.ended, needs, call.expected)
+        precondition = ERROR_PRECONDITIONS.get((call.kind, call.error or ''))
+        return None if precondition is None else Step(call.began, call.ended, precondition, call.expected)
     if call.kind == 'get':
         if call.outcome is Outcome.AMBIGUOUS:
             return None
-        needs = Needs.ABSENCE if call.value is None else Needs.VALUE
-        return Step(call.began, call.ended, needs, call.value)
+        precondition = Precondition.ABSENCE if call.value is None else Precondition.VALUE
+        return Step(call.began, call.ended, precondition, call.value)
     is_unanswered = call.outcome is Outcome.AMBIGUOUS
     return Step(
         call.began,
         math.inf if is_unanswered else call.ended,
-        EFFECTS[call.kind],
+        PRECONDITIONS[call.kind],
         call.expected,
         writes=True,
         value=None if call.kind == 'delete' else call.value,
@@ -84,16 +91,22 @@ def _violations(key: str, calls: list[Call], eras: list[tuple[Fault, Era]], budg
         state = era.state(key, era.shared)
         records.append(begin)
         value = None if state is None else state.value
-        order.append(Step(begin.began, begin.ended, Needs.ANYTHING, writes=True, value=value))
+        order.append(Step(begin.began, begin.ended, Precondition.ANYTHING, writes=True, value=value))
     try:
-        failure = failure_of(order, budget)
+        failure = first_failure(order, budget)
     except OutOfBudget:
-        yield Violation.of(DECIDED, f'{key} has {len(calls)} calls, and {budget} configurations were not enough')
+        yield Violation.of(
+            DECIDED, f'{key} has {len(calls)} calls, and the search stopped after {budget} configurations'
+        )
         return
     if failure is not None:
-        kept = [records[place] for place in shrunk(order, failure)]
-        asked = {call.value for call in kept if isinstance(call, Call) and call.kind == 'get'}
-        # Who wrote what was read makes it readable, though it may have done so at any time or never.
-        writers = [call for call in calls if call.kind != 'get' and call.value is not None and call.value in asked]
+        kept = [records[index] for index in minimize(order, failure)]
+        read_values = {call.value for call in kept if isinstance(call, Call) and call.kind == 'get'}
+        # Include the writers of the values that were read, although they may have taken effect at any time or never.
+        writers = [
+            call for call in calls if call.kind != 'get' and call.value is not None and call.value in read_values
+        ]
         piece = sorted({*kept, *writers}, key=lambda record: (record.began, record.ended))
-        yield Violation.of(LINEARIZABLE, f'{key}: no order explains these {len(kept)}, whatever others did', *piece)
+        yield Violation.of(
+            LINEARIZABLE, f'{key}: no order explains these {len(kept)} calls, whatever the others did', *piece
+        )

@@ -1,4 +1,4 @@
-"""Service: when a quorum served a client, by which of its ways, as its probes say."""
+"""Determines from the probes when a quorum served a client, and through which links."""
 
 from __future__ import annotations
 
@@ -10,39 +10,40 @@ from tests.faults.history import History, Probe
 
 __all__ = ['Service']
 
-QUICK: Final = 0.4
-"""Seconds within which a probe that counts as served is answered."""
+MAX_LATENCY: Final = 0.4
+"""Maximal seconds of a probe that counts as served."""
 
-PAUSE: Final = 1.0
-"""Seconds between two probes after which it is not known what was between them."""
+MAX_GAP: Final = 1.0
+"""Seconds between two probes above which the time between them is unknown."""
 
-Stretch = tuple[float, float]
+Interval = tuple[float, float]
 
 
 class Service:
-    """The stretches of time in which one probe after the other was answered, by client and way."""
+    """Intervals in which every probe was answered, by client and link."""
 
     def __init__(self, history: History) -> None:
         probes: dict[str, dict[int, list[Probe]]] = defaultdict(lambda: defaultdict(list))
         for probe in history.of(Probe):
-            probes[probe.client][probe.way].append(probe)
-        self._stretches = {
-            client: {way: list(_stretches(found)) for way, found in ways.items()} for client, ways in probes.items()
+            probes[probe.client][probe.link].append(probe)
+        self._intervals = {
+            client: {link: list(_intervals(found)) for link, found in links.items()} for client, links in probes.items()
         }
 
-    def is_known(self, client: str) -> bool:
-        """True if anything is known of a client."""
-        return client in self._stretches
+    def has_probes(self, client: str) -> bool:
+        """Return whether the client was probed."""
+        return client in self._intervals
 
-    def stretches(self, client: str, begin: float, end: float) -> Iterator[tuple[Stretch, int]]:
-        """The stretches of each way within a time, and how many other ways were not all right all along.
+    def intervals(self, client: str, begin: float, end: float) -> Iterator[tuple[Interval, int]]:
+        """Yield the intervals of each link within a span of time, and the number of other links that were impaired in
+        them.
 
-        Of a stretch its parts are there, too, in which more of the other ways were.
+        Parts of an interval in which fewer other links were impaired are included.
         """
-        ways = self._stretches.get(client, {})
-        for way, found in ways.items():
-            others = [stretches for other, stretches in ways.items() if other != way]
-            edges = [edge for stretches in others for stretch in stretches for edge in stretch]
+        links = self._intervals.get(client, {})
+        for link, found in links.items():
+            others = [intervals for other, intervals in links.items() if other != link]
+            edges = [edge for intervals in others for interval in intervals for edge in interval]
             for began, ended in found:
                 lower, upper = max(began, begin), min(ended, end)
                 if lower >= upper:
@@ -51,14 +52,14 @@ class Service:
                 for start in (lower, *inside):
                     for stop in (upper, *inside):
                         if start < stop:
-                            yield (start, stop), sum(not _covers(stretches, start, stop) for stretches in others)
+                            yield (start, stop), sum(not _covers(intervals, start, stop) for intervals in others)
 
 
-def _stretches(probes: list[Probe]) -> Iterator[Stretch]:
+def _intervals(probes: list[Probe]) -> Iterator[Interval]:
     began = ended = None
     for probe in sorted(probes, key=lambda probe: probe.began):
-        is_served = probe.revision is not None and probe.ended - probe.began <= QUICK
-        if began is not None and ended is not None and (not is_served or probe.began - ended > PAUSE):
+        is_served = probe.revision is not None and probe.ended - probe.began <= MAX_LATENCY
+        if began is not None and ended is not None and (not is_served or probe.began - ended > MAX_GAP):
             yield began, ended
             began = None
         if is_served:
@@ -67,5 +68,5 @@ def _stretches(probes: list[Probe]) -> Iterator[Stretch]:
         yield began, ended
 
 
-def _covers(stretches: list[Stretch], begin: float, end: float) -> bool:
-    return any(began <= begin and end <= ended for began, ended in stretches)
+def _covers(intervals: list[Interval], begin: float, end: float) -> bool:
+    return any(began <= begin and end <= ended for began, ended in intervals)

@@ -1,6 +1,6 @@
-"""Staleness: a watcher or mirror that says LIVE has received what etcd had, up to a bound.
+"""Checks the state LIVE: such a watcher or mirror has received what etcd had, up to a delay.
 
-What it has received is its index.  It may have been told less, since a slow callback may be so many changes behind.
+Its index says what it has received.  Its callback may be behind, because callbacks may block.
 """
 
 from __future__ import annotations
@@ -10,101 +10,118 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from tests.faults.checking.expected_events import Routes
+from tests.faults.checking.expected_events import ExpectedEventsCache
 from tests.faults.checking.log import Era, Log, log_of
 from tests.faults.checking.service import Service
 from tests.faults.checking.violation import Violation
-from tests.faults.history import Fault, History, State, Unwatched, Watched
+from tests.faults.history import Fault, History, WatcherState, WatchStarted, WatchStopped
 
 __all__ = ['check_staleness']
 
 CAUGHT_UP: Final = (
-    'A watcher that becomes LIVE has received what etcd had before it began to catch up, if all ways were well.'
+    'A watcher that becomes LIVE has received all changes before it began to catch up, if all links worked.'
 )
-FRESH: Final = 'A watcher that says LIVE has received every change that etcd had some time before.'
-POSSIBLE: Final = 'A watcher that says LIVE some time after etcd lost its data is not ahead of etcd.'
+FRESH: Final = 'A watcher that reports LIVE has received every change up to the detection time.'
+NOT_AHEAD: Final = 'A watcher that reports LIVE some time after a loss of data is not ahead of etcd.'
 
-BOUND: Final = 22.0
-"""Seconds after which a watcher has to notice that nothing arrives any more."""
+DETECTION_SECONDS: Final = 22.0
+"""Seconds in which a watcher has to detect that nothing is received any more."""
 
-TRANSIT: Final = 1.0
-"""Seconds that a change takes at most to a client that is well served."""
+TRANSIT_SECONDS: Final = 1.0
+"""Maximal seconds for a change to reach a client whose links work."""
 
 
 def check_staleness(history: History) -> list[Violation]:
-    """Compare the index of each watcher, whenever it said LIVE, with the log."""
+    """Compare the index of each watcher with the log, for each sample with state LIVE."""
     log = log_of(history)
-    routes = Routes(log)
+    expected_events = ExpectedEventsCache(log)
     service = Service(history)
     faults = history.of(Fault)
-    stopped = {record.watcher: record.at for record in history.of(Unwatched)}
-    states: dict[str, list[State]] = defaultdict(list)
-    for state in history.of(State):
+    stopped = {record.watcher: record.at for record in history.of(WatchStopped)}
+    states: dict[str, list[WatcherState]] = defaultdict(list)
+    for state in history.of(WatcherState):
         if state.at < stopped.get(state.watcher, math.inf):
             states[state.watcher].append(state)
     found = []
-    for watched in history.of(Watched):
-        troubles = [fault for fault in faults if f'of {watched.client} ' in f'{fault.target} ']
-        for violation in _violations(watched, states[watched.watcher], log, routes, service, troubles):
+    for watched in history.of(WatchStarted):
+        link_faults = [fault for fault in faults if f'of {watched.client} ' in f'{fault.target} ']
+        for violation in _violations(watched, states[watched.watcher], log, expected_events, service, link_faults):
             found.append(violation)
-            break  # the first one says it
+            break  # one violation for each watcher is enough
     return found
 
 
 def _violations(
-    watched: Watched, states: list[State], log: Log, routes: Routes, service: Service, troubles: list[Fault]
+    watched: WatchStarted,
+    states: list[WatcherState],
+    log: Log,
+    expected_events: ExpectedEventsCache,
+    service: Service,
+    link_faults: list[Fault],
 ) -> Iterator[Violation]:
-    stale: State | None = None  # the first of the states since it was LIVE
+    stale: WatcherState | None = None  # the first sample since it was LIVE
     for state in states:
         if not state.is_live:
             stale = stale or state
             continue
-        if stale is not None and _is_well_served(watched, stale.at - TRANSIT, state.at, service, troubles):
-            yield from _missing(CAUGHT_UP, watched, stale, state, stale.at - TRANSIT, log, routes)
-        yield from _missing(FRESH, watched, None, state, state.at - BOUND, log, routes)
+        if stale is not None and _is_well_served(watched, stale.at - TRANSIT_SECONDS, state.at, service, link_faults):
+            yield from _missing_change(
+                CAUGHT_UP, watched, stale, state, stale.at - TRANSIT_SECONDS, log, expected_events
+            )
+        yield from _missing_change(FRESH, watched, None, state, state.at - DETECTION_SECONDS, log, expected_events)
         yield from _ahead(watched, state, log)
         stale = None
 
 
-def _is_well_served(watched: Watched, began: float, ended: float, service: Service, troubles: list[Fault]) -> bool:
-    """True if no way of the client had a fault, and every member served: nothing can be on its way for long.
+def _is_well_served(
+    watched: WatchStarted, began: float, ended: float, service: Service, link_faults: list[Fault]
+) -> bool:
+    """Return whether no link of the client had a fault, and every member answered, so that nothing is delayed.
 
-    A watcher may join one that is LIVE and has not noticed yet that nothing arrives.
+    Otherwise a watcher may join a shared watch that is LIVE and has not detected a failure yet.
     """
-    if any(fault.began <= ended and began <= fault.ended for fault in troubles):
+    if any(fault.began <= ended and began <= fault.ended for fault in link_faults):
         return False
     return any(
-        stretch == (began, ended) and not impaired
-        for stretch, impaired in service.stretches(watched.client, began, ended)
+        interval == (began, ended) and not impaired
+        for interval, impaired in service.intervals(watched.client, began, ended)
     )
 
 
-def _missing(
-    rule: str, watched: Watched, stale: State | None, live: State, since: float, log: Log, routes: Routes
+def _missing_change(
+    rule: str,
+    watched: WatchStarted,
+    stale: WatcherState | None,
+    live: WatcherState,
+    since: float,
+    log: Log,
+    expected_events: ExpectedEventsCache,
 ) -> Iterator[Violation]:
-    """The first change that is known to have been made by then, and that the watcher had not received."""
+    """Report the first change before a time that the watcher had not received."""
     era = _era_of(since, live.at, log)
     if era is None:
         return
-    route = routes.of(era, watched.key)
-    place = route.after(max(live.index, watched.revision))
+    expected = expected_events.of(era, watched.key)
+    position = expected.after(max(live.index, watched.revision))
     known = era.timeline.reached_before(since)
-    if place < len(route.changes) and route.changes[place].revision <= known:
-        change = route.changes[place]
+    if position < len(expected.changes) and expected.changes[position].revision <= known:
+        change = expected.changes[position]
         text = (
-            f'{watched.watcher} was LIVE at {live.at:.3f} with index {live.index}, and revision {change.revision} of '
-            f'{change.key} was there before {since:.3f}'
+            f'{watched.watcher} was LIVE at {live.at:.3f} with index {live.index}, but revision {change.revision} of '
+            f'{change.key} had happened before {since:.3f}'
         )
-        yield Violation.of(rule, text, change, era.timeline.witness_before(since), stale, live)
+        yield Violation.of(rule, text, change, era.timeline.evidence_before(since), stale, live)
 
 
-def _ahead(watched: Watched, live: State, log: Log) -> Iterator[Violation]:
-    era = _era_of(live.at - BOUND, live.at, log)
+def _ahead(watched: WatchStarted, live: WatcherState, log: Log) -> Iterator[Violation]:
+    era = _era_of(live.at - DETECTION_SECONDS, live.at, log)
     if era is not None and live.index > era.timeline.not_passed_at(live.at):
-        text = f'{watched.watcher} was LIVE at {live.at:.3f} with index {live.index}, which etcd did not have'
-        yield Violation.of(POSSIBLE, text, live, era.timeline.witness_after(live.at))
+        text = (
+            f'{watched.watcher} was LIVE at {live.at:.3f} with index {live.index}, which is above the revision of etcd'
+        )
+        yield Violation.of(NOT_AHEAD, text, live, era.timeline.evidence_after(live.at))
 
 
 def _era_of(began: float, ended: float, log: Log) -> Era | None:
-    """The era that all of this time was in; None if there is none, for indices of two eras cannot be compared."""
-    return next((era for era in log.eras if era.answered(began, ended)), None)
+    """Return the only era of a span of time; None if there are several, because their indices are not comparable."""
+    return next((era for era in log.eras if era.answers_only(began, ended)), None)

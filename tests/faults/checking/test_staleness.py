@@ -1,143 +1,142 @@
-"""The checker of states: LIVE is only said where everything was received."""
+"""Tests of the checker of the state LIVE."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.faults.checking import staleness as rules
-from tests.faults.checking.model_etcd import ToyEtcd
+from tests.faults.checking.model_etcd import ModelEtcd
 from tests.faults.checking.staleness import check_staleness
-from tests.faults.history import Fault, History, State, Unwatched, Watched
+from tests.faults.history import Fault, History, WatcherState, WatchStarted, WatchStopped
 
 
-class Story:
-    """One watcher, what etcd has meanwhile, and which state the watcher says that it is in."""
+class WatcherScenario:
+    """A watcher, its states, and the changes in etcd."""
 
     def __init__(self) -> None:
-        self.etcd = ToyEtcd()
+        self.etcd = ModelEtcd()
         self.etcd.commit({'/w/a': 'a1'})
-        self.etcd.serve(0.5)
-        self.say(False, 0)
+        self.etcd.pass_time_with_probes(0.5)
+        self.record_state(False, 0)
         self.watcher = self.etcd.watch('w', '/w', client='a')
-        self.etcd.serve(0.5)
+        self.etcd.pass_time_with_probes(0.5)
 
-    def say(self, is_live: bool, index: int) -> None:
-        """The watcher says how it is."""
-        self.etcd.history.add(State('w', self.etcd.now, is_live, index))
+    def record_state(self, is_live: bool, index: int) -> None:
+        """Record a state of the watcher."""
+        self.etcd.history.add(WatcherState('w', self.etcd.now, is_live, index))
 
     def change(self, key: str = '/w/a', seconds: float = 0.5) -> int:
-        """Something happens, and is known to have happened some time later."""
+        """Make a change, and probes that show when it had happened."""
         revision = self.etcd.commit({key: f'{self.etcd.revision}'})
-        self.etcd.serve(seconds)
+        self.etcd.pass_time_with_probes(seconds)
         return revision
 
-    def broken(self) -> set[str]:
-        """The rules that are broken so far; service goes on."""
-        self.etcd.serve(0.5)
-        return broken(self.etcd.history)
+    def broken_rules(self) -> set[str]:
+        """Return the rules that were broken so far; service continues."""
+        self.etcd.pass_time_with_probes(0.5)
+        return broken_rules(self.etcd.history)
 
 
-def broken(history: History) -> set[str]:
+def broken_rules(history: History) -> set[str]:
     return {violation.rule for violation in check_staleness(history)}
 
 
-def test_watcher_that_is_live_with_all_that_there_was_passes() -> None:
-    """What happens while it catches up may still be on its way; changes elsewhere do not count."""
-    story = Story()
-    index = story.change()
-    story.change('/elsewhere')
-    story.say(False, 0)
-    story.say(True, index)
-    story.change()
-    story.say(True, index)
-    assert story.broken() == set()
+def test_live_watcher_with_all_changes_passes() -> None:
+    """A change that happens while it catches up may be in flight; changes of other keys do not matter."""
+    scenario = WatcherScenario()
+    index = scenario.change()
+    scenario.change('/elsewhere')
+    scenario.record_state(False, 0)
+    scenario.record_state(True, index)
+    scenario.change()
+    scenario.record_state(True, index)
+    assert scenario.broken_rules() == set()
 
 
 @pytest.mark.parametrize('is_late', [False, True])
-def test_watcher_that_becomes_live_without_what_was_there_before_is_found(is_late: bool) -> None:
-    """It began to catch up after that change, or before it."""
-    story = Story()
-    index = story.change()
+def test_watcher_that_becomes_live_without_an_earlier_change_is_found(is_late: bool) -> None:
+    """It began to catch up after the change, or before it."""
+    scenario = WatcherScenario()
+    index = scenario.change()
     if is_late:
-        story.say(False, index)
-    story.change()
-    story.etcd.serve(rules.TRANSIT + 0.5)
+        scenario.record_state(False, index)
+    scenario.change()
+    scenario.etcd.pass_time_with_probes(rules.TRANSIT_SECONDS + 0.5)
     if not is_late:
-        story.say(True, index + 1)
-        story.say(False, index + 1)
-    story.say(True, index)
-    assert story.broken() == (set() if is_late else {rules.CAUGHT_UP})
+        scenario.record_state(True, index + 1)
+        scenario.record_state(False, index + 1)
+    scenario.record_state(True, index)
+    assert scenario.broken_rules() == (set() if is_late else {rules.CAUGHT_UP})
 
 
-@pytest.mark.parametrize('trouble', ['throttle', 'isolate'])
-def test_watcher_that_joins_one_that_is_behind_passes(trouble: str) -> None:
-    """Nobody can know at once that a way has become slow, or that a member is cut off."""
-    story = Story()
-    index = story.change()
-    began = story.etcd.now
-    story.etcd.commit({'/w/a': 'late'})
-    story.etcd.serve(3.0, but={'a': {1}} if trouble == 'isolate' else None)
-    if trouble == 'throttle':
-        story.etcd.history.add(Fault('throttle', 'way of a to member 1', began, story.etcd.now))
-    story.say(False, index)
-    story.say(True, index)
-    assert story.broken() == set()
+@pytest.mark.parametrize('fault', ['throttle', 'isolate'])
+def test_watcher_that_joins_a_lagging_watch_passes(fault: str) -> None:
+    """A slow link or an isolated member is not detected at once."""
+    scenario = WatcherScenario()
+    index = scenario.change()
+    began = scenario.etcd.now
+    scenario.etcd.commit({'/w/a': 'late'})
+    scenario.etcd.pass_time_with_probes(3.0, unserved={'a': {1}} if fault == 'isolate' else None)
+    if fault == 'throttle':
+        scenario.etcd.history.add(Fault('throttle', 'way of a to member 1', began, scenario.etcd.now))
+    scenario.record_state(False, index)
+    scenario.record_state(True, index)
+    assert scenario.broken_rules() == set()
 
 
-def test_watcher_that_begins_at_an_index_has_to_catch_up_from_there() -> None:
-    """It is LIVE at once, and has received nothing."""
-    story = Story()
-    first = story.watcher.revision
-    index = story.change()
-    story.say(True, index)
-    story.change('/elsewhere', rules.TRANSIT + 0.5)
+def test_watcher_that_starts_at_an_index_has_to_catch_up() -> None:
+    """It is LIVE at once, but has received nothing."""
+    scenario = WatcherScenario()
+    first = scenario.watcher.revision
+    index = scenario.change()
+    scenario.record_state(True, index)
+    scenario.change('/elsewhere', rules.TRANSIT_SECONDS + 0.5)
     for name, received in (('late', index), ('too early', first)):
-        story.etcd.history.add(State(name, story.etcd.now, False, 0))
-        story.etcd.history.add(State(name, story.etcd.now, True, received))
-        story.etcd.history.add(Watched(name, story.etcd.now, '/w', 0, first, 'a'))
-    story.etcd.serve(0.5)
-    (violation,) = check_staleness(story.etcd.history)
+        scenario.etcd.history.add(WatcherState(name, scenario.etcd.now, False, 0))
+        scenario.etcd.history.add(WatcherState(name, scenario.etcd.now, True, received))
+        scenario.etcd.history.add(WatchStarted(name, scenario.etcd.now, '/w', 0, first, 'a'))
+    scenario.etcd.pass_time_with_probes(0.5)
+    (violation,) = check_staleness(scenario.etcd.history)
     assert (violation.rule, violation.text.split()[:2]) == (rules.CAUGHT_UP, ['too', 'early'])
 
 
 @pytest.mark.parametrize('is_live', [True, False])
-def test_watcher_that_is_live_though_nothing_arrives_any_more_is_found(is_live: bool) -> None:
-    """For some seconds it cannot know."""
-    story = Story()
-    index = story.change()
-    story.say(False, index)
-    story.say(True, index)
-    story.change()
-    story.etcd.serve(rules.BOUND - 2)
-    story.say(True, index)
-    assert story.broken() == set()
-    story.etcd.serve(3)
-    story.say(is_live, index)
-    assert story.broken() == ({rules.FRESH} if is_live else set())
+def test_live_watcher_that_receives_nothing_is_found(is_live: bool) -> None:
+    """It has some seconds to detect that."""
+    scenario = WatcherScenario()
+    index = scenario.change()
+    scenario.record_state(False, index)
+    scenario.record_state(True, index)
+    scenario.change()
+    scenario.etcd.pass_time_with_probes(rules.DETECTION_SECONDS - 2)
+    scenario.record_state(True, index)
+    assert scenario.broken_rules() == set()
+    scenario.etcd.pass_time_with_probes(3)
+    scenario.record_state(is_live, index)
+    assert scenario.broken_rules() == ({rules.FRESH} if is_live else set())
 
 
 @pytest.mark.parametrize('cause', ['wipe', 'restore'])
 def test_watcher_that_is_ahead_of_etcd_is_found(cause: str) -> None:
-    """etcd has lost what it saw; some seconds later it has to know."""
-    story = Story()
-    story.etcd.back_up()
-    index = story.change()
-    story.say(True, index)
-    story.etcd.wipe() if cause == 'wipe' else story.etcd.restore()
-    story.etcd.serve(2)
-    story.say(True, index)
-    assert story.broken() == set()
-    story.etcd.serve(rules.BOUND)
-    story.say(True, index)
-    story.etcd.serve(1)
-    assert story.broken() == {rules.POSSIBLE}
+    """etcd has lost its data; the watcher has some seconds to detect that."""
+    scenario = WatcherScenario()
+    scenario.etcd.back_up()
+    index = scenario.change()
+    scenario.record_state(True, index)
+    scenario.etcd.wipe() if cause == 'wipe' else scenario.etcd.restore()
+    scenario.etcd.pass_time_with_probes(2)
+    scenario.record_state(True, index)
+    assert scenario.broken_rules() == set()
+    scenario.etcd.pass_time_with_probes(rules.DETECTION_SECONDS)
+    scenario.record_state(True, index)
+    scenario.etcd.pass_time_with_probes(1)
+    assert scenario.broken_rules() == {rules.NOT_AHEAD}
 
 
-def test_watcher_that_was_stopped_is_not_judged() -> None:
-    """Its state says nothing any more."""
-    story = Story()
-    story.etcd.history.add(Unwatched('w', story.etcd.now))
-    story.change()
-    story.say(False, 0)
-    story.say(True, 0)
-    assert story.broken() == set()
+def test_stopped_watcher_is_not_checked() -> None:
+    scenario = WatcherScenario()
+    scenario.etcd.history.add(WatchStopped('w', scenario.etcd.now))
+    scenario.change()
+    scenario.record_state(False, 0)
+    scenario.record_state(True, 0)
+    assert scenario.broken_rules() == set()

@@ -1,4 +1,4 @@
-"""The checker of watchers: what it lets pass, and that it names each way to go wrong."""
+"""Tests of the checker of watchers: it accepts correct histories, and names the rule that each other one breaks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,25 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.checking import watchers as rules
-from tests.faults.checking.model_etcd import ToyEtcd, rewritten
+from tests.faults.checking.model_etcd import ModelEtcd, rewrite_records
 from tests.faults.checking.watchers import check_watchers
-from tests.faults.history import COMPACTION, WIPE, Change, Fault, History, Record, Resync, Seen, Unwatched, Watched
+from tests.faults.history import (
+    COMPACTION,
+    WIPE,
+    Change,
+    Fault,
+    History,
+    Record,
+    Resync,
+    WatchEvent,
+    WatchStarted,
+    WatchStopped,
+)
 
 
-def a_story() -> History:
-    """One watcher that is told of seven changes in four revisions: 4 and 5 have two and three."""
-    etcd = ToyEtcd()
+def valid_history() -> History:
+    """A watcher that receives seven changes in four revisions; revisions 4 and 5 have several."""
+    etcd = ModelEtcd()
     etcd.commit({'/w/a': 'before'})
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/a': 'one'})
@@ -28,9 +39,9 @@ def a_story() -> History:
     return etcd.history
 
 
-def a_loss(cause: str) -> History:
-    """One watcher that is told a difference, after a compaction or a wipe, and changes before and after it."""
-    etcd = ToyEtcd()
+def history_with_loss(cause: str) -> History:
+    """A watcher that receives a resync after a compaction or a wipe, with changes before and after it."""
+    etcd = ModelEtcd()
     for name in 'abcd':
         etcd.commit({f'/w/{name}': f'{name}1'})
     watcher = etcd.watch('w', '/w')
@@ -52,206 +63,214 @@ def a_loss(cause: str) -> History:
     return etcd.history
 
 
-def seen(revision: int, key: str | None = None) -> Callable[[Record], bool]:
-    """True for what was told of a revision, or of one key in it."""
-    return lambda record: isinstance(record, Seen) and record.revision == revision and key in (None, record.key)
+def event_of(revision: int, key: str | None = None) -> Callable[[Record], bool]:
+    """Return a predicate for the events of a revision, or of one key in it."""
+    return lambda record: isinstance(record, WatchEvent) and record.revision == revision and key in (None, record.key)
 
 
 def without(history: History, is_dropped: Callable[[Record], bool]) -> History:
-    """The same but for some records."""
-    changed = rewritten(history, lambda record: () if is_dropped(record) else (record,))
+    """Return the history without some records."""
+    changed = rewrite_records(history, lambda record: () if is_dropped(record) else (record,))
     assert len(changed) < len(history)
     return changed
 
 
 def only(history: History) -> tuple[str, tuple[Record, ...]]:
-    """The rule of the only violation, and its piece."""
+    """Return the rule and the piece of the only violation."""
     (violation,) = check_watchers(history)
     return violation.rule, violation.piece
 
 
-def test_story_passes() -> None:
-    """Hidden names, keys elsewhere, deletions and whole revisions are as they should be."""
-    assert check_watchers(a_story()) == []
+def test_valid_history_passes() -> None:
+    """Hidden keys, other keys, deletions and whole revisions."""
+    assert check_watchers(valid_history()) == []
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_story_with_a_loss_passes(cause: str) -> None:
-    """The difference is told, and that it is one."""
-    history = a_loss(cause)
-    assert sum(record.resync for record in history.of(Seen)) >= 3
+def test_history_with_a_loss_passes(cause: str) -> None:
+    history = history_with_loss(cause)
+    assert sum(record.resync for record in history.of(WatchEvent)) >= 3
     assert check_watchers(history) == []
 
 
-def test_watcher_that_was_stopped_passes_wherever_that_was() -> None:
-    """Nothing needs to be told any more, be it the rest of a revision."""
-    told = 0
+def test_stopped_watcher_passes_at_any_position() -> None:
+    """Later events need not be delivered, not even the rest of a revision."""
+    received = 0
 
     def stopped(record: Record) -> Iterable[Record]:
-        nonlocal told
-        if isinstance(record, Seen):
-            told += 1
-            if told == 6:
-                return (Unwatched('w', record.at),)
-            return (record,) if told < 6 else ()
+        nonlocal received
+        if isinstance(record, WatchEvent):
+            received += 1
+            if received == 6:
+                return (WatchStopped('w', record.at),)
+            return (record,) if received < 6 else ()
         return (record,)
 
-    assert check_watchers(rewritten(a_story(), stopped)) == []
+    assert check_watchers(rewrite_records(valid_history(), stopped)) == []
 
 
-def test_change_that_came_before_the_watcher_was_noted_passes() -> None:
-    """``on_change`` may return a moment later than its first callback."""
+def test_event_before_on_change_returned_passes() -> None:
+    """``on_change`` may return after its first callback."""
 
     def later(record: Record) -> Iterable[Record]:
-        return (replace(record, revision=3),) if isinstance(record, Watched) else (record,)
+        return (replace(record, revision=3),) if isinstance(record, WatchStarted) else (record,)
 
-    assert check_watchers(rewritten(a_story(), later)) == []
+    assert check_watchers(rewrite_records(valid_history(), later)) == []
 
 
 def test_skipped_revision_is_found() -> None:
-    """The piece is what was told before and after, and the change between."""
-    history = without(a_story(), seen(3))
+    """The violation shows the events before and after it, and the change."""
+    history = without(valid_history(), event_of(3))
     rule, piece = only(history)
-    assert rule == rules.EVERYTHING
-    assert [(type(record), record.revision) for record in piece] == [(Change, 3), (Seen, 4)]  # type: ignore[union-attr]
+    assert rule == rules.COMPLETE
+    assert [(type(record), record.revision) for record in piece] == [(Change, 3), (WatchEvent, 4)]  # type: ignore[union-attr]
 
 
-def test_watcher_that_has_not_caught_up_is_found() -> None:
-    """The last change counts, too."""
-    rule, piece = only(without(a_story(), seen(6)))
-    assert rule == rules.EVERYTHING
-    assert [type(record) for record in piece] == [Seen, Change]
+def test_missing_last_change_is_found() -> None:
+    """Also if only the last change is missing."""
+    rule, piece = only(without(valid_history(), event_of(6)))
+    assert rule == rules.COMPLETE
+    assert [type(record) for record in piece] == [WatchEvent, Change]
 
 
 @pytest.mark.parametrize('key', ['/w/a', '/w/b', '/w/d'])
-def test_half_a_revision_is_found(key: str) -> None:
-    """Whichever part of it is missing."""
-    rule, piece = only(without(a_story(), seen(5, key)))
-    assert rule == rules.WHOLE
+def test_partial_revision_is_found(key: str) -> None:
+    """Any part of it."""
+    rule, piece = only(without(valid_history(), event_of(5, key)))
+    assert rule == rules.WHOLE_REVISIONS
     assert any(isinstance(record, Change) and record.key == key for record in piece)
 
 
-def test_half_a_revision_at_the_end_is_found() -> None:
-    """Nothing comes after it."""
-    assert only(without(a_story(), lambda record: seen(6)(record) or seen(5, '/w/d')(record)))[0] == rules.WHOLE
+def test_partial_revision_at_the_end_is_found() -> None:
+    """No event comes after it."""
+    assert (
+        only(without(valid_history(), lambda record: event_of(6)(record) or event_of(5, '/w/d')(record)))[0]
+        == rules.WHOLE_REVISIONS
+    )
 
 
-def test_doubled_event_is_found() -> None:
-    """The piece is both."""
-    history = rewritten(a_story(), lambda record: (record, copy(record)) if seen(4, '/w/b')(record) else (record,))
+def test_duplicate_event_is_found() -> None:
+    """The violation shows both."""
+    history = rewrite_records(
+        valid_history(), lambda record: (record, copy(record)) if event_of(4, '/w/b')(record) else (record,)
+    )
     rule, piece = only(history)
     assert rule == rules.ONCE
-    assert piece == tuple(record for record in a_story() if seen(4, '/w/b')(record)) * 2
+    assert piece == tuple(record for record in valid_history() if event_of(4, '/w/b')(record)) * 2
 
 
-def test_change_that_is_told_late_is_found() -> None:
-    """Its place is where it was in the log."""
-    moved = next(record for record in a_story() if seen(3)(record))
-    history = rewritten(
-        a_story(), lambda record: () if record == moved else (record, moved) if seen(5, '/w/a')(record) else (record,)
+def test_late_event_is_found() -> None:
+    """Its position in the log is earlier."""
+    moved = next(record for record in valid_history() if event_of(3)(record))
+    history = rewrite_records(
+        valid_history(),
+        lambda record: () if record == moved else (record, moved) if event_of(5, '/w/a')(record) else (record,),
     )
     rule, piece = only(history)
     assert rule == rules.IN_ORDER
     assert piece[-1] == moved
 
 
-def test_changes_of_one_revision_in_another_order_are_found() -> None:
+def test_wrong_order_within_a_revision_is_found() -> None:
     """The order within a revision is etcd's."""
-    first, second = (record for record in a_story() if seen(4)(record))
+    first, second = (record for record in valid_history() if event_of(4)(record))
     swapped = {first: second, second: first}
-    history = rewritten(a_story(), lambda record: (swapped.get(record, record),))  # type: ignore[call-overload]
+    history = rewrite_records(valid_history(), lambda record: (swapped.get(record, record),))  # type: ignore[call-overload]
     assert only(history)[0] == rules.IN_ORDER
 
 
 @pytest.mark.parametrize('value', ['other', None])
 def test_wrong_value_is_found(value: str | None) -> None:
-    """Also a deletion that was none."""
-    history = rewritten(
-        a_story(), lambda record: (replace(record, value=value),) if seen(4, '/w/b')(record) else (record,)
+    """Also a deletion that did not happen."""
+    history = rewrite_records(
+        valid_history(), lambda record: (replace(record, value=value),) if event_of(4, '/w/b')(record) else (record,)
     )
-    assert only(history)[0] == rules.TRUE
+    assert only(history)[0] == rules.MATCHES_LOG
 
 
-def test_invented_change_is_found() -> None:
-    """It is not in the log."""
-    history = rewritten(
-        a_story(), lambda record: (record, replace(record, key='/w/z')) if seen(3)(record) else (record,)
+def test_event_without_a_change_is_found() -> None:
+    history = rewrite_records(
+        valid_history(), lambda record: (record, replace(record, key='/w/z')) if event_of(3)(record) else (record,)
     )
-    assert only(history)[0] == rules.TRUE
+    assert only(history)[0] == rules.MATCHES_LOG
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_loss_that_is_not_told_is_found(cause: str) -> None:
-    """It went on as if nothing had been."""
+def test_unreported_loss_is_found(cause: str) -> None:
     history = without(
-        a_loss(cause), lambda record: isinstance(record, Resync) or (isinstance(record, Seen) and record.resync)
+        history_with_loss(cause),
+        lambda record: isinstance(record, Resync) or (isinstance(record, WatchEvent) and record.resync),
     )
-    assert {violation.rule for violation in check_watchers(history)} >= {rules.LOSS_IS_TOLD}
+    assert {violation.rule for violation in check_watchers(history)} >= {rules.LOSS_REPORTED}
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_difference_without_a_word_is_found(cause: str) -> None:
+def test_results_without_a_resync_are_found(cause: str) -> None:
     """``on_resync`` was not called."""
-    history = without(a_loss(cause), lambda record: isinstance(record, Resync))
-    assert rules.LOSS_IS_TOLD in {violation.rule for violation in check_watchers(history)}
+    history = without(history_with_loss(cause), lambda record: isinstance(record, Resync))
+    assert rules.LOSS_REPORTED in {violation.rule for violation in check_watchers(history)}
 
 
-def test_wipe_that_a_watcher_never_noticed_is_found() -> None:
-    """It hears nothing any more, or thinks that nothing has changed."""
-    history = rewritten(
-        a_story(), lambda record: (record, Fault(WIPE, 'all data', 1.0, 2.0)) if seen(6)(record) else (record,)
+def test_undetected_wipe_is_found() -> None:
+    """It receives nothing any more."""
+    history = rewrite_records(
+        valid_history(),
+        lambda record: (record, Fault(WIPE, 'all data', 1.0, 2.0)) if event_of(6)(record) else (record,),
     )
-    assert only(history)[0] == rules.LOSS_IS_TOLD
+    assert only(history)[0] == rules.LOSS_REPORTED
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
 @pytest.mark.parametrize('drop', [0, 1, 2])
-def test_incomplete_difference_is_found(cause: str, drop: int) -> None:
-    """Each of its results counts."""
-    dropped = [record for record in a_loss(cause).of(Seen) if record.resync][drop]
-    assert only(without(a_loss(cause), lambda record: record == dropped))[0] == rules.DIFFERENCE
+def test_incomplete_results_are_found(cause: str, drop: int) -> None:
+    """Each result is required."""
+    dropped = [record for record in history_with_loss(cause).of(WatchEvent) if record.resync][drop]
+    assert only(without(history_with_loss(cause), lambda record: record == dropped))[0] == rules.DIFFERENCE
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_difference_that_is_too_much_is_found(cause: str) -> None:
-    """What is as it was is not told."""
-    word = next(record for record in a_loss(cause) if isinstance(record, Resync))
-    more = Seen('w', word.at, '/w/z', None, word.revision, 'Deleted', True)
-    history = rewritten(a_loss(cause), lambda record: (record,) if record != word else (more, record))
+def test_superfluous_result_is_found(cause: str) -> None:
+    """An unchanged key must not have a result."""
+    resync = next(record for record in history_with_loss(cause) if isinstance(record, Resync))
+    more = WatchEvent('w', resync.at, '/w/z', None, resync.revision, 'Deleted', True)
+    history = rewrite_records(
+        history_with_loss(cause), lambda record: (record,) if record != resync else (more, record)
+    )
     assert only(history)[0] == rules.DIFFERENCE
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_difference_in_no_order_is_found(cause: str) -> None:
-    """It is told in the order of the keys."""
-    results = [record for record in a_loss(cause).of(Seen) if record.resync]
+def test_results_in_wrong_order_are_found(cause: str) -> None:
+    """Results are in the order of their keys."""
+    results = [record for record in history_with_loss(cause).of(WatchEvent) if record.resync]
     swapped = dict(zip(results, [results[1], results[0], *results[2:]], strict=True))
-    history = rewritten(a_loss(cause), lambda record: (swapped.get(record, record),))  # type: ignore[call-overload]
+    history = rewrite_records(history_with_loss(cause), lambda record: (swapped.get(record, record),))  # type: ignore[call-overload]
     assert only(history)[0] == rules.DIFFERENCE
 
 
 def test_spurious_loss_is_found() -> None:
-    """Nothing was wiped or compacted."""
-    history = rewritten(a_story(), lambda record: (record, Resync('w', record.at, 3)) if seen(3)(record) else (record,))
-    assert only(history)[0] == rules.LOSS_IS_TRUE
+    history = rewrite_records(
+        valid_history(), lambda record: (record, Resync('w', record.at, 3)) if event_of(3)(record) else (record,)
+    )
+    assert only(history)[0] == rules.NO_FALSE_LOSS
 
 
-def test_loss_of_what_had_been_seen_is_found() -> None:
-    """What was compacted had all been told before: nothing was lost to this watcher."""
-    history = rewritten(
-        a_story(),
+def test_reported_loss_of_received_changes_is_found() -> None:
+    """The watcher had received everything that was compacted."""
+    history = rewrite_records(
+        valid_history(),
         lambda record: (
             (record, Fault(COMPACTION, '', record.at, record.at, 4), Resync('w', record.at, 4))
-            if seen(4, '/w/c')(record)
+            if event_of(4, '/w/c')(record)
             else (record,)
         ),
     )
-    assert only(history)[0] == rules.LOSS_IS_TRUE
+    assert only(history)[0] == rules.NO_FALSE_LOSS
 
 
-def an_empty_store_that_was_wiped(before: str) -> History:
-    """A watcher that knew of nothing is told what is written after a wipe, and no word of that."""
-    etcd = ToyEtcd()
+def history_with_wiped_empty_store(before: str) -> History:
+    """A watcher that had received nothing gets the writes after a wipe, without a resync."""
+    etcd = ModelEtcd()
     watcher = etcd.watch('w', '/w')
     etcd.commit({before: 'x'})
     etcd.wipe()
@@ -262,27 +281,26 @@ def an_empty_store_that_was_wiped(before: str) -> History:
     return etcd.history
 
 
-def test_wipe_of_nothing_that_was_known_passes() -> None:
-    """One empty store is as the other."""
-    history = an_empty_store_that_was_wiped('/elsewhere')
-    assert len(history.of(Seen)) == 3
+def test_unreported_wipe_of_an_empty_store_passes() -> None:
+    """Two empty stores are indistinguishable."""
+    history = history_with_wiped_empty_store('/elsewhere')
+    assert len(history.of(WatchEvent)) == 3
     assert check_watchers(history) == []
 
 
-def test_gap_after_a_wipe_of_nothing_that_was_known_is_found() -> None:
-    """What was written since then is told, all of it."""
-    history = without(an_empty_store_that_was_wiped('/elsewhere'), seen(2))
-    assert only(history)[0] == rules.EVERYTHING
+def test_gap_after_a_wipe_of_an_empty_store_is_found() -> None:
+    history = without(history_with_wiped_empty_store('/elsewhere'), event_of(2))
+    assert only(history)[0] == rules.COMPLETE
 
 
-def a_restore(*, told: bool = True, passed: bool = True) -> History:
-    """A backup; changes after it; the backup is put back, and others write, perhaps past what the watcher had seen.
+def history_with_restore(*, received: bool = True, is_past: bool = True) -> History:
+    """A backup is restored after later changes, and then written to, past the revision of the watcher or not.
 
     Args:
-        told: The watcher was told of a change that the backup does not have.
-        passed: The store's revision is past that of the watcher when it is told again.
+        received: The watcher had received a change that is not in the backup.
+        is_past: The revision is past that of the watcher at the next delivery.
     """
-    etcd = ToyEtcd()
+    etcd = ModelEtcd()
     etcd.commit({'/w/witness': 'x', '/w/b': 'b1'})
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/a': 'a1'})
@@ -290,13 +308,13 @@ def a_restore(*, told: bool = True, passed: bool = True) -> History:
     etcd.back_up()
     etcd.pass_time(1)
     etcd.commit({'/w/b': None, '/elsewhere': 'x'})
-    if told:
+    if received:
         etcd.commit({'/w/gone': 'x'})
     etcd.commit({'/elsewhere': 'y'})
     etcd.deliver(watcher)
     etcd.pass_time(1)
     etcd.restore(certain=2)
-    for number in range(5 if passed else 1):
+    for number in range(5 if is_past else 1):
         etcd.commit({'/elsewhere': f'{number}'})
     etcd.commit({'/w/c': 'c1'})
     etcd.deliver(watcher)
@@ -306,34 +324,34 @@ def a_restore(*, told: bool = True, passed: bool = True) -> History:
     return etcd.history
 
 
-@pytest.mark.parametrize('passed', [True, False])
-@pytest.mark.parametrize('told', [True, False])
-def test_restore_that_is_told_as_a_difference_passes(told: bool, passed: bool) -> None:
-    """What came after the backup is taken back; what the backup had need not be told again."""
-    history = a_restore(told=told, passed=passed)
-    assert [(seen.key, seen.value) for seen in history.of(Seen) if seen.resync] == [
-        ('/w/b', 'b1'), ('/w/c', 'c1'), *([('/w/gone', None)] if told else [])
+@pytest.mark.parametrize('is_past', [True, False])
+@pytest.mark.parametrize('received', [True, False])
+def test_restore_with_a_resync_passes(received: bool, is_past: bool) -> None:
+    """Changes after the backup are reverted; what is in the backup need not be delivered again."""
+    history = history_with_restore(received=received, is_past=is_past)
+    assert [(event_of.key, event_of.value) for event_of in history.of(WatchEvent) if event_of.resync] == [
+        ('/w/b', 'b1'), ('/w/c', 'c1'), *([('/w/gone', None)] if received else [])
     ]  # fmt: skip
     assert check_watchers(history) == []
 
 
-@pytest.mark.parametrize('passed', [True, False])
-def test_restore_that_is_passed_over_is_found(passed: bool) -> None:
-    """The watcher goes on with the changes that come, and keeps what the store does not have."""
+@pytest.mark.parametrize('is_past', [True, False])
+def test_restore_without_a_resync_is_found(is_past: bool) -> None:
+    """The watcher continues with the new changes, and keeps a key that does not exist."""
 
     def unaware(record: Record) -> Iterable[Record]:
         if isinstance(record, Resync):
             return ()
-        if isinstance(record, Seen) and record.resync:
+        if isinstance(record, WatchEvent) and record.resync:
             return (replace(record, resync=False, index=None),) if record.key == '/w/c' else ()
         return (record,)
 
-    assert only(rewritten(a_restore(passed=passed), unaware))[0] == rules.LOSS_IS_TOLD
+    assert only(rewrite_records(history_with_restore(is_past=is_past), unaware))[0] == rules.LOSS_REPORTED
 
 
-def test_restore_of_what_a_watcher_that_is_behind_was_told_need_not_be_told() -> None:
-    """All that it was told is in the backup, too; from there on it has to be told what the store has now."""
-    etcd = ToyEtcd()
+def test_restore_beyond_the_watchers_position_needs_no_resync() -> None:
+    """All that it had received is in the backup; it must receive the changes after that."""
+    etcd = ModelEtcd()
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/a': 'a1'})
     etcd.deliver(watcher)
@@ -346,12 +364,12 @@ def test_restore_of_what_a_watcher_that_is_behind_was_told_need_not_be_told() ->
     etcd.deliver(watcher)
     assert etcd.history.of(Resync) == []
     assert check_watchers(etcd.history) == []
-    assert only(without(etcd.history, seen(4)))[0] == rules.EVERYTHING
+    assert only(without(etcd.history, event_of(4)))[0] == rules.COMPLETE
 
 
-def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
-    """A watcher knew of /w/a and /w/b; history up to just behind what it had seen is gone, and it says so."""
-    etcd = ToyEtcd()
+def history_with_unprovable_continuity(changed: dict[str, str | None]) -> History:
+    """A watcher has received /w/a and /w/b; the history up to there is compacted, and the watcher reports a resync."""
+    etcd = ModelEtcd()
     etcd.commit({'/w/a': 'a1'})
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/b': 'b1'})
@@ -359,49 +377,49 @@ def a_loss_that_was_none(changed: dict[str, str | None]) -> History:
     etcd.pass_time(5)
     etcd.commit(changed)
     etcd.compact(etcd.revision)
-    etcd.deliver_difference(watcher)
+    etcd.deliver_resync(watcher)
     assert len(etcd.history.of(Resync)) == 1
     return etcd.history
 
 
 @pytest.mark.parametrize('changed', [{'/w/a': 'a2'}, {'/w/a': 'a2', '/w/b': 'b2'}, {'/w/a': 'a2', '/w/b': None}])
-def test_loss_that_could_not_be_ruled_out_passes(changed: dict[str, str | None]) -> None:
-    """Its latest change is not in history any more: it may be another store, whatever is as it was."""
-    assert check_watchers(a_loss_that_was_none(changed)) == []
+def test_resync_passes_when_continuity_is_unprovable(changed: dict[str, str | None]) -> None:
+    """Its latest change is compacted, so that nothing proves that the store is the same."""
+    assert check_watchers(history_with_unprovable_continuity(changed)) == []
 
 
-def test_losses_that_are_told_late_pass() -> None:
-    """Its callback blocked over two wipes and what came after: the watcher was far ahead when it told of them."""
-    etcd = ToyEtcd()
+def test_losses_that_are_reported_late_pass() -> None:
+    """Its callback blocked during two wipes, so the watcher is far ahead when it reports them."""
+    etcd = ModelEtcd()
     watcher = etcd.watch('w', '/w')
     for number in range(2):
         etcd.commit({'/w/a': f'{number}'})
         etcd.wipe()
         etcd.commit({'/w/a': f'{number} anew'})
         etcd.deliver(watcher)
-    for number in range(rules.MOST_ENDS + 1):
+    for number in range(rules.MAX_COMPARISON_POINTS + 1):
         etcd.commit({'/w/a': f'{number} later'})
     etcd.deliver(watcher)
     late = etcd.revision
-    history = rewritten(
+    history = rewrite_records(
         etcd.history, lambda record: (replace(record, revision=late) if isinstance(record, Resync) else record,)
     )
     assert check_watchers(history) == []
 
 
 @pytest.mark.parametrize('cause', [COMPACTION, WIPE])
-def test_second_word_about_one_loss_is_found(cause: str) -> None:
-    """It had compared, and compared again: nothing had been lost in between."""
-    history = rewritten(
-        a_loss(cause),
+def test_second_report_of_one_loss_is_found(cause: str) -> None:
+    """Nothing was lost between the two comparisons."""
+    history = rewrite_records(
+        history_with_loss(cause),
         lambda record: (record, replace(record, at=record.at + 5)) if isinstance(record, Resync) else (record,),
     )
-    assert only(history)[0] == rules.LOSS_IS_TRUE
+    assert only(history)[0] == rules.NO_FALSE_LOSS
 
 
 def test_gap_after_a_loss_is_found() -> None:
-    """From the comparison on everything is told again."""
-    etcd = ToyEtcd()
+    """From the comparison on, all changes are required again."""
+    etcd = ModelEtcd()
     watcher = etcd.watch('w', '/w')
     for number in range(5):
         etcd.commit({'/w/a': f'{number}'})
@@ -411,14 +429,14 @@ def test_gap_after_a_loss_is_found() -> None:
         etcd.commit({'/w/a': f'{number}'})
     etcd.deliver(watcher)
     assert check_watchers(etcd.history) == []
-    rule, piece = only(without(etcd.history, seen(8)))
-    assert rule == rules.EVERYTHING
+    rule, piece = only(without(etcd.history, event_of(8)))
+    assert rule == rules.COMPLETE
     assert [record.revision for record in piece] == [7, 8, 9]  # type: ignore[union-attr]
 
 
-def test_node_that_only_got_another_lease_may_be_told_in_a_difference_or_not() -> None:
-    """It is the same node with the same value, written again."""
-    etcd = ToyEtcd()
+def test_result_for_a_node_with_another_lease_is_optional() -> None:
+    """The node and its value are the same."""
+    etcd = ModelEtcd()
     etcd.commit({'/w/a': 'kept'}, lease=1)
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/b': 'x'})
@@ -427,21 +445,22 @@ def test_node_that_only_got_another_lease_may_be_told_in_a_difference_or_not() -
     etcd.compact(etcd.revision)
     etcd.deliver(watcher)
     assert check_watchers(etcd.history) == []
-    told = Seen('w', etcd.now, '/w/a', 'kept', 4, 'Set', True)
-    history = rewritten(
-        etcd.history, lambda record: (told, record) if isinstance(record, Seen) and record.key == '/w/b' else (record,)
+    received = WatchEvent('w', etcd.now, '/w/a', 'kept', 4, 'Set', True)
+    history = rewrite_records(
+        etcd.history,
+        lambda record: (received, record) if isinstance(record, WatchEvent) and record.key == '/w/b' else (record,),
     )
     assert check_watchers(history) == []
 
 
-def test_loss_while_a_watcher_begins_passes() -> None:
-    """What it had found at first was of before the wipe, and nobody knows what that was."""
-    etcd = ToyEtcd()
+def test_loss_while_a_watcher_starts_passes() -> None:
+    """It had listed the keys before the wipe, and that list is unknown."""
+    etcd = ModelEtcd()
     etcd.commit({'/w/a': 'old'})
     etcd.wipe()
     etcd.commit({'/w/b': 'new'})
-    etcd.history.add(Seen('w', etcd.now, '/w/a', None, 2, 'Deleted', True))
-    etcd.history.add(Seen('w', etcd.now, '/w/b', 'new', 2, 'Set', True))
+    etcd.history.add(WatchEvent('w', etcd.now, '/w/a', None, 2, 'Deleted', True))
+    etcd.history.add(WatchEvent('w', etcd.now, '/w/b', 'new', 2, 'Set', True))
     etcd.history.add(Resync('w', etcd.now, 2))
     watcher = etcd.watch('w', '/w')
     etcd.commit({'/w/c': 'x'})
@@ -449,15 +468,15 @@ def test_loss_while_a_watcher_begins_passes() -> None:
     assert check_watchers(etcd.history) == []
 
 
-def test_each_watcher_is_judged_by_itself() -> None:
-    """Several watchers, of which one fails."""
-    etcd = ToyEtcd()
+def test_each_watcher_is_checked_separately() -> None:
+    """One of several watchers fails."""
+    etcd = ModelEtcd()
     watchers = [etcd.watch(f'w{number}', key) for number, key in enumerate(('/', '/w', '/w/a', '/v'))]
     for number in range(10):
         etcd.commit({'/w/a': f'a{number}', '/w/b': f'b{number}', '/v/c': f'c{number}'})
         for watcher in watchers:
             etcd.deliver(watcher)
     assert check_watchers(etcd.history) == []
-    dropped = [record for record in etcd.history.of(Seen) if record.watcher == 'w2'][5]
+    dropped = [record for record in etcd.history.of(WatchEvent) if record.watcher == 'w2'][5]
     (violation,) = check_watchers(without(etcd.history, lambda record: record == dropped))
     assert violation.text.startswith('w2: ')

@@ -1,9 +1,9 @@
-"""What is known of when the revisions of one era happened.
+"""Bounds for the time of each revision of an era.
 
-etcd numbers its changes, and says with every answer how far it was.  So every answer is a mark on the time line:
+Every response of etcd has the current revision, so every response is a sample:
 
-- whatever its revision, that had happened when the answer was there;
-- if it was linearizable, which the probes' are, whatever came later had not happened yet when the request was made.
+- That revision had happened when the response was received.
+- If the response was linearizable (those of probes are), later revisions had not happened when the request was made.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from itertools import accumulate
 
 from tests.faults.history import Record
 
-__all__ = ['Answer', 'Timeline']
+__all__ = ['RevisionSample', 'Timeline']
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """How far etcd was.
+class RevisionSample:
+    """A sample of etcd's revision.
 
     Attributes:
-        began: When it was asked for; minus infinity if it may be about the past.
-        ended: When it was there.
-        revision: Of the store.
-        record: What says so.
+        began: When the request was made; minus infinity if the response may be stale.
+        ended: When the response was received.
+        revision: The revision of the store.
+        record: The record of the response.
     """
 
     began: float
@@ -37,60 +37,62 @@ class Answer:
 
 
 class Timeline:
-    """When the revisions of one era happened, as far as is known.
+    """Bounds for the time of each revision.
 
     Args:
-        answers: All there are.
-        began: Before it nothing of the era happened.
+        samples: All samples.
+        began: The start of the era.
     """
 
-    def __init__(self, answers: Sequence[Answer], began: float) -> None:
-        self._answers = answers
-        current = [answer for answer in answers if answer.began > -math.inf]
+    def __init__(self, samples: Sequence[RevisionSample], began: float) -> None:
+        self._samples = samples
+        current = [sample for sample in samples if sample.began > -math.inf]
         self._began = began
-        self._ended_from = _Steps([(answer.revision, answer.ended) for answer in answers], min, from_the_end=True)
-        self._began_up_to = _Steps([(answer.revision, answer.began) for answer in current], max)
-        self._revision_before = _Steps([(answer.ended, answer.revision) for answer in answers], max)
-        self._revision_after = _Steps([(answer.began, answer.revision) for answer in current], min, from_the_end=True)
+        self._ended_from = _RunningBest([(sample.revision, sample.ended) for sample in samples], min, from_the_end=True)
+        self._began_up_to = _RunningBest([(sample.revision, sample.began) for sample in current], max)
+        self._revision_before = _RunningBest([(sample.ended, sample.revision) for sample in samples], max)
+        self._revision_after = _RunningBest(
+            [(sample.began, sample.revision) for sample in current], min, from_the_end=True
+        )
 
     def happened_by(self, revision: int) -> float:
-        """The first time at which it is known to have happened; infinity if it is not known."""
+        """Return the first time at which a revision had certainly happened; infinity if unknown."""
         return self._ended_from.at_or_after(revision, math.inf)
 
     def not_yet_at(self, revision: int) -> float:
-        """The last time at which it is known not to have happened."""
+        """Return the latest time at which a revision had certainly not happened."""
         return self._began_up_to.before(revision, self._began)
 
     def reached_before(self, time: float) -> int:
-        """The last revision that is known to have happened before this time."""
+        """Return the latest revision that had certainly happened before a time."""
         return int(self._revision_before.before(time, 0))
 
     def not_passed_at(self, time: float) -> float:
-        """The first revision that etcd is known not to have gone beyond at this time; infinity if none is known."""
+        """Return the smallest revision that etcd had certainly not passed at a time; infinity if unknown."""
         return self._revision_after.after(time, math.inf)
 
-    def witness_of(self, revision: int) -> Record | None:
-        """What is first to say that it has happened."""
-        told = (answer for answer in self._answers if answer.revision >= revision)
-        return _record(min(told, key=lambda answer: answer.ended, default=None))
+    def evidence_of(self, revision: int) -> Record | None:
+        """Return the first record that shows that a revision had happened."""
+        answers = (sample for sample in self._samples if sample.revision >= revision)
+        return _record(min(answers, key=lambda sample: sample.ended, default=None))
 
-    def witness_before(self, time: float) -> Record | None:
-        """What says how far etcd was before a time."""
-        told = (answer for answer in self._answers if answer.ended < time)
-        return _record(max(told, key=lambda answer: answer.revision, default=None))
+    def evidence_before(self, time: float) -> Record | None:
+        """Return the record with the latest revision before a time."""
+        answers = (sample for sample in self._samples if sample.ended < time)
+        return _record(max(answers, key=lambda sample: sample.revision, default=None))
 
-    def witness_after(self, time: float) -> Record | None:
-        """What says how far etcd was not at a time: it was asked after it."""
-        told = (answer for answer in self._answers if answer.began > time)
-        return _record(min(told, key=lambda answer: answer.revision, default=None))
-
-
-def _record(answer: Answer | None) -> Record | None:
-    return None if answer is None else answer.record
+    def evidence_after(self, time: float) -> Record | None:
+        """Return the record after a time that shows the smallest upper bound."""
+        answers = (sample for sample in self._samples if sample.began > time)
+        return _record(min(answers, key=lambda sample: sample.revision, default=None))
 
 
-class _Steps:
-    """The best that is found up to a place, or from a place to the end."""
+def _record(sample: RevisionSample | None) -> Record | None:
+    return None if sample is None else sample.record
+
+
+class _RunningBest:
+    """The best value up to a position, or from a position on."""
 
     def __init__(
         self,
@@ -100,21 +102,21 @@ class _Steps:
         from_the_end: bool = False,
     ) -> None:
         points.sort()
-        self._places = [place for place, _ in points]
+        self._positions = [position for position, _ in points]
         marks = [mark for _, mark in points]
         if from_the_end:
             self._bests = list(accumulate(reversed(marks), best))[::-1]
         else:
             self._bests = list(accumulate(marks, best))
 
-    def before(self, place: float, default: float) -> float:
-        found = bisect_left(self._places, place)
+    def before(self, position: float, default: float) -> float:
+        found = bisect_left(self._positions, position)
         return self._bests[found - 1] if found else default
 
-    def at_or_after(self, place: float, default: float) -> float:
-        found = bisect_left(self._places, place)
+    def at_or_after(self, position: float, default: float) -> float:
+        found = bisect_left(self._positions, position)
         return self._bests[found] if found < len(self._bests) else default
 
-    def after(self, place: float, default: float) -> float:
-        found = bisect_right(self._places, place)
+    def after(self, position: float, default: float) -> float:
+        found = bisect_right(self._positions, position)
         return self._bests[found] if found < len(self._bests) else default

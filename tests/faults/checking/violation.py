@@ -1,4 +1,4 @@
-"""What a checker says of a history that breaks a rule."""
+"""A violation of a rule, as checkers report it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Violation:
     Attributes:
         rule: The rule, as a sentence.
         text: How it was broken, with names and numbers.
-        piece: The shortest piece of the history that shows it.
+        piece: The records that show it.
     """
 
     rule: str
@@ -25,10 +25,14 @@ class Violation:
 
     @classmethod
     def of(cls, rule: str, text: str, *records: Record | None) -> Violation:
-        """A violation whose piece is made of the records that there are.  One may be told in two roles, and is one."""
+        """Create a violation with the given records, without None and duplicates."""
         piece = {id(record): record for record in records if record is not None}
         return cls(rule, text, tuple(piece.values()))
 
     def __str__(self) -> str:
-        lines = [f'broken: {self.rule}', f'        {self.text}', *(f'          {record}' for record in self.piece)]
+        lines = [
+            f'violated: {self.rule}',
+            f'          {self.text}',
+            *(f'            {record}' for record in self.piece),
+        ]
         return '\n'.join(lines)

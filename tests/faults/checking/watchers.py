@@ -1,7 +1,7 @@
-"""Watchers: each is told every change below its key, in order, once and whole, and of every loss of history.
+"""Checks watchers: each receives every change below its key once, in order, in whole revisions, and every loss.
 
-What a watcher should have been told is in etcd's log.  Its own story is read beside that, record by record; where the
-two part, the rule is named that was broken, and reading goes on where they meet again.
+The expected events are in etcd's log.  The events that a watcher received are compared with them one by one; where
+they differ, the broken rule is reported, and the comparison continues where they agree again.
 """
 
 from __future__ import annotations
@@ -12,293 +12,305 @@ from copy import copy
 from itertools import groupby
 from typing import Final
 
-from tests.faults.checking.expected_events import Route, Routes, fault_of_difference, take
+from tests.faults.checking.expected_events import ExpectedEvents, ExpectedEventsCache, apply, difference_error
 from tests.faults.checking.log import Era, Log, log_of
 from tests.faults.checking.violation import Violation
-from tests.faults.history import Change, History, Record, Resync, Seen, Unwatched, Watched
+from tests.faults.history import Change, History, Record, Resync, WatchEvent, WatchStarted, WatchStopped
 
 __all__ = ['check_watchers']
 
-EVERYTHING: Final = 'A watcher is told every change.'
-ONCE: Final = 'A watcher is told each change once.'
-IN_ORDER: Final = 'A watcher is told changes in their order.'
-WHOLE: Final = 'A watcher is told whole revisions.'
-TRUE: Final = 'A watcher is told what etcd has.'
-LOSS_IS_TOLD: Final = 'A watcher says so when history was lost.'
-LOSS_IS_TRUE: Final = 'A watcher says that history was lost only if it was, or if nothing can show that it was not.'
-DIFFERENCE: Final = 'After a loss a watcher is told exactly what is different, in the order of the keys.'
+COMPLETE: Final = 'A watcher receives every change.'
+ONCE: Final = 'A watcher receives each change once.'
+IN_ORDER: Final = 'A watcher receives changes in order.'
+WHOLE_REVISIONS: Final = 'A watcher receives whole revisions.'
+MATCHES_LOG: Final = 'The events of a watcher are changes in etcd.'
+LOSS_REPORTED: Final = 'A watcher reports lost history.'
+NO_FALSE_LOSS: Final = 'A watcher reports lost history only if it was lost, or if continuity cannot be proved.'
+DIFFERENCE: Final = 'After a loss a watcher receives exactly the differences, in the order of the keys.'
 
-BEGINNING: Final = 30.0
-"""Seconds that ``on_change`` may have waited for: what it had found at first may be of before a loss since then."""
+MAX_START_SECONDS: Final = 30.0
+"""Maximal seconds of ``on_change``: its first listing may be from before a loss in that time."""
 
-MOMENT: Final = 1.0
-"""Seconds after ``on_change`` returned within which what had happened before is told."""
+START_GRACE_SECONDS: Final = 1.0
+"""Seconds after ``on_change`` returned in which earlier events are delivered."""
 
-MOST_ENDS: Final = 500
-"""Revisions that a comparison is tried with, where nothing tells its own."""
+MAX_COMPARISON_POINTS: Final = 500
+"""Maximal number of revisions to try for a comparison without an index."""
 
-Told = Seen | Resync
+Received = WatchEvent | Resync
 
 
 def check_watchers(history: History) -> list[Violation]:
-    """Compare what each watcher was told with the log."""
+    """Compare the events of each watcher with the log."""
     log = log_of(history)
-    routes = Routes(log)
-    stopped = {record.watcher: record for record in history.of(Unwatched)}
-    told: dict[str, list[Told]] = defaultdict(list)
+    cache = ExpectedEventsCache(log)
+    stopped = {record.watcher: record for record in history.of(WatchStopped)}
+    received: dict[str, list[Received]] = defaultdict(list)
     for record in history:
-        if isinstance(record, Seen | Resync):
-            told[record.watcher].append(record)
+        if isinstance(record, WatchEvent | Resync):
+            received[record.watcher].append(record)
     found: list[Violation] = []
-    for watched in history.of(Watched):
-        # One that was begun during a wipe may have seen the end of the one era or the beginning of the next.
-        stories = [_Story(log, routes, watched, era) for era in log.eras_of(watched.at, watched.at)]
-        for story in stories:
-            story.read(told[watched.watcher], stopped.get(watched.watcher))
-        found += _best(stories).violations
+    for watched in history.of(WatchStarted):
+        # A watcher that was started during a wipe may have listed the keys of either era.
+        replays = [_Replay(log, cache, watched, era) for era in log.eras_of(watched.at, watched.at)]
+        for replay in replays:
+            replay.replay_all(received[watched.watcher], stopped.get(watched.watcher))
+        found += _fewest_violations(replays).violations
     return found
 
 
-class _Story:
-    """What one watcher was told, beside what it should have been.
+class _Replay:
+    """The events that a watcher received, compared with the expected ones.
 
     Attributes:
-        violations: What is wrong with it.
+        violations: The violations.
     """
 
-    def __init__(self, log: Log, routes: Routes, watched: Watched, era: Era) -> None:
+    def __init__(self, log: Log, cache: ExpectedEventsCache, watched: WatchStarted, era: Era) -> None:
         self.violations: list[Violation] = []
         self._log = log
-        self._routes = routes
+        self._cache = cache
         self._watched = watched
-        self._route = routes.of(era, watched.key)
-        self._next = self._route.after(watched.revision)
-        self._known = self._route.state(self._next)  # what is there as far as it was told
-        self._revision = watched.revision  # up to where it was told
-        self._accounted = 0  # the compaction that it has told as a loss
-        self._has_begun = False
-        self._missed: set[int] = set()  # places that it passed over
-        self._told_at: dict[int, Seen] = {}  # by place
-        self._difference: list[Seen] = []  # told, and not yet said why
+        self._expected = cache.of(era, watched.key)
+        self._next = self._expected.after(watched.revision)
+        self._known = self._expected.state(self._next)  # the keys as the watcher knows them
+        self._revision = watched.revision  # up to which the watcher has received changes
+        self._reported_compaction = 0  # the compaction that it has reported as a loss
+        self._has_started = False
+        self._missed: set[int] = set()  # positions that it skipped
+        self._received_at: dict[int, WatchEvent] = {}  # by position
+        self._difference: list[WatchEvent] = []  # results of a resync that was not reported yet
 
-    def read(self, told: Sequence[Told], stopped: Unwatched | None) -> None:
-        """Read what it was told, to the end."""
-        for number, record in enumerate(told):
+    def replay_all(self, received: Sequence[Received], stopped: WatchStopped | None) -> None:
+        """Compare all events."""
+        for number, record in enumerate(received):
             if isinstance(record, Resync):
-                later = told[number + 1 :]
-                places = self._compared_at(record, later)
-                if len(places) > 1:
-                    stories = [self._read_on(record, *place, later, stopped) for place in places]
-                    self.violations = _best(stories).violations
+                later = received[number + 1 :]
+                positions = self._comparison_points(record, later)
+                if len(positions) > 1:
+                    replays = [self._replay_rest(record, *position, later, stopped) for position in positions]
+                    self.violations = _fewest_violations(replays).violations
                     return
-                self._resume(record, *places[0])
+                self._resume(record, *positions[0])
             elif record.resync:
                 self._difference.append(record)
             else:
-                self._expect_no_difference(record)
-                self._change(record)
-        self._end(stopped)
+                self._check_no_difference(record)
+                self._on_change(record)
+        self._on_end(stopped)
 
-    def _read_on(
-        self, told: Resync, route: Route, end: int, later: Sequence[Told], stopped: Unwatched | None
-    ) -> _Story:
-        """How it goes on if that is where it was compared: what is told later shows whether it was."""
-        story = copy(self)
-        for attribute in ('violations', '_missed', '_told_at', '_difference'):
-            setattr(story, attribute, copy(getattr(self, attribute)))
-        story._resume(told, route, end)
-        story.read(later, stopped)
-        return story
+    def _replay_rest(
+        self,
+        received: Resync,
+        expected: ExpectedEvents,
+        end: int,
+        later: Sequence[Received],
+        stopped: WatchStopped | None,
+    ) -> _Replay:
+        """Return the comparison of the rest, assuming that a resync was made at a position."""
+        replay = copy(self)
+        for attribute in ('violations', '_missed', '_received_at', '_difference'):
+            setattr(replay, attribute, copy(getattr(self, attribute)))
+        replay._resume(received, expected, end)
+        replay.replay_all(later, stopped)
+        return replay
 
-    def _end(self, stopped: Unwatched | None) -> None:
-        """It was told no more.  Was that all?"""
-        for later in self._routes.following(self._route, self._watched.key):
-            if self._looks_the_same(later):
-                self._go_on(later, self._place_in(later))
+    def _on_end(self, stopped: WatchStopped | None) -> None:
+        """Check that nothing is missing at the end."""
+        for later in self._cache.later(self._expected, self._watched.key):
+            if self._is_indistinguishable(later):
+                self._continue_in(later, self._position_in(later))
         if stopped is None:
-            self._expect_no_difference()
-            self._missed.update(range(self._next, len(self._route.changes)))
-        self._settle()
-        number = self._route.era.number
+            self._check_no_difference()
+            self._missed.update(range(self._next, len(self._expected.changes)))
+        self._report_missed()
+        number = self._expected.era.number
         if stopped is None and number < len(self._log.eras) - 1:
-            self._break(LOSS_IS_TOLD, f'era {number} was over', self._watched, self._latest())
+            self._report(LOSS_REPORTED, f'era {number} had ended', self._watched, self._last_event())
 
-    def _break(self, rule: str, text: str, *piece: Record | None) -> None:
+    def _report(self, rule: str, text: str, *piece: Record | None) -> None:
         self.violations.append(Violation.of(rule, f'{self._watched.watcher}: {text}', *piece))
 
-    def _latest(self) -> Seen | None:
-        return self._told_at.get(self._next - 1)
+    def _last_event(self) -> WatchEvent | None:
+        return self._received_at.get(self._next - 1)
 
     # -- changes
 
-    def _change(self, seen: Seen) -> None:
-        place = self._place_of(seen)
-        if place is None:
+    def _on_change(self, event: WatchEvent) -> None:
+        position = self._position_of(event)
+        if position is None:
             return
-        change = self._route.changes[place]
-        if change.value != seen.value:
-            text = f'{seen.key} became {change.value!r} at revision {seen.revision}, and not {seen.value!r}'
-            self._break(TRUE, text, change, seen)
-        if not self._has_begun and place < self._next:
-            self._next, self._known = place, self._route.state(place)  # it is told a little more than it has to be
-        self._has_begun = True
-        if place >= self._next:
-            self._missed.update(range(self._next, place))
-            self._told_at[place] = seen
-            self._next, self._revision = place + 1, seen.revision
-            take(self._known, change)
-        elif place in self._missed:
-            self._missed.discard(place)
-            take(self._known, change)
-            self._break(IN_ORDER, f'revision {seen.revision} of {seen.key} was told late', self._latest(), seen)
+        change = self._expected.changes[position]
+        if change.value != event.value:
+            text = f'{event.key} became {change.value!r} at revision {event.revision}, not {event.value!r}'
+            self._report(MATCHES_LOG, text, change, event)
+        if not self._has_started and position < self._next:
+            self._next, self._known = (
+                position,
+                self._expected.state(position),
+            )  # it received an event that it need not have
+        self._has_started = True
+        if position >= self._next:
+            self._missed.update(range(self._next, position))
+            self._received_at[position] = event
+            self._next, self._revision = position + 1, event.revision
+            apply(self._known, change)
+        elif position in self._missed:
+            self._missed.discard(position)
+            apply(self._known, change)
+            self._report(
+                IN_ORDER, f'revision {event.revision} of {event.key} was received late', self._last_event(), event
+            )
         else:
-            text = f'revision {seen.revision} of {seen.key} was told again'
-            self._break(ONCE, text, self._told_at.get(place), seen)
+            text = f'revision {event.revision} of {event.key} was received again'
+            self._report(ONCE, text, self._received_at.get(position), event)
 
-    def _place_of(self, seen: Seen) -> int | None:
-        """Where it is in the log; None if it is nowhere."""
-        place = self._route.place_of(seen)
-        if not self._route.has(seen):
-            for later in self._routes.following(self._route, self._watched.key):
-                if later.has(seen):
-                    if self._looks_the_same(later):
-                        self._go_on(later, self._place_in(later))
-                        return later.place_of(seen)
-                    text = f'era {self._route.era.number} was over, and it went on as if it had not been'
-                    self._break(LOSS_IS_TOLD, text, self._latest(), seen)
-                    place = later.place_of(seen)
-                    self._go_on(later, place or 0)
-                    return place
-        if place is None:
-            self._break(TRUE, f'{seen.key} was not changed at revision {seen.revision}', seen)
-        return place
+    def _position_of(self, event: WatchEvent) -> int | None:
+        """Return the position of an event in the log, or None."""
+        position = self._expected.position_of(event)
+        if not self._expected.has(event):
+            for later in self._cache.later(self._expected, self._watched.key):
+                if later.has(event):
+                    if self._is_indistinguishable(later):
+                        self._continue_in(later, self._position_in(later))
+                        return later.position_of(event)
+                    text = f'era {self._expected.era.number} had ended, but no resync was reported'
+                    self._report(LOSS_REPORTED, text, self._last_event(), event)
+                    position = later.position_of(event)
+                    self._continue_in(later, position or 0)
+                    return position
+        if position is None:
+            self._report(MATCHES_LOG, f'{event.key} was not changed at revision {event.revision}', event)
+        return position
 
-    def _looks_the_same(self, route: Route) -> bool:
-        """True if nobody can tell another era from this one, as far as the watcher was told.
+    def _is_indistinguishable(self, expected: ExpectedEvents) -> bool:
+        """Return whether a later era cannot be distinguished from this one by what the watcher received.
 
-        Nothing was there, nor is there in the other era; or all that it was told came with the backup as well.
+        Both have no keys; or all that the watcher had received is in the restored backup.
         """
-        told = self._route.changes[self._next - 1].revision if self._next else 0
-        shared = self._routes.shared(self._route, route)
-        if shared and told <= shared:
+        received = self._expected.changes[self._next - 1].revision if self._next else 0
+        shared = self._cache.shared(self._expected, expected)
+        if shared and received <= shared:
             return True
-        return not self._known and not route.state(route.after(self._revision))
+        return not self._known and not expected.state(expected.after(self._revision))
 
-    def _place_in(self, route: Route) -> int:
-        """Where it goes on in a later era that looks the same."""
-        shared = self._routes.shared(self._route, route)
-        return route.after(min(self._revision, shared) if shared else self._revision)
+    def _position_in(self, expected: ExpectedEvents) -> int:
+        """Return the position at which the watcher continues in an indistinguishable era."""
+        shared = self._cache.shared(self._expected, expected)
+        return expected.after(min(self._revision, shared) if shared else self._revision)
 
-    def _go_on(self, route: Route, place: int) -> None:
-        """Read on from there."""
-        self._settle()
-        self._route, self._next, self._known = route, place, route.state(place)
-        self._revision = route.changes[place - 1].revision if place else 1
-        self._told_at.clear()
+    def _continue_in(self, expected: ExpectedEvents, position: int) -> None:
+        """Continue at a position of an era."""
+        self._report_missed()
+        self._expected, self._next, self._known = expected, position, expected.state(position)
+        self._revision = expected.changes[position - 1].revision if position else 1
+        self._received_at.clear()
 
     # -- what was never told
 
-    def _settle(self) -> None:
-        """Name what was passed over and did not come later."""
+    def _report_missed(self) -> None:
+        """Report skipped changes that were not delivered later."""
         for _, group in groupby(enumerate(sorted(self._missed)), key=lambda numbered: numbered[1] - numbered[0]):
-            places = [place for _, place in group]
-            self._name_gap(places[0], places[-1])
+            positions = [position for _, position in group]
+            self._report_gap(positions[0], positions[-1])
         self._missed.clear()
 
-    def _name_gap(self, first: int, last: int) -> None:
-        gap = self._route.changes[first : last + 1]
-        before, after = self._told_at.get(first - 1), self._told_at.get(last + 1)
-        text = f'{len(gap)} changes were never told, from revision {gap[0].revision} on'
-        self._break(self._rule_of_gap(gap, before, after), text, before, gap[0], *gap[1:][-1:], after)
+    def _report_gap(self, first: int, last: int) -> None:
+        gap = self._expected.changes[first : last + 1]
+        before, after = self._received_at.get(first - 1), self._received_at.get(last + 1)
+        text = f'{len(gap)} changes were never received, starting at revision {gap[0].revision}'
+        self._report(self._gap_rule(gap, before, after), text, before, gap[0], *gap[1:][-1:], after)
 
-    def _rule_of_gap(self, gap: list[Change], before: Seen | None, after: Seen | None) -> str:
+    def _gap_rule(self, gap: list[Change], before: WatchEvent | None, after: WatchEvent | None) -> str:
         if (before and before.revision == gap[0].revision) or (after and after.revision == gap[-1].revision):
-            return WHOLE
+            return WHOLE_REVISIONS
         if after is None:
-            return EVERYTHING
-        compacted = self._log.compaction_beyond(self._route.era, gap[0].revision, after.at)
-        return EVERYTHING if compacted is None or compacted > after.revision else LOSS_IS_TOLD
+            return COMPLETE
+        compacted = self._log.compaction_beyond(self._expected.era, gap[0].revision, after.at)
+        return COMPLETE if compacted is None or compacted > after.revision else LOSS_REPORTED
 
     # -- losses
 
-    def _expect_no_difference(self, *after: Seen) -> None:
+    def _check_no_difference(self, *after: WatchEvent) -> None:
         if self._difference:
-            self._break(LOSS_IS_TOLD, 'a difference was told, and not why', self._difference[0], *after)
+            self._report(LOSS_REPORTED, 'results were received without a resync', self._difference[0], *after)
             self._difference = []
 
-    def _compared_at(self, told: Resync, later: Sequence[Told]) -> list[tuple[Route, int]]:
-        """It said that history was lost, after it told the difference: where that may be from, one place at least."""
+    def _comparison_points(self, received: Resync, later: Sequence[Received]) -> list[tuple[ExpectedEvents, int]]:
+        """Return the possible positions of the comparison of a resync; at least one."""
         results, self._difference = self._difference, []
-        routes = self._possible_routes(told)
-        fitting: list[tuple[Route, int]] = []
-        faults: list[str] = []
-        for route in routes:
-            for end in self._possible_ends(route, results, told, later):
-                fault = fault_of_difference(results, self._known, route.state(end))
-                if fault is not None and self._may_have_begun_before(told):
-                    fault = fault_of_difference(results, None, route.state(end))
-                if fault is None:
-                    fitting.append((route, end))
+        cache = self._possible_eras(received)
+        fitting: list[tuple[ExpectedEvents, int]] = []
+        errors: list[str] = []
+        for expected in cache:
+            for end in self._possible_positions(expected, results, received, later):
+                error = difference_error(results, self._known, expected.state(end))
+                if error is not None and self._may_have_begun_before(received):
+                    error = difference_error(results, None, expected.state(end))
+                if error is None:
+                    fitting.append((expected, end))
                     break
-                faults.append(fault)
+                errors.append(error)
         if fitting:
             return fitting
-        if faults:
-            self._break(DIFFERENCE, faults[0], self._latest(), *results[:3], told)
+        if errors:
+            self._report(DIFFERENCE, errors[0], self._last_event(), *results[:3], received)
         else:
-            text = f'nothing was wiped, nor compacted beyond revision {self._revision}, to where it had been told'
-            self._break(LOSS_IS_TRUE, text, self._latest(), *results[:1], told)
-        route = routes[-1] if routes else self._route
-        return [(route, next(self._possible_ends(route, results, told, later)))]
+            text = f'nothing was wiped or compacted after revision {self._revision}, the last one received'
+            self._report(NO_FALSE_LOSS, text, self._last_event(), *results[:1], received)
+        expected = cache[-1] if cache else self._expected
+        return [(expected, next(self._possible_positions(expected, results, received, later)))]
 
-    def _resume(self, told: Resync, route: Route, end: int) -> None:
-        compacted = self._lost_up_to(told) if route is self._route else None
-        self._go_on(route, end)
-        self._has_begun = True
-        self._accounted = compacted or 0
+    def _resume(self, received: Resync, expected: ExpectedEvents, end: int) -> None:
+        compacted = self._lost_up_to(received) if expected is self._expected else None
+        self._continue_in(expected, end)
+        self._has_started = True
+        self._reported_compaction = compacted or 0
 
-    def _lost_up_to(self, told: Resync) -> int | None:
-        """The revision before which etcd had forgotten the latest change that was known; None if it had not.
+    def _lost_up_to(self, received: Resync) -> int | None:
+        """Return the revision up to which the watcher's latest change was compacted, or None.
 
-        Only that change can show that the store is still the same.
+        Only that change can prove that the store is the same.
         """
-        latest = self._route.changes[self._next - 1].revision if self._next else self._revision
-        return self._log.compaction_beyond(self._route.era, max(latest, self._accounted), told.at)
+        latest = self._expected.changes[self._next - 1].revision if self._next else self._revision
+        return self._log.compaction_beyond(self._expected.era, max(latest, self._reported_compaction), received.at)
 
-    def _possible_routes(self, told: Resync) -> list[Route]:
-        """The eras that it may have compared with; none if it had lost nothing."""
+    def _possible_eras(self, received: Resync) -> list[ExpectedEvents]:
+        """Return the eras that the watcher may have compared with; empty if it had lost nothing."""
         later = [
-            route
-            for route in self._routes.following(self._route, self._watched.key)
-            if route.era.began <= told.at
+            expected
+            for expected in self._cache.later(self._expected, self._watched.key)
+            if expected.era.began <= received.at
         ]  # fmt: skip
-        is_own = self._lost_up_to(told) is not None or self._may_have_begun_before(told)
-        return [self._route, *later] if is_own else later
+        is_own = self._lost_up_to(received) is not None or self._may_have_begun_before(received)
+        return [self._expected, *later] if is_own else later
 
-    def _may_have_begun_before(self, told: Resync) -> bool:
-        """True if ``on_change`` may have found what there was, lost that, and returned after that."""
-        begin = self._watched.at - BEGINNING
-        is_early = not self._has_begun and told.at <= self._watched.at + MOMENT
-        return is_early and self._log.has_lost(begin, told.at)
+    def _may_have_begun_before(self, received: Resync) -> bool:
+        """Return whether ``on_change`` may have listed the keys, lost history, and returned later."""
+        begin = self._watched.at - MAX_START_SECONDS
+        is_early = not self._has_started and received.at <= self._watched.at + START_GRACE_SECONDS
+        return is_early and self._log.has_lost(begin, received.at)
 
-    def _possible_ends(self, route: Route, results: list[Seen], told: Resync, later: Sequence[Told]) -> Iterator[int]:
-        """Places of the first change after the comparison, the likely ones first.
+    def _possible_positions(
+        self, expected: ExpectedEvents, results: list[WatchEvent], received: Resync, later: Sequence[Received]
+    ) -> Iterator[int]:
+        """Yield possible positions of the first change after the comparison, the likely ones first.
 
-        Its results tell.  Where there is none, it was before whatever was told next.  If nothing was it can have been
-        at any time: the index of a watcher may be beyond what its callback was told.
+        Results have the index.  Without results, the comparison was before the next event.  Without an event it may
+        have been at any time, because the index of a watcher may be ahead of its callback.
         """
-        following = next(iter(later), None)
+        next_event = next(iter(later), None)
         index = next((result.index for result in results), None)
         if index is not None:
-            yield route.after(index)
-        elif isinstance(following, Seen) and not following.resync and route.has(following):
-            yield route.place_of(following) or 0
-            yield route.after(told.revision)
+            yield expected.after(index)
+        elif isinstance(next_event, WatchEvent) and not next_event.resync and expected.has(next_event):
+            yield expected.position_of(next_event) or 0
+            yield expected.after(received.revision)
         else:
-            yield route.after(told.revision)
-            yield from range(len(route.changes), -1, -1)[:MOST_ENDS]
+            yield expected.after(received.revision)
+            yield from range(len(expected.changes), -1, -1)[:MAX_COMPARISON_POINTS]
 
 
-def _best(stories: Sequence[_Story]) -> _Story:
-    """The one with the fewest faults."""
-    return min(stories, key=lambda story: len(story.violations))
+def _fewest_violations(replays: Sequence[_Replay]) -> _Replay:
+    """Return the replay with the fewest violations."""
+    return min(replays, key=lambda replay: len(replay.violations))
