@@ -221,7 +221,9 @@ def test_client_survives_a_rotation_of_certificates_and_authority(
         server.start()
         assert 'give the file of its certificate authority as ca' in error_of_write(client)
         shutil.copy(other_authority.ca, files.ca)
-        assert 'a client certificate' in error_of_write(client) or 'authority of the client certificate' in error_of_write(client)
+        assert 'a client certificate' in error_of_write(
+            client
+        ) or 'authority of the client certificate' in error_of_write(client)
         truncate(files.client.cert)
         assert f'{files.client.cert} with {files.client.key} cannot be used: ' in error_of_write(client)
         files.renew_client(other_authority)
