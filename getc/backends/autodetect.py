@@ -91,7 +91,7 @@ class VersionProbe:
 def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
     """Return the version of an etcd v3 behind a proxy; None if the server does not respond as etcd v3."""
     try:
-        version = rpc.ask(endpoint, Maintenance.Status, StatusRequest(), deadline).version
+        version = rpc.call_endpoint(endpoint, Maintenance.Status, StatusRequest(), deadline).version
         return tuple(int(part) for part in version.split('.')[:2])
     except Unauthorized:
         return MIN_VERSION_WITH_PROTECTED_STATUS

@@ -1,6 +1,18 @@
-"""Who we are to etcd's servers.  Source: etcd 3.5, ``server/auth``: a simple token is known to one server only."""
+"""The auth token of one server: requested when needed, shared by all calls, and replaced when the server refuses it.
+
+etcd's simple tokens are valid on one server only, for some minutes, and until that server restarts (etcd 3.5,
+``server/auth``).  Recovery from a stale token, all of it by :meth:`AuthToken.invalidate`:
+
+- A unary call is repeated with a new token (:mod:`getc.v3.server`).
+- A stream keeps the token that it was opened with.  If the server ends the stream because of the token,
+  :class:`~getc.v3.reopening.ReopeningStream` opens another one.
+- A watch stream goes on, and the server only refuses new watches.  :class:`~getc.v3.watch_multiplexer.WatchMultiplexer`
+  then checks by a read, which is a unary call, whether a new token helps.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from gevent.event import AsyncResult
 
@@ -15,51 +27,64 @@ from getc.v3.messages import parse
 from getc.v3.schema.auth import Auth, AuthenticateRequest
 from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
 
-__all__ = ['Tokens']
+__all__ = ['MAX_REFUSALS', 'AuthToken']
+
+MAX_REFUSALS: Final = 2
+"""How often the token of a call is replaced: if auth is disabled and enabled again, the server first refuses the token,
+and then the call without one."""
 
 
 class _Secret(bytes):
-    """What no program's report of its local variables shows."""
+    """Bytes whose repr is hidden, so that a report of local variables does not contain them."""
 
     def __repr__(self) -> str:
         return REDACTED
 
 
-class Tokens:
-    """The token of one server, asked for once for all who wait.
+class AuthToken:
+    """The auth token of one server.
 
-    The credentials are those of the channel's endpoint; without such there is no token, and nothing is asked.
+    The credentials are those of the channel's endpoint.  Without credentials there is no token and no request for one.
+
+    Args:
+        channel: The server.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._token: Metadata | None = None if channel.endpoint.username is not None else ()
-        self._asking: AsyncResult[EtcException | None] | None = None
+        self._request: AsyncResult[EtcException | None] | None = None  # in flight
 
     def get(self, deadline: Deadline) -> Metadata:
-        """The token as metadata of a call; empty where etcd wants none.  Blocks until the deadline at most.
+        """Return the token as metadata of a call; empty if etcd needs none.  Blocks until the deadline at most.
+
+        One greenlet requests the token, and the others wait for it.
 
         Raises:
             Unauthorized: The credentials are wrong.
-            ConnectionError: No answer.
+            ConnectionError: The server did not answer.
         """
         while self._token is None:
-            if self._asking is None:
-                return self._asked_for(deadline)
-            asking = self._asking
-            asking.wait(deadline.timeout_left())
-            if not asking.ready():
+            if self._request is None:
+                return self._authenticate_for_all(deadline)
+            request = self._request
+            request.wait(deadline.timeout_left())
+            if not request.ready():
                 url = self._channel.endpoint.url
                 raise TimedOut(f'no token from {url} within {deadline.timeout:g} s', endpoint=url)
-            error = asking.get(block=False)
+            error = request.get(block=False)
             if error is not None:
-                raise copy_error(error)  # which the one who asked raises
+                raise copy_error(error)  # the greenlet that sent the request raises the original
         return self._token
 
-    def is_refused(self, token: Metadata, refused: GrpcError) -> bool:
-        """True if this was for the token, which is forgotten, and another may do.
+    def invalidate(self, token: Metadata, refused: GrpcError) -> bool:
+        """Drop the token if this status says that it is stale; return True if the call may succeed with another one.
 
-        The call was not applied, but for one that waits (:class:`~getc.v3.schema.table.Method`).
+        The refused call was not applied, except one that waits (:class:`~getc.v3.schema.table.Method`).
+
+        Args:
+            token: The token that the call was sent with.
+            refused: The status of the call.
         """
         if self._channel.endpoint.username is None or not is_stale_token(refused.status):
             return False
@@ -67,21 +92,20 @@ class Tokens:
             self._token = None
         return True
 
-    def _asked_for(self, deadline: Deadline) -> Metadata:
-        """Ask for one, and tell all who wait for it what came of that."""
-        asking = self._asking = AsyncResult()
-        met: EtcException | None = None
+    def _authenticate_for_all(self, deadline: Deadline) -> Metadata:
+        request = self._request = AsyncResult()
+        failure: EtcException | None = None
         try:
             token = self._token = self._authenticate(deadline)
             return token
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            met = copy_error(error)  # whoever asked says in its own what became of its own call
+            failure = copy_error(error)  # this greenlet changes its own copy: whether its call may have been applied
             raise
         finally:
-            self._asking = None
-            asking.set(met)  # also if this greenlet was killed: another one asks
+            self._request = None
+            request.set(failure)  # also if this greenlet was killed: another one sends the request
 
     def _authenticate(self, deadline: Deadline) -> Metadata:
         method, endpoint = Auth.Authenticate, self._channel.endpoint
@@ -90,7 +114,7 @@ class Tokens:
         except GrpcError as refused:
             if wants_no_token(refused.status):
                 return ()
-            # Local variables are in some reports: no secret is in one.
+            # No secret is in a local variable here: some programs log those of every frame.
             error = error_of_status(
                 refused.status, method.path, is_write=False, url=endpoint.url, secrets=endpoint.secrets
             )

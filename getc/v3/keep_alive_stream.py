@@ -1,4 +1,4 @@
-"""Renewals of leases, all on one stream."""
+"""Keep-alive requests of any number of leases on one stream."""
 
 from __future__ import annotations
 
@@ -11,88 +11,85 @@ from gevent.event import AsyncResult
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, TimedOut
 from getc.net.failover import MIN_ATTEMPT_TIMEOUT
 from getc.timing import Deadline
-from getc.v3.reopening import awaited
+from getc.v3.reopening import wait_result
 from getc.v3.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from getc.v3.stream import MessageStream
 
 __all__ = ['KeepAliveStream']
 
-Renewal: TypeAlias = 'AsyncResult[LeaseKeepAliveResponse]'  # which cannot be written so at run time
-Responses = MessageStream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
+Renewal: TypeAlias = 'AsyncResult[LeaseKeepAliveResponse]'  # a string: AsyncResult is not generic at run time
+KeepAliveMessages = MessageStream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
 
 
 class KeepAliveStream:
     """One stream for the renewals of any number of leases.
 
-    Answers for one lease come in the order of its requests, so each request has an answer of its own.
+    The responses for one lease come in the order of its requests, so each response is assigned to its request.
 
     Args:
-        messages: The stream, which is this one's from now on.
+        messages: The gRPC stream, which this object owns from now on.
     """
 
-    def __init__(self, messages: Responses) -> None:
+    def __init__(self, messages: KeepAliveMessages) -> None:
         self._messages = messages
-        self._waiting: dict[int, deque[Renewal]] = {}
-        self._callers = 0  # who wait for an answer
-        self._is_left = False
+        self._pending: dict[int, deque[Renewal]] = {}
+        self._callers = 0  # greenlets that wait for a response
+        self._is_silent = False
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc lease renewals'
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more is to be renewed here."""
-        return self._is_left or self._messages.is_over
+        """True if no further lease may be renewed on this stream."""
+        return self._is_silent or self._messages.is_over
 
     def renew(self, request: LeaseKeepAliveRequest, deadline: Deadline) -> LeaseKeepAliveResponse:
-        """Renew a lease, and return what the server says.  Blocks until the deadline at most.
+        """Renew a lease, and return the server's response.  Blocks until the deadline at most.
 
-        A server that does not say so in time is not asked again, unless that was next to none: the next stream is on
-        another one.
+        After a timeout the stream is not used again: the next one is on another server.  A timeout below
+        ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault.
 
         Raises:
-            LeaseNotFound: It is gone.
+            LeaseNotFound: The lease has expired or was revoked.
             ConnectionError: No answer; the lease may have been renewed.
         """
         left = deadline.remaining()
         renewal: Renewal = AsyncResult()
-        self._waiting.setdefault(request.ID, deque()).append(renewal)
+        self._pending.setdefault(request.ID, deque()).append(renewal)
         self._messages.send(request)
         self._callers += 1
         try:
-            # Who gives up leaves its place in the queue: the answer that it does not wait for still comes.
-            response = awaited(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
-        except TimedOut as late:
+            # After a timeout the renewal stays in the queue: its response may still arrive.
+            response = wait_result(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
+        except TimedOut as error:
             if left >= MIN_ATTEMPT_TIMEOUT:
-                self._is_left = True
-                self._messages.blame(late)
+                self._is_silent = True
+                self._messages.report_silent(error)
             raise
         finally:
             self._callers -= 1
-            if self._is_left and not self._callers:
+            if self._is_silent and not self._callers:
                 self._messages.cancel()
         if response.TTL <= 0:
-            raise LeaseNotFound(
-                'requested lease not found',
-                f'{request.ID:x}',
-                response.header.revision,
-                endpoint=self._messages.url,
-            )
+            cause, url = f'{request.ID:x}', self._messages.url
+            raise LeaseNotFound('requested lease not found', cause, response.header.revision, endpoint=url)
         return response
 
     def _read(self) -> None:
-        error: EtcException = ConnectionError('the server ended the stream of renewals', maybe_applied=True)
+        url = self._messages.url
+        error: EtcException = ConnectionError(f'{url} ended the keep-alive stream', maybe_applied=True, endpoint=url)
         try:
             for response in self._messages:
-                waiting = self._waiting.get(response.ID)
-                if waiting:
-                    waiting.popleft().set(response)
-                    if not waiting:
-                        del self._waiting[response.ID]
-        except EtcException as trouble:
-            error = trouble
+                pending = self._pending.get(response.ID)
+                if pending:
+                    pending.popleft().set(response)
+                    if not pending:
+                        del self._pending[response.ID]
+        except EtcException as failure:
+            error = failure
         finally:
             self._messages.cancel()
-            waiting_still, self._waiting = self._waiting, {}
-            for renewals in waiting_still.values():
+            unanswered, self._pending = self._pending, {}
+            for renewals in unanswered.values():
                 for renewal in renewals:
                     renewal.set_exception(error)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from getc.errors import Unauthorized
 from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.keep_alive_stream import KeepAliveStream
 from getc.v3.messages import build
@@ -27,8 +26,8 @@ class Lease:
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
-        # No circle here, for the same reason as in :class:`getc.v3.watch.Watch`.
-        self._renewals = ReopeningStream(lambda deadline: KeepAliveStream(rpc.open(RENEW, deadline.timeout_left())))
+        # No reference to self: a cycle would delay closing the connections of a dropped client until it is collected.
+        self._streams = ReopeningStream(lambda deadline: KeepAliveStream(rpc.open(RENEW, deadline.timeout_left())))
 
     def grant(self, TTL: int, *, ID: int = 0, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseGrantResponse:  # noqa: N803
         """Make a lease.
@@ -59,11 +58,7 @@ class Lease:
         """
         request = build(schema.LeaseKeepAliveRequest, ID=ID)
         deadline = self._rpc.deadline(timeout)
-        renewals = self._renewals.get(deadline)
-        try:
-            return renewals.renew(request, deadline)
-        except Unauthorized:  # a stream has the token that it began with, which may be refused by now
-            return self._renewals.get(deadline).renew(request, deadline)
+        return self._streams.call(lambda stream: stream.renew(request, deadline), deadline)
 
     def time_to_live(
         self,

@@ -1,4 +1,4 @@
-"""Messages made from keyword arguments, and from bytes."""
+"""Builds requests from keyword arguments, and parses responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from getc.grpc.framing import MAX_MESSAGE, Oversized
 from getc.v3.protobuf_fields import beginning
 from getc.v3.schema.table import Method
 
-__all__ = ['build', 'parse', 'too_large', 'unpacked_beginning']
+__all__ = ['build', 'parse', 'parse_beginning', 'too_large']
 
 AnyMessage = TypeVar('AnyMessage', bound=Message)
 Request = TypeVar('Request', bound=Message)
@@ -19,25 +19,25 @@ Response = TypeVar('Response', bound=Message)
 
 
 def build(kind: type[AnyMessage], **fields: Any) -> AnyMessage:
-    """Make a message.  Errors name the field, and not its value, which may be a secret.
+    """Return a message with these fields.  An error names the field, not its value, which may be a secret.
 
     Raises:
-        TypeError: A field has another type, or there is none of that name.
-        ValueError: A number is out of its range, or a text cannot be encoded.
+        TypeError: A field has a value of another type, or the message has no field of that name.
+        ValueError: A number is out of range, or a text cannot be encoded.
     """
     try:
-        if None not in fields.values():  # which protobuf takes for a field that was left out
+        if None not in fields.values():  # protobuf treats None as a field that was left out
             return kind(**fields)
     except (TypeError, ValueError):
         pass
     for name, value in fields.items():
-        _check(kind, name, value)
-    raise TypeError(f'a {kind.__name__} cannot be made of these')  # a generator, say, that is used up
+        _check_field(kind, name, value)
+    raise TypeError(f'cannot build a {kind.__name__} from these fields')  # such as a generator that is exhausted
 
 
-def _check(kind: type[Message], name: str, value: Any) -> None:
+def _check_field(kind: type[Message], name: str, value: Any) -> None:
     if name not in kind.DESCRIPTOR.fields_by_name:
-        raise TypeError(f'{kind.__name__} has no {name}')
+        raise TypeError(f'{kind.__name__} has no field {name}')
     try:
         if value is None:
             raise TypeError
@@ -49,20 +49,26 @@ def _check(kind: type[Message], name: str, value: Any) -> None:
 
 
 def parse(method: Method[Request, Response], answer: bytes, url: str, *, writes: bool) -> Response:
-    """The response that these bytes are.
+    """Return the response that these bytes encode.
+
+    Args:
+        method: The RPC.
+        answer: The encoded response.
+        url: The server, for the error.
+        writes: The call may have changed something: ``maybe_applied`` of the error.
 
     Raises:
-        ProtocolError: They are none.
+        ProtocolError: The bytes are not a response of this RPC.
     """
     try:
         return method.response.FromString(answer)
     except (DecodeError, UnicodeDecodeError):
-        text = f'the answer of {url} to {method.path} is no {method.response.__name__}'
-        raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # their arguments may be all of it
+        text = f'the response of {url} to {method.path} is not a valid {method.response.__name__}'
+        raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # the cause may contain the response
 
 
-def unpacked_beginning(method: Method[Request, Response], answer: Oversized) -> Response:
-    """What the beginning of an answer says that was not read: its header, and the numbers that follow it."""
+def parse_beginning(method: Method[Request, Response], answer: Oversized) -> Response:
+    """Return the header, and the numbers that follow it, of a response that was too large to be received."""
     try:
         return method.response.FromString(beginning(answer))
     except (DecodeError, UnicodeDecodeError):
@@ -70,13 +76,16 @@ def unpacked_beginning(method: Method[Request, Response], answer: Oversized) -> 
 
 
 def too_large(method: Method[Request, Response], answer: Oversized, url: str, *, writes: bool) -> ProtocolError:
-    """The error for an answer that is larger than the bound: a ResponseTooLarge if it begins as etcd's do."""
-    response: Any = unpacked_beginning(method, answer)
+    """Return the error for a response larger than the limit; a ResponseTooLarge if its beginning is etcd's.
+
+    The arguments are those of :func:`parse`.
+    """
+    response: Any = parse_beginning(method, answer)
     if not response.header.cluster_id:
         text = f'gRPC: a message of {answer.size} bytes; the bound is {MAX_MESSAGE}'
         return ProtocolError(text, maybe_applied=writes, endpoint=url)
     if not (writes or method.server_streaming):
-        then = ': ask for less at a time'
+        then = ': request less at a time'
     else:
         then = '; it was carried out' if writes and not hasattr(response, 'succeeded') else ''
     text = f'{url} answered {method.path} with {answer.size} bytes, and the bound is {MAX_MESSAGE}{then}'

@@ -1,4 +1,4 @@
-"""A stream that many greenlets share: opened when one needs it, and again when it was lost."""
+"""A stream that many greenlets share: opened when a greenlet needs it, and again after it was lost."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Generic, Protocol, TypeVar
 from gevent.event import AsyncResult
 
 from getc.error_context import copy_error
-from getc.errors import EtcException, TimedOut
+from getc.errors import EtcException, TimedOut, Unauthorized
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
 
-__all__ = ['ReopeningStream', 'awaited']
+__all__ = ['ReopeningStream', 'wait_result']
 
 Result = TypeVar('Result')
 
@@ -22,63 +22,90 @@ class _Stream(Protocol):
     def is_over(self) -> bool: ...
 
 
-Used = TypeVar('Used', bound=_Stream)
+Shared = TypeVar('Shared', bound=_Stream)
 
 
-class ReopeningStream(Generic[Used]):
-    """The stream that is used now.
+class ReopeningStream(Generic[Shared]):
+    """Opens a stream for all greenlets that need it, and another one after that has ended.
 
     Args:
-        open: Opens one; blocks until the deadline at most.
+        open: Opens a stream; blocks until the deadline at most.
+
+    Attributes:
+        latest: The stream that was opened last, which may be over; None if there is none, or it was left.
     """
 
-    def __init__(self, open: Callable[[Deadline], Used]) -> None:
+    def __init__(self, open: Callable[[Deadline], Shared]) -> None:
         self._open = open
-        self._home = ThreadAffinity()
-        self._current: Used | None = None
+        self._affinity = ThreadAffinity()
+        self.latest: Shared | None = None
         self._opening: AsyncResult[EtcException | None] | None = None
 
-    def get(self, deadline: Deadline) -> Used:
-        """The stream, which is not over.  One greenlet opens it, the others wait for that one.
+    @property
+    def current(self) -> Shared | None:
+        """The open stream; None if there is none."""
+        return None if self.latest is None or self.latest.is_over else self.latest
+
+    def get(self, deadline: Deadline) -> Shared:
+        """Return the open stream.  If there is none, one greenlet opens it and the others wait.
 
         Raises:
-            EtcException: It cannot be opened.
+            EtcException: The stream cannot be opened.
         """
-        self._home.check()
-        while self._current is None or self._current.is_over:
+        self._affinity.check()
+        while (current := self.current) is None:
             if self._opening is None:
-                return self._opened(deadline)
-            error = awaited(self._opening, deadline, 'the stream was not opened')
+                return self._open_for_all(deadline)
+            error = wait_result(self._opening, deadline, 'the stream was not opened')
             if error is not None:
                 raise copy_error(error)
-        return self._current
+        return current
 
-    def leave(self, stream: Used) -> None:
-        """Open another one when the next is needed."""
-        if self._current is stream:
-            self._current = None
+    def call(self, use: Callable[[Shared], Result], deadline: Deadline) -> Result:
+        """Return ``use(stream)``; if it raises Unauthorized, use a new stream once.
 
-    def _opened(self, deadline: Deadline) -> Used:
-        opening = self._opening = AsyncResult()
-        failed: EtcException | None = None
+        A stream keeps the token that it was opened with, which the server may have forgotten since.  Opening another
+        one gets a valid token.
+        """
+        stream = self.get(deadline)
         try:
-            opened = self._current = self._open(deadline)
+            return use(stream)
+        except Unauthorized:
+            self.leave(stream)
+            return use(self.get(deadline))
+
+    def leave(self, stream: Shared) -> None:
+        """Open another stream when the next one is needed, if this is the current one."""
+        if self.latest is stream:
+            self.latest = None
+
+    def _open_for_all(self, deadline: Deadline) -> Shared:
+        opening = self._opening = AsyncResult()
+        failure: EtcException | None = None
+        try:
+            stream = self.latest = self._open(deadline)
         except TimedOut:
             raise  # the others may have more time
         except EtcException as error:
-            failed = copy_error(error)
+            failure = copy_error(error)
             raise
         finally:
             self._opening = None
-            opening.set(failed)  # also if this greenlet was killed: another one opens it
-        return opened
+            opening.set(failure)  # also if this greenlet was killed: another one opens the stream
+        return stream
 
 
-def awaited(result: AsyncResult[Result], deadline: Deadline, what: str, *, maybe_applied: bool = False) -> Result:
-    """Wait for a result until the deadline at most; raise a copy of its error, for others may raise it as well.
+def wait_result(result: AsyncResult[Result], deadline: Deadline, what: str, *, maybe_applied: bool = False) -> Result:
+    """Wait for a result until the deadline at most; raise a copy of its error, which other greenlets may raise, too.
+
+    Args:
+        result: The result.
+        deadline: The end of the wait.
+        what: What has not happened by then, for the error.
+        maybe_applied: That of the TimedOut.
 
     Raises:
-        TimedOut: Not in time: ``what``.
+        TimedOut: There was no result in time.
     """
     result.wait(deadline.timeout_left())
     if not result.ready():

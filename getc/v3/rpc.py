@@ -1,85 +1,40 @@
-"""How an RPC is called: by one server after the other, with a token where etcd wants one, and with getc's errors."""
+"""Calls RPCs of etcd: with failover from server to server, an auth token where etcd requires one, and getc's errors."""
 
 from __future__ import annotations
 
 import weakref
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from getc.error_context import copy_error
-from getc.errors import ClientClosed, EtcException, LeaseNotFound
-from getc.grpc.call import GrpcError, OversizedAnswer
-from getc.grpc.channel import Channel, Metadata
+from getc.errors import ClientClosed
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover
 from getc.net.selector import EndpointSelector
 from getc.net.tls import TLSContexts
-from getc.redact import secrets_of
-from getc.retry import Effect, is_overdue
+from getc.retry import Effect
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
-from getc.v3.auth_token import Tokens
-from getc.v3.messages import parse, too_large
 from getc.v3.schema.table import Method
-from getc.v3.status_errors import error_of_status
-from getc.v3.stream import MessageStream
+from getc.v3.server import Server
+from getc.v3.stream import MessageStream, StreamHealth
 
 __all__ = ['RpcClient']
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
-Result = TypeVar('Result')
 
 HAS_LEADER: Final = (b'hasleader', b'true')
-"""A member that is cut off from its leader ends such a stream, where it would otherwise fall silent."""
-
-MAX_TOKEN_REFUSALS: Final = 2
-"""How often the token of a call is replaced: users that are switched off and on again refuse one, and then none."""
-
-
-class _Server:
-    """One server: its channel, and who we are there."""
-
-    def __init__(self, endpoint: Endpoint, contexts: TLSContexts | None) -> None:
-        self.url = endpoint.url
-        self.channel = Channel(endpoint, contexts if endpoint.is_secure else None)
-        self.tokens = Tokens(self.channel)
-
-
-class _Witness:
-    """Tells what is learnt from a stream to whom it may concern."""
-
-    __slots__ = ('_endpoint', '_endpoints', '_server', '_token')
-
-    def __init__(self, endpoints: EndpointSelector, endpoint: Endpoint, server: _Server, token: Metadata) -> None:
-        self._endpoints = endpoints
-        self._endpoint = endpoint
-        self._server = server
-        self._token = token
-
-    def on_served(self) -> None:
-        self._endpoints.mark_up(self._endpoint)
-
-    def on_failed(self, reason: EtcException | None) -> None:
-        self._endpoints.mark_down(self._endpoint, reason)
-
-    def on_error(self, error: EtcException) -> None:
-        self._endpoints.record_error(self._endpoint, error)
-
-    def on_refused(self, refused: GrpcError) -> None:
-        self._server.tokens.is_refused(self._token, refused)
-
-    def ask(self, method: Method[Request, Response], request: Request, deadline: Deadline) -> Response:
-        return _ask(self._server, method, request.SerializeToString(), deadline, deadline, writes=False, once=False)
+"""Metadata of a stream: a member without a leader ends such a stream, which would be silent otherwise."""
 
 
 class RpcClient:
-    """The RPCs of one etcd.
+    """Calls the RPCs of one etcd cluster.
 
     Args:
-        endpoints: Its servers, with the credentials; shared by all parts of a client, which learn from each other.
+        endpoints: Its servers, with the credentials.  All parts of a client share the object and so what is known of
+            the health of each server.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
-        timeout: Seconds that a call may take in all, unless it is given its own; None for no limit.
+        timeout: The default timeout of a call in seconds; None for no limit.
     """
 
     def __init__(
@@ -91,9 +46,9 @@ class RpcClient:
     ) -> None:
         self._endpoints = endpoints
         self._contexts = contexts
-        Deadline.after(timeout)  # refuses what is no timeout
+        Deadline.after(timeout)  # raises if the timeout is not valid
         self._timeout = timeout
-        self._servers: dict[Endpoint, _Server] = {}
+        self._servers: dict[Endpoint, Server] = {}
         self._is_closed = False
         weakref.finalize(self, _close_soon, self._servers).atexit = False
 
@@ -107,21 +62,21 @@ class RpcClient:
     ) -> Response:
         """Call a unary RPC and return its response.  Blocks until the timeout at most.
 
-        A server that does not take the call is passed over for the next one.  One that may have taken it is, too,
-        unless the call could then be applied twice.
+        If a server did not receive the call, the next one is tried.  If a server may have received it, the next one is
+        tried unless the call could then be applied twice.
 
         Args:
-            method: What to call.
-            request: What to send, or its bytes.
-            timeout: Seconds for all of it, or their end; None for no limit; left out for the client's default.
-            is_write: Whether this request changes something, where the method alone does not tell.
+            method: The RPC.
+            request: The request, or its encoded bytes.
+            timeout: Seconds for the whole call, or their end; None for no limit; left out for the client's default.
+            is_write: Whether this request changes something, if the method alone does not determine it.
 
         Raises:
-            EtcdError: etcd says no.
+            EtcdError: etcd refuses.
             ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
             HTTPError, ProtocolError: The answer is not etcd's.
             ResponseTooLarge: The answer is larger than 16 MiB.
-            NotSupported: This etcd does not know the RPC.
+            NotSupported: This etcd does not have the RPC.
             ClientClosed: The client was closed, before or meanwhile.
         """
         packed = request if isinstance(request, bytes) else request.SerializeToString()
@@ -130,36 +85,39 @@ class RpcClient:
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
         may_repeat = not writes or method.idempotent
 
-        def ask(endpoint: Endpoint, share: Deadline) -> Response:
-            # What must not happen twice cannot move on once it was sent: nothing is kept for others.
+        def attempt(endpoint: Endpoint, share: Deadline) -> Response:
+            # A call that must not be sent twice has all of the time: no other server is tried after it was sent.
             answer_by = share if may_repeat else deadline
-            return _ask(self._server(endpoint), method, packed, answer_by, share, writes, not may_repeat)
+            return self._server(endpoint).call(method, packed, answer_by, share, writes, not may_repeat)
 
-        return call_with_failover(self._endpoints, ask, deadline, effect)
+        return call_with_failover(self._endpoints, attempt, deadline, effect)
 
-    def ask(
+    def call_endpoint(
         self, endpoint: Endpoint, method: Method[Request, Response], request: Request, deadline: Deadline
     ) -> Response:
-        """Call one server and no other, for a read.  Raises what :meth:`call` does."""
-        return _ask(self._server(endpoint), method, request.SerializeToString(), deadline, deadline, False, False)
+        """Call a read-only RPC of one server, without failover.  Raises what :meth:`call` does."""
+        return self._server(endpoint).call(method, request.SerializeToString(), deadline, deadline)
 
     def open(
         self, method: Method[Request, Response], timeout: Timeout = DEFAULT_TIMEOUT
     ) -> MessageStream[Request, Response]:
         """Open a stream of an RPC.  The server ends it when it has no leader.
 
-        Blocks until the timeout at most, if there is no connection.  Raises what :meth:`call` does.
+        Blocks until the timeout at most, if there is no connection.
+
+        Raises:
+            EtcException: What :meth:`call` raises.
         """
 
-        def start(endpoint: Endpoint, share: Deadline) -> MessageStream[Request, Response]:
+        def attempt(endpoint: Endpoint, share: Deadline) -> MessageStream[Request, Response]:
             server = self._server(endpoint)
-            token = server.tokens.get(share)
+            token = server.auth_token.get(share)
             metadata = (HAS_LEADER, *token)
             stream = server.channel.stream(method.path, share, is_write=not method.reads, metadata=metadata)
-            witness = _Witness(self._endpoints, endpoint, server, token)
-            return MessageStream(method, stream, witness, [value.decode() for _, value in token])
+            health = StreamHealth(self._endpoints, endpoint, server, token)
+            return MessageStream(method, stream, health, [value.decode() for _, value in token])
 
-        return call_with_failover(self._endpoints, start, self.deadline(timeout), Effect.NONE, is_answered=False)
+        return call_with_failover(self._endpoints, attempt, self.deadline(timeout), Effect.NONE, is_answered=False)
 
     @property
     def servers(self) -> int:
@@ -167,82 +125,34 @@ class RpcClient:
         return len(self._endpoints)
 
     def turn(self) -> None:
-        """Call another server first from now on: the current one answers, but cannot be right."""
+        """Call another server first from now on: the current one answers, but with data that is too old."""
         self._endpoints.switch()
 
     def deadline(self, timeout: Timeout) -> Deadline:
-        """The deadline that a call's ``timeout`` means."""
+        """Return the deadline for the ``timeout`` of a call."""
         return Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
 
     def clear(self) -> None:
-        """Drop connections that are not in use.  Does not block."""
+        """Close connections that are not in use.  Does not block."""
         for server in self._servers.values():
             server.channel.clear()
 
     def close(self) -> None:
-        """End every call with ClientClosed, and drop all connections.  Does not block."""
+        """End every call with ClientClosed and close all connections.  Does not block."""
         self._is_closed = True
         for server in self._servers.values():
             server.channel.close()
 
-    # -- how it is done
-
-    def _server(self, endpoint: Endpoint) -> _Server:
+    def _server(self, endpoint: Endpoint) -> Server:
         if self._is_closed:
             raise ClientClosed('the client is closed')
         server = self._servers.get(endpoint)
         if server is None:
-            server = self._servers[endpoint] = _Server(endpoint, self._contexts)
+            server = self._servers[endpoint] = Server(endpoint, self._contexts)
         return server
 
 
-def _ask(
-    server: _Server,
-    method: Method[Request, Response],
-    packed: bytes,
-    deadline: Deadline,
-    connect_by: Deadline,
-    writes: bool,
-    once: bool,
-) -> Response:
-    channel = server.channel
-    by = connect_by
-    refusals = 0
-    while True:
-        try:
-            token = server.tokens.get(by)
-            answer = channel.unary(
-                method.path, packed, deadline, is_write=writes, metadata=token, connect_by=by, once=once
-            )
-            return parse(method, answer, server.url, writes=writes)
-        except GrpcError as refused:
-            if refusals == MAX_TOKEN_REFUSALS or not server.tokens.is_refused(token, refused):
-                raise _refusal(server, method, packed, token, writes, refused) from None
-        except OversizedAnswer as error:
-            raise too_large(method, error.answer, server.url, writes=writes) from None
-        except EtcException as error:
-            if method.waits and error.maybe_applied and is_overdue(error):
-                error.is_outage = False  # it was to wait, and did so in vain
-            if error.maybe_applied or not (refusals and method.waits):
-                raise
-            raise copy_error(error, maybe_applied=True) from error.__cause__  # by the attempt that was refused
-        by = deadline
-        refusals += 1
-
-
-def _refusal(
-    server: _Server, method: Method[Any, Any], packed: bytes, token: Metadata, writes: bool, refused: GrpcError
-) -> EtcException:
-    secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
-    error = error_of_status(refused.status, method.path, is_write=writes, url=server.url, secrets=secrets)
-    if method.waits and not isinstance(error, LeaseNotFound):
-        error = copy_error(error, maybe_applied=True)
-    if method.waits and is_overdue(error):
-        error.is_outage = False
-    return error
-
-
-def _close_soon(servers: dict[Endpoint, _Server]) -> None:
-    """Nobody can call any more: the client was dropped without an end.  Its connections would stay for ever."""
+def _close_soon(servers: dict[Endpoint, Server]) -> None:
+    """Close the connections of a client that was dropped without having been closed."""
     for server in servers.values():
         server.channel.close_soon()

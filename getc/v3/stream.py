@@ -1,154 +1,182 @@
-"""Streams of messages, typed."""
+"""Typed message streams: protobuf messages over a gRPC stream, and what a stream shows of its server's health."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from google.protobuf.message import Message
 
 from getc.error_context import copy_error
 from getc.errors import EtcException, NoLeader, TimedOut
 from getc.grpc.call import GrpcError, OversizedAnswer, Stream
+from getc.grpc.channel import Metadata
 from getc.net.affinity import ThreadAffinity
+from getc.net.endpoint import Endpoint
+from getc.net.selector import EndpointSelector
 from getc.retry import is_overdue
 from getc.timing import Deadline
-from getc.v3.messages import parse, too_large, unpacked_beginning
+from getc.v3.messages import parse, parse_beginning, too_large
 from getc.v3.schema.table import Method
+from getc.v3.server import Server
 from getc.v3.status_errors import error_of_status
 
-__all__ = ['MessageStream', 'Witness']
+__all__ = ['MessageStream', 'StreamHealth']
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
-Asked = TypeVar('Asked', bound=Message)
-Answered = TypeVar('Answered', bound=Message)
+CallRequest = TypeVar('CallRequest', bound=Message)
+CallResponse = TypeVar('CallResponse', bound=Message)
 
 
-class Witness(Protocol):
-    """Who is told how a stream's server does.  None of its methods blocks or raises."""
+class StreamHealth:
+    """Reports how the server of one stream does to the endpoint selector, and a refused token to the server's token.
+
+    Only the first failure counts: what follows is a consequence.
+
+    Args:
+        endpoints: The endpoints of the client.
+        endpoint: The one of the stream.
+        server: The same, with its token.
+        token: The token that the stream was opened with.
+    """
+
+    __slots__ = ('_endpoint', '_endpoints', '_has_failed', '_token', 'server')
+
+    def __init__(self, endpoints: EndpointSelector, endpoint: Endpoint, server: Server, token: Metadata) -> None:
+        self.server = server
+        self._endpoints = endpoints
+        self._endpoint = endpoint
+        self._token = token
+        self._has_failed = False
 
     def on_served(self) -> None:
-        """It has said something."""
+        """Mark the endpoint as healthy."""
+        self._endpoints.mark_up(self._endpoint)
 
-    def on_failed(self, reason: EtcException | None) -> None:
-        """It does not answer: another one may do better."""
+    def on_silent(self, reason: EtcException | None) -> None:
+        """Mark the endpoint as failed: it does not answer."""
+        if not self._has_failed:
+            self._has_failed = True
+            self._endpoints.mark_down(self._endpoint, reason)
 
     def on_error(self, error: EtcException) -> None:
-        """The stream has ended with this error, which may or may not be the server's fault."""
+        """Let the selector judge the error that has ended the stream, which may or may not be the server's fault."""
+        if not self._has_failed:
+            self._has_failed = True
+            self._endpoints.record_error(self._endpoint, error)
 
-    def on_refused(self, refused: GrpcError) -> None:
-        """It has ended the stream with a status."""
-
-    def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
-        """Call an RPC of the same server that only reads.  Blocks, and raises what it met, unlike the others."""
+    def on_status(self, refused: GrpcError) -> None:
+        """Drop the server's token if this status, which has ended the stream, says that it is stale."""
+        self.server.auth_token.invalidate(self._token, refused)
 
 
 class MessageStream(Generic[Request, Response]):
-    """Messages both ways, until one side ends it.  An iterator over what the server sends, and a context manager.
+    """Messages both ways, until one side ends the stream.
+
+    An iterator over what the server sends, and a context manager that cancels the stream.
 
     Args:
         method: The RPC.
-        stream: What carries them.
-        witness: Told how the server does.
-        secrets: What the server was told, and may not repeat.
+        stream: The gRPC stream.
+        health: Receives what the stream shows of its server.
+        secrets: Texts that the server has received and that errors must not contain.
 
     Attributes:
-        url: The server, for errors.
-        secrets: The same, for errors that come in messages.
-        size: Bytes of the message that was received last.
-        beginning: What is known of the message that was too large last; None before there was one.
+        url: The URL of the server, for errors.
+        secrets: The same, for errors that arrive inside of messages.
+        size: The size in bytes of the message that was received last.
+        oversized: The first fields of the last message that was too large to be received; None before there was one.
     """
 
     def __init__(
-        self, method: Method[Request, Response], stream: Stream, witness: Witness, secrets: Sequence[str] = ()
+        self, method: Method[Request, Response], stream: Stream, health: StreamHealth, secrets: Sequence[str] = ()
     ) -> None:
         self._method = method
         self._stream = stream
-        self._witness = witness
+        self._health = health
         self._has_served = False
-        self._is_blamed = False
-        self._home = ThreadAffinity()
-        self._home.check()
+        self._affinity = ThreadAffinity()
+        self._affinity.check()
         self.url = stream.url
         self.secrets = secrets
         self.size = 0
-        self.beginning: Response | None = None
+        self.oversized: Response | None = None
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more will come; what came can still be received."""
+        """True if the stream has ended; messages that arrived before can still be received."""
         return self._stream.is_over
 
     def send(self, request: Request) -> None:
         """Send a message.  Does not block.
 
         Raises:
-            EtcException: What ended the stream.
+            EtcException: The stream has ended, with this error.
         """
-        self._home.check()
+        self._affinity.check()
         try:
             self._stream.send(request.SerializeToString())
         except GrpcError as refused:
-            self._refused(refused)
+            self._fail(refused)
 
     def finish(self) -> None:
-        """Say that no more messages will be sent.  Does not block."""
-        self._home.check()
+        """Close the sending side: no more messages will be sent.  Does not block."""
+        self._affinity.check()
         if not self._stream.is_over:
             self._stream.finish()
 
     def receive(self, deadline: Deadline) -> Response | None:
-        """Return the next message; None when the server has ended the stream well.  Blocks until the deadline at most.
+        """Return the next message; None when the server has ended the stream with status OK.
+
+        Blocks until the deadline at most.
 
         Raises:
-            TimedOut: None came in time; the stream goes on.
-            ResponseTooLarge: One is larger than 16 MiB; the stream goes on.
-            EtcdError: The server refuses.
+            TimedOut: No message arrived in time; the stream goes on.
+            ResponseTooLarge: A message is larger than 16 MiB and was skipped; the stream goes on.
+            EtcdError: The server has ended the stream with an error.
             ConnectionError: The connection was lost.
         """
-        self._home.check()
+        self._affinity.check()
         try:
             message = self._stream.receive(deadline)
         except GrpcError as refused:
-            self._refused(refused)
+            self._fail(refused)
         except OversizedAnswer as error:
-            self.beginning = unpacked_beginning(self._method, error.answer)
+            self.oversized = parse_beginning(self._method, error.answer)
             raise too_large(self._method, error.answer, self.url, writes=False) from None
         except TimedOut:
-            raise  # whether that is too long is not known here
+            raise  # only the caller can decide whether that is too long
         except EtcException as error:
-            self._ended(error)
+            self._on_ended(error)
             raise
         if message is None:
             return None
         if not self._has_served:
             self._has_served = True
-            self._witness.on_served()
+            self._health.on_served()
         self.size = len(message)
         return parse(self._method, message, self.url, writes=False)
 
-    def ask(self, method: Method[Asked, Answered], request: Asked, deadline: Deadline) -> Answered:
-        """Call an RPC that only reads, of the stream's own server.  Blocks until the deadline at most.
+    def call(self, method: Method[CallRequest, CallResponse], request: CallRequest, deadline: Deadline) -> CallResponse:
+        """Call a read-only unary RPC of the stream's own server.  Blocks until the deadline at most.
 
         Raises:
-            EtcException: What it met; no other server is asked.
+            EtcException: The call failed; no other server is tried.
         """
-        return self._witness.ask(method, request, deadline)
+        return self._health.server.call(method, request.SerializeToString(), deadline, deadline)
 
-    def blame(self, reason: EtcException | None = None) -> None:
-        """Its server does not answer: have another one asked from now on.  The stream goes on; does not block.
+    def report_silent(self, reason: EtcException | None = None) -> None:
+        """Report that the server does not answer: other calls use the next endpoint.  Does not block.
 
-        The server is asked at once whether it is there: if it is not, all that goes over this connection ends soon.
+        The stream goes on.  The connection sends a PING at once: without an answer, all its streams and calls end soon.
         """
         self._stream.suspect()
-        if not self._is_blamed:
-            self._is_blamed = True
-            self._witness.on_failed(reason)
+        self._health.on_silent(reason)
 
     def cancel(self) -> None:
-        """End it at once.  Does not block, may be called twice."""
-        self._home.check()
+        """Cancel the stream.  Does not block, may be called twice."""
+        self._affinity.check()
         self._stream.cancel()
 
     def __iter__(self) -> MessageStream[Request, Response]:
@@ -166,21 +194,19 @@ class MessageStream(Generic[Request, Response]):
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
-    def _refused(self, refused: GrpcError) -> NoReturn:
-        self._witness.on_refused(refused)
+    def _fail(self, refused: GrpcError) -> NoReturn:
+        """Raise the error for the status that the server has ended the stream with."""
+        self._health.on_status(refused)
         is_write = not self._method.reads
         error = error_of_status(
             refused.status, self._method.path, is_write=is_write, url=self.url, secrets=self.secrets
         )
-        if isinstance(error, NoLeader):  # a call was not begun then; how far a stream was nobody knows
+        if isinstance(error, NoLeader):  # a unary call was not begun then, but a stream may have sent writes before
             error = copy_error(error, maybe_applied=is_write)
-        self._ended(error)
+        self._on_ended(error)
         raise error from None
 
-    def _ended(self, error: EtcException) -> None:
-        """Have the error judged, once, unless the server was blamed already."""
-        if is_overdue(error):  # the limit of a proxy for streams on which nothing happens
+    def _on_ended(self, error: EtcException) -> None:
+        if is_overdue(error):  # a proxy ends streams on which nothing happens
             error.is_outage = False
-        if not self._is_blamed:
-            self._is_blamed = True
-            self._witness.on_error(error)
+        self._health.on_error(error)

@@ -1,9 +1,9 @@
-"""One watch, for those who read it."""
+"""One watch as an iterator over its responses."""
 
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, Protocol
 
 from gevent.event import Event
 
@@ -11,42 +11,50 @@ from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedOut
 from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_stream import WatchStream
+from getc.v3.watch_stream import Substream
 
 __all__ = ['WatchIterator']
 
 BUFFER_BYTES: Final = 16 * 1024 * 1024
-"""Bytes that wait to be taken from one watch; past it, it is ended: it would hold up the others of its stream."""
+"""Bytes of responses buffered for one watch.  Beyond, the watch is ended: it would block the others of its stream."""
 
-MIN_RESPONSES: Final = 1024
-"""Bytes that protobuf takes for a response, however little is in it."""
+RESPONSE_OVERHEAD: Final = 1024
+"""Bytes of memory that protobuf uses for a response, in addition to its contents."""
+
+
+class _Watches(Protocol):
+    """Creates watches: a watch stream, or a multiplexer."""
+
+    def add(self, substream: Substream) -> None: ...
 
 
 class WatchIterator:
-    """One watch.  An iterator over :class:`WatchResponse` with events, each a whole number of revisions.
+    """One watch: an iterator over :class:`WatchResponse` with events, each of which holds whole revisions.
 
-    Also a context manager: leaving it cancels it.
+    Also a context manager that cancels the watch.
+
+    Args:
+        request: The watch.
 
     Attributes:
-        revision: The store's when it was created: every later change of the range is told.
+        revision: The store's revision when the watch was created: every later change of the range is delivered.
     """
 
-    __slots__ = ('_error', '_has_news', '_held', '_is_over', '_received', '_stream', '_ticket', 'revision')
+    __slots__ = ('_buffer', '_buffered_bytes', '_changed', '_error', '_is_over', '_substream', 'revision')
 
-    def __init__(self, stream: WatchStream, request: WatchCreateRequest) -> None:
+    def __init__(self, request: WatchCreateRequest) -> None:
         self.revision = 0
-        self._received: deque[tuple[WatchResponse, int]] | None = None  # most watches are quiet: there are thousands
-        self._has_news: Event | None = None
-        self._held = 0
+        self._buffer: deque[tuple[WatchResponse, int]] | None = None  # most watches are quiet: there are thousands
+        self._buffered_bytes = 0
+        self._changed: Event | None = None
         self._is_over = False
         self._error: EtcException | None = None
-        self._stream = stream
-        self._ticket = stream.add(request, self)
+        self._substream = Substream(request, self)
 
     @property
     def watch_id(self) -> int:
-        """Its number on its stream."""
-        return self._ticket.watch_id
+        """The id of the watch on its stream."""
+        return self._substream.watch_id
 
     def receive(self, timeout: float | None = None) -> WatchResponse | None:
         """Return the next response with events; None after :meth:`cancel`.  Blocks.
@@ -55,29 +63,30 @@ class WatchIterator:
             timeout: Seconds; None for no limit.
 
         Raises:
-            TimedOut: There was none in time: no sign of a fault.
+            TimedOut: No event arrived in time, which is not a fault.
             EventIndexCleared: The history from ``start_revision`` on was compacted.
-            ResponseTooLarge: A response was larger than 16 MiB, and was not read; the watch has ended.
-            ResourceExhausted: Too much waited to be taken, and was; watch again from the last revision taken.
-            ConnectionError: The connection was lost; watch again from the last revision taken.
+            ResponseTooLarge: A response was larger than 16 MiB and was skipped; the watch has ended.
+            ResourceExhausted: The buffer was full, and all of it has been returned; watch again from the last revision
+                returned.
+            ConnectionError: The connection was lost; watch again from the last revision returned.
             ClientClosed: The client was closed.
         """
         deadline = Deadline.after(timeout)
-        self._stream.home.check()
-        while not self._received:
+        self._check_thread()
+        while not self._buffer:
             if self._is_over and self._error is None:
                 return None
             self._wait(deadline, f'no event of watch {self.watch_id}')
-        response, size = self._received.popleft()
-        self._held -= size
+        response, size = self._buffer.popleft()
+        self._buffered_bytes -= size
         return response
 
     def cancel(self) -> None:
-        """End it.  What was not taken is dropped.  Does not block, may be called twice."""
-        self._stream.home.check()
-        self._stream.cancel(self._ticket)
-        self._received = None
-        self._held = 0
+        """End the watch and drop buffered responses.  Does not block, may be called twice."""
+        self._check_thread()
+        self._substream.cancel()
+        self._buffer = None
+        self._buffered_bytes = 0
         self._is_over = True
         self._wake()
 
@@ -98,60 +107,67 @@ class WatchIterator:
 
     def __repr__(self) -> str:
         state = 'over' if self._is_over else 'on'
-        return f'<getc.v3.Watching {self.watch_id} {state} since revision {self.revision}>'
+        return f'<getc.v3.WatchIterator {self.watch_id} {state} since revision {self.revision}>'
 
-    # -- for the service, and for the stream (``Sink``)
+    # -- for the service, and ``WatchHandler``
 
-    def wait_created(self, deadline: Deadline) -> WatchIterator:
-        """Return it when the server has begun it; whoever gives up before leaves no watch.  Raises what ended it."""
+    def wait_created(self, watches: _Watches, deadline: Deadline) -> WatchIterator:
+        """Create the watch; return it when the server has confirmed that.  On failure, no watch is left.
+
+        Raises:
+            TimedOut: The server did not confirm in time.
+            EtcException: The server refuses, or the connection was lost.
+        """
         try:
+            watches.add(self._substream)
             while not self.revision:
                 self._wait(deadline, 'the watch was not created')
         except BaseException:
             self.cancel()
             raise
-        self._has_news = None
+        self._changed = None
         return self
 
     def on_created(self, response: WatchResponse) -> None:
-        """The server has begun it."""
         self.revision = response.header.revision
         self._wake()
 
     def on_response(self, response: WatchResponse) -> None:
-        """Something of its range has changed."""
-        size = self._ticket.size + MIN_RESPONSES
-        if self._received is None:
-            self._received = deque()
-        self._received.append((response, size))
-        self._held += size
-        if self._held > BUFFER_BYTES and len(self._received) > 1:
-            self._stream.cancel(self._ticket)
-            self.on_ended(
-                ResourceExhausted(f'more than {BUFFER_BYTES} bytes wait to be taken', errno=ResourceExhausted.errno)
-            )
+        size = self._substream.size + RESPONSE_OVERHEAD
+        if self._buffer is None:
+            self._buffer = deque()
+        self._buffer.append((response, size))
+        self._buffered_bytes += size
+        if self._buffered_bytes > BUFFER_BYTES and len(self._buffer) > 1:
+            self._substream.cancel()
+            text = f'the buffer of watch {self.watch_id} is full: more than {BUFFER_BYTES} bytes were not received'
+            self.on_ended(ResourceExhausted(text, errno=ResourceExhausted.errno))
         self._wake()
 
     def on_ended(self, error: EtcException) -> None:
-        """Nothing more will come."""
         self._is_over = True
         self._error = error
         self._wake()
 
-    # -- how it is done
+    # -- waiting
+
+    def _check_thread(self) -> None:
+        if self._substream.stream is not None:
+            self._substream.stream.affinity.check()
 
     def _wait(self, deadline: Deadline, what: str) -> None:
-        """Wait until something happens.  Raises what has ended it."""
+        """Wait until the state changes.  Raises the error that has ended the watch."""
         if self._error is not None:
-            raise copy_error(self._error)  # which is that of the other watches, too
-        if self._stream.home.in_forked_child:
-            raise ConnectionError(f"watch {self.watch_id} was begun before the fork, and is the parent process's")
-        if self._has_news is None:
-            self._has_news = Event()
-        self._has_news.clear()
-        if not self._has_news.wait(deadline.timeout_left()):
+            raise copy_error(self._error)  # other watches raise the same one
+        stream = self._substream.stream
+        if stream is not None and stream.affinity.in_forked_child:
+            raise ConnectionError(f'watch {self.watch_id} was created before the fork: only the parent process has it')
+        if self._changed is None:
+            self._changed = Event()
+        self._changed.clear()
+        if not self._changed.wait(deadline.timeout_left()):
             raise TimedOut(f'{what} within {deadline.timeout:g} s')
 
     def _wake(self) -> None:
-        if self._has_news is not None:
-            self._has_news.set()
+        if self._changed is not None:
+            self._changed.set()

@@ -1,13 +1,14 @@
-"""One stream with any number of watches on it, each of which tells a sink.
+"""A stream of etcd's Watch service with any number of watches on it.
 
-Facts that this stands on (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): created replies come in the order of the
-creates; a refused watch is ``created`` and ``canceled`` at once, with a ``watch_id`` of -1, or in etcd 3.4 and 3.5.1
-the one that was asked for, 0 where none was.  Those then tell nothing more of the watch 0 that there may be, so the
-numbers are ours, from 1 on.  A progress response that is for all watches has a ``watch_id`` of -1.
+Protocol facts (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): created responses arrive in the order of the
+create requests.  A refused watch is ``created`` and ``canceled`` in one response, with a ``watch_id`` of -1; etcd 3.4
+and 3.5.1 use the requested id there, or 0 if none was requested, and then send no more events of a watch 0 that may
+exist.  Therefore getc chooses the ids, from 1 on.  A progress response for all watches has a ``watch_id`` of -1.
 
-Servers from 3.4.25 and 3.5.8 on answer a progress request only when every watch of the stream has received
-everything up to the revision of the answer; they drop it while one lags behind, or while there is none.  Older servers
-always answer, and such an answer says nothing of the watches.  ``etcd grpc-proxy`` drops all of them.
+Servers from 3.4.25 and 3.5.8 on answer a progress request only when every watch of the stream has received everything
+up to the revision of the answer; they drop the request while a watch lags behind, and while the stream has no watch.
+Older servers always answer, and such an answer does not show what the watches have received.  ``etcd grpc-proxy`` drops
+all progress requests.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Final, Protocol
 import gevent
 
 from getc import timing
-from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge, Unauthorized
 from getc.grpc.framing import Status
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
@@ -35,123 +36,177 @@ from getc.v3.schema.watch import (
 )
 from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
-from getc.v3.watch_pulse import WatchPulse
+from getc.v3.watch_health import WatchHealthCheck
 
 __all__ = ['Substream', 'WatchHandler', 'WatchStream']
 
-log = logging.getLogger('getc')
+log = logging.getLogger(__name__)
 
-FOR_ALL: Final = -1
-"""The ``watch_id`` of what is about no watch, or about all."""
+NO_WATCH_ID: Final = -1
+"""The ``watch_id`` of a watch that was not created, and of a response for all watches of a stream."""
 
 INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
 
-ANSWER_TIMEOUT: Final = 5.0
+PROGRESS_TIMEOUT: Final = 5.0
 """Seconds after which no response to a progress request is expected: the server has dropped the request."""
 
 
 class WatchHandler(Protocol):
-    """Whom a watch tells.  None of its methods blocks, switches or raises."""
+    """Callbacks of one watch.  None of them may block, switch or raise."""
 
     def on_created(self, response: WatchResponse) -> None:
-        """The watch is on.  Whatever changes after the response's revision will be told, or it ends."""
+        """Called when the server has created the watch: every change after the response's revision is delivered."""
 
     def on_response(self, response: WatchResponse) -> None:
-        """Events of whole revisions: pieces have been put together.  The ticket's ``size`` is what it came in."""
+        """Called with the events of whole revisions: fragments are joined.  ``Substream.size`` is their size."""
 
     def on_ended(self, error: EtcException) -> None:
-        """It was refused, ended by the server, or lost with the stream.  Called once, last; not after a cancel.
+        """Called once, last, when the watch was refused, ended by the server, or lost with its stream.
 
-        The error is that of the other watches, too, where the stream was lost.
+        Not called after the watch was cancelled.  All watches of a lost stream receive the same error object.
         """
 
 
 class Substream:
-    """One watch of a stream, from the moment it is asked for.
+    """One watch on a watch stream.
+
+    Args:
+        request: The watch; its ``watch_id`` is ignored.
+        handler: Its callbacks.
 
     Attributes:
-        watch_id: Its number; -1 before it is created.
-        is_over: Its sink hears nothing more.
-        size: Bytes, roughly, of the response that its sink is told.
-        is_whole: The response that was passed to the sink last came in one piece.
-        key: The first key of its range.
-        first: The first revision of interest; 0 for what comes from now on.
-        created: The revision of the server when it created the watch; 0 before.
-        early: The number of the last progress response that may have been sent before the watch was created.
+        handler: The same.
+        request: The same until the server has created the watch; None from then on, to save memory.
+        key: The first key of the watched range.
+        start_revision: The first revision to deliver; 0 for changes from now on.
+        stream: The stream that the watch was last requested on; None before.
+        watch_id: The id on the stream; -1 before the watch is created.
+        created_revision: The revision of the server when it created the watch; 0 before.
+        is_over: The handler is not called any more.
+        size: The approximate size in bytes of the response that the handler receives.
+        is_whole: The last response that the handler received arrived in one fragment.
+        on_unauthorized: Called instead of ``handler.on_ended``, once, if the watch is refused as unauthorized; None for
+            no such call.  It must not block or raise.
+        stale_progress: The number of the last progress response that may have been sent before the watch was created.
     """
 
-    __slots__ = ('created', 'early', 'first', 'is_over', 'is_whole', 'key', 'partial', 'sink', 'size', 'watch_id')
+    __slots__ = (  # there may be tens of thousands
+        '_fragments',
+        'created_revision',
+        'handler',
+        'is_over',
+        'is_whole',
+        'key',
+        'on_unauthorized',
+        'request',
+        'size',
+        'stale_progress',
+        'start_revision',
+        'stream',
+        'watch_id',
+    )
 
-    def __init__(self, request: WatchCreateRequest, sink: WatchHandler) -> None:
-        self.sink = sink
-        self.key = request.key
-        self.first = request.start_revision
-        self.created = 0
-        self.early = 0
-        self.is_whole = True
-        self.watch_id = FOR_ALL
+    def __init__(self, request: WatchCreateRequest, handler: WatchHandler) -> None:
+        self.handler = handler
+        self.request: WatchCreateRequest | None = request
+        self.key: bytes = request.key
+        self.start_revision: int = request.start_revision
+        self.stream: WatchStream | None = None
+        self.on_unauthorized: Callable[[Substream], object] | None = None
+        self.watch_id = NO_WATCH_ID
+        self.created_revision = 0
+        self.stale_progress = 0
         self.is_over = False
+        self.is_whole = True
         self.size = 0
-        self.partial: WatchResponse | None = None  # a revision of which more follows
+        self._fragments: WatchResponse | None = None  # the joined fragments of a revision that is not complete
 
-    def take(self, response: WatchResponse, size: int) -> None:
-        """Something of it came, so many bytes.  Each revision is told when it is whole."""
+    def cancel(self) -> None:
+        """End the watch; its handler is not called any more.  Does not block, may be called twice."""
+        self._close()
+        if self.stream is not None:
+            self.stream.cancel(self)
+
+    # -- for the stream
+
+    def on_created(self, response: WatchResponse) -> None:
+        """Notify the handler that the server has created the watch."""
+        self.request = self.on_unauthorized = None
+        self.handler.on_created(response)
+
+    def on_response(self, response: WatchResponse, size: int) -> None:
+        """Join fragments, and pass whole revisions to the handler.
+
+        Args:
+            response: A response with events.
+            size: Its bytes.
+        """
         self.size += size
-        self.is_whole = self.partial is None and not response.fragment
-        if self.partial is not None:
-            joined, self.partial = self.partial, None
+        self.is_whole = self._fragments is None and not response.fragment
+        if self._fragments is not None:
+            joined, self._fragments = self._fragments, None
             joined.events.extend(response.events)  # type: ignore[attr-defined]
             joined.fragment = response.fragment
             response = joined
         if response.fragment:
             if response.events[0].kv.mod_revision == response.events[-1].kv.mod_revision:
-                self.partial = response  # there may be a million events, in many pieces: none is copied twice
+                self._fragments = response  # may hold a million events from many fragments: they are not copied
                 return
-            self.partial = _last_revision(response)
+            self._fragments = _take_last_revision(response)
             response.fragment = False
-        self.sink.on_response(response)
+        self.handler.on_response(response)
         self.size = 0
 
     def end(self, error: EtcException) -> None:
-        """Tell the sink that it is over, unless it knows."""
-        if not self.is_over:
-            self.is_over = True
-            self.partial = None
-            self.sink.on_ended(error)
+        """Notify the handler, or ``on_unauthorized``, that the watch has ended; no effect after it is over."""
+        if self.is_over:
+            return
+        retry = self.on_unauthorized
+        if retry is not None and isinstance(error, Unauthorized):
+            self.on_unauthorized = None
+            retry(self)
+        else:
+            self._close()
+            self.handler.on_ended(error)
+
+    def _close(self) -> None:
+        self.is_over = True
+        self.request = self.on_unauthorized = self._fragments = None
 
 
 class WatchStream:
     """A stream of the Watch service.
 
     Args:
-        messages: The stream, which is this one's from now on.
+        messages: The gRPC stream, which this object owns from now on.
 
     Attributes:
-        home: The process and the thread that it belongs to.
+        affinity: The process and the thread that the stream belongs to.
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
-        revision: The latest that a response of the server has shown.
+        revision: The latest revision in a response of the server.
         has_progress: The server has sent a progress response.
-        proves_progress: False if a progress response says nothing of the watches, as one that comes before the first.
+        proves_progress: False if a progress response does not show what the watches have received, which is so if the
+            server sent one before the first watch was created.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
-        self.home = ThreadAffinity()
-        self.home.check()
-        self._messages = messages
-        self._tickets: dict[int, Substream] = {}
-        self._asked: deque[Substream] = deque()
-        self._progress: list[Callable[[int | EtcException], object]] = []
+        self.affinity = ThreadAffinity()
+        self.affinity.check()
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
         self.has_progress = False
         self.proves_progress = True
+        self._messages = messages
+        self._created: dict[int, Substream] = {}  # by watch_id
+        self._pending: deque[Substream] = deque()  # requested, not created yet
+        self._progress_callbacks: list[Callable[[int | EtcException], object]] = []
         self._has_created = False
-        self._requested: deque[float] = deque()  # when progress was requested that was not answered yet
-        self._answers = 0  # progress responses
+        self._progress_requests: deque[float] = deque()  # the times of those that were not answered yet
+        self._progress_responses = 0
         self._last_id = 0
-        self._is_left = False
-        self._pulse = WatchPulse(self)
+        self._closes_when_empty = False
+        self._health = WatchHealthCheck(self)
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc watch stream'
 
@@ -162,104 +217,118 @@ class WatchStream:
 
     @property
     def has_watches(self) -> bool:
-        """True if a watch is open, or was asked for."""
-        return bool(self._tickets or self._asked)
+        """True if a watch was created or requested and has not ended."""
+        return bool(self._created or self._pending)
 
-    def add(self, request: WatchCreateRequest, sink: WatchHandler) -> Substream:
-        """Ask for a watch.  Does not block.  Raises what ended the stream."""
-        ticket = Substream(request, sink)
-        message = WatchRequest(create_request=request)
+    def add(self, substream: Substream) -> None:
+        """Request a watch.  Does not block.
+
+        Raises:
+            EtcException: The stream has ended, with this error.
+        """
+        assert substream.request is not None
+        message = WatchRequest(create_request=substream.request)
         self._last_id += 1
         message.create_request.watch_id = self._last_id
         self._messages.send(message)
-        ticket.early = self._answers + self._unanswered()
-        self._asked.append(ticket)
-        return ticket
+        substream.stream = self
+        substream.stale_progress = self._progress_responses + self._count_unanswered()
+        self._pending.append(substream)
 
-    def cancel(self, ticket: Substream) -> None:
-        """End a watch; its sink hears nothing more.  Does not block, may be called twice, and with another's ticket."""
-        ticket.is_over = True
-        ticket.partial = None
-        if self._tickets.get(ticket.watch_id) is not ticket:
-            return
-        del self._tickets[ticket.watch_id]
+    def cancel(self, substream: Substream) -> None:
+        """Send the server a cancel request for a watch of this stream.  Does not block, may be called twice."""
+        if self._created.get(substream.watch_id) is not substream:
+            return  # not created yet, or over
+        del self._created[substream.watch_id]
         if not self.is_over:
-            self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=ticket.watch_id)))
-            self._end_if_empty()
+            self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=substream.watch_id)))
+            self._close_if_empty()
 
-    def ask_progress(self, tell: Callable[[int | EtcException], object]) -> None:
-        """Have it told which revision the server has come to, or what ended the stream.  Does not block.
+    def call_on_progress(self, callback: Callable[[int | EtcException], object]) -> None:
+        """Request progress; call back with the server's revision, or with the error that ended the stream.
 
-        From etcd 3.5.8 on the server does not answer while the stream has no watch.
+        Does not block.  From etcd 3.5.8 on the server does not answer while the stream has no watch.
         """
         self.request_progress()
-        self._progress.append(tell)
+        self._progress_callbacks.append(callback)
 
     def request_progress(self) -> None:
-        """Request progress, of which ``on_progress`` is notified.  Does not block.  Raises what ended the stream."""
-        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
-        if self.has_watches:  # else it is dropped
-            self._requested.append(timing.now())
-            self._unanswered()
+        """Request a progress response, which is passed to ``on_progress``.  Does not block.
 
-    def is_later(self, revision: int, ticket: Substream) -> bool:
-        """True if the latest progress response, of this revision, was certainly sent after the watch was created.
+        Raises:
+            EtcException: The stream has ended, with this error.
+        """
+        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+        if self.has_watches:  # otherwise the server drops the request
+            self._progress_requests.append(timing.now())
+            self._count_unanswered()
+
+    def covers(self, revision: int, substream: Substream) -> bool:
+        """Return True if the latest progress response, of this revision, was sent after the watch was created.
 
         etcd sends the created response of a watch and the progress responses from two queues, in any order.
         """
-        return revision > ticket.created or self._answers > ticket.early
+        return revision > substream.created_revision or self._progress_responses > substream.stale_progress
 
-    def _unanswered(self) -> int:
+    def _count_unanswered(self) -> int:
         """Return how many progress requests may still be answered."""
-        while self._requested and timing.now() - self._requested[0] > ANSWER_TIMEOUT:
-            self._requested.popleft()
-        return len(self._requested)
+        while self._progress_requests and timing.now() - self._progress_requests[0] > PROGRESS_TIMEOUT:
+            self._progress_requests.popleft()
+        return len(self._progress_requests)
 
     def on_revision(self, revision: int) -> None:
-        """The store has come to this revision, as another response of a server shows.  Does not block."""
+        """Check the stream soon if another response shows a later revision than the stream.  Does not block."""
         if self.has_progress and revision > self.revision:
-            self._pulse.on_passed()
+            self._health.on_behind()
 
-    # -- whether the server answers (for ``WatchPulse``)
+    # -- for the health check
 
     @property
     def url(self) -> str:
-        """The server."""
+        """The URL of the server."""
         return self._messages.url
 
     @property
     def is_idle(self) -> bool:
-        """True if nothing is expected from the server."""
-        return self.is_over or self.home.in_forked_child or not (self._tickets or self._asked)
+        """True if no response is expected: the stream has no watch, is over, or belongs to the parent process."""
+        return self.is_over or self.affinity.in_forked_child or not self.has_watches
 
     def expects_progress(self, revision: int) -> bool:
-        """True if a server that has come to this revision answers progress requests, as it has done before."""
+        """Return True if a server at this revision answers progress requests, as it has done before."""
         if not self.proves_progress:
             return self.has_progress
-        return self.has_progress and all(ticket.first <= revision for ticket in self._tickets.values())
+        return self.has_progress and all(each.start_revision <= revision for each in self._created.values())
 
     def read_revision(self, deadline: Deadline) -> int:
-        """Read a watched key, linearizable, from the stream's own server.  Blocks.  Raises what it met."""
-        ticket = next(iter((*self._asked, *self._tickets.values())))
-        request = RangeRequest(key=ticket.key, keys_only=True)
+        """Read a watched key, linearizable, from the stream's own server, and return its revision.  Blocks.
+
+        Raises:
+            EtcException: The read failed; no other server is tried.
+        """
+        substream = next(iter((*self._pending, *self._created.values())))
+        request = RangeRequest(key=substream.key, keys_only=True)
         return int(self.read(request, deadline).header.revision)
 
     def read(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
-        """Read from the stream's own server.  Blocks.  Raises what it met."""
-        return self._messages.ask(KV.Range, request, deadline)
+        """Read from the stream's own server.  Blocks.
 
-    def lose(self, error: ConnectionError) -> None:
-        """The server does not answer: end all watches with this error.  Does not block."""
+        Raises:
+            EtcException: The read failed; no other server is tried.
+        """
+        return self._messages.call(KV.Range, request, deadline)
+
+    def on_unhealthy(self, error: ConnectionError) -> None:
+        """End all watches: the server does not answer.  Does not block."""
         if error.is_outage:
-            self._messages.blame(error)
+            self._messages.report_silent(error)
         self.close(error)
 
-    # -- the end
+    # -- closing
 
-    def leave(self) -> None:
-        """End the stream with the last of its watches: no more will be added.  Does not block."""
-        self._is_left = True
-        self._end_if_empty()
+    def close_when_empty(self) -> None:
+        """Close the stream when its last watch ends; no watch will be added.  Does not block."""
+        self._closes_when_empty = True
+        self._close_if_empty()
 
     def close(self, error: EtcException) -> None:
         """End all watches with this error.  Does not block."""
@@ -269,86 +338,87 @@ class WatchStream:
     # -- the reader
 
     def _read(self) -> None:
-        error: EtcException = ConnectionError('the server ended the stream of watches')
+        error: EtcException = ConnectionError(f'{self.url} ended the watch stream', endpoint=self.url)
         try:
-            while (response := self._received()) is not None:
+            while (response := self._receive()) is not None:
                 self._on_response(response)
-        except EtcException as trouble:
-            error = trouble
-        except Exception as failure:
-            log.exception('the stream of watches failed')
-            error = ConnectionError(f'the stream of watches failed: {type(failure).__name__}')
+        except EtcException as failure:
+            error = failure
+        except Exception as bug:
+            log.exception('the reader of the watch stream of %s failed', self.url)
+            text = f'the reader of the watch stream of {self.url} failed: {type(bug).__name__}'
+            error = ConnectionError(text, endpoint=self.url)
         finally:
             self._end(error)
 
-    def _received(self) -> WatchResponse | None:
-        """The next response that is not too large: one that is ends the watch that it was for, and no other."""
+    def _receive(self) -> WatchResponse | None:
+        """Return the next response; one that is too large only ends its own watch.  None at the end of the stream."""
         while True:
             try:
                 return self._messages.receive(Deadline(None))
             except ResponseTooLarge as error:
-                assert self._messages.beginning is not None
-                self._on_too_large(self._messages.beginning.watch_id, error)
+                assert self._messages.oversized is not None
+                self._on_too_large(self._messages.oversized.watch_id, error)
 
     def _on_too_large(self, watch_id: int, error: ResponseTooLarge) -> None:
-        ticket = self._tickets.get(watch_id)
-        if ticket is not None:
-            self.cancel(ticket)
-            ticket.sink.on_ended(error)
+        substream = self._created.get(watch_id)
+        if substream is not None:
+            substream.cancel()
+            substream.handler.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
         self.revision = max(self.revision, response.header.revision)
-        self._pulse.on_message()
+        self._health.on_response()
         if response.created:
             self._on_created(response)
         elif response.canceled:
-            ticket = self._tickets.pop(response.watch_id, None)
-            if ticket is not None:
-                ticket.end(self._refusal(response))
-                self._end_if_empty()
+            substream = self._created.pop(response.watch_id, None)
+            if substream is not None:
+                substream.end(self._error_of(response))
+                self._close_if_empty()
         elif response.events:
-            ticket = self._tickets.get(response.watch_id)
-            if ticket is not None:
-                ticket.take(response, self._messages.size)
-        elif response.watch_id == FOR_ALL:
+            substream = self._created.get(response.watch_id)
+            if substream is not None:
+                substream.on_response(response, self._messages.size)
+        elif response.watch_id == NO_WATCH_ID:
             self._on_progress(response.header.revision)
 
     def _on_progress(self, revision: int) -> None:
         self.has_progress = True
-        self._answers += 1
-        if self._requested:
-            self._requested.popleft()
+        self._progress_responses += 1
+        if self._progress_requests:
+            self._progress_requests.popleft()
         if not self._has_created:
             self.proves_progress = False
         if self.on_progress is not None:
             self.on_progress(revision)
-        asked, self._progress = self._progress, []
-        for tell in asked:
-            tell(revision)
+        callbacks, self._progress_callbacks = self._progress_callbacks, []
+        for callback in callbacks:
+            callback(revision)
 
     def _on_created(self, response: WatchResponse) -> None:
         self._has_created = True
-        if not self._asked:
+        if not self._pending:
             return
-        ticket = self._asked.popleft()
+        substream = self._pending.popleft()
         if response.canceled:
-            ticket.end(self._refusal(response))
-            self._end_if_empty()
+            substream.end(self._error_of(response))
+            self._close_if_empty()
             return
-        ticket.watch_id = response.watch_id
-        ticket.created = response.header.revision
-        self._tickets[response.watch_id] = ticket
-        if ticket.is_over:
-            self.cancel(ticket)  # nobody wants it any more
+        substream.watch_id = response.watch_id
+        substream.created_revision = response.header.revision
+        self._created[response.watch_id] = substream
+        if substream.is_over:
+            self.cancel(substream)  # the user cancelled the watch before the server had created it
         else:
-            ticket.sink.on_created(response)
+            substream.on_created(response)
 
-    def _end_if_empty(self) -> None:
-        if self._is_left and not self._tickets and not self._asked:
+    def _close_if_empty(self) -> None:
+        if self._closes_when_empty and not self.has_watches:
             self._messages.cancel()
 
-    def _refusal(self, response: WatchResponse) -> EtcException:
-        """Why the server ended a watch: its text is that of a gRPC status, perhaps with the name of the code."""
+    def _error_of(self, response: WatchResponse) -> EtcException:
+        """Return why the server ended a watch: its text is that of a gRPC status, perhaps with the name of the code."""
         url = self._messages.url
         if response.compact_revision:
             cause = f'up to {response.compact_revision}'
@@ -359,25 +429,25 @@ class WatchStream:
         return error_of_status(Status(code, text), Watch.Watch.path, is_write=False, url=url, secrets=secrets)
 
     def _end(self, error: EtcException) -> None:
-        self._pulse.close()
+        self._health.close()
         self._messages.cancel()
-        tickets = [*self._tickets.values(), *self._asked]
-        progress, self._progress = self._progress, []
-        self._tickets.clear()
-        self._asked.clear()
-        for ticket in tickets:
-            ticket.end(error)
-        for tell in progress:
-            tell(error)
+        substreams = [*self._created.values(), *self._pending]
+        callbacks, self._progress_callbacks = self._progress_callbacks, []
+        self._created.clear()
+        self._pending.clear()
+        for substream in substreams:
+            substream.end(error)
+        for callback in callbacks:
+            callback(error)
 
 
-def _last_revision(response: WatchResponse) -> WatchResponse:
-    """Take the events of the last revision out of several, into a response of their own."""
+def _take_last_revision(response: WatchResponse) -> WatchResponse:
+    """Move the events of the last of several revisions into a response of their own."""
     events = response.events
     last = events[-1].kv.mod_revision
-    at = len(events) - 1
-    while events[at - 1].kv.mod_revision == last:
-        at -= 1
-    taken = WatchResponse(header=response.header, watch_id=response.watch_id, events=events[at:])
-    del events[at:]  # type: ignore[attr-defined]
+    start = len(events) - 1
+    while events[start - 1].kv.mod_revision == last:
+        start -= 1
+    taken = WatchResponse(header=response.header, watch_id=response.watch_id, events=events[start:])
+    del events[start:]  # type: ignore[attr-defined]
     return taken

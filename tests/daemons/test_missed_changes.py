@@ -9,12 +9,12 @@ import gevent
 import pytest
 
 import getc
-from getc.backends.tree.watch.missed_changes import PATIENCE
+from getc.backends.tree.watch.missed_changes import DELIVERY_TIMEOUT
 from getc.testing import VirtualTime
-from getc.v3.watch_pulse import PASSED, PROGRESS_TIMEOUT, READ_TIMEOUT
+from getc.v3.watch_health import BEHIND_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
-MOMENT = 2 * PATIENCE + 0.1
+MOMENT = 2 * DELIVERY_TIMEOUT + 0.1
 
 
 @pytest.fixture
@@ -53,10 +53,10 @@ def test_watch_that_lacks_what_a_call_returned_is_stale_after_a_moment_and_creat
     stream.watches.clear()  # type: ignore[attr-defined]
     server.put('/cfg/a', '2')
     call(client)
-    etcd_clock.advance(PATIENCE)
+    etcd_clock.advance(DELIVERY_TIMEOUT)
     assert not mirror.is_stale  # it may just be on its way
     server.takes_no_stream = True
-    etcd_clock.advance(MOMENT - PATIENCE)
+    etcd_clock.advance(MOMENT - DELIVERY_TIMEOUT)
     assert mirror.is_stale
     assert 'the watch of /cfg did not deliver a change up to revision' in caplog.text
     server.takes_no_stream = False
@@ -108,7 +108,7 @@ def test_renewals_that_pass_the_watches_show_that_their_stream_is_lost(
     for stream in server.streams:
         getattr(stream, 'watches', {}).clear()
     server.put('/cfg/a', '2')
-    etcd_clock.advance(1 + PASSED + PROGRESS_TIMEOUT + READ_TIMEOUT + 1.5)
+    etcd_clock.advance(1 + BEHIND_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT + 1.5)
     assert (mirror.is_stale, mirror['/cfg/a']) == (False, '2')
 
 

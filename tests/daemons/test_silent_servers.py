@@ -14,11 +14,11 @@ from getc import WatcherState
 from getc.errors import ConnectionError, PermissionDenied
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.testing.ports import free_ports
-from getc.v3 import watch_pulse
-from getc.v3.watch_pulse import PROGRESS_TIMEOUT, QUIET, READ_TIMEOUT
+from getc.v3 import watch_health
+from getc.v3.watch_health import IDLE_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
-LONGEST = QUIET + PROGRESS_TIMEOUT + READ_TIMEOUT
+LONGEST = IDLE_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_watch_is_stale_when_etcd_does_not_answer_though_its_connection_does(
     etcd_clock.advance(LONGEST + 0.1)
     assert mirror.is_stale
     assert isinstance(mirror.last_error, ConnectionError)
-    assert 'does not answer: no message on the stream of watches for' in str(mirror.last_error)
+    assert 'does not answer: no response on the watch stream for' in str(mirror.last_error)
     server.put('/cfg/a', '2')
     server.come_back()
     etcd_clock.advance(LONGEST + 2)
@@ -131,8 +131,8 @@ def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
     etcd_server: EtcdServer, proxy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And goes on when etcd does."""
-    monkeypatch.setattr(watch_pulse, 'QUIET', 0.5)
-    monkeypatch.setattr(watch_pulse, 'READ_TIMEOUT', 1.0)
+    monkeypatch.setattr(watch_health, 'IDLE_TIMEOUT', 0.5)
+    monkeypatch.setattr(watch_health, 'READ_TIMEOUT', 1.0)
     with getc.etcd(proxy_url, api='v3') as client, getc.etcd(etcd_server.url, api='v3') as other:
         client.ready(timeout=60)
         other.set('/cfg/a', '1')
@@ -153,7 +153,7 @@ def test_stream_whose_last_watch_ends_while_the_server_is_asked_stays(
     monkeypatch.setattr(gevent.get_hub(), 'handle_error', lambda *error: uncaught.append(error))
     watcher = client.on_change('/cfg', print)
     server.drops_progress = True
-    etcd_clock.advance(QUIET + PROGRESS_TIMEOUT / 2)
+    etcd_clock.advance(IDLE_TIMEOUT + PROGRESS_TIMEOUT / 2)
     watcher.stop()
     etcd_clock.advance(LONGEST)
     assert uncaught == []

@@ -21,7 +21,7 @@ from getc.operations import Put
 from getc.results import EtcdResult
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, Compare, DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest
-from getc.v3.watch_pulse import WatchPulse
+from getc.v3.watch_health import WatchHealthCheck
 
 __all__ = ['BUGS', 'applied']
 
@@ -149,7 +149,7 @@ def early_live() -> Iterator[None]:
 @contextmanager
 def ping_health_check() -> Iterator[None]:
     """Accept PING replies, from whatever peer, as proof that a watch stream is healthy."""
-    with mock.patch.object(WatchPulse, '_fault', return_value=None):
+    with mock.patch.object(WatchHealthCheck, '_find_fault', return_value=None):
         yield
 
 

@@ -415,7 +415,7 @@ class _Stream(FakeStream):
     def catch_up(self) -> None:
         """Send what the watches of a lagging member have not received."""
 
-    def ask(self, _method: Any, request: Any, deadline: Deadline) -> Any:
+    def call(self, _method: Any, request: Any, deadline: Deadline) -> Any:
         if self._etcd.lags_at and not request.serializable:
             return hang(lambda: None, deadline, False)
         return self._etcd.answer('Range', request, deadline, False)

@@ -20,7 +20,7 @@ class FakeStream:
     Attributes:
         sent: Messages that the client has sent.
         is_cancelled: The client has cancelled the stream.
-        is_blamed: The client has reported the server as unresponsive.
+        is_reported_silent: The client has reported the server as unresponsive.
     """
 
     url = 'http://there'
@@ -31,7 +31,7 @@ class FakeStream:
         self.size = 0
         self.is_over = False
         self.is_cancelled = False
-        self.is_blamed = False
+        self.is_reported_silent = False
         self._coming: deque[Any] = deque()
         self._has_news = Event()
 
@@ -70,11 +70,11 @@ class FakeStream:
             raise message
         return message
 
-    def ask(self, _method: Any, _request: Any, _deadline: Deadline) -> Any:
+    def call(self, _method: Any, _request: Any, _deadline: Deadline) -> Any:
         return RangeResponse()
 
-    def blame(self, reason: object = None) -> None:
-        self.is_blamed = True
+    def report_silent(self, reason: object = None) -> None:
+        self.is_reported_silent = True
 
     def cancel(self) -> None:
         self.is_over = self.is_cancelled = True

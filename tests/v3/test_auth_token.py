@@ -317,7 +317,7 @@ def test_secrets_are_in_no_text(serve, open_rpc, users, caplog) -> None:
         server.connection.raw(b'junk that is no frame at all')
         server.connection.client_left.wait()
     things = [rpc, *rpc._servers.values(), *rpc._endpoints]
-    things += [thing for part in rpc._servers.values() for thing in (part.channel, part.tokens)]
+    things += [thing for part in rpc._servers.values() for thing in (part.channel, part.auth_token)]
     logged = [record.getMessage() for record in caplog.records if record.name.startswith('getc.')]  # not the server's
     assert logged
     shown = [*logged, str(caught.value), repr(caught.value), repr(caught.value.__dict__), *map(repr, things)]

@@ -273,10 +273,10 @@ def test_a_server_that_does_not_answer_in_time_is_left(
     """The next renewal is not asked for here; those that have more time wait on, and the last one ends the stream."""
     first, second, third = renew(renewals, 1, 1), renew(renewals, 2, 3), renew(renewals, 3, 5)
     etcd_clock.advance(0.5)
-    assert (renewals.is_over, stream.is_blamed) == (False, False)
+    assert (renewals.is_over, stream.is_reported_silent) == (False, False)
     etcd_clock.advance(1)
     assert isinstance(first.exception, getc.TimedOut)
-    assert (renewals.is_over, stream.is_blamed, stream.is_cancelled) == (True, True, False)
+    assert (renewals.is_over, stream.is_reported_silent, stream.is_cancelled) == (True, True, False)
     stream.say(answer(2, 20))
     assert second.get().TTL == 20
     assert not stream.is_cancelled
@@ -293,7 +293,7 @@ def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
     hasty = renew(renewals, 1, timeout)
     etcd_clock.advance(0.06)
     assert isinstance(hasty.exception, getc.TimedOut)
-    assert (renewals.is_over, stream.is_blamed) == (False, False)
+    assert (renewals.is_over, stream.is_reported_silent) == (False, False)
     patient = renew(renewals, 1, 1)
     gevent.sleep(0)
     stream.say(answer(1, 10), answer(1, 11))

@@ -257,7 +257,7 @@ def test_request_decides_whether_it_writes_when_the_method_does_not(serve, open_
 def test_answer_that_is_no_message_is_a_protocol_error(serve, open_rpc) -> None:
     """The bytes are gRPC's, and not etcd's."""
     server = serve(lambda call: [call.receive(), call.answer(b'\xff\xff\xff')])
-    with pytest.raises(ProtocolError, match='is no PutResponse') as caught:
+    with pytest.raises(ProtocolError, match='not a valid PutResponse') as caught:
         open_rpc(server.endpoint).call(WRITE[0], WRITE[1])
     assert caught.value.maybe_applied
 
@@ -306,8 +306,8 @@ def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -
     rpc = RpcClient(EndpointSelector([silent.endpoint, REFUSING], on_state=states.append), timeout=30.0)
     with rpc.open(Watch.Watch) as stream:
         assert (stream.url, states) == (silent.endpoint.url, [])  # an open stream is no answer
-        stream.blame()
-        stream.blame()
+        stream.report_silent()
+        stream.report_silent()
         assert rpc._endpoints.current == REFUSING
     rpc.close()
 

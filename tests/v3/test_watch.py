@@ -117,9 +117,9 @@ def test_a_revision_larger_than_a_message_comes_whole(watch: Watch, kv: KV) -> N
     for name in names:
         kv.put(name, bytes(100_000))
     pieces = []
-    take = Substream.take
+    join = Substream.on_response
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Substream, 'take', lambda ticket, *args: pieces.append(args) or take(ticket, *args))
+        patch.setattr(Substream, 'on_response', lambda stream, *args: pieces.append(args) or join(stream, *args))
         with watch.create(b'/big/', range_end=b'/big0', prev_kv=True) as watching:
             kv.delete_range(b'/big/', range_end=b'/big0')
             response = watching.receive(30)
@@ -264,7 +264,7 @@ def test_a_creator_that_is_killed_leaves_no_watch(
         for each in kept:
             assert told(each, 1) == [(PUT, b'/b', b'x')]
             each.cancel()
-        assert not first._received
+        assert not first._buffer
     wait_until(lambda: watchers() == 0)
 
 
@@ -313,7 +313,7 @@ def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monk
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
             assert told(busy, 1)[0][2].startswith(b'%02d' % number)
         kept = []
-        with pytest.raises(ResourceExhausted, match='wait to be taken'):
+        with pytest.raises(ResourceExhausted, match='the buffer of watch'):
             while True:
                 kept += told(idle, 1)
         assert [text[:2] for _, _, text in kept] == [b'%02d' % number for number in range(10)]
@@ -390,7 +390,7 @@ def test_ten_thousand_watches_and_leases_use_one_connection(
         for number in range(0, 10_000, 101):
             assert told(watching[number], 1) == [(PUT, b'/w/%05d' % number, b'%d' % number)]
         watch.progress()
-        assert not any(each._received for each in watching)
+        assert not any(each._buffer for each in watching)
     finally:
         Pool(100).map(client.v3.lease.revoke, granted)
 

@@ -34,7 +34,8 @@ def watches(stream: FakeStream) -> Iterator[WatchStream]:
 
 
 def create(watches: WatchStream, timeout: float | None = None) -> Any:
-    creating = gevent.spawn(WatchIterator(watches, WatchCreateRequest(key=b'/a')).wait_created, Deadline(timeout))
+    watch = WatchIterator(WatchCreateRequest(key=b'/a'))
+    creating = gevent.spawn(watch.wait_created, watches, Deadline(timeout))
     gevent.sleep(0)
     return creating
 
@@ -152,7 +153,7 @@ def test_a_watch_whose_creator_was_killed_is_cancelled(
 def test_the_end_of_the_stream_is_told_to_all_who_wait(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches) for _ in range(3)]
     told: list[Any] = []
-    watches.ask_progress(told.append)
+    watches.call_on_progress(told.append)
     stream.end(getc.ConnectionError('gone'))
     for waiting in creating:
         with pytest.raises(getc.ConnectionError, match='gone'):
@@ -164,8 +165,8 @@ def test_the_end_of_the_stream_is_told_to_all_who_wait(stream: FakeStream, watch
 
 def test_progress_is_told_to_all_who_asked(stream: FakeStream, watches: WatchStream) -> None:
     told: list[Any] = []
-    watches.ask_progress(told.append)
-    watches.ask_progress(told.append)
+    watches.call_on_progress(told.append)
+    watches.call_on_progress(told.append)
     creating = create(watches)
     stream.say(created(1), WatchResponse(watch_id=1, header=ResponseHeader(revision=8)))  # of one watch, unasked
     creating.get()
@@ -180,7 +181,7 @@ def test_a_stream_that_is_left_ends_with_its_last_watch(stream: FakeStream, watc
     creating = [create(watches), create(watches)]
     stream.say(created(0), created(1))
     first, second = (each.get() for each in creating)
-    watches.leave()
+    watches.close_when_empty()
     first.cancel()
     assert not stream.is_cancelled
     stream.say(WatchResponse(watch_id=1, canceled=True))

@@ -12,8 +12,8 @@ from getc.testing import VirtualTime
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_pulse import QUIET
-from getc.v3.watch_stream import ANSWER_TIMEOUT, Substream, WatchStream
+from getc.v3.watch_health import IDLE_TIMEOUT
+from getc.v3.watch_stream import PROGRESS_TIMEOUT, Substream, WatchStream
 from tests.support.fake_stream import FakeStream
 
 
@@ -45,7 +45,9 @@ class Bench:
 
     def add(self) -> tuple[Sink, Substream]:
         sink = Sink()
-        return sink, self.stream.add(WatchCreateRequest(key=b'/a'), sink)
+        substream = Substream(WatchCreateRequest(key=b'/a'), sink)
+        self.stream.add(substream)
+        return sink, substream
 
     def say(self, *responses: WatchResponse) -> None:
         self.server.say(*responses)
@@ -117,25 +119,27 @@ def test_cancelled_watch_tells_nothing_more(bench: Bench) -> None:
     """Nor does one that is cancelled before it was created: the server is told as soon as it has a number."""
     (one, first), (two, second) = bench.add(), bench.add()
     bench.say(created(1))
-    bench.stream.cancel(first)
-    bench.stream.cancel(first)
-    bench.stream.cancel(second)
+    first.cancel()
+    first.cancel()
+    second.cancel()
     assert bench.cancelled() == [1]
     bench.say(created(2), events(1, 8), events(2, 8), WatchResponse(watch_id=1, canceled=True))
     assert bench.cancelled() == [1, 2]
     assert (one.revisions, one.errors, two.created, two.revisions, two.errors) == ([], [], [], [], [])
 
 
-def test_ticket_of_another_stream_ends_nothing_here(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """A forked child lets go of its parent's watches, which have the numbers of its own."""
-    parents = Bench(etcd_clock)
-    (_, theirs), (sink, _) = parents.add(), bench.add()
-    parents.say(created(1))
+def test_substream_of_another_stream_with_the_same_id_cancels_nothing_here(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """A forked child closes its parent's watches, whose ids are those of its own."""
+    parent = Bench(etcd_clock)
+    (_, of_parent), (sink, _) = parent.add(), bench.add()
+    parent.say(created(1))
     bench.say(created(1))
-    bench.stream.cancel(theirs)
+    bench.stream.cancel(of_parent)
     bench.say(events(1, 8))
     assert (sink.revisions, bench.cancelled()) == ([[8]], [])
-    parents.stream.close(ConnectionError('the end'))
+    parent.stream.close(ConnectionError('the end'))
 
 
 def test_pieces_are_put_together_by_whole_revisions(bench: Bench) -> None:
@@ -153,12 +157,12 @@ def test_pieces_of_one_revision_are_not_copied_again_and_again() -> None:
     """A revision of a million events comes in hundreds of pieces: each is added to what there is."""
     sink = Sink()
     ticket = Substream(WatchCreateRequest(), sink)
-    ticket.take(events(1, 7, 8, fragment=True), 1)
-    first = ticket.partial
+    ticket.on_response(events(1, 7, 8, fragment=True), 1)
+    first = ticket._fragments
     for _ in range(3):
-        ticket.take(events(1, 8, 8, fragment=True), 1)
-        assert ticket.partial is first
-    ticket.take(events(1, 8, 9), 1)
+        ticket.on_response(events(1, 8, 8, fragment=True), 1)
+        assert ticket._fragments is first
+    ticket.on_response(events(1, 8, 9), 1)
     assert sink.revisions == [[7], [8] * 8 + [9]]
 
 
@@ -199,11 +203,11 @@ def test_progress_is_told_to_all_who_asked(bench: Bench) -> None:
     """And what ended the stream to those who wait for it."""
     told: list[Any] = []
     bench.add()
-    bench.stream.ask_progress(told.append)
-    bench.stream.ask_progress(told.append)
+    bench.stream.call_on_progress(told.append)
+    bench.stream.call_on_progress(told.append)
     bench.say(created(1), WatchResponse(header=ResponseHeader(revision=9), watch_id=-1))
     assert told == [9, 9]
-    bench.stream.ask_progress(told.append)
+    bench.stream.call_on_progress(told.append)
     error = ConnectionError('gone')
     bench.server.end(error)
     bench.say()
@@ -214,9 +218,9 @@ def test_progress_is_told_to_all_who_asked(bench: Bench) -> None:
 def test_stream_that_was_left_ends_with_the_last_of_its_watches(bench: Bench, last: str) -> None:
     """However that ends."""
     (_, first), (_, second) = bench.add(), bench.add()
-    bench.stream.leave()
+    bench.stream.close_when_empty()
     bench.say(created(1))
-    bench.stream.cancel(first)
+    first.cancel()
     assert not bench.server.is_cancelled
     if last == 'refused':
         bench.say(created(-1, canceled=True))
@@ -225,7 +229,7 @@ def test_stream_that_was_left_ends_with_the_last_of_its_watches(bench: Bench, la
         if last == 'ended':
             bench.say(WatchResponse(watch_id=2, canceled=True))
         else:
-            bench.stream.cancel(second)
+            second.cancel()
     assert bench.server.is_cancelled
 
 
@@ -233,13 +237,13 @@ def test_stream_that_ends_while_its_answer_is_taken_leaves_no_timer(bench: Bench
     """The greenlet that waited for the answer is due to run then, and comes before it is killed."""
     bench.add()
     bench.say(created(1))
-    etcd_clock.advance(QUIET + 0.5)
+    etcd_clock.advance(IDLE_TIMEOUT + 0.5)
     assert bench.server.sent[-1].HasField('progress_request')
     bench.server.say(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
     bench.server.end(ConnectionError('the connection broke'))
     etcd_clock.advance(1)
     assert bench.stream.is_over
-    assert not bench.stream._pulse._timer.active
+    assert not bench.stream._health._timer.active
 
 
 def test_progress_response_that_was_requested_before_a_watch_says_nothing_of_it(
@@ -252,11 +256,11 @@ def test_progress_response_that_was_requested_before_a_watch_says_nothing_of_it(
         bench.stream.request_progress()
     _, ticket = bench.add()
     answers: list[bool] = []
-    bench.stream.on_progress = lambda revision: answers.append(bench.stream.is_later(revision, ticket))
+    bench.stream.on_progress = lambda revision: answers.append(bench.stream.covers(revision, ticket))
     bench.say(created(2, 7), *[progress(7)] * 3)
     assert answers == [False, False, True]
     bench.stream.request_progress()
-    etcd_clock.advance(ANSWER_TIMEOUT + 1)
+    etcd_clock.advance(PROGRESS_TIMEOUT + 1)
     _, ticket = bench.add()  # the request before was dropped
     bench.say(created(3, 8), progress(8))
     assert answers == [False, False, True, True]

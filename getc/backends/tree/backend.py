@@ -72,7 +72,7 @@ class TreeV3(Backend):
         self._rpc = rpc
         self._is_strict = is_strict
         self._horizon = RevisionGuard(rpc.servers, rpc.turn)
-        self._following = WatchHub(rpc, self._horizon)
+        self._watches = WatchHub(rpc, self._horizon)
         self._key_watches = KeyWatches(rpc)
         self._groups: dict[int, LeasePool] = {}
         self._appending: dict[str, BoundedSemaphore] = {}
@@ -92,8 +92,8 @@ class TreeV3(Backend):
             self._horizon.observe(result.etcd_index)
         else:
             result = self._horizon.run_write(lambda: self._done(operation, deadline))
-        if self._following.missed_changes.sources:
-            self._following.compare(result)
+        if self._watches.missed_changes.watches:
+            self._watches.compare(result)
         return result
 
     def _done(self, operation: Operation, deadline: Deadline) -> EtcdResult:
@@ -383,7 +383,7 @@ class TreeV3(Backend):
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
-        return self._following.follow(spec, listener, after)
+        return self._watches.subscribe(spec, listener, after)
 
     def keep(self, ttl: int) -> KeepGroup:
         self._check_open()
@@ -395,7 +395,7 @@ class TreeV3(Backend):
                 self._key_watches,
                 ttl,
                 is_strict=self._is_strict,
-                on_revision=self._following.on_revision,
+                on_revision=self._watches.on_revision,
             )
             self._groups[ttl] = group
         return group
@@ -414,7 +414,7 @@ class TreeV3(Backend):
         self._key_watches.close()
         for group in self._groups.values():
             group.close()
-        self._following.close()
+        self._watches.close()
         self._v3.close()
 
     # -- how it is done

@@ -156,10 +156,10 @@ def test_value_that_is_too_large_is_named(client: getc.Client, calls: Calls, rea
 @pytest.mark.parametrize(
     ('read', 'told'),
     [
-        (lambda v3, lease: v3.kv.range(b'/giant'), 'ask for less at a time'),
-        (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'ask for less at a time'),
-        (lambda v3, lease: list(v3.kv.scan(b'/', range_end=b'0')), 'ask for less at a time'),
-        (lambda v3, lease: v3.lease.time_to_live(lease, keys=True), 'ask for less at a time'),
+        (lambda v3, lease: v3.kv.range(b'/giant'), 'request less at a time'),
+        (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'request less at a time'),
+        (lambda v3, lease: list(v3.kv.scan(b'/', range_end=b'0')), 'request less at a time'),
+        (lambda v3, lease: v3.lease.time_to_live(lease, keys=True), 'request less at a time'),
         (lambda v3, lease: v3.kv.put(b'/giant', b'x', prev_kv=True), 'it was carried out'),
         (lambda v3, lease: v3.kv.delete_range(b'/', range_end=b'0', prev_kv=True), 'it was carried out'),
     ],

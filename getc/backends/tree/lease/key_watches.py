@@ -79,15 +79,16 @@ class KeyWatch:
         self.is_due = False
         self._watches.forget(self)
         substream, self._substream = self._substream, None
-        if substream is not None and self.stream is not None:
-            self.stream.cancel(substream)
+        if substream is not None:
+            substream.cancel()
 
     def start_on(self, stream: WatchStream) -> None:
         """Start the watch on this stream, from the revision after the latest at which the node is known to be ours."""
         self.stream = stream
         try:
             request = WatchCreateRequest(key=self._owner.raw_key, start_revision=self._owner.known_at + 1)
-            self._substream = stream.add(request, self)
+            self._substream = Substream(request, self)
+            stream.add(self._substream)
         except EtcException as error:
             self.on_ended(error)
 
@@ -175,7 +176,7 @@ class KeyWatches:
         watch.is_due = not watch.was_refused
         watch.was_refused = True
         if isinstance(error, Unauthorized) and self._stream is not None and self._stream is watch.stream:
-            self._stream.leave()  # it uses the token that it was opened with
+            self._stream.close_when_empty()  # it uses the token that it was opened with
             self._stream = None
 
     def _open(self) -> None:

@@ -1,4 +1,4 @@
-"""Which leases have ended: v3 tells expiry and deletion alike, and only the key's lease knows which it was."""
+"""Distinguishes expiry from deletion: etcd v3 sends DELETE for both, so check whether the key's lease still exists."""
 
 from __future__ import annotations
 
@@ -16,60 +16,69 @@ from getc.v3.schema.lease import Lease, LeaseTimeToLiveRequest
 
 __all__ = ['ExpiryCache']
 
-REMEMBERED: Final = 10_000
-TIMEOUT: Final = 2.0
-"""Seconds after which a key counts as deleted: events do not wait longer for a word of difference."""
+MAX_LEASES: Final = 10_000
+"""Leases in the cache."""
 
-AT_ONCE: Final = 32
-"""Questions under way at a time."""
+TIMEOUT: Final = 2.0
+"""Seconds after which a key counts as deleted: events are not delayed longer to distinguish the two."""
+
+MAX_REQUESTS: Final = 32
+"""Requests in flight."""
 
 
 class ExpiryCache:
-    """What is known of leases whose keys have gone.  Each is asked about once."""
+    """Caches which leases of deleted keys have expired.  Each lease is looked up once.
+
+    Args:
+        rpc: Calls TimeToLive.
+    """
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
-        self._gone: dict[int, bool] = {}
-        self._asking: dict[int, Event] = {}  # those that will be known, and who waits for it
-        self._questions: deque[tuple[int, Deadline]] = deque()
-        self._askers = 0
+        self._is_expired: dict[int, bool] = {}  # by lease
+        self._pending: dict[int, Event] = {}  # by lease; set when the lease is resolved
+        self._queue: deque[tuple[int, Deadline]] = deque()  # the lookups that were not started
+        self._workers = 0
 
-    def is_gone(self, lease: int) -> bool:
-        """True if the lease is known to have ended."""
-        return self._gone.get(lease, False)
+    def is_expired(self, lease: int) -> bool:
+        """Return True if a lookup has shown that the lease does not exist any more."""
+        return self._is_expired.get(lease, False)
 
     def is_resolved(self, leases: Iterable[int]) -> bool:
-        """True if nothing would be asked about these."""
-        return all(lease in self._gone for lease in leases)
+        """Return True if all of the leases are in the cache."""
+        return all(lease in self._is_expired for lease in leases)
 
-    def find_out(self, leases: Iterable[int]) -> None:
-        """Ask about those that are not known.  Blocks for ``TIMEOUT`` at most, or little longer, and raises nothing."""
+    def resolve(self, leases: Iterable[int]) -> None:
+        """Look up the leases that are not in the cache.  Blocks for about ``TIMEOUT`` at most.
+
+        A lease whose lookup fails counts as not expired.
+        """
         deadline = Deadline(TIMEOUT)
         for lease in leases:
-            if lease not in self._gone and lease not in self._asking:
-                self._asking[lease] = Event()
-                self._questions.append((lease, deadline))
-        while self._askers < min(AT_ONCE, len(self._asking)):
-            self._askers += 1
-            gevent.spawn(self._ask_all).name = 'getc questions about leases'
-        gevent.wait([self._asking[lease] for lease in leases if lease in self._asking])
+            if lease not in self._is_expired and lease not in self._pending:
+                self._pending[lease] = Event()
+                self._queue.append((lease, deadline))
+        while self._workers < min(MAX_REQUESTS, len(self._pending)):
+            self._workers += 1
+            gevent.spawn(self._work).name = 'getc lease lookups'
+        gevent.wait([self._pending[lease] for lease in leases if lease in self._pending])
 
-    def _ask_all(self) -> None:
+    def _work(self) -> None:
         try:
-            while self._questions:
-                self._ask(*self._questions.popleft())
+            while self._queue:
+                self._look_up(*self._queue.popleft())
         finally:
-            self._askers -= 1
+            self._workers -= 1
 
-    def _ask(self, lease: int, deadline: Deadline) -> None:
-        is_gone = False
+    def _look_up(self, lease: int, deadline: Deadline) -> None:
+        is_expired = False
         try:
             request = LeaseTimeToLiveRequest(ID=lease)
-            is_gone = self._rpc.call(Lease.LeaseTimeToLive, request, deadline).TTL <= 0
+            is_expired = self._rpc.call(Lease.LeaseTimeToLive, request, deadline).TTL <= 0
         except EtcException:
             pass
         finally:
-            if len(self._gone) >= REMEMBERED:
-                del self._gone[next(iter(self._gone))]
-            self._gone[lease] = is_gone
-            self._asking.pop(lease).set()
+            if len(self._is_expired) >= MAX_LEASES:
+                del self._is_expired[next(iter(self._is_expired))]
+            self._is_expired[lease] = is_expired
+            self._pending.pop(lease).set()

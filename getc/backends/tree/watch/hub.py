@@ -1,140 +1,82 @@
-"""Watching on v3: all watches of a client on one stream, all followers of one range on one watch of the server's."""
+"""Watches of the tree: one stream for all of a client, and one server watch for all subscribers of a range."""
 
 from __future__ import annotations
-
-import gevent
 
 from getc.backends.base import Watch, WatchListener
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import range_of
-from getc.backends.tree.codec.keyspace import Range
-from getc.backends.tree.watch.catching_up import CatchingUp
+from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.backends.tree.watch.missed_changes import MissedChanges
 from getc.backends.tree.watch.replay_buffer import ReplayBuffer
-from getc.backends.tree.watch.shared_watch import SharedWatch, Subscriber
-from getc.errors import ClientClosed, EtcException
+from getc.backends.tree.watch.shared_watch import SharedWatch, Subscriber, WatchContext
+from getc.errors import ClientClosed
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.v3.rpc import RpcClient
-from getc.v3.schema.watch import Watch as Schema
-from getc.v3.watch_stream import WatchStream
+from getc.v3.watch_multiplexer import WatchMultiplexer
 
 __all__ = ['WatchHub']
 
 
 class WatchHub:
-    """All that is followed by one client.
+    """Subscribes listeners to changes of the tree.
 
     Args:
-        rpc: How RPCs are called.
-        horizon: How far the client has seen.
+        rpc: Calls RPCs and opens the watch stream.
+        revision_guard: What the client has seen.
 
     Attributes:
-        rpc: The same.
-        horizon: The same.
-        endings: Which leases have ended.
-        past: What was told lately.
         missed_changes: Compares what calls return with what the watches have delivered.
     """
 
-    def __init__(self, rpc: RpcClient, horizon: RevisionGuard) -> None:
-        self.rpc = rpc
-        self.horizon = horizon
-        self.endings = ExpiryCache(rpc)
-        self.past = ReplayBuffer()
+    def __init__(self, rpc: RpcClient, revision_guard: RevisionGuard) -> None:
         self.missed_changes = MissedChanges()
-        self._catching_up = CatchingUp()
-        self._stream: WatchStream | None = None
-        self._opening: gevent.Greenlet[..., None] | None = None
-        self._waiting: dict[SharedWatch, None] = {}  # for the stream
-        self._sources: dict[Range, SharedWatch] = {}  # those that others may join
+        self._catch_up = CatchUpDetector()
+        self._watches = WatchMultiplexer(rpc, self._catch_up.attach)
+        self._streams = self._watches.streams
+        self._context = WatchContext(
+            rpc=rpc,
+            watches=self._watches,
+            revision_guard=revision_guard,
+            expiry_cache=ExpiryCache(rpc),
+            replay_buffer=ReplayBuffer(),
+            catch_up=self._catch_up,
+            missed_changes=self.missed_changes,
+            by_range={},
+        )
 
-    def follow(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
-        """Tell a listener of changes, of the store that ``after`` followed.  Does not block."""
-        store = after.store if isinstance(after, Subscriber) else 0
-        source = self._sources.get(range_of(spec))
-        if source is not None and source.is_joinable(spec):
-            return source.join(spec, listener, store)
-        source = SharedWatch(self, spec)
-        self._sources.setdefault(source.watched, source)
-        self.missed_changes.add(source)
-        follower = source.join(spec, listener, store)
-        self.begin(source)
-        return follower
+    def subscribe(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
+        """Notify a listener of changes.  Does not block.
+
+        Args:
+            spec: What to watch, and from which index on.
+            listener: The listener.
+            after: The watch that this one continues, which has ended: the new one ends if the store is another one.
+        """
+        cluster_id = after.cluster_id if isinstance(after, Subscriber) else 0
+        watch = self._context.by_range.get(range_of(spec))
+        if watch is not None and watch.is_joinable(spec):
+            return watch.subscribe(spec, listener, cluster_id)
+        watch = SharedWatch(self._context, spec)
+        subscriber = watch.subscribe(spec, listener, cluster_id)
+        watch.start()
+        return subscriber
 
     def close(self) -> None:
-        """Tell nobody anything more.  Does not block."""
-        self._catching_up.close()
-        if self._opening is not None:
-            self._opening.kill(block=False)
-        if self._stream is not None:
-            self._stream.close(ClientClosed('the client was closed'))
-
-    # -- for the sources
-
-    def begin(self, source: SharedWatch) -> None:
-        """Ask for a source's watch, once there is a stream."""
-        if self._stream is not None and not self._stream.is_over:
-            source.start(self._stream)
-            return
-        self._waiting[source] = None
-        if self._opening is None:
-            self._opening = gevent.spawn(self._open)
-            self._opening.name = 'getc watch stream, opening'
-
-    def restart_with_new_stream(self, source: SharedWatch) -> None:
-        """The same, on another stream than this source was refused on: a stream has the token that it began with.
-
-        The watches that are on it go on there; who comes from now on is on the new one.
-        """
-        self.leave_stream(source)
-        self.begin(source)
-
-    def leave_stream(self, source: SharedWatch) -> None:
-        """Open another stream for the next watch, unless this source's is not the current one any more."""
-        if self._stream is not None and self._stream is source.stream:
-            self._stream.leave()
-            self._stream = None
-
-    def end(self, source: SharedWatch) -> None:
-        """Nobody follows it any more."""
-        if self._sources.get(source.watched) is source:
-            del self._sources[source.watched]
-        self.missed_changes.remove(source)
-        self._waiting.pop(source, None)
+        """End all watches with ClientClosed.  Does not block."""
+        self._catch_up.close()
+        self._watches.close(ClientClosed('the client was closed'))
 
     def compare(self, result: EtcdResult) -> None:
-        """A call has returned this: notice watches that should have delivered it.  Does not block."""
-        if self._stream is not None and result.etcd_index > self._stream.revision:
-            self._stream.on_revision(result.etcd_index)
+        """Detect watches that have missed the change that a call has returned.  Does not block."""
+        stream = self._streams.latest
+        if stream is not None and result.etcd_index > stream.revision:
+            stream.on_revision(result.etcd_index)
         self.missed_changes.compare(result)
 
     def on_revision(self, revision: int) -> None:
-        """The store has come to this revision, as a response of a server shows."""
-        if self._stream is not None:
-            self._stream.on_revision(revision)
-
-    def catch_up(self, source: SharedWatch) -> None:
-        """Find out when a source that has begun has caught up."""
-        self._catching_up.add(source)
-
-    def find_equal(self, source: SharedWatch) -> SharedWatch | None:
-        """The source of the same range that this one's followers could move to; None if it is that itself."""
-        found = self._sources.setdefault(source.watched, source)
-        return None if found is source else found
-
-    def _open(self) -> None:
-        error: EtcException | None = None
-        try:
-            self._stream = WatchStream(self.rpc.open(Schema.Watch))
-            self._catching_up.adopt(self._stream)
-        except EtcException as trouble:
-            error = trouble
-        self._opening = None
-        waiting, self._waiting = self._waiting, {}
-        for source in waiting:
-            if error is not None:
-                source.on_ended(error)
-            elif self._stream is not None:
-                source.start(self._stream)
+        """Check the stream soon if it has not shown this revision of the store, which another response has shown."""
+        stream = self._streams.latest
+        if stream is not None:
+            stream.on_revision(revision)

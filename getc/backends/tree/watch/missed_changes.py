@@ -1,8 +1,8 @@
-"""Detects watches that have missed a change of which the client knows otherwise: by its own reads and writes.
+"""Detects watches that have missed a change which the client has seen in the result of a call.
 
-A stream of watches may be well and carry nothing, as behind ``etcd grpc-proxy`` with authentication after etcd was
-restarted.  A call that returns a node with a higher index than the watch of that node has come to is evidence, unless
-the change is just on its way.
+A watch stream may appear healthy and deliver nothing, as behind ``etcd grpc-proxy`` with authentication after etcd was
+restarted.  A call that returns a node with a higher index than the position of a watch of that node is evidence, unless
+the change is still in flight.
 """
 
 from __future__ import annotations
@@ -15,77 +15,82 @@ from getc.net.affinity import ThreadAffinity, close_watcher
 from getc.paths import ROOT
 from getc.results import Directory, EtcdResult, Node
 
-__all__ = ['MissedChanges']
+__all__ = ['CheckedWatch', 'MissedChanges']
 
-PATIENCE: Final = 1.5
-"""Seconds for a change to arrive by its watch.  Twice, for this process may not have run."""
+DELIVERY_TIMEOUT: Final = 1.5
+"""Seconds for the watch to deliver a change that a call has returned."""
+
+MAX_CHECKS: Final = 2
+"""How often the timeout has to expire: once may mean that this process did not run."""
 
 
-class _Source(Protocol):
-    """A watch that is shared by its followers."""
+class CheckedWatch(Protocol):
+    """A watch of one key and perhaps of everything below it."""
 
     @property
-    def key(self) -> str: ...
+    def key(self) -> str:
+        """The key of the watched node."""
 
     def lacks(self, node: Node) -> bool:
-        """True if the watch should deliver the last change of this node, and nothing of it has arrived."""
+        """Return True if the watch has to deliver the last change of this node and has not received it."""
 
-    def on_missed(self, index: int) -> None: ...
+    def on_missed(self, index: int) -> None:
+        """Called when the watch has not delivered a change up to this index."""
 
 
 class MissedChanges:
     """Compares what calls return with what watches have delivered.
 
     Attributes:
-        sources: The watches, by the key that they follow.
+        watches: The watches, by key.
     """
 
     def __init__(self) -> None:
-        self.sources: dict[str, dict[_Source, None]] = {}
-        self._awaited: dict[_Source, Any] = {}  # the timer of each that may have missed something
-        self._home = ThreadAffinity()
+        self.watches: dict[str, dict[CheckedWatch, None]] = {}
+        self._timers: dict[CheckedWatch, Any] = {}  # one for each watch that may have missed a change
+        self._affinity = ThreadAffinity()
 
-    def add(self, source: _Source) -> None:
-        """Compare the changes of this watch from now on."""
-        self.sources.setdefault(source.key, {})[source] = None
+    def add(self, watch: CheckedWatch) -> None:
+        """Check this watch from now on."""
+        self.watches.setdefault(watch.key, {})[watch] = None
 
-    def remove(self, source: _Source) -> None:
-        """The watch is over.  May be called twice."""
-        sources = self.sources.get(source.key)
-        if sources is not None:
-            sources.pop(source, None)
-            if not sources:
-                del self.sources[source.key]
-        timer = self._awaited.pop(source, None)
+    def remove(self, watch: CheckedWatch) -> None:
+        """Stop checking this watch.  May be called twice."""
+        watches = self.watches.get(watch.key)
+        if watches is not None:
+            watches.pop(watch, None)
+            if not watches:
+                del self.watches[watch.key]
+        timer = self._timers.pop(watch, None)
         if timer is not None:
             close_watcher(timer)
 
     def compare(self, result: EtcdResult) -> None:
-        """A call has returned this.  Does not block."""
+        """Compare the result of a call with the watches of its node and of the directories above.  Does not block."""
         node: Node = result.node
         if isinstance(node, Directory):
             node = max(node.leaves(), key=_index_of, default=node)
         path = node.key
         while True:  # up to the root, without a list of the paths: this is part of every call
-            for source in self.sources.get(path, ()):
-                if source not in self._awaited and source.lacks(node):
-                    self._await(source, node, 2)
+            for watch in self.watches.get(path, ()):
+                if watch not in self._timers and watch.lacks(node):
+                    self._start_timer(watch, node, MAX_CHECKS)
             if path == ROOT:
                 return
             path = path[: path.rindex('/')] or ROOT
 
-    def _await(self, source: _Source, node: Node, times: int) -> None:
-        timer = self._awaited[source] = get_hub().loop.timer(PATIENCE, ref=False)
-        timer.start(self._on_due, source, node, times - 1)
+    def _start_timer(self, watch: CheckedWatch, node: Node, checks: int) -> None:
+        timer = self._timers[watch] = get_hub().loop.timer(DELIVERY_TIMEOUT, ref=False)
+        timer.start(self._on_timer, watch, node, checks - 1)
 
-    def _on_due(self, source: _Source, node: Node, times: int) -> None:
-        close_watcher(self._awaited.pop(source))
-        if self._home.in_forked_child or not source.lacks(node):
+    def _on_timer(self, watch: CheckedWatch, node: Node, checks: int) -> None:
+        close_watcher(self._timers.pop(watch))
+        if self._affinity.in_forked_child or not watch.lacks(node):
             return
-        if times:
-            self._await(source, node, times)
+        if checks:
+            self._start_timer(watch, node, checks)
         else:
-            source.on_missed(node.modified_index)
+            watch.on_missed(node.modified_index)
 
 
 def _index_of(node: Node) -> int:

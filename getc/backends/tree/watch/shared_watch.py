@@ -1,11 +1,12 @@
-"""One watch of the server's, with those who follow it."""
+"""One server watch that is shared by all subscribers of its range."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 
@@ -14,358 +15,343 @@ from getc.backends.delivery import EventQueue
 from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
+from getc.backends.tree.codec.keyspace import Range
+from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
+from getc.backends.tree.watch.missed_changes import MissedChanges
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
+from getc.backends.tree.watch.store_identity import read_identity
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import Directory, EtcdResult, Node
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
-from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.kv import RangeRequest
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchResponse
+from getc.v3.watch_multiplexer import WatchMultiplexer
 from getc.v3.watch_stream import Substream, WatchStream
 
-__all__ = ['SharedWatch', 'Subscriber']
+__all__ = ['SharedWatch', 'Subscriber', 'WatchContext']
 
-FULL: Final = 1000
-"""Revisions in one response from the history, at most: one with fewer is complete up to its header's revision.
+MAX_HISTORY_BATCH: Final = 1000
+"""The most revisions in one response from the history: one with fewer is complete up to its header's revision.
 Source: etcd 3.7, ``mvcc/watcher_group.go``, ``watchBatchMaxRevs``."""
 
-PROOF_TIMEOUT: Final = 5.0
-"""Seconds for etcd to say how far it has come."""
 
+@dataclass(frozen=True, slots=True)
+class WatchContext:
+    """What the shared watches of a client have in common.
 
-class _Following(Protocol):
-    """All that is followed."""
+    Attributes:
+        rpc: Calls RPCs.
+        watches: Creates watches.
+        revision_guard: What the client has seen.
+        expiry_cache: Which leases have expired.
+        replay_buffer: Bounds the recent revisions.
+        catch_up: Notifies watches when they have caught up.
+        missed_changes: Notifies watches that have missed a change.
+        by_range: The watch of each range that new subscribers may join.
+    """
 
     rpc: RpcClient
-    endings: ExpiryCache
-    past: ReplayBuffer
-    horizon: RevisionGuard
-
-    def begin(self, source: SharedWatch) -> None: ...
-
-    def restart_with_new_stream(self, source: SharedWatch) -> None: ...
-
-    def leave_stream(self, source: SharedWatch) -> None: ...
-
-    def end(self, source: SharedWatch) -> None: ...
-
-    def find_equal(self, source: SharedWatch) -> SharedWatch | None: ...
-
-    def catch_up(self, source: SharedWatch) -> None: ...
+    watches: WatchMultiplexer
+    revision_guard: RevisionGuard
+    expiry_cache: ExpiryCache
+    replay_buffer: ReplayBuffer
+    catch_up: CatchUpDetector
+    missed_changes: MissedChanges
+    by_range: dict[Range, SharedWatch]
 
 
 class Subscriber(EventQueue):
-    """One who follows a source.
+    """One listener of a shared watch, with its position.
 
     Attributes:
-        cursor: Every change up to this index has been told, or was not asked for; -1 for one who begins now.
-        store: The id of the cluster that it follows; 0 while any will do.
-        source: What it follows.
+        cursor: Every change up to this revision was delivered or not requested; -1 for one that starts from now.
+        cluster_id: The id of the cluster whose changes are delivered; 0 for any.
+        shared_watch: The watch, which changes when two watches of one range are merged.
     """
 
-    __slots__ = ('cursor', 'source', 'store')
+    __slots__ = ('cluster_id', 'cursor', 'shared_watch')
 
-    def __init__(self, listener: WatchListener, cursor: int, store: int, source: SharedWatch) -> None:
+    def __init__(self, listener: WatchListener, cursor: int, cluster_id: int, shared_watch: SharedWatch) -> None:
         super().__init__(listener)
         self.cursor = cursor
-        self.store = store
-        self.source = source
+        self.cluster_id = cluster_id
+        self.shared_watch = shared_watch
 
     def _on_closed(self) -> None:
-        self.source.leave(self)
+        self.shared_watch.unsubscribe(self)
 
 
 class SharedWatch:
-    """One watch of the server's, with those who follow it.
+    """One server watch, with the subscribers of its range.
+
+    Each change is delivered to each subscriber once, in the order of the revisions, from the subscriber's cursor on.
+    The watch is cancelled when its last subscriber leaves.
 
     Args:
-        following: Where it belongs.
-        spec: What is followed; with the first index of interest.
-
-    Attributes:
-        watched: The range, as its followers mean it.
-        stream: Where it was asked for last; None before.
+        context: What the watches of the client have in common.
+        spec: What to watch, and from which index on.
     """
 
     __slots__ = (  # there are thousands
-        '_asked',
-        '_first',
-        '_followers',
-        '_following',
+        '_check',
+        '_cluster_id',
+        '_context',
+        '_history',
         '_is_over',
-        '_is_permitted',
-        '_least',
+        '_min_revision',
         '_position',
         '_progress',
-        '_responses',
+        '_queue',
+        '_range',
+        '_requested_range',
         '_spec',
-        '_store',
-        '_story',
+        '_start_revision',
+        '_subscribers',
+        '_substream',
         '_target',
-        '_telling',
-        '_ticket',
-        'stream',
-        'watched',
     )
 
-    def __init__(self, following: _Following, spec: WatchSpec) -> None:
-        self.watched = range_of(spec)
-        self._following = following
+    def __init__(self, context: WatchContext, spec: WatchSpec) -> None:
+        self._context = context
         self._spec = spec
-        self._asked = self.watched  # the range, as the server is asked for it
-        self._first = spec.index or 0  # revision; 0 is from now on
-        self._least = 0  # revision; a server that has not come to it lags behind
-        self._position: int | None = None  # every change up to it has been told; None before it is live
-        self._store = 0  # the cluster's id, once it is known
-        self._followers: dict[Subscriber, None] = {}
-        self._story = RangeHistory(following.past)
-        self._story.begin = self._first
-        self._target: int | None = None  # the revision that is to be delivered before it has caught up
-        self._progress = 0  # the server has come to this revision, and sent every change of interest up to it
-        self._responses: deque[tuple[WatchResponse, int, bool]] | None = None  # to be told, their bytes, and is_whole
-        self._telling: gevent.Greenlet[..., None] | None = None
-        self.stream: WatchStream | None = None
-        self._ticket: Substream | None = None
-        self._is_permitted = False  # the user may read the range, or could when it was asked
+        self._range = range_of(spec)
+        self._requested_range = self._range  # a part of it, if the user may not read all of it
+        self._start_revision = spec.index or 0  # 0 for changes from now on
+        self._min_revision = 0  # a server with an earlier revision lags behind
+        self._position: int | None = None  # every change up to it was delivered; None before the watch is live
+        self._progress = 0  # the server has reached this revision and sent every change of the range up to it
+        self._target: int | None = None  # the revision at which the watch has caught up; None if it has
+        self._cluster_id = 0  # 0 before it is known
+        self._subscribers: dict[Subscriber, None] = {}
+        self._history = RangeHistory(context.replay_buffer)
+        self._history.first_revision = self._start_revision
+        self._queue: deque[tuple[WatchResponse, int, bool]] | None = None  # to deliver: response, bytes, is_whole
+        self._check: gevent.Greenlet[..., None] | None = None  # delivery waits for it
+        self._substream: Substream | None = None
         self._is_over = False
+        context.by_range.setdefault(self._range, self)
+        context.missed_changes.add(self)
 
-    # -- followers
+    # -- subscribers
 
     def is_joinable(self, spec: WatchSpec) -> bool:
-        """True if a follower of this may join.  Never from "now", which the source has not come to.
+        """Return True if a subscriber with this spec may join.
 
-        The server may lag behind what the follower was told by another one: then the source can not notify the follower
-        that it has caught up.
+        A subscriber that starts from now may not: the watch has not reached that revision.  Neither may one that has
+        seen a later revision than the server has shown: the watch could not notify it that it has caught up.
         """
         if spec.index is None or not self._covers(spec.index):
             return False
-        return not spec.is_seen or spec.index <= self._reached()
+        return not spec.is_seen or spec.index <= self._server_revision()
 
-    def _covers(self, index: int) -> bool:
-        """True if the followers miss nothing from this index on."""
-        return 0 < self._story.begin <= index
+    def _covers(self, revision: int) -> bool:
+        """Return True if every change from this revision on can be delivered."""
+        return 0 < self._history.first_revision <= revision
 
-    def _reached(self) -> int:
-        """The revision that the server has come to before the followers are notified that they have caught up."""
+    def _server_revision(self) -> int:
+        """Return the revision that the server has reached before subscribers are notified that they have caught up."""
         if self._position is None:
-            return self._least
+            return self._min_revision
         return max(self._progress, self._target or 0)
 
-    def join(self, spec: WatchSpec, listener: WatchListener, store: int) -> Subscriber:
-        """Tell this listener, too, if this is its store; 0 for any."""
-        follower = Subscriber(listener, (spec.index or 0) - 1, store, self)
-        self._followers[follower] = None
+    def subscribe(self, spec: WatchSpec, listener: WatchListener, cluster_id: int) -> Subscriber:
+        """Notify this listener of changes from ``spec.index`` on, if the cluster has this id; 0 for any."""
+        subscriber = Subscriber(listener, (spec.index or 0) - 1, cluster_id, self)
+        self._subscribers[subscriber] = None
         if self._position is not None:
-            self._activate(follower)
-        return follower
+            self._activate(subscriber)
+        return subscriber
 
-    def leave(self, follower: Subscriber) -> None:
-        """Tell it nothing more."""
-        self._followers.pop(follower, None)
-        if not self._followers and not self._is_over:
+    def unsubscribe(self, subscriber: Subscriber) -> None:
+        """Remove a subscriber; cancel the watch after the last one."""
+        self._subscribers.pop(subscriber, None)
+        if not self._subscribers and not self._is_over:
             self._stop()
 
-    def _activate(self, follower: Subscriber) -> None:
-        """The source is live: so is the follower, and hears what it has missed."""
+    def _activate(self, subscriber: Subscriber) -> None:
+        """Notify a subscriber that the watch is live, and replay what it has not received."""
         assert self._position is not None
-        if follower.store not in (0, self._store):
-            follower.post(another_store(self._position))
+        if subscriber.cluster_id not in (0, self._cluster_id):
+            subscriber.post(another_store(self._position))
             return
-        follower.store = self._store
-        if follower.cursor < 0:
-            follower.cursor = self._position
-        follower.post(follower.cursor)
-        self._replay(follower)
+        subscriber.cluster_id = self._cluster_id
+        if subscriber.cursor < 0:
+            subscriber.cursor = self._position
+        subscriber.post(subscriber.cursor)
+        self._replay(subscriber)
         if self._target is None:
-            follower.post(None)
+            subscriber.post(None)
 
-    def _replay(self, follower: Subscriber) -> None:
-        for revision, results in self._story.since(follower.cursor):
-            follower.cursor = revision
-            follower.post(results)
+    def _replay(self, subscriber: Subscriber) -> None:
+        for revision, results in self._history.since(subscriber.cursor):
+            subscriber.cursor = revision
+            subscriber.post(results)
 
-    def _stop(self) -> None:
-        self._is_over = True
-        self._responses = None
-        ticket, self._ticket = self._ticket, None
-        self._following.end(self)
-        if ticket is not None and self.stream is not None:
-            self.stream.cancel(ticket)
-
-    def _merge_into(self) -> None:
-        """Two sources of one range are one too many, as soon as the other knows all that is still to come."""
-        other = self._following.find_equal(self)
-        if other is None or other._position is None or other._store != self._store:
+    def _merge(self) -> None:
+        """Move the subscribers to another watch of the range if that one delivers all that they still need."""
+        other = self._context.by_range.setdefault(self._range, self)
+        if other is self or other._position is None or other._cluster_id != self._cluster_id:
             return
         if self._target is not None or other._target is not None:
             return
         assert self._position is not None
         if other._covers(self._position + 1):
-            followers, self._followers = self._followers, {}
-            for follower in followers:
-                other._followers[follower] = None
-                follower.source = other
-                other._replay(follower)
+            subscribers, self._subscribers = self._subscribers, {}
+            for subscriber in subscribers:
+                other._subscribers[subscriber] = None
+                subscriber.shared_watch = other
+                other._replay(subscriber)
             self._stop()
 
-    # -- the watch (``Sink``)
+    # -- the server's watch (``WatchHandler``)
 
-    def start(self, stream: WatchStream) -> None:
-        """Ask for it on this stream."""
-        self.stream = stream
-        self._least = max(self._first - 1, self._following.horizon.index)
-        try:
-            self._ticket = stream.add(request_of(self._asked, self._first), self)
-        except EtcException as error:
-            self.on_ended(error)
+    @property
+    def stream(self) -> WatchStream | None:
+        """The stream that the watch was last requested on; None before."""
+        return None if self._substream is None else self._substream.stream
+
+    def start(self) -> None:
+        """Create the watch, after the position if it was live before.  Does not block."""
+        if self._position is not None:
+            self._start_revision = self._position + 1
+        self._min_revision = max(self._start_revision - 1, self._context.revision_guard.index)
+        self._substream = Substream(request_of(self._requested_range, self._start_revision), self)
+        self._context.watches.add(self._substream)
 
     def on_created(self, response: WatchResponse) -> None:
-        """It is on."""
         header = response.header
-        self._store = header.cluster_id
-        self._is_permitted = False
-        if header.revision < self._first or not self._first:
+        self._cluster_id = header.cluster_id
+        if header.revision < self._start_revision or not self._start_revision:
             self._progress = max(self._progress, header.revision)
-        if self._least > header.revision:
-            self._tell_later(self._ask_whether_it_lags, header.revision)
+        if self._min_revision > header.revision:
+            self._deliver_after(self._check_store, header.revision)
         else:
             self._go_live(header.revision, header.revision)
 
     def on_response(self, response: WatchResponse) -> None:
-        """Something changed."""
-        assert self._ticket is not None
-        if self._responses is None:
-            self._responses = deque()
-        self._responses.append((response, self._ticket.size, self._ticket.is_whole))
-        if self._telling is None:
-            self._tell_all()
+        assert self._substream is not None
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append((response, self._substream.size, self._substream.is_whole))
+        if self._check is None:
+            self._deliver_queued()
 
     def on_ended(self, error: EtcException) -> None:
-        """It is over; or, where another token or a narrower range may do, not yet."""
-        self._ticket = None
-        if isinstance(error, Unauthorized) and not self._is_permitted:
-            if self._position is not None:
-                self._first = self._position + 1
-            self._tell_later(self._ask_whether_permitted)
+        was_created = self._substream is not None and self._substream.created_revision > 0
+        self._substream = None
+        narrow = narrow_range(self._spec)
+        if was_created and isinstance(error, Unauthorized):
+            self.start()  # the stream's token is stale, or a permission was revoked: creating the watch shows which
+        elif isinstance(error, PermissionDenied) and self._requested_range != narrow:
+            self._requested_range = narrow
+            self.start()
         else:
             self._end(error)
 
     def _end(self, error: EtcException) -> None:
+        """Notify the subscribers that the watch has ended."""
         self._stop()
-        first = self._first if self._position is None else self._position + 1
-        for follower in self._followers:
-            if isinstance(error, EventIndexCleared) and follower.cursor >= first:
-                # What is gone was asked for by others: it may have lost nothing, and finds out by asking for itself.
-                follower.post(
-                    ConnectionError(f'a watch of {self._spec.key} that others began earlier has ended: {error}')
-                )
+        first = self._start_revision if self._position is None else self._position + 1
+        for subscriber in self._subscribers:
+            if isinstance(error, EventIndexCleared) and subscriber.cursor >= first:
+                # Others requested the history that is gone.  This one may have lost nothing: its next watch shows that.
+                text = f'a watch of {self._spec.key} that others began earlier has ended: {error}'
+                subscriber.post(ConnectionError(text, endpoint=error.endpoint))
             else:
-                follower.post(error)
+                subscriber.post(error)
 
-    # -- whether it has missed something
+    def _stop(self) -> None:
+        """Cancel the watch; it is not joinable any more."""
+        self._is_over = True
+        self._queue = None
+        if self._context.by_range.get(self._range) is self:
+            del self._context.by_range[self._range]
+        self._context.missed_changes.remove(self)
+        substream, self._substream = self._substream, None
+        if substream is not None:
+            substream.cancel()
+
+    # -- missed changes (``CheckedWatch``)
 
     @property
     def key(self) -> str:
-        """The node that is followed."""
+        """The key of the watched node."""
         return self._spec.key
 
     def lacks(self, node: Node) -> bool:
-        """True if the watch should deliver the last change of this node, and nothing of it has arrived.
+        """Return True if the watch has to deliver the last change of this node and has not received it.
 
-        A watch of one node alone delivers nothing of a directory that goes with the last value in it.
+        A watch of one node without its children delivers nothing of a directory that ends with the last value in it.
         """
         return (
             self._position is not None
             and node.modified_index > self._position
             and self._target is None
-            and not self._responses
+            and not self._queue
             and not self._is_over
             and (self._spec.recursive or (node.key == self._spec.key and not isinstance(node, Directory)))
-            and self._asked == self.watched
+            and self._requested_range == self._range
         )
 
     def on_missed(self, index: int) -> None:
-        """It has not delivered a change up to this revision, which a call has returned: begin on another stream."""
-        self._following.leave_stream(self)
+        """End the watch: it has not delivered a change up to this index.  Further watches are on another stream."""
+        stream = self.stream
         text = f'the watch of {self._spec.key} did not deliver a change up to revision {index}, which a call returned'
-        error = ConnectionError(text, endpoint=None if self.stream is None else self.stream.url)
+        error = ConnectionError(text, endpoint=None if stream is None else stream.url)
         error.is_outage = False
+        if stream is not None:
+            self._context.watches.leave(stream)
         self._end(error)
 
-    # -- whether it is permitted
+    # -- going live
 
-    def _ask_whether_permitted(self) -> None:
-        """A watch was refused.  A stream has the token that it began with, which the server may have forgotten since.
+    def _check_store(self, revision: int) -> None:
+        """Check by reads whether a server that is behind what the client has seen lags, or has another store.
 
-        A read gets another one: where it is permitted, so is the watch, on a new stream.
+        Args:
+            revision: The revision of the server.
         """
-        start, end = self._asked
-        request = RangeRequest(key=start, range_end=end, limit=1, keys_only=True, serializable=True)
+        context = self._context
         try:
-            self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT)
-        except EtcException as error:
-            if not self._is_over:
-                self._on_not_permitted(error)
-        else:
-            if not self._is_over:
-                self._is_permitted = True
-                self._following.restart_with_new_stream(self)
-
-    def _on_not_permitted(self, error: EtcException) -> None:
-        narrow = narrow_range(self._spec)
-        if isinstance(error, PermissionDenied) and self._asked != narrow:
-            self._asked = narrow
-            self._following.begin(self)
-        else:
-            self._end(error)
-
-    # -- whether it is the store that was followed
-
-    def _ask_whether_it_lags(self, revision: int) -> None:
-        """The server does not know what was seen already: it may be one that lags behind the others, or went back."""
-        request = RangeRequest(key=self._asked[0], keys_only=True)
-        cluster_id = 0
-
-        def read() -> int:
-            nonlocal cluster_id
-            header = self._following.rpc.call(KV.Range, request, PROOF_TIMEOUT).header
-            cluster_id = header.cluster_id
-            return int(header.revision)
-
-        try:
-            agreed = self._following.horizon.observe_quorum(read)
+            store = read_identity(context.rpc, context.revision_guard, self._requested_range[0])
         except EtcException as error:
             if not self._is_over:
                 self._end(error)
             return
         if self._is_over:
             return
-        if cluster_id == self._store and self._least <= agreed:
-            self._go_live(self._least, agreed)
-        elif self._first:
-            self._end(another_store(agreed))
+        if store.continues(self._cluster_id, self._min_revision):
+            self._go_live(self._min_revision, store.revision)
+        elif self._start_revision:
+            self._end(another_store(store.revision))
         else:
             self._go_live(revision, revision)
 
     def _go_live(self, revision: int, target: int) -> None:
-        """The server has begun; the watch has caught up when the server has sent everything up to the target."""
+        """Notify the subscribers that the watch is live.
+
+        Args:
+            revision: The position of a watch that starts from now.
+            target: The watch has caught up when the server has sent everything up to this revision.
+        """
         is_new = self._position is None
         if self._position is None:
-            self._position = self._first - 1 if self._first else revision
-            self._story.begin = self._position + 1
+            self._position = self._start_revision - 1 if self._start_revision else revision
+            self._history.first_revision = self._position + 1
         self._target = max(target, self._target or 0)
         if self._target <= self._progress:
             self._target = None
         if is_new:
-            for follower in self._followers:
-                self._activate(follower)
+            for subscriber in self._subscribers:
+                self._activate(subscriber)
         if self._target is not None:
-            self._following.catch_up(self)
+            self._context.catch_up.add(self)
 
-    # -- whether it has caught up
+    # -- catching up (``CatchUpListener``)
 
     @property
     def is_catching_up(self) -> bool:
@@ -373,74 +359,82 @@ class SharedWatch:
         return self._target is not None and not self._is_over
 
     def on_progress(self, revision: int) -> None:
-        """The server has sent everything up to this revision, on all watches that it had then."""
-        if self._ticket is not None and self.stream is not None and self.stream.is_later(revision, self._ticket):
+        """Note that the server has sent all changes up to the revision, on all watches that it had then."""
+        stream = self.stream
+        if self._substream is not None and stream is not None and stream.covers(revision, self._substream):
             self._on_received(revision)
 
     def on_nothing_pending(self) -> None:
-        """Nothing is left of what the store had when the watch was created."""
+        """Note that everything was received that the store had when the watch was created."""
         if self._target is not None:
             self._on_received(self._target)
 
-    def _on_received(self, revision: int) -> None:
-        self._progress = max(self._progress, revision)
-        if not self._responses:
-            self._check_target()
-
     def has_pending(self, deadline: Deadline) -> bool:
-        """Read whether the range holds a key that was changed after the position.  Blocks.
+        """Read whether the range has a key that was changed after the position.  Blocks.
 
-        The read is linearizable, and done by the stream's own server: one that lags behind answers when it has caught
-        up.  A key that was changed after the target counts, for it may hide an earlier change.  A deletion leaves no
-        key.  Raises what the read does.
+        The read is linearizable and served by the stream's own server: one that lags behind answers when it has caught
+        up.  A key that was changed after the target counts, since it may hide an earlier change.  A deletion leaves no
+        key.
+
+        Raises:
+            EtcException: The read failed.
         """
-        assert self._position is not None and self.stream is not None
-        start, end = self._asked
+        stream = self.stream
+        if stream is None:
+            return True
+        assert self._position is not None
+        start, end = self._requested_range
         first = self._position + 1
         request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
-        return bool(self.stream.read(request, deadline).kvs)
+        return bool(stream.read(request, deadline).kvs)
 
-    def _check_target(self) -> None:
+    def _on_received(self, revision: int) -> None:
+        self._progress = max(self._progress, revision)
+        if not self._queue:
+            self._notify_if_caught_up()
+
+    def _notify_if_caught_up(self) -> None:
         if self._target is not None and self._progress >= self._target:
             self._target = None
-            for follower in self._followers:
-                follower.post(None)
+            for subscriber in self._subscribers:
+                subscriber.post(None)
 
-    # -- telling
+    # -- delivery
 
-    def _tell_all(self) -> None:
-        """Tell what has come; where it must be asked first whether keys expired, later, and in order."""
-        while self._responses:
-            leases = leases_of(self._responses[0][0].events)
-            if not self._following.endings.is_resolved(leases):
-                self._tell_later(self._find_out, leases)
+    def _deliver_queued(self) -> None:
+        """Deliver the queued responses in order; wait where leases of deleted keys have to be looked up first."""
+        while self._queue:
+            leases = leases_of(self._queue[0][0].events)
+            if not self._context.expiry_cache.is_resolved(leases):
+                self._deliver_after(self._resolve_and_deliver, leases)
                 return
-            self._tell(*self._responses.popleft())
-        self._responses = None
+            self._deliver(*self._queue.popleft())
+        self._queue = None
         if self._position is not None and not self._is_over:
-            self._check_target()
-            self._merge_into()
+            self._notify_if_caught_up()
+            self._merge()
 
-    def _find_out(self, leases: set[int]) -> None:
-        self._following.endings.find_out(leases)
-        if self._responses:
-            self._tell(*self._responses.popleft())
+    def _resolve_and_deliver(self, leases: set[int]) -> None:
+        # The cache is bounded, and may have dropped one of the leases when is_resolved looks again: deliver now.
+        self._context.expiry_cache.resolve(leases)
+        if self._queue:
+            self._deliver(*self._queue.popleft())
 
-    def _tell_later(self, find_out: Callable[..., None], *args: object) -> None:
-        """Tell when something has been found out."""
-        self._telling = gevent.spawn(self._find_out_and_tell, find_out, *args)
-        self._telling.name = f'getc question for {self._spec.key}'
+    def _deliver_after(self, check: Callable[..., None], *args: object) -> None:
+        """Deliver what is queued after a check that blocks."""
+        self._check = gevent.spawn(self._run_check, check, *args)
+        self._check.name = f'getc watch of {self._spec.key}, {check.__name__.strip("_")}'
 
-    def _find_out_and_tell(self, find_out: Callable[..., None], *args: object) -> None:
+    def _run_check(self, check: Callable[..., None], *args: object) -> None:
         try:
-            find_out(*args)
+            check(*args)
         finally:
-            self._telling = None
-        self._tell_all()
+            self._check = None
+        self._deliver_queued()
 
-    def _tell(self, response: WatchResponse, size: int, is_whole: bool) -> None:
+    def _deliver(self, response: WatchResponse, size: int, is_whole: bool) -> None:
         assert self._position is not None
-        share = size // len(response.events)
+        event_bytes = size // len(response.events)
         revisions = 0
         for revision, events in groupby(response.events, key=lambda event: event.kv.mod_revision):
             revisions += 1
@@ -448,21 +442,21 @@ class SharedWatch:
                 continue
             self._position = revision
             self._progress = max(self._progress, revision)
-            self._following.horizon.observe(revision)
+            self._context.revision_guard.observe(revision)
             of_revision = list(events)
             results = self._results(response, of_revision)
             if results:
-                self._story.add(revision, results, share * len(of_revision))
-                for follower in self._followers:
-                    if follower.cursor < revision:
-                        follower.cursor = revision
-                        follower.post(results)
-        if self._target is not None and is_whole and revisions < FULL:
+                self._history.add(revision, results, event_bytes * len(of_revision))
+                for subscriber in self._subscribers:
+                    if subscriber.cursor < revision:
+                        subscriber.cursor = revision
+                        subscriber.post(results)
+        if self._target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
             self._progress = max(self._progress, response.header.revision)
 
     def _results(self, response: WatchResponse, events: list[Event]) -> list[EtcdResult]:
         header = response.header
-        if len(events) > 1:  # twice in one response, too
+        if len(events) > 1:  # etcd 3.4 may send an event twice in one response, too
             events = list({event.kv.key: event for event in events}.values())
-        is_gone = self._following.endings.is_gone
-        return list(results_of(self._spec, events, header.revision, header.raft_term, is_gone))
+        is_expired = self._context.expiry_cache.is_expired
+        return list(results_of(self._spec, events, header.revision, header.raft_term, is_expired))

@@ -64,13 +64,14 @@ class Bench:
     def __init__(self, clock: VirtualTime) -> None:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
-        self.following = WatchHub(self.rpc, RevisionGuard())
+        self.guard = RevisionGuard()
+        self.following = WatchHub(self.rpc, self.guard)
         self.settle: Callable[[], None] = lambda: clock.advance(0)
 
     def follow(self, key: str = '/', index: int | None = None, *, after: Any = None) -> tuple[Story, Any]:
         """Follow; it has begun when this returns."""
         story = Story()
-        watch = self.following.follow(WatchSpec(key, index, True), story, after)
+        watch = self.following.subscribe(WatchSpec(key, index, True), story, after)
         self.settle()
         return story, watch
 
@@ -148,7 +149,7 @@ def test_who_asks_for_more_than_is_remembered_reads_by_a_watch_of_its_own_and_jo
         bench.server.put('/a', str(number))
         bench.settle()
     late = Story()
-    bench.following.follow(WatchSpec('/a', 2, True), late)
+    bench.following.subscribe(WatchSpec('/a', 2, True), late)
     assert bench.watches == 2
     bench.settle()
     assert late.told == [f'Set /a={number}' for number in range(2, 12)]
@@ -190,7 +191,7 @@ def test_follower_that_moved_can_be_closed(bench: Bench) -> None:
 
 def test_thousands_of_followers_cost_the_server_one_watch(bench: Bench) -> None:
     """And each is told everything once."""
-    stories = [bench.following.follow(WatchSpec('/a', 2, True), Story())._listener for _ in range(5000)]  # type: ignore[attr-defined]
+    stories = [bench.following.subscribe(WatchSpec('/a', 2, True), Story())._listener for _ in range(5000)]  # type: ignore[attr-defined]
     bench.settle()
     bench.server.put('/a', '1')
     bench.settle()
@@ -254,7 +255,7 @@ def test_listener_may_follow_on_from_its_end(bench: Bench) -> None:
     """As a daemon does that lost its connection."""
     story, watch = bench.follow('/a', 2)
     again = Story()
-    story.on_news = lambda: bench.following.follow(WatchSpec('/a', 2, True), again, watch)
+    story.on_news = lambda: bench.following.subscribe(WatchSpec('/a', 2, True), again, watch)
     bench.server.break_streams()
     bench.server.put('/a', '1')
     bench.settle()
@@ -342,8 +343,8 @@ def test_who_asked_for_less_than_was_cleared_lost_nothing(bench: Bench) -> None:
     bench.server.put('/a', '2')
     bench.server.compact()
     early, late = Story(), Story()
-    bench.following.follow(WatchSpec('/a', 2, True), early)
-    bench.following.follow(WatchSpec('/a', 4, True), late)
+    bench.following.subscribe(WatchSpec('/a', 2, True), early)
+    bench.following.subscribe(WatchSpec('/a', 4, True), late)
     bench.settle()
     assert isinstance(early.error, EventIndexCleared)
     assert isinstance(late.error, ConnectionError)
@@ -398,7 +399,7 @@ def test_member_that_lags_is_waited_for(bench: Bench, etcd_clock: VirtualTime) -
 def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, etcd_clock: VirtualTime) -> None:
     """Its member lags: what the client has seen by way of another is no news when it arrives here."""
     bench.server.put('/a', '1')
-    bench.following.horizon.observe(3)
+    bench.guard.observe(3)
 
     def catch_up(do: Callable[[], Any], *_: Any) -> Any:
         bench.server.put('/a', '2')
@@ -413,12 +414,12 @@ def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, et
 def test_watch_from_now_on_begins_in_a_store_that_went_back(bench: Bench) -> None:
     """etcd as a whole knows less than was seen: now is what it says."""
     bench.server.put('/a', '1')
-    bench.following.horizon.observe(100)
+    bench.guard.observe(100)
     story, _ = bench.follow('/a')
-    assert (story.live_at, bench.following.horizon.index) == (2, 2)
+    assert (story.live_at, bench.guard.index) == (2, 2)
     bench.server.put('/a', '2')
     bench.settle()
-    assert (story.told, bench.following.horizon.index) == (['Set /a=2'], 3)
+    assert (story.told, bench.guard.index) == (['Set /a=2'], 3)
 
 
 @pytest.mark.parametrize('fault', [refuse, hang])
@@ -439,7 +440,7 @@ def test_follower_joins_no_watch_whose_server_lags_behind_what_the_follower_was_
 ) -> None:
     """That watch has caught up without the change that has to come first."""
     bench.server.put('/a/x', '1')
-    bench.following.follow(WatchSpec('/a', 3, True), Story())
+    bench.following.subscribe(WatchSpec('/a', 3, True), Story())
     while not bench.watches:
         gevent.sleep(0)  # the created response is under way
     if is_live:
@@ -447,9 +448,9 @@ def test_follower_joins_no_watch_whose_server_lags_behind_what_the_follower_was_
     bench.server.is_silent = True
     bench.server.put('/a/x', '2')
     bench.server.is_silent = False
-    bench.following.horizon.observe(3)  # by way of another server
+    bench.guard.observe(3)  # by way of another server
     story = Story()
-    bench.following.follow(WatchSpec('/a', 3, True, is_seen=True), story)
+    bench.following.subscribe(WatchSpec('/a', 3, True, is_seen=True), story)
     bench.settle()
     assert (story.told[:1], story.caught_up_after) == (['Set /a/x=2'], 1)
 
@@ -461,10 +462,10 @@ def test_progress_response_from_before_a_watch_does_not_make_it_caught_up(
     bench.follow('/other', 2)
     bench.server.put('/a/x', '1')
     bench.server.history_delay = 1.0
-    assert bench.following._stream is not None
+    assert bench.following._streams.latest is not None
     stream = bench.server.streams[0]
     bench.server.is_silent = True  # the response takes a while
-    bench.following._stream.request_progress()
+    bench.following._streams.latest.request_progress()
     bench.server.is_silent = False
     story, _ = bench.follow('/a', 2)
     stream.say(WatchResponse(header=bench.server.header(), watch_id=-1))
@@ -505,7 +506,7 @@ def test_watch_begins_on_another_stream_when_the_token_of_the_first_was_forgotte
     index = bench.server.revision + 1
     stories = [Story() for _ in range(100)]
     for number, story in enumerate(stories):
-        bench.following.follow(WatchSpec(f'/after/{number % 50}', index, True), story)
+        bench.following.subscribe(WatchSpec(f'/after/{number % 50}', index, True), story)
     bench.settle()
     bench.server.put_all({'/before/a': '1', '/after/7/a': '2', '/after/49': '3'})
     bench.settle()
@@ -655,14 +656,14 @@ def test_what_is_remembered_is_bounded_for_all_ranges_together(bench: Bench) -> 
         for number in range(20):
             bench.server.put(f'/{number}', 'x' * 100_000)
             bench.settle()
-    assert bench.following.past._held <= replay_buffer.BUFFER_BYTES
-    held = sum(len(list(source._story.since(0))) for source in bench.following._sources.values())
+    assert bench.following._context.replay_buffer._bytes <= replay_buffer.BUFFER_BYTES
+    held = sum(len(list(source._history.since(0))) for source in bench.following._context.by_range.values())
     assert 0 < held <= replay_buffer.BUFFER_BYTES / 100_000
 
 
 def test_quiet_range_remembers_nothing(bench: Bench) -> None:
     """There are thousands."""
     bench.follow('/a', 2)
-    (source,) = bench.following._sources.values()
-    assert source._story._revisions is None
-    assert source._responses is None
+    (source,) = bench.following._context.by_range.values()
+    assert source._history._revisions is None
+    assert source._queue is None

@@ -30,14 +30,14 @@ def test_oldest_is_forgotten_whosever_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 4000)
     shared = ReplayBuffer()
     first, second = RangeHistory(shared), RangeHistory(shared)
-    first.begin = second.begin = 1
+    first.first_revision = second.first_revision = 1
     for revision in (2, 4):
         first.add(revision, [], 1000)
         second.add(revision + 1, [], 1000)
-    assert (first.begin, second.begin) == (1, 1)
+    assert (first.first_revision, second.first_revision) == (1, 1)
     second.add(6, [], 2000)
     assert (revisions(first), revisions(second)) == ([4], [5, 6])
-    assert (first.begin, second.begin) == (3, 4)
+    assert (first.first_revision, second.first_revision) == (3, 4)
 
 
 def test_smallest_revision_weighs_something(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,4 +55,4 @@ def test_revision_that_is_larger_than_the_room_is_not_remembered(monkeypatch: py
     story.add(2, [], 10)
     story.add(3, [], replay_buffer.BUFFER_BYTES + 1)
     assert revisions(story) == []
-    assert story.begin == 4
+    assert story.first_revision == 4

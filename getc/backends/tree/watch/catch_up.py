@@ -1,0 +1,142 @@
+"""Detects when a watch has delivered every change that the store had when the watch was created.
+
+A watch with a start revision in the past receives the history first, and etcd does not mark the end of the history.
+Evidence, the cheapest first:
+
+- A response with events that is complete up to its header's revision (checked by ``SharedWatch``).
+- A progress response: etcd from 3.4.25 and 3.5.8 on sends it only when all watches of the stream are up to date.
+- For older servers, and for ``etcd grpc-proxy``, which drops progress requests: two reads show that no key of the range
+  was changed after the watch's position.  Reads do not show deletions; the time between the two reads is for those:
+  etcd sends the history every 100 ms.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final, Protocol
+
+import gevent
+
+from getc import timing
+from getc.errors import EtcException
+from getc.net.affinity import ThreadAffinity, kill_soon
+from getc.timing import Deadline
+from getc.v3.watch_stream import WatchStream
+
+__all__ = ['CatchUpDetector', 'CatchUpListener']
+
+PROGRESS_TIMEOUT: Final = 2.0
+"""Seconds for a progress response before the range is read."""
+
+READ_INTERVAL: Final = 0.5
+"""Seconds between the two reads that find no pending change."""
+
+READ_TIMEOUT: Final = 5.0
+"""Seconds for a read."""
+
+MIN_DELAY: Final = 0.05
+MAX_DELAY: Final = 0.5
+"""Seconds between two progress requests: the first delay, and the upper bound."""
+
+
+class CatchUpListener(Protocol):
+    """A watch that may have to catch up."""
+
+    @property
+    def stream(self) -> WatchStream | None:
+        """The stream of the watch; None before it was requested on one."""
+
+    @property
+    def is_catching_up(self) -> bool:
+        """True while the watch may have to deliver changes that the store had when it was created."""
+
+    def on_progress(self, revision: int) -> None:
+        """Called when the server has sent all changes up to the revision on all watches that it had then."""
+
+    def has_pending(self, deadline: Deadline) -> bool:
+        """Read whether a change after the watch's position exists.  Blocks; raises EtcException if the read fails."""
+
+    def on_nothing_pending(self) -> None:
+        """Called when the watch has received everything that the store had when the watch was created."""
+
+
+class CatchUpDetector:
+    """Notifies watches when they have caught up.  While no watch has to catch up it has no greenlet."""
+
+    def __init__(self) -> None:
+        self._watches: dict[CatchUpListener, Deadline] = {}  # each with the deadline of its progress response
+        self._first_empty_read: dict[CatchUpListener, float] = {}  # the time of the first read without a pending change
+        self._poller: gevent.Greenlet[[], None] | None = None
+        self._affinity = ThreadAffinity()
+
+    def attach(self, stream: WatchStream) -> None:
+        """Listen to a stream's progress responses.
+
+        A progress request is sent before the first watch: only an older server answers it.
+
+        Raises:
+            EtcException: The stream has ended, with this error.
+        """
+        stream.on_progress = partial(self._on_progress, stream)
+        stream.request_progress()
+
+    def add(self, watch: CatchUpListener) -> None:
+        """Notify this watch when it has caught up.  Does not block."""
+        self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
+        if self._poller is None:
+            self._poller = gevent.spawn(self._poll)
+            self._poller.name = 'getc watches, catching up'
+
+    def close(self) -> None:
+        """Stop notifying watches.  Does not block."""
+        self._watches.clear()
+        if self._poller is not None:
+            kill_soon(self._poller)
+
+    def _on_progress(self, stream: WatchStream, revision: int) -> None:
+        if stream.proves_progress:
+            for watch in [watch for watch in self._watches if watch.stream is stream]:
+                watch.on_progress(revision)
+
+    def _poll(self) -> None:
+        delay = MIN_DELAY
+        try:
+            while self._remove_finished():
+                self._request_progress()
+                for watch, deadline in list(self._watches.items()):
+                    if deadline.has_passed() or not (watch.stream is not None and watch.stream.proves_progress):
+                        self._check_by_read(watch)
+                gevent.sleep(delay)
+                delay = min(MAX_DELAY, 1.5 * delay)
+        finally:
+            self._poller = None
+            self._first_empty_read.clear()
+
+    def _remove_finished(self) -> bool:
+        """Remove watches that do not have to catch up any more; return True if there are others."""
+        if self._affinity.in_forked_child:
+            self._watches.clear()  # the watches are the parent's
+        self._watches = {watch: deadline for watch, deadline in self._watches.items() if watch.is_catching_up}
+        return bool(self._watches)
+
+    def _request_progress(self) -> None:
+        for stream in {watch.stream for watch in self._watches}:
+            if stream is not None and stream.proves_progress and not stream.is_over:
+                stream.request_progress()
+
+    def _check_by_read(self, watch: CatchUpListener) -> None:
+        if not watch.is_catching_up:
+            return
+        sent_at = timing.now()
+        try:
+            has_pending = watch.has_pending(Deadline(READ_TIMEOUT))
+        except EtcException:
+            return  # the next round reads again
+        if has_pending:
+            self._first_empty_read.pop(watch, None)
+            return
+        is_second = sent_at - self._first_empty_read.setdefault(watch, timing.now()) >= READ_INTERVAL
+        if is_second and watch.is_catching_up:
+            watch.on_nothing_pending()
+            if watch.stream is not None and not watch.stream.has_progress:
+                watch.stream.proves_progress = False  # further watches do not wait for progress responses

@@ -1,0 +1,165 @@
+"""Detects that the server of a watch stream does not answer, although its connection does.
+
+A stream may be silent for hours because nothing changes, and HTTP/2 PINGs prove little: haproxy, nginx and
+``etcd grpc-proxy`` answer them while etcd hangs or is gone.  Therefore etcd itself has to answer, in one of two ways:
+
+- A progress request, on the stream.  ``etcd grpc-proxy`` drops it; so does etcd while a watch of the stream lags behind
+  (from 3.4.25 and 3.5.8 on) or starts at a revision that is still to come (seen on 3.5.30 and 3.7.1).
+- A linearizable read, by the same server.  It shows that etcd answers, and whether it had to answer the progress
+  request.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Protocol
+
+import gevent
+from gevent.event import Event
+from gevent.hub import get_hub
+
+from getc import timing
+from getc.errors import ConnectionError, EtcdError, EtcException
+from getc.net.affinity import close_watcher, kill_soon
+from getc.retry import is_transient
+from getc.timing import Deadline
+
+__all__ = ['WatchHealthCheck']
+
+IDLE_TIMEOUT: Final = 10.0
+"""Seconds without a response after which the server is checked."""
+
+BEHIND_TIMEOUT: Final = 2.0
+"""The same once other responses show a later revision than the stream has shown."""
+
+PROGRESS_TIMEOUT: Final = 1.0
+"""Seconds to wait for a progress response before a read follows."""
+
+READ_TIMEOUT: Final = 4.0
+"""Seconds for the read, and for a progress response that the server had to send."""
+
+
+class _CheckedStream(Protocol):
+    """The methods of a watch stream that the check uses.  Only ``read_revision`` blocks."""
+
+    @property
+    def url(self) -> str: ...
+
+    @property
+    def is_idle(self) -> bool:
+        """True if no response is expected: the stream has no watch, is over, or belongs to the parent process."""
+
+    def request_progress(self) -> None: ...
+
+    def expects_progress(self, revision: int) -> bool:
+        """Return True if a server at this revision answers progress requests."""
+
+    def read_revision(self, deadline: Deadline) -> int: ...
+
+    def on_unhealthy(self, error: ConnectionError) -> None:
+        """Called when the server does not answer."""
+
+
+class WatchHealthCheck:
+    """Ends a watch stream if its server does not answer.  Between two checks there is only a timer.
+
+    Args:
+        stream: The stream.
+    """
+
+    def __init__(self, stream: _CheckedStream) -> None:
+        self._stream = stream
+        self._last_response_at = timing.now()
+        self._behind_since: float | None = None  # when another response has shown a later revision
+        self._next_response: Event | None = None  # while a check waits for it
+        self._check: gevent.Greenlet[[], None] | None = None
+        self._is_closed = False
+        self._timer: Any = get_hub().loop.timer(IDLE_TIMEOUT, ref=False)
+        self._timer.start(self._on_timer)
+
+    def on_behind(self) -> None:
+        """Check soon: another response of a server shows a later revision than the stream has shown."""
+        if self._behind_since is None and self._check is None and not self._is_closed:
+            self._behind_since = timing.now()
+            self._start_timer(BEHIND_TIMEOUT)
+
+    def on_response(self) -> None:
+        """Note that the stream has received a response."""
+        self._last_response_at = timing.now()
+        if self._next_response is not None:
+            self._next_response.set()
+
+    def close(self) -> None:
+        """Stop checking.  Does not block."""
+        self._is_closed = True
+        close_watcher(self._timer)
+        if self._check is not None and self._check is not gevent.getcurrent():
+            kill_soon(self._check)
+
+    def _on_timer(self) -> None:
+        if self._behind_since is not None and self._behind_since < self._last_response_at:
+            self._behind_since = None
+        if self._behind_since is None:
+            since, timeout = self._last_response_at, IDLE_TIMEOUT
+        else:
+            since, timeout = self._behind_since, BEHIND_TIMEOUT
+        left = timeout - (timing.now() - since)
+        if left <= 0 and not self._stream.is_idle:
+            self._check = gevent.spawn(self._run_check)
+            self._check.name = 'getc watch stream, health check'
+        else:
+            self._start_timer(left if left > 0 else IDLE_TIMEOUT)
+
+    def _start_timer(self, seconds: float) -> None:
+        close_watcher(self._timer)
+        self._timer = get_hub().loop.timer(seconds, ref=False)
+        self._timer.start(self._on_timer)
+
+    def _run_check(self) -> None:
+        self._next_response = Event()
+        fault = self._find_fault(self._next_response)
+        self._check = self._next_response = self._behind_since = None
+        if self._is_closed:
+            return  # closed meanwhile: this greenlet was about to run when it was killed
+        if fault is None:
+            self._last_response_at = timing.now()
+            self._start_timer(IDLE_TIMEOUT)
+        else:
+            self._stream.on_unhealthy(fault)
+
+    def _find_fault(self, response: Event) -> ConnectionError | None:
+        """Return why the stream counts as lost; None if it is healthy.  Blocks.
+
+        Args:
+            response: Set by the next response on the stream.
+        """
+        if self._wait_for_progress(response, PROGRESS_TIMEOUT) or self._stream.is_idle:
+            return None
+        url = self._stream.url
+        silence = f'no response on the watch stream for {timing.now() - self._last_response_at:.0f} s'
+        try:
+            revision = self._stream.read_revision(Deadline(READ_TIMEOUT))
+        except EtcException as error:
+            if response.is_set() or (isinstance(error, EtcdError) and not is_transient(error)):
+                return None  # a refusal by etcd itself is an answer
+            return ConnectionError(f'{url} does not answer: {silence}, and a read failed: {error}', endpoint=url)
+        if self._stream.is_idle or not self._stream.expects_progress(revision):
+            return None
+        if self._wait_for_progress(response, READ_TIMEOUT):
+            return None
+        fault = ConnectionError(f'{url} answers reads, but there was {silence}', endpoint=url)
+        fault.is_outage = False
+        return fault
+
+    def _wait_for_progress(self, response: Event, timeout: float) -> bool:
+        """Request progress each second, since a watch that lags behind has the server drop the request.
+
+        Return True if a response came, or if none is expected any more.
+        """
+        deadline = Deadline(timeout)
+        while not deadline.has_passed():
+            if self._stream.is_idle:
+                return True
+            self._stream.request_progress()
+            if response.wait(PROGRESS_TIMEOUT):
+                return True
+        return False

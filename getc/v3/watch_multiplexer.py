@@ -1,0 +1,135 @@
+"""Creates the watches of a client on one shared stream, which it opens and reopens as needed.
+
+Both :class:`getc.v3.watch.Watch` and the directory tree subscribe here, so opening a watch stream, the recovery from a
+stale token and the health check (of :class:`~getc.v3.watch_stream.WatchStream`) exist once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+
+from getc.errors import EtcException
+from getc.timing import DEFAULT_TIMEOUT, Deadline
+from getc.v3.reopening import ReopeningStream
+from getc.v3.rpc import RpcClient
+from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.watch import Watch
+from getc.v3.watch_stream import Substream, WatchStream
+
+__all__ = ['WatchMultiplexer']
+
+READ_TIMEOUT: Final = 5.0
+"""Seconds for the read that checks a permission."""
+
+
+class WatchMultiplexer:
+    """Any number of watches on one stream.
+
+    A watch ends with its stream: its handler is notified, and may add another watch, which a new stream is opened for.
+
+    Args:
+        rpc: Calls the RPCs.
+        on_open: Called with each stream before the first watch is added.  It must not block; an EtcException that it
+            raises counts as a failure to open the stream.
+
+    Attributes:
+        streams: The stream, and how another one is opened.
+    """
+
+    def __init__(self, rpc: RpcClient, on_open: Callable[[WatchStream], object] = lambda stream: None) -> None:
+        self._rpc = rpc
+        self._waiting: list[Substream] = []  # for a stream
+        self._opener: gevent.Greenlet[[], None] | None = None
+
+        def open_stream(deadline: Deadline) -> WatchStream:
+            stream = WatchStream(rpc.open(Watch.Watch, deadline.timeout_left()))
+            on_open(stream)
+            return stream
+
+        # No reference to self: a cycle would delay closing the connections of a dropped client until it is collected.
+        self.streams = ReopeningStream(open_stream)
+
+    def add(self, substream: Substream) -> None:
+        """Create a watch, as soon as a stream is open.  Does not block.
+
+        A failure is passed to the handler.  If the watch is refused as unauthorized before it was created, it is
+        created once more on another stream, provided that a read of its range is permitted.
+        """
+        substream.on_unauthorized = self._recover
+        self._request(substream)
+
+    def leave(self, stream: WatchStream) -> None:
+        """Create further watches on another stream than this one, which closes with the last of its watches.
+
+        Does not block.
+        """
+        self.streams.leave(stream)
+        stream.close_when_empty()
+
+    def close(self, error: EtcException) -> None:
+        """End all watches with this error.  Does not block."""
+        self._waiting.clear()
+        if self._opener is not None:
+            self._opener.kill(block=False)
+        if self.streams.current is not None:
+            self.streams.current.close(error)
+
+    def _request(self, substream: Substream) -> None:
+        stream = self.streams.current
+        if stream is None:
+            self._waiting.append(substream)
+            if self._opener is None:
+                self._opener = gevent.spawn(self._open)
+                self._opener.name = 'getc watch stream, opening'
+            return
+        try:
+            stream.add(substream)
+        except EtcException as error:
+            substream.end(error)
+
+    def _open(self) -> None:
+        failure: EtcException | None = None
+        try:
+            self.streams.get(self._rpc.deadline(DEFAULT_TIMEOUT))
+        except EtcException as error:
+            failure = error
+        finally:
+            self._opener = None
+        waiting, self._waiting = self._waiting, []
+        for substream in waiting:
+            if substream.is_over:
+                continue
+            if failure is None:
+                self._request(substream)
+            else:
+                substream.end(failure)
+
+    # -- stale tokens
+
+    def _recover(self, substream: Substream) -> None:
+        gevent.spawn(self._retry_if_permitted, substream).name = 'getc watch stream, checking permission'
+
+    def _retry_if_permitted(self, substream: Substream) -> None:
+        """Create a refused watch on another stream if a read of its range is permitted.
+
+        A stream keeps the token that it was opened with, which the server may have forgotten since.  Old servers refuse
+        a stale token as "permission denied".  A read that is refused gets a new token; if it is then permitted, so is
+        the watch, on a new stream.
+        """
+        request = substream.request
+        if request is None:
+            return  # cancelled meanwhile
+        start, end = request.key, request.range_end
+        readable = RangeRequest(key=start, range_end=end, limit=1, keys_only=True, serializable=True)
+        try:
+            self._rpc.call(KV.Range, readable, READ_TIMEOUT)
+        except EtcException as error:
+            substream.end(error)
+            return
+        if not substream.is_over:
+            if substream.stream is not None:
+                self.leave(substream.stream)
+            self._request(substream)
