@@ -18,10 +18,11 @@ from getc.daemons.mirror import Mirror, OnUpdate
 from getc.daemons.options import KeepOptions, OnConflict, Resync, WatchOptions
 from getc.daemons.registry import DaemonRegistry
 from getc.daemons.watcher import Watcher
+from getc.error_hints import add_hint
 from getc.errors import ClientClosed, EtcdError, NotSupported
 from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.selector import ConnectionState
-from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, explain, text_of
+from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, text_of
 from getc.options import CALL_TIMEOUT, DEFAULT_URL, Api, Options
 from getc.paths import ROOT
 from getc.pending_waits import PendingWaits
@@ -701,7 +702,7 @@ class Client(Unpicklable):
         try:
             return self._backend.execute(operation, deadline)
         except EtcdError as error:
-            explain(error, operation)
+            add_hint(error, operation)
             raise
 
     def _start_watcher(

@@ -9,8 +9,9 @@ import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend, Watch
+from getc.error_hints import add_hint
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
-from getc.operations import WatchSpec, explain
+from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.retry import is_transient
 from getc.timing import Backoff, Deadline
@@ -46,7 +47,7 @@ class PendingWaits:
             was_live = was_live or first.live_index is not None
             if not is_transient(error) or not (was_live or isinstance(error, TimedOut)):
                 if isinstance(error, EtcdError):
-                    explain(error, spec)
+                    add_hint(error, spec)
                 raise error
             if not was_live or deadline.has_passed():
                 raise _not_watched(spec.key, deadline, error)

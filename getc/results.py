@@ -1,6 +1,6 @@
-"""What comes back: nodes, and the results that hold them.
+"""Nodes, and the results of operations and watches that contain them.
 
-All of it is immutable, comparable and picklable.
+All classes are immutable, comparable and picklable.
 """
 
 from __future__ import annotations
@@ -27,20 +27,22 @@ __all__ = [
     'Set',
     'Updated',
     'Value',
+    'strip_namespace',
 ]
 
 
 @fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Node:
-    """A node of the tree.  A plain Node is what is left of a deleted value.
+    """A node of the tree.  Subclasses have a value or child nodes; a plain Node stands for a deleted value.
 
     Attributes:
-        key: The normal path.
+        key: The key path in normal form.
         modified_index: The index of the last change.
-        created_index: The index of the creation: it tells one node of this key from the next.
-        ttl: Whole seconds to live, rounded up; 0 if it has expired and is not removed yet; None for no TTL.
-        expiration: When it ends by the server's clock (UTC), or None.
+        created_index: The index of the creation, which distinguishes successive nodes of the same key.
+        ttl: Whole seconds until the node expires, rounded up; 0 if it has expired and is not removed yet; None for no
+            TTL.
+        expiration: The time at which the node expires, by the clock of the server (UTC), or None.
     """
 
     key: str
@@ -51,7 +53,7 @@ class Node:
 
     @property
     def index(self) -> int:
-        """The index of the last change, as ``modified_index``."""
+        """The index of the last change, the same as ``modified_index``."""
         return self.modified_index
 
     def _label(self) -> str:
@@ -68,24 +70,24 @@ class Node:
 @fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Value(Node):
-    """A node that holds text.
+    """A node with a value.
 
     Attributes:
-        value: The text.
+        value: The value as text; bytes that are not UTF-8 are surrogate-escaped.
     """
 
     value: str = ''
 
     @property
     def raw_value(self) -> bytes:
-        """The bytes that etcd holds."""
+        """The value as bytes, as etcd stores it."""
         return self.value.encode('utf-8', 'surrogateescape')
 
     def json(self) -> Any:
-        """The value parsed as JSON.
+        """Return the value parsed as JSON.
 
         Raises:
-            ValueError: It is no JSON; the message names the key, not the value.
+            ValueError: The value is not JSON; the message contains the key, not the value.
         """
         try:
             return json.loads(self.value)
@@ -102,21 +104,21 @@ class Value(Node):
 @fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class Directory(Node):
-    """A node that holds nodes.
+    """A node that contains nodes.
 
     Attributes:
-        nodes: The nodes in it that were asked for: its children, and theirs if recursive.
+        nodes: The child nodes that were read; after a recursive read, child directories have their nodes, too.
     """
 
     nodes: tuple[Node, ...] = ()
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The values of the children that are values, in the order of ``nodes``."""
+        """The values of the child nodes that have one, in the order of ``nodes``."""
         return tuple(node.value for node in self.nodes if isinstance(node, Value))
 
     def leaves(self) -> Iterator[Value]:
-        """Every value in this directory and the directories in it, depth first."""
+        """Yield every value in the directory and in the directories below it, depth first."""
         for node in self.nodes:
             if isinstance(node, Value):
                 yield node
@@ -127,30 +129,21 @@ class Directory(Node):
         return f'{self.key}[{len(self.nodes)}]'
 
 
-def _relative(node: Node, namespace: str) -> Node:
-    key = (
-        strip_prefix(namespace, node.key) if is_below(node.key, namespace) else ROOT
-    )  # a directory above it is gone, too
-    if isinstance(node, Directory):
-        return replace(node, key=key, nodes=tuple(_relative(child, namespace) for child in node.nodes))
-    return replace(node, key=key)
-
-
 @fast_init
 @dataclass(frozen=True, slots=True, repr=False)
 class EtcdResult:
-    """What an operation did, or what a watch saw.
+    """The result of an operation, or a change that a watch reports.
 
-    The attributes of the node are the result's own as well: ``result.key``, ``result.value``, ...
+    The attributes of the node are attributes of the result as well: ``result.key``, ``result.value``, ...
 
     Attributes:
-        node: The node as it is now.
-        prev_node: The node as it was before, where the server says so.
-        etcd_index: The server's index when it answered.
-        raft_index: The index in the log of the cluster; 0 on v3.
-        raft_term: How many elections there were.
+        node: The node after the operation.
+        prev_node: The node before the operation, if the server returns it.
+        etcd_index: The index of the store when the server responded.
+        raft_index: The index of the cluster's Raft log; 0 on v3.
+        raft_term: The Raft term of the cluster.
         is_new: The node did not exist before.
-        resync: Made up by a daemon from a comparison, after the history was lost.
+        resync: The change was computed by a daemon from a comparison, after history was lost.
     """
 
     node: Node
@@ -163,24 +156,24 @@ class EtcdResult:
 
     @property
     def key(self) -> str:
-        """The node's key."""
+        """The key of the node."""
         return self.node.key
 
     @property
     def value(self) -> str | None:
-        """The node's value; None for a deleted node and for a directory."""
+        """The value of the node; None for a deleted node and for a directory."""
         return self.node.value if isinstance(self.node, Value) else None
 
     @property
     def raw_value(self) -> bytes | None:
-        """The bytes of the node's value; None for a deleted node and for a directory."""
+        """The value of the node as bytes; None for a deleted node and for a directory."""
         return self.node.raw_value if isinstance(self.node, Value) else None
 
     def json(self) -> Any:
-        """The node's value parsed as JSON.
+        """Return the value of the node parsed as JSON.
 
         Raises:
-            ValueError: It is no JSON, or the node has no value; the message names the key, not the value.
+            ValueError: The value is not JSON, or the node has no value; the message contains the key, not the value.
         """
         if not isinstance(self.node, Value):
             raise ValueError(f'{self.key} has no value that could be JSON: it is a directory, or was deleted')
@@ -188,43 +181,38 @@ class EtcdResult:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """The nodes of a directory; empty for other nodes."""
+        """The child nodes of a directory; empty for other nodes."""
         return self.node.nodes if isinstance(self.node, Directory) else ()
 
     @property
     def values(self) -> tuple[str, ...]:
-        """The values of a directory's children; empty for other nodes."""
+        """The values of the child nodes of a directory; empty for other nodes."""
         return self.node.values if isinstance(self.node, Directory) else ()
 
     @property
     def ttl(self) -> int | None:
-        """The node's whole seconds to live, or None."""
+        """Whole seconds until the node expires, or None."""
         return self.node.ttl
 
     @property
     def expiration(self) -> datetime | None:
-        """When the node ends, by the server's clock, or None."""
+        """The time at which the node expires, by the clock of the server, or None."""
         return self.node.expiration
 
     @property
     def index(self) -> int:
-        """The node's ``modified_index``."""
+        """The index of the last change of the node, the same as ``modified_index``."""
         return self.node.modified_index
 
     @property
     def modified_index(self) -> int:
-        """The index of the node's last change."""
+        """The index of the last change of the node."""
         return self.node.modified_index
 
     @property
     def created_index(self) -> int:
-        """The index of the node's creation."""
+        """The index of the creation of the node."""
         return self.node.created_index
-
-    def relative_to(self, namespace: str) -> EtcdResult:
-        """The same with a normal path taken off every key."""
-        prev_node = None if self.prev_node is None else _relative(self.prev_node, namespace)
-        return replace(self, node=_relative(self.node, namespace), prev_node=prev_node)
 
     def __repr__(self) -> str:
         prev_node = '' if self.prev_node is None else f' prev_node={self.prev_node!r}'
@@ -239,43 +227,43 @@ class Got(EtcdResult):
 
 
 class Set(EtcdResult):
-    """The node was written: by ``set``, or by one of the kinds of it below."""
+    """The node was written, by ``set`` or as one of the subclasses says."""
 
     __slots__ = ()
 
 
 class Created(Set):
-    """The node was written where none was."""
+    """The node was created."""
 
     __slots__ = ()
 
 
 class Updated(Set):
-    """The node was written where one was."""
+    """The node existed and was written."""
 
     __slots__ = ()
 
 
 class ComparedThenSwapped(Set):
-    """The node was written because its previous value or index matched."""
+    """The node was written because ``prev_value`` or ``prev_index`` matched."""
 
     __slots__ = ()
 
 
 class Deleted(EtcdResult):
-    """The node is gone: by ``delete``, or by one of the kinds of it below."""
+    """The node was deleted, by ``delete`` or as one of the subclasses says."""
 
     __slots__ = ()
 
 
 class Expired(Deleted):
-    """The node is gone because its TTL ran out."""
+    """The node expired."""
 
     __slots__ = ()
 
 
 class ComparedThenDeleted(Deleted):
-    """The node is gone because its previous value or index matched."""
+    """The node was deleted because ``prev_value`` or ``prev_index`` matched."""
 
     __slots__ = ()
 
@@ -290,4 +278,18 @@ ACTIONS: Final[dict[str, type[EtcdResult]]] = {
     'expire': Expired,
     'compareAndDelete': ComparedThenDeleted,
 }
-"""The result class of each of etcd's actions.  Source: etcd 3.5, ``server/etcdserver/api/v2store/store.go``."""
+"""The result class of each action of etcd v2.  Source: etcd 3.5, ``server/etcdserver/api/v2store/store.go``."""
+
+
+def strip_namespace(result: EtcdResult, namespace: str) -> EtcdResult:
+    """Return a result with the namespace, a normal key path, removed from the keys of all nodes."""
+    prev_node = None if result.prev_node is None else _strip(result.prev_node, namespace)
+    return replace(result, node=_strip(result.node, namespace), prev_node=prev_node)
+
+
+def _strip(node: Node, namespace: str) -> Node:
+    # A deleted directory above the namespace contained the namespace: its key becomes the root.
+    key = strip_prefix(namespace, node.key) if is_below(node.key, namespace) else ROOT
+    if isinstance(node, Directory):
+        return replace(node, key=key, nodes=tuple(_strip(child, namespace) for child in node.nodes))
+    return replace(node, key=key)

@@ -1,4 +1,4 @@
-"""Operations: frozen values that are checked when they are made, whoever makes them."""
+"""Operations: frozen dataclasses that validate their fields."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ operations = pytest.mark.parametrize('operation', OPERATIONS, ids=lambda operati
 
 
 @operations
-def test_operation_is_a_value(operation: Any) -> None:
-    """Immutable, comparable, hashable, picklable."""
+def test_operation_is_immutable_comparable_hashable_and_picklable(operation: Any) -> None:
     twin = pickle.loads(pickle.dumps(operation))
     assert (twin, hash(twin)) == (operation, hash(operation))
     for field in dataclasses.fields(operation):
@@ -35,8 +34,7 @@ def test_operation_is_a_value(operation: Any) -> None:
 
 
 @operations
-def test_operation_has_a_normal_key(operation: Any) -> None:
-    """The key is normalised, so that everything below may take it as it is."""
+def test_operation_normalizes_its_key(operation: Any) -> None:
     assert dataclasses.replace(operation, key='a//b/').key == '/a/b'
     with pytest.raises(ValueError, match='key'):
         dataclasses.replace(operation, key='/a/../b')
@@ -45,36 +43,32 @@ def test_operation_has_a_normal_key(operation: Any) -> None:
 
 
 @operations
-def test_below_namespace_changes_the_key_alone(operation: Any) -> None:
-    """The same operation, inside a directory."""
+def test_in_namespace_changes_only_the_key(operation: Any) -> None:
     inside = in_namespace('/ns', operation)
     assert inside == dataclasses.replace(operation, key='/ns/a')
     assert type(inside) is type(operation)
     assert in_namespace('/', operation) == operation
 
 
-def test_operation_says_whether_it_writes() -> None:
-    """A write that was sent may have happened; a read may be sent again."""
+def test_is_write_is_true_for_operations_that_write() -> None:
     writing = [type(operation).__name__ for operation in OPERATIONS if operation.is_write]
     assert writing == ['Put', 'Put', 'Append', 'Delete']
 
 
 @pytest.mark.parametrize('ttl', [0, 1, MAX_TTL, None])
 @pytest.mark.parametrize('kind', [Put, Append])
-def test_ttl_may_be_anything_up_to_the_limit(kind: type[Put] | type[Append], ttl: int | None) -> None:
-    """0, the longest one, and none."""
+def test_ttl_is_accepted_up_to_the_limit(kind: type[Put] | type[Append], ttl: int | None) -> None:
     assert kind('/a', '1', ttl=ttl).ttl == ttl
 
 
 @pytest.mark.parametrize('kind', [Put, Append])
-def test_ttl_is_refused_when_past_the_limit(kind: type[Put] | type[Append]) -> None:
-    """One second more is a ValueError that names the limit."""
+def test_ttl_above_the_limit_raises_value_error(kind: type[Put] | type[Append]) -> None:
     with pytest.raises(ValueError, match=f'at most {MAX_TTL}, '):
         kind('/a', '1', ttl=MAX_TTL + 1)
 
 
-def test_index_is_refused_when_etcd_cannot_count_as_far() -> None:
-    """It has a sign there, so one bit less; found before anything is sent."""
+def test_index_above_the_limit_raises_value_error() -> None:
+    """Revisions of etcd are signed 64-bit integers."""
     for make in (
         lambda index: Put('/a', '1', prev_index=index),
         lambda index: Delete('/a', prev_index=index),
@@ -86,8 +80,8 @@ def test_index_is_refused_when_etcd_cannot_count_as_far() -> None:
 
 
 @pytest.mark.parametrize('text', ['\ud800', 'a\udfff'], ids=ascii)
-def test_text_is_refused_when_no_bytes_stand_for_it(text: str) -> None:
-    """Half of a surrogate pair is no text; the error does not tell which value it was."""
+def test_text_that_cannot_be_encoded_raises_value_error_without_the_text(text: str) -> None:
+    """For example half of a surrogate pair."""
     for make in (
         lambda: Put('/a', text),
         lambda: Append('/a', text),
@@ -100,14 +94,14 @@ def test_text_is_refused_when_no_bytes_stand_for_it(text: str) -> None:
 
 
 @pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'], ids=ascii)
-def test_text_may_stand_for_any_bytes(text: str) -> None:
-    """Escaped bytes pass: whether the API can keep them, the API says."""
+def test_surrogate_escaped_bytes_are_accepted(text: str) -> None:
+    """The backend decides whether its API can store them."""
     assert Put('/a', text).value == text
     assert Get(f'/{text}').key == f'/{text}'
 
 
-def test_refresh_needs_a_node_and_a_ttl_and_no_value() -> None:
-    """As the server would say: errors 211 and 212; a refresh that creates makes no sense."""
+def test_refresh_raises_with_a_value_without_a_ttl_and_for_a_new_node() -> None:
+    """The first two as the errors 211 and 212 of etcd."""
     assert Put('/a', ttl=3, refresh=True, dir=True, prev_exist=None).refresh
     with pytest.raises(RefreshValue, match=r'\[211\] Value provided on refresh \(/a\)'):
         Put('a/', '', ttl=3, refresh=True)
@@ -117,8 +111,7 @@ def test_refresh_needs_a_node_and_a_ttl_and_no_value() -> None:
         Put('/a', ttl=3, refresh=True, prev_exist=False)
 
 
-def test_watch_from_zero_is_a_watch_from_now() -> None:
-    """0 is how etcd says: from now on."""
+def test_watch_from_index_zero_starts_now() -> None:
     assert WatchSpec('/a', 0) == WatchSpec('/a')
     assert WatchSpec('/a', 0).index is None
 

@@ -13,7 +13,7 @@ from getc.error_context import copy_error
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
 from getc.operations import Operation, Put, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
-from getc.results import EtcdResult
+from getc.results import EtcdResult, strip_namespace
 from getc.timing import Deadline
 
 __all__ = ['Namespaced']
@@ -42,7 +42,7 @@ class Namespaced(Backend):
         except EtcException as error:
             _make_relative(error, self._namespace, operation.key, outer)
             raise
-        return result.relative_to(self._namespace)
+        return strip_namespace(result, self._namespace)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         relative = _RelativeListener(listener, self._namespace)
@@ -135,7 +135,7 @@ class _RelativeListener:
         self.on_caught_up = listener.on_caught_up
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        self._listener.on_changes([result.relative_to(self._namespace) for result in results])
+        self._listener.on_changes([strip_namespace(result, self._namespace) for result in results])
 
     def on_ended(self, error: EtcException) -> None:
         self._listener.on_ended(_relative_copy(error, self._namespace))
@@ -236,7 +236,7 @@ class _RelativeHold:
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         with _relative_errors(self._namespace, self._key):
-            return self.hold.update(value, deadline).relative_to(self._namespace)
+            return strip_namespace(self.hold.update(value, deadline), self._namespace)
 
     def release(self, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, self._key):

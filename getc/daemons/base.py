@@ -17,9 +17,10 @@ from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.retry_loop import RetryLoop
 from getc.daemons.tasks import KILL_GRACE, Tasks
 from getc.error_context import copy_error
+from getc.error_hints import add_hint
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
 from getc.net.client_log import ClientLog
-from getc.operations import WatchSpec, explain
+from getc.operations import WatchSpec
 from getc.retry import is_transient
 from getc.timing import Deadline
 
@@ -173,7 +174,7 @@ class Daemon:
     def fail_start(self, error: EtcException) -> None:
         """Stop because the server refuses; :meth:`wait_started` raises the error.  Does not block."""
         if isinstance(error, EtcdError):
-            explain(error, WatchSpec(self.key))
+            add_hint(error, WatchSpec(self.key))
         self.last_error = self._fatal_error = error
         self.stop_soon()
         self.log_event(logging.WARNING, 'refused: %s', error)

@@ -98,7 +98,7 @@ def test_update_and_refresh_fail_when_it_is_a_directory(client: getc.Client, bac
     [
         ('delete', {}, 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'),
         ('delete', {'prev_index': 1}, 'it is a directory, and prev_value and prev_index compare values'),
-        ('set', {'value': 'x'}, 'it is a directory: write below it, or delete it with recursive=True before'),
+        ('set', {'value': 'x'}, 'it is a directory: write below it, or delete it first with recursive=True'),
         ('set', {'dir': True}, 'it is a directory already'),
     ],
 )

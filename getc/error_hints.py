@@ -1,0 +1,41 @@
+"""Hints: what to do about an error, added to the error of an operation that was refused."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from getc.errors import EtcdError, NotFile, PermissionDenied, Unauthorized
+from getc.operations import Delete, Operation, Put, WatchSpec
+
+__all__ = ['add_hint']
+
+PERMISSION_HINT: Final = (
+    'the user needs a role for this key, and on etcd v3 also read permission for the keys above it, '
+    'unless the client is created with strict=False'
+)
+
+
+def add_hint(error: EtcdError, operation: Operation | WatchSpec) -> None:
+    """Add to an error the key of the operation, if the server leaves it out, and a hint what to do."""
+    if isinstance(error, PermissionDenied):
+        if not error.cause:
+            error.cause = operation.key
+            error.args = (error.message, error.cause, error.index)
+        error.hint = PERMISSION_HINT
+    elif isinstance(error, Unauthorized) and error.cause:
+        # etcd v2 returns the same error for a wrong password and for a missing role.
+        error.hint = f'the password is wrong, or the user needs a role for {operation.key}'
+    elif isinstance(error, NotFile) and not error.hint:
+        error.hint = _directory_hint(operation)
+
+
+def _directory_hint(operation: Operation | WatchSpec) -> str:
+    if isinstance(operation, Delete):
+        if operation.is_compared:
+            return 'it is a directory, and prev_value and prev_index compare values'
+        return 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'
+    if isinstance(operation, Put) and operation.refresh:
+        return 'it is a directory, which cannot be refreshed'
+    if isinstance(operation, Put) and operation.dir:
+        return 'it is a directory already'
+    return 'it is a directory: write below it, or delete it first with recursive=True'
