@@ -118,7 +118,7 @@ class KeepMachine(Daemon):
 
     def remaining(self) -> float:
         """Return the seconds for which the node is certainly ours without another renewal."""
-        if self._node is None or self.in_forked_child:
+        if self._node is None or self.tasks.affinity.in_forked_child:
             return 0.0
         return max(0.0, self._node.lost_at - timing.now_with_suspend())
 

@@ -29,6 +29,7 @@ class DaemonRegistry:
     def __init__(self, log: ClientLog) -> None:
         self.log = log
         self._daemons: dict[Daemon, None] = {}
+        self._on_finished = self._discard  # one object for all daemons
         self._monitor = Monitor(log, self._has_daemons)
 
     def start(self, handle: DaemonHandle, *, wait: bool, deadline: Deadline) -> None:
@@ -47,7 +48,7 @@ class DaemonRegistry:
         """
         daemon = handle._daemon
         self._daemons[daemon] = None
-        daemon.start(self._discard)
+        daemon.start(self._on_finished)
         self._monitor.add(daemon)
         if wait:
             daemon.wait_started(deadline)

@@ -1,4 +1,4 @@
-"""A client whose etcd fails on command, in virtual time; and what must not be left behind."""
+"""A client whose backend fails on command, in virtual time, and checks for what it leaves behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def backend(etcd_clock: VirtualTime) -> FaultyBackend:
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    """The client; when it was closed, nothing of it may go on."""
+    """Yield a client, and check that it leaves no greenlet after its close."""
     with client_on(backend, url='memory://faulty') as client:
         yield client
     etcd_clock.advance(0)
@@ -30,6 +30,6 @@ def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: V
 
 @pytest.fixture
 def other(backend: FaultyBackend) -> Iterator[getc.Client]:
-    """A client of the same store, for which all is well."""
+    """A client of the same store that does not fail."""
     with client_on(MemoryBackend(backend.store), url='memory://well') as client:
         yield client

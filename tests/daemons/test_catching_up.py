@@ -1,4 +1,4 @@
-"""A follower is live only when everything that etcd had at its beginning was delivered."""
+"""Tests that a follower is LIVE only once everything that etcd had at its start was delivered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.fake_etcd import FakeEtcd, delay
 
 @pytest.fixture
 def server(etcd_clock: VirtualTime) -> FakeEtcd:
-    """It sends a watch what it has missed in pieces of five revisions, one a second."""
+    """A server that sends the past of a watch in batches of five revisions, one batch a second."""
     server = FakeEtcd()
     server.history_delay = 1.0
     return server
@@ -43,10 +43,10 @@ def become(server: FakeEtcd, traits: dict[str, bool]) -> None:
 
 
 @SERVERS
-def test_watcher_that_starts_in_the_past_is_live_when_all_of_it_was_delivered(
+def test_watcher_with_an_index_is_live_once_all_past_changes_were_delivered(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
-    """It has started before."""
+    """on_change returns before."""
     become(server, traits)
     for number in range(40):
         server.put('/cfg/a', str(number))
@@ -61,10 +61,10 @@ def test_watcher_that_starts_in_the_past_is_live_when_all_of_it_was_delivered(
 
 @SERVERS
 @pytest.mark.parametrize('is_deleted', [False, True])
-def test_mirror_is_stale_after_an_outage_until_it_shows_what_is_there(
+def test_mirror_is_stale_after_an_outage_until_it_shows_the_existing_values(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool], is_deleted: bool
 ) -> None:
-    """Also where the last of it is a deletion."""
+    """Also if the last change is a deletion."""
     become(server, traits)
     server.put_all({'/cfg/a': 'old', '/cfg/b': 'x'})
     mirror = client.mirror('/cfg')
@@ -84,10 +84,10 @@ def test_mirror_is_stale_after_an_outage_until_it_shows_what_is_there(
 
 
 @SERVERS
-def test_watch_whose_range_did_not_change_is_live_soon(
+def test_watch_without_changes_in_its_range_is_live_soon(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
-    """Only others wrote between the listing and the watch: no event shows the end of what was missed."""
+    """Only other keys changed between the listing and the watch: no event shows the end of the past."""
     become(server, traits)
     server.put('/cfg/a', '1')
     for number in range(3):
@@ -103,10 +103,10 @@ def test_watch_whose_range_did_not_change_is_live_soon(
     assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
 
 
-def test_on_change_waits_for_its_watch_and_mirror_for_what_etcd_had_then(
+def test_on_change_waits_for_the_watch_and_mirror_until_it_has_caught_up(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Somebody writes between the listing and the watch."""
+    """There are writes between the listing and the watch."""
 
     def busy(do: Callable[[], Any], *_: object) -> Any:
         response = do()
@@ -123,7 +123,7 @@ def test_on_change_waits_for_its_watch_and_mirror_for_what_etcd_had_then(
 
 
 @pytest.mark.parametrize('traits', [NEW, OLD], ids=['new', 'old'])
-def test_member_that_lags_is_no_other_store_that_lacks_the_last_change(
+def test_member_that_lags_is_not_taken_for_another_store(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """The last change was a deletion, which no read shows."""
@@ -148,7 +148,7 @@ def test_member_that_lags_is_no_other_store_that_lacks_the_last_change(
 
 
 @pytest.mark.parametrize('traits', [NEW, OLD, PROXY], ids=['new', 'old', 'proxy'])
-def test_member_that_lags_while_the_others_write_is_no_other_store(
+def test_member_that_lags_during_writes_is_not_taken_for_another_store(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """The key is written again and again, so another member shows no change of it up to the target."""
@@ -174,10 +174,10 @@ def test_member_that_lags_while_the_others_write_is_no_other_store(
 
 
 @SERVERS
-def test_watch_on_a_member_that_lags_is_not_live_though_there_is_nothing_to_deliver(
+def test_watch_on_a_member_that_lags_is_not_live_although_it_has_no_changes(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
-    """The member knows less than the listing, from which the watch goes on."""
+    """The member is behind the listing at which the watch starts."""
     become(server, traits)
     server.put('/cfg/a', '1')
     server.put('/elsewhere', '1')
@@ -200,10 +200,10 @@ def test_watch_on_a_member_that_lags_is_not_live_though_there_is_nothing_to_deli
     assert told == ['2']
 
 
-def test_history_that_comes_while_the_answers_of_reads_are_late_is_waited_for(
+def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """The server was asked twice within a moment; that is no evidence for a deletion, which no read shows."""
+    """A read does not show a deletion, so its response is no evidence for another store."""
     become(server, OLD)
     server.put('/cfg/a', '1')
     told: list[str] = []
@@ -220,10 +220,10 @@ def test_history_that_comes_while_the_answers_of_reads_are_late_is_waited_for(
     assert (watcher.is_stale, told) == (False, ['/cfg/a'])
 
 
-def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
+def test_watcher_is_not_live_while_its_callback_is_behind_by_more_than_the_bound(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """What was there at first counts too."""
+    """Existing values count too."""
     server.put_all({f'/cfg/{number}': 'x' for number in range(MAX_BACKLOG + 10)})
     told: list[str] = []
 
@@ -239,7 +239,7 @@ def test_slow_callback_is_no_live_watcher_while_more_wait_for_it_than_its_bound(
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
-def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer, api: Any) -> None:
+def test_live_watcher_has_delivered_everything_that_a_real_etcd_had(etcd_server: EtcdServer, api: Any) -> None:
     """More than etcd sends in one response."""
     skip_unless_supported(api, etcd_server.binary)
     changes = 900 if api == 'v2' else 2500  # etcd v2 remembers no more
@@ -262,10 +262,10 @@ def test_live_watcher_has_been_told_what_a_real_etcd_had(etcd_server: EtcdServer
         wait_until(lambda: told == list(range(first, last + 1)))
 
 
-def test_child_that_was_forked_off_does_not_ask_for_its_parents_watches(
+def test_forked_child_sends_no_progress_requests_for_its_parents_watches(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each question there would be a connection of its own, for nobody."""
+    """Each would open a connection."""
     server.drops_progress = True
     for number in range(40):
         server.put('/cfg/a', str(number))

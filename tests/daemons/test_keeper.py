@@ -1,4 +1,4 @@
-"""A keeper and its etcd, which fails: what is told, when, and what is left."""
+"""Tests of keepers on a backend that fails on command, in virtual time."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from tests.support.faulty import FaultyBackend
 from tests.support.leftovers import greenlets_of_getc
 
 TTL = 10
-PATIENCE = TTL - safety_margin(TTL)
+LOST_AFTER = TTL - safety_margin(TTL)
 INTERVAL = TTL / 3
 SLACK = 1e-6
 """Seconds: times are sums of floats."""
 
 
-class Diary:
-    """Callbacks that note what they are told, and when."""
+class Log:
+    """Callbacks that record their calls and times."""
 
     def __init__(self) -> None:
-        self.pages: list[tuple[str, float]] = []
+        self.calls: list[tuple[str, float]] = []
 
     def on_lost(self, _keeper: Keeper) -> None:
-        self.pages.append(('lost', timing.now()))
+        self.calls.append(('lost', timing.now()))
 
     def on_restored(self, _keeper: Keeper) -> None:
-        self.pages.append(('restored', timing.now()))
+        self.calls.append(('restored', timing.now()))
 
     @property
-    def words(self) -> list[str]:
-        return [word for word, _ in self.pages]
+    def names(self) -> list[str]:
+        return [name for name, _ in self.calls]
 
     @property
     def callbacks(self) -> dict[str, Callable[[Keeper], object]]:
@@ -54,12 +54,12 @@ class Diary:
 
 
 @pytest.fixture
-def diary() -> Diary:
-    return Diary()
+def log() -> Log:
+    return Log()
 
 
 def value_of(client: getc.Client, key: str = '/a') -> str | None:
-    """What is there; None for nothing."""
+    """Return the value of a node, or None if there is none."""
     try:
         return client.get(key).value
     except getc.KeyNotFound:
@@ -67,17 +67,17 @@ def value_of(client: getc.Client, key: str = '/a') -> str | None:
 
 
 def last_renewal(backend: FaultyBackend) -> float:
-    """When the latest write was sent."""
+    """Return the time at which the latest write was sent."""
     return backend.times(Put)[-1]
 
 
-# -- renewing
+# -- renewals
 
 
 def test_node_is_renewed_at_a_third_of_its_ttl(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Counted from when the renewal before was sent."""
+    """Counted from the time at which the previous renewal was sent."""
     backend.fault = faulty.delay(0.5)
     began = timing.now()
     client.keep_node('/a', 'x', ttl=TTL)
@@ -85,28 +85,27 @@ def test_node_is_renewed_at_a_third_of_its_ttl(
     assert backend.times(Put) == pytest.approx([began + INTERVAL * number for number in range(13)])
 
 
-def test_renewals_of_many_nodes_are_a_few_at_a_time(
+def test_renewals_of_many_nodes_use_a_bounded_number_of_requests_in_flight(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """However many there are, they do not take more connections; and none is lost."""
     keepers = [client.keep_node(f'/many/{number}', ttl=TTL) for number in range(100)]
-    under_way = [0, 0]
+    in_flight = [0, 0]
 
     def count(operation: Any, deadline: Any, do: faulty.Do) -> Any:
-        under_way[0] += 1
-        under_way[1] = max(under_way)
+        in_flight[0] += 1
+        in_flight[1] = max(in_flight)
         gevent.sleep(0.1)
-        under_way[0] -= 1
+        in_flight[0] -= 1
         return do()
 
     backend.fault = count
     etcd_clock.advance(3 * TTL)
-    assert under_way[1] == 16
+    assert in_flight[1] == 16
     assert {keeper.state for keeper in keepers} == {KeeperState.KEPT}
 
 
-def test_idle_keeper_has_no_greenlet_that_runs(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Only timers: ten thousand would cost stacks otherwise."""
+def test_idle_keeper_has_no_running_greenlet(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """It has timers only: the stacks of ten thousand greenlets would take too much memory."""
     client.keep_node('/a', ttl=TTL)
     etcd_clock.advance(1)
     ours = greenlets_of_getc()
@@ -114,52 +113,52 @@ def test_idle_keeper_has_no_greenlet_that_runs(client: getc.Client, etcd_clock: 
     assert not any(greenlet.started and greenlet.gr_frame for greenlet in ours)
 
 
-# -- missing renewals, and losing the node in time
+# -- missed renewals and losses
 
 
-def test_keeper_is_suspect_when_a_renewal_is_missed_and_kept_when_the_next_is_not(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_is_suspect_after_a_missed_renewal_and_kept_after_the_next_success(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """An outage shorter than the TTL is nobody's business."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """No callback runs for an outage shorter than the TTL."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     backend.go_down()
     etcd_clock.advance(INTERVAL + 0.1)
     assert keeper.state is KeeperState.SUSPECT
     assert isinstance(keeper.last_error, ConnectionError)
     assert keeper.ensure() == token
-    etcd_clock.advance(PATIENCE - INTERVAL - 1.5)
+    etcd_clock.advance(LOST_AFTER - INTERVAL - 1.5)
     assert keeper.state is KeeperState.SUSPECT
     backend.come_back()
     etcd_clock.advance(1.3)
     assert keeper.state is KeeperState.KEPT
     assert keeper.remaining() > TTL / 2
-    assert diary.pages == []
+    assert log.calls == []
     assert keeper.ensure() == token
 
 
 @pytest.mark.parametrize('fault', [faulty.refuse, faulty.drop, faulty.hang])
-def test_loss_is_told_before_the_server_can_give_the_name_away(
+def test_on_lost_runs_before_the_server_deletes_the_node(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
-    diary: Diary,
+    log: Log,
     etcd_clock: VirtualTime,
     fault: faulty.Fault,
 ) -> None:
-    """At the time of sending of the last renewal that was acknowledged, plus the TTL less the margin: not later."""
+    """At the time at which the last acknowledged renewal was sent, plus the TTL, minus the margin."""
     backend.fault = faulty.delay(1)  # the server had it a second before we knew
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     etcd_clock.advance(2 * INTERVAL + 1.1)
     acknowledged = last_renewal(backend)
     backend.go_down(fault)
-    etcd_clock.advance(acknowledged + PATIENCE - timing.now() - 0.01)
-    assert diary.pages == []
+    etcd_clock.advance(acknowledged + LOST_AFTER - timing.now() - 0.01)
+    assert log.calls == []
     assert keeper.state is KeeperState.SUSPECT
     keeper.ensure()
     etcd_clock.advance(0.01 + SLACK)
-    assert diary.words == ['lost']
-    assert diary.pages[0][1] == pytest.approx(acknowledged + PATIENCE, abs=SLACK)
+    assert log.names == ['lost']
+    assert log.calls[0][1] == pytest.approx(acknowledged + LOST_AFTER, abs=SLACK)
     assert keeper.state is KeeperState.LOST
     assert value_of(other) == 'x'  # a margin before the server's own end
     etcd_clock.advance(safety_margin(TTL))
@@ -167,21 +166,20 @@ def test_loss_is_told_before_the_server_can_give_the_name_away(
 
 
 @pytest.mark.parametrize('ttl', [1, 2, 3, 60])
-def test_loss_is_told_in_time_for_every_ttl(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime, ttl: int
+def test_on_lost_runs_in_time_for_every_ttl(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime, ttl: int
 ) -> None:
-    """The margin is a tenth, and half a second at least."""
+    """The margin is a tenth of the TTL, at least half a second."""
     began = timing.now()
-    client.keep_node('/a', ttl=ttl, **diary.callbacks)
+    client.keep_node('/a', ttl=ttl, **log.callbacks)
     backend.go_down(faulty.hang)
     etcd_clock.advance(ttl)
-    assert diary.pages == [('lost', pytest.approx(began + ttl - max(0.5, ttl / 10)))]
+    assert log.calls == [('lost', pytest.approx(began + ttl - max(0.5, ttl / 10)))]
 
 
-def test_loss_is_told_in_time_when_alive_does_not_answer(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_on_lost_runs_in_time_while_alive_blocks(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Whatever a renewal waits for, the end does not wait for it."""
     calls: list[float] = []
 
     def alive() -> bool:
@@ -190,36 +188,36 @@ def test_loss_is_told_in_time_when_alive_does_not_answer(
         return True
 
     began = timing.now()
-    client.keep_node('/a', ttl=TTL, alive=alive, **diary.callbacks)
+    client.keep_node('/a', ttl=TTL, alive=alive, **log.callbacks)
     backend.go_down(faulty.hang)
     etcd_clock.advance(TTL)
-    assert diary.pages[0] == ('lost', pytest.approx(began + PATIENCE))
+    assert log.calls[0] == ('lost', pytest.approx(began + LOST_AFTER))
     assert len(calls) > 1
 
 
-def test_renewal_that_is_answered_after_the_end_comes_too_late(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_renewal_acknowledged_after_the_loss_does_not_cancel_it(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Whoever saw that the node is lost is told so, and that it is back."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """The program may have seen LOST, so on_lost and on_restored run."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     backend.faults.append(faulty.delay(1))
     etcd_clock.advance(INTERVAL + 0.5)
-    etcd_clock.stall(PATIENCE - INTERVAL)
+    etcd_clock.stall(LOST_AFTER - INTERVAL)
     assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
     with pytest.raises(NodeLost, match='/a is not kept: LOST'):
         keeper.ensure()
     etcd_clock.advance(SLACK)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert keeper.ensure() > token
     assert keeper.state is KeeperState.KEPT
 
 
-def test_stall_longer_than_the_ttl_is_known_from_the_first_instruction(
-    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_is_lost_from_the_first_instruction_after_a_stall_longer_than_the_ttl(
+    client: getc.Client, other: getc.Client, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Nobody could tell us in time; the clock does."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """No callback can run during the stall, but the clock is correct after it."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     etcd_clock.stall(100)
     assert (keeper.remaining(), keeper.state) == (0, KeeperState.LOST)
@@ -227,18 +225,18 @@ def test_stall_longer_than_the_ttl_is_known_from_the_first_instruction(
         keeper.ensure()
     with pytest.raises(NodeLost):
         keeper.update('y')
-    assert diary.pages == []
+    assert log.calls == []
     etcd_clock.advance(1)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert keeper.ensure() > token
     assert value_of(other) == 'y'
 
 
-def test_suspended_machine_knows_when_it_resumes_that_its_node_is_lost(
-    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_is_lost_when_a_suspended_machine_resumes(
+    client: getc.Client, other: getc.Client, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Timers have not counted it; the callbacks come with the next renewal, which is not late by the suspend."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """Timers do not count the suspend; the callbacks run at the next renewal."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     etcd_clock.advance(INTERVAL / 2)
     etcd_clock.suspend(3600)
@@ -248,15 +246,15 @@ def test_suspended_machine_knows_when_it_resumes_that_its_node_is_lost(
     with pytest.raises(NodeLost):
         keeper.update('y')
     etcd_clock.advance(INTERVAL / 2 + 1)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert keeper.ensure() > token
     assert value_of(other) == 'y'
 
 
-def test_loss_by_a_stall_says_that_the_process_did_not_run(
+def test_error_after_a_stall_says_that_the_process_did_not_run(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not what a renewal met that was missed long before."""
+    """It does not show the error of a renewal long before the stall."""
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.faults.append(faulty.drop)
     etcd_clock.advance(2 * INTERVAL)
@@ -271,11 +269,9 @@ def test_loss_by_a_stall_says_that_the_process_did_not_run(
     assert 'None' not in caplog.text
 
 
-def test_node_lost_says_why(
+def test_node_lost_names_the_reason_in_each_state(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """In each state that is not KEPT."""
-
     def reason() -> str:
         with pytest.raises(NodeLost) as caught:
             keeper.ensure()
@@ -296,28 +292,28 @@ def test_node_lost_says_why(
     assert reason() == '/a is not kept: STOPPED: the keeper was stopped'
 
 
-def test_short_stall_is_no_loss(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_stall_shorter_than_the_ttl_does_not_lose_the_node(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """The renewal that was due meanwhile is sent at once."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """The overdue renewal is sent at once."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
-    etcd_clock.stall(PATIENCE - 1)
+    etcd_clock.stall(LOST_AFTER - 1)
     assert keeper.remaining() == pytest.approx(1)
     etcd_clock.advance(SLACK)
     assert keeper.ensure() == token
-    assert keeper.remaining() == pytest.approx(PATIENCE)
-    assert diary.pages == []
+    assert keeper.remaining() == pytest.approx(LOST_AFTER)
+    assert log.calls == []
 
 
-# -- replies that are lost
+# -- lost replies
 
 
 @pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
-def test_create_whose_reply_was_lost_is_known_as_ours(
+def test_create_with_a_lost_reply_counts_as_ours(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, on_conflict: Any
 ) -> None:
-    """By its value: it is neither waited for nor refused."""
+    """By its value: the keeper neither waits for that node nor raises."""
     backend.faults.append(faulty.lose_reply)
     keeper = client.keep_node('/a', 'x', ttl=TTL, on_conflict=on_conflict)
     assert keeper.ensure() == other.get('/a').modified_index
@@ -326,10 +322,9 @@ def test_create_whose_reply_was_lost_is_known_as_ours(
     assert keeper.state is KeeperState.KEPT
 
 
-def test_create_whose_reply_was_lost_is_known_as_ours_when_the_value_changed_meanwhile(
+def test_create_with_a_lost_reply_counts_as_ours_after_the_value_has_changed(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """What may be there is what was written then."""
     backend.faults.extend([faulty.lose_reply, faulty.refuse, faulty.refuse])
     keeper = client.keep_node('/a', 'old', ttl=TTL, on_conflict='wait', wait=False)
     etcd_clock.advance(0)
@@ -341,79 +336,75 @@ def test_create_whose_reply_was_lost_is_known_as_ours_when_the_value_changed_mea
 
 
 @pytest.mark.parametrize('fault', [faulty.lose_reply, faulty.drop, faulty.hang, faulty.late(2)])
-def test_refresh_without_a_reply_is_no_loss(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime, fault: faulty.Fault
+def test_refresh_without_a_reply_does_not_lose_the_node(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime, fault: faulty.Fault
 ) -> None:
-    """Whether it was done, was not, or is done later: the chain is mended, and goes on as a chain."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """Whether it was applied, was not, or is applied later."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     backend.faults.append(fault)
     etcd_clock.advance(INTERVAL + 3)
     backend.faults.extend([fault, fault])
     etcd_clock.advance(5 * TTL)
     assert keeper.state is KeeperState.KEPT
-    assert diary.pages == []
+    assert log.calls == []
     assert keeper.ensure() == token
 
 
-def test_refresh_that_a_member_without_a_leader_answered_is_no_loss(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_refresh_answered_by_a_member_without_a_leader_does_not_lose_the_node(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Errors 300 and 301 may come of a write that was done."""
+    """Errors 300 and 301 do not show whether the write was applied."""
 
     def elect(_operation: Any, _deadline: Any, do: faulty.Do) -> Any:
         do()
         raise LeaderElect('During Leader Election')
 
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     backend.faults.append(elect)
     etcd_clock.advance(3 * TTL)
     assert keeper.state is KeeperState.KEPT
-    assert diary.pages == []
+    assert log.calls == []
 
 
 @pytest.mark.parametrize('fault', [faulty.lose_reply, faulty.drop, faulty.late(1)])
-def test_update_without_a_reply_says_so_and_keeping_goes_on(
+def test_update_without_a_reply_raises_maybe_applied_and_keeps_the_node(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
-    diary: Diary,
+    log: Log,
     etcd_clock: VirtualTime,
     fault: faulty.Fault,
 ) -> None:
-    """The node is ours whichever of its values it has."""
-    keeper = client.keep_node('/a', 'one', ttl=TTL, **diary.callbacks)
+    keeper = client.keep_node('/a', 'one', ttl=TTL, **log.callbacks)
     backend.faults.append(fault)
     with pytest.raises(ConnectionError) as caught:
         keeper.update('two', timeout=0.5)
     assert caught.value.maybe_applied
     etcd_clock.advance(3 * TTL)
     assert keeper.state is KeeperState.KEPT
-    assert diary.pages == []
+    assert log.calls == []
     assert value_of(other) in ('one', 'two')
     assert keeper.update('three').value == value_of(other) == 'three'
 
 
-def test_updates_without_a_reply_one_after_the_other_are_all_remembered(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_remembers_the_values_of_all_updates_without_a_reply(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Two that were not done, between them a refresh that was: the node has the value from before."""
-    keeper = client.keep_node('/a', 'one', ttl=TTL, **diary.callbacks)
+    """Two updates are not applied, and a refresh between them is: the node has the value from before."""
+    keeper = client.keep_node('/a', 'one', ttl=TTL, **log.callbacks)
     for fault, value in ((faulty.drop, 'two'), (faulty.drop, 'three')):
         backend.faults.append(fault)
         with pytest.raises(ConnectionError):
             keeper.update(value)
         backend.faults.append(faulty.lose_reply)
         etcd_clock.advance(INTERVAL + 2)
-    assert diary.pages == []
+    assert log.calls == []
     assert value_of(other) == 'one'
     keeper.ensure()
 
 
-def test_update_shows_that_the_node_is_kept_when_a_renewal_was_missed(
-    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
-) -> None:
-    """It is as good as a renewal."""
+def test_update_counts_as_a_renewal(client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime) -> None:
     keeper = client.keep_node('/a', 'one', ttl=TTL)
     backend.faults.append(faulty.hang)
     etcd_clock.advance(INTERVAL + TTL / 6 - 0.01)
@@ -423,14 +414,14 @@ def test_update_shows_that_the_node_is_kept_when_a_renewal_was_missed(
     backend.come_back()
     keeper.update('two')
     assert keeper.state is KeeperState.KEPT
-    assert keeper.remaining() == pytest.approx(PATIENCE)
+    assert keeper.remaining() == pytest.approx(LOST_AFTER)
 
 
 @pytest.mark.parametrize('fault', [faulty.lose_reply, faulty.drop])
-def test_release_without_a_reply_ends_the_keeper(
+def test_stop_without_a_reply_stops_the_keeper(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, fault: faulty.Fault
 ) -> None:
-    """The node is gone, or goes with its TTL."""
+    """The node was deleted, or its TTL deletes it."""
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.faults.append(fault)
     keeper.stop()
@@ -440,10 +431,9 @@ def test_release_without_a_reply_ends_the_keeper(
     assert value_of(other) is None
 
 
-def test_release_deletes_the_node_when_the_reply_to_a_renewal_was_lost_before(
+def test_stop_deletes_the_node_after_a_renewal_with_a_lost_reply(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """It looks whether the node is ours, rather than leave it."""
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.faults.append(faulty.lose_reply)
     etcd_clock.advance(INTERVAL)
@@ -454,7 +444,7 @@ def test_release_deletes_the_node_when_the_reply_to_a_renewal_was_lost_before(
 def test_stop_during_a_renewal_deletes_the_node(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Also if the renewal was done and its answer is on the way."""
+    """Also if the renewal was applied and its reply is in flight."""
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.faults.append(faulty.delay(1))
     etcd_clock.advance(INTERVAL + 0.5)
@@ -462,31 +452,31 @@ def test_stop_during_a_renewal_deletes_the_node(
     assert value_of(other) is None
 
 
-# -- outages, and coming back
+# -- recovery after outages
 
 
-def test_node_is_taken_up_again_after_an_outage_longer_than_our_patience(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_lost_node_that_still_exists_is_reclaimed_under_a_new_token(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """It is still there: we go on with it under a new token, and no follower sees it go."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """No follower sees a deletion."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token, created = keeper.ensure(), other.get('/a').created_index
     backend.go_down(faulty.drop)
-    etcd_clock.advance(PATIENCE + 0.1)
-    assert diary.words == ['lost']
+    etcd_clock.advance(LOST_AFTER + 0.1)
+    assert log.names == ['lost']
     backend.come_back()
     etcd_clock.advance(1)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert keeper.ensure() > token
     assert other.get('/a').created_index == created
 
 
 @pytest.mark.parametrize('ttl', [1, 4, 9, 12])
-def test_node_is_back_within_two_seconds_though_the_attempt_before_is_never_answered(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime, ttl: int
+def test_node_is_back_within_two_seconds_although_the_previous_attempt_is_never_answered(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime, ttl: int
 ) -> None:
-    """It was sent to a leader that was just gone."""
-    client.keep_node('/a', 'x', ttl=ttl, **diary.callbacks)
+    """As if it was sent to a leader that had just failed."""
+    client.keep_node('/a', 'x', ttl=ttl, **log.callbacks)
     backend.go_down()
     etcd_clock.advance(3 * ttl)
     backend.faults.append(faulty.hang)
@@ -494,38 +484,37 @@ def test_node_is_back_within_two_seconds_though_the_attempt_before_is_never_answ
         etcd_clock.advance(0.01)
     backend.come_back()
     etcd_clock.advance(2.01)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
 
 
 def test_node_is_written_again_after_an_outage_longer_than_the_ttl(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Within about a second of the server's return, however long it was away."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """Within about a second of the server's return, however long the outage was."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     token = keeper.ensure()
     backend.go_down()
     etcd_clock.advance(3600)
-    assert (diary.words, value_of(other)) == (['lost'], None)
+    assert (log.names, value_of(other)) == (['lost'], None)
     assert 3000 < len(backend.sent) < 20_000  # it did not ask all the time
     backend.come_back()
     etcd_clock.advance(1.01)
-    assert (diary.words, value_of(other)) == (['lost', 'restored'], 'x')
+    assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
     assert keeper.ensure() > token
 
 
-def test_back_off_starts_small_again_after_each_success(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_backoff_is_reset_by_each_success(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """A long outage does not make the next short one longer."""
-    client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     for _ in range(3):
         backend.go_down()
         etcd_clock.advance(1000)
         backend.come_back()
         etcd_clock.advance(1.01)
     backend.go_down()
-    etcd_clock.advance(PATIENCE + 0.02)
-    lost_at = diary.pages[-1][1]
+    etcd_clock.advance(LOST_AFTER + 0.02)
+    lost_at = log.calls[-1][1]
     attempts = [at for at in backend.times(Get) if at >= lost_at - SLACK]
     assert attempts[0] == pytest.approx(lost_at)
     etcd_clock.advance(0.2)
@@ -533,90 +522,90 @@ def test_back_off_starts_small_again_after_each_success(
 
 
 def test_node_is_written_again_when_the_store_comes_back_empty(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """At the next renewal, by itself."""
-    keeper = client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """At the next renewal."""
+    keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     backend.come_back(empty=True)
     etcd_clock.advance(INTERVAL + 0.1)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert value_of(client) == 'x'
     assert keeper.state is KeeperState.KEPT
 
 
-def test_attempt_whose_reply_was_lost_when_taking_the_node_up_again_is_known_as_ours(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_reclaim_with_a_lost_reply_counts_as_ours(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
     """Also with a value that was given meanwhile."""
-    keeper = client.keep_node('/a', 'old', ttl=TTL, **diary.callbacks)
+    keeper = client.keep_node('/a', 'old', ttl=TTL, **log.callbacks)
     backend.go_down()
-    etcd_clock.advance(PATIENCE + 0.01)
+    etcd_clock.advance(LOST_AFTER + 0.01)
     with pytest.raises(NodeLost):
         keeper.update('new')
     backend.faults.clear()
     backend.faults.extend([None, faulty.lose_reply])
     backend.come_back()
     etcd_clock.advance(0.9)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
     assert value_of(other) == 'new'
 
 
-# -- others
+# -- other owners
 
 
-def test_keeper_does_not_fight_a_successor_of_the_same_value(
-    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_does_not_take_a_node_back_from_a_successor_with_the_same_value(
+    client: getc.Client, other: getc.Client, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """A restarted server has the address of its predecessor: its node looks like ours, and is not."""
-    first = client.keep_node('/a', '10.0.0.7:7000', ttl=TTL, **diary.callbacks)
+    """A restarted server has the address of its predecessor."""
+    first = client.keep_node('/a', '10.0.0.7:7000', ttl=TTL, **log.callbacks)
     second = other.keep_node('/a', '10.0.0.7:7000', ttl=TTL)
     token = second.ensure()
     etcd_clock.advance(5 * TTL)
-    assert diary.words == ['lost']
+    assert log.names == ['lost']
     assert first.state is KeeperState.LOST
     assert isinstance(first.last_error, Overtaken)
     assert second.ensure() == token
 
 
-def test_keeper_does_not_fight_a_rival_who_takes_its_value_later(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_does_not_take_a_node_back_from_an_owner_that_writes_its_value_later(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Who is known to be another stays another, also where replies were lost before."""
-    client.keep_node('/a', 'x', ttl=TTL, **diary.callbacks)
+    """Also after lost replies."""
+    client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     backend.faults.append(faulty.drop)
     etcd_clock.advance(INTERVAL)
     rival = other.keep_node('/a', 'y', ttl=TTL)
     token = rival.ensure()
     backend.faults.extend([None, None, faulty.refuse])  # overtaken, it looks who that is: not at once
     etcd_clock.advance(0.051)
-    assert diary.words == ['lost']
+    assert log.names == ['lost']
     rival.update('x')
     etcd_clock.advance(3 * TTL)
-    assert diary.words == ['lost']
+    assert log.names == ['lost']
     assert rival.ensure() == token
 
 
-def test_keeper_comes_back_at_once_when_its_rival_goes(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_takes_the_node_as_soon_as_the_other_owner_deletes_it(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """It watches the node, rather than ask all the time."""
-    keeper = client.keep_node('/a', 'ours', ttl=TTL, **diary.callbacks)
+    """It watches the node and does not poll."""
+    keeper = client.keep_node('/a', 'ours', ttl=TTL, **log.callbacks)
     rival = other.keep_node('/a', 'theirs', ttl=3600)
     etcd_clock.advance(600)
     assert keeper.state is KeeperState.LOST
-    asked = len(backend.sent)
+    called = len(backend.sent)
     etcd_clock.advance(600)
-    assert len(backend.sent) == asked
+    assert len(backend.sent) == called
     rival.stop()
     etcd_clock.advance(0)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
 
 
-def test_keeper_looks_again_when_the_watch_of_its_rival_breaks(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_keeper_reads_the_node_again_when_the_watch_of_the_other_owner_ends(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Nobody else would tell that the rival has gone meanwhile."""
-    client.keep_node('/a', 'ours', ttl=TTL, **diary.callbacks)
+    """The other owner may have deleted the node meanwhile."""
+    client.keep_node('/a', 'ours', ttl=TTL, **log.callbacks)
     rival = other.keep_node('/a', 'theirs', ttl=3600)
     etcd_clock.advance(2 * TTL)
     backend.go_down()
@@ -624,32 +613,31 @@ def test_keeper_looks_again_when_the_watch_of_its_rival_breaks(
     etcd_clock.advance(60)
     backend.come_back()
     etcd_clock.advance(1.01)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
 
 
 @pytest.mark.parametrize('is_dir', [False, True])
-def test_keeper_waits_when_its_name_was_made_permanent_meanwhile(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime, is_dir: bool
+def test_keeper_waits_while_its_key_is_a_node_without_a_ttl_or_a_directory(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime, is_dir: bool
 ) -> None:
-    """It stays LOST, and comes back when the name is free."""
-    keeper = client.keep_node('/a', 'ours', ttl=TTL, **diary.callbacks)
+    """It stays LOST, and takes the key when it is free."""
+    keeper = client.keep_node('/a', 'ours', ttl=TTL, **log.callbacks)
     other.delete('/a')
     if is_dir:
         other.set('/a/b', 'theirs')
     else:
         other.set('/a', 'theirs')
     etcd_clock.advance(600)
-    assert (keeper.state, diary.words) == (KeeperState.LOST, ['lost'])
+    assert (keeper.state, log.names) == (KeeperState.LOST, ['lost'])
     assert len(backend.sent) < 500
     other.delete('/a', recursive=True)
     etcd_clock.advance(0)
-    assert diary.words == ['lost', 'restored']
+    assert log.names == ['lost', 'restored']
 
 
-def test_unanswered_create_with_an_empty_value_deletes_nobody_elses_node(
+def test_stop_after_an_unanswered_create_of_an_empty_value_spares_another_owners_node(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Giving up after a lost request deletes what we may have made, nothing else."""
     backend.go_down(faulty.drop)
     keeper = client.keep_node('/a', '', ttl=TTL, wait=False)
     etcd_clock.advance(1)
@@ -663,7 +651,7 @@ def test_unanswered_create_with_an_empty_value_deletes_nobody_elses_node(
 @pytest.mark.parametrize('fault', [faulty.drop, faulty.lose_reply, faulty.late(2)])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
 @pytest.mark.parametrize('is_killed', [False, True])
-def test_create_that_is_not_answered_neither_takes_nor_deletes_a_node_that_its_owner_has_refreshed(
+def test_unanswered_create_neither_takes_nor_deletes_a_node_that_its_owner_has_refreshed(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
@@ -672,7 +660,7 @@ def test_create_that_is_not_answered_neither_takes_nor_deletes_a_node_that_its_o
     fault: faulty.Fault,
     is_killed: bool,
 ) -> None:
-    """Though its value is the same: what an unanswered create has made is refreshed by nobody."""
+    """Although the value is the same: nothing refreshes what an unanswered create has made."""
     owner = other.keep_node('/a', 'same', ttl=TTL)
     token = owner.ensure()
     etcd_clock.advance(INTERVAL + 0.1)
@@ -689,62 +677,62 @@ def test_create_that_is_not_answered_neither_takes_nor_deletes_a_node_that_its_o
     assert owner.ensure() == token
 
 
-# -- whether the process is well
+# -- alive
 
 
-def test_alive_is_asked_before_each_renewal_and_no_takes_the_node_away(
-    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime
+def test_alive_runs_before_each_renewal_and_false_removes_the_node(
+    client: getc.Client, other: getc.Client, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """At once, not after the TTL; True brings it back within a third of the TTL."""
-    asked: list[float] = []
+    """At once, not after the TTL.  True restores it within a third of the TTL."""
+    called: list[float] = []
     answer: list[object] = [True]
 
     def alive() -> object:
-        asked.append(timing.now())
+        called.append(timing.now())
         return answer[0]
 
     began = timing.now()
-    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=alive, **diary.callbacks)
+    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=alive, **log.callbacks)
     etcd_clock.advance(2.5 * INTERVAL)
-    assert asked == pytest.approx([began, began + INTERVAL, began + 2 * INTERVAL])
+    assert called == pytest.approx([began, began + INTERVAL, began + 2 * INTERVAL])
     answer[0] = 0  # as good as False
     etcd_clock.advance(INTERVAL)
-    assert (diary.words, value_of(other), keeper.state) == (['lost'], None, KeeperState.LOST)
+    assert (log.names, value_of(other), keeper.state) == (['lost'], None, KeeperState.LOST)
     with pytest.raises(NodeLost):
         keeper.ensure()
     etcd_clock.advance(600)
     assert value_of(other) is None
     answer[0] = True
     etcd_clock.advance(INTERVAL)
-    assert (diary.words, value_of(other)) == (['lost', 'restored'], 'x')
+    assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
 
 
-@pytest.mark.parametrize('trouble', [RuntimeError('the loop has ended'), gevent.Timeout(1), gevent.GreenletExit()])
-def test_alive_that_ends_by_an_exception_has_said_no(
-    client: getc.Client, other: getc.Client, diary: Diary, etcd_clock: VirtualTime, trouble: BaseException
+@pytest.mark.parametrize('error', [RuntimeError('the loop has ended'), gevent.Timeout(1), gevent.GreenletExit()])
+def test_alive_that_raises_counts_as_false(
+    client: getc.Client, other: getc.Client, log: Log, etcd_clock: VirtualTime, error: BaseException
 ) -> None:
-    """Whichever it is, the keeper goes on and asks again."""
-    troubles: list[BaseException] = []
+    """It is called again at the next renewal."""
+    errors: list[BaseException] = []
 
     def alive() -> bool:
-        if troubles:
-            raise troubles[0]
+        if errors:
+            raise errors[0]
         return True
 
-    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=alive, **diary.callbacks)
-    troubles.append(trouble)
+    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=alive, **log.callbacks)
+    errors.append(error)
     etcd_clock.advance(INTERVAL + 0.1)
-    assert (diary.words, value_of(other)) == (['lost'], None)
-    troubles.clear()
+    assert (log.names, value_of(other)) == (['lost'], None)
+    errors.clear()
     etcd_clock.advance(INTERVAL)
-    assert (diary.words, value_of(other)) == (['lost', 'restored'], 'x')
+    assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
     assert keeper.state is KeeperState.KEPT
 
 
-def test_alive_that_blocks_takes_its_own_node_away_and_holds_up_no_other(
+def test_alive_that_blocks_removes_its_own_node_and_delays_no_other(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """After a sixth of the TTL it has said no."""
+    """It counts as False after a sixth of the TTL."""
     blocks: list[bool] = []
 
     def alive() -> bool:
@@ -752,21 +740,21 @@ def test_alive_that_blocks_takes_its_own_node_away_and_holds_up_no_other(
             gevent.sleep(3600)
         return True
 
-    sick = [client.keep_node(f'/sick/{number}', ttl=TTL, alive=alive) for number in range(60)]
-    well = [client.keep_node(f'/well/{number}', ttl=TTL) for number in range(60)]
+    unhealthy = [client.keep_node(f'/unhealthy/{number}', ttl=TTL, alive=alive) for number in range(60)]
+    healthy = [client.keep_node(f'/healthy/{number}', ttl=TTL) for number in range(60)]
     blocks.append(True)
     etcd_clock.advance(INTERVAL + TTL / 6 + 0.1)
-    assert other.get('/sick').nodes == ()
+    assert other.get('/unhealthy').nodes == ()
     etcd_clock.advance(3 * TTL)
-    assert {keeper.state for keeper in sick} == {KeeperState.LOST}
-    assert {keeper.state for keeper in well} == {KeeperState.KEPT}
-    assert len(other.get('/well').nodes) == 60
+    assert {keeper.state for keeper in unhealthy} == {KeeperState.LOST}
+    assert {keeper.state for keeper in healthy} == {KeeperState.KEPT}
+    assert len(other.get('/healthy').nodes) == 60
 
 
-def test_alive_that_catches_everything_takes_its_own_node_away_only(
+def test_alive_that_catches_its_kill_removes_its_own_node_only(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Even its timeout: after a sixth of the TTL it has said no all the same."""
+    """It counts as False after a sixth of the TTL."""
     blocks: list[bool] = []
     running: list[bool] = []
 
@@ -780,98 +768,96 @@ def test_alive_that_catches_everything_takes_its_own_node_away_only(
         running.pop()
         return True
 
-    sick = client.keep_node('/sick', ttl=TTL, alive=alive)
-    well = client.keep_node('/well', ttl=TTL)
+    unhealthy = client.keep_node('/unhealthy', ttl=TTL, alive=alive)
+    healthy = client.keep_node('/healthy', ttl=TTL)
     blocks.append(True)
     etcd_clock.advance(INTERVAL + TTL / 6 + 0.1)
-    assert (value_of(other, '/sick'), sick.state) == (None, KeeperState.LOST)
+    assert (value_of(other, '/unhealthy'), unhealthy.state) == (None, KeeperState.LOST)
     etcd_clock.advance(3 * TTL)
-    assert well.state is KeeperState.KEPT
+    assert healthy.state is KeeperState.KEPT
     assert len(running) == 1
     blocks.clear()
     etcd_clock.advance(TTL)
-    assert sick.state is KeeperState.KEPT
+    assert unhealthy.state is KeeperState.KEPT
 
 
 def test_alive_that_catches_its_timeout_is_killed(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """It has been told, and the next time it is asked anew."""
-    story: list[str] = []
+    """At the next renewal, before it is called again."""
+    events: list[str] = []
 
     def alive() -> bool:
-        story.append('asked')
-        if len(story) == 2:
+        events.append('called')
+        if len(events) == 2:
             try:
                 with suppress(gevent.Timeout):
                     gevent.sleep(1000)
                 gevent.sleep(1000)
             finally:
-                story.append('ended')
+                events.append('ended')
         return True
 
     keeper = client.keep_node('/a', ttl=TTL, alive=alive)
     etcd_clock.advance(INTERVAL + TTL / 6 + 0.1)
-    assert (story, keeper.state) == (['asked', 'asked'], KeeperState.LOST)
+    assert (events, keeper.state) == (['called', 'called'], KeeperState.LOST)
     etcd_clock.advance(TTL)
     assert keeper.state is KeeperState.KEPT
-    assert story[:4] == ['asked', 'asked', 'ended', 'asked']
+    assert events[:4] == ['called', 'called', 'ended', 'called']
 
 
 def test_alive_may_stop_its_keeper(client: getc.Client, other: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Re-entrant: the node goes, and alive goes on."""
-    story: list[str] = []
+    """The node is deleted, and the function continues."""
+    events: list[str] = []
 
     def alive() -> bool:
-        if story:
+        if events:
             keeper.stop()
-            story.append('went on')
+            events.append('went on')
         return True
 
     keeper = client.keep_node('/a', ttl=TTL, alive=alive)
-    story.append('stop')
+    events.append('stop')
     etcd_clock.advance(INTERVAL + 0.1)
-    assert story == ['stop', 'went on']
+    assert events == ['stop', 'went on']
     assert value_of(other) is None
 
 
 def test_no_alive_runs_after_stop_has_returned(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Neither one that was on, nor a new one."""
-    story: list[str] = []
+    events: list[str] = []
 
     def alive() -> bool:
-        story.append('asked')
-        if len(story) > 1:
+        events.append('called')
+        if len(events) > 1:
             try:
                 gevent.sleep(1)
             finally:
-                story.append('ended')
+                events.append('ended')
         return True
 
     keeper = client.keep_node('/a', ttl=TTL, alive=alive)
     etcd_clock.advance(INTERVAL + 0.1)
-    assert story == ['asked', 'asked']
+    assert events == ['called', 'called']
     keeper.stop(timeout=0.2)
-    assert story == ['asked', 'asked', 'ended']
+    assert events == ['called', 'called', 'ended']
     etcd_clock.advance(3 * TTL)
-    assert len(story) == 3
+    assert len(events) == 3
 
 
-def test_node_stays_away_when_it_could_not_be_deleted_and_alive_says_yes_again(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_node_that_could_not_be_deleted_is_reclaimed_when_alive_returns_true(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """No answer to the delete: the node is taken up again if it is still there."""
     answer = [True]
-    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=lambda: answer[0], **diary.callbacks)
+    keeper = client.keep_node('/a', 'x', ttl=TTL, alive=lambda: answer[0], **log.callbacks)
     answer[0] = False
     backend.faults.append(faulty.drop)
     etcd_clock.advance(INTERVAL + 0.1)
-    assert (diary.words, value_of(other)) == (['lost'], 'x')
+    assert (log.names, value_of(other)) == (['lost'], 'x')
     answer[0] = True
     etcd_clock.advance(INTERVAL)
-    assert (diary.words, value_of(other)) == (['lost', 'restored'], 'x')
+    assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
     keeper.ensure()
 
 
-# -- greenlets that are killed
+# -- killed greenlets and timeouts
 
 
 @pytest.mark.parametrize('moment', [0.0, 0.5, 1.5])
@@ -888,7 +874,7 @@ def test_kill_of_the_caller_before_keep_node_returned_leaves_no_node(
     fault: faulty.Fault,
     moment: float,
 ) -> None:
-    """Whatever was on its way; and the keeper is not there any more."""
+    """The keeper is stopped, and deletes what its requests in flight wrote."""
     backend.fault = fault
     backend.leaves_reads = True
     caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL, on_conflict='wait')
@@ -903,10 +889,10 @@ def test_kill_of_the_caller_before_keep_node_returned_leaves_no_node(
     assert value_of(other) is None
 
 
-def test_timeout_of_the_callers_own_around_keep_node_leaves_no_node(
+def test_gevent_timeout_around_keep_node_leaves_no_node(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """It is raised as it is."""
+    """It is raised unchanged."""
     backend.fault = faulty.delay(1)
     with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.5) as timeout:
         client.keep_node('/a', 'x', ttl=TTL)
@@ -915,10 +901,9 @@ def test_timeout_of_the_callers_own_around_keep_node_leaves_no_node(
     assert value_of(other) is None
 
 
-def test_keep_node_times_out_and_says_why(
+def test_keep_node_names_the_last_error_when_it_times_out(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """With what the last attempt met."""
     backend.go_down()
     with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: connection refused') as caught:
         client.keep_node('/a', ttl=TTL, timeout=3)
@@ -929,10 +914,10 @@ def test_keep_node_times_out_and_says_why(
 
 
 @pytest.mark.parametrize('timeout', [3, 10], ids=['the first attempt is on', 'it was given up'])
-def test_keep_node_says_when_it_times_out_that_the_node_may_come_later(
+def test_keep_node_that_times_out_has_maybe_applied_while_a_write_is_unanswered(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, timeout: float
 ) -> None:
-    """A server that hangs does what it was sent when it goes on."""
+    """A server that hangs applies it when it continues."""
     backend.faults += [faulty.late(20), *[faulty.refuse] * 100]
     with pytest.raises(TimedOut) as caught:
         client.keep_node('/a', 'x', ttl=TTL, timeout=timeout)
@@ -942,10 +927,10 @@ def test_keep_node_says_when_it_times_out_that_the_node_may_come_later(
     assert value_of(other) == 'x'
 
 
-def test_keep_node_says_when_it_is_refused_that_an_earlier_attempt_may_have_made_the_node(
+def test_keep_node_that_is_refused_has_maybe_applied_after_an_unanswered_write(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """And deletes that one, if it may."""
+    """The keeper deletes the node if it may."""
 
     def forbid(*_: object) -> NoReturn:
         raise PermissionDenied('permission denied')
@@ -958,10 +943,9 @@ def test_keep_node_says_when_it_is_refused_that_an_earlier_attempt_may_have_made
     assert value_of(other) is None
 
 
-def test_keep_node_writes_nothing_after_it_timed_out_while_it_looked(
+def test_keep_node_writes_nothing_after_it_timed_out_during_a_read(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Whose node it is came too late: nothing was sent, and nothing is."""
     theirs = other.set('/a', 'theirs', ttl=60).node.modified_index
     backend.faults += [None, faulty.delay(2)]
     with pytest.raises(TimedOut) as caught:
@@ -972,10 +956,10 @@ def test_keep_node_writes_nothing_after_it_timed_out_while_it_looked(
     assert len(backend.times(Put)) == 1
 
 
-def test_keep_node_waits_for_an_etcd_that_is_not_there_yet(
+def test_keep_node_waits_for_an_unreachable_etcd_without_limit(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """For ever: a server may start before its etcd."""
+    """A server may start before its etcd."""
     backend.go_down()
     caller = gevent.spawn(client.keep_node, '/a', ttl=TTL)
     etcd_clock.advance(3600)
@@ -985,21 +969,20 @@ def test_keep_node_waits_for_an_etcd_that_is_not_there_yet(
     assert caller.get(block=False).state is KeeperState.KEPT
 
 
-def test_node_that_would_be_lost_when_it_is_taken_is_not_kept(
-    client: getc.Client, backend: FaultyBackend, diary: Diary, etcd_clock: VirtualTime
+def test_node_that_would_be_lost_as_soon_as_it_is_taken_is_not_kept(
+    client: getc.Client, backend: FaultyBackend, log: Log, etcd_clock: VirtualTime
 ) -> None:
-    """Answers take longer than its TTL allows: an attempt has half of that."""
+    """Replies take longer than half of the TTL."""
     backend.fault = faulty.delay(1.5)
     with pytest.raises(TimedOut, match='did not start within 30 s'):
-        client.keep_node('/a', ttl=2, timeout=30, **diary.callbacks)
-    assert diary.pages == []
+        client.keep_node('/a', ttl=2, timeout=30, **log.callbacks)
+    assert log.calls == []
 
 
 @pytest.mark.parametrize('victim', ['renewal', 'attempt'])
-def test_greenlet_that_alive_kills_is_no_loss(
-    client: getc.Client, diary: Diary, etcd_clock: VirtualTime, victim: str
+def test_greenlets_that_alive_kills_are_replaced(
+    client: getc.Client, log: Log, etcd_clock: VirtualTime, victim: str
 ) -> None:
-    """A bug of the user's that hits us does not end the keeping."""
     kills = [victim == 'attempt']
 
     def alive() -> bool:
@@ -1010,18 +993,17 @@ def test_greenlet_that_alive_kills_is_no_loss(
                     greenlet.kill(block=False)
         return True
 
-    keeper = client.keep_node('/a', ttl=TTL, alive=alive, **diary.callbacks)
+    keeper = client.keep_node('/a', ttl=TTL, alive=alive, **log.callbacks)
     kills[0] = victim == 'renewal'
     etcd_clock.advance(5 * TTL)
     assert kills == [False]
-    assert diary.pages == []
+    assert log.calls == []
     assert keeper.state is KeeperState.KEPT
 
 
-def test_callback_that_is_killed_does_not_end_the_keeper(
+def test_killed_callback_does_not_prevent_the_next(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """The callbacks after it are called."""
     victims: list[gevent.Greenlet] = []
     restored: list[Keeper] = []
 
@@ -1038,10 +1020,9 @@ def test_callback_that_is_killed_does_not_end_the_keeper(
     assert restored == [keeper]
 
 
-def test_callbacks_that_do_not_return_do_not_hold_up_the_keeping(
+def test_callback_that_does_not_return_does_not_delay_renewals(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """They wait for each other only."""
     keeper = client.keep_node('/a', ttl=TTL, on_lost=lambda _: gevent.sleep(10_000))
     for _ in range(3):
         other.delete('/a')
@@ -1051,14 +1032,13 @@ def test_callbacks_that_do_not_return_do_not_hold_up_the_keeping(
     keeper.ensure()
 
 
-# -- the end
+# -- stop
 
 
-def test_stop_is_bounded_when_the_server_is_silent(
+def test_stop_returns_at_its_timeout_when_the_server_is_silent(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Its timeout, whatever is under way."""
-    for moment in (0.0, INTERVAL, PATIENCE + 0.1):
+    for moment in (0.0, INTERVAL, LOST_AFTER + 0.1):
         keeper = client.keep_node('/a', ttl=TTL)
         etcd_clock.advance(moment)
         backend.go_down(faulty.hang)
@@ -1074,11 +1054,10 @@ def test_stop_is_bounded_when_the_server_is_silent(
 def test_stop_in_each_state_leaves_no_node(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """STARTING, KEPT, SUSPECT, LOST."""
     for moment, state in (
         (0.0, KeeperState.KEPT),
         (INTERVAL + 0.1, KeeperState.SUSPECT),
-        (PATIENCE + 0.1, KeeperState.LOST),
+        (LOST_AFTER + 0.1, KeeperState.LOST),
     ):
         keeper = client.keep_node('/a', ttl=TTL)
         backend.go_down(faulty.drop)
@@ -1097,10 +1076,9 @@ def test_stop_in_each_state_leaves_no_node(
     assert value_of(other) is None
 
 
-def test_stop_while_the_node_is_being_taken_leaves_no_node(
+def test_stop_during_the_first_write_leaves_no_node(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """The attempt ends, and gives back what it took."""
     backend.fault = faulty.delay(1)
     keeper = client.keep_node('/a', ttl=TTL, wait=False)
     etcd_clock.advance(0.5)
@@ -1111,10 +1089,10 @@ def test_stop_while_the_node_is_being_taken_leaves_no_node(
 
 @pytest.mark.parametrize('moment', [0.5, 1], ids=['before the answer', 'with the answer'])
 @pytest.mark.parametrize('end', ['stop', 'close'])
-def test_keep_node_that_is_stopped_when_it_had_written_says_so(
+def test_keep_node_that_is_stopped_after_its_write_has_maybe_applied(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, end: str, moment: float
 ) -> None:
-    """The node was there, and stays for its TTL where it cannot be deleted."""
+    """The node exists until its TTL has passed if it cannot be deleted."""
     backend.faults += [faulty.delay(1), faulty.refuse]
     gevent.spawn_later(
         moment, lambda: client.close() if end == 'close' else next(iter(client._daemons)).stop(Deadline(5.0))
@@ -1126,10 +1104,9 @@ def test_keep_node_that_is_stopped_when_it_had_written_says_so(
     assert value_of(other) == 'x'
 
 
-def test_update_that_raises_may_be_written_later_unless_the_keeper_was_stopped(
+def test_value_of_an_update_that_raises_is_written_later_unless_the_keeper_was_stopped(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """It is remembered for when the node is written again, whatever became of it now."""
     keeper = client.keep_node('/a', 'old', ttl=TTL)
     backend.go_down()
     with pytest.raises(ConnectionRefused) as refused:
@@ -1148,10 +1125,9 @@ def test_update_that_raises_may_be_written_later_unless_the_keeper_was_stopped(
     assert not stopped.value.maybe_applied
 
 
-def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_server_is_silent(
+def test_stop_during_the_first_write_leaves_no_greenlet_when_the_server_is_silent(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Past its timeout it does not go on in the background."""
     backend.fault = faulty.delay(60)
     keeper = client.keep_node('/a', ttl=TTL, wait=False)
     etcd_clock.advance(0.5)
@@ -1163,40 +1139,38 @@ def test_stop_while_the_node_is_being_taken_leaves_nothing_running_when_the_serv
     assert len(backend.sent) == sent
 
 
-def test_log_handler_that_blocks_holds_up_no_other_node(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """A lease tells the keepers of all its nodes, one after the other."""
+def test_log_handler_that_blocks_delays_no_other_node(client: getc.Client, etcd_clock: VirtualTime) -> None:
+    """A lease notifies the keepers of its nodes one after the other."""
     keeper = client.keep_node('/a', ttl=TTL)
-    hold: Any = keeper._daemon._node
-    with faulty.blocking_log() as said:
+    node: Any = keeper._daemon._node
+    with faulty.blocking_log() as lines:
         began = timing.now()
         keeper._daemon.on_renewal_missed(TimedOut('too late'))
-        hold._lose(NodeLost('/a was deleted'))
+        node._lose(NodeLost('/a was deleted'))
         assert timing.now() == began
         etcd_clock.advance(1)
-        assert [line.rpartition(': ')[2] for line in said[:2]] == ['too late', '/a was deleted']
+        assert [line.rpartition(': ')[2] for line in lines[:2]] == ['too late', '/a was deleted']
 
 
-def test_stopped_keeper_is_not_kept_in_memory(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """No timer, group or client refers to it."""
+def test_stopped_keeper_can_be_collected(client: getc.Client, etcd_clock: VirtualTime) -> None:
     keeper = client.keep_node('/a', ttl=TTL)
-    ghost = weakref.ref(keeper)
+    reference = weakref.ref(keeper)
     keeper.stop()
     del keeper
     etcd_clock.advance(0)
     gc.collect()
-    assert ghost() is None
+    assert reference() is None
 
 
-def test_orphan_when_lost_or_starting_writes_nothing(
+def test_detach_of_a_lost_node_writes_nothing(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """It only ends."""
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.go_down(faulty.drop)
-    etcd_clock.advance(PATIENCE + 0.1)
+    etcd_clock.advance(LOST_AFTER + 0.1)
     backend.come_back()
     sent = len(backend.times(Put)) + len(backend.times(Delete))
-    keeper.orphan()
+    keeper.detach()
     assert len(backend.times(Put)) + len(backend.times(Delete)) == sent
     assert value_of(other) == 'x'
     etcd_clock.advance(TTL)
@@ -1204,7 +1178,7 @@ def test_orphan_when_lost_or_starting_writes_nothing(
 
 
 def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path: Any) -> None:
-    """Its greenlets go on in the child; the keeper does not."""
+    """The greenlets of the parent are copied into the child."""
     report = tmp_path / 'report'
     with getc.etcd('memory://') as client:
         kept = client.keep_node('/kept', ttl=3)

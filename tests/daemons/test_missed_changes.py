@@ -1,4 +1,4 @@
-"""A watch that does not deliver what the client's own calls show, on a stream that seems to be well."""
+"""Tests of watches that do not deliver changes that the client's own calls show, on a stream that seems healthy."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
 
 
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS)
-def test_watch_that_lacks_what_a_call_returned_is_stale_after_a_moment_and_created_anew(
+def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_again(
     server: FakeEtcd,
     client: getc.Client,
     etcd_clock: VirtualTime,
     caplog: pytest.LogCaptureFixture,
     call: Callable[[getc.Client], object],
 ) -> None:
-    """On another stream; the proxy drops progress requests."""
+    """On another stream.  The proxy drops progress requests."""
     server.drops_progress = True
     server.put('/cfg/a', '1')
     mirror = client.mirror('/cfg')
@@ -66,10 +66,10 @@ def test_watch_that_lacks_what_a_call_returned_is_stale_after_a_moment_and_creat
     assert stream not in server.streams
 
 
-def test_change_that_is_on_its_way_is_no_missed_one(
+def test_change_in_flight_does_not_count_as_missed(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Nor is one that the watch is not for, nor one that this process was too slow to read."""
+    """Nor does a change outside the watch, or one that this process was too slow to read."""
     server.put('/cfg/a', '1')
     watchers = [client.on_change('/cfg', print), client.on_change('/cfg/b', print, recursive=False)]
     etcd_clock.advance(1)
@@ -85,10 +85,10 @@ def test_change_that_is_on_its_way_is_no_missed_one(
     assert not any(watcher.is_stale for watcher in watchers)
 
 
-def test_directory_that_goes_with_its_values_is_no_missed_change_of_a_watch_of_that_node_alone(
+def test_deletion_of_an_implicit_directory_does_not_count_as_missed_by_a_watch_of_that_node(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """etcd has no key for it, so there is no event."""
+    """etcd has no key for the directory, so there is no event."""
     client.set('/cfg/a', '1')
     watcher = client.on_change('/cfg', print, recursive=False)
     client.delete('/cfg', recursive=True)
@@ -96,10 +96,10 @@ def test_directory_that_goes_with_its_values_is_no_missed_change_of_a_watch_of_t
     assert watcher.last_error is None
 
 
-def test_renewals_that_pass_the_watches_show_that_their_stream_is_lost(
+def test_renewals_with_a_higher_revision_show_that_the_watch_stream_is_lost(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Sooner than silence does: nothing is read or written."""
+    """Sooner than silence does, without reads or writes."""
     server.put('/cfg/a', '1')
     mirror = client.mirror('/cfg')
     client.keep_node('/servers/a', ttl=3)
@@ -112,7 +112,7 @@ def test_renewals_that_pass_the_watches_show_that_their_stream_is_lost(
     assert (mirror.is_stale, mirror['/cfg/a']) == (False, '2')
 
 
-def test_client_that_writes_all_the_time_asks_for_progress_now_and_then(
+def test_client_that_writes_continuously_sends_few_progress_requests(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
     """Its writes pass the revision of a quiet watch again and again."""
@@ -132,10 +132,9 @@ def test_client_that_writes_all_the_time_asks_for_progress_now_and_then(
     writing.kill()
 
 
-def test_child_that_was_forked_off_does_not_miss_changes_of_its_parents_watches(
+def test_forked_child_does_not_count_changes_of_its_parents_watches_as_missed(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is delivered there any more, which is no fault of the stream."""
     server.put('/cfg/a', '1')
     watcher = client.on_change('/cfg', print)
     streams = list(server.streams)

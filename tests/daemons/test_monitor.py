@@ -1,4 +1,4 @@
-"""What the log of a client says of its daemons."""
+"""Tests of the log lines about daemons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.faulty import FaultyBackend
 
 @pytest.fixture
 def lines(caplog: pytest.LogCaptureFixture):
-    """The lines of getc since the last look."""
+    """A function that returns the log lines of getc since the previous call."""
 
     def lines() -> list[str]:
         gevent.sleep(0)
@@ -33,7 +33,7 @@ def lines(caplog: pytest.LogCaptureFixture):
 def test_daemons_that_do_not_start_are_logged_after_10_and_after_60_seconds(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
 ) -> None:
-    """With the reason, and one line for all; else a program that waits for one looks as if it hung."""
+    """With the reason, and one line for all of them."""
     backend.go_down()
     client.mirror('/cfg', wait=False)
     client.keep_node('/servers/a', wait=False)
@@ -44,10 +44,9 @@ def test_daemons_that_do_not_start_are_logged_after_10_and_after_60_seconds(
     ]
 
 
-def test_daemons_that_do_not_start_for_one_reason_are_one_line_though_their_errors_name_them(
+def test_daemons_that_do_not_start_for_one_reason_share_a_line_although_their_errors_name_them(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
 ) -> None:
-    """Thousands of keepers behind a wrong URL are one event."""
     backend.go_down()
     keepers = [client.keep_node(f'/servers/{number}', wait=False) for number in range(20)]
     etcd_clock.advance(9.5)
@@ -61,10 +60,10 @@ def test_daemons_that_do_not_start_for_one_reason_are_one_line_though_their_erro
     )
 
 
-def test_child_that_was_forked_off_logs_nothing_of_its_parents_daemons(
+def test_forked_child_logs_nothing_about_its_parents_daemons(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timer goes on in both."""
+    """The timer runs in both processes."""
     backend.go_down()
     client.mirror('/cfg', wait=False)
     lines()
@@ -76,7 +75,7 @@ def test_child_that_was_forked_off_logs_nothing_of_its_parents_daemons(
 
 
 def test_daemons_that_have_started_are_not_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:
-    """Nor those that were stopped."""
+    """Nor are those that were stopped."""
     with client.mirror('/cfg'), client.on_change('/cfg', print):
         etcd_clock.advance(300)
     client.mirror('/cfg', wait=False).stop()
@@ -87,7 +86,6 @@ def test_daemons_that_have_started_are_not_logged(client: getc.Client, etcd_cloc
 def test_lost_connection_of_three_hundred_watchers_is_one_line(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, lines
 ) -> None:
-    """They are stale for the same reason."""
     for number in range(300):
         client.on_change(f'/cfg/{number}', print)
     backend.break_watches()
@@ -97,7 +95,7 @@ def test_lost_connection_of_three_hundred_watchers_is_one_line(
 
 
 def test_hub_that_did_not_run_is_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:
-    """It explains what follows: renewals that were missed, nodes that were lost."""
+    """It explains missed renewals and lost nodes."""
     client.keep_node('/servers/a', ttl=60)
     etcd_clock.stall(5)
     etcd_clock.advance(1)
@@ -117,10 +115,10 @@ START = {
 
 
 @pytest.mark.parametrize('name', START)
-def test_daemon_waits_for_etcd_for_as_long_as_its_own_timeout_says(
+def test_start_of_a_daemon_waits_as_long_as_its_own_timeout(
     backend: FaultyBackend, etcd_clock: VirtualTime, name: str
 ) -> None:
-    """Without one it has no limit: the client's timeout is for calls."""
+    """Without one there is no limit: the client's timeout is for calls."""
     backend.go_down()
     with client_on(backend, url='memory://faulty', timeout=1.0) as client:
         patient = gevent.spawn(START[name], client)

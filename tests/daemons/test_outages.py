@@ -1,4 +1,4 @@
-"""The daemons and a real etcd that crashes, hangs, forgets, and comes back empty."""
+"""Tests of daemons with a real etcd that crashes, hangs, loses its history, and restarts empty."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def other(etcd_server: EtcdServer, api: Any) -> Iterator[getc.Client]:
         yield client
 
 
-class Story:
-    """What a keeper and a watcher tell."""
+class Recorder:
+    """Callbacks of a keeper and a watcher that record their calls."""
 
     def __init__(self) -> None:
         self.keeping: list[str] = []
@@ -66,75 +66,75 @@ class Story:
 
 
 @pytest.fixture
-def story() -> Story:
-    return Story()
+def recorder() -> Recorder:
+    return Recorder()
 
 
-def test_crash_and_restart_with_its_data_loses_neither_node_nor_change(
-    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+def test_restart_with_data_loses_neither_node_nor_change(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, recorder: Recorder
 ) -> None:
-    """The keeper is SUSPECT meanwhile, the watcher STALE; both come back by themselves."""
-    keeper = story.keep(client, ttl=12)
+    """The keeper is SUSPECT meanwhile, the watcher STALE."""
+    keeper = recorder.keep(client, ttl=12)
     token = keeper.ensure()
     other.set('/cfg/stays', '0')
-    watcher = story.follow(client)
+    watcher = recorder.follow(client)
     other.set('/cfg/a', '1')
-    wait_until(lambda: story.changes)
+    wait_until(lambda: recorder.changes)
     etcd_server.kill()
     wait_until(lambda: keeper.state is KeeperState.SUSPECT and watcher.state is WatcherState.STALE)
     assert isinstance(watcher.last_error, ConnectionError)
     etcd_server.restart()
     for number in range(2, 6):
         other.set('/cfg/a', str(number))
-    wait_until(lambda: keeper.state is KeeperState.KEPT and len(story.changes) >= 5)
-    assert story.changes == [f'Set /cfg/a={number}' for number in range(1, 6)]
+    wait_until(lambda: keeper.state is KeeperState.KEPT and len(recorder.changes) >= 5)
+    assert recorder.changes == [f'Set /cfg/a={number}' for number in range(1, 6)]
     assert watcher.state is WatcherState.LIVE
-    assert (keeper.ensure(), story.keeping) == (token, [])
+    assert (keeper.ensure(), recorder.keeping) == (token, [])
 
 
-def test_outage_longer_than_the_ttl_is_a_loss_and_the_node_comes_back(
-    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+def test_outage_longer_than_the_ttl_loses_the_node_and_restores_it(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, recorder: Recorder
 ) -> None:
-    """The loss is told while nobody can be asked."""
-    keeper = story.keep(client)
+    """on_lost runs during the outage."""
+    keeper = recorder.keep(client)
     token = keeper.ensure()
     etcd_server.kill()
-    wait_until(lambda: story.keeping == ['lost'])
+    wait_until(lambda: recorder.keeping == ['lost'])
     assert keeper.state is KeeperState.LOST
     etcd_server.restart()
     wait_until(lambda: keeper.state is KeeperState.KEPT)
     assert keeper.ensure() > token
     assert other.get('/servers/a').value == 'x'
-    wait_until(lambda: len(story.keeping) > 1)
-    assert story.keeping == ['lost', 'restored, True']
+    wait_until(lambda: len(recorder.keeping) > 1)
+    assert recorder.keeping == ['lost', 'restored, True']
 
 
-def test_etcd_that_comes_back_empty_gets_the_node_again_and_the_difference_is_told(
-    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+def test_node_is_written_again_and_the_difference_delivered_after_a_wipe(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, recorder: Recorder
 ) -> None:
-    """By themselves, and with one resync."""
+    """With one resync."""
     other.set('/cfg/a', '1')
     other.set('/cfg/b', '1')
-    keeper = story.keep(client, ttl=3)  # at another index than in the new store, or there would be no difference
-    watcher = story.follow(client, '/')
+    keeper = recorder.keep(client, ttl=3)  # at another index than in the new store, or there would be no difference
+    watcher = recorder.follow(client, '/')
     etcd_server.restart(wipe=True)
-    wait_until(lambda: keeper.state is KeeperState.KEPT and 'resync' in story.changes)
-    wait_until(lambda: any('/servers/a=x' in change for change in story.changes))
-    assert story.changes.count('resync') == 1
-    assert story.changes[:2] == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)']
+    wait_until(lambda: keeper.state is KeeperState.KEPT and 'resync' in recorder.changes)
+    wait_until(lambda: any('/servers/a=x' in change for change in recorder.changes))
+    assert recorder.changes.count('resync') == 1
+    assert recorder.changes[:2] == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)']
     assert other.get('/servers/a').value == 'x'
     other.set('/cfg/a', '2')
-    wait_until(lambda: story.changes[-1] == 'Set /cfg/a=2')
+    wait_until(lambda: recorder.changes[-1] == 'Set /cfg/a=2')
     assert watcher.state is WatcherState.LIVE
 
 
-def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_does(
-    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, story: Story
+def test_calls_to_a_server_that_hangs_time_out_and_daemons_recover(
+    etcd_server: EtcdServer, client: getc.Client, other: getc.Client, recorder: Recorder
 ) -> None:
-    """SIGSTOP: connections stay, nothing is answered.  Calls, wait, and the daemons."""
+    """SIGSTOP: connections stay open, and no request is answered."""
     other.set('/cfg/a', '0')
-    keeper = story.keep(client)
-    watcher = story.follow(client)
+    keeper = recorder.keep(client)
+    watcher = recorder.follow(client)
     waiting = gevent.spawn(other.wait, '/cfg/a', timeout=60)
     wait_until(lambda: (waits := other._waits._listeners) and all(first.live_index for first in waits))
     etcd_server.pause()
@@ -151,19 +151,19 @@ def test_server_that_hangs_gives_typed_errors_in_time_and_all_goes_on_when_it_do
         client.keep_node('/servers/b', timeout=0.1)
     with pytest.raises(TimedOut):
         client.on_change('/cfg', print, timeout=0.1)
-    wait_until(lambda: story.keeping == ['lost'])
+    wait_until(lambda: recorder.keeping == ['lost'])
     etcd_server.resume()
-    wait_until(lambda: story.keeping == ['lost', 'restored, True'])
+    wait_until(lambda: recorder.keeping == ['lost', 'restored, True'])
     assert keeper.ensure() > 0
     client.set('/cfg/a', '1')
     assert waiting.get(timeout=60).value == '1'
-    wait_until(lambda: 'Set /cfg/a=1' in story.changes)
+    wait_until(lambda: 'Set /cfg/a=1' in recorder.changes)
     assert watcher.state is WatcherState.LIVE
-    assert story.changes.count('Set /cfg/a=1') == 1
+    assert recorder.changes.count('Set /cfg/a=1') == 1
 
 
-def test_wait_goes_on_over_a_crash(etcd_server: EtcdServer, client: getc.Client, other: getc.Client) -> None:
-    """It was on before: what changes after the restart is its answer, and nothing in between is missed."""
+def test_wait_continues_after_a_crash(etcd_server: EtcdServer, client: getc.Client, other: getc.Client) -> None:
+    """It returns the first change after the restart."""
     waiting = gevent.spawn(client.wait, '/cfg/a', timeout=60)
     wait_until(lambda: (waits := client._waits._listeners) and all(first.live_index is not None for first in waits))
     etcd_server.restart()
@@ -172,8 +172,8 @@ def test_wait_goes_on_over_a_crash(etcd_server: EtcdServer, client: getc.Client,
     assert waiting.get(timeout=60).value == '1'
 
 
-def test_wait_raises_when_nobody_listens(etcd_server: EtcdServer, client: getc.Client) -> None:
-    """At once, for it was not on yet; and it works when the server does."""
+def test_wait_raises_at_once_when_the_connection_is_refused(etcd_server: EtcdServer, client: getc.Client) -> None:
+    """It works once the server listens."""
     etcd_server.kill()
     with pytest.raises(getc.ConnectionRefused):
         client.wait('/cfg/a', timeout=60)
@@ -182,14 +182,14 @@ def test_wait_raises_when_nobody_listens(etcd_server: EtcdServer, client: getc.C
     assert client.wait('/cfg/a', index, timeout=60).value == '1'
 
 
-def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
-    etcd_server: EtcdServer, other: getc.Client, story: Story, api: Any
+def test_history_lost_during_an_outage_is_delivered_as_one_difference(
+    etcd_server: EtcdServer, other: getc.Client, recorder: Recorder, api: Any
 ) -> None:
-    """On v2 more than 1000 events went by while the watcher was not connected; on v3 somebody compacted it."""
+    """On v2 after more than 1000 events, on v3 after a compaction."""
     other.set('/cfg/gone', '1')
     other.set('/cfg/stays', '1')
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api=api) as client:
-        watcher = story.follow(client)
+        watcher = recorder.follow(client)
         proxy.stop()
         wait_until(lambda: watcher.state is WatcherState.STALE)
         other.delete('/cfg/gone')
@@ -200,12 +200,12 @@ def test_history_that_ran_out_during_an_outage_is_told_as_one_difference(
             writes = [gevent.spawn(lambda: [other.set('/elsewhere', 'x') for _ in range(130)]) for _ in range(8)]
             gevent.joinall(writes)
         proxy.start()
-        wait_until(lambda: watcher.state is WatcherState.LIVE and 'resync' in story.changes)
-        assert story.changes == ['Deleted /cfg/gone (resync)', 'Set /cfg/new=1 (resync)', 'resync']
+        wait_until(lambda: watcher.state is WatcherState.LIVE and 'resync' in recorder.changes)
+        assert recorder.changes == ['Deleted /cfg/gone (resync)', 'Set /cfg/new=1 (resync)', 'resync']
 
 
-def test_stop_and_close_are_bounded_when_etcd_is_dead(etcd_server: EtcdServer, story: Story, api: Any) -> None:
-    """And afterwards nothing is open."""
+def test_stop_and_close_return_in_time_when_etcd_is_dead(etcd_server: EtcdServer, recorder: Recorder, api: Any) -> None:
+    """They leave no connection open."""
     client = getc.etcd(etcd_server.url, api=api)
     keepers = [client.keep_node(f'/servers/{number}', ttl=30) for number in range(20)]
     watchers = [client.on_change('/cfg', print) for _ in range(5)]

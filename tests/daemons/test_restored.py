@@ -1,7 +1,7 @@
-"""A store that is put back from a backup, has the same id, and has grown past what the client has seen.
+"""Tests of a store that is restored from a backup, has the same id, and has grown past what the client has seen.
 
-Its past is that of the original, so an old key proves nothing.  Followers must not take it for the store that they
-followed: what is there is shown, and the loss of history is told.
+Its past is that of the original, so an old key proves nothing.  Followers must detect the restored store, show its
+values and report the loss of history.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.support.faulty import FaultyBackend
 
 
 class Follower:
-    """A mirror, and a map that is kept by the results of on_change."""
+    """A mirror, and a map that is maintained by the results of on_change."""
 
     def __init__(self, client: getc.Client) -> None:
         self.mirror = client.mirror('/cfg')
@@ -47,7 +47,7 @@ class Follower:
 
 
 class Notified:
-    """A map that is kept by the results of on_change, and read anew where it says that history was lost."""
+    """A map that is maintained by the results of on_change, and read again when history is lost."""
 
     def __init__(self, client: getc.Client) -> None:
         self._client = client
@@ -71,10 +71,10 @@ class Notified:
 
 
 @pytest.mark.parametrize(('api', 'was_told'), [('v2', True), ('v3', True), ('v3', False)])
-def test_followers_notice_that_the_data_of_a_server_was_put_back(
+def test_followers_detect_that_the_data_of_a_server_was_restored(
     etcd_server: EtcdServer, api: Any, was_told: bool, tmp_path: Path
 ) -> None:
-    """Whether the last change came as one, or was there when they began."""
+    """Whether the last change was delivered as a change or listed at the start."""
     skip_unless_supported(api, etcd_server.binary)
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(etcd_server.url, api=api) as other:
         for name in ('kept', 'deleted'):
@@ -107,7 +107,7 @@ def test_followers_notice_that_the_data_of_a_server_was_put_back(
 
 
 class MemoryEtcd:
-    """A server of API v2 in memory, whose state can be saved and put back."""
+    """A server of API v2 in memory, whose state can be saved and restored."""
 
     def __init__(self) -> None:
         self._backend = FaultyBackend()
@@ -145,7 +145,7 @@ class MemoryEtcd:
 
 
 class RestorableEtcd(FakeEtcd):
-    """A server of API v3 in memory, whose state can be saved and put back."""
+    """A server of API v3 in memory, whose state can be saved and restored."""
 
     @property
     def index(self) -> int:
@@ -178,8 +178,8 @@ def change(etcd: Any, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize('seed', range(100))
-def test_followers_show_what_is_there_whatever_was_put_back(etcd: Any, etcd_clock: VirtualTime, seed: int) -> None:
-    """Any history, saved at any time, and any history after that."""
+def test_followers_show_the_existing_values_after_any_restore(etcd: Any, etcd_clock: VirtualTime, seed: int) -> None:
+    """For any history, saved at any time, and any history after that."""
     chance = random.Random(seed)
     etcd.put('/cfg/kept', '0')
     save, begin = chance.randrange(4), chance.randrange(4)
@@ -209,10 +209,10 @@ def test_followers_show_what_is_there_whatever_was_put_back(etcd: Any, etcd_cloc
 
 
 @pytest.mark.parametrize('is_in_backup', [False, True])
-def test_restore_is_noticed_though_every_value_that_was_listed_is_there_again(
+def test_restore_is_detected_although_every_listed_value_exists_again(
     etcd: Any, etcd_clock: VirtualTime, is_in_backup: bool
 ) -> None:
-    """It was written again past what the client had seen, as a new key or as one that the backup had."""
+    """It was written again past what the client has seen, as a new key or as one of the backup."""
     etcd.put('/elsewhere', '0')
     if is_in_backup:
         etcd.put('/cfg/a', '0')

@@ -1,4 +1,4 @@
-"""A server that falls silent behind a connection that stays well: HTTP/2 PINGs are answered, by a proxy for one."""
+"""Tests of a server that stops answering while something else, as a proxy, still answers HTTP/2 PINGs."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def client(server: FakeEtcd) -> Iterator[getc.Client]:
 
 
 @pytest.mark.parametrize('drops_progress', [False, True])
-def test_watch_is_stale_when_etcd_does_not_answer_though_its_connection_does(
+def test_watch_is_stale_when_only_its_connection_answers(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, drops_progress: bool
 ) -> None:
-    """And goes on when etcd does."""
+    """It recovers when etcd answers again."""
     server.drops_progress = drops_progress
     server.put('/cfg/a', '1')
     mirror = client.mirror('/cfg')
@@ -54,7 +54,7 @@ def test_watch_is_stale_when_etcd_does_not_answer_though_its_connection_does(
     assert mirror['/cfg/a'] == '2'
 
 
-def test_stream_that_falls_silent_alone_is_opened_again(
+def test_stream_that_falls_silent_alone_is_reopened(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
     """The server answers reads, and has answered progress requests before."""
@@ -70,10 +70,10 @@ def test_stream_that_falls_silent_alone_is_opened_again(
 
 
 @pytest.mark.parametrize('obstacle', ['proxy', 'future revision', 'forbidden'])
-def test_quiet_watch_stays_live_where_a_server_that_is_well_sends_no_progress(
+def test_quiet_watch_stays_live_when_a_healthy_server_sends_no_progress(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, obstacle: str
 ) -> None:
-    """A read shows that it is there: also one that is refused."""
+    """A read shows that the server is healthy, also one that is refused."""
     server.put('/cfg/a', '1')
     watcher = client.on_change('/cfg', print)
     etcd_clock.advance(100)
@@ -98,8 +98,10 @@ def forbid(*_: object) -> Any:
     raise PermissionDenied('permission denied')
 
 
-def test_quiet_client_asks_six_times_a_minute(server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """However many watches it has, and with one small message."""
+def test_quiet_client_sends_six_health_checks_a_minute(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """One small message each, however many watches there are."""
     for number in range(50):
         client.on_change(f'/{number}', print)
     etcd_clock.advance(60)
@@ -116,7 +118,7 @@ def test_quiet_client_asks_six_times_a_minute(server: FakeEtcd, client: getc.Cli
 
 @pytest.fixture
 def proxy_url(etcd_server: EtcdServer) -> Iterator[str]:
-    """``etcd grpc-proxy``, which answers PINGs itself."""
+    """Yield the URL of an ``etcd grpc-proxy``, which answers PINGs itself."""
     (port,) = free_ports(1)
     command = [etcd_server.binary.path, 'grpc-proxy', 'start', f'--endpoints={etcd_server.url}']
     process = subprocess.Popen(
@@ -130,7 +132,7 @@ def proxy_url(etcd_server: EtcdServer) -> Iterator[str]:
 def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
     etcd_server: EtcdServer, proxy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And goes on when etcd does."""
+    """It recovers when etcd continues."""
     monkeypatch.setattr(watch_health, 'IDLE_TIMEOUT', 0.5)
     monkeypatch.setattr(watch_health, 'READ_TIMEOUT', 1.0)
     with getc.etcd(proxy_url, api='v3') as client, getc.etcd(etcd_server.url, api='v3') as other:
@@ -145,10 +147,9 @@ def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
         wait_until(lambda: not mirror.is_stale and mirror['/cfg/a'] == '2')
 
 
-def test_stream_whose_last_watch_ends_while_the_server_is_asked_stays(
+def test_stream_whose_last_watch_ends_during_a_health_check_stays_open(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is left to ask for."""
     uncaught: list[object] = []
     monkeypatch.setattr(gevent.get_hub(), 'handle_error', lambda *error: uncaught.append(error))
     watcher = client.on_change('/cfg', print)

@@ -1,4 +1,4 @@
-"""The daemons on etcd v3, in virtual time: many of them, and what goes wrong between them and the server."""
+"""Tests of many daemons on a fake etcd v3, in virtual time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def server(etcd_clock: VirtualTime) -> FakeEtcd:
 
 @pytest.fixture
 def client(request: pytest.FixtureRequest, server: FakeEtcd, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    """The client; when it was closed, nothing of it may go on."""
+    """Yield a client, and check that it leaves no greenlet after its close."""
     with server.open() as client:
         yield client
     etcd_clock.advance(0)
@@ -40,8 +40,8 @@ def other(server: FakeEtcd) -> Iterator[getc.Client]:
         yield client
 
 
-class Story:
-    """What keepers tell."""
+class Recorder:
+    """Callbacks of keepers that record their calls."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
@@ -62,8 +62,8 @@ class Story:
 
 
 @pytest.fixture
-def story() -> Story:
-    return Story()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 # -- keepers
@@ -72,7 +72,7 @@ def story() -> Story:
 def test_idle_keepers_have_no_greenlets_and_no_timers_of_their_own(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
 ) -> None:
-    """A thousand have those of their lease and of its stream."""
+    """A thousand keepers share those of their lease and its stream."""
     client.keep_node('/first', ttl=TTL)
     etcd_clock.advance(TTL)
     before, timers = len(greenlets_of_getc()), len(_timers(etcd_clock))
@@ -115,19 +115,18 @@ MEMORY_EACH = """
 
 
 @pytest.mark.parametrize('what', ['keepers', 'watchers'])
-def test_daemon_takes_four_kilobytes_at_most(what: str) -> None:
-    """As Python counts; each watcher of a range of its own."""
+def test_daemon_uses_four_kilobytes_at_most(what: str) -> None:
+    """As Python counts; each watcher has a range of its own."""
     assert 100 < printed_by(MEMORY_EACH, what) < 4096
 
 
-def test_zombie_among_the_well_is_taken_away_and_comes_back(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_alive_that_returns_false_removes_one_node_of_a_lease_and_true_restores_it(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """alive() of one of many on a lease."""
     is_alive = [True]
     for number in range(10):
-        story.keep(client, f'/well/{number}', alive=lambda: True)
-    zombie = story.keep(client, '/zombie', alive=lambda: is_alive[0])
+        recorder.keep(client, f'/well/{number}', alive=lambda: True)
+    zombie = recorder.keep(client, '/zombie', alive=lambda: is_alive[0])
     is_alive[0] = False
     etcd_clock.advance(TTL / 3 + 0.1)
     assert b'/zombie' not in server.keys
@@ -135,58 +134,57 @@ def test_zombie_among_the_well_is_taken_away_and_comes_back(
     is_alive[0] = True
     etcd_clock.advance(TTL)
     assert zombie.state is KeeperState.KEPT
-    assert story.told == ['lost /zombie: NodeLost', 'restored /zombie']
+    assert recorder.told == ['lost /zombie: NodeLost', 'restored /zombie']
 
 
-def test_revoked_lease_brings_all_its_nodes_back(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_nodes_of_a_revoked_lease_are_written_again(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """By themselves, with new tokens."""
-    keepers = [story.keep(client, f'/{number}') for number in range(20)]
+    """With new tokens."""
+    keepers = [recorder.keep(client, f'/{number}') for number in range(20)]
     tokens = [keeper.ensure() for keeper in keepers]
     server.revoke(server.keys[b'/0'].lease)
     etcd_clock.advance(TTL)
     assert all(keeper.ensure() > token for keeper, token in zip(keepers, tokens, strict=True))
     assert len(server.keys) == 20
-    assert sorted(story.told[:20]) == sorted(f'lost /{number}: NodeLost' for number in range(20))
-    assert len(story.told) == 40
+    assert sorted(recorder.told[:20]) == sorted(f'lost /{number}: NodeLost' for number in range(20))
+    assert len(recorder.told) == 40
 
 
-def test_wiped_etcd_gets_all_nodes_again(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_nodes_are_written_again_after_a_wipe(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """It knows no lease of ours."""
-    keepers = [story.keep(client, f'/{number}') for number in range(5)]
+    keepers = [recorder.keep(client, f'/{number}') for number in range(5)]
     server.wipe()
     etcd_clock.advance(TTL)
     assert {keeper.state for keeper in keepers} == {KeeperState.KEPT}
     assert len(server.keys) == 5
 
 
-def test_new_keeper_just_after_its_lease_was_revoked_is_no_refusal(
-    client: getc.Client, server: FakeEtcd, story: Story
+def test_keep_node_succeeds_just_after_its_lease_was_revoked(
+    client: getc.Client, server: FakeEtcd, recorder: Recorder
 ) -> None:
-    """The first that hears of it tells the others."""
-    first = story.keep(client, '/a')
+    """The other keepers of the lease are notified."""
+    first = recorder.keep(client, '/a')
     server.revoke(server.keys[b'/a'].lease)
-    second = story.keep(client, '/b')
+    second = recorder.keep(client, '/b')
     assert second.ensure()
     assert first.state is KeeperState.LOST
 
 
-def test_node_has_one_owner_though_every_answer_is_lost(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_node_has_one_owner_although_every_reply_is_lost(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """Hold, update and release: the node is ours by its lease."""
+    """The node is ours by its lease."""
     server.next('Txn', lose_reply, lose_reply)
-    keeper = story.keep(client)
+    keeper = recorder.keep(client)
     assert server.keys[b'/a'].version == 1
     server.next('Txn', lose_reply)
     with pytest.raises(ConnectionError):
         keeper.update('y')
     assert server.keys[b'/a'].value == b'y'
     etcd_clock.advance(3 * TTL)
-    assert (keeper.ensure(), story.told) == (2, [])
+    assert (keeper.ensure(), recorder.told) == (2, [])
     server.next('Txn', lose_reply)
     keeper.stop()
     assert server.keys == {}
@@ -194,7 +192,7 @@ def test_node_has_one_owner_though_every_answer_is_lost(
 
 @pytest.mark.parametrize('fault', [drop, lose_reply, hang, late(2)])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
-def test_rival_of_the_same_value_does_not_take_the_node_whatever_became_of_its_write(
+def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     client: getc.Client,
     other: getc.Client,
     server: FakeEtcd,
@@ -202,7 +200,7 @@ def test_rival_of_the_same_value_does_not_take_the_node_whatever_became_of_its_w
     fault: Fault,
     on_conflict: Literal['raise', 'wait'],
 ) -> None:
-    """Ours is what hangs on a lease of ours; the value is no proof."""
+    """Ownership is proven by the lease, not by the value."""
     owner = client.keep_node('/a', 'x', ttl=TTL)
     token = owner.ensure()
     server.next('Txn', fault)
@@ -217,7 +215,7 @@ def test_rival_of_the_same_value_does_not_take_the_node_whatever_became_of_its_w
 
 @pytest.mark.parametrize('fault', [drop, lose_reply, hang, late(2)])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait', 'replace'])
-def test_clean_up_of_a_rival_of_the_same_value_does_not_delete_the_node(
+def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_another_owners_node(
     client: getc.Client,
     other: getc.Client,
     server: FakeEtcd,
@@ -225,7 +223,6 @@ def test_clean_up_of_a_rival_of_the_same_value_does_not_delete_the_node(
     fault: Fault,
     on_conflict: Literal['raise', 'wait', 'replace'],
 ) -> None:
-    """It was killed while it did not know what had become of its write."""
     owner = client.keep_node('/a', 'x', ttl=TTL)
     token = owner.ensure()
     server.next('Txn', fault)
@@ -237,10 +234,10 @@ def test_clean_up_of_a_rival_of_the_same_value_does_not_delete_the_node(
 
 
 @pytest.mark.parametrize('fault', [lose_reply, delay(3)])
-def test_kill_before_the_answer_of_the_write_leaves_no_node(
+def test_kill_before_the_reply_to_the_write_leaves_no_node(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, fault: Fault
 ) -> None:
-    """It is known as ours by its lease, which other nodes keep alive."""
+    """The node is ours by its lease, which other nodes keep alive."""
     client.keep_node('/kept', ttl=TTL)
     server.next('Txn', fault)
     caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL)
@@ -251,11 +248,11 @@ def test_kill_before_the_answer_of_the_write_leaves_no_node(
     assert list(server.keys) == [b'/kept']
 
 
-def test_stop_deletes_a_node_that_was_taken_up_again_without_an_answer(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_stop_deletes_a_node_after_an_unanswered_reclaim(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """It hangs on another lease of ours than the one that was lost."""
-    keeper = story.keep(client)
+    """It is attached to another lease of ours than before."""
+    keeper = recorder.keep(client)
     before = server.keys[b'/a'].lease
     server.go_down()
     etcd_clock.advance(TTL - 0.9)
@@ -273,10 +270,10 @@ def _do(do: Callable[[], object], *_: object) -> object:
     return do()
 
 
-def test_keep_node_says_when_it_times_out_before_it_could_write_that_nothing_was_written(
+def test_keep_node_that_times_out_before_its_write_does_not_have_maybe_applied(
     client: getc.Client, server: FakeEtcd
 ) -> None:
-    """It had no lease yet."""
+    """There was no lease yet."""
     server.go_down()
     server.next('LeaseGrant', hang)
     for timeout in (0.5, 5):
@@ -286,10 +283,10 @@ def test_keep_node_says_when_it_times_out_before_it_could_write_that_nothing_was
     server.come_back()
 
 
-def test_write_that_comes_after_the_stop_does_not_stay(
+def test_write_that_is_applied_after_the_stop_is_deleted(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
 ) -> None:
-    """The keeper was given up before it had its node; other nodes keep the lease alive."""
+    """The keeper was given up before it had its node, while other nodes keep the lease alive."""
     client.keep_node('/kept', ttl=TTL)
     server.next('Txn', late(3))
     with gevent.Timeout(1, False):
@@ -299,13 +296,13 @@ def test_write_that_comes_after_the_stop_does_not_stay(
     assert list(server.keys) == [b'/kept']
 
 
-def test_two_keepers_of_one_name_in_one_client_never_both_own_it(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_two_keepers_of_one_key_in_one_client_never_own_it_together(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
     """The second takes it over, as another process would."""
-    first = story.keep(client, value='first')
+    first = recorder.keep(client, value='first')
     token = first.ensure()
-    second = story.keep(client, value='second')
+    second = recorder.keep(client, value='second')
     assert second.ensure() > token
     etcd_clock.advance(TTL / 3 + 0.1)
     assert first.state is KeeperState.LOST
@@ -317,24 +314,23 @@ def test_two_keepers_of_one_name_in_one_client_never_both_own_it(
     assert server.keys[b'/a'].value == b'first'
 
 
-def test_stall_longer_than_the_ttl_is_seen_at_once_and_healed(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_stall_longer_than_the_ttl_is_detected_at_once_and_recovered_from(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """SIGSTOP of this process."""
-    keeper = story.keep(client)
+    keeper = recorder.keep(client)
     stall(etcd_clock, TTL + 1)
     assert keeper.remaining() == 0
     with pytest.raises(NodeLost):
         keeper.ensure()
     etcd_clock.advance(1)
-    assert story.told == ['lost /a: NodeLost', 'restored /a']
+    assert recorder.told == ['lost /a: NodeLost', 'restored /a']
 
 
-def test_suspended_machine_knows_when_it_resumes_that_its_nodes_are_lost(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, story: Story
+def test_nodes_are_lost_when_a_suspended_machine_resumes(
+    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, recorder: Recorder
 ) -> None:
-    """Whether etcd has given them away meanwhile or not."""
-    taken, left = story.keep(client, '/taken'), story.keep(client, '/left')
+    """Whether etcd has deleted them meanwhile or not."""
+    taken, left = recorder.keep(client, '/taken'), recorder.keep(client, '/left')
     tokens = taken.ensure(), left.ensure()
     etcd_clock.suspend(TTL - 1)
     server.put('/taken', 'theirs')
@@ -345,13 +341,13 @@ def test_suspended_machine_knows_when_it_resumes_that_its_nodes_are_lost(
     etcd_clock.advance(TTL / 3 + 1)
     assert (taken.state, server.keys[b'/taken'].value) == (KeeperState.LOST, b'theirs')
     assert left.ensure() > tokens[1]
-    assert sorted(story.told) == ['lost /left: NodeLost', 'lost /taken: Overtaken', 'restored /left']
+    assert sorted(recorder.told) == ['lost /left: NodeLost', 'lost /taken: Overtaken', 'restored /left']
 
 
-def test_close_deletes_all_nodes_and_ends_no_lease(
+def test_close_deletes_all_nodes_and_revokes_no_lease(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime, other: getc.Client
 ) -> None:
-    """Followers see each go: Deleted, not Expired."""
+    """Followers receive Deleted, not Expired."""
     seen: list[str] = []
     other.on_change('/', lambda result: seen.append(f'{type(result).__name__} {result.key}'))
     for number in range(30):
@@ -366,11 +362,11 @@ def test_close_deletes_all_nodes_and_ends_no_lease(
 # -- watchers
 
 
-def test_outage_loses_no_change_of_any_watcher(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
-    """They resume where they stopped, and share again."""
+def test_no_watcher_loses_a_change_in_an_outage(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    """They resume where they stopped, and share a watch again."""
     stories: list[list[str]] = [[] for _ in range(50)]
     server.put('/cfg/stays', 'x')
-    watchers = [client.on_change('/cfg', _note(story)) for story in stories]
+    watchers = [client.on_change('/cfg', _note(recorder)) for recorder in stories]
     for number in range(5):
         server.put('/cfg/a', str(number))
     etcd_clock.advance(0)
@@ -388,14 +384,12 @@ def test_outage_loses_no_change_of_any_watcher(client: getc.Client, server: Fake
     assert sum(len(getattr(stream, 'watches', ())) for stream in server.streams) == 1
 
 
-def _note(story: list[str]) -> Callable[[getc.EtcdResult], None]:
-    return lambda result: story.append(str(result.value))
+def _note(recorder: list[str]) -> Callable[[getc.EtcdResult], None]:
+    return lambda result: recorder.append(str(result.value))
 
 
-def test_watcher_behind_a_slow_callback_holds_no_more_than_its_bound(
-    client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
-) -> None:
-    """It leaves, comes back from where it was, and delays nobody else."""
+def test_backlog_of_a_slow_callback_is_bounded(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    """The watcher leaves its shared watch, continues from its cursor, and delays no other watcher."""
     seen: dict[str, list[int]] = {'slow': [], 'quick': []}
 
     def slow(result: getc.EtcdResult) -> None:
@@ -419,10 +413,9 @@ def test_watcher_behind_a_slow_callback_holds_no_more_than_its_bound(
     assert watcher.state is WatcherState.LIVE
 
 
-def test_history_that_was_compacted_during_an_outage_is_one_difference(
+def test_compacted_history_is_delivered_as_one_difference(
     client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime
 ) -> None:
-    """Never silent."""
     seen: list[str] = []
     server.put_all({'/cfg/gone': '1', '/cfg/stays': '1'})
     client.on_change(

@@ -1,4 +1,4 @@
-"""The daemons and a real etcd v3: leases that are revoked, and a process that stalls."""
+"""Tests of daemons with a real etcd v3: revoked leases, and a process that stalls."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def other(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 
 def lease_of(client: getc.Client, key: str) -> int:
-    """The lease that a node hangs on; 0 without one, or without the node."""
+    """Return the lease of a node; 0 if there is none."""
     found = client.v3.kv.range(key.encode()).kvs
     return found[0].lease if found else 0
 
 
 def test_nodes_share_a_lease_that_is_never_revoked(client: getc.Client, other: getc.Client) -> None:
-    """One of them is stopped, one left to its TTL: the others do not notice."""
+    """One node is deleted and one detached; the others are unaffected."""
     keepers = [client.keep_node(f'/servers/{number}', ttl=TTL) for number in range(5)]
     lease = lease_of(other, '/servers/0')
     assert {lease_of(other, keeper.key) for keeper in keepers} == {lease}
@@ -48,7 +48,7 @@ def test_nodes_share_a_lease_that_is_never_revoked(client: getc.Client, other: g
     assert {keeper.state for keeper in keepers[2:]} == {KeeperState.KEPT}
 
 
-def test_revoked_lease_is_noticed_and_the_nodes_come_back(client: getc.Client, other: getc.Client) -> None:
+def test_nodes_are_restored_after_their_lease_was_revoked(client: getc.Client, other: getc.Client) -> None:
     """Within a third of the TTL."""
     lost: list[str] = []
     keepers = [
@@ -66,8 +66,8 @@ def _leases(client: getc.Client) -> set[int]:
     return {lease.ID for lease in client.v3.lease.leases().leases}
 
 
-def test_new_keeper_finds_out_that_the_lease_was_revoked(client: getc.Client, other: getc.Client) -> None:
-    """Before any renewal does: it is no refusal, and the others are told."""
+def test_keep_node_succeeds_after_its_lease_was_revoked(client: getc.Client, other: getc.Client) -> None:
+    """The other keepers of the lease are notified before any renewal."""
     first = client.keep_node('/servers/a', ttl=60)
     other.v3.lease.revoke(lease_of(other, '/servers/a'))
     second = client.keep_node('/servers/b', ttl=60)
@@ -76,10 +76,8 @@ def test_new_keeper_finds_out_that_the_lease_was_revoked(client: getc.Client, ot
     assert lease_of(other, '/servers/b') in _leases(other)
 
 
-def test_deleted_node_comes_back_and_one_that_another_wrote_is_left_to_him(
-    client: getc.Client, other: getc.Client
-) -> None:
-    """By etcdctl, say; the node beside them is not touched."""
+def test_deleted_node_is_restored_and_an_overwritten_one_is_left_alone(client: getc.Client, other: getc.Client) -> None:
+    """Other nodes of the lease are unaffected."""
     deleted, taken, beside = (client.keep_node(f'/{name}', 'x', ttl=TTL) for name in ('deleted', 'taken', 'beside'))
     token = beside.ensure()
     other.delete('/deleted')
@@ -93,8 +91,8 @@ def test_deleted_node_comes_back_and_one_that_another_wrote_is_left_to_him(
     wait_until(lambda: taken.state is KeeperState.KEPT)
 
 
-def test_process_that_stalls_for_longer_than_the_ttl_knows_at_once(client: getc.Client, other: getc.Client) -> None:
-    """A hub that is blocked, or SIGSTOP: nothing of ours runs, and etcd gives the name away."""
+def test_keeper_is_lost_at_once_after_a_stall_longer_than_the_ttl(client: getc.Client, other: getc.Client) -> None:
+    """Nothing of this process runs during the stall, and etcd deletes the node."""
     told: list[str] = []
     keeper = client.keep_node(
         '/servers/a', ttl=2, on_lost=lambda _: told.append('lost'), on_restored=lambda _: told.append('restored')
@@ -120,7 +118,7 @@ def proxy(etcd_server: EtcdServer) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
-    """A client behind the proxy, with a connection and a lease: the next that it sends is a write."""
+    """Yield a client behind the proxy with a connection and a lease, so that the next request is a write."""
     with getc.etcd(proxy.url, api='v3') as client:
         client.keep_node('/its/own', ttl=TTL)
         yield client
@@ -128,10 +126,10 @@ def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
 
 @pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
-def test_rival_of_the_same_value_does_not_take_the_node_when_its_write_is_not_answered(
+def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
 ) -> None:
-    """Ours is what hangs on a lease of ours; the value is no proof."""
+    """Ownership is proven by the lease, not by the value."""
     owner = client.keep_node('/name', 'v', ttl=10)
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()
@@ -146,10 +144,9 @@ def test_rival_of_the_same_value_does_not_take_the_node_when_its_write_is_not_an
 
 
 @pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
-def test_clean_up_of_a_rival_that_is_killed_then_does_not_delete_the_node(
+def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, fault: str
 ) -> None:
-    """Its value is the same, its lease is not."""
     owner = client.keep_node('/name', 'v', ttl=10)
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()

@@ -1,7 +1,7 @@
-"""Whoever follows is told the history: no change lost, doubled or out of order.
+"""Tests that watchers deliver the history of the server: no change lost, doubled or out of order.
 
-Watchers come, go, fall behind a slow callback, leave their shared watch and join it again, while several writers write
-values that are written once only.  What each was told is compared with the history that the server itself remembers.
+Watchers start, stop, fall behind a slow callback, leave their shared watch and join it again, while several writers
+write unique values.  The results of each watcher are compared with the history that the server itself remembers.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Told:
     is_from_now: bool = False
 
     def check(self, history: list[Change]) -> None:
-        """Compare it with what happened."""
+        """Compare the results with the history of the server."""
         first = min([self.first, *(change[0] for change in self.changes if self.is_from_now)])
         expected = [change for change in history if change[0] >= first and self._is_followed(change[1])]
         if not self.is_whole:
@@ -58,7 +58,7 @@ class Told:
         assert self.changes == expected, self
 
     def note(self, result: getc.EtcdResult) -> None:
-        """A callback."""
+        """Record a result."""
         assert not result.resync
         self.changes.append((result.modified_index, result.key, result.value))
 
@@ -82,7 +82,7 @@ class Scene:
         self.begin = clients[0].set('/begin', 'x').etcd_index
 
     def play(self, *, writers: int, watchers: int, steps: int) -> None:
-        """Let them all do so many steps; then see to it that the last is told what is left, and check."""
+        """Run so many steps, wait until every change was delivered, and check."""
         writing = [gevent.spawn(self._write, random.Random(self._rng.random()), steps * 3) for _ in range(writers)]
         following = [gevent.spawn(self._follow, random.Random(self._rng.random()), steps) for _ in range(watchers)]
         lasting = [
@@ -101,7 +101,7 @@ class Scene:
             told.check(history)
 
     def _history(self, end: int) -> list[Change]:
-        """As the server remembers it."""
+        """Return the history that the server remembers."""
         found: dict[Change, None] = {}  # etcd 3.4 may send an event twice
         last = 0
         with self._clients[0].v3.watch.create(b'/', range_end=b'0', start_revision=self.begin + 1) as watch:
@@ -183,14 +183,14 @@ class Scene:
 
 @pytest.fixture
 def tight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small bounds, so that all of them are met."""
+    """Reduce the bounds, so that all of them are reached."""
     monkeypatch.setattr(follower, 'MAX_BACKLOG', 20)
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 20 * replay_buffer.MIN_BYTES)
 
 
 @pytest.mark.parametrize('seed', range(10))
-def test_everybody_is_told_the_history(tight: None, etcd_clock: VirtualTime, seed: int) -> None:
-    """With a server that sends events twice, and a connection that breaks now and then."""
+def test_watchers_deliver_the_history(tight: None, etcd_clock: VirtualTime, seed: int) -> None:
+    """The server sends events twice, and the connection breaks now and then."""
     server = FakeEtcd()
     server.doubles = True
     chance = random.Random(seed)
@@ -213,13 +213,11 @@ def clients(etcd_server: EtcdServer) -> Iterator[list[getc.Client]]:
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_everybody_is_told_the_history_by_a_real_etcd(tight: None, clients: list[getc.Client], seed: int) -> None:
-    """The same."""
+def test_watchers_deliver_the_history_of_a_real_etcd(tight: None, clients: list[getc.Client], seed: int) -> None:
     Scene(seed, clients).play(writers=4, watchers=10, steps=10)
 
 
-def test_the_check_finds_what_is_missing_doubled_or_out_of_order() -> None:
-    """Or it would prove nothing."""
+def test_check_detects_missing_doubled_and_misordered_changes() -> None:
     history: list[Change] = [(2, '/a', '1'), (3, '/a', '2'), (3, '/b', '3'), (4, '/a', None)]
     good = Told('/', True, 2, list(history))
     good.check(history)

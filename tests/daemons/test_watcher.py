@@ -1,4 +1,4 @@
-"""A watcher and its etcd, which fails, forgets, or is another one: what is told, and that nothing is hidden."""
+"""Tests of watchers, mirrors and ``changes`` on a backend that fails on command, in virtual time."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from tests.support.clients import client_on
 from tests.support.faulty import FaultyBackend
 
 
-class Story:
-    """Callbacks that note what they are told."""
+class Recorder:
+    """Callbacks that record their results."""
 
     def __init__(self) -> None:
         self.results: list[getc.EtcdResult] = []
@@ -53,25 +53,25 @@ class Story:
 
 
 @pytest.fixture
-def story() -> Story:
-    return Story()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 def fill_history(client: getc.Client) -> None:
-    """Push what has happened so far out of the server's memory."""
+    """Write more events than the history of the store holds."""
     for _ in range(1001):
         client.set('/elsewhere', 'x')
 
 
-# -- connections that break
+# -- broken connections
 
 
-def test_nothing_is_lost_when_the_connection_breaks(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_no_change_is_lost_when_the_connection_breaks(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """It is STALE meanwhile; then what happened comes, each change once, and no resync."""
+    """The watcher is STALE meanwhile, and delivers each change once, without a resync."""
     other.set('/cfg/stays', '0')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     assert (watcher.state, watcher.is_stale) == (WatcherState.LIVE, False)
     other.set('/cfg/a', '1')
     etcd_clock.advance(0)
@@ -82,34 +82,34 @@ def test_nothing_is_lost_when_the_connection_breaks(
     other.set('/cfg/a', '3')
     other.delete('/cfg/a')
     etcd_clock.advance(600)
-    assert story.lines == ['Set /cfg/a=1']
+    assert recorder.lines == ['Set /cfg/a=1']
     backend.come_back()
     etcd_clock.advance(1.01)
     assert watcher.state is WatcherState.LIVE
-    assert story.lines == ['Set /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/a=3', 'Deleted /cfg/a']
+    assert recorder.lines == ['Set /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/a=3', 'Deleted /cfg/a']
 
 
-def test_connection_that_breaks_is_made_again_though_a_log_handler_blocks(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_watch_is_restored_while_a_log_handler_blocks(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """A watch tells of its end in the hub, where nothing may wait."""
-    watcher = client.on_change('/cfg', story)
-    with faulty.blocking_log() as said:
+    """The end of a watch is reported in the hub, where nothing may block."""
+    watcher = client.on_change('/cfg', recorder)
+    with faulty.blocking_log() as lines:
         gevent.get_hub().loop.run_callback(backend.break_watches)
         etcd_clock.advance(5)
     assert watcher.state is WatcherState.LIVE
-    assert said == [f'etcd client: {watcher.name}: stale: the connection broke']
+    assert lines == [f'etcd client: {watcher.name}: stale: the connection broke']
     other.set('/cfg/a', '1')
     etcd_clock.advance(0)
-    assert story.lines == ['Set /cfg/a=1']
+    assert recorder.lines == ['Set /cfg/a=1']
 
 
 @pytest.mark.parametrize('resync', ['diff', 'notify'])
-def test_outage_is_not_spent_asking_all_the_time(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime, resync: Any
+def test_attempts_during_an_outage_back_off(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime, resync: Any
 ) -> None:
-    """The pauses grow up to a second, with a list of what is there or without."""
-    client.on_change('/cfg', story, resync=resync)
+    """The delays grow up to a second, with and without remembered values."""
+    client.on_change('/cfg', recorder, resync=resync)
     etcd_clock.advance(60)
     backend.go_down()
     asked = len(backend.sent) + backend.watches
@@ -117,11 +117,10 @@ def test_outage_is_not_spent_asking_all_the_time(
     assert 600 < len(backend.sent) + backend.watches - asked < 3000
 
 
-def test_back_off_starts_small_again_after_a_watch_that_worked(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_backoff_is_reset_by_a_watch_that_worked(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """One short break after the other costs a moment each."""
-    watcher = client.on_change('/cfg', story)
+    watcher = client.on_change('/cfg', recorder)
     for _ in range(20):
         etcd_clock.advance(5)
         assert watcher.state is WatcherState.LIVE
@@ -130,42 +129,42 @@ def test_back_off_starts_small_again_after_a_watch_that_worked(
         assert watcher.state is WatcherState.LIVE
 
 
-def test_ttl_that_was_refreshed_is_no_difference(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_refresh_of_a_ttl_is_not_a_difference(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """A refresh moves the index of a node and tells nobody."""
+    """A refresh changes the index of a node, and no watch is notified of it."""
     other.set('/cfg/a', '1', ttl=10)
-    client.on_change('/cfg', story, on_resync=story.on_resync)
+    client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     other.refresh('/cfg/a', ttl=1000)
     other.set('/cfg/b', '1')
     etcd_clock.advance(0)
     backend.break_watches()
     etcd_clock.advance(2)
-    assert story.lines == ['Set /cfg/b=1']
+    assert recorder.lines == ['Set /cfg/b=1']
 
 
-def test_directory_that_changes_is_no_loss_of_what_is_in_it(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_change_of_a_directory_keeps_the_known_values_below_it(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """What is known below it stays known, so nothing is told twice."""
+    """So no value is delivered twice."""
     other.set('/cfg/dir/a', '1')
-    client.on_change('/cfg', story, on_resync=story.on_resync)
+    client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     other.set('/cfg/new', dir=True)
     other.set('/cfg/value', '1')
     other.set('/cfg/dir/b', '1')
     etcd_clock.advance(0)
-    assert story.lines.pop(0).startswith('Set /cfg/new')
+    assert recorder.lines.pop(0).startswith('Set /cfg/new')
     backend.break_watches()
     etcd_clock.advance(2)
-    assert story.lines == ['Set /cfg/value=1', 'Set /cfg/dir/b=1']
+    assert recorder.lines == ['Set /cfg/value=1', 'Set /cfg/dir/b=1']
 
 
-def test_connection_that_breaks_before_the_start_is_made_again(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_on_change_waits_for_an_unreachable_etcd(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """on_change goes on trying; every change after it returned is told."""
+    """Every change after it has returned is delivered."""
     backend.go_down()
-    calling = gevent.spawn(client.on_change, '/cfg', story)
+    calling = gevent.spawn(client.on_change, '/cfg', recorder)
     etcd_clock.advance(60)
     assert not calling.ready()
     backend.come_back()
@@ -173,16 +172,15 @@ def test_connection_that_breaks_before_the_start_is_made_again(
     assert calling.get(block=False).state is WatcherState.LIVE
     other.set('/cfg/a', '1')
     etcd_clock.advance(0)
-    assert story.lines == ['Set /cfg/a=1']
+    assert recorder.lines == ['Set /cfg/a=1']
 
 
-def test_on_change_times_out_and_leaves_nothing(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_on_change_that_times_out_names_the_last_error_and_stops_its_watcher(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """It says what the last attempt met."""
     backend.go_down(faulty.hang)
     with pytest.raises(TimedOut, match='on_change /cfg did not start within 15 s: no answer'):
-        client.on_change('/cfg', story, timeout=15)
+        client.on_change('/cfg', recorder, timeout=15)
     etcd_clock.advance(1)
     assert not client._daemons
     asked = len(backend.sent)
@@ -190,19 +188,19 @@ def test_on_change_times_out_and_leaves_nothing(
     assert len(backend.sent) == asked
 
 
-def test_refusal_is_raised_at_the_start_and_survived_later(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_refusal_is_raised_at_the_start_and_retried_later(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """Rights may come back; who began to follow goes on."""
+    """Permissions may be granted again."""
 
     def forbid(*_: object) -> Any:
         raise Unauthorized('Insufficient credentials')
 
     backend.fault = forbid
     with pytest.raises(Unauthorized):
-        client.on_change('/cfg', story)
+        client.on_change('/cfg', recorder)
     backend.fault = None
-    watcher = client.on_change('/cfg', story)
+    watcher = client.on_change('/cfg', recorder)
     backend.go_down(forbid)
     other.set('/cfg/a', '1')
     etcd_clock.advance(60)
@@ -210,13 +208,13 @@ def test_refusal_is_raised_at_the_start_and_survived_later(
     assert isinstance(watcher.last_error, Unauthorized)
     backend.come_back()
     etcd_clock.advance(MAX_REFUSED_DELAY + 0.01)
-    assert [line.partition(' (')[0] for line in story.lines] == ['Set /cfg/a=1']
+    assert [line.partition(' (')[0] for line in recorder.lines] == ['Set /cfg/a=1']
 
 
-def test_refusals_are_met_less_and_less_often_and_logged_once(
+def test_refused_attempts_back_off_and_are_logged_once(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Asking again would bring the same, perhaps at a cost; the reason is in the log, and in it again if it changes."""
+    """They are logged again if the reason changes."""
 
     def too_large(*_: object) -> Any:
         raise ResponseTooLarge('the value of /cfg/a is too large')
@@ -240,31 +238,31 @@ def test_refusals_are_met_less_and_less_often_and_logged_once(
     assert not mirror.is_stale
 
 
-def test_answer_without_an_index_is_no_start(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_listing_without_an_index_is_a_protocol_error(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """A proxy that takes the headers off: nothing could be followed from there."""
+    """A proxy has removed the headers: the watch could not start after the listing."""
 
     def bare(*_: object) -> Any:
         raise KeyNotFound('Key not found', '/cfg')
 
     backend.fault = bare
-    watcher = client.on_change('/cfg', story, wait=False)
+    watcher = client.on_change('/cfg', recorder, wait=False)
     etcd_clock.advance(5)
     assert watcher.state is WatcherState.STARTING
     assert isinstance(watcher.last_error, ProtocolError)
 
 
-# -- history that is lost, and stores that are others
+# -- lost history and other stores
 
 
-def test_history_that_was_cleared_during_an_outage_is_told_as_a_difference(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_cleared_history_is_delivered_as_a_difference(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """In the order of the keys, marked, then on_resync; what is the same is not told."""
+    """In the order of the keys, marked, before on_resync; equal values are not delivered."""
     for key in 'abcde':
         other.set(f'/cfg/{key}', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     backend.go_down()
     other.set('/cfg/d', '2')
     other.delete('/cfg/b')
@@ -274,25 +272,24 @@ def test_history_that_was_cleared_during_an_outage_is_told_as_a_difference(
     fill_history(other)
     backend.come_back()
     etcd_clock.advance(2)
-    assert story.lines == [
+    assert recorder.lines == [
         'Set /cfg/0=new (resync)',
         'Set /cfg/a=1 (resync)',
         'Deleted /cfg/b (resync)',
         'Set /cfg/d=2 (resync)',
         'resync',
     ]
-    assert [result.is_new for result in story.results] == [True, False, False, False]
+    assert [result.is_new for result in recorder.results] == [True, False, False, False]
     assert watcher.state is WatcherState.LIVE
-    story.lines.clear()
+    recorder.lines.clear()
     other.set('/cfg/a', '5')
     etcd_clock.advance(0)
-    assert story.lines == ['Set /cfg/a=5']
+    assert recorder.lines == ['Set /cfg/a=5']
 
 
-def test_differences_add_up_to_what_is_there(
+def test_differences_lead_to_the_existing_values_after_each_kind_of_outage(
     client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
-    """Whoever keeps a map by the results has the right one after each kind of outage."""
     seen: dict[str, str] = {}
 
     def keep(result: getc.EtcdResult) -> None:
@@ -316,35 +313,35 @@ def test_differences_add_up_to_what_is_there(
             fill_history(writer)
         backend.come_back()
         etcd_clock.advance(3)
-        there = {leaf.key: leaf.value for leaf in writer.get('/cfg', recursive=True).node.leaves()}
-        assert seen == there
+        existing = {leaf.key: leaf.value for leaf in writer.get('/cfg', recursive=True).node.leaves()}
+        assert seen == existing
         writer.close()
 
 
-def test_store_that_is_empty_is_told_as_a_difference(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_wiped_store_is_delivered_as_a_difference(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """All that was known is Deleted; then it follows the new store."""
+    """Every known value is Deleted; then the watcher follows the new store."""
     other.set('/cfg/a', '1')
     other.set('/cfg/b', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     before = watcher.index
     backend.come_back(empty=True)
     etcd_clock.advance(2)
-    assert story.lines == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)', 'resync']
+    assert recorder.lines == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)', 'resync']
     assert watcher.index < before
-    story.lines.clear()
+    recorder.lines.clear()
     client.set('/cfg/a', 'new')
     etcd_clock.advance(0)
-    assert story.lines == ['Set /cfg/a=new']
+    assert recorder.lines == ['Set /cfg/a=new']
 
 
 class Silent:
-    """A watch that tells nothing."""
+    """A watch that delivers nothing."""
 
     @classmethod
     def live(cls, spec: WatchSpec, listener: Any, after: Any) -> Silent:
-        """One that comes on before."""
+        """Report that the watch was created."""
         gevent.get_hub().loop.run_callback(listener.on_live, 0)
         return cls()
 
@@ -352,12 +349,12 @@ class Silent:
         pass
 
 
-def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_value_replaced_during_an_outage_does_not_cause_a_resync(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """Nothing of what was known is there, but the store tells the latest change once more: it is the same."""
+    """No known value exists any more, but the store delivers the last change again, so it is the same store."""
     other.set('/cfg/rate', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     for number in range(5):
         other.set('/cfg/rate', f'{number}.0')
         etcd_clock.advance(0)
@@ -369,26 +366,26 @@ def test_value_that_was_replaced_during_an_outage_is_no_loss_of_history(
         backend.come_back()
         etcd_clock.advance(1.1)
         assert watcher.state is WatcherState.LIVE
-    told = []
+    delivered = []
     for number in range(5):
-        told += [f'Set /cfg/rate={number}.0', f'Set /cfg/rate={number}.1', 'Deleted /cfg/rate']
-        told += [f'Set /cfg/rate={number}.2'] if number % 2 else []
-    assert story.lines == told
+        delivered += [f'Set /cfg/rate={number}.0', f'Set /cfg/rate={number}.1', 'Deleted /cfg/rate']
+        delivered += [f'Set /cfg/rate={number}.2'] if number % 2 else []
+    assert recorder.lines == delivered
 
 
 @pytest.mark.parametrize('is_live', [False, True])
-def test_watch_that_ends_before_the_latest_change_came_again_has_lost_no_history(
+def test_watch_that_ends_before_the_last_change_was_delivered_again_does_not_cause_a_resync(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
-    story: Story,
+    recorder: Recorder,
     etcd_clock: VirtualTime,
     monkeypatch: pytest.MonkeyPatch,
     is_live: bool,
 ) -> None:
-    """Its server did not say that the change is not there: the next watch starts at the same change."""
+    """The next watch starts at the same change."""
     other.set('/cfg/rate', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     other.set('/cfg/rate', '2')
     etcd_clock.advance(0)
     backend.go_down()
@@ -401,15 +398,15 @@ def test_watch_that_ends_before_the_latest_change_came_again_has_lost_no_history
     watcher._daemon.on_ended(ConnectionError('the server fell silent'))
     etcd_clock.advance(2)
     assert watcher.state is WatcherState.LIVE
-    assert story.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
+    assert recorder.lines == ['Set /cfg/rate=2', 'Set /cfg/rate=3']
 
 
-def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_value_replaced_in_an_outage_after_a_resync_does_not_cause_another(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """What the comparison found is witness enough, though no change of the new store was told yet."""
+    """The listing of the resync proves the store, although no change of it was delivered yet."""
     client.set('/cfg/a', '1')
-    client.on_change('/cfg', story, on_resync=story.on_resync)
+    client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     backend.come_back(empty=True)
     with client_on(MemoryBackend(backend.store), url='memory://') as writer:
         writer.set('/cfg/a', '2')
@@ -418,57 +415,56 @@ def test_value_that_was_replaced_in_an_outage_after_a_loss_is_no_loss_again(
         writer.set('/cfg/a', '3')
     backend.come_back()
     etcd_clock.advance(2)
-    assert story.lines == ['Set /cfg/a=2 (resync)', 'resync', 'Set /cfg/a=3']
+    assert recorder.lines == ['Set /cfg/a=2 (resync)', 'resync', 'Set /cfg/a=3']
 
 
-@pytest.mark.parametrize('what_is_there', ['the same key', 'another key', 'nothing', 'a later key'])
-@pytest.mark.parametrize('was_told', [True, False])
-def test_other_store_that_has_grown_past_the_index_is_noticed(
+@pytest.mark.parametrize('content', ['the same key', 'another key', 'nothing', 'a later key'])
+@pytest.mark.parametrize('was_delivered', [True, False])
+def test_other_store_with_a_higher_index_is_detected(
     client: getc.Client,
     other: getc.Client,
     backend: FaultyBackend,
-    story: Story,
+    recorder: Recorder,
     etcd_clock: VirtualTime,
-    what_is_there: str,
-    was_told: bool,
+    content: str,
+    was_delivered: bool,
 ) -> None:
-    """Its index is no witness; what was known is."""
     other.set('/cfg/a', 'older')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync)
-    if was_told:
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
+    if was_delivered:
         other.set('/cfg/a', 'old')
         etcd_clock.advance(0)
-        story.lines.clear()
+        recorder.lines.clear()
     backend.go_down()
     backend.come_back(empty=True)
     backend.fault = faulty.refuse
     with client_on(MemoryBackend(backend.store), url='memory://') as writer:
-        if what_is_there == 'the same key':
+        if content == 'the same key':
             writer.set('/cfg/a', 'new')
-        elif what_is_there == 'another key':
+        elif content == 'another key':
             writer.set('/cfg/b', 'new')
         for _ in range(20):
             writer.set('/elsewhere', 'x')
-        if what_is_there == 'a later key':
+        if content == 'a later key':
             writer.set('/cfg/b', 'new')
     backend.come_back()
     etcd_clock.advance(20)
-    told = {
+    delivered = {
         'the same key': ['Set /cfg/a=new (resync)', 'resync'],
         'another key': ['Deleted /cfg/a (resync)', 'Set /cfg/b=new (resync)', 'resync'],
         'nothing': ['Deleted /cfg/a (resync)', 'resync'],
         'a later key': ['Deleted /cfg/a (resync)', 'Set /cfg/b=new (resync)', 'resync'],
     }
-    assert story.lines == told[what_is_there]
+    assert recorder.lines == delivered[content]
     assert watcher.state is WatcherState.LIVE
 
 
-def test_cleared_history_is_only_notified_when_no_difference_is_wanted(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_cleared_history_only_calls_on_resync_with_resync_notify(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """resync='notify' keeps nothing in memory, and says so once."""
+    """No values are remembered."""
     other.set('/cfg/a', '1')
-    watcher = client.on_change('/cfg', story, on_resync=story.on_resync, resync='notify')
+    watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync, resync='notify')
     other.set('/cfg/b', '2')
     etcd_clock.advance(0)
     assert watcher._daemon._continuity._known == {}
@@ -477,17 +473,17 @@ def test_cleared_history_is_only_notified_when_no_difference_is_wanted(
     fill_history(other)
     backend.come_back()
     etcd_clock.advance(2)
-    assert story.lines == ['Set /cfg/b=2', 'resync']
+    assert recorder.lines == ['Set /cfg/b=2', 'resync']
     other.set('/cfg/b', '4')
     etcd_clock.advance(0)
-    assert story.lines == ['Set /cfg/b=2', 'resync', 'Set /cfg/b=4']
+    assert recorder.lines == ['Set /cfg/b=2', 'resync', 'Set /cfg/b=4']
 
 
-def test_store_that_is_never_the_same_is_not_asked_all_the_time(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_attempts_back_off_when_history_is_lost_each_time(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """Two clusters behind one address: each answer contradicts the one before."""
-    client.on_change('/cfg', story, on_resync=story.on_resync)
+    """As with two clusters behind one address."""
+    client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
 
     class Contradicting(MemoryBackend):
         def watch(self, spec: Any, listener: Any, after: Any = None) -> Any:
@@ -506,54 +502,53 @@ def test_store_that_is_never_the_same_is_not_asked_all_the_time(
 # -- callbacks
 
 
-def test_ready_is_set_after_what_was_there_has_been_delivered(
+def test_ready_is_set_after_the_existing_values_were_delivered(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Not when it is live: on_change returns before."""
+    """Not when the watcher is LIVE: on_change returns before."""
     for number in range(3):
         other.set(f'/cfg/{number}', 'x')
-    told: list[tuple[str, bool]] = []
+    delivered: list[tuple[str, bool]] = []
 
     def slow(result: getc.EtcdResult) -> None:
         gevent.sleep(1)
-        told.append((result.key, watcher.ready.is_set()))
+        delivered.append((result.key, watcher.ready.is_set()))
 
     watcher = client.on_change('/cfg', slow, initial=True)
     assert watcher.state is WatcherState.LIVE
     other.set('/cfg/3', 'x')
     assert not watcher.ready.is_set()
     assert watcher.ready.wait(60)
-    assert told == [('/cfg/0', False), ('/cfg/1', False), ('/cfg/2', False)]
+    assert delivered == [('/cfg/0', False), ('/cfg/1', False), ('/cfg/2', False)]
     etcd_clock.advance(2)
-    assert told[3:] == [('/cfg/3', True)]
+    assert delivered[3:] == [('/cfg/3', True)]
 
 
-def test_nothing_is_missed_or_told_twice_between_the_list_and_the_watch(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_change_during_the_listing_is_delivered_once(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """What changes while the list is on its way comes as a change, once."""
     other.set('/cfg/a', '1')
     backend.faults.append(faulty.delay(2))
-    calling = gevent.spawn(client.on_change, '/cfg', story, initial=True)
+    calling = gevent.spawn(client.on_change, '/cfg', recorder, initial=True)
     etcd_clock.advance(1)
     other.set('/cfg/a', '2')
     other.set('/cfg/b', '1')
     etcd_clock.advance(2)
     assert calling.ready()
-    assert story.lines == ['Got /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/b=1']
+    assert recorder.lines == ['Got /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/b=1']
 
 
-def test_memory_is_bounded_when_the_callback_never_returns(
-    client: getc.Client, other: getc.Client, story: Story, etcd_clock: VirtualTime
+def test_backlog_is_bounded_while_the_callback_blocks(
+    client: getc.Client, other: getc.Client, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """Past the bound the watch is closed; when the callback is done all is told, or the difference."""
+    """The watch is closed at the bound; afterwards the missed changes or the difference are delivered."""
     gate = gevent.event.Event()
 
     def slow(result: getc.EtcdResult) -> None:
         gate.wait()
-        story(result)
+        recorder(result)
 
-    watcher = client.on_change('/cfg', slow, on_resync=story.on_resync)
+    watcher = client.on_change('/cfg', slow, on_resync=recorder.on_resync)
     for number in range(5 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
         if not number % 10:
@@ -563,21 +558,20 @@ def test_memory_is_bounded_when_the_callback_never_returns(
     gate.set()
     etcd_clock.advance(10)
     assert watcher.state is WatcherState.LIVE
-    assert story.lines[: MAX_BACKLOG + 1] == [f'Set /cfg/a={number}' for number in range(MAX_BACKLOG + 1)]
-    assert story.lines[-2:] == [f'Set /cfg/a={5 * MAX_BACKLOG - 1} (resync)', 'resync']
+    assert recorder.lines[: MAX_BACKLOG + 1] == [f'Set /cfg/a={number}' for number in range(MAX_BACKLOG + 1)]
+    assert recorder.lines[-2:] == [f'Set /cfg/a={5 * MAX_BACKLOG - 1} (resync)', 'resync']
 
 
-def test_watcher_behind_goes_on_when_the_last_callback_is_killed(
+def test_watcher_at_its_bound_continues_when_the_last_callback_is_killed(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """It had stopped listening until then."""
-    victims: list[gevent.Greenlet] = []
-    told: list[str | None] = []
+    greenlets: list[gevent.Greenlet] = []
+    delivered: list[str | None] = []
 
     def callback(result: getc.EtcdResult) -> None:
-        told.append(result.value)
+        delivered.append(result.value)
         if result.value == 'last':
-            victims.append(gevent.getcurrent())
+            greenlets.append(gevent.getcurrent())
             gevent.sleep(3600)
 
     watcher = client.on_change('/cfg', callback)
@@ -587,16 +581,15 @@ def test_watcher_behind_goes_on_when_the_last_callback_is_killed(
     etcd_clock.advance(0)
     other.set('/cfg/a', 'after')
     etcd_clock.advance(600)
-    assert (watcher.state, told[-1]) == (WatcherState.STALE, 'last')
-    victims[0].kill()
+    assert (watcher.state, delivered[-1]) == (WatcherState.STALE, 'last')
+    greenlets[0].kill()
     etcd_clock.advance(0)
-    assert (watcher.state, told[-1]) == (WatcherState.LIVE, 'after')
+    assert (watcher.state, delivered[-1]) == (WatcherState.LIVE, 'after')
 
 
-def test_callbacks_that_compute_let_others_run(
+def test_callbacks_that_do_not_block_yield_to_other_greenlets(
     client: getc.Client, other: getc.Client, monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime
 ) -> None:
-    """A hundred calls in a row do not hold up the hub: a renewal, for one."""
     monkeypatch.setattr('getc.daemons.callbacks.MAX_BUSY_SECONDS', -1.0)  # every call is longer than that
     turns: list[int] = []
     seen: list[int] = []
@@ -615,32 +608,30 @@ def test_callbacks_that_compute_let_others_run(
     assert len(set(turns)) > 50
 
 
-def test_decorator_starts_with_what_is_there_when_asked_for(
+def test_decorator_takes_the_options_of_on_change(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """With all the options of on_change."""
     other.set('/cfg/a', '1')
-    told: list[str] = []
+    delivered: list[str] = []
 
     @client.on_change('/cfg', initial=True)
     def note(result: getc.EtcdResult) -> None:
-        told.append(type(result).__name__)
+        delivered.append(type(result).__name__)
 
     watcher: Watcher = note.watcher  # type: ignore[attr-defined]
     assert watcher.ready.wait(1)
-    assert told == ['Got']
+    assert delivered == ['Got']
     watcher.stop()
     assert watcher.state is WatcherState.STOPPED
 
 
-# -- the end
+# -- stop
 
 
-def test_stop_does_not_wait_for_an_etcd_that_is_silent(
-    client: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_stop_does_not_wait_for_a_silent_server(
+    client: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """A read under way is dropped."""
-    watcher = client.on_change('/cfg', story)
+    watcher = client.on_change('/cfg', recorder)
     backend.go_down(faulty.hang)
     etcd_clock.advance(3)
     began = etcd_clock.elapsed
@@ -649,11 +640,10 @@ def test_stop_does_not_wait_for_an_etcd_that_is_silent(
     assert watcher.state is WatcherState.STOPPED
 
 
-def test_stopped_watcher_stays_so_whatever_it_is_told(
-    client: getc.Client, other: getc.Client, story: Story, etcd_clock: VirtualTime
+def test_stopped_watcher_ignores_its_watch(
+    client: getc.Client, other: getc.Client, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """By a watch that was just about to tell it."""
-    watcher = client.on_change('/cfg', story)
+    watcher = client.on_change('/cfg', recorder)
     result = other.set('/cfg/a', '1')
     watcher.stop()
     index = watcher.index
@@ -661,64 +651,59 @@ def test_stopped_watcher_stays_so_whatever_it_is_told(
     watcher._daemon.on_changes((result,))
     watcher._daemon.on_ended(ConnectionError('late'))
     etcd_clock.advance(1)
-    assert (watcher.state, watcher.index, story.lines) == (WatcherState.STOPPED, index, [])
+    assert (watcher.state, watcher.index, recorder.lines) == (WatcherState.STOPPED, index, [])
 
 
-def test_stopped_watcher_is_not_kept_in_memory(
-    client: getc.Client, other: getc.Client, story: Story, etcd_clock: VirtualTime
+def test_stopped_watcher_can_be_collected(
+    client: getc.Client, other: getc.Client, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """No store, timer or client refers to it; nor to its callback."""
-    watcher = client.on_change('/cfg', story)
-    ghost = weakref.ref(watcher)
+    watcher = client.on_change('/cfg', recorder)
+    reference = weakref.ref(watcher)
     watcher.stop()
     del watcher
     etcd_clock.advance(0)
     gc.collect()
-    assert ghost() is None
+    assert reference() is None
 
 
-def test_stop_during_the_list_leaves_no_watch(
-    client: getc.Client, other: getc.Client, backend: FaultyBackend, story: Story, etcd_clock: VirtualTime
+def test_stop_during_the_listing_leaves_no_watch(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, recorder: Recorder, etcd_clock: VirtualTime
 ) -> None:
-    """Nothing is told any more, not even what was there."""
+    """No existing value is delivered either."""
     other.set('/cfg/a', '1')
     backend.faults.append(faulty.delay(2))
-    watcher = client.on_change('/cfg', story, initial=True, wait=False)
+    watcher = client.on_change('/cfg', recorder, initial=True, wait=False)
     etcd_clock.advance(1)
     watcher.stop()
     etcd_clock.advance(5)
-    assert (story.lines, backend.watches) == ([], 0)
+    assert (recorder.lines, backend.watches) == ([], 0)
 
 
-def test_forked_child_is_told_nothing(tmp_path: Any) -> None:
-    """The callbacks are its parent's."""
+def test_forked_child_calls_no_callback(tmp_path: Any) -> None:
     report = tmp_path / 'report'
     with getc.etcd('memory://') as client:
-        told: list[int] = []
-        client.on_change('/cfg', lambda _: told.append(os.getpid()))
+        delivered: list[int] = []
+        client.on_change('/cfg', lambda _: delivered.append(os.getpid()))
         pid = fork_gevent()
         if pid == 0:
             try:
                 client.set('/cfg/a', '1')
                 gevent.sleep(0.05)
-                report.write_text(repr(told))
+                report.write_text(repr(delivered))
             finally:
                 os.kill(os.getpid(), signal.SIGKILL)
         while not os.waitpid(pid, os.WNOHANG)[0]:
             gevent.sleep(0.01)
         assert report.read_text() == '[]'
         client.set('/cfg/a', '1')
-        wait_until(lambda: told)
-        assert told == [os.getpid()]
+        wait_until(lambda: delivered)
+        assert delivered == [os.getpid()]
 
 
 # -- changes
 
 
-def test_changes_waits_for_the_next_one_until_its_timeout(
-    client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
-) -> None:
-    """Then TimedOut, and nothing is lost by it; 0 takes what is there."""
+def test_changes_get_waits_until_its_timeout(client: getc.Client, other: getc.Client, etcd_clock: VirtualTime) -> None:
     changes = client.changes('/cfg')
     with pytest.raises(TimedOut, match='no change of /cfg within 5 s'):
         changes.get(timeout=5)
@@ -735,8 +720,7 @@ def test_changes_waits_for_the_next_one_until_its_timeout(
         changes.get(timeout=-1)
 
 
-def test_changes_wakes_all_who_wait_when_it_is_closed_by_another(client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Their loops end."""
+def test_close_ends_all_waiting_iterations_of_changes(client: getc.Client, etcd_clock: VirtualTime) -> None:
     changes = client.changes('/cfg')
     loops = [gevent.spawn(list, changes) for _ in range(3)]
     etcd_clock.advance(1)
@@ -749,10 +733,9 @@ def test_changes_wakes_all_who_wait_when_it_is_closed_by_another(client: getc.Cl
     assert repr(changes).startswith('<getc.Changes /cfg STOPPED')
 
 
-def test_changes_that_nobody_takes_are_bounded_and_closing_is_prompt(
+def test_unread_changes_are_bounded_and_close_returns_at_once(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """The watcher stops listening; nothing is told after the end."""
     changes = client.changes('/cfg')
     for number in range(3 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
@@ -767,27 +750,25 @@ def test_changes_that_nobody_takes_are_bounded_and_closing_is_prompt(
     assert list(changes) == []
 
 
-def test_changes_far_behind_goes_on_without_a_gap_that_is_hidden(
+def test_changes_far_behind_delivers_the_difference_in_its_place(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """What the server forgot meanwhile is told as a difference, in its place."""
     changes = client.changes('/cfg')
     for number in range(3 * MAX_BACKLOG):
         other.set('/cfg/a', str(number))
         if not number % 10:
             etcd_clock.advance(0)
-    told = []
-    while not told or told[-1].value != str(3 * MAX_BACKLOG - 1):
-        told.append(changes.get(timeout=10))
-    whole = [int(result.value or '') for result in told if not result.resync]
+    delivered = []
+    while not delivered or delivered[-1].value != str(3 * MAX_BACKLOG - 1):
+        delivered.append(changes.get(timeout=10))
+    whole = [int(result.value or '') for result in delivered if not result.resync]
     assert whole == list(range(len(whole)))
-    assert [result.value for result in told if result.resync] == [str(3 * MAX_BACKLOG - 1)]
+    assert [result.value for result in delivered if result.resync] == [str(3 * MAX_BACKLOG - 1)]
 
 
-def test_changes_ends_for_a_client_that_is_closed_with_changes_left(
+def test_close_of_the_client_drops_unread_changes_without_waiting(
     client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Those that were not taken are dropped, and closing does not wait for them."""
     changes: Changes = client.changes('/cfg')
     for number in range(2 * MAX_QUEUED):
         other.set('/cfg/a', str(number))
@@ -798,7 +779,7 @@ def test_changes_ends_for_a_client_that_is_closed_with_changes_left(
     assert list(changes) == []
 
 
-def test_list_is_asked_of_the_leader(client: getc.Client, backend: FaultyBackend, story: Story) -> None:
-    """A member that lags would show a store that went back."""
-    client.on_change('/cfg', story)
+def test_listing_is_linearizable(client: getc.Client, backend: FaultyBackend, recorder: Recorder) -> None:
+    """A member that lags would look like a store that was restored."""
+    client.on_change('/cfg', recorder)
     assert [operation.quorum for _, operation in backend.sent if isinstance(operation, Get)] == [True]
