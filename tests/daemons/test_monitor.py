@@ -38,7 +38,7 @@ def test_daemons_that_do_not_start_are_logged_after_10_and_after_60_seconds(
     client.mirror('/cfg', wait=False)
     client.keep_node('/servers/a', wait=False)
     etcd_clock.advance(300)
-    why = 'nobody listens'
+    why = 'connection refused'
     assert lines() == [
         f'etcd client: mirror /cfg and 1 other: has not started after {seconds} s: {why}' for seconds in (10, 60)
     ]
