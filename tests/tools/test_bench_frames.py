@@ -1,0 +1,30 @@
+"""The number of Python calls and of switches of single operations stays within its bounds."""
+
+from __future__ import annotations
+
+import sys
+
+import getc
+from getc.testing import EtcdServer
+from tests.support.api_support import skip_unless_supported
+from tools.bench.frames import count, measure
+
+MAX_CALLS = {'set': 94, 'get': 84, 'on_change': 320}
+MAX_SWITCHES = 3
+
+
+def test_count_returns_the_calls_and_the_modules_of_the_deepest_stack() -> None:
+    with getc.etcd('memory://') as etcd:
+        etcd.set('/a', '1')
+        frames = count(lambda: etcd.set('/a', '2'))
+    assert frames.functions[0] == 'client:Client.set'
+    assert frames.calls == len(frames.functions) > 5
+    assert frames.modules[0] == 'getc.client'
+    assert sys.getprofile() is None
+
+
+def test_calls_and_switches_stay_within_their_bounds(etcd_server: EtcdServer) -> None:
+    skip_unless_supported('v3', etcd_server.binary)
+    frames, switches = measure(etcd_server.url)
+    assert {name: each.calls for name, each in frames.items() if each.calls > MAX_CALLS[name]} == {}
+    assert switches <= MAX_SWITCHES
