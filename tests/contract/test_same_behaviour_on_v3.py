@@ -17,7 +17,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 
 import getc
-from getc.backends.tree.codec.keyspace import below, node_of
+from getc.backends.tree.codec.keyspace import directory_range, node_of
 from getc.paths import ancestors, is_below, is_hidden
 from getc.testing import EtcdServer
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
@@ -191,7 +191,7 @@ class Twins:
     def _doomed(self, key: str) -> list[Told]:
         """All that is at a key and below it on v3, in the order of the keys."""
         kvs = list(self._v3.v3.kv.range(key.encode()).kvs)
-        first, end = below(key)
+        first, end = directory_range(key)
         kvs += self._v3.v3.kv.range(first, range_end=end).kvs
         nodes = [node for node in (node_of(kv.key) for kv in kvs) if node is not None]
         return [Told(getc.Deleted, key, None, is_marker, 0) for key, is_marker in nodes]

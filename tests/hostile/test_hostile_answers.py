@@ -102,7 +102,7 @@ def test_writes_with_an_answer_of_another_shape_may_have_happened(call: str) -> 
             wait_until(lambda: keeper.last_error is not None)
             error = keeper.last_error
         else:
-            with pytest.raises(getc.ProtocolError, match='another shape') as caught:
+            with pytest.raises(getc.ProtocolError, match='malformed response of etcd v3') as caught:
                 CALLS[call](client)
             error = caught.value
     assert isinstance(error, getc.ProtocolError)
@@ -125,7 +125,7 @@ def test_time_to_live_of_no_sense_is_no_crash(ttl: int) -> None:
     answers = {KV.Range.path: found, Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=ttl, grantedTTL=HUGE)}
     with answering(answers) as client:
         if ttl == HUGE:
-            with pytest.raises(getc.ProtocolError, match='another shape'):
+            with pytest.raises(getc.ProtocolError, match='malformed response of etcd v3'):
                 client.get('/a')
         else:
             assert client.get('/a').value == 'good'

@@ -10,7 +10,7 @@ import pytest
 from gevent.pool import Pool
 
 import getc
-from getc.backends.tree import backend
+from getc.backends.tree import append, backend, refresh
 from getc.backends.tree.codec import read
 from getc.testing import EtcdServer, wait_until
 from getc.v3.schema.kv import KV, PutRequest, RequestOp, TxnRequest
@@ -519,11 +519,11 @@ def test_append_by_many_at_once_keeps_all_in_the_order_of_creation(client: getc.
     """From two clients, which fight for numbers."""
     made: list[getc.EtcdResult] = []
 
-    def append(some: getc.Client, value: str) -> None:
+    def append_to(some: getc.Client, value: str) -> None:
         made.append(some.append('/q', value, timeout=LONG))
 
     writers = [
-        gevent.spawn(append, some, f'{name}{at}') for name, some in (('a', client), ('b', other)) for at in range(40)
+        gevent.spawn(append_to, some, f'{name}{at}') for name, some in (('a', client), ('b', other)) for at in range(40)
     ]
     gevent.joinall(writers, raise_error=True)
     nodes = client.get('/q', sorted=True).nodes
@@ -592,9 +592,9 @@ def test_turns_to_append_are_forgotten_when_all_who_wait_are_killed(client: getc
     appending = [gevent.spawn(client.append, '/q', 'x', timeout=LONG) for _ in range(3)]
     gevent.sleep(0)
     turns: Any = client._backend
-    assert list(turns._appending) == ['/q']
+    assert list(turns._appender._locks) == ['/q']
     gevent.killall(appending)
-    assert not turns._appending
+    assert not turns._appender._locks
 
 
 def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls: Calls) -> None:
@@ -602,7 +602,7 @@ def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls:
     calls.before = lambda name: gevent.sleep(LONG)
     holder = gevent.spawn(client.append, '/q', 'x', timeout=LONG)
     gevent.sleep(0)
-    with pytest.raises(getc.TimedOut, match='no turn to append to /q') as caught:
+    with pytest.raises(getc.TimedOut, match='could not append to /q') as caught:
         client.append('/q', 'y', timeout=0.01)
     assert not caught.value.maybe_applied
     holder.kill()
@@ -645,3 +645,56 @@ def test_deepest_key_takes_every_operation(client: getc.Client) -> None:
     client.delete('/s' * 125, recursive=True)
     client.set('/s' * 126, dir=True)
     client.delete('/s' * 126, dir=True)
+
+
+# -- malformed responses, and bugs of getc
+
+
+@pytest.mark.parametrize(
+    'call',
+    [
+        lambda client: client.set('/a', '1'),
+        lambda client: client.set('/d', dir=True),
+        lambda client: client.update('/v', '1'),
+        lambda client: client.append('/q', '1'),
+        lambda client: client.delete('/v'),
+        lambda client: client.delete('/v', recursive=True),
+        lambda client: client.get('/', recursive=True),
+        lambda client: client.refresh('/v', ttl=60),
+    ],
+)
+def test_response_without_results_is_a_protocol_error(client: getc.Client, calls: Calls, call: Any) -> None:
+    """A proxy, or a server that is not etcd, has sent it."""
+    client.set('/v', '0')
+    calls.after = lambda name, response: response.ClearField('responses') if name == 'Txn' else None
+    with pytest.raises(getc.ProtocolError, match='malformed response of etcd v3'):
+        call(client)
+
+
+@pytest.mark.parametrize(
+    ('module', 'function', 'call'),
+    [
+        (backend, 'parse_put', lambda client: client.set('/a', '1')),
+        (backend, 'parse_delete', lambda client: client.delete('/v')),
+        (backend, 'value_of', lambda client: client.get('/v')),
+        (append, 'parse_append', lambda client: client.append('/q', '1')),
+        (refresh, 'value_of', lambda client: client.refresh('/v', ttl=60)),
+    ],
+)
+@pytest.mark.parametrize('bug', [IndexError, OverflowError, ValueError])
+def test_bug_of_getc_is_not_reported_as_the_servers(
+    client: getc.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    function: str,
+    call: Any,
+    bug: type[Exception],
+) -> None:
+    client.set('/v', '0')
+
+    def fail(*_: object, **__: object) -> None:
+        raise bug('a bug')
+
+    monkeypatch.setattr(module, function, fail)
+    with pytest.raises(bug, match='a bug'):
+        call(client)

@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from typing import Any
 
-from getc.backends.tree.codec.write import packed_put
+from getc.backends.tree.codec.write import encode_put
 from getc.operations import Put
 from getc.v3.schema.kv import PutRequest, RangeRequest
 
@@ -32,7 +32,7 @@ METHODS = {'get': 'Range', 'set': 'Put', 'tree-get': 'Range', 'tree-set': 'Txn'}
 def message_of(work: str, key: str, value: str) -> bytes:
     """What getc sends for the same work, byte by byte."""
     if work == 'tree-set':
-        return packed_put(Put(key, value))
+        return encode_put(Put(key, value))
     if work == 'set':
         return PutRequest(key=key.encode(), value=value.encode()).SerializeToString()
     return RangeRequest(key=key.encode()).SerializeToString()

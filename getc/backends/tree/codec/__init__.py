@@ -1,10 +1,11 @@
-"""The tree on etcd v3's flat keys: operations as ranges and transactions, responses as results and errors.
+"""The directory tree on the flat keys of etcd v3: operations as requests, responses as results and errors.
 
-The node ``/servers/a`` is the key ``/servers/a``, its value the raw bytes, as every other program expects.  A directory
-is there when a key below it is, or when its marker is: the key with a slash at the end, ``/servers/``.
+The node ``/servers/a`` is the key ``/servers/a``, and its value the raw bytes, as every other program expects.  A
+directory exists while a key below it exists, or while its marker does: the key with a slash at the end, ``/servers/``.
 
-``paths`` maps nodes to keys, ``writing`` and ``deleting`` make transactions and read their outcome, ``reading`` reads
-nodes and lists directories, ``events`` tells what a watch saw.  No I/O.
+``keyspace`` maps nodes to keys.  ``read``, ``write``, ``append`` and ``delete`` build requests and parse their
+responses.  ``txn_failure`` makes the error of a transaction whose compares failed, ``responses`` checks the shape of
+responses, and ``events`` turns events of a watch into results.  No I/O.
 """
 
 from __future__ import annotations

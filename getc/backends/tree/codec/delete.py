@@ -1,86 +1,111 @@
-"""Deletes: one transaction each, and what its response means."""
+"""Deletes: one transaction each, and its result."""
 
 from __future__ import annotations
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import below, check_depth, descendants_range, encode, marker
-from getc.backends.tree.codec.nodes import deleted_node, value_of
+from getc.backends.tree.codec.keyspace import (
+    check_depth,
+    deleted_node,
+    descendants_range,
+    directory_range,
+    encode,
+    marker,
+    value_of,
+)
+from getc.backends.tree.codec.responses import DELETE, RANGE, TXN, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import (
     conditions,
     error_from_failure,
     failure_reads,
+    failure_results,
     is_absent,
-    is_there,
-    no_such_key,
+    is_present,
+    missing_node_error,
 )
 from getc.errors import DirNotEmpty, RootROnly
 from getc.operations import Delete
 from getc.paths import ROOT
 from getc.results import ComparedThenDeleted, Deleted, Directory, EtcdResult, Node
 from getc.v3.schema.header import ResponseHeader
-from getc.v3.schema.kv import DeleteRangeRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.v3.schema.kv import DeleteRangeRequest, DeleteRangeResponse, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.v3.schema.mvccpb import KeyValue
 
-__all__ = ['deleted', 'result_of_delete', 'txn_of_delete']
+__all__ = ['parse_delete', 'result_of_delete', 'txn_of_delete']
 
 
 def txn_of_delete(delete: Delete, *, is_strict: bool = True) -> TxnRequest:
-    """The transaction of a delete.
+    """Return the transaction of a delete.
 
     Args:
-        delete: What to delete.
-        is_strict: Read what is above, to tell why nothing was deleted.
+        delete: The operation.
+        is_strict: Read the ancestors, to say why nothing was deleted.
 
     Raises:
         RootROnly: The root cannot be deleted.
-        NotSupported: The key is too deep.
+        NotSupported: The key has too many segments.
     """
     check_depth(delete.key)
     if delete.key == ROOT:
         raise RootROnly('Root is read only', ROOT)
-    if delete.is_compared or not (delete.dir or delete.recursive):
-        return _of_value(delete, is_strict)
-    return _of_tree(delete, is_strict) if delete.recursive else _of_directory(delete, is_strict)
+    if _is_of_value(delete):
+        return _txn_of_value(delete, is_strict)
+    return _txn_of_tree(delete, is_strict) if delete.recursive else _txn_of_directory(delete, is_strict)
 
 
-def deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
-    """What a delete did.
+def parse_delete(delete: Delete, response: TxnResponse, *, is_strict: bool = True) -> EtcdResult:
+    """Return the result of a delete.
 
     Raises:
-        EtcdError: It was refused.
+        EtcdError: The compares failed, or nothing was there.
+        ProtocolError: The response has another shape.
     """
-    if delete.is_compared or not (delete.dir or delete.recursive):
+    if _is_of_value(delete):
         if not response.succeeded:
-            raise error_from_failure(delete, response)
-        return _value_deleted(delete, response.header, response.responses[0])
-    return _tree_deleted(delete, response) if delete.recursive else _directory_deleted(delete, response)
+            raise error_from_failure(delete, response, is_strict=is_strict)
+        return _parse_value(delete, response.header, *results_of_txn(response, DELETE))
+    parse = _parse_tree if delete.recursive else _parse_directory
+    return parse(delete, response, is_strict)
+
+
+def _is_of_value(delete: Delete) -> bool:
+    """True if only a value may be deleted: its conditions are about values, also of a recursive delete."""
+    return delete.is_compared or not (delete.dir or delete.recursive)
 
 
 def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> RequestOp:
     return RequestOp(request_delete_range=DeleteRangeRequest(key=key, range_end=range_end, prev_kv=prev_kv))
 
 
+def _previous(deleted: DeleteRangeResponse) -> KeyValue:
+    """Return the key-value that was deleted."""
+    if not deleted.prev_kvs:
+        raise malformed('a delete without the deleted value', is_write=True)
+    kv: KeyValue = deleted.prev_kvs[0]
+    return kv
+
+
 # -- a value
 
 
-def _of_value(delete: Delete, is_strict: bool) -> TxnRequest:
+def _txn_of_value(delete: Delete, is_strict: bool) -> TxnRequest:
     success = [_delete(encode(delete.key), prev_kv=True)]
     failure = failure_reads(delete.key, is_strict=is_strict)
     return TxnRequest(compare=conditions(delete), success=success, failure=failure)
 
 
-def _value_deleted(delete: Delete, header: ResponseHeader, done: object) -> EtcdResult:
-    kv = done.response_delete_range.prev_kvs[0]  # type: ignore[attr-defined]
-    return result_of_delete(delete, value_of(delete.key, kv), header.revision, header.raft_term)
+def _parse_value(delete: Delete, header: ResponseHeader, deleted: DeleteRangeResponse) -> EtcdResult:
+    prev_node = value_of(delete.key, _previous(deleted))
+    return result_of_delete(delete, prev_node, header.revision, header.raft_term)
 
 
 def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> EtcdResult:
-    """The result of a delete of a value, at an index.
+    """Return the result of a delete of a value.
 
     Args:
-        delete: What was deleted.
-        prev_node: The value that was there before.
+        delete: The operation.
+        prev_node: The value that was deleted.
         index: The index of the delete.
-        term: The election's.
+        term: The raft term.
     """
     kind = ComparedThenDeleted if delete.is_compared else Deleted
     return kind(deleted_node(delete.key, index, prev_node.created_index), prev_node, index, 0, term)
@@ -89,57 +114,62 @@ def result_of_delete(delete: Delete, prev_node: Node, index: int, term: int) -> 
 # -- a value, or an empty directory
 
 
-def _of_directory(delete: Delete, is_strict: bool) -> TxnRequest:
-    """Delete the value; else the marker if it is all there is; else read why not."""
+def _txn_of_directory(delete: Delete, is_strict: bool) -> TxnRequest:
+    """Delete the value; else the marker if the directory is empty; else read why not."""
     key, inside = encode(delete.key), marker(delete.key)
     first, end = descendants_range(delete.key)
     if_empty = TxnRequest(
-        compare=[is_there(inside), is_absent(first, end)],
+        compare=[is_present(inside), is_absent(first, end)],
         success=[_delete(inside, prev_kv=True)],
         failure=failure_reads(delete.key, is_strict=is_strict),
     )
     return TxnRequest(
-        compare=[is_there(key)], success=[_delete(key, prev_kv=True)], failure=[RequestOp(request_txn=if_empty)]
+        compare=[is_present(key)], success=[_delete(key, prev_kv=True)], failure=[RequestOp(request_txn=if_empty)]
     )
 
 
-def _directory_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
+def _parse_directory(delete: Delete, response: TxnResponse, is_strict: bool) -> EtcdResult:
     header = response.header
     if response.succeeded:
-        return _value_deleted(delete, header, response.responses[0])
-    if_empty = response.responses[0].response_txn
+        return _parse_value(delete, header, *results_of_txn(response, DELETE))
+    (if_empty,) = results_of_txn(response, TXN)
     if if_empty.succeeded:
-        kv = if_empty.responses[0].response_delete_range.prev_kvs[0]
-        return _gone_directory(delete, header, Directory(delete.key, kv.mod_revision, kv.create_revision))
-    *above, inside, _ = (found.response_range.kvs for found in if_empty.responses)
+        kv = _previous(*results_of_txn(if_empty, DELETE))
+        return _directory_deleted(delete, header, Directory(delete.key, kv.mod_revision, kv.create_revision))
+    *above, inside, _ = failure_results(delete.key, if_empty, is_strict=is_strict)
     if inside:
         raise DirNotEmpty('Directory not empty', delete.key, header.revision)
-    raise no_such_key(delete.key, above, header.revision)
+    raise missing_node_error(delete.key, above, header.revision)
 
 
-# -- all of it
+# -- a value or a directory with all keys below it
 
 
-def _of_tree(delete: Delete, is_strict: bool) -> TxnRequest:
-    """Delete the node and all below it, and read what is above: if nothing was deleted it tells why."""
-    above = paths.ancestors(delete.key) if is_strict else []
-    reads = [RequestOp(request_range=RangeRequest(key=encode(ancestor), keys_only=True)) for ancestor in above]
-    mark = RequestOp(request_range=RangeRequest(key=marker(delete.key), keys_only=True))
-    return TxnRequest(success=[*reads, mark, _delete(encode(delete.key), prev_kv=True), _delete(*below(delete.key))])
+def _txn_of_tree(delete: Delete, is_strict: bool) -> TxnRequest:
+    """Delete the node and all keys below it, and read the ancestors, to say why nothing was deleted."""
+    ancestors = paths.ancestors(delete.key) if is_strict else []
+    reads = [encode(ancestor) for ancestor in ancestors] + [marker(delete.key)]
+    return TxnRequest(
+        success=[
+            *(RequestOp(request_range=RangeRequest(key=key, keys_only=True)) for key in reads),
+            _delete(encode(delete.key), prev_kv=True),
+            _delete(*directory_range(delete.key)),
+        ]
+    )
 
 
-def _tree_deleted(delete: Delete, response: TxnResponse) -> EtcdResult:
-    *reads, mark, itself, inside = response.responses
+def _parse_tree(delete: Delete, response: TxnResponse, is_strict: bool) -> EtcdResult:
+    count = (len(paths.ancestors(delete.key)) if is_strict else 0) + 1
+    *above, mark, itself, inside = results_of_txn(response, *[RANGE] * count, DELETE, DELETE)
     header = response.header
-    if itself.response_delete_range.deleted:
-        return _value_deleted(delete, header, itself)
-    if inside.response_delete_range.deleted:
-        marks = mark.response_range.kvs
-        indices = (marks[0].mod_revision, marks[0].create_revision) if marks else (0, 0)
-        return _gone_directory(delete, header, Directory(delete.key, *indices))
-    raise no_such_key(delete.key, [found.response_range.kvs for found in reads], header.revision)
+    if itself.deleted:
+        return _parse_value(delete, header, itself)
+    if inside.deleted:
+        indices = (mark.kvs[0].mod_revision, mark.kvs[0].create_revision) if mark.kvs else (0, 0)
+        return _directory_deleted(delete, header, Directory(delete.key, *indices))
+    raise missing_node_error(delete.key, [found.kvs for found in above], header.revision)
 
 
-def _gone_directory(delete: Delete, header: ResponseHeader, before: Node) -> EtcdResult:
-    node = Directory(delete.key, header.revision, before.created_index)
-    return Deleted(node, before, header.revision, 0, header.raft_term)
+def _directory_deleted(delete: Delete, header: ResponseHeader, prev_node: Node) -> EtcdResult:
+    node = Directory(delete.key, header.revision, prev_node.created_index)
+    return Deleted(node, prev_node, header.revision, 0, header.raft_term)

@@ -1,11 +1,19 @@
-"""What a watch saw, as results."""
+"""Watches: the range to watch, and events as results."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from getc.backends.tree.codec.keyspace import Range, below, encode, marker, node_of, subtree_range
-from getc.backends.tree.codec.nodes import deleted_node, value_of
+from getc.backends.tree.codec.keyspace import (
+    Range,
+    deleted_node,
+    directory_range,
+    encode,
+    marker,
+    node_of,
+    subtree_range,
+    value_of,
+)
 from getc.operations import WatchSpec
 from getc.results import Deleted, Directory, EtcdResult, Expired, Node, Set
 from getc.v3.schema.mvccpb import Event
@@ -15,19 +23,19 @@ __all__ = ['leases_of', 'narrow_range', 'range_of', 'request_of', 'results_of']
 
 
 def range_of(spec: WatchSpec) -> Range:
-    """The keys to watch: one range, for two would tell in no order.  ``results_of`` leaves out what else is in it."""
+    """Return the range to watch: one, since two watches have no mutual order.  ``results_of`` drops its other keys."""
     if spec.recursive:
         return subtree_range(spec.key)
     return encode(spec.key), marker(spec.key) + b'\0'
 
 
 def narrow_range(spec: WatchSpec) -> Range:
-    """The same for a user who may not read all of that: without a value in the directory's place."""
-    return below(spec.key) if spec.recursive else (encode(spec.key), b'')
+    """Return a narrower range, for users without permission for the whole: events of the node itself may be missing."""
+    return directory_range(spec.key) if spec.recursive else (encode(spec.key), b'')
 
 
 def request_of(watched: Range, start_revision: int) -> WatchCreateRequest:
-    """The watch of a range; a ``start_revision`` of 0 is from now on."""
+    """Return the request for a watch of a range; a ``start_revision`` of 0 is from now on."""
     key, range_end = watched
     return WatchCreateRequest(
         key=key, range_end=range_end, start_revision=start_revision, prev_kv=True, fragment=True, progress_notify=False
@@ -35,21 +43,21 @@ def request_of(watched: Range, start_revision: int) -> WatchCreateRequest:
 
 
 def leases_of(events: Iterable[Event]) -> set[int]:
-    """The leases of the keys that were deleted: whoever knows if they are gone knows if the keys expired."""
+    """Return the leases of deleted keys: whether such a lease still exists distinguishes expiry from deletion."""
     return {event.prev_kv.lease for event in events if event.type == Event.EventType.DELETE and event.prev_kv.lease}
 
 
 def results_of(
     spec: WatchSpec, events: Iterable[Event], index: int, term: int, is_gone: Callable[[int], bool]
 ) -> Iterator[EtcdResult]:
-    """The results for whoever follows that.
+    """Yield the results of events, for a subscriber to ``spec``.
 
     Args:
-        spec: What is followed.
-        events: Of one revision.
-        index: The server's when it told.
-        term: The election's.
-        is_gone: Whether a lease has ended.
+        spec: What the subscriber watches.
+        events: Events of one revision.
+        index: The revision of the response's header.
+        term: The raft term.
+        is_gone: Returns whether a lease has expired or was revoked.
     """
     for event in events:
         found = node_of(event.kv.key)
@@ -65,14 +73,17 @@ def _result(
     event: Event, key: str, is_marker: bool, index: int, term: int, is_gone: Callable[[int], bool]
 ) -> EtcdResult:
     kv = event.kv
-    before: Node | None = None
+    prev_node: Node | None = None
     if event.HasField('prev_kv'):
-        old = event.prev_kv
-        before = Directory(key, old.mod_revision, old.create_revision) if is_marker else value_of(key, old)
+        prev_kv = event.prev_kv
+        if is_marker:
+            prev_node = Directory(key, prev_kv.mod_revision, prev_kv.create_revision)
+        else:
+            prev_node = value_of(key, prev_kv)
     if event.type == Event.EventType.PUT:
         node: Node = Directory(key, kv.mod_revision, kv.create_revision) if is_marker else value_of(key, kv)
-        return Set(node, before, index, 0, term, kv.version == 1)
-    created = 0 if before is None else before.created_index
+        return Set(node, prev_node, index, 0, term, kv.version == 1)
+    created = 0 if prev_node is None else prev_node.created_index
     kind = Expired if event.prev_kv.lease and is_gone(event.prev_kv.lease) else Deleted
     node = Directory(key, kv.mod_revision, created) if is_marker else deleted_node(key, kv.mod_revision, created)
-    return kind(node, before, index, 0, term)
+    return kind(node, prev_node, index, 0, term)

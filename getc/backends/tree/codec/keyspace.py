@@ -1,54 +1,68 @@
-"""Nodes and the keys that stand for them.
+"""Map nodes to the keys of etcd v3, and keys with their values to nodes.
 
-Other programs write what they like: keys without a slash in front, with empty segments, with bytes that are no text.
-What is no normal path is not shown in the tree; what is no UTF-8 is shown with its bytes escaped.
+Other programs may write any key: without a leading slash, with empty segments, with bytes that are not UTF-8.  The tree
+does not show keys that are not normal paths, and shows bytes that are not UTF-8 escaped.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import datetime, timedelta, timezone
+from typing import Final, NamedTuple
 
 from getc import paths
+from getc.backends.tree.codec.responses import malformed
 from getc.errors import NotSupported
+from getc.operations import MAX_TTL
 from getc.paths import ROOT
+from getc.results import Node, Value
+from getc.v3.schema.mvccpb import KeyValue
 
 __all__ = [
     'AFTER_SLASH',
     'MAX_SEGMENTS',
+    'NO_TTL',
+    'TTL',
     'Range',
-    'below',
     'check_depth',
     'decode',
+    'deleted_node',
     'descendants_range',
+    'directory_range',
     'encode',
     'marker',
     'node_of',
     'subtree_range',
+    'value_of',
 ]
 
 Range = tuple[bytes, bytes]
-"""The first key, and the one after the last."""
+"""The first key, and the key after the last one."""
 
 MAX_SEGMENTS: Final = 126
-"""A transaction has 128 comparisons at most: one for each segment, and two.  Source: etcd 3.5, ``--max-txn-ops``."""
+"""A transaction has 128 compares at most: one for each segment, and two.  Source: etcd 3.5, ``--max-txn-ops``."""
 
 SLASH: Final = b'/'
 AFTER_SLASH: Final = b'0'
-"""What comes after the slash: ``K/`` up to ``K0`` is all below K."""
+"""The byte after the slash: all keys below K are from ``K/`` up to ``K0``."""
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+# -- keys
 
 
 def encode(text: str) -> bytes:
-    """The bytes of a key or a value."""
+    """Return the bytes of a key or a value."""
     return text.encode('utf-8', 'surrogateescape')
 
 
 def decode(raw: bytes) -> str:
-    """The text of a key or a value; bytes that are none are escaped, and come back by :func:`encode`."""
+    """Return the text of a key or a value; bytes that are not UTF-8 are escaped, as :func:`encode` expects them."""
     return raw.decode('utf-8', 'surrogateescape')
 
 
 def check_depth(key: str) -> None:
-    """Refuse what a transaction has no room for.
+    """Refuse a key with more segments than a transaction has compares for.
 
     Raises:
         NotSupported: The key has more than ``MAX_SEGMENTS`` segments.
@@ -58,39 +72,81 @@ def check_depth(key: str) -> None:
 
 
 def marker(key: str) -> bytes:
-    """The key whose presence makes an empty directory."""
+    """Return the key that makes a directory exist while it is empty."""
     return encode(paths.child_prefix(key))
 
 
-def below(key: str) -> Range:
-    """All keys below a node, and its marker."""
+def directory_range(key: str) -> Range:
+    """Return the range of a directory: its marker and all keys below it."""
     inside = marker(key)
     return inside, inside[:-1] + AFTER_SLASH
 
 
 def descendants_range(key: str) -> Range:
-    """All keys below a node, without its marker."""
+    """Return the range of all keys below a directory, without its marker."""
     inside = marker(key)
     return inside + b'\0', inside[:-1] + AFTER_SLASH
 
 
 def subtree_range(key: str) -> Range:
-    """A node and all below it, in one range.  Others are in it, too (``/a-b`` for ``/a``)."""
-    first, end = below(key)
+    """Return one range with a node and all keys below it; it contains other keys, too (``/a-b`` for ``/a``)."""
+    first, end = directory_range(key)
     return first if key == ROOT else encode(key), end
 
 
 def node_of(raw: bytes) -> tuple[str, bool] | None:
-    """The node that a key stands for, and whether it does as a directory's marker; None if it stands for none."""
+    """Return the path of the node that a key stands for, and whether the key is the marker of a directory.
+
+    None if the key is not a normal path.
+    """
     if raw[:1] != SLASH or raw == SLASH or b'//' in raw or b'\0' in raw:
         return None
     is_marker = raw.endswith(SLASH)
     if is_marker:
         raw = raw[:-1]
-    if b'/.' in raw and not _has_no_dots(raw):
+    if b'/.' in raw and _has_dot_segment(raw):
         return None
     return decode(raw), is_marker
 
 
-def _has_no_dots(raw: bytes) -> bool:
-    return not {b'.', b'..'} & set(raw.split(SLASH))
+def _has_dot_segment(raw: bytes) -> bool:
+    return not {b'.', b'..'}.isdisjoint(raw.split(SLASH))
+
+
+# -- nodes
+
+
+class TTL(NamedTuple):
+    """How long a node lives.
+
+    Attributes:
+        ttl: Whole seconds, or None if the node does not expire.
+        expiration: When the node expires, or None.
+    """
+
+    ttl: int | None
+    expiration: datetime | None
+
+    @classmethod
+    def of(cls, ttl: int, wall_time: float) -> TTL:
+        """Return the TTL of so many seconds from a time, in seconds since 1970.
+
+        Raises:
+            ProtocolError: The TTL, which a server has sent, is out of the range of leases.
+        """
+        if not 0 <= ttl <= 2 * MAX_TTL:
+            raise malformed(f'a TTL of {ttl} s', is_write=False)
+        return cls(ttl, EPOCH + timedelta(seconds=wall_time + ttl))
+
+
+NO_TTL: Final = TTL(None, None)
+
+
+def value_of(key: str, kv: KeyValue, ttl: TTL = NO_TTL) -> Value:
+    """Return a key with its value as a node."""
+    return Value(key, kv.mod_revision, kv.create_revision, ttl.ttl, ttl.expiration, decode(kv.value))
+
+
+def deleted_node(key: str, index: int, created_index: int) -> Node:
+    """Return the node of a value that was deleted at an index."""
+    return Node(key, index, created_index)

@@ -1,159 +1,218 @@
-"""Reads: a node by its key, a directory by pages."""
+"""Reads: a node by its key, a directory in pages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import AFTER_SLASH, below, check_depth, encode, node_of
-from getc.backends.tree.codec.nodes import value_of
+from getc.backends.tree.codec.keyspace import AFTER_SLASH, check_depth, directory_range, encode, node_of, value_of
+from getc.backends.tree.codec.responses import RANGE, results_of_txn
 from getc.operations import Get
 from getc.paths import ROOT
 from getc.results import Directory, Node, Value
-from getc.v3.schema.kv import RangeRequest, RequestOp, TxnRequest
+from getc.v3.schema.kv import RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 from getc.v3.schema.mvccpb import KeyValue
 
-__all__ = ['PAGE', 'Listing', 'first_key_of', 'first_page_of', 'packed_range', 'page_of', 'range_of', 'txn_of_get']
+__all__ = [
+    'MAX_CACHED_LENGTH',
+    'PAGE',
+    'FoundNode',
+    'Listing',
+    'encode_value_request',
+    'encode_value_request_cached',
+    'first_key_request',
+    'first_page_request',
+    'page_request',
+    'parse_get',
+    'txn_of_get',
+    'value_request',
+]
 
 PAGE: Final = 5000
-"""Keys that are read at a time, at most."""
+"""Keys of a page at most."""
+
+MAX_CACHED_KEYS: Final = 4096
+"""Keys whose encoded reads are cached."""
+
+MAX_CACHED_LENGTH: Final = 1000
+"""Characters of such a key at most."""
 
 
-def range_of(get: Get) -> RangeRequest:
-    """The read of the node as a value."""
+# -- requests
+
+
+def value_request(get: Get) -> RangeRequest:
+    """Return the read of a node as a value."""
     return RangeRequest(key=encode(get.key), serializable=get.quorum is False)
 
 
-@lru_cache(maxsize=4096)
-def packed_range(key: str, serializable: bool) -> bytes:
-    """The same, packed, and remembered: most nodes are read again and again."""
+def encode_value_request(key: str, serializable: bool) -> bytes:
+    """Return the encoded :func:`value_request`."""
     return RangeRequest(key=encode(key), serializable=serializable).SerializeToString()
 
 
-def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
-    """The reads that tell everything about a node at one revision.
+encode_value_request_cached = lru_cache(maxsize=MAX_CACHED_KEYS)(encode_value_request)
+"""The same, cached, for keys up to ``MAX_CACHED_LENGTH``: most nodes are read again and again."""
 
-    In this order: the nodes above it, itself (not of the root), and the first page of what is below it.
+
+def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
+    """Return the reads that find out everything about a node at one revision.
+
+    In this order: its ancestors, the node itself (not for the root), and the first page of the keys below it.
 
     Args:
-        get: What is asked for.
-        limit: Keys of the page.
-        is_strict: Also read what is above it, to tell why it cannot be there.
+        get: The operation.
+        limit: Keys of the page at most.
+        is_strict: Read the ancestors, to say why the node cannot exist.
 
     Raises:
-        NotSupported: The key is too deep.
+        NotSupported: The key has too many segments.
     """
     check_depth(get.key)
-    is_old = get.quorum is False
-    above = [encode(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
-    ranges = [RangeRequest(key=raw, keys_only=True, serializable=is_old) for raw in above]
+    serializable = get.quorum is False
+    ancestors = [encode(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
+    ranges = [RangeRequest(key=raw, keys_only=True, serializable=serializable) for raw in ancestors]
     if get.key != ROOT:
-        ranges.append(range_of(get))
-    ranges.append(first_page_of(get, limit))
+        ranges.append(value_request(get))
+    ranges.append(first_page_request(get, limit))
     return TxnRequest(success=[RequestOp(request_range=request) for request in ranges])
 
 
-def first_page_of(get: Get, limit: int) -> RangeRequest:
-    """The first page of a directory, with so many keys at most."""
-    first, end = below(get.key)
+def first_page_request(get: Get, limit: int) -> RangeRequest:
+    """Return the read of the first page of a directory, with so many keys at most."""
+    first, end = directory_range(get.key)
     return RangeRequest(key=first, range_end=end, limit=limit, serializable=get.quorum is False)
 
 
-def page_of(get: Get, start: bytes, revision: int, limit: int) -> RangeRequest:
-    """A further page of a directory, as of the revision of the first."""
-    _, end = below(get.key)
-    is_old = get.quorum is False
-    return RangeRequest(key=start, range_end=end, limit=limit, revision=revision, serializable=is_old)
+def page_request(get: Get, start: bytes, revision: int, limit: int) -> RangeRequest:
+    """Return the read of another page of a directory, from a key on, at the revision of the first page."""
+    _, end = directory_range(get.key)
+    serializable = get.quorum is False
+    return RangeRequest(key=start, range_end=end, limit=limit, revision=revision, serializable=serializable)
 
 
-def first_key_of(get: Get, start: bytes, revision: int) -> RangeRequest:
-    """The first key of a page, without its value."""
-    request = page_of(get, start, revision, 1)
+def first_key_request(get: Get, start: bytes, revision: int) -> RangeRequest:
+    """Return the read of the first key of a page, without its value."""
+    request = page_request(get, start, revision, 1)
     request.keys_only = True
     return request
 
 
-class _Child:
-    """A node that is being put together: a value, a directory, or both."""
+# -- responses
 
-    __slots__ = ('children', 'mark', 'value')
+
+class FoundNode(NamedTuple):
+    """What :func:`txn_of_get` has found.
+
+    Attributes:
+        value: The node as a value, or None.
+        page: The first page of the keys below it.
+        above: For each ancestor its key-value if it is a value.
+    """
+
+    value: KeyValue | None
+    page: RangeResponse
+    above: list[Sequence[KeyValue]]
+
+
+def parse_get(get: Get, response: TxnResponse, *, is_strict: bool = True) -> FoundNode:
+    """Return what a :func:`txn_of_get` has found.
+
+    Raises:
+        ProtocolError: The response has another shape.
+    """
+    count = (len(paths.ancestors(get.key)) if is_strict else 0) + (get.key != ROOT) + 1
+    *above, page = results_of_txn(response, *[RANGE] * count, is_write=False)
+    itself = above.pop().kvs if get.key != ROOT else ()
+    return FoundNode(itself[0] if itself else None, page, [found.kvs for found in above])
+
+
+class _Entry:
+    """A node while its directory is put together: a value, a directory, or both."""
+
+    __slots__ = ('children', 'marker', 'value')
 
     def __init__(self) -> None:
         self.value: Value | None = None
-        self.mark: KeyValue | None = None
-        self.children: dict[str, _Child] = {}
+        self.marker: KeyValue | None = None
+        self.children: dict[str, _Entry] = {}
 
 
 class Listing:
-    """A directory that is put together from pages of keys.
+    """Builds a directory from pages of keys.
 
     Args:
-        get: What was asked for.
+        get: The operation.
     """
 
     def __init__(self, get: Get) -> None:
         self._get = get
-        self._top = _Child()
+        self._top = _Entry()
         self._prefix = len(paths.child_prefix(get.key))
-        self._is_there = get.key == ROOT
+        self._exists = get.key == ROOT
 
     @property
-    def is_there(self) -> bool:
-        """True if there is such a directory: something is below it, or its marker is."""
-        return self._is_there
+    def exists(self) -> bool:
+        """True if the directory exists: a key is below it, or its marker is there."""
+        return self._exists
 
     def feed(self, kvs: Iterable[KeyValue], more: bool) -> bytes | None:
-        """Take a page, in the order of the keys.  Return where the next one begins; None if there is none."""
-        skip = b''  # the end of a subtree that is not looked into
+        """Add a page, in the order of its keys.
+
+        Returns:
+            The first key of the next page; None if there is none.
+        """
+        skip = b''  # the end of a subtree that is not listed
         last = b''
         for kv in kvs:
             last = kv.key
-            self._is_there = True
+            self._exists = True
             if skip and last < skip:
                 continue
             found = node_of(last)
-            skip = b'' if found is None else self._note(kv, *found)
+            skip = b'' if found is None else self._add(kv, *found)
         if not more:
             return None
         return max(skip, last + b'\0')
 
-    def _note(self, kv: KeyValue, key: str, is_marker: bool) -> bytes:
-        """Put a key in its place.  Return up to where keys are of no interest, or nothing."""
+    def _add(self, kv: KeyValue, key: str, is_marker: bool) -> bytes:
+        """Add a key.  Return the end of the subtree whose further keys are not listed, or nothing."""
         path = key[self._prefix :]
         if not path:
-            self._top.mark = kv
+            self._top.marker = kv
             return b''
         names = path.split('/')
         hidden = next((depth for depth, name in enumerate(names, 1) if name[0] == '_'), 0)
-        closed = hidden if self._get.recursive else 1  # so deep is the node that is not looked into; 0 for none
+        closed = hidden if self._get.recursive else 1  # depth of the node whose descendants are not listed; 0 for none
         shown = names[: closed - (closed == hidden)] if closed else names
-        child = self._top
+        entry = self._top
         for name in shown:
-            child = child.children.setdefault(name, _Child())
+            entry = entry.children.setdefault(name, _Entry())
         if len(shown) == len(names):
             if is_marker:
-                child.mark = kv
+                entry.marker = kv
             else:
-                child.value = value_of(key, kv)
+                entry.value = value_of(key, kv)
         return self._end_of(names[:closed]) if closed and (len(names) > closed or is_marker) else b''
 
     def _end_of(self, names: list[str]) -> bytes:
-        """What comes after all that is below a node in the directory."""
+        """Return the first key after all descendants of a node in the directory."""
         return encode(paths.child_prefix(self._get.key) + '/'.join(names)) + AFTER_SLASH
 
     def directory(self) -> Directory:
-        """The directory, its nodes in the order of their names."""
+        """Return the directory, its nodes in the order of their names."""
         return self._directory(self._get.key, self._top, is_top=True)
 
-    def _directory(self, key: str, child: _Child, *, is_top: bool = False) -> Directory:
+    def _directory(self, key: str, entry: _Entry, *, is_top: bool = False) -> Directory:
         nodes: tuple[Node, ...] = ()
         if is_top or self._get.recursive:
-            inside = paths.child_prefix(key)
-            nodes = tuple(self._node(inside + name, each) for name, each in sorted(child.children.items()))
-        modified, created = (child.mark.mod_revision, child.mark.create_revision) if child.mark is not None else (0, 0)
+            prefix = paths.child_prefix(key)
+            nodes = tuple(self._node(prefix + name, child) for name, child in sorted(entry.children.items()))
+        kv = entry.marker
+        modified, created = (kv.mod_revision, kv.create_revision) if kv is not None else (0, 0)
         return Directory(key, modified, created, None, None, nodes)
 
-    def _node(self, key: str, child: _Child) -> Node:
-        return child.value if child.value is not None else self._directory(key, child)
+    def _node(self, key: str, entry: _Entry) -> Node:
+        return entry.value if entry.value is not None else self._directory(key, entry)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from getc import timing
-from getc.backends.tree.codec.nodes import TTL
-from getc.errors import ProtocolError
+from getc.backends.tree.codec.keyspace import TTL
+from getc.backends.tree.codec.responses import malformed
 from getc.operations import MAX_TTL
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
@@ -24,5 +24,5 @@ def grant(rpc: RpcClient, ttl: int, deadline: Deadline) -> tuple[int, TTL]:
     request = LeaseGrantRequest(TTL=max(ttl, 1))
     response = rpc.call(Lease.LeaseGrant, request, deadline.timeout_left(), is_write=False)
     if response.ID <= 0 or not 0 < response.TTL <= 2 * MAX_TTL:
-        raise ProtocolError('etcd v3 granted a lease without an ID or without a valid TTL')
+        raise malformed('a lease without an ID or without a valid TTL', is_write=False)
     return response.ID, TTL.of(response.TTL, timing.wall_time())

@@ -5,18 +5,20 @@ Each write compares the key's lease with ours: no other program has its ID, so t
 
 from __future__ import annotations
 
+from typing import Any
+
 from getc import timing
 from getc.backends.base import KeepListener, KeptNode
-from getc.backends.tree.codec.keyspace import encode
-from getc.backends.tree.codec.nodes import TTL, value_of
-from getc.backends.tree.codec.shapes import misshapen
-from getc.backends.tree.large_values import node_before
+from getc.backends.tree.codec.keyspace import TTL, encode, value_of
+from getc.backends.tree.codec.responses import DELETE, PUT, RANGE, results_of_txn
+from getc.backends.tree.large_values import read_previous_node
 from getc.backends.tree.lease.grant import grant
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.leased_keys import LeasedKeys
 from getc.errors import NodeLost, Overtaken, ResponseTooLarge
 from getc.results import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.timing import Deadline
+from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.kv import (
     KV,
     Compare,
@@ -25,7 +27,6 @@ from getc.v3.schema.kv import (
     RangeRequest,
     RequestOp,
     TxnRequest,
-    TxnResponse,
 )
 
 __all__ = ['LeasedNode', 'delete_on_lease', 'is_on_lease']
@@ -92,25 +93,25 @@ class LeasedNode(KeptNode):
         if not self._is_kept:
             raise NodeLost(f'{self.key} is not kept any more')
         request = PutRequest(key=self.raw_key, value=encode(value), lease=self._lease.lease_id, prev_kv=True)
-        before: Node
+        previous: Node
         prev_node: Node | None
         try:
-            response = self._write(RequestOp(request_put=request), deadline)
+            header, written = self._write(RequestOp(request_put=request), PUT, deadline)
         except ResponseTooLarge as error:  # because of the previous value, so leave prev_node out
-            if not (error.succeeded and error.index):
+            if not error.succeeded or error.index is None or error.index < 1:
                 raise
             prev_node, index = None, error.index
-            before, term = node_before(self._lease.rpc, self.key, index, deadline)
+            previous, term = read_previous_node(self._lease.rpc, self.key, index, deadline)
         else:
-            before = prev_node = value_of(self.key, response.responses[0].response_put.prev_kv)
-            index, term = response.header.revision, response.header.raft_term
+            previous = prev_node = value_of(self.key, written.prev_kv)
+            index, term = header.revision, header.raft_term
         ttl, expiration = TTL.of(self._lease.clock.ttl, timing.wall_time())
-        node = Value(self.key, index, before.created_index, ttl, expiration, value)
+        node = Value(self.key, index, previous.created_index, ttl, expiration, value)
         return ComparedThenSwapped(node, prev_node, index, 0, term)
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
-        self._remove(RequestOp(request_delete_range=DeleteRangeRequest(key=self.raw_key)), deadline)
+        self._remove(RequestOp(request_delete_range=DeleteRangeRequest(key=self.raw_key)), DELETE, deadline)
 
     def detach(self, deadline: Deadline) -> None:
         with self._lease.reserve(self.key):  # a renewal meanwhile would delete the key, as not kept
@@ -118,7 +119,7 @@ class LeasedNode(KeptNode):
             if not self._lease.in_forked_child:
                 lease_id, _ = grant(self._lease.rpc, self._lease.clock.ttl, deadline)
                 request = PutRequest(key=self.raw_key, lease=lease_id, ignore_value=True)
-                self._remove(RequestOp(request_put=request), deadline)
+                self._remove(RequestOp(request_put=request), PUT, deadline)
 
     def abandon(self) -> None:
         self._is_kept = False
@@ -129,7 +130,7 @@ class LeasedNode(KeptNode):
 
     def check(self, deadline: Deadline) -> None:
         """Read whether the node is on the lease.  Raises NodeLost if it is not."""
-        self._write(RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=True)), deadline)
+        self._write(RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=True)), RANGE, deadline)
 
     def on_renewed(self, revision: int) -> None:
         """A renewal was acknowledged, and the node was on the lease at this revision or a later one."""
@@ -150,25 +151,35 @@ class LeasedNode(KeptNode):
 
     # -- requests
 
-    def _remove(self, request: RequestOp, deadline: Deadline) -> None:
+    def _remove(self, request: RequestOp, kind: str, deadline: Deadline) -> None:
         """Remove the node from the lease by this request, if it is still on it."""
         if not self._lease.in_forked_child:
             with self._lease.removing(self.key):
                 try:
-                    self._write(request, deadline)
+                    self._write(request, kind, deadline)
                 except NodeLost:
                     pass  # it is deleted, or belongs to another client
 
-    def _write(self, request: RequestOp, deadline: Deadline) -> TxnResponse:
-        """Send a request that is executed if the node is on the lease.  Raises NodeLost if it is not."""
+    def _write(self, request: RequestOp, kind: str, deadline: Deadline) -> tuple[ResponseHeader, Any]:
+        """Send a request that is executed if the node is on the lease, and return its result.
+
+        Args:
+            request: The request.
+            kind: The kind of its result.
+            deadline: The end of the call.
+
+        Raises:
+            NodeLost: The node is not on the lease.
+            ProtocolError: The response has another shape.
+        """
         itself = RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=True))
         txn = TxnRequest(compare=[self.condition], success=[request], failure=[itself])
         response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
-        if not response.responses:
-            raise misshapen(IndexError(), is_write=True)
         if response.succeeded:
-            return response
-        raise self._overtaken() if response.responses[0].response_range.kvs else self._gone()
+            (result,) = results_of_txn(response, kind)
+            return response.header, result
+        (found,) = results_of_txn(response, RANGE)
+        raise self._overtaken() if found.kvs else self._gone()
 
     def _gone(self) -> NodeLost:
         return NodeLost(f'{self.key} was deleted, or has expired')

@@ -14,10 +14,10 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode
-from getc.backends.tree.codec import write
 from getc.backends.tree.codec.keyspace import encode
-from getc.backends.tree.codec.shapes import MISSHAPEN, misshapen
-from getc.backends.tree.codec.txn_failure import error_from_failure
+from getc.backends.tree.codec.responses import PUT, results_of_txn
+from getc.backends.tree.codec.txn_failure import error_from_failure, failure_results
+from getc.backends.tree.codec.write import check_put, parse_put, txn_of_put
 from getc.backends.tree.lease.grant import grant
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.leased_node import LeasedNode, delete_on_lease, is_on_lease
@@ -91,11 +91,8 @@ class LeasePool(KeepGroup):
     # -- ``KeepGroup``
 
     def keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
-        write.check(put)
-        try:
-            return self._on_lease(put.key, lambda lease: self._put_on(lease, put, listener, deadline), deadline)
-        except MISSHAPEN as error:
-            raise misshapen(error, is_write=True) from error
+        check_put(put)
+        return self._on_lease(put.key, lambda lease: self._put_on(lease, put, listener, deadline), deadline)
 
     def reclaim(
         self, key: str, value: str, previous: KeptNode, listener: KeepListener, deadline: Deadline
@@ -124,12 +121,12 @@ class LeasePool(KeepGroup):
 
     def _put_on(self, lease: SharedLease, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
         """Put a node on this lease."""
-        txn = write.txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
+        txn = txn_of_put(put, lease=lease.id, is_strict=self._is_strict)
         listener.on_writing(AcquiringWrite(put.value or '', put.prev_exist is False))
         response = self._send(txn, deadline)
         if not response.succeeded:
             return self._recover_own_write(lease, put, response, listener, deadline)
-        return lease.attach(put.key, write.written(put, response).modified_index, listener)
+        return lease.attach(put.key, parse_put(put, response).modified_index, listener)
 
     def _recover_own_write(
         self, lease: SharedLease, put: Put, response: TxnResponse, listener: KeepListener, deadline: Deadline
@@ -142,15 +139,16 @@ class LeasePool(KeepGroup):
         Raises:
             EtcdError: The node belongs to another client.
         """
-        found = response.responses[-1].response_range.kvs
+        refusal = error_from_failure(put, response, is_strict=self._is_strict)
+        found = failure_results(put.key, response, is_strict=self._is_strict)[-1]
         found_id = found[0].lease if found else 0
         ours = lease if found_id == lease.id else self._leases.get(found_id)
         if ours is not lease and not self._is_ours_and_free(put.key, found_id):
-            raise error_from_failure(put, response)
+            raise refusal
         if ours is None or ours.is_over:
             moved = self._move(put.key, put.value or '', is_on_lease(put.key, found_id), lease, listener, deadline)
             if moved is None:
-                raise error_from_failure(put, response)
+                raise refusal
             return moved
         node = ours.attach(put.key, found[0].mod_revision, listener)
         try:
@@ -161,7 +159,7 @@ class LeasePool(KeepGroup):
         except BaseException as error:
             node.abandon()  # the next attempt recovers it again
             if isinstance(error, NodeLost):  # deleted a moment ago
-                raise error_from_failure(put, response) from error
+                raise refusal from error
             raise
         return node
 
@@ -172,7 +170,10 @@ class LeasePool(KeepGroup):
         request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
         listener.on_writing(AcquiringWrite(value, is_create=False))
         response = self._send(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
-        return lease.attach(key, response.header.revision, listener) if response.succeeded else None
+        if not response.succeeded:
+            return None
+        results_of_txn(response, PUT)
+        return lease.attach(key, response.header.revision, listener)
 
     def _is_ours_and_free(self, key: str, lease_id: int) -> bool:
         """True if this is a lease of ours and the key on it is not kept, being put or being removed."""

@@ -1,4 +1,4 @@
-"""Messages of etcd's, made in a line."""
+"""Short constructors of etcd's messages, and short forms of transactions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def kv(key: str, value: str = '', index: int = 5, created: int = 3) -> KeyValue:
 
 
 def found(*kvs: KeyValue) -> ResponseOp:
-    """What a read found."""
+    """The result of a read."""
     return ResponseOp(response_range=RangeResponse(kvs=kvs))
 
 
@@ -47,14 +47,14 @@ def response(*done: ResponseOp, succeeded: bool) -> TxnResponse:
 
 
 def compares(txn: TxnRequest) -> list[tuple[Any, ...]]:
-    """What a transaction compares, in order: the keys, and what of them."""
+    """The compares of a transaction, in order."""
     return [_compare(each) for each in txn.compare]
 
 
 def _compare(compare: Compare) -> tuple[Any, ...]:
     keys = (compare.key,) if not compare.range_end else (compare.key, compare.range_end)
     field = compare.WhichOneof('target_union')
-    # What etcd goes by is the target; the member of the oneof has to be the one of that name.
+    # etcd evaluates the target; the member of the oneof has to be the one of that name.
     assert {
         Kind.VERSION: 'version',
         Kind.CREATE: 'create_revision',
@@ -70,7 +70,7 @@ def _compare(compare: Compare) -> tuple[Any, ...]:
 
 
 def does(operations: Any) -> list[tuple[Any, ...]]:
-    """What a half of a transaction does, in order."""
+    """The requests of a half of a transaction, in order."""
     return [_operation(each) for each in operations]
 
 

@@ -1,4 +1,4 @@
-"""What a watch saw, as results."""
+"""Events of a watch as results."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ def seen(spec: WatchSpec, *events: Event, gone: tuple[int, ...] = ()) -> list[Et
 DEEP, FLAT = WatchSpec('/a', recursive=True), WatchSpec('/a')
 
 
-def test_put_is_told_as_set_whatever_wrote_it() -> None:
-    """v3 does not say which operation it was; it is new where it is the first version."""
+def test_put_is_a_set_whichever_operation_wrote_it() -> None:
+    """etcd v3 does not report the operation; the node is new if its version is 1."""
     before = Value('/a', 5, 3, None, None, 'old')
     node = Value('/a', 9, 3, None, None, 'new')
     assert seen(FLAT, put(b'/a', before=old(b'/a'))) == [Set(node, before, 20, 0, 2, False)]
     assert seen(FLAT, put(b'/a', version=1)) == [Set(node, None, 20, 0, 2, True)]
 
 
-def test_marker_is_told_as_a_directory() -> None:
-    """Made and deleted."""
+def test_marker_is_a_directory() -> None:
     made, gone = seen(FLAT, put(b'/a/', version=1), delete(b'/a/', old(b'/a/')))
     assert made == Set(Directory('/a', 9, 3), None, 20, 0, 2, True)
     assert gone == Deleted(Directory('/a', 9, 3), Directory('/a', 5, 3), 20, 0, 2)
@@ -48,15 +47,13 @@ def test_marker_is_told_as_a_directory() -> None:
 @pytest.mark.parametrize(
     ('lease', 'gone', 'kind'), [(0, (), Deleted), (7, (), Deleted), (7, (7,), Expired), (7, (8,), Deleted)]
 )
-def test_deleted_key_expired_only_when_its_lease_is_gone(lease: int, gone: tuple[int, ...], kind: type) -> None:
-    """Which whoever asks has to know."""
+def test_deleted_key_has_expired_only_when_its_lease_is_gone(lease: int, gone: tuple[int, ...], kind: type) -> None:
     event = delete(b'/a', old(b'/a', lease))
     assert leases_of([event, put(b'/b')]) == ({lease} if lease else set())
     assert seen(FLAT, event, gone=gone) == [kind(Node('/a', 9, 3), Value('/a', 5, 3, None, None, 'old'), 20, 0, 2)]
 
 
-def test_deletion_is_told_without_what_was_when_it_was_compacted() -> None:
-    """Then nothing is known of it."""
+def test_deletion_has_no_previous_node_when_that_was_compacted() -> None:
     assert seen(FLAT, delete(b'/a')) == [Deleted(Node('/a', 9, 0), None, 20, 0, 2)]
     assert leases_of([delete(b'/a')]) == set()
 
@@ -77,20 +74,19 @@ def test_deletion_is_told_without_what_was_when_it_was_compacted() -> None:
         (b'/a/\xff', True, False),
     ],
 )
-def test_event_is_told_only_where_its_node_is_followed(raw: bytes, deep: bool, flat: bool) -> None:
-    """The range that is watched has others in it; what is no path, and what is hidden, is nobody's."""
+def test_event_has_a_result_only_for_subscribers_of_its_node(raw: bytes, deep: bool, flat: bool) -> None:
+    """The watched range contains other keys, keys that are not paths, and hidden ones."""
     assert bool(seen(DEEP, put(raw))) is deep
     assert bool(seen(FLAT, put(raw))) is flat
 
 
-def test_hidden_node_is_told_when_it_is_followed_itself() -> None:
-    """And what is below it."""
+def test_hidden_node_has_results_when_it_is_watched_itself() -> None:
     spec = WatchSpec('/_a', recursive=True)
     assert [result.key for result in seen(spec, put(b'/_a'), put(b'/_a/b'), put(b'/_a/_b'))] == ['/_a', '/_a/b']
 
 
-def test_ranges_hold_a_node_its_marker_and_what_is_below() -> None:
-    """In one range, for two would have no order between them."""
+def test_ranges_contain_the_node_its_marker_and_all_keys_below() -> None:
+    """In one range, since two watches would have no mutual order."""
     assert range_of(DEEP) == (b'/a', b'/a0')
     assert range_of(FLAT) == (b'/a', b'/a/\0')
     assert range_of(WatchSpec('/', recursive=True)) == (b'/', b'0')
@@ -98,8 +94,7 @@ def test_ranges_hold_a_node_its_marker_and_what_is_below() -> None:
     assert narrow_range(FLAT) == (b'/a', b'')
 
 
-def test_watch_asks_for_what_was_before() -> None:
-    """And lets the server cut what is too long for a message."""
+def test_watch_requests_previous_values_and_fragments() -> None:
     request = request_of((b'/a', b'/a0'), 7)
     assert (request.key, request.range_end, request.start_revision) == (b'/a', b'/a0', 7)
     assert request.prev_kv and request.fragment

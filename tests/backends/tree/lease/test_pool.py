@@ -22,6 +22,7 @@ from getc.errors import (
     NodeLost,
     Overtaken,
     PermissionDenied,
+    ProtocolError,
     TimedOut,
 )
 from getc.operations import Put
@@ -725,3 +726,34 @@ def test_grant_that_takes_too_long_is_waited_for_by_nobody_else_beyond_their_tim
     etcd_clock.advance(3)
     assert patient.get(timeout=0).token == 2
     assert len(bench.server.leases) == 1
+
+
+# -- malformed responses, and bugs of getc
+
+
+def test_malformed_response_to_a_put_is_a_protocol_error_of_a_write_that_may_be_applied(bench: Bench) -> None:
+    def fault(do: Callable[[], Any], *_: object) -> Any:
+        response = do()
+        response.ClearField('responses')
+        return response
+
+    bench.server.next('Txn', fault)
+    with pytest.raises(ProtocolError, match='malformed response of etcd v3') as caught:
+        bench.hold()
+    assert caught.value.maybe_applied
+    hold = bench.hold()
+    bench.server.next('Txn', fault)
+    with pytest.raises(ProtocolError, match='malformed response of etcd v3'):
+        hold.update('y', Deadline(5))
+
+
+@pytest.mark.parametrize('bug', [IndexError, OverflowError, ValueError])
+def test_bug_of_getc_is_not_reported_as_the_servers(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, bug: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise bug('a bug')
+
+    monkeypatch.setattr(pool, 'parse_put', fail)
+    with pytest.raises(bug, match='a bug'):
+        bench.hold()

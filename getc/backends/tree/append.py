@@ -1,0 +1,83 @@
+"""Append nodes to a directory, under numbers that sort in the order of creation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from getc.backends.monotonic import RevisionGuard
+from getc.backends.tree.codec.append import check_append, last_key_of, number_of, parse_append, txn_of_append
+from getc.backends.tree.codec.keyspace import NO_TTL, TTL
+from getc.backends.tree.write_leases import WriteLeases
+from getc.errors import TimedOut
+from getc.operations import Append
+from getc.results import EtcdResult
+from getc.timing import Backoff, Deadline
+from getc.v3.rpc import RpcClient
+from getc.v3.schema.kv import KV
+
+__all__ = ['Appender']
+
+
+class Appender:
+    """Appends nodes: one append to a directory is in flight at a time, so a client does not compete with itself.
+
+    The number is the last observed revision plus 1.  If another client was faster, the number after its number follows.
+
+    Args:
+        rpc: Calls etcd.
+        leases: Grants leases.
+        revision_guard: Knows the last observed revision.
+        is_strict: As of the backend.
+    """
+
+    def __init__(self, rpc: RpcClient, leases: WriteLeases, revision_guard: RevisionGuard, *, is_strict: bool) -> None:
+        self._rpc = rpc
+        self._leases = leases
+        self._revision_guard = revision_guard
+        self._is_strict = is_strict
+        self._locks: dict[str, BoundedSemaphore] = {}  # by directory
+
+    def append(self, append: Append, deadline: Deadline) -> EtcdResult:
+        """Execute an ``Append``.  Raises like ``Backend.execute``."""
+        check_append(append)
+        with self._locked(append.key, deadline):
+            if append.ttl is None:
+                return self._append(append, 0, NO_TTL, deadline)
+            with self._leases.lease_for(append.ttl, deadline) as (lease, ttl):
+                return self._append(append, lease, ttl, deadline)
+
+    @contextmanager
+    def _locked(self, key: str, deadline: Deadline) -> Iterator[None]:
+        """Hold the lock of a directory; the last greenlet that leaves drops the lock, even if it never held it."""
+        lock = self._locks.setdefault(key, BoundedSemaphore(1))
+        try:
+            if not lock.acquire(timeout=deadline.timeout_left()):
+                raise TimedOut(f'could not append to {key} within {deadline.timeout:g} s: another append is in flight')
+            try:
+                yield
+            finally:
+                lock.release()
+        finally:
+            if lock.ready() and not lock.linkcount():
+                self._locks.pop(key, None)
+
+    def _append(self, append: Append, lease: int, ttl: TTL, deadline: Deadline) -> EtcdResult:
+        number = self._revision_guard.index + 1
+        end = b''
+        backoff = Backoff(base=0.005, cap=0.2)
+        while True:
+            txn = txn_of_append(append, number, end=end, lease=lease, is_strict=self._is_strict)
+            response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
+            if response.succeeded:
+                return parse_append(append, number, response, ttl)
+            last = last_key_of(append, response, is_strict=self._is_strict)
+            taken = number_of(append, last)
+            if taken is None:  # a name that another program chose: it sorts after all numbers, so compare up to it
+                end = last
+                continue
+            number = max(response.header.revision, taken) + 1
+            gevent.sleep(backoff.next_delay())

@@ -1,0 +1,49 @@
+"""Check that a response has the shape that its request implies.
+
+A server that is not etcd, or a proxy, may send any well-formed message.  Each function that parses a response checks
+first what it reads, so that an exception of another type is a bug of getc and not the server's.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from getc.errors import ProtocolError
+from getc.v3.schema.kv import TxnResponse
+
+__all__ = ['DELETE', 'PUT', 'RANGE', 'TXN', 'malformed', 'results_of_txn']
+
+RANGE: Final = 'response_range'
+PUT: Final = 'response_put'
+DELETE: Final = 'response_delete_range'
+TXN: Final = 'response_txn'
+
+
+def malformed(problem: str, *, is_write: bool) -> ProtocolError:
+    """Make the error for a response that does not fit its request."""
+    return ProtocolError(f'malformed response of etcd v3: {problem}', maybe_applied=is_write)
+
+
+def results_of_txn(response: TxnResponse, *kinds: str, is_write: bool = True) -> list[Any]:
+    """Return the response to each request of a transaction's half.
+
+    Args:
+        response: The response to the transaction.
+        kinds: The expected kinds, in the order of the requests.
+        is_write: Whether the transaction may have changed something.
+
+    Raises:
+        ProtocolError: There are more, fewer or other responses.
+    """
+    results = response.responses
+    found = tuple(result.WhichOneof('response') for result in results)
+    if found != kinds:
+        half = 'success' if response.succeeded else 'failure'
+        raise malformed(f'the {half} half of a transaction has {_count(found)}, not {_count(kinds)}', is_write=is_write)
+    return [getattr(result, kind) for result, kind in zip(results, kinds, strict=True)]
+
+
+def _count(kinds: tuple[str | None, ...]) -> str:
+    """Describe the kinds for a message, as ``2 results (range, put)``; long ones are cut."""
+    names = [str(kind).removeprefix('response_') for kind in kinds[:8]]
+    return f'{len(kinds)} results ({", ".join(names)}{", ..." if len(kinds) > len(names) else ""})'

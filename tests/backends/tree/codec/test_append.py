@@ -1,0 +1,130 @@
+"""Appends as transactions, and their results."""
+
+from __future__ import annotations
+
+import pytest
+
+from getc.backends.tree.codec.append import (
+    MAX_NUMBER,
+    check_append,
+    last_key_of,
+    number_of,
+    parse_append,
+    txn_of_append,
+)
+from getc.errors import NotDir, NotSupported, ProtocolError
+from getc.operations import Append
+from getc.results import Created, Directory, Value
+from getc.v3.schema.kv import ResponseOp
+from tests.backends.tree.codec.messages import INDEX, compares, does, found, kv, put, response
+
+FIRST = b'/a/b/00000000000000000007'
+LATER = found(kv('/q/00000000000000000012'))
+
+
+# -- requests
+
+
+def test_append_compares_the_ancestors_and_then_the_numbers() -> None:
+    txn = txn_of_append(Append('/a/b', 'x'), 7, lease=77)
+    assert compares(txn) == [('none', b'/a'), ('none', b'/a/b'), ('none', FIRST, b'/a/b/1')]
+    assert does(txn.success) == [('put', FIRST, b'x')]
+    assert txn.success[0].request_put.lease == 77
+    reads = [('range', b'/a'), ('range', b'/a/b/', b'/a/b0'), ('range', b'/a/b')]
+    assert does(txn.failure) == [*reads, ('range', FIRST, b'/a/b/1')]
+    assert txn.failure[-1].request_range.limit == 1
+
+
+def test_append_compares_only_the_numbers_when_not_strict() -> None:
+    txn = txn_of_append(Append('/a/b', 'x'), 7, is_strict=False)
+    assert compares(txn) == [('none', FIRST, b'/a/b/1')]
+    assert does(txn.failure) == [('range', FIRST, b'/a/b/1')]
+
+
+def test_append_of_a_directory_puts_a_marker() -> None:
+    txn = txn_of_append(Append('/', dir=True), 7)
+    assert compares(txn) == [('none', b'/00000000000000000007', b'/1')]
+    assert does(txn.success) == [('put', b'/00000000000000000007/', b'')]
+
+
+@pytest.mark.parametrize(
+    ('end', 'compared'),
+    [(b'/q/0zebra', b'/q/0zebra'), (b'/q/00000000000000000006x', b'/q/1'), (b'/q/00000000000000000007', b'/q/1')],
+)
+def test_append_skips_other_names_only_if_they_sort_after_the_number(end: bytes, compared: bytes) -> None:
+    """Otherwise the range would be empty, the compare would succeed, and a node would be overwritten."""
+    assert compares(txn_of_append(Append('/q', 'x'), 7, end=end))[-1] == ('none', b'/q/00000000000000000007', compared)
+
+
+def test_append_is_refused_when_the_numbers_are_used_up() -> None:
+    assert compares(txn_of_append(Append('/q', 'x'), MAX_NUMBER))[-1][1] == b'/q/09999999999999999999'
+    with pytest.raises(NotSupported, match='/q has a name after which'):
+        txn_of_append(Append('/q', 'x'), MAX_NUMBER + 1)
+
+
+@pytest.mark.parametrize('operation', [Append('/d', dir=True, ttl=5), Append('/d' * 126, 'x')])
+def test_check_refuses_what_flat_keys_do_not_support(operation: Append) -> None:
+    """A directory has no TTL; the new key has 126 segments at most."""
+    with pytest.raises(NotSupported, match='on etcd v3'):
+        check_append(operation)
+
+
+def test_check_accepts_the_deepest_key() -> None:
+    check_append(Append('/d' * 125, 'x'))
+
+
+# -- responses
+
+
+def test_appended_node_is_created_under_its_number() -> None:
+    done = response(put(), succeeded=True)
+    assert parse_append(Append('/q', 'x'), 7, done) == Created(
+        Value('/q/00000000000000000007', INDEX, INDEX, None, None, 'x'), None, INDEX, 0, 2, True
+    )
+    assert parse_append(Append('/q', dir=True), 7, done).node == Directory('/q/00000000000000000007', INDEX, INDEX)
+
+
+@pytest.mark.parametrize(
+    ('name', 'number'),
+    [
+        (b'00000000000000000012', 12),
+        (b'00000000000000000012/', 12),
+        (b'00000000000000000012/below', 12),
+        (b'0000000000000000007', None),
+        (b'000000000000000000120', None),
+        (b'0zebra', None),
+        ('0000000000000000000\u00b2'.encode(), None),
+    ],
+)
+def test_number_of_a_name_needs_exactly_20_digits(name: bytes, number: int | None) -> None:
+    assert number_of(Append('/q', 'x'), b'/q/' + name) == number
+
+
+def test_last_key_is_the_one_that_refused_the_number() -> None:
+    append = Append('/p/q', 'x')
+    assert last_key_of(append, response(found(), found(), found(), LATER, succeeded=False)).endswith(b'12')
+    assert last_key_of(append, response(LATER, succeeded=False), is_strict=False).endswith(b'12')
+
+
+def test_append_is_refused_when_the_directory_or_an_ancestor_is_a_value() -> None:
+    """Also if there are numbers, which another program wrote: another number would be refused again."""
+    append = Append('/p/q', 'x')
+    with pytest.raises(NotDir) as caught:
+        last_key_of(append, response(found(), found(kv('/p/q/x')), found(kv('/p/q')), LATER, succeeded=False))
+    assert caught.value.cause == '/p/q'
+    with pytest.raises(NotDir) as caught:
+        last_key_of(append, response(found(kv('/p')), found(), found(), LATER, succeeded=False))
+    assert caught.value.cause == '/p'
+
+
+@pytest.mark.parametrize('results', [[], [LATER], [found(), found(), found(), put()], [found()] * 4])
+def test_malformed_refusal_is_a_protocol_error(results: list[ResponseOp]) -> None:
+    with pytest.raises(ProtocolError, match='malformed response of etcd v3'):
+        last_key_of(Append('/p/q', 'x'), response(*results, succeeded=False))
+
+
+@pytest.mark.parametrize('results', [[], [found()], [put(), put()]])
+def test_malformed_result_is_a_protocol_error_of_a_write_that_may_be_applied(results: list[ResponseOp]) -> None:
+    with pytest.raises(ProtocolError, match='malformed response of etcd v3') as caught:
+        parse_append(Append('/q', 'x'), 7, response(*results, succeeded=True))
+    assert caught.value.maybe_applied
