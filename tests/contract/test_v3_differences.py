@@ -119,7 +119,7 @@ def test_directory_is_not_updated(client: getc.Client, conditions: Any) -> None:
     made = client.set('/a', '1')
     client.set('/d', dir=True)
     for key in ('/a', '/d', '/none'):
-        with pytest.raises(getc.NotSupported, match='delete it, or write into it'):
+        with pytest.raises(getc.NotSupported, match='delete it, or write a node below it'):
             client.update(key, dir=True, **conditions)
     assert client.get('/a').node == made.node
 
@@ -127,7 +127,7 @@ def test_directory_is_not_updated(client: getc.Client, conditions: Any) -> None:
 def test_directory_has_no_ttl(client: getc.Client) -> None:
     """Its nodes may have one."""
     for write in (client.set, client.create, client.append):
-        with pytest.raises(getc.NotSupported, match='give its nodes one'):
+        with pytest.raises(getc.NotSupported, match='give a TTL to the nodes in it'):
             write('/d', dir=True, ttl=60)
     with pytest.raises(getc.KeyNotFound):
         client.get('/d')
