@@ -12,7 +12,7 @@ from gevent.hub import get_hub
 from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
 from getc.grpc.framing import OK, Messages, Oversized, Status, check_head, is_well, packed, status_of, whole_message
-from getc.grpc.http2.events import AnswerReceived, DataReceived, HeadersReceived
+from getc.grpc.http2.events import DataReceived, HeadersReceived, ResponseReceived
 from getc.grpc.http2.frames import ErrorCode
 from getc.grpc.timer_wheel import TimerWheel
 from getc.retry import proxy_may_have_forwarded
@@ -150,7 +150,7 @@ class Call:
         """A piece of the answer."""
         raise NotImplementedError
 
-    def on_answer(self, event: AnswerReceived) -> None:
+    def on_answer(self, event: ResponseReceived) -> None:
         """The whole answer."""
         head, data, trailers = event.parts
         self.on_headers(head)
@@ -288,10 +288,10 @@ class UnaryCall(Call):
         else:
             super().on_reset(code)
 
-    def on_answer(self, event: AnswerReceived) -> None:
+    def on_answer(self, event: ResponseReceived) -> None:
         """The whole answer."""
         message = whole_message(event.data)
-        if message is not None and is_well(event.head, event.trailers):
+        if message is not None and is_well(event.headers, event.trailers):
             self._answer = message
             self._is_over = True
             self._wake()

@@ -17,14 +17,14 @@ from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.grpc.call import LIMIT_OF_STREAMS, Call, Stream
 from getc.grpc.http2.events import (
-    AnswerReceived,
     DataReceived,
     Event,
     GoAwayReceived,
     HeadersReceived,
+    ResponseReceived,
     SettingsReceived,
-    StreamNotTaken,
     StreamReset,
+    StreamUnprocessed,
 )
 from getc.grpc.http2.frames import ErrorCode
 from getc.grpc.http2.protocol import Http2Connection
@@ -253,7 +253,7 @@ class GrpcConnection:
                     self._connection.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
                     raise ProtocolError(f'an answer in HTTP/1: {NEEDED}')
         for event in self._connection.receive(data):
-            if event.__class__ is AnswerReceived:
+            if event.__class__ is ResponseReceived:
                 self._on_answer(event)
             else:
                 self._on_event(event)
@@ -286,7 +286,7 @@ class GrpcConnection:
 
     # -- what has come
 
-    def _on_answer(self, event: AnswerReceived) -> None:
+    def _on_answer(self, event: ResponseReceived) -> None:
         call = self._calls.pop(event.stream_id, None)
         if call is not None:
             call.on_answer(event)
@@ -309,7 +309,7 @@ class GrpcConnection:
             if call is not None:
                 call.on_reset(event.code)
                 self._drop(event.stream_id)
-        elif isinstance(event, StreamNotTaken):
+        elif isinstance(event, StreamUnprocessed):
             call = self._calls.get(event.stream_id)
             if call is not None:
                 call.on_not_taken()

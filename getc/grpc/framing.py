@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from getc.errors import EtcException, HTTPError, ProtocolError
-from getc.grpc.http2.headers import Block, Fields, encode_fields
+from getc.grpc.http2.headers import Fields, HeaderBlock, encode_fields
 
 __all__ = [
     'MAX_MESSAGE',
@@ -206,7 +206,7 @@ def _size(data: bytes, at: int) -> int:
 
 
 @lru_cache(maxsize=64)
-def is_well(head: Block, trailers: Block) -> bool:
+def is_well(head: HeaderBlock, trailers: HeaderBlock) -> bool:
     """True if an answer that begins and ends with these blocks is gRPC's, and OK."""
     try:
         check_head(head.status, head.fields)

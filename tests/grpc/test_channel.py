@@ -20,7 +20,7 @@ from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcExc
 from getc.grpc import channel as channels
 from getc.grpc.call import Call
 from getc.grpc.connection import GrpcConnection
-from getc.grpc.http2.frames import PREFACE, Kind, frame
+from getc.grpc.http2.frames import PREFACE, FrameType, encode_frame
 from getc.net.endpoint import Endpoint
 from getc.net.tls import TLS
 from getc.testing import wait_until
@@ -470,7 +470,7 @@ def test_write_that_must_not_happen_twice_waits_for_the_settings_of_a_new_connec
     def handle(sock: gevent.socket.socket) -> None:
         reading = gevent.spawn(read, sock)
         goes_on.wait()
-        sock.sendall(frame(Kind.SETTINGS, 0, 0, b''))
+        sock.sendall(encode_frame(FrameType.SETTINGS, 0, 0, b''))
         wait_until(lambda: b'/a/b' in received)
         reading.kill()
 

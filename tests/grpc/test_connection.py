@@ -14,7 +14,7 @@ from gevent.event import Event
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
 from getc.grpc import connection as links
-from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode, Kind, Setting, frame, settings_payload
+from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode, FrameType, Setting, encode_frame, encode_settings
 from getc.testing import wait_until
 from getc.timing import Deadline
 from tests.support.grpc_server import ServerCall
@@ -455,16 +455,16 @@ def test_stall_of_our_own_is_not_taken_for_the_peers(serve, open_channel, etcd_c
 
 # -- junk
 
-SETTINGS = frame(Kind.SETTINGS, 0, 0, b'')
+SETTINGS = encode_frame(FrameType.SETTINGS, 0, 0, b'')
 
 JUNK = {
     'HTTP/1': b'HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n',
     'zeros': b'\0' * 100,
     'a huge frame': SETTINGS + b'\xff\xff\xff\0\0\0\0\0\1',
-    'data of no stream': SETTINGS + frame(Kind.DATA, 0, 99, b'x'),
-    'a push': SETTINGS + frame(Kind.PUSH_PROMISE, 4, 1, b'\0\0\0\2'),
-    'a bad block': SETTINGS + frame(Kind.HEADERS, 4, 1, b'\xff\xff\xff\xff\xff'),
-    'a bad setting': frame(Kind.SETTINGS, 0, 0, settings_payload({Setting.INITIAL_WINDOW_SIZE: 2**31})),
+    'data of no stream': SETTINGS + encode_frame(FrameType.DATA, 0, 99, b'x'),
+    'a push': SETTINGS + encode_frame(FrameType.PUSH_PROMISE, 4, 1, b'\0\0\0\2'),
+    'a bad block': SETTINGS + encode_frame(FrameType.HEADERS, 4, 1, b'\xff\xff\xff\xff\xff'),
+    'a bad setting': encode_frame(FrameType.SETTINGS, 0, 0, encode_settings({Setting.INITIAL_WINDOW_SIZE: 2**31})),
 }
 
 
@@ -487,7 +487,7 @@ def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, jun
         assert ProtocolError in {type(error) for error in errors}
         assert all(error.maybe_applied for error in errors if isinstance(error, ProtocolError))
         assert not channel.is_connected
-    wait_until(lambda: b''.join(heard).count(frame(Kind.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
+    wait_until(lambda: b''.join(heard).count(encode_frame(FrameType.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
 
 
 def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_channel) -> None:
@@ -652,7 +652,7 @@ def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None
         assert channel.unary(PATH, b'x', in_time()) == b'x'
         assert len(pieces) == number
     wait_until(lambda: len(pieces) == 11)  # without a next call it is answered all the same
-    assert pieces[-1] == frame(Kind.PING, 1, 0, b'measured')
+    assert pieces[-1] == encode_frame(FrameType.PING, 1, 0, b'measured')
 
 
 def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:

@@ -12,7 +12,7 @@ from gevent.server import StreamServer
 from gevent.socket import SO_LINGER, SO_SNDBUF, SOL_SOCKET, socket
 
 import getc
-from getc.grpc.http2.frames import PREFACE, Kind
+from getc.grpc.http2.frames import PREFACE, FrameType
 from getc.v3.schema.kv import KV, RangeResponse
 from getc.v3.schema.mvccpb import KeyValue
 from tests.support.grpc_server import GrpcServer, ServerCall
@@ -50,7 +50,7 @@ class Hostile:
         data = data[len(PREFACE) :]
         while True:
             while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], 'big'):
-                if data[3] == Kind.HEADERS:
+                if data[3] == FrameType.HEADERS:
                     yield int.from_bytes(data[5:9], 'big')
                 data = data[9 + int.from_bytes(data[:3], 'big') :]
             piece = self.receive()

@@ -8,7 +8,16 @@ from collections.abc import Callable
 
 import getc
 from getc.grpc.framing import BEGINNING, packed
-from getc.grpc.http2.frames import ACK, END_HEADERS, END_STREAM, PADDED, Kind, Setting, frame, settings_payload
+from getc.grpc.http2.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    PADDED,
+    FrameType,
+    Setting,
+    encode_frame,
+    encode_settings,
+)
 from getc.grpc.http2.headers import encode_fields
 from getc.v3.schema.kv import TxnResponse
 from tests.hostile.harness import ANSWER, Hostile, Peer
@@ -19,7 +28,7 @@ MIB = 1024 * 1024
 FRAMES = 512 * 1024
 """Bytes of 10,000 frames that bring nothing, which are borne with."""
 
-SETTINGS = frame(Kind.SETTINGS, 0, 0, b'')
+SETTINGS = encode_frame(FrameType.SETTINGS, 0, 0, b'')
 HEAD = encode_fields([(b':status', b'200'), (b'content-type', b'application/grpc')])
 OK = encode_fields([(b'grpc-status', b'0')])
 
@@ -27,24 +36,24 @@ Serve = Callable[[Hostile], object]
 
 
 def headers(block: bytes, flags: int = END_HEADERS, stream: int = 1) -> bytes:
-    return frame(Kind.HEADERS, flags, stream, block)
+    return encode_frame(FrameType.HEADERS, flags, stream, block)
 
 
 def data(content: bytes, flags: int = 0, stream: int = 1) -> bytes:
     return b''.join(
-        frame(Kind.DATA, flags if at + 16_384 >= len(content) else 0, stream, content[at : at + 16_384])
+        encode_frame(FrameType.DATA, flags if at + 16_384 >= len(content) else 0, stream, content[at : at + 16_384])
         for at in range(0, len(content) or 1, 16_384)
     )
 
 
 def settings(**values: int) -> bytes:
-    return frame(
-        Kind.SETTINGS, 0, 0, settings_payload({Setting[name.upper()]: value for name, value in values.items()})
+    return encode_frame(
+        FrameType.SETTINGS, 0, 0, encode_settings({Setting[name.upper()]: value for name, value in values.items()})
     )
 
 
 def goaway(last: int, code: int = 0, debug: bytes = b'') -> bytes:
-    return frame(Kind.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
+    return encode_frame(FrameType.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
 
 
 TRAILERS = headers(OK, END_HEADERS | END_STREAM)
@@ -157,39 +166,76 @@ ANY = getc.EtcException
 
 PEERS = [
     # -- floods of frames that bring nothing
-    Peer('endless SETTINGS', floods(SETTINGS), told='again and again', most=FRAMES),
-    Peer('endless acknowledgements', floods(frame(Kind.SETTINGS, ACK, 0, b'')), told='bring nothing', most=FRAMES),
-    Peer('endless PING', floods(frame(Kind.PING, 0, 0, b'12345678')), told='again and again', most=FRAMES),
-    Peer('endless PONG', floods(frame(Kind.PING, ACK, 0, b'12345678')), told='bring nothing', most=FRAMES),
-    Peer('endless PRIORITY', floods(frame(Kind.PRIORITY, 0, 1, b'\0\0\0\0\0')), told='bring nothing', most=FRAMES),
+    Peer('endless SETTINGS', floods(SETTINGS), told='flood', most=FRAMES),
     Peer(
-        'endless WINDOW_UPDATE', floods(frame(Kind.WINDOW_UPDATE, 0, 0, b'\0\0\0\1')), told='bring nothing', most=FRAMES
+        'endless acknowledgements',
+        floods(encode_frame(FrameType.SETTINGS, ACK, 0, b'')),
+        told='without effect',
+        most=FRAMES,
     ),
-    Peer('endless empty DATA', floods(data(b''), headers(HEAD)), told='bring nothing', most=FRAMES),
+    Peer('endless PING', floods(encode_frame(FrameType.PING, 0, 0, b'12345678')), told='flood', most=FRAMES),
+    Peer('endless PONG', floods(encode_frame(FrameType.PING, ACK, 0, b'12345678')), told='without effect', most=FRAMES),
+    Peer(
+        'endless PRIORITY',
+        floods(encode_frame(FrameType.PRIORITY, 0, 1, b'\0\0\0\0\0')),
+        told='without effect',
+        most=FRAMES,
+    ),
+    Peer(
+        'endless WINDOW_UPDATE',
+        floods(encode_frame(FrameType.WINDOW_UPDATE, 0, 0, b'\0\0\0\1')),
+        told='without effect',
+        most=FRAMES,
+    ),
+    Peer('endless empty DATA', floods(data(b''), headers(HEAD)), told='without effect', most=FRAMES),
     Peer('endless interim answers', floods(headers(encode_fields([(b':status', b'103')]))), most=FRAMES),
-    Peer('endless unknown frames', floods(frame(0xBE, 0, 0, b'')), told='bring nothing', most=FRAMES),
-    Peer('endless large unknown frames', floods(frame(0xBE, 0, 0, b'x' * 16_384)), most=170 * MIB),
-    Peer('endless RST_STREAM', floods(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\x08')), ANY, most=FRAMES),
+    Peer('endless unknown frames', floods(encode_frame(0xBE, 0, 0, b'')), told='without effect', most=FRAMES),
+    Peer('endless large unknown frames', floods(encode_frame(0xBE, 0, 0, b'x' * 16_384)), most=170 * MIB),
+    Peer('endless RST_STREAM', floods(encode_frame(FrameType.RST_STREAM, 0, 1, b'\0\0\0\x08')), ANY, most=FRAMES),
     Peer('endless GOAWAY', floods(goaway(0)), BROKEN, 'going away', most=FRAMES),
     # -- header blocks
     Peer(
-        'endless CONTINUATION', floods(frame(Kind.CONTINUATION, 0, 1, b'x' * 1000), headers(HEAD, 0)), told='too long'
+        'endless CONTINUATION',
+        floods(encode_frame(FrameType.CONTINUATION, 0, 1, b'x' * 1000), headers(HEAD, 0)),
+        told='too long',
     ),
-    Peer('endless empty CONTINUATION', floods(frame(Kind.CONTINUATION, 0, 1, b''), headers(HEAD, 0)), told='too long'),
-    Peer('a block that is interrupted', says(headers(HEAD, 0), data(b'x')), told='continued at once'),
-    Peer('huge header block', floods(frame(Kind.CONTINUATION, 0, 1, b'x' * 16_384), headers(b'', 0)), told='too long'),
-    Peer('HPACK bomb', says(headers(hpack_bomb())), told='bound'),
-    Peer('thousands of fields', says(headers(HEAD + encode_fields([(b'a', b'')]) * 3000)), told='bound'),
-    Peer('HPACK of no sense', says(headers(b'\xff\xff\xff\xff\xff\xff')), told='does not decode'),
-    Peer('huge table', says(headers(b'\x3f\xff\xff\xff\x7f' + HEAD)), told='does not decode'),
+    Peer(
+        'endless empty CONTINUATION',
+        floods(encode_frame(FrameType.CONTINUATION, 0, 1, b''), headers(HEAD, 0)),
+        told='too long',
+    ),
+    Peer('a block that is interrupted', says(headers(HEAD, 0), data(b'x')), told='interrupted by another frame'),
+    Peer(
+        'huge header block',
+        floods(encode_frame(FrameType.CONTINUATION, 0, 1, b'x' * 16_384), headers(b'', 0)),
+        told='too long',
+    ),
+    Peer('HPACK bomb', says(headers(hpack_bomb())), told='larger than the limit'),
+    Peer(
+        'thousands of fields', says(headers(HEAD + encode_fields([(b'a', b'')]) * 3000)), told='larger than the limit'
+    ),
+    Peer('HPACK of no sense', says(headers(b'\xff\xff\xff\xff\xff\xff')), told='cannot be decoded'),
+    Peer('huge table', says(headers(b'\x3f\xff\xff\xff\x7f' + HEAD)), told='cannot be decoded'),
     Peer('upper case', says(headers(HEAD + encode_fields([(b'X', b'')]))), told='lower case'),
     Peer('a line in a value', says(headers(HEAD + encode_fields([(b'x', b'a\r\nb')]))), told='CR or LF'),
     # -- windows and lengths
-    Peer('window overflow', says(frame(Kind.WINDOW_UPDATE, 0, 0, b'\x7f\xff\xff\xff') * 2), told='window'),
-    Peer('window opened by nothing', says(frame(Kind.WINDOW_UPDATE, 0, 0, b'\0\0\0\0')), told='by nothing'),
-    Peer('initial window overflow', says(frame(Kind.SETTINGS, 0, 0, struct.pack('>HI', 4, 2**31))), told='window'),
+    Peer('window overflow', says(encode_frame(FrameType.WINDOW_UPDATE, 0, 0, b'\x7f\xff\xff\xff') * 2), told='window'),
+    Peer(
+        'window opened by nothing',
+        says(encode_frame(FrameType.WINDOW_UPDATE, 0, 0, b'\0\0\0\0')),
+        told='increment of 0',
+    ),
+    Peer(
+        'initial window overflow',
+        says(encode_frame(FrameType.SETTINGS, 0, 0, struct.pack('>HI', 4, 2**31))),
+        told='window',
+    ),
     Peer('frame longer than allowed', floods(b'\xff\xff\xff\0\0\0\0\0\1' + b'x' * 65_536), told='16384 bytes'),
-    Peer('padding longer than the frame', says(headers(HEAD), frame(Kind.DATA, PADDED, 1, b'\xffx')), told='adding'),
+    Peer(
+        'padding longer than the frame',
+        says(headers(HEAD), encode_frame(FrameType.DATA, PADDED, 1, b'\xffx')),
+        told='adding',
+    ),
     Peer(
         'endless answer',
         floods(data(b'x' * 16_384), headers(HEAD) + data(packed(b'')[:1] + b'\0\xff\xff\xff')),
@@ -200,9 +246,9 @@ PEERS = [
     Peer('answer to a call to come', says(headers(HEAD, stream=3)), told='never opened'),
     Peer('data of a call to come', says(data(b'x', stream=99)), told='never opened'),
     Peer('answer to an even call', says(headers(HEAD, stream=2)), told='never opened'),
-    Peer('push', says(frame(Kind.PUSH_PROMISE, END_HEADERS, 1, b'\0\0\0\2' + HEAD)), told='PUSH_PROMISE'),
-    Peer('reset of a call to come', says(frame(Kind.RST_STREAM, 0, 7, b'\0\0\0\0')), told='never opened'),
-    Peer('data on no call', says(frame(Kind.DATA, 0, 0, b'x')), told='never opened'),
+    Peer('push', says(encode_frame(FrameType.PUSH_PROMISE, END_HEADERS, 1, b'\0\0\0\2' + HEAD)), told='PUSH_PROMISE'),
+    Peer('reset of a call to come', says(encode_frame(FrameType.RST_STREAM, 0, 7, b'\0\0\0\0')), told='never opened'),
+    Peer('data on no call', says(encode_frame(FrameType.DATA, 0, 0, b'x')), told='never opened'),
     # -- cut, and not HTTP/2
     Peer('no answer', ends(first=b''), BROKEN, 'the connection'),
     Peer('only settings', ends(), BROKEN, 'the connection'),
@@ -212,16 +258,21 @@ PEERS = [
     Peer('HTTP/1', ends(first=b'HTTP/1.1 400 Bad Request\r\n\r\n'), told='HTTP/1'),
     Peer('SSH', ends(first=b'SSH-2.0-OpenSSH_9.6\r\n')),
     Peer('zeros', floods(b'\0' * 65_536, first=b'')),
-    Peer('no settings', begins(frame(Kind.PING, 0, 0, b'12345678')), told='SETTINGS'),
+    Peer('no settings', begins(encode_frame(FrameType.PING, 0, 0, b'12345678')), told='SETTINGS'),
     Peer('goes away before it takes anything', says(goaway(0)), BROKEN, 'going away'),
-    Peer('goes away, and takes up again', says(goaway(1), goaway(3)), told='gave up'),
-    Peer('refuses every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'REFUSED_STREAM'),
-    Peer('cancels every call', says(frame(Kind.RST_STREAM, 0, 1, b'\0\0\0\x08')), BROKEN, 'CANCEL'),
+    Peer('goes away, and takes up again', says(goaway(1), goaway(3)), told='higher last stream'),
+    Peer('refuses every call', says(encode_frame(FrameType.RST_STREAM, 0, 1, b'\0\0\0\7')), BROKEN, 'REFUSED_STREAM'),
+    Peer('cancels every call', says(encode_frame(FrameType.RST_STREAM, 0, 1, b'\0\0\0\x08')), BROKEN, 'CANCEL'),
     # -- slowly
     Peer('silence', silent, SLOW, is_slow=True),
     Peer('silence after the settings', says(), SLOW, 'no answer', is_slow=True),
-    Peer('a byte now and then', trickles(b'\0', frame(0xBE, 0, 0, b'') + b'\0\x40\0\0\0\0\0\0\1'), SLOW, is_slow=True),
-    Peer('a ping now and then', trickles(frame(Kind.PING, 0, 0, b'12345678')), SLOW, is_slow=True),
+    Peer(
+        'a byte now and then',
+        trickles(b'\0', encode_frame(0xBE, 0, 0, b'') + b'\0\x40\0\0\0\0\0\0\1'),
+        SLOW,
+        is_slow=True,
+    ),
+    Peer('a ping now and then', trickles(encode_frame(FrameType.PING, 0, 0, b'12345678')), SLOW, is_slow=True),
     Peer(
         'a byte of data now and then', trickles(data(b'\0'), headers(HEAD) + data(b'\0\0\xff\0\0')), SLOW, is_slow=True
     ),

@@ -18,7 +18,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
 from getc.grpc.framing import packed
-from getc.grpc.http2.frames import Kind, frame
+from getc.grpc.http2.frames import FrameType, encode_frame
 from getc.net.endpoint import Endpoint, parse_endpoints
 from tests.support.servers import end, start_server
 
@@ -193,7 +193,7 @@ class Connection:
 
     def goaway(self, last: int, code: int = 0, debug: bytes = b'') -> None:
         """Send GOAWAY: streams after ``last`` were not processed, the others continue."""
-        self.raw(frame(Kind.GOAWAY, 0, 0, last.to_bytes(4, 'big') + code.to_bytes(4, 'big') + debug))
+        self.raw(encode_frame(FrameType.GOAWAY, 0, 0, last.to_bytes(4, 'big') + code.to_bytes(4, 'big') + debug))
 
     def settle(self, **settings: int) -> None:
         """Change settings, by their names in RFC 9113."""

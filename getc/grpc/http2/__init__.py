@@ -1,8 +1,9 @@
-"""HTTP/2 as a gRPC client needs it: bytes in, events out, bytes to send out.  No I/O, no clock.
+"""HTTP/2 for a gRPC client: received bytes in, events and bytes to send out, without I/O and without a clock.
 
-``connection`` is the state machine; ``outbox`` what it sends within the peer's windows, ``header_blocks`` the fields of
-requests and answers, ``frames`` and ``events`` the words for both directions.  Source: RFC 9113 and RFC 7541; numbers
-in messages and comments are sections of the first.
+:mod:`~getc.grpc.http2.protocol` is the state machine of a connection.  ``send`` holds what is sent within the peer's
+windows, ``receive`` the state of the streams that the peer sends on, ``control`` handles the frames about the whole
+connection, ``headers`` encodes and decodes header blocks, and ``frames`` and ``events`` define the vocabulary.
+Source: RFC 9113 and RFC 7541; numbers in messages and comments are sections of RFC 9113.
 """
 
 from __future__ import annotations

@@ -1,26 +1,26 @@
-"""What a peer's bytes tell."""
+"""Events: what the bytes received from a peer mean for streams and for the connection."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from getc.grpc.http2.headers import Block, Fields
+from getc.grpc.http2.headers import Fields, HeaderBlock
 
 __all__ = [
-    'AnswerReceived',
     'DataReceived',
     'Event',
     'GoAwayReceived',
     'HeadersReceived',
     'PingAcknowledged',
+    'ResponseReceived',
     'SettingsReceived',
-    'StreamNotTaken',
     'StreamReset',
+    'StreamUnprocessed',
 ]
 
 
 class HeadersReceived(NamedTuple):
-    """The headers of an answer, or (without a status) its trailers."""
+    """The headers of a response, or its trailers, which have no status; ``ends`` with END_STREAM."""
 
     stream_id: int
     status: int | None
@@ -29,7 +29,7 @@ class HeadersReceived(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """A piece of an answer; ``size`` is what it takes of the windows."""
+    """A part of the body; ``size`` counts against the windows and includes padding; ``ends`` with END_STREAM."""
 
     stream_id: int
     data: bytes
@@ -37,42 +37,42 @@ class DataReceived(NamedTuple):
     ends: bool
 
 
-class AnswerReceived(NamedTuple):
-    """A whole answer, from its headers to its trailers, with one piece of data between them.
+class ResponseReceived(NamedTuple):
+    """A complete response: headers, one DATA frame and trailers.
 
-    Most answers are told so where their bytes came together; that is no promise.
+    Most responses are reported in this form if their frames are received together; any may be reported in parts.
     """
 
     stream_id: int
-    head: Block
+    headers: HeaderBlock
     data: bytes
-    trailers: Block
+    trailers: HeaderBlock
 
     @property
     def parts(self) -> tuple[HeadersReceived, DataReceived, HeadersReceived]:
-        """What says the same of an answer that is not told as a whole."""
+        """The events for the same response in parts."""
         return (
-            HeadersReceived(self.stream_id, self.head.status, self.head.fields, False),
+            HeadersReceived(self.stream_id, self.headers.status, self.headers.fields, False),
             DataReceived(self.stream_id, self.data, len(self.data), False),
             HeadersReceived(self.stream_id, None, self.trailers.fields, True),
         )
 
 
 class StreamReset(NamedTuple):
-    """The peer ended a stream."""
+    """The peer reset a stream."""
 
     stream_id: int
     code: int
 
 
-class StreamNotTaken(NamedTuple):
-    """The peer has not processed a stream, and never will: the number is above the last one of a GOAWAY."""
+class StreamUnprocessed(NamedTuple):
+    """The peer has not processed a stream and never will: its number is above the last stream of a GOAWAY."""
 
     stream_id: int
 
 
 class GoAwayReceived(NamedTuple):
-    """No new streams are taken.  A :class:`StreamNotTaken` follows for each that will not be processed."""
+    """The peer accepts no new streams.  A :class:`StreamUnprocessed` follows for each stream above the last one."""
 
     last_stream_id: int
     code: int
@@ -80,13 +80,13 @@ class GoAwayReceived(NamedTuple):
 
 
 class SettingsReceived(NamedTuple):
-    """The peer said how many streams may be open at a time."""
+    """The peer changed the number of streams that may be open at a time."""
 
     max_streams: int
 
 
 class PingAcknowledged(NamedTuple):
-    """The answer to our ping."""
+    """The peer acknowledged a ping of this client."""
 
     payload: bytes
 
@@ -94,9 +94,9 @@ class PingAcknowledged(NamedTuple):
 Event = (
     HeadersReceived
     | DataReceived
-    | AnswerReceived
+    | ResponseReceived
     | StreamReset
-    | StreamNotTaken
+    | StreamUnprocessed
     | GoAwayReceived
     | SettingsReceived
     | PingAcknowledged

@@ -1,4 +1,4 @@
-"""HTTP/2 frames: their numbers, how one is packed, and what is said of one that breaks a rule.
+"""HTTP/2 frames: types, flags, settings, error codes and encoding.
 
 Source: RFC 9113, sections 4, 6 and 7.
 """
@@ -15,8 +15,8 @@ __all__ = [
     'DEFAULT_WINDOW',
     'END_HEADERS',
     'END_STREAM',
-    'HEAD',
-    'HEAD_SIZE',
+    'FRAME_HEADER',
+    'FRAME_HEADER_SIZE',
     'MAX_FRAME_SIZE',
     'MAX_STREAM_ID',
     'MAX_WINDOW',
@@ -24,22 +24,22 @@ __all__ = [
     'PREFACE',
     'PRIORITY',
     'ErrorCode',
-    'Kind',
+    'FrameType',
     'Setting',
     'Violation',
-    'frame',
-    'settings_payload',
-    'unpadded',
-    'violated',
+    'encode_frame',
+    'encode_settings',
+    'raise_violation',
+    'strip_padding',
 ]
 
 PREFACE: Final = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
-"""What a client sends first."""
+"""The first bytes that a client sends."""
 
-HEAD: Final = struct.Struct('>IBI')
-"""A frame's head: length (24 bits) and kind (8) in one number, flags, stream."""
+FRAME_HEADER: Final = struct.Struct('>IBI')
+"""The header of a frame: length (24 bits) and type (8 bits) in one number, flags, stream."""
 
-HEAD_SIZE: Final = HEAD.size
+FRAME_HEADER_SIZE: Final = FRAME_HEADER.size
 
 END_STREAM: Final = 0x1
 ACK: Final = 0x1
@@ -54,8 +54,8 @@ MAX_WINDOW: Final = 2**31 - 1
 MAX_STREAM_ID: Final = 2**31 - 1
 
 
-class Kind(IntEnum):
-    """What a frame is."""
+class FrameType(IntEnum):
+    """The type of a frame."""
 
     DATA = 0
     HEADERS = 1
@@ -70,7 +70,7 @@ class Kind(IntEnum):
 
 
 class Setting(IntEnum):
-    """What one peer tells the other of itself."""
+    """A parameter of SETTINGS."""
 
     HEADER_TABLE_SIZE = 1
     ENABLE_PUSH = 2
@@ -81,7 +81,7 @@ class Setting(IntEnum):
 
 
 class ErrorCode(IntEnum):
-    """Why a stream or a connection ends."""
+    """The reason in RST_STREAM and GOAWAY."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -99,31 +99,39 @@ class ErrorCode(IntEnum):
     HTTP_1_1_REQUIRED = 13
 
 
-def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
-    """Pack a frame."""
-    return HEAD.pack(len(payload) << 8 | kind, flags, stream_id) + payload
+def encode_frame(frame_type: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    """Return a frame as bytes."""
+    return FRAME_HEADER.pack(len(payload) << 8 | frame_type, flags, stream_id) + payload
 
 
-def settings_payload(settings: dict[Setting, int]) -> bytes:
-    """Pack what a SETTINGS frame says."""
+def encode_settings(settings: dict[Setting, int]) -> bytes:
+    """Return the payload of a SETTINGS frame."""
     return b''.join(struct.pack('>HI', setting, value) for setting, value in settings.items())
 
 
-def unpadded(payload: bytes) -> bytes:
-    """What is left of a padded payload without its padding."""
+def strip_padding(payload: bytes) -> bytes:
+    """Return the payload of a frame with the flag PADDED, without its padding.
+
+    Raises:
+        Violation: The padding is longer than the frame.
+    """
     if not payload or payload[0] >= len(payload):
-        violated(ErrorCode.PROTOCOL_ERROR, 'padding longer than its frame (6.1)')
+        raise_violation(ErrorCode.PROTOCOL_ERROR, 'padding is longer than the frame (6.1)')
     return payload[1 : len(payload) - payload[0]]
 
 
 class Violation(Exception):
-    """The peer breaks a rule.  The text names it."""
+    """The peer violated a rule of HTTP/2, which the text names.
+
+    Attributes:
+        code: The error code for GOAWAY.
+    """
 
     def __init__(self, code: ErrorCode, rule: str) -> None:
         super().__init__(rule)
         self.code = code
 
 
-def violated(code: ErrorCode, rule: str) -> NoReturn:
+def raise_violation(code: ErrorCode, rule: str) -> NoReturn:
     """Raise a :class:`Violation`."""
     raise Violation(code, rule)

@@ -1,4 +1,4 @@
-"""What a client sends: frames in the order in which they leave, data only as far as the peer's windows allow."""
+"""The sending side of a connection: frames in the order in which they are sent, and data within the peer's windows."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from getc.grpc.http2.frames import (
     DEFAULT_WINDOW,
     END_HEADERS,
     END_STREAM,
-    HEAD,
+    FRAME_HEADER,
     MAX_WINDOW,
     ErrorCode,
-    Kind,
-    frame,
-    violated,
+    FrameType,
+    encode_frame,
+    raise_violation,
 )
 
 __all__ = ['SendState', 'SendStream']
 
-HEADERS: Final = int(Kind.HEADERS)
+HEADERS: Final = int(FrameType.HEADERS)
 
 
 class SendStream:
-    """Our side of a stream.
+    """The sending side of one stream.
 
     Attributes:
-        window: Bytes that the peer takes at the moment.
+        window: Bytes that the peer accepts at the moment; may be negative.
         waiting: Data that wait for a window.
-        has_ended: Nothing more will be given to send.
+        has_ended: The last data were given to :meth:`SendState.send`.
     """
 
     __slots__ = ('has_ended', 'waiting', 'window')
@@ -41,7 +41,7 @@ class SendStream:
 
     @property
     def is_sent(self) -> bool:
-        """True if all was given out."""
+        """True if all data are in frames, up to END_STREAM."""
         return self.has_ended and not self.waiting
 
     @property
@@ -51,13 +51,13 @@ class SendStream:
 
 
 class SendState:
-    """Frames that are to be sent.
+    """The frames to send, and the sending side of the open streams.
 
     Attributes:
-        frames: Those to send now.
-        streams: Our side of each open stream that has something left to send, or may get it.
-        frame_size: The longest payload that the peer takes.
-        stream_window: The window with which a stream begins.
+        frames: Frames that can be sent now.
+        streams: The streams that have or may get data to send; requests that were sent whole have no entry.
+        frame_size: The largest payload that the peer accepts.
+        stream_window: Initial window of each stream.
     """
 
     def __init__(self) -> None:
@@ -66,101 +66,108 @@ class SendState:
         self.frame_size = DEFAULT_FRAME_SIZE
         self.stream_window = DEFAULT_WINDOW
         self._window = DEFAULT_WINDOW
-        self._ready: OrderedDict[int, SendStream] = (
-            OrderedDict()
-        )  # in turn: their data wait for the connection's window
+        # Streams with waiting data and perhaps an open window of their own, in the order of their turns.
+        self._ready: OrderedDict[int, SendStream] = OrderedDict()
 
     def take(self) -> bytes:
-        """All bytes to send now; each is given out once."""
+        """Return the bytes to send now, and remove them."""
         data = b''.join(self.frames)
         self.frames.clear()
         return data
 
     def open(self, stream_id: int, block: bytes, data: bytes = b'', end: bool = False) -> None:
-        """Begin a stream with its header block, and with data that follow it."""
+        """Open a stream with a header block and the first data."""
         size, longest = len(data), self.frame_size
         fits = size <= longest >= len(block) and self.stream_window >= size <= self._window
-        if end and fits:  # most requests: nothing of them stays behind
+        if end and fits:  # most requests: they need no state
             self._window -= size
-            head = HEAD.pack(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
-            self.frames.append(head + block + HEAD.pack(size << 8, END_STREAM, stream_id) + data)
+            head = FRAME_HEADER.pack(len(block) << 8 | HEADERS, END_HEADERS, stream_id)
+            self.frames.append(head + block + FRAME_HEADER.pack(size << 8, END_STREAM, stream_id) + data)
             return
-        sending = self.streams[stream_id] = SendStream(self.stream_window)
+        stream = self.streams[stream_id] = SendStream(self.stream_window)
         self._send_block(stream_id, block)
         if data or end:
-            self.send(stream_id, sending, data, end)
+            self.send(stream_id, stream, data, end)
 
     def _send_block(self, stream_id: int, block: bytes) -> None:
-        pieces = [block[at : at + self.frame_size] for at in range(0, len(block), self.frame_size)] or [b'']
-        for number, piece in enumerate(pieces):
-            kind = Kind.CONTINUATION if number else Kind.HEADERS
-            flags = END_HEADERS if number == len(pieces) - 1 else 0
-            self.frames.append(frame(kind, flags, stream_id, piece))
+        fragments = [block[at : at + self.frame_size] for at in range(0, len(block), self.frame_size)] or [b'']
+        for number, fragment in enumerate(fragments):
+            frame_type = FrameType.CONTINUATION if number else FrameType.HEADERS
+            flags = END_HEADERS if number == len(fragments) - 1 else 0
+            self.frames.append(encode_frame(frame_type, flags, stream_id, fragment))
 
-    def send(self, stream_id: int, sending: SendStream, data: bytes, end: bool) -> None:
-        """Send data, or what the windows allow of it; the rest follows when they open."""
-        sending.has_ended = end
+    def send(self, stream_id: int, stream: SendStream, data: bytes, end: bool) -> None:
+        """Send data as far as the windows allow, and keep the rest until they grow."""
+        stream.has_ended = end
         size = len(data)
-        fits = size <= self.frame_size and size <= sending.window and size <= self._window
-        if fits and not sending.waiting:
-            sending.window -= size
+        fits = size <= self.frame_size and size <= stream.window and size <= self._window
+        if fits and not stream.waiting:
+            stream.window -= size
             self._window -= size
-            self.frames.append(HEAD.pack(size << 8 | Kind.DATA, END_STREAM if end else 0, stream_id) + data)
-        elif size or not sending.waiting:  # else the end goes with what waits
-            # A frame of nothing fits, save where the stream's window is negative: then there must be none (6.9.2).
-            sending.waiting.append(memoryview(data))
-            self._ready[stream_id] = sending
+            flags = END_STREAM if end else 0
+            self.frames.append(FRAME_HEADER.pack(size << 8 | FrameType.DATA, flags, stream_id) + data)
+        elif size or not stream.waiting:  # else END_STREAM goes with the data that wait
+            # An empty frame always fits, except with a negative window, with which none may be sent (6.9.2).
+            stream.waiting.append(memoryview(data))
+            self._ready[stream_id] = stream
             self.send_waiting()
 
     def send_waiting(self) -> None:
-        """Send what the windows allow: a frame of each stream in turn."""
+        """Send waiting data as far as the windows allow, one frame of each stream in turn."""
         while self._ready and self._window > 0:
-            stream_id, sending = self._ready.popitem(last=False)
-            if sending.window > 0:
-                self._send_frame(stream_id, sending)
-                if sending.waiting:
-                    self._ready[stream_id] = sending
-            # Else it gets its turn again when its own window opens.
+            stream_id, stream = self._ready.popitem(last=False)
+            if stream.window > 0:
+                self._send_frame(stream_id, stream)
+                if stream.waiting:
+                    self._ready[stream_id] = stream
+            # Else the stream is added again when its own window grows.
 
-    def _send_frame(self, stream_id: int, sending: SendStream) -> None:
-        data = sending.waiting.popleft()
-        size = min(len(data), self.frame_size, sending.window, self._window)
-        sending.window -= size
+    def _send_frame(self, stream_id: int, stream: SendStream) -> None:
+        data = stream.waiting.popleft()
+        size = min(len(data), self.frame_size, stream.window, self._window)
+        stream.window -= size
         self._window -= size
         if size < len(data):
-            sending.waiting.appendleft(data[size:])
-        flags = END_STREAM if sending.is_sent else 0
-        self.frames.append(frame(Kind.DATA, flags, stream_id, bytes(data[:size])))
+            stream.waiting.appendleft(data[size:])
+        flags = END_STREAM if stream.is_sent else 0
+        self.frames.append(encode_frame(FrameType.DATA, flags, stream_id, bytes(data[:size])))
 
-    def forget(self, stream_id: int) -> None:
-        """Drop a stream with what waits of it."""
+    def drop(self, stream_id: int) -> None:
+        """Remove a stream and its waiting data."""
         self._ready.pop(stream_id, None)
         self.streams.pop(stream_id, None)
 
     # -- the peer's windows
 
-    def widen(self, stream_id: int, more: int) -> None:
-        """The peer takes so many more bytes on a stream, or in all (0); of a stream that is gone it says nothing."""
+    def grow_window(self, stream_id: int, increment: int) -> None:
+        """Grow the window of a stream, or of the connection (0), and send what fits; closed streams are ignored.
+
+        Raises:
+            Violation: The window exceeds ``MAX_WINDOW``.
+        """
         if not stream_id:
-            self._window += more
+            self._window += increment
             if self._window > MAX_WINDOW:
-                violated(ErrorCode.FLOW_CONTROL_ERROR, 'a window past 2**31 - 1 bytes (6.9.1)')
+                raise_violation(ErrorCode.FLOW_CONTROL_ERROR, 'connection window larger than 2**31 - 1 bytes (6.9.1)')
         elif stream_id in self.streams:
-            self._widen(stream_id, self.streams[stream_id], more)
+            self._grow_stream_window(stream_id, self.streams[stream_id], increment)
         self.send_waiting()
 
     def set_stream_window(self, window: int) -> None:
-        """Streams begin with another window, and those that are open are changed by the difference.
+        """Change the initial window of streams, and the windows of the open ones by the difference.
 
-        Nothing is sent yet: another setting of the same frame may say how.
+        Nothing is sent yet, because another setting of the same frame may change the frame size.
+
+        Raises:
+            Violation: The window of a stream exceeds ``MAX_WINDOW``.
         """
-        more, self.stream_window = window - self.stream_window, window
-        for stream_id, sending in self.streams.items():
-            self._widen(stream_id, sending, more)
+        increment, self.stream_window = window - self.stream_window, window
+        for stream_id, stream in self.streams.items():
+            self._grow_stream_window(stream_id, stream, increment)
 
-    def _widen(self, stream_id: int, sending: SendStream, more: int) -> None:
-        sending.window += more
-        if sending.window > MAX_WINDOW:
-            violated(ErrorCode.FLOW_CONTROL_ERROR, "a stream's window past 2**31 - 1 bytes (6.9.1)")
-        if sending.waiting:
-            self._ready[stream_id] = sending
+    def _grow_stream_window(self, stream_id: int, stream: SendStream, increment: int) -> None:
+        stream.window += increment
+        if stream.window > MAX_WINDOW:
+            raise_violation(ErrorCode.FLOW_CONTROL_ERROR, 'stream window larger than 2**31 - 1 bytes (6.9.1)')
+        if stream.waiting:
+            self._ready[stream_id] = stream

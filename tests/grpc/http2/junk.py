@@ -1,4 +1,4 @@
-"""Valid bytes of a server, and what may become of them."""
+"""Valid frames of a server, and random corruption of them."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from random import Random
 
 import hpack
 
-from getc.grpc.http2.frames import Kind, frame
+from getc.grpc.http2.frames import FrameType, encode_frame
 from getc.grpc.http2.headers import Fields
 from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.peer import ANSWER, REQUEST_BLOCK, TRAILERS, Peer
 
-ASKED = (1, 3, 5, 7, 9)
-"""Streams whose request was sent in full."""
+COMPLETE = (1, 3, 5, 7, 9)
+"""Streams whose requests are complete."""
 
-ASKING = 11
-"""One whose request goes on."""
+INCOMPLETE = 11
+"""A stream whose request is not complete."""
 
 CANCELLED = 13
-"""One that the client has reset."""
+"""A stream that the client has reset."""
 
-STREAMS = (0, *ASKED, ASKING, CANCELLED, 2, 15, 2**31 - 1)
+STREAMS = (0, *COMPLETE, INCOMPLETE, CANCELLED, 2, 15, 2**31 - 1)
 
 ODD_FIELDS: Fields = (
     (b':status', b'200'),
@@ -49,7 +49,7 @@ ODD_FIELDS: Fields = (
 
 def opened(client: Http2Connection) -> Http2Connection:
     """Open the streams."""
-    for _ in ASKED:
+    for _ in COMPLETE:
         client.open(REQUEST_BLOCK, b'request')
     client.open(REQUEST_BLOCK, b'request', end=False)
     client.reset(client.open(REQUEST_BLOCK))
@@ -57,7 +57,7 @@ def opened(client: Http2Connection) -> Http2Connection:
 
 
 def valid(random: Random) -> list[bytes]:
-    """What a server sends to such a client, frame by frame; settings and their acknowledgement first."""
+    """Return the frames of a server for such a client; SETTINGS and their acknowledgement are the first."""
     peer = Peer()
     peer.receive(opened(Http2Connection()).take())
     steps: dict[int, list[str]] = {
@@ -71,7 +71,7 @@ def valid(random: Random) -> list[bytes]:
                 ['long answer', 'data', 'trailers'],
             ]
         )
-        for number in (*ASKED, ASKING)
+        for number in (*COMPLETE, INCOMPLETE)
     }
     while steps:
         number = random.choice(list(steps))
@@ -106,7 +106,7 @@ def _do(peer: Peer, number: int, step: str, random: Random) -> None:
 
 
 def frames_of(data: bytes) -> Iterator[bytes]:
-    """The bytes as a receiver cuts them; the last frame may be incomplete."""
+    """Split bytes into frames; the last one may be incomplete."""
     while data:
         size = 9 + int.from_bytes(data[:3], 'big')
         yield data[:size]
@@ -114,7 +114,7 @@ def frames_of(data: bytes) -> Iterator[bytes]:
 
 
 def spoiled(frames: list[bytes], random: Random) -> list[bytes]:
-    """The same with a fault or two."""
+    """Return the frames with one to three random faults."""
     frames = list(frames)
     for _ in range(random.choice([1, 1, 2, 3])):
         random.choice([_flip, _cut, _double, _swap, _drop, _insert, _insert, _insert_block])(frames, random)
@@ -154,30 +154,36 @@ def _insert(frames: list[bytes], random: Random) -> None:
 
 
 def _insert_block(frames: list[bytes], random: Random) -> None:
-    """Any fields, of which the table remembers none."""
+    """Insert a block of random fields that are not added to the dynamic table."""
     fields = [random.choice(ODD_FIELDS) for _ in range(random.randint(0, 3))]
     if random.random() < 0.5:
         fields = [*random.choice([ANSWER, TRAILERS]), *fields]
     block = hpack.Encoder().encode([hpack.NeverIndexedHeaderTuple(*one) for one in fields])
     flags = random.choice([0x4, 0x5])
-    frames.insert(random.randrange(len(frames) + 1), frame(Kind.HEADERS, flags, random.choice(STREAMS), block))
+    frames.insert(
+        random.randrange(len(frames) + 1), encode_frame(FrameType.HEADERS, flags, random.choice(STREAMS), block)
+    )
 
 
 def random_frame(random: Random) -> bytes:
-    """A frame of any kind, rather right than wrong in its length."""
-    kind = random.choice([*Kind, *Kind, 10, 11, 200])
+    """Return a frame of a random type, with a valid length most of the time."""
+    kind = random.choice([*FrameType, *FrameType, 10, 11, 200])
     flags = random.choice([0, 0, 1, 4, 5, 8, 0xD, 0x20, 0x25, 255, random.randrange(256)])
     stream_id = random.choice(STREAMS) if random.random() < 0.6 else 0
-    return frame(kind, flags, stream_id, _payload(kind, random))
+    return encode_frame(kind, flags, stream_id, _payload(kind, random))
 
 
 def _payload(kind: int, random: Random) -> bytes:
-    size = {Kind.PRIORITY: 5, Kind.RST_STREAM: 4, Kind.PING: 8, Kind.WINDOW_UPDATE: 4, Kind.GOAWAY: 8}.get(
-        Kind(kind) if kind < 10 else Kind.DATA
-    )
+    size = {
+        FrameType.PRIORITY: 5,
+        FrameType.RST_STREAM: 4,
+        FrameType.PING: 8,
+        FrameType.WINDOW_UPDATE: 4,
+        FrameType.GOAWAY: 8,
+    }.get(FrameType(kind) if kind < 10 else FrameType.DATA)
     if random.random() < 0.2:
         return random.randbytes(random.randint(0, 20))
-    if kind == Kind.SETTINGS:
+    if kind == FrameType.SETTINGS:
         settings = [
             (random.randint(0, 9), random.choice([0, 1, 16_384, 2**31 - 1, 2**31])) for _ in range(random.randint(0, 3))
         ]

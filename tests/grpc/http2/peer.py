@@ -1,4 +1,4 @@
-"""The server: the ``h2`` library, which raises whenever the client breaks a rule."""
+"""A server on the ``h2`` library, which raises when the client violates a rule."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REQUEST_BLOCK = encode_fields(REQUEST)
 
 @dataclass
 class Request:
-    """What the server saw of one stream."""
+    """The request on one stream as the server received it."""
 
     fields: Fields
     body: bytearray = field(default_factory=bytearray)
@@ -37,19 +37,19 @@ class Request:
 
     @property
     def is_over(self) -> bool:
-        """True if nothing more of it can come."""
+        """True if the request has ended or was reset."""
         return self.has_ended or self.reset_code is not None
 
 
 class Peer:
-    """An h2 server, and what it saw.
+    """An h2 server that records what it receives.
 
     Attributes:
         h2: The library's connection.
-        requests: By stream.
-        owed: Bytes that came on each stream, and in all (0), and that the client was not allowed again.
-        pings: Payloads of the client's pings that were answered, in order.
-        terminated: The client's GOAWAY.
+        requests: The requests by stream.
+        owed: Bytes received on each stream, and in all (0), that were not granted again by a WINDOW_UPDATE.
+        pings: Payloads of the pings of the client, in order.
+        terminated: The GOAWAY of the client.
         is_settled: The client has acknowledged the settings.
     """
 
@@ -64,11 +64,11 @@ class Peer:
         self.h2.initiate_connection()
 
     def take(self) -> bytes:
-        """The bytes to send now."""
+        """Return the bytes to send now, and remove them."""
         return self.h2.data_to_send()
 
     def receive(self, data: bytes) -> list[int]:
-        """Take bytes of the client, and return the streams that it opened with them."""
+        """Process bytes of the client, and return the streams opened by them."""
         opened = []
         self._waiting += data
         for event in self._events():
@@ -93,7 +93,7 @@ class Peer:
         return opened
 
     def _events(self) -> Iterator[h2_events.Event]:
-        """Give h2 a frame at a time: a greater frame size it heeds only with the next bytes that it is given."""
+        """Pass one frame at a time to h2, which applies a new frame size only to the next call."""
         while self._waiting:
             size = len(PREFACE) if self._waiting.startswith(b'PRI') else 9 + int.from_bytes(self._waiting[:3], 'big')
             if len(self._waiting) < size:
@@ -102,23 +102,23 @@ class Peer:
             yield from self.h2.receive_data(piece)
 
     def widen(self, stream_id: int, size: int) -> None:
-        """Let so many bytes more come on a stream, or in all (0)."""
+        """Grow the window of a stream, or of the connection (0), at most by what is owed."""
         size = min(size, self.owed[stream_id])
         if size:
             self.owed[stream_id] -= size
             self.h2.increment_flow_control_window(size, stream_id or None)
 
     def settle(self, **settings: int) -> None:
-        """Change settings, named as in the standard.
+        """Send settings, named as in RFC 9113.
 
-        Only when the last ones were acknowledged: h2 would take that for an acknowledgement of all.
+        Only after the previous ones were acknowledged: h2 would take that acknowledgement for both.
         """
         assert self.is_settled
         self.is_settled = False
         self.h2.update_settings({SettingCodes[name.upper()]: value for name, value in settings.items()})
 
     def answer(self, stream_id: int, body: bytes = b'') -> None:
-        """Answer in full, as a gRPC server does."""
+        """Send a complete gRPC response."""
         self.h2.send_headers(stream_id, ANSWER)
         if body:
             self.h2.send_data(stream_id, body)

@@ -1,4 +1,4 @@
-"""What a server sends, byte by byte, and a client that it is sent to."""
+"""Builders for the frames of a server, and a client to receive them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from getc.grpc.http2.frames import (
     END_STREAM,
     PREFACE,
     ErrorCode,
-    Kind,
+    FrameType,
     Setting,
-    frame,
-    settings_payload,
+    encode_frame,
+    encode_settings,
 )
 from getc.grpc.http2.headers import encode_fields
 from getc.grpc.http2.protocol import Http2Connection
@@ -27,17 +27,17 @@ END = encode_fields(TRAILERS)
 
 
 def settings(**values: int) -> bytes:
-    return frame(
-        Kind.SETTINGS, 0, 0, settings_payload({Setting[name.upper()]: value for name, value in values.items()})
+    return encode_frame(
+        FrameType.SETTINGS, 0, 0, encode_settings({Setting[name.upper()]: value for name, value in values.items()})
     )
 
 
 def headers(stream_id: int, block: bytes = OK, flags: int = END_HEADERS) -> bytes:
-    return frame(Kind.HEADERS, flags, stream_id, block)
+    return encode_frame(FrameType.HEADERS, flags, stream_id, block)
 
 
 def data(stream_id: int, payload: bytes = b'', flags: int = 0) -> bytes:
-    return frame(Kind.DATA, flags, stream_id, payload)
+    return encode_frame(FrameType.DATA, flags, stream_id, payload)
 
 
 def trailers(stream_id: int) -> bytes:
@@ -45,23 +45,23 @@ def trailers(stream_id: int) -> bytes:
 
 
 def reset(stream_id: int, code: int = ErrorCode.CANCEL) -> bytes:
-    return frame(Kind.RST_STREAM, 0, stream_id, code.to_bytes(4, 'big'))
+    return encode_frame(FrameType.RST_STREAM, 0, stream_id, code.to_bytes(4, 'big'))
 
 
 def continuation(stream_id: int, payload: bytes, flags: int = 0) -> bytes:
-    return frame(Kind.CONTINUATION, flags, stream_id, payload)
+    return encode_frame(FrameType.CONTINUATION, flags, stream_id, payload)
 
 
 def window_update(stream_id: int, more: int) -> bytes:
-    return frame(Kind.WINDOW_UPDATE, 0, stream_id, more.to_bytes(4, 'big'))
+    return encode_frame(FrameType.WINDOW_UPDATE, 0, stream_id, more.to_bytes(4, 'big'))
 
 
 def goaway(last: int, code: int = 0, debug: bytes = b'') -> bytes:
-    return frame(Kind.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
+    return encode_frame(FrameType.GOAWAY, 0, 0, struct.pack('>II', last, code) + debug)
 
 
 def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Http2Connection:
-    """A client that has the server's settings, and has asked for something on so many streams."""
+    """Return a client that has received SETTINGS and has opened so many streams."""
     client = Http2Connection(**windows)
     client.receive(settings())
     for _ in range(streams):
@@ -71,7 +71,7 @@ def connected(streams: int = 0, *, end: bool = True, **windows: int) -> Http2Con
 
 
 def sent(client: Http2Connection) -> list[tuple[int, int, int, bytes]]:
-    """Kind, flags, stream and payload of the frames that the client sends now."""
+    """Return type, flags, stream and payload of the frames that the client sends now."""
     return [
         (piece[3], piece[4], int.from_bytes(piece[5:9], 'big'), piece[9:])
         for piece in frames_of(client.take().removeprefix(PREFACE))
@@ -83,13 +83,13 @@ def field(name: bytes, value: bytes = b'x') -> bytes:
 
 
 def indexed(name: bytes, value: bytes) -> bytes:
-    """A field that the table remembers."""
+    """Return a field that is added to the dynamic table."""
     return b'\x40' + field(name, value)[1:]
 
 
 LATEST = b'\xbe'
-"""The latest field that the table remembers."""
+"""The field that was added last to the dynamic table."""
 
 
 FULL = data(1, bytes(DEFAULT_FRAME_SIZE))
-"""A frame of data as long as one may be."""
+"""A DATA frame of maximal length."""

@@ -1,4 +1,4 @@
-"""Header blocks: what is packed without state any decoder reads, and what is remembered is what hpack would say."""
+"""Header blocks: encoding without state, and a cache of decoded blocks that agrees with hpack."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 
 from getc.grpc.http2.frames import Violation
 from getc.grpc.http2.headers import (
+    EMPTY_TABLE,
     MAX_BLOCK,
     MAX_CACHED_BLOCKS,
     MAX_CACHED_LENGTH,
-    NO_TABLE,
-    Block,
     Fields,
+    HeaderBlock,
     HeaderDecoder,
     encode_fields,
 )
@@ -28,25 +28,25 @@ TABLES = [0, 40, 100, 400, 4096]
 
 
 def plain(decoder: hpack.Decoder, block: bytes) -> Fields:
-    """What hpack itself makes of a block."""
+    """Return the fields as hpack decodes them."""
     return tuple((bytes(name), bytes(value)) for name, value in decoder.decode(block, raw=True))
 
 
-def as_block(fields: Fields) -> Block:
+def as_block(fields: Fields) -> HeaderBlock:
     if fields and fields[0][0] == b':status':
-        return Block(fields[1:], int(fields[0][1]))
-    return Block(fields, None)
+        return HeaderBlock(fields[1:], int(fields[0][1]))
+    return HeaderBlock(fields, None)
 
 
 def any_fields(random: Random) -> Fields:
-    """An answer or trailers, often one that was there before."""
+    """Return headers or trailers, often the same as before."""
     rest = tuple((random.choice(NAMES), random.choice(VALUES)) for _ in range(random.choice([0, 1, 1, 2, 5])))
     return random.choice([((b':status', b'200'),), ((b':status', b'404'),), ()]) + rest
 
 
 @pytest.mark.parametrize('seed', range(50))
-def test_blocks_decode_as_hpack_decodes_them_whatever_is_remembered(seed: int) -> None:
-    """Tables that change, shrink, overflow and grow; fields that are put in them, left out of them, or kept out."""
+def test_blocks_decode_as_with_hpack(seed: int) -> None:
+    """With tables that shrink, overflow and grow, and fields that are indexed, not indexed and never indexed."""
     random = Random(seed)
     encoder, reference, decoder = hpack.Encoder(), hpack.Decoder(), HeaderDecoder(MAX_BLOCK)
     kinds = [hpack.HeaderTuple, hpack.HeaderTuple, hpack.HeaderTuple, hpack.NeverIndexedHeaderTuple]
@@ -58,11 +58,10 @@ def test_blocks_decode_as_hpack_decodes_them_whatever_is_remembered(seed: int) -
         block = encoder.encode([random.choice(kinds)(*one) for one in fields], huffman=random.random() < 0.5)
         assert plain(reference, block) == fields
         assert decoder.decode(block) == as_block(fields)
-    assert len(decoder.remembered) <= MAX_CACHED_BLOCKS
+    assert len(decoder.cached) <= MAX_CACHED_BLOCKS
 
 
 def test_block_is_decoded_once_until_the_table_changes() -> None:
-    """The same object comes back, and another one when its bytes mean something else."""
     encoder, decoder = hpack.Encoder(), HeaderDecoder(MAX_BLOCK)
     first = decoder.decode(encoder.encode([(b'n', b'1')]))
     again = encoder.encode([(b'n', b'1')])
@@ -70,8 +69,8 @@ def test_block_is_decoded_once_until_the_table_changes() -> None:
     assert decoder.decode(again) == first
     assert decoder.decode(again) is decoder.decode(again)
     decoder.decode(encoder.encode([(b'n', b'2')]))
-    assert decoder.decode(again) == Block(((b'n', b'2'),), None)
-    assert first == Block(((b'n', b'1'),), None)
+    assert decoder.decode(again) == HeaderBlock(((b'n', b'2'),), None)
+    assert first == HeaderBlock(((b'n', b'1'),), None)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +78,8 @@ def test_block_is_decoded_once_until_the_table_changes() -> None:
     [b'\x20', b'\x3f\x00\xbf', b'\x40\x01n\x012', b'\x7e\x012'],
     ids=['emptied', 'shrunk', 'new name', 'name of the table'],
 )
-def test_what_is_remembered_is_forgotten_when_the_table_changes(change: bytes) -> None:
-    """An index then means another field, or none."""
+def test_cache_is_cleared_when_the_table_changes(change: bytes) -> None:
+    """The same index then refers to another field, or to none."""
     decoder, reference = HeaderDecoder(MAX_BLOCK), hpack.Decoder()
     for block in (b'\x40\x01n\x011', b'\xbe'):
         decoder.decode(block)
@@ -89,15 +88,15 @@ def test_what_is_remembered_is_forgotten_when_the_table_changes(change: bytes) -
         try:
             expected = as_block(plain(reference, block))
         except hpack.HPACKError:
-            with pytest.raises(Violation, match='does not decode'):
+            with pytest.raises(Violation, match='cannot be decoded'):
                 decoder.decode(block)
             return
         assert decoder.decode(block) == expected
-    assert decoder.decode(b'\xbe') != Block(((b'n', b'1'),), None)
+    assert decoder.decode(b'\xbe') != HeaderBlock(((b'n', b'1'),), None)
 
 
-def test_index_of_more_than_one_byte_is_not_taken_for_several() -> None:
-    """Each of its bytes but the last has the high bit."""
+def test_block_with_an_index_of_several_bytes_is_not_cached() -> None:
+    """All of its bytes but the last have the high bit."""
     encoder, decoder = hpack.Encoder(), HeaderDecoder(MAX_BLOCK)
     many = [(b'n-%d' % number, b'1') for number in range(105)]
     decoder.decode(encoder.encode(many))
@@ -105,38 +104,34 @@ def test_index_of_more_than_one_byte_is_not_taken_for_several() -> None:
     assert block[0] == 0xFF and len(block) == 4
     for _ in range(2):
         assert decoder.decode(block).fields == tuple(many[:2])
-    assert not decoder.remembered
+    assert not decoder.cached
 
 
-def test_no_more_is_remembered_than_the_bounds() -> None:
-    """Blocks that differ without end, short ones and long ones."""
+def test_cache_is_bounded_in_blocks_and_in_their_length() -> None:
     decoder = HeaderDecoder(MAX_BLOCK)
     for block in product(b'\x95\x96\x97', repeat=6):
         decoder.decode(bytes(block))
-        assert 0 < len(decoder.remembered) <= MAX_CACHED_BLOCKS
+        assert 0 < len(decoder.cached) <= MAX_CACHED_BLOCKS
     decoder.decode(b'\x95' * MAX_CACHED_LENGTH)
-    assert b'\x95' * MAX_CACHED_LENGTH in decoder.remembered
+    assert b'\x95' * MAX_CACHED_LENGTH in decoder.cached
     decoder.decode(b'\x95' * (MAX_CACHED_LENGTH + 1))
-    assert b'\x95' * (MAX_CACHED_LENGTH + 1) not in decoder.remembered
+    assert b'\x95' * (MAX_CACHED_LENGTH + 1) not in decoder.cached
 
 
-def test_status_is_taken_off_the_fields() -> None:
-    """Trailers have none, and nor has a block of nothing."""
+def test_status_is_separate_from_the_fields() -> None:
     decoder = HeaderDecoder(MAX_BLOCK)
-    assert decoder.decode(hpack.Encoder().encode(ANSWER)) == Block(((b'content-type', b'application/grpc'),), 200)
-    assert decoder.decode(encode_fields(TRAILERS)) == Block(TRAILERS, None)
-    assert decoder.decode(b'') == Block((), None)
+    assert decoder.decode(hpack.Encoder().encode(ANSWER)) == HeaderBlock(((b'content-type', b'application/grpc'),), 200)
+    assert decoder.decode(encode_fields(TRAILERS)) == HeaderBlock(TRAILERS, None)
+    assert decoder.decode(b'') == HeaderBlock((), None)
 
 
 @pytest.mark.parametrize('value', [b' ', b'a ', b' a', b'\t', b'\xff', b'"\\', b'%0A', b'\x7f\x01'])
-def test_values_of_any_bytes_but_three_are_taken(value: bytes) -> None:
-    """Messages of servers have spaces at their ends."""
+def test_values_of_any_bytes_except_nul_cr_and_lf_are_accepted(value: bytes) -> None:
     assert HeaderDecoder(MAX_BLOCK).decode(encode_fields([(b'grpc-message', value)])).fields[0][1] == value
 
 
 @pytest.mark.parametrize('seed', range(300))
-def test_junk_is_a_violation_and_nothing_else(seed: int) -> None:
-    """Blocks that were cut, mixed and made up."""
+def test_random_blocks_raise_nothing_but_a_violation(seed: int) -> None:
     random = Random(seed)
     decoder, encoder = HeaderDecoder(MAX_BLOCK), hpack.Encoder()
     with pytest.raises(Violation):
@@ -147,19 +142,19 @@ def test_junk_is_a_violation_and_nothing_else(seed: int) -> None:
 
 
 @pytest.mark.parametrize('size', [0, 1, 126, 127, 128, 254, 255, 256, 16_510, 16_511, 16_512, 60_000])
-def test_packed_fields_are_read_back_whatever_their_length(size: int) -> None:
-    """Lengths take from one byte to four."""
+def test_encoded_fields_of_any_length_can_be_decoded(size: int) -> None:
+    """Lengths have from one byte to four."""
     fields = ((b'x' * (size % 300 + 1), b'v' * size), (b'y', b''))
     assert plain(hpack.Decoder(), encode_fields(fields)) == fields
     assert encode_fields(fields) == encode_fields(fields[:1]) + encode_fields(fields[1:])
 
 
-def test_packed_request_changes_no_table() -> None:
-    """So blocks serve every connection, in any order, from the first one on, which says that there is no table."""
+def test_encoded_request_does_not_change_the_table() -> None:
+    """So a block serves every connection, in any order, after the prefix that sets the table size to 0."""
     decoder = hpack.Decoder()
     block = encode_fields(REQUEST)
     assert block.startswith(b'\x83\x86')
-    for one in (NO_TABLE + block, block, block):
+    for one in (EMPTY_TABLE + block, block, block):
         assert plain(decoder, one) == REQUEST
         assert not decoder.header_table.dynamic_entries
     assert decoder.header_table_size == 0
@@ -167,15 +162,14 @@ def test_packed_request_changes_no_table() -> None:
 
 
 def test_secret_field_is_never_indexed() -> None:
-    """Whoever passes it on keeps it out of its tables."""
     ((name, value),) = decoded = list(hpack.Decoder().decode(encode_fields([(b'token', b's3cret')], True), raw=True))
     assert (name, value) == (b'token', b's3cret')
     assert not decoded[0].indexable
     assert hpack.Decoder().decode(encode_fields([(b'x', b'y')]), raw=True)[0].indexable  # type: ignore[index]
 
 
-def test_packing_writes_nothing_to_a_log(caplog: pytest.LogCaptureFixture) -> None:
-    """A library's encoder writes what it packs, tokens too."""
+def test_encoder_logs_no_fields(caplog: pytest.LogCaptureFixture) -> None:
+    """The encoder of hpack does, and tokens are among the fields."""
     caplog.set_level(logging.DEBUG)
     encode_fields([(b'token', b's3cret')], secret=True)
     assert not caplog.records

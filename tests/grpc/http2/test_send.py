@@ -1,4 +1,4 @@
-"""What is sent: never more than the windows and the frame size allow, each stream in turn, and all of it in the end."""
+"""The sending side: data within the windows and the frame size, each stream in turn, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from getc.grpc.http2.frames import (
     END_HEADERS,
     END_STREAM,
     MAX_WINDOW,
-    Kind,
+    FrameType,
     Violation,
 )
 from getc.grpc.http2.send import SendState
@@ -22,7 +22,7 @@ from tests.grpc.http2.junk import frames_of
 
 @dataclass
 class Model:
-    """The server's count of what it allows."""
+    """The windows as the server counts them."""
 
     window: int = DEFAULT_WINDOW
     initial: int = DEFAULT_WINDOW
@@ -31,17 +31,17 @@ class Model:
     received: dict[int, bytearray] = field(default_factory=dict)
     ended: set[int] = field(default_factory=set)
 
-    def take(self, outbox: SendState) -> list[int]:
-        """Count what is sent now, and return the streams of its frames."""
+    def take(self, sending: SendState) -> list[int]:
+        """Check and count the frames to send, and return the streams of the DATA frames."""
         turns = []
-        for piece in frames_of(outbox.take()):
+        for piece in frames_of(sending.take()):
             kind, flags, number, payload = piece[3], piece[4], int.from_bytes(piece[5:9], 'big'), piece[9:]
             assert number not in self.ended, 'a frame after the end of its stream'
-            if kind == Kind.HEADERS:
+            if kind == FrameType.HEADERS:
                 self.streams[number] = self.initial
                 self.received[number] = bytearray()
                 continue
-            assert kind == Kind.DATA
+            assert kind == FrameType.DATA
             assert len(payload) <= self.frame_size
             assert self.streams[number] >= 0, 'a frame on a stream whose window is negative'
             self.streams[number] -= len(payload)
@@ -55,203 +55,199 @@ class Model:
 
 
 @pytest.mark.parametrize('seed', range(100))
-def test_windows_are_never_overrun_and_all_arrives(seed: int) -> None:
-    """Windows of any size, up and down and below nothing; frames of any size."""
+def test_data_stay_within_the_windows_and_arrive_complete(seed: int) -> None:
+    """With windows that grow, shrink and become negative, and frames of any size."""
     random = Random(seed)
-    outbox, model = SendState(), Model()
+    sending, model = SendState(), Model()
     given: dict[int, bytearray] = {}
     for _ in range(300):
-        deed = random.random()
+        action = random.random()
         number = random.choice(list(given) or [0])
-        if deed < 0.1:
+        if action < 0.1:
             number = 2 * len(given) + 1
             given[number] = bytearray()
-            outbox.open(number, b'block')
-        elif deed < 0.4 and number and not outbox.streams[number].has_ended:
+            sending.open(number, b'block')
+        elif action < 0.4 and number and not sending.streams[number].has_ended:
             data = random.randbytes(random.choice([0, 1, 100, 30_000, 100_000]))
             given[number] += data
-            outbox.send(number, outbox.streams[number], data, random.random() < 0.2)
-        elif deed < 0.5:
-            model.take(outbox)  # what was sent before the settings are acknowledged goes by the old ones
+            sending.send(number, sending.streams[number], data, random.random() < 0.2)
+        elif action < 0.5:
+            model.take(sending)  # what was sent before the settings are acknowledged is counted by the old ones
             window, model.frame_size = random.choice([0, 1, 5_000, 100_000]), random.choice([16_384, 50_000])
             model.streams = {one: left + window - model.initial for one, left in model.streams.items()}
             model.initial = window
-            outbox.set_stream_window(window)
-            outbox.frame_size = model.frame_size
-            outbox.send_waiting()
-        elif deed < 0.8:
+            sending.set_stream_window(window)
+            sending.frame_size = model.frame_size
+            sending.send_waiting()
+        elif action < 0.8:
             more = random.choice([1, 1_000, 50_000])
             if random.random() < 0.5 or number not in model.streams:
                 number = 0
                 model.window += more
             else:
                 model.streams[number] += more
-            outbox.widen(number, more)
+            sending.grow_window(number, more)
         else:
-            model.take(outbox)
-    model.take(outbox)
+            model.take(sending)
+    model.take(sending)
     for number, whole in given.items():
         assert whole.startswith(model.received[number])
-        assert outbox.streams[number].unsent == len(whole) - len(model.received[number])
-        if not outbox.streams[number].has_ended:
-            outbox.send(number, outbox.streams[number], b'', True)
-        outbox.widen(number, 2**30)
+        assert sending.streams[number].unsent == len(whole) - len(model.received[number])
+        if not sending.streams[number].has_ended:
+            sending.send(number, sending.streams[number], b'', True)
+        sending.grow_window(number, 2**30)
         model.streams[number] += 2**30
-    outbox.widen(0, 2**30)
+    sending.grow_window(0, 2**30)
     model.window += 2**30
-    model.take(outbox)
+    model.take(sending)
     assert model.received == given
     assert model.ended == set(given)
 
 
 def opened(*numbers: int) -> tuple[SendState, Model]:
-    outbox, model = SendState(), Model()
+    sending, model = SendState(), Model()
     for number in numbers:
-        outbox.open(number, b'block')
-    model.take(outbox)
-    return outbox, model
+        sending.open(number, b'block')
+    model.take(sending)
+    return sending, model
 
 
 def test_streams_take_turns_frame_by_frame() -> None:
-    """A large one does not hold up a small one."""
-    outbox, model = opened(1, 3, 5)
-    outbox.send(1, outbox.streams[1], bytes(DEFAULT_WINDOW), True)
-    outbox.send(3, outbox.streams[3], bytes(40_000), True)
-    outbox.send(5, outbox.streams[5], bytes(100), True)
-    assert model.take(outbox) == [1, 1, 1, 1]
+    sending, model = opened(1, 3, 5)
+    sending.send(1, sending.streams[1], bytes(DEFAULT_WINDOW), True)
+    sending.send(3, sending.streams[3], bytes(40_000), True)
+    sending.send(5, sending.streams[5], bytes(100), True)
+    assert model.take(sending) == [1, 1, 1, 1]
     model.window += 100_000
-    outbox.widen(0, 100_000)
-    assert model.take(outbox) == [3, 5, 3, 3]
+    sending.grow_window(0, 100_000)
+    assert model.take(sending) == [3, 5, 3, 3]
 
 
-def test_stream_without_a_window_does_not_hold_up_the_others() -> None:
-    """Nor does it lose its place when its window opens."""
-    outbox, model = opened(1, 3)
-    outbox.send(1, outbox.streams[1], bytes(DEFAULT_WINDOW + 10), True)
-    outbox.send(3, outbox.streams[3], bytes(10), True)
-    model.take(outbox)
-    outbox.widen(0, 1_000)
+def test_stream_without_a_window_does_not_block_the_others() -> None:
+    sending, model = opened(1, 3)
+    sending.send(1, sending.streams[1], bytes(DEFAULT_WINDOW + 10), True)
+    sending.send(3, sending.streams[3], bytes(10), True)
+    model.take(sending)
+    sending.grow_window(0, 1_000)
     model.window += 1_000
-    assert model.take(outbox) == [3]
-    outbox.widen(1, 10)
+    assert model.take(sending) == [3]
+    sending.grow_window(1, 10)
     model.streams[1] += 10
-    assert model.take(outbox) == [1]
+    assert model.take(sending) == [1]
     assert model.ended == {1, 3}
 
 
-def test_end_needs_no_window() -> None:
-    """Where the data filled both to the last byte."""
-    outbox, model = opened(1)
-    outbox.send(1, outbox.streams[1], bytes(DEFAULT_WINDOW), False)
-    model.take(outbox)
-    outbox.send(1, outbox.streams[1], b'', True)
-    assert model.take(outbox) == [1]
+def test_end_of_stream_is_sent_when_both_windows_are_exhausted() -> None:
+    sending, model = opened(1)
+    sending.send(1, sending.streams[1], bytes(DEFAULT_WINDOW), False)
+    model.take(sending)
+    sending.send(1, sending.streams[1], b'', True)
+    assert model.take(sending) == [1]
     assert model.ended == {1}
 
 
-def test_end_goes_with_the_last_data_that_wait() -> None:
-    """No frame of its own, which might have to wait longer."""
-    outbox, model = opened(1)
-    outbox.send(1, outbox.streams[1], bytes(DEFAULT_WINDOW + 10), False)
-    outbox.send(1, outbox.streams[1], b'', True)
-    model.take(outbox)
-    assert (outbox.streams[1].unsent, outbox.streams[1].is_sent) == (10, False)
+def test_end_of_stream_is_sent_with_the_last_waiting_data() -> None:
+    sending, model = opened(1)
+    sending.send(1, sending.streams[1], bytes(DEFAULT_WINDOW + 10), False)
+    sending.send(1, sending.streams[1], b'', True)
+    model.take(sending)
+    assert (sending.streams[1].unsent, sending.streams[1].is_sent) == (10, False)
     for number in (1, 0):
-        outbox.widen(number, 10)
+        sending.grow_window(number, 10)
     model.window, model.streams[1] = 10, 10
-    assert model.take(outbox) == [1]
-    assert model.ended == {1} and outbox.streams[1].is_sent
+    assert model.take(sending) == [1]
+    assert model.ended == {1} and sending.streams[1].is_sent
 
 
 def test_nothing_is_sent_on_a_stream_whose_window_is_negative() -> None:
-    """Not even its end, until the window is open again; and no window is gained by that."""
-    outbox, model = opened(1)
-    outbox.send(1, outbox.streams[1], bytes(1_000), False)
-    model.take(outbox)
-    outbox.set_stream_window(500)
+    """Not even an empty frame with END_STREAM, until the window is positive."""
+    sending, model = opened(1)
+    sending.send(1, sending.streams[1], bytes(1_000), False)
+    model.take(sending)
+    sending.set_stream_window(500)
     model.streams[1] += 500 - DEFAULT_WINDOW
-    outbox.send(1, outbox.streams[1], b'', True)
-    outbox.widen(1, 500)
+    sending.send(1, sending.streams[1], b'', True)
+    sending.grow_window(1, 500)
     model.streams[1] += 500
-    assert model.take(outbox) == []
-    outbox.widen(1, 1)
+    assert model.take(sending) == []
+    sending.grow_window(1, 1)
     model.streams[1] += 1
-    assert model.take(outbox) == [1]
-    assert outbox.streams[1].window == model.streams[1] == 1
+    assert model.take(sending) == [1]
+    assert sending.streams[1].window == model.streams[1] == 1
 
 
-def test_settings_count_together_before_anything_is_sent() -> None:
-    """A smaller frame size may come with the larger window."""
-    outbox, _ = opened(1)
-    outbox.frame_size = 50_000
-    outbox.set_stream_window(0)
-    outbox.send(1, outbox.streams[1], bytes(40_000), True)
-    outbox.set_stream_window(40_000)
-    assert outbox.take() == b''
-    outbox.frame_size = DEFAULT_FRAME_SIZE
-    outbox.send_waiting()
-    assert [len(piece) - 9 for piece in frames_of(outbox.take())] == [16_384, 16_384, 7_232]
+def test_data_are_sent_after_all_settings_of_a_frame_were_applied() -> None:
+    """A smaller frame size may come with a larger window."""
+    sending, _ = opened(1)
+    sending.frame_size = 50_000
+    sending.set_stream_window(0)
+    sending.send(1, sending.streams[1], bytes(40_000), True)
+    sending.set_stream_window(40_000)
+    assert sending.take() == b''
+    sending.frame_size = DEFAULT_FRAME_SIZE
+    sending.send_waiting()
+    assert [len(piece) - 9 for piece in frames_of(sending.take())] == [16_384, 16_384, 7_232]
 
 
-def test_what_waits_of_a_forgotten_stream_is_dropped() -> None:
-    """And takes nothing of the window of the connection."""
-    outbox, model = opened(1, 3)
+def test_drop_removes_the_waiting_data_of_a_stream() -> None:
+    """The data do not count against the window of the connection."""
+    sending, model = opened(1, 3)
     for number in (1, 3):
-        outbox.send(number, outbox.streams[number], bytes(DEFAULT_WINDOW), True)
-    model.take(outbox)
-    outbox.forget(3)
-    outbox.forget(3)
-    outbox.widen(0, 100)
-    assert outbox.take() == b''
-    outbox.open(5, b'block')
-    outbox.send(5, outbox.streams[5], bytes(100), True)
-    assert len(outbox.take()) == 9 + 5 + 9 + 100
+        sending.send(number, sending.streams[number], bytes(DEFAULT_WINDOW), True)
+    model.take(sending)
+    sending.drop(3)
+    sending.drop(3)
+    sending.grow_window(0, 100)
+    assert sending.take() == b''
+    sending.open(5, b'block')
+    sending.send(5, sending.streams[5], bytes(100), True)
+    assert len(sending.take()) == 9 + 5 + 9 + 100
 
 
-def test_header_block_is_cut_at_the_frame_size() -> None:
-    """Nothing comes between its pieces, and the last one says so."""
-    outbox = SendState()
+def test_header_block_is_split_at_the_frame_size() -> None:
+    """Into one HEADERS and CONTINUATION frames, the last one with END_HEADERS."""
+    sending = SendState()
     block = bytes(range(256)) * 160
-    outbox.open(1, block)
-    pieces = list(frames_of(outbox.take()))
+    sending.open(1, block)
+    pieces = list(frames_of(sending.take()))
     assert [(piece[3], piece[4]) for piece in pieces] == [
-        (Kind.HEADERS, 0),
-        (Kind.CONTINUATION, 0),
-        (Kind.CONTINUATION, END_HEADERS),
+        (FrameType.HEADERS, 0),
+        (FrameType.CONTINUATION, 0),
+        (FrameType.CONTINUATION, END_HEADERS),
     ]
     assert b''.join(piece[9:] for piece in pieces) == block
 
 
-def test_window_may_be_as_large_as_can_be_and_no_larger() -> None:
-    """Of a stream that is gone nothing is counted."""
-    outbox, _ = opened(1)
-    outbox.widen(0, MAX_WINDOW - DEFAULT_WINDOW)
-    outbox.widen(1, MAX_WINDOW - DEFAULT_WINDOW)
-    outbox.widen(3, MAX_WINDOW)
-    with pytest.raises(Violation, match='a window past'):
-        outbox.widen(0, 1)
-    with pytest.raises(Violation, match="a stream's window past"):
-        outbox.set_stream_window(DEFAULT_WINDOW + 1)
+def test_window_is_limited_to_the_maximum() -> None:
+    """Increments for closed streams are ignored."""
+    sending, _ = opened(1)
+    sending.grow_window(0, MAX_WINDOW - DEFAULT_WINDOW)
+    sending.grow_window(1, MAX_WINDOW - DEFAULT_WINDOW)
+    sending.grow_window(3, MAX_WINDOW)
+    with pytest.raises(Violation, match='connection window larger'):
+        sending.grow_window(0, 1)
+    with pytest.raises(Violation, match='stream window larger'):
+        sending.set_stream_window(DEFAULT_WINDOW + 1)
 
 
-def test_thousands_of_streams_wait_without_being_looked_at() -> None:
-    """Each deed costs as much as it sends: 10,000 that wait for the connection's window are looked at once each."""
-    outbox, model = opened(*range(1, 20_001, 2))
-    outbox.send(1, outbox.streams[1], bytes(DEFAULT_WINDOW), True)
-    looks = 0
+def test_waiting_streams_are_visited_only_when_the_window_grows() -> None:
+    """Sending on one stream does not iterate over 10,000 others that wait for the window of the connection."""
+    sending, model = opened(*range(1, 20_001, 2))
+    sending.send(1, sending.streams[1], bytes(DEFAULT_WINDOW), True)
+    visits = 0
 
-    class Counted(type(outbox._ready)):  # type: ignore[misc]
+    class Counted(type(sending._ready)):  # type: ignore[misc]
         def popitem(self, last: bool = True) -> tuple[int, object]:
-            nonlocal looks
-            looks += 1
+            nonlocal visits
+            visits += 1
             return super().popitem(last)  # type: ignore[no-any-return]
 
-    outbox._ready = Counted()
+    sending._ready = Counted()
     for number in range(3, 20_001, 2):
-        outbox.send(number, outbox.streams[number], b'0123456789', True)
-    assert looks == 0
-    model.take(outbox)
-    outbox.widen(0, 100_000)
+        sending.send(number, sending.streams[number], b'0123456789', True)
+    assert visits == 0
+    model.take(sending)
+    sending.grow_window(0, 100_000)
     model.window += 100_000
-    assert model.take(outbox) == list(range(3, 20_001, 2))
-    assert looks == 9_999
+    assert model.take(sending) == list(range(3, 20_001, 2))
+    assert visits == 9_999

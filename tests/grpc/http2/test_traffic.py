@@ -1,4 +1,4 @@
-"""Random traffic with h2 as the server: nothing is lost or overruns, and how the bytes are split is all the same."""
+"""Random traffic with h2 as the server: nothing is lost, windows are kept, and the chunks of bytes do not matter."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from getc.grpc.http2.events import (
-    AnswerReceived,
     DataReceived,
     Event,
     GoAwayReceived,
     HeadersReceived,
     PingAcknowledged,
+    ResponseReceived,
     SettingsReceived,
-    StreamNotTaken,
     StreamReset,
+    StreamUnprocessed,
 )
-from getc.grpc.http2.frames import ErrorCode, Kind, frame
+from getc.grpc.http2.frames import ErrorCode, FrameType, encode_frame
 from getc.grpc.http2.headers import Fields, encode_fields
 from getc.grpc.http2.protocol import Http2Connection
 from tests.grpc.http2.peer import ANSWER, REQUEST, TRAILERS, Peer
@@ -32,7 +32,7 @@ WINDOWS = [0, 1, 100, 5_000, 65_535, 300_000]
 
 @dataclass
 class Call:
-    """One call as the client knows it: what it gave, and what came."""
+    """One call on the client side: what was sent and received."""
 
     fields: Fields
     sent: bytearray = field(default_factory=bytearray)
@@ -40,18 +40,18 @@ class Call:
     was_reset: bool = False
     blocks: list[HeadersReceived] = field(default_factory=list)
     received: bytearray = field(default_factory=bytearray)
-    untaken: int = 0
-    answer_ended: bool = False
+    unconsumed: int = 0
+    response_ended: bool = False
     reset_code: int | None = None
 
     @property
     def is_over(self) -> bool:
-        return self.was_reset or self.answer_ended or self.reset_code is not None
+        return self.was_reset or self.response_ended or self.reset_code is not None
 
 
 @dataclass
-class Answer:
-    """What the server does about one request: its steps in order, and what of it was said so far."""
+class Response:
+    """One response of the server: the steps to go, and what was sent so far."""
 
     steps: deque[tuple[str, Any]]
     blocks: list[tuple[Fields, bool]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Answer:
 
 
 class Wire:
-    """A client, a server, and the bytes between them, which move in random pieces."""
+    """A client, a server, and the bytes between them, which are moved in random chunks."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
@@ -72,7 +72,7 @@ class Wire:
         self.client = Http2Connection(**windows)
         self.peer = Peer()
         self.calls: dict[int, Call] = {}
-        self.answers: dict[int, Answer] = {}
+        self.responses: dict[int, Response] = {}
         self.to_server = bytearray()
         self.to_client = bytearray()
         self.pings: list[bytes] = []
@@ -81,18 +81,18 @@ class Wire:
         self.sent = bytearray()
         self.last_allowed: int | None = None
         self.log: list[bytes | Callable[[Http2Connection], Any]] = []
-        """What the client received and what was done to it, to be done again to another one."""
+        """The actions on the client and the bytes that it received, to be repeated on another client."""
         self.windows = windows
         self.is_uniform = random.random() < 0.5
-        """Requests are short, and fields always the same, so that the client remembers their blocks."""
+        """Requests are short and their fields always the same, so that the client caches the blocks."""
         self.wholes = 0
 
-    # -- the client's turn
+    # -- actions of the client
 
-    def do(self, deed: Callable[[Http2Connection], Any]) -> Any:
-        """Do something to the client, and remember it."""
-        self.log.append(deed)
-        return deed(self.client)
+    def do(self, action: Callable[[Http2Connection], Any]) -> Any:
+        """Perform an action on the client and record it."""
+        self.log.append(action)
+        return action(self.client)
 
     def open(self) -> None:
         if not self.client.can_open:
@@ -120,10 +120,10 @@ class Wire:
             self.do(lambda client: client.reset(stream_id))
 
     def acknowledge(self) -> None:
-        stream_id, call = self.any_call(lambda call: call.untaken > 0)
+        stream_id, call = self.any_call(lambda call: call.unconsumed > 0)
         if call is not None:
-            size = self.random.choice([1, call.untaken, self.random.randint(1, call.untaken)])
-            call.untaken -= size
+            size = self.random.choice([1, call.unconsumed, self.random.randint(1, call.unconsumed)])
+            call.unconsumed -= size
             self.do(lambda client: client.acknowledge(stream_id, size))
 
     def ping(self) -> None:
@@ -131,19 +131,19 @@ class Wire:
         self.pings.append(payload)
         self.do(lambda client: client.ping(payload))
 
-    # -- the server's turn
+    # -- actions of the server
 
     def step(self) -> None:
-        """One step of one answer."""
-        ready = [number for number, answer in self.answers.items() if answer.steps and self.is_heard(number)]
+        """Perform one step of one response."""
+        ready = [number for number, response in self.responses.items() if response.steps and self.is_heard(number)]
         if not ready:
             return
         stream_id = self.random.choice(ready)
-        answer = self.answers[stream_id]
-        what, content = answer.steps.popleft()
+        response = self.responses[stream_id]
+        what, content = response.steps.popleft()
         h2 = self.peer.h2
         if what == 'whole':
-            self.answer_at_once(stream_id, answer, content)
+            self.respond_at_once(stream_id, response, content)
         elif what == 'data':
             body, ends = content
             room = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
@@ -151,36 +151,36 @@ class Wire:
             padding = padding if padding is not None and room > padding + 1 else None
             size = min(len(body), room - (padding + 1 if padding is not None else 0))
             if size < len(body):
-                answer.steps.appendleft((what, (body[size:], ends)))
+                response.steps.appendleft((what, (body[size:], ends)))
             if size or not body:
                 h2.send_data(stream_id, body[:size], end_stream=ends and size == len(body), pad_length=padding)
-                answer.body += body[:size]
-                answer.has_ended = ends and size == len(body)
+                response.body += body[:size]
+                response.has_ended = ends and size == len(body)
         elif what == 'interim':
             h2.send_headers(stream_id, [(b':status', b'103'), (b'link', b'</a>')])
         elif what == 'headers':
             fields, ends = content
             h2.send_headers(stream_id, fields, end_stream=ends)
-            answer.blocks.append(content)
-            answer.has_ended = ends
+            response.blocks.append(content)
+            response.has_ended = ends
         else:
             h2.reset_stream(stream_id, content)
-            answer.steps.clear()
-            answer.was_reset = True
+            response.steps.clear()
+            response.was_reset = True
 
-    def answer_at_once(self, stream_id: int, answer: Answer, body: bytes) -> None:
-        """As most servers answer most calls; step by step where there is no room for it."""
+    def respond_at_once(self, stream_id: int, response: Response, body: bytes) -> None:
+        """Respond in the usual form; step by step if the window is too small."""
         h2 = self.peer.h2
-        answer.steps.extend([('headers', (ANSWER, False)), ('data', (body, False)), ('headers', (TRAILERS, True))])
+        response.steps.extend([('headers', (ANSWER, False)), ('data', (body, False)), ('headers', (TRAILERS, True))])
         if h2.local_flow_control_window(stream_id) < len(body):
             return
-        answer.steps.clear()
+        response.steps.clear()
         h2.send_headers(stream_id, ANSWER)
         h2.send_data(stream_id, body)
         h2.send_headers(stream_id, TRAILERS, end_stream=True)
-        answer.blocks += [(ANSWER, False), (TRAILERS, True)]
-        answer.body += body
-        answer.has_ended = True
+        response.blocks += [(ANSWER, False), (TRAILERS, True)]
+        response.body += body
+        response.has_ended = True
 
     def settle(self) -> None:
         if not self.peer.is_settled:
@@ -194,7 +194,7 @@ class Wire:
 
     def change_table(self) -> None:
         size = 4096 if self.is_uniform else self.random.choice([0, 60, 500, 4096])
-        if size != self.peer.h2.encoder.header_table_size:  # told the same twice it forgets to tell the client
+        if size != self.peer.h2.encoder.header_table_size:  # setting the same size twice loses the announcement
             self.peer.h2.encoder.header_table_size = size
 
     def widen(self) -> None:
@@ -206,10 +206,10 @@ class Wire:
         self.peer.h2.ping(self.random.randbytes(8))
 
     def go_away(self) -> None:
-        """By hand: h2 itself would do nothing more after it."""
+        """Send GOAWAY without h2, which would accept no more calls after it."""
         self.last_allowed = max(self.peer.requests, default=0)
         self.to_client += self.peer.take()
-        self.to_client += frame(Kind.GOAWAY, 0, 0, self.last_allowed.to_bytes(4, 'big') + bytes(4) + b'bye')
+        self.to_client += encode_frame(FrameType.GOAWAY, 0, 0, self.last_allowed.to_bytes(4, 'big') + bytes(4) + b'bye')
 
     # -- between them
 
@@ -219,14 +219,14 @@ class Wire:
         self.to_server += taken
         for stream_id in self.peer.receive(self.cut(self.to_server, whole)):
             if self.last_allowed is None or stream_id <= self.last_allowed:
-                self.answers[stream_id] = Answer(deque(self.plan()))
+                self.responses[stream_id] = Response(deque(self.plan()))
 
     def carry_down(self, whole: bool = False) -> None:
         self.to_client += self.peer.take()
         piece = self.cut(self.to_client, whole)
         self.log.append(piece)
         events = self.client.receive(piece)
-        self.wholes += sum(isinstance(event, AnswerReceived) for event in events)
+        self.wholes += sum(isinstance(event, ResponseReceived) for event in events)
         for event in in_parts(events):
             self.see(event)
 
@@ -244,20 +244,20 @@ class Wire:
             return
         else:
             call = self.calls[event.stream_id]
-            assert not call.is_over, 'an event of a call that is over'
+            assert not call.is_over, 'an event of a call that has ended'
             if isinstance(event, HeadersReceived):
                 call.blocks.append(event)
-                call.answer_ended = event.ends
+                call.response_ended = event.ends
             elif isinstance(event, DataReceived):
                 call.received += event.data
-                call.untaken += event.size
-                call.answer_ended = event.ends
+                call.unconsumed += event.size
+                call.response_ended = event.ends
             elif isinstance(event, StreamReset):
                 call.reset_code = event.code
-            elif isinstance(event, StreamNotTaken):
+            elif isinstance(event, StreamUnprocessed):
                 call.reset_code = ErrorCode.REFUSED_STREAM
 
-    # -- by chance
+    # -- random choices
 
     def size(self) -> int:
         return self.random.choice(SIZES) if self.random.random() < 0.3 else self.random.randint(0, 2_000)
@@ -296,14 +296,14 @@ class Wire:
         return self.random.choice(wanted) if wanted else (0, None)
 
     def is_heard(self, stream_id: int) -> bool:
-        """True if the server may still say something about a stream."""
-        request, answer = self.peer.requests[stream_id], self.answers.get(stream_id)
-        return request.reset_code is None and not (answer and (answer.was_reset or answer.has_ended))
+        """True if the server may still send frames on a stream."""
+        request, response = self.peer.requests[stream_id], self.responses.get(stream_id)
+        return request.reset_code is None and not (response and (response.was_reset or response.has_ended))
 
-    # -- the whole
+    # -- the run
 
     def run(self, rounds: int) -> None:
-        deeds = [
+        actions = [
             *[self.open] * 3,
             *[self.send] * 4,
             self.reset,
@@ -318,10 +318,10 @@ class Wire:
             *[self.carry_down] * 8,
         ]
         for _ in range(rounds):
-            self.random.choice(deeds)()
+            self.random.choice(actions)()
 
     def finish(self) -> None:
-        """All windows open, all that was begun is ended, and all bytes arrive."""
+        """Grow all windows, end all requests, and move all bytes."""
         while not self.peer.is_settled:
             self.carry_down(whole=True)
             self.carry_up(whole=True)
@@ -331,7 +331,7 @@ class Wire:
                 call.has_ended = True
                 self.do(lambda client, number=number: client.send(number, b'', end=True))  # type: ignore[misc]
         for _ in range(10_000):
-            while self.any_call(lambda call: call.untaken > 0)[1]:
+            while self.any_call(lambda call: call.unconsumed > 0)[1]:
                 self.acknowledge()
             for stream_id in self.peer.owed:
                 if not stream_id or self.is_heard(stream_id):
@@ -346,11 +346,11 @@ class Wire:
     def waiting(self) -> Iterator[object]:
         yield self.to_client
         yield self.to_server
-        yield from (answer.steps for number, answer in self.answers.items() if self.is_heard(number))
+        yield from (response.steps for number, response in self.responses.items() if self.is_heard(number))
 
 
 def split(data: bytes, random: Random | None) -> Iterator[bytes]:
-    """Pieces of random sizes, or single bytes."""
+    """Split bytes into chunks of random sizes, or into single bytes."""
     at = 0
     while at < len(data):
         size = 1 if random is None else random.choice([1, 3, 8, 9, 10, 100, 20_000])
@@ -359,36 +359,36 @@ def split(data: bytes, random: Random | None) -> Iterator[bytes]:
 
 
 def in_parts(events: list[Event]) -> Iterator[Event]:
-    """The same events, whole answers taken apart: what is told as a whole depends on how the bytes are split."""
+    """Replace whole responses by their parts: which are reported whole depends on the chunks."""
     for event in events:
-        yield from event.parts if isinstance(event, AnswerReceived) else (event,)
+        yield from event.parts if isinstance(event, ResponseReceived) else (event,)
 
 
 def check(wire: Wire) -> None:
-    """Whatever one side gave, the other has, as far as it was not cut short by a reset."""
+    """Check that each side has received what the other has sent, up to resets."""
     assert wire.acknowledged == wire.pings == wire.peer.pings
     for number, call in wire.calls.items():
         request = wire.peer.requests[number]
         assert request.fields == call.fields
-        if number not in wire.answers:  # beyond what GOAWAY takes
+        if number not in wire.responses:  # above the last stream of GOAWAY
             assert wire.last_allowed is not None and number > wire.last_allowed
             assert call.was_reset or call.reset_code == ErrorCode.REFUSED_STREAM
             continue
-        answer = wire.answers[number]
+        response = wire.responses[number]
         assert bytes(call.sent).startswith(bytes(request.body))
-        assert bytes(answer.body).startswith(bytes(call.received))
-        said = [
+        assert bytes(response.body).startswith(bytes(call.received))
+        sent = [
             HeadersReceived(number, 200 if fields[0][0] == b':status' else None, without_status(fields), ends)
-            for fields, ends in answer.blocks
+            for fields, ends in response.blocks
         ]
-        assert call.blocks == said[: len(call.blocks)]
-        if call.answer_ended:
-            assert (call.blocks, call.received) == (said, answer.body)
+        assert call.blocks == sent[: len(call.blocks)]
+        if call.response_ended:
+            assert (call.blocks, call.received) == (sent, response.body)
             assert request.has_ended or request.reset_code == ErrorCode.NO_ERROR
         if request.has_ended:
             assert (call.has_ended, call.sent) == (True, request.body)
         if call.reset_code is None and not call.was_reset:
-            assert call.answer_ended
+            assert call.response_ended
 
 
 def without_status(fields: Fields) -> Fields:
@@ -396,23 +396,23 @@ def without_status(fields: Fields) -> Fields:
 
 
 def check_again(wire: Wire, random: Random | None) -> None:
-    """Another client to which the same is done tells the same and sends the same, however its bytes are split."""
+    """Check that another client has the same events and sends the same bytes, with other chunks."""
     client = Http2Connection(**wire.windows)
     taken = bytearray()
     events = []
-    for deed in wire.log:
-        if isinstance(deed, bytes):
-            events += [event for piece in split(deed, random) for event in in_parts(client.receive(piece))]
+    for action in wire.log:
+        if isinstance(action, bytes):
+            events += [event for piece in split(action, random) for event in in_parts(client.receive(piece))]
         else:
-            result = deed(client)
+            result = action(client)
             taken += result if isinstance(result, bytes) else b''
     assert events == wire.events
     assert taken == wire.sent
 
 
 @pytest.mark.parametrize('seed', range(40))
-def test_traffic_arrives_whole_and_in_order_whatever_happens(seed: int) -> None:
-    """Bodies, fields, resets, pings, windows and settings at random; h2 refuses whatever breaks a rule."""
+def test_traffic_arrives_complete_and_in_order(seed: int) -> None:
+    """With random bodies, fields, resets, pings, windows and settings; h2 checks the rules."""
     wire = Wire(Random(seed))
     wire.run(rounds=1_000)
     if seed % 4 == 0:
@@ -423,8 +423,8 @@ def test_traffic_arrives_whole_and_in_order_whatever_happens(seed: int) -> None:
     check_again(wire, Random(seed))
 
 
-def test_some_answers_of_the_traffic_are_told_as_a_whole() -> None:
-    """Or the traffic above would not go the shorter way, and compare nothing."""
+def test_some_responses_of_the_traffic_are_reported_as_a_whole() -> None:
+    """Otherwise the traffic above would not test the shortcut."""
     wholes = 0
     for seed in range(6):
         wire = Wire(Random(seed))
@@ -438,8 +438,7 @@ def test_some_answers_of_the_traffic_are_told_as_a_whole() -> None:
 
 
 @pytest.mark.parametrize('seed', range(3))
-def test_events_are_the_same_when_bytes_come_one_at_a_time(seed: int) -> None:
-    """The same traffic again, byte by byte."""
+def test_events_are_the_same_when_bytes_are_received_one_at_a_time(seed: int) -> None:
     wire = Wire(Random(1_000 + seed))
     wire.run(rounds=600)
     wire.finish()
