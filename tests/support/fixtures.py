@@ -21,7 +21,7 @@ __all__ = ['certificate', 'open_channel', 'serve']
 
 @pytest.fixture
 def serve(request: pytest.FixtureRequest) -> Iterator[Callable[..., GrpcServer]]:
-    """Start gRPC servers that are stopped after the test; the test fails if the client raise_violation the HTTP/2 protocol."""
+    """Start gRPC servers that are stopped after the test; the test fails if the client violated the HTTP/2 protocol."""
     servers: list[GrpcServer] = []
 
     def serve(script: Script | None = None, **options: object) -> GrpcServer:
