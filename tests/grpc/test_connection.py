@@ -138,7 +138,7 @@ def test_calls_go_on_over_another_connection_when_all_stream_numbers_are_used(se
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
     old = channel._link
-    old._connection._inbox.last_id = MAX_STREAM_ID - 4
+    old._connection._receiving.last_id = MAX_STREAM_ID - 4
     for number in range(4):
         assert values(spawned(channel, 1, message=b'%d' % number)) == [b'%d' % number]
         assert (channel._link is old) is (number == 0)
@@ -159,7 +159,7 @@ def test_calls_that_wait_for_a_stream_are_refused_when_all_numbers_are_used(serv
     server = serve(script, max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
-    channel._link._connection._inbox.last_id = MAX_STREAM_ID - 4
+    channel._link._connection._receiving.last_id = MAX_STREAM_ID - 4
     calls = spawned(channel, 5)
     server.wait_for_calls(2)
     go.set()

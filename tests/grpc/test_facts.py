@@ -30,7 +30,7 @@ def test_write_that_was_held_back_was_not_applied(
     server.connection.h2.acknowledge_received_data = lambda *_: None  # no window opens again
     server.connection.settle(initial_window_size=window)
     settle()
-    assert channel._link._connection._outbox.stream_window == window
+    assert channel._link._connection._sending.stream_window == window
     sizes = (2000, 5000) if window else (0, 5000)
     calls = [gevent.spawn(channel.unary, PATH, b'x' * size, Deadline(60)) for size in sizes]
     server.wait_for_calls(3)

@@ -228,7 +228,7 @@ PEERS = [
     Peer(
         'initial window overflow',
         says(encode_frame(FrameType.SETTINGS, 0, 0, struct.pack('>HI', 4, 2**31))),
-        told='window',
+        told='INITIAL_WINDOW_SIZE',
     ),
     Peer('frame longer than allowed', floods(b'\xff\xff\xff\0\0\0\0\0\1' + b'x' * 65_536), told='16384 bytes'),
     Peer(
@@ -299,9 +299,9 @@ PEERS = [
     ),
     Peer('redirect', says(headers(encode_fields([(b':status', b'302'), (b'location', b'http://x/')]))), getc.HTTPError),
     # -- etcd's messages
-    Peer('garbage', answers(b'\xff' * 100), told='is no RangeResponse'),
-    Peer('message in message without end', answers(GROUPS), told='is no RangeResponse', most=256 * 1024),
-    Peer('length past its end', answers(b'\x12\xff\xff\xff\xff\x07x'), told='is no RangeResponse'),
-    Peer('number of eleven bytes', answers(b'\x08' + b'\xff' * 11), told='is no RangeResponse'),
+    Peer('garbage', answers(b'\xff' * 100), told='not a valid RangeResponse'),
+    Peer('message in message without end', answers(GROUPS), told='not a valid RangeResponse', most=256 * 1024),
+    Peer('length past its end', answers(b'\x12\xff\xff\xff\xff\x07x'), told='not a valid RangeResponse'),
+    Peer('number of eleven bytes', answers(b'\x08' + b'\xff' * 11), told='not a valid RangeResponse'),
     Peer('another message', answers(TxnResponse(succeeded=True).SerializeToString() * 3 + b'\x0a\x02\xff\xff'), ANY),
 ]
