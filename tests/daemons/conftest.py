@@ -31,5 +31,5 @@ def client(request: pytest.FixtureRequest, backend: FaultyBackend, etcd_clock: V
 @pytest.fixture
 def other(backend: FaultyBackend) -> Iterator[getc.Client]:
     """A client of the same store that does not fail."""
-    with client_on(MemoryBackend(backend.store), url='memory://well') as client:
+    with client_on(MemoryBackend(backend.store), url='memory://other') as client:
         yield client

@@ -50,13 +50,13 @@ def test_watcher_with_an_index_is_live_once_all_past_changes_were_delivered(
     become(server, traits)
     for number in range(40):
         server.put('/cfg/a', str(number))
-    told: list[str | None] = []
-    watcher = client.on_change('/cfg', lambda result: told.append(result.value), index=2)
-    while len(told) < 40:
+    delivered: list[str | None] = []
+    watcher = client.on_change('/cfg', lambda result: delivered.append(result.value), index=2)
+    while len(delivered) < 40:
         assert (watcher.state, watcher.is_stale, watcher.ready.is_set()) == (WatcherState.STARTING, True, False)
         etcd_clock.advance(0.1)
     etcd_clock.advance(0.1)
-    assert (watcher.state, watcher.ready.is_set(), len(told)) == (WatcherState.LIVE, True, 40)
+    assert (watcher.state, watcher.ready.is_set(), len(delivered)) == (WatcherState.LIVE, True, 40)
 
 
 @SERVERS
@@ -75,8 +75,8 @@ def test_mirror_is_stale_after_an_outage_until_it_shows_the_existing_values(
         server.delete('/cfg/b')
     etcd_clock.advance(1)
     server.come_back()
-    there = {key.decode(): kv.value.decode() for key, kv in server.keys.items()}
-    while dict(mirror) != there:
+    existing = {key.decode(): kv.value.decode() for key, kv in server.keys.items()}
+    while dict(mirror) != existing:
         assert mirror.is_stale
         etcd_clock.advance(0.1)
     etcd_clock.advance(0.1)
@@ -98,9 +98,9 @@ def test_watch_without_changes_in_its_range_is_live_soon(
     etcd_clock.advance(3)
     assert not watcher.is_stale
     began = etcd_clock.elapsed
-    again = client.on_change('/cfg/a', print, index=3)
-    wait_until(lambda: not again.is_stale)
-    assert etcd_clock.elapsed - began < 1  # a server that does not answer is not waited for a second time
+    second = client.on_change('/cfg/a', print, index=3)
+    wait_until(lambda: not second.is_stale)
+    assert etcd_clock.elapsed - began < 1  # the wait for a server without progress responses is not repeated
 
 
 def test_on_change_waits_for_the_watch_and_mirror_until_it_has_caught_up(
@@ -130,9 +130,9 @@ def test_member_that_lags_is_not_taken_for_another_store(
     become(server, traits)
     server.history_delay = 0.0
     server.put_all({'/cfg/a': '1', '/cfg/b': '1'})
-    told: list[str] = []
+    delivered: list[str] = []
     watcher = client.on_change(
-        '/cfg', lambda result: told.append(result.key), on_resync=lambda _: told.append('resync')
+        '/cfg', lambda result: delivered.append(result.key), on_resync=lambda _: delivered.append('resync')
     )
     server.delete('/cfg/b')
     etcd_clock.advance(1)
@@ -144,7 +144,7 @@ def test_member_that_lags_is_not_taken_for_another_store(
     server.stop_lagging()
     server.put('/cfg/c', '1')
     etcd_clock.advance(3)
-    assert (watcher.is_stale, told) == (False, ['/cfg/b', '/cfg/c'])
+    assert (watcher.is_stale, delivered) == (False, ['/cfg/b', '/cfg/c'])
 
 
 @pytest.mark.parametrize('traits', [NEW, OLD, PROXY], ids=['new', 'old', 'proxy'])
@@ -154,9 +154,9 @@ def test_member_that_lags_during_writes_is_not_taken_for_another_store(
     """The key is written again and again, so another member shows no change of it up to the target."""
     become(server, traits)
     server.history_delay = 0.0
-    told: list[str | None] = []
+    delivered: list[str | None] = []
     watcher = client.on_change(
-        '/cfg/a', lambda result: told.append(result.value), on_resync=lambda _: told.append('resync')
+        '/cfg/a', lambda result: delivered.append(result.value), on_resync=lambda _: delivered.append('resync')
     )
     for number in range(3):
         server.put('/cfg/a', str(number))
@@ -170,7 +170,7 @@ def test_member_that_lags_during_writes_is_not_taken_for_another_store(
         assert watcher.is_stale
     server.stop_lagging()
     etcd_clock.advance(20)
-    assert (watcher.is_stale, told) == (False, [str(number) for number in range(93)])
+    assert (watcher.is_stale, delivered) == (False, [str(number) for number in range(93)])
 
 
 @SERVERS
@@ -181,9 +181,9 @@ def test_watch_on_a_member_that_lags_is_not_live_although_it_has_no_changes(
     become(server, traits)
     server.put('/cfg/a', '1')
     server.put('/elsewhere', '1')
-    told: list[str | None] = []
+    delivered: list[str | None] = []
     watcher = client.on_change(
-        '/cfg', lambda result: told.append(result.value), on_resync=lambda _: told.append('resync')
+        '/cfg', lambda result: delivered.append(result.value), on_resync=lambda _: delivered.append('resync')
     )
     etcd_clock.advance(1)
     assert not watcher.is_stale
@@ -197,7 +197,7 @@ def test_watch_on_a_member_that_lags_is_not_live_although_it_has_no_changes(
     assert not watcher.is_stale
     server.put('/cfg/a', '2')
     etcd_clock.advance(1)
-    assert told == ['2']
+    assert delivered == ['2']
 
 
 def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
@@ -206,9 +206,9 @@ def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
     """A read does not show a deletion, so its response is no evidence for another store."""
     become(server, OLD)
     server.put('/cfg/a', '1')
-    told: list[str] = []
+    delivered: list[str] = []
     watcher = client.on_change(
-        '/cfg', lambda result: told.append(result.key), on_resync=lambda _: told.append('resync')
+        '/cfg', lambda result: delivered.append(result.key), on_resync=lambda _: delivered.append('resync')
     )
     server.delete('/cfg/a')
     etcd_clock.advance(2)
@@ -217,7 +217,7 @@ def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
     server.next('Range', delay(0), delay(0.5))
     server.come_back()
     etcd_clock.advance(5)
-    assert (watcher.is_stale, told) == (False, ['/cfg/a'])
+    assert (watcher.is_stale, delivered) == (False, ['/cfg/a'])
 
 
 def test_watcher_is_not_live_while_its_callback_is_behind_by_more_than_the_bound(
@@ -225,24 +225,24 @@ def test_watcher_is_not_live_while_its_callback_is_behind_by_more_than_the_bound
 ) -> None:
     """Existing values count too."""
     server.put_all({f'/cfg/{number}': 'x' for number in range(MAX_BACKLOG + 10)})
-    told: list[str] = []
+    delivered: list[str] = []
 
     def slow(result: getc.EtcdResult) -> None:
         gevent.sleep(0.1)
-        told.append(result.key)
+        delivered.append(result.key)
 
     watcher = client.on_change('/cfg', slow, initial=True)
     etcd_clock.advance(5)
     assert watcher.is_stale
     etcd_clock.advance(MAX_BACKLOG / 10)
-    assert (len(told), watcher.state) == (MAX_BACKLOG + 10, WatcherState.LIVE)
+    assert (len(delivered), watcher.state) == (MAX_BACKLOG + 10, WatcherState.LIVE)
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
 def test_live_watcher_has_delivered_everything_that_a_real_etcd_had(etcd_server: EtcdServer, api: Any) -> None:
     """More than etcd sends in one response."""
     skip_unless_supported(api, etcd_server.binary)
-    changes = 900 if api == 'v2' else 2500  # etcd v2 remembers no more
+    changes = 900 if api == 'v2' else 2500  # the history of etcd v2 has 1000 events
     with getc.etcd(etcd_server.url, api=api) as client:
         first = client.set('/cfg/a', 'first').modified_index
 
@@ -251,15 +251,15 @@ def test_live_watcher_has_delivered_everything_that_a_real_etcd_had(etcd_server:
                 client.set('/cfg/a', 'x')
 
         gevent.joinall([gevent.spawn(write) for _ in range(10)], raise_error=True)
-        told: list[int] = []
-        watcher = client.on_change('/cfg', lambda result: told.append(result.modified_index), index=first)
+        delivered: list[int] = []
+        watcher = client.on_change('/cfg', lambda result: delivered.append(result.modified_index), index=first)
         last = client.get('/cfg/a').modified_index
         seen: list[tuple[bool, int]] = []
         while not seen or seen[-1][0]:
             seen.append((watcher.is_stale, watcher.index))
             gevent.sleep(0.001)
         assert watcher.index == last
-        wait_until(lambda: told == list(range(first, last + 1)))
+        wait_until(lambda: delivered == list(range(first, last + 1)))
 
 
 def test_forked_child_sends_no_progress_requests_for_its_parents_watches(

@@ -54,7 +54,7 @@ def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_aga
     server.put('/cfg/a', '2')
     call(client)
     etcd_clock.advance(DELIVERY_TIMEOUT)
-    assert not mirror.is_stale  # it may just be on its way
+    assert not mirror.is_stale  # the event may be in flight
     server.takes_no_stream = True
     etcd_clock.advance(MOMENT - DELIVERY_TIMEOUT)
     assert mirror.is_stale

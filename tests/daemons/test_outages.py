@@ -39,16 +39,16 @@ class Recorder:
     """Callbacks of a keeper and a watcher that record their calls."""
 
     def __init__(self) -> None:
-        self.keeping: list[str] = []
+        self.keeper_calls: list[str] = []
         self.changes: list[str] = []
 
     def on_lost(self, keeper: Keeper) -> None:
         with pytest.raises(NodeLost):
             keeper.ensure()
-        self.keeping.append('lost')
+        self.keeper_calls.append('lost')
 
     def on_restored(self, keeper: Keeper) -> None:
-        self.keeping.append(f'restored, {keeper.ensure() > 0}')
+        self.keeper_calls.append(f'restored, {keeper.ensure() > 0}')
 
     def on_change(self, result: getc.EtcdResult) -> None:
         mark = ' (resync)' if result.resync else ''
@@ -89,7 +89,7 @@ def test_restart_with_data_loses_neither_node_nor_change(
     wait_until(lambda: keeper.state is KeeperState.KEPT and len(recorder.changes) >= 5)
     assert recorder.changes == [f'Set /cfg/a={number}' for number in range(1, 6)]
     assert watcher.state is WatcherState.LIVE
-    assert (keeper.ensure(), recorder.keeping) == (token, [])
+    assert (keeper.ensure(), recorder.keeper_calls) == (token, [])
 
 
 def test_outage_longer_than_the_ttl_loses_the_node_and_restores_it(
@@ -99,14 +99,14 @@ def test_outage_longer_than_the_ttl_loses_the_node_and_restores_it(
     keeper = recorder.keep(client)
     token = keeper.ensure()
     etcd_server.kill()
-    wait_until(lambda: recorder.keeping == ['lost'])
+    wait_until(lambda: recorder.keeper_calls == ['lost'])
     assert keeper.state is KeeperState.LOST
     etcd_server.restart()
     wait_until(lambda: keeper.state is KeeperState.KEPT)
     assert keeper.ensure() > token
     assert other.get('/servers/a').value == 'x'
-    wait_until(lambda: len(recorder.keeping) > 1)
-    assert recorder.keeping == ['lost', 'restored, True']
+    wait_until(lambda: len(recorder.keeper_calls) > 1)
+    assert recorder.keeper_calls == ['lost', 'restored, True']
 
 
 def test_node_is_written_again_and_the_difference_delivered_after_a_wipe(
@@ -115,7 +115,7 @@ def test_node_is_written_again_and_the_difference_delivered_after_a_wipe(
     """With one resync."""
     other.set('/cfg/a', '1')
     other.set('/cfg/b', '1')
-    keeper = recorder.keep(client, ttl=3)  # at another index than in the new store, or there would be no difference
+    keeper = recorder.keep(client, ttl=3)  # its index differs from that in the new store, so there is a difference
     watcher = recorder.follow(client, '/')
     etcd_server.restart(wipe=True)
     wait_until(lambda: keeper.state is KeeperState.KEPT and 'resync' in recorder.changes)
@@ -146,14 +146,14 @@ def test_calls_to_a_server_that_hangs_time_out_and_daemons_recover(
     assert caught.value.maybe_applied
     with pytest.raises(ConnectionError, match=r'no watch of /cfg/a was created within 0\.1 s') as not_watched:
         client.wait('/cfg/a', timeout=0.1)
-    assert not isinstance(not_watched.value, TimedOut)  # which would mean that nothing has changed
+    assert not isinstance(not_watched.value, TimedOut)  # TimedOut would mean that there was no change
     with pytest.raises(TimedOut):
         client.keep_node('/servers/b', timeout=0.1)
     with pytest.raises(TimedOut):
         client.on_change('/cfg', print, timeout=0.1)
-    wait_until(lambda: recorder.keeping == ['lost'])
+    wait_until(lambda: recorder.keeper_calls == ['lost'])
     etcd_server.resume()
-    wait_until(lambda: recorder.keeping == ['lost', 'restored, True'])
+    wait_until(lambda: recorder.keeper_calls == ['lost', 'restored, True'])
     assert keeper.ensure() > 0
     client.set('/cfg/a', '1')
     assert waiting.get(timeout=60).value == '1'
@@ -211,7 +211,7 @@ def test_stop_and_close_return_in_time_when_etcd_is_dead(etcd_server: EtcdServer
     watchers = [client.on_change('/cfg', print) for _ in range(5)]
     etcd_server.pause()
     with gevent.Timeout(60):
-        watchers[0].stop(timeout=600)  # it has nothing to ask for
+        watchers[0].stop(timeout=600)  # without a request
         keepers[0].stop(timeout=0.1)
         client.close(timeout=0.2)
     assert {keeper.state for keeper in keepers} == {KeeperState.STOPPED}

@@ -75,3 +75,7 @@ def test_reset_in_child_drops_the_daemons_of_the_parent(
 )
 def test_daemons_show_programs_only_what_programs_need(kind: type, names: set[str]) -> None:
     assert {name for name in dir(kind) if not name.startswith('_')} == names
+
+
+def test_orphan_is_an_alias_of_detach() -> None:
+    assert getc.Keeper.orphan is getc.Keeper.detach

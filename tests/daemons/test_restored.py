@@ -70,9 +70,9 @@ class Notified:
 # -- real servers
 
 
-@pytest.mark.parametrize(('api', 'was_told'), [('v2', True), ('v3', True), ('v3', False)])
+@pytest.mark.parametrize(('api', 'was_delivered'), [('v2', True), ('v3', True), ('v3', False)])
 def test_followers_detect_that_the_data_of_a_server_was_restored(
-    etcd_server: EtcdServer, api: Any, was_told: bool, tmp_path: Path
+    etcd_server: EtcdServer, api: Any, was_delivered: bool, tmp_path: Path
 ) -> None:
     """Whether the last change was delivered as a change or listed at the start."""
     skip_unless_supported(api, etcd_server.binary)
@@ -83,7 +83,7 @@ def test_followers_detect_that_the_data_of_a_server_was_restored(
         shutil.copytree(etcd_server._data, tmp_path / 'saved')
         etcd_server.restart()
         with getc.etcd(proxy.url, api=api) as client:
-            follower = Follower(client) if was_told else None
+            follower = Follower(client) if was_delivered else None
             other.set('/cfg/lost', '1')
             last = other.delete('/cfg/deleted').etcd_index
             other.set('/elsewhere', '1')
@@ -141,7 +141,7 @@ class MemoryEtcd:
         self._backend.store._store = saved
 
     def _other(self) -> getc.Client:
-        return client_on(MemoryBackend(self._backend.store), url='memory://well')
+        return client_on(MemoryBackend(self._backend.store), url='memory://other')
 
 
 class RestorableEtcd(FakeEtcd):

@@ -44,7 +44,7 @@ class Recorder:
     """Callbacks of keepers that record their calls."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.calls: list[str] = []
 
     def keep(self, client: getc.Client, key: str = '/a', value: str = 'x', **options: object) -> Keeper:
         return client.keep_node(  # type: ignore[no-any-return,call-overload]
@@ -54,11 +54,11 @@ class Recorder:
     def _on_lost(self, keeper: Keeper) -> None:
         with pytest.raises(NodeLost):
             keeper.ensure()
-        self.told.append(f'lost {keeper.key}: {type(keeper.last_error).__name__}')
+        self.calls.append(f'lost {keeper.key}: {type(keeper.last_error).__name__}')
 
     def _on_restored(self, keeper: Keeper) -> None:
         assert keeper.ensure()
-        self.told.append(f'restored {keeper.key}')
+        self.calls.append(f'restored {keeper.key}')
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_idle_keepers_have_no_greenlets_and_no_timers_of_their_own(
     assert len(_timers(etcd_clock)) == timers
     server.calls.clear()
     etcd_clock.advance(10 * TTL)
-    assert len(server.calls) == 60  # two for each renewal
+    assert len(server.calls) == 60  # two per renewal
 
 
 def _timers(clock: VirtualTime) -> list[object]:
@@ -125,16 +125,16 @@ def test_alive_that_returns_false_removes_one_node_of_a_lease_and_true_restores_
 ) -> None:
     is_alive = [True]
     for number in range(10):
-        recorder.keep(client, f'/well/{number}', alive=lambda: True)
-    zombie = recorder.keep(client, '/zombie', alive=lambda: is_alive[0])
+        recorder.keep(client, f'/healthy/{number}', alive=lambda: True)
+    keeper = recorder.keep(client, '/unhealthy', alive=lambda: is_alive[0])
     is_alive[0] = False
     etcd_clock.advance(TTL / 3 + 0.1)
-    assert b'/zombie' not in server.keys
-    assert zombie.state is KeeperState.LOST
+    assert b'/unhealthy' not in server.keys
+    assert keeper.state is KeeperState.LOST
     is_alive[0] = True
     etcd_clock.advance(TTL)
-    assert zombie.state is KeeperState.KEPT
-    assert recorder.told == ['lost /zombie: NodeLost', 'restored /zombie']
+    assert keeper.state is KeeperState.KEPT
+    assert recorder.calls == ['lost /unhealthy: NodeLost', 'restored /unhealthy']
 
 
 def test_nodes_of_a_revoked_lease_are_written_again(
@@ -147,8 +147,8 @@ def test_nodes_of_a_revoked_lease_are_written_again(
     etcd_clock.advance(TTL)
     assert all(keeper.ensure() > token for keeper, token in zip(keepers, tokens, strict=True))
     assert len(server.keys) == 20
-    assert sorted(recorder.told[:20]) == sorted(f'lost /{number}: NodeLost' for number in range(20))
-    assert len(recorder.told) == 40
+    assert sorted(recorder.calls[:20]) == sorted(f'lost /{number}: NodeLost' for number in range(20))
+    assert len(recorder.calls) == 40
 
 
 def test_nodes_are_written_again_after_a_wipe(
@@ -184,7 +184,7 @@ def test_node_has_one_owner_although_every_reply_is_lost(
         keeper.update('y')
     assert server.keys[b'/a'].value == b'y'
     etcd_clock.advance(3 * TTL)
-    assert (keeper.ensure(), recorder.told) == (2, [])
+    assert (keeper.ensure(), recorder.calls) == (2, [])
     server.next('Txn', lose_reply)
     keeper.stop()
     assert server.keys == {}
@@ -323,7 +323,7 @@ def test_stall_longer_than_the_ttl_is_detected_at_once_and_recovered_from(
     with pytest.raises(NodeLost):
         keeper.ensure()
     etcd_clock.advance(1)
-    assert recorder.told == ['lost /a: NodeLost', 'restored /a']
+    assert recorder.calls == ['lost /a: NodeLost', 'restored /a']
 
 
 def test_nodes_are_lost_when_a_suspended_machine_resumes(
@@ -341,7 +341,7 @@ def test_nodes_are_lost_when_a_suspended_machine_resumes(
     etcd_clock.advance(TTL / 3 + 1)
     assert (taken.state, server.keys[b'/taken'].value) == (KeeperState.LOST, b'theirs')
     assert left.ensure() > tokens[1]
-    assert sorted(recorder.told) == ['lost /left: NodeLost', 'lost /taken: Overtaken', 'restored /left']
+    assert sorted(recorder.calls) == ['lost /left: NodeLost', 'lost /taken: Overtaken', 'restored /left']
 
 
 def test_close_deletes_all_nodes_and_revokes_no_lease(
@@ -364,9 +364,9 @@ def test_close_deletes_all_nodes_and_revokes_no_lease(
 
 def test_no_watcher_loses_a_change_in_an_outage(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
     """They resume where they stopped, and share a watch again."""
-    stories: list[list[str]] = [[] for _ in range(50)]
+    delivered: list[list[str]] = [[] for _ in range(50)]
     server.put('/cfg/stays', 'x')
-    watchers = [client.on_change('/cfg', _note(recorder)) for recorder in stories]
+    watchers = [client.on_change('/cfg', _append_to(values)) for values in delivered]
     for number in range(5):
         server.put('/cfg/a', str(number))
     etcd_clock.advance(0)
@@ -380,12 +380,12 @@ def test_no_watcher_loses_a_change_in_an_outage(client: getc.Client, server: Fak
     for number in range(10, 15):
         server.put('/cfg/a', str(number))
     etcd_clock.advance(1)
-    assert stories == [[str(number) for number in range(15)]] * 50
+    assert delivered == [[str(number) for number in range(15)]] * 50
     assert sum(len(getattr(stream, 'watches', ())) for stream in server.streams) == 1
 
 
-def _note(recorder: list[str]) -> Callable[[getc.EtcdResult], None]:
-    return lambda result: recorder.append(str(result.value))
+def _append_to(values: list[str]) -> Callable[[getc.EtcdResult], None]:
+    return lambda result: values.append(str(result.value))
 
 
 def test_backlog_of_a_slow_callback_is_bounded(client: getc.Client, server: FakeEtcd, etcd_clock: VirtualTime) -> None:
@@ -399,14 +399,14 @@ def test_backlog_of_a_slow_callback_is_bounded(client: getc.Client, server: Fake
     server.put('/cfg/stays', 'x')
     watcher = client.on_change('/cfg', slow)
     client.on_change('/cfg', lambda result: seen['quick'].append(int(result.value or 0)))
-    most = 0
+    longest = 0
     for number in range(1, 5001):
         server.put('/cfg/a', str(number))
         if number % 100 == 0:
             etcd_clock.advance(0)
-            most = max(most, len(watcher._daemon.callbacks))
+            longest = max(longest, len(watcher._daemon.callbacks))
     assert len(seen['quick']) == 5000
-    assert most <= 1100
+    assert longest <= 1100
     assert watcher.state is WatcherState.STALE
     etcd_clock.advance(100)
     assert seen['slow'] == seen['quick'] == list(range(1, 5001))

@@ -41,7 +41,7 @@ def test_nodes_share_a_lease_that_is_never_revoked(client: getc.Client, other: g
     lease = lease_of(other, '/servers/0')
     assert {lease_of(other, keeper.key) for keeper in keepers} == {lease}
     keepers[0].stop()
-    keepers[1].orphan()
+    keepers[1].detach()
     assert lease_of(other, '/servers/0') == 0
     assert lease_of(other, '/servers/1') not in (0, lease)
     assert {lease_of(other, keeper.key) for keeper in keepers[2:]} == {lease}
@@ -93,9 +93,9 @@ def test_deleted_node_is_restored_and_an_overwritten_one_is_left_alone(client: g
 
 def test_keeper_is_lost_at_once_after_a_stall_longer_than_the_ttl(client: getc.Client, other: getc.Client) -> None:
     """Nothing of this process runs during the stall, and etcd deletes the node."""
-    told: list[str] = []
+    calls: list[str] = []
     keeper = client.keep_node(
-        '/servers/a', ttl=2, on_lost=lambda _: told.append('lost'), on_restored=lambda _: told.append('restored')
+        '/servers/a', ttl=2, on_lost=lambda _: calls.append('lost'), on_restored=lambda _: calls.append('restored')
     )
     token = keeper.ensure()
     end = time.monotonic() + keeper.remaining()
@@ -105,7 +105,7 @@ def test_keeper_is_lost_at_once_after_a_stall_longer_than_the_ttl(client: getc.C
     assert keeper.state is KeeperState.LOST
     with pytest.raises(NodeLost):
         keeper.ensure()
-    wait_until(lambda: told == ['lost', 'restored'])
+    wait_until(lambda: calls == ['lost', 'restored'])
     assert keeper.ensure() > token
     assert lease_of(other, '/servers/a') in _leases(other)
 
@@ -124,7 +124,7 @@ def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
         yield client
 
 
-@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
+@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost reply', 'lost request'])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
 def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
@@ -135,7 +135,7 @@ def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     getattr(proxy, fault)()
     keeper = rival.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
     wait_until(lambda: keeper._daemon.unanswered)
-    gevent.sleep(0.05)  # it is sent with the next turn of the hub
+    gevent.sleep(0.05)  # it is sent in the next iteration of the event loop
     proxy.heal()
     wait_until(lambda: isinstance(keeper.last_error, NodeExist))
     assert keeper.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
@@ -143,7 +143,7 @@ def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     assert owner.ensure() == before.mod_revision
 
 
-@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost answer', 'lost request'])
+@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost reply', 'lost request'])
 def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, fault: str
 ) -> None:
@@ -154,7 +154,7 @@ def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_anothe
     gevent.sleep(0)
     (keeper,) = [daemon for daemon in rival._daemons if daemon.name == 'keep_node /name']
     wait_until(lambda: keeper.unanswered)
-    gevent.sleep(0.05)  # it is sent with the next turn of the hub
+    gevent.sleep(0.05)  # it is sent in the next iteration of the event loop
     caller.kill()
     proxy.heal()
     wait_until(lambda: len(rival._daemons) == 1)

@@ -30,16 +30,16 @@ Change = tuple[int, str, str | None]
 
 
 @dataclass
-class Told:
-    """What somebody was told.
+class Observation:
+    """What one watcher has delivered.
 
     Attributes:
-        key: What he followed.
-        recursive: With all below.
-        first: The first revision that he should be told of.
-        changes: In order.
-        is_whole: He was not stopped on the way.
-        is_from_now: He began a moment before that, and may have been told what came then.
+        key: The key that it follows.
+        recursive: It includes every node below the key.
+        first: The first revision that it has to deliver.
+        changes: The delivered changes in order.
+        is_whole: It was not stopped before the end.
+        is_from_now: It started "from now on" before ``first`` was read, and may have delivered earlier changes.
     """
 
     key: str
@@ -66,39 +66,39 @@ class Told:
         return key == self.key or (self.recursive and key.startswith(self.key.rstrip('/') + '/'))
 
 
-class Scene:
+class Scenario:
     """Writers and watchers on one etcd.
 
     Args:
-        seed: Of all chance.
-        clients: At least one.
+        seed: The seed of all random decisions.
+        clients: One or more clients of the etcd.
     """
 
     def __init__(self, seed: int, clients: list[getc.Client]) -> None:
         self._rng = random.Random(seed)
         self._clients = clients
         self._values = itertools.count(1)
-        self.told: list[Told] = []
+        self.observations: list[Observation] = []
         self.begin = clients[0].set('/begin', 'x').etcd_index
 
     def play(self, *, writers: int, watchers: int, steps: int) -> None:
         """Run so many steps, wait until every change was delivered, and check."""
         writing = [gevent.spawn(self._write, random.Random(self._rng.random()), steps * 3) for _ in range(writers)]
         following = [gevent.spawn(self._follow, random.Random(self._rng.random()), steps) for _ in range(watchers)]
-        lasting = [
-            (told, self._clients[0].on_change(told.key, told.note, index=self.begin + 1))
-            for told in (Told('/', True, self.begin + 1), Told('/cfg', True, self.begin + 1))
+        permanent = [
+            (observation, self._clients[0].on_change(observation.key, observation.note, index=self.begin + 1))
+            for observation in (Observation('/', True, self.begin + 1), Observation('/cfg', True, self.begin + 1))
         ]
         gevent.joinall([*writing, *following], raise_error=True)
-        end = self._clients[0].set('/cfg/z', 'the end').modified_index  # that all of them see
-        for told, watcher in lasting:
-            self.told.append(told)
-            wait_until(lambda told=told: told.changes and told.changes[-1][0] == end)
+        end = self._clients[0].set('/cfg/z', 'the end').modified_index  # every watcher receives it
+        for observation, watcher in permanent:
+            self.observations.append(observation)
+            wait_until(lambda observation=observation: observation.changes and observation.changes[-1][0] == end)
             watcher.stop()
         history = self._history(end)
         assert len(history) > steps
-        for told in self.told:
-            told.check(history)
+        for observation in self.observations:
+            observation.check(history)
 
     def _history(self, end: int) -> list[Change]:
         """Return the history that the server remembers."""
@@ -116,69 +116,69 @@ class Scene:
 
     # -- writers
 
-    def _write(self, chance: random.Random, steps: int) -> None:
+    def _write(self, rng: random.Random, steps: int) -> None:
         for _ in range(steps):
-            client = chance.choice(self._clients)
-            keys = chance.sample(KEYS, chance.choice((1, 1, 1, 2, 4)))
-            if chance.random() < 0.2:
+            client = rng.choice(self._clients)
+            keys = rng.sample(KEYS, rng.choice((1, 1, 1, 2, 4)))
+            if rng.random() < 0.2:
                 operations = [txn.delete(key.encode()) for key in keys]
             else:
                 operations = [txn.put(key.encode(), str(next(self._values)).encode()) for key in keys]
             client.v3.kv.when().then(*operations).commit()
-            if chance.random() < 0.3:
-                gevent.sleep(chance.random() * 0.02)
+            if rng.random() < 0.3:
+                gevent.sleep(rng.random() * 0.02)
 
     # -- watchers
 
-    def _follow(self, chance: random.Random, steps: int) -> None:
+    def _follow(self, rng: random.Random, steps: int) -> None:
         for _ in range(steps):
-            client = chance.choice(self._clients)
-            key, recursive = chance.choice(FOLLOWED), chance.random() < 0.9
-            chance.choice((self._on_change, self._on_change, self._changes, self._wait))(chance, client, key, recursive)
+            client = rng.choice(self._clients)
+            key, recursive = rng.choice(FOLLOWED), rng.random() < 0.9
+            rng.choice((self._on_change, self._on_change, self._changes, self._wait))(rng, client, key, recursive)
 
-    def _first(self, chance: random.Random, client: getc.Client) -> int | None:
-        """From now on, from the beginning, or from a little before now."""
+    def _first(self, rng: random.Random, client: getc.Client) -> int | None:
+        """Choose where to start: now, at the beginning, or shortly before now."""
         now = client.get('/begin').etcd_index
-        return chance.choice((None, None, self.begin + 1, max(self.begin + 1, now - chance.randrange(30)), now + 1))
+        return rng.choice((None, None, self.begin + 1, max(self.begin + 1, now - rng.randrange(30)), now + 1))
 
-    def _on_change(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
-        first = self._first(chance, client)
-        told = Told(key, recursive, first or 0, is_whole=False, is_from_now=first is None)
-        slowness = chance.choice((0.0, 0.0, 0.0, 0.002, 0.01))
+    def _on_change(self, rng: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        first = self._first(rng, client)
+        observation = Observation(key, recursive, first or 0, is_whole=False, is_from_now=first is None)
+        slowness = rng.choice((0.0, 0.0, 0.0, 0.002, 0.01))
 
         def callback(result: getc.EtcdResult) -> None:
-            told.note(result)
+            observation.note(result)
             if slowness:
-                gevent.sleep(slowness * chance.random())
+                gevent.sleep(slowness * rng.random())
 
         watcher = client.on_change(key, callback, recursive=recursive, index=first)
-        told.first = first or watcher.index + 1
-        self.told.append(told)
-        gevent.sleep(chance.random() * 0.5)
+        observation.first = first or watcher.index + 1
+        self.observations.append(observation)
+        gevent.sleep(rng.random() * 0.5)
         watcher.stop()
 
-    def _changes(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
-        first = self._first(chance, client)
+    def _changes(self, rng: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        first = self._first(rng, client)
         with client.changes(key, recursive=recursive, index=first) as changes:
             begin = first or changes.watcher.index + 1
-            told = Told(key, recursive, begin, is_whole=False, is_from_now=first is None)
-            self.told.append(told)
-            for _ in range(chance.randrange(40)):
+            observation = Observation(key, recursive, begin, is_whole=False, is_from_now=first is None)
+            self.observations.append(observation)
+            for _ in range(rng.randrange(40)):
                 try:
-                    told.note(changes.get(timeout=0.1))
+                    observation.note(changes.get(timeout=0.1))
                 except ConnectionError:
                     break
 
-    def _wait(self, chance: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
-        index = self._first(chance, client) or client.get('/begin').etcd_index + 1
-        for _ in range(chance.randrange(10)):
-            told = Told(key, recursive, index, is_whole=False)
+    def _wait(self, rng: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
+        index = self._first(rng, client) or client.get('/begin').etcd_index + 1
+        for _ in range(rng.randrange(10)):
+            observation = Observation(key, recursive, index, is_whole=False)
             try:
-                told.note(client.wait(key, index, recursive=recursive, timeout=0.1))
+                observation.note(client.wait(key, index, recursive=recursive, timeout=0.1))
             except ConnectionError:
                 break
-            self.told.append(told)
-            index = told.changes[0][0] + 1
+            self.observations.append(observation)
+            index = observation.changes[0][0] + 1
 
 
 @pytest.fixture
@@ -193,16 +193,16 @@ def test_watchers_deliver_the_history(tight: None, etcd_clock: VirtualTime, seed
     """The server sends events twice, and the connection breaks now and then."""
     server = FakeEtcd()
     server.doubles = True
-    chance = random.Random(seed)
+    rng = random.Random(seed)
 
     def break_now_and_then() -> None:
         while True:
-            gevent.sleep(chance.random() * 2)
+            gevent.sleep(rng.random() * 2)
             server.break_streams()
 
     breaking = gevent.spawn(break_now_and_then)
     with server.open() as client, server.open() as other:
-        Scene(seed, [client, other]).play(writers=3, watchers=8, steps=12)
+        Scenario(seed, [client, other]).play(writers=3, watchers=8, steps=12)
     breaking.kill()
 
 
@@ -214,12 +214,12 @@ def clients(etcd_server: EtcdServer) -> Iterator[list[getc.Client]]:
 
 @pytest.mark.parametrize('seed', range(3))
 def test_watchers_deliver_the_history_of_a_real_etcd(tight: None, clients: list[getc.Client], seed: int) -> None:
-    Scene(seed, clients).play(writers=4, watchers=10, steps=10)
+    Scenario(seed, clients).play(writers=4, watchers=10, steps=10)
 
 
 def test_check_detects_missing_doubled_and_misordered_changes() -> None:
     history: list[Change] = [(2, '/a', '1'), (3, '/a', '2'), (3, '/b', '3'), (4, '/a', None)]
-    good = Told('/', True, 2, list(history))
+    good = Observation('/', True, 2, list(history))
     good.check(history)
     wrong: list[Callable[[list[Change]], object]] = [
         lambda changes: changes.pop(1),
@@ -231,4 +231,4 @@ def test_check_detects_missing_doubled_and_misordered_changes() -> None:
         changes = list(history)
         spoil(changes)
         with pytest.raises(AssertionError):
-            Told('/', True, 2, changes, is_whole=False).check(history)
+            Observation('/', True, 2, changes, is_whole=False).check(history)
