@@ -14,7 +14,7 @@ PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile
 COVERAGE_FLOOR := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example test test-slow test-all servers test-servers soak faults check format docs bench clean
+.PHONY: help demo example test test-slow test-all servers test-servers soak faults check words format docs bench clean
 
 help: ## show this list
 	@echo 'getc: etcd for gevent.  Targets, each of which sets itself up:'
@@ -62,6 +62,9 @@ check: $(READY) ## format, lint, types, layers and exports (30 s)
 	run 'layers'  $(BIN)/python tools/check_layers.py ; \
 	run 'exports' $(BIN)/python tools/check_exports.py ; \
 	if [ -n "$$failed" ]; then echo 'check: FAILED'; exit 1; fi; echo 'check: passed'
+
+words: $(READY) ## refuse words that do not belong in the code and its documentation
+	@$(BIN)/python tools/check_words.py
 
 format: $(READY) ## put the code in form
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format .
