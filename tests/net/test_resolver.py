@@ -96,6 +96,18 @@ def test_lookup_is_shared_by_all_callers_and_cached(etcd_clock: VirtualTime) -> 
     assert lookup.hosts == ['etcd'] * 3
 
 
+def test_finished_lookup_is_removed(etcd_clock: VirtualTime) -> None:
+    """A client of many hosts would keep all of them otherwise."""
+    lookup = FakeLookup(ONE)
+    resolver = Resolver(lookup)
+    resolver.addresses('etcd', 1)
+    lookup.error = OSError('no such host')
+    with pytest.raises(OSError, match='no such host'):
+        resolver.addresses('other', 1)
+    gevent.sleep(0)
+    assert resolver._lookups == {}
+
+
 def test_concurrent_lookups_are_limited(etcd_clock: VirtualTime) -> None:
     """They use the threads of gevent, which the program needs, too."""
     lookup = FakeLookup(ONE)

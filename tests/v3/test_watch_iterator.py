@@ -11,7 +11,7 @@ import pytest
 import getc
 from getc.errors import InvalidArgument, PermissionDenied, Unauthorized
 from getc.timing import Deadline
-from getc.v3 import WatchIterator
+from getc.v3 import WatchIterator, watch_iterator
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
@@ -194,3 +194,18 @@ def test_watches_are_numbered_from_one(stream: FakeStream, watches: WatchStream)
     """A refused watch without a number ends the watch 0 in etcd 3.4 and 3.5.1, silently."""
     create(watches), create(watches)
     assert [message.create_request.watch_id for message in stream.sent] == [1, 2]
+
+
+def test_received_responses_free_the_buffer(
+    stream: FakeStream, watches: WatchStream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A consumer that keeps up receives more than the buffer holds."""
+    monkeypatch.setattr(watch_iterator, 'BUFFER_BYTES', 3 * watch_iterator.RESPONSE_OVERHEAD)
+    creating = create(watches)
+    stream.say(created(0))
+    watching = creating.get()
+    for revision in range(8, 28, 2):
+        stream.say(events(0, revision), events(0, revision + 1))
+        gevent.sleep(0)
+        assert revisions(watching.receive(30)) == [revision]
+        assert revisions(watching.receive(30)) == [revision + 1]

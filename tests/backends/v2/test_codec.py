@@ -377,6 +377,15 @@ def test_result_of_raises_http_error_when_it_is_not_etcd_who_answers(status: int
     assert caught.value.maybe_applied is False
 
 
+@pytest.mark.parametrize(
+    ('status', 'message'),
+    [(302, 'a redirect, which is not followed'), (404, r'not a response of etcd \(text/html\)')],
+)
+def test_http_error_says_what_the_response_is(status: int, message: str) -> None:
+    with pytest.raises(errors.HTTPError, match=f'HTTP {status}: {message}'):
+        got(b'<html></html>', status=status, Content_Type='text/html; charset=utf-8')
+
+
 def test_result_of_raises_http_error_when_json_is_not_the_keys_api() -> None:
     """etcd's own 'Internal Server Error' of other handlers, or a gateway's."""
     with pytest.raises(errors.HTTPError, match='HTTP 500: Internal Server Error'):

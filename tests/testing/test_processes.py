@@ -1,0 +1,41 @@
+"""Tests of child processes and of the guard that kills them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from getc.testing import wait_until
+
+GUARDED = """
+import sys
+from getc.testing.processes import Guard, Process
+guard = Guard(sys.argv[1])
+child = Process(['/bin/sleep', '600'])
+guard.watch(child.pid)
+print(child.pid, flush=True)
+sys.stdin.readline()
+"""
+
+
+def is_running(pid: int) -> bool:
+    """Return whether the process exists and is not a zombie."""
+    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ('', 'Z')
+
+
+def test_guard_kills_the_child_and_removes_the_directory_when_the_program_is_killed(tmp_path: Path) -> None:
+    """The child does not use the directory: an etcd ends by itself when its data are removed, which hides a failure."""
+    directory = tmp_path / 'data'
+    directory.mkdir()
+    program = subprocess.Popen(
+        [sys.executable, '-c', GUARDED, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with program:
+        assert program.stdout is not None
+        pid = int(program.stdout.readline())
+        assert is_running(pid)
+        program.send_signal(signal.SIGKILL)
+    wait_until(lambda: not is_running(pid) and not directory.exists(), 60)
