@@ -1,13 +1,13 @@
-"""etcd v3 as it is: every RPC, one method each.
+"""etcd's v3 API: one method for each RPC.
 
     etcd = getc.etcd('http://127.0.0.1:2379')
     etcd.v3.kv.put(b'/servers/a', b'10.0.0.7:7000')
     etcd.v3.kv.range(b'/servers/', range_end=prefix_end(b'/servers/')).kvs
-    with etcd.v3.watch.create(b'/servers/', range_end=prefix_end(b'/servers/')) as watching:
-        for response in watching: ...
+    with etcd.v3.watch.create(b'/servers/', range_end=prefix_end(b'/servers/')) as watch:
+        for response in watch: ...
 
-Keys and values are bytes, arguments have the names of etcd's fields, and what comes back are etcd's messages
-(:mod:`getc.v3.schema`).  All of it goes over one connection for each server.
+Keys and values are bytes, arguments have the names of etcd's fields, and the results are etcd's messages
+(:mod:`getc.v3.schema`).  All calls and streams use one connection for each server.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from getc.v3.kv import KV
 from getc.v3.lease import Lease
 from getc.v3.lock import Lock
 from getc.v3.maintenance import Maintenance
-from getc.v3.ranges import EVERYTHING, after, prefix_end
+from getc.v3.ranges import EVERYTHING, next_key, prefix_end
 from getc.v3.rpc import RpcClient
 from getc.v3.watch import Watch
 from getc.v3.watch_iterator import WatchIterator
 
-__all__ = ['EVERYTHING', 'V3', 'WatchIterator', 'after', 'prefix_end']
+__all__ = ['EVERYTHING', 'V3', 'WatchIterator', 'next_key', 'prefix_end']
 
 
 class V3:
     """``etcd.v3``: the services of etcd.
+
+    Args:
+        rpc: Calls the RPCs.
 
     Attributes:
         kv: Keys and values, :class:`getc.v3.kv.KV`.
@@ -53,9 +56,9 @@ class V3:
         self.election = Election(rpc)
 
     def clear(self) -> None:
-        """Drop connections that are not in use.  Does not block."""
+        """Close connections that are not in use.  Does not block."""
         self._rpc.clear()
 
     def close(self) -> None:
-        """End every call and stream with ClientClosed, and drop all connections.  Does not block."""
+        """End every call and stream with ClientClosed, and close all connections.  Does not block."""
         self._rpc.close()

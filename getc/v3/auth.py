@@ -1,4 +1,4 @@
-"""Users, roles, and what they may do."""
+"""etcd's Auth service."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ['Auth']
 class Auth:
     """``etcd.v3.auth``: one method for each RPC of etcd's Auth service.
 
-    The client logs in by itself, with the ``username`` and ``password`` it was given.  All methods block, take a
+    The client authenticates automatically, with its ``username`` and ``password``.  All methods block, take a
     ``timeout`` in seconds (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`,
     :class:`~getc.ConnectionError` and the like.
     """
@@ -23,21 +23,21 @@ class Auth:
         self._rpc = rpc
 
     def enable(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthEnableResponse:
-        """Ask everybody who they are from now on.  Raises FailedPrecondition without a user ``root`` in that role."""
+        """Enable authentication.  Raises FailedPrecondition without a user ``root`` with the role ``root``."""
         return self._rpc.call(schema.Auth.AuthEnable, schema.AuthEnableRequest(), timeout)
 
     def disable(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthDisableResponse:
-        """Let everybody do everything."""
+        """Disable authentication."""
         return self._rpc.call(schema.Auth.AuthDisable, schema.AuthDisableRequest(), timeout)
 
     def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthStatusResponse:
-        """Whether it is enabled.  Raises NotSupported before etcd 3.5."""
+        """Return whether authentication is enabled.  Raises NotSupported before etcd 3.5."""
         return self._rpc.call(schema.Auth.AuthStatus, schema.AuthStatusRequest(), timeout)
 
     def authenticate(
         self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthenticateResponse:
-        """Ask for a token; the client does so by itself.  Raises Unauthorized if the credentials are wrong."""
+        """Return a token, as the client does automatically.  Raises Unauthorized if the credentials are wrong."""
         request = build(schema.AuthenticateRequest, name=name, password=password)
         return self._rpc.call(schema.Auth.Authenticate, request, timeout)
 
@@ -46,17 +46,17 @@ class Auth:
     def user_add(
         self, name: str, password: str = '', *, no_password: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserAddResponse:
-        """Add a user; ``no_password``: one that is known by its certificate only."""
+        """Add a user; with ``no_password`` one that authenticates by its certificate only."""
         options = UserAddOptions(no_password=no_password)
         request = build(schema.AuthUserAddRequest, name=name, password=password, options=options)
         return self._rpc.call(schema.Auth.UserAdd, request, timeout)
 
     def user_get(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserGetResponse:
-        """The roles of a user."""
+        """Return the roles of a user."""
         return self._rpc.call(schema.Auth.UserGet, build(schema.AuthUserGetRequest, name=name), timeout)
 
     def user_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserListResponse:
-        """All users."""
+        """Return all users."""
         return self._rpc.call(schema.Auth.UserList, schema.AuthUserListRequest(), timeout)
 
     def user_delete(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserDeleteResponse:
@@ -66,36 +66,36 @@ class Auth:
     def user_change_password(
         self, name: str, password: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserChangePasswordResponse:
-        """Give a user another password; its tokens are void."""
+        """Change the password of a user, which invalidates the user's tokens."""
         request = build(schema.AuthUserChangePasswordRequest, name=name, password=password)
         return self._rpc.call(schema.Auth.UserChangePassword, request, timeout)
 
     def user_grant_role(
         self, user: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserGrantRoleResponse:
-        """Give a user a role."""
+        """Grant a role to a user."""
         request = build(schema.AuthUserGrantRoleRequest, user=user, role=role)
         return self._rpc.call(schema.Auth.UserGrantRole, request, timeout)
 
     def user_revoke_role(
         self, name: str, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserRevokeRoleResponse:
-        """Take a role from a user."""
+        """Revoke a role of a user."""
         request = build(schema.AuthUserRevokeRoleRequest, name=name, role=role)
         return self._rpc.call(schema.Auth.UserRevokeRole, request, timeout)
 
     # -- roles
 
     def role_add(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleAddResponse:
-        """Add a role, which may do nothing yet."""
+        """Add a role without permissions."""
         return self._rpc.call(schema.Auth.RoleAdd, build(schema.AuthRoleAddRequest, name=name), timeout)
 
     def role_get(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleGetResponse:
-        """What a role may do."""
+        """Return the permissions of a role."""
         return self._rpc.call(schema.Auth.RoleGet, build(schema.AuthRoleGetRequest, role=role), timeout)
 
     def role_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleListResponse:
-        """All roles."""
+        """Return all roles."""
         return self._rpc.call(schema.Auth.RoleList, schema.AuthRoleListRequest(), timeout)
 
     def role_delete(self, role: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthRoleDeleteResponse:
@@ -111,12 +111,12 @@ class Auth:
         perm_type: int = Permission.Type.READWRITE,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.AuthRoleGrantPermissionResponse:
-        """Let a role read or write a key, or the keys from it up to ``range_end``.
+        """Grant a role access to a key, or to the keys from it up to ``range_end``.
 
         Args:
             name: The role.
             key: The first key.
-            range_end: The key after the last.
+            range_end: The key after the last one.
             perm_type: One of ``Permission.Type``.
             timeout: Seconds.
         """
@@ -127,6 +127,6 @@ class Auth:
     def role_revoke_permission(
         self, role: str, key: bytes, *, range_end: bytes = b'', timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthRoleRevokePermissionResponse:
-        """Take a permission back; key and ``range_end`` are those it was given with."""
+        """Revoke a permission; ``key`` and ``range_end`` are those of the grant."""
         request = build(schema.AuthRoleRevokePermissionRequest, role=role, key=key, range_end=range_end)
         return self._rpc.call(schema.Auth.RoleRevokePermission, request, timeout)

@@ -25,7 +25,7 @@ from getc.redact import REDACTED
 from getc.timing import Deadline
 from getc.v3.messages import parse
 from getc.v3.schema.auth import Auth, AuthenticateRequest
-from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
+from getc.v3.status_errors import error_of_status, is_auth_disabled, is_stale_token
 
 __all__ = ['MAX_REFUSALS', 'AuthToken']
 
@@ -112,7 +112,7 @@ class AuthToken:
         try:
             answer = self._channel.unary(method.path, _request_of(endpoint), deadline, is_write=False)
         except GrpcError as refused:
-            if wants_no_token(refused.status):
+            if is_auth_disabled(refused.status):
                 return ()
             # No secret is in a local variable here: some programs log those of every frame.
             error = error_of_status(

@@ -1,4 +1,4 @@
-"""The members of the cluster."""
+"""etcd's Cluster service."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Cluster:
         isLearner: bool = False,  # noqa: N803
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.MemberAddResponse:
-        """Make room for a member, which is to be started then.
+        """Add a member, which has to be started afterwards.
 
         Args:
-            peerURLs: Where the others reach it.
-            isLearner: It follows and does not vote.
+            peerURLs: The URLs at which the other members reach it.
+            isLearner: Add a learner, which receives the log and does not vote.
             timeout: Seconds.
         """
         request = build(schema.MemberAddRequest, peerURLs=peerURLs, isLearner=isLearner)
         return self._rpc.call(schema.Cluster.MemberAdd, request, timeout)
 
     def member_remove(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberRemoveResponse:  # noqa: N803
-        """Remove a member.  Raises NotFound if there is none."""
+        """Remove a member.  Raises NotFound if it does not exist."""
         return self._rpc.call(schema.Cluster.MemberRemove, build(schema.MemberRemoveRequest, ID=ID), timeout)
 
     def member_update(
@@ -50,17 +50,20 @@ class Cluster:
         peerURLs: Sequence[str],  # noqa: N803
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.MemberUpdateResponse:
-        """Change where the others reach a member.  Raises NotFound if there is none."""
+        """Change the peer URLs of a member.  Raises NotFound if it does not exist."""
         request = build(schema.MemberUpdateRequest, ID=ID, peerURLs=peerURLs)
         return self._rpc.call(schema.Cluster.MemberUpdate, request, timeout)
 
     def member_list(
         self, *, linearizable: bool = True, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.MemberListResponse:
-        """The members; ``linearizable=False``: as the asked one knows them (etcd before 3.5 always answers so)."""
+        """Return the members.
+
+        With ``linearizable=False`` the server answers from its own data, as etcd before 3.5 always does.
+        """
         request = build(schema.MemberListRequest, linearizable=linearizable)
         return self._rpc.call(schema.Cluster.MemberList, request, timeout)
 
     def member_promote(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MemberPromoteResponse:  # noqa: N803
-        """Let a learner vote.  Raises FailedPrecondition if it is none, or is behind."""
+        """Promote a learner to a voting member.  Raises FailedPrecondition if it is not a learner, or lags behind."""
         return self._rpc.call(schema.Cluster.MemberPromote, build(schema.MemberPromoteRequest, ID=ID), timeout)

@@ -1,4 +1,4 @@
-"""The server's own election."""
+"""etcd's Election service."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class Election:
     def campaign(
         self, name: bytes, *, lease: int, value: bytes = b'', timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.CampaignResponse:
-        """Wait to be elected; the response's ``leader`` is what the others take.
+        """Campaign until elected; the response's ``leader`` is the argument of ``proclaim`` and ``resign``.  Blocks.
 
         Args:
-            name: The election's.
-            lease: By which the office is held.
-            value: What the others see of the leader.
-            timeout: Seconds to wait; None for as long as it takes.
+            name: The name of the election.
+            lease: The lease that holds the leadership.
+            value: The value that observers receive.
+            timeout: Seconds to wait; None for no limit.
 
         Raises:
-            LeaseNotFound: There is no such lease: we do not stand.
-            EtcException: We are not elected, not in time (TimedOut) for one.  With ``maybe_applied`` we may stand, and
-                be elected, all the same: the lease tells.
+            LeaseNotFound: The lease does not exist; it does not take part in the election.
+            EtcException: The election was not won, for example not in time (TimedOut).  With ``maybe_applied`` the
+                lease may still take part and be elected later: revoke the lease to prevent that.
         """
         request = build(schema.CampaignRequest, name=name, lease=lease, value=value)
         return self._rpc.call(schema.Election.Campaign, request, timeout)
@@ -40,24 +40,24 @@ class Election:
     def proclaim(
         self, leader: LeaderKey, value: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.ProclaimResponse:
-        """Change what the others see.  Raises FailedPrecondition if somebody else is leader."""
+        """Publish another value.  Raises FailedPrecondition if ``leader`` is not the leader any more."""
         return self._rpc.call(
             schema.Election.Proclaim, build(schema.ProclaimRequest, leader=leader, value=value), timeout
         )
 
     def leader(self, name: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaderResponse:
-        """Who is leader.  Raises NotFound if nobody is."""
+        """Return the leader.  Raises NotFound if there is none."""
         return self._rpc.call(schema.Election.Leader, build(schema.LeaderRequest, name=name), timeout)
 
     def observe(
         self, name: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> MessageStream[schema.LeaderRequest, schema.LeaderResponse]:
-        """Follow who is leader: an iterator with each new one; leaving its block, or ``cancel()``, ends it."""
+        """Return an iterator over the current and all later leaders; leaving its ``with`` or ``cancel()`` ends it."""
         stream = self._rpc.open(schema.Election.Observe, timeout)
         stream.send(build(schema.LeaderRequest, name=name))
         stream.finish()
         return stream
 
     def resign(self, leader: LeaderKey, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.ResignResponse:
-        """Give the office up."""
+        """Give up the leadership."""
         return self._rpc.call(schema.Election.Resign, build(schema.ResignRequest, leader=leader), timeout)

@@ -1,13 +1,14 @@
-"""Keys and values."""
+"""etcd's KV service."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from getc.errors import ProtocolError
 from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.messages import build
-from getc.v3.ranges import PageLimit, after
+from getc.v3.ranges import PageLimit, next_key
 from getc.v3.rpc import RpcClient
 from getc.v3.schema import kv as schema
 from getc.v3.schema.kv import RangeRequest
@@ -16,15 +17,15 @@ from getc.v3.txn import Txn, is_write
 
 __all__ = ['KV']
 
-PAGE: Final = 5000
+MAX_PAGE_KEYS: Final = 5000
 
-PLAIN: Final = (b'', 0, RangeRequest.SortOrder.NONE, RangeRequest.SortTarget.KEY, False, False, False)
-NO_REVISIONS: Final = (0, 0, 0, 0, 0)
-"""What a range is asked with if only its key is given."""
+DEFAULT_OPTIONS: Final = (b'', 0, RangeRequest.SortOrder.NONE, RangeRequest.SortTarget.KEY, False, False, False)
+DEFAULT_REVISIONS: Final = (0, 0, 0, 0, 0)
+"""The arguments of ``range`` if only its key is given."""
 
 
 class KV:
-    """``etcd.v3.kv``: one method for each RPC of etcd's KV service, and a few words for what is made of them.
+    """``etcd.v3.kv``: one method for each RPC of etcd's KV service, and :meth:`when` and :meth:`scan`, which use them.
 
     Keys and values are bytes.  All methods block, take a ``timeout`` in seconds (None: no limit; left out: the
     client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
@@ -55,29 +56,30 @@ class KV:
 
         Args:
             key: The first key.
-            range_end: The key after the last; ``getc.v3.prefix_end`` makes one; ``b'\\0'`` is the end of the store.
-            limit: Keys at most; 0 for all.
-            revision: Read as of it; 0 for the newest.
+            range_end: The key after the last one; ``getc.v3.prefix_end`` returns that of a prefix; ``b'\\0'`` is
+                the end of the store.
+            limit: The most keys to return; 0 for all.
+            revision: The revision to read at; 0 for the latest.
             sort_order: One of ``RangeRequest.SortOrder``.
             sort_target: One of ``RangeRequest.SortTarget``.
-            serializable: What the asked server knows will do, which may be old.
-            keys_only: Leave values out.
-            count_only: Only count.
-            min_mod_revision: Leave out keys that were last written before it.
-            max_mod_revision: Leave out keys that were last written after it.
-            min_create_revision: Leave out keys that were created before it.
-            max_create_revision: Leave out keys that were created after it.
+            serializable: Let the server answer from its own data, which may be stale.
+            keys_only: Return keys without values.
+            count_only: Return the number of keys only.
+            min_mod_revision: Leave out keys that were last written before this revision.
+            max_mod_revision: Leave out keys that were last written after this revision.
+            min_create_revision: Leave out keys that were created before this revision.
+            max_create_revision: Leave out keys that were created after this revision.
             timeout: Seconds.
 
         Raises:
             EventIndexCleared: The revision has been compacted.
-            FutureRevision: It is still to come.
-            ResponseTooLarge: The answer would be larger than 16 MiB: set a ``limit``, or use :meth:`scan`.
+            FutureRevision: The store has not reached the revision.
+            ResponseTooLarge: The response is larger than 16 MiB: set a ``limit``, or use :meth:`scan`.
         """
         revisions = (revision, min_mod_revision, max_mod_revision, min_create_revision, max_create_revision)
         others = (range_end, limit, sort_order, sort_target, serializable, keys_only, count_only)
-        if others == PLAIN and revisions == NO_REVISIONS:
-            request = build(RangeRequest, key=key)  # most reads: each field takes protobuf its time
+        if others == DEFAULT_OPTIONS and revisions == DEFAULT_REVISIONS:
+            request = build(RangeRequest, key=key)  # most reads: each field costs protobuf time
         else:
             request = build(
                 RangeRequest,
@@ -112,15 +114,15 @@ class KV:
 
         Args:
             key: The key.
-            value: Its value.
-            lease: The lease that it lives by; 0 for none.
-            prev_kv: Tell what it was before.
-            ignore_value: Keep the value it has.
-            ignore_lease: Keep the lease it has.
+            value: The value.
+            lease: The lease to attach the key to; 0 for none.
+            prev_kv: Return the previous key-value pair.
+            ignore_value: Keep the current value.
+            ignore_lease: Keep the current lease.
             timeout: Seconds.
 
         Raises:
-            LeaseNotFound: The lease is gone; nothing was written.
+            LeaseNotFound: The lease does not exist; nothing was written.
         """
         request = build(
             schema.PutRequest,
@@ -136,10 +138,12 @@ class KV:
     def delete_range(
         self, key: bytes, *, range_end: bytes = b'', prev_kv: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.DeleteRangeResponse:
-        """Delete a key, or the keys from it up to ``range_end``; ``deleted`` says how many, ``prev_kvs`` which.
+        """Delete a key, or the keys from it up to ``range_end``.
+
+        The response's ``deleted`` is the number of deleted keys, and ``prev_kvs`` holds them if requested.
 
         Raises:
-            ResponseTooLarge: With ``prev_kv`` the answer is larger than 16 MiB.  The keys were deleted.
+            ResponseTooLarge: With ``prev_kv`` the response is larger than 16 MiB.  The keys were deleted.
         """
         request = build(schema.DeleteRangeRequest, key=key, range_end=range_end, prev_kv=prev_kv)
         return self._rpc.call(schema.KV.DeleteRange, request, timeout)
@@ -152,12 +156,12 @@ class KV:
         failure: Sequence[schema.RequestOp] = (),
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.TxnResponse:
-        """Do one thing or the other, as one; :meth:`when` reads better.
+        """Execute operations atomically, depending on conditions.  :meth:`when` is easier to read.
 
         Args:
-            compare: What must hold, all of it.
-            success: What is done if it does.
-            failure: What is done if it does not.
+            compare: The conditions.
+            success: The operations to execute if all conditions hold.
+            failure: The operations to execute otherwise.
             timeout: Seconds.
         """
         request = build(schema.TxnRequest, compare=compare, success=success, failure=failure)
@@ -166,20 +170,20 @@ class KV:
     def compact(
         self, revision: int, *, physical: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.CompactionResponse:
-        """Forget the history up to a revision.
+        """Compact the history up to a revision.
 
         Args:
-            revision: The first that is kept.
-            physical: Wait until it is gone from the disk, too.
+            revision: The first revision to keep.
+            physical: Wait until the compacted history is removed from the disk.
             timeout: Seconds.
         """
         request = build(schema.CompactionRequest, revision=revision, physical=physical)
         return self._rpc.call(schema.KV.Compact, request, timeout)
 
-    # -- made of them
+    # -- built on the RPCs
 
     def when(self, *compare: schema.Compare) -> Txn:
-        """Begin a transaction that depends on these comparisons (see :mod:`getc.v3.txn`)."""
+        """Start a transaction with these conditions (see :mod:`getc.v3.txn`)."""
         return Txn(self._rpc, compare)
 
     def scan(
@@ -189,28 +193,29 @@ class KV:
         range_end: bytes,
         revision: int = 0,
         keys_only: bool = False,
-        page: int = PAGE,
+        page: int = MAX_PAGE_KEYS,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Iterator[KeyValue]:
-        """Read a range of any size in the order of its keys, in pages, all as of one revision.
+        """Iterate over a range of any size in the order of its keys, all at one revision, reading it in pages.
 
-        A page has fewer keys where an answer with that many would be larger than 16 MiB.
+        A page has fewer keys if its response would be larger than 16 MiB.
 
         Args:
             key: The first key.
-            range_end: The key after the last.
-            revision: Read as of it; 0 for the newest when the first page is read.
-            keys_only: Leave values out.
-            page: Keys read at a time, at most.
+            range_end: The key after the last one.
+            revision: The revision to read at; 0 for the latest when the first page is read.
+            keys_only: Return keys without values.
+            page: The most keys to read at a time.
             timeout: Seconds for each page.
 
         Raises:
             EventIndexCleared: The revision was compacted before the end was reached.
             ResponseTooLarge: A single value is larger than 16 MiB.
+            ProtocolError: A response without keys says that more keys follow.
             ValueError: ``page`` is less than 1.
         """
         if page < 1:
-            raise ValueError(f'page is at least 1, not {page}')
+            raise ValueError(f'page must be at least 1, not {page}')
         return self._pages(key, range_end, revision, keys_only, page, timeout)
 
     def _pages(
@@ -224,8 +229,10 @@ class KV:
             yield from found.kvs
             revision = revision or found.header.revision
             more = found.more
+            if more and not found.kvs:
+                raise ProtocolError('the response to a range has no keys, and says that more keys follow')
             if more:
-                key = after(found.kvs[-1].key)
+                key = next_key(found.kvs[-1].key)
 
     def _page_of(
         self, key: bytes, range_end: bytes, revision: int, keys_only: bool, timeout: Timeout

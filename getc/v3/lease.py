@@ -1,4 +1,4 @@
-"""Leases: keys that live as long as somebody says so."""
+"""etcd's Lease service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RENEW: Final = schema.Lease.LeaseKeepAlive
 class Lease:
     """``etcd.v3.lease``: one method for each RPC of etcd's Lease service.
 
-    Leases are numbers, 1 to 2**63 - 1; times are whole seconds.  All methods block, take a ``timeout`` in seconds
+    Lease ids are 1 to 2**63 - 1; times are whole seconds.  All methods block, take a ``timeout`` in seconds
     (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the
     like.
     """
@@ -30,31 +30,31 @@ class Lease:
         self._streams = ReopeningStream(lambda deadline: KeepAliveStream(rpc.open(RENEW, deadline.timeout_left())))
 
     def grant(self, TTL: int, *, ID: int = 0, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseGrantResponse:  # noqa: N803
-        """Make a lease.
+        """Create a lease.
 
         Args:
-            TTL: Seconds it lives.  The response's counts: the server may give more.
-            ID: Its number; 0 has the server choose one.
+            TTL: Seconds.  The server may grant more: see the TTL of the response.
+            ID: The id; with 0 the server chooses one.
             timeout: Seconds.
 
         Raises:
-            FailedPrecondition: There is one of that number.
+            FailedPrecondition: A lease with this id exists.
         """
         return self._rpc.call(schema.Lease.LeaseGrant, build(schema.LeaseGrantRequest, TTL=TTL, ID=ID), timeout)
 
     def revoke(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseRevokeResponse:  # noqa: N803
-        """End a lease; its keys are deleted.
+        """Revoke a lease and delete its keys.
 
         Raises:
-            LeaseNotFound: There is none, perhaps because an earlier attempt of this call has ended it.
+            LeaseNotFound: The lease does not exist, perhaps because an earlier attempt of this call has revoked it.
         """
         return self._rpc.call(schema.Lease.LeaseRevoke, build(schema.LeaseRevokeRequest, ID=ID), timeout)
 
     def keep_alive(self, ID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseKeepAliveResponse:  # noqa: N803
-        """Renew a lease once.  All renewals of a client share one stream, however many are under way.
+        """Renew a lease once.  All renewals of a client share one stream, however many are in flight.
 
         Raises:
-            LeaseNotFound: It has expired, or was revoked.
+            LeaseNotFound: The lease has expired or was revoked.
         """
         request = build(schema.LeaseKeepAliveRequest, ID=ID)
         deadline = self._rpc.deadline(timeout)
@@ -67,16 +67,16 @@ class Lease:
         keys: bool = False,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.LeaseTimeToLiveResponse:
-        """How long a lease still lives.  A ``TTL`` of -1: it is gone.
+        """Return the remaining time of a lease; a ``TTL`` of -1 means that the lease does not exist.
 
         Args:
-            ID: Its number.
-            keys: Tell which keys it has.
+            ID: The id.
+            keys: Return the keys that are attached to the lease.
             timeout: Seconds.
         """
         request = build(schema.LeaseTimeToLiveRequest, ID=ID, keys=keys)
         return self._rpc.call(schema.Lease.LeaseTimeToLive, request, timeout)
 
     def leases(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LeaseLeasesResponse:
-        """All leases there are."""
+        """Return all leases."""
         return self._rpc.call(schema.Lease.LeaseLeases, schema.LeaseLeasesRequest(), timeout)

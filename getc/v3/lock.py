@@ -1,4 +1,4 @@
-"""The server's own lock."""
+"""etcd's Lock service."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ class Lock:
         self._rpc = rpc
 
     def lock(self, name: bytes, *, lease: int, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.LockResponse:
-        """Wait for the lock, which is held while the lease lives; the response's ``key`` is what :meth:`unlock` takes.
+        """Acquire the lock.  It is held until the lease ends, or until ``unlock(response.key)``.  Blocks.
 
         Args:
-            name: The lock's.
-            lease: By which it is held.
-            timeout: Seconds to wait; None for as long as it takes.
+            name: The name of the lock.
+            lease: The lease that holds the lock.
+            timeout: Seconds to wait; None for no limit.
 
         Raises:
-            LeaseNotFound: There is no such lease: we do not wait for it.
-            EtcException: We do not have it, not in time (TimedOut) for one.  With ``maybe_applied`` it may be, or
-                become, ours all the same: the lease tells.
+            LeaseNotFound: The lease does not exist; the lock was not requested.
+            EtcException: The lock was not acquired, for example not in time (TimedOut).  With ``maybe_applied`` the
+                request may still be queued, and the lease may acquire the lock later: revoke the lease to prevent that.
         """
         return self._rpc.call(schema.Lock.Lock, build(schema.LockRequest, name=name, lease=lease), timeout)
 
     def unlock(self, key: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.UnlockResponse:
-        """Let the lock go, or its place in the queue."""
+        """Release the lock, or leave the queue of those who wait for it."""
         return self._rpc.call(schema.Lock.Unlock, build(schema.UnlockRequest, key=key), timeout)

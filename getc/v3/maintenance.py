@@ -1,4 +1,4 @@
-"""The health of members and of their stores."""
+"""etcd's Maintenance service."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ __all__ = ['Maintenance']
 
 Progress = Callable[[int, int], object]
 
-PAGE: Final = 512
-"""A snapshot is whole pages of the database, and the SHA-256 of them.  Source: etcd 3.5, ``etcdutl/snapshot``."""
+PAGE_BYTES: Final = 512
+"""A snapshot consists of whole pages of the database and their SHA-256.  Source: etcd 3.5, ``etcdutl/snapshot``."""
 
 
 class Maintenance:
     """``etcd.v3.maintenance``: one method for each RPC of etcd's Maintenance service.
 
-    All of them are about the member that answers.  They block, take a ``timeout`` in seconds (None: no limit; left out:
+    All of them act on the member that answers.  They block, take a ``timeout`` in seconds (None: no limit; left out:
     the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
     """
 
@@ -42,16 +42,16 @@ class Maintenance:
         alarm: int = AlarmType.NONE,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> schema.AlarmResponse:
-        """Read alarms, or raise or clear one.
+        """List alarms, or raise or clear one.
 
         Args:
             action: One of ``AlarmRequest.AlarmAction``.
-            memberID: Of which member; 0 for all when reading.
-            alarm: Which, of ``AlarmType``; NONE for all when reading.
+            memberID: The member; 0 lists the alarms of all members.
+            alarm: One of ``AlarmType``; NONE lists alarms of all types.
             timeout: Seconds.
 
         Raises:
-            ValueError: An alarm is to be raised or cleared, and ``memberID`` or ``alarm`` is left out: etcd would
+            ValueError: The action raises or clears an alarm, and ``memberID`` or ``alarm`` is left out: etcd would
                 report success and change nothing.
         """
         is_write = action != AlarmRequest.AlarmAction.GET
@@ -61,33 +61,33 @@ class Maintenance:
         return self._rpc.call(schema.Maintenance.Alarm, request, timeout, is_write=is_write)
 
     def status(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.StatusResponse:
-        """Version, size, leader, and what is wrong."""
+        """Return the version, database size, leader and errors of the member."""
         return self._rpc.call(schema.Maintenance.Status, schema.StatusRequest(), timeout)
 
     def defragment(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.DefragmentResponse:
-        """Give room in the file back to the disk.  The member answers nothing else meanwhile."""
+        """Defragment the database file.  The member answers no other request meanwhile."""
         return self._rpc.call(schema.Maintenance.Defragment, schema.DefragmentRequest(), timeout)
 
     def hash(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.HashResponse:
-        """The hash of the whole database, for tests of etcd."""
+        """Return the hash of the whole database.  It is meant for tests of etcd."""
         return self._rpc.call(schema.Maintenance.Hash, schema.HashRequest(), timeout)
 
     def hash_kv(self, revision: int = 0, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.HashKVResponse:
-        """The hash of all keys up to a revision (0: the newest), the same on each member that is well."""
+        """Return the hash of all keys up to a revision (0: the latest), which is equal on all healthy members."""
         return self._rpc.call(schema.Maintenance.HashKV, build(schema.HashKVRequest, revision=revision), timeout)
 
     def move_leader(self, targetID: int, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.MoveLeaderResponse:  # noqa: N803
-        """Make another member leader.  Raises FailedPrecondition unless the leader is asked."""
+        """Transfer leadership to another member.  Raises FailedPrecondition if the server is not the leader."""
         return self._rpc.call(
             schema.Maintenance.MoveLeader, build(schema.MoveLeaderRequest, targetID=targetID), timeout
         )
 
     def downgrade(self, action: int, version: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.DowngradeResponse:
-        """Prepare for an older etcd.  Raises NotSupported before etcd 3.5.
+        """Validate, enable or cancel a downgrade of the cluster.  Raises NotSupported before etcd 3.5.
 
         Args:
             action: One of ``DowngradeRequest.DowngradeAction``.
-            version: Such as ``'3.5.0'``.
+            version: The target version, such as ``'3.5.0'``.
             timeout: Seconds.
         """
         request = build(DowngradeRequest, action=action, version=version)
@@ -97,18 +97,18 @@ class Maintenance:
     def snapshot(
         self, path: str | os.PathLike[str], *, progress: Progress | None = None, timeout: Timeout = None
     ) -> int:
-        """Write a snapshot of the database to a file, check it, and return its size in bytes.
+        """Write a snapshot of the database to a file, verify its checksum, and return its size in bytes.
 
-        The file is there under its name only when it is whole; until then it is ``path`` + ``.part``.
+        Until the snapshot is complete, the file is named ``path`` + ``.part``.
 
         Args:
             path: The file.
-            progress: Called with the bytes that came and the bytes there are, for each piece.
-            timeout: Seconds for all of it; None for no limit.
+            progress: Called after each chunk, with the bytes received and the bytes in total.
+            timeout: Seconds for the whole snapshot; None for no limit.
 
         Raises:
-            ProtocolError: It is not what the server's checksum says.
-            ConnectionError: It ended in the middle.
+            ProtocolError: The snapshot does not match its checksum.
+            ConnectionError: The stream ended before the snapshot was complete.
             OSError: The file cannot be written.
         """
         part = f'{os.fspath(path)}.part'
@@ -116,7 +116,7 @@ class Maintenance:
             with open(part, 'wb') as file:
                 size = self._receive(file.write, progress, timeout)
                 file.flush()
-                get_hub().threadpool.apply(os.fsync, (file.fileno(),))  # a disk may take seconds
+                get_hub().threadpool.apply(os.fsync, (file.fileno(),))  # in a thread: a disk may take seconds
             os.replace(part, path)
         finally:
             if os.path.exists(part):
@@ -130,17 +130,17 @@ class Maintenance:
         with self._rpc.open(schema.Maintenance.Snapshot, deadline.timeout_left()) as stream:
             stream.send(schema.SnapshotRequest())
             stream.finish()
-            while (piece := stream.receive(deadline)) is not None:
-                write(piece.blob)
-                received += len(piece.blob)
-                left = piece.remaining_bytes
-                tail += piece.blob
+            while (chunk := stream.receive(deadline)) is not None:
+                write(chunk.blob)
+                received += len(chunk.blob)
+                left = chunk.remaining_bytes
+                tail += chunk.blob
                 check.update(tail[: -check.digest_size])
                 tail = tail[-check.digest_size :]
                 if progress is not None:
                     progress(received, received + left)
         if left:
-            raise ConnectionError(f'the snapshot ended {left} bytes too early')
-        if received % PAGE != check.digest_size or tail != check.digest():
-            raise ProtocolError('the snapshot is not what its checksum says')
+            raise ConnectionError(f'the snapshot stream ended {left} bytes too early')
+        if received % PAGE_BYTES != check.digest_size or tail != check.digest():
+            raise ProtocolError('the snapshot does not match its checksum')
         return received

@@ -1,57 +1,56 @@
-"""Single fields of protobuf's, packed here where making a message of each takes longer than the rest of the call.
+"""Encodes single protobuf fields, for hot paths where building a message takes longer than the rest of the call.
 
-Parts of a message that are packed for themselves may be put together.  Source: protobuf's encoding.
+The concatenation of encoded fields is an encoded message.  Source: protobuf's encoding.
 """
 
 from __future__ import annotations
 
 __all__ = ['beginning', 'bytes_field', 'number_field']
 
-MORE = 0x80
-"""Set in every byte of a number but the last; each has seven bits of it, the lowest first."""
+CONTINUATION = 0x80
+"""Set in every byte of a varint except the last; each byte has seven bits, the lowest first."""
 
+HEADER_TAG = 1 << 3 | 2
+"""The tag of the first field of each etcd response: its header, a message."""
 
-HEADER = 1 << 3 | 2
-"""How the first field of each of etcd's responses begins, which is a message."""
-
-WIRE_TYPE = 7
-NUMBER = 0
+WIRE_TYPE_MASK = 7
+VARINT = 0
 
 
 def bytes_field(number: int, content: bytes) -> bytes:
-    """A field that is bytes, text or a message.  Its number is at most 15."""
+    """Encode a field with bytes, text or a message.  Its number is at most 15."""
     size = len(content)
-    if size < MORE:
+    if size < CONTINUATION:
         return bytes((number << 3 | 2, size)) + content
     return bytes((number << 3 | 2,)) + _varint(size) + content
 
 
 def number_field(number: int, value: int) -> bytes:
-    """A field that is a whole number, 0 or more.  Its own number is at most 15."""
+    """Encode a field with an integer of 0 or more.  Its number is at most 15."""
     return bytes((number << 3,)) + _varint(value)
 
 
 def _varint(value: int) -> bytes:
     packed = bytearray()
-    while value >= MORE:
-        packed.append(value & 0x7F | MORE)
+    while value >= CONTINUATION:
+        packed.append(value & 0x7F | CONTINUATION)
         value >>= 7
     packed.append(value)
     return bytes(packed)
 
 
 def beginning(packed: bytes) -> bytes:
-    """The first fields of an etcd response that was cut off: its header, and the numbers that follow it.
+    """Return the first fields of a truncated etcd response: its header, and the integers that follow it.
 
-    It ends before the first field that is neither, or that is not whole, so it never holds a key or a value.
+    The result ends before the first field of another kind and before an incomplete field: it contains no key or value.
     """
     whole = at = 0
     while at < len(packed):
         tag = packed[at]
-        if tag == HEADER and not whole:
+        if tag == HEADER_TAG and not whole:
             size, at = _read_varint(packed, at + 1)
             at += size
-        elif whole and tag & WIRE_TYPE == NUMBER and tag < MORE:
+        elif whole and tag & WIRE_TYPE_MASK == VARINT and tag < CONTINUATION:
             _, at = _read_varint(packed, at + 1)
         else:
             break
@@ -62,13 +61,13 @@ def beginning(packed: bytes) -> bytes:
 
 
 def _read_varint(packed: bytes, at: int) -> tuple[int, int]:
-    """A number, and where it ends; past the end of what is there if it is not whole."""
+    """Return a varint and the position after it, which is past the end of the bytes if the varint is incomplete."""
     value = shift = 0
     while at < len(packed):
         byte = packed[at]
         at += 1
-        value |= (byte & ~MORE) << shift
-        if byte < MORE:
+        value |= (byte & ~CONTINUATION) << shift
+        if byte < CONTINUATION:
             return value, at
         shift += 7
     return value, at + 1

@@ -1,4 +1,7 @@
-"""Ranges of keys, and pages of them.  Source: etcd 3.5, ``api/etcdserverpb/rpc.proto``, RangeRequest.range_end."""
+"""Ranges of keys, and the size of the pages that they are read in.
+
+Source: etcd 3.5, ``api/etcdserverpb/rpc.proto``, RangeRequest.range_end.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from getc.v3.schema.kv import RangeResponse
 
 Response = TypeVar('Response')
 
-__all__ = ['EVERYTHING', 'PageLimit', 'after', 'prefix_end']
+__all__ = ['EVERYTHING', 'PageLimit', 'next_key', 'prefix_end']
 
 EVERYTHING = b'\0'
-"""As key and as ``range_end``: all there is.  As ``range_end`` alone: to the end of the store."""
+"""As ``key`` and as ``range_end``: all keys.  As ``range_end`` alone: all keys from ``key`` on."""
 
 
 def prefix_end(prefix: bytes) -> bytes:
-    """The ``range_end`` for all keys that begin with the prefix.
+    """Return the ``range_end`` for all keys that begin with the prefix.
 
     >>> prefix_end(b'/servers/'), prefix_end(b'a\\xff')
     (b'/servers0', b'b')
@@ -27,47 +30,46 @@ def prefix_end(prefix: bytes) -> bytes:
     return kept[:-1] + bytes([kept[-1] + 1]) if kept else EVERYTHING
 
 
-def after(key: bytes) -> bytes:
-    """The first key that can come after this one.
+def next_key(key: bytes) -> bytes:
+    """Return the smallest key that is greater than this one.
 
-    >>> after(b'a')
+    >>> next_key(b'a')
     b'a\\x00'
     """
     return key + b'\0'
 
 
-GOOD_SIZE: Final = MAX_MESSAGE // 2
-"""Bytes of a page to aim at, where values are large: half of what a message may have."""
+TARGET_BYTES: Final = MAX_MESSAGE // 2
+"""The size of a page to aim at, if values are large: half of the limit of a message."""
 
-
-SHRINK: Final = 8
-"""A page of fewer keys has an eighth of them, or less: each answer that is too large was work for the server."""
+SHRINK_FACTOR: Final = 8
+"""A page that was too large is divided by this at least: each attempt costs the server the whole page."""
 
 
 class PageLimit:
-    """How many keys the pages of one listing are read with: so many that an answer stays below the bound of a message.
+    """Chooses the number of keys in the pages of one listing, so that each response is below the limit of a message.
 
-    It shrinks when an answer was too large, and grows again from page to page.
+    The number shrinks when a response was too large, and grows again from page to page.
 
     Args:
-        most: Keys of a page at most.
-        keys: Keys of the first page; None for ``most``.
+        max_keys: The most keys of a page.
+        keys: Keys of the first page; None for ``max_keys``.
 
     Attributes:
         keys: Keys of the next page.
     """
 
-    __slots__ = ('_most', 'keys')
+    __slots__ = ('_max_keys', 'keys')
 
-    def __init__(self, most: int, keys: int | None = None) -> None:
-        self._most = most
-        self.keys = most if keys is None else keys
+    def __init__(self, max_keys: int, keys: int | None = None) -> None:
+        self._max_keys = max_keys
+        self.keys = max_keys if keys is None else keys
 
     def read(self, request: Callable[[int], Response]) -> Response:
-        """Request a page; with fewer keys, again and again, where the answer is too large.
+        """Return the next page, requested with fewer and fewer keys while the response is too large.
 
         Args:
-            request: Requests a page of so many keys at most.
+            request: Requests a page of at most this many keys.
 
         Raises:
             ResponseTooLarge: A single key with its value is too large.
@@ -78,10 +80,10 @@ class PageLimit:
             except ResponseTooLarge as error:
                 if self.keys == 1:
                     raise
-                fitting = self.keys * GOOD_SIZE // error.size if error.size else self.keys
-                self.keys = max(1, min(fitting, self.keys // SHRINK))
+                fitting = self.keys * TARGET_BYTES // error.size if error.size else self.keys
+                self.keys = max(1, min(fitting, self.keys // SHRINK_FACTOR))
 
     def grow(self, page: RangeResponse) -> None:
-        """Have the next page aim at a good size, if there is one and this one had fewer keys than a page may have."""
-        if page.more and self.keys < self._most:
-            self.keys = max(1, min(self._most, self.keys * GOOD_SIZE // page.ByteSize()))
+        """Adapt the number of keys of the next page to the size of this one."""
+        if page.more and self.keys < self._max_keys:
+            self.keys = max(1, min(self._max_keys, self.keys * TARGET_BYTES // page.ByteSize()))

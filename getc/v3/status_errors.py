@@ -1,7 +1,7 @@
-"""gRPC statuses of etcd as the errors of getc.
+"""Maps gRPC statuses of etcd to the errors of getc.
 
-What an error means is in its text as much as in its code: etcd has some seventy texts for a dozen codes.  Those that
-mean the same as a code of v2 have that one's class.  Source: etcd 3.5, ``api/v3rpc/rpctypes/error.go``.
+The text of a status matters as much as its code: etcd has some seventy texts for a dozen codes.  A status with the
+meaning of a v2 error code has the class of that code.  Source: etcd 3.5, ``api/v3rpc/rpctypes/error.go``.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from getc.errors import (
 from getc.grpc.framing import Status
 from getc.redact import redact
 
-__all__ = ['error_of_status', 'is_stale_token', 'wants_no_token']
+__all__ = ['error_of_status', 'is_auth_disabled', 'is_stale_token']
 
 CANCELLED: Final = 1
 DEADLINE_EXCEEDED: Final = 4
@@ -43,7 +43,7 @@ UNIMPLEMENTED: Final = 12
 UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 
-ETCD: Final = 'etcdserver: '
+PREFIX: Final = 'etcdserver: '
 
 BY_TEXT: Final[dict[str, type[EtcdError]]] = {
     'mvcc: required revision has been compacted': EventIndexCleared,
@@ -65,12 +65,12 @@ BY_TEXT: Final[dict[str, type[EtcdError]]] = {
     'election: not leader': FailedPrecondition,
 }
 
-GAVE_UP_TEXTS: Final = frozenset({'context deadline exceeded', 'context canceled'})
-"""With these etcd gives up, too, under code 2 as often as not."""
+TIMEOUT_TEXTS: Final = frozenset({'context deadline exceeded', 'context canceled'})
+"""Texts of a timeout in the server, which often has code 2."""
 
 BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
 
-NOT_HERE: Final = frozenset(
+OTHER_MEMBER_TEXTS: Final = frozenset(
     {
         'cluster version not found during downgrade',
         'not capable',
@@ -78,75 +78,77 @@ NOT_HERE: Final = frozenset(
         'unhealthy cluster',
     }
 )
-"""With these a healthy member refuses what another member may be able to serve."""
+"""Texts of a healthy member that cannot serve a call which another member may be able to serve."""
 
-NOT_APPLIED_TEXTS: Final = NOT_HERE | {'no leader', 'too many requests'}
-"""These a server says before it does anything."""
+NOT_APPLIED_TEXTS: Final = OTHER_MEMBER_TEXTS | {'no leader', 'too many requests'}
+"""Texts of calls that a server has refused before it did anything."""
 
 UNKNOWN_CODES: Final = frozenset({2, 10, 13, 15})
-"""Unknown, aborted, internal, data loss: the server does not say how far it went."""
+"""Unknown, aborted, internal, data loss: the call may have been applied or not."""
 
-TOO_LONG: Final = 'grpc: received message larger than max'
-"""So the server's gRPC begins when it takes no request of that length."""
+REQUEST_TOO_LARGE: Final = 'grpc: received message larger than max'
+"""The beginning of the text if the request is too large for the server."""
 
-TOO_LARGE_TO_SEND: Final = 'grpc: trying to send message larger than max'
-"""So the server's gRPC begins when its own answer is too large: past 2 GiB.  What was asked was done."""
+RESPONSE_TOO_LARGE: Final = 'grpc: trying to send message larger than max'
+"""The beginning of the text if the response is too large to send, beyond 2 GiB.  The call was applied."""
 
-STALE_TOKEN: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
-"""What a server says to a token that it does not know (any more), or to none."""
+STALE_TOKEN_TEXTS: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
+"""Texts for a token that is not valid on the server (any more), or for a missing one."""
 
-NO_AUTH: Final = 'authentication is not enabled'
+AUTH_DISABLED: Final = 'authentication is not enabled'
 
 
 def error_of_status(
     status: Status, path: str, *, is_write: bool, url: str | None = None, secrets: Iterable[str] = ()
 ) -> EtcException:
-    """The error for a status other than OK.
+    """Return the error for a status other than OK.
 
     Args:
-        status: What came.
-        path: The RPC.
-        is_write: It changes something.
+        status: The status.
+        path: The path of the RPC.
+        is_write: The call may change something.
         url: The server.
-        secrets: What the server was told, and may not repeat.
+        secrets: Texts that the server has received, and that are redacted in the error.
     """
-    text = status.message.removeprefix(ETCD)
-    if text not in BY_TEXT and text not in GAVE_UP_TEXTS:
+    text = status.message.removeprefix(PREFIX)
+    if text not in BY_TEXT and text not in TIMEOUT_TEXTS:
         text = redact(text, secrets)
     error: EtcException
     if status.code == UNIMPLEMENTED:
-        error = NotSupported(f'this etcd does not know {path}: it needs a newer one ({text})')
-    elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in GAVE_UP_TEXTS:
+        error = NotSupported(f'this etcd does not support {path}: it needs a newer version ({text})')
+    elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in TIMEOUT_TEXTS:
         error = TimedOut(f'{url} gave up on {path}: {text}')
-    elif text.startswith(TOO_LARGE_TO_SEND):
+    elif text.startswith(RESPONSE_TOO_LARGE):
         error = ResponseTooLarge(f'{url} has an answer to {path} that is larger than gRPC can send: {text}')
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
         error = kind(text, errno=kind.errno or status.code)
     elif status.code in BY_CODE:
         error = BY_CODE[status.code](text, errno=status.code)
-    elif status.code in UNKNOWN_CODES or status.code > UNAUTHENTICATED:  # what nobody knows counts as unknown
+    elif (
+        status.code in UNKNOWN_CODES or status.code > UNAUTHENTICATED
+    ):  # codes that gRPC does not define count as unknown
         error = RaftInternal(text, errno=status.code)
     else:
         error = error_from_code(status.code, text)
-    if text in NOT_HERE:
+    if text in OTHER_MEMBER_TEXTS:
         error.is_outage = False
-    return copy_error(error, maybe_applied=is_write and _may_be_done(error, text), endpoint=url)
+    return copy_error(error, maybe_applied=is_write and _may_be_applied(error, text), endpoint=url)
 
 
-def _may_be_done(error: EtcException, text: str) -> bool:
-    """True if a server may say this of a write that it has done, or has begun to do."""
-    if text in NOT_APPLIED_TEXTS or text.startswith(TOO_LONG):
+def _may_be_applied(error: EtcException, text: str) -> bool:
+    """Return True if a write that ended with this error may have been applied."""
+    if text in NOT_APPLIED_TEXTS or text.startswith(REQUEST_TOO_LARGE):
         return False
-    unclear = (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted, ResponseTooLarge)
-    return isinstance(error, unclear)
+    ambiguous = (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted, ResponseTooLarge)
+    return isinstance(error, ambiguous)
 
 
 def is_stale_token(status: Status) -> bool:
-    """True if another token, or one at all, might be taken.  The call was not applied."""
-    return status.code == UNAUTHENTICATED or status.message.removeprefix(ETCD) in STALE_TOKEN
+    """Return True if the call may succeed with another token, or with a token.  The call was not applied."""
+    return status.code == UNAUTHENTICATED or status.message.removeprefix(PREFIX) in STALE_TOKEN_TEXTS
 
 
-def wants_no_token(status: Status) -> bool:
-    """True if the server has no users: it answers without a token."""
-    return status.message.removeprefix(ETCD) == NO_AUTH
+def is_auth_disabled(status: Status) -> bool:
+    """Return True if authentication is disabled on the server, so that no token is needed."""
+    return status.message.removeprefix(PREFIX) == AUTH_DISABLED

@@ -1,4 +1,4 @@
-"""Transactions that read as what they do.
+"""Transactions written as comparisons and operations.
 
 etcd.v3.kv.when(value(b'/leader') == b'a', version(b'/lock') > 0).then(
     put(b'/leader', b'b'), get(b'/lock')
@@ -35,12 +35,12 @@ Kind = Compare.CompareTarget
 
 
 class Target:
-    """Something of a key that is compared: ``value(b'k') == b'v'`` and the like make a ``Compare``.
+    """A field of a key in a comparison: ``value(b'k') == b'v'`` returns a ``Compare``.
 
-    With a ``range_end`` the comparison holds if it does for every key of the range.
+    With a ``range_end`` the comparison has to hold for every key of the range.
     """
 
-    __hash__ = None  # type: ignore[assignment]  # what compares to messages is no key of a dict
+    __hash__ = None  # type: ignore[assignment]  # == returns a message: not usable as a dict key
 
     def __init__(self, key: bytes, range_end: bytes, kind: Kind, field: str) -> None:
         self._fields = {'key': key, 'range_end': range_end, 'target': kind}
@@ -63,55 +63,55 @@ class Target:
 
 
 def value(key: bytes, range_end: bytes = b'') -> Target:
-    """The key's value."""
+    """Compare the value of the key."""
     return Target(key, range_end, Kind.VALUE, 'value')
 
 
 def version(key: bytes, range_end: bytes = b'') -> Target:
-    """How often the key was written since it was created; 0 if it is not there."""
+    """Compare the number of puts since the key was created; 0 if the key does not exist."""
     return Target(key, range_end, Kind.VERSION, 'version')
 
 
 def create_revision(key: bytes, range_end: bytes = b'') -> Target:
-    """The revision at which the key was created; 0 if it is not there."""
+    """Compare the revision at which the key was created; 0 if the key does not exist."""
     return Target(key, range_end, Kind.CREATE, 'create_revision')
 
 
 def mod_revision(key: bytes, range_end: bytes = b'') -> Target:
-    """The revision at which the key was last written; 0 if it is not there."""
+    """Compare the revision at which the key was last written; 0 if the key does not exist."""
     return Target(key, range_end, Kind.MOD, 'mod_revision')
 
 
 def lease(key: bytes, range_end: bytes = b'') -> Target:
-    """The lease of the key; 0 if it has none."""
+    """Compare the lease of the key; 0 if it has none."""
     return Target(key, range_end, Kind.LEASE, 'lease')
 
 
 def get(key: bytes, **options: Any) -> RequestOp:
-    """Read; the options are those of ``kv.range``."""
+    """Return a read operation; the options are those of ``kv.range``."""
     return RequestOp(request_range=build(schema.RangeRequest, key=key, **options))
 
 
 def put(key: bytes, value: bytes, **options: Any) -> RequestOp:
-    """Write; the options are those of ``kv.put``."""
+    """Return a write operation; the options are those of ``kv.put``."""
     return RequestOp(request_put=build(schema.PutRequest, key=key, value=value, **options))
 
 
 def delete(key: bytes, **options: Any) -> RequestOp:
-    """Delete; the options are those of ``kv.delete_range``."""
+    """Return a delete operation; the options are those of ``kv.delete_range``."""
     return RequestOp(request_delete_range=build(schema.DeleteRangeRequest, key=key, **options))
 
 
 def nested(txn: Txn) -> RequestOp:
-    """A transaction inside another one."""
+    """Return an operation that executes another transaction."""
     return RequestOp(request_txn=txn.request)
 
 
 class Txn:
-    """A transaction that is being written; ``kv.when`` begins one.  Each method returns it.
+    """A transaction under construction, from ``kv.when``.  ``then`` and ``otherwise`` return the same object.
 
     Attributes:
-        request: What it is so far.
+        request: The request so far.
     """
 
     def __init__(self, rpc: RpcClient, compare: tuple[Compare, ...]) -> None:
@@ -119,22 +119,25 @@ class Txn:
         self._rpc = rpc
 
     def then(self, *operations: RequestOp) -> Txn:
-        """Do this if all comparisons hold."""
+        """Add operations to execute if all comparisons hold."""
         self.request.success.extend(operations)  # type: ignore[attr-defined]
         return self
 
     def otherwise(self, *operations: RequestOp) -> Txn:
-        """Do this if one of them does not."""
+        """Add operations to execute if a comparison does not hold."""
         self.request.failure.extend(operations)  # type: ignore[attr-defined]
         return self
 
     def commit(self, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.TxnResponse:
-        """Do it, as one: ``succeeded`` tells which half.  Blocks.  Raises like ``kv.txn``."""
+        """Execute the transaction; ``succeeded`` of the response is True if all comparisons held.
+
+        Raises like ``kv.txn``.
+        """
         return self._rpc.call(schema.KV.Txn, self.request, timeout, is_write=is_write(self.request))
 
 
 def is_write(txn: TxnRequest) -> bool:
-    """True if one of its operations is more than a read."""
+    """Return True if a transaction has an operation other than a read."""
     for operation in (*txn.success, *txn.failure):
         if operation.WhichOneof('request') == 'request_txn':
             if is_write(operation.request_txn):

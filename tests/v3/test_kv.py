@@ -9,11 +9,18 @@ import gevent
 import pytest
 
 import getc
-from getc.errors import EventIndexCleared, FutureRevision, InvalidArgument, LeaseNotFound, ResourceExhausted
+from getc.errors import (
+    EventIndexCleared,
+    FutureRevision,
+    InvalidArgument,
+    LeaseNotFound,
+    ProtocolError,
+    ResourceExhausted,
+)
 from getc.testing import EtcdServer
-from getc.v3 import EVERYTHING, after, prefix_end, schema, txn
+from getc.v3 import EVERYTHING, next_key, prefix_end, schema, txn
 from getc.v3.kv import KV
-from getc.v3.schema.kv import Compare, RangeRequest, RequestOp
+from getc.v3.schema.kv import Compare, RangeRequest, RangeResponse, RequestOp
 from getc.v3.txn import create_revision, delete, get, lease, mod_revision, nested, put, value, version
 from tests.support.server_probe import pause
 
@@ -66,7 +73,7 @@ def test_range_stops_before_its_end(kv: KV, fruit: dict[bytes, int]) -> None:
     assert keys(kv.range(b'/f/', range_end=prefix_end(b'/f/'))) == sorted(fruit)
     assert keys(kv.range(EVERYTHING, range_end=EVERYTHING)) == sorted(fruit)
     assert keys(kv.range(b'/f/b', range_end=EVERYTHING)) == [b'/f/b', b'/f/c']
-    assert keys(kv.range(after(b'/f/b'), range_end=EVERYTHING)) == [b'/f/c']
+    assert keys(kv.range(next_key(b'/f/b'), range_end=EVERYTHING)) == [b'/f/c']
 
 
 @pytest.mark.parametrize(
@@ -463,6 +470,16 @@ def test_a_value_that_cannot_be_is_told_by_its_field(
     with pytest.raises(ValueError, match=rf'\b{field}\b') as caught:
         call(nobody.v3)
     assert 'horse' not in str(caught.value) and str(2**63) not in str(caught.value)
+
+
+def test_scan_raises_protocol_error_if_a_page_without_keys_is_not_the_last() -> None:
+    class Rpc:
+        def call(self, *_: object) -> RangeResponse:
+            return RangeResponse(more=True)
+
+    rpc: Any = Rpc()
+    with pytest.raises(ProtocolError, match='no keys'):
+        list(KV(rpc).scan(b'/', range_end=b'0'))
 
 
 def test_a_call_ends_in_time(own_server: EtcdServer) -> None:

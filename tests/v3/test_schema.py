@@ -344,7 +344,7 @@ class Leaf(Message):
     [
         ('class A(Message):\n    key: bytes', 'tests.wrong.A.key has no number: write key: bytes = field'),
         ('class A(Message):\n    key: bytes = 1', 'tests.wrong.A.key has no number'),
-        ('class A(Message):\n    key = field(1)', 'tests.wrong.A.key has no type'),
+        ('class A(Message):\n    key = field(1)', 'tests.wrong.A.key has no annotation'),
         ('class A(Message):\n    key: int46 = field(1)', 'tests.wrong.A.key: there is no type int46'),
         ('class A(Message):\n    key: Repeated[int46] = field(1)', 'tests.wrong.A.key: there is no type int46'),
         ('class A(Message):\n    key: IntEnum = field(1)', 'tests.wrong.A.key: there is no type IntEnum'),

@@ -9,7 +9,7 @@ import pytest
 from getc import errors
 from getc.grpc.framing import Status
 from getc.retry import PERMANENT, outcome_of
-from getc.v3.status_errors import error_of_status, is_stale_token, wants_no_token
+from getc.v3.status_errors import error_of_status, is_auth_disabled, is_stale_token
 
 PATH = '/etcdserverpb.KV/Put'
 URL = 'http://127.0.0.1:2379'
@@ -104,8 +104,8 @@ def test_token_is_stale_when_another_may_be_taken(code: int, message: str, is_st
 
 def test_no_token_is_wanted_when_there_are_no_users() -> None:
     """etcd refuses to make tokens while authentication is off."""
-    assert wants_no_token(Status(9, 'etcdserver: authentication is not enabled'))
-    assert not wants_no_token(Status(9, 'etcdserver: not leader'))
+    assert is_auth_disabled(Status(9, 'etcdserver: authentication is not enabled'))
+    assert not is_auth_disabled(Status(9, 'etcdserver: not leader'))
 
 
 @pytest.mark.parametrize('is_write', [False, True])

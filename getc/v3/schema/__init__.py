@@ -1,17 +1,16 @@
-"""etcd's v3 messages and RPCs, as tables: one module a service, and its messages in front of it.
+"""The messages and RPCs of etcd v3, as tables: one module for each service, with the service below its messages.
 
-Field numbers, names and types are those of etcd 3.6; what is marked ``since 3.5`` or ``since 3.6`` older
-servers ignore and do not send.  Sources, in etcd's repository: ``api/etcdserverpb/rpc.proto``,
+Field numbers, names and types are those of etcd 3.6.  Older servers neither send nor evaluate the fields marked
+``since 3.5`` or ``since 3.6``.  Sources, in etcd's repository: ``api/etcdserverpb/rpc.proto``,
 ``api/mvccpb/kv.proto``, ``api/authpb/auth.proto``, ``v3lock.proto`` and ``v3election.proto`` below
-``server/etcdserver/api``.  What is ``repeatable``: what etcd's own client repeats
-(``client/v3/retry.go`` there) without LeaseGrant, Alarm and MoveLeader, which a second time may do
-something else; and what it leaves out though it only reads.
+``server/etcdserver/api``.  An RPC is ``repeatable`` if etcd's Go client repeats it (``client/v3/retry.go``), except
+LeaseGrant, Alarm and MoveLeader, which may have another effect the second time; or if it only reads.
 
     >>> from getc.v3.schema.kv import KV, RangeRequest
     >>> KV.Range.path, RangeRequest(key=b'/cfg').SerializeToString()
     ('/etcdserverpb.KV/Range', b'\\n\\x04/cfg')
 
-How a table becomes classes is in :mod:`getc.v3.schema.table`.
+The module :mod:`getc.v3.schema.table` builds protobuf classes from the tables.
 """
 
 from __future__ import annotations
@@ -35,6 +34,6 @@ SERVICES: Final[tuple[type, ...]] = (KV, Watch, Lease, Cluster, Maintenance, Aut
 
 
 def methods() -> Iterator[Method[Any, Any]]:
-    """Every RPC of etcd."""
+    """Yield every RPC of etcd."""
     for service in SERVICES:
-        yield from (thing for thing in vars(service).values() if isinstance(thing, Method))
+        yield from (value for value in vars(service).values() if isinstance(value, Method))

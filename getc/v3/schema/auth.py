@@ -1,4 +1,4 @@
-"""Users, roles and what they may do."""
+"""Messages and RPCs of the Auth service."""
 # ruff: noqa: N815 - the names of the fields are etcd's
 
 from __future__ import annotations
@@ -47,31 +47,31 @@ __all__ = [
 
 
 class AuthEnableRequest(Message):
-    """From now on ask everybody who they are.  Needs a user root with the role root."""
+    """Enable authentication.  Requires a user root with the role root."""
 
 
 class AuthEnableResponse(Message):
-    """It is so."""
+    """Confirms that authentication is enabled."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthDisableRequest(Message):
-    """From now on ask nobody."""
+    """Disable authentication."""
 
 
 class AuthDisableResponse(Message):
-    """It is so."""
+    """Confirms that authentication is disabled."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthStatusRequest(Message):
-    """Ask whether users are asked who they are.  Since 3.5."""
+    """Request whether authentication is enabled.  Since 3.5."""
 
 
 class AuthStatusResponse(Message):
-    """``authRevision`` grows with every change of users and roles.  Since 3.5."""
+    """Whether authentication is enabled; ``authRevision`` grows with every change of users and roles.  Since 3.5."""
 
     header: ResponseHeader = field(1)
     enabled: bool = field(2)
@@ -79,14 +79,14 @@ class AuthStatusResponse(Message):
 
 
 class AuthenticateRequest(Message):
-    """Say who you are."""
+    """Request a token."""
 
     name: str = field(1)
     password: str = field(2)
 
 
 class AuthenticateResponse(Message):
-    """The token goes with every call, as the metadata ``token``."""
+    """The token, which is sent with every call as the metadata ``token``."""
 
     header: ResponseHeader = field(1)
     token: str = field(2)
@@ -102,49 +102,49 @@ class AuthUserAddRequest(Message):
 
 
 class AuthUserAddResponse(Message):
-    """It is added."""
+    """Confirms that the user was added."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthUserGetRequest(Message):
-    """Ask for the roles of a user."""
+    """Request the roles of a user."""
 
     name: str = field(1)
 
 
 class AuthUserGetResponse(Message):
-    """The names of the roles."""
+    """Names of roles."""
 
     header: ResponseHeader = field(1)
     roles: Repeated[str] = field(2)
 
 
 class AuthUserListRequest(Message):
-    """Ask for all users."""
+    """Request the names of all users."""
 
 
 class AuthUserListResponse(Message):
-    """The names of the users."""
+    """The names of all users."""
 
     header: ResponseHeader = field(1)
     users: Repeated[str] = field(2)
 
 
 class AuthUserDeleteRequest(Message):
-    """Remove a user."""
+    """Delete a user."""
 
     name: str = field(1)
 
 
 class AuthUserDeleteResponse(Message):
-    """It is removed."""
+    """Confirms that the user was deleted."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthUserChangePasswordRequest(Message):
-    """Give a user another password.  The hash is the server's: it is not to be sent."""
+    """Change the password of a user.  ``hashedPassword`` is used between members and not sent by clients."""
 
     name: str = field(1)
     password: str = field(2)
@@ -152,33 +152,33 @@ class AuthUserChangePasswordRequest(Message):
 
 
 class AuthUserChangePasswordResponse(Message):
-    """The old one is worth nothing."""
+    """Confirms that the password was changed."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthUserGrantRoleRequest(Message):
-    """Give a user a role."""
+    """Grant a role to a user."""
 
     user: str = field(1)
     role: str = field(2)
 
 
 class AuthUserGrantRoleResponse(Message):
-    """It is given."""
+    """Confirms that the role was granted."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthUserRevokeRoleRequest(Message):
-    """Take a role from the user ``name``."""
+    """Revoke a role of the user ``name``."""
 
     name: str = field(1)
     role: str = field(2)
 
 
 class AuthUserRevokeRoleResponse(Message):
-    """It is taken."""
+    """Confirms that the role was revoked."""
 
     header: ResponseHeader = field(1)
 
@@ -190,62 +190,62 @@ class AuthRoleAddRequest(Message):
 
 
 class AuthRoleAddResponse(Message):
-    """It is added."""
+    """Confirms that the role was added."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthRoleGetRequest(Message):
-    """Ask what a role may do."""
+    """Request the permissions of a role."""
 
     role: str = field(1)
 
 
 class AuthRoleGetResponse(Message):
-    """What it may do."""
+    """The permissions of the role."""
 
     header: ResponseHeader = field(1)
     perm: Repeated[Permission] = field(2)
 
 
 class AuthRoleListRequest(Message):
-    """Ask for all roles."""
+    """Request the names of all roles."""
 
 
 class AuthRoleListResponse(Message):
-    """The names of the roles."""
+    """Names of roles."""
 
     header: ResponseHeader = field(1)
     roles: Repeated[str] = field(2)
 
 
 class AuthRoleDeleteRequest(Message):
-    """Remove a role."""
+    """Delete a role."""
 
     role: str = field(1)
 
 
 class AuthRoleDeleteResponse(Message):
-    """It is removed."""
+    """Confirms that the role was deleted."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthRoleGrantPermissionRequest(Message):
-    """Let the role ``name`` do something."""
+    """Grant a permission to the role ``name``."""
 
     name: str = field(1)
     perm: Permission = field(2)
 
 
 class AuthRoleGrantPermissionResponse(Message):
-    """It may."""
+    """Confirms that the permission was granted."""
 
     header: ResponseHeader = field(1)
 
 
 class AuthRoleRevokePermissionRequest(Message):
-    """Let a role do it no more; key and range end as they were granted."""
+    """Revoke a permission of a role; ``key`` and ``range_end`` are those of the grant."""
 
     role: str = field(1)
     key: bytes = field(2)
@@ -253,7 +253,7 @@ class AuthRoleRevokePermissionRequest(Message):
 
 
 class AuthRoleRevokePermissionResponse(Message):
-    """It may not."""
+    """Confirms that the permission was revoked."""
 
     header: ResponseHeader = field(1)
 
@@ -262,7 +262,7 @@ build('etcdserverpb', globals())
 
 
 class Auth:
-    """Users, roles and what they may do."""
+    """The Auth service."""
 
     AuthEnable = Method('/etcdserverpb.Auth/AuthEnable', AuthEnableRequest, AuthEnableResponse)
     AuthDisable = Method('/etcdserverpb.Auth/AuthDisable', AuthDisableRequest, AuthDisableResponse)

@@ -1,4 +1,4 @@
-"""Users and roles as they are stored."""
+"""Users, roles and permissions."""
 # ruff: noqa: N815 - the names of the fields are etcd's
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ __all__ = ['Permission', 'Role', 'User', 'UserAddOptions']
 
 
 class UserAddOptions(Message):
-    """A user without a password is known by the common name of its certificate."""
+    """A user without a password is authenticated by the common name of a client certificate."""
 
     no_password: bool = field(1)
 
 
 class User(Message):
-    """Is in etcd's store only: no RPC carries it."""
+    """A stored record of etcd that no RPC uses."""
 
     name: bytes = field(1)
     password: bytes = field(2)
@@ -26,10 +26,10 @@ class User(Message):
 
 
 class Permission(Message):
-    """What a role may do with a key, or with the keys from ``key`` up to ``range_end``."""
+    """Access to a key, or to the keys from ``key`` up to ``range_end``."""
 
     class Type(IntEnum):
-        """What may be done."""
+        """The kind of access."""
 
         READ = 0
         WRITE = 1
@@ -41,7 +41,7 @@ class Permission(Message):
 
 
 class Role(Message):
-    """Is in etcd's store only: no RPC carries it."""
+    """A stored record of etcd that no RPC uses."""
 
     name: bytes = field(1)
     keyPermission: Repeated[Permission] = field(2)

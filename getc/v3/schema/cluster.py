@@ -1,4 +1,4 @@
-"""The members of the cluster."""
+"""Messages and RPCs of the Cluster service."""
 # ruff: noqa: N815 - the names of the fields are etcd's
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Member(Message):
-    """A member; without a name and ``clientURLs`` if it has not started yet.  A learner does not vote."""
+    """A member.  It has no name and no ``clientURLs`` before it was started.  A learner does not vote."""
 
     ID: uint64 = field(1)
     name: str = field(2)
@@ -33,14 +33,14 @@ class Member(Message):
 
 
 class MemberAddRequest(Message):
-    """Let a member in, by the URLs that the others reach it at."""
+    """Add a member, with the URLs at which the other members reach it."""
 
     peerURLs: Repeated[str] = field(1)
     isLearner: bool = field(2)
 
 
 class MemberAddResponse(Message):
-    """The new one, and all of them."""
+    """The new member, and all members."""
 
     header: ResponseHeader = field(1)
     member: Member = field(2)
@@ -48,53 +48,53 @@ class MemberAddResponse(Message):
 
 
 class MemberRemoveRequest(Message):
-    """Put a member out."""
+    """Remove a member."""
 
     ID: uint64 = field(1)
 
 
 class MemberRemoveResponse(Message):
-    """Those that are left."""
+    """The remaining members."""
 
     header: ResponseHeader = field(1)
     members: Repeated[Member] = field(2)
 
 
 class MemberUpdateRequest(Message):
-    """Move a member to other URLs."""
+    """Change the peer URLs of a member."""
 
     ID: uint64 = field(1)
     peerURLs: Repeated[str] = field(2)
 
 
 class MemberUpdateResponse(Message):
-    """All of them."""
+    """All members."""
 
     header: ResponseHeader = field(1)
     members: Repeated[Member] = field(2)
 
 
 class MemberListRequest(Message):
-    """Ask for the members; ``linearizable``: for what a majority agrees on."""
+    """Request the members; with ``linearizable`` a quorum confirms the list."""
 
     linearizable: bool = field(1)  # since 3.5
 
 
 class MemberListResponse(Message):
-    """All of them."""
+    """All members."""
 
     header: ResponseHeader = field(1)
     members: Repeated[Member] = field(2)
 
 
 class MemberPromoteRequest(Message):
-    """Let a learner vote."""
+    """Promote a learner to a voting member."""
 
     ID: uint64 = field(1)
 
 
 class MemberPromoteResponse(Message):
-    """All of them."""
+    """All members."""
 
     header: ResponseHeader = field(1)
     members: Repeated[Member] = field(2)
@@ -104,7 +104,7 @@ build('etcdserverpb', globals())
 
 
 class Cluster:
-    """The members of the cluster."""
+    """The Cluster service."""
 
     MemberAdd = Method('/etcdserverpb.Cluster/MemberAdd', MemberAddRequest, MemberAddResponse)
     MemberRemove = Method('/etcdserverpb.Cluster/MemberRemove', MemberRemoveRequest, MemberRemoveResponse)

@@ -1,4 +1,4 @@
-"""The server's own election."""
+"""Messages and RPCs of the Election service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 class CampaignRequest(Message):
-    """Wait to be the leader, and be it as long as the ``lease`` lives; ``value`` is what the others see."""
+    """Wait for leadership, and keep it until the ``lease`` ends; ``value`` is published to observers."""
 
     name: bytes = field(1)
     lease: int64 = field(2)
@@ -29,14 +29,14 @@ class CampaignRequest(Message):
 
 
 class CampaignResponse(Message):
-    """Who has campaigned now leads, by this key."""
+    """The campaign was won; ``leader`` identifies the leadership."""
 
     header: ResponseHeader = field(1)
     leader: LeaderKey = field(2)
 
 
 class LeaderKey(Message):
-    """What a leader leads by: it does as long as ``key`` exists, and was created at the revision ``rev``."""
+    """A leadership: it lasts while ``key``, created at the revision ``rev``, exists."""
 
     name: bytes = field(1)
     key: bytes = field(2)
@@ -45,39 +45,39 @@ class LeaderKey(Message):
 
 
 class LeaderRequest(Message):
-    """Ask who leads."""
+    """Request the current leader."""
 
     name: bytes = field(1)
 
 
 class LeaderResponse(Message):
-    """The leader's key, and as its value what the leader has the others see."""
+    """The key of the leader, with the value that it has proclaimed."""
 
     header: ResponseHeader = field(1)
     kv: KeyValue = field(2)
 
 
 class ResignRequest(Message):
-    """Lead no more."""
+    """Give up a leadership."""
 
     leader: LeaderKey = field(1)
 
 
 class ResignResponse(Message):
-    """The next one leads."""
+    """Confirms a resignation."""
 
     header: ResponseHeader = field(1)
 
 
 class ProclaimRequest(Message):
-    """Have the others see another value."""
+    """Publish another value as the leader."""
 
     leader: LeaderKey = field(1)
     value: bytes = field(2)
 
 
 class ProclaimResponse(Message):
-    """They see it."""
+    """Confirms a proclamation."""
 
     header: ResponseHeader = field(1)
 
@@ -86,7 +86,7 @@ build('v3electionpb', globals())
 
 
 class Election:
-    """The server's own election."""
+    """The Election service."""
 
     Campaign = Method('/v3electionpb.Election/Campaign', CampaignRequest, CampaignResponse, waits=True)
     Proclaim = Method('/v3electionpb.Election/Proclaim', ProclaimRequest, ProclaimResponse)

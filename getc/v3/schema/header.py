@@ -1,4 +1,4 @@
-"""What heads every response."""
+"""The header of every response."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ __all__ = ['ResponseHeader']
 
 
 class ResponseHeader(Message):
-    """Who answered, and when in the life of the store.
+    """The member that answered, and the revision of the store at that time.
 
-    ``revision`` is the store's at the time of the answer; 0 from what does not touch keys.  On a
-    progress response of a watch it says that everything up to it was delivered.
+    ``revision`` is 0 in responses of RPCs that do not use the store.  In a progress response of a watch, every change
+    up to ``revision`` was delivered.
     """
 
     cluster_id: uint64 = field(1)

@@ -1,4 +1,4 @@
-"""Keys and values: read, written, compared."""
+"""Messages and RPCs of the KV service: read, write, delete and compare keys."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ __all__ = [
 
 
 class RangeRequest(Message):
-    """Read ``key``, or the keys from it up to ``range_end`` (which is not among them).
+    """Read ``key``, or the keys from it up to ``range_end``, exclusive.
 
-    A ``range_end`` of ``b'\\0'`` is the end of the store.  A ``limit`` of 0 is none, a ``revision`` of 0
-    the newest.  ``serializable`` is what the asked member knows, which may be old.
+    A ``range_end`` of ``b'\\0'`` is the end of the store.  A ``limit`` of 0 means no limit, a ``revision`` of 0 the
+    latest.  With ``serializable`` the member answers from its own data, which may be stale.
     """
 
     class SortOrder(IntEnum):
-        """NONE is the order of the keys."""
+        """The order of the results; NONE is the order of the keys."""
 
         NONE = 0
         ASCEND = 1
         DESCEND = 2
 
     class SortTarget(IntEnum):
-        """What is sorted by."""
+        """The field to sort by."""
 
         KEY = 0
         VERSION = 1
@@ -65,7 +65,7 @@ class RangeRequest(Message):
 
 
 class RangeResponse(Message):
-    """``more``: the limit cut it short.  ``count`` is of the whole range, whatever the limit."""
+    """The keys found; ``more`` if the limit left some out.  ``count`` counts the range regardless of the limit."""
 
     header: ResponseHeader = field(1)
     kvs: Repeated[KeyValue] = field(2)
@@ -74,7 +74,7 @@ class RangeResponse(Message):
 
 
 class PutRequest(Message):
-    """Write a key.  A ``lease`` of 0 is none, also where the key had one, unless ``ignore_lease`` keeps it."""
+    """Write a key.  A ``lease`` of 0 detaches the key from its lease, unless ``ignore_lease`` keeps it."""
 
     key: bytes = field(1)
     value: bytes = field(2)
@@ -85,14 +85,14 @@ class PutRequest(Message):
 
 
 class PutResponse(Message):
-    """``prev_kv`` is there if it was asked for and the key existed."""
+    """``prev_kv`` is set if it was requested and the key existed."""
 
     header: ResponseHeader = field(1)
     prev_kv: KeyValue = field(2)
 
 
 class DeleteRangeRequest(Message):
-    """Delete a key or a range, as :class:`RangeRequest` has it."""
+    """Delete a key or a range, given as in :class:`RangeRequest`."""
 
     key: bytes = field(1)
     range_end: bytes = field(2)
@@ -100,7 +100,7 @@ class DeleteRangeRequest(Message):
 
 
 class DeleteRangeResponse(Message):
-    """``deleted`` counts keys; ``prev_kvs`` are there if they were asked for."""
+    """The number of deleted keys; ``prev_kvs`` if they were requested."""
 
     header: ResponseHeader = field(1)
     deleted: int64 = field(2)
@@ -117,7 +117,7 @@ class RequestOp(Message):
 
 
 class ResponseOp(Message):
-    """What came of one operation of a transaction."""
+    """The response to one operation of a transaction."""
 
     response_range: RangeResponse = field(1, oneof='response')
     response_put: PutResponse = field(2, oneof='response')
@@ -126,13 +126,14 @@ class ResponseOp(Message):
 
 
 class Compare(Message):
-    """A condition: the key's ``target``, ``result``, the member of the oneof.  All zero where it does not exist.
+    """A condition: compare the ``target`` field of a key with the value in the oneof, by the operator ``result``.
 
-    With a ``range_end`` it holds if it holds for every key of the range.
+    All fields of a key that does not exist are zero.  With a ``range_end`` the condition has to hold for every key of
+    the range.
     """
 
     class CompareResult(IntEnum):
-        """What the key's must be to the given one."""
+        """The comparison operator; the field of the key is on the left."""
 
         EQUAL = 0
         GREATER = 1
@@ -140,7 +141,7 @@ class Compare(Message):
         NOT_EQUAL = 3
 
     class CompareTarget(IntEnum):
-        """What is compared; the member of the oneof is the one of that name."""
+        """The field to compare, which the member of the oneof with the same name is compared with."""
 
         VERSION = 0
         CREATE = 1
@@ -160,7 +161,7 @@ class Compare(Message):
 
 
 class TxnRequest(Message):
-    """If every condition holds ``success``, else ``failure``: at one revision, all or nothing."""
+    """Execute ``success`` if every condition holds, else ``failure``; atomically, at one revision."""
 
     compare: Repeated[Compare] = field(1)
     success: Repeated[RequestOp] = field(2)
@@ -168,7 +169,7 @@ class TxnRequest(Message):
 
 
 class TxnResponse(Message):
-    """Which half was done, and what came of each of its operations."""
+    """``succeeded`` if ``success`` was executed, and the response to each operation."""
 
     header: ResponseHeader = field(1)
     succeeded: bool = field(2)
@@ -176,14 +177,14 @@ class TxnResponse(Message):
 
 
 class CompactionRequest(Message):
-    """Forget the history before ``revision``; ``physical`` answers once it is off the disk."""
+    """Remove the history before ``revision``; with ``physical`` the response waits for the removal from disk."""
 
     revision: int64 = field(1)
     physical: bool = field(2)
 
 
 class CompactionResponse(Message):
-    """It is forgotten."""
+    """Confirms a compaction."""
 
     header: ResponseHeader = field(1)
 
@@ -192,7 +193,7 @@ build('etcdserverpb', globals())
 
 
 class KV:
-    """Keys and values.  A transaction that writes nothing may be repeated as a range may."""
+    """The KV service.  A Txn without write operations may be repeated like a Range."""
 
     Range = Method('/etcdserverpb.KV/Range', RangeRequest, RangeResponse, reads=True)
     Put = Method('/etcdserverpb.KV/Put', PutRequest, PutResponse)

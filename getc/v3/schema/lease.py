@@ -1,4 +1,4 @@
-"""Leases: keys that live as long as somebody says so.  All times are in seconds."""
+"""Messages and RPCs of the Lease service.  All times are in seconds."""
 # ruff: noqa: N815 - the names of the fields are etcd's
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = [
 
 
 class LeaseGrantRequest(Message):
-    """An ``ID`` of 0 has the server choose one."""
+    """Create a lease.  With an ``ID`` of 0 the server chooses one."""
 
     TTL: int64 = field(1)
     ID: int64 = field(2)
 
 
 class LeaseGrantResponse(Message):
-    """The ``TTL`` is what the server gives, which may be more than was asked for."""
+    """The new lease.  Its ``TTL`` may be longer than requested."""
 
     header: ResponseHeader = field(1)
     ID: int64 = field(2)
@@ -42,44 +42,44 @@ class LeaseGrantResponse(Message):
 
 
 class LeaseRevokeRequest(Message):
-    """End a lease; its keys go with it."""
+    """Revoke a lease and delete its keys."""
 
     ID: int64 = field(1)
 
 
 class LeaseRevokeResponse(Message):
-    """It has ended."""
+    """Confirms a revocation."""
 
     header: ResponseHeader = field(1)
 
 
 class LeaseCheckpoint(Message):
-    """Members say this to each other: no RPC carries it."""
+    """Used between members only, not by an RPC for clients."""
 
     ID: int64 = field(1)
     remaining_TTL: int64 = field(2)
 
 
 class LeaseCheckpointRequest(Message):
-    """Members say this to each other: no RPC carries it."""
+    """Used between members only, not by an RPC for clients."""
 
     checkpoints: Repeated[LeaseCheckpoint] = field(1)
 
 
 class LeaseCheckpointResponse(Message):
-    """Members say this to each other: no RPC carries it."""
+    """Used between members only, not by an RPC for clients."""
 
     header: ResponseHeader = field(1)
 
 
 class LeaseKeepAliveRequest(Message):
-    """Give a lease its whole time again."""
+    """Renew a lease for its whole TTL."""
 
     ID: int64 = field(1)
 
 
 class LeaseKeepAliveResponse(Message):
-    """A ``TTL`` of 0 says that there is no such lease any more."""
+    """The renewed lease.  A ``TTL`` of 0 means that the lease does not exist."""
 
     header: ResponseHeader = field(1)
     ID: int64 = field(2)
@@ -87,14 +87,14 @@ class LeaseKeepAliveResponse(Message):
 
 
 class LeaseTimeToLiveRequest(Message):
-    """Ask for the rest of a lease's time; with ``keys``, also for what hangs on it."""
+    """Request the remaining time of a lease and, with ``keys``, the keys attached to it."""
 
     ID: int64 = field(1)
     keys: bool = field(2)
 
 
 class LeaseTimeToLiveResponse(Message):
-    """A ``TTL`` of -1 says that there is no such lease any more."""
+    """The remaining time.  A ``TTL`` of -1 means that the lease does not exist."""
 
     header: ResponseHeader = field(1)
     ID: int64 = field(2)
@@ -104,11 +104,11 @@ class LeaseTimeToLiveResponse(Message):
 
 
 class LeaseLeasesRequest(Message):
-    """Ask for all leases."""
+    """Request all leases."""
 
 
 class LeaseStatus(Message):
-    """One of all leases."""
+    """One entry in the list of leases."""
 
     ID: int64 = field(1)
 
@@ -124,7 +124,7 @@ build('etcdserverpb', globals())
 
 
 class Lease:
-    """Leases.  A grant may be repeated if the caller chose the ``ID``: the second finds it taken."""
+    """The Lease service.  A grant with an ``ID`` of the caller may be repeated: the second one finds the id taken."""
 
     LeaseGrant = Method('/etcdserverpb.Lease/LeaseGrant', LeaseGrantRequest, LeaseGrantResponse)
     LeaseRevoke = Method('/etcdserverpb.Lease/LeaseRevoke', LeaseRevokeRequest, LeaseRevokeResponse, idempotent=True)

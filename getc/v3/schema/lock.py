@@ -1,4 +1,4 @@
-"""The server's own lock."""
+"""Messages and RPCs of the Lock service."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ __all__ = ['Lock', 'LockRequest', 'LockResponse', 'UnlockRequest', 'UnlockRespon
 
 
 class LockRequest(Message):
-    """Wait for the lock of that name, and hold it as long as the ``lease`` lives."""
+    """Wait for the lock of that name, and hold it until the ``lease`` ends."""
 
     name: bytes = field(1)
     lease: int64 = field(2)
 
 
 class LockResponse(Message):
-    """The lock is held as long as ``key`` exists."""
+    """The lock was acquired, and is held while ``key`` exists."""
 
     header: ResponseHeader = field(1)
     key: bytes = field(2)
 
 
 class UnlockRequest(Message):
-    """Let go of the lock that is held by ``key``."""
+    """Release the lock that is held by ``key``."""
 
     key: bytes = field(1)
 
 
 class UnlockResponse(Message):
-    """It is free."""
+    """Confirms a release."""
 
     header: ResponseHeader = field(1)
 
@@ -38,7 +38,7 @@ build('v3lockpb', globals())
 
 
 class Lock:
-    """The server's own lock.  Locking again under the same lease finds it held: that may be repeated."""
+    """The Lock service.  Lock may be repeated: with the same lease it returns the same ``key``."""
 
     Lock = Method('/v3lockpb.Lock/Lock', LockRequest, LockResponse, waits=True)
     Unlock = Method('/v3lockpb.Lock/Unlock', UnlockRequest, UnlockResponse)

@@ -1,4 +1,4 @@
-"""The health of a member and of its store.  All sizes are in bytes."""
+"""Messages and RPCs of the Maintenance service.  All sizes are in bytes."""
 # ruff: noqa: N815 - the names of the fields are etcd's
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 
 class AlarmType(IntEnum):
-    """NONE asks for all of them."""
+    """The kinds of alarms; NONE stands for all of them."""
 
     NONE = 0
     NOSPACE = 1
@@ -42,10 +42,10 @@ class AlarmType(IntEnum):
 
 
 class AlarmRequest(Message):
-    """Ask for alarms, raise one or end one; a ``memberID`` of 0 is every member."""
+    """List, raise or clear alarms; a ``memberID`` of 0 stands for every member."""
 
     class AlarmAction(IntEnum):
-        """What to do."""
+        """The operation."""
 
         GET = 0
         ACTIVATE = 1
@@ -64,18 +64,18 @@ class AlarmMember(Message):
 
 
 class AlarmResponse(Message):
-    """The alarms that the request is about."""
+    """The alarms that were listed, raised or cleared."""
 
     header: ResponseHeader = field(1)
     alarms: Repeated[AlarmMember] = field(2)
 
 
 class StatusRequest(Message):
-    """Ask the member how it is."""
+    """Request the status of the member."""
 
 
 class StatusResponse(Message):
-    """How the asked member is.  A ``leader`` of 0 is none that it knows of."""
+    """The status of the member that answers.  A ``leader`` of 0 means that it has no leader."""
 
     header: ResponseHeader = field(1)
     version: str = field(2)
@@ -93,41 +93,41 @@ class StatusResponse(Message):
 
 
 class DowngradeInfo(Message):
-    """Whether the cluster is on its way to an older version, and to which.  Since 3.6."""
+    """Whether a downgrade of the cluster is in progress, and to which version.  Since 3.6."""
 
     enabled: bool = field(1)
     targetVersion: str = field(2)
 
 
 class DefragmentRequest(Message):
-    """Have the member give room back to the disk.  It serves nobody while it does."""
+    """Defragment the database file of the member, which serves no other request meanwhile."""
 
 
 class DefragmentResponse(Message):
-    """It is done."""
+    """Confirms a defragmentation."""
 
     header: ResponseHeader = field(1)
 
 
 class HashRequest(Message):
-    """Ask for a hash of everything in the member's store."""
+    """Request a hash of the member's whole database."""
 
 
 class HashResponse(Message):
-    """The hash."""
+    """The hash of the database."""
 
     header: ResponseHeader = field(1)
     hash: uint32 = field(2)
 
 
 class HashKVRequest(Message):
-    """Ask for a hash of the keys up to ``revision``; 0 is the newest."""
+    """Request a hash of the keys up to ``revision``; 0 means the latest."""
 
     revision: int64 = field(1)
 
 
 class HashKVResponse(Message):
-    """The hash, and of which revisions: members agree if all of these do."""
+    """The hash, and the revisions that it covers: healthy members return equal fields."""
 
     header: ResponseHeader = field(1)
     hash: uint32 = field(2)
@@ -136,11 +136,11 @@ class HashKVResponse(Message):
 
 
 class SnapshotRequest(Message):
-    """Ask for the member's store as a file."""
+    """Request the member's database file."""
 
 
 class SnapshotResponse(Message):
-    """A piece of the file, and how much follows."""
+    """A chunk of the file, and the number of bytes that follow."""
 
     header: ResponseHeader = field(1)
     remaining_bytes: uint64 = field(2)
@@ -149,22 +149,22 @@ class SnapshotResponse(Message):
 
 
 class MoveLeaderRequest(Message):
-    """Have another member lead.  Only the leader can be asked."""
+    """Transfer leadership to another member.  Only the leader accepts this."""
 
     targetID: uint64 = field(1)
 
 
 class MoveLeaderResponse(Message):
-    """It leads."""
+    """Confirms a transfer of leadership."""
 
     header: ResponseHeader = field(1)
 
 
 class DowngradeRequest(Message):
-    """Prepare the cluster for an older version of the servers.  Since 3.5."""
+    """Prepare the cluster for a downgrade of its members.  Since 3.5."""
 
     class DowngradeAction(IntEnum):
-        """What to do."""
+        """The operation."""
 
         VALIDATE = 0
         ENABLE = 1
@@ -175,14 +175,14 @@ class DowngradeRequest(Message):
 
 
 class DowngradeResponse(Message):
-    """The version of the cluster at present.  Since 3.5."""
+    """The current version of the cluster.  Since 3.5."""
 
     header: ResponseHeader = field(1)
     version: str = field(2)
 
 
 class DowngradeVersionTestRequest(Message):
-    """Is there for etcd's own tests: no RPC carries it.  Since 3.6."""
+    """Used by etcd's own tests only, not by an RPC.  Since 3.6."""
 
     ver: str = field(1)
 
@@ -191,7 +191,7 @@ build('etcdserverpb', globals())
 
 
 class Maintenance:
-    """The member that is asked, for the most part; alarms and downgrades are the cluster's."""
+    """The Maintenance service.  Alarm and Downgrade act on the cluster, the other RPCs on the member that answers."""
 
     Alarm = Method('/etcdserverpb.Maintenance/Alarm', AlarmRequest, AlarmResponse)
     Status = Method('/etcdserverpb.Maintenance/Status', StatusRequest, StatusResponse, reads=True)

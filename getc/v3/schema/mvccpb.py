@@ -1,4 +1,4 @@
-"""Keys as they are stored, and what happens to them."""
+"""Key-value pairs, and the events of watches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ['Event', 'KeyValue']
 
 
 class KeyValue(Message):
-    """A key.  ``version`` counts its puts since it was created; ``lease`` is 0 if it has none."""
+    """A key-value pair.  ``version`` counts the puts since the key was created; a ``lease`` of 0 means no lease."""
 
     key: bytes = field(1)
     create_revision: int64 = field(2)
@@ -21,10 +21,10 @@ class KeyValue(Message):
 
 
 class Event(Message):
-    """A change of a key.  The ``kv`` of a deletion has the key and, as ``mod_revision``, its time."""
+    """A change of a key.  The ``kv`` of a deletion has the key and the ``mod_revision`` of the deletion only."""
 
     class EventType(IntEnum):
-        """Expiry is a DELETE too."""
+        """The kind of change.  The expiry of a lease is a DELETE, too."""
 
         PUT = 0
         DELETE = 1

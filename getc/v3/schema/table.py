@@ -1,6 +1,6 @@
-"""The words that the tables of this folder are written in, and how they become protobuf's classes.
+"""Builds protobuf message classes from tables that are written as Python classes.
 
-A message is a class, a field an annotation with its number, and the types are protobuf's::
+A message is a class, a field is an annotation with its number, and the types are protobuf's::
 
     class Compare(Message):
         class CompareResult(IntEnum):
@@ -11,9 +11,9 @@ A message is a class, a field an annotation with its number, and the types are p
         key: bytes = field(3)
         version: int64 = field(4, oneof='target_union')
 
-A module is one file in protobuf's sense.  Below its messages it calls :func:`build`, which puts the
-class that protobuf makes in the place of each: at run time there is nothing but protobuf's own, and a
-type checker goes by the table.  What protobuf calls a service is a class of :class:`Method`.
+A module is one protobuf file.  Below its messages it calls :func:`build`, which replaces each table by the class that
+protobuf creates for it.  At run time there are only protobuf's classes; type checkers use the tables.  A protobuf
+service is a class with :class:`Method` attributes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
 
     def _with_fields(**_: object) -> Callable[[type], type]:
-        return lambda table: table  # tells a type checker of keyword arguments, and does nothing
+        return lambda table: table  # only type checkers evaluate it
 
 
 __all__ = ['Message', 'Method', 'Repeated', 'build', 'field', 'int64', 'uint32', 'uint64']
@@ -43,7 +43,7 @@ uint32 = int
 uint64 = int
 
 POOL: Final = descriptor_pool.DescriptorPool()
-"""A pool of our own: other packages put etcd's files in the default one, and a name can be there once."""
+"""A private pool: the default one holds each name once, and other packages may add etcd's files to it."""
 
 WIRE: Final = descriptor_pb2.FieldDescriptorProto
 SCALARS: Final = {
@@ -62,10 +62,10 @@ Response = TypeVar('Response', bound=message.Message)
 
 @_with_fields(kw_only_default=True)
 class Message(message.Message):
-    """A message of protobuf: keyword arguments are its fields, and all of them may be left out.
+    """A protobuf message.  The keyword arguments are its fields, all of which are optional.
 
-    An unset field reads as zero, empty or an empty message; :meth:`HasField` tells of messages and of
-    the members of a oneof.  Fields that a server does not know it ignores, and so do we.
+    An unset field reads as zero, empty or an empty message; :meth:`HasField` works for messages and for the members
+    of a oneof.  Unknown fields are ignored.
     """
 
 
@@ -74,14 +74,14 @@ class Method(Generic[Request, Response]):
     """An RPC.
 
     Attributes:
-        path: ``/package.Service/Method``, as gRPC has it.
-        request: The class of what is sent.
-        response: The class of what comes back.
-        client_streaming: Any number of requests, not one.
-        server_streaming: Any number of responses, not one.
-        reads: It changes nothing, whatever is in the request.
-        idempotent: It writes, and sending it twice does no more than sending it once.
-        waits: It writes, and then waits: what it is refused for may have come after the write.
+        path: The gRPC path, ``/package.Service/Method``.
+        request: The class of its requests.
+        response: The class of its responses.
+        client_streaming: The client sends any number of requests, not one.
+        server_streaming: The server sends any number of responses, not one.
+        reads: The RPC changes nothing, whatever the request.
+        idempotent: The RPC writes, and sending it twice has the same effect as sending it once.
+        waits: The RPC writes and then waits for an event: an error may come after the write.
     """
 
     path: str
@@ -95,7 +95,7 @@ class Method(Generic[Request, Response]):
 
     @property
     def repeatable(self) -> bool:
-        """True if sending it twice cannot apply a write twice.  Where that depends on the request it is False."""
+        """True if sending a request twice cannot apply a write twice; False if that depends on the request."""
         return self.reads or self.idempotent
 
 
@@ -107,32 +107,32 @@ class _Field:
 
 
 def field(number: int, enum: type[IntEnum] | None = None, *, oneof: str | None = None) -> Any:
-    """A field of a message, whose annotation is its type.
+    """Declare a field of a message.  The annotation is its type.
 
     Args:
-        number: What it has on the wire.
-        enum: The names of its values.  The annotation is then ``int``: a server may send a newer one.
-        oneof: The group of which one field at most is set.
+        number: The field number.
+        enum: The enum of its values.  The annotation is then ``int``, since a server may send another value.
+        oneof: The name of the group of which at most one field is set.
     """
     return _Field(number, enum, oneof)
 
 
 def build(package: str, module: dict[str, Any]) -> None:
-    """Put protobuf's own class in the place of every message of a module.
+    """Replace every table of a module by the class that protobuf creates for it.
 
     Args:
-        package: The name of protobuf's package.
-        module: Its ``globals()``.
+        package: The name of the protobuf package.
+        module: The ``globals()`` of the module.
 
     Raises:
-        ValueError: The table is wrong; says where.
+        ValueError: A table is not valid; the message names the field.
     """
     name = module['__name__']
-    own = [thing for thing in module.values() if inspect.isclass(thing) and thing.__module__ == name]
-    tables = [thing for thing in own if issubclass(thing, Message)]
+    classes = [value for value in module.values() if inspect.isclass(value) and value.__module__ == name]
+    tables = [cls for cls in classes if issubclass(cls, Message)]
     file = descriptor_pb2.FileDescriptorProto(name=f'{name}.proto', package=package, syntax='proto3')
     names = _Names(package, module)
-    file.enum_type.extend(_enum(thing) for thing in own if issubclass(thing, IntEnum))
+    file.enum_type.extend(_enum(cls) for cls in classes if issubclass(cls, IntEnum))
     file.message_type.extend(_message(table, names) for table in tables)
     file.dependency.extend(sorted(names.files))
     try:
@@ -144,7 +144,7 @@ def build(package: str, module: dict[str, Any]) -> None:
 
 
 class _Names:
-    """What the names in annotations stand for; remembers the files of those from elsewhere."""
+    """Resolves the names in annotations, and collects the files of messages from other modules."""
 
     def __init__(self, package: str, module: dict[str, Any]) -> None:
         self.files: set[str] = set()
@@ -152,7 +152,7 @@ class _Names:
         self._module = module
 
     def message(self, name: str) -> str:
-        """The full name of a message; KeyError if there is none."""
+        """Return the full name of a message.  Raises KeyError if there is none."""
         found = self._module[name]
         if not inspect.isclass(found) or not issubclass(found, message.Message):
             raise KeyError(name)
@@ -162,7 +162,7 @@ class _Names:
         return f'.{found.DESCRIPTOR.full_name}'
 
     def enum(self, enum: type[IntEnum]) -> str:
-        """The full name of an enum of this module."""
+        """Return the full name of an enum of this module."""
         return f'.{self._package}.{enum.__qualname__}'
 
 
@@ -175,7 +175,7 @@ def _message(table: type[Message], names: _Names) -> descriptor_pb2.DescriptorPr
     annotations = inspect.get_annotations(table)
     for name, value in vars(table).items():
         if isinstance(value, _Field) and name not in annotations:
-            raise ValueError(f'{where}.{name} has no type')
+            raise ValueError(f'{where}.{name} has no annotation')
     for name, annotation in annotations.items():
         found = vars(table).get(name)
         if not isinstance(found, _Field):
@@ -222,11 +222,11 @@ def _enum(enum: type[IntEnum]) -> descriptor_pb2.EnumDescriptorProto:
 
 
 def _enums_of(table: type[Message]) -> Iterator[type[IntEnum]]:
-    return (thing for thing in vars(table).values() if inspect.isclass(thing) and issubclass(thing, IntEnum))
+    return (value for value in vars(table).values() if inspect.isclass(value) and issubclass(value, IntEnum))
 
 
 def _class(table: type[Message], descriptor: Any) -> type[message.Message]:
-    """What protobuf makes, with the names of the table's module and the enums as the table has them."""
+    """Return protobuf's class, with the module, the docstring and the enums of the table."""
     made = message_factory.GetMessageClass(descriptor)
     made.__module__, made.__doc__ = table.__module__, inspect.getdoc(table)
     for enum in _enums_of(table):

@@ -1,4 +1,4 @@
-"""Changes of keys, as they happen."""
+"""Messages and RPCs of the Watch service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ['Watch', 'WatchCancelRequest', 'WatchCreateRequest', 'WatchProgressRe
 
 
 class WatchRequest(Message):
-    """What is said on the stream: one of the three."""
+    """One message of the client on a watch stream."""
 
     create_request: WatchCreateRequest = field(1, oneof='request_union')
     cancel_request: WatchCancelRequest = field(2, oneof='request_union')
@@ -20,14 +20,14 @@ class WatchRequest(Message):
 
 
 class WatchCreateRequest(Message):
-    """Watch a key or a range from ``start_revision`` on; 0 is from now on.
+    """Watch a key or a range from ``start_revision`` on; 0 means from now on.
 
-    A ``watch_id`` of 0 has the server choose one.  Without ``fragment`` a revision comes in one
-    response, however large.
+    With a ``watch_id`` of 0 the server chooses one.  Without ``fragment`` a revision is sent in one response, however
+    large.
     """
 
     class FilterType(IntEnum):
-        """What is left out."""
+        """The events to leave out."""
 
         NOPUT = 0
         NODELETE = 1
@@ -49,15 +49,14 @@ class WatchCancelRequest(Message):
 
 
 class WatchProgressRequest(Message):
-    """Ask how far the watches of the stream have come."""
+    """Request a progress response for all watches of the stream."""
 
 
 class WatchResponse(Message):
-    """News of one watch; of all of them where the ``watch_id`` of a progress response is -1.
+    """Events or a state change of one watch; a progress response for all watches has the ``watch_id`` -1.
 
-    A refused watch is ``created`` and ``canceled`` at once, with a ``watch_id`` of -1.
-    ``compact_revision``: the history that was asked for is gone up to there.  ``fragment``: more of the
-    same revision follows.
+    A refused watch is ``created`` and ``canceled`` in one response, with a ``watch_id`` of -1.  ``compact_revision``:
+    the requested history was compacted up to this revision.  ``fragment``: more events of the same revision follow.
     """
 
     header: ResponseHeader = field(1)
@@ -74,7 +73,7 @@ build('etcdserverpb', globals())
 
 
 class Watch:
-    """Any number of watches on one stream."""
+    """The Watch service: any number of watches on one stream."""
 
     Watch = Method(
         '/etcdserverpb.Watch/Watch',

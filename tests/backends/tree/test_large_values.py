@@ -29,7 +29,7 @@ LARGE = 'x' * 4000
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages have 64 KiB at most: what is true of them is true of 16 MiB, which take seconds."""
     monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
-    monkeypatch.setattr(ranges, 'GOOD_SIZE', BOUND // 2)
+    monkeypatch.setattr(ranges, 'TARGET_BYTES', BOUND // 2)
     monkeypatch.setattr(http_response, 'MAX_BODY', BOUND)
 
 
