@@ -1,4 +1,4 @@
-"""etcd for gevent: servers that stay registered, configuration that is never silently stale.
+"""An etcd client for gevent: keeps servers registered, and follows configuration without missing a change.
 
 Example::
 
@@ -9,7 +9,7 @@ Example::
     keeper = etcd.keep_node('/servers/a', '10.0.0.7:7000', ttl=10)
     watcher = etcd.on_change('/cfg', lambda result: print(result.key, result.value))
 
-Everything blocks the calling greenlet only; nothing needs to be monkey-patched.
+A call blocks only the calling greenlet.  Monkey-patching is not needed.
 """
 
 from __future__ import annotations

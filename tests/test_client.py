@@ -1,4 +1,4 @@
-"""The client: how it is made and shown, and how it ends."""
+"""The client: options, repr, timeouts, stores in memory, close and state listeners."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
 
 LONG = 30.0
-"""Seconds, the bound of a test that fails."""
+"""Seconds after which a test fails."""
 
 REFUSING = 'http://127.0.0.1:1'
 
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The URL of a server that takes connections and never answers."""
+    """The URL of a server that accepts connections and never responds."""
     with gevent.socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         listener.listen(64)
         yield f'http://127.0.0.1:{listener.getsockname()[1]}'
 
 
-# -- how it is made
+# -- creation
 
 
 @pytest.mark.parametrize(
@@ -47,8 +47,7 @@ def silent() -> Iterator[str]:
     ],
     ids=str,
 )
-def test_client_shows_its_first_url(url: Any, shown: str) -> None:
-    """url is the first endpoint; the repr has it too, and says what is spoken."""
+def test_url_is_the_first_endpoint_and_the_repr_shows_it(url: Any, shown: str) -> None:
     api = None if shown.startswith('memory') else 'v2'
     with getc.etcd(url, api=api) as client:  # type: ignore[arg-type]
         assert client.url == shown
@@ -60,8 +59,7 @@ def test_client_shows_its_first_url(url: Any, shown: str) -> None:
     assert repr(client) == f'{text[:-1]} closed>'
 
 
-def test_client_shows_all_its_endpoints_the_one_in_use_and_the_namespace(etcd_server: EtcdServer) -> None:
-    """So that two clients of one program can be told apart, here and in its log."""
+def test_repr_shows_number_endpoints_endpoint_in_use_and_namespace(etcd_server: EtcdServer) -> None:
     with getc.etcd(['http://127.0.0.1:1', etcd_server.url], api='v3', namespace='/zone') as client:
         urls = f'http://127.0.0.1:1,{etcd_server.url}'
         assert re.fullmatch(rf'<getc\.Client \d+ {urls} v3 in_use=http://127\.0\.0\.1:1 namespace=/zone>', repr(client))
@@ -71,8 +69,7 @@ def test_client_shows_all_its_endpoints_the_one_in_use_and_the_namespace(etcd_se
             assert repr(other).split()[1] != repr(client).split()[1]
 
 
-def test_client_takes_the_usual_url_when_none_is_given() -> None:
-    """etcd's own default."""
+def test_url_is_the_default_of_etcd_when_none_is_given() -> None:
     with getc.etcd() as client:
         assert client.url == 'http://127.0.0.1:2379'
 
@@ -89,15 +86,14 @@ def test_client_takes_the_usual_url_when_none_is_given() -> None:
     ],
     ids=lambda options: ' '.join(options),
 )
-def test_client_is_refused_when_its_options_do_not_go_together(options: dict[str, Any]) -> None:
-    """Half of the credentials, and what a store in memory does not have: ValueError, which tells no password."""
+def test_etcd_raises_value_error_without_the_password_when_options_exclude_each_other(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError) as caught:
         getc.etcd(**options)
     assert 'secret' not in str(caught.value)
 
 
-def test_client_is_refused_when_a_certificate_is_not_there() -> None:
-    """The files are read when the client is made: an OSError at once, not at the first call."""
+def test_etcd_raises_os_error_when_a_certificate_file_is_missing() -> None:
+    """The files are read when the client is created, not at the first call."""
     with pytest.raises(OSError):
         getc.etcd('https://127.0.0.1:1', api='v2', ca='/no/such/file.pem')
 
@@ -107,8 +103,7 @@ def test_client_is_refused_when_a_certificate_is_not_there() -> None:
     [{'url': 'http://me:secret@127.0.0.1:1'}, {'url': REFUSING, 'username': 'me', 'password': 'secret'}],
     ids=['url', 'options'],
 )
-def test_client_never_shows_its_credentials(options: dict[str, Any]) -> None:
-    """Neither in url and repr, nor in what it raises."""
+def test_credentials_are_in_no_url_repr_or_error(options: dict[str, Any]) -> None:
     with getc.etcd(**options, api='v2') as client:
         assert client.url == REFUSING
         with pytest.raises(getc.ConnectionRefused) as caught:
@@ -121,8 +116,7 @@ def test_client_never_shows_its_credentials(options: dict[str, Any]) -> None:
 # -- timeouts
 
 
-def test_timeout_is_the_clients_unless_the_call_has_its_own(silent: str) -> None:
-    """The client's holds where none is given; where one is, it holds."""
+def test_timeout_of_a_call_replaces_that_of_the_client(silent: str) -> None:
     with getc.etcd(silent, api='v2', timeout=0.05) as hasty, getc.etcd(silent, api='v2', timeout=None) as patient:
         for call in (
             lambda: hasty.get('/a'),
@@ -134,15 +128,15 @@ def test_timeout_is_the_clients_unless_the_call_has_its_own(silent: str) -> None
                 call()
 
 
-def test_ready_raises_what_the_last_attempt_met() -> None:
-    """Where nobody listens it is tried until there is no time left."""
+def test_ready_raises_the_error_of_the_last_attempt() -> None:
+    """A refused connection is attempted again until the timeout."""
     with getc.etcd(REFUSING, api='v2') as client:
         with gevent.Timeout(LONG), pytest.raises(getc.ConnectionRefused):
             client.ready(timeout=0.05)
 
 
-def test_ready_returns_and_clear_drops_nothing_in_use(etcd_server: EtcdServer) -> None:
-    """A server that serves is ready; after clear() calls go on over new connections, and waits over theirs."""
+def test_clear_closes_no_connection_in_use(etcd_server: EtcdServer) -> None:
+    """After clear() new calls use new connections, and a wait continues on its own."""
     skip_unless_supported('v2', etcd_server.binary)
     with getc.etcd(etcd_server.url, api='v2') as client:
         client.ready()
@@ -159,8 +153,8 @@ def test_ready_returns_and_clear_drops_nothing_in_use(etcd_server: EtcdServer) -
 # -- stores in memory
 
 
-def test_memory_is_shared_by_the_clients_of_a_name() -> None:
-    """One store a name, also seen from inside a namespace; without a name it is the client's own."""
+def test_store_in_memory_is_shared_by_the_clients_of_its_name() -> None:
+    """Also inside a namespace; a store without a name is private."""
     with getc.etcd('memory://game') as one, getc.etcd('memory://game', namespace='/ns') as inside:
         with getc.etcd('memory://other') as other, getc.etcd('memory://') as private, getc.etcd('memory://') as second:
             inside.set('/a', '1')
@@ -169,8 +163,8 @@ def test_memory_is_shared_by_the_clients_of_a_name() -> None:
             assert one.get('/ns/a').value == '1'
 
 
-def test_memory_of_a_name_is_there_as_long_as_a_client_is() -> None:
-    """Closed clients may go; the last one that is held holds the store."""
+def test_store_in_memory_is_dropped_with_its_last_client() -> None:
+    """Closed clients keep it as well, until they are garbage-collected."""
     first = getc.etcd('memory://held')
     first.set('/a', '1', ttl=1000)
     second = getc.etcd('memory://held')
@@ -185,7 +179,7 @@ def test_memory_of_a_name_is_there_as_long_as_a_client_is() -> None:
         getc.etcd('memory://held').get('/a')
 
 
-# -- the end
+# -- close
 
 CALLS: dict[str, Callable[[getc.Client], object]] = {
     'get': lambda client: client.get('/a'),
@@ -208,23 +202,20 @@ URLS = ['memory://', REFUSING]
 
 @pytest.mark.parametrize('url', URLS)
 @pytest.mark.parametrize('call', CALLS.values(), ids=CALLS)
-def test_closed_client_refuses_every_call(url: str, call: Callable[[getc.Client], object]) -> None:
-    """ClientClosed, at once: nothing is waited for or sent."""
+def test_closed_client_raises_client_closed_at_once(url: str, call: Callable[[getc.Client], object]) -> None:
     client = getc.etcd(url, api=None if url == 'memory://' else 'v2')
     client.close()
     with gevent.Timeout(LONG), pytest.raises(getc.ClientClosed):
         call(client)
 
 
-def test_every_method_is_among_those_that_a_closed_client_refuses() -> None:
-    """The list above is whole: but for the methods that end things, one that only listens, and the one for daemons."""
+def test_calls_contain_every_method_but_clear_close_and_on_state() -> None:
     methods = {name for name in dir(getc.Client) if not name.startswith('_') and callable(getattr(getc.Client, name))}
     assert methods - {name.split()[0] for name in CALLS} == {'clear', 'close', 'on_state'}
 
 
 @pytest.mark.parametrize('url', URLS)
-def test_close_may_be_called_again(url: str) -> None:
-    """What is closed stays closed; clear() has nothing to drop."""
+def test_close_does_nothing_when_called_again(url: str) -> None:
     client = getc.etcd(url, api=None if url == 'memory://' else 'v2')
     client.close()
     client.close(timeout=0)
@@ -232,16 +223,15 @@ def test_close_may_be_called_again(url: str) -> None:
     assert repr(client).endswith(' closed>')
 
 
-def test_client_closes_when_its_block_is_left_by_an_error() -> None:
-    """The error goes on, the client does not."""
+def test_client_closes_when_its_block_raises() -> None:
     with pytest.raises(ZeroDivisionError), getc.etcd('memory://') as client:
         raise ZeroDivisionError
     with pytest.raises(getc.ClientClosed):
         client.get('/')
 
 
-def test_close_ends_in_time_when_etcd_does_not_answer(silent: str) -> None:
-    """Whatever is under way: daemons that start, waits, calls; they are told, or stopped."""
+def test_close_returns_within_its_timeout_when_etcd_does_not_respond(silent: str) -> None:
+    """Calls and waits in flight raise, and starting daemons are stopped."""
     client = getc.etcd(silent, api='v2', timeout=None)
     made: list[Callable[[], object]] = [
         lambda: client.get('/a'),
@@ -260,7 +250,7 @@ def test_close_ends_in_time_when_etcd_does_not_answer(silent: str) -> None:
 
 
 def test_close_may_be_called_from_a_callback(etcd: getc.Client, etcd_clock: object) -> None:
-    """A callback that closes its client ends it, and itself goes on to its end."""
+    """The callback itself runs to its end."""
     after: list[str] = []
 
     def close(result: getc.EtcdResult) -> None:
@@ -281,19 +271,18 @@ def test_close_may_be_called_from_a_callback(etcd: getc.Client, etcd_clock: obje
 
 
 def test_close_stops_daemons_in_the_order_of_their_starts(etcd: getc.Client, etcd_clock: object) -> None:
-    """Followers are told of the end of each kept node in the same order each time."""
+    """Watchers receive the deletions of kept nodes in the same order each time."""
     keys = [f'/servers/{number}' for number in range(20)]
-    told: list[str] = []
-    etcd.on_change('/servers', lambda result: told.append(result.key) if isinstance(result, getc.Deleted) else None)
+    deleted: list[str] = []
+    etcd.on_change('/servers', lambda result: deleted.append(result.key) if isinstance(result, getc.Deleted) else None)
     with getc.etcd(etcd.url) as client:
         for key in keys:
             client.keep_node(key, 'x')
     gevent.sleep(1)
-    assert told == keys
+    assert deleted == keys
 
 
-def test_close_leaves_no_socket() -> None:
-    """The other side sees the connections end."""
+def test_close_closes_all_sockets() -> None:
     with gevent.socket.socket() as listener:
         listener.bind(('127.0.0.1', 0))
         listener.listen(8)
@@ -311,16 +300,15 @@ def test_close_leaves_no_socket() -> None:
         assert isinstance(calling.exception, getc.EtcException)
 
 
-# -- the state
+# -- state listeners
 
 
-def test_state_is_told_to_listeners(etcd_server: EtcdServer) -> None:
-    """When the server is lost, and when it is found again; one that raises harms nobody."""
+def test_on_state_calls_the_listener_when_the_server_fails_and_recovers(etcd_server: EtcdServer) -> None:
     states: list[getc.ConnectionState] = []
     with getc.etcd(etcd_server.url, timeout=LONG) as client:
 
         @client.on_state
-        def tell(state: getc.ConnectionState) -> None:
+        def listen(state: getc.ConnectionState) -> None:
             states.append(state)
 
         client.set('/a', '1')
@@ -335,7 +323,6 @@ def test_state_is_told_to_listeners(etcd_server: EtcdServer) -> None:
     assert states == [connected, suspended, connected]
 
 
-def test_on_state_takes_functions_only() -> None:
-    """A TypeError says so."""
+def test_on_state_raises_type_error_when_the_listener_is_not_callable() -> None:
     with getc.etcd('memory://') as client, pytest.raises(TypeError, match='on_state takes a function, not str'):
         client.on_state('log')  # type: ignore[type-var]

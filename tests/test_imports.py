@@ -1,4 +1,4 @@
-"""What ``import getc`` loads: nothing that a later ``gevent.monkey.patch_all()`` would leave half patched."""
+"""``import getc`` loads no HTTP library, so that a later ``gevent.monkey.patch_all()`` patches everything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HTTP = "[name for name in ('requests', 'urllib3') if name in sys.modules]"
 
 
 def run(program: str, *arguments: str) -> str:
-    """Run it in a process of its own, where a warning is an error, and return its output."""
+    """Run a program in a new process, with warnings as errors, and return its output."""
     command = [sys.executable, '-W', 'error', '-c', program, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
@@ -22,12 +22,11 @@ def run(program: str, *arguments: str) -> str:
 
 @pytest.mark.parametrize('package', ['getc', 'getc.testing'])
 def test_import_loads_no_http_library(package: str) -> None:
-    """Programs on v3 never need one; the harness only names where they are."""
     assert run(f'import sys, {package}; print({HTTP})') == '[]\n'
 
 
-def test_import_leaves_https_usable_after_a_later_patch() -> None:
-    """gevent warns of modules that hold on to the unpatched ssl, whose contexts recurse without end."""
+def test_https_works_when_the_program_is_patched_after_the_import() -> None:
+    """Contexts of an unpatched ssl module would recurse infinitely; gevent warns of modules that hold such contexts."""
     program = """
 import getc
 import gevent.monkey
@@ -42,8 +41,8 @@ except requests.ConnectionError as error:
     assert run(program) == 'ConnectionError\n'
 
 
-def test_client_loads_an_http_library_when_v2_is_first_spoken(etcd_server: EtcdServer) -> None:
-    """Making the client is not enough, so that it can be made before the program is patched."""
+def test_client_loads_an_http_library_at_its_first_v2_call(etcd_server: EtcdServer) -> None:
+    """Not when it is created, which may be before the program is patched."""
     program = f"""
 import sys, getc
 with getc.etcd(sys.argv[1], api='v2') as etcd:
@@ -57,8 +56,7 @@ with getc.etcd(sys.argv[1], api='v2') as etcd:
     assert run(program, etcd_server.url) == "[]\n['requests', 'urllib3']\n"
 
 
-def test_program_on_v3_loads_no_http_library(etcd_server: EtcdServer) -> None:
-    """Whatever it does."""
+def test_program_that_uses_v3_loads_no_http_library(etcd_server: EtcdServer) -> None:
     program = f"""
 import sys, getc
 with getc.etcd(sys.argv[1], api='v3') as etcd:
