@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from getc.testing import wait_until
-from pytest_getc import show_failures
+from pytest_getc import propagate_failures
 from tests.support.leftovers import FAILED, Leftovers, has_failed
 
 
@@ -29,7 +29,7 @@ def _cleanup(request: pytest.FixtureRequest) -> Iterator[None]:
 
     The first fixture of each test, so it is torn down last.
     """
-    show_failures()  # pytest-timeout must be able to end a test whose greenlets block
+    propagate_failures()  # pytest-timeout must be able to end a test whose greenlets block
     leftovers = Leftovers()
     with leftovers.recording():
         yield

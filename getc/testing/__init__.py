@@ -1,10 +1,9 @@
-"""For testing programs that use gevent and etcd: virtual time, faults on command, real etcds, and checks for leaks.
+"""Tests of programs that use gevent and etcd: virtual time, fault injection, real etcd servers, and leak checks.
 
-With pytest nothing needs to be imported: the plugin ``pytest_getc`` comes with getc, and its fixtures
-``etcd``, ``etcd_clock``, ``etcd_store``, ``etcd_server``, ``etcd_cluster``, ``etcd_faults`` and ``etcd_binary``
-are there.  What they stand on can be used without pytest, too: :class:`VirtualTime`, :class:`MemoryStore`,
-:class:`EtcdServer`, :class:`EtcdCluster`, :class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks`,
-:class:`hub_watch` and :func:`wait_until`.
+pytest needs no imports: getc installs the plugin ``pytest_getc`` with the fixtures ``etcd``, ``etcd_clock``,
+``etcd_store``, ``etcd_server``, ``etcd_cluster``, ``etcd_faults`` and ``etcd_binary``.  The classes behind them work
+without pytest as well: :class:`VirtualTime`, :class:`MemoryStore`, :class:`EtcdServer`, :class:`EtcdCluster`,
+:class:`FaultProxy`, :class:`Certificates`, :class:`no_leaks`, :class:`hub_watch` and :func:`wait_until`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An authority that signs certificates, in memory.  Needs the package ``cryptography``."""
+"""A certificate authority in memory.  Requires the package ``cryptography``."""
 
 from __future__ import annotations
 
@@ -18,36 +18,40 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """A key that others trust, and what it signs.
+    """A certificate authority with a self-signed certificate.
 
     Args:
         name: Its common name.
 
     Attributes:
-        pem: Its own certificate, good for a month.
+        pem: Its own certificate, valid for 30 days.
     """
 
     def __init__(self, name: str) -> None:
         self._key = _new_key()
-        builder = _builder(_named(name), _named(name), self._key, self._key, 30 * DAY, is_authority=True)
+        subject = _common_name(name)
+        builder = _builder(subject, subject, self._key, self._key, 30 * DAY, is_authority=True)
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.pem = self._certificate.public_bytes(Encoding.PEM)
 
     def issue(
         self, name: str, hosts: Sequence[str], lifetime: datetime.timedelta, begins: datetime.timedelta = -DAY
     ) -> tuple[bytes, bytes]:
-        """Make a key and sign its certificate, for servers and clients alike.  Returns both as PEM.
+        """Generate a key, and sign a certificate for servers and clients.
 
         Args:
             name: The common name.
-            hosts: The names and addresses of the server that is to show it.
-            lifetime: How long from now it is good; less than none for one that has expired.
-            begins: From when on, from now.
+            hosts: Subject alternative names: host names and IP addresses.
+            lifetime: The end of the validity, relative to now; negative for an expired certificate.
+            begins: The begin of the validity, relative to now.
+
+        Returns:
+            The certificate and the key, as PEM.
         """
         key = _new_key()
         issuer = self._certificate.subject
-        builder = _builder(_named(name), issuer, key, self._key, lifetime, is_authority=False, begins=begins)
-        # Both: etcd's gateway for JSON shows its server's certificate as a client of that server.
+        builder = _builder(_common_name(name), issuer, key, self._key, lifetime, is_authority=False, begins=begins)
+        # Both usages: etcd's JSON gateway presents the server's certificate as a client of the same server.
         purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
         builder = builder.add_extension(purposes, critical=False)
         if hosts:
@@ -98,10 +102,10 @@ def _builder(
 
 
 def _new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())  # a fraction of a millisecond, where RSA takes a hundred
+    return ec.generate_private_key(ec.SECP256R1())  # takes less than a millisecond; RSA takes a hundred
 
 
-def _named(name: str) -> x509.Name:
+def _common_name(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 

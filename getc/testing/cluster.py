@@ -1,64 +1,60 @@
-"""A real cluster of etcds that misbehaves on command."""
+"""A real etcd cluster with fault injection."""
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
 from getc.errors import EtcException, LeaseNotFound, NotSupported
 from getc.testing.admin import clear_v2, clear_v3
-from getc.testing.binaries import Api, chosen_etcd
+from getc.testing.binaries import Api, choose_etcd
 from getc.testing.certificates import ServerTLS
-from getc.testing.cluster_status import ClusterStatus
+from getc.testing.cluster_members import ClusterMembers
 from getc.testing.member import Member, MemberState
-from getc.testing.peer_proxy import PeerNetwork
-from getc.testing.ports import free_ports
-from getc.testing.processes import poll_until
 from getc.testing.server import ServerFailed
 from getc.testing.tcp_faults import FaultyLink
 
 __all__ = ['EtcdCluster']
 
-ATTEMPTS: Final = 5
+MAX_ATTEMPTS: Final = 5
+"""Starts that are tried while another program takes a port between its choice and its use."""
 
-KINDNESS: Final = 10.0
-"""Seconds that a member has to end by itself when it is restarted."""
+TERMINATION_TIMEOUT: Final = 10.0
+"""Seconds until a member that is restarted is killed, if it has not ended after SIGTERM."""
 
 
 class EtcdCluster:
-    """Several etcds that are one store, on free loopback ports, with their data in temporary directories.
+    """A cluster of etcd processes on free loopback ports, with their data in temporary directories.
 
-    They do not outlive this program, however that ends, and leave no files.  Methods block the calling greenlet
-    only, in real time even where time is virtual.  Members are called by their index in ``members``.
+    The processes and files are removed when this program ends, also when it is killed.  Methods block the calling
+    greenlet only, in real time even under :class:`VirtualTime`.  Methods take the index of a member in ``members``.
 
-    What members say to each other goes through this program's hub, on a line for each direction, so that
-    :meth:`isolate` can cut it and :meth:`line` can do worse.  While the hub is blocked they do not hear each other,
-    and after a second of that they look for another leader.  Clients reach them directly; put a
-    :class:`FaultProxy` in front of a member to break that.
+    The traffic between members passes through this program's hub, with one link for each direction, so that
+    :meth:`isolate` can cut it and :meth:`link` gives access to other faults.  While the hub is blocked, members do
+    not receive each other's messages, and after a second they start an election.  Clients connect to the members
+    directly; put a :class:`FaultProxy` in front of a member to inject faults there.
 
-    Also a context manager, which starts and stops it.
+    Also a context manager, which starts and stops the cluster.
 
     Args:
-        size: How many members.
-        api: ``'v2'`` or ``'v3'``: the API that it must speak; None for v3.
-        binary: The path of the etcd; None to look for one as :func:`find_etcd` does, and rather one whose members may
-            be killed.
-        tls: How members serve clients over TLS, from :class:`Certificates`; None for plain HTTP.  Among
-            themselves they speak plain HTTP in any case.
-        timeout: Seconds for the members to get well after a start, and for whatever else is waited for.
+        size: The number of members.
+        api: The API that the etcd must support, ``'v2'`` or ``'v3'``; None for v3.
+        binary: The path of the etcd; None to search as :func:`find_etcd` does, preferring one whose members may be
+            killed.
+        tls: How members serve clients over TLS, from :class:`Certificates`; None for plain HTTP.  The traffic
+            between members is plain HTTP in any case.
+        timeout: Seconds for the members to become healthy after a start, and for every other wait.
 
     Attributes:
-        binary: The etcd that is run: its path, version, and why it is this one.
-        members: Each with ``name``, ``url``, ``pid`` and ``state``.
-        learners: The same of those that :meth:`add_learner` added: they follow and have no vote.
+        binary: The etcd that is run: path, version, and why it was selected.
+        members: The members, each with ``name``, ``url``, ``pid`` and ``state``.
+        learners: The non-voting members that :meth:`add_learner` added.
 
     Raises:
-        EtcdNotFound: There is no etcd that speaks the API.
+        EtcdNotFound: No etcd that supports the API was found.
         OSError: ``binary`` cannot be run.
-        ValueError: ``size`` is less than 1, or ``binary`` does not speak the API.
+        ValueError: ``size`` is less than 1, or ``binary`` does not support the API.
 
     Example::
 
@@ -68,9 +64,9 @@ class EtcdCluster:
             etcd.set('/hello', 'Hello, world')
             lost = cluster.leader()
             cluster.isolate(lost)
-            assert cluster.leader() != lost      # the others have another one
+            assert cluster.leader() != lost      # the others have elected a new one
             cluster.heal(lost)
-            cluster.restart(lost, wipe=True)     # it gets its data from them
+            cluster.restart(lost, wipe=True)     # it receives its data from them
             assert etcd.get('/hello').value == 'Hello, world'
     """
 
@@ -85,21 +81,18 @@ class EtcdCluster:
     ) -> None:
         if size < 1:
             raise ValueError(f'a cluster has at least one member, not {size}')
-        self.binary = chosen_etcd(api or 'v3', binary, for_kills=True)
-        self.members: list[Member] = []
-        self.learners: list[Member] = []
-        self._tls = tls
-        self._timeout = timeout
-        self._network = PeerNetwork()
-        self._next_number = itertools.count(1)
+        self.binary = choose_etcd(api or 'v3', binary, for_kills=True)
+        self._group = ClusterMembers(self.binary, tls=tls, timeout=timeout)
+        self.members = self._group.voters
+        self.learners = self._group.learners
         self._is_started = False
-        self._clean_at = 0
+        self._cleared_index = 0
         for _ in range(size):
-            self._new_member()
+            self.members.append(self._group.create())
 
     @property
     def urls(self) -> str:
-        """Where clients reach the members, as :func:`getc.etcd` takes it.  The same until one is added or removed."""
+        """The URLs of all members, as :func:`getc.etcd` takes them.  They change when one is added or removed."""
         return ','.join(member.url for member in self.members)
 
     @property
@@ -109,30 +102,31 @@ class EtcdCluster:
 
     @property
     def isolated(self) -> set[int]:
-        """The members that are cut off from the others."""
-        return {index for index, member in enumerate(self.members) if member.number in self._network.isolated}
+        """The indices of the members that are isolated from the others."""
+        isolated = self._group.network.isolated
+        return {index for index, member in enumerate(self.members) if member.number in isolated}
 
-    # -- as a whole
+    # -- the whole cluster
 
     def start(self) -> EtcdCluster:
-        """Start all members, and return it once each is well and they have a leader.
+        """Start all members, wait until they are healthy and have a leader, and return the cluster.
 
-        After :meth:`stop` it is empty, and its URLs are others.
+        After :meth:`stop` the cluster starts empty and at other URLs.
 
         Raises:
-            ServerFailed: One ended, or they did not get well within the timeout.  Nothing is left running.
+            ServerFailed: A member ended, or they did not become healthy within the timeout.  No process is left.
         """
         if self._is_started:
-            raise RuntimeError(f'{self!r} is started')
+            raise RuntimeError(f'{self!r} is already started')
         self._is_started = True
-        for attempt in range(1, ATTEMPTS + 1):
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                self._place_all()
-                self._launch_all()
+                self._group.assign_ports(*self.members)
+                self._group.launch_voters()
                 break
             except ServerFailed as error:
-                self._discard_all()
-                if 'address already in use' not in str(error) or attempt == ATTEMPTS:
+                self._group.discard()
+                if 'address already in use' not in str(error) or attempt == MAX_ATTEMPTS:
                     self.stop()
                     raise
             except BaseException:
@@ -141,225 +135,218 @@ class EtcdCluster:
         return self
 
     def stop(self) -> None:
-        """End all members and remove their files.  Does nothing if it is not started."""
-        self._discard_all()
+        """Kill all members and remove their files.  Does nothing if the cluster is not started."""
+        self._group.discard()
         self.learners.clear()
-        self._network.close()
+        self._group.network.close()
         self._is_started = False
-        self._clean_at = 0
+        self._cleared_index = 0
 
     def wipe(self) -> None:
-        """Kill all members and start them again without data, at the same URLs, and undo every other fault.
+        """Kill all members and start them again without data, at the same URLs; undo every other fault.
 
-        To clients it is the same cluster, down to its id, and all it knew is gone.
+        To clients it is the same cluster, with the same cluster id, which has lost all keys and its history.
 
         Raises:
-            ServerFailed: As :meth:`start`, but what runs is left.
+            ServerFailed: As :meth:`start`, but processes that run are left running.
         """
         for member in (*self.members, *self.learners):
             member.kill()
             member.wipe()
-        self._network.heal_all()
-        self._clean_at = 0
-        learners, self.learners = self.learners, []
-        self._launch_all()
+        self._group.network.heal_all()
+        self._cleared_index = 0
+        learners = list(self.learners)
+        self.learners.clear()
+        self._group.launch_voters()
         for learner in learners:
-            self._let_learn(learner)
+            self._group.add_learner(learner)
 
     def clear(self) -> None:
-        """Delete every key and lease, of both APIs, on every member that is up.
+        """Delete every key and lease, of both APIs, and wait until every member that is up has applied it.
 
-        It is quick; revisions, indices and their history go on.  Unless etcd does not allow it (its authentication
-        is on), or there were more than 1000 changes since the last call (v2, whose hidden nodes nothing tells then):
-        in these cases the cluster is wiped.
+        Fast; revisions, indices and their history continue.  The cluster is wiped instead if etcd refuses (its
+        authentication is enabled), or if there were more than 1000 changes since the last call (v2: the history no
+        longer shows which hidden nodes exist).
 
         Raises:
-            ServerFailed: It has no leader, or did not get well after it was wiped.
+            ServerFailed: There is no leader, or the cluster did not become healthy after it was wiped.
         """
         leader = self.members[self.leader()]
         try:
             with leader.requests() as requests:
                 clear_v3(requests)
-                index = clear_v2(requests, self._clean_at) if self.binary.supports('v2') else 0
+                index = clear_v2(requests, self._cleared_index) if self.binary.supports('v2') else 0
             _revoke_leases(leader)
         except (OSError, EtcException):
             index = None
         if index is None:
             self.wipe()
             return
-        self._clean_at = index
-        self._wait_for(lambda: self._survey().is_level(), 'the members to agree')
+        self._cleared_index = index
+        self._group.wait_for(lambda: self._group.status().is_level(), 'the members to have applied the same entries')
 
-    def mend(self) -> None:
-        """Undo every fault: start who is down, resume who is paused, connect all, and wait until all are well.
+    def recover(self) -> None:
+        """Undo every fault: start members that are down, resume paused ones, connect all, and wait for health.
 
         Raises:
-            ServerFailed: They did not get well within the timeout.
+            ServerFailed: The members did not become healthy within the timeout.
         """
-        self._network.heal_all()
+        self._group.network.heal_all()
         for member in (*self.members, *self.learners):
             member.resume()
             if member.state is MemberState.DOWN:
-                self._launch(member)
-        self._wait_until_well(self.members)
+                self._group.launch(member)
+        self._group.wait_until_healthy(self.members)
 
     def leader(self) -> int:
-        """The index of the leader: of the member that a majority takes for it.  Waits until there is one.
+        """Wait until a majority of the members names the same leader, and return its index.
 
-        One that is down, paused or isolated does not count, even while it or the others do not know yet.
+        A member that is down, paused or isolated does not count, even if the others have not noticed yet.
 
         Raises:
-            ServerFailed: There was none within the timeout.
+            ServerFailed: There was no leader within the timeout.
         """
-        found: list[Member] = []
-
-        def is_found() -> bool:
-            member = self._leader_now()
-            if member is not None:
-                found.append(member)
-            return member is not None
-
-        self._wait_for(is_found, 'a leader')
-        return self.members.index(found[0])
+        return self.members.index(self._group.wait_for_leader())
 
     def move_leader(self, to: int) -> None:
-        """Have the leader hand over to another member, and wait until it has.
+        """Transfer the leadership to another member, and wait until it leads.
 
         Raises:
-            EtcException: It did not: the other is down, or too far behind.
-            ServerFailed: There is no leader, or it was not this one within the timeout.
+            EtcException: The transfer failed: the member is down, or too far behind.
+            ServerFailed: There is no leader, or the member did not lead within the timeout.
         """
         leader = self.leader()
         if leader == to:
             return
         with self.members[leader].client() as client:
             client.v3.maintenance.move_leader(self.members[to].id)
-        self._wait_for(lambda: self._leader_now() is self.members[to], f'{self.members[to].name} to lead')
+        self._group.wait_for(lambda: self._group.leader() is self.members[to], f'{self.members[to].name} to lead')
 
     # -- one member
 
     def kill(self, index: int, *, may_diverge: bool = False) -> None:
-        """End it by SIGKILL, as a crash would; its data stay.  Does nothing if it is down.
+        """Kill a member by SIGKILL; its data stay.  Does nothing if it is down.
 
-        Members of etcd 3.5.0 to 3.5.2 that are killed while they write may come back with other data than the rest
-        have, without any error; whatever a test finds then is a fault of that etcd.  So these are not killed unless
-        the caller says that it does not matter, as where nothing is written or nobody compares.  :meth:`restart`,
-        :meth:`pause` and :meth:`isolate` are safe with all.
+        Members of etcd 3.5.0 to 3.5.2 that are killed while they write may come back with data that differ from
+        those of the others, without any error; what a test finds then is a fault of that etcd.  So these are not
+        killed unless the caller says that it does not matter, for example where nothing is written.
+        :meth:`restart`, :meth:`pause` and :meth:`isolate` are safe with every version.
 
         Args:
-            index: Which.
-            may_diverge: Kill these etcds too.
+            index: The member.
+            may_diverge: True kills members of these versions as well.
 
         Raises:
-            NotSupported: It is such an etcd.
+            NotSupported: The etcd is of such a version.
         """
         if self.binary.may_diverge and len(self.members) > 1 and not may_diverge:
             raise NotSupported(
-                f'members of etcd {self.version} may go on with different data after a SIGKILL: install another etcd '
-                '(on PATH, or named by GETC_ETCD), or say kill(index, may_diverge=True)'
+                f'members of etcd {self.version} may diverge after a SIGKILL: install another etcd '
+                '(on PATH, or named by GETC_ETCD), or pass may_diverge=True'
             )
         self.members[index].kill()
 
     def restart(self, index: int, *, wipe: bool = False) -> None:
-        """Start it at the same URL; if it runs, end it first, in the orderly way.
+        """Restart a member at the same URL, or start it if it is down; a running one is terminated by SIGTERM.
 
-        Returns once it is well, or at once where it cannot be: while it is isolated, or there is no majority.
+        Returns once the member is healthy, or at once where it cannot become healthy: while it is isolated, or
+        there is no majority.
 
         Args:
-            index: Which.
-            wipe: Throw its data away.  The others remove it and add it anew, as etcd wants it: it must
-                not come back with less than it has promised.  That needs the others to be a majority.
+            index: The member.
+            wipe: Delete its data.  The other members remove it and add it again, since etcd does not allow a member
+                to come back with less than it has acknowledged.  This needs a majority without the member.
 
         Raises:
-            ServerFailed: It did not get well within the timeout.
-            EtcException: The others could not take it in anew.
+            ServerFailed: The member did not become healthy within the timeout.
+            EtcException: The others could not remove and add it.
         """
         member = self.members[index]
-        member.end(KINDNESS)
+        member.terminate(TERMINATION_TIMEOUT)
         if wipe and len(self.members) > 1:
-            with self._other_than(member).client() as client:
+            with self._group.other_than(member).client() as client:
                 for known in client.v3.cluster.member_list().members:
-                    if member.advertised_url in known.peerURLs:  # not by id: an attempt before may have added it
+                    if member.advertised_url in known.peerURLs:  # not by id: an earlier attempt may have added it
                         client.v3.cluster.member_remove(known.ID)
                 member.id = client.v3.cluster.member_add([member.advertised_url]).member.ID
         if wipe:
             member.wipe()
-        self._launch(member, joins=wipe and len(self.members) > 1)
-        if self._is_connected(member):
-            self._wait_until_well([member])
+        self._group.launch(member, joins=wipe and len(self.members) > 1)
+        if self._group.has_quorum(member):
+            self._group.wait_until_healthy([member])
 
     def pause(self, index: int) -> None:
-        """Stop it from running (SIGSTOP): connections stay, nothing is answered."""
+        """Suspend the process of a member (SIGSTOP): its connections stay open, and it does not respond."""
         self.members[index].pause()
 
     def resume(self, index: int) -> None:
-        """Let it run on."""
+        """Resume a paused member."""
         self.members[index].resume()
 
     def isolate(self, index: int) -> None:
-        """Cut it off from the other members, in both directions, but not from its clients."""
-        self._network.isolate(self.members[index].number)
+        """Cut a member off from the other members, in both directions, but not from its clients."""
+        self._group.network.isolate(self.members[index].number)
 
     def heal(self, index: int) -> None:
-        """Let it reach the others again, but for those that are isolated themselves."""
-        self._network.heal(self.members[index].number)
+        """Reconnect an isolated member to all members that are not isolated themselves."""
+        self._group.network.heal(self.members[index].number)
 
-    def line(self, source: int, destination: int) -> FaultyLink:
-        """What one member asks of another, and the answers: with all the faults of a :class:`FaultyLink`.
+    def link(self, source: int, destination: int) -> FaultyLink:
+        """Return the connections that one member makes to another, to inject faults on them.
 
-        Members stream what they say as endless answers, so most of what ``destination`` says to ``source`` goes over
-        this line; to break one direction only, mind that.
+        Members send their messages as endless responses, so most data from ``destination`` to ``source`` pass over
+        this link.  Consider this when only one direction is to fail.
         """
-        return self._network.line(self.members[source].number, self.members[destination].number)
+        return self._group.network.link(self.members[source].number, self.members[destination].number)
 
     def add(self) -> int:
-        """Add a member, wait until it is well, and return its index.
+        """Add a member, wait until it is healthy, and return its index.
 
         Raises:
-            EtcException: The others did not take it.
-            ServerFailed: It did not get well within the timeout.
+            EtcException: The others refused the member.
+            ServerFailed: It did not become healthy within the timeout.
         """
         leader = self.members[self.leader()]
-        member = self._new_member()
+        member = self._group.create()
+        self.members.append(member)
         try:
-            self._place(member, *free_ports(2))
+            self._group.assign_ports(member)
             with leader.client() as client:
                 member.id = client.v3.cluster.member_add([member.advertised_url]).member.ID
         except BaseException:
-            self._forget(member)
+            self._group.remove(member)
             raise
-        self._launch(member, joins=True)
-        self._wait_until_well([member])
+        self._group.launch(member, joins=True)
+        self._group.wait_until_healthy([member])
         return self.members.index(member)
 
     def add_learner(self) -> Member:
-        """Add a member without a vote, which refuses nearly every call of a client, and return it.
+        """Add a non-voting member, which refuses nearly every request of clients, and return it.
 
-        It is one of ``learners``, and not of ``members``.  Does not wait until it serves.
+        It is in ``learners``, not in ``members``.  Does not wait until it serves.
 
         Raises:
-            EtcException: The others did not take it.
+            EtcException: The others refused the member.
         """
-        learner = self._new_member()
-        self.members.remove(learner)
-        self._place(learner, *free_ports(2))
-        self._let_learn(learner)
+        learner = self._group.create()
+        self._group.assign_ports(learner)
+        self._group.add_learner(learner)
         return learner
 
     def remove(self, index: int) -> None:
-        """Remove a member for good; those behind it move up by one.  Waits until the others have a leader.
+        """Remove a member for good, and wait until the others have a leader.  The indices behind it move up by one.
 
         Raises:
-            EtcException: The others did not agree.
-            ValueError: It is the only one.
+            EtcException: The others refused.
+            ValueError: It is the only member.
             ServerFailed: They had no leader within the timeout.
         """
         member = self.members[index]
         if len(self.members) == 1:
-            raise ValueError('the only member cannot be removed')
-        with self._other_than(member).client() as client:
+            raise ValueError('cannot remove the only member of a cluster')
+        with self._group.other_than(member).client() as client:
             client.v3.cluster.member_remove(member.id)
-        self._forget(member)
+        self._group.remove(member)
         self.leader()
 
     def __enter__(self) -> EtcdCluster:
@@ -374,89 +361,6 @@ class EtcdCluster:
         states = ' '.join(f'{member.name}:{member.state.name.lower()}' for member in self.members)
         return f'<EtcdCluster {self.version} {states}>'
 
-    # -- members
-
-    def _new_member(self) -> Member:
-        number = next(self._next_number)
-        member = Member(f'etcd-{number}', self.binary, tls=self._tls, number=number)
-        self.members.append(member)
-        return member
-
-    def _let_learn(self, learner: Member) -> None:
-        """Have the others take in a learner without data, and start it."""
-        with self.members[self.leader()].client() as client:
-            client.v3.cluster.member_add([learner.advertised_url], isLearner=True)
-        self.learners.append(learner)
-        self._launch(learner, joins=True)
-
-    def _place_all(self) -> None:
-        ports = iter(free_ports(2 * len(self.members)))
-        for member in self.members:
-            self._place(member, next(ports), next(ports))
-
-    def _place(self, member: Member, client_port: int, peer_port: int) -> None:
-        member.listen(client_port, peer_port, advertised_url=self._network.address(member.number))
-        self._network.join(member.number, peer_port)
-
-    def _forget(self, member: Member) -> None:
-        member.discard()
-        self._network.leave(member.number)
-        self.members.remove(member)
-
-    def _launch(self, member: Member, *, joins: bool = False) -> None:
-        cluster = ','.join(f'{each.name}={each.advertised_url}' for each in (*self.members, *self.learners))
-        member.launch(cluster, joins=joins, env=self._network.environment(member.number))
-
-    def _launch_all(self) -> None:
-        for member in self.members:
-            self._launch(member)
-        self._wait_until_well(self.members)
-        self.leader()
-        for member, status in self._survey().answers.items():
-            member.id = status.id
-
-    def _discard_all(self) -> None:
-        for member in (*self.members, *self.learners):
-            member.discard()
-
-    def _other_than(self, member: Member) -> Member:
-        """One that can be asked to change the membership."""
-        for other in self.members:
-            if other is not member and self._is_connected(other):
-                return other
-        raise ServerFailed(f'no member but {member.name} is up and connected')
-
-    def _is_connected(self, member: Member) -> bool:
-        """True if it can be well: it belongs to a majority of members that run and reach each other."""
-        reachable = [each for each in self.members if self._is_reachable(each)]
-        return member in reachable and len(reachable) > len(self.members) // 2
-
-    def _is_reachable(self, member: Member) -> bool:
-        """True if it runs and is not cut off from others."""
-        is_isolated = member.number in self._network.isolated and len(self.members) > 1
-        return member.state is MemberState.UP and not is_isolated
-
-    # -- waiting
-
-    def _wait_until_well(self, members: list[Member]) -> None:
-        self._wait_for(lambda: all(member.serves_or_has_ended() for member in members), 'all members to serve')
-        ended = [member for member in members if member.has_ended()]
-        if ended:
-            raise ServerFailed(f'{ended[0].name} has ended, a member of {self.binary}; {self._logs()}')
-
-    def _wait_for(self, condition: Callable[[], object], what: str) -> None:
-        if not poll_until(condition, self._timeout):
-            raise ServerFailed(f'{self.binary}: waited {self._timeout:g} s for {what}; {self._logs()}')
-
-    def _logs(self) -> str:
-        return '\n'.join(f'the log of {member.name} ends with\n{member.log_tail()}' for member in self.members)
-
-    def _survey(self) -> ClusterStatus:
-        return ClusterStatus.of([member for member in self.members if self._is_reachable(member)])
-
-    def _leader_now(self) -> Member | None:
-        return self._survey().leader(len(self.members) // 2 + 1)
-
 
 def _revoke_leases(member: Member) -> None:
     with member.client() as client:
@@ -464,4 +368,4 @@ def _revoke_leases(member: Member) -> None:
             try:
                 client.v3.lease.revoke(lease.ID)
             except LeaseNotFound:
-                pass  # it ran out
+                pass  # it expired meanwhile

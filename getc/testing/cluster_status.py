@@ -1,4 +1,4 @@
-"""What the members of a cluster say of themselves, at one moment."""
+"""The status that the members of a cluster report at one moment."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Final
 import gevent
 
 from getc.errors import EtcException, Unauthorized
-from getc.testing.member import PATIENCE, Member
+from getc.testing.member import HEALTH_TIMEOUT, Member
 from getc.testing.processes import poll_until
 
 __all__ = ['ClusterStatus', 'MemberStatus']
 
-NAMELESS: Final = -1
-"""The leader of a member that says only that it has one."""
+UNNAMED_LEADER: Final = -1
+"""The leader of a member that reports only that it has one."""
 
 METRIC: Final = re.compile(r'^etcd_server_(has_leader|is_leader|proposals_applied_total) (\S+)$', re.MULTILINE)
 MEMBER_ID: Final = re.compile(r'^etcd_server_id\{server_id="([0-9a-f]+)"\} 1$', re.MULTILINE)
@@ -25,13 +25,13 @@ MEMBER_ID: Final = re.compile(r'^etcd_server_id\{server_id="([0-9a-f]+)"\} 1$', 
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """What a member says of itself.
+    """The status of one member.
 
     Attributes:
-        id: Its number in etcd.
-        term: The election's; 0 where it does not say.
-        leader: The number of its leader; 0 for none, ``NAMELESS`` where it does not say which.
-        applied: The entry of the log that it applied last.
+        id: Its member id in etcd.
+        term: The Raft term; 0 if the member does not report it.
+        leader: The member id of its leader; 0 for none, ``UNNAMED_LEADER`` if the member does not report which.
+        applied: The index of the last Raft entry that it has applied.
     """
 
     id: int
@@ -41,29 +41,34 @@ class MemberStatus:
 
 
 class ClusterStatus:
-    """The answers of members that were asked for their status.
+    """The status of several members.
 
     Args:
-        answers: By member; who did not answer is not in it.
-        asked: How many were asked.
+        answers: The status by member, without members that did not respond.
+        requested: The number of members that were sent a request.
     """
 
-    def __init__(self, answers: Mapping[Member, MemberStatus], asked: int) -> None:
+    def __init__(self, answers: Mapping[Member, MemberStatus], requested: int) -> None:
         self.answers = answers
-        self._asked = asked
+        self._requested = requested
 
     @classmethod
     def of(cls, members: Sequence[Member]) -> ClusterStatus:
-        """Ask them all at once.  Who does not answer within a real second is left out."""
-        asking = {member: gevent.spawn(_status, member) for member in members}
+        """Request the status of all members in parallel.  A member without a response after a second is left out."""
+        requests = {member: gevent.spawn(_status, member) for member in members}
         # In real time: the timeouts of a client follow virtual time.
-        poll_until(lambda: all(greenlet.ready() for greenlet in asking.values()), PATIENCE)
-        answers = {member: greenlet.value for member, greenlet in asking.items() if greenlet.ready()}
-        gevent.killall(list(asking.values()))
-        return cls(_named({member: status for member, status in answers.items() if status is not None}), len(members))
+        poll_until(lambda: all(greenlet.ready() for greenlet in requests.values()), HEALTH_TIMEOUT)
+        answers = {member: greenlet.value for member, greenlet in requests.items() if greenlet.ready()}
+        gevent.killall(list(requests.values()))
+        present = {member: status for member, status in answers.items() if status is not None}
+        return cls(_with_leader_ids(present), len(members))
 
     def leader(self, majority: int) -> Member | None:
-        """Whom so many take for the leader, in one term, and who has answered; None if there is no such one."""
+        """Return the member that has responded and that at least ``majority`` members name as the leader of one term.
+
+        Returns:
+            The member; None if there is none.
+        """
         votes = Counter((status.term, status.leader) for status in self.answers.values())
         for member, status in self.answers.items():
             if votes[status.term, status.id] >= majority:
@@ -71,17 +76,17 @@ class ClusterStatus:
         return None
 
     def is_level(self) -> bool:
-        """True if all have answered, and have applied the same."""
+        """Return True if all members have responded and have applied the same entries."""
         applied = {status.applied for status in self.answers.values()}
-        return len(applied) == 1 and len(self.answers) == self._asked
+        return len(applied) == 1 and len(self.answers) == self._requested
 
 
-def _named(answers: Mapping[Member, MemberStatus]) -> dict[Member, MemberStatus]:
-    """The answers, with the leader that members have not named: the one member that says that it leads."""
+def _with_leader_ids(answers: Mapping[Member, MemberStatus]) -> dict[Member, MemberStatus]:
+    """Replace ``UNNAMED_LEADER`` by the id of the one member that reports that it leads."""
     leading = [status.id for status in answers.values() if status.leader == status.id]
     leader = leading[0] if len(leading) == 1 else 0
     return {
-        member: replace(status, leader=leader) if status.leader == NAMELESS else status
+        member: replace(status, leader=leader) if status.leader == UNNAMED_LEADER else status
         for member, status in answers.items()
     }
 
@@ -90,7 +95,7 @@ def _status(member: Member) -> MemberStatus | None:
     try:
         with member.client() as client:
             status = client.v3.maintenance.status()
-    except Unauthorized:  # authentication is on: from etcd 3.5.28 and 3.6.9 on that is for the user root
+    except Unauthorized:  # etcd 3.5.28, 3.6.9 and newer: with authentication, only root may read the status
         return _status_by_metrics(member)
     except EtcException:
         return None
@@ -98,10 +103,10 @@ def _status(member: Member) -> MemberStatus | None:
 
 
 def _status_by_metrics(member: Member) -> MemberStatus | None:
-    """The same from its metrics, which it gives to everybody.  They name neither the term nor another leader."""
+    """Read the status from the metrics, which need no authentication.  They contain no term and no leader id."""
     try:
         with member.requests() as requests:
-            metrics = requests.ask('GET', '/metrics')
+            metrics = requests.request('GET', '/metrics')
     except OSError:
         return None
     numbers = {name: int(float(number)) for name, number in METRIC.findall(metrics)}
@@ -109,5 +114,5 @@ def _status_by_metrics(member: Member) -> MemberStatus | None:
     if found is None or len(numbers) < 3:
         return None
     own = int(found[1], 16)
-    leader = own if numbers['is_leader'] else NAMELESS if numbers['has_leader'] else 0
+    leader = own if numbers['is_leader'] else UNNAMED_LEADER if numbers['has_leader'] else 0
     return MemberStatus(own, 0, leader, numbers['proposals_applied_total'])

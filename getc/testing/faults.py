@@ -1,4 +1,4 @@
-"""What can go wrong between a client and a store in memory."""
+"""Faults between a client and a store in memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from getc.timing import Deadline
 
 __all__ = ['Faults', 'LinkedBackend']
 
-Do = Callable[[], EtcdResult]
+Execute = Callable[[], EtcdResult]
 
 
 class Faults:
-    """A way to the store, which is as good or as bad as it is told to be.
+    """A connection to the store whose faults can be switched at any time.
 
-    A fault is met by calls: those of the test, and those of daemons, whose renewals are calls, too.
+    Faults apply to all calls: those of the test and those of daemons, whose renewals are calls as well.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Faults:
         self._delay = 0.0
         self._failures: deque[EtcException] = deque()
         self._replies_to_lose = 0
-        self._ends: dict[LinkedBackend, None] = {}  # who goes this way, in the order in which they came
+        self._backends: dict[LinkedBackend, None] = {}  # in the order of their creation
 
     @property
     def is_connected(self) -> bool:
@@ -45,165 +45,173 @@ class Faults:
     def disconnect(self) -> None:
         """Break all connections and refuse new ones, until :meth:`connect`.
 
-        Calls raise :class:`~getc.ConnectionRefused`, those under way a :class:`~getc.ConnectionError` with
-        ``maybe_applied`` if they write; watches end; renewals fail.
+        New calls raise :class:`~getc.ConnectionRefused`.  Calls in flight raise :class:`~getc.ConnectionError`, with
+        ``maybe_applied`` if they are writes.  Watches end, and renewals fail.
         """
         self._is_connected = False
-        self._break_off('the connection broke')
+        self._break_connections('the connection broke')
 
     def connect(self) -> None:
-        """Let calls through again.  Does nothing if they are."""
+        """Accept connections again.  Does nothing if they are accepted already."""
         self._is_connected = True
 
     def fail_next(self, error: EtcException) -> None:
-        """Have the next call raise this, and do nothing.  Called again: the call after that, too.
+        """Let the next call raise the error without any effect.  Further calls of this method queue more errors.
 
         Raises:
-            TypeError: It is nothing that a getc client raises.
+            TypeError: The error is not a ``getc.EtcException``, so no client would raise it.
         """
         if not isinstance(error, EtcException):
-            raise TypeError(f'a call fails with a getc.EtcException, not with {error!r}')
+            raise TypeError(f'expected a getc.EtcException, which is what calls raise, not {error!r}')
         self._failures.append(error)
 
     def lose_next_reply(self) -> None:
-        """Have the next write done and its answer lost: it raises a ConnectionError, with ``maybe_applied``."""
+        """Execute the next write and lose its reply: the call raises ConnectionError with ``maybe_applied``."""
         self._replies_to_lose += 1
 
     def delay(self, seconds: float) -> None:
-        """Have each answer take so long from now on, after the store has done what was asked; 0 for no time.
+        """Delay the reply of each call from now on; the store executes the call at once.
 
-        A call whose timeout is shorter raises :class:`~getc.TimedOut`, with ``maybe_applied`` if it writes.
-        ``math.inf`` is a store that never answers.  A watch begins after that time; what has begun is not delayed.
+        A call whose timeout is shorter raises :class:`~getc.TimedOut`, with ``maybe_applied`` if it is a write.  A new
+        watch starts after the delay; a watch that has started is not delayed.
+
+        Args:
+            seconds: The delay; 0 for none, ``math.inf`` for a store that never replies.
 
         Raises:
-            ValueError: It is negative or not a number.
+            ValueError: The delay is negative or not a number.
         """
         if not seconds >= 0:
-            raise ValueError(f'a delay is at least 0 s, not {seconds}')
+            raise ValueError(f'the delay must be at least 0 s, not {seconds}')
         self._delay = seconds
 
     def _check_connected(self) -> None:
         if not self._is_connected:
             raise ConnectionRefused('the store is disconnected')
 
-    def _pass(self, call: _Call, do: Do) -> EtcdResult:
-        """Do it, or what becomes of it on this way."""
+    def _run(self, call: _Call, execute: Execute) -> EtcdResult:
+        """Execute a call under the faults of this connection."""
         self._check_connected()
         if self._failures:
             raise self._failures.popleft()
         try:
-            result = do()
+            result = execute()
         except EtcException:
-            self._bring_back(call)
+            self._deliver_reply(call)
             raise
-        self._bring_back(call)
+        self._deliver_reply(call)
         return result
 
-    def _bring_back(self, call: _Call) -> None:
-        """The answer is on its way, which may be a refusal."""
+    def _deliver_reply(self, call: _Call) -> None:
+        """Delay or lose the reply of a call, which may be an error."""
         if call.operation.is_write and self._replies_to_lose:
             self._replies_to_lose -= 1
-            raise ConnectionError('the answer was lost', maybe_applied=True)
+            raise ConnectionError('the reply was lost', maybe_applied=True)
         if self._delay:
             call.wait(self._delay)
 
-    def _break_off(self, reason: str) -> None:
-        for end in list(self._ends):
-            end.fail_with(reason)
+    def _break_connections(self, reason: str) -> None:
+        for backend in list(self._backends):
+            backend.fail_with(reason)
 
 
 class LinkedBackend(MemoryBackend):
-    """A client's backend whose calls go to the store by ways that may have faults.
+    """A backend whose calls pass connections with faults.
 
     Args:
         store: The store.
-        ways: What a call passes, from the client to the store.
+        links: The connections that a call passes, from the client to the store.
     """
 
-    def __init__(self, store: SharedStore, ways: Sequence[Faults]) -> None:
+    def __init__(self, store: SharedStore, links: Sequence[Faults]) -> None:
         super().__init__(store)
-        self._ways = ways
-        self._calls: dict[_Call, None] = {}  # under way
+        self._links = links
+        self._calls: dict[_Call, None] = {}  # in flight
         self._delayed: dict[_DelayedWatch, None] = {}
-        for way in ways:
-            way._ends[self] = None
+        for link in links:
+            link._backends[self] = None
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self._check_open()
         call = _Call(operation, deadline)
-        do: Do = partial(super().execute, operation, deadline)
-        for way in reversed(self._ways):
-            do = partial(way._pass, call, do)
+        execute: Execute = partial(super().execute, operation, deadline)
+        for link in reversed(self._links):
+            execute = partial(link._run, call, execute)
         self._calls[call] = None
         try:
-            return do()
+            return execute()
         finally:
             del self._calls[call]
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()
         try:
-            for way in self._ways:
-                way._check_connected()
+            for link in self._links:
+                link._check_connected()
         except ConnectionRefused as error:
             return _RefusedWatch(listener, error)
-        delay = sum(way._delay for way in self._ways)
+        delay = sum(link._delay for link in self._links)
         return _DelayedWatch(self, spec, listener, delay) if delay else super().watch(spec, listener, after)
 
-    def begin_watch(self, delayed: _DelayedWatch) -> Watch:
-        """The answer to a watch has come."""
+    def start_watch(self, delayed: _DelayedWatch) -> Watch:
+        """Start a delayed watch."""
         return super().watch(delayed.spec, delayed.listener)
 
     def ready(self, deadline: Deadline) -> None:
         self.execute(Get('/'), deadline)
 
     def fail_with(self, reason: str) -> None:
-        """End every watch, and every call that is under way."""
+        """End every watch and every call in flight with a ConnectionError."""
         self.end_watches(ConnectionError(reason))
         for delayed in list(self._delayed):
-            delayed.end(ConnectionError(reason))
+            delayed.fail_with(ConnectionError(reason))
         for call in self._calls:
-            call.end(ConnectionError(reason, maybe_applied=call.operation.is_write))
+            call.fail_with(ConnectionError(reason, maybe_applied=call.operation.is_write))
 
     def close(self) -> None:
         super().close()
-        for way in self._ways:
-            way._ends.pop(self, None)
+        for link in self._links:
+            link._backends.pop(self, None)
         for delayed in list(self._delayed):
             delayed.close()
         for call in self._calls:
-            call.end(ClientClosed('the client was closed', maybe_applied=call.operation.is_write))
+            call.fail_with(ClientClosed('the client was closed', maybe_applied=call.operation.is_write))
 
 
 class _Call:
-    """A call that is under way."""
+    """A call in flight."""
 
     def __init__(self, operation: Operation, deadline: Deadline) -> None:
         self.operation = operation
         self._deadline = deadline
-        self._end: AsyncResult[EtcException] = AsyncResult()
+        self._error: AsyncResult[EtcException] = AsyncResult()
 
     def wait(self, seconds: float) -> None:
-        """Return after so many seconds; raise what ends the call before."""
-        left = self._deadline.remaining()
-        patience = min(seconds, left)
-        error = self._end.wait(None if patience == math.inf else patience)
+        """Wait for the delay of the reply.
+
+        Raises:
+            TimedOut: The deadline of the call came first.
+            EtcException: :meth:`fail_with` came first.
+        """
+        remaining = self._deadline.remaining()
+        wait_time = min(seconds, remaining)
+        error = self._error.wait(None if wait_time == math.inf else wait_time)
         if error is not None:
             raise error
-        if seconds > left:
-            raise TimedOut(f'no answer within {self._deadline.timeout:g} s', maybe_applied=self.operation.is_write)
+        if seconds > remaining:
+            raise TimedOut(f'no reply within {self._deadline.timeout:g} s', maybe_applied=self.operation.is_write)
 
-    def end(self, error: EtcException) -> None:
-        """Have it raise this, if it still waits."""
-        self._end.set(error)
+    def fail_with(self, error: EtcException) -> None:
+        """End the call with the error if it still waits."""
+        self._error.set(error)
 
 
 class _DelayedWatch(Watch):
-    """A watch that begins after so many seconds, if ever.
+    """A watch that starts after a delay.
 
     Attributes:
-        spec: What it will follow.
-        listener: Whom it will tell.
+        spec: What to watch.
+        listener: Receives the events.
     """
 
     def __init__(self, backend: LinkedBackend, spec: WatchSpec, listener: WatchListener, seconds: float) -> None:
@@ -214,7 +222,7 @@ class _DelayedWatch(Watch):
         backend._delayed[self] = None
         self._timer: Any = get_hub().loop.timer(0.0 if seconds == math.inf else seconds)
         if seconds != math.inf:
-            self._timer.start(self._begin)
+            self._timer.start(self._start)
 
     def close(self) -> None:
         self._timer.close()
@@ -222,22 +230,22 @@ class _DelayedWatch(Watch):
         if self._watch is not None:
             self._watch.close()
 
-    def end(self, error: EtcException) -> None:
-        """It is lost before it has begun."""
+    def fail_with(self, error: EtcException) -> None:
+        """End the watch before it has started."""
         self.close()
         self._watch = _RefusedWatch(self.listener, error)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         self._timer.close()
         self._backend._delayed.pop(self, None)
-        self._watch = self._backend.begin_watch(self)
+        self._watch = self._backend.start_watch(self)
 
 
 class _RefusedWatch(Watch):
-    """A watch that was not possible."""
+    """A watch that could not start.  Calls ``on_ended`` on the next turn of the hub."""
 
     def __init__(self, listener: WatchListener, error: EtcException) -> None:
-        self._telling = get_hub().loop.run_callback(listener.on_ended, error)
+        self._callback = get_hub().loop.run_callback(listener.on_ended, error)
 
     def close(self) -> None:
-        self._telling.stop()
+        self._callback.stop()

@@ -1,4 +1,4 @@
-"""Which code held the hub, so that no other greenlet could run."""
+"""Detects code that blocks the gevent hub, so that no other greenlet can run."""
 
 from __future__ import annotations
 
@@ -14,66 +14,66 @@ import greenlet
 from gevent import monkey
 from gevent.hub import get_hub
 
-from getc.testing.stack_traces import Stack, stack_of, stack_of_spawning
+from getc.testing.stack_traces import Stack, spawning_stack, stack_of
 
 __all__ = ['Blockage', 'HubBlocked', 'hub_watch']
 
-LINES: Final = 6
+MAX_LINES: Final = 6
 """Lines of a stack that are shown."""
 
-SAMPLES: Final = 4
-"""Looks at the hub within the limit."""
+SAMPLES_PER_LIMIT: Final = 4
+"""Samples that are taken within the limit."""
 
-Trace = Callable[[Literal['switch', 'throw'], tuple[greenlet.greenlet, greenlet.greenlet]], object]
+TraceFunction = Callable[[Literal['switch', 'throw'], tuple[greenlet.greenlet, greenlet.greenlet]], object]
 
 
 @dataclass(frozen=True, slots=True)
 class Blockage:
-    """A time in which no other greenlet could run.
+    """A period in which no other greenlet could run.
 
     Attributes:
-        seconds: How long it was.
-        stack: Where the code was that held the hub, and where its greenlet was spawned.
+        seconds: Its duration.
+        stack: The stack of the code that blocked the hub, and the stack at which its greenlet was spawned.
     """
 
     seconds: float
     stack: Stack
 
     def __str__(self) -> str:
-        return f'for {self.seconds:.3f} s at\n    {self.stack.text(LINES) or "a place that is not known"}'
+        return f'for {self.seconds:.3f} s at\n    {self.stack.text(MAX_LINES) or "an unknown line"}'
 
 
 class HubBlocked(AssertionError):
-    """Code held the hub for longer than the limit.
+    """Code blocked the hub for longer than the limit.
 
     Attributes:
-        blockages: Each time, and where it was.
+        blockages: The periods, with their stacks.
     """
 
     def __init__(self, limit: float, blockages: tuple[Blockage, ...]) -> None:
         self.blockages = blockages
-        times = '\n'.join(f'  {blockage}' for blockage in blockages)
-        super().__init__(f'the hub was held for longer than {limit:g} s\n{times}')
+        periods = '\n'.join(f'  {blockage}' for blockage in blockages)
+        super().__init__(f'the hub was blocked for longer than {limit:g} s\n{periods}')
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Where code was that held the hub for too long: in which stretch, and since when."""
+    """The stack of code that has run for longer than the limit, with the number and the start of its run."""
 
-    stretch: int
+    run: int
     since: float
     stack: Stack
 
 
-class hub_watch:  # noqa: N801 - it reads as a statement
+class hub_watch:  # noqa: N801 - used like a statement
     """Raise :class:`HubBlocked` if a greenlet of this thread runs for longer than a limit.  A context manager.
 
-    A thread of its own, a real one also where the program is patched, looks where such a greenlet is.  Real time
-    counts, whatever VirtualTime says; and time in which the machine had no processor for this program, too.
-    An exception on its way out is not hidden by this one.
+    A native thread, also in monkey-patched programs, samples the stack of such a greenlet.  The time is real time,
+    also under :class:`VirtualTime`, and includes time in which the program had no CPU.  An exception that leaves the
+    block is not replaced.
 
     Args:
-        limit: Seconds for which a greenlet may run without letting others run.
+        limit: Seconds for which a greenlet may run without switching to the hub.
 
     Raises:
         ValueError: The limit is not more than 0.
@@ -82,106 +82,105 @@ class hub_watch:  # noqa: N801 - it reads as a statement
 
         try:
             with hub_watch(0.1):
-                time.sleep(1)      # gevent.sleep(1) was meant
+                time.sleep(1)      # should be gevent.sleep(1)
         except HubBlocked as error:
-            print(error)           # it names the line above
+            print(error)           # names the line above
     """
 
     def __init__(self, limit: float) -> None:
         if not limit > 0:
-            raise ValueError(f'a limit is more than 0 s, not {limit}')
+            raise ValueError(f'the limit must be more than 0 s, not {limit}')
         self.limit = limit
         self._hub = get_hub()
         self._thread = monkey.get_original('_thread', 'get_ident')()
-        self._previous: Trace | None = None
-        self._stretch = 0  # the number of the one that runs
-        self._since = 0.0  # when it began
-        self._running: greenlet.greenlet | None = None  # if it is the hub itself, it may be waiting
+        self._previous_trace: TraceFunction | None = None
+        self._run = 0  # number of the current run of a greenlet, from one switch to the next
+        self._since = 0.0  # when the run started
+        self._running: greenlet.greenlet | None = None  # the hub itself may be waiting for I/O
         self._sample: _Sample | None = None
-        self._over: list[Blockage] = []
-        self._in_hub: tuple[Any, float] | None = None  # code that the hub was seen in, and since when
-        self._stopping = monkey.get_original('_thread', 'allocate_lock')()
-        self._stopped = monkey.get_original('_thread', 'allocate_lock')()
+        self._finished: list[Blockage] = []
+        self._hub_callback: tuple[Any, float] | None = None  # frame that the hub was seen in, and since when
+        self._stop_lock = monkey.get_original('_thread', 'allocate_lock')()
+        self._stopped_lock = monkey.get_original('_thread', 'allocate_lock')()
 
     @property
     def blockages(self) -> tuple[Blockage, ...]:
-        """Those that were seen up to now; the last one may still go on."""
+        """The blockages up to now; the last one may still continue."""
         sample = self._sample
-        if sample is None or sample.stretch != self._stretch:
-            return tuple(self._over)
-        return (*self._over, Blockage(time.monotonic() - sample.since, sample.stack))
+        if sample is None or sample.run != self._run:
+            return tuple(self._finished)
+        return (*self._finished, Blockage(time.monotonic() - sample.since, sample.stack))
 
     def __enter__(self) -> hub_watch:
-        self._stopping.acquire()
-        self._stopped.acquire()
-        self._begin(greenlet.getcurrent())
-        self._previous = greenlet.settrace(self._on_switch)
-        monkey.get_original('_thread', 'start_new_thread')(self._look_on, ())
+        self._stop_lock.acquire()
+        self._stopped_lock.acquire()
+        self._start_run(greenlet.getcurrent())
+        self._previous_trace = greenlet.settrace(self._on_switch)
+        monkey.get_original('_thread', 'start_new_thread')(self._watch, ())
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._end(sys._getframe(1))
-        greenlet.settrace(self._previous)
-        self._stopping.release()
-        self._stopped.acquire()
-        if self._over and kind is None:
+        self._end_run(sys._getframe(1))
+        greenlet.settrace(self._previous_trace)
+        self._stop_lock.release()
+        self._stopped_lock.acquire()
+        if self._finished and kind is None:
             raise HubBlocked(self.limit, self.blockages)
 
-    # -- in the thread that is watched
+    # -- in the watched thread
 
     def _on_switch(self, event: Literal['switch', 'throw'], args: tuple[greenlet.greenlet, greenlet.greenlet]) -> None:
         origin, target = args
-        self._end(origin.gr_frame)
-        self._begin(target)
-        if self._previous is not None:
-            self._previous(event, args)
+        self._end_run(origin.gr_frame)
+        self._start_run(target)
+        if self._previous_trace is not None:
+            self._previous_trace(event, args)
 
-    def _begin(self, target: greenlet.greenlet) -> None:
+    def _start_run(self, target: greenlet.greenlet) -> None:
         self._running = target
         self._since = time.monotonic()
-        self._stretch += 1
+        self._run += 1
 
-    def _end(self, frame: Any) -> None:
-        """A stretch ends, in this frame."""
+    def _end_run(self, frame: Any) -> None:
         now = time.monotonic()
         sample = self._sample
-        if sample is not None and sample.stretch == self._stretch:
-            self._over.append(Blockage(now - sample.since, sample.stack))
-        elif self._running is not self._hub and now - self._since > self.limit:  # nobody has looked in time
-            self._over.append(Blockage(now - self._since, stack_of(frame) + stack_of_spawning(self._running)))
+        if sample is not None and sample.run == self._run:
+            self._finished.append(Blockage(now - sample.since, sample.stack))
+        elif self._running is not self._hub and now - self._since > self.limit:  # no sample was taken in time
+            self._finished.append(Blockage(now - self._since, stack_of(frame) + spawning_stack(self._running)))
         self._sample = self._running = None
 
-    # -- in the thread that watches
+    # -- in the watching thread
 
-    def _look_on(self) -> None:
+    def _watch(self) -> None:
         try:
-            while not self._stopping.acquire(True, self.limit / SAMPLES):
-                self._look()
+            while not self._stop_lock.acquire(True, self.limit / SAMPLES_PER_LIMIT):
+                self._take_sample()
         finally:
-            self._in_hub = None
-            self._stopped.release()
+            self._hub_callback = None
+            self._stopped_lock.release()
 
-    def _look(self) -> None:
-        stretch, since, running = self._stretch, self._since, self._running
+    def _take_sample(self) -> None:
+        run, since, running = self._run, self._since, self._running
         sample = self._sample
         if running is self._hub:
-            self._look_at_hub()
-        elif (sample is None or sample.stretch != stretch) and time.monotonic() - since > self.limit:
-            stack = stack_of(sys._current_frames().get(self._thread)) + stack_of_spawning(running)
-            if stretch == self._stretch:
-                self._sample = _Sample(stretch, since, stack)
+            self._check_hub_callback()
+        elif (sample is None or sample.run != run) and time.monotonic() - since > self.limit:
+            stack = stack_of(sys._current_frames().get(self._thread)) + spawning_stack(running)
+            if run == self._run:
+                self._sample = _Sample(run, since, stack)
 
-    def _look_at_hub(self) -> None:
-        """It waits, or is in a callback: where it is in the same one for too long, that one blocks."""
+    def _check_hub_callback(self) -> None:
+        """Record a blockage if the hub has been in the same callback for too long.  Waiting for I/O is none."""
         frame = sys._current_frames().get(self._thread)
         stack = stack_of(frame)
         now = time.monotonic()
-        if not stack.places or stack.places[0].is_library:
-            self._in_hub = None
-        elif self._in_hub is None or self._in_hub[0] is not frame:
-            self._in_hub = (frame, now)  # the frame itself, not its id, which another one may get
-        elif now - self._in_hub[1] > self.limit:
-            self._over.append(Blockage(now - self._in_hub[1], stack))
-            self._in_hub = (frame, math.inf)  # told once
+        if not stack.lines or stack.lines[0].is_library:
+            self._hub_callback = None
+        elif self._hub_callback is None or self._hub_callback[0] is not frame:
+            self._hub_callback = (frame, now)  # the frame itself: its id may be reused
+        elif now - self._hub_callback[1] > self.limit:
+            self._finished.append(Blockage(now - self._hub_callback[1], stack))
+            self._hub_callback = (frame, math.inf)  # do not record it again

@@ -1,4 +1,4 @@
-"""The process of one etcd and its files, alone or in a cluster."""
+"""The process and the files of one etcd, which runs alone or in a cluster."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from getc.testing.processes import Guard, Process, poll_until
 
 __all__ = ['Member', 'MemberState']
 
-PATIENCE = 1.0
-"""Seconds for one answer about its health, before it is asked again."""
+HEALTH_TIMEOUT = 1.0
+"""Seconds for one health check, before it is repeated."""
 
 
 class MemberState(Enum):
-    """What its process does."""
+    """The state of a member's process."""
 
-    UP = 'it runs'
-    PAUSED = 'it is stopped by a signal, and its connections stay'
+    UP = 'the process runs'
+    PAUSED = 'the process is suspended by SIGSTOP, and its connections are open'
     DOWN = 'there is no process'
 
 
 class Member:
-    """One etcd.  It never outlives this program, however that ends, and neither do its files.
+    """One etcd process.  It is killed and its files are removed when this program ends, also by SIGKILL.
 
     Attributes:
-        name: What it is called in its cluster.
+        name: The name of the member.
         binary: The etcd that is run.
         tls: How it serves clients over TLS; None for plain HTTP.
-        number: What its cluster counts it as; never that of another.
-        url: Where clients reach it.
-        peer_url: Where it listens for other members.
-        advertised_url: Where the others are told to reach it.
-        id: Its number in etcd; 0 until it is known.
+        number: A number that is unique in the cluster and never reused.
+        url: The URL for clients.
+        peer_url: The URL on which it listens for other members.
+        advertised_url: The URL under which other members connect to it.
+        id: Its member id in etcd; 0 until it is known.
     """
 
     def __init__(self, name: str, binary: EtcdBinary, *, tls: ServerTLS | None = None, number: int = 1) -> None:
@@ -64,43 +64,43 @@ class Member:
 
     @property
     def pid(self) -> int | None:
-        """The process, or None while there is none."""
+        """The process id; None while there is no process."""
         return None if self._process is None or self.has_ended() else self._process.pid
 
     @property
     def state(self) -> MemberState:
-        """What its process does now."""
+        """The state of its process."""
         if self.has_ended():
             return MemberState.DOWN
         return MemberState.PAUSED if self._is_paused else MemberState.UP
 
     @property
     def data(self) -> Path:
-        """Where its data are.  There is no such place before the first launch."""
+        """The data directory.  It does not exist before the first launch."""
         return self._folder / 'data'
 
     def listen(self, client_port: int, peer_port: int, *, advertised_url: str | None = None) -> None:
-        """Serve on these loopback ports from the next launch on.
+        """Set the loopback ports that the next launch uses.
 
         Args:
-            client_port: For clients.
-            peer_port: For members.
-            advertised_url: Where the others are told to reach it; None for where it listens.
+            client_port: The port for clients.
+            peer_port: The port for other members.
+            advertised_url: The URL under which other members connect to it; None for that of ``peer_port``.
         """
         self.url = f'{"http" if self.tls is None else "https"}://127.0.0.1:{client_port}'
         self.peer_url = f'http://127.0.0.1:{peer_port}'
         self.advertised_url = self.peer_url if advertised_url is None else advertised_url
 
     def launch(self, cluster: str, *, joins: bool = False, env: Mapping[str, str] | None = None) -> None:
-        """Start the process, with the data that are there, and do not wait until it serves.
+        """Start the process with the existing data.  Does not wait until it serves.
 
         Args:
-            cluster: All members, as etcd's ``--initial-cluster`` takes them.
-            joins: The cluster has data already, and this member is new in it.
-            env: More variables for its environment.
+            cluster: All members, in the format of etcd's ``--initial-cluster``.
+            joins: True if the cluster has data already and the member is new in it.
+            env: Additional environment variables.
 
         Raises:
-            OSError: It cannot be run.
+            OSError: The etcd cannot be run.
         """
         if self._directory is None:
             self._directory = tempfile.mkdtemp(prefix='getc-etcd-')
@@ -113,51 +113,51 @@ class Member:
         self._guard.watch(self._process.pid)
 
     def has_ended(self) -> bool:
-        """True if there is no process (any more).  Does not block."""
+        """Return True if there is no process or it has ended.  Does not block."""
         return self._process is None or self._process.has_ended()
 
     def serves_or_has_ended(self) -> bool:
-        """True if it answers that it is well, which needs a leader, or is not there at all."""
+        """Return True if the health check succeeds, which needs a leader, or if there is no process."""
         if self.has_ended():
             return True
-        # Whoever listens there may be another, who never answers: ours has ended then.  No timeout of
-        # the socket's would help where time is virtual.
-        asking = gevent.spawn(self._is_healthy)
+        # Another program that never responds may listen on this port; then our process has ended.  A socket timeout
+        # would not help, since it follows virtual time.
+        check = gevent.spawn(self._is_healthy)
         try:
-            poll_until(lambda: asking.ready() or self.has_ended(), PATIENCE)
-            return asking.value is True
+            poll_until(lambda: check.ready() or self.has_ended(), HEALTH_TIMEOUT)
+            return check.value is True
         finally:
-            asking.kill()
+            check.kill()
 
     def requests(self) -> Requests:
-        """Plain requests to it, which trust it whatever its certificate says."""
+        """Return a sender of plain HTTP requests, which does not verify the member's certificate."""
         return Requests(self.url, context=None if self.tls is None else self.tls.context())
 
     def client(self) -> Client:
-        """A getc client of it alone, which trusts it whatever its certificate says."""
+        """Return a getc client of this member only, which does not verify the member's certificate."""
         options: dict[str, Any] = {} if self.tls is None else self.tls.client_options()
         return connect(self.url, api='v3', **options)
 
     def pause(self) -> None:
-        """Stop it from running (SIGSTOP).  When this returns no thread of it runs, where the system tells (/proc)."""
+        """Suspend the process (SIGSTOP), and wait until none of its threads runs (where /proc shows threads)."""
         if self._process is not None:
             self._process.pause()
         self._is_paused = True
 
     def resume(self) -> None:
-        """Let it run on."""
+        """Resume the process after :meth:`pause`."""
         self._signal(signal.SIGCONT)
         self._is_paused = False
 
-    def end(self, timeout: float) -> None:
-        """End it, kindly for so many seconds.  Its data stay."""
+    def terminate(self, timeout: float) -> None:
+        """Send SIGTERM, and SIGKILL if the process has not ended after ``timeout`` seconds.  The data stay."""
         self.resume()
         self._signal(signal.SIGTERM)
         poll_until(self.has_ended, timeout)
         self.kill()
 
     def kill(self) -> None:
-        """End it by SIGKILL.  Its data stay."""
+        """Kill the process by SIGKILL.  The data stay."""
         if self._process is not None:
             self._process.kill()
             self._process = None
@@ -165,12 +165,12 @@ class Member:
             self._guard.watch(None)
 
     def wipe(self) -> None:
-        """Throw its data away, if there are any.  It is down."""
+        """Delete the data.  The process must be down."""
         if self._directory is not None:
             shutil.rmtree(self.data, ignore_errors=True)
 
     def discard(self) -> None:
-        """Kill it and remove all its files."""
+        """Kill the process and remove all its files."""
         self.kill()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
@@ -180,7 +180,7 @@ class Member:
             self._guard = None
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of its log; empty when its files are gone."""
+        """Return the last lines of the log; empty if the files are removed."""
         if self._directory is None or not self._log.exists():
             return ''
         return '\n'.join(self._log.read_text('utf-8', 'replace').splitlines()[-lines:])
@@ -206,7 +206,7 @@ class Member:
             'initial-advertise-peer-urls': self.advertised_url,
             'initial-cluster': cluster,
             'initial-cluster-state': state,
-            # Members come and go as a test says; with it, one that has just started may not be joined for 5 s.
+            # Otherwise etcd refuses further membership changes for 5 s after a member has started.
             'strict-reconfig-check': 'false',
             'logger': 'zap',
             'log-level': 'warn',
@@ -224,18 +224,18 @@ class Member:
     def _is_healthy(self) -> bool:
         try:
             with self.requests() as requests:
-                return 'true' in requests.ask('GET', '/health')
+                return 'true' in requests.request('GET', '/health')
         except OSError:
             return False
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send(number)
+            self._process.send_signal(number)
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment without etcd's options, which would fight with those given."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(('ETCD_', 'ETCDCTL_'))}
+    """Return this process's environment without etcd's variables, which conflict with command-line options."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(('ETCD_', 'ETCDCTL_'))}
     if os.uname().machine in ('aarch64', 'arm64'):
-        kept['ETCD_UNSUPPORTED_ARCH'] = 'arm64'  # etcd before 3.5 wants to hear it
-    return kept
+        variables['ETCD_UNSUPPORTED_ARCH'] = 'arm64'  # etcd before 3.5 refuses to start without it
+    return variables

@@ -1,4 +1,4 @@
-"""A store in memory in a test's hands: it is disconnected, wiped, compacted, and loses answers on command."""
+"""A store in memory with fault injection: disconnect, wipe, compact, delayed and lost replies."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ _numbers = count(1)
 
 
 class MemoryStore(Faults):
-    """An etcd in memory that fails on command: ``getc.etcd(store.url)`` is a client of it.
+    """An etcd in memory with fault injection.  ``getc.etcd(store.url)`` returns a client of it.
 
-    All of its clients meet the faults of the store.  Those who come by a :meth:`link` of their own meet that
-    one's faults, too: so one server is cut off, and the others are not.
+    The faults of the store apply to all of its clients.  Clients of a :meth:`link` meet the faults of the link as
+    well, so that one client can be cut off while the others are not.
 
-    Under :class:`VirtualTime` the outcome is the same each time.  Faults are about the present: those that
-    wait for a call (:meth:`fail_next`, :meth:`lose_next_reply`) are met by the very next one, whoever's it is.
+    Under :class:`VirtualTime` the outcome is deterministic.  :meth:`fail_next` and :meth:`lose_next_reply` apply to
+    the next call of any client, including calls of daemons.
 
     Args:
-        name: The store is that of ``memory://NAME``; None for a name that nobody else has.
+        name: The store is reached at ``memory://NAME``; None for a unique name.
 
     Attributes:
         url: ``memory://NAME``.
 
     Raises:
-        ValueError: There is a store of that name already.
+        ValueError: A store of that name exists already.
 
     Example::
 
@@ -54,54 +54,54 @@ class MemoryStore(Faults):
         super().__init__()
         self._name = f'store-{next(_numbers)}' if name is None else name
         self.url = f'memory://{self._name}'
-        self._store = _Contents()
+        self._store = _MemoryContents()
         self._links = count(1)
         register(self._name, self)
 
     def link(self) -> MemoryLink:
-        """A way to the store with faults of its own, for the clients that come by its ``url``."""
+        """Return a connection to the store with faults of its own, for clients of its ``url``."""
         return MemoryLink(self, f'{self._name}/link-{next(self._links)}')
 
     def wipe(self) -> None:
-        """Empty it, its index back at 0 and its history gone: a server that lost its disk.  Connections break."""
+        """Delete all nodes and the history, reset the index to 0, and break all connections: a lost disk."""
         self._store.wipe()
-        self._break_off('the store was wiped')
+        self._break_connections('the store was wiped')
 
     def compact(self) -> None:
-        """Forget all history, and tell each watch that it missed some: watchers compare, and tell the difference.
+        """Delete the event history, and end each watch as one that has missed events, so that watchers resync.
 
-        So it goes where a client was too far behind when etcd was compacted.
+        This simulates a client that was too far behind when etcd was compacted.
         """
         index = self._store.compact()
-        lost = EventIndexCleared('The event in requested index is outdated and cleared', 'compacted', index)
-        for end in list(self._ends):
-            end.end_watches(lost)
+        cleared = EventIndexCleared('The event in requested index is outdated and cleared', 'compacted', index)
+        for backend in list(self._backends):
+            backend.end_watches(cleared)
 
     def expire(self, key: str) -> None:
-        """Have a node expire now, whatever time it has left.
+        """Expire a node now, whatever its remaining TTL.
 
         Raises:
-            KeyNotFound: There is none.
-            ValueError: It has no TTL, so it never would.
+            KeyNotFound: There is no such node.
+            ValueError: The node has no TTL.
         """
         self._store.expire_now(normalize(key))
 
     def backend(self) -> Backend:
-        """A client's way to it.  For :func:`getc.etcd`."""
+        """Return a backend for a client.  Used by :func:`getc.etcd`."""
         return self._linked_backend(())
 
-    def _linked_backend(self, ways: tuple[Faults, ...]) -> Backend:
-        return LinkedBackend(self._store, (*ways, self))
+    def _linked_backend(self, links: tuple[Faults, ...]) -> Backend:
+        return LinkedBackend(self._store, (*links, self))
 
     def __repr__(self) -> str:
         return f'<MemoryStore {self.url}{"" if self.is_connected else " disconnected"}>'
 
 
 class MemoryLink(Faults):
-    """A way to a :class:`MemoryStore`, with faults of its own.  ``store.link()`` makes it.
+    """A connection to a :class:`MemoryStore` with faults of its own.  :meth:`MemoryStore.link` returns it.
 
     Attributes:
-        url: What leads its clients this way.
+        url: The URL for clients of this link.
     """
 
     def __init__(self, store: MemoryStore, name: str) -> None:
@@ -111,15 +111,15 @@ class MemoryLink(Faults):
         register(name, self)
 
     def backend(self) -> Backend:
-        """A client's way to the store.  For :func:`getc.etcd`."""
+        """Return a backend for a client.  Used by :func:`getc.etcd`."""
         return self._store._linked_backend((self,))
 
     def __repr__(self) -> str:
         return f'<MemoryLink {self.url}{"" if self.is_connected else " disconnected"}>'
 
 
-class _Contents(SharedStore):
-    """The store itself."""
+class _MemoryContents(SharedStore):
+    """The store behind all links."""
 
     def expire_now(self, key: str) -> None:
         self._advance()

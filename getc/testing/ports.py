@@ -1,4 +1,4 @@
-"""Free ports of the loopback interface for servers that come and go."""
+"""Free ports on the loopback interface for servers that are stopped and restarted."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Iterator
 
 import gevent.socket
 
-__all__ = ['HOST', 'PORTS', 'free_ports', 'listener']
+__all__ = ['HOST', 'PORTS', 'free_ports', 'listen']
 
 HOST = '127.0.0.1'
 
 PORTS = range(20_000, 32_000)
-"""Below the ports that systems give to outgoing connections: a client that keeps trying to reach a
-dead server there would one day be given the server's own port, and connect to itself."""
+"""Below the ephemeral ports of the system.  A client that keeps reconnecting to a stopped server on an ephemeral port
+would one day be assigned that port for its own end, and connect to itself."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Different ports on which nobody listens now.
+    """Return distinct ports that are free now.
 
     Raises:
-        OSError: There are not so many.
+        OSError: There are fewer free ports than ``count``.
     """
     found: list[int] = []
     for sock in _bound(PORTS):
@@ -28,25 +28,30 @@ def free_ports(count: int) -> list[int]:
         sock.close()
         if len(found) == count:
             return found
-    raise OSError(f'no {count} free ports between {PORTS.start} and {PORTS.stop}')
+    raise OSError(f'found only {len(found)} of {count} free ports between {PORTS.start} and {PORTS.stop}')
 
 
-def listener(port: int = 0) -> gevent.socket.socket:
-    """A listening socket, on a free port unless one is named.
+def listen(port: int = 0) -> gevent.socket.socket:
+    """Return a listening socket.
+
+    Args:
+        port: The port; 0 for a free one.
 
     Raises:
-        OSError: The port is taken, or none is free.
+        OSError: The port is in use, or none is free.
     """
     for sock in _bound(range(port, port + 1) if port else PORTS):
         sock.listen(128)
         return sock
-    raise OSError(f'somebody listens on {HOST}:{port}' if port else 'no port is free')
+    raise OSError(
+        f'{HOST}:{port} is already in use' if port else f'no port is free between {PORTS.start} and {PORTS.stop}'
+    )
 
 
 def _bound(ports: range) -> Iterator[gevent.socket.socket]:
     for port in random.sample(ports, len(ports)):
         sock = gevent.socket.socket()
-        if len(ports) == 1:  # ours, a moment ago: its old connections are no hindrance
+        if len(ports) == 1:  # reuse our own port although connections from before are in TIME_WAIT
             sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_REUSEADDR, 1)
         try:
             sock.bind((HOST, port))

@@ -1,8 +1,8 @@
-"""Child processes that block no greenlet and never outlive the program, not even one that is killed.
+"""Child processes that do not block other greenlets and are killed when this program ends, also by SIGKILL.
 
-Neither ``subprocess`` nor ``gevent.subprocess`` fits: the one waits by blocking and does not work where
-the program is patched, the other keeps a watcher on the loop, so that virtual time would never move on
-by itself.  Here a child is spawned by the system's own call, and asked now and then, in real time.
+``subprocess`` blocks the hub while it waits and does not work in monkey-patched programs.  ``gevent.subprocess``
+keeps a child watcher active on the loop, so that virtual time would not advance by itself.  Here children are
+started by ``posix_spawn`` and polled in real time.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ from gevent import monkey
 
 from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Guard', 'Process', 'output_of', 'poll_until']
+__all__ = ['Guard', 'Process', 'check_output', 'poll_until']
 
-POLL = 0.01
-"""Seconds between two looks at a child."""
+POLL_INTERVAL = 0.01
+"""Seconds between two polls of a child."""
 
-STOPPED = 'TtXZ'
-"""What Linux calls a thread that does not run: stopped by a signal or a debugger, or at its end."""
+STOPPED_STATES = 'TtXZ'
+"""Thread states in Linux's /proc for threads that do not run: stopped, traced, dead, zombie."""
 
 WATCHDOG = """
 while read -r line; do pid=$line; done
 [ -n "$pid" ] && kill -KILL "$pid" 2>/dev/null
 rm -rf -- "$1"
 """
-"""Reads the pid to guard, a line each; the last one counts, and an empty line is none.  The pipe closes
-when our process ends, in whatever way: then the child and its files go."""
+"""Reads pids to guard from a pipe, one a line; the last one counts, and an empty line stands for none.  The pipe
+closes when our process ends for whatever reason; then the script kills the child and removes its files."""
 
 
 class Process:
-    """A child in a process group of its own, so that a Ctrl-C in the terminal does not reach it.
+    """A child in a process group of its own, so that Ctrl-C in the terminal does not reach it.
 
     Args:
         command: The path of the program, and its arguments.
-        output: The file descriptor that takes what it prints, errors too; None for nowhere.
-        stdin: The file descriptor that it reads from; None for nothing.
-        env: Its environment; None for ours.
+        output: A file descriptor for its standard output and standard error; None for /dev/null.
+        stdin: A file descriptor for its standard input; None for /dev/null.
+        env: Its environment; None for that of this process.
 
     Raises:
-        OSError: It cannot be run.
+        OSError: The program cannot be run.
 
     Attributes:
-        pid: Its number.
-        status: Its exit status, minus the signal that ended it; None while it runs.
+        pid: The process id.
+        status: The exit status, or minus the number of the signal that ended it; None while it runs.
     """
 
     def __init__(
@@ -74,63 +74,67 @@ class Process:
             dict(os.environ if env is None else env),
             file_actions=files,
             setpgroup=0,
-            # Or a child would ignore them too: Python ignores SIGPIPE, a shell has its background jobs ignore SIGINT.
+            # Children inherit ignored signals: Python ignores SIGPIPE, and shells ignore SIGINT in background jobs.
             setsigdef=[signal.SIGPIPE, signal.SIGINT],
         )
 
     def has_ended(self) -> bool:
-        """True once it is gone.  Does not block."""
+        """Return True if the process has ended.  Does not block."""
         if self.status is None:
             try:
-                # gevent's, where the program is patched, may wait for what its own watchers reap.
+                # The original: gevent's waitpid in patched programs may wait for a child that gevent has reaped.
                 pid, status = monkey.get_original('os', 'waitpid')(self.pid, os.WNOHANG)
-            except ChildProcessError:  # somebody waits for all children, and was faster
+            except ChildProcessError:  # reaped by other code that waits for all children
                 self.status = 0
             else:
                 self.status = os.waitstatus_to_exitcode(status) if pid else None
         return self.status is not None
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal it, unless it is gone."""
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless the process has ended."""
         if not self.has_ended():
             os.kill(self.pid, number)
 
     def pause(self, timeout: float = 10.0) -> None:
-        """Stop it from running (SIGSTOP), and wait until no thread of it does, for so many seconds at most."""
-        self.send(signal.SIGSTOP)
-        # The signal returns before it has reached each of them, and one that still runs may still answer.
-        poll_until(lambda: self.has_ended() or all(state in STOPPED for state in self._thread_states()), timeout)
+        """Send SIGSTOP, and wait until no thread of the process runs, for at most ``timeout`` seconds."""
+        self.send_signal(signal.SIGSTOP)
+        # kill(2) returns before all threads have stopped, and one that still runs may still send a response.
+        poll_until(lambda: self.has_ended() or all(state in STOPPED_STATES for state in self._thread_states()), timeout)
 
     def _thread_states(self) -> Iterator[str]:
-        """What each of its threads does, as one letter; nothing where the system does not tell."""
+        """Yield the state of each thread as one letter; nothing where there is no /proc."""
         for path in Path(f'/proc/{self.pid}/task').glob('*/stat'):
             try:
                 yield path.read_text('utf-8', 'replace').rpartition(')')[2].split()[0]
             except OSError:
-                pass  # it has ended meanwhile
+                pass  # the thread has ended meanwhile
 
     def kill(self, timeout: float = 10.0) -> None:
-        """End it now, and wait until it is gone, for so many seconds at most."""
-        self.send(signal.SIGKILL)
+        """Send SIGKILL, and wait until the process has ended, for at most ``timeout`` seconds."""
+        self.send_signal(signal.SIGKILL)
         poll_until(self.has_ended, timeout)
 
 
 def poll_until(condition: Callable[[], object], timeout: float) -> bool:
-    """True as soon as the condition holds, False if it does not within so many real seconds."""
-    # The machine's clock on purpose: processes do not live in virtual time.
+    """Wait until the condition is true.
+
+    Returns:
+        True as soon as the condition is true; False if that took longer than ``timeout`` seconds of real time.
+    """
+    # The real clock, since processes do not follow virtual time.
     end = time.monotonic() + timeout
     while not condition():
         if time.monotonic() >= end:
             return False
-        real_sleep(POLL)
+        real_sleep(POLL_INTERVAL)
     return True
 
 
-def output_of(command: list[str], *, timeout: float = 10.0) -> str:
-    """What the command prints.  Blocks the greenlet only.
+def check_output(command: list[str], *, timeout: float = 60.0) -> str:
+    """Run a command and return its output.  Blocks the calling greenlet only.
 
     Raises:
-        OSError: It cannot be run, fails, or takes longer than the timeout, in seconds.
+        OSError: The command cannot be run, fails, or takes longer than ``timeout`` seconds.
     """
     with tempfile.TemporaryFile() as output:
         child = Process(command, output=output.fileno())
@@ -145,16 +149,16 @@ def output_of(command: list[str], *, timeout: float = 10.0) -> str:
 
 
 class Guard:
-    """Kills a process and removes a directory when this process ends without having done so.
+    """Kills a child process and removes a directory when this process ends without having done so.
 
-    It holds after SIGKILL too: a shell waits for the end of a pipe that only this process has open.
+    Works after SIGKILL as well: a shell waits for the end of a pipe that only this process holds open.
 
     Args:
-        directory: Removed with all that is in it.
+        directory: The directory to remove with its contents.
     """
 
     def __init__(self, directory: str) -> None:
-        reading, self._pipe = os.pipe()  # neither is inherited
+        reading, self._pipe = os.pipe()  # not inherited by other children
         try:
             self._shell = Process(['/bin/sh', '-c', WATCHDOG, 'etcd-guard', directory], stdin=reading)
         except BaseException:
@@ -164,10 +168,10 @@ class Guard:
             os.close(reading)
 
     def watch(self, pid: int | None) -> None:
-        """From now on guard this process, and no other; None for none."""
+        """Guard this process instead of the previous one; None for no process."""
         os.write(self._pipe, b'\n' if pid is None else b'%d\n' % pid)
 
     def dismiss(self) -> None:
-        """The process has ended and the directory is gone: nothing is left to guard."""
-        self._shell.kill()  # first, or it would act on the end of the pipe
+        """End the guard without any action.  Call it once the child has ended and the directory is removed."""
+        self._shell.kill()  # before the pipe is closed, or the shell would act on that
         os.close(self._pipe)

@@ -1,4 +1,4 @@
-"""A proxy in front of each member of a cluster."""
+"""Fault proxies in front of all members of a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FaultProxies(Sequence[FaultProxy]):
         with EtcdCluster() as cluster, FaultProxies(member.url for member in cluster.members) as proxies:
             with getc.etcd(proxies.url) as etcd:
                 proxies[0].cut()
-                etcd.set('/a', '1')      # by another one
+                etcd.set('/a', '1')      # through another member
     """
 
     def __init__(self, targets: Iterable[str]) -> None:
@@ -32,11 +32,11 @@ class FaultProxies(Sequence[FaultProxy]):
 
     @property
     def url(self) -> str:
-        """What to give a client instead of the servers' URLs, as :func:`getc.etcd` takes it."""
+        """The URLs of all proxies, as :func:`getc.etcd` takes them."""
         return ','.join(proxy.url for proxy in self._proxies)
 
     def heal(self) -> None:
-        """Let every proxy pass everything on."""
+        """Undo the faults of every proxy."""
         for proxy in self._proxies:
             proxy.heal()
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on command."""
+"""A TCP proxy with fault injection."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import gevent
 
-from getc.testing.ports import HOST, listener
+from getc.testing.ports import HOST, listen
 from getc.testing.tcp_faults import FaultyLink, Socket
 from getc.testing.virtual_loop import real_sleep
 
@@ -15,20 +15,20 @@ __all__ = ['FaultProxy']
 
 
 class FaultProxy(FaultyLink):
-    """A TCP proxy in front of one server, whose faults are switched at any time: see :class:`FaultyLink`.
+    """A TCP proxy in front of one server, with the faults of :class:`FaultyLink`.
 
-    It knows nothing of what it carries: TLS goes through, and the certificate is the server's.  It runs on this
-    program's hub: while that is blocked, nothing moves.  The server may come and go.  Also a context manager,
-    which starts and stops it.
+    The proxy does not interpret the data: TLS passes through, with the certificate of the server.  It runs on this
+    program's hub: while the hub is blocked, no data move.  The server may be stopped and restarted.  Also a context
+    manager, which starts and stops the proxy.
 
     ====================  ===========================================================================
-    ``heal()``            everything is passed on
-    ``cut()``             connections are reset, new ones too
-    ``silence()``         connections stay, and nothing that is said arrives
-    ``half()``            what the client says arrives, and the reply is lost
-    ``delay(seconds)``    every byte arrives so much later
-    ``chop(size)``        a few bytes at a time
-    ``throttle(rate)``    a few bytes a second
+    ``heal()``            everything is forwarded
+    ``cut()``             connections are reset, also new ones
+    ``silence()``         connections stay open, and all data are discarded
+    ``drop_replies()``    the client's data arrive, and the server's are discarded
+    ``delay(seconds)``    all data arrive later
+    ``chop(size)``        data arrive in pieces of a few bytes
+    ``throttle(rate)``    data arrive at a few bytes a second
     ====================  ===========================================================================
 
     Example::
@@ -37,7 +37,7 @@ class FaultProxy(FaultyLink):
 
         with EtcdServer() as server, FaultProxy(server.url) as proxy, getc.etcd(proxy.url) as etcd:
             etcd.ready()
-            proxy.half()
+            proxy.drop_replies()
             try:
                 etcd.set('/a', '1', timeout=0.5)
             except getc.TimedOut as error:
@@ -49,10 +49,10 @@ class FaultProxy(FaultyLink):
         target: The URL or ``host:port`` of the server.
 
     Attributes:
-        port: Where it listens, from the first start on.
+        port: The port it listens on; 0 before the first start.
 
     Raises:
-        ValueError: The target is neither.
+        ValueError: The target is neither a URL nor ``host:port``.
     """
 
     def __init__(self, target: str) -> None:
@@ -60,33 +60,33 @@ class FaultProxy(FaultyLink):
         self.port = 0
         self._scheme = urlsplit(target).scheme if '://' in target else 'http'
         self._listener: Socket | None = None
-        self._accepting: gevent.Greenlet[..., None] | None = None
+        self._acceptor: gevent.Greenlet[..., None] | None = None
 
     @property
     def url(self) -> str:
-        """What to give a client instead of the server's, from the first start on."""
+        """The URL for clients, with the scheme of the target.  Valid from the first start on."""
         return f'{self._scheme}://{HOST}:{self.port}'
 
     def start(self) -> FaultProxy:
-        """Listen on a free port, after :meth:`stop` on the same one, and return it.
+        """Listen on a free port, after :meth:`stop` on the same one as before, and return the proxy.
 
         Raises:
-            OSError: The port is taken.
-            RuntimeError: It is started.
+            OSError: The port is in use.
+            RuntimeError: The proxy is already started.
         """
         if self._listener is not None:
-            raise RuntimeError(f'{self!r} is started')
-        self._listener = listener(self.port)
+            raise RuntimeError(f'{self!r} is already started')
+        self._listener = listen(self.port)
         self.port = self._listener.getsockname()[1]
-        self._accepting = gevent.spawn(self._accept, self._listener)
-        self._accepting.name = f'fault proxy on {self.port}'
+        self._acceptor = gevent.spawn(self._accept, self._listener)
+        self._acceptor.name = f'fault proxy on {self.port}'
         return self
 
     def stop(self) -> None:
-        """Reset all connections and refuse new ones.  No greenlet and no socket is left.  Once is enough."""
-        if self._accepting is not None:
-            self._accepting.kill()
-            self._accepting = None
+        """Reset all connections and refuse new ones.  No greenlet and no socket is left.  May be called repeatedly."""
+        if self._acceptor is not None:
+            self._acceptor.kill()
+            self._acceptor = None
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -100,11 +100,11 @@ class FaultProxy(FaultyLink):
     ) -> None:
         self.stop()
 
-    def _accept(self, listening: Socket) -> None:
+    def _accept(self, listener: Socket) -> None:
         while True:
             try:
-                client, _ = listening.accept()
-            except OSError:  # no file descriptor is left, or the client was gone before
+                client, _ = listener.accept()
+            except OSError:  # out of file descriptors, or the client has disconnected already
                 real_sleep(0.05)
                 continue
-            self.take(client)
+            self.forward(client)

@@ -1,4 +1,4 @@
-"""A real etcd for tests, demos and experiments."""
+"""A real etcd server for tests, demos and experiments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 from getc.errors import EtcException
 from getc.testing.admin import clear_v2, clear_v3
-from getc.testing.binaries import Api, chosen_etcd
+from getc.testing.binaries import Api, choose_etcd
 from getc.testing.certificates import ServerTLS
 from getc.testing.member import Member
 from getc.testing.ports import free_ports
@@ -17,34 +17,36 @@ from getc.testing.virtual_loop import real_sleep
 
 __all__ = ['EtcdServer', 'ServerFailed']
 
-ATTEMPTS = 5
+MAX_ATTEMPTS = 5
+"""Starts that are tried while another program takes a port between its choice and its use."""
 
 
 class ServerFailed(EtcException):
-    """The etcd did not start, or did not get well.  The message has the end of its log."""
+    """The etcd did not start or did not become healthy.  The message contains the end of its log."""
 
 
 class EtcdServer:
-    """One etcd on free loopback ports, with its data in a temporary directory.
+    """A single etcd process on free loopback ports, with its data in a temporary directory.
 
-    It does not outlive this program, however that ends, and leaves no files.  Its methods block the
-    calling greenlet only, in real time even where time is virtual.  Writes are not synchronised to
-    the disk (where etcd can leave that out): it is for data that may be lost.
+    The process and its files are removed when this program ends, also when it is killed.  Methods block the calling
+    greenlet only, in real time even under :class:`VirtualTime`.  Writes are not synchronized to the disk if this
+    version of etcd can omit that, so the data do not survive a crash of the machine.
 
-    Also a context manager, which starts and stops it.
+    Also a context manager, which starts and stops the server.
 
     Args:
-        api: ``'v2'`` or ``'v3'``: the API that it must speak; None for whichever it does.
-        binary: The path of the etcd; None to look for one as :func:`find_etcd` does.
-        tls: How it serves clients over TLS, from ``Certificates``; None for plain HTTP.
-        timeout: Seconds within which it must serve after a start.
+        api: The API that the etcd must support, ``'v2'`` or ``'v3'``; None for any.
+        binary: The path of the etcd; None to search as :func:`find_etcd` does.
+        tls: How the etcd serves clients over TLS, from :class:`Certificates`; None for plain HTTP.
+        timeout: Seconds within which the etcd must become healthy after a start.
 
     Attributes:
-        binary: The etcd that is run: its path, version, and why it is this one.
+        binary: The etcd that is run: path, version, and why it was selected.
 
     Raises:
-        EtcdNotFound: There is no etcd that speaks the API.
+        EtcdNotFound: No etcd that supports the API was found.
         OSError: ``binary`` cannot be run.
+        ValueError: ``binary`` does not support the API.
 
     Example::
 
@@ -52,7 +54,7 @@ class EtcdServer:
             etcd = getc.etcd(server.url)
             etcd.set('/hello', 'Hello, world')
             server.kill()                # an outage
-            server.restart(wipe=True)    # and back, empty
+            server.restart(wipe=True)    # it comes back empty
     """
 
     def __init__(
@@ -63,15 +65,15 @@ class EtcdServer:
         tls: ServerTLS | None = None,
         timeout: float = 30.0,
     ) -> None:
-        self.binary = chosen_etcd(api, binary)
+        self.binary = choose_etcd(api, binary)
         self._timeout = timeout
         self._member = Member('getc', self.binary, tls=tls)
         self._has_served = False
-        self._clean_at = 0
+        self._cleared_index = 0
 
     @property
     def url(self) -> str:
-        """Where it serves, from the first start on; a restart does not change it."""
+        """The URL for clients, from the first start on; a restart does not change it."""
         return self._member.url
 
     @property
@@ -81,24 +83,26 @@ class EtcdServer:
 
     @property
     def reason(self) -> str:
-        """Why it is this etcd."""
+        """Why this etcd was selected."""
         return self.binary.reason
 
     @property
     def pid(self) -> int | None:
-        """The process, or None while there is none."""
+        """The process id; None while there is no process."""
         return self._member.pid
 
     def start(self) -> EtcdServer:
-        """Start it and return it once it serves: after :meth:`kill` with its data, after :meth:`stop` empty.
+        """Start the etcd, wait until it is healthy, and return the server.
+
+        The etcd starts with its data after :meth:`kill`, and empty after :meth:`stop`.
 
         Raises:
-            ServerFailed: It ended, or did not serve within the timeout.  Nothing is left running.
+            ServerFailed: The etcd ended, or did not become healthy within the timeout.  No process is left.
         """
         member = self._member
         if not member.has_ended():
-            raise RuntimeError(f'{self!r} is running')
-        for attempt in range(1, ATTEMPTS + 1):
+            raise RuntimeError(f'{self!r} is already started')
+        for attempt in range(1, MAX_ATTEMPTS + 1):
             if not self._has_served:
                 member.listen(*free_ports(2))
             member.launch(f'{member.name}={member.peer_url}')
@@ -107,27 +111,29 @@ class EtcdServer:
                 return self
             log = self.log_tail()
             self.kill()
-            if 'address already in use' not in log or attempt == ATTEMPTS:
+            if 'address already in use' not in log or attempt == MAX_ATTEMPTS:
                 break
             real_sleep(0.2)
         self.stop()
-        raise ServerFailed(f'{self.binary} did not serve within {self._timeout:g} s; its log ends with\n{log}')
+        raise ServerFailed(
+            f'{self.binary}, did not become healthy within {self._timeout:g} s; its log ends with\n{log}'
+        )
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End it, kindly for so many seconds, and remove its files.  Does nothing if it is not there."""
-        self._member.end(timeout)
+        """Terminate the etcd, kill it after ``timeout`` seconds, and remove its files.  Does nothing if it is down."""
+        self._member.terminate(timeout)
         self._member.discard()
-        self._clean_at = 0
+        self._cleared_index = 0
 
     def kill(self) -> None:
-        """End it by SIGKILL, as a crash would; its data stay.  Does nothing if it is down."""
+        """Kill the etcd by SIGKILL; its data stay.  Does nothing if it is down."""
         self._member.kill()
 
     def restart(self, *, wipe: bool = False) -> EtcdServer:
-        """Kill it if it runs, and start it at the same URL.
+        """Kill the etcd if it runs, and start it at the same URL.
 
         Args:
-            wipe: Throw its data away first.
+            wipe: Delete its data first.
 
         Raises:
             ServerFailed: As :meth:`start`.
@@ -135,39 +141,39 @@ class EtcdServer:
         self.kill()
         if wipe:
             self._member.wipe()
-            self._clean_at = 0
+            self._cleared_index = 0
         return self.start()
 
     def pause(self) -> None:
-        """Stop it from running (SIGSTOP): connections stay, nothing is answered any more when this returns."""
+        """Suspend the etcd (SIGSTOP): connections stay open, and no request is answered once this returns."""
         self._member.pause()
 
     def resume(self) -> None:
-        """Let it run on."""
+        """Resume the etcd after :meth:`pause`."""
         self._member.resume()
 
     def clear(self) -> None:
-        """Delete every key, of both APIs.  Revisions, indices and their history go on.
+        """Delete every key, of both APIs.  Revisions, indices and their history continue.
 
-        Unless there were more than 1000 changes since the last call (v2): it is restarted, empty,
-        since nothing tells then which hidden nodes there are.
+        If there were more than 1000 changes since the last call (v2), the etcd is restarted empty instead, since the
+        history no longer shows which hidden nodes exist.
 
         Raises:
-            OSError: It does not answer.
+            OSError: The etcd does not respond.
         """
         with self._member.requests() as requests:
             if self.binary.supports('v3'):
                 clear_v3(requests)
             if self.binary.supports('v2'):
-                index = clear_v2(requests, self._clean_at)
+                index = clear_v2(requests, self._cleared_index)
         if self.binary.supports('v2'):
             if index is None:
                 self.restart(wipe=True)
             else:
-                self._clean_at = index
+                self._cleared_index = index
 
     def log_tail(self, lines: int = 15) -> str:
-        """The end of its log; empty after :meth:`stop`."""
+        """Return the last lines of the log; empty after :meth:`stop`."""
         return self._member.log_tail(lines)
 
     def __enter__(self) -> EtcdServer:

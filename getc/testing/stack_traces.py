@@ -1,4 +1,4 @@
-"""Where code was: the lines of a stack that say something to the author of a test."""
+"""Stack traces, reduced to the lines that matter to the author of a test."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ['Place', 'Stack', 'stack_of', 'stack_of_spawning']
+__all__ = ['Stack', 'StackLine', 'spawning_stack', 'stack_of']
 
-DEPTH: Final = 60
+MAX_FRAMES: Final = 60
 """Frames of a stack that are kept."""
 
 GETC: Final = str(Path(__file__).parents[1])
-HARNESS: Final = str(Path(__file__).parent)
+GETC_TESTING: Final = str(Path(__file__).parent)
 LIBRARIES: Final = tuple(
     str(Path(spec.origin).parent)
-    for spec in map(find_spec, ('gevent', 'requests', 'urllib3'))  # found, not imported
+    for spec in map(find_spec, ('gevent', 'requests', 'urllib3'))  # does not import them
     if spec is not None and spec.origin is not None
 )
 RUNNERS: Final = ('/_pytest/', '/pluggy/', '/site-packages/pytest')
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A line of code.
+class StackLine:
+    """A line of code in a stack.
 
     Attributes:
-        path: Its file.
-        line: Its number.
-        function: What it is in.
+        path: The source file.
+        line: The line number.
+        function: The name of the function.
     """
 
     path: str
@@ -39,17 +39,17 @@ class Place:
 
     @property
     def is_getc(self) -> bool:
-        """True for getc itself, but for what tests with it."""
-        return _is_in(self.path, GETC) and not _is_in(self.path, HARNESS)
+        """True for code of getc, without ``getc.testing``."""
+        return _is_in(self.path, GETC) and not _is_in(self.path, GETC_TESTING)
 
     @property
     def is_library(self) -> bool:
-        """True for gevent, and for what getc has its HTTP from."""
+        """True for code of gevent, requests or urllib3."""
         return any(_is_in(self.path, library) for library in LIBRARIES)
 
     @property
-    def is_users(self) -> bool:
-        """True for neither getc, with its harness, nor its libraries."""
+    def is_user_code(self) -> bool:
+        """True for code that is neither in getc, including ``getc.testing``, nor in its libraries."""
         return not (_is_in(self.path, GETC) or self.is_library)
 
     def __str__(self) -> str:
@@ -59,56 +59,56 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Where code was, from the inside to the outside, up to whatever runs the tests.
+    """A stack, innermost line first, up to the code of the test runner.
 
     Attributes:
-        places: The lines.
+        lines: The lines.
     """
 
-    places: tuple[Place, ...]
+    lines: tuple[StackLine, ...]
 
     @property
-    def is_of_getc(self) -> bool:
-        """True if getc did it: the innermost line that is not a library's is one of getc's."""
-        for place in self.places:
-            if not place.is_library:
-                return place.is_getc
+    def is_getc(self) -> bool:
+        """True if the innermost line outside of libraries is in getc."""
+        for line in self.lines:
+            if not line.is_library:
+                return line.is_getc
         return False
 
     @property
-    def has_getc(self) -> bool:
-        """True if getc is anywhere on it."""
-        return any(place.is_getc for place in self.places)
+    def includes_getc(self) -> bool:
+        """True if any line is in getc."""
+        return any(line.is_getc for line in self.lines)
 
-    def from_the_user(self) -> Stack:
-        """Without the lines of getc and its libraries at its inner end; empty where there are no others."""
-        for number, place in enumerate(self.places):
-            if place.is_users:
-                return Stack(self.places[number:])
+    def user_part(self) -> Stack:
+        """Return the stack from the innermost line of user code outwards; empty if there is none."""
+        for number, line in enumerate(self.lines):
+            if line.is_user_code:
+                return Stack(self.lines[number:])
         return Stack(())
 
     def __add__(self, outer: Stack) -> Stack:
-        return Stack((*self.places, *outer.places))
+        return Stack((*self.lines, *outer.lines))
 
-    def text(self, most: int) -> str:
-        """So many of its inner lines."""
-        return '\n    from '.join(map(str, self.places[:most]))
+    def text(self, max_lines: int) -> str:
+        """Format the innermost lines."""
+        return '\n    from '.join(map(str, self.lines[:max_lines]))
 
 
 def stack_of(frame: Any) -> Stack:
-    """Where this frame, or None for no frame, is now."""
-    places: list[Place] = []
-    while frame is not None and len(places) < DEPTH:
+    """Return the stack of a frame; empty for None."""
+    lines: list[StackLine] = []
+    while frame is not None and len(lines) < MAX_FRAMES:
         path = frame.f_code.co_filename
         if any(runner in path for runner in RUNNERS):
             break
-        places.append(Place(path, frame.f_lineno, frame.f_code.co_name))
+        lines.append(StackLine(path, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
-    return Stack(tuple(places))
+    return Stack(tuple(lines))
 
 
-def stack_of_spawning(greenlet: Any) -> Stack:
-    """Where a greenlet was spawned; gevent remembers it.  Empty for one that was not, as the main one."""
+def spawning_stack(greenlet: Any) -> Stack:
+    """Return the stack at which gevent spawned a greenlet; empty for others, such as the main greenlet."""
     return stack_of(getattr(greenlet, 'spawning_stack', None))
 
 

@@ -1,4 +1,4 @@
-"""Connections to one target, and what is wrong with them."""
+"""TCP connections to one target, with fault injection."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from gevent.queue import Queue
 
 from getc.testing.virtual_loop import real_sleep
 
-__all__ = ['Fault', 'FaultyLink', 'do_not_wait_for']
+__all__ = ['Fault', 'FaultyLink', 'unref']
 
 Socket = gevent.socket.socket
 
-CHUNK: Final = 64 * 1024
-"""Bytes that are read at a time."""
+CHUNK_BYTES: Final = 64 * 1024
+"""Bytes that are read at once."""
 
-QUEUED: Final = 16
-"""Chunks on their way in one direction of a connection; then its sender is not read from."""
+MAX_QUEUED_CHUNKS: Final = 16
+"""Chunks in flight in one direction of a connection; when the queue is full, no more data are read."""
 
-TICK: Final = 0.02
-"""Real seconds for which a piece waits before it looks whether the fault is still the same."""
+POLL_INTERVAL: Final = 0.02
+"""Real seconds that delayed data wait before they check whether the fault has changed."""
 
-ABORT: Final = struct.pack('ii', 1, 0)
-"""SO_LINGER: what closes then sends a reset."""
+LINGER_RESET: Final = struct.pack('ii', 1, 0)
+"""Value of SO_LINGER with which close() sends a reset."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What a line does to the connections on it.
+    """What a link does to its connections.
 
     Attributes:
-        name: For people.
+        name: A description for messages.
         refuses: True resets all connections.
-        to_server: False swallows what the client says.
-        to_client: False swallows what the server says.
-        delay: Seconds that each byte takes longer.
-        size: Bytes sent at a time.
-        rate: Bytes a second, for each direction of each connection.
+        to_server: False discards the client's data.
+        to_client: False discards the server's data.
+        delay: Seconds by which all data are delayed.
+        size: Bytes that are sent at once.
+        rate: Bytes a second, in each direction of each connection.
     """
 
     name: str
@@ -51,44 +51,47 @@ class Fault:
     to_server: bool = True
     to_client: bool = True
     delay: float = 0.0
-    size: int = CHUNK
+    size: int = CHUNK_BYTES
     rate: float = math.inf
 
     def __post_init__(self) -> None:
         if not (self.delay >= 0 and self.size >= 1 and self.rate > 0):
-            raise ValueError(f'no such fault: {self.name}')
+            raise ValueError(f'invalid fault {self.name!r}: delay must be >= 0, size >= 1, rate > 0')
 
 
 NONE: Final = Fault('none')
 
 
 class FaultyLink:
-    """Connections to one target, each of which is as good or as bad as the line is told to be.
+    """Forwards connections to one target, with faults that can be switched at any time.
 
-    A fault strikes the connections that are there as well as new ones, until :meth:`heal` or the next fault.
-    What was swallowed is gone: as soon as its direction would deliver again the connection is reset, because
-    the rest of a stream with a hole is something that no network brings about.
+    A fault applies to open connections as well as to new ones, until :meth:`heal` or the next fault.  Discarded data
+    are lost: the connection is reset as soon as its direction would deliver data again, because TCP never delivers a
+    stream with a gap.
 
-    It works in real time, also where time is virtual; but time does not move on by itself while a connection
-    is open.  What is on its way is bounded: ``QUEUED`` chunks a direction.
+    Works in real time, also under :class:`VirtualTime`; but virtual time does not advance by itself while a
+    connection is open.  At most ``MAX_QUEUED_CHUNKS`` chunks are in flight in each direction.
 
     Args:
         target: The URL or ``host:port`` of the server.
 
     Attributes:
-        target: The same.
-        connections: How many there were.
-        bytes_to_server: How many were delivered.
-        bytes_to_client: The same.
+        target: The URL or ``host:port`` of the server.
+        connections: The number of connections that were made.
+        bytes_to_server: The number of bytes delivered to the server.
+        bytes_to_client: The number of bytes delivered to clients.
+
+    Raises:
+        ValueError: The target is neither a URL nor ``host:port``.
     """
 
-    is_waited_for = True
-    """False for connections that are no reason for virtual time to stand still."""
+    holds_virtual_time = True
+    """False if virtual time may advance by itself although connections are open."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target if '://' in target else f'//{target}')
         if parts.hostname is None or parts.port is None:
-            raise ValueError(f'a target is a URL or host:port, not {target!r}')
+            raise ValueError(f'invalid target {target!r}: expected a URL or host:port')
         self.target = target
         self.connections = 0
         self.bytes_to_server = 0
@@ -99,60 +102,63 @@ class FaultyLink:
 
     @property
     def fault(self) -> Fault:
-        """What is wrong now; its name is ``'none'`` if nothing is."""
+        """The current fault; its name is ``'none'`` if there is none."""
         return self._fault
 
     @property
     def open_connections(self) -> int:
-        """How many there are now."""
+        """The number of open connections."""
         return len(self._open)
 
     def heal(self) -> None:
-        """Pass everything on.  Connections that lost something are reset."""
+        """Forward all data.  Connections that have lost data are reset."""
         self._switch(NONE)
 
     def cut(self) -> None:
-        """Reset every connection, and each new one as soon as it is made."""
+        """Reset every connection, and each new one as soon as it is accepted."""
         self._switch(Fault('cut', refuses=True))
 
     def silence(self) -> None:
-        """Swallow all that is said, and let connections stay and be made: as behind a firewall that drops."""
+        """Discard all data in both directions and keep connections open, like a firewall that drops packets."""
         self._switch(Fault('silence', to_server=False, to_client=False))
 
-    def half(self) -> None:
-        """Deliver what the clients say and swallow what the server says: the reply is lost."""
-        self._switch(Fault('half', to_client=False))
+    def drop_replies(self) -> None:
+        """Deliver the client's data and discard the server's: requests are executed, and their replies are lost."""
+        self._switch(Fault('drop_replies', to_client=False))
 
     def delay(self, seconds: float) -> None:
-        """Deliver every byte so much later, in both directions.  The rate stays what it was.
+        """Deliver all data later, in both directions, at an unchanged rate.
 
         Raises:
-            ValueError: It is negative.
+            ValueError: The delay is negative.
         """
         self._switch(Fault(f'delay of {seconds:g} s', delay=seconds))
 
     def chop(self, size: int) -> None:
-        """Send so few bytes at a time.
+        """Send the data in pieces.
+
+        Args:
+            size: The maximum size of a piece, in bytes.
 
         Raises:
-            ValueError: It is less than 1.
+            ValueError: The size is less than 1.
         """
-        self._switch(Fault(f'pieces of {size}', size=size))
+        self._switch(Fault(f'pieces of {size} bytes', size=size))
 
     def throttle(self, bytes_per_second: float) -> None:
-        """Deliver so few bytes a second, in each direction of each connection.
+        """Limit the rate of each direction of each connection.
 
         Raises:
-            ValueError: It is not more than 0.
+            ValueError: The rate is not more than 0.
         """
         self._switch(Fault(f'{bytes_per_second:g} bytes a second', rate=bytes_per_second))
 
-    def take(self, client: Socket, head: bytes = b'') -> None:
-        """Connect a client on to the target, in the background.  From now on its socket is the line's.
+    def forward(self, client: Socket, head: bytes = b'') -> None:
+        """Connect to the target and forward data in both directions, in the background.
 
         Args:
-            client: Its accepted connection.
-            head: What was read from it already.
+            client: An accepted connection.  The link closes it.
+            head: Data that were already read from it.
         """
         self.connections += 1
         connection = _Connection(self, client, head)
@@ -161,7 +167,7 @@ class FaultyLink:
             connection.reset()
 
     def reset(self) -> None:
-        """Reset every connection, and return when nothing is left of them.  New ones are not affected."""
+        """Reset every open connection, and return when their greenlets have ended.  New ones are not affected."""
         dropped = list(self._open)
         for connection in dropped:
             connection.reset()
@@ -174,67 +180,67 @@ class FaultyLink:
     def _switch(self, fault: Fault) -> None:
         self._fault = fault
         for connection in list(self._open):
-            connection.obey(fault)
+            connection.apply(fault)
 
 
-def do_not_wait_for(sock: Any) -> None:
-    """Have virtual time move on by itself although a greenlet waits for this socket."""
+def unref(sock: Any) -> None:
+    """Let virtual time advance by itself although a greenlet waits for this socket."""
     sock.ref = False
 
 
 class _Connection:
-    """A client's connection and the one to the server that belongs to it."""
+    """A client's connection and the corresponding one to the server."""
 
-    def __init__(self, line: FaultyLink, client: Socket, head: bytes) -> None:
-        address = line._address
+    def __init__(self, link: FaultyLink, client: Socket, head: bytes) -> None:
+        address = link._address
         server = Socket(gevent.socket.AF_INET6 if ':' in address[0] else gevent.socket.AF_INET)
-        self._line = line
+        self._link = link
         self._sockets = (client, server)
-        if not line.is_waited_for:
+        if not link.holds_virtual_time:
             for sock in self._sockets:
-                do_not_wait_for(sock)
+                unref(sock)
         self._up = _Direction(self, client, server, is_up=True)
         self._down = _Direction(self, server, client, is_up=False)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._spawn(self._connect, head)
 
-    def obey(self, fault: Fault) -> None:
-        """Be reset if the fault is one that resets, or would go on after what was lost."""
+    def apply(self, fault: Fault) -> None:
+        """Reset the connection if the fault requires it, or would deliver data behind a gap."""
         resumes = (self._up.has_lost and fault.to_server) or (self._down.has_lost and fault.to_client)
         if fault.refuses or resumes:
             self.reset()
 
     def reset(self) -> None:
-        """End both sides at once.  Does not block."""
+        """Reset both sides.  Does not block."""
         self._end(is_abort=True)
 
     def join(self) -> None:
-        """Wait for its greenlets, but for the one that asks."""
+        """Wait for the greenlets of this connection, except the calling one."""
         gevent.joinall([greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()])
 
-    def close_if_over(self) -> None:
-        """Both sides have said all: close."""
-        if self._up.is_over and self._down.is_over:
+    def close_if_finished(self) -> None:
+        """Close the connection if both directions are finished."""
+        if self._up.is_finished and self._down.is_finished:
             self._end(is_abort=False)
 
     def fault(self) -> Fault:
-        """The line's, at this moment."""
-        return self._line.fault
+        """Return the link's current fault."""
+        return self._link.fault
 
     def count(self, size: int, *, is_up: bool) -> None:
-        """So many bytes were delivered."""
+        """Add to the number of delivered bytes."""
         if is_up:
-            self._line.bytes_to_server += size
+            self._link.bytes_to_server += size
         else:
-            self._line.bytes_to_client += size
+            self._link.bytes_to_client += size
 
     def _connect(self, head: bytes) -> None:
         try:
-            self._sockets[1].connect(self._line._address)
+            self._sockets[1].connect(self._link._address)
             for sock in self._sockets:
                 sock.setsockopt(gevent.socket.IPPROTO_TCP, gevent.socket.TCP_NODELAY, 1)
         except OSError:
-            self._go_on_without_server()
+            self._on_refused()
             return
         if head:
             self._up.put(head)
@@ -242,58 +248,58 @@ class _Connection:
             self._spawn(direction.read)
             self._spawn(direction.write)
 
-    def _go_on_without_server(self) -> None:
+    def _on_refused(self) -> None:
         if self.fault().to_client:
             self.reset()
             return
-        # That nobody listens there is an answer too, and it is swallowed.
-        self._up.has_lost = self._down.has_lost = self._down.is_over = True
+        # The refusal is a reply of the server as well, and is discarded.
+        self._up.has_lost = self._down.has_lost = self._down.is_finished = True
         self._up.read()
 
     def _spawn(self, function: Callable[..., None], *args: object) -> None:
         greenlet: gevent.Greenlet[..., None] = gevent.spawn(function, *args)
-        greenlet.name = f'line to {self._line.target}'
+        greenlet.name = f'link to {self._link.target}'
         self._greenlets.append(greenlet)
 
     def _end(self, *, is_abort: bool) -> None:
-        if self not in self._line._open:
+        if self not in self._link._open:
             return
-        self._line._open.discard(self)
+        self._link._open.discard(self)
         for sock in self._sockets:
             if is_abort:
-                sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_LINGER, ABORT)
+                sock.setsockopt(gevent.socket.SOL_SOCKET, gevent.socket.SO_LINGER, LINGER_RESET)
             sock.close()
         others = [greenlet for greenlet in self._greenlets if greenlet is not gevent.getcurrent()]
         gevent.killall(others, block=False)
 
 
 class _Direction:
-    """One way of a connection: read as it comes, sent as the fault allows.
+    """One direction of a connection: data are read as they arrive, and sent as the fault permits.
 
     Attributes:
-        has_lost: True once something of it was swallowed.
-        is_over: True once its end was delivered or swallowed.
+        has_lost: True once data were discarded.
+        is_finished: True once the end of the stream was delivered or discarded.
     """
 
     def __init__(self, connection: _Connection, source: Socket, sink: Socket, *, is_up: bool) -> None:
         self.has_lost = False
-        self.is_over = False
+        self.is_finished = False
         self._connection = connection
         self._source = source
         self._sink = sink
         self._is_up = is_up
-        self._queue: Queue[tuple[float, bytes]] = Queue(QUEUED)
+        self._queue: Queue[tuple[float, bytes]] = Queue(MAX_QUEUED_CHUNKS)
 
     def put(self, data: bytes) -> None:
-        """It came now; nothing is the end.  Blocks while too much is on its way."""
+        """Queue data that arrived now; empty data stand for the end of the stream.  Blocks while the queue is full."""
         self._queue.put((time.monotonic(), data))
 
     def read(self) -> None:
-        """Read to the end."""
+        """Read until the end of the stream."""
         data = b'.'
         while data:
             try:
-                data = self._source.recv(CHUNK)
+                data = self._source.recv(CHUNK_BYTES)
             except OSError:
                 if self._delivers():
                     self._connection.reset()
@@ -305,32 +311,32 @@ class _Direction:
                 self._lose(data)
 
     def write(self) -> None:
-        """Send to the end what was read."""
+        """Send the queued data until the end of the stream."""
         try:
-            while not self.is_over:
-                arrived, data = self._queue.get()
+            while not self.is_finished:
+                arrived_at, data = self._queue.get()
                 if data:
-                    self._send(data, arrived)
+                    self._send(data, arrived_at)
                 else:
-                    self._send_end(arrived)
+                    self._send_end(arrived_at)
         except OSError:
             self._connection.reset()
 
-    def _send(self, data: bytes, arrived: float) -> None:
-        rest = memoryview(data)
-        while rest:
-            fault = self._wait(arrived)
+    def _send(self, data: bytes, arrived_at: float) -> None:
+        unsent = memoryview(data)
+        while unsent:
+            fault = self._wait_until_due(arrived_at)
             if not self._delivers():
-                self._lose(rest)
+                self._lose(unsent)
                 return
-            size = int(min(len(rest), fault.size, max(1.0, fault.rate * TICK)))
-            self._sink.sendall(rest[:size])
+            size = int(min(len(unsent), fault.size, max(1.0, fault.rate * POLL_INTERVAL)))
+            self._sink.sendall(unsent[:size])
             self._connection.count(size, is_up=self._is_up)
-            rest = rest[size:]
-            self._rest_after(size, fault)
+            unsent = unsent[size:]
+            self._pause_after(size, fault)
 
-    def _send_end(self, arrived: float) -> None:
-        self._wait(arrived)
+    def _send_end(self, arrived_at: float) -> None:
+        self._wait_until_due(arrived_at)
         if self._delivers():
             self._sink.shutdown(gevent.socket.SHUT_WR)
             self._end()
@@ -343,26 +349,26 @@ class _Direction:
             self._end()
 
     def _end(self) -> None:
-        self.is_over = True
-        self._connection.close_if_over()
+        self.is_finished = True
+        self._connection.close_if_finished()
 
     def _delivers(self) -> bool:
         fault = self._connection.fault()
         return not self.has_lost and (fault.to_server if self._is_up else fault.to_client)
 
-    def _wait(self, arrived: float) -> Fault:
-        """Wait until what came then is due, and return the fault of that moment."""
+    def _wait_until_due(self, arrived_at: float) -> Fault:
+        """Wait for the delay of data that arrived at this time, and return the fault that is then in force."""
         while True:
             fault = self._connection.fault()
-            left = arrived + fault.delay - time.monotonic()
+            left = arrived_at + fault.delay - time.monotonic()
             if left <= 0:
                 return fault
-            real_sleep(min(left, TICK))
+            real_sleep(min(left, POLL_INTERVAL))
 
-    def _rest_after(self, size: int, fault: Fault) -> None:
-        """What comes next comes later: by the rate, or by a look at all sockets, so that pieces stay pieces."""
+    def _pause_after(self, size: int, fault: Fault) -> None:
+        """Wait as the rate requires.  Chopped data wait for one turn of the loop, so that the receiver reads pieces."""
         end = time.monotonic() + size / fault.rate
-        if fault.size < CHUNK:
+        if fault.size < CHUNK_BYTES:
             real_sleep(0.0)
         while self._connection.fault() is fault and (left := end - time.monotonic()) > 0:
-            real_sleep(min(left, TICK))
+            real_sleep(min(left, POLL_INTERVAL))

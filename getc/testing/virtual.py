@@ -1,9 +1,8 @@
-"""Virtual time for gevent: ten minutes of sleeping, waiting and timing out take milliseconds.
+"""Virtual time for gevent: ten minutes of sleeps and timeouts take milliseconds.
 
-Everything in gevent that has to do with time asks the hub's loop for a timer: ``gevent.sleep``,
-``Event.wait(timeout)``, ``gevent.Timeout``, ``Queue.get(timeout=...)``, ``spawn_later``.
-:class:`VirtualTime` puts a loop in front of that one whose timers are a heap, and leaves all else to
-the real loop.  Nothing is patched, and a program under test cannot tell the difference.
+All timing in gevent uses timers of the hub's loop: ``gevent.sleep``, ``Event.wait(timeout)``, ``gevent.Timeout``,
+``Queue.get(timeout=...)``, ``spawn_later``.  :class:`VirtualTime` wraps the loop: timers are kept in a heap, and
+everything else is delegated to the real loop.  Nothing is monkey-patched.
 """
 
 from __future__ import annotations
@@ -21,86 +20,83 @@ from getc.timing import Clock, set_clock, set_rng
 __all__ = ['VirtualTime']
 
 EPOCH: Final = 1_000 * NANO
-"""Where ``now`` starts: not at 0, which hides the mistakes of code that takes 0 for "never"."""
+"""The initial value of ``now``.  Not 0, which would hide errors of code that uses 0 for "never"."""
 
 SEED: Final = 0
-"""What getc's random delays are drawn from, the same each time."""
+"""The seed of getc's random delays, so that they are the same in each run."""
 
 
 class VirtualTime:
-    """Time that stands still until it is told to advance.  A context manager.
+    """A clock that stands still until it is advanced.  A context manager.
 
-    Inside, gevent's timers, ``getc.timing`` and so all of getc follow this clock; it starts at a
-    fixed date, and getc's random delays are the same each time.  The outcome does not depend on how fast
-    the machine is: what is due first runs first, of what is due at the same time what was started first,
-    and timeouts after everything else.
-    Before time moves on, every greenlet that is ready has run.
+    In the block, gevent's timers and ``getc.timing``, which all of getc uses, follow this clock.  It starts at a fixed
+    date, and getc's random delays are the same in each run.  The outcome does not depend on the speed of the machine:
+    timers run in the order of their due time, those of the same time in the order of their start, and timeouts after
+    everything else.  Before time advances, every greenlet that is ready has run.
 
-    Where nothing can happen any more but by time (every greenlet waits, and none for a socket, a
-    process or a thread), time moves on by itself to what is due next.  So ``gevent.sleep(60)`` in
-    the test itself returns at once.  While a socket is waited for, it does not: I/O goes on in real
-    time, and its timeouts only follow :meth:`advance`.
+    When only time can cause progress (every greenlet waits, and none for a socket, a process or a thread), time
+    advances by itself to the next timer.  So ``gevent.sleep(60)`` in the test itself returns at once.  While a greenlet
+    waits for a socket, time does not advance by itself: I/O takes real time, and its timeouts follow :meth:`advance`.
 
-    The time of the standard library (``time.time``, ``time.sleep``) is not touched.  What still
-    sleeps at the end never wakes: end it inside.
+    The standard library (``time.time``, ``time.sleep``) is not affected.  A greenlet that still sleeps at the end of
+    the block never wakes; end such greenlets in the block.
 
     Example::
 
         with VirtualTime() as clock:
-            pulses = []
+            ticks = []
 
-            def beat():
+            def tick():
                 while True:
                     gevent.sleep(1)
-                    pulses.append(clock.elapsed)
+                    ticks.append(clock.elapsed)
 
-            gevent.spawn(beat)
+            gevent.spawn(tick)
             clock.advance(600)
-            assert len(pulses) == 600
+            assert len(ticks) == 600
     """
 
     def __init__(self) -> None:
         self._loop: VirtualLoop | None = None
         self._previous_clock: Clock | None = None
-        self._previous_chance: random.Random | None = None
+        self._previous_rng: random.Random | None = None
         self._is_advancing = False
         self._suspended = 0
 
     @property
     def elapsed(self) -> float:
-        """Seconds that have gone by since the start."""
+        """Virtual seconds since the start."""
         return self._elapsed() / NANO
 
     def now(self) -> float:
-        """Seconds of a clock that never goes back, as ``getc.timing.now``."""
+        """Return the seconds of the monotonic clock, as ``getc.timing.now`` does."""
         return (EPOCH + self._elapsed()) / NANO
 
     def now_with_suspend(self) -> float:
-        """The same, and what :meth:`suspend` has let go by, as ``getc.timing.now_with_suspend``."""
+        """Return the same including time added by :meth:`suspend`, as ``getc.timing.now_with_suspend`` does."""
         return (EPOCH + self._elapsed() + self._suspended) / NANO
 
     def wall_time(self) -> float:
-        """Seconds since 1970, as ``getc.timing.wall_time``; the first is 2026-01-01 00:00 UTC."""
+        """Return the seconds since 1970, as ``getc.timing.wall_time`` does.  Starts at 2026-01-01 00:00 UTC."""
         return (DATE + self._elapsed() + self._suspended) / NANO
 
     def advance(self, seconds: float) -> None:
-        """Let so much time go by, from one due point to the next.
+        """Advance time, and run every timer that becomes due.
 
-        Every greenlet that was ready before, or becomes ready on the way or at the end, has run
-        when it returns, and waits for something else.
+        When this returns, every greenlet that was ready, or became ready meanwhile, has run until it waits again.
 
         Args:
-            seconds: At least 0; 0 lets the others run until none is ready.
+            seconds: At least 0; 0 runs the other greenlets until none is ready.
 
         Raises:
-            ValueError: It is negative or not finite.
-            RuntimeError: Time is not virtual now, or is advanced by another greenlet, or greenlets
-                call ``sleep(0)`` without end.
+            ValueError: ``seconds`` is negative or not finite.
+            RuntimeError: Time is not virtual here, another greenlet is advancing it, or a greenlet calls ``sleep(0)``
+                in an endless loop.
         """
         _check_seconds(seconds)
         loop = self._running_loop()
         if self._is_advancing:
-            raise RuntimeError('another greenlet advances time already')
+            raise RuntimeError('another greenlet is already advancing time')
         self._is_advancing = True
         try:
             target = loop.elapsed + nanoseconds(seconds)
@@ -108,46 +104,45 @@ class VirtualTime:
             while (due := loop.next_due()) is not None and due <= max(target, loop.elapsed):
                 loop.fire_next()
                 loop.settle()
-            loop.elapsed = max(target, loop.elapsed)  # later than asked for where somebody stalled on the way
+            loop.elapsed = max(target, loop.elapsed)  # a greenlet may have called `stall`
         finally:
             self._is_advancing = False
 
     def stall(self, seconds: float) -> None:
-        """Let so much time go by in which nothing runs: the process was stopped, or its hub blocked.
+        """Advance time without running anything, as if the process was stopped or its hub was blocked.
 
-        No greenlet has run when it returns.  Whatever was due meanwhile is due now, all at once, and runs as
-        soon as it can: what was due first runs first, and timeouts after everything else.  May be called from
-        any greenlet, one that :meth:`advance` runs too: that is a callback that blocks.
+        When this returns, no other greenlet has run.  All timers that became due are due now, in the usual order.  May
+        be called from any greenlet, also from one that :meth:`advance` runs, which simulates a blocking callback.
 
         Args:
             seconds: At least 0.
 
         Raises:
-            ValueError: It is negative or not finite.
-            RuntimeError: Time is not virtual now.
+            ValueError: ``seconds`` is negative or not finite.
+            RuntimeError: Time is not virtual here.
         """
         _check_seconds(seconds)
         self._running_loop().stall(nanoseconds(seconds))
 
     def suspend(self, seconds: float) -> None:
-        """Let the machine be suspended for so long: the date moves on, and nothing else does.
+        """Simulate a suspended machine: ``wall_time`` and ``now_with_suspend`` advance, and nothing else.
 
-        Timers are as far from their time as before, as those of gevent are on Linux.  A store in memory sleeps as well;
-        an etcd elsewhere would not.
+        Timers are delayed by that time, as those of gevent are on Linux.  A store in memory is suspended as well,
+        which a remote etcd would not be.
 
         Args:
             seconds: At least 0.
 
         Raises:
-            ValueError: It is negative or not finite.
-            RuntimeError: Time is not virtual now.
+            ValueError: ``seconds`` is negative or not finite.
+            RuntimeError: Time is not virtual here.
         """
         _check_seconds(seconds)
         self._running_loop()
         self._suspended += nanoseconds(seconds)
 
     def seconds_to_next(self) -> float | None:
-        """Seconds until something is due; None if nothing ever is."""
+        """Return the seconds until the next timer is due; None if there is no timer."""
         loop = self._running_loop()
         due = loop.next_due()
         return None if due is None else (due - loop.elapsed) / NANO
@@ -155,13 +150,13 @@ class VirtualTime:
     def __enter__(self) -> VirtualTime:
         hub: Any = get_hub()
         if isinstance(hub.loop, VirtualLoop):
-            raise RuntimeError('time is virtual already')
+            raise RuntimeError('time is already virtual in this thread')
         if self._loop is not None:
-            raise RuntimeError('a VirtualTime is used once')
+            raise RuntimeError('a VirtualTime can be entered only once; create a new one')
         self._loop = hub.loop = VirtualLoop(hub.loop)
         self._loop.start_virtual()
         self._previous_clock = set_clock(self)
-        self._previous_chance = set_rng(random.Random(SEED))
+        self._previous_rng = set_rng(random.Random(SEED))
         return self
 
     def __exit__(
@@ -173,13 +168,13 @@ class VirtualTime:
         loop.end()
         if self._previous_clock is not None:
             set_clock(self._previous_clock)
-        if self._previous_chance is not None:
-            set_rng(self._previous_chance)
+        if self._previous_rng is not None:
+            set_rng(self._previous_rng)
 
     def _running_loop(self) -> VirtualLoop:
         hub: Any = get_hub()
         if self._loop is None or hub.loop is not self._loop:
-            raise RuntimeError('time is not virtual here: enter the VirtualTime, in the thread that uses it')
+            raise RuntimeError('time is not virtual here: enter the VirtualTime, in the same thread')
         return self._loop
 
     def _elapsed(self) -> int:
@@ -188,4 +183,4 @@ class VirtualTime:
 
 def _check_seconds(seconds: float) -> None:
     if not (math.isfinite(seconds) and seconds >= 0):
-        raise ValueError(f'time advances by seconds of at least 0, not {seconds}')
+        raise ValueError(f'seconds must be finite and at least 0, not {seconds}')

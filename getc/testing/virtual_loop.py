@@ -1,4 +1,4 @@
-"""The loop that is put before gevent's own when time is virtual: its timers are a heap, all else is the real one's."""
+"""A wrapper around gevent's loop for virtual time: timers are kept in a heap, everything else is delegated."""
 
 from __future__ import annotations
 
@@ -12,102 +12,102 @@ from gevent.hub import get_hub
 __all__ = ['DATE', 'NANO', 'VirtualLoop', 'VirtualTimer', 'nanoseconds', 'real_loop', 'real_sleep']
 
 NANO: Final = 1_000_000_000
-"""Time is counted in whole nanoseconds, so that ten times 0.1 s is one second."""
+"""Nanoseconds in a second.  Time is counted in integers, so that ten times 0.1 s is exactly one second."""
 
 DATE: Final = 1_767_225_600 * NANO
-"""Where ``wall_time`` starts: 2026-01-01 00:00 UTC."""
+"""The initial value of ``wall_time``: 2026-01-01 00:00 UTC."""
 
-MAX_ROUNDS: Final = 1_000_000
-"""Turns of the hub at one point in time after which its greenlets are taken to spin."""
+MAX_TURNS: Final = 1_000_000
+"""Turns of the hub without progress of time after which a greenlet is assumed to loop endlessly."""
 
 
 class VirtualLoop:
-    """A gevent loop whose timers are a heap; all else is the real loop's.
+    """A gevent loop with virtual timers, which delegates everything else to the real loop.
 
     Attributes:
-        real: The loop behind it.
-        elapsed: Nanoseconds since the start.
-        scheduled: How many callbacks it was ever given: what has settled gives it none.
-        is_over: True once timers are the real loop's again.
+        real: The real loop.
+        elapsed: Virtual nanoseconds since the start.
+        scheduled: The number of callbacks scheduled so far; it stays the same when no greenlet is ready.
+        is_ended: True once timers are those of the real loop again.
 
-    The heap holds lists ``[due, -priority, sequence, timer]``; the timer of a stopped one is None.
+    The heap holds lists ``[due, -priority, sequence, timer]``; the timer is None if it was stopped.
     """
 
     _OWN: Final = frozenset(
-        {'real', 'elapsed', 'scheduled', 'is_over', '_heap', '_sequence', '_stopped', '_refs', '_watcher'}
+        {'real', 'elapsed', 'scheduled', 'is_ended', '_heap', '_sequence', '_stopped', '_refs', '_watcher'}
     )
 
     def __init__(self, real: Any) -> None:
         self.real = real
         self.elapsed = 0
         self.scheduled = 0
-        self.is_over = False
+        self.is_ended = False
         self._heap: list[list[Any]] = []
         self._sequence = 0
         self._stopped = 0
         self._refs = 0
-        # The loop runs this after it has looked for I/O and handled all of it.  It does not count
-        # as something to wait for.
+        # A check watcher runs after the loop has polled for I/O and run all I/O callbacks.  `ref=False`: this watcher
+        # itself does not keep the loop alive.
         self._watcher = real.check(ref=False, priority=real.MINPRI)
 
-    # -- what gevent asks a loop for
+    # -- the interface of a gevent loop
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # The hub puts its error handler here.
+        # The hub sets its error handler on the loop.
         if name in self._OWN:
             object.__setattr__(self, name, value)
         else:
             setattr(self.real, name, value)
 
     def timer(self, after: float, repeat: float = 0.0, ref: bool = True, priority: int | None = None) -> Any:
-        """A timer as gevent asks for it, in virtual time."""
-        if self.is_over:  # asked by something that was made in virtual time and outlived it
+        """Return a timer in virtual time."""
+        if self.is_ended:  # called by an object that was created in virtual time and outlived it
             return self.real.timer(after, repeat, ref, priority)
         return VirtualTimer(self, after, repeat, ref, priority or 0)
 
     def now(self) -> float:
-        """The virtual date, in seconds."""
-        return float(self.real.now()) if self.is_over else (DATE + self.elapsed) / NANO
+        """Return the virtual date, in seconds since 1970."""
+        return float(self.real.now()) if self.is_ended else (DATE + self.elapsed) / NANO
 
     def update_now(self) -> None:
-        """Look at the real clock, which is behind this one."""
-        self.real.update_now()  # virtual time moves only when it is told to
+        """Update the time of the real loop; virtual time does not change."""
+        self.real.update_now()
 
     update = update_now
 
     def run_callback(self, func: Callable[..., object], *args: Any) -> Any:
-        """Have it called on the next turn of the hub."""
+        """Schedule a call for the next turn of the hub."""
         self.scheduled += 1
         return self.real.run_callback(func, *args)
 
     def run_callback_threadsafe(self, func: Callable[..., object], *args: Any) -> Any:
-        """The same, from whatever thread."""
+        """Schedule a call from any thread."""
         self.scheduled += 1
         return self.real.run_callback_threadsafe(func, *args)
 
     # -- virtual time
 
     def start_virtual(self) -> None:
-        """Move on by itself, from now on, where nothing else can happen."""
-        self._watcher.start(self._jump_if_nothing_else)
-        # Where a timer has woken us the loop is in the middle of a turn, and this watcher is not among those that it
-        # will run in it.  Have it make another one, or it may take this for its last.
+        """From now on advance time whenever nothing else can cause progress."""
+        self._watcher.start(self._advance_if_idle)
+        # If a timer has resumed the calling greenlet, the loop is in the middle of a turn, which does not run this
+        # watcher.  Force another turn, since the loop may consider this one its last.
         self.real.run_callback(lambda: None)
 
     def end(self) -> None:
-        """Drop every timer and be nothing but the real loop."""
-        self.is_over = True
+        """Drop every timer and delegate everything to the real loop."""
+        self.is_ended = True
         self._watcher.stop()
         self._watcher.close()
         self._heap.clear()
 
     def push(self, timer: VirtualTimer, due: int) -> list[Any]:
-        """Put a timer into the heap, and return its entry there."""
-        if self.is_over:
-            raise RuntimeError('this timer was made in virtual time, which is over')
+        """Add a timer to the heap and return its entry."""
+        if self.is_ended:
+            raise RuntimeError('this timer was created in virtual time, which has ended')
         self._sequence += 1
         entry = [due, -timer.priority, self._sequence, timer]
         heapq.heappush(self._heap, entry)
@@ -115,27 +115,27 @@ class VirtualLoop:
         return entry
 
     def discard(self, entry: list[Any]) -> None:
-        """Take a timer out."""
+        """Remove a timer from the heap."""
         if entry[3] is None:
             return
         self._refs -= entry[3].ref
         entry[3] = None
         self._stopped += 1
-        # Most timeouts are cancelled long before they are due: do not keep them until then.
+        # Most timeouts are cancelled long before they are due: compact the heap once half of it is stopped timers.
         if self._stopped > 64 and self._stopped > len(self._heap) // 2:
             self._heap = [entry for entry in self._heap if entry[3] is not None]
             heapq.heapify(self._heap)
             self._stopped = 0
 
     def next_due(self) -> int | None:
-        """When the next timer is due; None if there is none."""
+        """Return when the next timer is due, in nanoseconds since the start; None if there is no timer."""
         while self._heap and self._heap[0][3] is None:
             heapq.heappop(self._heap)
             self._stopped -= 1
         return self._heap[0][0] if self._heap else None
 
     def fire_next(self) -> None:
-        """Move on to what is due next and have the hub run it: all of one time and priority, as started."""
+        """Advance to the next timer; schedule all timers of that time and priority in the order of their start."""
         due = self.next_due()
         if due is None:
             return
@@ -144,10 +144,10 @@ class VirtualLoop:
         while self.next_due() is not None and self._heap[0][:2] == rank:
             timer = heapq.heappop(self._heap)[3]
             self._refs -= timer.ref
-            timer.queue()
+            timer.schedule()
 
     def stall(self, nanoseconds: int) -> None:
-        """Move on without running anything: what was due on the way is due at the end, in the same order."""
+        """Advance without running anything: timers due meanwhile become due at the end, in the same order."""
         self.elapsed += nanoseconds
         overdue = [entry for entry in self._heap if entry[0] < self.elapsed and entry[3] is not None]
         for entry in sorted(overdue, key=lambda entry: entry[:3]):
@@ -156,34 +156,34 @@ class VirtualLoop:
         heapq.heapify(self._heap)
 
     def settle(self) -> None:
-        """Let the other greenlets run until none is ready."""
+        """Run the other greenlets until none is ready."""
         while True:
             self._run_ready()
             if not self.real.activecnt:
-                return  # nobody waits for I/O
+                return  # no greenlet waits for I/O
             before = self.scheduled
-            gevent.idle(self.real.MINPRI)  # returns when the loop has handled all I/O there is
+            gevent.idle(self.real.MINPRI)  # returns when the loop has handled all pending I/O
             if self.scheduled == before:
                 return
 
     def _run_ready(self) -> None:
-        for _ in range(MAX_ROUNDS):
+        for _ in range(MAX_TURNS):
             before = self.scheduled
-            # Puts us at the end of the queue: whatever was in it has run when this returns, and has
-            # put behind us what it made ready.
+            # Puts the calling greenlet at the end of the queue.  When this returns, everything that was in the queue
+            # has run, and what became ready thereby is behind this greenlet.
             gevent.sleep(0)
             if self.scheduled == before + 1:
                 return
-        raise RuntimeError('greenlets do not come to rest: one calls sleep(0) in a loop without end')
+        raise RuntimeError('cannot advance time: a greenlet calls sleep(0) in an endless loop')
 
-    def _jump_if_nothing_else(self) -> None:
-        # The loop would end here with LoopExit: no callback is ready and no watcher is active.
+    def _advance_if_idle(self) -> None:
+        # Otherwise the loop would end here with LoopExit: no callback is ready and no watcher is active.
         if self._refs and not self.real.activecnt:
             self.fire_next()
 
 
 class VirtualTimer:
-    """What ``loop.timer`` returns: a watcher as gevent knows it."""
+    """A timer watcher with the interface of gevent's ``loop.timer``."""
 
     def __init__(self, loop: VirtualLoop, after: float, repeat: float, ref: bool, priority: int) -> None:
         self.loop = loop
@@ -194,43 +194,43 @@ class VirtualTimer:
         self._after = nanoseconds(after)
         self._repeat = nanoseconds(repeat)
         self._entry: list[Any] | None = None
-        self._queued: Any = None
+        self._scheduled: Any = None
 
     @property
     def active(self) -> bool:
-        """True if it waits for its time."""
+        """True if the timer waits for its due time."""
         return self._entry is not None
 
     @property
     def pending(self) -> bool:
-        """True if its time has come, and the hub is about to call back."""
-        return self._queued is not None
+        """True if the timer was due, and the hub has yet to run the callback."""
+        return self._scheduled is not None
 
     def start(self, callback: Callable[..., object], *args: Any, update: bool | None = None) -> None:
-        """Call back after the time; ``update`` is for loops whose time may be stale."""
+        """Start the timer; ``update`` has no effect, since virtual time is never stale."""
         if callback is None:
             raise TypeError('callback must be callable, not None')
         self.stop()
-        self._wait(self._after, callback, args)
+        self._push(self._after, callback, args)
 
     def again(self, callback: Callable[..., object], *args: Any, update: bool | None = None) -> None:
-        """Start over with the repeat time; stop if there is none."""
+        """Restart the timer with its repeat time; stop it if there is none."""
         self.stop()
         if self._repeat:
-            self._wait(self._repeat, callback, args)
+            self._push(self._repeat, callback, args)
 
     def stop(self) -> None:
-        """Never call back, even if the time has come."""
+        """Stop the timer; a pending callback is cancelled."""
         if self._entry is not None:
             self.loop.discard(self._entry)
             self._entry = None
-        if self._queued is not None:
-            self._queued.stop()
-            self._queued = None
+        if self._scheduled is not None:
+            self._scheduled.stop()
+            self._scheduled = None
         self.callback = self.args = None
 
     def close(self) -> None:
-        """The same: there is nothing else to free."""
+        """Stop the timer.  There are no other resources to free."""
         self.stop()
 
     def __enter__(self) -> VirtualTimer:
@@ -239,20 +239,20 @@ class VirtualTimer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _wait(self, after: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
+    def _push(self, after: int, callback: Callable[..., object], args: tuple[Any, ...]) -> None:
         self._entry = self.loop.push(self, self.loop.elapsed + after)
         self.callback = callback
         self.args = args
 
-    def queue(self) -> None:
-        """For the loop: the time has come."""
+    def schedule(self) -> None:
+        """Schedule the callback.  Called by the loop when the timer is due."""
         self._entry = self.loop.push(self, self.loop.elapsed + self._repeat) if self._repeat else None
-        if self._queued is None:  # as a real one, which is pending once, however late the hub is
-            self._queued = self.loop.run_callback(self._call_back)
+        if self._scheduled is None:  # a real timer is pending at most once as well, however late the hub is
+            self._scheduled = self.loop.run_callback(self._run_callback)
 
-    def _call_back(self) -> None:
+    def _run_callback(self) -> None:
         callback, args = self.callback, self.args
-        self._queued = None
+        self._scheduled = None
         if self._entry is None:
             self.callback = self.args = None
         if callback is not None and args is not None:
@@ -264,12 +264,12 @@ class VirtualTimer:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Whole nanoseconds, at least one if it is more than none: a wait for any time ends later."""
+    """Convert seconds to whole nanoseconds; at least 1 for every positive time, so that waiting takes time."""
     return max(round(seconds * NANO), 1) if seconds > 0 else 0
 
 
 def real_loop() -> Any:
-    """The loop that drives this thread's hub, whether time is virtual or not."""
+    """Return the real loop of this thread's hub, whether time is virtual or not."""
     loop: Any = get_hub().loop
     return loop.real if isinstance(loop, VirtualLoop) else loop
 

@@ -1,4 +1,4 @@
-"""Waiting for what must come to be."""
+"""Waiting for a condition."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ import gevent
 
 __all__ = ['wait_until']
 
-PAUSE: Final = 0.01
-"""Seconds between two looks."""
+POLL_INTERVAL: Final = 0.01
+"""Seconds between two calls of the condition."""
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     """Let other greenlets run until the condition is true.
 
-    For a real etcd, of which nobody knows how long it takes: the limit is for a test that fails, and should never
-    decide about one that passes.  In virtual time these are virtual seconds.
+    Meant for tests on a real etcd, whose response times vary: the timeout ends a test that fails, and should be so
+    long that it never decides about one that passes.
 
     Args:
-        condition: Called again and again, in this greenlet.
-        seconds: The limit.
+        condition: Called repeatedly, in the calling greenlet.
+        timeout: Seconds; virtual ones under :class:`VirtualTime`.
 
     Raises:
-        AssertionError: It was not true in time.
+        AssertionError: The condition did not become true within the timeout.
 
     Example::
 
         from getc.testing import EtcdServer, wait_until
 
         with EtcdServer() as server, getc.etcd(server.url) as etcd:
-            told = []
-            etcd.on_change('/cfg', told.append)
+            changes = []
+            etcd.on_change('/cfg', changes.append)
             etcd.set('/cfg/rate', '20')
-            wait_until(lambda: told)
+            wait_until(lambda: changes)
     """
-    with gevent.Timeout(seconds, AssertionError(f'not true within {seconds:g} s')):
+    with gevent.Timeout(timeout, AssertionError(f'the condition did not become true within {timeout:g} s')):
         while not condition():
-            gevent.sleep(PAUSE)
+            gevent.sleep(POLL_INTERVAL)

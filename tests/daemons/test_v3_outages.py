@@ -124,7 +124,7 @@ def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
         yield client
 
 
-@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost reply', 'lost request'])
+@pytest.mark.parametrize('fault', ['drop_replies', 'silence'], ids=['lost reply', 'lost request'])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
 def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
@@ -143,7 +143,7 @@ def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     assert owner.ensure() == before.mod_revision
 
 
-@pytest.mark.parametrize('fault', ['half', 'silence'], ids=['lost reply', 'lost request'])
+@pytest.mark.parametrize('fault', ['drop_replies', 'silence'], ids=['lost reply', 'lost request'])
 def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_another_owners_node(
     client: getc.Client, rival: getc.Client, proxy: FaultProxy, fault: str
 ) -> None:

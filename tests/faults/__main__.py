@@ -11,7 +11,7 @@ from pathlib import Path
 import gevent
 
 from getc.testing import EtcdNotFound, ServerFailed
-from getc.testing.binaries import EtcdBinary, chosen_etcd
+from getc.testing.binaries import EtcdBinary, choose_etcd
 from tests.faults.bugs import BUGS
 from tests.faults.history import History
 from tests.faults.history_reader import IncompleteHistory
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         KeyboardInterrupt,
     )  # it is raised in the main greenlet, and must not be printed as well
     try:
-        binary = chosen_etcd('v3', options.etcd_binary, for_kills=True)
+        binary = choose_etcd('v3', options.etcd_binary, for_kills=True)
         print(binary)
         return max([_run(config, keep=options.keep) for config in _configs(options, binary)])
     except (EtcdNotFound, OSError, ValueError) as error:

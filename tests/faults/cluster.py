@@ -159,7 +159,7 @@ class ProxiedCluster:
         for member in self._all_members():
             member.kill()
             self._in_thread(_copy, self._backups / member.name, member.data)
-        self.etcd.mend()
+        self.etcd.recover()
 
     def pass_revision(self, revision: int, timeout: float) -> None:
         """Write until the store is past a revision.

@@ -365,20 +365,20 @@ def _partition(proxy: FaultProxy, severity: float) -> None:
     elif severity < 0.8:
         proxy.silence()
     else:
-        proxy.half()
+        proxy.drop_replies()
 
 
 LINK_FAULTS: Final[dict[str, Callable[[FaultProxy, float], object]]] = {
     'cut': lambda proxy, severity: proxy.cut(),
     'silence': lambda proxy, severity: proxy.silence(),
-    'half': lambda proxy, severity: proxy.half(),
+    'half': lambda proxy, severity: proxy.drop_replies(),
     'delay': lambda proxy, severity: proxy.delay(0.02 + severity / 2),
     'chop': lambda proxy, severity: proxy.chop(1 + int(severity * 50)),
     'throttle': lambda proxy, severity: proxy.throttle(1000 + severity * 20_000),
     'partition': _partition,
     'hang': lambda proxy, severity: proxy.silence(),
     'flap': _flap,
-    'lost replies': lambda proxy, severity: proxy.half(),
+    'lost replies': lambda proxy, severity: proxy.drop_replies(),
 }
 
 CLIENT_FAULTS: Final = frozenset({'partition', 'hang', 'lost replies'})

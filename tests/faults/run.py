@@ -172,7 +172,7 @@ class Run:
         self._start_phase('heal')
         for links in cluster.links.values():
             links.heal()
-        cluster.etcd.mend()
+        cluster.etcd.recover()
         cluster.disable_auth(RECOVERY_TIMEOUT)
         gevent.sleep(QUIET_SECONDS)
         self._result.skipped = injector.skipped

@@ -25,7 +25,7 @@ def clients(etcd_cluster: EtcdCluster) -> Iterator[list[getc.Client]]:
     urls = [member.url for member in etcd_cluster.members]
     with ExitStack() as opened:
         yield [opened.enter_context(getc.etcd(urls[first:] + urls[:first], api='v3')) for first in range(len(urls))]
-        etcd_cluster.mend()  # or closing the clients would wait for members that do not answer
+        etcd_cluster.recover()  # or closing the clients would wait for members that do not answer
 
 
 def lose_leader(cluster: EtcdCluster, number: int) -> None:

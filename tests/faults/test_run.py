@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from getc.testing import EtcdNotFound
-from getc.testing.binaries import EtcdBinary, chosen_etcd
+from getc.testing.binaries import EtcdBinary, choose_etcd
 from tests.faults.bugs import BUGS
 from tests.faults.report import judge, report
 from tests.faults.run import Run, RunConfig
@@ -38,7 +38,7 @@ RULES = {
 def binary(request: pytest.FixtureRequest) -> EtcdBinary:
     """The etcd of the run."""
     try:
-        return chosen_etcd('v3', request.config.getoption('--etcd-binary'), for_kills=True)
+        return choose_etcd('v3', request.config.getoption('--etcd-binary'), for_kills=True)
     except EtcdNotFound as error:
         if os.environ.get('CI') or os.environ.get('GETC_REQUIRE_ETCD'):
             raise

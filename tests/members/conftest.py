@@ -35,4 +35,4 @@ def open_client(cluster: EtcdCluster) -> Iterator[Callable[..., getc.Client]]:
             return opened.enter_context(getc.etcd(urls[first:] + urls[:first], **options))
 
         yield open_client
-        cluster.mend()  # or closing the clients would wait for members that do not answer
+        cluster.recover()  # or closing the clients would wait for members that do not answer

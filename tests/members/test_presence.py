@@ -92,6 +92,6 @@ def test_node_is_kept_when_the_network_to_its_member_fails(proxies: FaultProxies
         urls = [each.url if each is proxy else each.target for each in proxies]
         nodes += keep_via(member, urls)
     proxies[0].silence()
-    proxies[1].half()
+    proxies[1].drop_replies()
     proxies[2].cut()
     check_kept_for(nodes, TTL)

@@ -36,7 +36,7 @@ def test_read_from_the_next_member_is_not_older_than_an_earlier_read(
     behind = (first + 1) % 3
     urls = [proxies[first].url, cluster.members[behind].url, cluster.members[(first + 2) % 3].url]
     for read, expected in zip(READS[api], ('new', ('new',)), strict=True):
-        cluster.mend()
+        cluster.recover()
         proxies.heal()
         with getc.etcd(urls, api=api, timeout=15) as client:
             client.set('/dir/a', 'old')

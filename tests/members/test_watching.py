@@ -128,7 +128,7 @@ def test_watch_continues_when_its_member_or_the_network_fails(
     wait_for_events(subscribers)
     cluster.pause(paused)
     proxies[0].silence()
-    proxies[1].half()
+    proxies[1].drop_replies()
     proxies[2].cut()
     check_received(sequences, subscribers)
 

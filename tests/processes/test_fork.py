@@ -50,7 +50,7 @@ def test_forked_child_opens_its_own_connections_and_does_not_disturb_its_parent(
 @pytest.mark.parametrize(('api', 'kind'), [('v3', 'patched'), ('v2', 'plain')], indirect=['api'])
 def test_forked_child_sends_no_tls_close_notify(etcd_binary: EtcdBinary, api: Any, run: Run, kind: str) -> None:
     """A close_notify alert would end the connections of the parent."""
-    with Certificates() as certificates, EtcdServer(binary=etcd_binary.path, tls=certificates.serving()) as server:
+    with Certificates() as certificates, EtcdServer(binary=etcd_binary.path, tls=certificates.one_way()) as server:
         with getc.etcd(server.url, api=api, ca=certificates.ca) as client:
             check(client, *start(run, server, api, kind, certificates.ca))
 
@@ -105,7 +105,7 @@ def test_forked_child_closes_connections_of_threads_that_have_ended(
 ) -> None:
     """Their hubs are destroyed, so gevent cannot close their connections; the fork still has to close the others."""
     with Certificates() as certificates:
-        tls = certificates.serving() if is_secure else None
+        tls = certificates.one_way() if is_secure else None
         with EtcdServer(binary=etcd_binary.path, tls=tls) as server:
             program = run('ended_threads.py', server.url, *([str(certificates.ca)] if is_secure else []))
             ended = program.end()

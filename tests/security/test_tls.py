@@ -75,9 +75,9 @@ def error_of_write(url: str, api: Any, **options: Any) -> getc.ConnectionError:
     ('kind', 'expected'),
     [
         ('expired', 'certificate has expired: renew the certificate of the server'),
-        ('early', 'certificate is not yet valid: check the clock of this machine'),
-        ('misnamed', "not valid for '127.0.0.1': use a URL with one of its subjectAltNames"),
-        ('unknown', 'unable to get local issuer certificate: give the file of its certificate authority as ca'),
+        ('not_yet_valid', 'certificate is not yet valid: check the clock of this machine'),
+        ('wrong_host', "not valid for '127.0.0.1': use a URL with one of its subjectAltNames"),
+        ('untrusted', 'unable to get local issuer certificate: give the file of its certificate authority as ca'),
     ],
 )
 def test_bad_certificate_is_reported_with_its_remedy(
@@ -215,7 +215,7 @@ def test_https_url_of_a_plain_http_server_is_reported(certificates: Certificates
 @pytest.mark.parametrize('api', APIS)
 def test_http_url_of_an_etcd_with_tls_is_reported(certificates: Certificates, served: Served, api: str) -> None:
     """The server closes the connection without a response."""
-    with served(certificates.serving(), api=api) as server:
+    with served(certificates.one_way(), api=api) as server:
         url = server.url.replace('https:', 'http:')
         with getc.etcd(url, api=api) as client, pytest.raises(getc.ConnectionError, match='https://') as caught:
             client.set('/a', '1')
@@ -263,7 +263,7 @@ def test_error_with_https_in_a_key_is_not_taken_for_a_tls_error() -> None:
 
 def test_etcd_with_tls_answers_a_client_with_the_ca(certificates: Certificates, served: Served) -> None:
     """With the same options as in the tests above."""
-    with served(certificates.serving()) as server:
+    with served(certificates.one_way()) as server:
         assert isinstance(server, EtcdServer)
         for api in supported_apis(server.binary):
             with getc.etcd(server.url, api=api, ca=certificates.ca) as client:

@@ -68,7 +68,7 @@ class AuthServer:
         with Requests(self.server.url) as requests:
 
             def put(path: str, **content: Any) -> None:
-                said = requests.ask('PUT', f'/v2/auth/{path}', json.dumps(content))
+                said = requests.request('PUT', f'/v2/auth/{path}', json.dumps(content))
                 assert '"message"' not in said, said
 
             put('users/root', user='root', password=PASSWORD)

@@ -16,7 +16,7 @@ __all__ = ['connections_to', 'metric', 'pause']
 def metric(url: str, name: str) -> int:
     """Return a metric of the server."""
     with Requests(url) as requests:
-        found = re.search(rf'^{name} (\S+)$', requests.ask('GET', '/metrics'), re.MULTILINE)
+        found = re.search(rf'^{name} (\S+)$', requests.request('GET', '/metrics'), re.MULTILINE)
     assert found is not None, name
     return int(float(found.group(1)))
 

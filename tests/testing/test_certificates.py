@@ -56,12 +56,17 @@ def test_server_serves_those_who_have_a_certificate(certificates: Certificates, 
 
 @pytest.mark.parametrize(
     ('kind', 'complaint'),
-    [('expired', 'expired'), ('early', 'not yet valid'), ('misnamed', 'not valid for'), ('unknown', 'local issuer')],
+    [
+        ('expired', 'expired'),
+        ('not_yet_valid', 'not yet valid'),
+        ('wrong_host', 'not valid for'),
+        ('untrusted', 'local issuer'),
+    ],
 )
 def test_bad_server_is_not_trusted(certificates: Certificates, served: Served, kind: str, complaint: str) -> None:
     """Each for its own reason, by both APIs; without verification it would serve."""
     certificate: Certificate = getattr(certificates, kind)
-    with served(certificates.serving(certificate)) as server:
+    with served(certificates.one_way(certificate)) as server:
         for api in APIS:
             with getc.etcd(server.url, api=api, ca=certificates.ca) as etcd:
                 with pytest.raises(getc.ConnectionError, match=complaint):

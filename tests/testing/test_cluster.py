@@ -16,7 +16,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdCluster, MemberState, VirtualTime
-from getc.testing.binaries import DIVERGING
+from getc.testing.binaries import DIVERGING_VERSIONS
 from getc.testing.processes import poll_until
 from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
@@ -77,10 +77,10 @@ def test_members_are_one_store_once_started(cluster: EtcdCluster, etcd: getc.Cli
     etcd.set('/a', '1')
     for index in range(3):
         assert poll_until(lambda index=index: stored(cluster, index, '/a') == '1', 60)
-    assert cluster.line(0, 1).connections + cluster.line(1, 0).connections > 0
+    assert cluster.link(0, 1).connections + cluster.link(1, 0).connections > 0
     names = [member.name for member in cluster.members]
     assert repr(cluster) == f'<EtcdCluster {cluster.version} {" ".join(f"{name}:up" for name in names)}>'
-    with pytest.raises(RuntimeError, match='is started'):
+    with pytest.raises(RuntimeError, match='is already started'):
         cluster.start()
 
 
@@ -104,8 +104,8 @@ def test_healed_member_does_not_reach_one_that_is_isolated(cluster: EtcdCluster)
     cluster.isolate(1)
     cluster.heal(0)
     assert cluster.isolated == {1}
-    assert cluster.line(0, 1).fault.name == cluster.line(1, 2).fault.name == 'cut'
-    assert cluster.line(0, 2).fault.name == 'none'
+    assert cluster.link(0, 1).fault.name == cluster.link(1, 2).fault.name == 'cut'
+    assert cluster.link(0, 2).fault.name == 'none'
     assert cluster.leader() in (0, 2)
 
 
@@ -141,7 +141,7 @@ def test_killed_member_keeps_its_data(cluster: EtcdCluster, etcd: getc.Client) -
 
 def test_member_of_a_diverging_etcd_is_not_killed(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says what would do; a restart is allowed, since it ends a member in the orderly way."""
-    monkeypatch.setattr(cluster, 'binary', dataclasses.replace(cluster.binary, version=DIVERGING[1]))
+    monkeypatch.setattr(cluster, 'binary', dataclasses.replace(cluster.binary, version=DIVERGING_VERSIONS[1]))
     with pytest.raises(getc.NotSupported, match='may_diverge=True'):
         cluster.kill(0)
     assert cluster.members[0].state is MemberState.UP
@@ -271,8 +271,8 @@ def test_leader_is_found_when_authentication_is_on(
     assert after != before
     cluster.heal(before)
     assert cluster.leader() == after
-    assert poll_until(lambda: cluster._survey().is_level(), 60)
-    assert {status.id for status in cluster._survey().answers.values()} == set(ids(cluster))
+    assert poll_until(lambda: cluster._group.status().is_level(), 60)
+    assert {status.id for status in cluster._group.status().answers.values()} == set(ids(cluster))
 
 
 def test_stopped_cluster_leaves_nothing() -> None:

@@ -36,7 +36,7 @@ def assert_named(caught: pytest.ExceptionInfo[HubBlocked]) -> None:
     named = [blockage for blockage in caught.value.blockages if f'{__file__}:{LINE}' in str(blockage)]
     assert named
     assert all(blockage.seconds > LIMIT for blockage in named)
-    assert 'the hub was held for longer than 0.02 s' in str(caught.value)
+    assert 'the hub was blocked for longer than 0.02 s' in str(caught.value)
     assert 'in block_until_seen\n        time.sleep(LIMIT * 2)' in str(caught.value)
 
 

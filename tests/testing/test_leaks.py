@@ -32,7 +32,7 @@ def end_clients() -> None:
 
 def leaked_by(body: Callable[[], Any]) -> Leaked:
     """What is found after it, at once."""
-    with pytest.raises(Leaked) as caught, no_leaks(patience=0):
+    with pytest.raises(Leaked) as caught, no_leaks(timeout=0):
         body()
     return caught.value
 
@@ -182,7 +182,7 @@ def test_daemon_on_a_client_that_was_there_before_is_a_leak(client: getc.Client)
 def test_what_is_about_to_end_is_waited_for() -> None:
     """In real time, and no longer than it takes."""
     client = getc.etcd('memory://')
-    with no_leaks(patience=60):
+    with no_leaks(timeout=60):
         watcher = client.on_change('/a', print)
         gevent.spawn_later(0.05, watcher.stop)
     assert watcher.join(0)
@@ -191,7 +191,7 @@ def test_what_is_about_to_end_is_waited_for() -> None:
 
 def test_error_inside_is_not_hidden_by_a_leak(client: getc.Client) -> None:
     """It says more."""
-    with pytest.raises(KeyError), no_leaks(patience=0):
+    with pytest.raises(KeyError), no_leaks(timeout=0):
         client.on_change('/a', print)
         raise KeyError
 

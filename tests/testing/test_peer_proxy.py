@@ -22,7 +22,7 @@ def test_outlet_closes_whom_it_had_no_time_to_hear(monkeypatch: pytest.MonkeyPat
         if len(accepted) > 1:
             came.set()
 
-    monkeypatch.setattr(peer_proxy, 'do_not_wait_for', see)
+    monkeypatch.setattr(peer_proxy, 'unref', see)
     outlet = peer_proxy.MemberProxy(peer_proxy.PeerNetwork(), 1).start()
     with socket.create_connection((HOST, int(outlet.url.rpartition(':')[2]))):
         came.wait(5)

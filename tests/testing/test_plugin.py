@@ -123,7 +123,7 @@ def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
             pids.append(server.pid)
             with Requests(server.url) as requests:
                 for key in ('/a', '/_hidden'):
-                    answer = requests.ask_json('PUT', f'/v2/keys{key}?value=x&prevExist=false')
+                    answer = requests.request_json('PUT', f'/v2/keys{key}?value=x&prevExist=false')
                     assert answer.get('action') == 'create', answer
 
         def test_first(etcd_server):
@@ -373,7 +373,7 @@ def test_api_that_does_not_exist_is_refused(run) -> None:
     """Before any test runs."""
     result = run(APIS_TEST, '--etcd-api', 'v4')
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["*--etcd-api: 'v4' is none of v2, v3, memory"])
+    result.stderr.fnmatch_lines(["*--etcd-api: 'v4' is not one of v2, v3, memory"])
 
 
 # -- which etcd
@@ -391,7 +391,7 @@ def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> 
     other.symlink_to(find_etcd().path)
     result = run(BINARY_TEST, '--etcd-binary', str(other), '-rP')
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as asked for', f'this is {other}'])
+    result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as configured', f'this is {other}'])
 
 
 def test_binary_is_the_one_that_the_environment_names(
@@ -427,7 +427,7 @@ def test_tests_of_v2_are_skipped_when_the_etcd_that_is_named_has_it_no_more(
     test = 'def test_api(etcd):\n    print("this is", etcd.api)\n'
     result = run(test, '--etcd-api', 'v2,v3', '-rsP')
     result.assert_outcomes(passed=1, skipped=1)
-    result.stdout.fnmatch_lines_random(['this is v3', '*SKIPPED*etcd 3.6.1 at *does not speak the v2 API*'])
+    result.stdout.fnmatch_lines_random(['this is v3', '*SKIPPED*etcd 3.6.1 at *does not support the v2 API*'])
     monkeypatch.setenv('CI', '1')
     run(test, '--etcd-api', 'v2,v3').assert_outcomes(passed=1, errors=1)
 
@@ -552,7 +552,7 @@ def test_test_that_leaks_a_watcher_fails_with_the_line(run, pytester: pytest.Pyt
     result.assert_outcomes(passed=4, errors=1)
     result.stdout.fnmatch_lines(
         [
-            'getc was left with',
+            'objects of getc were not stopped or closed:',
             '*on_change /cfg, started at',
             f'*{pytester.path}/test_*.py:6, in test_leak',
             "*etcd.on_change('/cfg', print)  # is never stopped",
@@ -620,7 +620,7 @@ def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pyte
     result = run(HUB_TEST)
     result.assert_outcomes(passed=2, failed=2)
     named = [
-        'the hub was held for longer than 0.05 s',
+        'the hub was blocked for longer than 0.05 s',
         f'*{pytester.path}/test_*.py:14, in block',
         '*# gevent.sleep was*',
     ]

@@ -11,9 +11,9 @@ import pytest
 
 import getc
 from getc.testing import EtcdServer, FaultProxy, VirtualTime
-from getc.testing.ports import listener
+from getc.testing.ports import listen
 from getc.testing.processes import poll_until
-from getc.testing.tcp_faults import CHUNK, QUEUED
+from getc.testing.tcp_faults import CHUNK_BYTES, MAX_QUEUED_CHUNKS
 from tests.support.leftovers import running_greenlets
 
 Socket = gevent.socket.socket
@@ -30,7 +30,7 @@ class Recorder:
     """A server that remembers what came, and answers each ``?`` with a ``!``."""
 
     def __init__(self) -> None:
-        self.listener = listener()
+        self.listener = listen()
         self.target = f'127.0.0.1:{self.listener.getsockname()[1]}'
         self.pieces: list[bytes] = []
         self.ends = 0
@@ -52,7 +52,7 @@ class Recorder:
     def _serve(self, sock: Socket) -> None:
         with sock:
             try:
-                while piece := sock.recv(CHUNK):
+                while piece := sock.recv(CHUNK_BYTES):
                     self.pieces.append(piece)
                     sock.sendall(b'!' * piece.count(b'?'))
             except OSError:
@@ -169,7 +169,7 @@ def test_silence_hides_that_the_server_is_gone(server: Recorder, proxy: FaultPro
 
 def test_half_loses_the_reply(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
     """What the client says arrives; then the connection, whose answer has a hole, is reset."""
-    proxy.half()
+    proxy.drop_replies()
     client.sendall(b'done?')
     eventually(lambda: server.received == b'?done?')
     eventually(lambda: any(connection._down.has_lost for connection in proxy._open))
@@ -224,12 +224,12 @@ def test_throttle_lets_few_bytes_pass(server: Recorder, proxy: FaultProxy, clien
 def test_what_is_on_its_way_is_bounded(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
     """A sender has to wait while nothing is delivered, and all that it sent arrives in the end."""
     proxy.delay(AN_HOUR)
-    size = 64 * QUEUED * CHUNK
+    size = 64 * MAX_QUEUED_CHUNKS * CHUNK_BYTES
     sending = gevent.spawn(client.sendall, b'x' * size)
     (connection,) = proxy._open
     eventually(connection._up._queue.full)
     assert not sending.ready()
-    assert connection._up._queue.qsize() <= QUEUED
+    assert connection._up._queue.qsize() <= MAX_QUEUED_CHUNKS
     proxy.heal()
     sending.get()
     eventually(lambda: len(server.received) == size + 1)
@@ -272,7 +272,7 @@ def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> 
             connected(proxy)
     eventually(lambda: len(os.listdir('/dev/fd')) <= before)
     proxy.stop()  # twice is fine
-    with proxy, pytest.raises(RuntimeError, match='is started'):
+    with proxy, pytest.raises(RuntimeError, match='is already started'):
         proxy.start()
 
 
@@ -292,7 +292,7 @@ def test_lost_reply_of_etcd_may_have_been_applied(etcd_server: EtcdServer) -> No
     """The write is there, its client cannot know, and the same client works when it is healed."""
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api='v3') as etcd:
         etcd.set('/a', 'before')
-        proxy.half()
+        proxy.drop_replies()
         with pytest.raises(getc.TimedOut) as raised:
             etcd.set('/a', 'after', timeout=2)
         assert raised.value.maybe_applied

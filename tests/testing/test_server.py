@@ -16,7 +16,7 @@ import pytest
 
 from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, ServerFailed, VirtualTime, find_etcd
 from getc.testing.admin import Requests
-from getc.testing.processes import output_of, poll_until
+from getc.testing.processes import check_output, poll_until
 from tests.support.api_support import skip_unless_supported
 
 
@@ -53,12 +53,12 @@ def fake_etcd(path: Path, version: str, *, then: str = 'exit 1') -> str:
 
 def put(server: EtcdServer, key: str) -> None:
     with Requests(server.url) as requests:
-        assert 'node' in requests.ask_json('PUT', f'/v2/keys{key}?value=1')
+        assert 'node' in requests.request_json('PUT', f'/v2/keys{key}?value=1')
 
 
 def has(server: EtcdServer, key: str) -> bool:
     with Requests(server.url) as requests:
-        return 'node' in requests.ask_json('GET', f'/v2/keys{key}')
+        return 'node' in requests.request_json('GET', f'/v2/keys{key}')
 
 
 def is_alive(pid: int) -> bool:
@@ -72,7 +72,7 @@ def test_child_handles_signals_by_default(number: signal.Signals) -> None:
     """Whatever we ignore: Python ignores SIGPIPE, and a background job of a shell ignores SIGINT."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
-        status = output_of(['/bin/sh', '-c', f'kill -{number} $$; echo ignored'])
+        status = check_output(['/bin/sh', '-c', f'kill -{number} $$; echo ignored'])
     except OSError as error:
         status = str(error)
     finally:
@@ -83,7 +83,7 @@ def test_child_handles_signals_by_default(number: signal.Signals) -> None:
 def test_server_serves_once_it_is_started(server: EtcdServer) -> None:
     """It answers at its URL, says its version and why it is this one, and has a process."""
     with Requests(server.url) as requests:
-        assert requests.ask_json('GET', '/version')['etcdserver'] == server.version
+        assert requests.request_json('GET', '/version')['etcdserver'] == server.version
     assert server.reason.startswith('from ')
     assert server.pid is not None
     assert repr(server) == f'<EtcdServer {server.version} at {server.url}>'
@@ -145,7 +145,7 @@ def test_paused_server_does_not_run_when_pause_returns(server: EtcdServer) -> No
             server.resume()
             gevent.joinall(writes, raise_error=True)
             assert len(states) > 1 and set(states) == {'T'}
-        assert requests.ask_json('GET', '/health')
+        assert requests.request_json('GET', '/health')
 
 
 def threads_of(server: EtcdServer) -> list[Path]:
@@ -168,15 +168,15 @@ def test_clear_deletes_every_key(server: EtcdServer) -> None:
         for key in ('/a', '/b/c', '/_hidden', '/_d/e', '/with%20space', '/%C3%BC', '/%3F'):
             put(server, key)
         with Requests(server.url) as requests:
-            requests.ask_json('POST', '/v3/kv/put', json.dumps({'key': 'YQ==', 'value': 'YQ=='}))
+            requests.request_json('POST', '/v3/kv/put', json.dumps({'key': 'YQ==', 'value': 'YQ=='}))
             server.clear()
-            assert requests.ask_json('GET', '/v2/keys/')['node'] == {'dir': True}
+            assert requests.request_json('GET', '/v2/keys/')['node'] == {'dir': True}
             assert not has(server, '/_hidden')
             assert not has(server, '/_d')
             everything = json.dumps({'key': 'AA==', 'range_end': 'AA=='})
-            assert 'kvs' not in requests.ask_json('POST', '/v3/kv/range', everything)
+            assert 'kvs' not in requests.request_json('POST', '/v3/kv/range', everything)
             put(server, '/a')
-            assert requests.ask_json('GET', '/v2/keys/a')['node']['createdIndex'] > 10
+            assert requests.request_json('GET', '/v2/keys/a')['node']['createdIndex'] > 10
 
 
 def test_clear_works_when_history_has_gone(server: EtcdServer) -> None:
@@ -184,7 +184,7 @@ def test_clear_works_when_history_has_gone(server: EtcdServer) -> None:
     put(server, '/_hidden')
     with Requests(server.url) as requests:
         for _ in range(1001):
-            requests.ask('PUT', '/v2/keys/a?value=1')
+            requests.request('PUT', '/v2/keys/a?value=1')
     server.clear()
     assert not has(server, '/_hidden')
     assert not has(server, '/a')
@@ -356,5 +356,5 @@ def test_find_etcd_says_how_to_get_one_when_there_is_none(nowhere: Path, monkeyp
 def test_server_refuses_a_binary_that_lacks_the_api(tmp_path: Path) -> None:
     """Before anything is started."""
     path = fake_etcd(tmp_path / 'etcd', '3.6.0')
-    with pytest.raises(ValueError, match='does not speak the v2 API'):
+    with pytest.raises(ValueError, match='does not support the v2 API'):
         EtcdServer(api='v2', binary=path)
