@@ -1,4 +1,4 @@
-"""TLS on the fly: etcds that serve with good certificates and with bad ones."""
+"""Certificates generated for tests: etcd servers with valid and invalid ones."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ Served = Callable[[ServerTLS], EtcdServer]
 
 @pytest.fixture
 def served(etcd_binary: EtcdBinary) -> Served:
-    """An etcd that serves clients as it is told."""
+    """Run an etcd with this TLS configuration, and skip the test if its API is not supported."""
     skip_unless_supported('v2', etcd_binary)
     return lambda tls: EtcdServer(api='v2', binary=etcd_binary.path, tls=tls)
 
 
-def test_server_serves_those_who_have_a_certificate(certificates: Certificates, served: Served) -> None:
-    """With mutual TLS both APIs need one; clearing and restarting work as without."""
+def test_server_with_mutual_tls_serves_clients_with_a_certificate(certificates: Certificates, served: Served) -> None:
+    """Over both APIs; ``clear`` and ``restart`` work as without TLS."""
     me = certificates.client
     with served(certificates.mutual()) as server:
         assert server.url.startswith('https://')
@@ -63,8 +63,10 @@ def test_server_serves_those_who_have_a_certificate(certificates: Certificates, 
         ('untrusted', 'local issuer'),
     ],
 )
-def test_bad_server_is_not_trusted(certificates: Certificates, served: Served, kind: str, complaint: str) -> None:
-    """Each for its own reason, by both APIs; without verification it would serve."""
+def test_client_rejects_the_server_when_its_certificate_is_invalid(
+    certificates: Certificates, served: Served, kind: str, complaint: str
+) -> None:
+    """Over both APIs, with the reason; without verification the client is served."""
     certificate: Certificate = getattr(certificates, kind)
     with served(certificates.one_way(certificate)) as server:
         for api in APIS:
@@ -75,8 +77,8 @@ def test_bad_server_is_not_trusted(certificates: Certificates, served: Served, k
                 assert etcd.set('/a', '1').value == '1'
 
 
-def test_cluster_serves_with_mutual_tls(certificates: Certificates, etcd_binary: EtcdBinary) -> None:
-    """Its members are found well, and asked for their leader, over TLS too."""
+def test_cluster_serves_clients_with_mutual_tls(certificates: Certificates, etcd_binary: EtcdBinary) -> None:
+    """Health checks and status requests of the harness work over TLS as well."""
     me = certificates.client
     options = {'ca': certificates.ca, 'cert': me.cert, 'key': me.key}
     cluster = EtcdCluster(2, binary=etcd_binary.path, tls=certificates.mutual())
@@ -88,8 +90,8 @@ def test_cluster_serves_with_mutual_tls(certificates: Certificates, etcd_binary:
             etcd.get('/a')
 
 
-def test_files_are_private_and_go(tmp_path: Path) -> None:
-    """Nobody else reads a key, no key is in a repr, and nothing is left."""
+def test_files_are_private_and_removed_by_close(tmp_path: Path) -> None:
+    """No other user can read a key, and no ``repr`` contains one."""
     with Certificates() as certificates:
         made = certificates.issue('somebody', hosts=['::1', 'a.example'])
         context = ssl.create_default_context(cafile=certificates.ca)
@@ -101,8 +103,7 @@ def test_files_are_private_and_go(tmp_path: Path) -> None:
     certificates.close()  # twice is fine
 
 
-def test_files_go_when_the_program_is_killed() -> None:
-    """By SIGKILL."""
+def test_files_are_removed_when_the_program_is_killed() -> None:
     code = (
         'import sys; from getc.testing import Certificates; '
         'c = Certificates(); print(c.server.key, flush=True); sys.stdin.readline()'
@@ -115,8 +116,7 @@ def test_files_go_when_the_program_is_killed() -> None:
     assert poll_until(lambda: not key.parent.exists(), 60)
 
 
-def test_testing_is_imported_without_the_package() -> None:
-    """Only who makes certificates needs ``cryptography``."""
+def test_testing_is_imported_without_cryptography_when_no_certificate_is_used() -> None:
     code = (
         "import sys; sys.modules['cryptography'] = None\n"
         'from getc.testing import Certificates, EtcdCluster\n'

@@ -1,4 +1,4 @@
-"""A real cluster: hurt in every way, mended, and never left behind."""
+"""A real cluster: every fault, recovery, and that no process or file is left behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 @pytest.fixture
 def cluster(etcd_cluster: EtcdCluster) -> EtcdCluster:
-    """Three members that are well, without keys."""
+    """Three healthy members without keys."""
     return etcd_cluster
 
 
@@ -38,14 +38,14 @@ def etcd(cluster: EtcdCluster) -> Iterator[getc.Client]:
 
 
 def stored(cluster: EtcdCluster, index: int, key: str) -> str | None:
-    """What this member has itself, whatever the others have; None for nothing."""
+    """Return the value in this member's own store (a serializable read); None if there is none."""
     with cluster.members[index].client() as client:
         found = client.v3.kv.range(key.encode(), serializable=True).kvs
         return found[0].value.decode() if found else None
 
 
 def write(cluster: EtcdCluster, key: str, value: str) -> None:
-    """By the leader, since a member that was away may not know yet who that is."""
+    """Write through the leader, since a member that was down may not know yet who leads."""
     with cluster.members[cluster.leader()].client() as client:
         client.set(key, value, timeout=60)
 
@@ -63,13 +63,13 @@ def ids(cluster: EtcdCluster) -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """True if there is such a process; one that has ended and was not collected does not count."""
+    """Return True if the process exists and is not a zombie."""
     done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ('', 'Z')
 
 
-def test_members_are_one_store_once_started(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """Each is up and has a process; what was written is on all of them, over the lines between them."""
+def test_members_replicate_when_started(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """Their traffic passes over the links between them."""
     assert [member.state for member in cluster.members] == [MemberState.UP] * 3
     assert len({member.pid for member in cluster.members}) == 3
     assert cluster.urls == ','.join(member.url for member in cluster.members)
@@ -84,8 +84,8 @@ def test_members_are_one_store_once_started(cluster: EtcdCluster, etcd: getc.Cli
         cluster.start()
 
 
-def test_isolated_leader_is_replaced(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """Its clients still reach it, but it learns nothing from the others until it is healed."""
+def test_leader_is_replaced_when_isolated(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """Its clients still reach it, but it receives nothing from the others until it is healed."""
     etcd.set('/a', 'before')
     lost = cluster.leader()
     cluster.isolate(lost)
@@ -98,8 +98,7 @@ def test_isolated_leader_is_replaced(cluster: EtcdCluster, etcd: getc.Client) ->
     assert poll_until(lambda: stored(cluster, lost, '/a') == 'after', 60)
 
 
-def test_healed_member_does_not_reach_one_that_is_isolated(cluster: EtcdCluster) -> None:
-    """Who is healed reaches only those who are not isolated, and that is a majority."""
+def test_healed_member_does_not_reach_members_that_are_isolated(cluster: EtcdCluster) -> None:
     cluster.isolate(0)
     cluster.isolate(1)
     cluster.heal(0)
@@ -109,15 +108,15 @@ def test_healed_member_does_not_reach_one_that_is_isolated(cluster: EtcdCluster)
     assert cluster.leader() in (0, 2)
 
 
-def test_leader_moves_where_it_is_told(cluster: EtcdCluster) -> None:
-    """To each, and to the one that leads already."""
+def test_move_leader_transfers_the_leadership_to_each_member(cluster: EtcdCluster) -> None:
+    """Also to the one that leads already."""
     for index in (0, 1, 2, 2):
         cluster.move_leader(index)
         assert cluster.leader() == index
 
 
-def test_paused_leader_is_replaced(cluster: EtcdCluster) -> None:
-    """And follows when it is resumed."""
+def test_leader_is_replaced_when_paused(cluster: EtcdCluster) -> None:
+    """It follows the new leader when it is resumed."""
     lost = cluster.leader()
     cluster.pause(lost)
     assert cluster.members[lost].state is MemberState.PAUSED
@@ -127,8 +126,8 @@ def test_paused_leader_is_replaced(cluster: EtcdCluster) -> None:
     assert poll_until(lambda: stored(cluster, lost, '/a') == '1', 60)
 
 
-def test_killed_member_keeps_its_data(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """With all of them down too, where the first cannot be well before there is a second."""
+def test_member_keeps_its_data_when_killed(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """Also when all members are down, and the first to start has no quorum."""
     etcd.set('/a', '1')
     for index in range(3):
         cluster.kill(index, may_diverge=True)
@@ -139,8 +138,8 @@ def test_killed_member_keeps_its_data(cluster: EtcdCluster, etcd: getc.Client) -
     assert etcd.get('/a').value == '1'
 
 
-def test_member_of_a_diverging_etcd_is_not_killed(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says what would do; a restart is allowed, since it ends a member in the orderly way."""
+def test_kill_is_refused_when_the_etcd_may_diverge(cluster: EtcdCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the remedy; ``restart`` is permitted, since it terminates the member by SIGTERM."""
     monkeypatch.setattr(cluster, 'binary', dataclasses.replace(cluster.binary, version=DIVERGING_VERSIONS[1]))
     with pytest.raises(getc.NotSupported, match='may_diverge=True'):
         cluster.kill(0)
@@ -153,8 +152,8 @@ def test_member_of_a_diverging_etcd_is_not_killed(cluster: EtcdCluster, monkeypa
     assert cluster.members[0].state is MemberState.DOWN
 
 
-def test_wiped_member_is_taken_in_anew(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """At the same URL, under another id, and it gets all the data from the others."""
+def test_restart_replaces_the_member_when_wiped(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """It has the same URL and a new member id, and receives the data from the others."""
     etcd.set('/a', '1')
     before, url = ids(cluster), cluster.members[1].url
     cluster.restart(1, wipe=True)
@@ -163,8 +162,8 @@ def test_wiped_member_is_taken_in_anew(cluster: EtcdCluster, etcd: getc.Client) 
     assert poll_until(lambda: stored(cluster, 1, '/a') == '1', 60)
 
 
-def test_members_come_and_go(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """The new one has the data; removing the leader leaves the others with another one."""
+def test_members_are_added_and_removed(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """A new member has the data; removing the leader causes an election."""
     etcd.set('/a', '1')
     added = cluster.add()
     assert added == 3
@@ -179,8 +178,8 @@ def test_members_come_and_go(cluster: EtcdCluster, etcd: getc.Client) -> None:
     assert cluster.leader() in range(3)
 
 
-def test_learner_follows_also_after_a_member_was_replaced_and_all_were_wiped() -> None:
-    """It is not among the members, so it is never taken for one that could lead.  The cluster is this test's own."""
+def test_learner_replicates_after_a_replacement_and_a_wipe() -> None:
+    """It is not in ``members``, so it is never considered the leader.  The test has its own cluster."""
     with EtcdCluster() as cluster:
         learner = cluster.add_learner()
 
@@ -202,8 +201,8 @@ def test_learner_follows_also_after_a_member_was_replaced_and_all_were_wiped() -
         assert not has('/start')
 
 
-def test_wiped_cluster_is_empty_and_looks_the_same(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """The same URLs, and a history that begins again; what was isolated is connected."""
+def test_wipe_empties_the_cluster_and_keeps_urls_and_cluster_id(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """The history starts again, and isolated members are reconnected."""
     urls, index = cluster.urls, etcd.set('/a', '1').etcd_index
     cluster.isolate(0)
     cluster.wipe()
@@ -215,7 +214,7 @@ def test_wiped_cluster_is_empty_and_looks_the_same(cluster: EtcdCluster, etcd: g
 
 
 def test_clear_deletes_keys_and_leases(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """On every member, and the revisions go on."""
+    """On every member; the revisions continue."""
     index = etcd.set('/a', '1', ttl=1000).etcd_index
     cluster.clear()
     for member in cluster.members:
@@ -225,8 +224,8 @@ def test_clear_deletes_keys_and_leases(cluster: EtcdCluster, etcd: getc.Client) 
     assert etcd.set('/b', '1').etcd_index > index
 
 
-def test_clear_deletes_what_v2_has(cluster: EtcdCluster) -> None:
-    """Also what is hidden."""
+def test_clear_deletes_v2_nodes(cluster: EtcdCluster) -> None:
+    """Also hidden ones."""
     skip_unless_supported('v2', cluster.binary)
     with getc.etcd(cluster.urls, api='v2') as old:
         old.set('/a', '1')
@@ -237,8 +236,8 @@ def test_clear_deletes_what_v2_has(cluster: EtcdCluster) -> None:
                 old.get(key)
 
 
-def test_clear_works_when_authentication_is_on(cluster: EtcdCluster, etcd: getc.Client) -> None:
-    """Nobody may delete then: the cluster comes back without keys and without users."""
+def test_clear_wipes_the_cluster_when_authentication_is_enabled(cluster: EtcdCluster, etcd: getc.Client) -> None:
+    """The cluster comes back without keys and without users."""
     etcd.set('/a', '1')
     etcd.v3.auth.user_add('root', 'secret')
     etcd.v3.auth.user_grant_role('root', 'root')
@@ -250,10 +249,10 @@ def test_clear_works_when_authentication_is_on(cluster: EtcdCluster, etcd: getc.
         etcd.get('/a')
 
 
-def test_leader_is_found_when_authentication_is_on(
+def test_leader_is_found_when_authentication_is_enabled(
     cluster: EtcdCluster, etcd: getc.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a password: from etcd 3.5.28 and 3.6.9 on a member's status is for the user root."""
+    """Without a password: from etcd 3.5.28 and 3.6.9 on, only root may read the status of a member."""
     before = cluster.leader()
     etcd.v3.auth.user_add('root', 'secret')
     etcd.v3.auth.user_grant_role('root', 'root')
@@ -275,8 +274,8 @@ def test_leader_is_found_when_authentication_is_on(
     assert {status.id for status in cluster._group.status().answers.values()} == set(ids(cluster))
 
 
-def test_stopped_cluster_leaves_nothing() -> None:
-    """No process, no file, no socket and no greenlet; in virtual time too, whose clock does not move."""
+def test_stop_leaves_no_process_file_socket_or_greenlet() -> None:
+    """Also under virtual time, which does not advance meanwhile."""
     before = len(os.listdir('/dev/fd'))
     with VirtualTime() as clock:
         with EtcdCluster(2) as cluster:
@@ -293,15 +292,14 @@ def test_stopped_cluster_leaves_nothing() -> None:
     cluster.stop()  # twice is fine
 
 
-def test_virtual_time_moves_on_by_itself_beside_a_cluster(cluster: EtcdCluster, etcd_clock: VirtualTime) -> None:
-    """What its members say to each other is no reason to stand still; the cluster is well all the while."""
+def test_virtual_time_advances_by_itself_when_a_cluster_runs(cluster: EtcdCluster, etcd_clock: VirtualTime) -> None:
+    """The traffic between members does not hold it back."""
     gevent.sleep(3600)
     assert etcd_clock.elapsed == 3600
     assert cluster.leader() in range(3)
 
 
-def test_cluster_ends_when_its_program_is_killed() -> None:
-    """By SIGKILL: no process and no file is left."""
+def test_no_process_or_file_is_left_when_the_program_is_killed() -> None:
     code = (
         'import sys; from getc.testing import EtcdCluster; c = EtcdCluster(2).start(); '
         'print(*(f"{m.pid}={m.data.parent}" for m in c.members), flush=True); sys.stdin.readline()'

@@ -1,7 +1,4 @@
-"""Whoever holds the hub is named.
-
-Nothing here depends on how fast the machine is: what blocks goes on until the watch has seen it.
-"""
+"""The hub watchdog names the code that blocks the hub."""
 
 from __future__ import annotations
 
@@ -22,14 +19,14 @@ LIMIT = 0.02
 FOR_EVER = 3600.0
 
 
-def block_until_seen(watch: hub_watch) -> None:
-    """Hold the hub until the watch has seen it; a busy machine may have held up what ran before."""
+def block_until_detected(watch: hub_watch) -> None:
+    """Block the hub until the watchdog has detected it, however busy the machine is."""
     before = len(watch.blockages)
     while len(watch.blockages) == before:
         time.sleep(LIMIT * 2)  # the line that is named
 
 
-LINE = block_until_seen.__code__.co_firstlineno + 4
+LINE = block_until_detected.__code__.co_firstlineno + 4
 
 
 def assert_named(caught: pytest.ExceptionInfo[HubBlocked]) -> None:
@@ -37,15 +34,11 @@ def assert_named(caught: pytest.ExceptionInfo[HubBlocked]) -> None:
     assert named
     assert all(blockage.seconds > LIMIT for blockage in named)
     assert 'the hub was blocked for longer than 0.02 s' in str(caught.value)
-    assert 'in block_until_seen\n        time.sleep(LIMIT * 2)' in str(caught.value)
+    assert 'in block_until_detected\n        time.sleep(LIMIT * 2)' in str(caught.value)
 
 
-class SetClock:
-    """The time of the watch, for the test to set.
-
-    Attributes:
-        time: Seconds.
-    """
+class ManualClock:
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.time = 0.0
@@ -55,40 +48,37 @@ class SetClock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> SetClock:
-    """It goes on only where the test says so."""
-    clock = SetClock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> ManualClock:
+    """Replace the watchdog's clock by one that the test sets."""
+    clock = ManualClock()
     monkeypatch.setattr('getc.testing.hub_watchdog.time', clock)
     return clock
 
 
-def test_greenlet_that_blocks_is_named() -> None:
-    """By the line that it was at."""
+def test_watchdog_names_the_line_when_a_greenlet_blocks() -> None:
     with pytest.raises(HubBlocked) as caught, hub_watch(LIMIT) as watch:
-        gevent.spawn(block_until_seen, watch).join()
+        gevent.spawn(block_until_detected, watch).join()
     assert_named(caught)
 
 
-def test_main_greenlet_is_named_when_it_blocks() -> None:
-    """Also where nobody switches until the end."""
+def test_watchdog_names_the_line_when_the_main_greenlet_blocks() -> None:
+    """Also without any switch before the end of the block."""
     with pytest.raises(HubBlocked) as caught, hub_watch(LIMIT) as watch:
-        block_until_seen(watch)
+        block_until_detected(watch)
     assert_named(caught)
 
 
-def test_callback_of_the_hub_is_named_when_it_blocks() -> None:
-    """The hub itself mostly waits: a callback in it is what blocks."""
+def test_watchdog_names_the_line_when_a_hub_callback_blocks() -> None:
+    """Waiting for I/O in the hub is not a blockage."""
     with pytest.raises(HubBlocked) as caught, hub_watch(LIMIT) as watch:
-        get_hub().loop.run_callback(block_until_seen, watch)
+        get_hub().loop.run_callback(block_until_detected, watch)
         gevent.sleep(0.001)
     assert_named(caught)
 
 
-def test_blockage_is_found_when_the_watching_thread_was_too_late(
-    clock: SetClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its length is known from the switches alone; the place is the one where it let go."""
-    monkeypatch.setattr(hub_watch, '_look', lambda self: None)
+def test_blockage_is_detected_when_no_sample_was_taken(clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The duration is known from the switches; the line is the one at which the greenlet switched."""
+    monkeypatch.setattr(hub_watch, '_take_sample', lambda self: None)
 
     def block() -> None:
         clock.time += 5
@@ -100,19 +90,19 @@ def test_blockage_is_found_when_the_watching_thread_was_too_late(
     assert f'{__file__}:{block.__code__.co_firstlineno + 2}, in block' in str(caught.value)
 
 
-def test_greenlet_of_a_c_function_is_named_by_the_line_that_spawned_it(
-    clock: SetClock, monkeypatch: pytest.MonkeyPatch
+def test_watchdog_names_the_spawning_line_when_a_c_function_blocks(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no line of Python that it could be at."""
-    monkeypatch.setattr(hub_watch, '_look', lambda self: None)
+    """A C function has no Python frame."""
+    monkeypatch.setattr(hub_watch, '_take_sample', lambda self: None)
     line = sys._getframe().f_lineno + 2
     with pytest.raises(HubBlocked) as caught, hub_watch(LIMIT):
         gevent.spawn(setattr, clock, 'time', 5.0).join()
     assert f'for 5.000 s at\n    {__file__}:{line}, in ' in str(caught.value)
 
 
-def test_waiting_is_no_blocking(clock: SetClock) -> None:
-    """A hub that waits holds nobody up, however long; nor does a greenlet that lets others run."""
+def test_waiting_is_not_a_blockage(clock: ManualClock) -> None:
+    """Neither of the hub nor of a greenlet that yields."""
     hub = get_hub()
     with hub_watch(LIMIT) as watch:
         hub.loop.run_callback(setattr, clock, 'time', 5.0)  # in the hub's own time
@@ -123,15 +113,14 @@ def test_waiting_is_no_blocking(clock: SetClock) -> None:
         assert watch.blockages == ()
 
 
-def test_error_inside_is_not_hidden() -> None:
-    """It says more."""
+def test_exception_in_the_block_is_not_replaced() -> None:
     with pytest.raises(KeyError), hub_watch(LIMIT) as watch:
-        block_until_seen(watch)
+        block_until_detected(watch)
         raise KeyError
 
 
-def test_other_traces_are_kept() -> None:
-    """Who traces switches goes on doing so, within and afterwards."""
+def test_other_trace_functions_are_kept() -> None:
+    """They are called in the block and afterwards."""
     events: list[Any] = []
 
     def trace(event: str, args: Any) -> None:
@@ -148,8 +137,7 @@ def test_other_traces_are_kept() -> None:
 
 
 @pytest.mark.parametrize('limit', [0, -1, float('nan')])
-def test_limit_is_refused_when_it_makes_no_sense(limit: float) -> None:
-    """There would be nothing but blockages, or none ever."""
+def test_limit_is_rejected_when_it_is_not_positive(limit: float) -> None:
     with pytest.raises(ValueError, match='more than 0'):
         hub_watch(limit)
 
@@ -169,7 +157,7 @@ except HubBlocked as error:
 """
 
 
-def test_watch_works_where_the_program_is_patched() -> None:
-    """Its thread is a real one: a patched one would be held up with the hub."""
+def test_watchdog_works_in_monkey_patched_programs() -> None:
+    """Its thread is a native one: a patched one would be blocked together with the hub."""
     done = subprocess.run([sys.executable, '-c', PATCHED], capture_output=True, text=True, timeout=60, check=True)
     assert '<string>:10, in <module>' in done.stdout

@@ -1,4 +1,4 @@
-"""What a user of getc has after an installation: a wheel in a fresh virtual environment, and nothing of this one."""
+"""An installation of getc from its wheel, in a fresh virtual environment."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_presence_ends_with_its_server(etcd, etcd_clock):
 
 
 def run(*command: str, cwd: Path, timeout: float = 300.0) -> subprocess.CompletedProcess[str]:
-    """Run it as a user would, who knows nothing of our environment."""
+    """Run a command without the environment variables of this run."""
     hidden = ('PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'PYTEST_ADDOPTS', 'PYTEST_PLUGINS')
     env = {name: text for name, text in os.environ.items() if name not in hidden}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False)
@@ -42,7 +42,7 @@ def pip(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """The Python of a virtual environment in which there is nothing; skips where it cannot get anything either."""
+    """Return the Python of an empty virtual environment; skip the test if pip cannot install anything in it."""
     made = run(sys.executable, '-m', 'venv', str(tmp_path / 'venv'), cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     python = tmp_path / 'venv' / 'bin' / 'python'
@@ -54,7 +54,7 @@ def fresh(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def wheel(fresh: Path, tmp_path: Path) -> Path:
-    """The wheel of getc, built from a copy of its sources."""
+    """Build the wheel of getc from a copy of its sources."""
     sources = tmp_path / 'sources'
     sources.mkdir()
     for name in SOURCES:
@@ -70,8 +70,8 @@ def wheel(fresh: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.timeout(600)
-def test_wheel_and_ten_lines_are_all_that_a_test_needs(fresh: Path, wheel: Path, tmp_path: Path) -> None:
-    """``pip install 'getc[test]'`` brings pytest, the plugin and an etcd; nothing is imported or set up for it."""
+def test_ten_line_test_passes_when_only_the_wheel_is_installed(fresh: Path, wheel: Path, tmp_path: Path) -> None:
+    """``pip install 'getc[test]'`` installs pytest, the plugin and an etcd; no imports or setup are needed."""
     installed = pip(fresh, 'install', '--quiet', f'getc[test] @ {wheel.as_uri()}', cwd=tmp_path)
     assert installed.returncode == 0, installed.stderr
     tests = tmp_path / 'tests'
@@ -90,8 +90,8 @@ def test_wheel_and_ten_lines_are_all_that_a_test_needs(fresh: Path, wheel: Path,
 
 
 @pytest.mark.timeout(600)
-def test_plugin_works_with_an_old_pytest(fresh: Path, wheel: Path, tmp_path: Path) -> None:
-    """pytest 7.0 with pluggy 1.0, which has no new-style wrappers."""
+def test_plugin_works_with_pytest_7_0(fresh: Path, wheel: Path, tmp_path: Path) -> None:
+    """pluggy 1.0 has no new-style hook wrappers."""
     installed = pip(fresh, 'install', '--quiet', str(wheel), 'pytest==7.0.1', 'pluggy==1.0.0', cwd=tmp_path)
     assert installed.returncode == 0, installed.stderr
     tests = tmp_path / 'tests'

@@ -1,4 +1,4 @@
-"""A store in memory that fails on command: what calls, keepers and watchers meet."""
+"""A store in memory with fault injection, seen by calls, keepers and watchers."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def told(story: list[getc.EtcdResult]) -> list[tuple[str, str, str | None, bool]
 # -- names
 
 
-def test_clients_of_its_name_share_the_store() -> None:
-    """Whoever is given the URL meets its faults."""
+def test_clients_of_one_url_share_the_store() -> None:
+    """The faults apply to all of them."""
     store = MemoryStore('game')
     with getc.etcd('memory://game') as client, getc.etcd('memory://game', namespace='/eu') as other:
         client.set('/eu/a', 'x')
@@ -48,8 +48,8 @@ def test_clients_of_its_name_share_the_store() -> None:
                 each.get('/a')
 
 
-def test_name_is_refused_when_it_is_in_use() -> None:
-    """Clients that are there already would not meet its faults."""
+def test_name_is_rejected_when_it_is_in_use() -> None:
+    """The faults would not apply to clients from before."""
     with getc.etcd('memory://taken') as client:
         client.set('/a', 'x')
         with pytest.raises(ValueError, match='memory://taken is already in use'):
@@ -60,8 +60,7 @@ def test_name_is_refused_when_it_is_in_use() -> None:
     assert repr(store) == '<MemoryStore memory://mine>'
 
 
-def test_stores_without_a_name_are_different_ones() -> None:
-    """As memory:// is, which cannot be reached."""
+def test_stores_without_a_name_are_distinct() -> None:
     one, two = MemoryStore(), MemoryStore()
     with getc.etcd(one.url) as client, getc.etcd(two.url) as other:
         client.set('/a', 'x')
@@ -72,8 +71,8 @@ def test_stores_without_a_name_are_different_ones() -> None:
 # -- disconnected
 
 
-def test_calls_are_refused_while_it_is_disconnected(etcd_store: MemoryStore, client: getc.Client) -> None:
-    """Nothing is done, and nothing is lost."""
+def test_calls_are_refused_when_disconnected(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """They have no effect, and no data are lost."""
     client.set('/a', 'x')
     etcd_store.disconnect()
     assert not etcd_store.is_connected
@@ -86,10 +85,10 @@ def test_calls_are_refused_while_it_is_disconnected(etcd_store: MemoryStore, cli
     assert client.get('/a').value == 'x'
 
 
-def test_keeper_loses_its_node_and_has_it_again_when_the_store_was_away(
+def test_keeper_loses_and_restores_its_node_when_the_store_was_disconnected(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Renewals fail; the node expires meanwhile, as it would in an etcd that only this server cannot reach."""
+    """The node expires meanwhile, as in an etcd that only this client cannot reach."""
     link = etcd_store.link()
     pages: list[str] = []
     with getc.etcd(link.url) as server:
@@ -111,10 +110,10 @@ def test_keeper_loses_its_node_and_has_it_again_when_the_store_was_away(
         assert other.get('/servers/a').value == 'x'
 
 
-def test_watchers_are_stale_while_it_is_disconnected_and_then_told_each_change_once(
+def test_watcher_is_stale_when_disconnected_and_receives_each_change_once_afterwards(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Only who comes by the link is cut off: what the others write meanwhile is told afterwards, in order."""
+    """Only clients of the link are cut off; the writes of others are delivered afterwards, in order."""
     link = etcd_store.link()
     story: list[getc.EtcdResult] = []
     with getc.etcd(link.url) as follower:
@@ -137,8 +136,8 @@ def test_watchers_are_stale_while_it_is_disconnected_and_then_told_each_change_o
         assert dict(mirror) == {'/cfg/a': '3'}
 
 
-def test_disconnected_store_and_link_refuse_each_for_themselves(etcd_store: MemoryStore, client: getc.Client) -> None:
-    """Who comes by a link needs both; who does not, the store alone."""
+def test_store_and_link_refuse_calls_independently(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """Clients of a link need both; others need the store only."""
     link = etcd_store.link()
     with getc.etcd(link.url) as linked:
         link.disconnect()
@@ -154,10 +153,10 @@ def test_disconnected_store_and_link_refuse_each_for_themselves(etcd_store: Memo
         assert linked.get('/a').value == client.get('/a').value == 'x'
 
 
-def test_wait_goes_on_over_an_outage(
+def test_wait_continues_over_an_outage(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """It is no failure of the call: what changes afterwards is what it waits for."""
+    """It returns a change after the outage."""
     waiting = gevent.spawn(client.wait, '/a')
     etcd_clock.advance(0)
     etcd_store.disconnect()
@@ -173,8 +172,8 @@ def test_wait_goes_on_over_an_outage(
 # -- calls that fail
 
 
-def test_next_calls_fail_as_they_are_told_to(etcd_store: MemoryStore, client: getc.Client) -> None:
-    """One each, in order, and nothing is done."""
+def test_next_calls_raise_the_queued_errors(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """One each, in order, without any effect."""
     client.set('/a', 'x')
     etcd_store.fail_next(getc.TooManyRequests('busy'))
     etcd_store.fail_next(getc.HTTPError(503))
@@ -185,14 +184,13 @@ def test_next_calls_fail_as_they_are_told_to(etcd_store: MemoryStore, client: ge
     assert client.get('/a').value == 'x'
 
 
-def test_failure_that_no_client_raises_is_refused(etcd_store: MemoryStore) -> None:
-    """A test with it would show nothing."""
+def test_error_is_rejected_when_no_client_raises_it(etcd_store: MemoryStore) -> None:
     with pytest.raises(TypeError, match='EtcException'):
         etcd_store.fail_next(OSError())  # type: ignore[arg-type]
 
 
-def test_lost_reply_is_of_a_write_that_was_done(etcd_store: MemoryStore, client: getc.Client) -> None:
-    """Reads before it go through; the write says that it may have happened."""
+def test_lost_reply_is_that_of_an_executed_write(etcd_store: MemoryStore, client: getc.Client) -> None:
+    """Reads before it succeed; the error of the write has ``maybe_applied``."""
     etcd_store.lose_next_reply()
     with pytest.raises(getc.KeyNotFound):
         client.get('/a')
@@ -204,10 +202,10 @@ def test_lost_reply_is_of_a_write_that_was_done(etcd_store: MemoryStore, client:
         client.create('/a', 'x')
 
 
-def test_keeper_has_one_node_when_the_reply_to_its_first_write_was_lost(
+def test_keeper_recognizes_its_node_when_the_reply_to_its_first_write_was_lost(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """It finds its own, instead of fighting with itself."""
+    """It does not treat its own node as that of a foreign owner."""
     etcd_store.lose_next_reply()
     keeper = client.keep_node('/servers/a', 'x', ttl=10)
     etcd_clock.advance(60)
@@ -215,10 +213,10 @@ def test_keeper_has_one_node_when_the_reply_to_its_first_write_was_lost(
     assert [node.key for node in other.get('/servers').nodes] == ['/servers/a']
 
 
-def test_answers_take_their_time_when_they_are_delayed(
+def test_replies_are_delayed(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """The store has done it at once; refusals take as long; a link adds its own."""
+    """The store executes at once; errors are delayed as well; a link adds its own delay."""
     etcd_store.delay(2)
     writing = gevent.spawn(client.set, '/a', 'x')
     etcd_clock.advance(0)
@@ -237,10 +235,10 @@ def test_answers_take_their_time_when_they_are_delayed(
     assert etcd_clock.elapsed == 7
 
 
-def test_call_times_out_when_the_answer_takes_longer(
+def test_call_times_out_when_the_delay_is_longer(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """A write may have happened, and did; a read may be repeated."""
+    """The write was executed, and its error has ``maybe_applied``."""
     etcd_store.delay(math.inf)
     with pytest.raises(getc.TimedOut, match='within 3 s') as caught:
         client.set('/a', 'x', timeout=3)
@@ -255,10 +253,10 @@ def test_call_times_out_when_the_answer_takes_longer(
         etcd_store.delay(-1)
 
 
-def test_watch_begins_later_when_answers_are_delayed(
+def test_watch_starts_late_when_replies_are_delayed(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """A wait says that nothing has changed only once a watch was created, which a store that hangs never does."""
+    """``wait`` reports that nothing has changed only if its watch was created."""
     etcd_store.delay(math.inf)
     with pytest.raises(getc.ConnectionError, match='no watch of /a was created within 3 s: no server has') as caught:
         client.wait('/a', timeout=3)
@@ -273,10 +271,10 @@ def test_watch_begins_later_when_answers_are_delayed(
     assert waiting.get().value == 'x'
 
 
-def test_watch_ends_when_its_connection_breaks_before_it_began(
+def test_delayed_watch_ends_when_its_connection_breaks(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """As a call does.  A client that is closed ends it, too."""
+    """Also when its client is closed."""
     etcd_store.delay(60)
     broken = gevent.spawn(client.wait, '/a')
     etcd_clock.advance(1)
@@ -291,10 +289,10 @@ def test_watch_ends_when_its_connection_breaks_before_it_began(
     assert isinstance(closed.exception, getc.ClientClosed)
 
 
-def test_wait_says_that_its_watch_was_lost_when_it_does_not_come_back(
+def test_wait_reports_a_lost_watch_when_it_is_not_restored(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """There may have been changes since; the wait ends with its timeout all the same."""
+    """Changes may have been missed; the wait still ends at its timeout."""
     waiting = gevent.spawn(client.wait, '/a', timeout=5)
     etcd_clock.advance(1)
     etcd_store.disconnect()
@@ -305,10 +303,10 @@ def test_wait_says_that_its_watch_was_lost_when_it_does_not_come_back(
     assert isinstance(waiting.exception.__cause__, getc.ConnectionRefused)
 
 
-def test_changes_say_that_they_are_stale_when_there_is_none_in_time(
+def test_changes_report_staleness_when_no_change_comes_in_time(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """TimedOut means that nothing has changed, which nobody knows then."""
+    """TimedOut would claim that nothing has changed."""
     changes = client.changes('/a')
     mirror = client.mirror('/a')
     etcd_store.disconnect()
@@ -323,10 +321,10 @@ def test_changes_say_that_they_are_stale_when_there_is_none_in_time(
         changes.get(timeout=5)
 
 
-def test_call_under_way_ends_when_its_connection_breaks(
+def test_call_in_flight_ends_when_its_connection_breaks(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """At once, not when its answer would have come; and by the end of its client."""
+    """At once, and also when its client is closed."""
     etcd_store.delay(60)
     writing = gevent.spawn(client.set, '/a', 'x', timeout=None)
     reading = gevent.spawn(client.get, '/a', timeout=None)
@@ -346,10 +344,10 @@ def test_call_under_way_ends_when_its_connection_breaks(
 # -- what becomes of the store
 
 
-def test_wiped_store_is_empty_and_presence_is_registered_again(
+def test_keeper_registers_again_when_the_store_is_wiped(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """Its index begins anew; watchers tell the difference, as such."""
+    """The index starts again; watchers receive the differences with ``resync``."""
     other.set('/cfg/a', '1')
     keeper = client.keep_node('/servers/a', 'x', ttl=10)
     etcd_clock.advance(60)
@@ -368,10 +366,10 @@ def test_wiped_store_is_empty_and_presence_is_registered_again(
     assert len(resyncs) == 1
 
 
-def test_compacted_store_makes_watchers_compare(
+def test_watchers_resync_when_the_store_is_compacted(
     etcd_store: MemoryStore, client: getc.Client, other: getc.Client, etcd_clock: VirtualTime
 ) -> None:
-    """They say so, and what they tell is the difference; keepers do not mind."""
+    """Keepers are not affected."""
     client.set('/cfg/a', '1')
     keeper = client.keep_node('/servers/a', 'x', ttl=10)
     link = etcd_store.link()
@@ -397,8 +395,10 @@ def test_compacted_store_makes_watchers_compare(
         other.wait('/cfg', index)
 
 
-def test_node_expires_when_it_is_told_to(etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime) -> None:
-    """Before its time, as if the server's clock ran ahead; its keeper writes it again."""
+def test_expire_ends_a_node_before_its_ttl(
+    etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """Its keeper registers it again."""
     story: list[getc.EtcdResult] = []
     client.on_change('/', story.append)
     client.set('/a', 'x', ttl=1000)
@@ -419,11 +419,10 @@ def test_node_expires_when_it_is_told_to(etcd_store: MemoryStore, client: getc.C
     assert keeper.ensure() > token
 
 
-def test_closed_clients_are_forgotten(etcd_store: MemoryStore) -> None:
-    """A store that lives for the whole run does not grow."""
+def test_store_drops_its_references_when_clients_are_closed(etcd_store: MemoryStore) -> None:
     link = etcd_store.link()
     for _ in range(3):
         with getc.etcd(link.url) as client:
             client.set('/a', 'x')
-            assert (len(etcd_store._ends), len(link._ends)) == (1, 1)
-    assert (len(etcd_store._ends), len(link._ends)) == (0, 0)
+            assert (len(etcd_store._backends), len(link._backends)) == (1, 1)
+    assert (len(etcd_store._backends), len(link._backends)) == (0, 0)

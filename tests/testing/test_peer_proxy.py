@@ -1,4 +1,4 @@
-"""The outlets of the members, taken by themselves."""
+"""The HTTP proxy of a member."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from getc.testing import peer_proxy
 from getc.testing.ports import HOST
 
 
-def test_outlet_closes_whom_it_had_no_time_to_hear(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is stopped in the turn between accepting somebody and listening to him."""
+def test_proxy_closes_a_connection_when_stopped_before_its_greenlet_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is stopped between ``accept`` and the first turn of the connection's greenlet."""
     accepted: list[Any] = []
     came = gevent.event.Event()
 

@@ -1,4 +1,4 @@
-"""The pytest plugin, as a user of getc meets it: small test files, run by a pytest of their own."""
+"""The pytest plugin: small test files that a separate pytest runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ getc.testing.binaries._packaged = lambda: None
 
 @pytest.fixture
 def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
-    """Run pytest on a test file in a process of its own."""
+    """Run pytest on a test file in a separate process."""
     monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
     monkeypatch.delenv('CI', raising=False)
     monkeypatch.delenv('GETC_REQUIRE_ETCD', raising=False)
@@ -45,7 +45,7 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize('arguments', ['etcd, etcd_clock', 'etcd_clock, etcd'])
 def test_nodes_expire_when_the_clock_is_advanced(run, arguments: str) -> None:
-    """Client and clock go together in whichever order a test names them."""
+    """In whichever order a test names the client and the clock."""
     result = run(f"""
         import getc
         import gevent
@@ -66,7 +66,7 @@ def test_nodes_expire_when_the_clock_is_advanced(run, arguments: str) -> None:
 
 
 def test_etcd_is_empty_for_each_test(run) -> None:
-    """No test sees what another one wrote, and its client is closed after it."""
+    """And its client is closed after the test."""
     result = run("""
         import getc
         import pytest
@@ -84,8 +84,8 @@ def test_etcd_is_empty_for_each_test(run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_presence_for_ten_minutes_is_told_the_same_each_time(run) -> None:
-    """keep_node and on_change follow the clock, down to the order of what they tell."""
+def test_ten_minutes_of_presence_are_deterministic(run) -> None:
+    """keep_node and on_change follow the clock, including the order of callbacks."""
     result = run("""
         import gevent
         import pytest
@@ -112,8 +112,8 @@ def test_presence_for_ten_minutes_is_told_the_same_each_time(run) -> None:
     result.assert_outcomes(passed=3)
 
 
-def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
-    """Even if a test leaves it dead or paused; and the run says which etcd it is."""
+def test_etcd_server_is_shared_by_the_run_and_empty_for_each_test(run) -> None:
+    """Also if a test leaves it dead or paused.  The run reports which etcd it is."""
     result = run("""
         from getc.testing.admin import Requests
 
@@ -152,7 +152,7 @@ def test_etcd_server_is_one_for_the_run_and_empty_for_each_test(run) -> None:
 def test_servers_end_when_the_run_is_killed(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, etcd_binary: EtcdBinary, number: signal.Signals
 ) -> None:
-    """Those of every fixture, with their files, whatever the test was about."""
+    """Those of every fixture, with their files."""
     monkeypatch.setenv('PYTHONPATH', str(REPOSITORY))
     path = pytester.makepyfile("""
         import sys
@@ -178,7 +178,7 @@ def test_servers_end_when_the_run_is_killed(
 
 
 def runs(pid: int) -> bool:
-    """True if there is such a process, and it has not ended."""
+    """Return True if the process exists and is not a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -196,10 +196,10 @@ SERVER_TEST = """
 """
 
 
-def test_tests_of_the_server_are_skipped_when_there_is_none(
+def test_server_tests_are_skipped_when_no_etcd_is_found(
     run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason says how to get one; the others run."""
+    """The reason tells how to install one; other tests run."""
     pytester.makeconftest(NO_ETCD)
     monkeypatch.delenv('GETC_ETCD', raising=False)
     monkeypatch.setenv('PATH', str(pytester.path))
@@ -209,10 +209,9 @@ def test_tests_of_the_server_are_skipped_when_there_is_none(
 
 
 @pytest.mark.parametrize('name', ['CI', 'GETC_REQUIRE_ETCD'])
-def test_tests_of_the_server_fail_when_it_is_required(
+def test_server_tests_fail_when_an_etcd_is_required(
     run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """A run that must not miss them does not pass without them."""
     pytester.makeconftest(NO_ETCD)
     monkeypatch.delenv('GETC_ETCD', raising=False)
     monkeypatch.setenv('PATH', str(pytester.path))
@@ -236,8 +235,8 @@ def test_failure_in_a_greenlet_fails_the_test(run) -> None:
     result.stdout.fnmatch_lines(['*not on my watch*'])
 
 
-def test_timeout_of_a_test_ends_it_whatever_its_greenlets_do(run) -> None:
-    """pytest-timeout works while all wait for a socket that never speaks, and while another greenlet runs."""
+def test_timeout_ends_a_test_whatever_its_greenlets_do(run) -> None:
+    """While all wait for a silent socket, and while another greenlet runs."""
     result = run(
         """
         import gevent
@@ -273,8 +272,7 @@ def test_timeout_of_a_test_ends_it_whatever_its_greenlets_do(run) -> None:
     result.stdout.fnmatch_lines(['*Timeout*'])
 
 
-def test_clock_runs_as_usual_after_the_test(run) -> None:
-    """Only tests that ask for virtual time have it."""
+def test_time_is_real_after_the_test(run) -> None:
     result = run("""
         import gevent
         import time
@@ -296,7 +294,7 @@ def test_clock_runs_as_usual_after_the_test(run) -> None:
 # -- the store in memory
 
 
-def test_etcd_store_is_the_one_behind_etcd_and_fails_on_command(run) -> None:
+def test_etcd_store_is_the_store_of_etcd(run) -> None:
     """In whichever order they are named."""
     result = run("""
         import getc
@@ -342,7 +340,7 @@ APIS_TEST = """
 
 
 def test_tests_of_etcd_run_once_for_each_api(run, etcd_binary: EtcdBinary) -> None:
-    """Those that need the store in memory are skipped on the others, and say why."""
+    """Tests that need the store in memory are skipped on other APIs, with the reason."""
     skip_unless_supported('v2', etcd_binary)
     result = run(APIS_TEST, '--etcd-api', 'v2,v3, memory', '-rsP', '-v')
     result.assert_outcomes(passed=6, skipped=4)
@@ -355,21 +353,21 @@ def test_tests_of_etcd_run_once_for_each_api(run, etcd_binary: EtcdBinary) -> No
             'this is v2',
             'this is v3',
             'this is memory',
-            '*SKIPPED*etcd_clock works with the store in memory, and this is etcd v2*',
-            '*SKIPPED*etcd_store works with the store in memory, and this is etcd v3*',
+            '*SKIPPED*etcd_clock works only with the store in memory, not with etcd v2*',
+            '*SKIPPED*etcd_store works only with the store in memory, not with etcd v3*',
         ]
     )
 
 
-def test_tests_of_etcd_run_in_memory_alone_when_no_api_is_named(run) -> None:
-    """Without a server, and with names as they are in the file."""
+def test_tests_of_etcd_run_in_memory_only_when_no_api_is_named(run) -> None:
+    """Without a server, and with unchanged test ids."""
     result = run(APIS_TEST, '-v')
     result.assert_outcomes(passed=4)
     result.stdout.fnmatch_lines(['*::test_greeting PASSED*'])
     result.stdout.no_fnmatch_line('etcd_server:*')
 
 
-def test_api_that_does_not_exist_is_refused(run) -> None:
+def test_unknown_api_is_rejected(run) -> None:
     """Before any test runs."""
     result = run(APIS_TEST, '--etcd-api', 'v4')
     assert result.ret == pytest.ExitCode.USAGE_ERROR
@@ -385,8 +383,8 @@ BINARY_TEST = """
 """
 
 
-def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> None:
-    """Also where others are found."""
+def test_binary_is_that_of_the_option(run, pytester: pytest.Pytester) -> None:
+    """Also if others are found."""
     other = pytester.path / 'my-etcd'
     other.symlink_to(find_etcd().path)
     result = run(BINARY_TEST, '--etcd-binary', str(other), '-rP')
@@ -394,10 +392,8 @@ def test_binary_is_the_one_that_is_asked_for(run, pytester: pytest.Pytester) -> 
     result.stdout.fnmatch_lines([f'etcd_server: etcd 3.* at {other}, as configured', f'this is {other}'])
 
 
-def test_binary_is_the_one_that_the_environment_names(
-    run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also one without v2, though another is found that has it, which would be tested in its place."""
+def test_binary_is_that_of_the_environment(run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it has no v2 API and another one has."""
     newer = pytester.path / 'newer'
     newer.write_text('#!/bin/sh\necho etcd Version: 3.6.1\n')
     newer.chmod(0o755)
@@ -407,10 +403,10 @@ def test_binary_is_the_one_that_the_environment_names(
     result.stdout.fnmatch_lines([f'etcd_server: etcd 3.6.1 at {newer}, from GETC_ETCD'])
 
 
-def test_tests_of_v2_are_skipped_when_the_etcd_that_is_named_has_it_no_more(
+def test_v2_tests_are_skipped_when_the_configured_etcd_lacks_v2(
     run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of v3 run on it.  Where etcd is required they fail."""
+    """Those of v3 run.  Where an etcd is required, those of v2 fail."""
     pytester.makeconftest("""
         from getc.testing import EtcdServer
 
@@ -432,15 +428,15 @@ def test_tests_of_v2_are_skipped_when_the_etcd_that_is_named_has_it_no_more(
     run(test, '--etcd-api', 'v2,v3').assert_outcomes(passed=1, errors=1)
 
 
-def test_tests_fail_when_the_binary_that_is_asked_for_cannot_be_run(run, pytester: pytest.Pytester) -> None:
-    """No other one takes its place, and no test is skipped."""
+def test_tests_fail_when_the_configured_binary_cannot_be_run(run, pytester: pytest.Pytester) -> None:
+    """No other one is used, and no test is skipped."""
     result = run(BINARY_TEST, '--etcd-binary', str(pytester.path / 'nowhere'))
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(['*nowhere*'])
 
 
-def test_servers_of_ones_own_run_the_etcd_of_the_run(run) -> None:
-    """With what a fixture of the plugin has not: TLS, another size, or one that a test breaks for good."""
+def test_own_servers_run_the_etcd_of_the_run(run) -> None:
+    """With TLS or another size, for example."""
     result = run("""
         import getc
         from getc.testing import EtcdServer, wait_until
@@ -458,8 +454,8 @@ def test_servers_of_ones_own_run_the_etcd_of_the_run(run) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('apis', 'passed'), [('v2,v3,memory', 4), ('v3', 1), ('memory', 2)])
-def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinary, apis: str, passed: int) -> None:
-    """getc's own, which is one over every backend: memory is two, by itself and inside a namespace."""
+def test_contract_suite_runs_over_the_named_apis(etcd_binary: EtcdBinary, apis: str, passed: int) -> None:
+    """memory runs twice: without and with a namespace."""
     name = 'tests/contract/test_reading.py::test_get_returns_the_value_after_set'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--etcd-api', apis, name]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
@@ -473,8 +469,8 @@ def test_contract_suite_runs_over_the_apis_that_are_named(etcd_binary: EtcdBinar
 
 
 @pytest.mark.slow
-def test_cluster_is_well_and_empty_for_each_test(run) -> None:
-    """It is the same one, whatever was done to it; where a member is gone for good it is a new one."""
+def test_cluster_is_healthy_and_empty_for_each_test(run) -> None:
+    """It is the same cluster whatever a test did to it; one with another number of members is replaced."""
     result = run(
         """
         import getc
@@ -545,8 +541,8 @@ LEAKS_TEST = """
 """
 
 
-def test_test_that_leaks_a_watcher_fails_with_the_line(run, pytester: pytest.Pytester) -> None:
-    """What fixtures hold, and end later, is no leak of the test's."""
+def test_leaked_watcher_fails_its_test_with_the_line(run, pytester: pytest.Pytester) -> None:
+    """Objects of fixtures are not leaks of the test."""
     pytester.makeini('[pytest]\netcd_leaks = true\n')
     result = run(LEAKS_TEST)
     result.assert_outcomes(passed=4, errors=1)
@@ -561,8 +557,7 @@ def test_test_that_leaks_a_watcher_fails_with_the_line(run, pytester: pytest.Pyt
     )
 
 
-def test_leaks_are_looked_for_where_a_mark_says_so(run) -> None:
-    """And nowhere else, without the setting."""
+def test_leaks_are_checked_only_for_marked_tests_without_the_setting(run) -> None:
     result = run("""
         import getc
         import pytest
@@ -614,8 +609,7 @@ HUB_TEST = """
 """
 
 
-def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pytester) -> None:
-    """time.sleep, where gevent.sleep was meant."""
+def test_blocked_hub_fails_its_test_with_the_line(run, pytester: pytest.Pytester) -> None:
     pytester.makeini('[pytest]\netcd_hub_limit = 0.05\n')
     result = run(HUB_TEST)
     result.assert_outcomes(passed=2, failed=2)
@@ -630,16 +624,15 @@ def test_test_that_blocks_the_hub_fails_with_the_line(run, pytester: pytest.Pyte
 
 
 @pytest.mark.parametrize('limit', ['soon', '0', '-1', 'nan'])
-def test_limit_of_the_hub_is_a_number_of_seconds(run, pytester: pytest.Pytester, limit: str) -> None:
-    """What is not is refused before any test runs."""
+def test_hub_limit_is_rejected_when_it_is_not_a_number_of_seconds(run, pytester: pytest.Pytester, limit: str) -> None:
+    """Before any test runs."""
     pytester.makeini(f'[pytest]\netcd_hub_limit = {limit}\n')
     result = run(APIS_TEST)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines([f"*etcd_hub_limit is a number of seconds, more than 0, not '{limit}'"])
+    result.stderr.fnmatch_lines([f"*etcd_hub_limit must be a number of seconds greater than 0, not '{limit}'"])
 
 
-def test_mark_of_the_hub_needs_its_limit(run) -> None:
-    """The test fails and says so."""
+def test_hub_limit_mark_fails_its_test_when_it_has_no_argument(run) -> None:
     result = run("""
         import pytest
 
@@ -648,7 +641,7 @@ def test_mark_of_the_hub_needs_its_limit(run) -> None:
             pass
     """)
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(['*etcd_hub_limit is a number of seconds, more than 0, not True*'])
+    result.stdout.fnmatch_lines(['*etcd_hub_limit must be a number of seconds greater than 0, not True*'])
 
 
 CALLBACK_TEST = """
@@ -687,24 +680,22 @@ CALLBACK_TEST = """
 """
 
 
-def test_failing_assertion_of_a_callback_fails_its_test(run) -> None:
-    """It is shown like one of the test itself; other exceptions are logged, as they are in a program."""
+def test_failed_assertion_in_a_callback_fails_its_test(run) -> None:
+    """It is shown like one of the test itself; other exceptions are logged, as in a program."""
     result = run(CALLBACK_TEST)
     result.assert_outcomes(failed=2, passed=3)
     result.stdout.fnmatch_lines(["E *assert 'mine' == 'yours'*", "E *assert 'this' == 'that'*"])
 
 
-def test_failing_assertion_of_a_callback_is_only_logged_where_the_ini_file_says_so(
+def test_failed_assertion_in_a_callback_is_only_logged_when_the_check_is_disabled(
     run, pytester: pytest.Pytester
 ) -> None:
-    """For tests of what a program does about it."""
     pytester.makeini('[pytest]\netcd_callback_assertions = false\n')
     run(CALLBACK_TEST).assert_outcomes(passed=5)
 
 
 @pytest.mark.parametrize('patches', ['', 'import gevent.monkey; gevent.monkey.patch_all()'])
-def test_project_without_getc_is_left_alone(run, pytester: pytest.Pytester, patches: str) -> None:
-    """Its run imports neither getc nor gevent, and its tests have no fixture of the plugin."""
+def test_plugin_imports_nothing_when_a_project_does_not_use_getc(run, pytester: pytest.Pytester, patches: str) -> None:
     pytester.makeconftest(patches)
     result = run(f"""
         import sys
@@ -717,8 +708,8 @@ def test_project_without_getc_is_left_alone(run, pytester: pytest.Pytester, patc
     result.assert_outcomes(passed=1)
 
 
-def test_https_works_where_a_conftest_patches(run, pytester: pytest.Pytester) -> None:
-    """The plugin is loaded before it: nothing that it imports may hold on to the unpatched ssl."""
+def test_https_works_when_a_conftest_monkey_patches(run, pytester: pytest.Pytester) -> None:
+    """pytest loads the plugin before the conftest."""
     pytester.makeconftest('import gevent.monkey; gevent.monkey.patch_all()')
     result = run("""
         import getc
@@ -733,8 +724,7 @@ def test_https_works_where_a_conftest_patches(run, pytester: pytest.Pytester) ->
     result.assert_outcomes(passed=1)
 
 
-def test_failure_of_a_test_is_not_hidden_by_the_checks(run, pytester: pytest.Pytester) -> None:
-    """It is what is told first."""
+def test_failure_of_a_test_is_shown_before_those_of_checks(run, pytester: pytest.Pytester) -> None:
     pytester.makeini('[pytest]\netcd_leaks = true\netcd_hub_limit = 0.01\n')
     result = run("""
         import time

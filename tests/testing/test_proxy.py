@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on command, between sockets of which both ends are seen."""
+"""A TCP proxy with fault injection, between a client and a server that the test controls."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ AN_HOUR = 3600.0
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Poll in real time: the proxy's processes do not live in virtual time."""
+    """Wait in real time until the condition is true."""
     assert poll_until(condition, 60)
 
 
 class Recorder:
-    """A server that remembers what came, and answers each ``?`` with a ``!``."""
+    """A server that records what it receives, and replies to each ``?`` with a ``!``."""
 
     def __init__(self) -> None:
         self.listener = listen()
@@ -61,8 +61,8 @@ class Recorder:
 
 
 def greenlets_of(proxy: FaultProxy) -> list[gevent.Greenlet]:
-    """Those that have not ended."""
-    names = (f'line to {proxy.target}', f'fault proxy on {proxy.port}')
+    """Return the running greenlets of a proxy."""
+    names = (f'link to {proxy.target}', f'fault proxy on {proxy.port}')
     return [greenlet for greenlet in running_greenlets(of_harness=True) if greenlet.name in names]
 
 
@@ -81,7 +81,7 @@ def proxy(server: Recorder) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def client(proxy: FaultProxy) -> Iterator[Socket]:
-    """A connection that is known to work: one question was answered."""
+    """A connection through which one reply has arrived."""
     with connected(proxy) as sock:
         sock.sendall(b'?')
         assert sock.recv(10) == b'!'
@@ -93,7 +93,7 @@ def connected(proxy: FaultProxy) -> Socket:
 
 
 def is_reset(sock: Socket) -> bool:
-    """Wait for the end; True if it came as a reset."""
+    """Wait for the end of the connection; return True if it was reset."""
     try:
         return sock.recv(1) != b''
     except ConnectionResetError:
@@ -101,7 +101,7 @@ def is_reset(sock: Socket) -> bool:
 
 
 def is_dead(proxy: FaultProxy) -> bool:
-    """True if a new connection is of no use."""
+    """Return True if a new connection is not usable."""
     try:
         with connected(proxy) as sock:
             sock.sendall(b'?')
@@ -110,8 +110,8 @@ def is_dead(proxy: FaultProxy) -> bool:
         return True
 
 
-def test_proxy_passes_all_and_counts(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """Both ways; the end of what a client says is passed on, and the answers still come."""
+def test_proxy_forwards_and_counts_all_data(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """In both directions; after the end of the client's stream, replies still arrive."""
     client.sendall(b'ab?')
     client.shutdown(gevent.socket.SHUT_WR)
     assert client.recv(10) == b'!'
@@ -123,7 +123,7 @@ def test_proxy_passes_all_and_counts(server: Recorder, proxy: FaultProxy, client
     assert FaultProxy('https://127.0.0.1:1').url.startswith('https://')
 
 
-def test_cut_resets_old_and_new_connections(proxy: FaultProxy, client: Socket) -> None:
+def test_cut_resets_open_and_new_connections(proxy: FaultProxy, client: Socket) -> None:
     """Until it is healed."""
     proxy.cut()
     assert is_reset(client)
@@ -135,8 +135,8 @@ def test_cut_resets_old_and_new_connections(proxy: FaultProxy, client: Socket) -
         assert sock.recv(10) == b'!'
 
 
-def test_silence_swallows_all_until_healed(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """Connections stay and are made.  Then those that lost something are reset, and the others go on."""
+def test_silence_discards_all_data_until_healed(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Afterwards connections that lost data are reset, and the others continue."""
     with connected(proxy) as loser, connected(proxy) as quiet:
         eventually(lambda: proxy.connections == 3)
         proxy.silence()
@@ -154,8 +154,8 @@ def test_silence_swallows_all_until_healed(server: Recorder, proxy: FaultProxy, 
     assert server.received == b'???'
 
 
-def test_silence_hides_that_the_server_is_gone(server: Recorder, proxy: FaultProxy) -> None:
-    """A refused connection is an answer too; once healed it is told."""
+def test_silence_discards_a_refused_connection(server: Recorder, proxy: FaultProxy) -> None:
+    """Once healed, the connection is reset."""
     server.close()
     assert is_dead(proxy)
     proxy.silence()
@@ -167,8 +167,8 @@ def test_silence_hides_that_the_server_is_gone(server: Recorder, proxy: FaultPro
         assert is_reset(sock)
 
 
-def test_half_loses_the_reply(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """What the client says arrives; then the connection, whose answer has a hole, is reset."""
+def test_drop_replies_discards_the_reply(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """The request arrives; once healed, the connection is reset."""
     proxy.drop_replies()
     client.sendall(b'done?')
     eventually(lambda: server.received == b'?done?')
@@ -178,8 +178,8 @@ def test_half_loses_the_reply(server: Recorder, proxy: FaultProxy, client: Socke
     assert is_reset(client)
 
 
-def test_delay_holds_everything_back(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """In order, and what is on its way arrives when the delay is lifted."""
+def test_delay_delays_data_in_order(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Data in flight arrive when the delay is removed."""
     proxy.delay(AN_HOUR)
     client.sendall(b'later?')
     eventually(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
@@ -189,8 +189,8 @@ def test_delay_holds_everything_back(server: Recorder, proxy: FaultProxy, client
     assert server.received == b'?later?'
 
 
-def test_fault_strikes_what_is_on_its_way(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """Delayed and then silenced is swallowed."""
+def test_fault_applies_to_data_in_flight(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """Delayed data are discarded when the fault becomes ``silence``."""
     proxy.delay(AN_HOUR)
     client.sendall(b'never')
     eventually(lambda: any(connection._up._queue.unfinished_tasks for connection in proxy._open))
@@ -202,7 +202,7 @@ def test_fault_strikes_what_is_on_its_way(server: Recorder, proxy: FaultProxy, c
 
 
 def test_chop_sends_small_pieces(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """All of it arrives, bit by bit."""
+    """All data arrive."""
     proxy.chop(2)
     client.sendall(b'x' * 200 + b'?')
     assert client.recv(10) == b'!'
@@ -210,8 +210,8 @@ def test_chop_sends_small_pieces(server: Recorder, proxy: FaultProxy, client: So
     assert len(server.pieces) > 20
 
 
-def test_throttle_lets_few_bytes_pass(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """At one byte a second only the beginning has come; the rest does when it is lifted."""
+def test_throttle_limits_the_rate(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """The remaining data arrive when the fault is removed."""
     proxy.throttle(1)
     client.sendall(b'x' * 50_000 + b'?')
     eventually(lambda: len(server.received) > 1)
@@ -221,8 +221,8 @@ def test_throttle_lets_few_bytes_pass(server: Recorder, proxy: FaultProxy, clien
     assert len(server.received) == 50_002
 
 
-def test_what_is_on_its_way_is_bounded(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
-    """A sender has to wait while nothing is delivered, and all that it sent arrives in the end."""
+def test_data_in_flight_are_bounded(server: Recorder, proxy: FaultProxy, client: Socket) -> None:
+    """The sender blocks while nothing is delivered, and all its data arrive in the end."""
     proxy.delay(AN_HOUR)
     size = 64 * MAX_QUEUED_CHUNKS * CHUNK_BYTES
     sending = gevent.spawn(client.sendall, b'x' * size)
@@ -238,26 +238,31 @@ def test_what_is_on_its_way_is_bounded(server: Recorder, proxy: FaultProxy, clie
 @pytest.mark.parametrize(
     'strike', [lambda proxy: proxy.delay(-1), lambda proxy: proxy.chop(0), lambda proxy: proxy.throttle(0)]
 )
-def test_impossible_faults_are_refused(proxy: FaultProxy, strike: Callable[[FaultProxy], None]) -> None:
-    """And nothing has changed."""
+def test_fault_is_rejected_when_its_value_is_invalid(proxy: FaultProxy, strike: Callable[[FaultProxy], None]) -> None:
+    """The current fault does not change."""
     with pytest.raises(ValueError):
         strike(proxy)
     assert proxy.fault.name == 'none'
 
 
 @pytest.mark.parametrize('target', ['127.0.0.1', 'http://127.0.0.1', ''])
-def test_target_needs_a_port(target: str) -> None:
-    """Before anything is started."""
+def test_target_is_rejected_when_it_has_no_port(target: str) -> None:
     with pytest.raises(ValueError, match='host:port'):
         FaultProxy(target)
 
 
-def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> None:
-    """Whatever the fault and whatever waits: no greenlet, and no socket."""
+def test_stop_leaves_nothing_and_start_reuses_the_port(server: Recorder) -> None:
+    """No greenlet and no socket is left, whatever the fault."""
     before = len(os.listdir('/dev/fd'))
     proxy = FaultProxy(server.target)
     port = 0
-    for strike in (proxy.heal, proxy.silence, proxy.half, lambda: proxy.delay(AN_HOUR), lambda: proxy.throttle(1)):
+    for strike in (
+        proxy.heal,
+        proxy.silence,
+        proxy.drop_replies,
+        lambda: proxy.delay(AN_HOUR),
+        lambda: proxy.throttle(1),
+    ):
         with proxy, connected(proxy) as sock:
             sock.sendall(b'x' * 1000)
             eventually(lambda: proxy.open_connections)
@@ -277,7 +282,7 @@ def test_stop_leaves_nothing_and_start_takes_the_same_port(server: Recorder) -> 
 
 
 def test_proxy_works_in_real_time_when_time_is_virtual(etcd_clock: VirtualTime, server: Recorder) -> None:
-    """Its delays pass by themselves, and the clock does not move."""
+    """Delays end by themselves, and virtual time does not advance."""
     with FaultProxy(server.target) as proxy, connected(proxy) as sock:
         proxy.delay(0.05)
         sock.sendall(b'?')
@@ -288,8 +293,8 @@ def test_proxy_works_in_real_time_when_time_is_virtual(etcd_clock: VirtualTime, 
     assert etcd_clock.elapsed == 0
 
 
-def test_lost_reply_of_etcd_may_have_been_applied(etcd_server: EtcdServer) -> None:
-    """The write is there, its client cannot know, and the same client works when it is healed."""
+def test_write_may_be_applied_when_the_reply_of_etcd_is_lost(etcd_server: EtcdServer) -> None:
+    """The write is applied, its error has ``maybe_applied``, and the client works again once healed."""
     with FaultProxy(etcd_server.url) as proxy, getc.etcd(proxy.url, api='v3') as etcd:
         etcd.set('/a', 'before')
         proxy.drop_replies()

