@@ -313,7 +313,7 @@ def test_changes_report_staleness_when_no_change_comes_in_time(
     with pytest.raises(getc.ConnectionError, match='no change of /a within 5 s, but the watch is STALE: the') as caught:
         changes.get(timeout=5)
     assert not isinstance(caught.value, getc.TimedOut)
-    with pytest.raises(getc.TimedOut, match=r'mirror /a did not .* within 5 s; it is STALE'):
+    with pytest.raises(getc.TimedOut, match=r'mirror /a: .* within 5 s; the mirror is STALE'):
         mirror.wait(lambda _: False, timeout=5)
     etcd_store.connect()
     etcd_clock.advance(A_WHILE)

@@ -557,7 +557,7 @@ def test_leaked_watcher_fails_its_test_with_the_line(run, pytester: pytest.Pytes
     )
 
 
-def test_leaks_are_checked_only_for_marked_tests_without_the_setting(run) -> None:
+def test_leaks_are_checked_when_marked(run) -> None:
     result = run("""
         import getc
         import pytest
