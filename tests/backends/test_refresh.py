@@ -1,4 +1,4 @@
-"""Holding a node by a chain of writes, each under the condition of the one before."""
+"""Keeping nodes alive by refreshes, each with a compare on the index of the write before."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ from getc.timing import Deadline
 TTL = 10
 
 
-class Member:
-    """Notes what it is told."""
+class Listener:
+    """Records its callbacks."""
 
     def __init__(self) -> None:
         self.unanswered: tuple[AcquiringWrite, ...] = ()
-        self.story: list[str] = []
-        self.answer = True
+        self.events: list[str] = []
+        self.is_alive = True
 
     def on_writing(self, write: AcquiringWrite) -> None:
         pass
 
     def check_liveness(self) -> bool:
-        return self.answer
+        return self.is_alive
 
     def on_renewed(self) -> None:
-        self.story.append('renewed')
+        self.events.append('renewed')
 
     def on_renewal_missed(self, error: EtcException) -> None:
-        self.story.append('suspect')
+        self.events.append('suspect')
 
     def on_lost(self, error: NodeLost) -> None:
-        self.story.append(f'lost: {type(error).__name__}')
+        self.events.append(f'lost: {type(error).__name__}')
 
 
 class Bench:
-    """A group over a store in memory; what ``before`` and ``after`` do comes before and after each operation."""
+    """A group on a store in memory; ``before`` and ``after`` are called before and after each operation."""
 
     def __init__(self) -> None:
         self.backend = MemoryBackend(SharedStore())
         self.group = RefreshGroup(self.execute, self.backend.watch, TTL, max_watched=2)
-        self.member = Member()
+        self.listener = Listener()
         self.sent: list[Operation] = []
         self.before: Callable[[Operation], None] = lambda _: None
         self.after: Callable[[Operation], None] = lambda _: None
@@ -64,11 +64,11 @@ class Bench:
         return result
 
     def do(self, operation: Operation) -> EtcdResult:
-        """As somebody else."""
+        """Execute an operation as another client."""
         return self.backend.execute(operation, Deadline(None))
 
-    def hold(self, value: str = 'x', key: str = '/a') -> object:
-        return self.group.keep(Put(key, value, prev_exist=False), self.member, Deadline(5))
+    def keep(self, value: str = 'x', key: str = '/a') -> object:
+        return self.group.keep(Put(key, value, prev_exist=False), self.listener, Deadline(5))
 
     def lose_replies(self, count: int, kind: type[Operation] = Put) -> None:
         left = [count]
@@ -86,74 +86,79 @@ def bench(etcd_clock: VirtualTime) -> Bench:
     return Bench()
 
 
-def test_hold_writes_with_the_ttl_and_its_token_is_the_index(bench: Bench) -> None:
-    """Its end counts from when the write was sent."""
-    hold = bench.hold()
+def test_keep_writes_with_the_ttl_and_its_token_is_the_index(bench: Bench) -> None:
+    """The TTL counts from the sending of the write."""
+    kept = bench.keep()
     node = bench.do(Get('/a')).node
-    assert (node.ttl, hold.token) == (TTL, node.modified_index)
-    assert hold.lost_at == timing.now() + TTL - 1
+    assert (node.ttl, kept.token) == (TTL, node.modified_index)
+    assert kept.lost_at == timing.now() + TTL - 1
     with pytest.raises(NodeExist):
-        bench.hold()
+        bench.keep()
 
 
-def test_each_refresh_is_under_the_condition_of_the_write_before(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Nobody else's change can be overwritten."""
-    bench.hold()
+def test_each_refresh_compares_the_index_of_the_write_before(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """No change of another client can be overwritten."""
+    bench.keep()
     etcd_clock.advance(TTL - 1)
     refreshes = [operation for operation in bench.sent[1:] if isinstance(operation, Put)]
     assert [put.prev_index for put in refreshes] == [1, 2]
     assert all(put.refresh and put.prev_exist and put.value is None for put in refreshes)
-    assert bench.member.story == ['renewed', 'renewed']
+    assert bench.listener.events == ['renewed', 'renewed']
 
 
-def test_change_of_another_is_noticed_whatever_it_left(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The same value and the same creation index: the chain is broken all the same."""
-    hold = bench.hold()
+def test_change_of_another_client_is_detected_with_equal_value_and_created_index(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    kept = bench.keep()
     node = bench.do(Put('/a', 'x', ttl=TTL, prev_exist=True)).node
-    assert node.created_index == hold.created_index
+    assert node.created_index == kept.created_index
     etcd_clock.advance(TTL / 3)
-    assert bench.member.story == ['lost: Overtaken']
+    assert bench.listener.events == ['lost: Overtaken']
     with pytest.raises(NodeLost):
-        hold.update('y', Deadline(5))
+        kept.update('y', Deadline(5))
 
 
-def test_node_that_was_made_permanent_is_not_ours_any_more(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Also over a gap."""
-    bench.hold()
+def test_node_that_lost_its_ttl_is_not_ours_any_more(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Also after a write without an answer."""
+    bench.keep()
     bench.lose_replies(1)
     bench.do(Get('/a'))
     etcd_clock.advance(TTL / 3)
     bench.do(Put('/a', 'x', prev_exist=True))
     etcd_clock.advance(1)
-    assert bench.member.story[-1] == 'lost: Overtaken'
+    assert bench.listener.events[-1] == 'lost: Overtaken'
 
 
-@pytest.mark.parametrize('moment', ['before the look', 'after the look'])
-def test_another_who_comes_over_a_gap_is_noticed(bench: Bench, etcd_clock: VirtualTime, moment: str) -> None:
-    """He has written another value."""
-    bench.hold()
+@pytest.mark.parametrize('moment', ['before the read', 'after the read'])
+def test_change_of_another_client_is_detected_after_a_write_without_an_answer(
+    bench: Bench, etcd_clock: VirtualTime, moment: str
+) -> None:
+    """By its value."""
+    bench.keep()
     bench.lose_replies(1)
     etcd_clock.advance(TTL / 3)
 
     def overtake(operation: Operation) -> None:
         if isinstance(operation, Get):
             bench.before = bench.after = lambda _: None
-            bench.do(Put('/a', 'theirs', ttl=TTL, prev_exist=True))
+            bench.do(Put('/a', 'other', ttl=TTL, prev_exist=True))
 
-    if moment == 'before the look':
+    if moment == 'before the read':
         bench.before = overtake
     else:
         bench.after = overtake
     etcd_clock.advance(1)
-    assert bench.member.story[-1] == 'lost: Overtaken'
-    assert bench.do(Get('/a')).value == 'theirs'
+    assert bench.listener.events[-1] == 'lost: Overtaken'
+    assert bench.do(Get('/a')).value == 'other'
 
 
-def test_late_write_of_our_own_between_look_and_write_is_nobody_elses(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """A request that was not answered may be done at any time after."""
+def test_late_write_of_ours_between_read_and_write_is_not_another_clients(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """A request without an answer may be applied at any time."""
     late: list[Operation] = []
 
-    def keep_back(operation: Operation) -> None:
+    def delay(operation: Operation) -> None:
         late.append(operation)
         bench.before = lambda _: None
         raise TimedOut('no answer', maybe_applied=True)
@@ -162,112 +167,111 @@ def test_late_write_of_our_own_between_look_and_write_is_nobody_elses(bench: Ben
         if isinstance(operation, Get) and late:
             bench.do(late.pop())
 
-    hold = bench.hold()
-    bench.before = keep_back
+    node = bench.keep()
+    bench.before = delay
     etcd_clock.advance(TTL / 3)
-    hold.abandon()
+    node.abandon()
     assert isinstance(late[0], Put)
     assert late[0].refresh
     bench.after = arrive
-    again = bench.group.reclaim('/a', 'x', hold, bench.member, Deadline(5))
+    again = bench.group.reclaim('/a', 'x', node, bench.listener, Deadline(5))
     assert late == []
     assert again is not None
     assert again.token == bench.do(Get('/a')).modified_index
 
 
 def test_update_is_a_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """And keeps token and creation."""
-    hold = bench.hold()
-    token = hold.token
+    """It changes neither token nor created index."""
+    node = bench.keep()
+    token = node.token
     etcd_clock.advance(1)
-    result = hold.update('y', Deadline(5))
-    assert (result.value, result.created_index) == ('y', hold.created_index)
-    assert hold.token == token
-    assert hold.lost_at == timing.now() + TTL - 1
+    result = node.update('y', Deadline(5))
+    assert (result.value, result.created_index) == ('y', node.created_index)
+    assert node.token == token
+    assert node.lost_at == timing.now() + TTL - 1
     etcd_clock.advance(3 * TTL)
     assert bench.do(Get('/a')).value == 'y'
 
 
-def test_release_deletes_only_what_is_ours(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """And is content with what is gone."""
-    bench.hold().release(Deadline(5))
+def test_release_deletes_only_our_node(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """It accepts that the node is gone."""
+    bench.keep().release(Deadline(5))
     with pytest.raises(KeyNotFound):
         bench.do(Get('/a'))
-    hold = bench.hold()
-    bench.do(Put('/a', 'theirs'))
-    hold.release(Deadline(5))
-    assert bench.do(Get('/a')).value == 'theirs'
+    node = bench.keep()
+    bench.do(Put('/a', 'other'))
+    node.release(Deadline(5))
+    assert bench.do(Get('/a')).value == 'other'
     bench.do(Delete('/a'))
-    hold.release(Deadline(5))
+    node.release(Deadline(5))
 
 
-def test_write_waits_for_the_one_under_way_until_its_deadline(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """One at a time, or the chain would break itself."""
-    hold = bench.hold()
-    with hold._locked(Deadline(5)), pytest.raises(TimedOut, match='could not write /a within 2 s'):
-        hold.update('y', Deadline(2))
+def test_write_waits_for_the_write_in_flight_until_its_deadline(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Two at a time would compare with the same index."""
+    node = bench.keep()
+    with node._locked(Deadline(5)), pytest.raises(TimedOut, match='could not write /a within 2 s'):
+        node.update('y', Deadline(2))
     assert etcd_clock.elapsed == 2
-    hold.update('z', Deadline(2))
+    node.update('z', Deadline(2))
 
 
-def test_member_that_says_no_is_not_held_any_more(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The node goes with its TTL unless the member deletes it."""
-    bench.hold()
-    bench.member.answer = False
+def test_failed_liveness_check_stops_the_renewals(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The node expires unless the listener deletes it."""
+    bench.keep()
+    bench.listener.is_alive = False
     etcd_clock.advance(TTL - 0.01)
-    assert bench.member.story == []
+    assert bench.listener.events == []
     assert bench.do(Get('/a'))
     etcd_clock.advance(0.01)
     with pytest.raises(KeyNotFound):
         bench.do(Get('/a'))
 
 
-def test_abandoned_and_closed_nodes_renew_no_more(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """No timer is left."""
-    hold = bench.hold()
-    hold.abandon()
-    hold.abandon()
+def test_abandoned_and_closed_nodes_are_not_renewed(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node = bench.keep()
+    node.abandon()
+    node.abandon()
     bench.do(Delete('/a'))
-    bench.hold()
+    bench.keep()
     bench.group.close()
     sent = len(bench.sent)
     etcd_clock.advance(3 * TTL)
     assert len(bench.sent) == sent
-    assert bench.member.story == []
+    assert bench.listener.events == []
     assert not bench.group._nodes
 
 
-def test_adopt_goes_on_with_the_very_node_only(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Under a new token; not if it was changed, made anew, or is gone."""
-    hold = bench.hold()
-    hold.abandon()
-    again = bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
+def test_reclaim_keeps_only_the_same_node(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """With a new token; not if it was changed, replaced or deleted."""
+    node = bench.keep()
+    node.abandon()
+    again = bench.group.reclaim('/a', 'y', node, bench.listener, Deadline(5))
     assert again is not None
-    assert again.token > hold.token
+    assert again.token > node.token
     assert bench.do(Get('/a')).value == 'y'
     again.abandon()
     bench.do(Put('/a', 'y', ttl=TTL, prev_exist=True))
-    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.listener, Deadline(5)) is None
     bench.do(Put('/a', 'y', ttl=TTL))
-    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.listener, Deadline(5)) is None
     bench.do(Delete('/a'))
-    assert bench.group.reclaim('/a', 'y', again, bench.member, Deadline(5)) is None
+    assert bench.group.reclaim('/a', 'y', again, bench.listener, Deadline(5)) is None
 
 
-def test_adopt_whose_reply_is_lost_can_be_made_again(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """It knows the node by either value."""
-    hold = bench.hold()
-    hold.abandon()
+def test_reclaim_without_an_answer_can_be_repeated(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The node may have either value."""
+    node = bench.keep()
+    node.abandon()
     bench.lose_replies(1)
     with pytest.raises(ConnectionError):
-        bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
-    again = bench.group.reclaim('/a', 'y', hold, bench.member, Deadline(5))
+        bench.group.reclaim('/a', 'y', node, bench.listener, Deadline(5))
+    again = bench.group.reclaim('/a', 'y', node, bench.listener, Deadline(5))
     assert again is not None
     assert again.token == bench.do(Get('/a')).modified_index
 
 
-def test_hold_that_was_long_on_its_way_is_renewed_in_time(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The schedule counts from the sending, as the end does."""
+def test_node_whose_write_took_long_is_renewed_in_time(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The interval counts from the sending, as the loss does."""
 
     def wait(_operation: Operation) -> None:
         bench.after = lambda _: None
@@ -275,30 +279,32 @@ def test_hold_that_was_long_on_its_way_is_renewed_in_time(bench: Bench, etcd_clo
 
     bench.after = wait
     began = timing.now()
-    hold = bench.hold()
-    assert hold.lost_at == began + TTL - 1
+    node = bench.keep()
+    assert node.lost_at == began + TTL - 1
     etcd_clock.advance(0.01)
-    assert bench.member.story == ['renewed']
+    assert bench.listener.events == ['renewed']
 
 
 # -- watches
 
 
 @pytest.mark.parametrize('change', [Put('/a', 'x', ttl=60), Put('/a', 'x', prev_exist=True), Delete('/a')], ids=str)
-def test_change_of_another_is_noticed_at_once_where_the_node_is_watched(
+def test_change_of_another_client_is_detected_at_once_when_the_node_is_watched(
     bench: Bench, etcd_clock: VirtualTime, change: Operation
 ) -> None:
-    """Its watch brings the next renewal forward."""
-    bench.hold()
+    """The event makes the next renewal come at once."""
+    bench.keep()
     bench.do(change)
     etcd_clock.advance(0)
-    assert bench.member.story == [f'lost: {"NodeLost" if isinstance(change, Delete) else "Overtaken"}']
+    assert bench.listener.events == [f'lost: {"NodeLost" if isinstance(change, Delete) else "Overtaken"}']
     assert not bench.backend._watches
 
 
-def test_change_of_another_during_a_renewal_is_noticed_by_one_more(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The answer of the one under way is from before."""
-    bench.hold()
+def test_change_of_another_client_during_a_renewal_is_detected_by_another_renewal(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """The answer of the renewal in flight is from before the change."""
+    bench.keep()
 
     def after(operation: Operation) -> None:
         bench.after = lambda _: None
@@ -307,36 +313,34 @@ def test_change_of_another_during_a_renewal_is_noticed_by_one_more(bench: Bench,
 
     bench.after = after
     etcd_clock.advance(TTL / 3 + 1.1)
-    assert bench.member.story == ['renewed', 'lost: Overtaken']
+    assert bench.listener.events == ['renewed', 'lost: Overtaken']
 
 
-def test_update_of_ours_brings_no_renewal_forward(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Its event tells nothing new."""
-    hold = bench.hold()
-    hold.update('y', Deadline(5))
+def test_update_of_ours_causes_no_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node = bench.keep()
+    node.update('y', Deadline(5))
     sent = len(bench.sent)
     etcd_clock.advance(1)
     assert len(bench.sent) == sent
 
 
-def test_so_many_nodes_are_watched_and_others_when_one_of_them_ends(bench: Bench, etcd_clock: VirtualTime) -> None:
+def test_maximum_of_nodes_is_watched_and_another_one_after_a_release(bench: Bench, etcd_clock: VirtualTime) -> None:
     """Where a watch takes a connection."""
-    first = bench.hold(key='/0')
+    first = bench.keep(key='/0')
     for number in range(1, 4):
-        bench.hold(key=f'/{number}')
+        bench.keep(key=f'/{number}')
     assert [watch.spec.key for watch in bench.backend._watches] in (['/0', '/1'], ['/1', '/0'])
     first.release(Deadline(5))
     etcd_clock.advance(TTL / 3)
     assert {watch.spec.key for watch in bench.backend._watches} == {'/1', '/2'}
 
 
-def test_watch_that_has_ended_begins_again_with_the_next_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """From where that one was."""
-    bench.hold()
+def test_watch_that_has_ended_is_started_again_with_the_next_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
+    bench.keep()
     bench.backend.end_watches(ConnectionError('the connection broke'))
     etcd_clock.advance(1)
     assert not bench.backend._watches
     etcd_clock.advance(TTL / 3)
     bench.do(Put('/a', 'x', ttl=60))
     etcd_clock.advance(0)
-    assert bench.member.story == ['renewed', 'lost: Overtaken']
+    assert bench.listener.events == ['renewed', 'lost: Overtaken']

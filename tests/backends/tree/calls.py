@@ -1,4 +1,4 @@
-"""The RPCs that a client makes, and what can be done to them."""
+"""Records the RPCs of a client, and calls functions before and after each."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ['Calls']
 
 
 class Calls:
-    """Listens to the RPCs of a client.
+    """Records the RPCs of a client.
 
     Args:
-        client: Of etcd v3.
+        client: A client of etcd v3.
 
     Attributes:
-        before: Called with the name of each RPC before it is made, if set.
-        after: Called with the name and the response of each, if set.
+        before: Called with the name of each RPC before it is sent, if set.
+        after: Called with the name and the response of each RPC, if set.
     """
 
     def __init__(self, client: getc.Client) -> None:
@@ -29,19 +29,19 @@ class Calls:
         self._made: list[tuple[str, Any]] = []
         rpc: Any = client.v3._rpc
         self._call = rpc.call
-        rpc.call = self._listen
+        rpc.call = self._record
 
     @property
     def names(self) -> list[str]:
-        """Those since the last time, as ``['Range', 'Txn']``."""
+        """The names of the RPCs since the last look, as ``['Range', 'Txn']``."""
         return [name for name, _ in self.take()]
 
     def take(self) -> list[tuple[str, Any]]:
-        """The names and the requests of those since the last time."""
+        """Return the names and the requests of the RPCs since the last call, and forget them."""
         made, self._made = self._made, []
         return made
 
-    def _listen(
+    def _record(
         self, method: Method[Any, Any], request: Any, timeout: Timeout = DEFAULT_TIMEOUT, **options: Any
     ) -> Any:
         name = method.path.rpartition('/')[2]

@@ -1,4 +1,4 @@
-"""The tree on etcd v3: how many RPCs a call takes, what comes of races, how leases are handled."""
+"""The tree on etcd v3: the RPCs of each operation, races with other clients, leases."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def other(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 @pytest.fixture
 def calls(client: getc.Client) -> Calls:
-    """The RPCs of the first client."""
+    """Records the RPCs of the first client."""
     return Calls(client)
 
 
 def lease_of(client: getc.Client, key: str) -> int:
-    """The lease of a node."""
+    """Return the lease of a node."""
     (kv,) = client.v3.kv.range(key.encode()).kvs
     return int(kv.lease)
 
 
-def is_there(client: getc.Client, lease: int) -> bool:
+def exists(client: getc.Client, lease: int) -> bool:
     return client.v3.lease.time_to_live(lease).TTL > 0
 
 
@@ -70,7 +70,6 @@ def is_there(client: getc.Client, lease: int) -> bool:
     ],
 )
 def test_write_is_one_transaction(client: getc.Client, calls: Calls, write: Callable[..., Any]) -> None:
-    """Whatever it checks, it is one round trip; nothing is asked before or after."""
     client.set('/a/v', '0')
     calls.take()
     write(client)
@@ -90,8 +89,8 @@ def test_write_is_one_transaction(client: getc.Client, calls: Calls, write: Call
         lambda client: client.append('/a/v', '1'),
     ],
 )
-def test_refused_write_is_one_transaction_too(client: getc.Client, calls: Calls, write: Callable[..., Any]) -> None:
-    """What was in the way comes with the answer."""
+def test_refused_write_is_one_transaction(client: getc.Client, calls: Calls, write: Callable[..., Any]) -> None:
+    """Its response contains what the error needs."""
     client.set('/a/v', '0')
     calls.take()
     with pytest.raises(getc.EtcdError):
@@ -99,8 +98,8 @@ def test_refused_write_is_one_transaction_too(client: getc.Client, calls: Calls,
     assert calls.names == ['Txn']
 
 
-def test_read_of_a_value_is_one_range_and_of_all_else_one_transaction_more(client: getc.Client, calls: Calls) -> None:
-    """A value with a TTL has its lease asked besides."""
+def test_read_of_a_value_is_one_range_and_other_reads_one_more_transaction(client: getc.Client, calls: Calls) -> None:
+    """A value with a TTL takes one call more."""
     client.set('/a/v', '0')
     client.set('/a/t', '0', ttl=60)
     calls.take()
@@ -117,7 +116,7 @@ def test_read_of_a_value_is_one_range_and_of_all_else_one_transaction_more(clien
     assert calls.names == ['Range', 'Txn']
 
 
-# -- verdicts of a real server
+# -- errors of a real server
 
 
 ABOVE, INSIDE, ITSELF = b'/a', b'/a/b/x', b'/a/b'
@@ -141,13 +140,13 @@ OPERATIONS: dict[str, Callable[[getc.Client], object]] = {
 @pytest.mark.parametrize(
     ('operation', 'keys', 'errno'),
     [
-        # A value above: nothing can be here, whatever else another program wrote.
+        # An ancestor is a value: the node cannot exist, whatever else another program wrote.
         *[(name, {ABOVE}, 104) for name in OPERATIONS],
         ('set', {ABOVE, INSIDE}, 104),
         ('set', {ABOVE, ITSELF}, 104),
         ('create', {ABOVE, INSIDE, ITSELF}, 104),
         ('swap', {ABOVE, ITSELF}, 104),
-        # A directory.
+        # The node is a directory.
         ('set', {INSIDE}, 102),
         ('set', {INSIDE, ITSELF}, 102),
         ('set dir', {INSIDE}, 102),
@@ -159,10 +158,10 @@ OPERATIONS: dict[str, Callable[[getc.Client], object]] = {
         ('delete', {INSIDE}, 102),
         ('delete if', {INSIDE}, 102),
         ('delete dir', {INSIDE}, 108),
-        # Nothing.
+        # The node does not exist.
         *[(name, set(), 100) for name in ('update', 'swap', 'refresh', 'get')],
         *[(name, set(), 100) for name in OPERATIONS if name.startswith('delete')],
-        # A value, but not as it has to be.
+        # The node is a value, and does not meet the condition.
         *[(name, {ITSELF}, 101) for name in ('swap', 'refresh', 'delete if')],
         ('append', {ITSELF}, 104),
     ],
@@ -180,11 +179,11 @@ def test_error_is_the_first_of_a_fixed_order(client: getc.Client, operation: str
     assert caught.value.index is not None and caught.value.index >= before.header.revision
 
 
-# -- reading
+# -- reads
 
 
 def fill(client: getc.Client, names: Iterator[bytes] | list[bytes]) -> None:
-    """Put keys, as many at a time as a transaction takes."""
+    """Put keys, as many at a time as a transaction may have."""
     names = list(names)
 
     def put(some: list[bytes]) -> None:
@@ -195,24 +194,24 @@ def fill(client: getc.Client, names: Iterator[bytes] | list[bytes]) -> None:
     Pool(16).map(put, pieces)
 
 
-def test_hundred_thousand_children_are_listed_by_pages_of_one_revision(client: getc.Client, calls: Calls) -> None:
-    """Nothing that is written meanwhile is among them."""
+def test_hundred_thousand_children_are_listed_in_pages_of_one_revision(client: getc.Client, calls: Calls) -> None:
+    """Keys that are written meanwhile are not listed."""
     fill(client, [b'/many/%06d' % number for number in range(100_000)])
     calls.take()
 
-    def meddle(name: str) -> None:
+    def interfere(name: str) -> None:
         calls.before = None
         client.v3.kv.put(b'/many/999999', b'late')
         client.v3.kv.delete_range(b'/many/000000')
 
-    calls.after = lambda name, response: setattr(calls, 'before', meddle) if name == 'Txn' else None
+    calls.after = lambda name, response: setattr(calls, 'before', interfere) if name == 'Txn' else None
     listing = client.get('/many', timeout=LONG)
     assert [node.key for node in listing.nodes] == [f'/many/{number:06}' for number in range(100_000)]
     calls.after = None
     made = [(name, request) for name, request in calls.take() if name in ('Range', 'Txn')]
     assert [name for name, _ in made] == ['Range', 'Txn', *['Range'] * 19]
     assert {request.revision for _, request in made[2:]} == {listing.etcd_index}
-    # As a child of another directory they are passed over.
+    # As the content of a child directory they are skipped.
     client.set('/zebra', '1')
     calls.take()
     assert [node.key for node in client.get('/').nodes] == ['/many', '/zebra']
@@ -222,10 +221,10 @@ def test_hundred_thousand_children_are_listed_by_pages_of_one_revision(client: g
         client.get('/many')
 
 
-def test_listing_begins_anew_when_its_revision_is_compacted(
+def test_listing_starts_again_when_its_revision_is_compacted(
     client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of one revision and half of another would be a tree that never was."""
+    """Pages of two revisions would be a tree that never existed."""
     monkeypatch.setattr(read, 'PAGE', 10)
     fill(client, [b'/d/%02d' % number for number in range(35)])
     calls.take()
@@ -242,10 +241,9 @@ def test_listing_begins_anew_when_its_revision_is_compacted(
     assert calls.names.count('Txn') == 2
 
 
-def test_listing_ends_with_an_error_when_it_is_compacted_again_and_again(
+def test_listing_raises_when_it_is_compacted_again_and_again(
     client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not tried for ever."""
     monkeypatch.setattr(read, 'PAGE', 10)
     fill(client, [b'/d/%02d' % number for number in range(35)])
     calls.take()
@@ -255,8 +253,7 @@ def test_listing_ends_with_an_error_when_it_is_compacted_again_and_again(
     assert calls.names.count('Txn') == backend.MAX_LISTINGS
 
 
-def test_quorum_decides_whether_a_read_is_the_servers_own(client: getc.Client, calls: Calls) -> None:
-    """All of it."""
+def test_all_requests_of_a_read_are_serializable_only_without_quorum(client: getc.Client, calls: Calls) -> None:
     client.set('/d/a', '1')
     calls.take()
     client.get('/d', quorum=False)
@@ -272,8 +269,7 @@ def test_quorum_decides_whether_a_read_is_the_servers_own(client: getc.Client, c
 # -- leases
 
 
-def test_ttl_is_a_lease_that_is_granted_first(client: getc.Client, calls: Calls) -> None:
-    """Then the node is put on it."""
+def test_ttl_is_a_lease_that_is_granted_before_the_put(client: getc.Client, calls: Calls) -> None:
     result = client.set('/a', '1', ttl=60)
     assert calls.names == ['LeaseGrant', 'Txn']
     assert result.ttl == 60
@@ -290,24 +286,23 @@ def test_ttl_is_a_lease_that_is_granted_first(client: getc.Client, calls: Calls)
         lambda client: client.append('/a', '1', ttl=60),
     ],
 )
-def test_lease_is_given_back_when_the_write_is_refused(
+def test_lease_is_revoked_when_the_write_is_refused(
     client: getc.Client, calls: Calls, write: Callable[..., Any]
 ) -> None:
-    """Nobody would know of it."""
     client.set('/a', '0')
     granted = []
     calls.after = lambda name, response: granted.append(response.ID) if name == 'LeaseGrant' else None
     with pytest.raises(getc.EtcdError):
         write(client)
     (lease,) = granted
-    wait_until(lambda: not is_there(client, lease))
+    wait_until(lambda: not exists(client, lease))
 
 
 @pytest.mark.parametrize('error', [getc.ConnectionError, getc.RaftInternal])
-def test_lease_is_kept_when_the_write_may_have_happened(
+def test_lease_is_not_revoked_when_the_write_may_have_been_applied(
     client: getc.Client, other: getc.Client, calls: Calls, error: type[Exception]
 ) -> None:
-    """The node would go with it."""
+    """The node would be deleted with it."""
 
     def lose_answer(name: str, response: object) -> None:
         if name == 'Txn':
@@ -322,8 +317,8 @@ def test_lease_is_kept_when_the_write_may_have_happened(
     assert other.get('/a').ttl in (59, 60)
 
 
-def test_lease_is_kept_when_the_caller_is_killed(client: getc.Client, other: getc.Client, calls: Calls) -> None:
-    """The write may have happened then, too."""
+def test_lease_is_not_revoked_when_the_caller_is_killed(client: getc.Client, other: getc.Client, calls: Calls) -> None:
+    """The write may have been applied."""
     calls.after = lambda name, response: gevent.sleep(LONG) if name == 'Txn' else None
     writing = gevent.spawn(client.set, '/a', '1', ttl=60)
     wait_until(lambda: other.v3.kv.range(b'/a').kvs)
@@ -334,8 +329,8 @@ def test_lease_is_kept_when_the_caller_is_killed(client: getc.Client, other: get
 
 
 @pytest.mark.parametrize('write', ['set', 'update'])
-def test_ttl_is_dropped_by_a_write_without_one(client: getc.Client, write: str) -> None:
-    """The node does not end with its old lease."""
+def test_write_without_a_ttl_drops_the_ttl(client: getc.Client, write: str) -> None:
+    """The node does not expire with its old lease."""
     client.set('/a', '1', ttl=60)
     lease = lease_of(client, '/a')
     result = getattr(client, write)('/a', '2')
@@ -344,7 +339,7 @@ def test_ttl_is_dropped_by_a_write_without_one(client: getc.Client, write: str) 
     assert client.get('/a').value == '2'
 
 
-def test_ttl_that_is_too_short_for_the_server_is_reported_as_it_is(client: getc.Client, calls: Calls) -> None:
+def test_result_has_the_granted_ttl_when_the_server_grants_more(client: getc.Client, calls: Calls) -> None:
     """Servers have a minimum, which depends on their election timeout."""
     granted = []
     calls.after = lambda name, response: granted.append(response.TTL) if name == 'LeaseGrant' else None
@@ -354,12 +349,12 @@ def test_ttl_that_is_too_short_for_the_server_is_reported_as_it_is(client: getc.
     calls.take()
     assert client.refresh('/a', ttl=1).ttl == result.ttl
     assert 'LeaseGrant' not in calls.names
-    with pytest.raises(getc.KeyNotFound):  # and it ends
+    with pytest.raises(getc.KeyNotFound):  # and it expires
         wait_until(lambda: client.get('/a') is None)
 
 
-def test_ttl_of_0_ends_the_node_at_once(client: getc.Client) -> None:
-    """As if it had been written and had expired."""
+def test_node_with_a_ttl_of_0_expires_at_once(client: getc.Client) -> None:
+    """Watchers see the write and the expiry."""
     before = client.set('/other', 'x').etcd_index
     for write in (
         lambda: client.set('/a', '1', ttl=0),
@@ -372,15 +367,14 @@ def test_ttl_of_0_ends_the_node_at_once(client: getc.Client) -> None:
     assert isinstance(client.wait('/a', before + 2, timeout=LONG), getc.Expired)
 
 
-def test_ttl_of_0_does_not_fail_when_its_lease_has_ended_by_itself(client: getc.Client, calls: Calls) -> None:
-    """That is what was asked for."""
+def test_write_with_a_ttl_of_0_succeeds_when_its_lease_is_already_gone(client: getc.Client, calls: Calls) -> None:
 
-    def end_it(name: str) -> None:
+    def revoke(name: str) -> None:
         if name == 'LeaseRevoke':
             calls.before = None
             client.v3.lease.revoke(lease_of(client, '/a'))
 
-    calls.before = end_it
+    calls.before = revoke
     client.set('/a', '1', ttl=0)
     assert calls.names == ['LeaseGrant', 'Txn', 'LeaseRevoke', 'Range', 'LeaseRevoke']
     with pytest.raises(getc.KeyNotFound):
@@ -395,10 +389,10 @@ def test_ttl_of_0_does_not_fail_when_its_lease_has_ended_by_itself(client: getc.
         lambda client: client.refresh('/b', ttl=0),
     ],
 )
-def test_ttl_of_0_is_written_when_its_lease_cannot_be_ended(
+def test_write_with_a_ttl_of_0_succeeds_when_its_lease_cannot_be_revoked(
     client: getc.Client, calls: Calls, write: Callable[..., Any]
 ) -> None:
-    """An error would say that nothing was.  The node ends by itself."""
+    """The write was applied; the node expires later."""
     client.set('/b', '1')
 
     def fail(name: str) -> None:
@@ -411,23 +405,23 @@ def test_ttl_of_0_is_written_when_its_lease_cannot_be_ended(
     assert lease_of(client, key)
 
 
-# -- refreshing
+# -- refresh
 
 
-def test_refresh_with_the_same_ttl_is_a_keep_alive_that_nobody_sees(client: getc.Client, calls: Calls) -> None:
-    """No index moves; the result is made from a read."""
+def test_refresh_with_the_same_ttl_is_a_keep_alive(client: getc.Client, calls: Calls) -> None:
+    """No index changes; the result is made from a read."""
     made = client.set('/a', '1', ttl=60)
     calls.take()
     result = client.refresh('/a', ttl=60)
-    assert calls.names == ['Txn', 'LeaseTimeToLive']  # and a message on the stream of renewals
+    assert calls.names == ['Txn', 'LeaseTimeToLive']  # and a message on the keep-alive stream
     assert type(result) is getc.Updated
     assert (result.value, result.ttl, result.modified_index) == ('1', 60, made.modified_index)
     assert result.etcd_index == made.etcd_index
     assert client.v3.kv.range(b'/a').kvs[0].version == 1
 
 
-def test_refresh_with_another_ttl_is_another_lease(client: getc.Client) -> None:
-    """The value stays, watchers see Set, and the old lease does not take the node along."""
+def test_refresh_with_another_ttl_is_a_put_with_another_lease(client: getc.Client) -> None:
+    """The value stays, watchers see Set, and the node does not expire with its old lease."""
     made = client.set('/a', '1', ttl=60)
     lease = lease_of(client, '/a')
     result = client.refresh('/a', ttl=90)
@@ -441,8 +435,7 @@ def test_refresh_with_another_ttl_is_another_lease(client: getc.Client) -> None:
     assert (seen.value, seen.modified_index) == ('1', result.modified_index)
 
 
-def test_refresh_gives_a_ttl_to_a_node_without_one_and_ends_it_with_0(client: getc.Client) -> None:
-    """As a write would."""
+def test_refresh_gives_a_ttl_to_a_node_without_one_and_a_ttl_of_0_expires_it(client: getc.Client) -> None:
     client.set('/a', '1')
     assert client.refresh('/a', ttl=60).ttl == 60
     client.refresh('/a', ttl=0)
@@ -451,7 +444,7 @@ def test_refresh_gives_a_ttl_to_a_node_without_one_and_ends_it_with_0(client: ge
 
 
 def test_refresh_checks_the_conditions_before_it_renews(client: getc.Client, calls: Calls) -> None:
-    """A lease that is another's is not prolonged."""
+    """The lease of another node is not renewed."""
     made = client.set('/a', '1', ttl=60)
     for conditions in ({'prev_value': '2'}, {'prev_index': made.modified_index + 1}):
         calls.take()
@@ -462,61 +455,60 @@ def test_refresh_checks_the_conditions_before_it_renews(client: getc.Client, cal
     assert type(result) is getc.ComparedThenSwapped
 
 
-def test_refresh_keeps_the_newer_value_when_it_is_written_in_between(
+def test_refresh_keeps_the_newer_value_when_the_node_is_written_meanwhile(
     client: getc.Client, other: getc.Client, calls: Calls
 ) -> None:
-    """Between its read and its write: it begins anew, and no value is lost."""
     client.set('/a', '1', ttl=60)
 
-    def meddle(name: str) -> None:
+    def interfere(name: str) -> None:
         if name == 'LeaseGrant':
             calls.before = None
             other.set('/a', '2')
 
-    calls.before = meddle
+    calls.before = interfere
     result = client.refresh('/a', ttl=90)
     assert (result.value, result.ttl) == ('2', 90)
     assert client.get('/a').value == '2'
 
 
 @pytest.mark.parametrize(('conditions', 'error'), [({}, getc.KeyNotFound), ({'prev_value': '1'}, getc.KeyNotFound)])
-def test_refresh_fails_when_the_node_is_deleted_in_between(
+def test_refresh_raises_when_the_node_is_deleted_meanwhile(
     client: getc.Client, other: getc.Client, calls: Calls, conditions: Any, error: type[Exception]
 ) -> None:
     """It is not written again."""
     client.set('/a', '1', ttl=60)
 
-    def meddle(name: str) -> None:
+    def interfere(name: str) -> None:
         if name == 'LeaseGrant':
             calls.before = None
             other.delete('/a')
 
-    calls.before = meddle
+    calls.before = interfere
     with pytest.raises(error):
         client.refresh('/a', ttl=90, **conditions)
     assert not other.v3.kv.range(b'/a').kvs
 
 
-def test_refresh_fails_when_the_lease_ends_in_between(client: getc.Client, other: getc.Client, calls: Calls) -> None:
-    """A keep-alive of a lease that is gone is no error on the wire; here it is: the node is gone, too."""
+def test_refresh_raises_when_the_lease_is_revoked_in_between(
+    client: getc.Client, other: getc.Client, calls: Calls
+) -> None:
     client.set('/a', '1', ttl=60)
     lease = lease_of(client, '/a')
 
-    def meddle(name: str, response: object) -> None:
+    def interfere(name: str, response: object) -> None:
         if name == 'LeaseTimeToLive':
             calls.after = None
             other.v3.lease.revoke(lease)
 
-    calls.after = meddle
+    calls.after = interfere
     with pytest.raises(getc.KeyNotFound):
         client.refresh('/a', ttl=60)
 
 
-# -- appending
+# -- append
 
 
-def test_append_by_many_at_once_keeps_all_in_the_order_of_creation(client: getc.Client, other: getc.Client) -> None:
-    """From two clients, which fight for numbers."""
+def test_concurrent_appends_are_in_the_order_of_creation(client: getc.Client, other: getc.Client) -> None:
     made: list[getc.EtcdResult] = []
 
     def append_to(some: getc.Client, value: str) -> None:
@@ -533,15 +525,15 @@ def test_append_by_many_at_once_keeps_all_in_the_order_of_creation(client: getc.
     assert all(len(node.key) == len('/q/') + 20 for node in nodes)
 
 
-def test_append_takes_turns_within_a_client(client: getc.Client, calls: Calls) -> None:
-    """So it does not fight with itself: one transaction each."""
+def test_appends_of_one_client_do_not_compete(client: getc.Client, calls: Calls) -> None:
+    """One transaction each."""
     gevent.joinall([gevent.spawn(client.append, '/q', str(at)) for at in range(30)], raise_error=True)
-    assert len(calls.names) <= 32  # the first may have been behind
+    assert len(calls.names) <= 32  # the first number may have been taken
     assert len(client.get('/q').nodes) == 30
 
 
-def test_append_comes_after_a_higher_number_of_another_program(client: getc.Client) -> None:
-    """Also below a directory of that number, and for a directory."""
+def test_append_sorts_after_a_higher_number_of_another_program(client: getc.Client) -> None:
+    """Also if a directory has that number, and if a directory is appended."""
     client.v3.kv.put(b'/q/00000000001000000000', b'')
     assert client.append('/q', 'x').key == '/q/00000000001000000001'
     client.v3.kv.put(b'/q/00000000002000000000/x', b'')
@@ -554,22 +546,21 @@ def test_append_comes_after_a_higher_number_of_another_program(client: getc.Clie
 @pytest.mark.parametrize(
     'name', ['0zebra', '0000000000000000009', '00000000000000000000x', '09', '00000000001000000000x']
 )
-def test_append_is_not_held_up_by_names_that_look_like_numbers(client: getc.Client, name: str) -> None:
-    """They cannot come before every number, but nothing is overwritten, and numbers have their order."""
+def test_append_works_beside_names_that_resemble_numbers(client: getc.Client, name: str) -> None:
+    """They may not sort before every number, but nothing is overwritten, and numbers are in order."""
     client.v3.kv.put(f'/q/{name}'.encode(), b'theirs')
     keys = [client.append('/q', str(at), timeout=LONG).key for at in range(3)]
     assert keys == sorted(set(keys))
     assert len(client.get('/q').nodes) == 4
 
 
-def test_append_fails_when_no_number_comes_after_what_is_there(client: getc.Client) -> None:
-    """It says so, instead of writing what has no order."""
+def test_append_is_refused_when_no_number_sorts_after_the_last_key(client: getc.Client) -> None:
     client.v3.kv.put(b'/q/09999999999999999999', b'')
     with pytest.raises(getc.NotSupported, match='/q has a name'):
         client.append('/q', 'x')
 
 
-def test_append_fails_when_a_value_is_in_the_directorys_place(client: getc.Client) -> None:
+def test_append_is_refused_when_the_directory_is_a_value(client: getc.Client) -> None:
     """Also beside numbers that another program wrote."""
     client.v3.kv.put(b'/q', b'')
     client.v3.kv.put(b'/q/00000000001000000000', b'')
@@ -578,7 +569,7 @@ def test_append_fails_when_a_value_is_in_the_directorys_place(client: getc.Clien
 
 
 def test_append_in_a_namespace_is_below_it(etcd_server: EtcdServer, client: getc.Client) -> None:
-    """At its root, too."""
+    """Also at its root."""
     with getc.etcd(etcd_server.url, api='v3', namespace='/name/space') as inside:
         first, second = inside.append('/', 'x'), inside.append('/q', 'y')
         assert first.key.count('/') == 1 and second.key.startswith('/q/')
@@ -586,19 +577,19 @@ def test_append_in_a_namespace_is_below_it(etcd_server: EtcdServer, client: getc
         assert client.get('/name/space' + second.key).value == 'y'
 
 
-def test_turns_to_append_are_forgotten_when_all_who_wait_are_killed(client: getc.Client, calls: Calls) -> None:
-    """Also when one has just been given the turn, and never takes it."""
+def test_lock_of_a_directory_is_dropped_when_all_appends_are_killed(client: getc.Client, calls: Calls) -> None:
+    """Also if one was killed after it got the lock and before it ran."""
     calls.before = lambda name: gevent.sleep(LONG)
     appending = [gevent.spawn(client.append, '/q', 'x', timeout=LONG) for _ in range(3)]
     gevent.sleep(0)
-    turns: Any = client._backend
-    assert list(turns._appender._locks) == ['/q']
+    backend: Any = client._backend
+    assert list(backend._appender._locks) == ['/q']
     gevent.killall(appending)
-    assert not turns._appender._locks
+    assert not backend._appender._locks
 
 
-def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls: Calls) -> None:
-    """Nothing was sent for it."""
+def test_append_times_out_when_another_one_is_in_flight_for_too_long(client: getc.Client, calls: Calls) -> None:
+    """Nothing was sent."""
     calls.before = lambda name: gevent.sleep(LONG)
     holder = gevent.spawn(client.append, '/q', 'x', timeout=LONG)
     gevent.sleep(0)
@@ -610,7 +601,7 @@ def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls:
     assert client.append('/q', 'z').value == 'z'
 
 
-# -- what flat keys cannot do
+# -- limits of flat keys
 
 
 @pytest.mark.parametrize(
@@ -625,15 +616,13 @@ def test_append_of_who_has_no_turn_in_time_times_out(client: getc.Client, calls:
         lambda client: client.get('/s' * 127),
     ],
 )
-def test_call_is_not_supported_when_flat_keys_cannot_do_it(client: getc.Client, calls: Calls, call: Any) -> None:
-    """It says so before anything is written."""
+def test_call_that_flat_keys_do_not_support_writes_nothing(client: getc.Client, calls: Calls, call: Any) -> None:
     with pytest.raises(getc.NotSupported, match='on etcd v3'):
         call(client)
     assert set(calls.names) <= {'Range'}
 
 
-def test_deepest_key_takes_every_operation(client: getc.Client) -> None:
-    """126 segments fit into a transaction."""
+def test_key_with_126_segments_works_in_every_operation(client: getc.Client) -> None:
     key = '/s' * 126
     client.create(key, '1')
     client.update(key, '2', prev_value='1')

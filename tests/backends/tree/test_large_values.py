@@ -1,4 +1,4 @@
-"""Answers past the bound of a message: directories, single values, changes; the bound is small here."""
+"""Responses larger than the bound of a message: directories, single values, changes; the bound is lowered here."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.backends.tree.calls import Calls
 
 BOUND = 64 * 1024
 GIANT = 'x' * (BOUND + 1)
-"""A value that no answer has room for."""
+"""A value that fits into no response."""
 
 COUNT = 100
 LARGE = 'x' * 4000
-"""A value of which a few dozen are too many for one answer."""
+"""A value of which a few dozen do not fit into one response."""
 
 
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Messages have 64 KiB at most: what is true of them is true of 16 MiB, which take seconds."""
+    """Lower the bound to 64 KiB, since messages of 16 MiB take seconds."""
     monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
     monkeypatch.setattr(ranges, 'TARGET_BYTES', BOUND // 2)
     monkeypatch.setattr(http_response, 'MAX_BODY', BOUND)
@@ -35,7 +35,7 @@ def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
-    """A client of an empty store; no server counts as dead all the while."""
+    """A client of an empty store; checks that no server counted as dead."""
     states: list[str] = []
     with getc.etcd(etcd_server.url, api='v3') as client:
         client.on_state(lambda state: states.append(state.name))
@@ -49,7 +49,7 @@ def calls(client: getc.Client) -> Calls:
 
 
 def fill(client: getc.Client) -> list[str]:
-    """A directory that is several times as large as an answer may be; its keys."""
+    """Write a directory several times as large as a response may be; return its keys."""
     keys = [f'/maps/{number:03}' for number in range(COUNT)]
     gevent.joinall([gevent.spawn(client.set, key, LARGE) for key in keys], raise_error=True)
     return keys
@@ -59,7 +59,7 @@ def fill(client: getc.Client) -> list[str]:
 
 
 def test_directory_is_read_in_pages_that_fit(client: getc.Client, calls: Calls) -> None:
-    """All of it, at one revision; the next listing begins with pages that fit."""
+    """At one revision; the next listing starts with pages that fit."""
     keys = fill(client)
     calls.take()
     read = client.get('/maps')
@@ -68,12 +68,12 @@ def test_directory_is_read_in_pages_that_fit(client: getc.Client, calls: Calls) 
     pages = [request.revision for name, request in calls.take() if name == 'Range' and request.range_end]
     assert set(pages) == {read.etcd_index}
     assert [node.key for node in client.get('/', recursive=True).node.leaves()] == keys  # type: ignore[union-attr]
-    assert len(calls.take()) == COUNT // (BOUND // 2 // len(LARGE)) + 1  # of the first page none was too large
+    assert len(calls.take()) == COUNT // (BOUND // 2 // len(LARGE)) + 1  # no page was too large
     assert [node.key for node in client.get('/maps', quorum=False).nodes] == keys
 
 
 def test_directory_is_scanned_in_pages_that_fit(client: getc.Client) -> None:
-    """The page that is asked for is the most."""
+    """The requested page size is the maximum."""
     keys = fill(client)
     found = list(client.v3.kv.scan(b'/maps/', range_end=prefix_end(b'/maps/')))
     assert [kv.key.decode() for kv in found] == keys
@@ -81,24 +81,23 @@ def test_directory_is_scanned_in_pages_that_fit(client: getc.Client) -> None:
     assert len(list(client.v3.kv.scan(b'/maps/', range_end=prefix_end(b'/maps/'), page=7))) == COUNT
 
 
-def test_directory_is_followed_when_it_outgrows_an_answer(client: getc.Client, calls: Calls) -> None:
-    """By a mirror that lists it anew, and by one that begins."""
+def test_directory_is_watched_when_it_outgrows_a_response(client: getc.Client, calls: Calls) -> None:
     before = client.mirror('/maps')
     keys = fill(client)
     wait_until(lambda: len(before) == COUNT)
-    told: list[str] = []
-    watcher = client.on_change('/maps', lambda result: told.append(result.key), initial=True)
+    seen: list[str] = []
+    watcher = client.on_change('/maps', lambda result: seen.append(result.key), initial=True)
     assert list(client.mirror('/maps')) == keys
     wait_until(watcher.ready.is_set)
-    assert told == keys
+    assert seen == keys
 
 
-def test_pages_shrink_by_what_is_too_large_and_grow_again() -> None:
-    """To half a message, about; to an eighth where nobody knows how large the answer is, or how many keys it has."""
+def test_pages_shrink_after_a_response_that_is_too_large_and_grow_again() -> None:
+    """To about half a message; to an eighth if the size of the response is unknown."""
 
     def page(size: int | None) -> Callable[[int], Any]:
         def request(limit: int) -> Any:
-            asked.append(limit)
+            limits.append(limit)
             if size is None or limit * size > BOUND:
                 error = getc.ResponseTooLarge('too large')
                 error.size = 0 if size is None else limit * size
@@ -108,20 +107,20 @@ def test_pages_shrink_by_what_is_too_large_and_grow_again() -> None:
 
         return request
 
-    asked: list[int] = []
+    limits: list[int] = []
     pages = ranges.PageLimit(5000)
     pages.grow(pages.read(page(1000)))
-    assert asked == [5000, 32]
+    assert limits == [5000, 32]
     assert 28 <= pages.keys <= 32
     pages.grow(pages.read(page(100)))
     assert 250 < pages.keys < 350
     for _ in range(3):
         pages.grow(pages.read(page(0)))
     assert pages.keys == 5000
-    asked.clear()
+    limits.clear()
     with pytest.raises(getc.ResponseTooLarge):
         pages.read(page(None))
-    assert asked == [5000, 625, 78, 9, 1]
+    assert limits == [5000, 625, 78, 9, 1]
 
 
 # -- a value
@@ -140,8 +139,8 @@ def test_pages_shrink_by_what_is_too_large_and_grow_again() -> None:
         lambda client: client.refresh('/d/giant', ttl=60),
     ],
 )
-def test_value_that_is_too_large_is_named(client: getc.Client, calls: Calls, read: Callable[..., Any]) -> None:
-    """No answer would ever have room for it: it is a refusal, which is not repeated."""
+def test_error_names_the_value_that_is_too_large(client: getc.Client, calls: Calls, read: Callable[..., Any]) -> None:
+    """It is a refusal, and not retried."""
     client.set('/d/a', 'x')
     client.set('/d/giant', GIANT)
     client.set('/d/z', 'x')
@@ -154,7 +153,7 @@ def test_value_that_is_too_large_is_named(client: getc.Client, calls: Calls, rea
 
 
 @pytest.mark.parametrize(
-    ('read', 'told'),
+    ('read', 'text'),
     [
         (lambda v3, lease: v3.kv.range(b'/giant'), 'request less at a time'),
         (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'request less at a time'),
@@ -164,18 +163,18 @@ def test_value_that_is_too_large_is_named(client: getc.Client, calls: Calls, rea
         (lambda v3, lease: v3.kv.delete_range(b'/', range_end=b'0', prev_kv=True), 'it was carried out'),
     ],
 )
-def test_rpc_is_a_typed_error_when_its_answer_is_too_large(
-    client: getc.Client, calls: Calls, read: Callable[..., Any], told: str
+def test_rpc_raises_a_typed_error_when_its_response_is_too_large(
+    client: getc.Client, calls: Calls, read: Callable[..., Any], text: str
 ) -> None:
-    """It says how large, and of a write that it was done; the connection is whole."""
+    """The error has the size, and says of a write that it was applied; the connection stays usable."""
     client.set('/giant', GIANT)
     lease = client.v3.lease.grant(600).ID
     for number in range(40):
         client.v3.kv.put(b'/leased/%02d' % number + b'x' * 2000, b'', lease=lease)
     calls.take()
-    with pytest.raises(getc.ResponseTooLarge, match=told) as caught:
+    with pytest.raises(getc.ResponseTooLarge, match=text) as caught:
         read(client.v3, lease)
-    assert caught.value.maybe_applied is (told == 'it was carried out')
+    assert caught.value.maybe_applied is (text == 'it was carried out')
     assert caught.value.size > BOUND
     assert caught.value.index
     assert len(calls.take()) < 16
@@ -197,14 +196,14 @@ WRITES: dict[str, tuple[Callable[[getc.Client, int], getc.EtcdResult], type[getc
 
 @pytest.mark.parametrize('name', WRITES)
 @pytest.mark.parametrize('is_compacted', [False, True])
-def test_write_succeeds_where_the_value_before_is_too_large(
+def test_write_succeeds_when_the_previous_value_is_too_large(
     client: getc.Client, calls: Calls, name: str, is_compacted: bool
 ) -> None:
-    """Its answer would hold that value, so it is not read; the beginning of it says that the write was done."""
+    """The response would contain that value and is not read; its beginning says that the write was applied."""
     client.set('/d/giant', GIANT)
     before = client.set('/d/giant', GIANT).index
     calls.take()
-    if is_compacted:  # nothing says any more when the node was created
+    if is_compacted:  # then the created index cannot be read any more
         calls.before = lambda rpc: rpc == 'Range' and compact(client, calls)
     write, kind = WRITES[name]
     result = write(client, before)
@@ -220,7 +219,7 @@ def test_write_succeeds_where_the_value_before_is_too_large(
 
 
 def compact(client: getc.Client, calls: Calls) -> None:
-    """Forget what was before the latest write."""
+    """Compact everything before the latest write."""
     calls.before = None
     client.v3.kv.compact(client.v3.kv.range(b'/none').header.revision)
 
@@ -236,18 +235,17 @@ def compact(client: getc.Client, calls: Calls) -> None:
         (lambda client: client.append('/d/giant', 'x'), getc.NotDir),
     ],
 )
-def test_write_is_refused_as_ever_where_the_value_before_is_too_large(
+def test_write_is_refused_as_usual_when_the_previous_value_is_too_large(
     client: getc.Client, write: Callable[..., Any], kind: type[getc.EtcdError]
 ) -> None:
-    """The reason is read once more, without the value."""
+    """The reason is read again, without the value."""
     client.set('/d/giant', GIANT)
     with pytest.raises(kind) as caught:
         write(client)
     assert not caught.value.maybe_applied
 
 
-def test_keeper_replaces_a_value_that_is_too_large(client: getc.Client) -> None:
-    """Its own."""
+def test_keeper_replaces_its_value_that_is_too_large(client: getc.Client) -> None:
     with client.keep_node('/servers/a', GIANT, ttl=60) as keeper:
         result = keeper.update('small')
         assert (result.value, result.prev_node) == ('small', None)
@@ -257,52 +255,51 @@ def test_keeper_replaces_a_value_that_is_too_large(client: getc.Client) -> None:
 # -- changes
 
 
-def test_watcher_lists_anew_when_a_change_is_too_large(client: getc.Client) -> None:
-    """It holds the value before as well.  The other watches of the stream go on."""
-    told: list[tuple[str, str | None, bool]] = []
+def test_watcher_lists_again_when_a_change_is_too_large(client: getc.Client) -> None:
+    """The event contains the previous value as well.  The other watches of the stream go on."""
+    seen: list[tuple[str, str | None, bool]] = []
     resynced: list[getc.Watcher] = []
     client.set('/d/a', 'x')
     watcher = client.on_change(
-        '/d', lambda result: told.append((result.key, result.value, result.resync)), on_resync=resynced.append
+        '/d', lambda result: seen.append((result.key, result.value, result.resync)), on_resync=resynced.append
     )
     mirror = client.mirror('/d')
     others: list[bool] = []
     client.on_change('/other', lambda result: others.append(result.resync))
     half = GIANT[: BOUND // 2 + 1]
     client.set('/d/half', half)
-    wait_until(lambda: told == [('/d/half', half, False)])
+    wait_until(lambda: seen == [('/d/half', half, False)])
     client.set('/d/half', half[:-1])
     wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/half': half[:-1]})
     wait_until(lambda: watcher.state is WatcherState.LIVE and resynced == [watcher])
-    assert told[1:] == [('/d/half', half[:-1], True)]
+    assert seen[1:] == [('/d/half', half[:-1], True)]
     client.set('/d/a', 'y')
     client.set('/other', 'x')
-    wait_until(lambda: len(told) == 3 and others == [False])
-    assert told[2:] == [('/d/a', 'y', False)]
+    wait_until(lambda: len(seen) == 3 and others == [False])
+    assert seen[2:] == [('/d/a', 'y', False)]
 
 
-def test_mirror_waits_until_a_value_can_be_read(client: getc.Client, caplog: pytest.LogCaptureFixture) -> None:
-    """It is stale, says why, and asks less and less often; it goes on where the value was replaced."""
+def test_mirror_is_stale_until_a_value_can_be_read(client: getc.Client, caplog: pytest.LogCaptureFixture) -> None:
+    """It logs the reason, and retries at growing intervals."""
     client.set('/d/a', 'x')
     mirror = client.mirror('/d')
     client.set('/d/giant', GIANT)
-    why = 'the value of /d/giant is too large to be read'
-    wait_until(lambda: why in str(mirror.last_error))
+    reason = 'the value of /d/giant is too large to be read'
+    wait_until(lambda: reason in str(mirror.last_error))
     assert mirror.state is WatcherState.STALE
-    wait_until(lambda: f'mirror /d: failed, and is retried at growing intervals: {why}' in caplog.text)
+    wait_until(lambda: f'mirror /d: failed, and is retried at growing intervals: {reason}' in caplog.text)
     client.set('/d/giant', 'small')
     wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/giant': 'small'} and not mirror.is_stale, 60)
 
 
-def test_wait_is_a_typed_error_when_a_change_is_too_large(client: getc.Client) -> None:
-    """It would not get any smaller."""
+def test_wait_raises_a_typed_error_when_a_change_is_too_large(client: getc.Client) -> None:
     index = client.set('/d/giant', GIANT).index
     with pytest.raises(getc.ResponseTooLarge):
         client.wait('/d/giant', index, timeout=60)
 
 
-def test_watch_of_the_stream_ends_alone_when_a_change_is_too_large(client: getc.Client) -> None:
-    """The others are told all that is theirs."""
+def test_watch_ends_alone_when_a_change_is_too_large(client: getc.Client) -> None:
+    """The other watches of the stream go on."""
     with client.v3.watch.create(b'/giant') as giant, client.v3.watch.create(b'/other') as other:
         client.set('/giant', GIANT)
         client.set('/other', 'x')
@@ -317,7 +314,7 @@ def test_watch_of_the_stream_ends_alone_when_a_change_is_too_large(client: getc.
 
 @pytest.fixture
 def v2(etcd_server: EtcdServer) -> Iterator[getc.Client]:
-    """A client of an empty store, of the older API."""
+    """A v2 client of an empty store."""
     if not etcd_server.binary.supports('v2'):
         pytest.skip(f'{etcd_server.binary} does not speak the v2 API')
     states: list[str] = []
@@ -327,8 +324,8 @@ def v2(etcd_server: EtcdServer) -> Iterator[getc.Client]:
         assert states in ([], ['CONNECTED'])
 
 
-def test_v2_answer_that_is_too_large_is_a_typed_error(v2: getc.Client) -> None:
-    """v2 has no pages.  It was a write that etcd has done, or it says the same again."""
+def test_v2_call_raises_a_typed_error_when_its_response_is_too_large(v2: getc.Client) -> None:
+    """v2 has no pages."""
     with pytest.raises(getc.ResponseTooLarge, match='responded with a body of') as caught:
         v2.set('/d/giant', GIANT)
     assert caught.value.maybe_applied
@@ -339,8 +336,8 @@ def test_v2_answer_that_is_too_large_is_a_typed_error(v2: getc.Client) -> None:
     assert v2.delete('/d', recursive=True).key == '/d'
 
 
-def test_v2_watcher_lists_anew_when_a_change_is_too_large(v2: getc.Client) -> None:
-    """The poll that brought it would bring it again."""
+def test_v2_watcher_lists_again_when_a_change_is_too_large(v2: getc.Client) -> None:
+    """The same poll would return the same event."""
     v2.set('/d/a', 'x')
     mirror = v2.mirror('/d')
     half = GIANT[: BOUND // 2 + 1]

@@ -1,4 +1,4 @@
-"""The tree on etcd v3 beside other programs: what they see, what they write, and what users may not do."""
+"""The tree on etcd v3 and other programs: what they read, what they write, and users with few permissions."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
         yield client
 
 
-# -- what etcdctl sees, and writes
+# -- etcdctl
 
 Etcdctl = Callable[..., bytes]
 
 
 @pytest.fixture
 def etcdctl(etcd_server: EtcdServer) -> Etcdctl:
-    """Runs etcd's own client, and returns what it prints."""
+    """Runs etcdctl and returns its output."""
     path = Path(etcd_server.binary.path).with_name('etcdctl')
     if not os.access(path, os.X_OK):
         pytest.skip(f'there is no etcdctl beside {etcd_server.binary.path}')
@@ -49,7 +49,7 @@ def etcdctl(etcd_server: EtcdServer) -> Etcdctl:
 
 
 def test_etcdctl_sees_plain_keys_and_values(client: getc.Client, etcdctl: Etcdctl) -> None:
-    """A node is the key of its path; its value is its text; nothing else is there."""
+    """The key of a node is its path, its value its text, and nothing else is stored."""
     client.set('/servers/a', 'Grüße')
     client.set('/servers/b', '10.0.0.8:7000', ttl=60)
     client.set('/container', dir=True)
@@ -64,8 +64,8 @@ def test_etcdctl_sees_plain_keys_and_values(client: getc.Client, etcdctl: Etcdct
     assert etcdctl('get', '/servers', '--prefix') == b''
 
 
-def test_what_etcdctl_writes_is_in_the_tree(client: getc.Client, etcdctl: Etcdctl) -> None:
-    """With its revisions, and watchers are told."""
+def test_keys_that_etcdctl_writes_are_in_the_tree(client: getc.Client, etcdctl: Etcdctl) -> None:
+    """With their revisions, and watchers are notified."""
     start = client.set('/other', 'x').etcd_index
     etcdctl('put', '/cfg/rate', '20')
     etcdctl('put', '/cfg/rate', '30')
@@ -85,7 +85,7 @@ def test_what_etcdctl_writes_is_in_the_tree(client: getc.Client, etcdctl: Etcdct
     assert type(client.wait('/cfg/rate', start + 6, timeout=LONG)) is getc.Expired
 
 
-# -- keys and values that getc would not write
+# -- keys and values that getc does not write
 
 
 def put(client: getc.Client, **pairs: bytes) -> None:
@@ -114,8 +114,8 @@ ODD = [
 ]
 
 
-def test_keys_that_are_no_path_are_left_alone(client: getc.Client) -> None:
-    """They are not listed and not told; what else is there is."""
+def test_keys_that_are_not_paths_are_left_alone(client: getc.Client) -> None:
+    """They are neither listed nor reported."""
     start = client.set('/a/z', 'ours').etcd_index
     for raw in ODD:
         client.v3.kv.put(raw, b'theirs')
@@ -130,8 +130,8 @@ def test_keys_that_are_no_path_are_left_alone(client: getc.Client) -> None:
     assert left == {raw for raw in ODD if not raw.startswith(b'/a/')}
 
 
-def test_directory_of_keys_that_are_no_path_is_there_and_empty(client: getc.Client) -> None:
-    """A value in its place would hide them for ever; a recursive delete takes them."""
+def test_directory_of_keys_that_are_not_paths_exists_and_is_empty(client: getc.Client) -> None:
+    """A value in its place would hide them; a recursive delete removes them."""
     client.v3.kv.put(b'/a//b', b'theirs')
     assert client.get('/a').nodes == ()
     with pytest.raises(getc.NotFile):
@@ -142,8 +142,8 @@ def test_directory_of_keys_that_are_no_path_is_there_and_empty(client: getc.Clie
     assert client.set('/a', '1').is_new
 
 
-def test_bytes_that_are_no_text_come_and_go_unharmed(client: getc.Client) -> None:
-    """In keys and in values: escaped in text, and the same bytes again."""
+def test_bytes_that_are_not_utf8_are_read_and_written_unchanged(client: getc.Client) -> None:
+    """In keys and in values: escaped in text."""
     start = client.set('/other', 'x').etcd_index
     client.v3.kv.put(b'/bin/\xff\xfe', b'\x00\x80\xff')
     listing = client.get('/bin', recursive=True)
@@ -161,8 +161,8 @@ def test_bytes_that_are_no_text_come_and_go_unharmed(client: getc.Client) -> Non
     assert not client.v3.kv.range(b'/bin/\xff\xfe').kvs
 
 
-def test_value_wins_where_there_are_keys_below_it(client: getc.Client) -> None:
-    """It is what is got and listed; the others are reached by their own paths; a recursive delete takes all."""
+def test_value_with_keys_below_it_is_read_as_a_value(client: getc.Client) -> None:
+    """The keys below can be read by their own paths; a recursive delete removes all."""
     put(client, **{'/a': b'value', '/a/b': b'below', '/a/c/d': b'deep'})
     for recursive in (False, True):
         assert client.get('/a', recursive=recursive).value == 'value'
@@ -182,8 +182,8 @@ def test_value_wins_where_there_are_keys_below_it(client: getc.Client) -> None:
         client.get('/a/c/d')
 
 
-def test_value_alone_is_deleted_where_there_are_keys_below_it(client: getc.Client) -> None:
-    """Then they make a directory; with ``dir`` too, where a marker is there."""
+def test_delete_of_a_value_leaves_the_keys_below_it(client: getc.Client) -> None:
+    """They make a directory then; also with ``dir``, if a marker is there."""
     put(client, **{'/a': b'value', '/a/b': b'below'})
     client.delete('/a')
     assert keys_of(client.get('/a')) == ['/a/b']
@@ -196,7 +196,7 @@ def test_value_alone_is_deleted_where_there_are_keys_below_it(client: getc.Clien
 
 
 def test_marker_alone_is_an_empty_directory(client: getc.Client) -> None:
-    """Whatever its value; its indices are the directory's."""
+    """Whatever its value; the indices of the directory are those of the marker."""
     revision = client.v3.kv.put(b'/d/', b'what?').header.revision
     made = client.get('/d')
     assert isinstance(made.node, getc.Directory)
@@ -207,13 +207,12 @@ def test_marker_alone_is_an_empty_directory(client: getc.Client) -> None:
             refused()
     client.set('/d/a', '1')
     client.delete('/d/a')
-    assert client.get('/d').nodes == ()  # it has its marker
+    assert client.get('/d').nodes == ()  # its marker is there
     client.delete('/d', dir=True)
     assert client.get('/').nodes == ()
 
 
-def test_keys_of_10_kb_are_keys_like_others(client: getc.Client) -> None:
-    """In every operation."""
+def test_keys_of_10_kb_work_in_every_operation(client: getc.Client) -> None:
     deep = '/' + '/'.join(['x' * 500] * 20)
     for key in ('/' + 'x' * 10_000, deep):
         start = client.create(key, '1').etcd_index
@@ -224,8 +223,8 @@ def test_keys_of_10_kb_are_keys_like_others(client: getc.Client) -> None:
         client.delete(key)
 
 
-def test_leases_that_others_granted_are_shown(client: getc.Client) -> None:
-    """As the TTL of the node, and kept alive by a refresh of the same TTL."""
+def test_lease_that_another_program_granted_is_the_ttl(client: getc.Client) -> None:
+    """A refresh with the same TTL keeps it alive."""
     lease = client.v3.lease.grant(500).ID
     client.v3.kv.put(b'/a', b'1', lease=lease)
     got = client.get('/a')
@@ -235,8 +234,8 @@ def test_leases_that_others_granted_are_shown(client: getc.Client) -> None:
     assert client.v3.kv.range(b'/a').kvs[0].lease == lease
 
 
-def test_hidden_names_are_not_listed_nor_told_above_them(client: getc.Client) -> None:
-    """But got, listed and told where they are asked for."""
+def test_hidden_nodes_are_neither_listed_nor_reported_above_them(client: getc.Client) -> None:
+    """They can be read, listed and watched themselves."""
     start = client.set('/d/_h', '1').etcd_index
     client.set('/d/_i/x', '2')
     client.set('/d/a', '3')
@@ -249,14 +248,14 @@ def test_hidden_names_are_not_listed_nor_told_above_them(client: getc.Client) ->
     assert client.wait('/d/_h', start, timeout=LONG).value == '1'
 
 
-# -- users who may do little
+# -- users with few permissions
 
 PASSWORD = 'pa55word'
 
 
 @pytest.fixture(scope='module')
 def server_with_users(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
-    """An etcd on which ``app`` may use ``/app/`` and what is below it."""
+    """An etcd with a user ``app``, who has the permission for all keys that begin with ``/app/``."""
     with EtcdServer(binary=etcd_binary.path) as server, getc.etcd(server.url, api='v3') as admin:
         auth = admin.v3.auth
         for user, role in (('root', 'root'), ('app', 'app')):
@@ -274,15 +273,14 @@ def user(server: EtcdServer, **options: Any) -> getc.Client:
 
 @pytest.fixture
 def app(server_with_users: EtcdServer) -> Iterator[getc.Client]:
-    """That user, without the checks that take more rights."""
+    """A client of that user, without the checks that need more permissions."""
     with user(server_with_users, strict=False) as app:
         with closing(getc.etcd(server_with_users.url, api='v3', username='root', password=PASSWORD)) as root:
             root.v3.kv.delete_range(b'\0', range_end=b'\0')
         yield app
 
 
-def test_user_of_a_prefix_works_with_it_when_not_strict(app: getc.Client) -> None:
-    """Every operation, down from the first level."""
+def test_user_of_a_prefix_may_use_every_operation_when_not_strict(app: getc.Client) -> None:
     app.set('/app/a', '1')
     app.create('/app/d/b', '1')
     app.update('/app/a', '2', prev_value='1')
@@ -304,7 +302,7 @@ def test_user_of_a_prefix_works_with_it_when_not_strict(app: getc.Client) -> Non
 
 
 def test_user_of_a_prefix_gets_the_same_errors_when_not_strict(app: getc.Client) -> None:
-    """As far as the prefix tells."""
+    """As far as the permissions allow."""
     app.set('/app/d/a', '1')
     for error, call in (
         (getc.KeyNotFound, lambda: app.get('/app/none')),
@@ -329,21 +327,21 @@ def test_user_of_a_prefix_gets_the_same_errors_when_not_strict(app: getc.Client)
         app.get('/app')
 
 
-def test_user_of_a_prefix_keeps_and_follows_nodes_in_it(app: getc.Client) -> None:
-    """A watch of the whole prefix is asked for without the key above it, which is not the user's."""
-    told: list[tuple[str, str | None]] = []
+def test_user_of_a_prefix_keeps_and_watches_nodes_in_it(app: getc.Client) -> None:
+    """The range of the watch leaves out the key above the prefix, for which the user has no permission."""
+    seen: list[tuple[str, str | None]] = []
     app.set('/app/cfg', '1')
-    watcher = app.on_change('/app', lambda result: told.append((result.key, result.value)), initial=True)
+    watcher = app.on_change('/app', lambda result: seen.append((result.key, result.value)), initial=True)
     keeper = app.keep_node('/app/servers/a', 'here', ttl=5)
-    wait_until(lambda: len(told) == 2)
+    wait_until(lambda: len(seen) == 2)
     keeper.stop()
-    wait_until(lambda: len(told) == 3)
+    wait_until(lambda: len(seen) == 3)
     watcher.stop()
-    assert told == [('/app/cfg', '1'), ('/app/servers/a', 'here'), ('/app/servers/a', None)]
+    assert seen == [('/app/cfg', '1'), ('/app/servers/a', 'here'), ('/app/servers/a', None)]
 
 
 def test_user_of_a_prefix_is_denied_when_strict(server_with_users: EtcdServer, app: getc.Client) -> None:
-    """The checks read what is above: it is said, and nothing was written."""
+    """The checks read the ancestors; nothing is written."""
     with user(server_with_users) as strict:
         for call in (
             lambda: strict.set('/app/a', '1'),
@@ -360,7 +358,7 @@ def test_user_of_a_prefix_is_denied_when_strict(server_with_users: EtcdServer, a
 
 
 def test_wrong_password_is_unauthorized(server_with_users: EtcdServer) -> None:
-    """Not a timeout, and nothing is tried again for ever."""
+    """Not a timeout, and it is not retried for ever."""
     with getc.etcd(server_with_users.url, api='v3', username='app', password='wrong') as client:
         with pytest.raises(getc.Unauthorized):
             client.get('/app/a')

@@ -1,4 +1,4 @@
-"""Watching the keys of held nodes: what a replaced owner learns before its next renewal."""
+"""Watches of the keys of kept nodes, which notify a replaced owner before its next renewal."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ LEASE = 0x11
 
 
 class Node:
-    """A node that is held; it notes what it is told."""
+    """A kept node; records its callbacks."""
 
     def __init__(self, watches: KeyWatches, key: str, known_at: int) -> None:
         self.raw_key = key.encode()
         self.lease_id = LEASE
         self.known_at = known_at
-        self.told: list[str] = []
+        self.events: list[str] = []
         self.watch = watches.watch(self)
 
     def on_taken(self, *, is_deleted: bool) -> None:
-        self.told.append('deleted' if is_deleted else 'taken')
+        self.events.append('deleted' if is_deleted else 'taken')
         self.watch.close()
 
 
 class Bench:
-    """The watches of a client, and its etcd, where another lease is always at hand."""
+    """The key watches of a client, and a fake etcd with another lease."""
 
     def __init__(self) -> None:
         self.server = FakeEtcd()
@@ -41,21 +41,21 @@ class Bench:
         self.rpc: Any = FakeRpc(self.server)
         self.watches = KeyWatches(self.rpc)
 
-    def hold(self, key: str = '/a') -> Node:
-        """A node that is ours, and that is watched when this returns."""
+    def keep(self, key: str = '/a') -> Node:
+        """Return a node that is ours and already watched."""
         node = Node(self.watches, key, self.server.put(key, 'x', lease=LEASE))
         gevent.sleep(0.001)
         return node
 
     @property
     def watched(self) -> list[bytes]:
-        """The keys that the server watches."""
+        """The keys that are watched in etcd."""
         return sorted(key for stream in self.server.streams for key, _, _ in getattr(stream, 'watches', {}).values())
 
 
 @pytest.fixture
 def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[Bench]:
-    """The bench; when all has ended, no greenlet may be left."""
+    """The bench; checks that no greenlet is left in the end."""
     bench = Bench()
     yield bench
     bench.watches.close()
@@ -64,30 +64,30 @@ def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[B
     check_greenlets(request)
 
 
-def test_write_with_another_lease_or_none_and_a_deletion_are_told_once(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Each to the owner of that node."""
-    taken, permanent, deleted, beside = (bench.hold(key) for key in ('/a', '/b', '/c', '/d'))
+def test_owner_is_notified_once_of_a_write_with_another_lease_and_of_a_delete(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    taken, permanent, deleted, beside = (bench.keep(key) for key in ('/a', '/b', '/c', '/d'))
     bench.server.doubles = True
     bench.server.put('/a', 'x', lease=bench.other)
     bench.server.put('/b', 'x')
     bench.server.delete('/c')
     bench.server.put('/a', 'y', lease=bench.other)
     etcd_clock.advance(0)
-    assert [node.told for node in (taken, permanent, deleted, beside)] == [['taken'], ['taken'], ['deleted'], []]
+    assert [node.events for node in (taken, permanent, deleted, beside)] == [['taken'], ['taken'], ['deleted'], []]
     assert bench.watched == [b'/d']
 
 
-def test_write_with_its_own_lease_is_not_told(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """It is an update, whoever made it."""
-    node = bench.hold()
+def test_owner_is_not_notified_of_a_write_with_its_own_lease(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """It is an update."""
+    node = bench.keep()
     bench.server.put('/a', 'y', lease=LEASE)
     etcd_clock.advance(0)
-    assert node.told == []
+    assert node.events == []
 
 
-def test_all_are_on_one_stream_and_none_is_left_when_they_are_closed(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """However many there are."""
-    nodes = [bench.hold(f'/{number}') for number in range(100)]
+def test_all_watches_are_on_one_stream_and_none_is_left_after_close(bench: Bench, etcd_clock: VirtualTime) -> None:
+    nodes = [bench.keep(f'/{number}') for number in range(100)]
     assert len(bench.server.streams) == 1
     assert len(bench.watched) == 100
     for node in nodes:
@@ -97,32 +97,32 @@ def test_all_are_on_one_stream_and_none_is_left_when_they_are_closed(bench: Benc
     assert bench.watched == []
 
 
-def test_what_comes_before_the_watch_has_begun_is_told(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The node is watched from the revision at which it was last known to be ours."""
+def test_owner_is_notified_of_a_write_before_the_watch_was_created(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The watch starts from the revision at which the node is known to be ours."""
     node = Node(bench.watches, '/a', bench.server.put('/a', 'x', lease=LEASE))
     bench.server.put('/a', 'x', lease=bench.other)
     etcd_clock.advance(0)
-    assert node.told == ['taken']
+    assert node.events == ['taken']
 
 
-def test_watches_go_on_where_they_were_when_their_stream_breaks(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """What happened meanwhile is told as soon as the server is back, and nothing twice."""
-    nodes = [bench.hold(f'/{number}') for number in range(3)]
+def test_watches_continue_after_their_stream_breaks(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Events of the outage are delivered, and none twice."""
+    nodes = [bench.keep(f'/{number}') for number in range(3)]
     bench.server.go_down()
     etcd_clock.advance(60)
     assert len(bench.server.times('WatchCreate')) == 3
     bench.server.put('/1', 'x', lease=bench.other)
     bench.server.come_back()
     etcd_clock.advance(1)
-    assert [node.told for node in nodes] == [[], ['taken'], []]
+    assert [node.events for node in nodes] == [[], ['taken'], []]
     assert bench.watched == [b'/0', b'/2']
 
 
-def test_server_that_takes_watches_and_ends_their_stream_is_not_asked_all_the_time(
+def test_streams_are_opened_with_backoff_when_each_ends_before_a_watch_is_created(
     bench: Bench, etcd_clock: VirtualTime
 ) -> None:
-    """A member without a leader does so, with each new stream."""
-    bench.hold()
+    """As those of a member without a leader."""
+    bench.keep()
     for _ in range(60):
         bench.server.is_silent = True
         bench.server.break_streams()
@@ -131,13 +131,13 @@ def test_server_that_takes_watches_and_ends_their_stream_is_not_asked_all_the_ti
     assert 30 < len(bench.rpc._streams) < 300
 
 
-def test_watch_that_was_refused_begins_with_the_next_renewal_on_another_stream(
+def test_refused_watch_starts_again_with_the_next_renewal_on_another_stream(
     bench: Bench, etcd_clock: VirtualTime
 ) -> None:
-    """A stream has the token that it began with, which the server may have forgotten; the others stay on it."""
-    first = bench.hold('/a')
+    """A stream keeps the token it was opened with, which the server may have forgotten; its other watches stay."""
+    first = bench.keep('/a')
     bench.server.forget_tokens()
-    second = bench.hold('/b')
+    second = bench.keep('/b')
     assert (first.watch.is_due, second.watch.is_due) == (False, True)
     second.watch.restart()
     etcd_clock.advance(0)
@@ -148,10 +148,9 @@ def test_watch_that_was_refused_begins_with_the_next_renewal_on_another_stream(
     assert len(bench.server.streams) == 1
 
 
-def test_watch_that_was_refused_twice_is_left_off(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Its user may not watch it."""
+def test_watch_that_is_refused_twice_is_given_up(bench: Bench, etcd_clock: VirtualTime) -> None:
     bench.server.forbidden.add((b'/a', b''))
-    node = bench.hold('/a')
+    node = bench.keep('/a')
     assert node.watch.is_due
     node.watch.restart()
     etcd_clock.advance(60)
@@ -159,9 +158,11 @@ def test_watch_that_was_refused_twice_is_left_off(bench: Bench, etcd_clock: Virt
     assert len(bench.server.times('WatchCreate')) == 2
 
 
-def test_watch_whose_history_was_compacted_begins_with_the_next_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Which knows a later revision."""
-    node = bench.hold()
+def test_watch_whose_history_was_compacted_starts_again_with_the_next_renewal(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """From the revision of that renewal."""
+    node = bench.keep()
     bench.server.go_down()
     bench.server.put('/elsewhere')
     bench.server.compact()
@@ -174,8 +175,7 @@ def test_watch_whose_history_was_compacted_begins_with_the_next_renewal(bench: B
     assert bench.watched == [b'/a']
 
 
-def test_node_that_was_given_up_before_its_watch_began_is_not_watched(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Nor is one whose client was closed."""
+def test_closed_watch_is_not_created_when_the_stream_opens(bench: Bench, etcd_clock: VirtualTime) -> None:
     first = Node(bench.watches, '/a', 1)
     first.watch.close()
     etcd_clock.advance(0)
