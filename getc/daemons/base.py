@@ -1,7 +1,7 @@
 """The life cycle of a daemon: start, repeated attempts, callbacks, stop.
 
 A daemon is a state machine.  An idle daemon has no greenlet, at most a timer: each attempt and each series of callbacks
-runs in a greenlet that ends with it.
+runs in a greenlet of its own, which ends when the work is done.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ def event_of(arg: object) -> object:
 class Daemon:
     """A background activity of a client.  Programs use it through a :class:`~getc.daemons.handle.DaemonHandle`.
 
-    It belongs to the process and the thread of its client.  In a forked child it counts as stopped.
+    A daemon belongs to the process and the thread of its client, and counts as stopped in a forked child.
 
     Subclasses implement :meth:`_step` and :meth:`_on_stop`.
 
     Attributes:
-        key: The key that it keeps or follows.
+        key: The key that the daemon keeps or follows.
         log: The log of the client.
-        tasks: Its greenlets.
-        retry: Its attempts.
-        callbacks: Functions of the program that it calls.
-        last_error: The latest error, or None.  It stays set after the daemon has recovered.
+        tasks: The greenlets of the daemon.
+        retry: The loop that runs :meth:`_step`.
+        callbacks: The queue in which functions of the program are called.
+        last_error: The latest error, or None; a recovery does not reset it to None.
     """
 
     __slots__ = (  # a program may have 10,000 of them
@@ -100,22 +100,22 @@ class Daemon:
 
     @property
     def name(self) -> str:
-        """What it does, for logs and errors."""
+        """The operation and the key, for logs and errors: as ``keep_node /servers/a``."""
         return self.tasks.name
 
     @property
     def in_forked_child(self) -> bool:
-        """True in a child process of the process that started it."""
+        """True in a child process that was forked after the daemon was created."""
         return self.tasks.affinity.in_forked_child
 
     @property
     def is_starting(self) -> bool:
-        """True until it has started, failed to start, or was stopped."""
+        """True until the daemon has started, failed to start, or was stopped."""
         return self._is_starting and not self._start_event.is_set()
 
     @property
     def is_stopped(self) -> bool:
-        """True as soon as it begins to stop, and in a forked child."""
+        """True as soon as the daemon begins to stop, and in a forked child."""
         return self._is_stopped or self.in_forked_child
 
     def log_event(self, level: int, text: str, *args: object) -> None:
@@ -133,7 +133,7 @@ class Daemon:
         """Make the first attempt in the background.
 
         Args:
-            on_finished: Called with this daemon once it has stopped.  It must not block or raise.
+            on_finished: Called with this daemon once it has stopped.  The function must not block or raise.
 
         Raises:
             RuntimeError: This is not the thread of the client.
@@ -143,11 +143,12 @@ class Daemon:
         self.retry.schedule(0)
 
     def wait_started(self, deadline: Deadline) -> None:
-        """Block until it has started; stop it if that fails or the caller is killed.
+        """Block until the daemon has started; stop the daemon if that fails or the caller is killed.
 
         Raises:
-            TimedOut: It did not start before the deadline.  With ``maybe_applied`` a write of it may have been applied.
-            ClientClosed: It was stopped.
+            TimedOut: The daemon did not start before the deadline; ``maybe_applied`` if one of its writes may have been
+                applied.
+            ClientClosed: The daemon was stopped.
             EtcException: The server refused.
         """
         try:
@@ -191,11 +192,11 @@ class Daemon:
     # -- stop
 
     def on_stopping(self, function: Callable[[], object]) -> None:
-        """Call a function as soon as this daemon begins to stop.  It must not block or raise."""
+        """Call a function, which must not block or raise, as soon as this daemon begins to stop."""
         self._on_stopping = function
 
     def stop(self, deadline: Deadline) -> None:
-        """Stop, and block until it has stopped: until the deadline at most.  Does nothing in a forked child.
+        """Stop, and block until the daemon has stopped: until the deadline at most.  Does nothing in a forked child.
 
         Raises:
             RuntimeError: This is not the thread of the client.
@@ -207,7 +208,7 @@ class Daemon:
         self.stop_wait(deadline)
 
     def stop_begin(self, deadline: Deadline) -> None:
-        """Begin no further attempt or callback, and release what it holds.  Does not block."""
+        """Begin no further attempt or callback, and release the resources of the daemon.  Does not block."""
         if self._is_stopped:
             return
         self._is_stopped = True
@@ -219,7 +220,7 @@ class Daemon:
             self._on_stopping()
 
     def stop_wait(self, deadline: Deadline) -> None:
-        """Wait for its greenlets, and kill at the deadline those that are left."""
+        """Wait for the greenlets of the daemon, and kill those that are left at the deadline."""
         try:
             self.tasks.join(deadline)
         finally:
@@ -236,7 +237,7 @@ class Daemon:
         gevent.spawn(self.stop_wait, deadline).name = f'getc end of {self.name}'
 
     def join(self, deadline: Deadline) -> bool:
-        """Block until it has stopped, until the deadline at most.  Return True if it has."""
+        """Block until the daemon has stopped, and return True; or False at the deadline."""
         if self.in_forked_child:
             return True
         self.check_thread()

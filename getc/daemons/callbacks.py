@@ -32,7 +32,7 @@ class CallbackQueue:
     Args:
         tasks: Runs the greenlet.
         log: The log of the client.
-        on_empty: Called after the last posted call has returned.  It must not block or raise.
+        on_empty: A function that must not block or raise, called after the last posted call has returned.
     """
 
     __slots__ = ('_calls', '_greenlet', '_is_closed', '_log', '_on_empty', '_tasks')

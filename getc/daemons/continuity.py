@@ -1,4 +1,4 @@
-"""Decides whether a watch may resume where it ended, and computes the difference where it may not.
+"""Decides whether a watch may resume where it ended, or computes the difference where that is impossible.
 
 A watch resumes only if the store still has the last change that was delivered, unchanged: the new watch starts at that
 change, and has to deliver it first.  A store that was restored from a backup shares its past with the original, so an
@@ -113,7 +113,8 @@ class Continuity:
 
         An unknown or different value that is not newer than the cursor proves that the store is another one.  If a
         known value is missing or was created anew, or the latest listed change is missing, that may have happened after
-        the cursor, or before it in another store: the watch starts at that change and shows which.
+        the cursor, or before it in another store.  Then the watch starts at the latest listed change, and what it
+        delivers decides between the two.
         A refresh of a TTL, of which no watch is notified, changes the index, but neither creation nor value.
         """
         assert self.cursor is not None and self._known is not None

@@ -12,7 +12,10 @@ __all__ = ['LISTENERS', 'notify_failure', 'report_failure']
 log = logging.getLogger(__name__)
 
 LISTENERS: Final[list[Callable[[BaseException], object]]] = []
-"""Called with each exception that a callback raised, after it was logged: for test harnesses.  They must not raise."""
+"""Called with each exception that a callback raised, after the exception was logged.  For test harnesses.
+
+Listeners must not raise.
+"""
 
 
 def report_failure(text: str, *args: object) -> None:

@@ -1,7 +1,7 @@
 """Follows the nodes at and below a key: every change in order, each exactly once, and no gap that is not reported.
 
-A follower lists first and watches from the index after the listing, never from "now".  ``continuity`` decides where it
-resumes after an outage.
+A follower lists first and watches from the index after the listing, never from "now".  ``continuity`` decides where the
+follower resumes after an outage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LIST_TIMEOUT: Final = 10.0
 """Seconds for a listing."""
 
 MAX_BACKLOG: Final = 1000
-"""Calls that may wait for a slow callback.  The watch is closed beyond it, until these calls have returned."""
+"""Calls that may wait for a slow callback.  At more, the watch is closed until these calls have returned."""
 
 MIN_STABLE_SECONDS: Final = 1.0
 """Seconds after which a watch that ends counts as having worked, so that the backoff starts anew."""
@@ -43,16 +43,17 @@ HISTORY_LOST: Final = (EventIndexCleared, ResponseTooLarge)
 class WatcherState(Enum):
     """The state of a watcher or a mirror."""
 
-    STARTING = 'it was never LIVE'
+    STARTING = 'the watcher was never LIVE'
     LIVE = 'everything that etcd had when the watch was created was delivered, and changes arrive as they happen'
     STALE = 'the connection is lost, or the callback is far behind: there may be changes that were not delivered'
-    STOPPED = 'it was stopped'
+    STOPPED = 'the watcher was stopped'
 
 
 class FollowerSink(Protocol):
-    """Receives what a follower finds.  Its methods do not block or raise.
+    """Receives values and changes from a follower.
 
-    They call functions of the program through ``callbacks``, the queue of the follower.
+    The methods of a sink do not block or raise.  They call functions of the program through ``callbacks``, the queue of
+    the follower.
     """
 
     def on_snapshot(self, found: Sequence[Got], callbacks: CallbackQueue) -> None:
@@ -69,16 +70,16 @@ class FollowerSink(Protocol):
 
 
 class Follower(Daemon):
-    """Follows the nodes at and below a key, and passes what it finds to a sink.
+    """Follows the nodes at and below a key, and passes values and changes to a sink.
 
     Args:
         log: The log of the client.
         backend: The store.
         spec: The key, and the first index to deliver; None for the changes from now on.
-        name: What it does, for logs.
+        name: The operation and the key, for logs.
         sink: Receives the values and changes.
         keeps_values: Remember the values, so that the difference can be delivered after history was lost.
-        starts_caught_up: It has started when it has caught up, instead of when its watch is created.
+        starts_caught_up: The follower counts as started when it has caught up, instead of when its watch was created.
     """
 
     __slots__ = (
@@ -123,7 +124,7 @@ class Follower(Daemon):
 
     @property
     def state(self) -> WatcherState:
-        """Its state; STOPPED in a forked child."""
+        """The state of the follower; STOPPED in a forked child."""
         return WatcherState.STOPPED if self.in_forked_child else self._state
 
     @property
@@ -268,7 +269,7 @@ class Follower(Daemon):
     def _on_stop(self, deadline: Deadline) -> None:
         self._close_watch()
         self._state = WatcherState.STOPPED
-        self.retry.kill_attempt()  # it only reads
+        self.retry.kill_attempt()  # an attempt only reads
 
     def _close_watch(self) -> None:
         self._is_caught_up = False

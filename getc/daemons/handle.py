@@ -16,7 +16,7 @@ _Self = TypeVar('_Self', bound='DaemonHandle')
 
 
 class DaemonHandle(Unpicklable):
-    """The public side of a daemon.  It holds the daemon's machinery, which backends and the registry use.
+    """The public side of a daemon: what a program needs.  Backends and the registry use the daemon itself.
 
     Also a context manager: leaving the block stops the daemon.
     """
@@ -33,12 +33,12 @@ class DaemonHandle(Unpicklable):
 
     @property
     def name(self) -> str:
-        """What it does, for logs: as ``keep_node /servers/a``."""
+        """The operation and the key, for logs and errors: as ``keep_node /servers/a``."""
         return self._daemon.name
 
     @property
     def last_error(self) -> EtcException | None:
-        """The latest error, or None.  It stays set after the daemon has recovered."""
+        """The latest error, or None; a recovery does not reset it to None."""
         return self._daemon.last_error
 
     def stop(self, timeout: float | None = 5.0) -> None:
@@ -57,7 +57,7 @@ class DaemonHandle(Unpicklable):
         self._daemon.stop(Deadline.after(timeout))
 
     def join(self, timeout: float | None = None) -> bool:
-        """Block until it has stopped, and return True; or False at the timeout.
+        """Block until the daemon has stopped, and return True; or False at the timeout.
 
         Args:
             timeout: Seconds; None for no limit.

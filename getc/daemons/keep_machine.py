@@ -1,7 +1,7 @@
-"""The state machine behind keep_node: takes a node, has it renewed, notices its loss, and takes it again.
+"""The state machine behind keep_node: takes a node, has the node renewed, detects its loss, and takes the node again.
 
 etcd deletes a node one TTL after the last renewal that reached the server.  The machine counts from the moment at which
-that renewal was *sent*, and subtracts a safety margin, so that it notices a loss before another process can own the
+that renewal was *sent*, and subtracts a safety margin, so that a loss is detected before another process can own the
 node.
 """
 
@@ -32,7 +32,7 @@ MIN_CALL_TIMEOUT: Final = 1.5
 
 A request that was sent to a leader that has just failed is never answered: the next attempt has to follow soon enough
 for the node to be back within two seconds.  Long TTLs allow for a slower etcd: a sixth of the TTL, as for each renewal.
-Short ones limit it to half of the TTL, or the node would be lost as soon as it is taken.
+Short TTLs limit the request to half of the TTL, or the node would be lost as soon as it is taken.
 """
 
 MAX_CALL_TIMEOUT: Final = 5.0
@@ -59,8 +59,8 @@ class KeepMachine(Daemon):
         log: The log of the client.
         backend: The store.
         key: The node.
-        value: Its text.
-        options: How to keep it.
+        value: The text of the node.
+        options: How to keep the node.
         keeper: The argument of ``on_lost`` and ``on_restored``.
 
     Attributes:
@@ -96,7 +96,7 @@ class KeepMachine(Daemon):
         self._probe = None if options.alive is None else LivenessProbe(options.alive, f'{log.label}: {self.name}')
         self._state = KeeperState.STARTING
         self._node: KeptNode | None = None
-        self._previous: KeptNode | None = None  # lost, but it may still exist and be ours
+        self._previous: KeptNode | None = None  # the lost node, which may still exist and be ours
         self._owner_watch: OwnerWatch | None = None
         self._is_probing = False  # an attempt waits for ``alive``, and has sent nothing yet
 
@@ -104,7 +104,7 @@ class KeepMachine(Daemon):
 
     @property
     def state(self) -> KeeperState:
-        """Its state, correct even if no timer has run; STOPPED in a forked child."""
+        """The state of the keeper, correct even if no timer has run; STOPPED in a forked child."""
         if self.in_forked_child:
             return KeeperState.STOPPED
         if self._state in (KeeperState.KEPT, KeeperState.SUSPECT) and not self.remaining():
@@ -209,7 +209,7 @@ class KeepMachine(Daemon):
             self._is_probing = False
 
     def _acquire(self) -> KeptNode | None:
-        """Write the node.  Return None if it is another owner's, or was deleted meanwhile."""
+        """Write the node.  Return None if the node is another owner's, or was deleted meanwhile."""
         if self._previous is not None:
             node = self._group.reclaim(self.key, self.value, self._previous, self, self._call_deadline())
             if node is not None:
@@ -289,7 +289,7 @@ class KeepMachine(Daemon):
         self.unanswered.add(write)  # for good if this greenlet is killed
 
     def check_liveness(self) -> bool:
-        """Call ``alive``, and remove the node if it returns False.  Blocks for a sixth of the TTL at most."""
+        """Call ``alive``, and remove the node if the result is False.  Blocks for a sixth of the TTL at most."""
         if self._is_stopped:
             return False
         if self._probe is None or self._probe.check(self.ttl / 6, self.tasks.spawn):
@@ -354,7 +354,7 @@ class KeepMachine(Daemon):
             self.tasks.spawn(self._delete_node, node, deadline)
 
     def _delete_node(self, node: KeptNode | None, deadline: Deadline) -> None:
-        """Delete the node if it is ours.  If that fails, its TTL deletes it."""
+        """Delete the node if it is ours.  If that fails, etcd deletes the node after its TTL."""
         if self.in_forked_child:
             return
         try:
@@ -364,7 +364,7 @@ class KeepMachine(Daemon):
                 self._group.delete_unanswered(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
-            text = '%s: %s: could not delete the node, which its TTL of %d s deletes: %s'
+            text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'
             log.warning(text, self.log.label, self.name, self.ttl, error)
 
 

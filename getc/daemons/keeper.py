@@ -23,8 +23,8 @@ __all__ = ['Keeper', 'KeeperState']
 class Keeper(DaemonHandle):
     """Keeps one node in etcd.  :meth:`getc.Client.keep_node` returns it.
 
-    ``state``, ``remaining()`` and ``ensure()`` read the clock and perform no I/O.  They are correct from the first
-    instruction after the process did not run for a while (SIGSTOP, a blocked hub).
+    ``state``, ``remaining()`` and ``ensure()`` read the clock and perform no I/O.  All three are correct from the
+    first instruction after the process did not run for a while (SIGSTOP, a blocked hub).
     """
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class Keeper(DaemonHandle):
 
     @property
     def state(self) -> KeeperState:
-        """Its state; STOPPED in a forked child."""
+        """The state of the keeper; STOPPED in a forked child."""
         return self._daemon.state
 
     @property
@@ -59,14 +59,14 @@ class Keeper(DaemonHandle):
     def remaining(self) -> float:
         """Return the seconds for which the node is certainly ours without another renewal; 0.0 if it is not ours.
 
-        Performs no I/O.  It is 0.0 in a forked child.
+        Performs no I/O.  Returns 0.0 in a forked child.
         """
         return self._daemon.remaining()
 
     def ensure(self) -> int:
         """Return the fencing token if the node is certainly ours now.
 
-        The token is the index of the write that took the node.  It grows with each owner: a store that refuses tokens
+        The token is the index of the write that took the node, and grows with each owner: a store that refuses tokens
         lower than the highest it has seen is safe from a late owner.  Performs no I/O.
 
         Raises:
@@ -79,8 +79,8 @@ class Keeper(DaemonHandle):
         """Write another value to the node.  Blocks.
 
         Args:
-            value: Text or bytes.  The keeper uses it whenever it writes the node again, even if this call raises: every
-                error has ``maybe_applied``, unless the keeper was stopped.
+            value: Text or bytes.  The keeper uses the value whenever it writes the node again, even if this call
+                raises: every error has ``maybe_applied``, unless the keeper was stopped.
             timeout: Seconds; None for no limit.
 
         Raises:

@@ -21,7 +21,7 @@ class LivenessProbe:
     """Calls the ``alive`` function of a keeper, with a timeout, and at most once at a time.
 
     Args:
-        alive: The function.  Its result counts as True or False.
+        alive: The function, whose result counts as True or False.
         name: Names the keeper in logs.
     """
 

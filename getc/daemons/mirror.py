@@ -31,9 +31,9 @@ Answer = TypeVar('Answer')
 class Mirror(DaemonHandle, Mapping[str, str]):
     """A read-only mapping from key to text of the values at and below a key.  :meth:`getc.Client.mirror` returns it.
 
-    Reading a mirror performs no I/O and does not switch: between two switches it does not change.  It changes by whole
-    revisions of etcd, so a transaction is never visible in part.  While the connection is lost, it shows the last
-    received values, and ``is_stale`` is True.  After history was lost, the whole difference is applied at once.
+    Reading a mirror performs no I/O and does not switch: between two switches it does not change.  A mirror changes by
+    whole revisions of etcd, so a transaction is never visible in part.  While the connection is lost, the last received
+    values are shown, and ``is_stale`` is True.  After history was lost, the whole difference is applied at once.
 
     Another thread may use ``mirror[key]``, ``key in mirror`` and ``len(mirror)``.  Iteration in another thread raises
     RuntimeError, because the mirror could change meanwhile.
@@ -54,7 +54,7 @@ class Mirror(DaemonHandle, Mapping[str, str]):
 
     @property
     def state(self) -> WatcherState:
-        """Its state; STOPPED in a forked child."""
+        """The state of the mirror; STOPPED in a forked child."""
         return self._daemon.state
 
     @property
@@ -80,14 +80,14 @@ class Mirror(DaemonHandle, Mapping[str, str]):
     def wait(self, predicate: Callable[[Mirror], Answer], timeout: float | None = None) -> Answer:
         """Block until a predicate of this mirror is true, and return its result.
 
-        The predicate is called at once and after each change.  It may miss a state that lasts for one revision only.
+        The predicate is called at once and after each change, but not for each single revision.
 
         Args:
             predicate: Called with the mirror, in the calling greenlet.
             timeout: Seconds; None for no limit.
 
         Raises:
-            TimedOut: It did not become true in time.
+            TimedOut: The predicate did not become true in time.
             ClientClosed: The mirror was stopped, or this is a forked child.
             RuntimeError: This is not the thread of the client.
         """

@@ -33,8 +33,8 @@ class Monitor:
 
     Args:
         log: The log of the client.
-        has_daemons: A method that returns True if the client has daemons.  It is referenced weakly, so that the timer
-            does not keep the client alive.
+        has_daemons: A method that returns True if the client has daemons, referenced weakly, so that the timer does not
+            keep the client alive.
     """
 
     def __init__(self, log: ClientLog, has_daemons: Callable[[], bool]) -> None:

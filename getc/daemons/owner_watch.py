@@ -19,8 +19,8 @@ class OwnerWatch:
         backend: The store.
         spec: The node, and the index after the one at which it was read.
         check_interval: Seconds after which to read the node again, even if the watch reports nothing.
-        on_deleted: Called when the node was deleted.  It must not block or raise.
-        on_ended: Called when the watch has ended, so that a deletion may be missed.  It must not block or raise.
+        on_deleted: A function that must not block or raise, called when the node was deleted.
+        on_ended: A function that must not block or raise, called when the watch has ended and a deletion may be missed.
 
     Attributes:
         check_interval: The same.

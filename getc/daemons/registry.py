@@ -64,7 +64,7 @@ class DaemonRegistry:
         self._monitor.close()
 
     def reset_in_child(self, log: ClientLog) -> None:
-        """Drop the daemons of the parent process after a fork; they have no effect in the child.
+        """Drop the daemons of the parent process after a fork, which have no effect in the child.
 
         Args:
             log: The log of the client in the child.

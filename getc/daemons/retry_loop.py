@@ -27,9 +27,9 @@ class RetryLoop:
     failed attempt took counts towards its backoff.
 
     Args:
-        step: One attempt.  It may block.
+        step: A function that makes one attempt, and may block.
         tasks: Runs the greenlets.
-        on_error: Called with the error of each failed attempt.  It must not block; it may close the loop.
+        on_error: A function that must not block, called with the error of each failed attempt.  It may close the loop.
 
     Attributes:
         backoff: The delays after failures.
@@ -57,7 +57,7 @@ class RetryLoop:
     def schedule(self, delay: float) -> None:
         """Run an attempt after ``delay`` seconds, and not before the attempt in flight has ended.
 
-        Does not block.  It replaces an attempt that was scheduled before, and does nothing once the loop is closed.
+        Does not block.  Replaces an attempt that was scheduled before; does nothing once the loop is closed.
         """
         self._cancel_timer()
         if self._is_closed or self._tasks.affinity.in_forked_child:

@@ -21,7 +21,7 @@ class Watcher(DaemonHandle):
     """Calls a function for every change at and below a key.  :meth:`getc.Client.on_change` returns it.
 
     Attributes:
-        recursive: True if it includes every node below the key.
+        recursive: True if changes of every node below the key are included.
         ready: Set once the watcher is LIVE and the callback has returned for every existing value (``initial=True``).
     """
 
@@ -49,7 +49,7 @@ class Watcher(DaemonHandle):
 
     @property
     def state(self) -> WatcherState:
-        """Its state; STOPPED in a forked child."""
+        """The state of the watcher; STOPPED in a forked child."""
         return self._daemon.state
 
     @property
