@@ -684,6 +684,8 @@ class Client(Unpicklable):
 
     def __repr__(self) -> str:
         options = self._options
+        if not hasattr(self, '_backend'):  # for error reports with local variables, when the constructor has failed
+            return f'<getc.Client {self._number} {",".join(options.urls)} not opened>'
         parts = [str(self._number), ','.join(options.urls), self.api or 'api not detected yet']
         if len(options.urls) > 1 and (url := self._opened.url_in_use()) is not None:
             parts.append(f'in_use={url}')

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import re
 import socket
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -67,6 +69,15 @@ def test_repr_shows_number_endpoints_endpoint_in_use_and_namespace(etcd_server: 
         assert f'in_use={etcd_server.url} ' in repr(client)
         with getc.etcd('memory://') as other:
             assert repr(other).split()[1] != repr(client).split()[1]
+
+
+def test_repr_works_when_the_constructor_has_failed(tmp_path: Path) -> None:
+    """Error reports show the local variables of each frame."""
+    with pytest.raises(OSError) as caught:
+        getc.etcd('https://127.0.0.1:1', ca=str(tmp_path / 'no such file'))
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    (client,) = {frame['self'] for frame in frames if isinstance(frame.get('self'), getc.Client)}
+    assert re.fullmatch(r'<getc\.Client \d+ https://127\.0\.0\.1:1 not opened>', repr(client))
 
 
 def test_url_is_the_default_of_etcd_when_none_is_given() -> None:

@@ -189,7 +189,7 @@ def test_etcd_raises_when_a_file_is_unusable(files: Files) -> None:
 
 def test_autodetection_does_not_read_the_files_again(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """The files may be missing at that moment: only that connection fails."""
-    monkeypatch.setattr(VersionProbe, 'ask', lambda self, deadline: (3, 3))
+    monkeypatch.setattr(VersionProbe, 'read', lambda self, deadline: (3, 3))
     with getc.etcd('https://127.0.0.1:1', ca=files.ca) as client:
         os.remove(files.ca)
         assert 'No such file' in error_of_write(client)
