@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
+from getc.backends.autodetect import DETECTION_TIMEOUT
 from getc.backends.base import Backend, Watch
 from getc.error_hints import add_hint
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
@@ -31,6 +32,10 @@ class PendingWaits:
 
         Raises what :meth:`getc.Client.wait` documents.
         """
+        try:
+            backend = backend.resolve(deadline.fraction(1.0, at_most=DETECTION_TIMEOUT))
+        except TimedOut as late:
+            raise _not_watched(spec.key, deadline, late) from late
         backoff = Backoff()
         was_live = False
         last_error: EtcException | None = None

@@ -6,23 +6,22 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import gevent
 from gevent.lock import BoundedSemaphore
 
-from getc.backends.base import Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
+from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.errors import ClientClosed, ConnectionRefused, EtcException, TimedOut, Unauthorized
 from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
-from getc.operations import Operation, Put, WatchSpec
+from getc.operations import Operation, WatchSpec
 from getc.results import EtcdResult
 from getc.retry import Effect
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusRequest
 
-__all__ = ['AutoBackend', 'VersionProbe', 'VersionReader']
+__all__ = ['DETECTION_TIMEOUT', 'AutoBackend', 'VersionProbe', 'VersionReader']
 
 MIN_V3_VERSION: Final = (3, 4)
 """Older servers ignore some comparisons of v3 without an error."""
@@ -30,8 +29,8 @@ MIN_V3_VERSION: Final = (3, 4)
 MIN_VERSION_WITH_PROTECTED_STATUS: Final = (3, 5)
 """Older servers return their status without authentication."""
 
-WATCH_TIMEOUT: Final = 10.0
-"""Seconds for detection when it starts with a watch."""
+DETECTION_TIMEOUT: Final = 10.0
+"""Seconds for a detection that starts without a deadline."""
 
 
 class VersionReader(Protocol):
@@ -100,11 +99,11 @@ def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -
 
 
 class AutoBackend(Backend):
-    """A backend that is chosen at the first call: v3 from etcd 3.4 on, v2 before.
+    """A backend that detects the API with its first call: v3 from etcd 3.4 on, v2 before.
 
     Args:
-        inquiry: Asks the server what it is, one greenlet at a time.
-        open_api: Makes the backend of an API.
+        probe: Reads the version of a server; called by one greenlet at a time.
+        open_api: Returns the backend of an API, ``'v2'`` or ``'v3'``.
         log: The log of the client.
         on_detected: Called once with the backend of the detected API; it must not block or raise.
     """
@@ -122,21 +121,20 @@ class AutoBackend(Backend):
         self._probe = probe
         self._open_api = open_api
         self._backend: Backend | None = None
-        self._turn = BoundedSemaphore(1)
+        self._lock = BoundedSemaphore(1)
         self._is_closed = False
 
     @property
     def api(self) -> str | None:
-        """The API that was chosen; None before."""
+        """The API that was detected; None before."""
         return None if self._backend is None else self._backend.api
 
-    def chosen(self, deadline: Deadline) -> Backend:
-        """The backend.  Blocks until the deadline at most, the first time."""
+    def resolve(self, deadline: Deadline) -> Backend:
         if self._backend is not None:
             return self._backend
         self._check_open()
-        if not self._turn.acquire(timeout=deadline.timeout_left()):
-            raise TimedOut(f'the server did not tell its version within {deadline.timeout:g} s')
+        if not self._lock.acquire(timeout=deadline.timeout_left()):
+            raise TimedOut(f'no server has responded with its version within {deadline.timeout:g} s')
         try:
             if self._backend is None:
                 self._check_open()
@@ -148,24 +146,21 @@ class AutoBackend(Backend):
                 self._on_detected(self._backend)
             return self._backend
         finally:
-            self._turn.release()
+            self._lock.release()
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        return (self._backend or self.chosen(deadline)).execute(operation, deadline)
+        return self.resolve(deadline).execute(operation, deadline)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
-        if isinstance(after, _LateWatch):
-            after = after.watch
-        if self._backend is not None:
-            return self._backend.watch(spec, listener, after)
-        self._check_open()
-        return _LateWatch(self, spec, listener)
+        """Watch as the contract says, but detect the API first: call :meth:`resolve` before, with a deadline."""
+        return self.resolve(Deadline(DETECTION_TIMEOUT)).watch(spec, listener, after)
 
     def keep(self, ttl: int) -> KeepGroup:
-        return self._backend.keep(ttl) if self._backend is not None else _LateGroup(self, ttl)
+        """Return the keep group, but detect the API first: call :meth:`resolve` before, with a deadline."""
+        return self.resolve(Deadline(DETECTION_TIMEOUT)).keep(ttl)
 
     def ready(self, deadline: Deadline) -> None:
-        retry_until_served(lambda: self.chosen(deadline), deadline).ready(deadline)
+        retry_until_served(lambda: self.resolve(deadline), deadline).ready(deadline)
 
     def clear(self) -> None:
         if self._backend is not None:
@@ -180,67 +175,3 @@ class AutoBackend(Backend):
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosed('the client is closed')
-
-
-class _LateWatch:
-    """A watch that begins once there is a backend."""
-
-    def __init__(self, choosing: AutoBackend, spec: WatchSpec, listener: WatchListener) -> None:
-        self.watch: Watch | None = None
-        self._choosing = choosing
-        self._spec = spec
-        self._listener = listener
-        self._is_closed = False
-        self._greenlet = gevent.spawn(self._begin)
-        self._greenlet.name = f'getc watch of {spec.key}, choosing'
-
-    def close(self) -> None:
-        self._is_closed = True
-        self._greenlet.kill(block=False)  # which strikes one turn later
-        if self.watch is not None:
-            self.watch.close()
-
-    def _begin(self) -> None:
-        try:
-            backend = self._choosing.chosen(Deadline(WATCH_TIMEOUT))
-            if not self._is_closed:
-                self.watch = backend.watch(self._spec, self._listener)
-        except EtcException as error:
-            self._end(error)
-        except Exception as error:
-            ended = EtcException(f'the watch of {self._spec.key} failed: {type(error).__name__}')
-            ended.__cause__ = error
-            self._end(ended)
-
-    def _end(self, error: EtcException) -> None:
-        if not self._is_closed:
-            self._listener.on_ended(error)
-
-
-class _LateGroup:
-    """A lease group that is there once there is a backend."""
-
-    def __init__(self, choosing: AutoBackend, ttl: int) -> None:
-        self._choosing = choosing
-        self._ttl = ttl
-        self._group: KeepGroup | None = None
-
-    @property
-    def ttl(self) -> int:
-        return self._ttl if self._group is None else self._group.ttl
-
-    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
-        return self._chosen(deadline).keep(put, member, deadline)
-
-    def reclaim(
-        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
-    ) -> KeptNode | None:
-        return self._chosen(deadline).reclaim(key, value, previous, member, deadline)
-
-    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
-        self._chosen(deadline).delete_unanswered(key, member, deadline)
-
-    def _chosen(self, deadline: Deadline) -> KeepGroup:
-        if self._group is None:
-            self._group = self._choosing.chosen(deadline).keep(self._ttl)
-        return self._group

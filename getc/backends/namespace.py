@@ -35,6 +35,10 @@ class Namespaced(Backend):
     def api(self) -> str | None:
         return self._backend.api
 
+    def resolve(self, deadline: Deadline) -> Backend:
+        self._backend = self._backend.resolve(deadline)
+        return self
+
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         outer = sys.exc_info()[1]
         try:

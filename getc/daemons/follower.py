@@ -142,6 +142,7 @@ class Follower(Daemon):
     def _step(self) -> float | None:
         """List if necessary, decide where to resume, and watch from there."""
         self._close_watch()
+        self._backend = self._backend.resolve(Deadline(LIST_TIMEOUT))
         continuity = self._continuity
         if not continuity.has_started:
             listing = self._list()

@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Final
 
 from getc import timing
-from getc.backends.base import AcquiringWrite, Backend, KeptNode
+from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeptNode
 from getc.daemons.base import Daemon
 from getc.daemons.liveness import LivenessProbe
 from getc.daemons.options import KeepOptions
@@ -90,7 +90,7 @@ class KeepMachine(Daemon):
         self.value = value
         self.unanswered: set[AcquiringWrite] = set()
         self._backend = backend
-        self._group = backend.keep(options.ttl)
+        self._group: KeepGroup | None = None  # until the first attempt
         self._options = options
         self._keeper = keeper
         self._probe = None if options.alive is None else LivenessProbe(options.alive, f'{log.label}: {self.name}')
@@ -114,7 +114,7 @@ class KeepMachine(Daemon):
     @property
     def ttl(self) -> int:
         """The TTL in seconds that the server grants."""
-        return self._group.ttl
+        return self._options.ttl if self._group is None else self._group.ttl
 
     def remaining(self) -> float:
         """Return the seconds for which the node is certainly ours without another renewal."""
@@ -211,7 +211,7 @@ class KeepMachine(Daemon):
     def _acquire(self) -> KeptNode | None:
         """Write the node.  Return None if the node is another owner's, or was deleted meanwhile."""
         if self._previous is not None:
-            node = self._group.reclaim(self.key, self.value, self._previous, self, self._call_deadline())
+            node = self._keep_group().reclaim(self.key, self.value, self._previous, self, self._call_deadline())
             if node is not None:
                 return node
             self._previous = None
@@ -254,11 +254,17 @@ class KeepMachine(Daemon):
     def _keep(self, put: Put) -> KeptNode:
         before = self.unanswered.copy()
         try:
-            return self._group.keep(put, self, self._call_deadline())
+            return self._keep_group().keep(put, self, self._call_deadline())
         except EtcException as error:
             if not error.maybe_applied:
                 self.unanswered = before
             raise
+
+    def _keep_group(self) -> KeepGroup:
+        if self._group is None:
+            self._backend = self._backend.resolve(self._call_deadline())
+            self._group = self._backend.keep(self._options.ttl)
+        return self._group
 
     def _may_have_written(self) -> bool:
         return bool(self.unanswered)
@@ -361,7 +367,7 @@ class KeepMachine(Daemon):
             if node is not None:
                 node.release(deadline)
             if self.unanswered:
-                self._group.delete_unanswered(self.key, self, deadline)
+                self._keep_group().delete_unanswered(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
             text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'

@@ -1,28 +1,24 @@
-"""Which API is spoken: the server is asked once, at the first call, and whatever that call is."""
+"""Detection of the API: once, with the first call, whichever call that is."""
 
 from __future__ import annotations
 
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import gevent
 import pytest
-from gevent.event import AsyncResult, Event
+from gevent.event import Event
 from gevent.socket import socket
 
 import getc
-from getc.backends.autodetect import AutoBackend, VersionProbe
-from getc.backends.base import Backend
-from getc.backends.memory.backend import MemoryBackend
-from getc.backends.memory.notifier import SharedStore
+from getc.backends.autodetect import VersionProbe
 from getc.backends.v2.version import VersionPage
 from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.selector import EndpointSelector
-from getc.operations import WatchSpec
 from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
@@ -39,27 +35,27 @@ NODE = {'key': '/a', 'value': '1', 'modifiedIndex': 4, 'createdIndex': 4}
 
 
 class OldEtcd:
-    """An HTTP server that tells a version, and answers reads as etcd v2 does.
+    """An HTTP server with a ``/version`` page that responds to reads as etcd v2 does.
 
     Args:
-        version: What it says it is; None has it answer ``/version`` by ``answer``.
-        answer: That answer.
+        version: Its version; None to respond to ``/version`` with ``answer``.
+        answer: A whole HTTP response.
 
     Attributes:
-        asked: The paths that were asked for, in order.
-        go: Answers wait for it.
+        paths: The requested paths, in order.
+        go: Responses wait for this event.
     """
 
     def __init__(self, version: str | None, answer: bytes = b'') -> None:
         self.version = answer_of(json.dumps({'etcdserver': version}).encode()) if version else answer
-        self.asked: list[str] = []
+        self.paths: list[str] = []
         self.go = Event()
         self.go.set()
 
     def __call__(self, sock: socket) -> None:
         while request := read_request(sock):
             path = request.split(b' ')[1].decode()
-            self.asked.append(path)
+            self.paths.append(path)
             self.go.wait()
             if path == '/version':
                 sock.sendall(self.version)
@@ -69,8 +65,8 @@ class OldEtcd:
 
 
 @contextmanager
-def ask(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
-    """What asks a server for its version."""
+def probing(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
+    """Serve, and yield a function that reads the server's version."""
     with serving(handler) as endpoint:
         yield lambda: VersionProbe(EndpointSelector([endpoint]), VersionPage(None)).read(Deadline(LONG))
 
@@ -79,33 +75,33 @@ def ask(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, .
 
 
 @pytest.mark.parametrize(
-    ('told', 'version'), [('3.5.1', (3, 5)), ('2.3.8', (2, 3)), ('3.6.0-rc.1', (3, 6)), ('10.0', (10, 0))]
+    ('text', 'version'), [('3.5.1', (3, 5)), ('2.3.8', (2, 3)), ('3.6.0-rc.1', (3, 6)), ('10.0', (10, 0))]
 )
-def test_version_is_what_the_server_tells(told: str, version: tuple[int, ...]) -> None:
-    """The first two numbers of it."""
-    with ask(OldEtcd(told)) as asked:
-        assert asked() == version
+def test_version_is_that_of_the_page(text: str, version: tuple[int, ...]) -> None:
+    with probing(OldEtcd(text)) as read_version:
+        assert read_version() == version
 
 
 @pytest.mark.parametrize(
     'body', [b'', b'no', b'[]', b'{}', b'{"etcdserver": 3}', b'{"etcdserver": "new"}', b'null', b'[' * 100_000]
 )
-def test_version_is_a_protocol_error_when_it_is_none(body: bytes) -> None:
-    """Whatever answers there."""
-    with ask(OldEtcd(None, answer_of(body))) as asked, pytest.raises(getc.ProtocolError) as caught:
-        asked()
+def test_probe_raises_protocol_error_when_the_page_is_not_etcds(body: bytes) -> None:
+    with probing(OldEtcd(None, answer_of(body))) as read_version, pytest.raises(getc.ProtocolError) as caught:
+        read_version()
     assert caught.value.endpoint is not None and 'is not an etcd version response' in str(caught.value)
 
 
-def test_version_is_an_http_error_when_there_is_no_such_page() -> None:
-    """A web server that is no etcd."""
-    with ask(OldEtcd(None, answer_of(b'no', status='404 Not Found'))) as asked, pytest.raises(getc.HTTPError) as caught:
-        asked()
+def test_probe_raises_http_error_when_there_is_no_page() -> None:
+    with (
+        probing(OldEtcd(None, answer_of(b'no', status='404 Not Found'))) as read_version,
+        pytest.raises(getc.HTTPError) as caught,
+    ):
+        read_version()
     assert caught.value.status_code == 404
 
 
-def test_version_is_asked_of_the_next_server_when_one_does_not_answer() -> None:
-    """One that hangs takes its share of the time only; the last error is raised."""
+def test_probe_tries_the_next_server_when_one_does_not_respond() -> None:
+    """A silent server takes a part of the time only; the last error is raised."""
     nobody = parse_endpoints('http://127.0.0.1:1')[0]
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
 
@@ -118,23 +114,23 @@ def test_version_is_asked_of_the_next_server_when_one_does_not_answer() -> None:
             version(nobody)
 
 
-# -- the choice
+# -- the API
 
 
 @pytest.mark.parametrize('version', ['2.3.8', '3.0.17', '3.3.25'])
-def test_v2_is_spoken_below_3_4(version: str) -> None:
-    """Older servers ignore some comparisons of v3 silently."""
+def test_v2_is_used_below_3_4(version: str) -> None:
+    """Older servers ignore some comparisons of v3 without an error."""
     server = OldEtcd(version)
     with serving(server) as endpoint, getc.etcd(endpoint.url) as client:
         assert client.get('/a').value == '1'
         assert client.api == 'v2'
         client.get('/a')
-    assert server.asked == ['/version', '/v2/keys/a', '/v2/keys/a']
+    assert server.paths == ['/version', '/v2/keys/a', '/v2/keys/a']
 
 
 @pytest.mark.parametrize('version', ['3.4.0', '3.5.1', '3.6.0', '4.0.0'])
-def test_v3_is_spoken_from_3_4_on(version: str) -> None:
-    """This one says it is, and is not: what comes is not silence."""
+def test_v3_is_used_from_3_4_on(version: str) -> None:
+    """The server has the version, but no gRPC: the call fails with an error."""
     with serving(OldEtcd(version)) as endpoint, getc.etcd(endpoint.url) as client:
         with pytest.raises(getc.EtcException):
             client.get('/a')
@@ -142,8 +138,8 @@ def test_v3_is_spoken_from_3_4_on(version: str) -> None:
 
 
 @pytest.mark.parametrize('is_protected', [False, True])
-def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_protected: bool) -> None:
-    """Such as grpc-proxy, which has no such page, or haproxy, which hangs up; a refusal proves v3 as well."""
+def test_probe_reads_the_status_over_grpc_behind_a_grpc_proxy(is_protected: bool) -> None:
+    """grpc-proxy has no version page, haproxy closes the connection; a refusal proves v3 as well as a response."""
 
     def status(call: ServerCall) -> None:
         assert (call.path, call.receive()) == (Maintenance.Status.path, b'')
@@ -160,8 +156,8 @@ def test_version_is_asked_over_grpc_where_a_proxy_passes_nothing_else_on(is_prot
         rpc.close()
 
 
-def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:
-    """The two APIs do not see each other's nodes, so people want to know; nothing is asked before the first call."""
+def test_detected_api_is_logged_and_in_the_repr(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:
+    """The two APIs are separate stores.  There is no I/O before the first call."""
     skip_unless_supported('v2', etcd_server.binary)
     caplog.set_level(logging.INFO, 'getc')
     with getc.etcd(etcd_server.url) as client:
@@ -173,8 +169,8 @@ def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogC
         assert re.fullmatch(rf'<getc\.Client \d+ {etcd_server.url} v3>', repr(client))
         version = '.'.join(etcd_server.version.split('.')[:2])
         client.get('/a')
-    chosen = [record.getMessage() for record in caplog.records if 'API' in record.getMessage()]
-    (line,) = chosen
+    lines = [record.getMessage() for record in caplog.records if 'API' in record.getMessage()]
+    (line,) = lines
     assert re.fullmatch(rf'etcd client \d+: etcd {version}: using API v3', line)
     with getc.etcd(etcd_server.url, api='v2') as client:
         assert re.fullmatch(rf'<getc\.Client \d+ {etcd_server.url} v2>', repr(client))
@@ -182,22 +178,21 @@ def test_choice_is_logged_and_shown(etcd_server: EtcdServer, caplog: pytest.LogC
             client.get('/a')
 
 
-def test_version_is_asked_once_by_any_number_of_greenlets() -> None:
-    """All of them go on with the one answer."""
+def test_version_is_read_once_for_any_number_of_greenlets() -> None:
     server = OldEtcd('2.3.8')
     server.go.clear()
     with serving(server) as endpoint, getc.etcd(endpoint.url) as client:
         greenlets = [gevent.spawn(client.get, '/a') for _ in range(50)]
-        wait_until(lambda: server.asked)
+        wait_until(lambda: server.paths)
         gevent.sleep(0)
         server.go.set()
         gevent.joinall(greenlets, raise_error=True)
-        assert server.asked.count('/version') == 1
-        assert server.asked.count('/v2/keys/a') == 50
+        assert server.paths.count('/version') == 1
+        assert server.paths.count('/v2/keys/a') == 50
 
 
-def test_who_has_no_time_does_not_spoil_it_for_the_others() -> None:
-    """Neither who asks nor who waits for it."""
+def test_detection_goes_on_when_one_caller_times_out_or_is_killed() -> None:
+    """Whether it is the caller that reads the version or one that waits for it."""
     server = OldEtcd('2.3.8')
     server.go.clear()
     with serving(server) as endpoint, getc.etcd(endpoint.url) as client:
@@ -212,8 +207,7 @@ def test_who_has_no_time_does_not_spoil_it_for_the_others() -> None:
         assert patient.get().value == '1'
 
 
-def test_server_that_fails_is_asked_again_by_the_next_call() -> None:
-    """Each call gets a typed error; once the server is there, all is well."""
+def test_next_call_detects_again_after_a_failure() -> None:
     server = OldEtcd(None, answer_of(b'starting', status='503 Service Unavailable'))
     with serving(server) as endpoint, getc.etcd(endpoint.url) as client:
         for _ in range(2):
@@ -224,8 +218,8 @@ def test_server_that_fails_is_asked_again_by_the_next_call() -> None:
         assert client.get('/a').value == '1'
 
 
-def test_server_that_is_down_is_chosen_when_it_is_up(etcd_server: EtcdServer) -> None:
-    """A client may be made, and used, before its server."""
+def test_api_is_detected_when_the_server_comes_up(etcd_server: EtcdServer) -> None:
+    """A client may be created, and used, before its server runs."""
     etcd_server.kill()
     with getc.etcd(etcd_server.url) as client:
         with pytest.raises(getc.ConnectionRefused) as caught:
@@ -237,8 +231,7 @@ def test_server_that_is_down_is_chosen_when_it_is_up(etcd_server: EtcdServer) ->
 
 
 @pytest.mark.parametrize('api', ['v2', 'v3'])
-def test_version_is_not_asked_when_the_api_is_given(api: Any) -> None:
-    """It is spoken, whatever the server is."""
+def test_version_is_not_read_when_the_api_is_given(api: Any) -> None:
     server = OldEtcd('3.5.1')
     with serving(server) as endpoint, getc.etcd(endpoint.url, api=api) as client:
         assert client.api == api
@@ -246,14 +239,14 @@ def test_version_is_not_asked_when_the_api_is_given(api: Any) -> None:
             client.get('/a', timeout=LONG)
         except getc.ProtocolError:
             assert api == 'v3'
-    assert '/version' not in server.asked
+    assert '/version' not in server.paths
 
 
-# -- the wrong one
+# -- the wrong API
 
 
-def test_v2_of_a_server_without_it_is_not_supported() -> None:
-    """The error says how to turn it on, and what else there is.  etcd 3.6 has it no more."""
+def test_v2_is_not_supported_by_a_server_without_it() -> None:
+    """The error names the flag of the server, and v3.  etcd 3.6 has no v2 API."""
 
     def answer(sock: socket) -> None:
         while read_request(sock):
@@ -268,8 +261,8 @@ def test_v2_of_a_server_without_it_is_not_supported() -> None:
         assert 'v3' in str(caught.value)
 
 
-def test_v3_of_a_server_that_answers_in_http_1_says_what_it_needs() -> None:
-    """An etcd 2, or a proxy in between."""
+def test_v3_error_names_the_needed_version_when_the_server_responds_with_http_1() -> None:
+    """etcd 2, or a proxy."""
 
     def answer(sock: socket) -> None:
         sock.recv(65536)
@@ -282,18 +275,17 @@ def test_v3_of_a_server_that_answers_in_http_1_says_what_it_needs() -> None:
             assert caught.value.endpoint == endpoint.url
 
 
-def test_v3_of_a_server_that_hangs_up_says_what_it_needs() -> None:
-    """Without a word, as some proxies do."""
+def test_v3_error_names_the_needed_version_when_the_server_closes_the_connection() -> None:
     with serving(lambda sock: sock.recv(65536)) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
         with pytest.raises(getc.ConnectionError, match=r'without a word.*etcd 3\.4 or newer'):
             client.get('/a')
 
 
-# -- what the first call may be
+# -- each kind of first call
 
 
 def test_first_call_may_wait(etcd_server: EtcdServer) -> None:
-    """From now on, or from an index, with or without a limit."""
+    """From now on, or from an index."""
     with getc.etcd(etcd_server.url) as client, getc.etcd(etcd_server.url) as other:
         with pytest.raises(getc.ConnectionError):  # TimedOut, or the server was too slow to create the watch
             client.wait('/a', timeout=0.2)
@@ -303,7 +295,7 @@ def test_first_call_may_wait(etcd_server: EtcdServer) -> None:
 
 
 def test_first_call_may_be_a_watcher(etcd_server: EtcdServer) -> None:
-    """Every change after it returned is told."""
+    """Every change after ``on_change`` has returned is delivered."""
     told: list[str | None] = []
     with getc.etcd(etcd_server.url) as client:
         client.on_change('/a', lambda result: told.append(result.value))
@@ -314,7 +306,7 @@ def test_first_call_may_be_a_watcher(etcd_server: EtcdServer) -> None:
 
 
 def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
-    """Also with a server that comes up later, as at boot."""
+    """Also if the server starts later, as at boot."""
     etcd_server.kill()
     with getc.etcd(etcd_server.url) as client:
         keeping = gevent.spawn(client.keep_node, '/a', 'here', ttl=5)
@@ -330,75 +322,45 @@ def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
         wait_until(lambda: watcher.state is getc.WatcherState.LIVE)
 
 
-def test_ready_waits_for_a_server_that_is_not_there_yet() -> None:
-    """To choose, too."""
-    server, asked, is_well = OldEtcd('2.3.8'), [], Event()
+def test_ready_waits_for_the_server_to_detect_its_api() -> None:
+    server, connections, is_healthy = OldEtcd('2.3.8'), [], Event()
 
     def begin_late(sock: socket) -> None:
-        asked.append(sock)
-        if is_well.is_set():
+        connections.append(sock)
+        if is_healthy.is_set():
             server(sock)
 
     with serving(begin_late) as endpoint, getc.etcd(endpoint.url) as client:
         ready = gevent.spawn(client.ready, LONG)
-        wait_until(lambda: len(asked) > 3)
+        wait_until(lambda: len(connections) > 3)
         assert not ready.ready()
-        is_well.set()
+        is_healthy.set()
         ready.get()
         assert client.api == 'v2'
 
 
 @pytest.mark.parametrize('method', ['ready', 'clear'])
-def test_first_call_may_be_for_the_client_itself(etcd_server: EtcdServer, method: str) -> None:
-    """``ready`` chooses; ``clear`` has nothing to clear."""
+def test_first_call_may_be_ready_or_clear(etcd_server: EtcdServer, method: str) -> None:
+    """``ready`` detects the API; ``clear`` has nothing to close."""
     with getc.etcd(etcd_server.url) as client:
         getattr(client, method)()
         assert client.api == ('v3' if method == 'ready' else None)
         assert client.set('/a', '1').value == '1'
 
 
-def test_first_call_may_be_a_watch_that_fails_for_any_reason() -> None:
-    """Whoever follows is told that nothing will come."""
-
-    class Known:
-        def read(self, deadline: Deadline) -> tuple[int, ...]:
-            return 3, 5
-
-        def close(self) -> None:
-            pass
-
-    class Ended:
-        def __init__(self) -> None:
-            self.error: AsyncResult[getc.EtcException] = AsyncResult()
-
-        def on_live(self, index: int) -> None:
-            raise AssertionError(index)
-
-        def on_caught_up(self) -> None:
-            pass
-
-        def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
-            raise AssertionError(results)
-
-        def on_ended(self, error: getc.EtcException) -> None:
-            self.error.set(error)
-
-    def fail(api: str) -> Backend:
-        raise OSError(api)
-
-    ended = Ended()
-    AutoBackend(Known(), fail).watch(WatchSpec('/a'), ended)
-    error = ended.error.get(timeout=LONG)
-    assert isinstance(error, getc.EtcException)
-    assert str(error) == 'the watch of /a failed: OSError'
-    assert isinstance(error.__cause__, OSError)
+def test_first_wait_raises_within_its_timeout_when_no_server_responds() -> None:
+    """The error says that there was no watch: a TimedOut would mean that nothing has changed."""
+    with serving(lambda sock: gevent.sleep(LONG)) as endpoint, getc.etcd(endpoint.url) as client:
+        with pytest.raises(getc.ConnectionError, match=r'no watch of /a was created within 0\.2 s') as caught:
+            client.wait('/a', timeout=0.2)
+    assert not isinstance(caught.value, getc.TimedOut)
 
 
-# -- the end
+# -- closing
 
 
 def test_client_may_be_closed_before_its_first_call() -> None:
-    """It has nothing to close, and says afterwards that it is closed."""
+    """Calls then raise ClientClosed."""
     client = getc.etcd('http://127.0.0.1:1')
     client.close()
     client.close()
@@ -414,8 +376,8 @@ def test_client_may_be_closed_before_its_first_call() -> None:
             call()
 
 
-def test_close_ends_all_that_wait_for_the_choice() -> None:
-    """Who asks, who waits for who asks, and whoever follows: at once, with ClientClosed."""
+def test_close_ends_all_calls_during_detection() -> None:
+    """The call that reads the version, calls that wait for it, and daemons."""
     server = OldEtcd('2.3.8')
     server.go.clear()
     with serving(server) as endpoint:
@@ -424,60 +386,22 @@ def test_close_ends_all_that_wait_for_the_choice() -> None:
         calls.append(gevent.spawn(client.wait, '/a'))
         calls.append(gevent.spawn(client.on_change, '/a', print))
         calls.append(gevent.spawn(client.keep_node, '/a'))
-        wait_until(lambda: server.asked)
+        wait_until(lambda: server.paths)
         client.close()
         for call in calls:
             with pytest.raises(getc.ClientClosed):
                 call.get(timeout=LONG)
         assert connections_to(endpoint.url) == 0
         assert client.api is None
-        assert server.asked == ['/version']
+        assert server.paths == ['/version']
 
 
-def test_watch_that_was_closed_before_the_choice_tells_nothing(etcd_server: EtcdServer) -> None:
-    """A watcher that is stopped at once leaves no greenlet that would begin it."""
+def test_watcher_stopped_during_detection_delivers_nothing(etcd_server: EtcdServer) -> None:
+    """No greenlet starts its watch later."""
     told: list[Any] = []
     with getc.etcd(etcd_server.url) as client:
         watcher = client.on_change('/a', told.append, wait=False)
         watcher.stop()
         client.set('/a', '1')
         gevent.sleep(0.05)
-    assert told == []
-
-
-@pytest.mark.parametrize('version', [(3, 5), (2, 3)])
-def test_watch_that_is_closed_as_the_api_is_chosen_is_not_begun(version: tuple[int, ...]) -> None:
-    """A kill strikes a turn later, and the answer may be there in this one."""
-
-    class Inquiry:
-        def read(self, deadline: Deadline) -> tuple[int, ...]:
-            watch.close()
-            return version
-
-        def close(self) -> None:
-            pass
-
-    class Ended:
-        def on_live(self, index: int) -> None:
-            told.append('live')
-
-        def on_caught_up(self) -> None:
-            pass
-
-        def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
-            told.append('changes')
-
-        def on_ended(self, error: getc.EtcException) -> None:
-            told.append('ended')
-
-    def open_api(api: str) -> Backend:
-        if api == 'v2':
-            raise getc.NotSupported(api)
-        return memory
-
-    told: list[str] = []
-    memory = MemoryBackend(SharedStore())
-    watch = AutoBackend(Inquiry(), open_api).watch(WatchSpec('/a'), Ended())
-    gevent.sleep(0.01)
-    assert len(memory._watches) == 0
     assert told == []
