@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import gevent
 
 from getc import timing
-from getc.backends.base import KeepGroup, Watch, WatchListener
+from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.backends.refresh import RefreshGroup
@@ -84,7 +84,7 @@ def delay(seconds: float) -> Fault:
     return fault
 
 
-class FaultyBackend:
+class FaultyBackend(Backend):
     """A backend on a memory store.
 
     Attributes:
