@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from functools import update_wrapper
+from types import FunctionType, TracebackType
 from typing import TypeVar
 
 from getc.daemons.base import Daemon
@@ -22,6 +23,14 @@ class DaemonHandle(Unpicklable):
     """
 
     __slots__ = ('__weakref__', '_daemon')
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Each public class gets methods of its own name: a TypeError is about Keeper.stop(), not DaemonHandle.stop().
+        for method in (DaemonHandle.stop, DaemonHandle.join):
+            own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__)
+            update_wrapper(own, method, updated=()).__qualname__ = f'{cls.__name__}.{method.__name__}'
+            setattr(cls, method.__name__, own)
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
