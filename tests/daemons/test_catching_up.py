@@ -37,7 +37,7 @@ PROXY = {'drops_progress': True}
 SERVERS = pytest.mark.parametrize('traits', [NEW, OLD, PROXY], ids=['new', 'old', 'proxy'])
 
 
-def become(server: FakeEtcd, traits: dict[str, bool]) -> None:
+def configure(server: FakeEtcd, traits: dict[str, bool]) -> None:
     for name, value in traits.items():
         setattr(server, name, value)
 
@@ -46,8 +46,8 @@ def become(server: FakeEtcd, traits: dict[str, bool]) -> None:
 def test_watcher_with_an_index_is_live_once_all_past_changes_were_delivered(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
-    """on_change returns before."""
-    become(server, traits)
+    """on_change returns as soon as the watch was created."""
+    configure(server, traits)
     for number in range(40):
         server.put('/cfg/a', str(number))
     delivered: list[str | None] = []
@@ -65,7 +65,7 @@ def test_mirror_is_stale_after_an_outage_until_it_shows_the_existing_values(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool], is_deleted: bool
 ) -> None:
     """Also if the last change is a deletion."""
-    become(server, traits)
+    configure(server, traits)
     server.put_all({'/cfg/a': 'old', '/cfg/b': 'x'})
     mirror = client.mirror('/cfg')
     server.go_down()
@@ -88,7 +88,7 @@ def test_watch_without_changes_in_its_range_is_live_soon(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """Only other keys changed between the listing and the watch: no event shows the end of the past."""
-    become(server, traits)
+    configure(server, traits)
     server.put('/cfg/a', '1')
     for number in range(3):
         server.put('/elsewhere', str(number))
@@ -127,7 +127,7 @@ def test_member_that_lags_is_not_taken_for_another_store(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """The last change was a deletion, which no read shows."""
-    become(server, traits)
+    configure(server, traits)
     server.history_delay = 0.0
     server.put_all({'/cfg/a': '1', '/cfg/b': '1'})
     delivered: list[str] = []
@@ -152,7 +152,7 @@ def test_member_that_lags_during_writes_is_not_taken_for_another_store(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """The key is written again and again, so another member shows no change of it up to the target."""
-    become(server, traits)
+    configure(server, traits)
     server.history_delay = 0.0
     delivered: list[str | None] = []
     watcher = client.on_change(
@@ -178,7 +178,7 @@ def test_watch_on_a_member_that_lags_is_not_live_although_it_has_no_changes(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, traits: dict[str, bool]
 ) -> None:
     """The member is behind the listing at which the watch starts."""
-    become(server, traits)
+    configure(server, traits)
     server.put('/cfg/a', '1')
     server.put('/elsewhere', '1')
     delivered: list[str | None] = []
@@ -204,7 +204,7 @@ def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
     server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
     """A read does not show a deletion, so its response is no evidence for another store."""
-    become(server, OLD)
+    configure(server, OLD)
     server.put('/cfg/a', '1')
     delivered: list[str] = []
     watcher = client.on_change(

@@ -147,7 +147,7 @@ def test_on_lost_runs_before_the_server_deletes_the_node(
     fault: faulty.Fault,
 ) -> None:
     """At the time at which the last acknowledged renewal was sent, plus the TTL, minus the margin."""
-    backend.fault = faulty.delay(1)  # the server had it a second before we knew
+    backend.fault = faulty.delay(1)  # the server grants the TTL a second before the response arrives
     keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     etcd_clock.advance(2 * INTERVAL + 1.1)
     acknowledged = last_renewal(backend)
@@ -160,7 +160,7 @@ def test_on_lost_runs_before_the_server_deletes_the_node(
     assert log.names == ['lost']
     assert log.calls[0][1] == pytest.approx(acknowledged + LOST_AFTER, abs=SLACK)
     assert keeper.state is KeeperState.LOST
-    assert value_of(other) == 'x'  # a margin before the server's own end
+    assert value_of(other) == 'x'  # the server deletes the node one safety margin later
     etcd_clock.advance(safety_margin(TTL))
     assert value_of(other) is None
 
@@ -496,7 +496,7 @@ def test_node_is_written_again_after_an_outage_longer_than_the_ttl(
     backend.go_down()
     etcd_clock.advance(3600)
     assert (log.names, value_of(other)) == (['lost'], None)
-    assert 3000 < len(backend.sent) < 20_000  # it did not ask all the time
+    assert 3000 < len(backend.sent) < 20_000  # attempts back off
     backend.come_back()
     etcd_clock.advance(1.01)
     assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
@@ -574,15 +574,15 @@ def test_keeper_does_not_take_a_node_back_from_an_owner_that_writes_its_value_la
     client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
     backend.faults.append(faulty.drop)
     etcd_clock.advance(INTERVAL)
-    rival = other.keep_node('/a', 'y', ttl=TTL)
-    token = rival.ensure()
-    backend.faults.extend([None, None, faulty.refuse])  # overtaken, it looks who that is: not at once
+    new_owner = other.keep_node('/a', 'y', ttl=TTL)
+    token = new_owner.ensure()
+    backend.faults.extend([None, None, faulty.refuse])  # the keeper is overtaken, and its first read is refused
     etcd_clock.advance(0.051)
     assert log.names == ['lost']
-    rival.update('x')
+    new_owner.update('x')
     etcd_clock.advance(3 * TTL)
     assert log.names == ['lost']
-    assert rival.ensure() == token
+    assert new_owner.ensure() == token
 
 
 def test_keeper_takes_the_node_as_soon_as_the_other_owner_deletes_it(
@@ -590,13 +590,13 @@ def test_keeper_takes_the_node_as_soon_as_the_other_owner_deletes_it(
 ) -> None:
     """It watches the node and does not poll."""
     keeper = client.keep_node('/a', 'ours', ttl=TTL, **log.callbacks)
-    rival = other.keep_node('/a', 'theirs', ttl=3600)
+    new_owner = other.keep_node('/a', 'theirs', ttl=3600)
     etcd_clock.advance(600)
     assert keeper.state is KeeperState.LOST
     called = len(backend.sent)
     etcd_clock.advance(600)
     assert len(backend.sent) == called
-    rival.stop()
+    new_owner.stop()
     etcd_clock.advance(0)
     assert log.names == ['lost', 'restored']
 
@@ -606,10 +606,10 @@ def test_keeper_reads_the_node_again_when_the_watch_of_the_other_owner_ends(
 ) -> None:
     """The other owner may have deleted the node meanwhile."""
     client.keep_node('/a', 'ours', ttl=TTL, **log.callbacks)
-    rival = other.keep_node('/a', 'theirs', ttl=3600)
+    new_owner = other.keep_node('/a', 'theirs', ttl=3600)
     etcd_clock.advance(2 * TTL)
     backend.go_down()
-    rival.stop()
+    new_owner.stop()
     etcd_clock.advance(60)
     backend.come_back()
     etcd_clock.advance(1.01)
@@ -695,7 +695,7 @@ def test_alive_runs_before_each_renewal_and_false_removes_the_node(
     keeper = client.keep_node('/a', 'x', ttl=TTL, alive=alive, **log.callbacks)
     etcd_clock.advance(2.5 * INTERVAL)
     assert called == pytest.approx([began, began + INTERVAL, began + 2 * INTERVAL])
-    answer[0] = 0  # as good as False
+    answer[0] = 0  # counts as False
     etcd_clock.advance(INTERVAL)
     assert (log.names, value_of(other), keeper.state) == (['lost'], None, KeeperState.LOST)
     with pytest.raises(NodeLost):
@@ -979,11 +979,11 @@ def test_node_that_would_be_lost_as_soon_as_it_is_taken_is_not_kept(
     assert log.calls == []
 
 
-@pytest.mark.parametrize('victim', ['renewal', 'attempt'])
+@pytest.mark.parametrize('target', ['renewal', 'attempt'])
 def test_greenlets_that_alive_kills_are_replaced(
-    client: getc.Client, log: Log, etcd_clock: VirtualTime, victim: str
+    client: getc.Client, log: Log, etcd_clock: VirtualTime, target: str
 ) -> None:
-    kills = [victim == 'attempt']
+    kills = [target == 'attempt']
 
     def alive() -> bool:
         if kills[0]:
@@ -994,7 +994,7 @@ def test_greenlets_that_alive_kills_are_replaced(
         return True
 
     keeper = client.keep_node('/a', ttl=TTL, alive=alive, **log.callbacks)
-    kills[0] = victim == 'renewal'
+    kills[0] = target == 'renewal'
     etcd_clock.advance(5 * TTL)
     assert kills == [False]
     assert log.calls == []
@@ -1182,7 +1182,7 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
     report = tmp_path / 'report'
     with getc.etcd('memory://') as client:
         kept = client.keep_node('/kept', ttl=3)
-        held = client.set('/lost', 'theirs', ttl=600)
+        existing = client.set('/lost', 'theirs', ttl=600)
         lost = client.keep_node('/lost', ttl=3, on_conflict='wait', wait=False)
         gevent.sleep(0.01)
         pid = fork_gevent()
@@ -1191,7 +1191,7 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
                 index = client.get('/kept').modified_index
                 before = (kept.remaining(), kept.state.name)
                 client.delete('/lost')
-                gevent.sleep(1.2)  # real time: fork and virtual time do not go together
+                gevent.sleep(1.2)  # real time, because virtual time does not survive a fork
                 kept.stop()
                 lost.stop()
                 still = client.get('/kept').modified_index == index
@@ -1203,4 +1203,4 @@ def test_forked_child_neither_keeps_nor_deletes_the_nodes_of_its_parent(tmp_path
             gevent.sleep(0.01)
         assert report.read_text() == repr(((0.0, 'STOPPED'), True, True))
         kept.ensure()
-        assert client.get('/lost').created_index == held.created_index
+        assert client.get('/lost').created_index == existing.created_index

@@ -14,7 +14,8 @@ from getc.testing import VirtualTime
 from getc.v3.watch_health import BEHIND_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
-MOMENT = 2 * DELIVERY_TIMEOUT + 0.1
+DETECTION_TIMEOUT = 2 * DELIVERY_TIMEOUT + 0.1
+"""Seconds after which a missed change is detected."""
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_aga
     caplog: pytest.LogCaptureFixture,
     call: Callable[[getc.Client], object],
 ) -> None:
-    """On another stream.  The proxy drops progress requests."""
+    """The watch is created on another stream.  The proxy drops progress requests."""
     server.drops_progress = True
     server.put('/cfg/a', '1')
     mirror = client.mirror('/cfg')
@@ -56,7 +57,7 @@ def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_aga
     etcd_clock.advance(DELIVERY_TIMEOUT)
     assert not mirror.is_stale  # the event may be in flight
     server.takes_no_stream = True
-    etcd_clock.advance(MOMENT - DELIVERY_TIMEOUT)
+    etcd_clock.advance(DETECTION_TIMEOUT - DELIVERY_TIMEOUT)
     assert mirror.is_stale
     assert 'the watch of /cfg did not deliver a change up to revision' in caplog.text
     server.takes_no_stream = False
@@ -80,7 +81,7 @@ def test_change_in_flight_does_not_count_as_missed(
         client.set('/cfg-not', str(number))
         client.get('/', recursive=True)
         etcd_clock.advance(0.5)
-        etcd_clock.stall(2 * MOMENT)
+        etcd_clock.stall(2 * DETECTION_TIMEOUT)
     assert server.streams == streams
     assert not any(watcher.is_stale for watcher in watchers)
 
@@ -92,7 +93,7 @@ def test_deletion_of_an_implicit_directory_does_not_count_as_missed_by_a_watch_o
     client.set('/cfg/a', '1')
     watcher = client.on_change('/cfg', print, recursive=False)
     client.delete('/cfg', recursive=True)
-    etcd_clock.advance(2 * MOMENT)
+    etcd_clock.advance(2 * DETECTION_TIMEOUT)
     assert watcher.last_error is None
 
 
@@ -141,5 +142,5 @@ def test_forked_child_does_not_count_changes_of_its_parents_watches_as_missed(
     streams[0].watches.clear()  # type: ignore[attr-defined]
     client.set('/cfg/a', '2')
     monkeypatch.setattr(os, 'getpid', lambda: -1)
-    etcd_clock.advance(10 * MOMENT)
+    etcd_clock.advance(10 * DETECTION_TIMEOUT)
     assert (watcher.last_error, server.streams) == (None, streams)

@@ -115,7 +115,7 @@ def test_node_is_written_again_and_the_difference_delivered_after_a_wipe(
     """With one resync."""
     other.set('/cfg/a', '1')
     other.set('/cfg/b', '1')
-    keeper = recorder.keep(client, ttl=3)  # its index differs from that in the new store, so there is a difference
+    keeper = recorder.keep(client, ttl=3)  # written at another index than in the new store
     watcher = recorder.follow(client, '/')
     etcd_server.restart(wipe=True)
     wait_until(lambda: keeper.state is KeeperState.KEPT and 'resync' in recorder.changes)

@@ -1,4 +1,4 @@
-"""Tests of a server that stops answering while something else, as a proxy, still answers HTTP/2 PINGs."""
+"""Tests of a server that stops answering while a proxy in front of it still answers HTTP/2 PINGs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from getc.v3 import watch_health
 from getc.v3.watch_health import IDLE_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
-LONGEST = IDLE_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT
+DETECTION_TIMEOUT = IDLE_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def test_watch_is_stale_when_only_its_connection_answers(
     etcd_clock.advance(100)
     assert not mirror.is_stale
     server.fall_silent()
-    etcd_clock.advance(LONGEST + 0.1)
+    etcd_clock.advance(DETECTION_TIMEOUT + 0.1)
     assert mirror.is_stale
     assert isinstance(mirror.last_error, ConnectionError)
     assert 'does not answer: no response on the watch stream for' in str(mirror.last_error)
     server.put('/cfg/a', '2')
     server.come_back()
-    etcd_clock.advance(LONGEST + 2)
+    etcd_clock.advance(DETECTION_TIMEOUT + 2)
     assert not mirror.is_stale
     assert mirror['/cfg/a'] == '2'
 
@@ -64,7 +64,7 @@ def test_stream_that_falls_silent_alone_is_reopened(
     (stream,) = server.streams
     stream.watches.clear()  # type: ignore[attr-defined]
     server.put('/cfg/a', '2')
-    etcd_clock.advance(LONGEST + READ_TIMEOUT + 2)
+    etcd_clock.advance(DETECTION_TIMEOUT + READ_TIMEOUT + 2)
     assert server.streams != [stream]
     assert (mirror.is_stale, mirror['/cfg/a']) == (False, '2')
 
@@ -156,5 +156,5 @@ def test_stream_whose_last_watch_ends_during_a_health_check_stays_open(
     server.drops_progress = True
     etcd_clock.advance(IDLE_TIMEOUT + PROGRESS_TIMEOUT / 2)
     watcher.stop()
-    etcd_clock.advance(LONGEST)
+    etcd_clock.advance(DETECTION_TIMEOUT)
     assert uncaught == []

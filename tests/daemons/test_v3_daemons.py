@@ -204,12 +204,12 @@ def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
     owner = client.keep_node('/a', 'x', ttl=TTL)
     token = owner.ensure()
     server.next('Txn', fault)
-    rival = other.keep_node('/a', 'x', ttl=TTL, on_conflict=on_conflict, wait=False)
+    contender = other.keep_node('/a', 'x', ttl=TTL, on_conflict=on_conflict, wait=False)
     etcd_clock.advance(3 * TTL)
     assert (owner.ensure(), server.keys[b'/a'].version) == (token, 1)
-    assert rival.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
-    assert isinstance(rival.last_error, NodeExist)
-    rival.stop()
+    assert contender.state is (KeeperState.STOPPED if on_conflict == 'raise' else KeeperState.STARTING)
+    assert isinstance(contender.last_error, NodeExist)
+    contender.stop()
     owner.stop()
 
 

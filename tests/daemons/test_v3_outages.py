@@ -117,7 +117,7 @@ def proxy(etcd_server: EtcdServer) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
+def contender(proxy: FaultProxy) -> Iterator[getc.Client]:
     """Yield a client behind the proxy with a connection and a lease, so that the next request is a write."""
     with getc.etcd(proxy.url, api='v3') as client:
         client.keep_node('/its/own', ttl=TTL)
@@ -127,13 +127,13 @@ def rival(proxy: FaultProxy) -> Iterator[getc.Client]:
 @pytest.mark.parametrize('fault', ['drop_replies', 'silence'], ids=['lost reply', 'lost request'])
 @pytest.mark.parametrize('on_conflict', ['raise', 'wait'])
 def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
-    client: getc.Client, rival: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
+    client: getc.Client, contender: getc.Client, proxy: FaultProxy, on_conflict: Literal['raise', 'wait'], fault: str
 ) -> None:
     """Ownership is proven by the lease, not by the value."""
     owner = client.keep_node('/name', 'v', ttl=10)
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()
-    keeper = rival.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
+    keeper = contender.keep_node('/name', 'v', ttl=TTL, on_conflict=on_conflict, wait=False)
     wait_until(lambda: keeper._daemon.unanswered)
     gevent.sleep(0.05)  # it is sent in the next iteration of the event loop
     proxy.heal()
@@ -145,18 +145,18 @@ def test_unanswered_write_of_the_same_value_does_not_take_another_owners_node(
 
 @pytest.mark.parametrize('fault', ['drop_replies', 'silence'], ids=['lost reply', 'lost request'])
 def test_kill_after_an_unanswered_write_of_the_same_value_does_not_delete_another_owners_node(
-    client: getc.Client, rival: getc.Client, proxy: FaultProxy, fault: str
+    client: getc.Client, contender: getc.Client, proxy: FaultProxy, fault: str
 ) -> None:
     owner = client.keep_node('/name', 'v', ttl=10)
     before = client.v3.kv.range(b'/name').kvs[0]
     getattr(proxy, fault)()
-    caller = gevent.spawn(rival.keep_node, '/name', 'v', ttl=TTL, on_conflict='wait')
+    caller = gevent.spawn(contender.keep_node, '/name', 'v', ttl=TTL, on_conflict='wait')
     gevent.sleep(0)
-    (keeper,) = [daemon for daemon in rival._daemons if daemon.name == 'keep_node /name']
+    (keeper,) = [daemon for daemon in contender._daemons if daemon.name == 'keep_node /name']
     wait_until(lambda: keeper.unanswered)
     gevent.sleep(0.05)  # it is sent in the next iteration of the event loop
     caller.kill()
     proxy.heal()
-    wait_until(lambda: len(rival._daemons) == 1)
+    wait_until(lambda: len(contender._daemons) == 1)
     assert client.v3.kv.range(b'/name').kvs[0] == before
     assert owner.ensure() == before.mod_revision

@@ -112,9 +112,9 @@ def test_attempts_during_an_outage_back_off(
     client.on_change('/cfg', recorder, resync=resync)
     etcd_clock.advance(60)
     backend.go_down()
-    asked = len(backend.sent) + backend.watches
+    sent = len(backend.sent) + backend.watches
     etcd_clock.advance(600)
-    assert 600 < len(backend.sent) + backend.watches - asked < 3000
+    assert 600 < len(backend.sent) + backend.watches - sent < 3000
 
 
 def test_backoff_is_reset_by_a_watch_that_worked(
@@ -183,9 +183,9 @@ def test_on_change_that_times_out_names_the_last_error_and_stops_its_watcher(
         client.on_change('/cfg', recorder, timeout=15)
     etcd_clock.advance(1)
     assert not client._daemons
-    asked = len(backend.sent)
+    sent = len(backend.sent)
     etcd_clock.advance(600)
-    assert len(backend.sent) == asked
+    assert len(backend.sent) == sent
 
 
 def test_refusal_is_raised_at_the_start_and_retried_later(
@@ -266,7 +266,7 @@ def test_cleared_history_is_delivered_as_a_difference(
     backend.go_down()
     other.set('/cfg/d', '2')
     other.delete('/cfg/b')
-    other.set('/cfg/a/', '1')  # made anew with the same value
+    other.set('/cfg/a/', '1')  # created again with the same value
     other.update('/cfg/e', '1')  # written again
     other.set('/cfg/0', 'new')
     fill_history(other)
@@ -590,7 +590,7 @@ def test_watcher_at_its_bound_continues_when_the_last_callback_is_killed(
 def test_callbacks_that_do_not_block_yield_to_other_greenlets(
     client: getc.Client, other: getc.Client, monkeypatch: pytest.MonkeyPatch, etcd_clock: VirtualTime
 ) -> None:
-    monkeypatch.setattr('getc.daemons.callbacks.MAX_BUSY_SECONDS', -1.0)  # every call is longer than that
+    monkeypatch.setattr('getc.daemons.callbacks.MAX_BUSY_SECONDS', -1.0)  # every call takes longer
     turns: list[int] = []
     seen: list[int] = []
 
