@@ -1,4 +1,4 @@
-"""Whether leases have ended."""
+"""Lookups of leases of deleted keys."""
 
 from __future__ import annotations
 
@@ -24,52 +24,49 @@ def make(server: FakeEtcd) -> ExpiryCache:
     return ExpiryCache(rpc)
 
 
-def test_lease_is_gone_or_not(server: FakeEtcd) -> None:
-    """As the server says."""
-    found, lives, gone = make(server), server.grant(10), server.grant(10)
+def test_resolve_finds_out_which_leases_have_expired(server: FakeEtcd) -> None:
+    cache, lives, gone = make(server), server.grant(10), server.grant(10)
     server.revoke(gone)
-    assert not found.is_resolved({lives, gone})
-    found.resolve({lives, gone})
-    assert found.is_resolved({lives, gone})
-    assert (found.is_expired(lives), found.is_expired(gone)) == (False, True)
+    assert not cache.is_resolved({lives, gone})
+    cache.resolve({lives, gone})
+    assert cache.is_resolved({lives, gone})
+    assert (cache.is_expired(lives), cache.is_expired(gone)) == (False, True)
 
 
-def test_lease_is_asked_about_once(server: FakeEtcd) -> None:
-    """Also by several at the same time, and after a failure."""
-    found, lease = make(server), server.grant(10)
+def test_lease_is_looked_up_once(server: FakeEtcd) -> None:
+    """Also by concurrent callers, and after a failure."""
+    cache, lease = make(server), server.grant(10)
     server.next('LeaseTimeToLive', refuse)
-    gevent.joinall([gevent.spawn(found.resolve, {lease}) for _ in range(3)], raise_error=True)
-    found.resolve({lease})
+    gevent.joinall([gevent.spawn(cache.resolve, {lease}) for _ in range(3)], raise_error=True)
+    cache.resolve({lease})
     assert len(server.times('LeaseTimeToLive')) == 1
-    assert not found.is_expired(lease)
+    assert not cache.is_expired(lease)
 
 
-def test_so_many_are_asked_about_at_a_time(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
-    """A thousand nodes of a rack that fails are no flood."""
-    found = make(server)
+def test_lookups_in_flight_are_bounded(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    """A rack that fails may expire a thousand leases at once."""
+    cache = make(server)
     server.fault = delay(0.1)
-    asking = gevent.spawn(found.resolve, {server.grant(10) for _ in range(100)})
+    resolving = gevent.spawn(cache.resolve, {server.grant(10) for _ in range(100)})
     etcd_clock.advance(0.05)
     assert len(server.times('LeaseTimeToLive')) == expiry.MAX_REQUESTS
-    asking_greenlets = [greenlet for greenlet in greenlets_of_getc() if 'lease lookups' in greenlet.name]
-    assert len(asking_greenlets) == expiry.MAX_REQUESTS  # a greenlet costs 9 kB
+    workers = [greenlet for greenlet in greenlets_of_getc() if 'lease lookups' in greenlet.name]
+    assert len(workers) == expiry.MAX_REQUESTS  # a greenlet costs 9 kB
     etcd_clock.advance(0.5)
-    assert asking.ready()
+    assert resolving.ready()
     assert len(server.times('LeaseTimeToLive')) == 100
 
 
-def test_silence_ends_the_questions_all_together(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
-    """However many there are."""
-    found = make(server)
+def test_all_lookups_together_end_after_the_timeout(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    cache = make(server)
     server.fault = hang
-    found.resolve({server.grant(100) for _ in range(1000)})
+    cache.resolve({server.grant(100) for _ in range(1000)})
     assert etcd_clock.elapsed == pytest.approx(expiry.TIMEOUT)
 
 
-def test_oldest_is_forgotten(server: FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is remembered is bounded."""
+def test_oldest_lease_is_dropped_when_the_cache_is_full(server: FakeEtcd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(expiry, 'MAX_LEASES', 3)
-    found, leases = make(server), [server.grant(10) for _ in range(4)]
+    cache, leases = make(server), [server.grant(10) for _ in range(4)]
     for lease in leases:
-        found.resolve({lease})
-    assert [found.is_resolved({lease}) for lease in leases] == [False, True, True, True]
+        cache.resolve({lease})
+    assert [cache.is_resolved({lease}) for lease in leases] == [False, True, True, True]

@@ -1,4 +1,4 @@
-"""Following on v3: one stream for all, one watch of the server's for all who follow the same range."""
+"""Watches of the tree, on a fake etcd: sharing, replay, catching up, recovery."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
 from tests.support.leftovers import check_greenlets
 
 
-class Story:
-    """A listener that notes what it is told."""
+class Recorder:
+    """A listener that records its calls."""
 
     def __init__(self) -> None:
         self.live_at: int | None = None
         self.caught_up_after: int | None = None  # revisions
         self.revisions: list[list[str]] = []
         self.error: EtcException | None = None
-        self.on_news: Callable[[], object] = lambda: None
+        self.on_event: Callable[[], object] = lambda: None
 
     @property
-    def told(self) -> list[str]:
-        """All changes: ``'Set /a=1'``."""
+    def changes(self) -> list[str]:
+        """All changes, such as ``Set /a=1``."""
         return [change for revision in self.revisions for change in revision]
 
     def on_live(self, index: int) -> None:
@@ -46,48 +46,48 @@ class Story:
         assert self.live_at is not None
         assert self.error is None
         self.revisions.append([_text(result) for result in results])
-        self.on_news()
+        self.on_event()
 
     def on_ended(self, error: EtcException) -> None:
         assert self.error is None
         self.error = error
-        self.on_news()
+        self.on_event()
 
 
 def _text(result: EtcdResult) -> str:
     return f'{type(result).__name__} {result.key}' + ('' if result.value is None else f'={result.value}')
 
 
-class Bench:
-    """What is followed on a fake etcd."""
+class Environment:
+    """A hub on a fake etcd."""
 
     def __init__(self, clock: VirtualTime) -> None:
         self.server = FakeEtcd()
         self.rpc: Any = FakeRpc(self.server)
         self.guard = RevisionGuard()
-        self.following = WatchHub(self.rpc, self.guard)
+        self.hub = WatchHub(self.rpc, self.guard)
         self.settle: Callable[[], None] = lambda: clock.advance(0)
 
-    def follow(self, key: str = '/', index: int | None = None, *, after: Any = None) -> tuple[Story, Any]:
-        """Follow; it has begun when this returns."""
-        story = Story()
-        watch = self.following.subscribe(WatchSpec(key, index, True), story, after)
+    def subscribe(self, key: str = '/', index: int | None = None, *, after: Any = None) -> tuple[Recorder, Any]:
+        """Subscribe, and return when the watch is live."""
+        recorder = Recorder()
+        watch = self.hub.subscribe(WatchSpec(key, index, True), recorder, after)
         self.settle()
-        return story, watch
+        return recorder, watch
 
     @property
-    def watches(self) -> int:
-        """Those that the server has."""
+    def server_watches(self) -> int:
+        """The number of watches on the server."""
         return sum(len(getattr(stream, 'watches', ())) for stream in self.server.streams)
 
 
 @pytest.fixture
-def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[Bench]:
-    """The bench; when all has ended, no greenlet may be left."""
-    bench = Bench(etcd_clock)
-    yield bench
-    bench.following.close()
-    bench.rpc.close()
+def env(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[Environment]:
+    """The environment; at its end, no greenlet may be left."""
+    env = Environment(etcd_clock)
+    yield env
+    env.hub.close()
+    env.rpc.close()
     etcd_clock.advance(0)
     check_greenlets(request)
 
@@ -95,575 +95,561 @@ def bench(request: pytest.FixtureRequest, etcd_clock: VirtualTime) -> Iterator[B
 # -- sharing
 
 
-def test_all_watches_are_on_one_stream_and_those_of_one_range_are_one(bench: Bench) -> None:
-    """Three stories, two ranges."""
-    index = bench.server.revision + 1
-    stories = [bench.follow(key, index)[0] for key in ('/a', '/a', '/b')]
-    bench.server.put('/a/x', '1')
-    bench.server.put('/b/x', '2')
-    bench.settle()
-    assert [story.told for story in stories] == [['Set /a/x=1'], ['Set /a/x=1'], ['Set /b/x=2']]
-    assert (len(bench.server.streams), bench.watches) == (1, 2)
+def test_hub_uses_one_stream_and_one_server_watch_for_each_range(env: Environment) -> None:
+    index = env.server.revision + 1
+    recorders = [env.subscribe(key, index)[0] for key in ('/a', '/a', '/b')]
+    env.server.put('/a/x', '1')
+    env.server.put('/b/x', '2')
+    env.settle()
+    assert [recorder.changes for recorder in recorders] == [['Set /a/x=1'], ['Set /a/x=1'], ['Set /b/x=2']]
+    assert (len(env.server.streams), env.server_watches) == (1, 2)
 
 
-def test_range_is_watched_until_the_last_follower_leaves(bench: Bench) -> None:
-    """And again when another comes."""
-    (first, one), (second, two) = (bench.follow('/a', 2) for _ in range(2))
+def test_shared_watch_is_cancelled_when_its_last_subscriber_leaves(env: Environment) -> None:
+    """A later subscriber creates another one."""
+    (first, one), (second, two) = (env.subscribe('/a', 2) for _ in range(2))
     one.close()
     one.close()
-    assert bench.watches == 1
-    bench.server.put('/a', '1')
-    bench.settle()
-    assert (first.told, second.told) == ([], ['Set /a=1'])
+    assert env.server_watches == 1
+    env.server.put('/a', '1')
+    env.settle()
+    assert (first.changes, second.changes) == ([], ['Set /a=1'])
     two.close()
-    bench.settle()
-    assert bench.watches == 0
-    third, _ = bench.follow('/a', 2)
-    assert third.told == ['Set /a=1']
+    env.settle()
+    assert env.server_watches == 0
+    third, _ = env.subscribe('/a', 2)
+    assert third.changes == ['Set /a=1']
 
 
-def test_who_comes_a_moment_late_is_told_what_was_told_already(bench: Bench) -> None:
-    """The listing was read at an index, and the watch has gone on since: no gap, and nothing twice."""
-    first, _ = bench.follow('/a', 2)
+def test_new_subscriber_receives_the_replay_from_its_index_on(env: Environment) -> None:
+    """A daemon lists at an index while the watch goes on: it needs all changes since, each once."""
+    first, _ = env.subscribe('/a', 2)
     for number in range(2, 7):
-        bench.server.put('/a', str(number))
-    bench.settle()
-    late, _ = bench.follow('/a', 4)
-    early, _ = bench.follow('/a', 9)
+        env.server.put('/a', str(number))
+    env.settle()
+    late, _ = env.subscribe('/a', 4)
+    early, _ = env.subscribe('/a', 9)
     for number in range(7, 10):
-        bench.server.put('/a', str(number))
-    bench.settle()
-    assert first.told == [f'Set /a={number}' for number in range(2, 10)]
-    assert (late.live_at, late.told) == (3, [f'Set /a={number}' for number in range(4, 10)])
-    assert (early.live_at, early.told) == (8, ['Set /a=9'])
-    assert bench.watches == 1
+        env.server.put('/a', str(number))
+    env.settle()
+    assert first.changes == [f'Set /a={number}' for number in range(2, 10)]
+    assert (late.live_at, late.changes) == (3, [f'Set /a={number}' for number in range(4, 10)])
+    assert (early.live_at, early.changes) == (8, ['Set /a=9'])
+    assert env.server_watches == 1
 
 
-def test_who_asks_for_more_than_is_remembered_reads_by_a_watch_of_its_own_and_joins(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+def test_subscriber_gets_its_own_watch_when_the_replay_is_too_short_and_is_merged_later(
+    env: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As soon as the other knows all that is still to come."""
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 3 * replay_buffer.MIN_BYTES)
-    first, _ = bench.follow('/a', 2)
+    first, _ = env.subscribe('/a', 2)
     for number in range(2, 12):
-        bench.server.put('/a', str(number))
-        bench.settle()
-    late = Story()
-    bench.following.subscribe(WatchSpec('/a', 2, True), late)
-    assert bench.watches == 2
-    bench.settle()
-    assert late.told == [f'Set /a={number}' for number in range(2, 12)]
-    assert bench.watches == 1
-    bench.server.put('/a', '12')
-    bench.settle()
-    assert first.told == late.told == [f'Set /a={number}' for number in range(2, 13)]
+        env.server.put('/a', str(number))
+        env.settle()
+    late = Recorder()
+    env.hub.subscribe(WatchSpec('/a', 2, True), late)
+    assert env.server_watches == 2
+    env.settle()
+    assert late.changes == [f'Set /a={number}' for number in range(2, 12)]
+    assert env.server_watches == 1
+    env.server.put('/a', '12')
+    env.settle()
+    assert first.changes == late.changes == [f'Set /a={number}' for number in range(2, 13)]
 
 
-def test_from_now_on_is_a_watch_of_its_own(bench: Bench) -> None:
-    """What the shared one has not told yet would be no news."""
-    shared, _ = bench.follow('/a', 2)
-    bench.server.put('/a', '2')
-    now, watch = bench.follow('/a')
+def test_subscriber_without_index_gets_its_own_watch(env: Environment) -> None:
+    """The shared watch may still deliver changes from before the subscription."""
+    shared, _ = env.subscribe('/a', 2)
+    env.server.put('/a', '2')
+    now, watch = env.subscribe('/a')
     assert now.live_at == 2
-    bench.server.put('/a', '3')
-    bench.settle()
-    assert (shared.told, now.told) == (['Set /a=2', 'Set /a=3'], ['Set /a=3'])
-    assert bench.watches == 1
+    env.server.put('/a', '3')
+    env.settle()
+    assert (shared.changes, now.changes) == (['Set /a=2', 'Set /a=3'], ['Set /a=3'])
+    assert env.server_watches == 1
     watch.close()
-    bench.settle()
-    assert bench.watches == 1
+    env.settle()
+    assert env.server_watches == 1
 
 
-def test_follower_that_moved_can_be_closed(bench: Bench) -> None:
-    """It leaves the watch that it is on now."""
-    shared, other = bench.follow('/a', 2)
-    moved, watch = bench.follow('/a')
-    bench.server.put('/a', '2')
-    bench.settle()
+def test_merged_subscriber_can_be_closed(env: Environment) -> None:
+    shared, other = env.subscribe('/a', 2)
+    moved, watch = env.subscribe('/a')
+    env.server.put('/a', '2')
+    env.settle()
     watch.close()
-    bench.server.put('/a', '3')
-    bench.settle()
-    assert (shared.told, moved.told) == (['Set /a=2', 'Set /a=3'], ['Set /a=2'])
+    env.server.put('/a', '3')
+    env.settle()
+    assert (shared.changes, moved.changes) == (['Set /a=2', 'Set /a=3'], ['Set /a=2'])
     other.close()
-    bench.settle()
-    assert bench.watches == 0
+    env.settle()
+    assert env.server_watches == 0
 
 
-def test_thousands_of_followers_cost_the_server_one_watch(bench: Bench) -> None:
-    """And each is told everything once."""
-    stories = [bench.following.subscribe(WatchSpec('/a', 2, True), Story())._listener for _ in range(5000)]  # type: ignore[attr-defined]
-    bench.settle()
-    bench.server.put('/a', '1')
-    bench.settle()
-    assert {tuple(story.told) for story in stories} == {('Set /a=1',)}
-    assert len(bench.server.times('WatchCreate')) == 1
+def test_thousands_of_subscribers_share_one_server_watch(env: Environment) -> None:
+    recorders = [env.hub.subscribe(WatchSpec('/a', 2, True), Recorder())._listener for _ in range(5000)]  # type: ignore[attr-defined]
+    env.settle()
+    env.server.put('/a', '1')
+    env.settle()
+    assert {tuple(recorder.changes) for recorder in recorders} == {('Set /a=1',)}
+    assert len(env.server.times('WatchCreate')) == 1
 
 
-# -- what is told
+# -- delivery
 
 
-def test_revision_is_told_as_a_whole(bench: Bench) -> None:
-    """A transaction that wrote several keys is one call."""
-    story, _ = bench.follow('/d', 2)
-    bench.server.put_all({'/d/a': '1', '/d/b': '2', '/e': '3', '/d/c': '4'})
-    bench.server.put('/d/a', '5')
-    bench.settle()
-    assert story.revisions == [['Set /d/a=1', 'Set /d/b=2', 'Set /d/c=4'], ['Set /d/a=5']]
+def test_changes_of_one_revision_are_delivered_together(env: Environment) -> None:
+    recorder, _ = env.subscribe('/d', 2)
+    env.server.put_all({'/d/a': '1', '/d/b': '2', '/e': '3', '/d/c': '4'})
+    env.server.put('/d/a', '5')
+    env.settle()
+    assert recorder.revisions == [['Set /d/a=1', 'Set /d/b=2', 'Set /d/c=4'], ['Set /d/a=5']]
 
 
-def test_event_that_a_server_sends_twice_is_told_once(bench: Bench) -> None:
-    """etcd 3.4.23 may."""
-    bench.server.doubles = True
-    story, _ = bench.follow('/d', 2)
-    bench.server.put_all({'/d/a': '1', '/d/b': '2'})
-    bench.server.put('/d/a', '3')
-    bench.settle()
-    late, _ = bench.follow('/d', 2)
-    assert story.revisions == late.revisions == [['Set /d/a=1', 'Set /d/b=2'], ['Set /d/a=3']]
+def test_event_is_delivered_once_when_the_server_sends_it_twice(env: Environment) -> None:
+    """As etcd 3.4.23 may do."""
+    env.server.doubles = True
+    recorder, _ = env.subscribe('/d', 2)
+    env.server.put_all({'/d/a': '1', '/d/b': '2'})
+    env.server.put('/d/a', '3')
+    env.settle()
+    late, _ = env.subscribe('/d', 2)
+    assert recorder.revisions == late.revisions == [['Set /d/a=1', 'Set /d/b=2'], ['Set /d/a=3']]
 
 
-def test_neighbour_in_the_range_is_no_news(bench: Bench) -> None:
-    """/d-e lies between /d and /d/a."""
-    story, _ = bench.follow('/d', 2)
-    bench.server.put('/d-e', '1')
-    bench.server.put('/d', '2')
-    bench.settle()
-    assert story.told == ['Set /d=2']
+def test_key_between_a_node_and_its_children_is_ignored(env: Environment) -> None:
+    """/d-e sorts between /d and /d/a."""
+    recorder, _ = env.subscribe('/d', 2)
+    env.server.put('/d-e', '1')
+    env.server.put('/d', '2')
+    env.settle()
+    assert recorder.changes == ['Set /d=2']
 
 
 # -- listeners
 
 
-def test_listener_may_close_itself_and_others(bench: Bench) -> None:
-    """They hear nothing more, not even what was on its way to them."""
-    stories = [bench.follow('/a', 2) for _ in range(3)]
+def test_listener_may_close_itself_and_others(env: Environment) -> None:
+    """No closed subscriber is called, not even with changes that are queued for it."""
+    recorders = [env.subscribe('/a', 2) for _ in range(3)]
 
     def close_all() -> None:
-        for _, watch in stories:
+        for _, watch in recorders:
             watch.close()
 
-    for story, _ in stories:
-        story.on_news = close_all
-    bench.server.put('/a', '1')
-    bench.server.put('/a', '2')
-    bench.settle()
-    assert sorted(len(story.told) for story, _ in stories) == [0, 0, 1]
-    assert bench.watches == 0
+    for recorder, _ in recorders:
+        recorder.on_event = close_all
+    env.server.put('/a', '1')
+    env.server.put('/a', '2')
+    env.settle()
+    assert sorted(len(recorder.changes) for recorder, _ in recorders) == [0, 0, 1]
+    assert env.server_watches == 0
 
 
-def test_listener_may_follow_on_from_its_end(bench: Bench) -> None:
-    """As a daemon does that lost its connection."""
-    story, watch = bench.follow('/a', 2)
-    again = Story()
-    story.on_news = lambda: bench.following.subscribe(WatchSpec('/a', 2, True), again, watch)
-    bench.server.break_streams()
-    bench.server.put('/a', '1')
-    bench.settle()
-    assert isinstance(story.error, ConnectionError)
-    assert again.told == ['Set /a=1']
+def test_listener_may_subscribe_again_in_on_ended(env: Environment) -> None:
+    """As a daemon does after its connection was lost."""
+    recorder, watch = env.subscribe('/a', 2)
+    again = Recorder()
+    recorder.on_event = lambda: env.hub.subscribe(WatchSpec('/a', 2, True), again, watch)
+    env.server.break_streams()
+    env.server.put('/a', '1')
+    env.settle()
+    assert isinstance(recorder.error, ConnectionError)
+    assert again.changes == ['Set /a=1']
 
 
 # -- the stream
 
 
 def _slow(do: Callable[[], Any], *_: Any) -> Any:
-    """The connection takes a while."""
+    """Delay a call by a second."""
     gevent.sleep(1)
     return do()
 
 
-def test_close_before_the_stream_is_open_leaves_nothing(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Nobody is told, then or later."""
-    bench.server.fault = _slow
-    story, _ = bench.follow('/a', 2)
-    bench.following.close()
+def test_close_while_the_stream_is_opened_leaves_no_stream(env: Environment, etcd_clock: VirtualTime) -> None:
+    """No listener is notified."""
+    env.server.fault = _slow
+    recorder, _ = env.subscribe('/a', 2)
+    env.hub.close()
     etcd_clock.advance(5)
-    assert (story.live_at, story.error) == (None, None)
-    assert bench.server.streams == []
+    assert (recorder.live_at, recorder.error) == (None, None)
+    assert env.server.streams == []
 
 
-def test_follower_that_leaves_before_its_watch_is_on_leaves_nothing(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Neither while the stream is opened, nor while the watch is asked for."""
-    bench.server.fault = _slow
-    story, watch = bench.follow('/a', 2)
-    bench.server.fault = None
+def test_subscriber_closed_before_its_watch_is_created_leaves_no_watch(
+    env: Environment, etcd_clock: VirtualTime
+) -> None:
+    """Neither while the stream is opened, nor while the create request is in flight."""
+    env.server.fault = _slow
+    recorder, watch = env.subscribe('/a', 2)
+    env.server.fault = None
     watch.close()
     etcd_clock.advance(2)
-    kept, _ = bench.follow('/b', 2)
-    bench.server.is_silent = True
-    _, watch = bench.follow('/c', 2)
+    kept, _ = env.subscribe('/b', 2)
+    env.server.is_silent = True
+    _, watch = env.subscribe('/c', 2)
     watch.close()
-    bench.server.is_silent = False
-    bench.server.put('/b', '1')
-    bench.settle()
-    assert (story.live_at, kept.told, bench.watches) == (None, ['Set /b=1'], 1)
+    env.server.is_silent = False
+    env.server.put('/b', '1')
+    env.settle()
+    assert (recorder.live_at, kept.changes, env.server_watches) == (None, ['Set /b=1'], 1)
 
 
-def test_everybody_is_told_when_the_stream_is_lost_or_cannot_be_opened(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """ConnectionError, last; the next one opens another."""
-    stories = [bench.follow(key, 2)[0] for key in ('/a', '/a', '/b')]
-    bench.server.go_down()
-    bench.settle()
-    assert all(isinstance(story.error, ConnectionError) for story in stories)
-    refused, _ = bench.follow('/a', 2)
+def test_all_listeners_are_notified_when_the_stream_is_lost_or_cannot_be_opened(
+    env: Environment, etcd_clock: VirtualTime
+) -> None:
+    recorders = [env.subscribe(key, 2)[0] for key in ('/a', '/a', '/b')]
+    env.server.go_down()
+    env.settle()
+    assert all(isinstance(recorder.error, ConnectionError) for recorder in recorders)
+    refused, _ = env.subscribe('/a', 2)
     assert isinstance(refused.error, ConnectionError)
-    bench.server.come_back()
-    again, _ = bench.follow('/a', 2)
+    env.server.come_back()
+    again, _ = env.subscribe('/a', 2)
     assert again.live_at == 1
 
 
-def test_what_came_before_the_loss_is_told_before_it(bench: Bench) -> None:
-    """What was told is whole."""
-    story, _ = bench.follow('/a', 2)
-    bench.server.put('/a', '1')
-    bench.server.break_streams()
-    bench.settle()
-    assert story.told == ['Set /a=1']
-    assert isinstance(story.error, ConnectionError)
+def test_changes_received_before_the_loss_are_delivered_before_the_error(env: Environment) -> None:
+    recorder, _ = env.subscribe('/a', 2)
+    env.server.put('/a', '1')
+    env.server.break_streams()
+    env.settle()
+    assert recorder.changes == ['Set /a=1']
+    assert isinstance(recorder.error, ConnectionError)
 
 
-# -- history, and whose
+# -- history and store identity
 
 
-def test_compacted_history_is_cleared(bench: Bench) -> None:
-    """List, compare, and watch from there."""
-    bench.server.put('/a', '1')
-    bench.server.put('/a', '2')
-    bench.server.compact()
-    story, _ = bench.follow('/a', 2)
-    assert isinstance(story.error, EventIndexCleared)
-    assert bench.watches == 0
-    again, _ = bench.follow('/a', 4)
+def test_watch_of_compacted_history_ends_with_event_index_cleared(env: Environment) -> None:
+    env.server.put('/a', '1')
+    env.server.put('/a', '2')
+    env.server.compact()
+    recorder, _ = env.subscribe('/a', 2)
+    assert isinstance(recorder.error, EventIndexCleared)
+    assert env.server_watches == 0
+    again, _ = env.subscribe('/a', 4)
     assert again.live_at == 3
 
 
-def test_who_asked_for_less_than_was_cleared_lost_nothing(bench: Bench) -> None:
-    """He joined a watch that began too early, before it was refused: he may ask again, and has no gap."""
-    bench.server.put('/a', '1')
-    bench.server.put('/a', '2')
-    bench.server.compact()
-    early, late = Story(), Story()
-    bench.following.subscribe(WatchSpec('/a', 2, True), early)
-    bench.following.subscribe(WatchSpec('/a', 4, True), late)
-    bench.settle()
+def test_subscriber_of_later_history_gets_connection_error_when_earlier_history_was_compacted(env: Environment) -> None:
+    """It joined a watch that starts too early; it may subscribe again and has no gap."""
+    env.server.put('/a', '1')
+    env.server.put('/a', '2')
+    env.server.compact()
+    early, late = Recorder(), Recorder()
+    env.hub.subscribe(WatchSpec('/a', 2, True), early)
+    env.hub.subscribe(WatchSpec('/a', 4, True), late)
+    env.settle()
     assert isinstance(early.error, EventIndexCleared)
     assert isinstance(late.error, ConnectionError)
-    again, _ = bench.follow('/a', 4)
-    bench.server.put('/a', '3')
-    bench.settle()
-    assert again.told == ['Set /a=3']
+    again, _ = env.subscribe('/a', 4)
+    env.server.put('/a', '3')
+    env.settle()
+    assert again.changes == ['Set /a=3']
 
 
-def test_another_store_is_told_by_its_id(bench: Bench) -> None:
-    """Its revision may be higher already."""
-    _, watch = bench.follow('/a', 2)
-    bench.server.wipe()
-    bench.settle()
+def test_continued_watch_ends_when_the_cluster_id_differs(env: Environment) -> None:
+    """The revision of the new store may be higher."""
+    _, watch = env.subscribe('/a', 2)
+    env.server.wipe()
+    env.settle()
     for number in range(5):
-        bench.server.put('/a', str(number))
-    story, _ = bench.follow('/a', 2, after=watch)
-    assert isinstance(story.error, EventIndexCleared)
-    assert story.told == []
-    stranger, _ = bench.follow('/a', 2)
-    assert stranger.told == [f'Set /a={number}' for number in range(5)]
+        env.server.put('/a', str(number))
+    recorder, _ = env.subscribe('/a', 2, after=watch)
+    assert isinstance(recorder.error, EventIndexCleared)
+    assert recorder.changes == []
+    stranger, _ = env.subscribe('/a', 2)
+    assert stranger.changes == [f'Set /a={number}' for number in range(5)]
 
 
-def test_store_whose_revision_went_back_is_another_one(bench: Bench) -> None:
-    """Though it has the same id: it would tell nothing until it has come so far."""
-    bench.server.wipe(cluster_id=1)
-    story, _ = bench.follow('/a', 100)
-    assert isinstance(story.error, EventIndexCleared)
-    assert bench.watches == 0
+def test_watch_ends_when_the_revision_of_the_store_went_back(env: Environment) -> None:
+    """The cluster id may be the same.  Otherwise the watch would be silent until the store reaches the revision."""
+    env.server.wipe(cluster_id=1)
+    recorder, _ = env.subscribe('/a', 100)
+    assert isinstance(recorder.error, EventIndexCleared)
+    assert env.server_watches == 0
 
 
-def test_member_that_lags_is_waited_for(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """etcd as a whole has come so far: the watch is good, and tells what comes."""
-    bench.server.put('/a', '1')
+def test_watch_on_a_lagging_member_goes_live_after_a_quorum_read(env: Environment, etcd_clock: VirtualTime) -> None:
+    """The cluster has reached the revision: the watch will deliver what follows."""
+    env.server.put('/a', '1')
 
     def catch_up(do: Callable[[], Any], *_: Any) -> Any:
-        bench.server.put('/a', '2')
+        env.server.put('/a', '2')
         gevent.sleep(1)
-        bench.server.put('/a', '3')
+        env.server.put('/a', '3')
         return do()
 
-    bench.server.next('Range', catch_up)
-    story, _ = bench.follow('/a', 4)
+    env.server.next('Range', catch_up)
+    recorder, _ = env.subscribe('/a', 4)
     etcd_clock.advance(0.5)
-    assert (story.live_at, story.told) == (None, [])
+    assert (recorder.live_at, recorder.changes) == (None, [])
     etcd_clock.advance(1)
-    bench.server.put('/a', '4')
-    bench.settle()
-    assert (story.live_at, story.told, story.error) == (3, ['Set /a=3', 'Set /a=4'], None)
+    env.server.put('/a', '4')
+    env.settle()
+    assert (recorder.live_at, recorder.changes, recorder.error) == (3, ['Set /a=3', 'Set /a=4'], None)
 
 
-def test_watch_from_now_on_begins_no_earlier_than_what_was_seen(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Its member lags: what the client has seen by way of another is no news when it arrives here."""
-    bench.server.put('/a', '1')
-    bench.guard.observe(3)
+def test_watch_without_index_starts_after_the_revision_that_the_client_has_seen(
+    env: Environment, etcd_clock: VirtualTime
+) -> None:
+    """Its member lags: changes that the client has read from another member are not delivered."""
+    env.server.put('/a', '1')
+    env.guard.observe(3)
 
     def catch_up(do: Callable[[], Any], *_: Any) -> Any:
-        bench.server.put('/a', '2')
-        bench.server.put('/a', '3')
+        env.server.put('/a', '2')
+        env.server.put('/a', '3')
         return do()
 
-    bench.server.next('Range', catch_up)
-    story, _ = bench.follow('/a')
-    assert (story.live_at, story.told, story.error) == (3, ['Set /a=3'], None)
+    env.server.next('Range', catch_up)
+    recorder, _ = env.subscribe('/a')
+    assert (recorder.live_at, recorder.changes, recorder.error) == (3, ['Set /a=3'], None)
 
 
-def test_watch_from_now_on_begins_in_a_store_that_went_back(bench: Bench) -> None:
-    """etcd as a whole knows less than was seen: now is what it says."""
-    bench.server.put('/a', '1')
-    bench.guard.observe(100)
-    story, _ = bench.follow('/a')
-    assert (story.live_at, bench.guard.index) == (2, 2)
-    bench.server.put('/a', '2')
-    bench.settle()
-    assert (story.told, bench.guard.index) == (['Set /a=2'], 3)
+def test_watch_without_index_starts_at_the_revision_of_a_store_that_went_back(env: Environment) -> None:
+    env.server.put('/a', '1')
+    env.guard.observe(100)
+    recorder, _ = env.subscribe('/a')
+    assert (recorder.live_at, env.guard.index) == (2, 2)
+    env.server.put('/a', '2')
+    env.settle()
+    assert (recorder.changes, env.guard.index) == (['Set /a=2'], 3)
 
 
 @pytest.mark.parametrize('fault', [refuse, hang])
-def test_watch_ends_when_nobody_can_say_how_far_etcd_has_come(
-    bench: Bench, etcd_clock: VirtualTime, fault: Any
-) -> None:
-    """The next one asks again."""
-    bench.server.next('Range', fault)
-    story, _ = bench.follow('/a', 100)
+def test_watch_ends_when_the_quorum_read_fails(env: Environment, etcd_clock: VirtualTime, fault: Any) -> None:
+    env.server.next('Range', fault)
+    recorder, _ = env.subscribe('/a', 100)
     etcd_clock.advance(10)
-    assert isinstance(story.error, ConnectionError)
-    assert bench.watches == 0
+    assert isinstance(recorder.error, ConnectionError)
+    assert env.server_watches == 0
 
 
 @pytest.mark.parametrize('is_live', [True, False], ids=['live', 'not yet live'])
-def test_follower_joins_no_watch_whose_server_lags_behind_what_the_follower_was_told(
-    bench: Bench, etcd_clock: VirtualTime, is_live: bool
+def test_subscriber_does_not_join_a_watch_on_a_lagging_server(
+    env: Environment, etcd_clock: VirtualTime, is_live: bool
 ) -> None:
-    """That watch has caught up without the change that has to come first."""
-    bench.server.put('/a/x', '1')
-    bench.following.subscribe(WatchSpec('/a', 3, True), Story())
-    while not bench.watches:
+    """That watch may have caught up without a change that the subscriber has to receive first."""
+    env.server.put('/a/x', '1')
+    env.hub.subscribe(WatchSpec('/a', 3, True), Recorder())
+    while not env.server_watches:
         gevent.sleep(0)  # the created response is under way
     if is_live:
-        bench.settle()
-    bench.server.is_silent = True
-    bench.server.put('/a/x', '2')
-    bench.server.is_silent = False
-    bench.guard.observe(3)  # by way of another server
-    story = Story()
-    bench.following.subscribe(WatchSpec('/a', 3, True, is_seen=True), story)
-    bench.settle()
-    assert (story.told[:1], story.caught_up_after) == (['Set /a/x=2'], 1)
+        env.settle()
+    env.server.is_silent = True
+    env.server.put('/a/x', '2')
+    env.server.is_silent = False
+    env.guard.observe(3)  # by way of another server
+    recorder = Recorder()
+    env.hub.subscribe(WatchSpec('/a', 3, True, is_seen=True), recorder)
+    env.settle()
+    assert (recorder.changes[:1], recorder.caught_up_after) == (['Set /a/x=2'], 1)
 
 
-def test_progress_response_from_before_a_watch_does_not_make_it_caught_up(
-    bench: Bench, etcd_clock: VirtualTime
+def test_progress_response_requested_before_a_watch_does_not_mark_it_as_caught_up(
+    env: Environment, etcd_clock: VirtualTime
 ) -> None:
-    """It was requested for another watch of the stream, and arrives after this one was created."""
-    bench.follow('/other', 2)
-    bench.server.put('/a/x', '1')
-    bench.server.history_delay = 1.0
-    assert bench.following._streams.latest is not None
-    stream = bench.server.streams[0]
-    bench.server.is_silent = True  # the response takes a while
-    bench.following._streams.latest.request_progress()
-    bench.server.is_silent = False
-    story, _ = bench.follow('/a', 2)
-    stream.say(WatchResponse(header=bench.server.header(), watch_id=-1))
-    bench.settle()
-    assert (story.live_at, story.caught_up_after) == (1, None)
+    """The response arrives after the watch was created."""
+    env.subscribe('/other', 2)
+    env.server.put('/a/x', '1')
+    env.server.history_delay = 1.0
+    assert env.hub._streams.latest is not None
+    stream = env.server.streams[0]
+    env.server.is_silent = True  # the response takes a while
+    env.hub._streams.latest.request_progress()
+    env.server.is_silent = False
+    recorder, _ = env.subscribe('/a', 2)
+    stream.say(WatchResponse(header=env.server.header(), watch_id=-1))
+    env.settle()
+    assert (recorder.live_at, recorder.caught_up_after) == (1, None)
     etcd_clock.advance(1.5)
-    assert (story.told, story.caught_up_after) == (['Set /a/x=1'], 1)
+    assert (recorder.changes, recorder.caught_up_after) == (['Set /a/x=1'], 1)
 
 
 # -- permission
 
 
-def test_range_that_is_too_wide_for_the_user_is_narrowed(bench: Bench) -> None:
-    """What is below, without a value in its place."""
-    bench.server.forbidden.add((b'/d', b'/d0'))
-    first, _ = bench.follow('/d', 2)
-    second, _ = bench.follow('/d', 2)
-    bench.server.put('/d/a', '1')
-    bench.settle()
-    assert first.told == second.told == ['Set /d/a=1']
-    assert bench.watches == 1
+def test_range_is_narrowed_to_the_children_when_the_user_may_not_read_all_of_it(env: Environment) -> None:
+    env.server.forbidden.add((b'/d', b'/d0'))
+    first, _ = env.subscribe('/d', 2)
+    second, _ = env.subscribe('/d', 2)
+    env.server.put('/d/a', '1')
+    env.settle()
+    assert first.changes == second.changes == ['Set /d/a=1']
+    assert env.server_watches == 1
 
 
-def test_user_who_may_not_even_read_below_is_told(bench: Bench) -> None:
-    """A refusal."""
-    bench.server.forbidden |= {(b'/d', b'/d0'), (b'/d/', b'/d0')}
-    story, _ = bench.follow('/d', 2)
-    assert isinstance(story.error, PermissionDenied)
+def test_watch_ends_with_permission_denied_when_the_children_may_not_be_read(env: Environment) -> None:
+    env.server.forbidden |= {(b'/d', b'/d0'), (b'/d/', b'/d0')}
+    recorder, _ = env.subscribe('/d', 2)
+    assert isinstance(recorder.error, PermissionDenied)
 
 
 # -- tokens
 
 
-def test_watch_begins_on_another_stream_when_the_token_of_the_first_was_forgotten(bench: Bench) -> None:
-    """However many come, one more stream is enough; what was watched before goes on where it is."""
-    before, watch = bench.follow('/before', 2)
-    bench.server.forget_tokens()
-    index = bench.server.revision + 1
-    stories = [Story() for _ in range(100)]
-    for number, story in enumerate(stories):
-        bench.following.subscribe(WatchSpec(f'/after/{number % 50}', index, True), story)
-    bench.settle()
-    bench.server.put_all({'/before/a': '1', '/after/7/a': '2', '/after/49': '3'})
-    bench.settle()
-    assert before.told == ['Set /before/a=1']
-    assert [story.told for story in stories if story.told] == [['Set /after/7/a=2'], ['Set /after/49=3']] * 2
-    assert len(bench.server.streams) == 2
+def test_watch_is_created_on_another_stream_when_the_token_is_stale(env: Environment) -> None:
+    """One more stream serves all new watches; existing watches stay on the old one."""
+    before, watch = env.subscribe('/before', 2)
+    env.server.forget_tokens()
+    index = env.server.revision + 1
+    recorders = [Recorder() for _ in range(100)]
+    for number, recorder in enumerate(recorders):
+        env.hub.subscribe(WatchSpec(f'/after/{number % 50}', index, True), recorder)
+    env.settle()
+    env.server.put_all({'/before/a': '1', '/after/7/a': '2', '/after/49': '3'})
+    env.settle()
+    assert before.changes == ['Set /before/a=1']
+    assert [recorder.changes for recorder in recorders if recorder.changes] == [
+        ['Set /after/7/a=2'],
+        ['Set /after/49=3'],
+    ] * 2
+    assert len(env.server.streams) == 2
     watch.close()
-    bench.settle()
-    assert len(bench.server.streams) == 1
+    env.settle()
+    assert len(env.server.streams) == 1
 
 
-def test_range_is_narrowed_on_a_stream_whose_token_was_forgotten(bench: Bench) -> None:
-    """For a user who may not read all of it; and not for one who may, though the refusal may be the same."""
-    bench.follow('/before', 2)
-    bench.server.forget_tokens()
-    bench.server.forbidden.add((b'/d', b'/d0'))
-    narrow, _ = bench.follow('/d', 2)
-    wide, _ = bench.follow('/e', 2)
+def test_range_is_narrowed_on_a_stream_with_a_stale_token_only_when_a_read_is_denied(env: Environment) -> None:
+    """The server may refuse both with the same error."""
+    env.subscribe('/before', 2)
+    env.server.forget_tokens()
+    env.server.forbidden.add((b'/d', b'/d0'))
+    narrow, _ = env.subscribe('/d', 2)
+    wide, _ = env.subscribe('/e', 2)
     for key in ('/d', '/d/a', '/e', '/e/a'):
-        bench.server.put(key, '1')
-    bench.settle()
-    assert narrow.told == ['Set /d/a=1']
-    assert wide.told == ['Set /e=1', 'Set /e/a=1']
+        env.server.put(key, '1')
+    env.settle()
+    assert narrow.changes == ['Set /d/a=1']
+    assert wide.changes == ['Set /e=1', 'Set /e/a=1']
 
 
-def test_watch_that_is_refused_again_is_told(bench: Bench) -> None:
-    """Reads are permitted, and no watch is: it is tried once on another stream."""
-    bench.server.forget_tokens(for_ever=True)
-    story, _ = bench.follow('/d', 2)
-    assert isinstance(story.error, Unauthorized)
-    assert len(bench.server.times('WatchCreate')) == 2
-    assert bench.watches == 0
+def test_watch_ends_when_it_is_refused_twice(env: Environment) -> None:
+    """Reads are permitted and watches are not: one attempt on another stream is made."""
+    env.server.forget_tokens(for_ever=True)
+    recorder, _ = env.subscribe('/d', 2)
+    assert isinstance(recorder.error, Unauthorized)
+    assert len(env.server.times('WatchCreate')) == 2
+    assert env.server_watches == 0
 
 
-def test_watch_whose_credentials_are_wrong_by_now_is_told_so(bench: Bench) -> None:
-    """By what the read was refused with, which says more."""
+def test_watch_ends_with_the_error_of_the_read_when_the_credentials_are_wrong(env: Environment) -> None:
 
     def guess(*_: Any) -> Any:
         raise Unauthorized('authentication failed, invalid user ID or password')
 
-    bench.follow('/before', 2)
-    bench.server.forget_tokens()
-    bench.server.next('Range', guess)
-    story, _ = bench.follow('/d', 2)
-    assert 'invalid user ID or password' in str(story.error)
+    env.subscribe('/before', 2)
+    env.server.forget_tokens()
+    env.server.next('Range', guess)
+    recorder, _ = env.subscribe('/d', 2)
+    assert 'invalid user ID or password' in str(recorder.error)
 
 
 # -- expired or deleted
 
 
-def test_key_that_went_with_its_lease_has_expired(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Any other was deleted."""
-    story, _ = bench.follow('/', 2)
-    lease, other = (bench.server.grant(5) for _ in range(2))
-    bench.server.put('/expires', 'x', lease)
-    bench.server.put('/deleted', 'x', other)
-    bench.server.put('/plain', 'x')
-    bench.server.delete('/deleted')
-    bench.server.delete('/plain')
-    bench.settle()
-    bench.server.revoke(lease)
-    bench.settle()
-    assert story.told[3:] == ['Deleted /deleted', 'Deleted /plain', 'Expired /expires']
+def test_key_is_expired_when_its_lease_is_gone_and_deleted_otherwise(env: Environment, etcd_clock: VirtualTime) -> None:
+    recorder, _ = env.subscribe('/', 2)
+    lease, other = (env.server.grant(5) for _ in range(2))
+    env.server.put('/expires', 'x', lease)
+    env.server.put('/deleted', 'x', other)
+    env.server.put('/plain', 'x')
+    env.server.delete('/deleted')
+    env.server.delete('/plain')
+    env.settle()
+    env.server.revoke(lease)
+    env.settle()
+    assert recorder.changes[3:] == ['Deleted /deleted', 'Deleted /plain', 'Expired /expires']
 
 
-def test_order_is_kept_while_it_is_asked(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """What comes meanwhile is told after it; and each lease is asked about once."""
-    story, _ = bench.follow('/', 2)
-    other, _ = bench.follow('/b', 2)
-    lease = bench.server.grant(5)
-    bench.server.put_all({'/a': '1'})
-    bench.server.put('/b', 'x', lease)
-    bench.server.put('/c', 'x', lease)
-    bench.server.next('LeaseTimeToLive', delay(1))
-    bench.server.delete('/b')
-    bench.server.put('/a', '2')
-    bench.server.delete('/c')
+def test_order_is_kept_during_a_lease_lookup(env: Environment, etcd_clock: VirtualTime) -> None:
+    """Each lease is looked up once."""
+    recorder, _ = env.subscribe('/', 2)
+    other, _ = env.subscribe('/b', 2)
+    lease = env.server.grant(5)
+    env.server.put_all({'/a': '1'})
+    env.server.put('/b', 'x', lease)
+    env.server.put('/c', 'x', lease)
+    env.server.next('LeaseTimeToLive', delay(1))
+    env.server.delete('/b')
+    env.server.put('/a', '2')
+    env.server.delete('/c')
     etcd_clock.advance(0.5)
-    assert story.told[-1] == 'Set /c=x'
+    assert recorder.changes[-1] == 'Set /c=x'
     etcd_clock.advance(1)
-    assert story.told[3:] == ['Deleted /b', 'Set /a=2', 'Deleted /c']
-    assert other.told == ['Set /b=x', 'Deleted /b']
-    assert len(bench.server.times('LeaseTimeToLive')) == 1
+    assert recorder.changes[3:] == ['Deleted /b', 'Set /a=2', 'Deleted /c']
+    assert other.changes == ['Set /b=x', 'Deleted /b']
+    assert len(env.server.times('LeaseTimeToLive')) == 1
 
 
-def test_question_that_is_not_answered_counts_as_deleted_after_a_moment(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Events do not wait longer for a word of difference."""
-    story, _ = bench.follow('/', 2)
-    leases = [bench.server.grant(50) for _ in range(100)]
+def test_key_counts_as_deleted_when_the_lease_lookup_times_out(env: Environment, etcd_clock: VirtualTime) -> None:
+    recorder, _ = env.subscribe('/', 2)
+    leases = [env.server.grant(50) for _ in range(100)]
     for number, lease in enumerate(leases):
-        bench.server.put(f'/{number}', 'x', lease)
-    bench.settle()
-    bench.server.fault = hang
+        env.server.put(f'/{number}', 'x', lease)
+    env.settle()
+    env.server.fault = hang
     for lease in leases:
-        bench.server.revoke(lease)
+        env.server.revoke(lease)
     etcd_clock.advance(200)
-    assert story.told[100:] == [f'Deleted /{number}' for number in range(100)]
+    assert recorder.changes[100:] == [f'Deleted /{number}' for number in range(100)]
 
 
-def test_follower_that_leaves_during_the_question_leaves_the_range_to_the_next(
-    bench: Bench, etcd_clock: VirtualTime
-) -> None:
-    """The watch that it was on is over, and nobody may join it."""
-    _, watch = bench.follow('/a', 2)
-    lease = bench.server.grant(50)
-    bench.server.put('/a', 'x', lease)
-    bench.server.next('LeaseTimeToLive', delay(1))
-    bench.server.revoke(lease)
-    bench.settle()
+def test_watch_closed_during_a_lease_lookup_is_not_joined(env: Environment, etcd_clock: VirtualTime) -> None:
+    _, watch = env.subscribe('/a', 2)
+    lease = env.server.grant(50)
+    env.server.put('/a', 'x', lease)
+    env.server.next('LeaseTimeToLive', delay(1))
+    env.server.revoke(lease)
+    env.settle()
     watch.close()
     etcd_clock.advance(2)
-    story, _ = bench.follow('/a', 4)
-    bench.server.put('/a', 'y')
-    bench.settle()
-    assert story.told == ['Set /a=y']
+    recorder, _ = env.subscribe('/a', 4)
+    env.server.put('/a', 'y')
+    env.settle()
+    assert recorder.changes == ['Set /a=y']
 
 
-def test_loss_of_the_stream_during_the_question_leaves_the_range_to_the_next(
-    bench: Bench, etcd_clock: VirtualTime
-) -> None:
-    """What was not told yet is told by the next watch, from where the last one stopped."""
-    first, watch = bench.follow('/a', 2)
-    lease = bench.server.grant(50)
-    bench.server.put('/a', 'x', lease)
-    bench.settle()
-    bench.server.next('LeaseTimeToLive', delay(1))
-    bench.server.revoke(lease)
-    bench.settle()
-    bench.server.break_streams()
-    bench.settle()
+def test_stream_lost_during_a_lease_lookup_loses_no_change(env: Environment, etcd_clock: VirtualTime) -> None:
+    """The next watch delivers what this one did not."""
+    first, watch = env.subscribe('/a', 2)
+    lease = env.server.grant(50)
+    env.server.put('/a', 'x', lease)
+    env.settle()
+    env.server.next('LeaseTimeToLive', delay(1))
+    env.server.revoke(lease)
+    env.settle()
+    env.server.break_streams()
+    env.settle()
     assert isinstance(first.error, ConnectionError)
-    story, _ = bench.follow('/a', 3, after=watch)
+    recorder, _ = env.subscribe('/a', 3, after=watch)
     etcd_clock.advance(2)
-    bench.server.put('/a', 'y')
-    bench.settle()
-    assert (first.told, story.told) == (['Set /a=x'], ['Expired /a', 'Set /a=y'])
+    env.server.put('/a', 'y')
+    env.settle()
+    assert (first.changes, recorder.changes) == (['Set /a=x'], ['Expired /a', 'Set /a=y'])
 
 
-# -- what is remembered
+# -- replay buffer
 
 
-def test_what_is_remembered_is_bounded_for_all_ranges_together(bench: Bench) -> None:
-    """In bytes: a few large values weigh as much as many small ones."""
+def test_replay_buffer_is_bounded_in_bytes_for_all_ranges_together(env: Environment) -> None:
     for number in range(20):
-        bench.follow(f'/{number}', 2)
+        env.subscribe(f'/{number}', 2)
     for _ in range(10):
         for number in range(20):
-            bench.server.put(f'/{number}', 'x' * 100_000)
-            bench.settle()
-    assert bench.following._context.replay_buffer._bytes <= replay_buffer.BUFFER_BYTES
-    held = sum(len(list(source._history.since(0))) for source in bench.following._context.by_range.values())
+            env.server.put(f'/{number}', 'x' * 100_000)
+            env.settle()
+    assert env.hub._context.replay_buffer._bytes <= replay_buffer.BUFFER_BYTES
+    held = sum(len(list(source._history.since(0))) for source in env.hub._context.by_range.values())
     assert 0 < held <= replay_buffer.BUFFER_BYTES / 100_000
 
 
-def test_quiet_range_remembers_nothing(bench: Bench) -> None:
-    """There are thousands."""
-    bench.follow('/a', 2)
-    (source,) = bench.following._context.by_range.values()
+def test_watch_without_changes_has_no_buffers(env: Environment) -> None:
+    """There are thousands of them."""
+    env.subscribe('/a', 2)
+    (source,) = env.hub._context.by_range.values()
     assert source._history._revisions is None
     assert source._queue is None

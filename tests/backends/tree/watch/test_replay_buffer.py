@@ -1,4 +1,4 @@
-"""What was told lately."""
+"""The bound of the replay buffer, and the histories of its ranges."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from getc.backends.tree.watch import replay_buffer
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 
 
-def revisions(story: RangeHistory, since: int = 0) -> list[int]:
-    return [revision for revision, _ in story.since(since)]
+def revisions(history: RangeHistory, since: int = 0) -> list[int]:
+    return [revision for revision, _ in history.since(since)]
 
 
-def test_story_tells_what_came_after(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In order."""
-    story = RangeHistory(ReplayBuffer())
+def test_history_yields_later_revisions_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = RangeHistory(ReplayBuffer())
     for revision in (2, 5, 9):
-        story.add(revision, [], 10)
-    assert (revisions(story), revisions(story, 2), revisions(story, 8), revisions(story, 9)) == (
+        history.add(revision, [], 10)
+    assert (revisions(history), revisions(history, 2), revisions(history, 8), revisions(history, 9)) == (
         [2, 5, 9],
         [5, 9],
         [9],
@@ -25,8 +24,8 @@ def test_story_tells_what_came_after(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-def test_oldest_is_forgotten_whosever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And each story knows from where on it is whole."""
+def test_oldest_revision_of_all_histories_is_dropped_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each history knows from which revision on it is complete."""
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 4000)
     shared = ReplayBuffer()
     first, second = RangeHistory(shared), RangeHistory(shared)
@@ -40,19 +39,18 @@ def test_oldest_is_forgotten_whosever_it_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert (first.first_revision, second.first_revision) == (3, 4)
 
 
-def test_smallest_revision_weighs_something(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or their number would know no bound."""
+def test_empty_revision_counts_for_a_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the number of revisions would have no bound."""
     monkeypatch.setattr(replay_buffer, 'BUFFER_BYTES', 10 * replay_buffer.MIN_BYTES)
-    story = RangeHistory(ReplayBuffer())
+    history = RangeHistory(ReplayBuffer())
     for revision in range(100):
-        story.add(revision, [], 0)
-    assert revisions(story) == list(range(90, 100))
+        history.add(revision, [], 0)
+    assert revisions(history) == list(range(90, 100))
 
 
-def test_revision_that_is_larger_than_the_room_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And nothing before it."""
-    story = RangeHistory(ReplayBuffer())
-    story.add(2, [], 10)
-    story.add(3, [], replay_buffer.BUFFER_BYTES + 1)
-    assert revisions(story) == []
-    assert story.first_revision == 4
+def test_revision_larger_than_the_buffer_empties_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    history = RangeHistory(ReplayBuffer())
+    history.add(2, [], 10)
+    history.add(3, [], replay_buffer.BUFFER_BYTES + 1)
+    assert revisions(history) == []
+    assert history.first_revision == 4
