@@ -1,8 +1,7 @@
-"""etcd v3 as it is, on a real etcd: every RPC, called for real.
+"""Fixtures for ``etcd.v3`` on a real etcd, and a check that every RPC is called.
 
-A file that is about a service says so, ``SERVICE = schema.KV``, and fails at its end if its tests did not get an
-answer, or a refusal of etcd's own, from every RPC of that service.  ``test_coverage.py`` sees to it that every service
-has such a file.
+A test file for a service declares it, as ``SERVICE = schema.KV``.  The file fails at its end unless each RPC of the
+service was answered by etcd, with a response or a refusal.  ``test_coverage.py`` checks that every service has a file.
 """
 
 from __future__ import annotations
@@ -29,21 +28,21 @@ from tests.support.server_probe import metric
 
 __all__ = ['open_rpc', 'serve']
 
-NOBODY = 'http://127.0.0.1:1'
+UNREACHABLE = 'http://127.0.0.1:1'
 
 _answered: set[str] = set()
-_cut_short: set[str] = set()
+_incomplete_files: set[str] = set()
 
 
 @pytest.fixture
 def server(etcd_server: EtcdServer) -> EtcdServer:
-    """An etcd without keys, which no test of this folder kills or changes for the others."""
+    """A shared etcd without keys.  Tests must not kill it or change its configuration."""
     return etcd_server
 
 
 @pytest.fixture
 def own_server(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
-    """An etcd for this test alone, which may do with it what it likes."""
+    """An etcd that only this test uses."""
     with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
@@ -63,15 +62,15 @@ def other(server: EtcdServer) -> Iterator[getc.Client]:
 
 
 @pytest.fixture
-def nobody() -> Iterator[getc.Client]:
+def unreachable() -> Iterator[getc.Client]:
     """A client that fails with ConnectionRefused as soon as it does any I/O."""
-    with getc.etcd(NOBODY) as client:
+    with getc.etcd(UNREACHABLE) as client:
         yield client
 
 
 @pytest.fixture
 def watchers(server: EtcdServer) -> Callable[[], int]:
-    """How many watches the server has."""
+    """Return a function that returns the number of watches on the server."""
     return lambda: metric(server.url, 'etcd_debugging_mvcc_watcher_total')
 
 
@@ -80,7 +79,7 @@ def watchers(server: EtcdServer) -> Callable[[], int]:
 
 @pytest.fixture
 def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., RpcClient]]:
-    """Callers that are closed after the test; then no greenlet of theirs may be there."""
+    """Return a function that creates RPC clients; they are closed after the test, and must leave no greenlet."""
     opened: list[RpcClient] = []
 
     def open_rpc(*endpoints: Endpoint, timeout: float | None = 30.0) -> RpcClient:
@@ -99,29 +98,29 @@ def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., RpcClient
 
 
 @pytest.fixture(scope='session', autouse=True)
-def _listening() -> Iterator[None]:
-    """Remember every RPC that a server has answered: with a message, or with a refusal."""
+def _record_answers() -> Iterator[None]:
+    """Record every RPC that a server has answered, with a response or a refusal."""
     call, receive = RpcClient.call, MessageStream.receive
 
-    def listening_call(rpc: RpcClient, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
-        with _hearing(method):
+    def recording_call(rpc: RpcClient, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
+        with _recording(method):
             return call(rpc, method, *args, **options)
 
-    def listening_receive(stream: MessageStream[Any, Any], deadline: Deadline) -> Any:
-        with _hearing(stream._method, is_answer=False):
+    def recording_receive(stream: MessageStream[Any, Any], deadline: Deadline) -> Any:
+        with _recording(stream._method, is_answer=False):
             message = receive(stream, deadline)
         if message is not None:
             _answered.add(stream._method.path)
         return message
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RpcClient, 'call', listening_call)
-        patch.setattr(MessageStream, 'receive', listening_receive)
+        patch.setattr(RpcClient, 'call', recording_call)
+        patch.setattr(MessageStream, 'receive', recording_receive)
         yield
 
 
 @contextmanager
-def _hearing(method: Method[Any, Any], *, is_answer: bool = True) -> Iterator[None]:
+def _recording(method: Method[Any, Any], *, is_answer: bool = True) -> Iterator[None]:
     try:
         yield
     except (EtcdError, NotSupported):
@@ -132,15 +131,15 @@ def _hearing(method: Method[Any, Any], *, is_answer: bool = True) -> Iterator[No
 
 
 @pytest.fixture(scope='module', autouse=True)
-def _every_rpc_of_the_service_is_called(request: pytest.FixtureRequest, _listening: None) -> Iterator[None]:
-    """Fail at the end of a file that has left out an RPC of its service.
+def _every_rpc_of_the_service_is_called(request: pytest.FixtureRequest, _record_answers: None) -> Iterator[None]:
+    """Fail at the end of a file that has not called an RPC of its service.
 
-    Not if only some tests of the file were asked for, or one has failed: that says enough.
+    Not if only some tests of the file were selected, or a test has failed.
     """
     service = getattr(request.module, 'SERVICE', None)
     _answered.clear()
     yield
-    if service is None or request.session.testsfailed or str(request.path) in _cut_short or not _is_there_an_etcd():
+    if service is None or request.session.testsfailed or str(request.path) in _incomplete_files or not _has_etcd():
         return
     missing = [
         name for name, method in vars(service).items() if isinstance(method, Method) and method.path not in _answered
@@ -149,7 +148,7 @@ def _every_rpc_of_the_service_is_called(request: pytest.FixtureRequest, _listeni
         pytest.fail(f'no test of {request.path.name} has called {", ".join(missing)}', pytrace=False)
 
 
-def _is_there_an_etcd() -> bool:
+def _has_etcd() -> bool:
     try:
         find_etcd('v3')
     except EtcdNotFound:
@@ -158,13 +157,13 @@ def _is_there_an_etcd() -> bool:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file of which tests were named one by one is not whole."""
+    """Note files of which only some tests were selected by name."""
     for argument in config.invocation_params.args:
         path, _, name = str(argument).partition('::')
         if name:
-            _cut_short.add(str((config.invocation_params.dir / path).resolve()))
+            _incomplete_files.add(str((config.invocation_params.dir / path).resolve()))
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
-    """Nor is one from which tests were left out."""
-    _cut_short.update(str(item.path) for item in items)
+    """Note files from which tests were deselected."""
+    _incomplete_files.update(str(item.path) for item in items)

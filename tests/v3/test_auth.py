@@ -1,4 +1,4 @@
-"""``etcd.v3.auth``: users, roles and what they may do, each on a server of the test's own."""
+"""``etcd.v3.auth``: users, roles and permissions, each test on its own server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PASSWORD = 'correct horse'
 
 @pytest.fixture
 def anyone(own_server: EtcdServer) -> Iterator[getc.Client]:
-    """A client without a name."""
+    """A client without credentials."""
     with getc.etcd(own_server.url) as client:
         yield client
 
@@ -34,7 +34,7 @@ def auth(anyone: getc.Client) -> Auth:
 
 @pytest.fixture
 def login(own_server: EtcdServer) -> Iterator[Callable[..., getc.Client]]:
-    """Make a client with a name; it is closed after the test."""
+    """Return a function that opens a client with credentials, which is closed after the test."""
     made: list[getc.Client] = []
 
     def login(name: str, password: str = PASSWORD) -> getc.Client:
@@ -110,12 +110,12 @@ def test_roles_have_permissions(auth: Auth) -> None:
     assert [given.key for given in auth.role_get('r').perm] == [b'/a']
 
 
-def test_auth_needs_a_root(auth: Auth) -> None:
+def test_enable_needs_a_root_user(auth: Auth) -> None:
     with pytest.raises(FailedPrecondition, match='root user does not exist'):
         auth.enable()
 
 
-def test_authenticate_needs_auth(auth: Auth) -> None:
+def test_authenticate_raises_when_auth_is_disabled(auth: Auth) -> None:
     with pytest.raises(FailedPrecondition, match='not enabled'):
         auth.authenticate('a', PASSWORD)
 
@@ -123,7 +123,7 @@ def test_authenticate_needs_auth(auth: Auth) -> None:
 # -- with auth enabled
 
 
-def test_status_tells_whether_it_is_enabled(auth: Auth, own_server: EtcdServer, root: getc.Client) -> None:
+def test_status_returns_whether_auth_is_enabled(auth: Auth, own_server: EtcdServer, root: getc.Client) -> None:
     if own_server.binary.version < (3, 5):
         with pytest.raises(NotSupported, match='AuthStatus'):
             root.v3.auth.status()
@@ -133,14 +133,14 @@ def test_status_tells_whether_it_is_enabled(auth: Auth, own_server: EtcdServer, 
     assert not auth.status().enabled
 
 
-def test_authenticate_gives_a_token(root: getc.Client, auth: Auth) -> None:
+def test_authenticate_returns_a_token(root: getc.Client, auth: Auth) -> None:
     assert auth.authenticate('reader', PASSWORD).token
     with pytest.raises(Unauthorized) as caught:
         auth.authenticate('reader', 'wrong horse')
     assert 'horse' not in str(caught.value)
 
 
-def test_everybody_may_do_everything_once_it_is_disabled(root: getc.Client, anyone: getc.Client) -> None:
+def test_everything_is_permitted_after_disable(root: getc.Client, anyone: getc.Client) -> None:
     with pytest.raises(Unauthorized):
         anyone.v3.kv.put(b'/a', b'')
     root.v3.auth.disable()
@@ -148,7 +148,7 @@ def test_everybody_may_do_everything_once_it_is_disabled(root: getc.Client, anyo
     assert root.v3.kv.range(b'/a').count == 1
 
 
-def test_a_user_may_do_what_its_roles_may(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+def test_user_has_the_permissions_of_its_roles(root: getc.Client, login: Callable[..., getc.Client]) -> None:
     reader = login('reader')
     root.v3.kv.put(b'/open/a', b'one')
     assert reader.v3.kv.range(b'/open/a').kvs[0].value == b'one'
@@ -162,7 +162,7 @@ def test_a_user_may_do_what_its_roles_may(root: getc.Client, login: Callable[...
             forbidden()
 
 
-def test_wrong_credentials_are_told(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+def test_wrong_credentials_raise_unauthorized(root: getc.Client, login: Callable[..., getc.Client]) -> None:
     for client in (login('reader', 'wrong'), login('nobody')):
         with pytest.raises(Unauthorized):
             client.v3.kv.range(b'/open/a')
@@ -173,9 +173,7 @@ def test_wrong_credentials_are_told(root: getc.Client, login: Callable[..., getc
 # -- watches
 
 
-def test_a_watch_that_is_not_permitted_is_refused_and_the_others_go_on(
-    root: getc.Client, login: Callable[..., getc.Client]
-) -> None:
+def test_refused_watch_does_not_affect_the_others(root: getc.Client, login: Callable[..., getc.Client]) -> None:
     reader = login('reader')
     with reader.v3.watch.create(b'/open/', range_end=b'/open0') as watching:
         for _ in range(2):
@@ -188,16 +186,16 @@ def test_a_watch_that_is_not_permitted_is_refused_and_the_others_go_on(
             assert another.receive(30).events[0].kv.value == b'two'
 
 
-def test_a_watch_without_a_name_is_refused(root: getc.Client, anyone: getc.Client) -> None:
+def test_watch_without_credentials_is_refused(root: getc.Client, anyone: getc.Client) -> None:
     with pytest.raises(Unauthorized):
         anyone.v3.watch.create(b'/open/a', timeout=30)
 
 
 @pytest.mark.parametrize('lost', ['changed', 'disabled'])
-def test_a_watch_is_created_after_the_token_of_the_stream_was_lost(
+def test_watch_is_created_after_the_token_of_the_stream_became_stale(
     root: getc.Client, login: Callable[..., getc.Client], lost: str
 ) -> None:
-    """A server forgets tokens, after some minutes without a call, say; a stream has the one it began with."""
+    """A server forgets a token, for example after some minutes without a call; a stream keeps its token."""
     reader = login('reader')
     with reader.v3.watch.create(b'/open/a') as before:
         if lost == 'changed':
@@ -212,10 +210,10 @@ def test_a_watch_is_created_after_the_token_of_the_stream_was_lost(
             assert after.receive(30).events[0].kv.value == b'two'
 
 
-def test_a_watch_is_created_after_auth_was_enabled(
+def test_watch_is_created_after_auth_was_enabled(
     auth: Auth, anyone: getc.Client, login: Callable[..., getc.Client]
 ) -> None:
-    """The stream began when etcd wanted no token."""
+    """The stream was opened without a token."""
     auth.user_add('root', PASSWORD)
     auth.role_add('root')
     auth.user_grant_role('root', 'root')
@@ -230,16 +228,14 @@ def test_a_watch_is_created_after_auth_was_enabled(
 # -- leases
 
 
-def test_leases_are_renewed_with_a_name(root: getc.Client, login: Callable[..., getc.Client]) -> None:
+def test_leases_are_renewed_with_credentials(root: getc.Client, login: Callable[..., getc.Client]) -> None:
     reader = login('reader')
     granted = reader.v3.lease.grant(60).ID
     assert reader.v3.lease.keep_alive(granted).TTL == 60
 
 
-def test_a_candidate_that_may_not_see_the_others_is_put_down_all_the_same(
-    root: getc.Client, auth: Auth, login: Callable[..., getc.Client]
-) -> None:
-    """The server finds that out when it looks for who is before it: ``maybe_applied`` says so."""
+def test_refused_campaign_has_maybe_applied(root: getc.Client, auth: Auth, login: Callable[..., getc.Client]) -> None:
+    """The server has written the key of the candidate when it detects that the user may not read the others."""
     lease = root.v3.lease.grant(600).ID
     key = b'name/%x' % lease
     root.v3.auth.role_grant_permission('reading', key, perm_type=Permission.Type.READWRITE)
@@ -251,7 +247,7 @@ def test_a_candidate_that_may_not_see_the_others_is_put_down_all_the_same(
 
 @pytest.mark.parametrize('what', ['lock', 'campaign'])
 @pytest.mark.parametrize('change', ['permission', 'password'])
-def test_who_waits_in_a_queue_stays_there_though_he_is_refused(
+def test_refused_lock_request_stays_in_the_queue(
     root: getc.Client,
     login: Callable[..., getc.Client],
     spawn: Callable[..., Any],
@@ -259,7 +255,7 @@ def test_who_waits_in_a_queue_stays_there_though_he_is_refused(
     what: str,
     change: str,
 ) -> None:
-    """What he may do changed meanwhile, and the server takes him out without a name, which it may not."""
+    """Its permissions changed meanwhile, and the server may not delete the key without a user."""
     everything = {'range_end': b'name0', 'perm_type': Permission.Type.READWRITE}
     root.v3.auth.role_grant_permission('reading', b'name/', **everything)
     mine, theirs = root.v3.lease.grant(600).ID, root.v3.lease.grant(600).ID
@@ -286,7 +282,7 @@ def test_names_and_roles_are_checked_by_the_server(auth: Auth) -> None:
         auth.role_add('')
 
 
-def test_the_password_is_in_no_text(root: getc.Client, login: Callable[..., Any]) -> None:
+def test_password_is_not_in_texts(root: getc.Client, login: Callable[..., Any]) -> None:
     reader = login('reader')
     with pytest.raises(PermissionDenied) as caught:
         reader.v3.kv.put(b'/a', b'')

@@ -1,4 +1,4 @@
-"""Who we are: a token for all who wait, another one when it is refused, and never a secret in sight."""
+"""Auth tokens: requested once, replaced when refused, and never shown."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 class Users:
-    """A script with one user, and tokens that are forgotten on command."""
+    """A server script with one user; its tokens can be invalidated."""
 
     def __init__(self) -> None:
         self.is_enabled = True
@@ -63,7 +63,7 @@ class Users:
 
 
 class Forgetful(set[bytes]):
-    """Keeps nothing."""
+    """Stores nothing."""
 
     def add(self, token: bytes) -> None:
         pass
@@ -87,8 +87,7 @@ def asked(server: GrpcServer) -> int:
     return sum(call.path.endswith('/Authenticate') for call in server.calls)
 
 
-def test_token_is_asked_for_once_for_all_who_wait(serve, open_rpc, users) -> None:
-    """100 calls at once, and more later."""
+def test_token_is_requested_once_for_all_calls(serve, open_rpc, users) -> None:
     server = serve(users)
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 100) == [7] * 100
@@ -96,8 +95,8 @@ def test_token_is_asked_for_once_for_all_who_wait(serve, open_rpc, users) -> Non
     assert asked(server) == 1
 
 
-def test_token_is_renewed_once_when_it_is_refused(serve, open_rpc, users) -> None:
-    """The server forgot it (it lasts five minutes, or the server was restarted): the calls were not applied."""
+def test_token_is_replaced_once_when_the_server_refuses_it(serve, open_rpc, users) -> None:
+    """The server has forgotten it, after five minutes or a restart; the calls were not applied."""
     server = serve(users)
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 1) == [7]
@@ -106,8 +105,7 @@ def test_token_is_renewed_once_when_it_is_refused(serve, open_rpc, users) -> Non
     assert asked(server) == 2
 
 
-def test_token_that_is_refused_again_is_an_error(serve, open_rpc, users) -> None:
-    """Not asked for without end."""
+def test_call_raises_when_new_tokens_are_refused_too(serve, open_rpc, users) -> None:
     server = serve(users)
     users.known = Forgetful()
     with pytest.raises(Unauthorized, match='invalid auth token'):
@@ -115,8 +113,8 @@ def test_token_that_is_refused_again_is_an_error(serve, open_rpc, users) -> None
     assert asked(server) == 3
 
 
-def test_users_may_be_switched_off_and_on_again_during_a_call(serve, open_rpc, users) -> None:
-    """The token is refused, there is none to be had, and then one is wanted."""
+def test_call_succeeds_when_auth_is_disabled_and_enabled_meanwhile(serve, open_rpc, users) -> None:
+    """The token is refused, none can be requested, and then one is required."""
     server = serve(users)
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 1) == [7]
@@ -139,8 +137,7 @@ def test_users_may_be_switched_off_and_on_again_during_a_call(serve, open_rpc, u
     ]
 
 
-def test_wrong_credentials_raise_at_once_for_everyone(serve, open_rpc, users) -> None:
-    """No other server is asked, and nothing is repeated."""
+def test_wrong_credentials_raise_without_retry(serve, open_rpc, users) -> None:
     server, other = serve(users), serve(users)
     rpc = open_rpc(known_to(server, 'guess'), known_to(other, 'guess'))
     with pytest.raises(Unauthorized, match='invalid user ID or password') as caught:
@@ -149,8 +146,8 @@ def test_wrong_credentials_raise_at_once_for_everyone(serve, open_rpc, users) ->
     assert (asked(server), asked(other)) == (1, 0)
 
 
-def test_wrong_credentials_are_tried_once_for_all_who_wait(serve, open_rpc, users) -> None:
-    """Each is told, by an error of its own; who comes later has them tried again."""
+def test_wrong_credentials_are_tried_once_for_all_concurrent_calls(serve, open_rpc, users) -> None:
+    """Each call raises its own error; a later call tries the credentials again."""
     server = serve(users)
     rpc = open_rpc(known_to(server, 'guess'))
     greenlets = [gevent.spawn(rpc.call, KV.Range, REQUEST) for _ in range(100)]
@@ -164,8 +161,8 @@ def test_wrong_credentials_are_tried_once_for_all_who_wait(serve, open_rpc, user
     assert asked(server) == 2
 
 
-def test_who_waits_for_a_token_is_not_told_what_became_of_anothers_call(serve, open_rpc, users) -> None:
-    """Whoever asked for it had a write under way at another server; the others had sent nothing."""
+def test_error_of_a_token_request_does_not_carry_maybe_applied_of_another_call(serve, open_rpc, users) -> None:
+    """The call that sent the request had a write in flight on another server; the others had sent nothing."""
 
     def cut(call: ServerCall) -> None:
         call.receive()
@@ -189,8 +186,8 @@ def test_who_waits_for_a_token_is_not_told_what_became_of_anothers_call(serve, o
 
 
 @pytest.mark.parametrize('then', ['cut', 'refused'])
-def test_token_that_is_refused_while_a_call_waits_says_nothing_of_its_write(serve, open_rpc, users, then: str) -> None:
-    """The server has put us in the queue for the lock, and asks again who we are when it looks who is before us."""
+def test_call_that_waits_may_be_applied_when_its_token_is_refused(serve, open_rpc, users, then: str) -> None:
+    """The server has queued the lock request, and checks the token again when it reads the queue."""
     server = serve(users)
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 1) == [7]
@@ -211,8 +208,8 @@ def test_token_that_is_refused_while_a_call_waits_says_nothing_of_its_write(serv
     assert caught.value.maybe_applied
 
 
-def test_no_token_is_sent_when_the_server_has_no_users(serve, open_rpc, users) -> None:
-    """With credentials it is asked once; when users come later, then again."""
+def test_call_sends_no_token_when_auth_is_disabled(serve, open_rpc, users) -> None:
+    """One token is requested; when auth is enabled later, another one."""
     server = serve(users)
     users.is_enabled = False
     rpc = open_rpc(known_to(server))
@@ -224,8 +221,7 @@ def test_no_token_is_sent_when_the_server_has_no_users(serve, open_rpc, users) -
     assert asked(server) == 2
 
 
-def test_no_token_is_asked_for_without_credentials(serve, open_rpc, users) -> None:
-    """The refusal is the caller's to see."""
+def test_no_token_is_requested_without_credentials(serve, open_rpc, users) -> None:
     server = serve(users)
     rpc = open_rpc(server.endpoint)
     with pytest.raises(Unauthorized, match='user name is empty'):
@@ -235,8 +231,7 @@ def test_no_token_is_asked_for_without_credentials(serve, open_rpc, users) -> No
     assert asked(server) == 0
 
 
-def test_token_of_one_server_is_not_shown_to_another(serve, open_rpc, users) -> None:
-    """A simple token is known to its server alone."""
+def test_token_is_sent_to_its_own_server_only(serve, open_rpc, users) -> None:
     first, second = serve(users), serve(Users())
     rpc = open_rpc(known_to(first), known_to(second))
     assert counts(rpc, 1) == [7]
@@ -245,8 +240,8 @@ def test_token_of_one_server_is_not_shown_to_another(serve, open_rpc, users) -> 
     assert asked(second) == 1
 
 
-def test_token_that_does_not_come_in_time_times_out(serve, open_rpc, etcd_clock) -> None:
-    """For who asks and for who waits; when that one is killed, the next one asks."""
+def test_call_times_out_when_no_token_arrives(serve, open_rpc, etcd_clock) -> None:
+    """Both the call that requests it and those that wait; if the first is killed, the next one requests it."""
     server = serve(lambda call: call.is_over.wait())
     rpc = open_rpc(known_to(server))
     calls = [gevent.spawn(rpc.call, KV.Range, REQUEST, timeout) for timeout in (None, 3.0, 5.0)]
@@ -261,8 +256,7 @@ def test_token_that_does_not_come_in_time_times_out(serve, open_rpc, etcd_clock)
     assert not calls[2].exception.maybe_applied
 
 
-def test_token_is_dropped_when_a_stream_is_refused_for_it(serve, open_rpc, users) -> None:
-    """The next stream comes with another one."""
+def test_token_is_invalidated_when_a_stream_is_refused(serve, open_rpc, users) -> None:
     server = serve(users)
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 1) == [7]
@@ -278,7 +272,7 @@ def test_token_is_dropped_when_a_stream_is_refused_for_it(serve, open_rpc, users
         assert asked(server) == tokens
 
 
-def test_renewal_is_made_again_when_its_stream_is_refused_for_the_token(serve, open_rpc, users) -> None:
+def test_keep_alive_is_repeated_on_a_new_stream_when_the_token_is_refused(serve, open_rpc, users) -> None:
     """Ten at once: one more stream, with one more token."""
     server = serve(users)
     lease = LeaseService(open_rpc(known_to(server)))
@@ -290,8 +284,7 @@ def test_renewal_is_made_again_when_its_stream_is_refused_for_the_token(serve, o
     assert sum(call.path == Lease.LeaseKeepAlive.path for call in server.calls) == 2
 
 
-def test_refusal_of_a_stream_repeats_no_token(serve, open_rpc, users) -> None:
-    """As a proxy may, or a server that means harm."""
+def test_error_of_a_refused_stream_does_not_contain_the_token(serve, open_rpc, users) -> None:
 
     def script(call: ServerCall) -> None:
         if call.path == Watch.Watch.path:
@@ -305,8 +298,7 @@ def test_refusal_of_a_stream_repeats_no_token(serve, open_rpc, users) -> None:
     assert str(caught.value) == '[16] no such token: ...'
 
 
-def test_secrets_are_in_no_text(serve, open_rpc, users, caplog) -> None:
-    """Neither password nor token, in whatever is shown of objects, errors and logs."""
+def test_secrets_are_not_in_texts_of_objects_errors_and_logs(serve, open_rpc, users, caplog) -> None:
     server = serve(users)
     rpc = open_rpc(known_to(server))
     with caplog.at_level(logging.DEBUG):

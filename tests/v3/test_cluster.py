@@ -1,4 +1,4 @@
-"""``etcd.v3.cluster``: the members, as one of them knows them."""
+"""``etcd.v3.cluster``."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ SERVICE = schema.Cluster
 
 @pytest.fixture
 def cluster(own_server: EtcdServer) -> Iterator[Cluster]:
-    """Of a server of this test's own."""
+    """The service of a server that only this test uses."""
     with getc.etcd(own_server.url) as client:
         yield client.v3.cluster
 
 
 @pytest.mark.parametrize('linearizable', [True, False])
-def test_the_members_are_listed(client: getc.Client, server: EtcdServer, linearizable: bool) -> None:
+def test_member_list_returns_the_members(client: getc.Client, server: EtcdServer, linearizable: bool) -> None:
     response = client.v3.cluster.member_list(linearizable=linearizable)
     (member,) = response.members
     assert response.header.member_id == member.ID
     assert (member.name, list(member.clientURLs), member.isLearner) == ('getc', [server.url], False)
 
 
-def test_a_learner_is_added_moved_and_removed(cluster: Cluster) -> None:
-    """It does not vote, so the one member there is goes on alone."""
+def test_learner_is_added_updated_and_removed(cluster: Cluster) -> None:
+    """It does not vote, so the only other member keeps its quorum."""
     added = cluster.member_add(['http://127.0.0.1:1'], isLearner=True).member
     assert added.isLearner and list(added.peerURLs) == ['http://127.0.0.1:1']
     cluster.member_update(added.ID, peerURLs=['http://127.0.0.1:2'])
@@ -43,12 +43,12 @@ def test_a_learner_is_added_moved_and_removed(cluster: Cluster) -> None:
     assert len(cluster.member_list().members) == 1
 
 
-def test_a_member_that_votes_is_not_promoted(cluster: Cluster) -> None:
+def test_voting_member_is_not_promoted(cluster: Cluster) -> None:
     with pytest.raises(FailedPrecondition, match='learner'):
         cluster.member_promote(cluster.member_list().members[0].ID)
 
 
-def test_members_that_are_not_there_are_not_found(cluster: Cluster) -> None:
+def test_missing_member_raises_not_found(cluster: Cluster) -> None:
     with pytest.raises(NotFound):
         cluster.member_remove(4711)
     with pytest.raises(NotFound):
@@ -57,7 +57,7 @@ def test_members_that_are_not_there_are_not_found(cluster: Cluster) -> None:
         cluster.member_promote(4711)
 
 
-def test_urls_that_are_none_are_refused(cluster: Cluster) -> None:
+def test_invalid_urls_are_refused(cluster: Cluster) -> None:
     with pytest.raises(getc.EtcdError, match='URL'):
         cluster.member_add(['nowhere'])
     assert len(cluster.member_list().members) == 1

@@ -1,4 +1,4 @@
-"""No RPC is left out of the tests of this folder, and nothing of this check is idle."""
+"""Every RPC is called by the tests of this folder; tests of that check."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_unlock(lock, monkeypatch):
 
 
 def service_of(path: Path) -> str | None:
-    """What a test file names as its SERVICE."""
+    """Return the SERVICE of a test file."""
     for statement in ast.parse(path.read_text('utf-8')).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == 'SERVICE':
             return ast.unparse(statement.value).removeprefix('schema.')
@@ -54,7 +54,7 @@ def test_every_rpc_belongs_to_a_service() -> None:
 
 
 def run(pytester: pytest.Pytester, is_answered: bool, *options: str) -> pytest.RunResult:
-    """A run of a test file under this folder's conftest."""
+    """Run a test file with the conftest of this folder."""
     pytester.makeconftest((HERE / 'conftest.py').read_text('utf-8'))
     pytester.makepyfile(FILE.replace('{is_answered}', str(is_answered)))
     return pytester.runpytest_subprocess('-W', 'error', '-p', 'no:cacheprovider', *options)
@@ -65,18 +65,18 @@ def _finds_getc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('PYTHONPATH', str(HERE.parents[1]))
 
 
-def test_a_file_passes_when_every_rpc_was_answered(pytester: pytest.Pytester) -> None:
+def test_file_passes_when_every_rpc_was_answered(pytester: pytest.Pytester) -> None:
     run(pytester, True).assert_outcomes(passed=2)
 
 
-def test_a_file_fails_when_an_rpc_was_not_answered(pytester: pytest.Pytester) -> None:
-    """A call that no server has answered is none."""
+def test_file_fails_when_an_rpc_was_not_answered(pytester: pytest.Pytester) -> None:
+    """A call without an answer of a server does not count."""
     result = run(pytester, False)
     result.assert_outcomes(passed=2, errors=1)
     result.stdout.fnmatch_lines('*no test of test_*.py has called Unlock')
 
 
-def test_some_tests_of_a_file_promise_nothing(pytester: pytest.Pytester) -> None:
+def test_check_is_skipped_when_only_some_tests_of_a_file_run(pytester: pytest.Pytester) -> None:
     run(pytester, False, '-k', 'test_lock').assert_outcomes(passed=1, deselected=1)
     name = next(path.name for path in pytester.path.glob('test_*.py'))
     run(pytester, False, f'{name}::test_lock').assert_outcomes(passed=1)

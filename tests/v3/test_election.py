@@ -1,4 +1,4 @@
-"""``etcd.v3.election``: the server's election, between two clients."""
+"""``etcd.v3.election`` between two clients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def candidates(client: getc.Client) -> int:
     return client.v3.kv.range(b'name/', range_end=b'name0', count_only=True).count
 
 
-def test_one_is_elected_and_the_next_one_waits(
+def test_campaign_blocks_while_another_lease_leads(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine, value=b'me')
@@ -42,12 +42,12 @@ def test_one_is_elected_and_the_next_one_waits(
     assert client.v3.election.leader(b'name').kv.value == b'you'
 
 
-def test_nobody_is_leader_at_first(client: getc.Client) -> None:
+def test_leader_raises_not_found_without_a_leader(client: getc.Client) -> None:
     with pytest.raises(NotFound, match='no leader'):
         client.v3.election.leader(b'name')
 
 
-def test_the_leader_may_say_something_else(client: getc.Client, mine: int) -> None:
+def test_leader_proclaims_another_value(client: getc.Client, mine: int) -> None:
     won = client.v3.election.campaign(b'name', lease=mine, value=b'me').leader
     client.v3.election.proclaim(won, b'still me')
     assert client.v3.election.leader(b'name').kv.value == b'still me'
@@ -56,7 +56,7 @@ def test_the_leader_may_say_something_else(client: getc.Client, mine: int) -> No
         client.v3.election.proclaim(won, b'me again')
 
 
-def test_a_candidate_that_is_killed_stands_no_more(
+def test_killed_candidate_leaves_the_election(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine)
@@ -68,7 +68,7 @@ def test_a_candidate_that_is_killed_stands_no_more(
     assert candidates(client) == 0
 
 
-def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
+def test_campaign_times_out(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
     client.v3.election.campaign(b'name', lease=mine)
     with pytest.raises(getc.TimedOut) as caught:
         other.v3.election.campaign(b'name', lease=theirs, timeout=0.2)
@@ -76,12 +76,12 @@ def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int
     wait_until(lambda: candidates(client) == 1)
 
 
-def test_a_candidate_needs_a_lease(client: getc.Client) -> None:
+def test_campaign_with_a_missing_lease_raises(client: getc.Client) -> None:
     with pytest.raises(LeaseNotFound):
         client.v3.election.campaign(b'name', lease=4711)
 
 
-def test_observe_tells_each_leader(
+def test_observe_yields_each_leader(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     won = client.v3.election.campaign(b'name', lease=mine, value=b'one').leader
@@ -104,7 +104,7 @@ def test_observe_waits_for_the_first_leader(client: getc.Client, other: getc.Cli
         assert waiting.get().kv.value == b'me'
 
 
-def test_observing_ends_with_the_connection(own_server: EtcdServer) -> None:
+def test_observe_ends_with_the_connection(own_server: EtcdServer) -> None:
     with getc.etcd(own_server.url) as client:
         granted = client.v3.lease.grant(600).ID
         client.v3.election.campaign(b'name', lease=granted, value=b'me')

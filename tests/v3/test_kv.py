@@ -1,4 +1,4 @@
-"""``etcd.v3.kv``: keys and values, on a real etcd."""
+"""``etcd.v3.kv`` on a real etcd."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def kv(client: getc.Client) -> KV:
 
 @pytest.fixture
 def fruit(kv: KV) -> dict[bytes, int]:
-    """Three keys, and the revision at which each was written last; ``b`` was written twice."""
+    """Put three keys; return the revision of the last put of each.  ``b`` is written twice."""
     written = [(b'/f/b', b'2'), (b'/f/a', b'3'), (b'/f/c', b'1'), (b'/f/b', b'2')]
     return {key: kv.put(key, text).header.revision for key, text in written}
 
@@ -58,17 +58,17 @@ def test_range_reads_one_key(kv: KV) -> None:
     assert found.create_revision == found.mod_revision == revision
 
 
-def test_range_of_a_key_that_is_not_there_is_empty(kv: KV) -> None:
+def test_range_of_a_missing_key_is_empty(kv: KV) -> None:
     assert keys(kv.range(b'/none')) == []
 
 
-def test_keys_and_values_are_any_bytes(kv: KV) -> None:
+def test_keys_and_values_may_be_any_bytes(kv: KV) -> None:
     key, text = bytes(range(256)), bytes(reversed(range(256)))
     kv.put(key, text)
     assert kv.range(key).kvs[0].value == text
 
 
-def test_range_stops_before_its_end(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_range_end_is_exclusive(kv: KV, fruit: dict[bytes, int]) -> None:
     assert keys(kv.range(b'/f/a', range_end=b'/f/c')) == [b'/f/a', b'/f/b']
     assert keys(kv.range(b'/f/', range_end=prefix_end(b'/f/'))) == sorted(fruit)
     assert keys(kv.range(EVERYTHING, range_end=EVERYTHING)) == sorted(fruit)
@@ -87,7 +87,7 @@ def test_range_stops_before_its_end(kv: KV, fruit: dict[bytes, int]) -> None:
     ],
 )
 def test_range_sorts(kv: KV, fruit: dict[bytes, int], target: int, ascending: bytes) -> None:
-    """Which of two equals comes first is the server's choice: only their order is asked for."""
+    """The order of equal items is the choice of the server."""
     up = kv.range(b'/f/', range_end=b'/f0', sort_order=Order.ASCEND, sort_target=target)
     down = kv.range(b'/f/', range_end=b'/f0', sort_order=Order.DESCEND, sort_target=target)
     of = {Target.KEY: 'key', Target.VERSION: 'version', Target.CREATE: 'create_revision', Target.MOD: 'mod_revision'}
@@ -98,13 +98,13 @@ def test_range_sorts(kv: KV, fruit: dict[bytes, int], target: int, ascending: by
         assert b''.join(key[-1:] for key in keys(up)) == ascending
 
 
-def test_limit_cuts_short_and_says_so(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_limit_sets_more(kv: KV, fruit: dict[bytes, int]) -> None:
     response = kv.range(b'/f/', range_end=b'/f0', limit=2)
     assert (keys(response), response.more, response.count) == ([b'/f/a', b'/f/b'], True, 3)
     assert not kv.range(b'/f/', range_end=b'/f0', limit=3).more
 
 
-def test_revision_reads_the_past(kv: KV) -> None:
+def test_range_reads_at_a_revision(kv: KV) -> None:
     first = kv.put(b'/a', b'one').header.revision
     kv.put(b'/a', b'two')
     assert kv.range(b'/a', revision=first).kvs[0].value == b'one'
@@ -112,14 +112,14 @@ def test_revision_reads_the_past(kv: KV) -> None:
     assert kv.range(b'/a').kvs[0].value == b'two'
 
 
-def test_count_only_and_keys_only_leave_the_rest_out(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_count_only_and_keys_only_omit_the_rest(kv: KV, fruit: dict[bytes, int]) -> None:
     counted = kv.range(b'/f/', range_end=b'/f0', count_only=True)
     assert (counted.count, keys(counted)) == (3, [])
     named = kv.range(b'/f/', range_end=b'/f0', keys_only=True)
     assert keys(named) == sorted(fruit) and not any(found.value for found in named.kvs)
 
 
-def test_revisions_filter(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_range_filters_by_revisions(kv: KV, fruit: dict[bytes, int]) -> None:
     first = fruit[b'/f/a'] - 1  # at which b was created
 
     def found(**bounds: int) -> list[bytes]:
@@ -131,18 +131,18 @@ def test_revisions_filter(kv: KV, fruit: dict[bytes, int]) -> None:
     assert found(max_create_revision=first) == [b'/f/b']
 
 
-def test_a_serializable_read_is_answered_too(kv: KV) -> None:
+def test_serializable_range_returns_the_key(kv: KV) -> None:
     kv.put(b'/a', b'one')
     assert kv.range(b'/a', serializable=True).kvs[0].value == b'one'
 
 
-def test_a_revision_that_is_still_to_come_is_refused(kv: KV, server: EtcdServer) -> None:
+def test_future_revision_raises(kv: KV, server: EtcdServer) -> None:
     with pytest.raises(FutureRevision) as caught:
         kv.range(b'/a', revision=kv.put(b'/a', b'').header.revision + 1)
     assert caught.value.endpoint == server.url
 
 
-def test_a_revision_that_was_compacted_is_refused(kv: KV) -> None:
+def test_compacted_revision_raises(kv: KV) -> None:
     first = kv.put(b'/a', b'one').header.revision
     kv.compact(kv.put(b'/a', b'two').header.revision, physical=True)
     with pytest.raises(EventIndexCleared):
@@ -156,13 +156,13 @@ def test_a_revision_that_was_compacted_is_refused(kv: KV) -> None:
 # -- put
 
 
-def test_put_tells_what_was_before(kv: KV) -> None:
+def test_put_returns_prev_kv(kv: KV) -> None:
     assert not kv.put(b'/a', b'one', prev_kv=True).HasField('prev_kv')
     assert kv.put(b'/a', b'two', prev_kv=True).prev_kv.value == b'one'
     assert not kv.put(b'/a', b'three').HasField('prev_kv')
 
 
-def test_put_with_a_lease_lives_by_it(client: getc.Client, kv: KV) -> None:
+def test_key_ends_with_its_lease(client: getc.Client, kv: KV) -> None:
     granted = client.v3.lease.grant(60).ID
     kv.put(b'/a', b'one', lease=granted)
     assert kv.range(b'/a').kvs[0].lease == granted
@@ -170,13 +170,13 @@ def test_put_with_a_lease_lives_by_it(client: getc.Client, kv: KV) -> None:
     assert keys(kv.range(b'/a')) == []
 
 
-def test_put_with_a_lease_that_is_gone_writes_nothing(kv: KV) -> None:
+def test_put_with_a_missing_lease_raises_and_writes_nothing(kv: KV) -> None:
     with pytest.raises(LeaseNotFound):
         kv.put(b'/a', b'one', lease=77)
     assert keys(kv.range(b'/a')) == []
 
 
-def test_put_keeps_the_value_or_the_lease_where_asked(client: getc.Client, kv: KV) -> None:
+def test_put_ignores_value_or_lease(client: getc.Client, kv: KV) -> None:
     first, second = client.v3.lease.grant(60).ID, client.v3.lease.grant(60).ID
     kv.put(b'/a', b'one', lease=first)
     kv.put(b'/a', lease=second, ignore_value=True)
@@ -189,7 +189,7 @@ def test_put_keeps_the_value_or_the_lease_where_asked(client: getc.Client, kv: K
         kv.put(b'/none', ignore_value=True)
 
 
-def test_what_etcd_does_not_take_is_refused_by_it(kv: KV) -> None:
+def test_invalid_requests_are_refused_by_etcd(kv: KV) -> None:
     with pytest.raises(InvalidArgument, match='key is not provided'):
         kv.put(b'', b'one')
     with pytest.raises(InvalidArgument, match='too large'):
@@ -201,7 +201,7 @@ def test_what_etcd_does_not_take_is_refused_by_it(kv: KV) -> None:
 # -- delete_range
 
 
-def test_delete_range_counts_and_tells(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_delete_range_returns_count_and_prev_kvs(kv: KV, fruit: dict[bytes, int]) -> None:
     assert kv.delete_range(b'/none').deleted == 0
     assert kv.delete_range(b'/f/a').deleted == 1
     response = kv.delete_range(b'/f/', range_end=b'/f0', prev_kv=True)
@@ -213,7 +213,7 @@ def test_delete_range_counts_and_tells(kv: KV, fruit: dict[bytes, int]) -> None:
 # -- txn
 
 
-def test_a_transaction_does_one_half_or_the_other(kv: KV) -> None:
+def test_txn_executes_success_or_failure(kv: KV) -> None:
     kv.put(b'/a', b'one')
     kv.put(b'/b', b'other')
     swap = (
@@ -233,12 +233,12 @@ def test_a_transaction_does_one_half_or_the_other(kv: KV) -> None:
     assert [found.value for found in refused.responses[0].response_range.kvs] == [b'']
 
 
-def test_a_transaction_without_conditions_is_done(kv: KV) -> None:
+def test_txn_without_conditions_succeeds(kv: KV) -> None:
     assert kv.when().then(put(b'/a', b'1'), put(b'/b', b'2')).commit().succeeded
     assert {found.mod_revision for found in kv.range(b'/', range_end=b'0').kvs} == {kv.range(b'/a').header.revision}
 
 
-def test_every_target_is_compared_in_every_way(client: getc.Client, kv: KV) -> None:
+def test_every_target_is_compared_by_every_operator(client: getc.Client, kv: KV) -> None:
     granted = client.v3.lease.grant(60).ID
     created = kv.put(b'/a', b'm').header.revision
     written = kv.put(b'/a', b'm', lease=granted).header.revision
@@ -257,7 +257,7 @@ def test_every_target_is_compared_in_every_way(client: getc.Client, kv: KV) -> N
     assert not kv.when(text > b'm').commit().succeeded
 
 
-def test_a_range_is_compared_key_by_key(kv: KV, fruit: dict[bytes, int]) -> None:
+def test_range_compare_holds_if_it_holds_for_every_key(kv: KV, fruit: dict[bytes, int]) -> None:
     assert kv.when(version(b'/f/', b'/f0') > 0).commit().succeeded
     assert not kv.when(version(b'/f/', b'/f0') > 1).commit().succeeded
     assert kv.when(create_revision(b'/g/', b'/g0') == 0).commit().succeeded
@@ -272,7 +272,7 @@ def test_transactions_nest(kv: KV) -> None:
     assert done.responses[1].response_range.kvs[0].value == b'deep'
 
 
-def test_txn_takes_the_messages_themselves(kv: KV) -> None:
+def test_txn_accepts_messages(kv: KV) -> None:
     done = kv.txn(
         compare=[Compare(key=b'/a', target=Compare.CompareTarget.VERSION, version=0)],
         success=[RequestOp(request_range=RangeRequest(key=b'/a'))],
@@ -292,8 +292,8 @@ def test_txn_takes_the_messages_themselves(kv: KV) -> None:
         ([nested(KV(None).when().otherwise(put(b'k', b'v')))], True),  # type: ignore[arg-type]
     ],
 )
-def test_a_transaction_that_only_reads_counts_as_a_read(operations: list[RequestOp], changes: bool) -> None:
-    """It may be repeated by itself, and what it raises says that nothing was applied."""
+def test_txn_that_only_reads_counts_as_a_read(operations: list[RequestOp], changes: bool) -> None:
+    """It may be repeated, and its error has no ``maybe_applied``."""
     request = KV(None).when().otherwise(*operations).request  # type: ignore[arg-type]
     assert txn.is_write(request) == changes
     with getc.etcd('http://127.0.0.1:1') as client, pytest.raises(getc.ConnectionRefused) as caught:
@@ -301,7 +301,7 @@ def test_a_transaction_that_only_reads_counts_as_a_read(operations: list[Request
     assert not caught.value.maybe_applied
 
 
-def test_the_same_key_cannot_be_put_twice_in_one(kv: KV) -> None:
+def test_txn_refuses_two_puts_of_one_key(kv: KV) -> None:
     with pytest.raises(InvalidArgument, match='duplicate key'):
         kv.when().then(put(b'/a', b'1'), put(b'/a', b'2')).commit()
 
@@ -310,7 +310,7 @@ def test_the_same_key_cannot_be_put_twice_in_one(kv: KV) -> None:
 
 
 def put_many(kv: KV, prefix: bytes, count: int) -> None:
-    """So many keys, 128 to a transaction."""
+    """Put this many keys, 128 in each transaction."""
     names = [prefix + b'%06d' % number for number in range(count)]
     for at in range(0, count, 128):
         kv.when().then(*(put(name, name[-6:]) for name in names[at : at + 128])).commit()
@@ -324,18 +324,18 @@ def test_scan_reads_twelve_thousand_keys_in_order(kv: KV) -> None:
 
 
 @pytest.mark.parametrize('page', [1, 3, 10, 11])
-def test_pages_of_any_size_make_the_same(kv: KV, page: int) -> None:
+def test_scan_returns_the_same_keys_for_any_page_size(kv: KV, page: int) -> None:
     put_many(kv, b'/s/', 10)
     found = list(kv.scan(b'/s/', range_end=b'/s0', page=page, keys_only=True))
     assert [item.key for item in found] == [b'/s/%06d' % number for number in range(10)]
     assert not any(item.value for item in found)
 
 
-def test_scan_of_nothing_is_nothing(kv: KV) -> None:
+def test_scan_of_an_empty_range_is_empty(kv: KV) -> None:
     assert list(kv.scan(b'/s/', range_end=b'/s0')) == []
 
 
-def test_scan_sees_one_revision_while_others_write(kv: KV, other: getc.Client, spawn: Callable[..., Any]) -> None:
+def test_scan_reads_at_one_revision_while_others_write(kv: KV, other: getc.Client, spawn: Callable[..., Any]) -> None:
     put_many(kv, b'/s/', 200)
     before = kv.range(b'/s/').header.revision
 
@@ -355,7 +355,7 @@ def test_scan_sees_one_revision_while_others_write(kv: KV, other: getc.Client, s
     assert len(list(kv.scan(b'/s/', range_end=b'/s0', revision=before, page=50))) == 200
 
 
-def test_scan_says_so_when_its_revision_is_compacted_on_the_way(kv: KV) -> None:
+def test_scan_raises_when_its_revision_is_compacted_meanwhile(kv: KV) -> None:
     put_many(kv, b'/s/', 20)
     scan = kv.scan(b'/s/', range_end=b'/s0', page=10)
     for _ in range(10):
@@ -365,9 +365,9 @@ def test_scan_says_so_when_its_revision_is_compacted_on_the_way(kv: KV) -> None:
         next(scan)
 
 
-def test_a_page_is_at_least_one_key(nobody: getc.Client) -> None:
+def test_page_below_one_raises_value_error(unreachable: getc.Client) -> None:
     with pytest.raises(ValueError, match='page'):
-        nobody.v3.kv.scan(b'/s/', range_end=b'/s0', page=0)
+        unreachable.v3.kv.scan(b'/s/', range_end=b'/s0', page=0)
 
 
 # -- ranges of keys
@@ -387,12 +387,12 @@ def test_a_page_is_at_least_one_key(nobody: getc.Client) -> None:
         (b'a\xffb', b'a\xffc'),
     ],
 )
-def test_prefix_end_is_the_first_key_past_the_prefix(prefix: bytes, end: bytes) -> None:
+def test_prefix_end_is_the_first_key_after_the_prefix(prefix: bytes, end: bytes) -> None:
     assert prefix_end(prefix) == end
 
 
 @pytest.mark.parametrize('prefix', [b'a', b'a\xff', b'\xff', b'a\xff\xff'])
-def test_prefix_end_takes_in_exactly_what_begins_so(kv: KV, prefix: bytes) -> None:
+def test_prefix_end_bounds_exactly_the_keys_with_the_prefix(kv: KV, prefix: bytes) -> None:
     names = [
         b'a',
         b'a\0',
@@ -446,12 +446,12 @@ SECRET = 'correct horse battery staple'
         (lambda v3: v3.cluster.member_remove(SECRET), 'ID'),
     ],
 )
-def test_a_wrong_type_is_told_by_its_field_and_never_by_its_value(
-    nobody: getc.Client, call: Callable[[Any], object], field: str
+def test_type_error_names_the_field_and_not_the_value(
+    unreachable: getc.Client, call: Callable[[Any], object], field: str
 ) -> None:
-    """Before any I/O: nobody is there to be asked."""
+    """It is raised before any I/O."""
     with pytest.raises(TypeError, match=rf'\b{field}\b') as caught:
-        call(nobody.v3)
+        call(unreachable.v3)
     assert 'horse' not in str(caught.value) and '12345678' not in str(caught.value)
 
 
@@ -464,11 +464,11 @@ def test_a_wrong_type_is_told_by_its_field_and_never_by_its_value(
         (lambda v3: v3.auth.user_add('name', b'\xff horse'), 'password'),
     ],
 )
-def test_a_value_that_cannot_be_is_told_by_its_field(
-    nobody: getc.Client, call: Callable[[Any], object], field: str
+def test_value_error_names_the_field_and_not_the_value(
+    unreachable: getc.Client, call: Callable[[Any], object], field: str
 ) -> None:
     with pytest.raises(ValueError, match=rf'\b{field}\b') as caught:
-        call(nobody.v3)
+        call(unreachable.v3)
     assert 'horse' not in str(caught.value) and str(2**63) not in str(caught.value)
 
 
@@ -482,7 +482,7 @@ def test_scan_raises_protocol_error_if_a_page_without_keys_is_not_the_last() -> 
         list(KV(rpc).scan(b'/', range_end=b'0'))
 
 
-def test_a_call_ends_in_time(own_server: EtcdServer) -> None:
+def test_call_times_out(own_server: EtcdServer) -> None:
     with getc.etcd(own_server.url) as client:
         client.v3.kv.put(b'/a', b'one')
         pause(own_server)
@@ -497,7 +497,7 @@ def test_a_call_ends_in_time(own_server: EtcdServer) -> None:
         assert client.v3.kv.range(b'/a').kvs[0].value in (b'one', b'two')
 
 
-def test_calls_at_once_each_get_their_own_answer(kv: KV) -> None:
+def test_concurrent_calls_each_get_their_own_response(kv: KV) -> None:
     put_many(kv, b'/s/', 100)
     asked = [gevent.spawn(kv.range, b'/s/%06d' % (number % 100)) for number in range(1000)]
     gevent.joinall(asked, raise_error=True)

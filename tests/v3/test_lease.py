@@ -1,4 +1,4 @@
-"""``etcd.v3.lease``: leases on a real etcd, and their renewals on one stream."""
+"""``etcd.v3.lease`` on a real etcd, and renewals on one stream."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def lease(client: getc.Client) -> Iterator[Lease]:
 # -- one call each
 
 
-def test_grant_chooses_a_number_and_tells_the_ttl(lease: Lease) -> None:
+def test_grant_returns_an_id_and_the_ttl(lease: Lease) -> None:
     granted = lease.grant(60)
     assert granted.ID > 0 and granted.TTL == 60
     assert lease.grant(60).ID != granted.ID
 
 
-def test_a_ttl_below_the_servers_least_is_raised(lease: Lease) -> None:
+def test_grant_raises_a_ttl_below_the_minimum_of_the_server(lease: Lease) -> None:
     assert lease.grant(1).TTL == 2
 
 
-def test_grant_takes_a_number(lease: Lease) -> None:
+def test_grant_accepts_an_id(lease: Lease) -> None:
     assert lease.grant(60, ID=4711).ID == 4711
     assert lease.grant(60, ID=2**63 - 1).ID == 2**63 - 1
     with pytest.raises(FailedPrecondition, match='already exists'):
         lease.grant(60, ID=4711)
 
 
-def test_a_ttl_that_is_too_large_is_refused(lease: Lease) -> None:
+def test_grant_refuses_a_ttl_that_is_too_large(lease: Lease) -> None:
     with pytest.raises(getc.EtcdError, match='too large'):
         lease.grant(2**62)
 
@@ -68,7 +68,7 @@ def test_revoke_deletes_the_keys_of_the_lease(client: getc.Client, lease: Lease)
         lease.revoke(granted)
 
 
-def test_time_to_live_tells_seconds_and_keys(client: getc.Client, lease: Lease) -> None:
+def test_time_to_live_returns_seconds_and_keys(client: getc.Client, lease: Lease) -> None:
     granted = lease.grant(60).ID
     client.v3.kv.put(b'/b', b'', lease=granted)
     client.v3.kv.put(b'/a', b'', lease=granted)
@@ -78,16 +78,16 @@ def test_time_to_live_tells_seconds_and_keys(client: getc.Client, lease: Lease) 
     assert not lease.time_to_live(granted).keys
 
 
-def test_time_to_live_of_a_lease_that_is_gone_is_minus_one(lease: Lease) -> None:
+def test_time_to_live_of_a_missing_lease_is_minus_one(lease: Lease) -> None:
     assert lease.time_to_live(4712).TTL == -1
 
 
-def test_leases_lists_them(lease: Lease) -> None:
+def test_leases_returns_all_leases(lease: Lease) -> None:
     granted = {lease.grant(60).ID for _ in range(3)}
     assert granted <= {known.ID for known in lease.leases().leases}
 
 
-def test_a_lease_that_nobody_renews_ends(client: getc.Client, lease: Lease, wait_until: Callable[..., None]) -> None:
+def test_lease_expires_without_renewals(client: getc.Client, lease: Lease, wait_until: Callable[..., None]) -> None:
     granted = lease.grant(2).ID
     client.v3.kv.put(b'/a', b'', lease=granted)
     wait_until(lambda: lease.time_to_live(granted).TTL == -1)
@@ -107,7 +107,7 @@ def test_keep_alive_renews(lease: Lease, wait_until: Callable[..., None]) -> Non
     assert lease.time_to_live(granted).TTL >= 29
 
 
-def test_a_lease_that_is_gone_does_no_harm_to_the_others(lease: Lease, server: EtcdServer) -> None:
+def test_missing_lease_does_not_affect_other_renewals(lease: Lease, server: EtcdServer) -> None:
     granted = [lease.grant(60, ID=7000 + number).ID for number in range(20)]
     for gone in granted[::4]:
         lease.revoke(gone)
@@ -121,7 +121,7 @@ def test_a_lease_that_is_gone_does_no_harm_to_the_others(lease: Lease, server: E
             assert number == renewal.value.ID
 
 
-def test_callers_that_are_killed_leave_the_others_their_answers(lease: Lease) -> None:
+def test_killed_callers_do_not_affect_the_responses_of_others(lease: Lease) -> None:
     granted = lease.grant(60).ID
     lease.keep_alive(granted)
     renewing = [gevent.spawn(lease.keep_alive, granted) for _ in range(100)]
@@ -131,7 +131,7 @@ def test_callers_that_are_killed_leave_the_others_their_answers(lease: Lease) ->
     assert lease.keep_alive(granted).TTL == 60
 
 
-def test_renewals_end_with_the_connection_and_the_next_one_makes_another(own_server: EtcdServer) -> None:
+def test_renewals_end_with_the_connection_and_the_next_one_reconnects(own_server: EtcdServer) -> None:
     with getc.etcd(own_server.url) as client:
         granted = [client.v3.lease.grant(600).ID for _ in range(10)]
         client.v3.lease.keep_alive(granted[0])
@@ -148,7 +148,7 @@ def test_renewals_end_with_the_connection_and_the_next_one_makes_another(own_ser
         assert client.v3.lease.keep_alive(granted[5]).TTL == 600
 
 
-def test_a_renewal_that_is_not_answered_ends_in_time(own_server: EtcdServer) -> None:
+def test_renewal_times_out(own_server: EtcdServer) -> None:
     with getc.etcd(own_server.url) as client:
         granted = client.v3.lease.grant(600).ID
         client.v3.lease.keep_alive(granted)
@@ -160,7 +160,7 @@ def test_a_renewal_that_is_not_answered_ends_in_time(own_server: EtcdServer) -> 
         assert client.v3.lease.keep_alive(granted).TTL == 600
 
 
-def test_closing_the_client_ends_renewals(own_server: EtcdServer) -> None:
+def test_close_ends_renewals(own_server: EtcdServer) -> None:
     client = getc.etcd(own_server.url)
     granted = client.v3.lease.grant(600).ID
     client.v3.lease.keep_alive(granted)
@@ -174,7 +174,7 @@ def test_closing_the_client_ends_renewals(own_server: EtcdServer) -> None:
         client.v3.lease.keep_alive(granted)
 
 
-def test_renewals_that_begin_together_share_one_stream(
+def test_concurrent_renewals_share_one_stream(
     client: getc.Client, lease: Lease, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -186,7 +186,7 @@ def test_renewals_that_begin_together_share_one_stream(
     assert len(opened) == 1
 
 
-def test_ten_thousand_leases_are_kept_alive_over_one_connection(
+def test_ten_thousand_leases_are_renewed_over_one_connection(
     client: getc.Client, lease: Lease, server: EtcdServer
 ) -> None:
     granted = [response.ID for response in Pool(200).map(lease.grant, [600] * 10_000)]
@@ -219,7 +219,9 @@ def answer(number: int, ttl: int) -> LeaseKeepAliveResponse:
     return LeaseKeepAliveResponse(ID=number, TTL=ttl)
 
 
-def test_answers_of_a_lease_come_in_the_order_of_its_requests(stream: FakeStream, renewals: KeepAliveStream) -> None:
+def test_responses_are_assigned_in_the_order_of_the_requests_of_a_lease(
+    stream: FakeStream, renewals: KeepAliveStream
+) -> None:
     asked = [renew(renewals, number) for number in (1, 2, 1, 1)]
     gevent.sleep(0)
     stream.say(answer(1, 10), answer(1, 11), answer(2, 20), answer(1, 0))
@@ -228,8 +230,8 @@ def test_answers_of_a_lease_come_in_the_order_of_its_requests(stream: FakeStream
     assert isinstance(asked[3].exception, LeaseNotFound)
 
 
-def test_who_was_killed_has_its_answer_all_the_same(stream: FakeStream, renewals: KeepAliveStream) -> None:
-    """Or everybody behind it would take an older answer for its own."""
+def test_response_to_a_killed_renewal_is_consumed(stream: FakeStream, renewals: KeepAliveStream) -> None:
+    """Otherwise each later renewal would take an older response for its own."""
     first, second = renew(renewals, 1), renew(renewals, 1)
     gevent.sleep(0)
     first.kill()
@@ -240,7 +242,7 @@ def test_who_was_killed_has_its_answer_all_the_same(stream: FakeStream, renewals
     assert second.get().TTL == 11
 
 
-def test_answers_that_nobody_waits_for_are_dropped(stream: FakeStream, renewals: KeepAliveStream) -> None:
+def test_unexpected_responses_are_dropped(stream: FakeStream, renewals: KeepAliveStream) -> None:
     stream.say(answer(1, 10))
     gevent.sleep(0.01)
     asked = renew(renewals, 1)
@@ -249,7 +251,7 @@ def test_answers_that_nobody_waits_for_are_dropped(stream: FakeStream, renewals:
     assert asked.get().TTL == 11
 
 
-def test_a_refused_stream_ends_every_renewal_with_what_was_said(stream: FakeStream, renewals: KeepAliveStream) -> None:
+def test_refused_stream_ends_every_renewal_with_its_error(stream: FakeStream, renewals: KeepAliveStream) -> None:
     asked = [renew(renewals, number) for number in (1, 1, 2)]
     gevent.sleep(0)
     stream.end(NoLeader('no leader'))
@@ -258,7 +260,7 @@ def test_a_refused_stream_ends_every_renewal_with_what_was_said(stream: FakeStre
     assert renewals.is_over
 
 
-def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewals: KeepAliveStream) -> None:
+def test_stream_that_ends_with_status_ok_counts_as_lost(stream: FakeStream, renewals: KeepAliveStream) -> None:
     asked = renew(renewals, 1)
     gevent.sleep(0)
     stream.end()
@@ -267,10 +269,10 @@ def test_a_stream_that_ends_well_is_lost_all_the_same(stream: FakeStream, renewa
     assert caught.value.maybe_applied
 
 
-def test_a_server_that_does_not_answer_in_time_is_left(
+def test_stream_is_not_used_again_after_a_timeout(
     stream: FakeStream, renewals: KeepAliveStream, etcd_clock: VirtualTime
 ) -> None:
-    """The next renewal is not asked for here; those that have more time wait on, and the last one ends the stream."""
+    """Renewals with more time wait on, and the last one ends the stream."""
     first, second, third = renew(renewals, 1, 1), renew(renewals, 2, 3), renew(renewals, 3, 5)
     etcd_clock.advance(0.5)
     assert (renewals.is_over, stream.is_reported_silent) == (False, False)
@@ -286,10 +288,9 @@ def test_a_server_that_does_not_answer_in_time_is_left(
 
 
 @pytest.mark.parametrize('timeout', [0, 0.05])
-def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
+def test_timeout_below_the_minimum_does_not_mark_the_stream_as_silent(
     stream: FakeStream, renewals: KeepAliveStream, etcd_clock: VirtualTime, timeout: float
 ) -> None:
-    """The stream is good for the next renewal, which has its own answer."""
     hasty = renew(renewals, 1, timeout)
     etcd_clock.advance(0.06)
     assert isinstance(hasty.exception, getc.TimedOut)
@@ -300,8 +301,7 @@ def test_a_server_is_not_blamed_by_who_leaves_it_no_time(
     assert patient.get().TTL == 11
 
 
-def test_a_timeout_of_the_callers_own_is_the_callers(renewals: KeepAliveStream) -> None:
-    """Also where it strikes at the same moment."""
+def test_gevent_timeout_of_the_caller_is_raised(renewals: KeepAliveStream) -> None:
 
     def asking() -> str:
         with gevent.Timeout(0.02) as own:

@@ -1,4 +1,4 @@
-"""``etcd.v3.lock``: the server's lock, between two clients."""
+"""``etcd.v3.lock`` between two clients."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def theirs(other: getc.Client) -> int:
 
 
 def queued(client: getc.Client) -> int:
-    """How many hold the lock or wait for it."""
+    """Return how many requests hold the lock or wait for it."""
     return client.v3.kv.range(b'name/', range_end=b'name0', count_only=True).count
 
 
-def test_one_holds_the_lock_and_the_next_one_waits(
+def test_lock_blocks_while_another_lease_holds_it(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     held = client.v3.lock.lock(b'name', lease=mine)
@@ -42,7 +42,7 @@ def test_one_holds_the_lock_and_the_next_one_waits(
     assert waiting.get().key != held.key
 
 
-def test_a_lease_that_ends_lets_the_lock_go(
+def test_lock_is_released_when_its_lease_ends(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     client.v3.lock.lock(b'name', lease=mine)
@@ -52,12 +52,12 @@ def test_a_lease_that_ends_lets_the_lock_go(
     assert client.v3.kv.range(waiting.get().key).kvs[0].lease == theirs
 
 
-def test_a_lock_is_had_twice_by_one_lease(client: getc.Client, mine: int) -> None:
+def test_lock_is_reentrant_for_one_lease(client: getc.Client, mine: int) -> None:
     held = client.v3.lock.lock(b'name', lease=mine)
     assert client.v3.lock.lock(b'name', lease=mine).key == held.key
 
 
-def test_who_is_killed_leaves_the_queue(
+def test_killed_caller_leaves_the_queue(
     client: getc.Client, other: getc.Client, mine: int, theirs: int, spawn: Callable[..., Any], wait_until: Any
 ) -> None:
     held = client.v3.lock.lock(b'name', lease=mine)
@@ -69,7 +69,7 @@ def test_who_is_killed_leaves_the_queue(
     assert queued(client) == 0
 
 
-def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
+def test_lock_times_out(client: getc.Client, other: getc.Client, mine: int, theirs: int, wait_until: Any) -> None:
     client.v3.lock.lock(b'name', lease=mine)
     with pytest.raises(getc.TimedOut) as caught:
         other.v3.lock.lock(b'name', lease=theirs, timeout=0.2)
@@ -77,7 +77,7 @@ def test_waiting_ends_in_time(client: getc.Client, other: getc.Client, mine: int
     wait_until(lambda: queued(client) == 1)
 
 
-def test_a_lock_needs_a_lease(client: getc.Client) -> None:
+def test_lock_with_a_missing_lease_raises(client: getc.Client) -> None:
     with pytest.raises(LeaseNotFound):
         client.v3.lock.lock(b'name', lease=4711)
     assert queued(client) == 0
@@ -90,7 +90,7 @@ def test_unlock_of_a_lock_that_is_not_held_does_nothing(client: getc.Client, min
     assert queued(client) == 0
 
 
-def test_one_at_a_time_however_many_want_it(client: getc.Client, other: getc.Client) -> None:
+def test_lock_excludes_many_concurrent_holders(client: getc.Client, other: getc.Client) -> None:
     inside, most = 0, 0
 
     def work(on: getc.Client) -> None:

@@ -1,4 +1,4 @@
-"""``etcd.v3.maintenance``: the health of a member, and snapshots."""
+"""``etcd.v3.maintenance``: status, alarms and snapshots."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def maintenance(client: getc.Client) -> Maintenance:
 
 @pytest.fixture
 def own(own_server: EtcdServer) -> Iterator[getc.Client]:
-    """A client of a server of this test's own."""
+    """A client of a server that only this test uses."""
     with getc.etcd(own_server.url) as client:
         yield client
 
 
-def test_status_tells_version_size_and_leader(maintenance: Maintenance, server: EtcdServer) -> None:
+def test_status_returns_version_size_and_leader(maintenance: Maintenance, server: EtcdServer) -> None:
     status = maintenance.status()
     assert status.version == server.version
     assert status.dbSize >= status.dbSizeInUse > 0
@@ -54,7 +54,7 @@ def test_status_tells_version_size_and_leader(maintenance: Maintenance, server: 
     assert not status.isLearner and list(status.errors) == []
 
 
-def test_hashes_change_with_the_keys_and_with_nothing_else(client: getc.Client, maintenance: Maintenance) -> None:
+def test_hashes_change_with_the_keys_only(client: getc.Client, maintenance: Maintenance) -> None:
     revision = client.v3.kv.put(b'/a', b'one').header.revision
     before = maintenance.hash_kv()
     assert maintenance.hash_kv().hash == before.hash
@@ -67,7 +67,7 @@ def test_hashes_change_with_the_keys_and_with_nothing_else(client: getc.Client, 
         maintenance.hash_kv(revision + 100)
 
 
-def test_defragment_gives_room_back(own: getc.Client) -> None:
+def test_defragment_shrinks_the_database(own: getc.Client) -> None:
     for number in range(50):
         own.v3.kv.put(b'/%d' % number, bytes(100_000))
     own.v3.kv.delete_range(b'/', range_end=b'0')
@@ -77,7 +77,7 @@ def test_defragment_gives_room_back(own: getc.Client) -> None:
     assert own.v3.maintenance.status().dbSize < before / 2
 
 
-def test_an_alarm_is_raised_told_and_cleared(own: getc.Client) -> None:
+def test_alarm_is_raised_listed_and_cleared(own: getc.Client) -> None:
     member = own.v3.maintenance.status().header.member_id
     assert list(own.v3.maintenance.alarm().alarms) == []
     own.v3.maintenance.alarm(Action.ACTIVATE, memberID=member, alarm=AlarmType.NOSPACE)
@@ -93,46 +93,44 @@ def test_an_alarm_is_raised_told_and_cleared(own: getc.Client) -> None:
 
 @pytest.mark.parametrize('action', [Action.ACTIVATE, Action.DEACTIVATE])
 @pytest.mark.parametrize('given', [{}, {'memberID': 1}, {'alarm': AlarmType.NOSPACE}])
-def test_an_alarm_is_not_changed_without_a_member_and_a_kind(
-    maintenance: Maintenance, action: int, given: dict[str, int]
-) -> None:
+def test_alarm_requires_member_and_type(maintenance: Maintenance, action: int, given: dict[str, int]) -> None:
     """etcd reports success for zeros, and changes nothing."""
     with pytest.raises(ValueError, match='memberID and alarm'):
         maintenance.alarm(action, **given)
 
 
-def test_the_leader_stays_where_it_is_asked_to_be(maintenance: Maintenance) -> None:
+def test_move_leader_to_the_leader_changes_nothing(maintenance: Maintenance) -> None:
     leader = maintenance.status().leader
     maintenance.move_leader(leader)
     assert maintenance.status().leader == leader
 
 
-def test_the_leader_does_not_move_to_nobody(maintenance: Maintenance) -> None:
+def test_move_leader_to_a_missing_member_raises(maintenance: Maintenance) -> None:
     with pytest.raises(FailedPrecondition, match='bad leader transferee'):
         maintenance.move_leader(4711)
 
 
-def test_downgrade_is_checked_prepared_and_called_off(own: getc.Client, own_server: EtcdServer) -> None:
+def test_downgrade_is_validated_enabled_and_cancelled(own: getc.Client, own_server: EtcdServer) -> None:
     major, minor, _ = own_server.binary.version
     if (major, minor) < (3, 5):
         with pytest.raises(NotSupported, match='Downgrade'):
             own.v3.maintenance.downgrade(Downgrade.VALIDATE, '3.4.0')
         return
     older = f'{major}.{minor - 1}.0'
-    told = own.v3.maintenance.downgrade(Downgrade.VALIDATE, older).version
-    assert told in (f'{major}.{minor}.0', f'{major}.{minor}')  # the second from etcd 3.6 on
+    version = own.v3.maintenance.downgrade(Downgrade.VALIDATE, older).version
+    assert version in (f'{major}.{minor}.0', f'{major}.{minor}')  # the second from etcd 3.6 on
     assert 'in progress' in refusal(own.v3.maintenance, Downgrade.ENABLE, older)
     if (major, minor) < (3, 6):
         assert 'no inflight' in refusal(own.v3.maintenance, Downgrade.CANCEL, older)
     else:  # there it is no error that there is none
         for _ in range(2):
-            assert own.v3.maintenance.downgrade(Downgrade.CANCEL, older).version == told
+            assert own.v3.maintenance.downgrade(Downgrade.CANCEL, older).version == version
     with pytest.raises(InvalidArgument, match='target version'):
         own.v3.maintenance.downgrade(Downgrade.VALIDATE, f'{major}.{minor + 5}.0')
 
 
 def refusal(maintenance: Maintenance, action: int, version: str) -> str:
-    """Ask until it is refused for being done already: etcd 3.5.1 does it the first time, and does not say so."""
+    """Repeat a call until it is refused as already applied: etcd 3.5.1 does not report the first time."""
     while True:
         try:
             maintenance.downgrade(action, version, timeout=1)
@@ -152,48 +150,48 @@ def fill(client: getc.Client, megabytes: int) -> None:
     )
 
 
-def test_a_snapshot_is_whole_and_its_progress_is_told(own: getc.Client, tmp_path: Path) -> None:
+def test_snapshot_is_complete_and_reports_progress(own: getc.Client, tmp_path: Path) -> None:
     fill(own, 5)
     path = tmp_path / 'snapshot.db'
-    told: list[tuple[int, int]] = []
-    size = own.v3.maintenance.snapshot(path, progress=lambda *so_far: told.append(so_far))
+    progress: list[tuple[int, int]] = []
+    size = own.v3.maintenance.snapshot(path, progress=lambda *so_far: progress.append(so_far))
     content = path.read_bytes()
     assert len(content) == size > 5_000_000
     assert content[-32:] == hashlib.sha256(content[:-32]).digest()
-    came = [received for received, _ in told]
+    came = [received for received, _ in progress]
     assert came == sorted(came) and len(set(came)) == len(came) > 10
-    assert told[-1] == (size, size)
-    assert all(size - 32 <= total <= size for _, total in told)
+    assert progress[-1] == (size, size)
+    assert all(size - 32 <= total <= size for _, total in progress)
     assert [entry.name for entry in tmp_path.iterdir()] == ['snapshot.db']
 
 
-def test_a_snapshot_replaces_an_older_one(maintenance: Maintenance, tmp_path: Path) -> None:
+def test_snapshot_replaces_an_older_file(maintenance: Maintenance, tmp_path: Path) -> None:
     path = tmp_path / 'snapshot.db'
     path.write_bytes(b'older')
     assert maintenance.snapshot(str(path)) == path.stat().st_size > 1000
 
 
-def test_a_snapshot_that_breaks_off_leaves_the_older_one_and_no_other_file(
+def test_interrupted_snapshot_keeps_the_older_file_and_leaves_no_other(
     own: getc.Client, own_server: EtcdServer, tmp_path: Path
 ) -> None:
     fill(own, 20)
     path = tmp_path / 'snapshot.db'
     path.write_bytes(b'older')
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
 
     def kill(received: int, total: int) -> None:
-        told.append((received, total))
+        progress.append((received, total))
         if own_server.pid is not None and received > 1_000_000:
             own_server.kill()
 
     with pytest.raises(getc.ConnectionError):
         own.v3.maintenance.snapshot(path, progress=kill)
-    assert told[-1][0] < told[-1][1]
+    assert progress[-1][0] < progress[-1][1]
     assert [entry.name for entry in tmp_path.iterdir()] == ['snapshot.db']
     assert path.read_bytes() == b'older'
 
 
-def test_a_snapshot_ends_in_time(own: getc.Client, own_server: EtcdServer, tmp_path: Path) -> None:
+def test_snapshot_times_out(own: getc.Client, own_server: EtcdServer, tmp_path: Path) -> None:
     fill(own, 20)
     with pytest.raises(getc.TimedOut):
         own.v3.maintenance.snapshot(tmp_path / 'snapshot.db', progress=lambda *_: own_server.pause(), timeout=1)
@@ -201,7 +199,7 @@ def test_a_snapshot_ends_in_time(own: getc.Client, own_server: EtcdServer, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_snapshot_that_is_killed_leaves_no_file(own: getc.Client, tmp_path: Path) -> None:
+def test_killed_snapshot_leaves_no_file(own: getc.Client, tmp_path: Path) -> None:
     fill(own, 5)
     seen: list[list[str]] = []
 
@@ -217,13 +215,13 @@ def test_a_snapshot_that_is_killed_leaves_no_file(own: getc.Client, tmp_path: Pa
     assert own.v3.maintenance.snapshot(tmp_path / 'snapshot.db') > 5_000_000
 
 
-def test_what_progress_raises_ends_the_snapshot(maintenance: Maintenance, tmp_path: Path) -> None:
+def test_error_of_the_progress_callback_ends_the_snapshot(maintenance: Maintenance, tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         maintenance.snapshot(tmp_path / 'snapshot.db', progress=lambda *_: 1 // 0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_cannot_be_written_is_told(maintenance: Maintenance, tmp_path: Path) -> None:
+def test_snapshot_raises_when_the_file_cannot_be_written(maintenance: Maintenance, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         maintenance.snapshot(tmp_path / 'none' / 'snapshot.db')
 
@@ -237,14 +235,14 @@ def stream() -> FakeStream:
 
 
 @pytest.fixture
-def receiving(stream: FakeStream, nobody: getc.Client, monkeypatch: pytest.MonkeyPatch) -> Maintenance:
-    """Snapshots that come from ``stream``."""
+def receiving(stream: FakeStream, unreachable: getc.Client, monkeypatch: pytest.MonkeyPatch) -> Maintenance:
+    """Return a service whose snapshots come from ``stream``."""
     monkeypatch.setattr(RpcClient, 'open', lambda *_: stream)
-    return nobody.v3.maintenance
+    return unreachable.v3.maintenance
 
 
-def pieces(content: bytes, size: int) -> list[Any]:
-    """The content as a server sends it: the checksum is beyond what it says to remain."""
+def chunks(content: bytes, size: int) -> list[Any]:
+    """Return the content in the chunks that a server sends: ``remaining_bytes`` does not count the checksum."""
     sent = [content[at : at + size] for at in range(0, len(content), size)]
     remaining = [max(0, len(content) - 32 - at - size) for at in range(0, len(content), size)]
     return [SnapshotResponse(blob=blob, remaining_bytes=left) for blob, left in zip(sent, remaining, strict=True)]
@@ -255,10 +253,10 @@ WHOLE = DATABASE + hashlib.sha256(DATABASE).digest()
 
 
 @pytest.mark.parametrize('size', [1, 31, 32, 33, 500, 4096, 4128])
-def test_a_snapshot_is_whole_in_pieces_of_any_size(
+def test_snapshot_accepts_chunks_of_any_size(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, size: int
 ) -> None:
-    stream.say(*pieces(WHOLE, size))
+    stream.say(*chunks(WHOLE, size))
     stream.end()
     assert receiving.snapshot(tmp_path / 'snapshot.db') == len(WHOLE)
     assert (tmp_path / 'snapshot.db').read_bytes() == WHOLE
@@ -276,10 +274,10 @@ def test_a_snapshot_is_whole_in_pieces_of_any_size(
     ],
     ids=['a bit of the database', 'a bit of the checksum', 'no checksum', 'a byte too few', 'no page', 'nothing'],
 )
-def test_a_snapshot_that_is_not_what_its_checksum_says_is_no_snapshot(
+def test_snapshot_that_does_not_match_its_checksum_raises(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, content: bytes
 ) -> None:
-    stream.say(*pieces(content, 512) or [SnapshotResponse()])
+    stream.say(*chunks(content, 512) or [SnapshotResponse()])
     stream.end()
     with pytest.raises(ProtocolError, match='checksum'):
         receiving.snapshot(tmp_path / 'snapshot.db')
@@ -288,10 +286,10 @@ def test_a_snapshot_that_is_not_what_its_checksum_says_is_no_snapshot(
 
 
 @pytest.mark.parametrize('count', [0, 3])
-def test_a_snapshot_that_ends_well_and_too_early_is_no_snapshot(
+def test_snapshot_that_ends_too_early_with_status_ok_raises(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, count: int
 ) -> None:
-    stream.say(*pieces(WHOLE, 512)[:count])
+    stream.say(*chunks(WHOLE, 512)[:count])
     stream.end()
     with pytest.raises(getc.ConnectionError, match='too early'):
         receiving.snapshot(tmp_path / 'snapshot.db')

@@ -1,4 +1,4 @@
-"""Fields packed by hand are those that protobuf packs."""
+"""Fields encoded by hand equal those that protobuf encodes."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ SIZES = [1, 127, 128, 16_383, 16_384, 2_100_000]
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_bytes_are_packed_as_protobuf_does(size: int) -> None:
-    """Short and long, up to where their length takes another byte."""
+def test_bytes_field_equals_the_encoding_of_protobuf(size: int) -> None:
+    """For lengths with a varint of one and of several bytes."""
     content = b'x' * size
     assert bytes_field(1, content) == RangeRequest(key=content).SerializeToString()
     assert bytes_field(2, content) == RangeRequest(range_end=content).SerializeToString()
 
 
 @pytest.mark.parametrize('number', [*SIZES, 2**31, 2**63 - 1])
-def test_numbers_are_packed_as_protobuf_does(number: int) -> None:
-    """Leases have up to 63 bits."""
+def test_number_field_equals_the_encoding_of_protobuf(number: int) -> None:
+    """Lease ids have up to 63 bits."""
     assert number_field(3, number) == PutRequest(lease=number).SerializeToString()
 
 
-def test_nothing_may_be_packed_too() -> None:
-    """Protobuf would leave it out, and reads it as the same."""
+def test_empty_field_is_decoded_as_an_unset_one() -> None:
+    """Protobuf omits it."""
     assert PutRequest.FromString(bytes_field(2, b'') + number_field(3, 0)) == PutRequest()
 
 
 HEADER = ResponseHeader(cluster_id=2**64 - 1, member_id=2**63, revision=2**62, raft_term=300)
 
 
-def test_beginning_of_a_response_ends_before_keys_and_values() -> None:
-    """Its header and its numbers are whole, wherever it was cut after them."""
+def test_beginning_ends_before_keys_and_values() -> None:
+    """Header and numbers are complete wherever the response was cut after them."""
     kv = KeyValue(key=b'/secret', value=b'secret' * 100)
-    told: list[tuple[Any, dict[str, Any]]] = [
+    cases: list[tuple[Any, dict[str, Any]]] = [
         (TxnResponse(header=HEADER, succeeded=True), {'responses': [{'response_range': {'kvs': [kv]}}]}),
         (TxnResponse(header=HEADER), {'responses': [{'response_range': {'kvs': [kv]}}]}),
         (WatchResponse(header=HEADER, watch_id=2**40, fragment=True), {'events': [Event(kv=kv)]}),
         (RangeResponse(header=HEADER), {'kvs': [kv]}),
     ]
-    for kept, left_out in told:
+    for kept, left_out in cases:
         whole = type(kept)(**left_out)
         whole.MergeFrom(kept)
         packed = whole.SerializeToString()
@@ -54,8 +54,8 @@ def test_beginning_of_a_response_ends_before_keys_and_values() -> None:
             assert type(kept).FromString(beginning(packed[:end])) == kept
 
 
-def test_beginning_of_what_is_cut_in_its_header_is_nothing() -> None:
-    """Nor of what is no response of etcd's."""
+def test_beginning_is_empty_when_the_header_is_cut() -> None:
+    """Likewise for bytes that are not a response of etcd."""
     packed = TxnResponse(header=HEADER, succeeded=True).SerializeToString()
     header = len(packed) - 2
     assert [beginning(packed[:end]) for end in range(header)] == [b''] * header

@@ -1,4 +1,4 @@
-"""Which server is asked, and whether a call is repeated: a table of what may happen to it."""
+"""Failover of calls and streams: which server is tried, and when a call is repeated."""
 
 from __future__ import annotations
 
@@ -91,8 +91,7 @@ def failing(failure: Callable[[ServerCall], object]) -> Callable[[ServerCall], o
 
 @pytest.mark.parametrize('failure', FAILURES)
 @pytest.mark.parametrize('operation', OPERATIONS)
-def test_call_moves_on_only_when_it_cannot_be_applied_twice(serve, open_rpc, operation: str, failure: str) -> None:
-    """A read, a write that did not happen, or one that may happen twice go to the next server; others raise."""
+def test_call_fails_over_only_when_it_cannot_be_applied_twice(serve, open_rpc, operation: str, failure: str) -> None:
     how, kind, applied = FAILURES[failure]
     bad, good = serve(failing(how)), serve(answering(OPERATIONS[operation]))
     rpc = open_rpc(bad.endpoint, good.endpoint)
@@ -113,8 +112,8 @@ def test_call_moves_on_only_when_it_cannot_be_applied_twice(serve, open_rpc, ope
 
 
 @pytest.mark.parametrize('operation', OPERATIONS)
-def test_call_moves_on_when_nobody_listens(serve, open_rpc, operation: str) -> None:
-    """Nothing was sent: any operation; the server that serves stays the first to be asked."""
+def test_call_fails_over_when_the_connection_is_refused(serve, open_rpc, operation: str) -> None:
+    """Any operation, as nothing was sent; the server that answered is tried first from then on."""
     good = serve(answering(OPERATIONS[operation]))
     rpc = open_rpc(REFUSING, REFUSING, good.endpoint)
     method, request, response = OPERATIONS[operation]
@@ -122,8 +121,8 @@ def test_call_moves_on_when_nobody_listens(serve, open_rpc, operation: str) -> N
         assert rpc.call(method, request) == response
 
 
-def test_call_is_tried_again_on_the_only_server(serve, open_rpc) -> None:
-    """Its connection may have been lost long ago, or the server be leaving."""
+def test_call_is_repeated_on_the_only_server(serve, open_rpc) -> None:
+    """The connection may have been lost before, or the server is leaving."""
     server = serve(failing(lambda call: call.connection.goaway(0)))
 
     def leave_once(call: ServerCall) -> None:
@@ -135,16 +134,16 @@ def test_call_is_tried_again_on_the_only_server(serve, open_rpc) -> None:
     assert len(server.connections) == 2
 
 
-def test_call_raises_when_no_server_is_left(open_rpc) -> None:
-    """Each was tried, one of them twice; the error is the last one's."""
+def test_call_raises_the_last_error_when_all_servers_failed(open_rpc) -> None:
+    """Each server was tried, one of them twice."""
     other = Endpoint('http', '127.0.0.1', 2)
     with pytest.raises(ConnectionRefused) as caught:
         open_rpc(REFUSING, other).call(WRITE[0], WRITE[1])
     assert not caught.value.maybe_applied
 
 
-def test_call_says_that_it_may_be_applied_when_an_earlier_attempt_may_be(serve, open_rpc) -> None:
-    """The last server refused the connection, but the first one took the call and fell silent."""
+def test_error_has_maybe_applied_when_an_earlier_attempt_may_have_been_applied(serve, open_rpc) -> None:
+    """The last server refused the connection, but the first one received the call and did not answer."""
     server = serve(failing(lambda call: call.reset(ErrorCode.INTERNAL_ERROR)))
 
     def fall(call: ServerCall) -> None:
@@ -168,10 +167,9 @@ def test_call_says_that_it_may_be_applied_when_an_earlier_attempt_may_be(serve, 
         (12, b'unknown method', NotSupported),
     ],
 )
-def test_refusal_says_that_another_server_may_have_done_it(
+def test_refusal_has_maybe_applied_when_an_earlier_attempt_may_have_been_applied(
     serve, open_rpc, code: int, message: bytes, kind: type[EtcException]
 ) -> None:
-    """The first one took the call and fell silent; the second one's no is true of itself only."""
     silent = serve(failing(lambda call: call.connection.cut()))
     refusing = serve(failing(lambda call: call.refuse(code, message)))
     with pytest.raises(kind) as caught:
@@ -185,10 +183,10 @@ def test_refusal_says_that_another_server_may_have_done_it(
     ('status', 'applied'),
     [(307, False), (403, False), (404, False), (429, False), (408, True), (499, True), (502, True)],
 )
-def test_proxy_says_by_its_status_whether_it_may_have_passed_the_call_on(
+def test_status_of_a_proxy_shows_whether_it_may_have_forwarded_the_call(
     serve, open_rpc, status: int, applied: bool
 ) -> None:
-    """One that keeps it to himself is passed over for the next server, as on v2."""
+    """If the proxy did not forward it, the next server is tried, as on v2."""
     page = [(b':status', b'%d' % status), (b'content-type', b'text/html')]
     proxy, good = serve(failing(lambda call: call.head(page, end=True))), serve(answering(WRITE))
     rpc = open_rpc(proxy.endpoint, good.endpoint)
@@ -201,16 +199,15 @@ def test_proxy_says_by_its_status_whether_it_may_have_passed_the_call_on(
     assert len(good.calls) == (not applied)
 
 
-def test_read_is_never_said_to_be_applied(serve, open_rpc) -> None:
-    """However it failed."""
+def test_error_of_a_read_never_has_maybe_applied(serve, open_rpc) -> None:
     server = serve(refuse(14, b'etcdserver: leader changed'))
     with pytest.raises(LeaderElect) as caught:
         open_rpc(server.endpoint).call(READ[0], READ[1])
     assert caught.value.maybe_applied is False
 
 
-def test_silent_server_takes_a_share_of_the_time(serve, open_rpc, etcd_clock) -> None:
-    """The others get theirs: 9 s among two servers, and one more try."""
+def test_silent_server_uses_a_share_of_the_timeout(serve, open_rpc, etcd_clock) -> None:
+    """The other servers get theirs: 9 s among two servers and one more attempt."""
     silent, good = serve(lambda call: call.is_over.wait()), serve(answering(READ))
     call = gevent.spawn(open_rpc(silent.endpoint, good.endpoint).call, READ[0], READ[1], 9.0)
     silent.wait_for_calls(1)
@@ -220,8 +217,8 @@ def test_silent_server_takes_a_share_of_the_time(serve, open_rpc, etcd_clock) ->
     assert call.get().count == 7
 
 
-def test_write_that_may_have_left_has_all_the_time(serve, open_rpc, etcd_clock) -> None:
-    """It cannot move on, so nothing is kept for others."""
+def test_write_that_may_have_been_sent_has_the_whole_timeout(serve, open_rpc, etcd_clock) -> None:
+    """It cannot fail over, so no time is kept for other servers."""
     silent, good = serve(lambda call: call.is_over.wait()), serve(answering(WRITE))
     call = gevent.spawn(open_rpc(silent.endpoint, good.endpoint).call, WRITE[0], WRITE[1], 9.0)
     silent.wait_for_calls(1)
@@ -233,8 +230,7 @@ def test_write_that_may_have_left_has_all_the_time(serve, open_rpc, etcd_clock) 
     assert not good.calls
 
 
-def test_write_is_never_sent_to_a_server_that_says_nothing(serve, open_rpc, etcd_clock) -> None:
-    """It accepts connections, and hangs: the first write of a client goes to the next server, in no doubt."""
+def test_first_write_is_not_sent_to_a_server_that_accepts_connections_and_hangs(serve, open_rpc, etcd_clock) -> None:
     good = serve(answering(WRITE))
 
     def say_nothing(sock: socket) -> None:
@@ -248,22 +244,20 @@ def test_write_is_never_sent_to_a_server_that_says_nothing(serve, open_rpc, etcd
         etcd_clock.advance(10)  # until the attempt to connect ends, and with it what the server does
 
 
-def test_request_decides_whether_it_writes_when_the_method_does_not(serve, open_rpc) -> None:
-    """A txn without a put is a read: it moves on, and is not said to be applied."""
+def test_request_decides_whether_a_txn_is_a_write(serve, open_rpc) -> None:
+    """A txn without writes fails over like a read, and its error has no ``maybe_applied``."""
     bad, good = serve(failing(lambda call: call.reset(ErrorCode.CANCEL))), serve(answering(WRITE))
     assert open_rpc(bad.endpoint, good.endpoint).call(WRITE[0], WRITE[1], is_write=False) == WRITE[2]
 
 
-def test_answer_that_is_no_message_is_a_protocol_error(serve, open_rpc) -> None:
-    """The bytes are gRPC's, and not etcd's."""
+def test_invalid_response_raises_protocol_error(serve, open_rpc) -> None:
     server = serve(lambda call: [call.receive(), call.answer(b'\xff\xff\xff')])
     with pytest.raises(ProtocolError, match='not a valid PutResponse') as caught:
         open_rpc(server.endpoint).call(WRITE[0], WRITE[1])
     assert caught.value.maybe_applied
 
 
-def test_stream_opens_on_the_next_server_when_nobody_listens(serve, open_rpc) -> None:
-    """It asks for a leader, and its refusal is an error of etcd's."""
+def test_stream_opens_on_the_next_server_when_the_connection_is_refused(serve, open_rpc) -> None:
     server = serve(lambda call: [call.receive(), call.refuse(14, b'etcdserver: no leader')])
     rpc = open_rpc(REFUSING, server.endpoint)
     with rpc.open(Watch.Watch) as stream:
@@ -286,7 +280,7 @@ ENDS: dict[str, Callable[[ServerCall], object]] = {
 
 @pytest.mark.parametrize('end', ENDS)
 def test_next_stream_is_on_another_server_when_one_was_lost(serve, open_rpc, end: str) -> None:
-    """A member without a leader opens as many as one likes, and ends them all."""
+    """A member without a leader accepts streams, and ends them."""
     bad, good = serve(failing(ENDS[end])), serve(lambda call: [call.receive(), call.head(), call.is_over.wait()])
     rpc = open_rpc(bad.endpoint, good.endpoint)
     with rpc.open(Watch.Watch) as stream:
@@ -299,8 +293,7 @@ def test_next_stream_is_on_another_server_when_one_was_lost(serve, open_rpc, end
     assert (len(bad.calls), stream.url) == (1, good.endpoint.url)
 
 
-def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -> None:
-    """It hangs, as only its user can know; whatever it says of that later it says to nobody's harm."""
+def test_next_stream_is_on_another_server_after_report_silent(serve, open_rpc) -> None:
     states: list[ConnectionState] = []
     silent = serve(lambda call: call.is_over.wait())
     rpc = RpcClient(EndpointSelector([silent.endpoint, REFUSING], on_state=states.append), timeout=30.0)
@@ -312,8 +305,7 @@ def test_next_stream_is_on_another_server_when_one_was_blamed(serve, open_rpc) -
     rpc.close()
 
 
-def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rpc) -> None:
-    """And only that."""
+def test_first_message_of_a_stream_marks_the_server_as_healthy(serve, open_rpc) -> None:
     states: list[ConnectionState] = []
     server = serve(lambda call: [call.head(), call.message(b''), call.message(b''), call.is_over.wait()])
     rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=30.0)
@@ -326,8 +318,7 @@ def test_first_message_of_a_stream_shows_that_the_server_is_there(serve, open_rp
 
 
 @pytest.mark.parametrize('code', [14, 9])  # up to etcd 3.5, and from 3.6 on
-def test_learner_is_passed_over_for_the_next_server(serve, open_rpc, code: int) -> None:
-    """By this write, by the next one, and by streams: none stays with a member that cannot serve them."""
+def test_calls_and_streams_fail_over_from_a_learner(serve, open_rpc, code: int) -> None:
     learner = serve(lambda call: [call.receive(), call.refuse(code, b'etcdserver: rpc not supported for learner')])
     voter = serve(answering(WRITE))
     rpc = open_rpc(learner.endpoint, voter.endpoint)
@@ -357,8 +348,7 @@ ANSWERS: dict[str, tuple[Script, type[EtcException]]] = {
 
 
 @pytest.mark.parametrize('end', ANSWERS)
-def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> None:
-    """No SUSPENDED and no cool-down for a single server, whatever it is asked: a read, a write, a stream."""
+def test_server_that_answers_with_an_error_has_no_cooldown(serve, open_rpc, end: str) -> None:
     states: list[ConnectionState] = []
     script, kind = ANSWERS[end]
     server = serve(failing(script))
@@ -377,8 +367,8 @@ def test_server_that_says_something_is_not_down(serve, open_rpc, end: str) -> No
 
 
 @pytest.mark.parametrize('status', [408, 499, 504])
-def test_idle_limit_of_a_proxy_ends_a_stream_and_is_no_outage(serve, status: int) -> None:
-    """It is one for a call, which is answered at once by a server that is there."""
+def test_stream_ended_by_the_idle_timeout_of_a_proxy_is_not_an_outage(serve, status: int) -> None:
+    """For a unary call the same status is an outage."""
     states: list[ConnectionState] = []
     server = serve(failing(lambda call: call.head([(b':status', b'%d' % status)], end=True)))
     rpc = RpcClient(EndpointSelector([server.endpoint], on_state=states.append), timeout=30.0)
@@ -394,8 +384,7 @@ def test_idle_limit_of_a_proxy_ends_a_stream_and_is_no_outage(serve, status: int
 
 
 @pytest.mark.parametrize('how', ['silence', 'gave up', 'proxy'])
-def test_lock_that_is_waited_for_in_vain_is_no_outage(serve, how: str) -> None:
-    """A lock waits, as it is meant to; what is meant to be answered at once is another matter."""
+def test_lock_that_is_not_acquired_in_time_is_not_an_outage(serve, how: str) -> None:
     states: list[ConnectionState] = []
     scripts: dict[str, Script] = {
         'silence': lambda call: call.is_over.wait(),
@@ -414,8 +403,7 @@ def test_lock_that_is_waited_for_in_vain_is_no_outage(serve, how: str) -> None:
     rpc.close()
 
 
-def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:
-    """Any other would say the same."""
+def test_refused_stream_does_not_mark_the_server_as_failed(serve, open_rpc) -> None:
     server = serve(lambda call: [call.receive(), call.refuse(7, b'etcdserver: permission denied')])
     rpc = open_rpc(server.endpoint, REFUSING)
     with rpc.open(Watch.Watch) as stream:
@@ -425,8 +413,8 @@ def test_refusal_of_a_stream_is_no_fault_of_the_server(serve, open_rpc) -> None:
     assert rpc._endpoints.current == server.endpoint
 
 
-def test_stream_that_ends_for_want_of_a_leader_may_have_written(serve, open_rpc) -> None:
-    """A call is not begun without a leader; a stream ends so whatever is under way on it."""
+def test_stream_of_writes_has_maybe_applied_when_it_ends_without_a_leader(serve, open_rpc) -> None:
+    """A call is not started without a leader; a stream ends whatever is in flight on it."""
     server = serve(lambda call: [call.receive(), call.refuse(14, b'etcdserver: no leader')])
     for method, may_have_written in ((Lease.LeaseKeepAlive, True), (Watch.Watch, False)):
         with open_rpc(server.endpoint).open(method) as stream:
@@ -436,8 +424,7 @@ def test_stream_that_ends_for_want_of_a_leader_may_have_written(serve, open_rpc)
         assert caught.value.maybe_applied is may_have_written
 
 
-def test_close_ends_calls_and_refuses_more(serve, open_rpc) -> None:
-    """Also those that have not found a server yet."""
+def test_close_ends_calls_and_refuses_others(serve, open_rpc) -> None:
     server: GrpcServer = serve(lambda call: call.is_over.wait())
     rpc: RpcClient = open_rpc(server.endpoint, REFUSING)
     call = gevent.spawn(rpc.call, READ[0], READ[1], None)

@@ -1,4 +1,4 @@
-"""etcd's messages and RPCs: as protobuf's encoding has them, as the server has them, and in nobody's way."""
+"""The messages and RPCs of etcd: encoding, agreement with the server, isolation from other packages."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(('message', 'golden'), GOLDEN, ids=[f'{name_of(m)}-{n}' for n, (m, _) in enumerate(GOLDEN)])
-def test_messages_are_the_bytes_of_protobufs_encoding(message: Message, golden: str) -> None:
+def test_messages_have_the_expected_encoding(message: Message, golden: str) -> None:
     assert message.SerializeToString().hex(' ') == bytes.fromhex(golden).hex(' ')
     assert type(message).FromString(bytes.fromhex(golden)) == message
 
 
 @pytest.mark.parametrize('made', MESSAGES, ids=name_of)
-def test_every_message_comes_back_as_it_was(made: type[Message]) -> None:
+def test_every_message_survives_a_round_trip(made: type[Message]) -> None:
     """With every field set, and with each member of its oneofs."""
     oneofs = [field.name for oneof in made.DESCRIPTOR.oneofs for field in oneof.fields]
     for chosen in oneofs or ['']:
@@ -97,7 +97,7 @@ def test_every_message_comes_back_as_it_was(made: type[Message]) -> None:
 
 
 def filled(made: type[Message], chosen: str = '', depth: int = 0) -> Message:
-    """A message with a value in every field, and in ``chosen`` of those of a oneof."""
+    """Return a message with a value in every field, and in those of each oneof that ``chosen`` names."""
     message = made()
     for number, field in enumerate(made.DESCRIPTOR.fields, 1):
         if field.containing_oneof is not None and field.name != chosen:
@@ -117,15 +117,15 @@ def filled(made: type[Message], chosen: str = '', depth: int = 0) -> Message:
     return message
 
 
-def test_fields_that_are_not_known_are_ignored() -> None:
-    """A newer server: a field 99, and an enum's value that has no name yet."""
+def test_unknown_fields_and_enum_values_are_accepted() -> None:
+    """As a newer server may send them."""
     message = KeyValue.FromString(bytes.fromhex('0a016b 9a0603616263'))
     assert message.key == b'k'
     assert [field.name for field, _ in message.ListFields()] == ['key']
     assert Event.FromString(bytes.fromhex('0807')).type == 7
 
 
-def test_cut_bytes_are_a_decode_error() -> None:
+def test_truncated_bytes_raise_decode_error() -> None:
     whole = RangeResponse(kvs=[KeyValue(key=b'key', value=b'value')]).SerializeToString()
     for length in range(1, len(whole)):
         with pytest.raises(DecodeError):
@@ -133,7 +133,7 @@ def test_cut_bytes_are_a_decode_error() -> None:
     assert RangeResponse.FromString(whole).kvs[0].value == b'value'
 
 
-def test_text_that_is_not_utf8_is_a_decode_error() -> None:
+def test_text_that_is_not_utf8_raises_decode_error() -> None:
     with pytest.raises(DecodeError):
         AuthenticateRequest.FromString(bytes.fromhex('0a01ff'))
 
@@ -141,7 +141,7 @@ def test_text_that_is_not_utf8_is_a_decode_error() -> None:
 # -- the classes
 
 
-def test_one_member_of_a_oneof_is_set_at_most() -> None:
+def test_at_most_one_member_of_a_oneof_is_set() -> None:
     operation = RequestOp(request_range=RangeRequest(key=b'k'))
     assert operation.WhichOneof('request') == 'request_range'
     operation.request_put.CopyFrom(PutRequest(key=b'k'))
@@ -162,14 +162,14 @@ def test_unset_fields_read_as_empty() -> None:
     assert not response.HasField('header')
 
 
-def test_enums_are_pythons() -> None:
+def test_enums_are_int_enums() -> None:
     assert list(Compare.CompareResult) == [0, 1, 2, 3]
     assert Event.EventType(Event(type=Event.EventType.DELETE).type).name == 'DELETE'
     assert issubclass(Permission.Type, IntEnum)
     assert AlarmRequest(alarm=AlarmType.CORRUPT).alarm == AlarmType.CORRUPT == 2
 
 
-def test_a_name_or_a_value_that_does_not_fit_is_refused() -> None:
+def test_invalid_name_or_value_is_refused() -> None:
     with pytest.raises(ValueError, match='kei'):
         RangeRequest(kei=b'k')  # type: ignore[call-arg]
     with pytest.raises(TypeError):
@@ -178,15 +178,15 @@ def test_a_name_or_a_value_that_does_not_fit_is_refused() -> None:
         PutRequest(lease=2**63)
 
 
-def test_classes_have_the_name_and_the_words_of_their_table() -> None:
+def test_classes_have_the_name_and_docstring_of_their_table() -> None:
     assert (PutRequest.__module__, PutRequest.__name__) == ('getc.v3.schema.kv', 'PutRequest')
     assert PutRequest.DESCRIPTOR.full_name == 'etcdserverpb.PutRequest'
     for made in MESSAGES:
         assert made.__doc__ not in (None, Message.__doc__), name_of(made)
 
 
-def test_other_packages_may_have_the_same_names() -> None:
-    """Also with other fields: as in a process with another client of etcd in it, imported before or after."""
+def test_other_packages_may_register_the_same_names() -> None:
+    """Also with other fields, and imported before or after getc."""
     program = """
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
@@ -223,7 +223,7 @@ def test_every_rpc_has_the_path_of_its_service() -> None:
                 assert package in PACKAGES
 
 
-def test_what_may_be_repeated_only_reads_or_ends_where_it_ended() -> None:
+def test_repeatable_rpcs_read_or_are_idempotent() -> None:
     assert {method.path.partition('.')[2] for method in schema.methods() if method.repeatable} == {
         *('KV/Range', 'Watch/Watch'),
         *('Lease/LeaseRevoke', 'Lease/LeaseKeepAlive', 'Lease/LeaseTimeToLive', 'Lease/LeaseLeases'),
@@ -233,13 +233,13 @@ def test_what_may_be_repeated_only_reads_or_ends_where_it_ended() -> None:
     }
 
 
-def test_a_method_is_a_value() -> None:
+def test_method_is_immutable_and_hashable() -> None:
     assert (KV.Range.request, KV.Range.response) == (RangeRequest, RangeResponse)
     with pytest.raises(AttributeError):
         KV.Range.path = '/elsewhere'  # type: ignore[misc]
 
 
-def test_the_example_of_the_package_is_true() -> None:
+def test_doctest_of_the_package_passes() -> None:
     failed, tried = doctest.testmod(schema)
     assert (failed, tried) == (0, 2)
 
@@ -247,8 +247,8 @@ def test_the_example_of_the_package_is_true() -> None:
 # -- the server's own account
 
 
-def test_the_table_says_what_the_server_says() -> None:
-    """etcd carries the descriptors that it was made from.  All of theirs is in ours, and ours is no older."""
+def test_tables_equal_the_descriptors_in_the_server() -> None:
+    """An etcd binary contains its protobuf descriptors."""
     theirs: dict[str, object] = {}
     for file in descriptors_in(Path(find_etcd('v3').path)):
         theirs |= dict(facts_of(file))
@@ -267,7 +267,7 @@ def test_the_table_says_what_the_server_says() -> None:
 
 
 def descriptors_in(binary: Path) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-    """The files of the services, each of which is in a Go program as gzip has it."""
+    """Return the files of the services, which a Go program contains compressed by gzip."""
     program = binary.read_bytes()
     for found in re.finditer(rb'\x1f\x8b\x08\x00{5}', program):
         try:
@@ -286,7 +286,7 @@ def file_of(made: type[Message]) -> descriptor_pb2.FileDescriptorProto:
 
 
 def facts_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, object]]:
-    """All that makes a difference on the wire, by name."""
+    """Return all facts that matter for the encoding, by name."""
     for service in file.service:
         for rpc in service.method:
             streaming = rpc.client_streaming, rpc.server_streaming
@@ -311,14 +311,14 @@ def facts_of_enums(scope: str, enums: Any) -> Iterator[tuple[str, object]]:
 
 
 def table_of(name: str, source: str) -> dict[str, Any]:
-    """A module with that table in it."""
+    """Return a module that contains this table."""
     head = 'from __future__ import annotations\nfrom enum import IntEnum\nfrom getc.v3.schema.table import *\n'
     module = {'__name__': f'tests.{name}'}
     exec(compile(head + source + f'\nbuild({name!r}, globals())', f'<{name}>', 'exec'), module)
     return module
 
 
-def test_a_table_becomes_classes() -> None:
+def test_table_becomes_classes() -> None:
     module = table_of(
         'fine',
         """
@@ -340,7 +340,7 @@ class Leaf(Message):
 
 
 @pytest.mark.parametrize(
-    ('source', 'told'),
+    ('source', 'message'),
     [
         ('class A(Message):\n    key: bytes', 'tests.wrong.A.key has no number: write key: bytes = field'),
         ('class A(Message):\n    key: bytes = 1', 'tests.wrong.A.key has no number'),
@@ -354,8 +354,8 @@ class Leaf(Message):
         ('class A(Message):\n    a: bool = field(1)\n    b: bool = field(1)', 'A.b has the number 1, as a has'),
     ],
 )
-def test_a_wrong_table_says_what_is_wrong_where(source: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_invalid_table_raises_value_error_with_the_field(source: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         table_of('wrong', source)
 
 
@@ -368,7 +368,7 @@ def test_a_wrong_table_says_what_is_wrong_where(source: str, told: str) -> None:
         'class A(Message):\n    key: Repeated[bytes] = field(1, oneof="x")',
     ],
 )
-def test_what_protobuf_refuses_is_said_with_the_module(source: str) -> None:
-    """Numbers that are not allowed, enums without a zero, lists in a oneof."""
+def test_error_of_protobuf_names_the_module(source: str) -> None:
+    """For numbers that are not allowed, enums without a zero, and repeated fields in a oneof."""
     with pytest.raises(ValueError, match=r'tests\.refused: '):
         table_of('refused', source)

@@ -1,4 +1,4 @@
-"""A table of etcd's statuses and the errors that they are."""
+"""The error for each status of etcd."""
 
 from __future__ import annotations
 
@@ -53,15 +53,14 @@ TABLE = [
     (9, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
     (14, 'etcdserver: cluster version not found during downgrade', errors.Unavailable, 14, False),
     (14, 'etcdserver: unhealthy cluster', errors.Unavailable, 14, False),
-    (77, 'what', errors.RaftInternal, 77, True),  # a code that nobody knows
+    (77, 'what', errors.RaftInternal, 77, True),  # a code that gRPC does not define
 ]
 
 
 @pytest.mark.parametrize(('code', 'message', 'kind', 'errno', 'maybe_applied'), TABLE)
-def test_status_is_the_error_of_its_meaning(
+def test_status_is_mapped_to_class_code_and_maybe_applied(
     code: int, message: str, kind: type[errors.EtcException], errno: int | None, maybe_applied: bool
 ) -> None:
-    """The class tells what it is, the code is kept, and it is true of a write whether it may have happened."""
     error = error_of_status(Status(code, message), PATH, is_write=True, url=URL)
     assert type(error) is kind
     assert error.endpoint == URL
@@ -74,8 +73,7 @@ def test_status_is_the_error_of_its_meaning(
     assert again.maybe_applied is maybe_applied
 
 
-def test_status_of_a_read_says_that_nothing_was_applied() -> None:
-    """A read that timed out inside the server has written nothing."""
+def test_error_of_a_read_never_has_maybe_applied() -> None:
     for code, message in [
         (14, 'etcdserver: request timed out'),
         (4, 'late'),
@@ -97,20 +95,19 @@ def test_status_of_a_read_says_that_nothing_was_applied() -> None:
         (7, 'etcdserver: permission denied', False),
     ],
 )
-def test_token_is_stale_when_another_may_be_taken(code: int, message: str, is_stale: bool) -> None:
-    """Wrong credentials and lack of permission are not cured by a new token."""
+def test_token_is_stale_when_another_one_may_be_accepted(code: int, message: str, is_stale: bool) -> None:
+    """A new token does not help against wrong credentials and missing permissions."""
     assert is_stale_token(Status(code, message)) is is_stale
 
 
-def test_no_token_is_wanted_when_there_are_no_users() -> None:
-    """etcd refuses to make tokens while authentication is off."""
+def test_auth_is_disabled_when_etcd_refuses_to_issue_tokens() -> None:
     assert is_auth_disabled(Status(9, 'etcdserver: authentication is not enabled'))
     assert not is_auth_disabled(Status(9, 'etcdserver: not leader'))
 
 
 @pytest.mark.parametrize('is_write', [False, True])
-def test_answer_that_grpc_cannot_send_is_too_large(is_write: bool) -> None:
-    """Past 2 GiB the server gives up on it; what was asked was done."""
+def test_response_that_grpc_cannot_send_raises_response_too_large(is_write: bool) -> None:
+    """Beyond 2 GiB the server refuses to send it, after the call was applied."""
     status = Status(8, 'grpc: trying to send message larger than max (9 vs. 8)')
     error = error_of_status(status, '/etcdserverpb.KV/Range', is_write=is_write, url='http://a:1')
     assert isinstance(error, errors.ResponseTooLarge)

@@ -1,4 +1,4 @@
-"""``etcd.v3``: the services of one client, and their end."""
+"""``etcd.v3``: the services of one client, and closing it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from getc.v3.reopening import ReopeningStream
 from tests.support.server_probe import connections_to
 
 
-def test_a_store_in_memory_has_no_rpcs() -> None:
+def test_memory_store_has_no_v3_services() -> None:
     with getc.etcd('memory://') as client, pytest.raises(NotSupported, match='http:// or https://'):
         client.v3
 
 
-def test_nothing_is_connected_before_the_first_call(server: EtcdServer) -> None:
+def test_client_connects_at_the_first_call(server: EtcdServer) -> None:
     with getc.etcd(server.url) as client:
         assert client.v3.kv is client.v3.kv
         assert connections_to(server.url) == 0
@@ -27,7 +27,7 @@ def test_nothing_is_connected_before_the_first_call(server: EtcdServer) -> None:
         assert connections_to(server.url) == 1
 
 
-def test_everything_goes_over_one_connection(client: getc.Client, server: EtcdServer) -> None:
+def test_all_services_use_one_connection(client: getc.Client, server: EtcdServer) -> None:
     granted = client.v3.lease.grant(600).ID
     with client.v3.watch.create(b'/a'), client.v3.election.observe(b'name'):
         client.v3.lease.keep_alive(granted)
@@ -36,7 +36,7 @@ def test_everything_goes_over_one_connection(client: getc.Client, server: EtcdSe
         assert connections_to(server.url) == 1
 
 
-def test_clear_drops_the_connection_that_is_not_in_use(client: getc.Client, server: EtcdServer) -> None:
+def test_clear_closes_an_unused_connection(client: getc.Client, server: EtcdServer) -> None:
     client.v3.kv.range(b'/a')
     client.clear()
     wait_until(lambda: connections_to(server.url) == 0)
@@ -48,7 +48,7 @@ def test_clear_drops_the_connection_that_is_not_in_use(client: getc.Client, serv
     assert watching.receive(30) is not None
 
 
-def test_a_closed_client_calls_nobody(server: EtcdServer) -> None:
+def test_call_on_a_closed_client_raises(server: EtcdServer) -> None:
     client = getc.etcd(server.url)
     client.v3.kv.range(b'/a')
     client.close()
@@ -65,7 +65,7 @@ def test_a_closed_client_calls_nobody(server: EtcdServer) -> None:
             call()
 
 
-def test_closing_ends_calls_under_way(client: getc.Client, other: getc.Client) -> None:
+def test_close_ends_calls_in_flight(client: getc.Client, other: getc.Client) -> None:
     mine, theirs = (on.v3.lease.grant(600).ID for on in (other, client))
     other.v3.lock.lock(b'name', lease=mine)
     observed = client.v3.election.observe(b'office')
@@ -76,7 +76,7 @@ def test_closing_ends_calls_under_way(client: getc.Client, other: getc.Client) -
     assert [type(call.exception) for call in waiting] == [ClientClosed] * 2
 
 
-def test_the_next_server_is_asked_when_one_is_down(server: EtcdServer) -> None:
+def test_call_uses_the_next_server_when_one_is_down(server: EtcdServer) -> None:
     with getc.etcd(['http://127.0.0.1:1', server.url]) as client:
         client.v3.kv.put(b'/a', b'one')
         granted = client.v3.lease.grant(600).ID
@@ -94,7 +94,7 @@ class Opened:
 
 
 class Opening:
-    """What opens streams, when the test says so."""
+    """Opens streams once ``go`` is set."""
 
     def __init__(self) -> None:
         self.begun = 0
@@ -120,7 +120,7 @@ def get(shared: ReopeningStream[Any], count: int, timeout: float | None = None) 
     return asking
 
 
-def test_one_opens_the_stream_for_all(opening: Opening) -> None:
+def test_one_greenlet_opens_the_stream_for_all(opening: Opening) -> None:
     shared = ReopeningStream(opening)
     asking = get(shared, 5)
     opening.go.set()
@@ -129,7 +129,7 @@ def test_one_opens_the_stream_for_all(opening: Opening) -> None:
     assert opening.begun == 1
 
 
-def test_a_stream_that_is_over_is_opened_again(opening: Opening) -> None:
+def test_another_stream_is_opened_after_the_first_has_ended(opening: Opening) -> None:
     shared = ReopeningStream(opening)
     opening.go.set()
     first = shared.get(getc.timing.Deadline(None))
@@ -138,10 +138,10 @@ def test_a_stream_that_is_over_is_opened_again(opening: Opening) -> None:
     assert opening.begun == 2
 
 
-def test_what_opening_raises_is_raised_to_all(opening: Opening) -> None:
+def test_all_greenlets_receive_the_error_of_opening(opening: Opening) -> None:
     shared = ReopeningStream(opening)
     asking = get(shared, 5)
-    opening.errors = [getc.ConnectionRefused('nobody there')]
+    opening.errors = [getc.ConnectionRefused('connection refused')]
     opening.go.set()
     gevent.joinall(asking)
     assert [type(each.exception) for each in asking] == [getc.ConnectionRefused] * 5
@@ -150,7 +150,7 @@ def test_what_opening_raises_is_raised_to_all(opening: Opening) -> None:
 
 
 @pytest.mark.parametrize('end', ['killed', 'out of time'])
-def test_another_one_opens_it_when_the_first_gives_up(opening: Opening, end: str) -> None:
+def test_next_greenlet_opens_the_stream_when_the_first_gives_up(opening: Opening, end: str) -> None:
     shared = ReopeningStream(opening)
     asking = get(shared, 3)
     if end == 'killed':
@@ -162,7 +162,7 @@ def test_another_one_opens_it_when_the_first_gives_up(opening: Opening, end: str
     assert opening.begun == 2
 
 
-def test_who_waits_for_the_opening_has_a_deadline_of_its_own(opening: Opening) -> None:
+def test_greenlet_that_waits_for_the_stream_has_its_own_deadline(opening: Opening) -> None:
     shared = ReopeningStream(opening)
     (first,) = get(shared, 1)
     with pytest.raises(getc.TimedOut, match='not opened'):

@@ -1,4 +1,4 @@
-"""``etcd.v3.watch``: watches on a real etcd, all of a client's on one stream."""
+"""``etcd.v3.watch`` on a real etcd."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ SERVICE = schema.Watch
 
 PUT, DELETE = Event.EventType.PUT, Event.EventType.DELETE
 Filter = WatchCreateRequest.FilterType
-MEMORY_OF_A_WATCH = 1024
-"""Bytes at most, which the documentation says."""
+MAX_WATCH_BYTES = 1024
+"""The bound in the documentation."""
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def watch(client: getc.Client) -> Watch:
     return client.v3.watch
 
 
-def told(watching: WatchIterator, count: int) -> list[tuple[int, bytes, bytes]]:
-    """The next events: type, key and value."""
+def received(watching: WatchIterator, count: int) -> list[tuple[int, bytes, bytes]]:
+    """Return the next events: type, key and value."""
     events: list[Any] = []
     while len(events) < count:
         response = watching.receive(30)
@@ -51,44 +51,44 @@ def told(watching: WatchIterator, count: int) -> list[tuple[int, bytes, bytes]]:
     return [(event.type, event.kv.key, event.kv.value) for event in events]
 
 
-# -- what is told
+# -- delivery
 
 
-def test_a_watch_tells_what_changes(watch: Watch, kv: KV) -> None:
+def test_watch_delivers_puts_and_deletes(watch: Watch, kv: KV) -> None:
     revision = kv.put(b'/a', b'before').header.revision
     with watch.create(b'/a') as watching:
         assert watching.revision == revision
         kv.put(b'/a', b'one')
         kv.put(b'/b', b'elsewhere')
         kv.delete_range(b'/a')
-        assert told(watching, 2) == [(PUT, b'/a', b'one'), (DELETE, b'/a', b'')]
+        assert received(watching, 2) == [(PUT, b'/a', b'one'), (DELETE, b'/a', b'')]
 
 
-def test_a_range_is_watched_as_one(watch: Watch, kv: KV) -> None:
+def test_events_of_a_range_in_one_revision_arrive_in_one_response(watch: Watch, kv: KV) -> None:
     with watch.create(b'/a/', range_end=prefix_end(b'/a/')) as watching:
         kv.when().then(put(b'/a/2', b'x'), put(b'/b', b'x'), put(b'/a/1', b'x')).commit()
         response = watching.receive(30)
         assert [event.kv.key for event in response.events] == [b'/a/2', b'/a/1']
 
 
-def test_history_is_told_from_its_start(watch: Watch, kv: KV) -> None:
+def test_start_revision_delivers_history(watch: Watch, kv: KV) -> None:
     first = kv.put(b'/a', b'0').header.revision
     for number in range(1, 50):
         kv.put(b'/a', b'%d' % number)
     with watch.create(b'/a', start_revision=first + 10) as watching:
         kv.put(b'/a', b'50')
-        assert told(watching, 41) == [(PUT, b'/a', b'%d' % number) for number in range(10, 51)]
+        assert received(watching, 41) == [(PUT, b'/a', b'%d' % number) for number in range(10, 51)]
 
 
-def test_a_start_that_is_still_to_come_waits(watch: Watch, kv: KV) -> None:
+def test_start_revision_may_be_in_the_future(watch: Watch, kv: KV) -> None:
     revision = kv.put(b'/a', b'0').header.revision
     with watch.create(b'/a', start_revision=revision + 3) as watching:
         for number in range(1, 5):
             kv.put(b'/a', b'%d' % number)
-        assert told(watching, 2) == [(PUT, b'/a', b'3'), (PUT, b'/a', b'4')]
+        assert received(watching, 2) == [(PUT, b'/a', b'3'), (PUT, b'/a', b'4')]
 
 
-def test_prev_kv_tells_what_was_before(watch: Watch, kv: KV) -> None:
+def test_prev_kv_delivers_the_previous_value(watch: Watch, kv: KV) -> None:
     kv.put(b'/a', b'one')
     with watch.create(b'/a', prev_kv=True) as watching, watch.create(b'/a') as plain:
         kv.put(b'/a', b'two')
@@ -98,7 +98,7 @@ def test_prev_kv_tells_what_was_before(watch: Watch, kv: KV) -> None:
         assert not plain.receive(30).events[0].HasField('prev_kv')
 
 
-def test_filters_leave_out(watch: Watch, kv: KV) -> None:
+def test_filters_leave_out_puts_or_deletes(watch: Watch, kv: KV) -> None:
     with (
         watch.create(b'/a', filters=[Filter.NOPUT]) as deletions,
         watch.create(b'/a', filters=[Filter.NODELETE]) as writes,
@@ -107,12 +107,12 @@ def test_filters_leave_out(watch: Watch, kv: KV) -> None:
         kv.delete_range(b'/a')
         kv.put(b'/a', b'two')
         kv.delete_range(b'/a')
-        assert told(deletions, 2) == [(DELETE, b'/a', b'')] * 2
-        assert told(writes, 2) == [(PUT, b'/a', b'one'), (PUT, b'/a', b'two')]
+        assert received(deletions, 2) == [(DELETE, b'/a', b'')] * 2
+        assert received(writes, 2) == [(PUT, b'/a', b'one'), (PUT, b'/a', b'two')]
 
 
-def test_a_revision_larger_than_a_message_comes_whole(watch: Watch, kv: KV) -> None:
-    """etcd sends it in pieces of its largest request: deletions of what was written before can be larger."""
+def test_revision_larger_than_a_request_arrives_whole(watch: Watch, kv: KV) -> None:
+    """etcd splits it; deletions of several earlier writes can be larger than a request."""
     names = [b'/big/%03d' % number for number in range(40)]
     for name in names:
         kv.put(name, bytes(100_000))
@@ -130,8 +130,8 @@ def test_a_revision_larger_than_a_message_comes_whole(watch: Watch, kv: KV) -> N
     ]
 
 
-def test_a_response_past_every_bound_ends_its_watch_and_no_more(watch: Watch, kv: KV, server: EtcdServer) -> None:
-    """It comes where pieces are not asked for."""
+def test_response_above_the_limit_ends_its_watch_only(watch: Watch, kv: KV, server: EtcdServer) -> None:
+    """The server sends such a response to a watch without ``fragment``."""
     for number in range(20):
         kv.put(b'/big/%03d' % number, bytes(1_000_000))
     with watch.create(b'/a') as other:
@@ -140,11 +140,11 @@ def test_a_response_past_every_bound_ends_its_watch_and_no_more(watch: Watch, kv
             with pytest.raises(ResponseTooLarge):
                 watching.receive(30)
         kv.put(b'/a', b'one')
-        assert told(other, 1) == [(PUT, b'/a', b'one')]
+        assert received(other, 1) == [(PUT, b'/a', b'one')]
     assert connections_to(server.url) == 1
 
 
-def test_large_history_comes_as_whole_revisions(watch: Watch, kv: KV) -> None:
+def test_large_history_arrives_in_whole_revisions(watch: Watch, kv: KV) -> None:
     first = kv.put(b'/big/0', b'').header.revision
     for _ in range(30):
         kv.when().then(put(b'/big/1', bytes(200_000)), put(b'/big/2', bytes(200_000)), delete(b'/big/0')).commit()
@@ -161,8 +161,8 @@ def test_large_history_comes_as_whole_revisions(watch: Watch, kv: KV) -> None:
     assert list(revisions.values()) == [1] + [3, 1] * 30
 
 
-def test_progress_needs_a_watch(watch: Watch, kv: KV) -> None:
-    """etcd 3.5.8 and newer do not answer without one: the call would never return."""
+def test_progress_raises_not_supported_without_a_watch(watch: Watch, kv: KV) -> None:
+    """etcd 3.5.8 and newer do not answer: the call would block forever."""
     with pytest.raises(getc.NotSupported, match='create one first'):
         watch.progress(timeout=None)
     with watch.create(b'/a'):
@@ -171,36 +171,34 @@ def test_progress_needs_a_watch(watch: Watch, kv: KV) -> None:
         watch.progress(timeout=None)
 
 
-def test_progress_tells_the_revision(watch: Watch, kv: KV) -> None:
+def test_progress_returns_the_revision(watch: Watch, kv: KV) -> None:
     revision = kv.put(b'/a', b'').header.revision
     with watch.create(b'/a'):
         assert watch.progress() == revision
 
 
-def test_watches_do_not_mix(watch: Watch, kv: KV) -> None:
+def test_events_are_delivered_to_their_own_watch(watch: Watch, kv: KV) -> None:
     watching = [watch.create(b'/w/%d' % number) for number in range(100)]
     for number in range(100):
         kv.put(b'/w/%d' % (number * 7 % 100), b'%d' % number)
     for number, each in enumerate(watching):
-        ((kind, key, text),) = told(each, 1)
+        ((kind, key, text),) = received(each, 1)
         assert (kind, key) == (PUT, b'/w/%d' % number)
         assert int(text) * 7 % 100 == number
     assert len({each.watch_id for each in watching}) == 100
 
 
-def test_everything_is_a_range(watch: Watch, kv: KV) -> None:
+def test_everything_watches_all_keys(watch: Watch, kv: KV) -> None:
     with watch.create(EVERYTHING, range_end=EVERYTHING) as watching:
         kv.put(b'\0', b'first')
         kv.put(b'\xff', b'last')
-        assert told(watching, 2) == [(PUT, b'\0', b'first'), (PUT, b'\xff', b'last')]
+        assert received(watching, 2) == [(PUT, b'\0', b'first'), (PUT, b'\xff', b'last')]
 
 
 # -- how it ends
 
 
-def test_a_cancelled_watch_tells_nothing_more(
-    watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Any
-) -> None:
+def test_cancelled_watch_returns_nothing(watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Any) -> None:
     watching = watch.create(b'/a')
     kv.put(b'/a', b'one')
     watch.progress()  # what was put has come, before this
@@ -211,7 +209,7 @@ def test_a_cancelled_watch_tells_nothing_more(
     wait_until(lambda: watchers() == 0)
 
 
-def test_cancelling_ends_the_loop_of_another_greenlet(watch: Watch, spawn: Callable[..., Any]) -> None:
+def test_cancel_ends_the_loop_of_another_greenlet(watch: Watch, spawn: Callable[..., Any]) -> None:
     watching = watch.create(b'/a')
     looping = spawn(lambda: list(watching))
     gevent.sleep(0)
@@ -219,17 +217,17 @@ def test_cancelling_ends_the_loop_of_another_greenlet(watch: Watch, spawn: Calla
     assert looping.get() == []
 
 
-def test_nothing_in_time_is_no_fault(watch: Watch, kv: KV) -> None:
+def test_receive_times_out_without_ending_the_watch(watch: Watch, kv: KV) -> None:
     with watch.create(b'/a') as watching:
         with pytest.raises(getc.TimedOut, match='no event'):
             watching.receive(0.01)
         with pytest.raises(getc.TimedOut):
             watching.receive(0)
         kv.put(b'/a', b'one')
-        assert told(watching, 1) == [(PUT, b'/a', b'one')]
+        assert received(watching, 1) == [(PUT, b'/a', b'one')]
 
 
-def test_history_that_was_compacted_is_told_as_gone(watch: Watch, kv: KV, server: EtcdServer) -> None:
+def test_watch_of_compacted_history_raises_event_index_cleared(watch: Watch, kv: KV, server: EtcdServer) -> None:
     first = kv.put(b'/a', b'0').header.revision
     last = kv.put(b'/a', b'1').header.revision
     kv.compact(last)
@@ -239,11 +237,11 @@ def test_history_that_was_compacted_is_told_as_gone(watch: Watch, kv: KV, server
             watching.receive(30)
         assert caught.value.endpoint == server.url
     with watch.create(b'/a', start_revision=last) as whole:
-        assert told(whole, 1) == [(PUT, b'/a', b'1')]
+        assert received(whole, 1) == [(PUT, b'/a', b'1')]
 
 
-def test_a_watch_is_refused_by_exception(watch: Watch, server: EtcdServer) -> None:
-    """etcd creates and cancels it at once."""
+def test_create_raises_when_the_server_refuses(watch: Watch, server: EtcdServer) -> None:
+    """etcd creates and cancels the watch in one response."""
     with pytest.raises(InvalidArgument, match='range is empty') as caught:
         watch.create(b'/b', range_end=b'/a')
     assert caught.value.endpoint == server.url
@@ -251,7 +249,7 @@ def test_a_watch_is_refused_by_exception(watch: Watch, server: EtcdServer) -> No
         assert 'on' in repr(watching)
 
 
-def test_a_creator_that_is_killed_leaves_no_watch(
+def test_killed_creator_leaves_no_watch(
     watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Callable[..., None]
 ) -> None:
     with watch.create(b'/a') as first:
@@ -262,13 +260,13 @@ def test_a_creator_that_is_killed_leaves_no_watch(
         wait_until(lambda: watchers() == 26)
         kv.put(b'/b', b'x')
         for each in kept:
-            assert told(each, 1) == [(PUT, b'/b', b'x')]
+            assert received(each, 1) == [(PUT, b'/b', b'x')]
             each.cancel()
         assert not first._buffer
     wait_until(lambda: watchers() == 0)
 
 
-def test_a_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
+def test_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
     with getc.etcd(own_server.url) as client:
         kv, watch = client.v3.kv, client.v3.watch
         watching = [watch.create(b'/a') for _ in range(5)]
@@ -281,7 +279,7 @@ def test_a_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
                 loop.get()
         assert len({id(loop.exception) for loop in waiting}) == 2
         for each in watching[2:]:
-            assert told(each, 1) == [(PUT, b'/a', b'one')]  # what had come is not lost
+            assert received(each, 1) == [(PUT, b'/a', b'one')]  # what had come is not lost
             for _ in range(2):
                 with pytest.raises(getc.ConnectionError):
                     each.receive(30)
@@ -289,10 +287,12 @@ def test_a_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
         own_server.start()
         kv.put(b'/a', b'two')
         with watch.create(b'/a', start_revision=revision + 1) as again:
-            assert told(again, 1) == [(PUT, b'/a', b'two')]
+            assert received(again, 1) == [(PUT, b'/a', b'two')]
 
 
-def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, wait_until: Callable[..., None]) -> None:
+def test_create_and_progress_time_out_on_a_silent_server(
+    own_server: EtcdServer, wait_until: Callable[..., None]
+) -> None:
     with getc.etcd(own_server.url) as client:
         client.v3.watch.create(b'/a').cancel()
         pause(own_server)
@@ -303,34 +303,34 @@ def test_a_server_that_is_silent_creates_no_watch(own_server: EtcdServer, wait_u
         own_server.resume()
         with client.v3.watch.create(b'/a') as watching:
             client.v3.kv.put(b'/a', b'one')
-            assert told(watching, 1) == [(PUT, b'/a', b'one')]
+            assert received(watching, 1) == [(PUT, b'/a', b'one')]
 
 
-def test_a_reader_that_does_not_read_is_cut_off_alone(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_buffer_ends_its_watch_only(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 1_000_000)
     with watch.create(b'/a') as idle, watch.create(b'/a') as busy:
         for number in range(30):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
-            assert told(busy, 1)[0][2].startswith(b'%02d' % number)
+            assert received(busy, 1)[0][2].startswith(b'%02d' % number)
         kept = []
         with pytest.raises(ResourceExhausted, match='the buffer of watch'):
             while True:
-                kept += told(idle, 1)
+                kept += received(idle, 1)
         assert [text[:2] for _, _, text in kept] == [b'%02d' % number for number in range(10)]
         kv.put(b'/a', b'end')
-        assert told(busy, 1) == [(PUT, b'/a', b'end')]
+        assert received(busy, 1) == [(PUT, b'/a', b'end')]
 
 
-def test_a_reader_that_reads_is_never_cut_off(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However much it is in all, and however large one response."""
+def test_watch_that_is_received_from_never_overflows(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the total, and however large one response."""
     monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 50_000)
     with watch.create(b'/a') as watching:
         for number in range(20):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
-            assert told(watching, 1)[0][2].startswith(b'%02d' % number)
+            assert received(watching, 1)[0][2].startswith(b'%02d' % number)
 
 
-def test_closing_the_client_ends_watches(client: getc.Client, watch: Watch, spawn: Callable[..., Any]) -> None:
+def test_close_ends_watches(client: getc.Client, watch: Watch, spawn: Callable[..., Any]) -> None:
     watching = watch.create(b'/a')
     looping = spawn(list, watching)
     gevent.sleep(0)
@@ -346,7 +346,7 @@ def test_closing_the_client_ends_watches(client: getc.Client, watch: Watch, spaw
         watch.progress()
 
 
-def test_a_client_may_be_closed_from_inside_a_loop(client: getc.Client, watch: Watch, kv: KV) -> None:
+def test_client_may_be_closed_inside_a_loop(client: getc.Client, watch: Watch, kv: KV) -> None:
     with watch.create(b'/a') as watching:
         kv.put(b'/a', b'one')
         with pytest.raises(ClientClosed):
@@ -355,17 +355,17 @@ def test_a_client_may_be_closed_from_inside_a_loop(client: getc.Client, watch: W
                 client.close()
 
 
-def test_clear_leaves_watches_alone(client: getc.Client, watch: Watch, kv: KV) -> None:
+def test_clear_keeps_watches(client: getc.Client, watch: Watch, kv: KV) -> None:
     with watch.create(b'/a') as watching:
         client.clear()
         kv.put(b'/a', b'one')
-        assert told(watching, 1) == [(PUT, b'/a', b'one')]
+        assert received(watching, 1) == [(PUT, b'/a', b'one')]
 
 
 # -- many
 
 
-def test_creators_that_begin_together_share_one_stream(
+def test_concurrent_creates_share_one_stream(
     client: getc.Client, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -388,7 +388,7 @@ def test_ten_thousand_watches_and_leases_use_one_connection(
         for number in range(0, 10_000, 101):
             kv.put(b'/w/%05d' % number, b'%d' % number)
         for number in range(0, 10_000, 101):
-            assert told(watching[number], 1) == [(PUT, b'/w/%05d' % number, b'%d' % number)]
+            assert received(watching[number], 1) == [(PUT, b'/w/%05d' % number, b'%d' % number)]
         watch.progress()
         assert not any(each._buffer for each in watching)
     finally:
@@ -417,5 +417,5 @@ MEMORY_EACH = """
 """
 
 
-def test_a_quiet_watch_takes_little_memory(watch: Watch, client: getc.Client) -> None:
-    assert 50 < printed_by(MEMORY_EACH, client.url) < MEMORY_OF_A_WATCH
+def test_quiet_watch_uses_little_memory(watch: Watch, client: getc.Client) -> None:
+    assert 50 < printed_by(MEMORY_EACH, client.url) < MAX_WATCH_BYTES

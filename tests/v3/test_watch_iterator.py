@@ -1,4 +1,4 @@
-"""A watch, and the stream it is on, where the test is the server."""
+"""A watch as an iterator; the test plays the server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def watches(stream: FakeStream) -> Iterator[WatchStream]:
     watches = WatchStream(stream)  # type: ignore[arg-type]
     yield watches
     stream.cancel()
-    for _ in range(3):  # whoever waits still is told in one turn, and raises in the next
+    for _ in range(3):  # whoever waits still is received in one turn, and raises in the next
         gevent.sleep(0)
 
 
@@ -54,7 +54,7 @@ def revisions(response: WatchResponse | None) -> list[int]:
     return [event.kv.mod_revision for event in response.events]
 
 
-def test_pieces_are_put_together(stream: FakeStream, watches: WatchStream) -> None:
+def test_fragments_are_joined(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
     stream.say(created(0))
     watching = creating.get()
@@ -66,7 +66,7 @@ def test_pieces_are_put_together(stream: FakeStream, watches: WatchStream) -> No
     assert revisions(watching.receive(30)) == [11, 11, 12]
 
 
-def test_pieces_of_two_watches_may_alternate(stream: FakeStream, watches: WatchStream) -> None:
+def test_fragments_of_two_watches_may_alternate(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
     stream.say(created(0), created(1))
     first, second = (each.get() for each in creating)
@@ -75,7 +75,7 @@ def test_pieces_of_two_watches_may_alternate(stream: FakeStream, watches: WatchS
     assert revisions(second.receive(30)) == [8, 8]
 
 
-def test_a_revision_that_never_became_whole_is_not_told(stream: FakeStream, watches: WatchStream) -> None:
+def test_incomplete_revision_is_not_delivered(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
     stream.say(created(0))
     watching = creating.get()
@@ -96,7 +96,7 @@ def test_a_revision_that_never_became_whole_is_not_told(stream: FakeStream, watc
         ('', getc.EtcdError, 'cancelled'),
     ],
 )
-def test_a_refusal_says_why(
+def test_create_raises_the_reason_of_a_refusal(
     stream: FakeStream, watches: WatchStream, reason: str, error: type[getc.EtcdError], text: str
 ) -> None:
     refused, taken = create(watches), create(watches)
@@ -107,7 +107,7 @@ def test_a_refusal_says_why(
     assert taken.get().watch_id == 4
 
 
-def test_a_server_may_end_a_watch_later(stream: FakeStream, watches: WatchStream) -> None:
+def test_receive_raises_when_the_server_cancels_the_watch(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
     stream.say(created(0), created(1))
     first, second = (each.get() for each in creating)
@@ -118,7 +118,7 @@ def test_a_server_may_end_a_watch_later(stream: FakeStream, watches: WatchStream
     assert revisions(second.receive(30)) == [8]
 
 
-def test_what_comes_for_a_watch_that_is_over_is_dropped(stream: FakeStream, watches: WatchStream) -> None:
+def test_responses_for_a_cancelled_watch_are_dropped(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
     stream.say(created(0))
     creating.get().cancel()
@@ -135,7 +135,7 @@ def test_what_comes_for_a_watch_that_is_over_is_dropped(stream: FakeStream, watc
 
 
 @pytest.mark.parametrize('is_created', [False, True], ids=['before the answer', 'as it comes'])
-def test_a_watch_whose_creator_was_killed_is_cancelled(
+def test_watch_is_cancelled_when_its_creator_is_killed(
     stream: FakeStream, watches: WatchStream, is_created: bool
 ) -> None:
     creating = create(watches)
@@ -150,34 +150,34 @@ def test_a_watch_whose_creator_was_killed_is_cancelled(
     assert len(stream.sent) == 2
 
 
-def test_the_end_of_the_stream_is_told_to_all_who_wait(stream: FakeStream, watches: WatchStream) -> None:
+def test_all_waiting_greenlets_receive_the_error_of_a_lost_stream(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches) for _ in range(3)]
-    told: list[Any] = []
-    watches.call_on_progress(told.append)
+    received: list[Any] = []
+    watches.call_on_progress(received.append)
     stream.end(getc.ConnectionError('gone'))
     for waiting in creating:
         with pytest.raises(getc.ConnectionError, match='gone'):
             waiting.get()
     assert len({id(waiting.exception) for waiting in creating}) == 3
-    assert [type(answer) for answer in told] == [getc.ConnectionError]
+    assert [type(answer) for answer in received] == [getc.ConnectionError]
     assert watches.is_over
 
 
-def test_progress_is_told_to_all_who_asked(stream: FakeStream, watches: WatchStream) -> None:
-    told: list[Any] = []
-    watches.call_on_progress(told.append)
-    watches.call_on_progress(told.append)
+def test_progress_response_is_passed_to_all_callbacks(stream: FakeStream, watches: WatchStream) -> None:
+    received: list[Any] = []
+    watches.call_on_progress(received.append)
+    watches.call_on_progress(received.append)
     creating = create(watches)
     stream.say(created(1), WatchResponse(watch_id=1, header=ResponseHeader(revision=8)))  # of one watch, unasked
     creating.get()
     gevent.sleep(0)
-    assert told == []
+    assert received == []
     stream.say(WatchResponse(watch_id=-1, header=ResponseHeader(revision=9)))
     gevent.sleep(0.01)
-    assert told == [9, 9]
+    assert received == [9, 9]
 
 
-def test_a_stream_that_is_left_ends_with_its_last_watch(stream: FakeStream, watches: WatchStream) -> None:
+def test_stream_closes_with_its_last_watch_after_close_when_empty(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
     stream.say(created(0), created(1))
     first, second = (each.get() for each in creating)
@@ -190,8 +190,8 @@ def test_a_stream_that_is_left_ends_with_its_last_watch(stream: FakeStream, watc
     assert stream.is_cancelled
 
 
-def test_watches_are_numbered_from_one(stream: FakeStream, watches: WatchStream) -> None:
-    """A refused watch without a number ends the watch 0 in etcd 3.4 and 3.5.1, silently."""
+def test_watch_ids_start_at_one(stream: FakeStream, watches: WatchStream) -> None:
+    """etcd 3.4 and 3.5.1 use the id 0 for a refused watch, and then stop sending events of an existing watch 0."""
     create(watches), create(watches)
     assert [message.create_request.watch_id for message in stream.sent] == [1, 2]
 

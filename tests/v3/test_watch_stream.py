@@ -1,4 +1,4 @@
-"""Many watches on one stream, where the test is the server."""
+"""Watches on one watch stream; the test plays the server."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from getc.v3.watch_stream import PROGRESS_TIMEOUT, Substream, WatchStream
 from tests.support.fake_stream import FakeStream
 
 
-class Sink:
-    """Notes what it is told."""
+class Handler:
+    """Records its calls."""
 
     def __init__(self) -> None:
         self.created: list[int] = []
@@ -36,33 +36,33 @@ class Sink:
         self.errors.append(error)
 
 
-class Bench:
+class Environment:
     def __init__(self, clock: VirtualTime) -> None:
         self.server = FakeStream()
         messages: Any = self.server
         self.stream = WatchStream(messages)
         self._clock = clock
 
-    def add(self) -> tuple[Sink, Substream]:
-        sink = Sink()
-        substream = Substream(WatchCreateRequest(key=b'/a'), sink)
+    def add(self) -> tuple[Handler, Substream]:
+        handler = Handler()
+        substream = Substream(WatchCreateRequest(key=b'/a'), handler)
         self.stream.add(substream)
-        return sink, substream
+        return handler, substream
 
     def say(self, *responses: WatchResponse) -> None:
         self.server.say(*responses)
         self._clock.advance(0)
 
     def cancelled(self) -> list[int]:
-        """The watches that were to be ended, as the server was told."""
+        """The ids of the cancel requests."""
         return [sent.cancel_request.watch_id for sent in self.server.sent if sent.HasField('cancel_request')]
 
 
 @pytest.fixture
-def bench(etcd_clock: VirtualTime) -> Iterator[Bench]:
-    bench = Bench(etcd_clock)
-    yield bench
-    bench.stream.close(ConnectionError('the end'))
+def env(etcd_clock: VirtualTime) -> Iterator[Environment]:
+    env = Environment(etcd_clock)
+    yield env
+    env.stream.close(ConnectionError('the end'))
     etcd_clock.advance(0)
 
 
@@ -79,203 +79,199 @@ def events(watch_id: int, *revisions: int, fragment: bool = False) -> WatchRespo
     return WatchResponse(watch_id=watch_id, events=found, fragment=fragment)
 
 
-def test_each_sink_is_told_of_its_own_watch(bench: Bench) -> None:
-    """The numbers are ours, and go up from 1."""
-    (one, first), (two, second) = bench.add(), bench.add()
-    assert [sent.create_request.watch_id for sent in bench.server.sent] == [1, 2]
-    bench.say(created(1), created(2, 8), events(2, 9), events(1, 9, 10))
+def test_stream_passes_responses_to_the_handler_of_the_watch(env: Environment) -> None:
+    """getc chooses the ids, from 1 on."""
+    (one, first), (two, second) = env.add(), env.add()
+    assert [sent.create_request.watch_id for sent in env.server.sent] == [1, 2]
+    env.say(created(1), created(2, 8), events(2, 9), events(1, 9, 10))
     assert (one.created, one.revisions) == ([7], [[9, 10]])
     assert (two.created, two.revisions) == ([8], [[9]])
     assert (first.watch_id, second.watch_id) == (1, 2)
 
 
-def test_refused_watch_tells_its_own_sink_whatever_number_the_server_gives_it(bench: Bench) -> None:
-    """Replies come in the order of the requests."""
-    (one, _), (two, _), (three, _) = bench.add(), bench.add(), bench.add()
+def test_refusal_is_passed_to_the_right_handler_whatever_its_watch_id(env: Environment) -> None:
+    """Created responses arrive in the order of the requests."""
+    (one, _), (two, _), (three, _) = env.add(), env.add(), env.add()
     reason = 'etcdserver: permission denied'
-    bench.say(created(1), created(-1, canceled=True, cancel_reason=reason), created(3), events(3, 8), events(1, 8))
+    env.say(created(1), created(-1, canceled=True, cancel_reason=reason), created(3), events(3, 8), events(1, 8))
     assert [type(error) for error in two.errors] == [PermissionDenied]
     assert (one.revisions, three.revisions) == ([[8]], [[8]])
     assert one.errors == three.errors == []
 
 
-def test_watch_that_the_server_ends_is_told_why(bench: Bench) -> None:
-    """The others go on."""
-    (one, _), (two, _) = bench.add(), bench.add()
+def test_handler_receives_the_reason_when_the_server_cancels_its_watch(env: Environment) -> None:
+    (one, _), (two, _) = env.add(), env.add()
     ended = WatchResponse(watch_id=1, canceled=True, compact_revision=5)
-    bench.say(created(1), created(2), ended, events(1, 8), events(2, 8))
+    env.say(created(1), created(2), ended, events(1, 8), events(2, 8))
     assert [type(error) for error in one.errors] == [EventIndexCleared]
     assert (one.revisions, two.revisions) == ([], [[8]])
 
 
-def test_watch_that_the_server_ends_repeats_no_secret(bench: Bench) -> None:
-    """Its reason comes in a message, and may be a proxy's."""
-    sink, _ = bench.add()
-    bench.say(created(1, canceled=True, cancel_reason='no token hunter2'))
-    assert [str(error) for error in sink.errors] == ['[3] no token ...']
+def test_secrets_are_redacted_in_the_reason_of_a_cancel(env: Environment) -> None:
+    """The reason is part of a message, and may come from a proxy."""
+    handler, _ = env.add()
+    env.say(created(1, canceled=True, cancel_reason='no token hunter2'))
+    assert [str(error) for error in handler.errors] == ['[3] no token ...']
 
 
-def test_cancelled_watch_tells_nothing_more(bench: Bench) -> None:
-    """Nor does one that is cancelled before it was created: the server is told as soon as it has a number."""
-    (one, first), (two, second) = bench.add(), bench.add()
-    bench.say(created(1))
+def test_cancelled_watch_does_not_call_its_handler(env: Environment) -> None:
+    """A watch that is cancelled before it was created is cancelled on the server once it has an id."""
+    (one, first), (two, second) = env.add(), env.add()
+    env.say(created(1))
     first.cancel()
     first.cancel()
     second.cancel()
-    assert bench.cancelled() == [1]
-    bench.say(created(2), events(1, 8), events(2, 8), WatchResponse(watch_id=1, canceled=True))
-    assert bench.cancelled() == [1, 2]
+    assert env.cancelled() == [1]
+    env.say(created(2), events(1, 8), events(2, 8), WatchResponse(watch_id=1, canceled=True))
+    assert env.cancelled() == [1, 2]
     assert (one.revisions, one.errors, two.created, two.revisions, two.errors) == ([], [], [], [], [])
 
 
 def test_substream_of_another_stream_with_the_same_id_cancels_nothing_here(
-    bench: Bench, etcd_clock: VirtualTime
+    env: Environment, etcd_clock: VirtualTime
 ) -> None:
     """A forked child closes its parent's watches, whose ids are those of its own."""
-    parent = Bench(etcd_clock)
-    (_, of_parent), (sink, _) = parent.add(), bench.add()
+    parent = Environment(etcd_clock)
+    (_, of_parent), (handler, _) = parent.add(), env.add()
     parent.say(created(1))
-    bench.say(created(1))
-    bench.stream.cancel(of_parent)
-    bench.say(events(1, 8))
-    assert (sink.revisions, bench.cancelled()) == ([[8]], [])
+    env.say(created(1))
+    env.stream.cancel(of_parent)
+    env.say(events(1, 8))
+    assert (handler.revisions, env.cancelled()) == ([[8]], [])
     parent.stream.close(ConnectionError('the end'))
 
 
-def test_pieces_are_put_together_by_whole_revisions(bench: Bench) -> None:
-    """What is whole is told as soon as it is; pieces of two watches may alternate."""
-    (one, _), (two, _) = bench.add(), bench.add()
-    bench.say(created(1), created(2), events(1, 8, 9, fragment=True), events(2, 8, fragment=True))
+def test_fragments_are_joined_by_revision(env: Environment) -> None:
+    """A complete revision is delivered at once; fragments of two watches may alternate."""
+    (one, _), (two, _) = env.add(), env.add()
+    env.say(created(1), created(2), events(1, 8, 9, fragment=True), events(2, 8, fragment=True))
     assert (one.revisions, two.revisions) == ([[8]], [])
-    bench.say(events(1, 9, fragment=True), events(2, 8))
+    env.say(events(1, 9, fragment=True), events(2, 8))
     assert (one.revisions, two.revisions) == ([[8]], [[8, 8]])
-    bench.say(events(1, 9, 10))
+    env.say(events(1, 9, 10))
     assert one.revisions == [[8], [9, 9, 9, 10]]
 
 
-def test_pieces_of_one_revision_are_not_copied_again_and_again() -> None:
-    """A revision of a million events comes in hundreds of pieces: each is added to what there is."""
-    sink = Sink()
-    ticket = Substream(WatchCreateRequest(), sink)
-    ticket.on_response(events(1, 7, 8, fragment=True), 1)
-    first = ticket._fragments
+def test_fragments_of_one_revision_are_appended_without_copies() -> None:
+    """A revision of a million events arrives in hundreds of fragments."""
+    handler = Handler()
+    substream = Substream(WatchCreateRequest(), handler)
+    substream.on_response(events(1, 7, 8, fragment=True), 1)
+    first = substream._fragments
     for _ in range(3):
-        ticket.on_response(events(1, 8, 8, fragment=True), 1)
-        assert ticket._fragments is first
-    ticket.on_response(events(1, 8, 9), 1)
-    assert sink.revisions == [[7], [8] * 8 + [9]]
+        substream.on_response(events(1, 8, 8, fragment=True), 1)
+        assert substream._fragments is first
+    substream.on_response(events(1, 8, 9), 1)
+    assert handler.revisions == [[7], [8] * 8 + [9]]
 
 
-def test_size_is_that_of_all_the_pieces(bench: Bench) -> None:
-    """And begins anew with the next."""
-    sink, ticket = bench.add()
+def test_size_is_the_sum_of_the_fragments(env: Environment) -> None:
+    handler, substream = env.add()
     sizes: list[int] = []
-    sink.on_response = lambda _: sizes.append(ticket.size)  # type: ignore[assignment]
-    pieces = [events(1, 8, fragment=True), events(1, 8), events(1, 9)]
-    first, second, third = (piece.ByteSize() for piece in pieces)
-    bench.say(created(1), *pieces)
+    handler.on_response = lambda _: sizes.append(substream.size)  # type: ignore[assignment]
+    fragments = [events(1, 8, fragment=True), events(1, 8), events(1, 9)]
+    first, second, third = (fragment.ByteSize() for fragment in fragments)
+    env.say(created(1), *fragments)
     assert sizes == [first + second, third]
 
 
-def test_loss_of_the_stream_is_told_to_all_once(bench: Bench) -> None:
-    """Also to those that were not created yet; the error is the same."""
-    (one, _), (two, _) = bench.add(), bench.add()
+def test_all_handlers_receive_the_error_of_a_lost_stream_once(env: Environment) -> None:
+    """Also those of watches that were not created yet."""
+    (one, _), (two, _) = env.add(), env.add()
     error = ConnectionError('gone')
-    bench.say(created(1))
-    bench.server.end(error)
-    bench.say()
+    env.say(created(1))
+    env.server.end(error)
+    env.say()
     assert one.errors == two.errors == [error]
-    assert bench.stream.is_over
-    bench.stream.close(ConnectionError('again'))
+    assert env.stream.is_over
+    env.stream.close(ConnectionError('again'))
     assert len(one.errors) == 1
 
 
-def test_sink_that_fails_ends_the_stream_and_hides_nothing(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    """A mistake of ours must not leave watches that look alive."""
-    (one, _), (two, _) = bench.add(), bench.add()
+def test_handler_that_raises_ends_the_stream_and_is_logged(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
+    """A bug must not leave watches that only look alive."""
+    (one, _), (two, _) = env.add(), env.add()
     one.on_created = lambda _: 1 / 0  # type: ignore[assignment,return-value]
-    bench.say(created(1), created(2))
+    env.say(created(1), created(2))
     assert [type(error) for error in two.errors] == [ConnectionError]
     assert 'ZeroDivisionError' in caplog.text
 
 
-def test_progress_is_told_to_all_who_asked(bench: Bench) -> None:
-    """And what ended the stream to those who wait for it."""
-    told: list[Any] = []
-    bench.add()
-    bench.stream.call_on_progress(told.append)
-    bench.stream.call_on_progress(told.append)
-    bench.say(created(1), WatchResponse(header=ResponseHeader(revision=9), watch_id=-1))
-    assert told == [9, 9]
-    bench.stream.call_on_progress(told.append)
+def test_progress_callbacks_receive_the_revision_or_the_error(env: Environment) -> None:
+    received: list[Any] = []
+    env.add()
+    env.stream.call_on_progress(received.append)
+    env.stream.call_on_progress(received.append)
+    env.say(created(1), WatchResponse(header=ResponseHeader(revision=9), watch_id=-1))
+    assert received == [9, 9]
+    env.stream.call_on_progress(received.append)
     error = ConnectionError('gone')
-    bench.server.end(error)
-    bench.say()
-    assert told == [9, 9, error]
+    env.server.end(error)
+    env.say()
+    assert received == [9, 9, error]
 
 
 @pytest.mark.parametrize('last', ['cancelled', 'ended', 'refused'])
-def test_stream_that_was_left_ends_with_the_last_of_its_watches(bench: Bench, last: str) -> None:
-    """However that ends."""
-    (_, first), (_, second) = bench.add(), bench.add()
-    bench.stream.close_when_empty()
-    bench.say(created(1))
+def test_stream_closes_with_its_last_watch_after_close_when_empty(env: Environment, last: str) -> None:
+    (_, first), (_, second) = env.add(), env.add()
+    env.stream.close_when_empty()
+    env.say(created(1))
     first.cancel()
-    assert not bench.server.is_cancelled
+    assert not env.server.is_cancelled
     if last == 'refused':
-        bench.say(created(-1, canceled=True))
+        env.say(created(-1, canceled=True))
     else:
-        bench.say(created(2))
+        env.say(created(2))
         if last == 'ended':
-            bench.say(WatchResponse(watch_id=2, canceled=True))
+            env.say(WatchResponse(watch_id=2, canceled=True))
         else:
             second.cancel()
-    assert bench.server.is_cancelled
+    assert env.server.is_cancelled
 
 
-def test_stream_that_ends_while_its_answer_is_taken_leaves_no_timer(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """The greenlet that waited for the answer is due to run then, and comes before it is killed."""
-    bench.add()
-    bench.say(created(1))
+def test_stream_that_ends_during_a_health_check_leaves_no_timer(env: Environment, etcd_clock: VirtualTime) -> None:
+    """The greenlet of the check is about to run when it is killed."""
+    env.add()
+    env.say(created(1))
     etcd_clock.advance(IDLE_TIMEOUT + 0.5)
-    assert bench.server.sent[-1].HasField('progress_request')
-    bench.server.say(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
-    bench.server.end(ConnectionError('the connection broke'))
+    assert env.server.sent[-1].HasField('progress_request')
+    env.server.say(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
+    env.server.end(ConnectionError('the connection broke'))
     etcd_clock.advance(1)
-    assert bench.stream.is_over
-    assert not bench.stream._health._timer.active
+    assert env.stream.is_over
+    assert not env.stream._health._timer.active
 
 
-def test_progress_response_that_was_requested_before_a_watch_says_nothing_of_it(
-    bench: Bench, etcd_clock: VirtualTime
+def test_progress_response_requested_before_a_watch_does_not_cover_it(
+    env: Environment, etcd_clock: VirtualTime
 ) -> None:
-    """etcd sends created and progress responses from two queues, so an earlier one of these may arrive later."""
-    bench.add()
-    bench.say(created(1))
+    """etcd sends created and progress responses from two queues, so an earlier progress response may arrive later."""
+    env.add()
+    env.say(created(1))
     for _ in range(2):
-        bench.stream.request_progress()
-    _, ticket = bench.add()
+        env.stream.request_progress()
+    _, substream = env.add()
     answers: list[bool] = []
-    bench.stream.on_progress = lambda revision: answers.append(bench.stream.covers(revision, ticket))
-    bench.say(created(2, 7), *[progress(7)] * 3)
+    env.stream.on_progress = lambda revision: answers.append(env.stream.covers(revision, substream))
+    env.say(created(2, 7), *[progress(7)] * 3)
     assert answers == [False, False, True]
-    bench.stream.request_progress()
+    env.stream.request_progress()
     etcd_clock.advance(PROGRESS_TIMEOUT + 1)
-    _, ticket = bench.add()  # the request before was dropped
-    bench.say(created(3, 8), progress(8))
+    _, substream = env.add()  # the request before was dropped
+    env.say(created(3, 8), progress(8))
     assert answers == [False, False, True, True]
-    bench.stream.request_progress()
-    _, ticket = bench.add()
-    bench.say(created(4, 8), progress(9))  # something was written since
+    env.stream.request_progress()
+    _, substream = env.add()
+    env.say(created(4, 8), progress(9))  # something was written since
     assert answers[4:] == [True]
 
 
-def test_fragment_of_a_response_does_not_show_how_far_the_server_has_come(bench: Bench) -> None:
-    """How many revisions the whole response had, and so whether the history ended with it, is not counted."""
-    _, ticket = bench.add()
-    bench.say(created(1))
+def test_joined_response_is_not_whole(env: Environment) -> None:
+    """The number of revisions in the response, which shows whether the history ended with it, is unknown."""
+    _, substream = env.add()
+    env.say(created(1))
     seen = []
     for response in (events(1, 3, 4, fragment=True), events(1, 4), events(1, 5)):
-        bench.say(response)
-        seen.append(ticket.is_whole)
+        env.say(response)
+        seen.append(substream.is_whole)
     assert seen == [False, False, True]
