@@ -22,7 +22,7 @@ def fast_init(cls: _Class) -> _Class:
         cls: A frozen dataclass with slots and without default factories.
     """
     generated = vars(cls)['__init__']
-    names = [field.name for field in fields(cls)]
+    names = [field.name for field in fields(cls) if field.init]
     setters: dict[str, Any] = {f'set_{name}': getattr(cls, name).__set__ for name in names}
     lines = [f'def __init__(self, {", ".join(names)}):', *(f'    set_{name}(self, {name})' for name in names)]
     if hasattr(cls, '__post_init__'):

@@ -140,6 +140,7 @@ class Put:
         prev_value: Write only if this is the value of the node.
         prev_index: Write only if this is the ``modified_index`` of the node.
         prev_exist: Write only if the node exists (True), only if it does not (False), or in both cases (None).
+        is_compared: ``prev_value`` or ``prev_index`` was given.
     """
 
     is_write: ClassVar[bool] = True
@@ -152,12 +153,15 @@ class Put:
     prev_value: str | None = field(default=None, repr=False)
     prev_index: int | None = None
     prev_exist: bool | None = None
+    is_compared: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normalize(self.key))
         if self.ttl is not None:
             _check_ttl(self.ttl)
-        if self.prev_value is not None or self.prev_index is not None:
+        is_compared = self.prev_value is not None or self.prev_index is not None
+        object.__setattr__(self, 'is_compared', is_compared)
+        if is_compared:
             _check_conditions(self.prev_value, self.prev_index)
         if not self.refresh:
             value = self.value
@@ -170,11 +174,6 @@ class Put:
             raise RefreshTTLRequired('A TTL must be provided on refresh', self.key)
         if self.prev_exist is False:
             raise ValueError('a refresh needs a node that exists')
-
-    @property
-    def is_compared(self) -> bool:
-        """True if ``prev_value`` or ``prev_index`` was given."""
-        return self.prev_value is not None or self.prev_index is not None
 
 
 @fast_init
@@ -214,6 +213,7 @@ class Delete:
         recursive: Delete a directory with its contents, too.
         prev_value: Delete only if this is the value of the node.
         prev_index: Delete only if this is the ``modified_index`` of the node.
+        is_compared: ``prev_value`` or ``prev_index`` was given.
     """
 
     is_write: ClassVar[bool] = True
@@ -223,15 +223,12 @@ class Delete:
     recursive: bool = False
     prev_value: str | None = field(default=None, repr=False)
     prev_index: int | None = None
+    is_compared: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normalize(self.key))
+        object.__setattr__(self, 'is_compared', self.prev_value is not None or self.prev_index is not None)
         _check_conditions(self.prev_value, self.prev_index)
-
-    @property
-    def is_compared(self) -> bool:
-        """True if ``prev_value`` or ``prev_index`` was given."""
-        return self.prev_value is not None or self.prev_index is not None
 
 
 @fast_init

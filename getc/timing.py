@@ -61,31 +61,30 @@ class SystemClock:
     wall_time = staticmethod(time.time)
 
 
+# The functions of the clock in use, which `set_clock` replaces.  They are attributes, because the time is read several
+# times in each call and a function of ours would add a frame.  Read them as `timing.now()`, not by
+# `from getc.timing import now`.
+
 _clock: Clock = SystemClock()
 
+now: Callable[[], float] = _clock.now
+"""Return the monotonic time in seconds; only differences have a meaning."""
 
-def now() -> float:
-    """Return the monotonic time in seconds; only differences have a meaning."""
-    return _clock.now()
+now_with_suspend: Callable[[], float] = _clock.now_with_suspend
+"""Return the monotonic time in seconds, counting suspend: for decisions about ownership of a node.
 
+Timers of the event loop do not count suspend, so a timer set by this clock may fire late.
+"""
 
-def now_with_suspend() -> float:
-    """Return the monotonic time in seconds, counting suspend: for decisions about ownership of a node.
-
-    Timers of the event loop do not count suspend, so a timer set by this clock may fire late.
-    """
-    return _clock.now_with_suspend()
-
-
-def wall_time() -> float:
-    """Return the seconds since 1970, UTC."""
-    return _clock.wall_time()
+wall_time: Callable[[], float] = _clock.wall_time
+"""Return the seconds since 1970, UTC."""
 
 
 def set_clock(clock: Clock) -> Clock:
     """Replace the clock of getc in this process, and return the previous one.  For test harnesses."""
-    global _clock
+    global _clock, now, now_with_suspend, wall_time
     previous, _clock = _clock, clock
+    now, now_with_suspend, wall_time = clock.now, clock.now_with_suspend, clock.wall_time
     return previous
 
 
@@ -119,7 +118,7 @@ class Deadline:
             self._seconds = self.at = math.inf
         else:
             self._seconds = timeout
-            self.at = _clock.now() + timeout
+            self.at = now() + timeout
 
     @classmethod
     def after(cls, timeout: float | None) -> Deadline:
@@ -143,12 +142,12 @@ class Deadline:
 
     def remaining(self) -> float:
         """Return the seconds left, at least 0; ``math.inf`` for no limit."""
-        left = self.at - _clock.now()
+        left = self.at - now()
         return left if left > 0.0 else 0.0
 
     def has_passed(self) -> bool:
         """Return True if no time is left."""
-        return _clock.now() >= self.at
+        return now() >= self.at
 
     def timeout_left(self) -> float | None:
         """Return the seconds left as a ``timeout`` argument of gevent: None for no limit."""

@@ -9,6 +9,7 @@ from typing import Final
 
 import gevent
 from gevent.event import Event
+from gevent.hub import get_hub
 
 from getc import timing
 from getc.error_context import copy_error
@@ -79,6 +80,7 @@ class Channel:
         self._ping_slowdown = 1.0
         self._home = ThreadAffinity()
         self._home.check()
+        self._hub = get_hub()
         self._is_closed = False
         _channels.add(self)
 
@@ -113,10 +115,12 @@ class Channel:
             HTTPError, ProtocolError: The answer is no gRPC, breaks HTTP/2 or a bound.
             ClientClosed: ``close`` was called, before or meanwhile.
         """
-        link = self._usable_link(connect_by or deadline, once)
+        link = self._link
+        if link is None or get_hub() is not self._hub or (once and not link.has_spoken):
+            link = self._usable_link(connect_by or deadline, once)
         call = UnaryCall(path, self._url, is_write, deadline)
-        left = deadline.remaining()
-        if not left:
+        left = deadline.at - timing.now()
+        if left <= 0:
             raise call.timed_out(deadline)  # before it was sent
         block = self._blocks.get((path, metadata)) or self._block(path, metadata)
         link.begin(call, block + timeout_field(left + SERVER_GRACE), packed(message), True)

@@ -92,8 +92,8 @@ def timeout_field(seconds: float) -> bytes:
 
     It is never shorter than asked for.
     """
-    if 1.0 <= seconds < 10.0:  # the default, on its way
-        return _timeout_field(math.ceil(seconds * 100 - 1e-6) / 100)
+    if 10.0 <= seconds < 100.0:  # without a call: the default timeout with its grace is in this range
+        return _timeout_field(math.ceil(seconds * 10 - 1e-6) / 10)
     return b'' if seconds == math.inf else _timeout_field(_rounded_up(seconds))
 
 

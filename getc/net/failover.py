@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 import gevent
 
+from getc import timing
 from getc.error_context import chain_attempts, copy_error
 from getc.errors import EtcException, TimedOut
 from getc.net.endpoint import Endpoint
@@ -52,8 +53,8 @@ def call_with_failover(
     is_alone = not waiting
     was_unknown = was_repeated = False
     previous: EtcException | None = None
-    left = deadline.remaining()
-    if not left:
+    left = deadline.at - timing.now()
+    if left <= 0:
         raise TimedOut(f'no time left to call {endpoint.url}', endpoint=endpoint.url)
     while True:
         # One part is for this attempt, one for each that may follow.

@@ -48,11 +48,14 @@ class AuthToken:
 
     Args:
         channel: The server.
+
+    Attributes:
+        current: The token as metadata of a call; empty if etcd needs none; None if it has to be requested.
     """
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._token: Metadata | None = None if channel.endpoint.username is not None else ()
+        self.current: Metadata | None = None if channel.endpoint.username is not None else ()
         self._request: AsyncResult[EtcException | None] | None = None  # in flight
 
     def get(self, deadline: Deadline) -> Metadata:
@@ -64,7 +67,7 @@ class AuthToken:
             Unauthorized: The credentials are wrong.
             ConnectionError: The server did not answer.
         """
-        while self._token is None:
+        while self.current is None:
             if self._request is None:
                 return self._authenticate_for_all(deadline)
             request = self._request
@@ -75,7 +78,7 @@ class AuthToken:
             error = request.get(block=False)
             if error is not None:
                 raise copy_error(error)  # the greenlet that sent the request raises the original
-        return self._token
+        return self.current
 
     def invalidate(self, token: Metadata, refused: GrpcError) -> bool:
         """Drop the token if this status says that it is stale; return True if the call may succeed with another one.
@@ -88,15 +91,15 @@ class AuthToken:
         """
         if self._channel.endpoint.username is None or not is_stale_token(refused.status):
             return False
-        if self._token == token:
-            self._token = None
+        if self.current == token:
+            self.current = None
         return True
 
     def _authenticate_for_all(self, deadline: Deadline) -> Metadata:
         request = self._request = AsyncResult()
         failure: EtcException | None = None
         try:
-            token = self._token = self._authenticate(deadline)
+            token = self.current = self._authenticate(deadline)
             return token
         except TimedOut:
             raise  # the others may have more time

@@ -5,7 +5,7 @@ The concatenation of encoded fields is an encoded message.  Source: protobuf's e
 
 from __future__ import annotations
 
-__all__ = ['beginning', 'bytes_field', 'number_field']
+__all__ = ['beginning', 'bytes_field', 'nested_field', 'number_field']
 
 CONTINUATION = 0x80
 """Set in every byte of a varint except the last; each byte has seven bits, the lowest first."""
@@ -23,6 +23,14 @@ def bytes_field(number: int, content: bytes) -> bytes:
     if size < CONTINUATION:
         return bytes((number << 3 | 2, size)) + content
     return bytes((number << 3 | 2,)) + _varint(size) + content
+
+
+def nested_field(outer: int, inner: int, content: bytes) -> bytes:
+    """Encode a field with a message whose only field is ``inner``, with this content.  The numbers are at most 15."""
+    size = len(content)
+    if size + 2 < CONTINUATION:
+        return bytes((outer << 3 | 2, size + 2, inner << 3 | 2, size)) + content
+    return bytes_field(outer, bytes_field(inner, content))
 
 
 def number_field(number: int, value: int) -> bytes:

@@ -48,7 +48,7 @@ class RpcClient:
         self._contexts = contexts
         Deadline.after(timeout)  # raises if the timeout is not valid
         self._timeout = timeout
-        self._servers: dict[Endpoint, Server] = {}
+        self._servers: dict[int, Server] = {}  # by the id of the endpoint: to hash an endpoint takes a frame
         self._is_closed = False
         weakref.finalize(self, _close_soon, self._servers).atexit = False
 
@@ -88,7 +88,8 @@ class RpcClient:
         def attempt(endpoint: Endpoint, share: Deadline) -> Response:
             # A call that must not be sent twice has all of the time: no other server is tried after it was sent.
             answer_by = share if may_repeat else deadline
-            return self._server(endpoint).call(method, packed, answer_by, share, writes, not may_repeat)
+            server = self._servers.get(id(endpoint)) or self._server(endpoint)
+            return server.call(method, packed, answer_by, share, writes, not may_repeat)
 
         return call_with_failover(self._endpoints, attempt, deadline, effect)
 
@@ -146,13 +147,13 @@ class RpcClient:
     def _server(self, endpoint: Endpoint) -> Server:
         if self._is_closed:
             raise ClientClosed('the client is closed')
-        server = self._servers.get(endpoint)
+        server = self._servers.get(id(endpoint))
         if server is None:
-            server = self._servers[endpoint] = Server(endpoint, self._contexts)
+            server = self._servers[id(endpoint)] = Server(endpoint, self._contexts)
         return server
 
 
-def _close_soon(servers: dict[Endpoint, Server]) -> None:
+def _close_soon(servers: dict[int, Server]) -> None:
     """Close the connections of a client that was dropped without having been closed."""
     for server in servers.values():
         server.channel.close_soon()

@@ -70,7 +70,8 @@ class Server:
         refusals = 0
         while True:
             try:
-                token = self.auth_token.get(by)
+                current = self.auth_token.current
+                token = self.auth_token.get(by) if current is None else current
                 answer = self.channel.unary(
                     method.path, packed, deadline, is_write=is_write, metadata=token, connect_by=by, once=once
                 )

@@ -16,7 +16,7 @@ from getc import KeeperState, WatcherState
 from getc.testing import EtcdServer, wait_until
 from tests.support.api_support import skip_unless_supported
 
-MESSAGE = 'a client belongs to the thread that used it first'
+MESSAGE = 'belongs to the thread that used it first'
 APIS = ['v2', 'v3', 'memory']
 
 _numbers = itertools.count()

@@ -100,7 +100,7 @@ def test_memory_shows_no_secret(sweep: Sweep, wait_until: Callable[..., None]) -
 def tokens() -> list[str]:
     """Return the tokens of all open clients."""
     held = [
-        server.auth_token._token
+        server.auth_token.current
         for client in open_clients()
         if (v3 := client._opened.v3)
         for server in v3._rpc._servers.values()

@@ -3,7 +3,8 @@
 Unlike times, the counts are the same on every machine:
 
 * ``calls``: Python functions that are called until the operation returns, in all greenlets, including the hub.
-* ``modules``: modules of getc on the longest call stack of the caller, from the public method down.
+* ``modules``: modules of getc on the call stack of the caller, from the public method down to the socket; or on the
+  longest stack, if the caller does not call the socket.
 * ``switches``: switches between greenlets for one event, from the socket to the callback of a watcher.
 
 Each count is the minimum of several runs after a warm-up: timers, PINGs and window updates can only add to it.
@@ -33,6 +34,8 @@ RUNS: Final = 30
 SETTLE: Final = 0.01
 """Seconds in which acknowledgements of one operation arrive before the next one is counted."""
 
+SOCKET: Final = 'getc.grpc.socket_io'
+
 KEY: Final = '/bench/frames/key'
 
 
@@ -42,7 +45,7 @@ class Frames:
 
     Attributes:
         functions: The functions that are called, in this order, as ``module:function``.
-        modules: The modules of getc on the longest call stack of the caller.
+        modules: The modules of getc on the call stack to the socket, or else on the longest one, outermost first.
     """
 
     functions: tuple[str, ...]
@@ -58,24 +61,22 @@ def count(operation: Callable[[], object]) -> Frames:
     """Perform the operation, and return its calls."""
     caller = greenlet.getcurrent()
     functions: list[str] = []
-    deepest: tuple[str, ...] = ()
+    stacks: list[tuple[str, ...]] = []
 
     def on_event(frame: FrameType, event: str, _: object) -> None:
-        nonlocal deepest
         if event != 'call':
             return
         functions.append(_name_of(frame.f_code))
         if greenlet.getcurrent() is caller:
-            modules = tuple(dict.fromkeys(_modules_on(frame)))
-            if len(modules) > len(deepest):
-                deepest = modules
+            stacks.append(tuple(dict.fromkeys(_modules_on(frame)))[::-1])
 
     sys.setprofile(on_event)
     try:
         operation()
     finally:
         sys.setprofile(None)
-    return Frames(tuple(functions[1:]), deepest[::-1])  # without the operation itself
+    to_socket = [stack for stack in stacks if stack and stack[-1] == SOCKET]
+    return Frames(tuple(functions[1:]), max(to_socket or stacks, key=len))  # without the function that was passed
 
 
 def _modules_on(frame: FrameType | None) -> Iterator[str]:

@@ -65,7 +65,8 @@ class TreeV3(Backend):
     # -- operations
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        self._check_open()
+        if self._is_closed:
+            self._check_open()
         if isinstance(operation, Get):
             result = self._read(operation, deadline)
         elif isinstance(operation, Put) and operation.refresh:  # a read, if the node keeps its lease

@@ -59,6 +59,9 @@ class Http2Connection:
         stream_window: Bytes of one response that the peer may send before they are acknowledged; at least 65,535.
         connection_window: Bytes of all responses in flight; more than 65,535.
 
+    Attributes:
+        last_stream_id: Number of the stream that was opened last; 0 before.
+
     Example::
 
         connection = Http2Connection()
@@ -70,6 +73,7 @@ class Http2Connection:
     def __init__(self, *, stream_window: int = STREAM_WINDOW, connection_window: int = CONNECTION_WINDOW) -> None:
         if not DEFAULT_WINDOW <= stream_window <= MAX_WINDOW or not DEFAULT_WINDOW < connection_window <= MAX_WINDOW:
             raise ValueError(f'windows are {DEFAULT_WINDOW} to {MAX_WINDOW} bytes')
+        self.last_stream_id = 0
         self._violation = ''  # the message about the rule that the peer has violated
         self._sending = SendState()
         self._receiving = ReceiveState(stream_window, connection_window)
@@ -99,11 +103,6 @@ class Http2Connection:
     def open_streams(self) -> int:
         """Number of open streams."""
         return len(self._receiving.streams)
-
-    @property
-    def last_stream_id(self) -> int:
-        """Number of the stream that was opened last; 0 before."""
-        return self._receiving.last_id
 
     @property
     def max_streams(self) -> int:
@@ -153,10 +152,12 @@ class Http2Connection:
         Returns:
             The number of the stream; 0 if none can be opened now.
         """
-        if not self.can_open:
+        control, receiving = self._control, self._receiving
+        # The same as `can_open`, without its frame.
+        if len(receiving.streams) >= control.max_streams or control.is_going_away or receiving.last_id >= MAX_STREAM_ID:
             return 0
-        self._control.idle_frames = 0
-        stream_id = self._receiving.open()
+        control.idle_frames = 0
+        self.last_stream_id = stream_id = receiving.open()
         self._sending.open(stream_id, block if stream_id > 1 else EMPTY_TABLE + block, data, end)
         return stream_id
 

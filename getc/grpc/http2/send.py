@@ -151,7 +151,8 @@ class SendState:
                 raise_violation(ErrorCode.FLOW_CONTROL_ERROR, 'connection window larger than 2**31 - 1 bytes (6.9.1)')
         elif stream_id in self.streams:
             self._grow_stream_window(stream_id, self.streams[stream_id], increment)
-        self.send_waiting()
+        if self._ready:
+            self.send_waiting()
 
     def set_stream_window(self, window: int) -> None:
         """Change the initial window of streams, and the windows of the open ones by the difference.

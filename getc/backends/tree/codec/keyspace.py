@@ -144,7 +144,8 @@ NO_TTL: Final = TTL(None, None)
 
 def value_of(key: str, kv: KeyValue, ttl: TTL = NO_TTL) -> Value:
     """Return a key with its value as a node."""
-    return Value(key, kv.mod_revision, kv.create_revision, ttl.ttl, ttl.expiration, decode(kv.value))
+    value = kv.value.decode('utf-8', 'surrogateescape')  # not by `decode`: hot path
+    return Value(key, kv.mod_revision, kv.create_revision, ttl.ttl, ttl.expiration, value)
 
 
 def deleted_node(key: str, index: int, created_index: int) -> Node:

@@ -6,14 +6,23 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import NO_TTL, TTL, check_depth, directory_range, encode, marker, value_of
+from getc.backends.tree.codec.keyspace import (
+    MAX_SEGMENTS,
+    NO_TTL,
+    TTL,
+    check_depth,
+    directory_range,
+    encode,
+    marker,
+    value_of,
+)
 from getc.backends.tree.codec.responses import DELETE, PUT, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import conditions, error_from_failure, failure_reads, is_absent
 from getc.errors import NotSupported, RootROnly
 from getc.operations import Put
 from getc.paths import ROOT
 from getc.results import ComparedThenSwapped, Created, Directory, EtcdResult, Node, Set, Updated, Value
-from getc.v3.protobuf_fields import bytes_field, number_field
+from getc.v3.protobuf_fields import bytes_field, nested_field, number_field
 from getc.v3.schema.kv import Compare, DeleteRangeRequest, PutRequest, RequestOp, TxnRequest, TxnResponse
 
 __all__ = ['check_put', 'encode_put', 'parse_put', 'refuse_directory_ttl', 'result_of_put', 'txn_of_put']
@@ -38,7 +47,8 @@ def check_put(put: Put) -> None:
         NotSupported: It gives a directory a TTL, or changes a directory in place; or the key has too many segments.
         RootROnly: The root cannot be written.
     """
-    check_depth(put.key)
+    if put.key.count(ROOT) > MAX_SEGMENTS:  # spares most writes the call
+        check_depth(put.key)
     if put.key == ROOT:
         raise RootROnly('Root is read only', ROOT)
     if put.dir and not put.refresh:
@@ -103,10 +113,10 @@ def encode_put(put: Put, *, lease: int = 0, is_strict: bool = True) -> bytes:
     parts_of = _cached_parts_of_put if is_small else _parts_of_put
     around, request = parts_of(put.key, put.prev_exist, is_strict)
     if put.value:
-        request += bytes_field(PUT_VALUE, encode(put.value))
+        request += bytes_field(PUT_VALUE, put.value.encode('utf-8', 'surrogateescape'))
     if lease:
         request += number_field(PUT_LEASE, lease)
-    return around + bytes_field(TXN_SUCCESS, bytes_field(OP_REQUEST_PUT, request))
+    return around + nested_field(TXN_SUCCESS, OP_REQUEST_PUT, request)
 
 
 class _Parts(NamedTuple):
@@ -175,12 +185,9 @@ def result_of_put(put: Put, prev_node: Node | None, index: int, term: int, ttl: 
     else:
         created = index if prev_node is None else prev_node.created_index
         node = Value(put.key, index, created, ttl.ttl, ttl.expiration, put.value or '')
-    kind = _kind_of(put)
-    is_new = prev_node is None and kind in (Set, Created)
-    return kind(node, prev_node, index, 0, term, is_new)
-
-
-def _kind_of(put: Put) -> type[EtcdResult]:
     if put.is_compared:
-        return ComparedThenSwapped
-    return Set if put.prev_exist is None else Updated if put.prev_exist else Created
+        return ComparedThenSwapped(node, prev_node, index, 0, term)
+    if put.prev_exist:
+        return Updated(node, prev_node, index, 0, term)
+    kind = Set if put.prev_exist is None else Created
+    return kind(node, prev_node, index, 0, term, prev_node is None)
