@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, and its arithmetic holds."""
+"""The benchmark: its statistics, its reports, its worker processes, and a short run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from getc.testing import EtcdBinary, EtcdServer
 from tests.support.api_support import skip_unless_supported
 from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
-from tools.bench.chart import drawing
+from tools.bench.chart import draw_chart
 from tools.bench.clients.h2load import METHODS, message_of
-from tools.bench.environments import python_of
-from tools.bench.registry import Contestant, contestants_in
-from tools.bench.registry import select as select_contestants
+from tools.bench.environments import prepare_python
+from tools.bench.registry import BenchClient, find_clients
+from tools.bench.registry import select as select_clients
 from tools.bench.report import Report, case_table
-from tools.bench.runner import Conductor, Memory, Results
-from tools.bench.scale import crowd_table
-from tools.bench.server import PREFIX, Ground
-from tools.bench.stats import Sample, Spread, figures_of, ratios, spread_of
+from tools.bench.runner import Memory, Results, Runner
+from tools.bench.scale import scale_table
+from tools.bench.server import PREFIX, BenchServer
+from tools.bench.stats import Sample, Spread, compute_figures, compute_spread, ratios
 from tools.bench.tables import Table
-from tools.bench.worker_process import Cannot, Failed, Performer
+from tools.bench.worker_process import Unsupported, WorkerFailed, WorkerProcess
 
 NOWHERE = 'http://127.0.0.1:1'
 
@@ -56,8 +56,8 @@ class Client:
     def events(self, prefix, index):
         return iter(range(index))
 
-    def hold(self, key):
-        raise NotImplementedError('it holds nothing')
+    def start_watch(self, key):
+        raise NotImplementedError('it has no watches')
 
     def close(self):
         pass
@@ -68,8 +68,8 @@ class Client:
 IN_THREADS = DICTIONARY.replace("'threads', 'gevent'", "'threads',")
 
 
-def one(name: str, role: str = 'peer', api: str = 'v3') -> Contestant:
-    return Contestant(Path(f'{name}.py'), name, api, role, (), 'threads')
+def one(name: str, role: str = 'peer', api: str = 'v3') -> BenchClient:
+    return BenchClient(Path(f'{name}.py'), name, api, role, (), 'threads')
 
 
 def samples(*rates: float | None) -> list[Sample | None]:
@@ -82,7 +82,7 @@ GET, SET, MEMORY = (next(case for case in CASES if case.name == name) for name i
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one contestant, in two modes."""
+    """A folder with one client in two modes."""
     (tmp_path / 'dictionary.py').write_text(DICTIONARY)
     return tmp_path
 
@@ -110,38 +110,38 @@ def report(results: Results) -> Report:
 
 
 class TestFigures:
-    def test_the_spread_is_the_median_and_the_quarters(self) -> None:
-        assert spread_of([5, 1, None, 3, 2, 4]) == Spread(3, 2, 4)
-        assert spread_of([7]) == Spread(7, 7, 7)
-        assert spread_of([None]) is None
+    def test_spread_is_the_median_and_the_quartiles(self) -> None:
+        assert compute_spread([5, 1, None, 3, 2, 4]) == Spread(3, 2, 4)
+        assert compute_spread([7]) == Spread(7, 7, 7)
+        assert compute_spread([None]) is None
 
-    def test_noise_is_half_the_distance_of_the_quarters_in_parts_of_the_median(self) -> None:
+    def test_noise_is_half_the_relative_interquartile_range(self) -> None:
         assert Spread(100, 90, 120).noise == pytest.approx(0.15)
         assert Spread(0, 0, 0).noise == 0
 
-    def test_a_ratio_is_taken_within_its_round(self) -> None:
-        """A round in which the machine is slow slows both, and the ratio stays."""
+    def test_ratios_are_computed_within_a_round(self) -> None:
+        """A round in which the machine is slow affects both clients."""
         assert ratios([300, 30, None, 5], [100, 10, 1, None]) == [3, 3, None, None]
 
-    def test_each_is_compared_with_the_fastest_peer_and_with_the_limit(self, results: Results) -> None:
-        figures = {figure.contestant: figure for figure in results.figures(GET, 'v3')}
+    def test_clients_are_compared_with_the_fastest_peer_and_the_limit(self, results: Results) -> None:
+        figures = {figure.client: figure for figure in results.figures(GET, 'v3')}
         assert figures[OURS].to_peer == Spread(3, 2.5, 3)
         assert figures[OURS].to_limit == Spread(0.5, 0.45, 0.525)
         assert figures[FAST].to_peer == Spread(1, 1, 1)
-        assert figures[SLOW].to_peer == spread_of([50 / 100, 50 / 120])
+        assert figures[SLOW].to_peer == compute_spread([50 / 100, 50 / 120])
         assert figures[LIMIT].to_peer is None and figures[LIMIT].to_limit is None
-        assert figures[OURS].cpu == spread_of([1 / 300, 1 / 330, 1 / 240]) and figures[LIMIT].cpu is None
+        assert figures[OURS].cpu == compute_spread([1 / 300, 1 / 330, 1 / 240]) and figures[LIMIT].cpu is None
 
     def test_the_fastest_comes_first_and_other_apis_do_not_come(self, results: Results) -> None:
-        assert [figure.contestant for figure in results.figures(GET, 'v3')] == [LIMIT, OURS, FAST, SLOW]
+        assert [figure.client for figure in results.figures(GET, 'v3')] == [LIMIT, OURS, FAST, SLOW]
         assert results.figures(GET, 'v2') == []
 
     def test_there_is_no_ratio_without_a_peer(self) -> None:
-        (figure,) = figures_of({OURS: samples(1, 2, 3)})
+        (figure,) = compute_figures({OURS: samples(1, 2, 3)})
         assert figure.rate == Spread(2, 1.5, 2.5) and figure.to_peer is None and figure.to_limit is None
 
     def test_who_never_succeeded_has_no_figure(self) -> None:
-        assert [figure.contestant for figure in figures_of({OURS: samples(1), SLOW: [None]})] == [OURS]
+        assert [figure.client for figure in compute_figures({OURS: samples(1), SLOW: [None]})] == [OURS]
 
 
 class TestTelling:
@@ -176,7 +176,7 @@ class TestTelling:
         html = core.publish_string(text, writer='html5', settings_overrides={'halt_level': 2}).decode()
         assert 'it has *no* |wheel|' in html and '2.50-3.00' in html
 
-    def test_the_json_has_the_rate_of_every_round(self, report: Report) -> None:
+    def test_json_has_the_rate_of_every_round(self, report: Report) -> None:
         document = json.loads(report.as_json())
         case = document['cases']['get-50-64']
         assert case['getc']['rates'] == [300, 330, 240] and case['slow']['rates'] == [50, None, 50]
@@ -184,66 +184,65 @@ class TestTelling:
         assert document['machine']['cores'] == '2' and document['etcd'] == '3.5.1'
         assert document['left_out'] == {'lost': 'it has *no* |wheel|'}
 
-    def test_the_picture_has_a_bar_for_each_as_long_as_its_rate(self, results: Results) -> None:
-        root = ElementTree.fromstring(drawing(results, [GET, MEMORY]))
+    def test_chart_has_bars_proportional_to_the_rates(self, results: Results) -> None:
+        root = ElementTree.fromstring(draw_chart(results, [GET, MEMORY]))
         shape = '{http://www.w3.org/2000/svg}'
         bars = [float(bar.attrib['width']) for bar in root.findall(f'{shape}rect')][1:]  # the first is the paper
         assert bars == pytest.approx([bars[0], bars[0] / 2, bars[0] * 110 / 600, bars[0] / 12], rel=0.01)
         assert {'getc', '300'} <= {text.text for text in root.findall(f'{shape}text')}
 
 
-class TestChoosing:
-    def test_cases_are_chosen_by_patterns_and_keep_their_order(self) -> None:
+class TestSelection:
+    def test_cases_are_selected_by_patterns_in_their_own_order(self) -> None:
         assert [case.name for case in select(['set-1-*', 'get-1-64'])] == ['get-1-64', 'set-1-64', 'set-1-4096']
         assert select(['*']) == CASES
         assert len(select(QUICK)) == len(QUICK)
 
-    def test_a_case_that_is_not_there_is_said(self) -> None:
-        with pytest.raises(ValueError, match="no case is called 'put'"):
+    def test_unknown_case_is_rejected(self) -> None:
+        with pytest.raises(ValueError, match="no case matches 'put'"):
             select(['get-1-64', 'put'])
 
-    def test_a_contestant_is_read_without_being_imported(self, folder: Path) -> None:
+    def test_client_is_read_without_being_imported(self, folder: Path) -> None:
         (folder / 'far.py').write_text('import nowhere\n' + IN_THREADS)
-        threads, gevent, far = contestants_in(folder)
+        threads, gevent, far = find_clients(folder)
         assert (threads.name, threads.label) == ('dictionary/threads', 'a dictionary, threads')
         assert gevent.requires == ('gevent',)  # the mode needs it
         assert (far.name, far.label, far.requires) == ('far', 'a dictionary', ())
 
-    def test_a_file_without_its_header_is_refused(self, folder: Path) -> None:
+    def test_file_without_a_header_is_rejected(self, folder: Path) -> None:
         (folder / 'stray.py').write_text("TITLE = 'stray'\n")
-        with pytest.raises(ValueError, match=r'stray\.py is no contestant: API, ROLE, REQUIRES, MODES'):
-            contestants_in(folder)
+        with pytest.raises(ValueError, match=r'stray\.py is not a client of the benchmark: API, ROLE, REQUIRES, MODES'):
+            find_clients(folder)
 
-    def test_contestants_are_chosen_by_file_or_in_one_mode(self, folder: Path) -> None:
-        known = contestants_in(folder)
-        assert select_contestants(['dictionary'], known) == known
-        assert [one.mode for one in select_contestants(['dictionary/gevent'], known)] == ['gevent']
-        with pytest.raises(ValueError, match="no contestant is called 'etcd'; there are dictionary"):
-            select_contestants(['etcd'], known)
+    def test_clients_are_selected_by_file_or_mode(self, folder: Path) -> None:
+        known = find_clients(folder)
+        assert select_clients(['dictionary'], known) == known
+        assert [one.mode for one in select_clients(['dictionary/gevent'], known)] == ['gevent']
+        with pytest.raises(ValueError, match="unknown client 'etcd'; the clients are dictionary"):
+            select_clients(['etcd'], known)
 
-    def test_getc_and_every_peer_of_the_documentation_is_there(self) -> None:
-        there = {(one.file_name, one.role) for one in contestants_in()}
+    def test_getc_and_every_documented_peer_exist(self) -> None:
+        there = {(one.file_name, one.role) for one in find_clients()}
         peers = {'aetcd', 'etcd3gw', 'etcd_client_py', 'etcd_sdk_python', 'python_etcd'}
         assert {(name, 'peer') for name in peers} <= there
         assert {('getc_v2', 'ours'), ('getc_v3', 'ours'), ('h2load', 'limit')} <= there
 
-    def test_a_contestant_that_requires_nothing_runs_in_this_environment(self) -> None:
-        assert python_of(OURS) == sys.executable
+    def test_client_without_requirements_runs_in_the_current_environment(self) -> None:
+        assert prepare_python(OURS) == sys.executable
 
-    def test_the_list_shows_all_and_measures_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_list_shows_all_cases_and_clients(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(['--list']) == 0
         shown = capsys.readouterr().out
         assert all(case.name in shown for case in CASES)
-        assert all(one.name in shown for one in contestants_in())
+        assert all(one.name in shown for one in find_clients())
 
-    def test_a_name_that_is_not_there_is_status_2(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(['--contestants', 'nobody']) == 2
-        assert "no contestant is called 'nobody'" in capsys.readouterr().err
+    def test_status_is_2_when_a_client_is_unknown(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(['--clients', 'nobody']) == 2
+        assert "unknown client 'nobody'" in capsys.readouterr().err
 
 
-class TestWhatIsCompared:
-    def test_the_limit_sends_what_getc_sends(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Byte by byte, so that etcd has the same to do."""
+class TestFairness:
+    def test_limit_sends_the_same_bytes_as_getc(self, monkeypatch: pytest.MonkeyPatch) -> None:
         sent: dict[str, bytes] = {}
         monkeypatch.setattr(Channel, 'unary', lambda _, path, message, *_args, **_options: sent.update({path: message}))
         with getc.etcd(NOWHERE, api='v3') as client:
@@ -260,66 +259,66 @@ class TestWhatIsCompared:
                     assert works and all(message_of(work, '/bench/4/0', 'xxxx') == message for work in works)
                 sent.clear()
 
-    def test_each_case_of_the_tree_has_its_own_name_and_is_a_call(self) -> None:
+    def test_tree_cases_have_distinct_names_and_are_calls(self) -> None:
         cases = select(['tree-*'])
         assert [case.in_flight for case in cases] == [1, 1, 50, 50, 200, 200]
         assert all(case.is_call and case.apis == ('v3',) for case in cases)
         assert {case.work for case in cases if case.is_write} == {'tree-set'}
 
 
-class TestPerformer:
+class TestWorkerProcess:
     @pytest.mark.parametrize('mode', [0, 1])
-    def test_it_answers_by_line_whatever_the_client_prints(self, folder: Path, mode: int) -> None:
-        with Performer(contestants_in(folder)[mode], sys.executable, NOWHERE) as performer:
+    def test_process_answers_when_the_client_prints_to_stdout(self, folder: Path, mode: int) -> None:
+        with WorkerProcess(find_clients(folder)[mode], sys.executable, NOWHERE) as process:
             for work in ('get', 'set', 'tree-get', 'tree-set'):
                 request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
-                answer = performer.ask(request, patience=60)
+                answer = process.run(request, timeout=60)
                 assert answer['operations'] >= 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
 
     def test_events_are_counted(self, folder: Path) -> None:
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
             request = {'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7, 'times': 3}
-            assert performer.ask(request, patience=60)['operations'] == 21
-            with pytest.raises(Failed, match='4 events of 7, and no more'):
-                performer.ask(request | {'index': 4, 'times': 1}, patience=60)
+            assert process.run(request, timeout=60)['operations'] == 21
+            with pytest.raises(WorkerFailed, match='the watch ended after 4 of 7 events'):
+                process.run(request | {'index': 4, 'times': 1}, timeout=60)
 
-    def test_a_client_with_a_tree_of_its_own_is_asked_for_that(self, folder: Path) -> None:
-        """The others do the same with what they have."""
+    def test_tree_methods_are_used_when_the_client_has_them(self, folder: Path) -> None:
+        """Other clients run their plain methods."""
         text = DICTIONARY + "\n    def tree_get(self, key):\n        return 'its own'\n"
         (folder / 'dictionary.py').write_text(text)
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            with pytest.raises(Failed, match="got 'its own'"):
-                performer.ask({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=60)
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+            with pytest.raises(WorkerFailed, match="got 'its own'"):
+                process.run({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, timeout=60)
 
-    def test_what_the_client_cannot_do_is_told_from_what_fails(self, folder: Path) -> None:
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            with pytest.raises(Cannot, match='it holds nothing'):
-                performer.ask({'work': 'memory', 'count': 1}, patience=60)
-            with pytest.raises(Failed, match="KeyError: 'nap'"):
-                performer.ask({'work': 'nap'}, patience=60)
+    def test_unsupported_work_is_distinguished_from_failed_work(self, folder: Path) -> None:
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+            with pytest.raises(Unsupported, match='it has no watches'):
+                process.run({'work': 'memory', 'count': 1}, timeout=60)
+            with pytest.raises(WorkerFailed, match="KeyError: 'nap'"):
+                process.run({'work': 'nap'}, timeout=60)
 
-    def test_a_client_that_answers_wrong_does_not_win(self, folder: Path) -> None:
+    def test_work_fails_when_the_client_returns_a_wrong_value(self, folder: Path) -> None:
         text = DICTIONARY.replace('return self.store[key]', "return 'short'")
         (folder / 'dictionary.py').write_text(text)
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            with pytest.raises(Failed, match="ValueError: got 'short' where a value of size 64 was set"):
-                performer.ask({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, patience=60)
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+            with pytest.raises(WorkerFailed, match="ValueError: got 'short' where a value of size 64 was set"):
+                process.run({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, timeout=60)
 
-    def test_a_contestant_that_does_not_start_says_why(self, folder: Path) -> None:
+    def test_start_fails_with_the_error_of_the_client(self, folder: Path) -> None:
         (folder / 'dictionary.py').write_text('import nowhere_to_be_found\n' + DICTIONARY)
-        with pytest.raises(Failed, match="No module named 'nowhere_to_be_found'"):
-            Performer(contestants_in(folder)[0], sys.executable, NOWHERE)
+        with pytest.raises(WorkerFailed, match="No module named 'nowhere_to_be_found'"):
+            WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE)
 
-    def test_one_that_does_not_answer_in_time_is_given_up(self, folder: Path) -> None:
+    def test_request_fails_when_there_is_no_answer_in_time(self, folder: Path) -> None:
         text = DICTIONARY.replace('return iter(range(index))', 'import time; time.sleep(600)')
         (folder / 'dictionary.py').write_text(text)
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            with pytest.raises(Failed, match=r'no answer within 0\.2 s'):
-                performer.ask({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1, 'times': 1}, patience=0.2)
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+            with pytest.raises(WorkerFailed, match=r'no answer within 0\.2 s'):
+                process.run({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1, 'times': 1}, timeout=0.2)
 
-    def test_its_process_ends_with_it(self, folder: Path) -> None:
-        with Performer(contestants_in(folder)[0], sys.executable, NOWHERE) as performer:
-            pid = performer._process.pid
+    def test_close_ends_the_process(self, folder: Path) -> None:
+        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+            pid = process._process.pid
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
 
@@ -330,102 +329,106 @@ def etcd(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
         yield server
 
 
-class TestOnAnEtcd:
+class TestWithEtcd:
     @pytest.mark.parametrize('api', ['v2', 'v3'])
-    def test_history_begins_at_the_next_index(self, etcd: EtcdServer, api: str) -> None:
+    def test_history_starts_at_the_next_index(self, etcd: EtcdServer, api: str) -> None:
         skip_unless_supported(api, etcd.binary)
-        ground = Ground(etcd.url)
-        first = ground.next_index(api)
-        ground.write(api, 8)
-        assert ground.next_index(api) == first + 8
+        server = BenchServer(etcd.url)
+        first = server.next_index(api)
+        server.write(api, 8)
+        assert server.next_index(api) == first + 8
 
-    def test_history_of_v3_has_many_events_in_a_revision(self, etcd: EtcdServer) -> None:
-        ground = Ground(etcd.url)
-        first = ground.next_index('v3')
-        ground.write_history('v3', 400)
-        assert ground.next_index('v3') == first + 4
+    def test_v3_history_has_many_events_in_a_revision(self, etcd: EtcdServer) -> None:
+        server = BenchServer(etcd.url)
+        first = server.next_index('v3')
+        server.write_history('v3', 400)
+        assert server.next_index('v3') == first + 4
 
-    def test_what_is_past_is_forgotten_on_demand(self, etcd: EtcdServer) -> None:
-        ground = Ground(etcd.url)
-        ground.write('v3', 4)
+    def test_compact_may_be_repeated(self, etcd: EtcdServer) -> None:
+        server = BenchServer(etcd.url)
+        server.write('v3', 4)
         for _ in range(2):  # when there is nothing to forget, too
-            ground.compact()
-        assert ground.next_index('v3') > 4
+            server.compact()
+        assert server.next_index('v3') > 4
 
-    def test_a_contestant_that_fails_is_out_of_the_case_and_the_others_go_on(
+    def test_failed_client_is_excluded_from_the_case_and_the_others_continue(
         self, etcd: EtcdServer, folder: Path
     ) -> None:
         (folder / 'dictionary.py').write_text(IN_THREADS)
         (folder / 'other.py').write_text(IN_THREADS)
         (folder / 'broken.py').write_text(IN_THREADS.replace('self.store[key] = value', "raise OSError('broken')"))
-        broken, *others = contestants_in(folder)
+        broken, *others = find_clients(folder)
         assert broken.file_name == 'broken' and len(others) == 2
         said: list[str] = []
-        with Conductor(
-            etcd.url, [broken, *others], rounds=2, seconds=0.02, lot=random.Random(1), tell=said.append
-        ) as conductor:
-            conductor.measure(SET)
-        assert conductor.results.gaps == {(SET, broken): 'OSError: broken'}
-        assert {figure.contestant for figure in conductor.results.figures(SET, 'v3')} == set(others)
+        with Runner(
+            etcd.url, [broken, *others], rounds=2, seconds=0.02, rng=random.Random(1), show_progress=said.append
+        ) as runner:
+            runner.measure(SET)
+        assert runner.results.gaps == {(SET, broken): 'OSError: broken'}
+        assert {figure.client for figure in runner.results.figures(SET, 'v3')} == set(others)
         assert any('round 2 of 2' in line for line in said)
 
-    def test_a_contestant_that_does_not_start_is_left_out(self, etcd: EtcdServer, folder: Path) -> None:
+    def test_client_is_left_out_when_it_does_not_start(self, etcd: EtcdServer, folder: Path) -> None:
         (folder / 'dictionary.py').write_text(IN_THREADS)
         (folder / 'absent.py').write_text('import absent_library\n' + IN_THREADS)
-        with Conductor(
-            etcd.url, contestants_in(folder), rounds=1, seconds=0.01, lot=random.Random(1), tell=lambda text: None
-        ) as conductor:
-            left_out = {one.name: reason for one, reason in conductor.results.left_out.items()}
+        with Runner(
+            etcd.url,
+            find_clients(folder),
+            rounds=1,
+            seconds=0.01,
+            rng=random.Random(1),
+            show_progress=lambda text: None,
+        ) as runner:
+            left_out = {one.name: reason for one, reason in runner.results.left_out.items()}
         assert set(left_out) == {'absent'}
         assert "No module named 'absent_library'" in left_out['absent']
 
-    def test_a_watch_of_getc_sees_the_past(self, etcd: EtcdServer) -> None:
+    def test_watch_of_getc_replays_events(self, etcd: EtcdServer) -> None:
         skip_unless_supported('v2', etcd.binary)
-        (getc,) = select_contestants(['getc_v2'], contestants_in())
-        ground = Ground(etcd.url)
-        index = ground.next_index('v2')
-        ground.write_history('v2', 20)
-        with Performer(getc, sys.executable, etcd.url) as performer:
+        (getc,) = select_clients(['getc_v2'], find_clients())
+        server = BenchServer(etcd.url)
+        index = server.next_index('v2')
+        server.write_history('v2', 20)
+        with WorkerProcess(getc, sys.executable, etcd.url) as process:
             request = {'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20, 'times': 2}
-            assert performer.ask(request, patience=60)['operations'] == 40
+            assert process.run(request, timeout=60)['operations'] == 40
 
 
-class TestCrowds:
-    """What thousands of daemons cost: here a few."""
+class TestScale:
+    """Cases of scale, with few daemons."""
 
     @pytest.mark.slow
     @pytest.mark.skipif(not Path('/proc/self/statm').exists(), reason='memory is measured on Linux')
     @pytest.mark.parametrize('work', ['keepers', 'watchers', 'directory'])
-    def test_getc_tells_all_that_the_table_shows(self, etcd: EtcdServer, work: str) -> None:
-        (getc,) = select_contestants(['getc_v3'], contestants_in())
-        with Performer(getc, sys.executable, etcd.url) as performer:
+    def test_getc_returns_all_figures_of_the_table(self, etcd: EtcdServer, work: str) -> None:
+        (getc,) = select_clients(['getc_v3'], find_clients())
+        with WorkerProcess(getc, sys.executable, etcd.url) as process:
             request = {'work': work, 'count': 30, 'seconds': 0.1, 'calls': 100}
-            answer = performer.ask(request, patience=60)
+            answer = process.run(request, timeout=60)
         (case,) = select([work])
-        table = crowd_table(case, {30: answer, 3000: answer})
+        table = scale_table(case, {30: answer, 3000: answer})
         assert [row[0] for row in table.rows] == ['30', '3,000']
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert all(table.rows[1])
         if work == 'keepers':
             assert answer['requests'] < 100
 
-    def test_others_are_not_asked(self, folder: Path) -> None:
+    def test_other_clients_are_not_measured(self, folder: Path) -> None:
         (case,) = select(['keepers'])
         assert list(case.requests()) == [100, 1_000, 10_000]
         (folder / 'dictionary.py').write_text(IN_THREADS)  # it needs no environment of its own
-        contestants = contestants_in(folder)
-        lot = random.Random()
-        with Conductor(NOWHERE, contestants, rounds=1, seconds=0.1, lot=lot, tell=lambda _: None) as conductor:
-            conductor.measure(case)
-        assert (conductor.results.crowds, conductor.results.gaps) == ({}, {})
+        clients = find_clients(folder)
+        rng = random.Random()
+        with Runner(NOWHERE, clients, rounds=1, seconds=0.1, rng=rng, show_progress=lambda _: None) as runner:
+            runner.measure(case)
+        assert (runner.results.scale, runner.results.gaps) == ({}, {})
 
 
 @pytest.mark.slow
-def test_a_short_run_of_getc_gives_figures_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The whole way, from the command line to the files."""
+def test_short_run_prints_results_and_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     has_memory = Path('/proc/self/statm').exists()  # Linux
     cases = 'get-1-64,set-50-64,connect' + ',memory' * has_memory
-    command = ['--contestants', 'getc_v2', '--cases', cases, '--rounds', '2']
+    command = ['--clients', 'getc_v2', '--cases', cases, '--rounds', '2']
     assert main([*command, '--seconds', '0.1', '--output', str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert 'get, 1 in flight, 64 B' in shown and 'getc (v2)' in shown
@@ -436,6 +439,6 @@ def test_a_short_run_of_getc_gives_figures_and_files(tmp_path: Path, capsys: pyt
     weighed = document['memory'].get('getc_v2', [])
     assert len(weighed) == 2 * has_memory
     assert all(one['base'] > 2**20 and one['each'] > 0 for one in weighed)
-    assert document['contestants']['getc_v2']['packages']['getc']
+    assert document['clients']['getc_v2']['packages']['getc']
     assert document['gaps'] == [] and document['left_out'] == {}
     assert {path.name for path in tmp_path.iterdir()} == {'results.json', 'results.md', 'results.rst', 'results.svg'}

@@ -1,4 +1,4 @@
-"""The command: ``python -m tools.bench``."""
+"""Command line of the benchmark: ``python -m tools.bench``."""
 
 from __future__ import annotations
 
@@ -12,101 +12,101 @@ from pathlib import Path
 
 from getc.testing import EtcdNotFound, EtcdServer
 from tools.bench.cases import CASES, QUICK, Case, select
-from tools.bench.chart import drawing
-from tools.bench.machine import described
-from tools.bench.registry import Contestant, contestants_in
-from tools.bench.registry import select as select_contestants
+from tools.bench.chart import draw_chart
+from tools.bench.machine import describe_machine
+from tools.bench.registry import BenchClient, find_clients
+from tools.bench.registry import select as select_clients
 from tools.bench.report import APIS, Report, case_table, memory_table
-from tools.bench.runner import Conductor
-from tools.bench.scale import crowd_table
+from tools.bench.runner import Runner
+from tools.bench.scale import scale_table
 
 HOME = Path(__file__).resolve().parent.parent.parent / 'docs' / 'benchmarks'
 
 EPILOG = """\
 examples:
   python -m tools.bench                                    everything; writes docs/benchmarks
-  python -m tools.bench --quick                            a minute or two, for the terminal only
+  python -m tools.bench --quick                            a minute or two, prints to the terminal only
   python -m tools.bench --cases 'get-50-*,set-50-*'        some cases
-  python -m tools.bench --contestants getc_v2,python_etcd  some clients
-  python -m tools.bench --quick --output /tmp/bench        files, too
+  python -m tools.bench --clients getc_v2,python_etcd      some clients
+  python -m tools.bench --quick --output /tmp/bench        also writes files
 
-Each client runs in a process and an environment of its own (.venv-bench-NAME, made when it is first
-needed, with pip).  To measure one more, add a file to tools/bench/clients; see tools/bench/registry.py.
-The figures are ratios taken within a round, so a busy machine makes them noisy, not wrong.
+Each client runs in a process and a virtual environment of its own (.venv-bench-NAME, created with pip
+at the first use).  To measure another client, add a file to tools/bench/clients; see
+tools/bench/registry.py.  Results are ratios within a round: a busy machine adds noise, not bias.
 """
 
 
 class Screen:
-    """The terminal: results stay, what is being done comes and goes."""
+    """The terminal: results are permanent lines, progress is one line that is overwritten."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
         self._begin = time.monotonic()
 
-    def doing(self, text: str) -> None:
-        """Say what is being done, where there is a terminal."""
+    def show_progress(self, text: str) -> None:
+        """Show what is being measured, if the output is a terminal."""
         if self._is_terminal:
             seconds = time.monotonic() - self._begin
             print(f'\r\x1b[K\x1b[2m{int(seconds // 60)}:{int(seconds % 60):02} {text}\x1b[0m', end='', flush=True)
 
     def say(self, text: str = '') -> None:
-        """Write a line that stays."""
+        """Print a line."""
         print(('\r\x1b[K' if self._is_terminal else '') + text, flush=True)
 
-    def strong(self, text: str) -> str:
-        """The text, where there is a terminal in a way that is seen first."""
+    def highlight(self, text: str) -> str:
+        """Return the text in bold if the output is a terminal."""
         return f'\x1b[1;36m{text}\x1b[0m' if self._is_terminal else text
 
 
-def arguments_of(command: Sequence[str]) -> argparse.Namespace:
-    """What the command line asks for."""
+def parse_arguments(command: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog='python -m tools.bench',
-        description='Measure getc beside other etcd clients, on an etcd that is started for it.',
+        description='Compare the speed of getc with that of other etcd clients, on an etcd that is started for it.',
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--quick', action='store_true', help='the cases that say most, three short rounds')
+    parser.add_argument('--quick', action='store_true', help='the most important cases, three short rounds')
     parser.add_argument('--cases', metavar='NAMES', help='names or patterns, separated by commas; --list shows them')
-    parser.add_argument('--contestants', metavar='NAMES', help='names, separated by commas; --list shows them')
+    parser.add_argument('--clients', metavar='NAMES', help='names, separated by commas; --list shows them')
     parser.add_argument('--rounds', type=int, help='slices of each case (7; 3 if quick)')
     parser.add_argument('--seconds', type=float, help='the length of a slice (0.5; 0.3 if quick)')
     parser.add_argument('--output', type=Path, metavar='DIR', help='where results.* are written')
-    parser.add_argument('--list', action='store_true', help='show cases and contestants, and measure nothing')
+    parser.add_argument('--list', action='store_true', help='show cases and clients, and measure nothing')
     return parser.parse_args(command)
 
 
 def show_list() -> None:
-    """Print what there is to measure."""
+    """Print all cases and clients."""
     print('cases:')
     for case in CASES:
         print(f'  {case.name:14} {case.title}{" (quick)" if case.name in QUICK else ""}')
-    print('contestants:')
-    for one in contestants_in():
+    print('clients:')
+    for one in find_clients():
         print(f'  {one.name:24} {one.api}  {one.role}  {" ".join(one.requires)}')
 
 
-def found_server() -> EtcdServer:
-    """An etcd to start: one with both APIs, where there is one."""
+def start_any_etcd() -> EtcdServer:
+    """Return a server that is not started: one with both APIs if such an etcd is installed."""
     try:
         return EtcdServer(api='v2')
     except EtcdNotFound:
         return EtcdServer(api='v3')
 
 
-def tell_case(screen: Screen, conductor: Conductor, case: Case) -> None:
-    """Write what came out of a case."""
-    results = conductor.results
-    screen.say(screen.strong(case.title))
+def print_case(screen: Screen, runner: Runner, case: Case) -> None:
+    """Print the results of a case."""
+    results = runner.results
+    screen.say(screen.highlight(case.title))
     if case.work == 'memory':
         tables = [('  ', memory_table(results))] if results.memory else []
     elif case.counts:
-        tables = [('  ', crowd_table(case, results.crowds[case]))] if case in results.crowds else []
+        tables = [('  ', scale_table(case, results.scale[case]))] if case in results.scale else []
     else:
         tables = [(f'  {api}  ', case_table(figures)) for api in APIS if (figures := results.figures(case, api))]
     for indent, table in tables:
         for line in table.as_text(indent):
-            screen.say(screen.strong(line) if line[len(indent) :].startswith('getc') else line)
+            screen.say(screen.highlight(line) if line[len(indent) :].startswith('getc') else line)
         if case.counts:
             screen.say(f'  ({", ".join(table.columns)})')
     for (of_case, one), reason in results.gaps.items():
@@ -114,32 +114,33 @@ def tell_case(screen: Screen, conductor: Conductor, case: Case) -> None:
             screen.say(f'  {one.api}  {one.label}: {reason}')
 
 
-def measured(
-    screen: Screen, cases: Sequence[Case], contestants: Sequence[Contestant], rounds: int, seconds: float
+def run_cases(
+    screen: Screen, cases: Sequence[Case], clients: Sequence[BenchClient], rounds: int, seconds: float
 ) -> Report:
-    """Measure all that is asked for."""
-    lot = random.Random()
-    with found_server() as server:
+    """Measure the cases and return a report."""
+    rng = random.Random()
+    with start_any_etcd() as server:
         screen.say(f'etcd {server.version}, {server.reason}; {rounds} rounds of {seconds:g} s')
         screen.say(
-            'columns: calls or events a second, noise, CPU each, times the fastest peer (quarters), part of the limit'
+            'columns: calls or events a second, noise, CPU each, ratio to the fastest peer (quartiles), '
+            'ratio to the limit'
         )
-        known = [one for one in contestants if server.binary.supports('v2' if one.api == 'v2' else 'v3')]
-        conductor = Conductor(server.url, known, rounds=rounds, seconds=seconds, lot=lot, tell=screen.doing)
-        for one in contestants:
+        known = [one for one in clients if server.binary.supports('v2' if one.api == 'v2' else 'v3')]
+        runner = Runner(server.url, known, rounds=rounds, seconds=seconds, rng=rng, show_progress=screen.show_progress)
+        for one in clients:
             if one not in known:
-                conductor.results.left_out[one] = f'etcd {server.version} does not speak {one.api}'
-        for one, reason in conductor.results.left_out.items():
+                runner.results.left_out[one] = f'etcd {server.version} does not support {one.api}'
+        for one, reason in runner.results.left_out.items():
             screen.say(f'without {one.label}: {reason}')
-        with conductor:
+        with runner:
             for case in cases:
-                conductor.measure(case)
-                tell_case(screen, conductor, case)
+                runner.measure(case)
+                print_case(screen, runner, case)
         return Report(
-            conductor.results,
+            runner.results,
             cases,
             date=datetime.date.today().isoformat(),
-            machine=described(),
+            machine=describe_machine(),
             etcd=server.version,
             rounds=rounds,
             seconds=seconds,
@@ -147,39 +148,39 @@ def measured(
 
 
 def write(report: Report, directory: Path) -> None:
-    """Write the report in every form."""
+    """Write the report in all formats."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in (
         ('results.json', report.as_json()),
         ('results.md', report.as_markdown('results.svg')),
         ('results.rst', report.as_rst('results.svg')),
-        ('results.svg', drawing(report.results, report.cases)),
+        ('results.svg', draw_chart(report.results, report.cases)),
     ):
         (directory / name).write_text(text, encoding='utf-8')
 
 
 def main(command: Sequence[str] | None = None) -> int:
-    """Do what the command line asks for; the status is 0 if it was done."""
-    options = arguments_of(sys.argv[1:] if command is None else command)
+    """Run the benchmark; return the exit status."""
+    options = parse_arguments(sys.argv[1:] if command is None else command)
     if options.list:
         show_list()
         return 0
-    contestants = contestants_in()
+    clients = find_clients()
     try:
         patterns = options.cases.split(',') if options.cases else QUICK if options.quick else ['*']
         cases = select(patterns)
-        if options.contestants:
-            contestants = select_contestants(options.contestants.split(','), contestants)
+        if options.clients:
+            clients = select_clients(options.clients.split(','), clients)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
     rounds = options.rounds or (3 if options.quick else 7)
     seconds = options.seconds or (0.3 if options.quick else 0.5)
-    # A run of everything is what the documentation shows; a part of it must not take its place.
-    is_whole = not (options.quick or options.cases or options.contestants)
-    output = options.output or (HOME if is_whole else None)
+    # The documentation shows a complete run, which a partial one must not overwrite.
+    is_complete = not (options.quick or options.cases or options.clients)
+    output = options.output or (HOME if is_complete else None)
     screen = Screen()
-    report = measured(screen, cases, contestants, rounds, seconds)
+    report = run_cases(screen, cases, clients, rounds, seconds)
     if output is not None:
         write(report, output)
         screen.say(f'written: {output}/results.json, .md, .rst and .svg')

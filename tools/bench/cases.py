@@ -1,4 +1,4 @@
-"""What is measured."""
+"""The cases of the benchmark."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 
 __all__ = ['CASES', 'QUICK', 'Case', 'select']
 
-PAST = {'v2': 900, 'v3': 100_000}
-"""Events of a replay.  A v2 server remembers 1,000.  A v3 server sends so many at once (see ``ground.TOGETHER``): then
-it rests for up to a tenth of a second, and with more it would be the server that is measured."""
+REPLAY_EVENTS = {'v2': 900, 'v3': 100_000}
+"""Events of a replay.  A v2 server keeps 1,000.  A v3 server sends this many at once (see
+``server.EVENTS_PER_REVISION``) and then pauses for up to 0.1 s: more events would measure the server."""
 
 REPLAYS = 3
-"""So often the same is read in a slice: before it begins, too, the server may rest."""
+"""Replays of the same events in a slice, since the server may also pause before the first event."""
 
-LIVE = 3_000
-"""Events as they happen."""
+LIVE_EVENTS = 3_000
+"""Events that are written while they are watched."""
 
 WATCHES = 500
-"""Begun at once, to see what one costs; a contestant may take more (its ``WATCHES``)."""
+"""Watches whose memory is measured; a client may use more (its ``WATCHES``)."""
 
+STEADY_SECONDS = 10.0
+"""Seconds in which the requests and the CPU time of kept nodes are measured: three renewals of each lease."""
 
-STEADY = 10.0
-"""Seconds in which the requests and the CPU of kept nodes are counted: three renewals of everything."""
-
-CALLS = 100_000
-"""Calls of callbacks that are timed, at least; a tenth of that where each is a write."""
+MIN_CALLBACKS = 100_000
+"""Callbacks that are timed at least; a tenth of that if each one needs a write of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +34,15 @@ class Case:
     """One kind of work.
 
     Attributes:
-        name: For the command line and the files.
-        title: For people.
-        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'``, ``'memory'`` or a crowd's; ``'tree-get'``
-            and ``'tree-set'`` are getc's public ``get`` and ``set``, beside the others' plain ones.
-        in_flight: Calls under way at a time.
+        name: The name on the command line and in files.
+        title: The title in reports.
+        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'``, ``'memory'`` or one of ``SCALE_WORKS``;
+            ``'tree-get'`` and ``'tree-set'`` are the public ``get`` and ``set`` of getc, compared with the plain calls
+            of other clients.
+        in_flight: Concurrent calls.
         size: Characters of a value.
-        apis: Those of etcd's APIs that have it.
-        counts: Of a crowd, which only getc is asked for: how many there are, each time more.
+        apis: The APIs of etcd for which the case exists.
+        counts: For cases of scale, which only getc runs: the numbers of daemons or nodes.
     """
 
     name: str
@@ -55,32 +55,32 @@ class Case:
 
     @property
     def is_call(self) -> bool:
-        """True if it is the same call again and again."""
+        """True if the case repeats one call."""
         return self.work.removeprefix('tree-') in ('get', 'set')
 
     @property
     def is_write(self) -> bool:
-        """True if it is one that writes."""
+        """True if that call writes."""
         return self.is_call and self.work.endswith('set')
 
     @property
     def is_watch(self) -> bool:
-        """True if events are counted, not calls."""
+        """True if events are counted instead of calls."""
         return self.work in ('replay', 'live')
 
     def request(self, api: str, seconds: float) -> dict[str, Any]:
-        """What the contestant is asked; for a watch the index is still missing."""
+        """Return the request to a worker process; for a watch without the index."""
         if self.work == 'memory':
             return {'work': self.work, 'count': WATCHES}
         if self.work == 'live':
-            return {'work': self.work, 'count': LIVE, 'times': 1}
+            return {'work': self.work, 'count': LIVE_EVENTS, 'times': 1}
         if self.work == 'replay':
-            return {'work': self.work, 'count': PAST[api], 'times': REPLAYS}
+            return {'work': self.work, 'count': REPLAY_EVENTS[api], 'times': REPLAYS}
         return {'work': self.work, 'in_flight': self.in_flight, 'size': self.size, 'seconds': seconds}
 
     def requests(self) -> dict[int, dict[str, Any]]:
-        """What is asked of a crowd, by count."""
-        more = {'seconds': STEADY, 'calls': CALLS}
+        """Return the requests of a case of scale, by count."""
+        more = {'seconds': STEADY_SECONDS, 'calls': MIN_CALLBACKS}
         return {count: {'work': self.work, 'count': count, **more} for count in self.counts}
 
 
@@ -90,7 +90,7 @@ def _calls(work: str, in_flight: int, size: int) -> Case:
     return Case(f'{work}-{in_flight}-{size}', f'{what}, {in_flight} in flight, {shown}', work, in_flight, size, apis)
 
 
-def _crowd(work: str, title: str, most: int) -> Case:
+def _scale(work: str, title: str, most: int) -> Case:
     counts = tuple(count for count in (100, 1_000, 10_000, 100_000) if count <= most)
     return Case(work, title, work, apis=('v3',), counts=counts)
 
@@ -98,26 +98,26 @@ def _crowd(work: str, title: str, most: int) -> Case:
 CASES: tuple[Case, ...] = (
     *(_calls(work, in_flight, size) for size in (64, 4096) for in_flight in (1, 50, 200) for work in ('get', 'set')),
     *(_calls(work, in_flight, 64) for in_flight in (1, 50, 200) for work in ('tree-get', 'tree-set')),
-    Case('replay', 'watch: events of the past', 'replay'),
-    Case('live', 'watch: events as they happen, in a second of CPU', 'live', apis=('v3',)),
+    Case('replay', 'watch: replay of past events', 'replay'),
+    Case('live', 'watch: live events, per second of CPU time', 'live', apis=('v3',)),
     Case('connect', 'a new client and its first get', 'connect'),
     Case('memory', 'memory of a client, and of a watch', 'memory'),
-    _crowd('keepers', 'keep_node in one process, TTL 10', 10_000),
-    _crowd('watchers', 'on_change in one process', 10_000),
-    _crowd('directory', 'a directory of so many nodes', 100_000),
+    _scale('keepers', 'keep_node in one process, TTL 10', 10_000),
+    _scale('watchers', 'on_change in one process', 10_000),
+    _scale('directory', 'a directory of many nodes', 100_000),
 )
 
 QUICK = ('get-1-64', 'set-1-64', 'get-50-64', 'set-50-64', 'tree-get-50-64', 'tree-set-50-64', 'replay')
-"""The cases that say most in a minute."""
+"""The cases of ``--quick``."""
 
 
 def select(patterns: Sequence[str]) -> tuple[Case, ...]:
-    """The cases whose names match one of the patterns (``get-*-64``), in their own order.
+    """Return the cases whose names match one of the patterns (``get-*-64``), in the order of ``CASES``.
 
     Raises:
-        ValueError: A pattern matches none.
+        ValueError: A pattern matches no case.
     """
     for pattern in patterns:
         if not any(fnmatchcase(case.name, pattern) for case in CASES):
-            raise ValueError(f'no case is called {pattern!r}; there are {", ".join(case.name for case in CASES)}')
+            raise ValueError(f'no case matches {pattern!r}; the cases are {", ".join(case.name for case in CASES)}')
     return tuple(case for case in CASES if any(fnmatchcase(case.name, pattern) for pattern in patterns))

@@ -1,4 +1,4 @@
-"""The picture: bars of calls a second, drawn as SVG by hand."""
+"""An SVG chart with a bar for the calls a second of each client."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tools.bench.cases import Case
 from tools.bench.runner import Results
 from tools.bench.stats import Figure
 
-__all__ = ['drawing']
+__all__ = ['draw_chart']
 
 SHOWN = (
     *(f'{work}-{in_flight}-64' for in_flight in (1, 50, 200) for work in ('get', 'set')),
@@ -31,8 +31,8 @@ TITLE = 30
 CHAPTER = 46
 
 
-def drawing(results: Results, cases: Sequence[Case]) -> str:
-    """The picture of a run: a panel for each case that says most, two in a row."""
+def draw_chart(results: Results, cases: Sequence[Case]) -> str:
+    """Return the chart of a run as SVG: a panel for each of the most important cases, two in a row."""
     shown = sorted((case for case in cases if case.name in SHOWN), key=lambda case: SHOWN.index(case.name))
     parts: list[str] = []
     top = MARGIN
@@ -61,15 +61,15 @@ def drawing(results: Results, cases: Sequence[Case]) -> str:
 
 
 def _panel(left: int, top: int, title: str, figures: Sequence[Figure]) -> list[str]:
-    """One case: a bar for each contestant, on a scale of its own."""
+    """Return the elements of one case: a bar for each client, on a scale of its own."""
     longest = max(figure.rate.median for figure in figures)
     parts = [_text(left, top + 14, title, 14, weight=600)]
     for number, figure in enumerate(figures):
-        role, y = figure.contestant.role, top + TITLE + STEP * number
+        role, y = figure.client.role, top + TITLE + STEP * number
         length = (PANEL - LABEL - NUMBER) * figure.rate.median / longest
         weight = 600 if role == 'ours' else 400
         parts += [
-            _text(left + LABEL - 8, y + 12, figure.contestant.label, 12, anchor='end', weight=weight),
+            _text(left + LABEL - 8, y + 12, figure.client.label, 12, anchor='end', weight=weight),
             f'<rect x="{left + LABEL}" y="{y}" width="{max(length, 1):.1f}" height="{BAR}" rx="2" '
             f'fill="{FILLS[role]}"/>',
             _text(left + LABEL + length + 6, y + 12, f'{figure.rate.median:,.0f}', 12, weight=weight),

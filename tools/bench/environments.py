@@ -1,4 +1,4 @@
-"""The virtual environment of a contestant: ``.venv-bench-NAME``, made when it is first needed."""
+"""The virtual environment of a client, ``.venv-bench-NAME``, which is created at its first use."""
 
 from __future__ import annotations
 
@@ -6,43 +6,43 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.bench.registry import Contestant
+from tools.bench.registry import BenchClient
 
-__all__ = ['NotInstalled', 'python_of']
+__all__ = ['NotInstalled', 'prepare_python']
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PATIENCE = 600
+PIP_TIMEOUT = 600
 """Seconds for pip."""
 
 
 class NotInstalled(Exception):
-    """The contestant's packages cannot be installed here.  The text says why."""
+    """The packages of a client could not be installed.  The message is that of pip."""
 
 
-def python_of(contestant: Contestant, root: Path = ROOT) -> str:
-    """The Python that runs a contestant: this one, or one in an environment with what it requires.
+def prepare_python(client: BenchClient, root: Path = ROOT) -> str:
+    """Return the path of the Python for a client: the current one, or one with the packages that the client requires.
 
     Raises:
-        NotInstalled: Making the environment failed.
+        NotInstalled: Creating the environment failed.
     """
-    if not contestant.requires:
+    if not client.requires:
         return sys.executable
-    directory = root / f'.venv-bench-{contestant.file_name}'
+    directory = root / f'.venv-bench-{client.file_name}'
     python, ready = directory / 'bin' / 'python', directory / '.ready'
-    wanted = '\n'.join(contestant.requires)
+    wanted = '\n'.join(client.requires)
     if not ready.exists() or ready.read_text() != wanted:
         _run(sys.executable, '-m', 'venv', '--clear', str(directory))
-        _run(str(python), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *contestant.requires)
+        _run(str(python), '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', *client.requires)
         ready.write_text(wanted)
     return str(python)
 
 
 def _run(*command: str) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotInstalled(str(error)) from error
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-        told = [line for line in lines if line.startswith('ERROR')] or lines[-1:] or ['no reason was given']
-        raise NotInstalled(told[-1])
+        errors = [line for line in lines if line.startswith('ERROR')] or lines[-1:] or [f'{command} failed']
+        raise NotInstalled(errors[-1])

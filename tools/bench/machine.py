@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import platform
 import re
 from pathlib import Path
 
-__all__ = ['described']
+__all__ = ['describe_machine']
 
 
-def described() -> dict[str, str]:
-    """This machine, in words: its processor, memory, system and Python.  Not its name."""
+def describe_machine() -> dict[str, str]:
+    """Return the processor, memory, system and Python of this machine, without its host name."""
     return {
         'processor': _found('/proc/cpuinfo', r'model name\s*:\s*(.+)') or platform.processor() or platform.machine(),
         'cores': str(os.cpu_count()),

@@ -1,16 +1,16 @@
-"""Who is measured: the files in ``contestants/``.
+"""The clients of the benchmark: the files in ``clients/``.
 
-A contestant is one file with a class ``Client`` (see ``worker/blocking.py`` and ``stage/coroutines.py``) and
-these lines, which are read without importing it, since what it imports is elsewhere::
+A client is a file with a class ``Client`` (see ``worker/blocking.py`` and ``worker/coroutines.py``) and these lines,
+which are parsed without importing the file, since its imports are installed in another environment::
 
-    TITLE = 'aetcd'           # for people
+    TITLE = 'aetcd'           # the name in reports
     API = 'v3'                # or 'v2'
-    ROLE = 'peer'             # 'ours' for getc, 'limit' for what no client can reach
-    REQUIRES = ('aetcd',)     # to install; empty: it runs in this very environment
-    MODES = ('asyncio',)      # and 'threads', 'gevent' (patched), 'greenlets' (not patched), 'process'
-    WATCHES = 5_000           # only where so many fit on one connection: how many are weighed
+    ROLE = 'peer'             # 'ours' for getc, 'limit' for an upper bound that no client can reach
+    REQUIRES = ('aetcd',)     # packages to install; empty: the client runs in the current environment
+    MODES = ('asyncio',)      # also 'threads', 'gevent' (patched), 'greenlets' (not patched), 'process'
+    WATCHES = 5_000           # optional: watches for the memory case, if one connection carries so many
 
-With several modes it is measured in each, and the better one counts.
+A client with several modes is measured in each of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ['FOLDER', 'Contestant', 'contestants_in', 'select']
+__all__ = ['FOLDER', 'BenchClient', 'find_clients', 'select']
 
 FOLDER = Path(__file__).parent / 'clients'
 HEADER = ('TITLE', 'API', 'ROLE', 'REQUIRES', 'MODES')
@@ -29,17 +29,17 @@ ROLES = ('ours', 'peer', 'limit')
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
-    """A client, used in one way.
+class BenchClient:
+    """A client in one mode.
 
     Attributes:
-        path: Its file.
-        title: For people.
+        path: The file of the client.
+        title: Its name in reports.
         api: ``'v2'`` or ``'v3'``.
         role: ``'ours'``, ``'peer'`` or ``'limit'``.
-        requires: What pip installs for it; empty if this environment will do.
-        mode: How calls are made at the same time.
-        has_modes: There is another one of this file.
+        requires: The packages that pip installs for it; empty for the current environment.
+        mode: How concurrent calls are made.
+        has_modes: True if the client has several modes.
     """
 
     path: Path
@@ -52,22 +52,22 @@ class Contestant:
 
     @property
     def file_name(self) -> str:
-        """What the command line calls it."""
+        """The name on the command line."""
         return self.path.stem
 
     @property
     def name(self) -> str:
-        """The name of this one, in files."""
+        """The name in result files, with the mode if there are several."""
         return f'{self.file_name}/{self.mode}' if self.has_modes else self.file_name
 
     @property
     def label(self) -> str:
-        """The name of this one, for people."""
+        """The name in reports, with the mode if there are several."""
         return f'{self.title}, {self.mode}' if self.has_modes else self.title
 
 
-def contestants_in(folder: Path = FOLDER) -> tuple[Contestant, ...]:
-    """Every contestant in a folder, in every mode: ours first, the limits last.
+def find_clients(folder: Path = FOLDER) -> tuple[BenchClient, ...]:
+    """Return every client in a folder, in every mode: ours first, limits last.
 
     Raises:
         ValueError: A file lacks a line of the header.
@@ -76,31 +76,31 @@ def contestants_in(folder: Path = FOLDER) -> tuple[Contestant, ...]:
     return tuple(sorted(found, key=lambda one: (one.api, ROLES.index(one.role))))
 
 
-def _read(path: Path) -> list[Contestant]:
+def _read(path: Path) -> list[BenchClient]:
     header: dict[str, Any] = {}
     for line in ast.parse(path.read_text('utf-8'), str(path)).body:
         if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id in HEADER:
             header[line.targets[0].id] = ast.literal_eval(line.value)
     missing = [name for name in HEADER if name not in header]
     if missing or header['ROLE'] not in ROLES:
-        raise ValueError(f'{path} is no contestant: {", ".join(missing) or "its ROLE"} is missing')
+        raise ValueError(f'{path} is not a client of the benchmark: {", ".join(missing) or "a valid ROLE"} is missing')
     modes = header['MODES']
-    # The patches are a mode of the stage, not of the client.
+    # The worker process monkey-patches, not the client's library.
     requires = (*header['REQUIRES'], *(['gevent'] if 'gevent' in modes else []))
     return [
-        Contestant(path, header['TITLE'], header['API'], header['ROLE'], requires, mode, len(modes) > 1)
+        BenchClient(path, header['TITLE'], header['API'], header['ROLE'], requires, mode, len(modes) > 1)
         for mode in modes
     ]
 
 
-def select(names: Sequence[str], known: Sequence[Contestant]) -> tuple[Contestant, ...]:
-    """Those of the known that are called so, by file or in one mode.
+def select(names: Sequence[str], known: Sequence[BenchClient]) -> tuple[BenchClient, ...]:
+    """Return the known clients with one of these names, with or without a mode.
 
     Raises:
-        ValueError: There is none of that name.
+        ValueError: There is no client of that name.
     """
     for name in names:
         if not any(name in (one.file_name, one.name) for one in known):
-            there = ', '.join(dict.fromkeys(one.file_name for one in known))
-            raise ValueError(f'no contestant is called {name!r}; there are {there}')
+            available = ', '.join(dict.fromkeys(one.file_name for one in known))
+            raise ValueError(f'unknown client {name!r}; the clients are {available}')
     return tuple(one for one in known if one.file_name in names or one.name in names)

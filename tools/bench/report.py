@@ -1,4 +1,4 @@
-"""What is told: lines for the terminal, and pages in Markdown, reStructuredText and JSON."""
+"""Reports: tables for the terminal, and pages in Markdown, reStructuredText and JSON."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from tools.bench.cases import Case
 from tools.bench.runner import Results
-from tools.bench.scale import crowd_table
+from tools.bench.scale import scale_table
 from tools.bench.stats import Figure, Spread
 from tools.bench.tables import Table
 
 __all__ = ['Report', 'case_table', 'memory_table']
 
 APIS = ('v3', 'v2')
-COLUMNS = ('client', 'a second', 'noise', 'CPU each', 'times the fastest peer', 'of the limit')
+COLUMNS = ('client', 'a second', 'noise', 'CPU each', 'ratio to the fastest peer', 'ratio to the limit')
 
 
 def _rate(spread: Spread) -> str:
@@ -37,10 +37,10 @@ def _percent(spread: Spread | None) -> str:
 
 
 def case_table(figures: Sequence[Figure]) -> Table:
-    """What each contestant reached in one case."""
+    """Return the results of one case, a row for each client."""
     rows = [
         (
-            figure.contestant.label,
+            figure.client.label,
             _rate(figure.rate),
             f'± {figure.rate.noise:.0%}',
             _micro(figure.cpu),
@@ -53,26 +53,26 @@ def case_table(figures: Sequence[Figure]) -> Table:
 
 
 def memory_table(results: Results) -> Table:
-    """What each contestant holds, the least first."""
+    """Return the memory of each client, smallest first."""
     rows = []
-    for one, weighed in results.memory.items():
-        base = statistics.median(memory.base for memory in weighed)
-        each = statistics.median(memory.each for memory in weighed)
+    for one, rounds in results.memory.items():
+        base = statistics.median(memory.base for memory in rounds)
+        each = statistics.median(memory.each for memory in rounds)
         rows.append((base, (one.label, one.api, f'{base / 2**20:.0f} MiB', f'{each / 2**10:.1f} KiB')))
-    return Table(('client', 'API', 'the process', 'each watch'), [row for _, row in sorted(rows)])
+    return Table(('client', 'API', 'process', 'each watch'), [row for _, row in sorted(rows)])
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run, for those who were not there.
+    """A report of one run.
 
     Attributes:
-        results: What was measured.
-        cases: In the order in which they are told.
-        date: Of the run, as ``2025-01-31``.
-        machine: What it ran on, in words.
+        results: The measurements.
+        cases: The cases, in the order of the report.
+        date: The date of the run, as ``2025-01-31``.
+        machine: A description of the machine.
         etcd: The version of the server.
-        rounds: Slices of each case.
+        rounds: The number of slices of each case.
         seconds: The length of a slice.
     """
 
@@ -84,7 +84,7 @@ class Report:
     rounds: int
     seconds: float
 
-    # -- for people
+    # -- pages
 
     def _intro(self) -> str:
         machine = self.machine
@@ -92,12 +92,12 @@ class Report:
         return (
             f'Measured on {self.date} with etcd {self.etcd}, on one machine for server and client: '
             f'{computer}, Python {machine["python"]}. '
-            f'{self.rounds} rounds; in each, every client works for {self.seconds:g} s, in an order by lot, one at a '
-            'time. '
-            'A second: calls (or events) a second, the median of the rounds; noise: half the distance between the '
-            'quarters of the rounds; CPU each: time of the client on a processor. Ratios are taken within a round; in '
-            'brackets are their quarters. '
-            'The limit is a load generator in C that decodes nothing.'
+            f'{self.rounds} rounds; in each, every client works for {self.seconds:g} s, one at a time, in random '
+            'order. '
+            'A second: calls (or events) a second, the median of the rounds; noise: half the interquartile range '
+            'relative to the median; CPU each: CPU time of the client per call. Ratios are computed within a round, '
+            'with their quartiles in parentheses. '
+            'The limit is a load generator in C that does not decode responses.'
         )
 
     def _chapters(self) -> Iterator[tuple[str, Table]]:
@@ -107,10 +107,10 @@ class Report:
                 if figures:
                     yield f'{api}: {case.title}', case_table(figures)
         for case in self.cases:
-            if case in self.results.crowds:
-                yield f'getc: {case.title}', crowd_table(case, self.results.crowds[case])
+            if case in self.results.scale:
+                yield f'getc: {case.title}', scale_table(case, self.results.scale[case])
         if self.results.memory:
-            yield 'Memory: of a client that has read one value, and of each watch', memory_table(self.results)
+            yield 'Memory of a client that has read one value, and of each watch', memory_table(self.results)
 
     def _remarks(self) -> list[str]:
         left_out = [f'{one.label} was not measured: {reason}' for one, reason in self.results.left_out.items()]
@@ -118,14 +118,14 @@ class Report:
         return left_out + gaps
 
     def _versions(self) -> list[str]:
-        told = {}
+        lines = {}
         for one, versions in self.results.versions.items():
             packages = ', '.join(f'{name} {version}' for name, version in versions['packages'].items())
-            told[one.title] = f'{one.title}: {packages}'
-        return list(told.values())
+            lines[one.title] = f'{one.title}: {packages}'
+        return list(lines.values())
 
     def as_markdown(self, picture: str | None = None) -> str:
-        """The page in Markdown."""
+        """Return the page in Markdown."""
         lines = ['# Benchmarks', '', self._intro(), '']
         if picture is not None:
             lines += [f'![Calls a second of each client]({picture})', '']
@@ -137,7 +137,7 @@ class Report:
         return '\n'.join(lines)
 
     def as_rst(self, picture: str | None = None) -> str:
-        """The page in reStructuredText."""
+        """Return the page in reStructuredText."""
         lines = ['Benchmarks', '==========', '', self._intro(), '']
         if picture is not None:
             lines += [f'.. image:: {picture}', '   :alt: Calls a second of each client', '']
@@ -148,10 +148,10 @@ class Report:
                 lines += [title, '-' * len(title), '', *(f'* {_plain(item)}' for item in items), '']
         return '\n'.join(lines)
 
-    # -- for programs
+    # -- data
 
     def as_json(self) -> str:
-        """Everything, with the rate in each round."""
+        """Return all measurements as JSON, with the rate in each round."""
         results = self.results
         document = {
             'date': self.date,
@@ -159,19 +159,19 @@ class Report:
             'etcd': self.etcd,
             'rounds': self.rounds,
             'seconds': self.seconds,
-            'contestants': {
+            'clients': {
                 one.name: {'label': one.label, 'api': one.api, 'role': one.role, **versions}
                 for one, versions in results.versions.items()
             },
             'cases': {case.name: self._case(case) for case in self.cases if case in results.samples},
             'memory': {
-                one.name: [{'base': memory.base, 'each': memory.each} for memory in weighed]
-                for one, weighed in results.memory.items()
+                one.name: [{'base': memory.base, 'each': memory.each} for memory in rounds]
+                for one, rounds in results.memory.items()
             },
-            'crowds': {case.name: counts for case, counts in results.crowds.items()},
+            'scale': {case.name: counts for case, counts in results.scale.items()},
             'left_out': {one.name: reason for one, reason in results.left_out.items()},
             'gaps': [
-                {'case': case.name, 'contestant': one.name, 'reason': reason}
+                {'case': case.name, 'client': one.name, 'reason': reason}
                 for (case, one), reason in results.gaps.items()
             ],
         }
@@ -181,8 +181,8 @@ class Report:
         found = {}
         for api in APIS:
             for figure in self.results.figures(case, api):
-                found[figure.contestant.name] = {
-                    'rates': [sample and sample.rate for sample in self.results.samples[case][figure.contestant]],
+                found[figure.client.name] = {
+                    'rates': [sample and sample.rate for sample in self.results.samples[case][figure.client]],
                     'rate': asdict(figure.rate),
                     'cpu': None if figure.cpu is None else asdict(figure.cpu),
                     'to_peer': None if figure.to_peer is None else asdict(figure.to_peer),
@@ -192,5 +192,5 @@ class Report:
 
 
 def _plain(text: str) -> str:
-    """Text of others, with nothing in it that reStructuredText would take for markup."""
+    """Escape the markup of reStructuredText."""
     return ''.join('\\' + char if char in '*`|_\\' else char for char in text)

@@ -1,4 +1,4 @@
-"""The rounds: every contestant does a slice in each, one after the other, in an order by lot."""
+"""Runs the rounds: in each, every client works for one slice, one after the other, in random order."""
 
 from __future__ import annotations
 
@@ -10,228 +10,228 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.bench.cases import Case
-from tools.bench.environments import NotInstalled, python_of
-from tools.bench.registry import Contestant
-from tools.bench.server import PREFIX, Ground
-from tools.bench.stats import Figure, Sample, figures_of
-from tools.bench.worker_process import Cannot, Failed, Performer
+from tools.bench.environments import NotInstalled, prepare_python
+from tools.bench.registry import BenchClient
+from tools.bench.server import PREFIX, BenchServer
+from tools.bench.stats import Figure, Sample, compute_figures
+from tools.bench.worker_process import Unsupported, WorkerFailed, WorkerProcess
 
-__all__ = ['Conductor', 'Memory', 'Results']
+__all__ = ['Memory', 'Results', 'Runner']
 
-PATIENCE = 60.0
-"""Seconds beyond the slice for an answer."""
+ANSWER_TIMEOUT = 60.0
+"""Seconds for an answer, in addition to the slice."""
 
-CROWD_PATIENCE = 300.0
-"""Seconds for a crowd: a hundred thousand nodes have to be written first."""
+SCALE_TIMEOUT = 300.0
+"""Seconds for a case of scale, which may write a hundred thousand nodes first."""
 
 WARM_UP = 0.2
-"""Seconds of work in each case that are not counted."""
+"""Seconds of work before the rounds of each case, which are not counted."""
 
-HEAD_START = 0.1
-"""Seconds for a live watch to begin before the first write."""
+WATCH_START_TIME = 0.1
+"""Seconds for a live watch to start before the first write."""
 
-MEMORY_ROUNDS = 3
+MAX_MEMORY_ROUNDS = 3
 
-Tell = Callable[[str], None]
+ShowProgress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What one contestant holds, in bytes: with one value read, and for each watch more."""
+    """The memory of one client, in bytes: after reading one value, and for each watch in addition."""
 
-    contestant: Contestant
+    client: BenchClient
     base: float
     each: float
 
 
 @dataclass(slots=True)
 class Results:
-    """What was measured.
+    """All measurements of a run.
 
     Attributes:
-        samples: By case, by contestant: one a round, None where it failed.
-        memory: By contestant, one a round.
-        crowds: By case, by count: the figures by name, as ``tools/bench/scale.py`` shows them.
-        left_out: Contestants that could not be measured at all, and why.
-        gaps: Cases that a contestant could not do, and why.
-        versions: Of each contestant's Python and packages.
+        samples: By case, by client: one sample a round, None if the client failed.
+        memory: By client, one a round.
+        scale: By case, by count: the figures by name, see ``tools/bench/scale.py``.
+        left_out: Clients that could not be started, with the reason.
+        gaps: Cases that a client failed or does not support, with the reason.
+        versions: Of the Python and the packages of each client.
     """
 
-    samples: dict[Case, dict[Contestant, list[Sample | None]]] = field(default_factory=dict)
-    memory: dict[Contestant, list[Memory]] = field(default_factory=dict)
-    crowds: dict[Case, dict[int, dict[str, float]]] = field(default_factory=dict)
-    left_out: dict[Contestant, str] = field(default_factory=dict)
-    gaps: dict[tuple[Case, Contestant], str] = field(default_factory=dict)
-    versions: dict[Contestant, dict[str, Any]] = field(default_factory=dict)
+    samples: dict[Case, dict[BenchClient, list[Sample | None]]] = field(default_factory=dict)
+    memory: dict[BenchClient, list[Memory]] = field(default_factory=dict)
+    scale: dict[Case, dict[int, dict[str, float]]] = field(default_factory=dict)
+    left_out: dict[BenchClient, str] = field(default_factory=dict)
+    gaps: dict[tuple[Case, BenchClient], str] = field(default_factory=dict)
+    versions: dict[BenchClient, dict[str, Any]] = field(default_factory=dict)
 
     def figures(self, case: Case, api: str) -> list[Figure]:
-        """The figures of a case among the contestants of an API, the fastest first."""
-        return figures_of({one: of_one for one, of_one in self.samples.get(case, {}).items() if one.api == api})
+        """Return the figures of a case for the clients of an API, fastest first."""
+        return compute_figures({one: of_one for one, of_one in self.samples.get(case, {}).items() if one.api == api})
 
 
-class Conductor:
-    """Measures contestants on one etcd.
+class Runner:
+    """Measures clients on one etcd.
 
-    Also a context manager, which ends their processes.
+    Also a context manager, which ends the worker processes.
 
     Args:
-        url: The etcd.
-        contestants: Who is measured.
-        rounds: Slices that each of them does of each case.
+        url: The URL of the etcd.
+        clients: The clients to measure.
+        rounds: The number of slices of each case.
         seconds: The length of a slice.
-        lot: The source of chance, for the order in each round.
-        tell: Called with what is being done, for people.
+        rng: Draws the order of the clients in each round.
+        show_progress: Called with a description of each step.
     """
 
     def __init__(
         self,
         url: str,
-        contestants: Sequence[Contestant],
+        clients: Sequence[BenchClient],
         *,
         rounds: int,
         seconds: float,
-        lot: random.Random,
-        tell: Tell,
+        rng: random.Random,
+        show_progress: ShowProgress,
     ) -> None:
         self.results = Results()
         self._url = url
-        self._ground = Ground(url)
+        self._server = BenchServer(url)
         self._rounds = rounds
         self._seconds = seconds
-        self._lot = lot
-        self._tell = tell
-        self._pythons: dict[Contestant, str] = {}
-        self._performers: dict[Contestant, Performer] = {}
+        self._rng = rng
+        self._show_progress = show_progress
+        self._pythons: dict[BenchClient, str] = {}
+        self._processes: dict[BenchClient, WorkerProcess] = {}
         self._indices: dict[str, int] = {}
-        self._prepare(contestants)
+        self._prepare(clients)
 
-    def __enter__(self) -> Conductor:
+    def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for contestant in list(self._performers):
-            self._end(contestant)
+        for client in list(self._processes):
+            self._end(client)
 
-    def _prepare(self, contestants: Sequence[Contestant]) -> None:
-        """Install each of them and start it once; whoever does not start is left out."""
-        for one in contestants:
-            self._tell(f'{one.label}: getting ready')
+    def _prepare(self, clients: Sequence[BenchClient]) -> None:
+        """Install each client and start it once; leave out clients that do not start."""
+        for one in clients:
+            self._show_progress(f'{one.label}: getting ready')
             try:
-                self._pythons[one] = python_of(one)
-                with Performer(one, self._pythons[one], self._url) as performer:
-                    self.results.versions[one] = performer.versions
-            except (NotInstalled, Failed) as error:
+                self._pythons[one] = prepare_python(one)
+                with WorkerProcess(one, self._pythons[one], self._url) as process:
+                    self.results.versions[one] = process.versions
+            except (NotInstalled, WorkerFailed) as error:
                 self.results.left_out[one] = str(error)
 
-    # -- the cases
+    # -- cases
 
     def measure(self, case: Case) -> None:
         """Run all rounds of a case and add them to the results."""
-        players = [
+        clients = [
             one
             for one in self._pythons
             if one.api in case.apis and one not in self.results.left_out and (one.role != 'limit' or case.is_call)
         ]
         if case.work == 'memory':
-            self._weigh(case, players)
+            self._measure_memory(case, clients)
             return
         if case.counts:
-            self._gather(case, [one for one in players if one.role == 'ours'])
+            self._measure_scale(case, [one for one in clients if one.role == 'ours'])
             return
         samples = self.results.samples[case] = {}
         if not case.is_watch:
-            for one in players:
-                self._tell(f'{case.title}: {one.label} warms up')
-                self._slice(case, one, WARM_UP)
+            for one in clients:
+                self._show_progress(f'{case.title}: {one.label} warms up')
+                self._run_slice(case, one, WARM_UP)
         for number in range(self._rounds):
-            for one in self._lot.sample(players, len(players)):
+            for one in self._rng.sample(clients, len(clients)):
                 if (case, one) not in self.results.gaps:
-                    self._tell(f'{case.title}: round {number + 1} of {self._rounds}, {one.label}')
-                    samples.setdefault(one, [None] * self._rounds)[number] = self._slice(case, one, self._seconds)
+                    self._show_progress(f'{case.title}: round {number + 1} of {self._rounds}, {one.label}')
+                    samples.setdefault(one, [None] * self._rounds)[number] = self._run_slice(case, one, self._seconds)
 
-    def _slice(self, case: Case, one: Contestant, seconds: float) -> Sample | None:
-        """Let one of them work; None if it failed, which ends its part in this case."""
+    def _run_slice(self, case: Case, one: BenchClient, seconds: float) -> Sample | None:
+        """Run one client for one slice; return None if it failed, which excludes it from this case."""
         request = case.request(one.api, seconds)
         try:
             if case.work == 'live':
-                answer = self._live(one, request)
+                answer = self._run_live(one, request)
             else:
                 if case.work == 'replay':
-                    request |= {'prefix': PREFIX, 'index': self._history(one.api, request['count'])}
+                    request |= {'prefix': PREFIX, 'index': self._prepare_history(one.api, request['count'])}
                 elif one.api == 'v3' and case.is_write:
-                    self._ground.compact()
+                    self._server.compact()
                     self._indices.pop('v3', None)
-                answer = self._performer(one).ask(request, seconds + PATIENCE)
-        except Cannot as error:
+                answer = self._process_of(one).run(request, seconds + ANSWER_TIMEOUT)
+        except Unsupported as error:
             self.results.gaps[case, one] = str(error)
             return None
-        except Failed as error:
+        except WorkerFailed as error:
             self.results.gaps[case, one] = str(error)
             self._end(one)
             return None
-        cpu = answer['cpu'] / answer['operations'] if one.role != 'limit' else None  # its children's is not counted
-        # Of live events there are only as many as are written: what differs is what they cost.
+        cpu = answer['cpu'] / answer['operations'] if one.role != 'limit' else None  # that of children is not known
+        # The rate of live events is that of the writer, so clients differ only in their CPU time.
         seconds = answer['cpu'] if case.work == 'live' else answer['seconds']
         return Sample(answer['operations'] / seconds, cpu)
 
-    def _live(self, one: Contestant, request: dict[str, Any]) -> dict[str, float]:
-        performer = self._performer(one)
-        performer.begin(request | {'prefix': PREFIX, 'index': self._ground.next_index(one.api)})
-        time.sleep(HEAD_START)
-        writer = threading.Thread(target=self._ground.write, args=(one.api, request['count']))
+    def _run_live(self, one: BenchClient, request: dict[str, Any]) -> dict[str, float]:
+        process = self._process_of(one)
+        process.send(request | {'prefix': PREFIX, 'index': self._server.next_index(one.api)})
+        time.sleep(WATCH_START_TIME)
+        writer = threading.Thread(target=self._server.write, args=(one.api, request['count']))
         writer.start()
         try:
-            return performer.finish(PATIENCE)
+            return process.receive(ANSWER_TIMEOUT)
         finally:
             writer.join()
 
-    def _history(self, api: str, count: int) -> int:
-        """The index of the first of so many events, which are made once and then read by all."""
+    def _prepare_history(self, api: str, count: int) -> int:
+        """Write a history of ``count`` events unless it exists; return the index of its first event."""
         if api not in self._indices:
-            self._indices[api] = self._ground.next_index(api)
-            self._ground.write_history(api, count)
+            self._indices[api] = self._server.next_index(api)
+            self._server.write_history(api, count)
         return self._indices[api]
 
-    def _weigh(self, case: Case, players: Sequence[Contestant]) -> None:
-        """Ask for the memory of fresh processes."""
-        for number in range(min(self._rounds, MEMORY_ROUNDS)):
-            for one in self._lot.sample(players, len(players)):
+    def _measure_memory(self, case: Case, clients: Sequence[BenchClient]) -> None:
+        """Measure the memory of fresh processes."""
+        for number in range(min(self._rounds, MAX_MEMORY_ROUNDS)):
+            for one in self._rng.sample(clients, len(clients)):
                 if (case, one) in self.results.gaps:
                     continue
-                self._tell(f'{case.title}: round {number + 1}, {one.label}')
+                self._show_progress(f'{case.title}: round {number + 1}, {one.label}')
                 self._end(one)
                 try:
-                    answer = self._performer(one).ask(case.request(one.api, 0), PATIENCE)
-                except Failed as error:
+                    answer = self._process_of(one).run(case.request(one.api, 0), ANSWER_TIMEOUT)
+                except WorkerFailed as error:
                     self.results.gaps[case, one] = str(error)
                 else:
                     self.results.memory.setdefault(one, []).append(Memory(one, answer['base'], answer['each']))
                 self._end(one)
 
-    def _gather(self, case: Case, players: Sequence[Contestant]) -> None:
-        """Let fresh processes do it with more and more, once each."""
-        for one in players:
+    def _measure_scale(self, case: Case, clients: Sequence[BenchClient]) -> None:
+        """Measure each count once, in a fresh process."""
+        for one in clients:
             for count, request in case.requests().items():
-                self._tell(f'{case.title}: {count:,}')
-                self._ground.compact()
+                self._show_progress(f'{case.title}: {count:,}')
+                self._server.compact()
                 self._indices.pop(one.api, None)
                 self._end(one)
                 try:
-                    answer = self._performer(one).ask(request, CROWD_PATIENCE)
-                except Failed as error:
+                    answer = self._process_of(one).run(request, SCALE_TIMEOUT)
+                except WorkerFailed as error:
                     self.results.gaps[case, one] = f'{count:,}: {error}'
                 else:
-                    self.results.crowds.setdefault(case, {})[count] = answer
+                    self.results.scale.setdefault(case, {})[count] = answer
                 self._end(one)
 
-    # -- the processes
+    # -- processes
 
-    def _performer(self, one: Contestant) -> Performer:
-        if one not in self._performers:
-            self._performers[one] = Performer(one, self._pythons[one], self._url)
-        return self._performers[one]
+    def _process_of(self, one: BenchClient) -> WorkerProcess:
+        if one not in self._processes:
+            self._processes[one] = WorkerProcess(one, self._pythons[one], self._url)
+        return self._processes[one]
 
-    def _end(self, one: Contestant) -> None:
-        performer = self._performers.pop(one, None)
-        if performer is not None:
-            performer.close()
+    def _end(self, one: BenchClient) -> None:
+        process = self._processes.pop(one, None)
+        if process is not None:
+            process.close()

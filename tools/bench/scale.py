@@ -1,4 +1,4 @@
-"""What thousands of daemons and nodes cost, as tables."""
+"""Tables of the cost of thousands of daemons and nodes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 from tools.bench.cases import Case
 from tools.bench.tables import Table
 
-__all__ = ['crowd_table']
+__all__ = ['scale_table']
 
-LEAST_WEIGHED: Final = 1000
-"""Of fewer the memory says nothing: a process grows by pages."""
+MIN_COUNT_FOR_MEMORY: Final = 1000
+"""Memory is not shown for smaller counts, since a process grows by pages."""
 
 
 def _seconds(value: float) -> str:
@@ -36,40 +36,40 @@ def _percent(value: float) -> str:
 
 COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] = {
     'keepers': {
-        'register': ('all registered in', _seconds),
+        'register': ('registration of all', _seconds),
         'each': ('memory each', _bytes),
         'requests': ('requests a second', _rate),
-        'cpu_share': ('of a core', _percent),
+        'cpu_share': ('CPU', _percent),
         'greenlets': ('greenlets', _number),
-        'close': ('all deleted in', _seconds),
+        'close': ('deletion of all', _seconds),
     },
     'watchers': {
-        'register': ('all registered in', _seconds),
+        'register': ('registration of all', _seconds),
         'each': ('memory each', _bytes),
         'each_same': ('memory each, same node', _bytes),
-        'to_one': ('calls a second, events for one', _number),
-        'to_all': ('calls a second, events for all', _number),
+        'to_one': ('callbacks a second, one per event', _number),
+        'to_all': ('callbacks a second, all per event', _number),
         'greenlets': ('greenlets', _number),
     },
     'directory': {
         'get': ('get', _seconds),
-        'held': ('memory of each got', _bytes),
-        'first': ('first of on_change', _seconds),
-        'last': ('last', _seconds),
-        'followed': ('memory of each followed', _bytes),
+        'held': ('memory per node of get', _bytes),
+        'first': ('first callback of on_change', _seconds),
+        'last': ('last callback', _seconds),
+        'followed': ('memory per node of on_change', _bytes),
     },
 }
-"""By work, by the name that the stage gives a figure: its title, and how it is shown."""
+"""By work, by the name of a figure in the worker's answer: its column title and its format."""
 
 
-def crowd_table(case: Case, found: Mapping[int, Mapping[str, float]]) -> Table:
-    """What so many cost, a line for each count."""
+def scale_table(case: Case, found: Mapping[int, Mapping[str, float]]) -> Table:
+    """Return the results of a case of scale, a row for each count."""
     columns = COLUMNS[case.work]
     rows = [
         (
             f'{count:,}',
             *(
-                '' if show is _bytes and count < LEAST_WEIGHED else show(figures[name])
+                '' if show is _bytes and count < MIN_COUNT_FOR_MEMORY else show(figures[name])
                 for name, (_, show) in columns.items()
             ),
         )

@@ -1,4 +1,4 @@
-"""The etcd of a run: its history for watches to read, and its size kept from growing."""
+"""Prepares the etcd of a run: writes histories for watches, and compacts it."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-__all__ = ['PREFIX', 'Ground']
+__all__ = ['PREFIX', 'BenchServer']
 
 PREFIX = '/bench/events/'
-KEYS = 100
+KEY_COUNT = 100
 VALUE = 'x' * 64
 WRITERS = 4
-TOGETHER = 100
-"""Events of one revision.  A server sends the past in pieces of 1,000 revisions, ten times a second: with
-few events in each it would be the server that is measured."""
+EVENTS_PER_REVISION = 100
+"""Events of one revision.  A server replays 1,000 revisions ten times a second: fewer events in each would measure the
+server instead of the client."""
 
 
-class Ground:
-    """An etcd, spoken to without any of the clients that are measured.
+class BenchServer:
+    """Requests to the etcd without any of the clients that are measured.
 
     Args:
-        url: The etcd.
+        url: The URL of the etcd.
     """
 
     def __init__(self, url: str) -> None:
         self._address = url.partition('://')[2]
 
     def compact(self) -> None:
-        """Let v3 forget the past: its file would grow with every write, and get slow."""
+        """Compact the v3 store, which would become larger and slower with every write."""
         with self._connected() as connection:
-            revision = int(_ask(connection, '/v3/kv/range', {'key': _text('/')})['header']['revision'])
-            _ask(connection, '/v3/kv/compaction', {'revision': revision, 'physical': True}, may_fail=True)
+            revision = int(_post_json(connection, '/v3/kv/range', {'key': _text('/')})['header']['revision'])
+            _post_json(connection, '/v3/kv/compaction', {'revision': revision, 'physical': True}, may_fail=True)
 
     def next_index(self, api: str) -> int:
-        """The index that the next write will have."""
+        """Return the index or revision of the next write."""
         with self._connected() as connection:
             if api == 'v3':
-                return int(_ask(connection, '/v3/kv/range', {'key': _text('/')})['header']['revision']) + 1
+                return int(_post_json(connection, '/v3/kv/range', {'key': _text('/')})['header']['revision']) + 1
             connection.request('GET', '/v2/keys/')
             response = connection.getresponse()
             response.read()
             return int(response.headers['X-Etcd-Index']) + 1
 
     def write(self, api: str, count: int) -> None:
-        """Make so many events below the prefix, one by one."""
+        """Write ``count`` events below the prefix, one by one."""
         self._share(count, self._write_v2 if api == 'v2' else self._write_v3)
 
     def write_history(self, api: str, count: int) -> None:
-        """Make so many events below the prefix, as fast as it goes: on v3 several in each revision."""
+        """Write ``count`` events below the prefix as fast as possible: on v3 with several in each revision."""
         if api == 'v2':
             self.write(api, count)
         else:
-            body = json.dumps({'success': [{'request_put': _put(number)} for number in range(TOGETHER)]})
-            self._share(count // TOGETHER, lambda connection, _: _post(connection, '/v3/kv/txn', body))
+            body = json.dumps({'success': [{'request_put': _put(number)} for number in range(EVENTS_PER_REVISION)]})
+            self._share(count // EVENTS_PER_REVISION, lambda connection, _: _post(connection, '/v3/kv/txn', body))
 
     def _write_v3(self, connection: http.client.HTTPConnection, number: int) -> None:
-        _ask(connection, '/v3/kv/put', _put(number))
+        _post_json(connection, '/v3/kv/put', _put(number))
 
     def _write_v2(self, connection: http.client.HTTPConnection, number: int) -> None:
         headers = {'Content-Type': 'application/x-www-form-urlencoded'}
@@ -68,10 +68,10 @@ class Ground:
         response = connection.getresponse()
         response.read()
         if response.status >= 300:
-            raise OSError(f'etcd answers {response.status} to a write')
+            raise OSError(f'a v2 write failed with HTTP status {response.status}')
 
     def _share(self, count: int, work: Callable[[http.client.HTTPConnection, int], Any]) -> None:
-        """Do it so many times, by several threads."""
+        """Call ``work`` with the numbers up to ``count``, in several threads."""
         errors: list[Exception] = []
 
         def write(numbers: range) -> None:
@@ -95,7 +95,7 @@ class Ground:
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection that is closed at the end of a ``with``."""
+    """A connection that is also a context manager."""
 
     def __enter__(self) -> _Connection:
         return self
@@ -105,7 +105,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _key(number: int) -> str:
-    return f'{PREFIX}{number % KEYS}'
+    return f'{PREFIX}{number % KEY_COUNT}'
 
 
 def _put(number: int) -> dict[str, str]:
@@ -116,7 +116,9 @@ def _text(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _ask(connection: http.client.HTTPConnection, path: str, message: Any, may_fail: bool = False) -> dict[str, Any]:
+def _post_json(
+    connection: http.client.HTTPConnection, path: str, message: Any, may_fail: bool = False
+) -> dict[str, Any]:
     return _post(connection, path, json.dumps(message), may_fail)
 
 
@@ -125,5 +127,5 @@ def _post(connection: http.client.HTTPConnection, path: str, body: str, may_fail
     response = connection.getresponse()
     answer: dict[str, Any] = json.loads(response.read())
     if response.status >= 300 and not may_fail:
-        raise OSError(f'etcd answers {response.status} to {path}')
+        raise OSError(f'POST {path} failed with HTTP status {response.status}')
     return answer

@@ -1,4 +1,4 @@
-"""The arithmetic: from rates by round to medians, ratios, and how far they are spread."""
+"""Statistics: medians, quartiles and ratios of the rates of all rounds."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tools.bench.registry import Contestant
+from tools.bench.registry import BenchClient
 
-__all__ = ['Figure', 'Rates', 'Sample', 'Samples', 'Spread', 'figures_of', 'ratios', 'spread_of']
+__all__ = ['Figure', 'Rates', 'Sample', 'Samples', 'Spread', 'compute_figures', 'compute_spread', 'ratios']
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One slice of one contestant.
+    """One slice of one client.
 
     Attributes:
         rate: Operations or events a second.
-        cpu: Seconds of the client's CPU for each of them; None where it is not known.
+        cpu: CPU seconds of the client for each of them; None if not known.
     """
 
     rate: float
@@ -25,20 +25,20 @@ class Sample:
 
 
 Samples = Sequence[Sample | None]
-"""One a round; None where the contestant failed."""
+"""One sample a round; None if the client failed."""
 
 Rates = Sequence[float | None]
-"""The same of one of its attributes."""
+"""One rate, or another attribute of the samples, a round; None if not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A figure that was measured several times.
+    """The median and the quartiles of a repeated measurement.
 
     Attributes:
-        median: Half of the rounds had less.
-        low: A quarter had less.
-        high: A quarter had more.
+        median: The median.
+        low: The first quartile.
+        high: The third quartile.
     """
 
     median: float
@@ -47,12 +47,12 @@ class Spread:
 
     @property
     def noise(self) -> float:
-        """Half the distance of the quarters, as a part of the median: 0.05 is 5 % up or down."""
+        """Half the interquartile range relative to the median: 0.05 is 5 % up or down."""
         return (self.high - self.low) / 2 / self.median if self.median else 0.0
 
 
-def spread_of(values: Rates) -> Spread | None:
-    """The median and the quarters of what was measured; None if nothing was."""
+def compute_spread(values: Rates) -> Spread | None:
+    """Return the median and the quartiles of the known values; None if there are none."""
     known = [value for value in values if value is not None]
     if not known:
         return None
@@ -63,33 +63,33 @@ def spread_of(values: Rates) -> Spread | None:
 
 
 def ratios(ours: Rates, theirs: Rates) -> list[float | None]:
-    """The ratio in each round in which both were measured."""
+    """Return the ratio in each round; None if one of the two is not known."""
     return [our / their if our is not None and their else None for our, their in zip(ours, theirs, strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """What one contestant reached in one case.
+    """The result of one client in one case.
 
     Attributes:
-        contestant: Who.
+        client: The client.
         rate: Operations or events a second.
-        cpu: Seconds of the client's CPU for each; None where it is not known.
-        to_peer: Times the fastest peer of the same API; None where there is none.
-        to_limit: Times the limit of the same API; None where there is none, and for the limit itself.
+        cpu: CPU seconds of the client for each of them; None if not known.
+        to_peer: Ratio to the fastest peer of the same API; None if there is no peer.
+        to_limit: Ratio to the limit of the same API; None for the limit itself and if there is none.
     """
 
-    contestant: Contestant
+    client: BenchClient
     rate: Spread
     cpu: Spread | None = None
     to_peer: Spread | None = None
     to_limit: Spread | None = None
 
 
-def figures_of(samples: Mapping[Contestant, Samples]) -> list[Figure]:
-    """The figures of one case and one API, the fastest first."""
+def compute_figures(samples: Mapping[BenchClient, Samples]) -> list[Figure]:
+    """Compute the figures of one case and one API, fastest first."""
     rates = {one: [sample and sample.rate for sample in of_one] for one, of_one in samples.items()}
-    spreads = {one: spread for one, of_one in rates.items() if (spread := spread_of(of_one)) is not None}
+    spreads = {one: spread for one, of_one in rates.items() if (spread := compute_spread(of_one)) is not None}
     peer, limit = (_fastest(spreads, role) for role in ('peer', 'limit'))
     found = []
     for one, spread in spreads.items():
@@ -98,14 +98,14 @@ def figures_of(samples: Mapping[Contestant, Samples]) -> list[Figure]:
             Figure(
                 one,
                 spread,
-                cpu=spread_of([sample and sample.cpu for sample in samples[one]]),
-                to_peer=None if peer is None or is_limit else spread_of(ratios(rates[one], rates[peer])),
-                to_limit=None if limit is None or is_limit else spread_of(ratios(rates[one], rates[limit])),
+                cpu=compute_spread([sample and sample.cpu for sample in samples[one]]),
+                to_peer=None if peer is None or is_limit else compute_spread(ratios(rates[one], rates[peer])),
+                to_limit=None if limit is None or is_limit else compute_spread(ratios(rates[one], rates[limit])),
             )
         )
     return sorted(found, key=lambda figure: -figure.rate.median)
 
 
-def _fastest(spreads: Mapping[Contestant, Spread], role: str) -> Contestant | None:
+def _fastest(spreads: Mapping[BenchClient, Spread], role: str) -> BenchClient | None:
     of_role = [one for one in spreads if one.role == role]
     return max(of_role, key=lambda one: spreads[one].median, default=None)

@@ -1,4 +1,4 @@
-"""Tables, for a terminal, for Markdown and for reStructuredText."""
+"""Tables for a terminal, Markdown and reStructuredText."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ __all__ = ['Table']
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Cells of text; those of the first column are set left, all others right.
+    """A table of text; the first column is left-aligned, all others are right-aligned.
 
     Attributes:
         columns: The names of the columns.
-        rows: As many cells each.
+        rows: The rows, with a cell for each column.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
 
     def as_text(self, indent: str = '') -> list[str]:
-        """The lines for a terminal, without the names of the columns."""
+        """Return the lines for a terminal, without the names of the columns."""
         widths = [max(len(row[number]) for row in self.rows) for number in range(len(self.columns))]
         return [
             indent + '  '.join(_set(cell, widths[number], not number) for number, cell in enumerate(row))
@@ -29,12 +29,12 @@ class Table:
         ]
 
     def as_markdown(self) -> list[str]:
-        """The lines of a table in Markdown."""
+        """Return the lines in Markdown."""
         rules = ['---', *(['---:'] * (len(self.columns) - 1))]
         return [f'| {" | ".join(cells)} |' for cells in (self.columns, rules, *self.rows)]
 
     def as_rst(self) -> list[str]:
-        """The lines of a table in reStructuredText."""
+        """Return the lines in reStructuredText."""
         lines = ['.. list-table::', '   :header-rows: 1', '']
         for cells in (self.columns, *self.rows):
             lines += [f'   {"*" if not number else " "} - {cell}' for number, cell in enumerate(cells)]

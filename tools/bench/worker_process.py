@@ -1,4 +1,4 @@
-"""A contestant's process, from outside: asked by a line, answers by a line."""
+"""The process of a client: it receives requests and returns answers, one line of JSON each."""
 
 from __future__ import annotations
 
@@ -12,95 +12,95 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tools.bench.registry import Contestant
+from tools.bench.registry import BenchClient
 
-__all__ = ['Cannot', 'Failed', 'Performer']
+__all__ = ['Unsupported', 'WorkerFailed', 'WorkerProcess']
 
-STAGE = Path(__file__).parent / 'worker'
-START_PATIENCE = 30.0
-
-
-class Failed(Exception):
-    """The contestant did not do what it was asked.  The text says why."""
+WORKER = Path(__file__).parent / 'worker'
+START_TIMEOUT = 60.0
 
 
-class Cannot(Failed):
-    """The contestant's client has no such thing, and never will in this run."""
+class WorkerFailed(Exception):
+    """The process did not start, or a request failed.  The message contains the reason."""
 
 
-class Performer:
-    """One contestant in a process of its own.  It idles while others are asked.
+class Unsupported(WorkerFailed):
+    """The client has no such operation."""
 
-    Also a context manager, which ends the process.
+
+class WorkerProcess:
+    """A process that runs one client.  It is idle between requests.
+
+    Also a context manager, which kills the process.
 
     Args:
-        contestant: Whose file is run.
-        python: The Python that runs it.
-        url: The etcd.
+        client: The client to run.
+        python: The path of the Python that runs it.
+        url: The URL of the etcd.
 
     Attributes:
         versions: Of its Python and its packages.
 
     Raises:
-        Failed: It did not start; nothing is left running.
+        WorkerFailed: The process did not start.  No process is left.
     """
 
-    def __init__(self, contestant: Contestant, python: str, url: str) -> None:
-        self.contestant = contestant
+    def __init__(self, client: BenchClient, python: str, url: str) -> None:
+        self.client = client
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         self._received = b''
         self._process = subprocess.Popen(
-            [python, str(STAGE), str(contestant.path), contestant.mode, url],
+            [python, str(WORKER), str(client.path), client.mode, url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
         )
         try:
-            self.versions: dict[str, Any] = self._read(START_PATIENCE)
+            self.versions: dict[str, Any] = self._read(START_TIMEOUT)
         except BaseException:
             self.close()
             raise
 
-    def ask(self, request: dict[str, Any], patience: float) -> dict[str, float]:
-        """Return the answer.  After any error but Cannot the process is of no more use.
+    def run(self, request: dict[str, Any], timeout: float) -> dict[str, float]:
+        """Send a request and return the answer.  After an error other than Unsupported the process must be closed.
 
         Raises:
-            Cannot: The client has no such thing.
-            Failed: It ended, said what went wrong, or did not answer within so many seconds.
+            Unsupported: The client has no such operation.
+            WorkerFailed: The request failed, the process ended, or it did not answer within ``timeout`` seconds.
         """
-        self.begin(request)
-        return self.finish(patience)
+        self.send(request)
+        return self.receive(timeout)
 
-    def begin(self, request: dict[str, Any]) -> None:
-        """Ask, and do not wait."""
+    def send(self, request: dict[str, Any]) -> None:
+        """Send a request without waiting for the answer."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b'\n')
             self._process.stdin.flush()
         except OSError as error:
-            raise Failed(f'it has ended: {self._last_words()}') from error
+            raise WorkerFailed(f'the process has ended: {self._error_output()}') from error
 
-    def finish(self, patience: float) -> dict[str, float]:
-        """Wait for the answer.  Raises what ``ask`` does."""
-        answer = self._read(patience)
-        if 'cannot' in answer:
-            raise Cannot(answer['cannot'])
+    def receive(self, timeout: float) -> dict[str, float]:
+        """Wait for the answer.  Raises what :meth:`run` does."""
+        answer = self._read(timeout)
+        if 'unsupported' in answer:
+            raise Unsupported(answer['unsupported'])
         if 'error' in answer:
-            raise Failed(' '.join(answer['error'].split())[:200])
+            raise WorkerFailed(' '.join(answer['error'].split())[:200])
         return answer
 
     def close(self) -> None:
-        """End the process.  May be called twice."""
+        """Kill the process.  May be called repeatedly."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout, self._errors):
             assert pipe is not None
             try:
                 pipe.close()
-            except OSError:  # what was not sent cannot be sent any more
+            except OSError:  # a request that was not flushed cannot be sent any more
                 pass
 
-    def __enter__(self) -> Performer:
+    def __enter__(self) -> WorkerProcess:
         return self
 
     def __exit__(
@@ -108,24 +108,24 @@ class Performer:
     ) -> None:
         self.close()
 
-    def _read(self, patience: float) -> dict[str, Any]:
+    def _read(self, timeout: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
             while b'\n' not in self._received:
                 if not selector.select(end - time.monotonic()) and time.monotonic() >= end:
-                    raise Failed(f'no answer within {patience:g} s')
+                    raise WorkerFailed(f'no answer within {timeout:g} s')
                 received = os.read(self._process.stdout.fileno(), 65536)
                 if not received:
                     self._process.wait()
-                    raise Failed(self._last_words())
+                    raise WorkerFailed(self._error_output())
                 self._received += received
         line, _, self._received = self._received.partition(b'\n')
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def _last_words(self) -> str:
+    def _error_output(self) -> str:
         self._errors.seek(0)
         lines = self._errors.read().decode('utf-8', 'replace').strip().splitlines()
-        return lines[-1][:300] if lines else f'it ended with status {self._process.poll()}'
+        return lines[-1][:300] if lines else f'the process ended with status {self._process.poll()}'

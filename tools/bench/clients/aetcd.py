@@ -39,7 +39,7 @@ class Client:
         async for event in watch:
             yield event
 
-    async def hold(self, key: str) -> None:
+    async def start_watch(self, key: str) -> None:
         await self._etcd.watch(key.encode())
 
     async def close(self) -> None:

@@ -36,7 +36,7 @@ class Client:
         events, _ = self._etcd.watch_prefix(prefix, start_revision=index)
         return events
 
-    def hold(self, key: str) -> None:
+    def start_watch(self, key: str) -> None:
         self._etcd.watch(key)
 
     def close(self) -> None:

@@ -30,10 +30,10 @@ class Client:
         await self._etcd.put(key.encode(), value.encode())
 
     def events(self, prefix: str, index: int) -> AsyncIterator[Any]:
-        raise NotImplementedError('its watch cannot begin at a revision')
+        raise NotImplementedError('a watch cannot start at a revision')
 
-    async def hold(self, key: str) -> None:
-        raise NotImplementedError('its watch begins when it is first waited for')
+    async def start_watch(self, key: str) -> None:
+        raise NotImplementedError('a watch starts only when it is iterated')
 
     async def close(self) -> None:
         await self._connection.__aexit__(None, None, None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
-if 'gevent' in sys.modules:  # the mode of that name: patched, so grpcio has to be told
+if 'gevent' in sys.modules:  # the mode gevent: grpcio needs its own integration in patched processes
     import grpc.experimental.gevent
 
     grpc.experimental.gevent.init_gevent()
@@ -17,7 +17,7 @@ import pyetcd
 TITLE = 'etcd-sdk-python'
 API = 'v3'
 ROLE = 'peer'
-REQUIRES = ('etcd-sdk-python', 'protobuf')  # which it imports and does not name
+REQUIRES = ('etcd-sdk-python', 'protobuf')  # protobuf is imported, but not among its dependencies
 MODES = ('threads', 'gevent')
 WATCHES = 5_000  # they share a connection
 
@@ -42,5 +42,5 @@ class Client:
         events, _ = self._etcd.watch_prefix(prefix, start_revision=index)
         return events
 
-    def hold(self, key: str) -> None:
+    def start_watch(self, key: str) -> None:
         self._etcd.add_watch_callback(key, lambda response: None)

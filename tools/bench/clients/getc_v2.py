@@ -1,4 +1,4 @@
-"""getc on the v2 keys API: greenlets, nothing patched."""
+"""getc on the v2 keys API, in greenlets, without monkey-patching."""
 
 from __future__ import annotations
 
@@ -30,5 +30,5 @@ class Client:
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         return iter(self._etcd.changes(prefix, index=index))
 
-    def hold(self, key: str) -> None:
+    def start_watch(self, key: str) -> None:
         self._etcd.on_change(key, lambda result: None)

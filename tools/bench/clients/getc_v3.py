@@ -1,4 +1,4 @@
-"""getc's native v3: gRPC on gevent's sockets, greenlets, nothing patched."""
+"""getc on the v3 API, in greenlets, without monkey-patching."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MODES = ('greenlets',)
 WATCHES = 5_000  # they share a connection
 
 
-def crowd(url: str, request: dict[str, Any]) -> dict[str, float]:
-    """Thousands of daemons, in a client of their own."""
-    from scale import perform
+def run_scale(url: str, request: dict[str, Any]) -> dict[str, float]:
+    """Run a case of scale with a client of its own."""
+    from scale import run
 
-    return perform(url, request)
+    return run(url, request)
 
 
 class Client:
@@ -46,11 +46,11 @@ class Client:
 
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         start = prefix.encode()
-        # Like the others without fragments: for a long history etcd takes seconds to make them.
+        # Without fragments, like the other clients: for a long history etcd takes seconds to split the responses.
         watch = self._v3.watch.create(start, range_end=prefix_end(start), start_revision=index, fragment=False)
         with watch:
             for response in watch:
                 yield from response.events
 
-    def hold(self, key: str) -> None:
+    def start_watch(self, key: str) -> None:
         self._held.append(self._v3.watch.create(key.encode()))

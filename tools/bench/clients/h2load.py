@@ -1,7 +1,6 @@
-"""h2load: what etcd can do when the client costs next to nothing.
+"""h2load: an upper bound, the speed of etcd with a client of minimal cost.
 
-A load generator in C that sends the same gRPC request again and again over one connection, and does
-not look into the answers.  No client can be faster, and none that decodes will be as fast.
+h2load is a load generator in C that repeats one gRPC request on one connection and does not decode the responses.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ METHODS = {'get': 'Range', 'set': 'Put', 'tree-get': 'Range', 'tree-set': 'Txn'}
 
 
 def message_of(work: str, key: str, value: str) -> bytes:
-    """What getc sends for the same work, byte by byte."""
+    """Return the bytes that getc sends for this work."""
     if work == 'tree-set':
         return encode_put(Put(key, value))
     if work == 'set':
@@ -39,12 +38,12 @@ def message_of(work: str, key: str, value: str) -> bytes:
 
 
 def framed(message: bytes) -> bytes:
-    """A message as gRPC sends it: not compressed, its length, itself."""
+    """Return a gRPC frame: the flag for no compression, the length, and the message."""
     return b'\0' + len(message).to_bytes(4, 'big') + message
 
 
-class Crew:
-    """Runs h2load for each slice, with about as many requests as fill the time."""
+class Worker:
+    """Runs h2load for each slice, with a number of requests that fills about the time of the slice."""
 
     def __init__(self, url: str) -> None:
         if shutil.which('h2load') is None or shutil.which('nghttp') is None:
@@ -53,25 +52,25 @@ class Crew:
         self._url = url
         self._directory = tempfile.TemporaryDirectory(prefix='getc-bench-')
         self._rates: dict[tuple[Any, ...], float] = {}
-        self._proven: set[tuple[str, int]] = set()
+        self._verified: set[tuple[str, int]] = set()
 
-    def perform(self, request: dict[str, Any]) -> dict[str, float]:
-        """Do what is asked, and say how much it was and how long it took."""
+    def run(self, request: dict[str, Any]) -> dict[str, float]:
+        """Execute a request; return the number of operations and the seconds."""
         work = request['work']
         if work not in METHODS:
-            raise NotImplementedError('it only sends requests')
+            raise NotImplementedError('h2load sends unary requests only')
         size, in_flight = request['size'], request['in_flight']
-        if (work, size) not in self._proven:
-            self._prove('set', size)  # so that there is something to get
-            self._prove(work, size)
-            self._proven.add((work, size))
+        if (work, size) not in self._verified:
+            self._verify('set', size)  # writes the value for `get`
+            self._verify(work, size)
+            self._verified.add((work, size))
         known = (work, size, in_flight)
         count = int(self._rates[known] * request['seconds']) if known in self._rates else FIRST_COUNT
         count = max(count, in_flight)
         output = self._run(['h2load', '-c1', f'-m{in_flight}', f'-n{count}', *self._target(work, size)])
         rate = re.search(r'finished in .*, ([\d.]+) req/s', output)
         if rate is None or f'{count} succeeded' not in output:
-            raise RuntimeError(f'h2load did not do its {count} requests: {output[-300:]}')
+            raise RuntimeError(f'not all of the {count} requests of h2load succeeded: {output[-300:]}')
         self._rates[known] = float(rate[1])
         return {'operations': count, 'seconds': count / float(rate[1])}
 
@@ -81,14 +80,14 @@ class Crew:
             file.write(framed(message_of(work, f'/bench/{size}/0', 'x' * size)))
         return ['-d', path, *GRPC, f'{self._url}/etcdserverpb.KV/{METHODS[work]}']
 
-    def _prove(self, work: str, size: int) -> None:
-        """h2load counts HTTP's 200, which gRPC's errors have as well: look at one answer."""
+    def _verify(self, work: str, size: int) -> None:
+        """Check one response, since h2load counts HTTP status 200, which gRPC errors have as well."""
         output = self._run(['nghttp', '-v', *self._target(work, size)])
         if 'grpc-status: 0' not in output:
-            raise RuntimeError(f'etcd refuses the request to {work}')
+            raise RuntimeError(f'etcd refused the request of {work}: the response has no grpc-status 0')
         received = max(int(length) for length in re.findall(r'recv DATA frame <length=(\d+)', output))
         if work.endswith('get') and received < size:
-            raise RuntimeError(f'an answer of {received} bytes to the request for a value of {size}')
+            raise RuntimeError(f'the response to {work} has {received} bytes; the value has {size}')
 
     def _run(self, command: list[str]) -> str:
         done = subprocess.run(command, capture_output=True, timeout=60, check=True)

@@ -32,8 +32,8 @@ class Client:
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         return self._etcd.eternal_watch(prefix, index=index, recursive=True)
 
-    def hold(self, key: str) -> None:
-        # Its watch blocks: a follower is a thread (or a greenlet).
+    def start_watch(self, key: str) -> None:
+        # A watch blocks, so each one needs a thread (or a greenlet).
         threading.Thread(target=next, args=(self._etcd.eternal_watch(key),), daemon=True).start()
 
     def close(self) -> None:

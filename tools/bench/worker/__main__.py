@@ -1,22 +1,22 @@
-"""One contestant at work: requests come on standard input, answers go to standard output, JSON by line.
+"""Runs one client: reads requests from standard input and writes answers to standard output, one line of JSON each.
 
-It runs in a process and a virtual environment of the contestant's own, and imports nothing but the
-standard library and what the contestant imports::
+The process runs in the client's virtual environment, and imports only the standard library and what the client
+imports::
 
     python tools/bench/worker CONTESTANT.py MODE URL
 
-A request says in ``work`` what to measure::
+``work`` in a request selects what is measured::
 
     {"work": "get", "in_flight": 50, "size": 64, "seconds": 0.5}          or "set"
     {"work": "tree-get", "in_flight": 50, "size": 64, "seconds": 0.5}     or "tree-set": see cases.py
     {"work": "connect", "size": 64, "seconds": 0.5}                       a new client and its first get
     {"work": "replay", "prefix": "/events", "index": 17, "count": 20000, "times": 3}  or "live"
     {"work": "memory", "count": 500}                                      of an idle client, and of a watch
-    {"work": "keepers", "count": 10000}                                   or "watchers", "directory": see crowds.py
+    {"work": "keepers", "count": 10000}                                   or "watchers", "directory": see scale.py
 
-The answer is ``{"operations": 4711, "seconds": 0.501, "cpu": 0.42}``, the last of them this process's time on
-a processor; for memory ``{"base": 31000000, "each": 2048}`` (bytes).  Or it is ``{"error": "KeyError: ..."}``,
-or ``{"cannot": "..."}`` where the client has no such thing.  The first line, unasked, tells the versions.
+The answer is ``{"operations": 4711, "seconds": 0.501, "cpu": 0.42}`` with the CPU time of this process in seconds; for
+memory ``{"base": 31000000, "each": 2048}`` in bytes; ``{"error": "KeyError: ..."}`` if the work failed; or
+``{"unsupported": "..."}`` if the client has no such operation.  The first line, before any request, has the versions.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ from types import ModuleType
 from typing import Any
 
 
-def crew_of(module: ModuleType, mode: str, url: str) -> Any:
-    """Who works the contestant's client."""
+def make_worker(module: ModuleType, mode: str, url: str) -> Any:
+    """Return the object that runs the client in this mode."""
     if mode == 'process':
-        return module.Crew(url)
+        return module.Worker(url)
     if mode == 'asyncio':
         from coroutines import Coroutines
 
@@ -52,17 +52,17 @@ def crew_of(module: ModuleType, mode: str, url: str) -> Any:
 
 
 def load(path: str) -> ModuleType:
-    """The contestant's file as a module whose name hides no library's."""
-    spec = importlib.util.spec_from_file_location('contestant', path)
+    """Import the client's file under a name that cannot hide a library."""
+    spec = importlib.util.spec_from_file_location('client', path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-def versions(crew: Any) -> dict[str, Any]:
-    """Of Python, and of the packages that the contestant uses."""
-    packages = getattr(crew, 'versions', None)
+def versions(worker: Any) -> dict[str, Any]:
+    """Return the versions of Python and of the packages that the client uses."""
+    packages = getattr(worker, 'versions', None)
     if packages is None:
         known = importlib.metadata.packages_distributions()
         modules = {name.partition('.')[0] for name in sys.modules}
@@ -72,24 +72,24 @@ def versions(crew: Any) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer until the input ends."""
-    _, contestant, mode, url = sys.argv
+    """Answer requests until the input ends."""
+    _, client, mode, url = sys.argv
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
-    os.dup2(2, 1)  # whatever a library prints must not look like an answer
-    crew = crew_of(load(contestant), mode, url)
-    print(json.dumps(versions(crew)), file=answers)
+    os.dup2(2, 1)  # the output of libraries must not be mistaken for an answer
+    worker = make_worker(load(client), mode, url)
+    print(json.dumps(versions(worker)), file=answers)
     for line in sys.stdin:
         cpu = time.process_time()
         try:
-            answer = crew.perform(json.loads(line))
+            answer = worker.run(json.loads(line))
         except NotImplementedError as error:
-            answer = {'cannot': str(error)}
+            answer = {'unsupported': str(error)}
         except Exception as error:
             answer = {'error': f'{type(error).__name__}: {error}'[:500]}
         answer['cpu'] = time.process_time() - cpu
         print(json.dumps(answer), file=answers)
     answers.flush()
-    os._exit(0)  # threads and event loops of libraries are not waited for
+    os._exit(0)  # do not wait for threads and event loops of libraries
 
 
 if __name__ == '__main__':

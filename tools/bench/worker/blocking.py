@@ -1,4 +1,4 @@
-"""Works a client whose calls block the thread or the greenlet."""
+"""Runs a client whose calls block the calling thread or greenlet."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from common import CROWDS, SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
+from common import (
+    SCALE_WORKS,
+    SETTLE_TIME,
+    Answer,
+    EventCounter,
+    Request,
+    Tally,
+    check,
+    key_of,
+    resident_bytes,
+    select_method,
+    watch_keys,
+)
 
 __all__ = ['Greenlets', 'Threads']
 
@@ -15,11 +27,11 @@ Job = Callable[[], None]
 
 
 class Blocking:
-    """One client, used for one slice of work after the other.
+    """Runs one slice of work after the other.
 
     Args:
-        module: The contestant: its ``Client(url)`` has ``get``, ``set``, ``events``, ``hold`` and ``close``.
-        url: The etcd.
+        module: The client's file: its ``Client(url)`` has ``get``, ``set``, ``events``, ``start_watch`` and ``close``.
+        url: The URL of the etcd.
     """
 
     def __init__(self, module: ModuleType, url: str) -> None:
@@ -28,8 +40,8 @@ class Blocking:
         self._client: Any = module.Client(url)
         self._written: set[str] = set()
 
-    def perform(self, request: Request) -> Answer:
-        """Do what is asked, and say how much it was and how long it took."""
+    def run(self, request: Request) -> Answer:
+        """Execute a request; return the number of operations and the seconds."""
         works = {
             'get': self._get,
             'set': self._set,
@@ -39,19 +51,19 @@ class Blocking:
             'replay': self._watch,
             'live': self._watch,
             'memory': self._memory,
-            **dict.fromkeys(CROWDS, self._crowd),
+            **dict.fromkeys(SCALE_WORKS, self._scale),
         }
         return works[request['work']](request)
 
     def _together(self, jobs: Sequence[Job]) -> None:
-        """Run the jobs at the same time; return when all are done."""
+        """Run the jobs concurrently; return when all have ended."""
         raise NotImplementedError
 
     def _sleep(self, seconds: float) -> None:
         time.sleep(seconds)
 
     def _prepare(self, request: Request) -> list[str]:
-        """Write each worker's key, once; return them."""
+        """Write the key of each worker unless it exists; return the keys."""
         keys = [key_of(request['size'], worker) for worker in range(request.get('in_flight', 1))]
         for key in keys:
             if key not in self._written:
@@ -60,7 +72,7 @@ class Blocking:
         return keys
 
     def _get(self, request: Request) -> Answer:
-        keys, get, clock = self._prepare(request), method_of(self._client, request), time.perf_counter
+        keys, get, clock = self._prepare(request), select_method(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         def work(key: str) -> None:
@@ -78,7 +90,7 @@ class Blocking:
         return tally.answer()
 
     def _set(self, request: Request) -> Answer:
-        keys, set, clock = self._prepare(request), method_of(self._client, request), time.perf_counter
+        keys, set, clock = self._prepare(request), select_method(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         def work(key: str) -> None:
@@ -105,7 +117,7 @@ class Blocking:
         return tally.answer()
 
     def _watch(self, request: Request) -> Answer:
-        watching = Watching(request)
+        watching = EventCounter(request)
         for _ in range(request['times']):
             for _ in self._client.events(request['prefix'], request['index']):
                 if watching.is_last():
@@ -115,22 +127,22 @@ class Blocking:
     def _memory(self, request: Request) -> Answer:
         self._prepare({'size': 64})
         self._client.get(key_of(64, 0))
-        base, count = resident(), getattr(self._module, 'WATCHES', request['count'])
+        base, count = resident_bytes(), getattr(self._module, 'WATCHES', request['count'])
         sizes = []
-        for keys in held_keys(count):
+        for keys in watch_keys(count):
             for key in keys:
-                self._client.hold(key)
-            self._sleep(SETTLE)
-            sizes.append(resident())
+                self._client.start_watch(key)
+            self._sleep(SETTLE_TIME)
+            sizes.append(resident_bytes())
         return {'base': base, 'each': (sizes[1] - sizes[0]) / count}
 
-    def _crowd(self, request: Request) -> Answer:
-        """What the contestant alone has: its file says how (``crowd(url, request)``)."""
-        return self._module.crowd(self._url, request)  # type: ignore[no-any-return]
+    def _scale(self, request: Request) -> Answer:
+        """Run a case of scale, which the client's file implements (``run_scale(url, request)``)."""
+        return self._module.run_scale(self._url, request)  # type: ignore[no-any-return]
 
 
 class Threads(Blocking):
-    """Threads; where gevent has patched them, greenlets."""
+    """Runs jobs in threads, which are greenlets if gevent has monkey-patched the process."""
 
     def _together(self, jobs: Sequence[Job]) -> None:
         import threading
@@ -143,7 +155,7 @@ class Threads(Blocking):
 
 
 class Greenlets(Blocking):
-    """Greenlets, with nothing patched."""
+    """Runs jobs in greenlets, without monkey-patching."""
 
     def _together(self, jobs: Sequence[Job]) -> None:
         import gevent

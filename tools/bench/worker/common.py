@@ -1,7 +1,4 @@
-"""What every slice of work has in common, whatever the client is like.
-
-The keyword of all functions here is fairness: keys, checks and clocks are the same for everybody.
-"""
+"""Keys, checks and clocks, which are the same for all clients."""
 
 from __future__ import annotations
 
@@ -11,64 +8,65 @@ import time
 from typing import Any
 
 __all__ = [
-    'CROWDS',
-    'SETTLE',
+    'SCALE_WORKS',
+    'SETTLE_TIME',
     'Answer',
+    'EventCounter',
     'Request',
     'Tally',
-    'Watching',
     'check',
-    'held_keys',
     'key_of',
-    'method_of',
-    'resident',
+    'resident_bytes',
+    'select_method',
+    'watch_keys',
 ]
 
 Request = dict[str, Any]
 Answer = dict[str, float]
 
-CROWDS = ('keepers', 'watchers', 'directory')
-"""Work that only getc does: thousands of daemons, and of nodes."""
+SCALE_WORKS = ('keepers', 'watchers', 'directory')
+"""Work that only getc supports: thousands of daemons and nodes."""
 
-SETTLE = 1.0
-"""Seconds given to watches that were just begun, before memory is read."""
+SETTLE_TIME = 1.0
+"""Seconds for new watches to settle before memory is measured."""
 
 
 def key_of(size: int, worker: int) -> str:
-    """A key for each worker and each size, so that no slice finds the value of another size."""
+    """Return the key of a worker for values of this size."""
     return f'/bench/{size}/{worker}'
 
 
-def held_keys(count: int) -> tuple[list[str], list[str]]:
-    """Keys whose watches are weighed, after those of others have filled what memory was left over."""
+def watch_keys(count: int) -> tuple[list[str], list[str]]:
+    """Return keys of watches that fill free memory of the process, and keys of watches that are measured."""
     keys = [f'/bench/held/{number}' for number in range(count + count // 2)]
     return keys[count:], keys[:count]
 
 
-def method_of(client: Any, request: Request) -> Any:
-    """The method that does the work: ``tree_get`` and ``tree_set`` of a client that has them, else its plain ones."""
+def select_method(client: Any, request: Request) -> Any:
+    """Return the method for the work: ``tree_get`` or ``tree_set`` if the client has it, else ``get`` or ``set``."""
     work = request['work']
     return getattr(client, work.replace('-', '_'), None) or getattr(client, work.removeprefix('tree-'))
 
 
 def check(value: Any, size: int) -> None:
-    """Fail unless it is a value of that size: a client that answers fast and wrong must not win."""
+    """Raise ValueError unless the value has this size, so that a client cannot be fast by returning wrong values."""
     if value is None or len(value) != size:
         raise ValueError(f'got {str(value)[:40]!r} where a value of size {size} was set')
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds now."""
+def resident_bytes() -> int:
+    """Return the resident memory of this process, in bytes."""
     gc.collect()
     with open('/proc/self/statm') as file:  # Linux; elsewhere memory is not measured
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
 class Tally:
-    """What the workers of one slice did together, and an error if any met one.
+    """Counts the operations of all workers in one slice.
 
     Attributes:
-        end: When they are to stop, by ``time.perf_counter``.
+        error: An error of a worker; None if there was none.
+        end: When the workers have to stop, by ``time.perf_counter``.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -78,18 +76,18 @@ class Tally:
         self.end = self._begin + seconds
 
     def add(self, operations: int) -> None:
-        """Count operations of one worker.  Safe from any thread."""
+        """Add the operations of one worker.  Thread-safe."""
         self._done.append(operations)
 
     def answer(self) -> Answer:
-        """The answer to the request, once all have stopped.  Raises an error if any of them met one."""
+        """Return the answer to the request once all workers have stopped.  Raises the error of a worker."""
         if self.error is not None:
             raise self.error
         return {'operations': sum(self._done), 'seconds': time.perf_counter() - self._begin}
 
 
-class Watching:
-    """Counts events and knows when there are enough.  The time runs from the request for them."""
+class EventCounter:
+    """Counts the events of a watch, and measures the time since its creation."""
 
     def __init__(self, request: Request) -> None:
         self._count: int = request['count']
@@ -98,16 +96,16 @@ class Watching:
         self._begin = time.perf_counter()
 
     def is_last(self) -> bool:
-        """Count one more event; True if no more are wanted of this watch."""
+        """Count one event; return True if it is the last one of a replay."""
         self._seen += 1
         return self._seen % self._count == 0
 
     def answer(self) -> Answer:
-        """The answer to the request.
+        """Return the answer to the request.
 
         Raises:
-            ValueError: The client stopped telling events before the last.
+            ValueError: The watch ended before the last event.
         """
         if self._seen != self._total:
-            raise ValueError(f'{self._seen} events of {self._total}, and no more')
+            raise ValueError(f'the watch ended after {self._seen} of {self._total} events')
         return {'operations': self._seen, 'seconds': time.perf_counter() - self._begin}

@@ -1,4 +1,4 @@
-"""Works a client whose calls are coroutines."""
+"""Runs a client whose calls are coroutines."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ import time
 from types import ModuleType
 from typing import Any
 
-from common import SETTLE, Answer, Request, Tally, Watching, check, held_keys, key_of, method_of, resident
+from common import (
+    SETTLE_TIME,
+    Answer,
+    EventCounter,
+    Request,
+    Tally,
+    check,
+    key_of,
+    resident_bytes,
+    select_method,
+    watch_keys,
+)
 
 __all__ = ['Coroutines']
 
 
 class Coroutines:
-    """One client in one event loop, used for one slice of work after the other.
+    """Runs one slice of work after the other in one event loop.
 
     Args:
-        module: The contestant: its ``Client(url)`` has the coroutines ``open``, ``get``, ``set``, ``hold``
+        module: The client's file: its ``Client(url)`` has the coroutines ``open``, ``get``, ``set``, ``start_watch``
             and ``close``, and the asynchronous iterator ``events``.
-        url: The etcd.
+        url: The URL of the etcd.
     """
 
     def __init__(self, module: ModuleType, url: str) -> None:
@@ -29,8 +40,8 @@ class Coroutines:
         self._client: Any = self._loop.run_until_complete(self._open())
         self._written: set[str] = set()
 
-    def perform(self, request: Request) -> Answer:
-        """Do what is asked, and say how much it was and how long it took."""
+    def run(self, request: Request) -> Answer:
+        """Execute a request; return the number of operations and the seconds."""
         works = {
             'get': self._get,
             'set': self._set,
@@ -49,7 +60,7 @@ class Coroutines:
         return client
 
     async def _prepare(self, request: Request) -> list[str]:
-        """Write each worker's key, once; return them."""
+        """Write the key of each worker unless it exists; return the keys."""
         keys = [key_of(request['size'], worker) for worker in range(request.get('in_flight', 1))]
         for key in keys:
             if key not in self._written:
@@ -58,7 +69,7 @@ class Coroutines:
         return keys
 
     async def _get(self, request: Request) -> Answer:
-        keys, get, clock = await self._prepare(request), method_of(self._client, request), time.perf_counter
+        keys, get, clock = await self._prepare(request), select_method(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         async def work(key: str) -> None:
@@ -73,7 +84,7 @@ class Coroutines:
         return tally.answer()
 
     async def _set(self, request: Request) -> Answer:
-        keys, set, clock = await self._prepare(request), method_of(self._client, request), time.perf_counter
+        keys, set, clock = await self._prepare(request), select_method(self._client, request), time.perf_counter
         tally = Tally(request['seconds'])
 
         async def work(key: str) -> None:
@@ -97,7 +108,7 @@ class Coroutines:
         return tally.answer()
 
     async def _watch(self, request: Request) -> Answer:
-        watching = Watching(request)
+        watching = EventCounter(request)
         for _ in range(request['times']):
             async for _ in self._client.events(request['prefix'], request['index']):
                 if watching.is_last():
@@ -107,11 +118,11 @@ class Coroutines:
     async def _memory(self, request: Request) -> Answer:
         await self._prepare({'size': 64})
         await self._client.get(key_of(64, 0))
-        base, count = resident(), getattr(self._module, 'WATCHES', request['count'])
+        base, count = resident_bytes(), getattr(self._module, 'WATCHES', request['count'])
         sizes = []
-        for keys in held_keys(count):
+        for keys in watch_keys(count):
             for key in keys:
-                await self._client.hold(key)
-            await asyncio.sleep(SETTLE)
-            sizes.append(resident())
+                await self._client.start_watch(key)
+            await asyncio.sleep(SETTLE_TIME)
+            sizes.append(resident_bytes())
         return {'base': base, 'each': (sizes[1] - sizes[0]) / count}

@@ -1,6 +1,6 @@
-"""What thousands of getc's daemons cost in one process, and a directory of thousands of nodes.
+"""Measures thousands of getc's daemons in one process, and a directory of thousands of nodes.
 
-Each crowd is measured in a fresh process, and says what it found as numbers by name: see ``tools/bench/scale.py``.
+Each case runs in a fresh process and returns figures by name: see ``tools/bench/scale.py``.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from common import SETTLE, Answer, Request, resident
+from common import SETTLE_TIME, Answer, Request, resident_bytes
 from gevent.pool import Pool
 
 import getc
 from getc.v3.rpc import RpcClient
 from getc.v3.stream import MessageStream
 
-__all__ = ['perform']
+__all__ = ['run']
 
 TTL = 10
 
-TOGETHER = 200
-"""Daemons that are begun at a time."""
+MAX_CONCURRENT = 200
+"""Daemons that are started concurrently."""
 
 
-def perform(url: str, request: Request) -> Answer:
-    """Do what is asked."""
+def run(url: str, request: Request) -> Answer:
+    """Execute a request; return the figures by name."""
     works = {'keepers': _keepers, 'watchers': _watchers, 'directory': _directory}
     with getc.etcd(url, api='v3') as client:
         client.ready()
@@ -35,7 +35,7 @@ def perform(url: str, request: Request) -> Answer:
 
 
 class _Requests:
-    """Counts what is sent to etcd: calls, and messages on streams."""
+    """Counts unary calls to etcd and messages that are sent on streams."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -53,42 +53,41 @@ class _Requests:
         MessageStream.send = counted_send  # type: ignore[method-assign]
 
 
-def _all(count: int, begin: Callable[[int], object]) -> float:
-    """Begin so many, some at a time; return the seconds that it took."""
+def _run_all(count: int, begin: Callable[[int], object]) -> float:
+    """Call ``begin`` with the numbers up to ``count``, some concurrently; return the seconds."""
     at = time.perf_counter()
-    pool = Pool(TOGETHER)
+    pool = Pool(MAX_CONCURRENT)
     for number in range(count):
         pool.spawn(begin, number)
     pool.join(raise_error=True)
     return time.perf_counter() - at
 
 
-def _weighed(count: int, begin: Callable[[str], object]) -> tuple[float, float]:
-    """Begin so many; return the seconds, and the bytes of each of them.
+def _start_and_weigh(count: int, begin: Callable[[str], object]) -> tuple[float, float]:
+    """Start ``count`` daemons; return the seconds, and the memory of each in bytes.
 
-    Half as many of others come before, and fill what memory was left over from the start of the process.
+    Half as many others are started before, to fill memory that the process has already allocated.
     """
-    _all(count // 2, lambda number: begin(f'/bench/before/{number}'))
-    gevent.sleep(SETTLE)
-    before = resident()
-    seconds = _all(count, lambda number: begin(f'/bench/crowd/{number}'))
-    gevent.sleep(SETTLE)
-    return seconds, (resident() - before) / count
+    _run_all(count // 2, lambda number: begin(f'/bench/before/{number}'))
+    gevent.sleep(SETTLE_TIME)
+    before = resident_bytes()
+    seconds = _run_all(count, lambda number: begin(f'/bench/crowd/{number}'))
+    gevent.sleep(SETTLE_TIME)
+    return seconds, (resident_bytes() - before) / count
 
 
-def _greenlets() -> int:
-    """Those that live."""
-    return sum(isinstance(thing, gevent.Greenlet) and not thing.dead for thing in gc.get_objects())
+def _count_greenlets() -> int:
+    """Return the number of greenlets that have not ended."""
+    return sum(isinstance(item, gevent.Greenlet) and not item.dead for item in gc.get_objects())
 
 
 def _keepers(client: getc.Client, request: Request) -> Answer:
-    """Kept nodes, and what they cost while nothing happens."""
+    """Measure kept nodes, and their requests and CPU time while nothing changes."""
     count: int = request['count']
     kept: list[getc.Keeper] = []
-    weighed = _weighed(count, lambda key: kept.append(client.keep_node(key, '10.0.0.7:7000', ttl=TTL)))
-    for keeper in kept[: count // 2]:
-        keeper.stop_soon()
-    gevent.sleep(TTL / 2)  # leases that are empty now are given up
+    weighed = _start_and_weigh(count, lambda key: kept.append(client.keep_node(key, '10.0.0.7:7000', ttl=TTL)))
+    _run_all(count // 2, lambda number: kept[number].stop())
+    gevent.sleep(TTL / 2)  # leases without nodes are revoked meanwhile
     requests = _Requests()
     at, cpu = time.perf_counter(), time.process_time()
     gevent.sleep(request['seconds'])
@@ -100,7 +99,7 @@ def _keepers(client: getc.Client, request: Request) -> Answer:
         'each': weighed[1],
         'requests': requests.count / seconds,
         'cpu_share': cpu / seconds,
-        'greenlets': float(_greenlets()),
+        'greenlets': float(_count_greenlets()),
     }
     at = time.perf_counter()
     client.close(timeout=60)
@@ -108,23 +107,25 @@ def _keepers(client: getc.Client, request: Request) -> Answer:
 
 
 def _watchers(client: getc.Client, request: Request) -> Answer:
-    """Watchers, each of a node of its own; then as many that follow the same."""
+    """Measure watchers of different nodes, then as many watchers of one node."""
     count, calls = request['count'], request['calls']
-    told = [0]
+    calls_made = [0]
 
-    def tell(_result: getc.EtcdResult) -> None:
-        told[0] += 1
+    def count_call(_result: getc.EtcdResult) -> None:
+        calls_made[0] += 1
 
-    register, each = _weighed(count, lambda key: client.on_change(key, tell))
-    to_one = _events_told(
-        told, max(calls // 10, 3), 1, lambda number: client.set(f'/bench/crowd/{number % count}', str(number))
+    register, each = _start_and_weigh(count, lambda key: client.on_change(key, count_call))
+    to_one = _callbacks_per_second(
+        calls_made, max(calls // 10, 3), 1, lambda number: client.set(f'/bench/crowd/{number % count}', str(number))
     )
-    before = resident()
-    _all(count, lambda _: client.on_change('/bench/all', tell))
-    gevent.sleep(SETTLE)
-    same = (resident() - before) / count
-    greenlets = float(_greenlets())
-    to_all = _events_told(told, max(calls // count, 3), count, lambda number: client.set('/bench/all', str(number)))
+    before = resident_bytes()
+    _run_all(count, lambda _: client.on_change('/bench/all', count_call))
+    gevent.sleep(SETTLE_TIME)
+    same = (resident_bytes() - before) / count
+    greenlets = float(_count_greenlets())
+    to_all = _callbacks_per_second(
+        calls_made, max(calls // count, 3), count, lambda number: client.set('/bench/all', str(number))
+    )
     return {
         'register': register,
         'each': each,
@@ -135,27 +136,27 @@ def _watchers(client: getc.Client, request: Request) -> Answer:
     }
 
 
-def _events_told(told: list[int], writes: int, each: int, write: Callable[[int], object]) -> float:
-    """Write so often, and wait for so many calls for each event; return the calls in a second."""
-    told[0] = 0
+def _callbacks_per_second(calls_made: list[int], writes: int, each: int, write: Callable[[int], object]) -> float:
+    """Write, wait for ``each`` callbacks per write, and return the callbacks a second."""
+    calls_made[0] = 0
     at = time.perf_counter()
-    _all(writes, write)
+    _run_all(writes, write)
     with gevent.Timeout(60):
-        while told[0] < writes * each:
+        while calls_made[0] < writes * each:
             gevent.sleep(0.001)
-    return told[0] / (time.perf_counter() - at)
+    return calls_made[0] / (time.perf_counter() - at)
 
 
 def _directory(client: getc.Client, request: Request) -> Answer:
-    """A directory: listed, and followed with what was there at first."""
+    """Measure ``get`` of a large directory, and ``on_change`` with its initial nodes."""
     count: int = request['count']
-    base = resident()
-    _all(count, lambda number: client.set(f'/bench/directory/{count}/{number:06}', 'x' * 64))
+    base = resident_bytes()
+    _run_all(count, lambda number: client.set(f'/bench/directory/{count}/{number:06}', 'x' * 64))
     path = f'/bench/directory/{count}'
     at = time.perf_counter()
     found = client.get(path, recursive=True)
     got = time.perf_counter() - at
-    held = resident() - base
+    held = resident_bytes() - base
     if len(found.values) != count:
         raise ValueError(f'{len(found.values)} nodes of {count}')
     del found
@@ -168,7 +169,7 @@ def _directory(client: getc.Client, request: Request) -> Answer:
     gc.collect()
     first, last = seen[0], seen[-1]
     seen.clear()
-    followed = resident() - base
+    followed = resident_bytes() - base
     watcher.stop()
     client.delete(path, recursive=True)
     return {'get': got, 'held': held / count, 'first': first, 'last': last, 'followed': followed / count}
