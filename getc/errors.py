@@ -77,27 +77,42 @@ class EtcException(Exception):
             single attempt, or if all attempts failed in the same way.  They are part of the text.
         is_outage: True if the error indicates that the server is down: no response, or a connection that could not be
             made or broke.  False for refusals, and for a ``wait`` without a change.
+        key: The key that the text names, as the caller knows it; None if the text names none, and for an
+            :class:`EtcdError`, which has a ``cause``.  The text in ``args`` has ``{key}`` in its place.
     """
 
     maybe_applied: bool = False
     endpoint: str | None = None
+    key: str | None = None
     is_outage: bool = False
     earlier: tuple[str, ...] = ()
 
-    def __init__(self, *args: object, maybe_applied: bool | None = None, endpoint: str | None = None) -> None:
+    def __init__(
+        self,
+        *args: object,
+        maybe_applied: bool | None = None,
+        endpoint: str | None = None,
+        key: str | None = None,
+    ) -> None:
         super().__init__(*args)
         if maybe_applied is not None:
             self.maybe_applied = maybe_applied
         if endpoint is not None:
             self.endpoint = endpoint
+        if key is not None:
+            self.key = key
 
     def __str__(self) -> str:
         if not self.earlier:
             return self._text()
         return f'{text_of_attempt(self)}; before that: {"; ".join(self.earlier)}'
 
+    def __repr__(self) -> str:
+        return super().__repr__() if self.key is None else f'{type(self).__name__}({self._text()!r})'
+
     def _text(self) -> str:
-        return super().__str__()
+        text = super().__str__()
+        return text if self.key is None else text.replace('{key}', self.key)
 
 
 def text_of_attempt(error: EtcException) -> str:

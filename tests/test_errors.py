@@ -140,3 +140,11 @@ def test_copy_error_replaces_the_given_facts_and_keeps_the_others() -> None:
     assert type(twin) is errors.TimedOut
     assert (str(twin), twin.maybe_applied, twin.endpoint) == ('no response', False, 'http://10.0.0.2:2379')
     assert (error.maybe_applied, error.endpoint) == (True, ENDPOINT)
+
+
+def test_error_text_and_repr_name_the_key() -> None:
+    error = errors.NodeLost('{key} was deleted, or has expired', key='/a', endpoint=ENDPOINT)
+    for each in (error, *copies(error)):
+        assert each.key == '/a'
+        assert str(each) == '/a was deleted, or has expired'
+        assert repr(each) == "NodeLost('/a was deleted, or has expired')"

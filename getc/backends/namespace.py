@@ -1,4 +1,8 @@
-"""A backend that sees one directory of another as its root."""
+"""A backend in a namespace: one directory of another backend is its root.
+
+Keys that leave it are relative to that directory: in results and nodes, in errors and their causes, and in everything
+that watches, keep groups and kept nodes return, raise or pass to a callback.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ __all__ = ['Namespaced']
 
 
 class Namespaced(Backend):
-    """Puts a path in front of every key and takes it off every result and error.
+    """Prepends a path to the key of every operation, and removes it from every key in results and errors.
 
     Args:
         backend: The backend of the whole tree; closed with this one.
@@ -40,11 +44,11 @@ class Namespaced(Backend):
         return self
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        outer = sys.exc_info()[1]
+        handled = sys.exc_info()[1]
         try:
             result = self._backend.execute(in_namespace(self._namespace, operation), deadline)
         except EtcException as error:
-            _make_relative(error, self._namespace, operation.key, outer)
+            _make_relative(error, self._namespace, operation.key, handled)
             raise
         return strip_namespace(result, self._namespace)
 
@@ -70,42 +74,53 @@ class Namespaced(Backend):
 
 @contextmanager
 def _relative_errors(namespace: str, key: str) -> Iterator[None]:
-    """Take the namespace off whatever is raised inside, for a key inside it."""
-    outer = sys.exc_info()[1]
+    """Make the keys in errors relative; ``key`` is the relative key of the operation."""
+    handled = sys.exc_info()[1]
     try:
         yield
     except EtcException as error:
-        _make_relative(error, namespace, key, outer)
+        _make_relative(error, namespace, key, handled)
         raise
 
 
-def _relative_copy(error: EtcException, namespace: str) -> EtcException:
-    """Copy the error without the namespace: other callers may hold the original."""
-    relative = copy_error(error)
-    relative.__cause__ = error.__cause__
-    relative.__traceback__ = error.__traceback__
-    _make_relative(relative, namespace, ROOT)
-    return relative
+def _make_relative(error: BaseException, namespace: str, key: str, handled: BaseException | None) -> None:
+    """Make the keys in an error and in its causes relative.
 
-
-def _make_relative(error: BaseException, namespace: str, key: str, outer: BaseException | None = None) -> None:
-    """Take the namespace off an error and all that it came of, up to what the caller handles at the moment."""
+    Args:
+        error: An error that nothing else refers to.
+        namespace: The namespace.
+        key: The relative key of the operation.
+        handled: An error that the caller was handling already, so that Python made it a context; left as it is.
+    """
     seen: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and current is not outer and current not in seen:
+    while current is not None and current is not handled and current not in seen:
         seen.append(current)
         if isinstance(current, EtcException):
-            _take_off(current, namespace, key)
+            _strip_keys(current, namespace, key)
         current = current.__cause__ or current.__context__
 
 
-def _take_off(error: EtcException, namespace: str, key: str) -> None:
+def _relative_copy(error: EtcException, namespace: str) -> EtcException:
+    """Return a copy of an error and its causes with relative keys: other listeners may have the same error."""
+    relative = copy_error(error)
+    relative.__traceback__ = error.__traceback__
+    cause = error.__cause__
+    if cause is None and not error.__suppress_context__:
+        cause = error.__context__
+    relative.__cause__ = _relative_copy(cause, namespace) if isinstance(cause, EtcException) else cause
+    _strip_keys(relative, namespace, ROOT)
+    return relative
+
+
+def _strip_keys(error: EtcException, namespace: str, key: str) -> None:
+    if error.key is not None:
+        error.key = strip_prefix(namespace, error.key)
+    if error.earlier:
+        error.earlier = tuple(_relative_text(text, namespace) for text in error.earlier)
     if isinstance(error, EtcdError):
-        if is_below(error.cause, namespace):
-            error.cause = strip_prefix(namespace, error.cause)
-        elif error.cause.startswith(ROOT):  # at the namespace or above it: where that does not exist, nor does the key
-            error.cause = key if isinstance(error, KeyNotFound) else ROOT
         error.message = _relative_text(error.message, namespace)
+        error.cause = _relative_cause(error, namespace, key)
         error.args = (error.message, error.cause, error.index)
     elif isinstance(error, HTTPError):
         error.message = _relative_text(error.message, namespace)
@@ -114,8 +129,20 @@ def _take_off(error: EtcException, namespace: str, key: str) -> None:
         error.args = tuple(_relative_text(arg, namespace) if isinstance(arg, str) else arg for arg in error.args)
 
 
+def _relative_cause(error: EtcdError, namespace: str, key: str) -> str:
+    if is_below(error.cause, namespace):
+        return strip_prefix(namespace, error.cause)
+    if not error.cause.startswith(ROOT):
+        return error.cause
+    # The namespace or a directory above it: if that does not exist, neither does the key.
+    return key if isinstance(error, KeyNotFound) else ROOT
+
+
 def _relative_text(text: str, namespace: str) -> str:
-    """The text with the namespace taken off the keys in it, which are words of their own."""
+    """Return a server's text, or the text of another error in a text, with relative keys.
+
+    Only a whole word is a key.  Texts of getc itself have ``{key}`` instead: see :class:`getc.EtcException`.
+    """
     return _pattern(namespace).sub(lambda found: found[1] or ROOT, text) if namespace in text else text
 
 
@@ -127,29 +154,33 @@ def _pattern(namespace: str) -> re.Pattern[str]:
 # -- watches
 
 
-class _RelativeListener:
-    """A listener to changes with the namespace taken off."""
+class _RelativeListener(WatchListener):
+    """Passes changes and errors with relative keys to a listener."""
 
-    __slots__ = ('_listener', '_namespace', 'on_caught_up', 'on_live')
+    __slots__ = ('_listener', '_namespace')
 
     def __init__(self, listener: WatchListener, namespace: str) -> None:
         self._listener = listener
         self._namespace = namespace
-        self.on_live = listener.on_live
-        self.on_caught_up = listener.on_caught_up
+
+    def on_live(self, index: int) -> None:
+        self._listener.on_live(index)
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         self._listener.on_changes([strip_namespace(result, self._namespace) for result in results])
+
+    def on_caught_up(self) -> None:
+        self._listener.on_caught_up()
 
     def on_ended(self, error: EtcException) -> None:
         self._listener.on_ended(_relative_copy(error, self._namespace))
 
 
-# -- nodes that are kept
+# -- kept nodes
 
 
-class _RelativeGroup:
-    """A lease group whose keys are inside the namespace."""
+class _RelativeGroup(KeepGroup):
+    """A keep group whose keys are relative to the namespace."""
 
     __slots__ = ('_group', '_namespace')
 
@@ -161,94 +192,94 @@ class _RelativeGroup:
     def ttl(self) -> int:
         return self._group.ttl
 
-    def keep(self, put: Put, member: KeepListener, deadline: Deadline) -> KeptNode:
-        relative = _RelativeMember(member, self._namespace)
+    def keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
+        relative = _RelativeKeepListener(listener, self._namespace)
         with _relative_errors(self._namespace, put.key):
-            hold = self._group.keep(in_namespace(self._namespace, put), relative, deadline)
-        return _RelativeHold(hold, self._namespace, put.key)
+            node = self._group.keep(in_namespace(self._namespace, put), relative, deadline)
+        return _RelativeNode(node, self._namespace, put.key)
 
     def reclaim(
-        self, key: str, value: str, previous: KeptNode, member: KeepListener, deadline: Deadline
+        self, key: str, value: str, previous: KeptNode, listener: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
-        assert isinstance(previous, _RelativeHold)
-        relative = _RelativeMember(member, self._namespace)
+        assert isinstance(previous, _RelativeNode)
+        relative = _RelativeKeepListener(listener, self._namespace)
         with _relative_errors(self._namespace, key):
-            hold = self._group.reclaim(join(self._namespace, key), value, previous.hold, relative, deadline)
-        return None if hold is None else _RelativeHold(hold, self._namespace, key)
+            node = self._group.reclaim(join(self._namespace, key), value, previous.node, relative, deadline)
+        return None if node is None else _RelativeNode(node, self._namespace, key)
 
-    def delete_unanswered(self, key: str, member: KeepListener, deadline: Deadline) -> None:
+    def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, key):
-            self._group.delete_unanswered(join(self._namespace, key), member, deadline)
+            self._group.delete_unanswered(join(self._namespace, key), listener, deadline)
 
 
-class _RelativeMember:
-    """The callbacks of a node inside the namespace, with the namespace taken off what they are told."""
+class _RelativeKeepListener(KeepListener):
+    """Passes errors with relative keys to a keep listener."""
 
-    __slots__ = ('_member', '_namespace')  # there are thousands
+    __slots__ = ('_listener', '_namespace')  # one for each of thousands of nodes
 
-    def __init__(self, member: KeepListener, namespace: str) -> None:
-        self._member = member
+    def __init__(self, listener: KeepListener, namespace: str) -> None:
+        self._listener = listener
         self._namespace = namespace
 
     @property
     def has_liveness_check(self) -> bool:
-        return self._member.has_liveness_check
+        return self._listener.has_liveness_check
 
     @property
     def unanswered(self) -> Collection[AcquiringWrite]:
-        return self._member.unanswered
+        return self._listener.unanswered
 
     def on_writing(self, write: AcquiringWrite) -> None:
-        self._member.on_writing(write)
+        self._listener.on_writing(write)
 
     def check_liveness(self) -> bool:
-        return self._member.check_liveness()
+        return self._listener.check_liveness()
 
     def on_renewed(self) -> None:
-        self._member.on_renewed()
+        self._listener.on_renewed()
 
     def on_renewal_missed(self, error: EtcException) -> None:
-        self._member.on_renewal_missed(_relative_copy(error, self._namespace))
+        self._listener.on_renewal_missed(_relative_copy(error, self._namespace))
 
     def on_lost(self, error: NodeLost) -> None:
         relative = _relative_copy(error, self._namespace)
         assert isinstance(relative, NodeLost)
-        self._member.on_lost(relative)
+        self._listener.on_lost(relative)
 
 
-class _RelativeHold:
-    """A held node inside the namespace.
+class _RelativeNode(KeptNode):
+    """A kept node whose key is relative to the namespace.
 
     Attributes:
-        hold: The same, as the backend knows it.
+        node: The same node, kept by the backend of the whole tree.
     """
 
-    __slots__ = ('_key', '_namespace', 'hold')  # there are thousands
+    __slots__ = ('_key', '_namespace', 'node')  # one for each of thousands of nodes
 
-    def __init__(self, hold: KeptNode, namespace: str, key: str) -> None:
-        self.hold = hold
+    def __init__(self, node: KeptNode, namespace: str, key: str) -> None:
+        self.node = node
         self._namespace = namespace
         self._key = key
 
     @property
     def token(self) -> int:
-        return self.hold.token
+        return self.node.token
 
     @property
     def lost_at(self) -> float:
-        return self.hold.lost_at
+        return self.node.lost_at
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         with _relative_errors(self._namespace, self._key):
-            return strip_namespace(self.hold.update(value, deadline), self._namespace)
+            return strip_namespace(self.node.update(value, deadline), self._namespace)
 
     def release(self, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, self._key):
-            self.hold.release(deadline)
+            self.node.release(deadline)
 
     def detach(self, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, self._key):
-            self.hold.detach(deadline)
+            self.node.detach(deadline)
 
     def abandon(self) -> None:
-        self.hold.abandon()
+        self.node.abandon()

@@ -103,7 +103,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         with self._locked(deadline):
             if self._loop.is_closed:
-                raise NodeLost(f'{self.key} is not kept any more')
+                raise NodeLost('{key} is not kept any more', key=self.key)
             result = self._write_value(value, deadline)
             self._on_acknowledged(result)
             return result
@@ -213,7 +213,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
                 raise self._gone() from None
             # An earlier write of ours was not answered, and may still be applied: read the node, and send it again.
             if deadline.has_passed():
-                raise TimedOut(f'{self.key} was not written within {deadline.timeout:g} s')
+                raise TimedOut(f'{{key}} was not written within {deadline.timeout:g} s', key=self.key)
             self._resync_index(deadline)
 
     def _send(self, operation: Put | Delete, deadline: Deadline) -> EtcdResult:
@@ -246,24 +246,24 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         return node.modified_index == self._index or (self._index_is_uncertain and node.value in self._values)
 
     def _gone(self) -> NodeLost:
-        return NodeLost(f'{self.key} was deleted, or has expired')
+        return NodeLost('{key} was deleted, or has expired', key=self.key)
 
     def _overtaken(self) -> Overtaken:
-        return Overtaken(f'{self.key} was written by another client')
+        return Overtaken('{key} was written by another client', key=self.key)
 
     def _locked(self, deadline: Deadline) -> AbstractContextManager[None]:
-        return _acquire(self._write_lock, deadline, f'write {self.key}', 'another write to it is in flight')
+        return _acquire(self._write_lock, deadline, 'write {key}', 'another write to it is in flight', self.key)
 
 
 @contextmanager
-def _acquire(semaphore: BoundedSemaphore, deadline: Deadline, action: str, blocker: str) -> Iterator[None]:
+def _acquire(semaphore: BoundedSemaphore, deadline: Deadline, action: str, blocker: str, key: str) -> Iterator[None]:
     """Hold a semaphore, acquired before a deadline.
 
     Raises:
         TimedOut: It was not free in time; nothing was sent.
     """
     if not semaphore.acquire(timeout=deadline.timeout_left()):
-        raise TimedOut(f'could not {action} within {deadline.timeout:g} s: {blocker}')
+        raise TimedOut(f'could not {action} within {deadline.timeout:g} s: {blocker}', key=key)
     try:
         yield
     finally:
@@ -370,7 +370,7 @@ class RefreshGroup(KeepGroup):
     def renewal_slot(self, key: str, deadline: Deadline) -> AbstractContextManager[None]:
         """Hold one of the places for renewals in flight.  Raises TimedOut if none is free in time."""
         blocker = f'renewals of {MAX_RENEWALS_IN_FLIGHT} other nodes are in flight'
-        return _acquire(self._renewal_slots, deadline, f'renew {key}', blocker)
+        return _acquire(self._renewal_slots, deadline, 'renew {key}', blocker, key)
 
     def remove(self, node: RefreshedNode) -> None:
         """Forget a node that is not kept any more."""

@@ -56,7 +56,9 @@ class Appender:
         lock = self._locks.setdefault(key, BoundedSemaphore(1))
         try:
             if not lock.acquire(timeout=deadline.timeout_left()):
-                raise TimedOut(f'could not append to {key} within {deadline.timeout:g} s: another append is in flight')
+                raise TimedOut(
+                    f'could not append to {{key}} within {deadline.timeout:g} s: another append is in flight', key=key
+                )
             try:
                 yield
             finally:

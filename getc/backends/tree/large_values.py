@@ -22,9 +22,9 @@ __all__ = ['read_previous_node', 'result_of_write', 'too_large_value']
 def too_large_value(key: str, cause: ResponseTooLarge) -> ResponseTooLarge:
     """Make the error for a read of a node whose value is too large."""
     text = (
-        f'the value of {key} is too large to be read: a response has {MAX_MESSAGE} bytes at most.  Write or delete it'
+        f'the value of {{key}} is too large to be read: a response has {MAX_MESSAGE} bytes at most.  Write or delete it'
     )
-    error = ResponseTooLarge(text, endpoint=cause.endpoint)
+    error = ResponseTooLarge(text, endpoint=cause.endpoint, key=key)
     error.size, error.index = cause.size, cause.index
     return error
 

@@ -155,7 +155,7 @@ class PollingWatch(Watch):
         except EtcException as error:
             self._end(error)
         except BaseException as error:
-            ended = EtcException(f'the watch of {self.spec.key} failed: {type(error).__name__}')
+            ended = EtcException(f'the watch of {{key}} failed: {type(error).__name__}', key=self.spec.key)
             ended.__cause__ = error
             self._end(ended)
             if not isinstance(error, Exception):
@@ -284,13 +284,14 @@ class PollingWatch(Watch):
             lost_at = timing.now()
             self._use(self._open(self._next_index))
             if timing.now() - lost_at > REOPEN_TIMEOUT:
-                raise ConnectionError(f'the poll of {self.spec.key} was lost, and the next one took too long to open')
+                what = 'the poll of {key} was lost, and the next one took too long to open'
+                raise ConnectionError(what, key=self.spec.key)
             assert self._poll is not None
             if not self._poll.wait(self._idle_timeout):
                 return
             result = self._read()
             if result is None:
-                raise ConnectionError(f'two polls of {self.spec.key} ended without a change')
+                raise ConnectionError('two polls of {key} ended without a change', key=self.spec.key)
         self._close_poll()
         self._idle_timeout = FIRST_IDLE_TIMEOUT
         self._next_index = max(self._next_index or 0, result.modified_index + 1)

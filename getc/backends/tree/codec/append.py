@@ -53,7 +53,7 @@ def txn_of_append(
         NotSupported: The numbers are used up.
     """
     if number > MAX_NUMBER:
-        raise NotSupported(f'{append.key} has a name after which no number of {DIGITS} digits sorts')
+        raise NotSupported(f'{{key}} has a name after which no number of {DIGITS} digits sorts', key=append.key)
     is_guarded = _is_guarded(append, is_strict)
     above = [*paths.ancestors(append.key), append.key] if is_guarded else []
     compare = [is_absent(encode(ancestor)) for ancestor in above]

@@ -91,7 +91,7 @@ class LeasedNode(KeptNode):
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         if not self._is_kept:
-            raise NodeLost(f'{self.key} is not kept any more')
+            raise NodeLost('{key} is not kept any more', key=self.key)
         request = PutRequest(key=self.raw_key, value=encode(value), lease=self._lease.lease_id, prev_kv=True)
         previous: Node
         prev_node: Node | None
@@ -182,7 +182,7 @@ class LeasedNode(KeptNode):
         raise self._overtaken() if found.kvs else self._gone()
 
     def _gone(self) -> NodeLost:
-        return NodeLost(f'{self.key} was deleted, or has expired')
+        return NodeLost('{key} was deleted, or has expired', key=self.key)
 
     def _overtaken(self) -> Overtaken:
-        return Overtaken(f'{self.key} was written by another client: it is not on our lease any more')
+        return Overtaken('{key} was written by another client: it is not on our lease any more', key=self.key)

@@ -201,7 +201,7 @@ class LeasePool(KeepGroup):
         if lease is not None:
             return lease
         if not self._grant_lock.acquire(timeout=deadline.timeout_left()):
-            raise TimedOut(f'no lease was granted for {key} within {deadline.timeout:g} s')
+            raise TimedOut(f'no lease was granted for {{key}} within {deadline.timeout:g} s', key=key)
         try:
             lease = self._find_lease_for(key)
             return self._grant_lease(deadline) if lease is None else lease

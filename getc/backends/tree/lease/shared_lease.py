@@ -87,7 +87,7 @@ class SharedLease(Renewable):
             ConnectionError: The lease has ended meanwhile, so the node may exist or not.
         """
         if self.is_over:
-            raise ConnectionError(f'the lease of {key} ended while {key} was written', maybe_applied=True)
+            raise ConnectionError('the lease of {key} ended while {key} was written', maybe_applied=True, key=key)
         node = self.keys.nodes[key] = LeasedNode(self.keys, key, token, listener, self._watches)
         return node
 

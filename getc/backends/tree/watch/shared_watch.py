@@ -259,8 +259,8 @@ class SharedWatch:
         for subscriber in self._subscribers:
             if isinstance(error, EventIndexCleared) and subscriber.cursor >= first:
                 # Others requested the history that is gone.  This one may have lost nothing: its next watch shows that.
-                text = f'a watch of {self._spec.key} that others began earlier has ended: {error}'
-                subscriber.post(ConnectionError(text, endpoint=error.endpoint))
+                text = f'a watch of {{key}} that others began earlier has ended: {error}'
+                subscriber.post(ConnectionError(text, endpoint=error.endpoint, key=self._spec.key))
             else:
                 subscriber.post(error)
 
@@ -300,8 +300,8 @@ class SharedWatch:
     def on_missed(self, index: int) -> None:
         """End the watch: it has not delivered a change up to this index.  Further watches are on another stream."""
         stream = self.stream
-        text = f'the watch of {self._spec.key} did not deliver a change up to revision {index}, which a call returned'
-        error = ConnectionError(text, endpoint=None if stream is None else stream.url)
+        text = f'the watch of {{key}} did not deliver a change up to revision {index}, which a call returned'
+        error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._spec.key)
         error.is_outage = False
         if stream is not None:
             self._context.watches.leave(stream)
