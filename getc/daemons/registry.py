@@ -47,8 +47,8 @@ class DaemonRegistry:
             RuntimeError: This is not the thread of the client.
         """
         daemon = handle._daemon
-        self._daemons[daemon] = None
         daemon.start(self._on_finished)
+        self._daemons[daemon] = None
         self._monitor.add(daemon)
         if wait:
             daemon.wait_started(deadline)

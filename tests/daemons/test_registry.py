@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import gevent
@@ -47,6 +48,26 @@ def test_daemon_that_does_not_start_leaves_the_registry(
     gevent.sleep(0)
     assert len(registry) == 0
     registry.stop_all(Deadline(0))
+
+
+def test_daemon_that_is_refused_in_another_thread_is_not_registered(
+    registry: DaemonRegistry, backend: FaultyBackend
+) -> None:
+    mirror = Mirror(registry.log, backend, '/cfg')
+    mirror.join(0)  # binds the mirror to this thread
+    errors: list[str] = []
+
+    def start() -> None:
+        try:
+            registry.start(mirror, wait=False, deadline=Deadline(1))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    assert errors == ['mirror /cfg belongs to the thread that used it first: create one for each thread']
+    assert len(registry) == 0
 
 
 def test_reset_in_child_drops_the_daemons_of_the_parent(
