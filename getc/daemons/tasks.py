@@ -29,14 +29,16 @@ class Tasks:
     def __init__(self, name: str) -> None:
         self.name = name
         self.affinity = ThreadAffinity()
-        self._greenlets: set[gevent.Greenlet[..., None]] = set()
+        self._greenlets: set[gevent.Greenlet[..., None]] | None = None  # an empty set takes 0.2 kB
 
     def spawn(self, function: Callable[..., None], *args: object) -> gevent.Greenlet[..., None]:
         """Run a function in a new greenlet."""
         greenlet = gevent.spawn(function, *args)
         greenlet.name = f'getc {self.name}'
+        if self._greenlets is None:
+            self._greenlets = set()
         self._greenlets.add(greenlet)
-        greenlet.rawlink(self._greenlets.discard)
+        greenlet.rawlink(self._discard)
         return greenlet
 
     def join(self, deadline: Deadline) -> None:
@@ -52,4 +54,10 @@ class Tasks:
 
     def _others(self) -> list[gevent.Greenlet[..., None]]:
         current = gevent.getcurrent()
-        return [greenlet for greenlet in self._greenlets if greenlet is not current]
+        return [greenlet for greenlet in self._greenlets or () if greenlet is not current]
+
+    def _discard(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        if self._greenlets is not None:
+            self._greenlets.discard(greenlet)
+            if not self._greenlets:
+                self._greenlets = None
