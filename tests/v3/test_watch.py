@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -344,6 +346,17 @@ def test_close_ends_watches(client: getc.Client, watch: Watch, spawn: Callable[.
         watch.create(b'/a')
     with pytest.raises(ClientClosed):
         watch.progress()
+
+
+def test_dropped_client_closes_its_watches(server: EtcdServer, wait_until: Callable[..., None]) -> None:
+    """A watch does not keep its client alive, so nothing has to be closed by hand."""
+    client = getc.etcd(server.url)
+    watching = client.v3.watch.create(b'/a')
+    rpc = weakref.ref(client.v3._rpc)
+    del client
+    wait_until(lambda: gc.collect() is not None and rpc() is None)
+    with pytest.raises(ClientClosed):
+        watching.receive(30)
 
 
 def test_client_may_be_closed_inside_a_loop(client: getc.Client, watch: Watch, kv: KV) -> None:
