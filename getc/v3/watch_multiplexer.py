@@ -43,6 +43,7 @@ class WatchMultiplexer:
         self._rpc = rpc
         self._waiting: list[Substream] = []  # for a stream
         self._opener: gevent.Greenlet[[], None] | None = None
+        self._closed_with: EtcException | None = None
 
         def open_stream(deadline: Deadline) -> WatchStream:
             stream = WatchStream(rpc.open(Watch.Watch, deadline.timeout_left()))
@@ -52,13 +53,18 @@ class WatchMultiplexer:
         # No reference to self: a cycle would delay closing the connections of a dropped client until it is collected.
         self.streams = ReopeningStream(open_stream)
 
-    def add(self, substream: Substream) -> None:
+    def add(self, substream: Substream, *, recovers: bool = True) -> None:
         """Create a watch, as soon as a stream is open.  Does not block.
 
-        A failure is passed to the handler.  If the watch is refused as unauthorized before it was created, it is
-        created once more on another stream, provided that a read of its range is permitted.
+        A failure is passed to the handler.
+
+        Args:
+            substream: The watch.
+            recovers: If the watch is refused as unauthorized before it was created, create it once more on another
+                stream, provided that a read of its range is permitted.
         """
-        substream.on_unauthorized = self._recover
+        if recovers:
+            substream.on_unauthorized = self._recover
         self._request(substream)
 
     def leave(self, stream: WatchStream) -> None:
@@ -71,6 +77,7 @@ class WatchMultiplexer:
 
     def close(self, error: EtcException) -> None:
         """End all watches with this error.  Does not block."""
+        self._closed_with = error
         self._waiting.clear()
         if self._opener is not None:
             self._opener.kill(block=False)
@@ -93,7 +100,9 @@ class WatchMultiplexer:
     def _open(self) -> None:
         failure: EtcException | None = None
         try:
-            self.streams.get(self._rpc.deadline(DEFAULT_TIMEOUT))
+            stream = self.streams.get(self._rpc.deadline(DEFAULT_TIMEOUT))
+            if self._closed_with is not None:  # closed in the turn in which the stream was opened
+                stream.close(self._closed_with)
         except EtcException as error:
             failure = error
         finally:

@@ -17,9 +17,9 @@ from getc.retry import is_transient
 from getc.timing import Backoff
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.mvccpb import Event
-from getc.v3.schema.watch import Watch as Schema
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_stream import Substream, WatchStream
+from getc.v3.watch_multiplexer import WatchMultiplexer
+from getc.v3.watch_stream import Substream, WatchHandler
 
 __all__ = ['KeyOwner', 'KeyWatch', 'KeyWatches']
 
@@ -50,19 +50,17 @@ class KeyOwner(Protocol):
         """The key was deleted, or written with another lease or none.  Must not block or raise."""
 
 
-class KeyWatch:
+class KeyWatch(WatchHandler):
     """The watch of one kept node's key.
 
     Attributes:
-        stream: The stream that carries it; None before it was started.
         is_due: True if it has ended and has to be restarted with the next renewal.
         was_refused: True if the server refused it the last time.
     """
 
-    __slots__ = ('_owner', '_substream', '_watches', 'is_due', 'stream', 'was_refused')
+    __slots__ = ('_owner', '_substream', '_watches', 'is_due', 'was_refused')
 
     def __init__(self, watches: KeyWatches, owner: KeyOwner) -> None:
-        self.stream: WatchStream | None = None
         self.is_due = False
         self.was_refused = False
         self._watches = watches
@@ -82,15 +80,11 @@ class KeyWatch:
         if substream is not None:
             substream.cancel()
 
-    def start_on(self, stream: WatchStream) -> None:
-        """Start the watch on this stream, from the revision after the latest at which the node is known to be ours."""
-        self.stream = stream
-        try:
-            request = WatchCreateRequest(key=self._owner.raw_key, start_revision=self._owner.known_at + 1)
-            self._substream = Substream(request, self)
-            stream.add(self._substream)
-        except EtcException as error:
-            self.on_ended(error)
+    def start_on(self, multiplexer: WatchMultiplexer) -> None:
+        """Start the watch, from the revision after the latest at which the node is known to be ours."""
+        request = WatchCreateRequest(key=self._owner.raw_key, start_revision=self._owner.known_at + 1)
+        self._substream = Substream(request, self)
+        multiplexer.add(self._substream, recovers=False)  # it restarts with the next renewal
 
     # -- events of the stream
 
@@ -107,29 +101,30 @@ class KeyWatch:
                 owner.on_taken(is_deleted=is_deleted)
 
     def on_ended(self, error: EtcException) -> None:
-        self._substream = None
-        self._watches.on_ended(self, error)
+        substream, self._substream = self._substream, None
+        if substream is not None:
+            self._watches.on_ended(self, substream, error)
 
 
 class KeyWatches:
     """The watches of all kept nodes of a client, on one stream.
 
     After the stream breaks, the watches are started on another stream, from where they ended.  A watch that the server
-    refuses is started again with the node's next renewal: by then the client has a valid token.  After two refusals in
-    a row a watch is given up: then only renewals detect that the node was taken.
+    refuses is started again with the node's next renewal: by then the client has a valid token, and thousands of
+    watches do not each read for one.  After two refusals in a row a watch is given up: then only renewals detect that
+    the node was taken.
 
     Args:
         rpc: Opens streams.
     """
 
     def __init__(self, rpc: RpcClient) -> None:
-        self._rpc = rpc
         self._affinity = ThreadAffinity()
-        self._stream: WatchStream | None = None
-        self._opening: gevent.Greenlet[..., None] | None = None
-        self._pending: dict[KeyWatch, None] = {}  # until there is a stream
+        self._multiplexer = WatchMultiplexer(rpc)
+        self._pending: dict[KeyWatch, None] = {}  # to be started after a delay
+        self._starter: gevent.Greenlet[[], None] | None = None
         self._backoff = Backoff()
-        self._has_failed = False  # no watch was created on the last stream
+        self._has_failed = False  # no watch was created since the last start after a delay
         self._is_closed = False
 
     def watch(self, owner: KeyOwner) -> KeyWatch:
@@ -139,28 +134,24 @@ class KeyWatches:
         return watch
 
     def start(self, watch: KeyWatch) -> None:
-        """Start a watch, as soon as there is a stream.  Does not block."""
-        if self._stream is not None and not self._stream.is_over:
-            watch.start_on(self._stream)
-            return
-        self._pending[watch] = None
-        if self._opening is None:
-            self._opening = gevent.spawn(self._open)
-            self._opening.name = 'getc key watch stream, opening'
+        """Start a watch; after a delay while the server ends each stream.  Does not block."""
+        if self._starter is None:
+            watch.start_on(self._multiplexer)
+        else:
+            self._pending[watch] = None
 
     def close(self) -> None:
         """Stop all watches and close their stream.  Does not block."""
         self._is_closed = True
         self._pending.clear()
-        if self._opening is not None:
-            self._opening.kill(block=False)
-        if self._stream is not None:
-            self._stream.close(ClientClosed('the client was closed'))
+        if self._starter is not None:
+            self._starter.kill(block=False)
+        self._multiplexer.close(ClientClosed('the client was closed'))
 
     # -- for the watches
 
     def forget(self, watch: KeyWatch) -> None:
-        """Drop a watch that was closed before there was a stream for it."""
+        """Drop a watch that was closed before it was started."""
         self._pending.pop(watch, None)
 
     def on_created(self) -> None:
@@ -168,40 +159,32 @@ class KeyWatches:
         self._has_failed = False
         self._backoff.reset()
 
-    def on_ended(self, watch: KeyWatch, error: EtcException) -> None:
-        """A watch has ended, and was not closed: start it again at once, with the next renewal, or never."""
+    def on_ended(self, watch: KeyWatch, substream: Substream, error: EtcException) -> None:
+        """A watch has ended, and was not closed: start it again soon, with the next renewal, or never."""
         if is_transient(error):
-            self.start(watch)
+            if not self._is_closed:
+                self._start_later(watch)
             return
         watch.is_due = not watch.was_refused
         watch.was_refused = True
-        if isinstance(error, Unauthorized) and self._stream is not None and self._stream is watch.stream:
-            self._stream.close_when_empty()  # it uses the token that it was opened with
-            self._stream = None
+        stream = substream.stream
+        if isinstance(error, Unauthorized) and stream is not None and stream is self._multiplexer.streams.latest:
+            self._multiplexer.leave(stream)  # it uses the token that it was opened with
 
-    def _open(self) -> None:
+    def _start_later(self, watch: KeyWatch) -> None:
+        self._pending[watch] = None
+        if self._starter is None:
+            self._starter = gevent.spawn(self._start_pending)
+            self._starter.name = 'getc key watches, starting'
+
+    def _start_pending(self) -> None:
         try:
-            while self._pending and not self._affinity.in_forked_child:
-                if self._has_failed:
-                    gevent.sleep(self._backoff.next_delay())
-                self._has_failed = True
-                self._open_once()
+            if self._has_failed:
+                gevent.sleep(self._backoff.next_delay())
+            self._has_failed = True
         finally:
-            self._opening = None
-
-    def _open_once(self) -> None:
-        try:
-            stream = self._stream = WatchStream(self._rpc.open(Schema.Watch))
-        except EtcException as error:
-            if not is_transient(error):
-                for watch in self._take_pending():
-                    watch.on_ended(error)
-            return
-        if self._is_closed:
-            stream.close(ClientClosed('the client was closed'))
-        for watch in self._take_pending():
-            watch.start_on(stream)
-
-    def _take_pending(self) -> dict[KeyWatch, None]:
-        pending, self._pending = self._pending, {}
-        return pending
+            self._starter = None
+        if not self._affinity.in_forked_child:
+            pending, self._pending = self._pending, {}
+            for watch in pending:
+                watch.start_on(self._multiplexer)
