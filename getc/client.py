@@ -722,7 +722,8 @@ class Client(Unpicklable):
         return watcher
 
     def _check_open(self) -> None:
-        self._enter()
+        if not self._affinity.is_current():
+            self._enter()
         if self._is_closed:
             raise ClientClosed('the client is closed')
 
