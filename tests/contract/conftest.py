@@ -34,12 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test over every backend, or over those of the APIs that ``--etcd-api`` names."""
-    if 'backing' in metafunc.fixturenames:
+    if 'backend_under_test' in metafunc.fixturenames:
         apis = metafunc.config.getoption('--etcd-api') or BACKENDS.values()
-        metafunc.parametrize('backing', [name for name, api in BACKENDS.items() if api in apis], indirect=True)
+        metafunc.parametrize('backend_under_test', [name for name, api in BACKENDS.items() if api in apis], indirect=True)
 
 
-class Backing:
+class BackendUnderTest:
     """What a backend under test needs from the suite: clients of one empty store, and time.
 
     Args:
@@ -76,7 +76,7 @@ class Backing:
         if self._advance is not None:
             self._advance(seconds)
 
-    def forget_history(self, client: getc.Client) -> None:
+    def compact_history(self, client: getc.Client) -> None:
         """Have the store forget every change up to now."""
         if self.name == 'v3':
             client.v3.kv.compact(client.set('/other', 'x').etcd_index)
@@ -89,7 +89,7 @@ class Backing:
 
 
 @pytest.fixture
-def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
+def backend_under_test(request: pytest.FixtureRequest) -> Iterator[BackendUnderTest]:
     """The backend under test, with an empty store."""
     name: str = request.param
     if 'namespace' in name and request.node.get_closest_marker('whole_tree'):
@@ -100,11 +100,11 @@ def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
     if name in APIS:
         server: EtcdServer = request.getfixturevalue('etcd_server')
         skip_unless_supported(name, server.binary)
-        made = Backing(name, server.url, None, None, server.version)
+        made = BackendUnderTest(name, server.url, None, None, server.version)
     else:
         namespace = '/name/space' if 'namespace' in name else None
         advance = request.getfixturevalue('etcd_clock').advance
-        made = Backing(name, f'memory://contract-{next(_numbers)}', namespace, advance)
+        made = BackendUnderTest(name, f'memory://contract-{next(_numbers)}', namespace, advance)
     try:
         yield made
     finally:
@@ -112,15 +112,15 @@ def backing(request: pytest.FixtureRequest) -> Iterator[Backing]:
 
 
 @pytest.fixture
-def client(backing: Backing) -> getc.Client:
+def client(backend_under_test: BackendUnderTest) -> getc.Client:
     """A client of an empty store."""
-    return backing.open()
+    return backend_under_test.open()
 
 
 @pytest.fixture
-def other(backing: Backing, client: getc.Client) -> getc.Client:
+def other(backend_under_test: BackendUnderTest, client: getc.Client) -> getc.Client:
     """A second client of the same store."""
-    return backing.open()
+    return backend_under_test.open()
 
 
 @pytest.fixture

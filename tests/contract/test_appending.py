@@ -11,7 +11,7 @@ import pytest
 import getc
 
 
-def test_append_makes_a_node_with_a_number_for_a_name(client: getc.Client) -> None:
+def test_append_creates_a_node_with_a_numeric_name(client: getc.Client) -> None:
     """The name is a number of 20 digits; the directory is made."""
     result = client.append('/q', '1')
     assert type(result) is getc.Created
@@ -35,21 +35,21 @@ def test_append_names_sort_in_order_of_creation(client: getc.Client) -> None:
 
 
 @pytest.mark.v3_differs('the number is the last seen revision + 1 on v3')
-def test_append_takes_the_index_for_the_name(client: getc.Client) -> None:
+def test_append_uses_the_index_as_name(client: getc.Client) -> None:
     """On v2 the number is the index of the write."""
     client.append('/q', '1')
     result = client.append('/q', '2')
     assert int(result.key.rpartition('/')[2]) == result.created_index
 
 
-def test_append_never_uses_a_name_again_after_delete(client: getc.Client) -> None:
+def test_append_does_not_reuse_a_name_after_delete(client: getc.Client) -> None:
     """A deleted node's name does not come back."""
     first = client.append('/q', '1')
     client.delete(first.key)
     assert client.append('/q', '2').key > first.key
 
 
-def test_append_makes_a_directory_when_asked(client: getc.Client) -> None:
+def test_append_creates_a_directory_when_dir(client: getc.Client) -> None:
     """dir=True appends a directory."""
     result = client.append('/q', dir=True)
     assert isinstance(result.node, getc.Directory)
@@ -65,7 +65,7 @@ def test_append_sets_the_ttl(client: getc.Client) -> None:
     assert 0 < (client.get(result.key).ttl or 0) <= 60
 
 
-def test_append_raises_not_dir_when_it_is_a_value(client: getc.Client) -> None:
+def test_append_raises_not_dir_when_the_key_is_a_value(client: getc.Client) -> None:
     """Nothing is appended to a value, nor below one: error 104."""
     client.set('/a', '1')
     for key in ('/a', '/a/b'):
@@ -75,19 +75,19 @@ def test_append_raises_not_dir_when_it_is_a_value(client: getc.Client) -> None:
 
 
 @pytest.mark.whole_tree
-def test_append_takes_the_root(client: getc.Client) -> None:
+def test_append_accepts_the_root(client: getc.Client) -> None:
     """The root is a directory to append to."""
     result = client.append('/', '1')
     assert re.fullmatch('/[0-9]{20}', result.key)
 
 
-def test_append_goes_below_a_hidden_directory(client: getc.Client) -> None:
+def test_append_accepts_a_hidden_directory(client: getc.Client) -> None:
     """A hidden queue works as any."""
     result = client.append('/_q', '1')
     assert client.get('/_q').nodes == (result.node,)
 
 
-def test_append_gives_each_a_name_when_many_append(client: getc.Client, spawn: Callable[..., Any]) -> None:
+def test_concurrent_appends_get_different_names(client: getc.Client, spawn: Callable[..., Any]) -> None:
     """Greenlets that append at the same time get a name each."""
     appending = [spawn(client.append, '/q', str(number)) for number in range(20)]
     results = [greenlet.get(timeout=30) for greenlet in appending]

@@ -122,7 +122,7 @@ def test_write_fails_when_one_of_two_conditions_differs(
 
 @comparing
 @pytest.mark.parametrize('conditions', [{'prev_value': '1'}, {'prev_index': 1}], ids=['value', 'index'])
-def test_write_raises_key_not_found_when_there_is_nothing_to_compare(
+def test_write_raises_key_not_found_when_the_compared_node_does_not_exist(
     client: getc.Client, method: Callable[[getc.Client], Call], conditions: dict[str, Any]
 ) -> None:
     """A condition needs a node: error 100, and nothing is made."""
@@ -162,7 +162,7 @@ def test_swap_sets_and_drops_the_ttl(client: getc.Client) -> None:
     assert client.get('/a').ttl is None
 
 
-def test_swap_has_one_winner_when_many_try(client: getc.Client, spawn: Callable[..., Any]) -> None:
+def test_concurrent_swaps_have_one_winner(client: getc.Client, spawn: Callable[..., Any]) -> None:
     """Of many who compare with the same index exactly one writes."""
     index = client.set('/a', 'start').modified_index
 
@@ -179,7 +179,7 @@ def test_swap_has_one_winner_when_many_try(client: getc.Client, spawn: Callable[
     assert client.get('/a').value == str(wins[0])
 
 
-def test_swap_compares_awkward_values(client: getc.Client) -> None:
+def test_swap_compares_unusual_values(client: getc.Client) -> None:
     """A condition is any text but the empty one."""
     for value in (' ', 'a&b=c', '100%', 'a+b;c', 'é🔑', 'line\nbreak'):
         client.set('/a', value)

@@ -9,7 +9,7 @@ import pytest
 import getc
 
 
-def test_delete_returns_what_was_there(client: getc.Client) -> None:
+def test_delete_returns_the_deleted_node(client: getc.Client) -> None:
     """The node is gone; the result has its last state as prev_node, and the index of the delete."""
     first = client.set('/a', '1')
     result = client.delete('/a')
@@ -25,7 +25,7 @@ def test_delete_returns_what_was_there(client: getc.Client) -> None:
 
 
 @pytest.mark.parametrize('options', [{}, {'dir': True}, {'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
-def test_delete_raises_key_not_found_when_there_is_nothing(client: getc.Client, options: dict[str, Any]) -> None:
+def test_delete_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client, options: dict[str, Any]) -> None:
     """Nothing to delete is error 100."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.delete('/a', **options)
@@ -33,7 +33,7 @@ def test_delete_raises_key_not_found_when_there_is_nothing(client: getc.Client, 
 
 
 @pytest.mark.parametrize('options', [{'dir': True}, {'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
-def test_delete_takes_a_value_when_options_are_for_directories(client: getc.Client, options: dict[str, Any]) -> None:
+def test_delete_accepts_a_value_when_dir_or_recursive(client: getc.Client, options: dict[str, Any]) -> None:
     """dir and recursive allow a directory, they do not ask for one."""
     client.set('/a', '1')
     result = client.delete('/a', **options)
@@ -41,7 +41,7 @@ def test_delete_takes_a_value_when_options_are_for_directories(client: getc.Clie
     assert isinstance(result.prev_node, getc.Value)
 
 
-def test_delete_raises_not_dir_when_a_value_is_above(client: getc.Client) -> None:
+def test_delete_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
     """Below a value there is nothing: error 104."""
     client.set('/a', '1')
     with pytest.raises(getc.NotDir) as caught:
@@ -50,7 +50,7 @@ def test_delete_raises_not_dir_when_a_value_is_above(client: getc.Client) -> Non
     assert client.get('/a').value == '1'
 
 
-def test_delete_raises_not_file_when_it_is_a_directory(client: getc.Client) -> None:
+def test_delete_raises_not_file_when_the_node_is_a_directory(client: getc.Client) -> None:
     """A directory needs dir or recursive, an empty one as well: error 102."""
     client.set('/d/a', '1')
     client.set('/e', dir=True)
@@ -61,7 +61,7 @@ def test_delete_raises_not_file_when_it_is_a_directory(client: getc.Client) -> N
     assert client.get('/d').values == ('1',)
 
 
-def test_delete_takes_an_empty_directory_when_dir(client: getc.Client) -> None:
+def test_delete_deletes_an_empty_directory_when_dir(client: getc.Client) -> None:
     """dir=True deletes a directory with nothing in it."""
     first = client.set('/d', dir=True)
     result = client.delete('/d', dir=True)
@@ -72,18 +72,18 @@ def test_delete_takes_an_empty_directory_when_dir(client: getc.Client) -> None:
         client.get('/d')
 
 
-@pytest.mark.parametrize('inside', ['/d/a', '/d/sub/a', '/d/_hidden'])
-def test_delete_raises_dir_not_empty_when_dir(client: getc.Client, inside: str) -> None:
+@pytest.mark.parametrize('key', ['/d/a', '/d/sub/a', '/d/_hidden'])
+def test_delete_raises_dir_not_empty_when_dir(client: getc.Client, key: str) -> None:
     """dir=True deletes no directory with a node in it, be it hidden: error 108."""
-    client.set(inside, '1')
+    client.set(key, '1')
     with pytest.raises(getc.DirNotEmpty) as caught:
         client.delete('/d', dir=True)
     assert (caught.value.errno, caught.value.message, caught.value.cause) == (108, 'Directory not empty', '/d')
-    assert client.get(inside).value == '1'
+    assert client.get(key).value == '1'
 
 
 @pytest.mark.parametrize('options', [{'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
-def test_delete_takes_the_whole_tree_when_recursive(client: getc.Client, options: dict[str, Any]) -> None:
+def test_delete_deletes_the_subtree_when_recursive(client: getc.Client, options: dict[str, Any]) -> None:
     """recursive deletes a directory with all that is in it, as one change."""
     for key in ('/d/a', '/d/sub/b', '/d/_h', '/dd'):
         last = client.set(key, '1')
@@ -98,7 +98,7 @@ def test_delete_takes_the_whole_tree_when_recursive(client: getc.Client, options
     assert client.get('/dd').value == '1'
 
 
-def test_delete_leaves_the_neighbours_alone(client: getc.Client) -> None:
+def test_delete_keeps_keys_with_the_same_prefix(client: getc.Client) -> None:
     """Keys that merely begin alike stay."""
     for key in ('/a', '/ab', '/a-b', '/a.b', '/b/a'):
         client.set(key, key)

@@ -10,7 +10,7 @@ import pytest
 import getc
 
 
-def test_set_makes_a_directory_when_asked(client: getc.Client) -> None:
+def test_set_creates_a_directory_when_dir(client: getc.Client) -> None:
     """dir=True makes an empty directory."""
     result = client.set('/d', dir=True)
     assert type(result) is getc.Set
@@ -21,7 +21,7 @@ def test_set_makes_a_directory_when_asked(client: getc.Client) -> None:
     assert client.get('/d').node == result.node
 
 
-def test_create_makes_a_directory_when_there_is_nothing(client: getc.Client) -> None:
+def test_create_creates_a_directory_when_dir(client: getc.Client) -> None:
     """create with dir=True makes a directory, once."""
     result = client.create('/a/d', dir=True)
     assert type(result) is getc.Created
@@ -53,7 +53,7 @@ def test_set_replaces_a_value_when_a_directory_is_set(client: getc.Client) -> No
 
 
 @pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
-def test_update_empties_the_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+def test_update_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """etcd v2 does not turn a value into a directory by update: it writes the empty value."""
     first = client.set('/a', '1')
     result = client.update('/a', dir=True)
@@ -63,7 +63,7 @@ def test_update_empties_the_value_when_a_directory_is_asked_for(client: getc.Cli
 
 
 @pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
-def test_swap_empties_the_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+def test_swap_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """The same with a condition."""
     client.set('/a', '1')
     result = client.set('/a', dir=True, prev_value='1')
@@ -71,9 +71,9 @@ def test_swap_empties_the_value_when_a_directory_is_asked_for(client: getc.Clien
     assert result.value == ''
 
 
-def test_update_and_refresh_fail_when_it_is_a_directory(client: getc.Client, backing: Any) -> None:
+def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Client, backend_under_test: Any) -> None:
     """etcd 3.5 cannot update a directory, nor its TTL, and says so under the code 300: a refusal all the same."""
-    if backing.version < (3, 5):
+    if backend_under_test.version < (3, 5):
         pytest.skip('etcd up to 3.4 updates the TTL of a directory')
     client.set('/d/a', '1')
     for write in (
@@ -85,7 +85,7 @@ def test_update_and_refresh_fail_when_it_is_a_directory(client: getc.Client, bac
         with pytest.raises((getc.NotFile, getc.NotSupported)) as caught:
             write()
         assert not caught.value.maybe_applied
-        assert backing.name == 'v3' or isinstance(caught.value, getc.NotFile)
+        assert backend_under_test.name == 'v3' or isinstance(caught.value, getc.NotFile)
     with pytest.raises(getc.NotFile) as caught:
         client.refresh('/d', ttl=60)
     assert str(caught.value) == '[102] Not a file (/d): it is a directory, which cannot be refreshed'
@@ -102,9 +102,7 @@ def test_update_and_refresh_fail_when_it_is_a_directory(client: getc.Client, bac
         ('set', {'dir': True}, 'it is a directory already'),
     ],
 )
-def test_error_of_a_directory_says_what_to_do(
-    client: getc.Client, method: str, options: dict[str, Any], hint: str
-) -> None:
+def test_not_file_error_names_the_remedy(client: getc.Client, method: str, options: dict[str, Any], hint: str) -> None:
     """'Not a file' alone says neither what it is instead, nor which option is missing."""
     client.set('/d/a', '1')
     with pytest.raises(getc.NotFile) as caught:
@@ -113,14 +111,14 @@ def test_error_of_a_directory_says_what_to_do(
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_refresh_keeps_a_value_when_a_directory_is_asked_for(client: getc.Client) -> None:
+def test_refresh_keeps_the_value_when_dir(client: getc.Client) -> None:
     """A refresh changes the TTL alone, whatever dir says."""
     client.set('/a', '1')
     assert client.update('/a', dir=True, refresh=True, ttl=60).value == '1'
     assert client.get('/a').value == '1'
 
 
-def test_directory_takes_new_nodes_and_keeps_its_indices(client: getc.Client) -> None:
+def test_directory_keeps_its_indices_when_nodes_are_created_in_it(client: getc.Client) -> None:
     """Writing in a directory is no change of the directory."""
     client.set('/d', dir=True)
     before = client.get('/d')
@@ -147,7 +145,7 @@ def test_directory_stays_when_made_explicitly_and_emptied(client: getc.Client) -
     assert isinstance(client.get('/d').node, getc.Directory)
 
 
-def test_directory_holds_a_deep_tree(client: getc.Client) -> None:
+def test_directories_can_be_nested_deeply(client: getc.Client) -> None:
     """Fifty directories inside each other are no problem."""
     key = '/d' * 50
     client.set(key, 'deep')

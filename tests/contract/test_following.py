@@ -15,7 +15,7 @@ from getc import WatcherState
 Until = Callable[..., None]
 
 
-class Story:
+class EventLog:
     """A callback that notes what it is told."""
 
     def __init__(self) -> None:
@@ -34,18 +34,18 @@ class Story:
 
 
 @pytest.fixture
-def story() -> Story:
-    return Story()
+def log() -> EventLog:
+    return EventLog()
 
 
-def test_each_change_is_told_in_order_once(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until, backing: Any
+def test_each_change_is_delivered_once_and_in_order(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until, backend_under_test: Any
 ) -> None:
     """Of the node and of all below it; nothing else.
 
     v3 says of a write only that it was one, tells each node of a deleted directory, and a TTL where none was.
     """
-    watcher = client.on_change('/cfg', story)
+    watcher = client.on_change('/cfg', log)
     other.set('/cfg/a', '1')
     other.create('/cfg/deep/b', '2')
     other.set('/elsewhere', 'x')
@@ -54,7 +54,7 @@ def test_each_change_is_told_in_order_once(
     other.refresh('/cfg/a', ttl=100)
     other.delete('/cfg/a')
     other.delete('/cfg/deep', recursive=True)
-    told = [
+    received = [
         'Set /cfg/a=1',
         'Created /cfg/deep/b=2',
         'Updated /cfg/a=3',
@@ -62,12 +62,12 @@ def test_each_change_is_told_in_order_once(
         'Deleted /cfg/a',
         'Deleted /cfg/deep',
     ]
-    if backing.name == 'v3':
-        told = [re.sub('^(Created|Updated|ComparedThenSwapped)', 'Set', line) for line in told]
-        told[4:] = ['Set /cfg/a=4', 'Deleted /cfg/a', 'Deleted /cfg/deep/b']
-    wait_until(lambda: len(story.results) >= len(told))
-    assert story.lines == told
-    indexes = [result.modified_index for result in story.results]
+    if backend_under_test.name == 'v3':
+        received = [re.sub('^(Created|Updated|ComparedThenSwapped)', 'Set', line) for line in received]
+        received[4:] = ['Set /cfg/a=4', 'Deleted /cfg/a', 'Deleted /cfg/deep/b']
+    wait_until(lambda: len(log.results) >= len(received))
+    assert log.lines == received
+    indexes = [result.modified_index for result in log.results]
     assert indexes == sorted(set(indexes))
     assert watcher.index == indexes[-1]
     assert watcher.state is WatcherState.LIVE
@@ -75,92 +75,92 @@ def test_each_change_is_told_in_order_once(
     assert repr(watcher) == f'<getc.Watcher /cfg LIVE index={watcher.index}>'
 
 
-def test_every_change_after_on_change_returned_is_told(
+def test_every_change_after_on_change_returned_is_delivered(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """Without a moment in between that is missed."""
     for number in range(20):
-        story = Story()
-        watcher = client.on_change(f'/cfg/{number}', story)
+        log = EventLog()
+        watcher = client.on_change(f'/cfg/{number}', log)
         other.set(f'/cfg/{number}', 'at once')
-        wait_until(lambda story=story: story.lines)
-        assert story.lines == [f'Set /cfg/{number}=at once']
+        wait_until(lambda log=log: log.lines)
+        assert log.lines == [f'Set /cfg/{number}=at once']
         watcher.stop()
 
 
-def test_only_the_node_itself_is_followed_when_not_recursive(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+def test_only_the_node_itself_is_watched_when_not_recursive(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """recursive=False."""
-    client.on_change('/cfg', story, recursive=False)
+    client.on_change('/cfg', log, recursive=False)
     other.set('/cfg/a', '1')
     other.set('/cfg-old', '1')
     other.delete('/cfg', recursive=True)
     other.set('/cfg', dir=True)
     other.delete('/cfg', dir=True)
-    wait_until(lambda: story.lines[-2:] == ['Set /cfg', 'Deleted /cfg'])
-    assert {result.key for result in story.results} == {'/cfg'}
+    wait_until(lambda: log.lines[-2:] == ['Set /cfg', 'Deleted /cfg'])
+    assert {result.key for result in log.results} == {'/cfg'}
 
 
-def test_what_is_there_is_told_first_when_asked_for(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+def test_initial_nodes_are_delivered_first_when_initial(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """In the order of the keys, as Got; then ready is set, then changes."""
     for key in ('/cfg/b', '/cfg/a/deep', '/cfg/c'):
         client.set(key, key[-1])
-    watcher = client.on_change('/cfg', story, initial=True)
+    watcher = client.on_change('/cfg', log, initial=True)
     assert watcher.ready.wait(60)
-    assert story.lines == ['Got /cfg/a/deep=p', 'Got /cfg/b=b', 'Got /cfg/c=c']
+    assert log.lines == ['Got /cfg/a/deep=p', 'Got /cfg/b=b', 'Got /cfg/c=c']
     other.set('/cfg/b', 'new')
-    wait_until(lambda: len(story.results) > 3)
-    assert story.lines[3:] == ['Set /cfg/b=new']
+    wait_until(lambda: len(log.results) > 3)
+    assert log.lines[3:] == ['Set /cfg/b=new']
 
 
-def test_changes_since_an_index_are_told_first(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+def test_changes_since_an_index_are_delivered_first(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """index=: that one included."""
     client.set('/cfg/a', '1')
     index = client.set('/cfg/a', '2').modified_index
     client.set('/cfg/a', '3')
-    client.on_change('/cfg', story, index=index)
+    client.on_change('/cfg', log, index=index)
     other.set('/cfg/a', '4')
-    wait_until(lambda: len(story.results) >= 3)
-    assert story.lines == ['Set /cfg/a=2', 'Set /cfg/a=3', 'Set /cfg/a=4']
+    wait_until(lambda: len(log.results) >= 3)
+    assert log.lines == ['Set /cfg/a=2', 'Set /cfg/a=3', 'Set /cfg/a=4']
 
 
-def test_history_that_is_gone_is_told_as_a_difference(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until, backing: Any
+def test_lost_history_is_delivered_as_a_comparison(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until, backend_under_test: Any
 ) -> None:
     """The index is older than what the server remembers: nothing is silently left out."""
     index = client.set('/cfg/gone', '1').modified_index
     client.set('/cfg/stays', '1')
     client.delete('/cfg/gone')
-    backing.forget_history(client)
+    backend_under_test.compact_history(client)
     resynced: list[getc.Watcher] = []
-    watcher = client.on_change('/cfg', story, index=index, on_resync=resynced.append)
+    watcher = client.on_change('/cfg', log, index=index, on_resync=resynced.append)
     wait_until(lambda: resynced)
     assert resynced == [watcher]
-    assert story.lines == ['Set /cfg/stays=1']
-    assert story.results[0].resync
+    assert log.lines == ['Set /cfg/stays=1']
+    assert log.results[0].resync
     other.set('/cfg/a', 'new')
-    wait_until(lambda: len(story.results) > 1)
-    assert story.lines[1:] == ['Set /cfg/a=new']
-    assert not story.results[1].resync
+    wait_until(lambda: len(log.results) > 1)
+    assert log.lines[1:] == ['Set /cfg/a=new']
+    assert not log.results[1].resync
 
 
-def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: getc.Client, wait_until: Until) -> None:
+def test_decorator_returns_the_function(client: getc.Client, other: getc.Client, wait_until: Until) -> None:
     """With the watcher on it."""
-    told: list[str] = []
+    received: list[str] = []
 
     @client.on_change('/cfg')
     def reload(result: getc.EtcdResult) -> str:
-        told.append(result.key)
+        received.append(result.key)
         return 'reloaded'
 
     other.set('/cfg/a', '1')
-    wait_until(lambda: told)
-    assert told == ['/cfg/a']
+    wait_until(lambda: received)
+    assert received == ['/cfg/a']
     result = other.get('/cfg/a')
     assert reload(result) == 'reloaded'
     watcher: getc.Watcher = reload.watcher  # type: ignore[attr-defined]
@@ -170,42 +170,42 @@ def test_as_a_decorator_it_gives_the_function_back(client: getc.Client, other: g
 # -- callbacks
 
 
-def test_slow_callback_delays_nobody_else_and_loses_nothing(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+def test_slow_callback_delays_no_other_watcher_and_loses_nothing(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """One call at a time, in order, while another watcher of the client is told at once."""
-    told: list[str | None] = []
-    inside: list[int] = []
+    received: list[str | None] = []
+    namespaced: list[int] = []
     gate = gevent.event.Event()
 
     def slow(result: getc.EtcdResult) -> None:
-        inside.append(1)
-        assert len(inside) == 1
+        namespaced.append(1)
+        assert len(namespaced) == 1
         gate.wait()
-        inside.pop()
-        told.append(result.value)
+        namespaced.pop()
+        received.append(result.value)
 
     client.on_change('/cfg', slow)
-    client.on_change('/cfg', story)
+    client.on_change('/cfg', log)
     for number in range(50):
         other.set('/cfg/a', str(number))
-    wait_until(lambda: len(story.results) == 50)
-    assert told == []
+    wait_until(lambda: len(log.results) == 50)
+    assert received == []
     gate.set()
-    wait_until(lambda: len(told) == 50)
-    assert told == [str(number) for number in range(50)]
+    wait_until(lambda: len(received) == 50)
+    assert received == [str(number) for number in range(50)]
 
 
-def test_callback_far_behind_makes_the_watcher_stale_and_nothing_is_lost(
+def test_watcher_is_stale_when_its_callback_is_far_behind(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """Past a bound the watch waits; when the callback has caught up, what happened meanwhile is told, too."""
-    told: list[str | None] = []
+    received: list[str | None] = []
     gate = gevent.event.Event()
 
     def slow(result: getc.EtcdResult) -> None:
         gate.wait()
-        told.append(result.value)
+        received.append(result.value)
 
     watcher = client.on_change('/cfg', slow)
     written: list[str | None] = []
@@ -218,42 +218,42 @@ def test_callback_far_behind_makes_the_watcher_stale_and_nothing_is_lost(
     assert 1000 < len(written) <= 1200
     written.append('last')
     other.set('/cfg/a', 'last')
-    assert told == []
+    assert received == []
     gate.set()
-    wait_until(lambda: len(told) == len(written) and watcher.state is WatcherState.LIVE)
-    assert told == written
+    wait_until(lambda: len(received) == len(written) and watcher.state is WatcherState.LIVE)
+    assert received == written
 
 
 @pytest.mark.parametrize('trouble', [RuntimeError('a bug of the game'), gevent.Timeout(5)], ids=['error', 'timeout'])
-def test_callback_that_raises_is_logged_and_the_next_change_is_told(
+def test_error_of_a_callback_is_logged_and_delivery_continues(
     client: getc.Client, other: getc.Client, wait_until: Until, caplog: pytest.LogCaptureFixture, trouble: BaseException
 ) -> None:
     """Its trouble is its own."""
-    told: list[str | None] = []
+    received: list[str | None] = []
 
     def raising(result: getc.EtcdResult) -> None:
-        told.append(result.value)
+        received.append(result.value)
         if result.value == '1':
             raise trouble
 
     watcher = client.on_change('/cfg', raising)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    wait_until(lambda: len(told) == 2)
-    assert told == ['1', '2']
+    wait_until(lambda: len(received) == 2)
+    assert received == ['1', '2']
     assert 'on_change /cfg: the callback' in caplog.text
     assert watcher.state is WatcherState.LIVE
 
 
-def test_callback_that_is_killed_does_not_end_the_watcher(
+def test_watcher_continues_when_its_callback_is_killed(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """Somebody kills the greenlet that runs it; the changes after that one are told."""
-    told: list[str | None] = []
+    received: list[str | None] = []
     victim: list[gevent.Greenlet[..., Any]] = []
 
     def callback(result: getc.EtcdResult) -> None:
-        told.append(result.value)
+        received.append(result.value)
         if result.value == '1':
             victim.append(gevent.getcurrent())
             gevent.sleep(3600)
@@ -263,14 +263,14 @@ def test_callback_that_is_killed_does_not_end_the_watcher(
     other.set('/cfg/a', '2')
     wait_until(lambda: victim)
     victim[0].kill()
-    wait_until(lambda: len(told) == 2)
+    wait_until(lambda: len(received) == 2)
     other.set('/cfg/a', '3')
-    wait_until(lambda: len(told) == 3)
-    assert told == ['1', '2', '3']
+    wait_until(lambda: len(received) == 3)
+    assert received == ['1', '2', '3']
 
 
-def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+def test_callback_may_use_and_close_the_client_and_stop_the_watcher(
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """Re-entrant in every way."""
     steps: list[str] = []
@@ -278,7 +278,7 @@ def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
     def callback(result: getc.EtcdResult) -> None:
         steps.append(client.get('/cfg/a').value or '')
         client.set('/seen', result.value or '')
-        inner = client.on_change('/seen', story)
+        inner = client.on_change('/seen', log)
         inner.stop()
         watcher.stop()
         steps.append('stopped')
@@ -296,26 +296,26 @@ def test_callback_may_use_the_client_stop_the_watcher_and_close_the_client(
 
 
 def test_no_callback_runs_after_stop_has_returned(
-    client: getc.Client, other: getc.Client, story: Story, wait_until: Until
+    client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
     """Neither what is queued nor what comes later; a second stop does nothing."""
     gate = gevent.event.Event()
-    told: list[str | None] = []
+    received: list[str | None] = []
 
     def slow(result: getc.EtcdResult) -> None:
-        told.append(result.value)
+        received.append(result.value)
         gate.wait()
 
     watcher = client.on_change('/cfg', slow)
-    client.on_change('/cfg', story)
+    client.on_change('/cfg', log)
     other.set('/cfg/a', '1')
     other.set('/cfg/a', '2')
-    wait_until(lambda: len(story.results) == 2)
+    wait_until(lambda: len(log.results) == 2)
     watcher.stop(timeout=0.01)
     gate.set()
     other.set('/cfg/a', '3')
-    wait_until(lambda: len(story.results) == 3)
-    assert told == ['1']
+    wait_until(lambda: len(log.results) == 3)
+    assert received == ['1']
     assert watcher.join(0)
     watcher.stop()
 
@@ -323,7 +323,7 @@ def test_no_callback_runs_after_stop_has_returned(
 # -- changes
 
 
-def test_changes_is_an_iterator_with_no_gap_from_its_creation_on(client: getc.Client, other: getc.Client) -> None:
+def test_changes_yields_every_change_since_its_creation(client: getc.Client, other: getc.Client) -> None:
     """Also what happened before the first next()."""
     with client.changes('/cfg') as changes:
         for number in range(300):
@@ -348,7 +348,7 @@ def test_changes_ends_when_it_or_its_client_is_closed(client: getc.Client, other
     assert loop.get(timeout=60) == []
 
 
-def test_changes_tells_what_is_there_first_when_asked_for(client: getc.Client) -> None:
+def test_changes_yields_initial_nodes_first_when_initial(client: getc.Client) -> None:
     """initial=True."""
     client.set('/cfg/a', '1')
     with client.changes('/cfg', initial=True) as changes:
@@ -372,7 +372,7 @@ def test_changes_tells_what_is_there_first_when_asked_for(client: getc.Client) -
         ({'timeout': 'soon'}, TypeError, 'timeout'),
     ],
 )
-def test_on_change_refuses_what_makes_no_sense_before_any_io(
+def test_on_change_raises_for_invalid_options_before_any_io(
     refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """The message names the option."""

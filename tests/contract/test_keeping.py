@@ -16,7 +16,7 @@ from getc import KeeperState
 TTL = 10
 
 
-def test_node_is_there_with_its_value_and_ttl_when_keep_node_returns(client: getc.Client) -> None:
+def test_node_exists_with_value_and_ttl_when_keep_node_returns(client: getc.Client) -> None:
     """It blocks until then."""
     keeper = client.keep_node('/servers/a', '10.0.0.7:7000', ttl=TTL)
     node = client.get('/servers/a').node
@@ -26,14 +26,14 @@ def test_node_is_there_with_its_value_and_ttl_when_keep_node_returns(client: get
     assert repr(keeper) == '<getc.Keeper /servers/a KEPT ttl=10>'
 
 
-def test_value_names_the_process_when_none_is_given(client: getc.Client) -> None:
+def test_value_is_pid_and_host_by_default(client: getc.Client) -> None:
     """pid@host."""
     keeper = client.keep_node('/servers/a')
     assert keeper.value == client.get('/servers/a').value == f'{os.getpid()}@{socket.gethostname()}'
 
 
 @pytest.mark.v3_differs('v3 renews the lease, which moves no index: test_leases')
-def test_node_outlives_its_ttl_without_a_change_that_a_watcher_sees(
+def test_renewals_are_not_delivered_to_watchers(
     client: getc.Client, wait_until: Callable[..., None], spawn: Any
 ) -> None:
     """Renewals are refreshes, at a third of the TTL: four are more than the TTL."""
@@ -46,7 +46,7 @@ def test_node_outlives_its_ttl_without_a_change_that_a_watcher_sees(
     assert keeper.ensure() == index
 
 
-def test_node_is_deleted_when_it_is_stopped(client: getc.Client) -> None:
+def test_node_is_deleted_when_its_keeper_is_stopped(client: getc.Client) -> None:
     """At once, not after the TTL; stopping again does nothing."""
     keeper = client.keep_node('/servers/a', ttl=TTL)
     keeper.stop()
@@ -76,7 +76,7 @@ def test_node_is_deleted_when_the_block_is_left_and_when_the_client_is_closed(
     assert {keeper.state for keeper in keepers} == {KeeperState.STOPPED}
 
 
-def test_node_of_another_is_left_alone_when_it_is_stopped(client: getc.Client, other: getc.Client) -> None:
+def test_stop_does_not_delete_the_node_of_another_owner(client: getc.Client, other: getc.Client) -> None:
     """What is not ours is not deleted."""
     keeper = client.keep_node('/servers/a', 'ours', ttl=TTL)
     other.set('/servers/a', 'theirs', ttl=TTL)
@@ -84,7 +84,7 @@ def test_node_of_another_is_left_alone_when_it_is_stopped(client: getc.Client, o
     assert other.get('/servers/a').value == 'theirs'
 
 
-def test_orphan_leaves_the_node_to_its_ttl(client: getc.Client, other: getc.Client) -> None:
+def test_orphaned_node_exists_until_its_ttl_ends(client: getc.Client, other: getc.Client) -> None:
     """A successor takes it over without a gap that others see."""
     keeper = client.keep_node('/servers/a', 'old', ttl=TTL)
     keeper.orphan()
@@ -95,7 +95,7 @@ def test_orphan_leaves_the_node_to_its_ttl(client: getc.Client, other: getc.Clie
     assert successor.state is KeeperState.KEPT
 
 
-def test_orphaned_node_expires(client: getc.Client, backing: Any) -> None:
+def test_orphaned_node_expires(client: getc.Client, backend_under_test: Any) -> None:
     """Nobody renews it any more.  On v3 it is written once more, with a lease of its own."""
     keeper = client.keep_node('/servers/a', ttl=1)
     keeper.orphan()
@@ -138,7 +138,9 @@ def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
     assert client.get('/servers/a').value == 'second'
 
 
-def test_replaced_owner_knows_at_once(client: getc.Client, other: getc.Client, wait_until: Callable[..., None]) -> None:
+def test_replaced_owner_is_notified_at_once(
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
+) -> None:
     """By a watch of its node: its next renewal would come in 20 minutes."""
     lost: list[getc.Keeper] = []
     first = client.keep_node('/servers/a', 'same', ttl=3600, on_lost=lost.append)
@@ -151,7 +153,7 @@ def test_replaced_owner_knows_at_once(client: getc.Client, other: getc.Client, w
     assert second.ensure() == client.get('/servers/a').modified_index
 
 
-def test_node_that_somebody_deleted_is_back_at_once(
+def test_deleted_node_is_restored_at_once(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """By the same watch."""
@@ -162,7 +164,9 @@ def test_node_that_somebody_deleted_is_back_at_once(
     assert other.get('/servers/a').value == 'mine'
 
 
-def test_keep_node_raises_when_told_to_and_the_name_is_kept(client: getc.Client, other: getc.Client) -> None:
+def test_keep_node_raises_when_another_owner_exists_and_on_conflict_is_raise(
+    client: getc.Client, other: getc.Client
+) -> None:
     """on_conflict='raise' leaves the owner alone."""
     owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
     with pytest.raises(getc.NodeExist):
@@ -171,7 +175,9 @@ def test_keep_node_raises_when_told_to_and_the_name_is_kept(client: getc.Client,
     owner.ensure()
 
 
-def test_keep_node_waits_its_turn_when_told_to(client: getc.Client, other: getc.Client, spawn: Any) -> None:
+def test_keep_node_waits_for_the_owner_when_on_conflict_is_wait(
+    client: getc.Client, other: getc.Client, spawn: Any
+) -> None:
     """on_conflict='wait': when the owner goes, the name is taken."""
     owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
     waiting = spawn(other.keep_node, '/servers/a', 'next', ttl=TTL, on_conflict='wait')
@@ -184,7 +190,7 @@ def test_keep_node_waits_its_turn_when_told_to(client: getc.Client, other: getc.
     assert keeper.ensure() > 0
 
 
-def test_nothing_is_left_when_waiting_is_given_up(
+def test_nothing_is_left_when_waiting_is_aborted(
     client: getc.Client, other: getc.Client, spawn: Any, wait_until: Callable[..., None]
 ) -> None:
     """By a timeout, a gevent.Timeout, or a kill."""
@@ -204,48 +210,48 @@ def test_nothing_is_left_when_waiting_is_given_up(
 # -- a name that is lost
 
 
-def test_node_is_written_again_when_somebody_deleted_it(
+def test_deleted_node_is_written_again_with_a_greater_token(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """on_lost, then on_restored, and a token that has grown."""
-    story: list[str] = []
+    log: list[str] = []
     keeper = client.keep_node(
         '/servers/a',
         'mine',
         ttl=3,
-        on_lost=lambda keeper: story.append(f'lost {keeper.key}'),
-        on_restored=lambda keeper: story.append(f'restored {keeper.key}'),
+        on_lost=lambda keeper: log.append(f'lost {keeper.key}'),
+        on_restored=lambda keeper: log.append(f'restored {keeper.key}'),
     )
     token = keeper.ensure()
     other.delete('/servers/a')
-    wait_until(lambda: len(story) == 2)
-    assert story == ['lost /servers/a', 'restored /servers/a']
+    wait_until(lambda: len(log) == 2)
+    assert log == ['lost /servers/a', 'restored /servers/a']
     assert client.get('/servers/a').value == 'mine'
     assert keeper.ensure() > token
 
 
-def test_name_is_taken_back_only_when_its_new_owner_has_gone(
+def test_node_is_reclaimed_only_when_its_new_owner_has_released_it(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """Never by force."""
-    story: list[str] = []
+    log: list[str] = []
     keeper = client.keep_node(
         '/servers/a',
         'mine',
         ttl=3,
-        on_lost=lambda _: story.append('lost'),
-        on_restored=lambda _: story.append('restored'),
+        on_lost=lambda _: log.append('lost'),
+        on_restored=lambda _: log.append('restored'),
     )
     rival = other.keep_node('/servers/a', 'theirs', ttl=3)
-    wait_until(lambda: story == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
+    wait_until(lambda: log == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
     assert client.get('/servers/a').value == 'theirs'
     rival.stop()
-    wait_until(lambda: story == ['lost', 'restored'])
+    wait_until(lambda: log == ['lost', 'restored'])
     assert client.get('/servers/a').value == 'mine'
     keeper.ensure()
 
 
-def test_update_writes_the_value_and_watchers_see_it(client: getc.Client, other: getc.Client) -> None:
+def test_update_writes_the_value_and_keeps_the_token(client: getc.Client, other: getc.Client) -> None:
     """The node stays kept, and its token the same."""
     keeper = client.keep_node('/servers/a', 'lobby', ttl=TTL)
     token = keeper.ensure()
@@ -256,7 +262,7 @@ def test_update_writes_the_value_and_watchers_see_it(client: getc.Client, other:
     assert keeper.ensure() == token
 
 
-def test_update_raises_overtaken_when_another_has_the_node(client: getc.Client, other: getc.Client) -> None:
+def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Client, other: getc.Client) -> None:
     """And does not write."""
     keeper = client.keep_node('/servers/a', 'mine', ttl=TTL)
     other.set('/servers/a', 'theirs', ttl=TTL)
@@ -272,29 +278,29 @@ def test_update_raises_overtaken_when_another_has_the_node(client: getc.Client, 
 # -- whether the process is well
 
 
-def test_node_is_away_while_alive_says_no(client: getc.Client, wait_until: Callable[..., None]) -> None:
+def test_node_is_deleted_while_alive_returns_false(client: getc.Client, wait_until: Callable[..., None]) -> None:
     """A process that runs but does not work is not in the list."""
     well = [True]
-    story: list[str] = []
+    log: list[str] = []
     keeper = client.keep_node(
         '/servers/a',
         'mine',
         ttl=3,
         alive=lambda: well[0],
-        on_lost=lambda _: story.append('lost'),
-        on_restored=lambda _: story.append('restored'),
+        on_lost=lambda _: log.append('lost'),
+        on_restored=lambda _: log.append('restored'),
     )
     well[0] = False
-    wait_until(lambda: story == ['lost'])
+    wait_until(lambda: log == ['lost'])
     wait_until(lambda: is_gone(client, '/servers/a'))
     assert keeper.state is KeeperState.LOST
     well[0] = True
-    wait_until(lambda: story == ['lost', 'restored'])
+    wait_until(lambda: log == ['lost', 'restored'])
     assert client.get('/servers/a').value == 'mine'
 
 
 @pytest.mark.parametrize('is_blocking', [True, False], ids=['blocks', 'raises'])
-def test_alive_that_blocks_or_raises_has_said_no(
+def test_blocking_or_failing_alive_counts_as_false(
     client: getc.Client, wait_until: Callable[..., None], is_blocking: bool
 ) -> None:
     """The keeper does not hang, and the node goes."""
@@ -323,25 +329,23 @@ def is_gone(client: getc.Client, key: str) -> bool:
 # -- callbacks and ends
 
 
-def test_stop_from_a_callback_returns_and_the_callback_goes_on(
-    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
-) -> None:
+def test_stop_returns_in_a_callback(client: getc.Client, other: getc.Client, wait_until: Callable[..., None]) -> None:
     """Re-entrant: it does not wait for itself."""
-    story: list[str] = []
+    log: list[str] = []
 
     def on_lost(keeper: getc.Keeper) -> None:
         keeper.stop()
-        story.append('stopped')
+        log.append('stopped')
         gevent.sleep(0.01)
-        story.append('went on')
+        log.append('went on')
 
     keeper = client.keep_node('/servers/a', ttl=1, on_lost=on_lost)
     other.set('/servers/a', 'theirs', ttl=TTL)
-    wait_until(lambda: len(story) == 2)
+    wait_until(lambda: len(log) == 2)
     assert keeper.state is KeeperState.STOPPED
 
 
-def test_callback_that_raises_is_logged_and_keeping_goes_on(
+def test_error_of_a_callback_is_logged_and_the_node_is_kept(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its trouble is its own."""
@@ -357,7 +361,7 @@ def test_callback_that_raises_is_logged_and_keeping_goes_on(
     keeper.ensure()
 
 
-def test_callback_that_blocks_is_killed_by_stop_at_its_timeout_and_keeping_went_on_meanwhile(
+def test_blocking_callback_does_not_delay_renewals_and_is_killed_by_stop(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """No callback runs when stop has returned."""
@@ -379,7 +383,7 @@ def test_callback_that_blocks_is_killed_by_stop_at_its_timeout_and_keeping_went_
     assert ended == ['killed']
 
 
-def test_keep_node_without_waiting_is_starting_and_becomes_kept(client: getc.Client, wait_until: Any) -> None:
+def test_keep_node_returns_at_once_when_wait_is_false(client: getc.Client, wait_until: Any) -> None:
     """wait=False returns at once."""
     keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
     assert keeper.state is KeeperState.STARTING
@@ -387,7 +391,7 @@ def test_keep_node_without_waiting_is_starting_and_becomes_kept(client: getc.Cli
     assert client.get('/servers/a')
 
 
-def test_refusal_without_waiting_stops_the_keeper_and_is_kept_as_its_error(
+def test_error_without_wait_stops_the_keeper_and_is_its_last_error(
     client: getc.Client, wait_until: Callable[..., None]
 ) -> None:
     """Nobody was there to raise it to."""
@@ -412,7 +416,7 @@ def test_refusal_without_waiting_stops_the_keeper_and_is_kept_as_its_error(
         ({'timeout': -1}, ValueError, 'timeout'),
     ],
 )
-def test_keep_node_refuses_what_makes_no_sense_before_any_io(
+def test_keep_node_raises_for_invalid_options_before_any_io(
     refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """The message names the option."""

@@ -49,7 +49,7 @@ AWKWARD = [
 
 
 @pytest.mark.parametrize('name', AWKWARD, ids=ascii)
-def test_key_comes_back_as_given_when_awkward(client: getc.Client, name: str) -> None:
+def test_unusual_key_is_written_and_read_unchanged(client: getc.Client, name: str) -> None:
     """Any text is a name: it is written, listed, read and deleted under exactly that name."""
     key = f'/d/{name}'
     assert client.set(key, '1').key == key
@@ -61,7 +61,7 @@ def test_key_comes_back_as_given_when_awkward(client: getc.Client, name: str) ->
 
 
 @pytest.mark.parametrize('name', ['a b', 'a?b=c', 'a#b', '100%', '%2F', 'a+b', 'a;b', 'é', '🔑'], ids=ascii)
-def test_key_is_waited_for_as_given_when_awkward(client: getc.Client, name: str) -> None:
+def test_wait_matches_an_unusual_key(client: getc.Client, name: str) -> None:
     """A wait finds the change of an awkward key, and so does one of the directory above it."""
     written = client.set(f'/d/{name}', '1')
     assert client.wait(f'/d/{name}', written.etcd_index, timeout=10).key == f'/d/{name}'
@@ -69,7 +69,7 @@ def test_key_is_waited_for_as_given_when_awkward(client: getc.Client, name: str)
 
 
 @pytest.mark.parametrize('name', ['a b', 'a?b', 'é/🔑'], ids=ascii)
-def test_key_is_a_directory_when_awkward(client: getc.Client, name: str) -> None:
+def test_unusual_key_may_be_a_directory(client: getc.Client, name: str) -> None:
     """Directories have awkward names as well."""
     client.set(f'/{name}', dir=True)
     assert client.append(f'/{name}', '1').key.startswith(f'/{name}/0')
@@ -111,7 +111,7 @@ def test_key_is_normalised_when_slashes_are_missing_or_doubled(client: getc.Clie
     ],
     ids=ascii,
 )
-def test_value_comes_back_as_given_when_awkward(client: getc.Client, value: str) -> None:
+def test_unusual_value_is_written_and_read_unchanged(client: getc.Client, value: str) -> None:
     """Any text is a value, the empty one too."""
     written = client.set('/a', value)
     assert written.value == value
@@ -119,7 +119,7 @@ def test_value_comes_back_as_given_when_awkward(client: getc.Client, value: str)
     assert client.delete('/a').prev_node == written.node
 
 
-def test_value_comes_back_whole_when_a_megabyte(client: getc.Client) -> None:
+def test_value_of_a_megabyte_is_written_and_read(client: getc.Client) -> None:
     """A value of a megabyte is written and read whole."""
     value = 'v€' * (1024 * 256)
     assert len(value.encode()) == 1024 * 1024
@@ -143,7 +143,7 @@ CALLS_WITH_A_KEY: list[Callable[[getc.Client, Any], object]] = [
 
 @pytest.mark.parametrize('call', CALLS_WITH_A_KEY)
 @pytest.mark.parametrize('key', ['/a\0b', '\0', '.', '/..', '/a/./b', '/a/../b', 'a/..', '/a/.', '/\ud800'], ids=ascii)
-def test_key_is_refused_when_it_is_no_path(
+def test_key_that_is_not_a_path_raises_value_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: str
 ) -> None:
     """NUL, the segments . and .., and what cannot be encoded are ValueErrors before any I/O."""
@@ -153,7 +153,7 @@ def test_key_is_refused_when_it_is_no_path(
 
 @pytest.mark.parametrize('call', CALLS_WITH_A_KEY)
 @pytest.mark.parametrize('key', [None, b'/a', 1, ['/a']], ids=repr)
-def test_key_is_refused_when_it_is_no_text(
+def test_key_that_is_not_a_str_raises_type_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: Any
 ) -> None:
     """A key that is no str is a TypeError before any I/O."""
@@ -163,14 +163,14 @@ def test_key_is_refused_when_it_is_no_text(
 
 @pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'], ids=ascii)
 @pytest.mark.v3_differs('v3 keeps any bytes')
-def test_text_is_not_supported_when_it_is_no_unicode(client: getc.Client, backing: Any, text: str) -> None:
+def test_surrogate_escaped_bytes_are_not_supported(client: getc.Client, backend_under_test: Any, text: str) -> None:
     """etcd v2 keeps text only: bytes in disguise are NotSupported in a key, and on a server in a value, too."""
     calls = [
         lambda: client.set(f'/{text}', '1'),
         lambda: client.get(f'/{text}'),
         lambda: client.wait(f'/{text}', timeout=1),
     ]
-    if backing.name == 'v2':
+    if backend_under_test.name == 'v2':
         calls += [
             lambda: client.set('/a', text),
             lambda: client.append('/a', text),

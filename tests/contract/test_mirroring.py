@@ -12,10 +12,10 @@ import getc
 from getc import WatcherState
 
 Until = Callable[..., None]
-LONG = 60
+CHANGE_TIMEOUT = 60
 
 
-def test_mirror_shows_what_is_there_when_it_returns(client: getc.Client) -> None:
+def test_mirror_has_all_values_when_mirror_returns(client: getc.Client) -> None:
     """Values at any depth, by their keys; directories and hidden nodes are not among them."""
     client.set('/servers/a', '1')
     client.set('/servers/deep/b', '2')
@@ -32,28 +32,28 @@ def test_mirror_shows_what_is_there_when_it_returns(client: getc.Client) -> None
     assert repr(mirror) == f'<getc.Mirror /servers[2] LIVE index={mirror.index}>'
 
 
-def test_mirror_of_nothing_is_empty_and_fills(client: getc.Client, other: getc.Client) -> None:
+def test_mirror_of_a_missing_node_is_empty_at_first(client: getc.Client, other: getc.Client) -> None:
     """The node need not exist."""
     mirror = client.mirror('/servers')
     assert dict(mirror) == {}
     other.set('/servers/a', '1')
-    assert mirror.wait(lambda nodes: nodes.get('/servers/a'), timeout=LONG) == '1'
+    assert mirror.wait(lambda nodes: nodes.get('/servers/a'), timeout=CHANGE_TIMEOUT) == '1'
 
 
-def test_mirror_of_a_value_shows_it(client: getc.Client, other: getc.Client) -> None:
+def test_mirror_of_a_value_has_that_value(client: getc.Client, other: getc.Client) -> None:
     """One setting is a part of the tree, too; it may become a directory and a value again."""
     client.set('/cfg/rate', '20')
     mirror = client.mirror('/cfg/rate')
     assert dict(mirror) == {'/cfg/rate': '20'}
     other.set('/cfg/rate', '30')
-    assert mirror.wait(lambda nodes: nodes.get('/cfg/rate') == '30', timeout=LONG)
+    assert mirror.wait(lambda nodes: nodes.get('/cfg/rate') == '30', timeout=CHANGE_TIMEOUT)
     other.delete('/cfg/rate')
-    mirror.wait(lambda nodes: not nodes, timeout=LONG)
+    mirror.wait(lambda nodes: not nodes, timeout=CHANGE_TIMEOUT)
     other.set('/cfg/rate/low', '1')
-    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate/low': '1'}, timeout=LONG)
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate/low': '1'}, timeout=CHANGE_TIMEOUT)
     other.delete('/cfg/rate', recursive=True)
     other.set('/cfg/rate', '40')
-    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate': '40'}, timeout=LONG)
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/rate': '40'}, timeout=CHANGE_TIMEOUT)
 
 
 def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Client) -> None:
@@ -63,16 +63,16 @@ def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Clie
     other.set('/servers/d/b', '2')
     other.set('/servers/d/c', '3')
     other.set('/servers/a', '4')
-    mirror.wait(lambda nodes: nodes.get('/servers/a') == '4', timeout=LONG)
+    mirror.wait(lambda nodes: nodes.get('/servers/a') == '4', timeout=CHANGE_TIMEOUT)
     assert dict(mirror) == {'/servers/a': '4', '/servers/d/b': '2', '/servers/d/c': '3'}
     other.delete('/servers/d', recursive=True)
     other.set('/servers/d', 'now a value')
     other.delete('/servers/a')
-    mirror.wait(lambda nodes: '/servers/a' not in nodes, timeout=LONG)
+    mirror.wait(lambda nodes: '/servers/a' not in nodes, timeout=CHANGE_TIMEOUT)
     assert dict(mirror) == {'/servers/d': 'now a value'}
 
 
-def test_mirror_does_no_io_to_be_read(client: getc.Client) -> None:
+def test_reading_a_mirror_does_not_switch_greenlets(client: getc.Client) -> None:
     """A greenlet that reads it is not switched away from."""
     client.set('/servers/a', '1')
     mirror = client.mirror('/servers')
@@ -82,17 +82,17 @@ def test_mirror_does_no_io_to_be_read(client: getc.Client) -> None:
     assert switched == []
 
 
-def test_wait_gives_what_the_predicate_says(client: getc.Client, other: getc.Client, spawn: Any) -> None:
+def test_wait_returns_the_result_of_the_predicate(client: getc.Client, other: getc.Client, spawn: Any) -> None:
     """At once where it is true; else when it becomes so, for each who waits."""
     mirror = client.mirror('/servers')
     assert mirror.wait(lambda nodes: len(nodes) == 0) is True
     waiting = [spawn(mirror.wait, lambda nodes, least=least: len(nodes) >= least and least) for least in (1, 2, 3)]
     for name in 'abc':
         other.set(f'/servers/{name}', name)
-    assert [each.get(timeout=LONG) for each in waiting] == [1, 2, 3]
+    assert [each.get(timeout=CHANGE_TIMEOUT) for each in waiting] == [1, 2, 3]
 
 
-def test_wait_raises_timed_out_when_it_does_not_come_to_it(client: getc.Client) -> None:
+def test_wait_raises_timed_out_when_the_predicate_stays_false(client: getc.Client) -> None:
     """And what a predicate raises goes to who waits."""
     mirror = client.mirror('/servers')
     with pytest.raises(getc.TimedOut, match=r'mirror /servers: the predicate was not true within 0.01 s'):
@@ -110,30 +110,32 @@ def test_wait_ends_when_the_mirror_is_stopped(client: getc.Client, spawn: Any) -
     client.close()
     for each in waiting:
         with pytest.raises(getc.ClientClosed):
-            each.get(timeout=LONG)
+            each.get(timeout=CHANGE_TIMEOUT)
     assert (first.state, second.state) == (WatcherState.STOPPED, WatcherState.STOPPED)
 
 
-def test_on_update_gets_the_changes_after_the_mirror_shows_them(
+def test_on_update_is_called_after_the_mirror_has_changed(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
     """One call for a revision, in order."""
-    told: list[tuple[tuple[str, ...], dict[str, str]]] = []
+    received: list[tuple[tuple[str, ...], dict[str, str]]] = []
 
     def on_update(results: tuple[getc.EtcdResult, ...]) -> None:
-        told.append((tuple(result.key for result in results), dict(mirror)))
+        received.append((tuple(result.key for result in results), dict(mirror)))
 
     mirror = client.mirror('/cfg', on_update=on_update)
     other.set('/cfg/a', '1')
-    wait_until(lambda: len(told) == 1)
+    wait_until(lambda: len(received) == 1)
     other.set('/cfg/b', '2')
-    wait_until(lambda: len(told) == 2)
-    assert told == [(('/cfg/a',), {'/cfg/a': '1'}), (('/cfg/b',), {'/cfg/a': '1', '/cfg/b': '2'})]
+    wait_until(lambda: len(received) == 2)
+    assert received == [(('/cfg/a',), {'/cfg/a': '1'}), (('/cfg/b',), {'/cfg/a': '1', '/cfg/b': '2'})]
 
 
-def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, wait_until: Until) -> None:
+def test_transaction_is_applied_to_a_mirror_as_a_whole(
+    client: getc.Client, backend_under_test: Any, wait_until: Until
+) -> None:
     """v3 can write many keys at once: nobody sees a part of them."""
-    if backing.name != 'v3':
+    if backend_under_test.name != 'v3':
         pytest.skip('one write at a time is all that v2 and memory have')
     from getc.v3.txn import put
 
@@ -147,14 +149,14 @@ def test_one_transaction_is_seen_whole(client: getc.Client, backing: Any, wait_u
 
     for value in (b'1', b'2'):
         client.v3.kv.txn(success=[put(b'/cfg/%d' % number, value) for number in range(10)])
-    mirror.wait(look, timeout=LONG)
+    mirror.wait(look, timeout=CHANGE_TIMEOUT)
     assert all(len(set(view.values())) <= 1 and len(view) in (0, 10) for view in seen)
     wait_until(lambda: len(updates) == 2)
     assert updates == [10, 10]
 
 
-def test_history_that_is_lost_is_taken_in_at_once(
-    client: getc.Client, other: getc.Client, backing: Any, wait_until: Until
+def test_mirror_resyncs_after_lost_history(
+    client: getc.Client, other: getc.Client, backend_under_test: Any, wait_until: Until
 ) -> None:
     """A callback that is far behind: the mirror is stale meanwhile, and right in the end."""
     gate = gevent.event.Event()
@@ -165,9 +167,9 @@ def test_history_that_is_lost_is_taken_in_at_once(
         wait_until(lambda last=last: mirror.is_stale or mirror.index >= last.modified_index)
     other.set('/cfg/b', 'new')
     other.delete('/cfg/a')
-    backing.forget_history(other)
+    backend_under_test.compact_history(other)
     gate.set()
-    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/b': 'new'}, timeout=LONG)
+    mirror.wait(lambda nodes: dict(nodes) == {'/cfg/b': 'new'}, timeout=CHANGE_TIMEOUT)
     wait_until(lambda: not mirror.is_stale)
 
 
@@ -179,7 +181,7 @@ def test_history_that_is_lost_is_taken_in_at_once(
         ({'timeout': -1}, ValueError, 'timeout'),
     ],
 )
-def test_mirror_refuses_what_makes_no_sense_before_any_io(
+def test_mirror_raises_for_invalid_options_before_any_io(
     refusing: getc.Client, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     """The message names the option."""
@@ -187,7 +189,7 @@ def test_mirror_refuses_what_makes_no_sense_before_any_io(
         refusing.mirror(**{'key': '/servers', **options})
 
 
-def test_mirror_raises_timed_out_when_there_is_no_server(refusing: getc.Client) -> None:
+def test_mirror_raises_timed_out_when_no_server_answers(refusing: getc.Client) -> None:
     """And leaves nothing behind."""
     with pytest.raises(getc.TimedOut, match=r'mirror /servers did not start within 0.05 s'):
         refusing.mirror('/servers', timeout=0.05)

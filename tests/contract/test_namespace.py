@@ -17,44 +17,44 @@ pytestmark = pytest.mark.whole_tree
 
 
 @pytest.fixture
-def inside(backing: Any, client: getc.Client) -> getc.Client:
+def namespaced(backend_under_test: Any, client: getc.Client) -> getc.Client:
     """A client of the namespace /ns of the store that ``client`` sees whole."""
-    opened: getc.Client = backing.open(namespace='/ns')
+    opened: getc.Client = backend_under_test.open(namespace='/ns')
     return opened
 
 
-def test_namespace_is_put_in_front_and_taken_off(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_is_added_to_and_removed_from_keys(client: getc.Client, namespaced: getc.Client) -> None:
     """Inside nobody sees the namespace, outside everybody does."""
-    written = inside.set('/a', '1')
+    written = namespaced.set('/a', '1')
     assert written.key == '/a'
-    assert inside.get('/a').key == '/a'
+    assert namespaced.get('/a').key == '/a'
     assert client.get('/ns/a').node == getc.Value('/ns/a', written.index, written.created_index, value='1')
     client.set('/ns/b', '2')
-    assert inside.get('/b').value == '2'
+    assert namespaced.get('/b').value == '2'
 
 
-def test_namespace_is_taken_off_every_key_of_a_result(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_is_removed_from_every_key_of_a_result(client: getc.Client, namespaced: getc.Client) -> None:
     """Of the nodes in a directory, of prev_node, of an append."""
-    inside.set('/d/a/b', '1')
-    listing = inside.get('/', recursive=True)
+    namespaced.set('/d/a/b', '1')
+    listing = namespaced.get('/', recursive=True)
     assert isinstance(listing.node, getc.Directory)
     assert listing.key == '/'
     assert [leaf.key for leaf in listing.node.leaves()] == ['/d/a/b']
-    prev_node = inside.set('/d/a/b', '2').prev_node
+    prev_node = namespaced.set('/d/a/b', '2').prev_node
     assert prev_node is not None
     assert prev_node.key == '/d/a/b'
-    assert inside.append('/q', '1').key.startswith('/q/0')
+    assert namespaced.append('/q', '1').key.startswith('/q/0')
     assert [node.key for node in client.get('/ns', sorted=True).nodes] == ['/ns/d', '/ns/q']
 
 
-def test_namespace_is_taken_off_errors(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_is_removed_from_errors(client: getc.Client, namespaced: getc.Client) -> None:
     """The cause of an error is a key as the caller knows it."""
-    inside.set('/a', '1')
+    namespaced.set('/a', '1')
     for refused in (
-        lambda: inside.get('/none'),
-        lambda: inside.create('/a', '1'),
-        lambda: inside.set('/a/b', '1'),
-        lambda: inside.delete('/none'),
+        lambda: namespaced.get('/none'),
+        lambda: namespaced.create('/a', '1'),
+        lambda: namespaced.set('/a/b', '1'),
+        lambda: namespaced.delete('/none'),
     ):
         with pytest.raises(getc.EtcdError) as caught:
             refused()
@@ -63,52 +63,60 @@ def test_namespace_is_taken_off_errors(client: getc.Client, inside: getc.Client)
 
 
 @pytest.mark.parametrize('namespace', ['/ns', '/name/space/deep'])
-def test_namespace_names_the_key_when_it_does_not_exist_yet(backing: Any, client: getc.Client, namespace: str) -> None:
+def test_error_in_a_missing_namespace_names_the_key(
+    backend_under_test: Any, client: getc.Client, namespace: str
+) -> None:
     """In a namespace that nobody has written to, what is missing is the key that was asked for."""
-    inside = backing.open(namespace=namespace)
-    for refused in (lambda: inside.get('/a'), lambda: inside.delete('/a'), lambda: inside.update('/a', '1')):
+    namespaced = backend_under_test.open(namespace=namespace)
+    for refused in (
+        lambda: namespaced.get('/a'),
+        lambda: namespaced.delete('/a'),
+        lambda: namespaced.update('/a', '1'),
+    ):
         with pytest.raises(getc.KeyNotFound) as caught:
             refused()
         assert str(caught.value) == '[100] Key not found (/a)'
         assert caught.value.args[1] == '/a'
 
 
-def test_namespace_names_its_root_when_it_is_a_value(backing: Any, client: getc.Client) -> None:
+def test_namespace_raises_not_dir_when_it_is_a_value(backend_under_test: Any, client: getc.Client) -> None:
     """A value where the namespace, or a directory above it, should be: NotDir of the root inside."""
     client.set('/name', '1')
     for namespace in ('/name', '/name/space'):
         with pytest.raises(getc.NotDir) as caught:
-            backing.open(namespace=namespace).set('/a', '1')
+            backend_under_test.open(namespace=namespace).set('/a', '1')
         assert caught.value.cause == '/'
 
 
-def test_namespace_hides_what_is_outside(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_hides_what_is_outside(client: getc.Client, namespaced: getc.Client) -> None:
     """Keys outside are not seen, be they called alike."""
     client.set('/a', 'outside')
     client.set('/nsx/a', 'outside')
     with pytest.raises(getc.KeyNotFound):
-        inside.get('/a')
-    inside.set('/a', 'inside')
+        namespaced.get('/a')
+    namespaced.set('/a', 'inside')
     assert client.get('/a').value == 'outside'
-    assert inside.get('/').values == ('inside',)
+    assert namespaced.get('/').values == ('inside',)
 
 
-def test_namespace_waits_inside(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_waits_inside(client: getc.Client, namespaced: getc.Client) -> None:
     """A recursive wait on the root of a namespace sees the namespace's changes alone."""
     start = client.set('/ns', dir=True).etcd_index
     client.set('/a', 'outside')
     client.set('/nsx/a', 'outside')
     client.set('/ns/a', 'inside', ttl=100)
-    seen = inside.wait('/', start + 1, recursive=True, timeout=30)
+    seen = namespaced.wait('/', start + 1, recursive=True, timeout=30)
     assert (seen.key, seen.value) == ('/a', 'inside')
-    assert inside.wait('/a', start + 1, timeout=30).key == '/a'
+    assert namespaced.wait('/a', start + 1, timeout=30).key == '/a'
 
 
 @pytest.mark.v3_differs('v3 tells the deletion of the key itself')
-def test_namespace_is_told_when_it_is_deleted(client: getc.Client, inside: getc.Client, spawn: Any) -> None:
+def test_wait_in_a_namespace_returns_when_the_namespace_is_deleted(
+    client: getc.Client, namespaced: getc.Client, spawn: Any
+) -> None:
     """A wait inside is woken when the namespace itself is deleted."""
-    start = inside.set('/d/a', '1').etcd_index
-    waiting = spawn(inside.wait, '/d/a', start + 1)
+    start = namespaced.set('/d/a', '1').etcd_index
+    waiting = spawn(namespaced.wait, '/d/a', start + 1)
     gevent.sleep(0)
     client.delete('/ns', recursive=True)
     seen = waiting.get(timeout=30)
@@ -117,35 +125,35 @@ def test_namespace_is_told_when_it_is_deleted(client: getc.Client, inside: getc.
 
 
 @pytest.mark.parametrize('namespace', ['ns', '/ns/', '//ns', 'ns//'])
-def test_namespace_is_normalised(backing: Any, client: getc.Client, namespace: str) -> None:
+def test_namespace_is_normalised(backend_under_test: Any, client: getc.Client, namespace: str) -> None:
     """A namespace may be written as any key may."""
-    backing.open(namespace=namespace).set('/a', '1')
+    backend_under_test.open(namespace=namespace).set('/a', '1')
     assert client.get('/ns/a').value == '1'
 
 
 @pytest.mark.parametrize('namespace', ['', '/', None])
 def test_namespace_is_the_whole_tree_when_it_is_the_root(
-    backing: Any, client: getc.Client, namespace: str | None
+    backend_under_test: Any, client: getc.Client, namespace: str | None
 ) -> None:
     """The root as a namespace changes nothing."""
-    backing.open(namespace=namespace).set('/a', '1')
+    backend_under_test.open(namespace=namespace).set('/a', '1')
     assert client.get('/a').value == '1'
 
 
-def test_namespace_may_be_deep_and_awkward(backing: Any, client: getc.Client) -> None:
+def test_namespace_may_have_several_unusual_segments(backend_under_test: Any, client: getc.Client) -> None:
     """A namespace of several segments with any characters."""
-    inside = backing.open(namespace='/a b/é?#%')
-    inside.set('/x', '1')
+    namespaced = backend_under_test.open(namespace='/a b/é?#%')
+    namespaced.set('/x', '1')
     assert client.get('/a b/é?#%/x').value == '1'
-    assert inside.get('/').nodes[0].key == '/x'
+    assert namespaced.get('/').nodes[0].key == '/x'
 
 
-def test_namespace_compares_and_deletes_inside(client: getc.Client, inside: getc.Client) -> None:
+def test_namespace_compares_and_deletes_inside(client: getc.Client, namespaced: getc.Client) -> None:
     """Conditions and deletes are those of the nodes inside."""
     client.set('/a', '1')
-    index = inside.set('/a', '1').modified_index
-    assert inside.set('/a', '2', prev_index=index).value == '2'
-    assert inside.delete('/a', prev_value='2').key == '/a'
+    index = namespaced.set('/a', '1').modified_index
+    assert namespaced.set('/a', '2', prev_index=index).value == '2'
+    assert namespaced.delete('/a', prev_value='2').key == '/a'
     assert client.get('/a').value == '1'
 
 
@@ -154,7 +162,7 @@ def test_namespace_compares_and_deletes_inside(client: getc.Client, inside: getc
 SECRET = '/name/space'
 
 
-class Exit:
+class LeakCheck:
     """Everything that has left a client: looked through for the namespace, in all that its user can reach."""
 
     def __init__(self) -> None:
@@ -201,47 +209,55 @@ class Exit:
             self.take(error)
 
 
-def test_nothing_that_leaves_a_client_shows_its_namespace(
-    backing: Any, client: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
+def test_no_object_from_a_client_shows_its_namespace(
+    backend_under_test: Any, client: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Results, nodes, errors with their tracebacks, keepers, watchers, changes, mirrors, and the log."""
     caplog.set_level(logging.DEBUG, 'getc')
     client.set('/name/other', '1')
-    inside = backing.open(namespace=SECRET)
-    out = Exit()
-    inside.set('/first', '1')
-    start = inside.get('/first').etcd_index
-    mirror = inside.mirror('/', on_update=out.take)
-    watcher = inside.on_change('/', out.take, initial=True, on_resync=out.take)
-    changes = inside.changes('/', initial=True)
+    namespaced = backend_under_test.open(namespace=SECRET)
+    out = LeakCheck()
+    namespaced.set('/first', '1')
+    start = namespaced.get('/first').etcd_index
+    mirror = namespaced.mirror('/', on_update=out.take)
+    watcher = namespaced.on_change('/', out.take, initial=True, on_resync=out.take)
+    changes = namespaced.changes('/', initial=True)
 
-    for call in (inside.get, inside.delete, inside.update, inside.refresh, inside.create, inside.set, inside.append):
-        options: dict[str, Any] = {'ttl': 60} if call == inside.refresh else {}
-        values = () if call in (inside.get, inside.delete, inside.refresh) else ('x',)
+    for call in (
+        namespaced.get,
+        namespaced.delete,
+        namespaced.update,
+        namespaced.refresh,
+        namespaced.create,
+        namespaced.set,
+        namespaced.append,
+    ):
+        options: dict[str, Any] = {'ttl': 60} if call == namespaced.refresh else {}
+        values = () if call in (namespaced.get, namespaced.delete, namespaced.refresh) else ('x',)
         for key in ('/none', '/first', '/first/below', '/d', '/'):
-            if not (call == inside.delete and key == '/first'):
+            if not (call == namespaced.delete and key == '/first'):
                 out.call(call, key, *values, **options)
     for wrong in ({'prev_value': 'no'}, {'prev_index': 1}):
-        out.call(inside.set, '/first', 'x', **wrong)
-        out.call(inside.delete, '/first', **wrong)
-    out.call(inside.set, '/e/f/g', '1')
+        out.call(namespaced.set, '/first', 'x', **wrong)
+        out.call(namespaced.delete, '/first', **wrong)
+    out.call(namespaced.set, '/e/f/g', '1')
     for options in ({'dir': True}, {'recursive': True}, {}):
-        out.call(inside.delete, '/e', **options)
-    out.call(inside.get, '/', recursive=True, sorted=True, quorum=True)
-    out.call(inside.set, '/made', dir=True)
-    out.call(inside.append, '/q', 'x', ttl=60)
-    out.call(inside.get, '/'.join(['', *['deep'] * 130]))
-    out.call(inside.set, '/'.join(['', *['deep'] * 130]), '1')
-    out.call(inside.wait, '/', start + 1, recursive=True, timeout=10)
-    out.call(inside.wait, '/never', timeout=0.01)
+        out.call(namespaced.delete, '/e', **options)
+    out.call(namespaced.get, '/', recursive=True, sorted=True, quorum=True)
+    out.call(namespaced.set, '/made', dir=True)
+    out.call(namespaced.append, '/q', 'x', ttl=60)
+    out.call(namespaced.get, '/'.join(['', *['deep'] * 130]))
+    out.call(namespaced.set, '/'.join(['', *['deep'] * 130]), '1')
+    out.call(namespaced.wait, '/', start + 1, recursive=True, timeout=10)
+    out.call(namespaced.wait, '/never', timeout=0.01)
 
-    out.call(inside.keep_node, '/first')
-    out.call(inside.keep_node, '/d', on_conflict='wait', timeout=0.01)
-    keeper = inside.keep_node('/servers/a', 'x', ttl=60, on_lost=out.take, on_restored=out.take)
+    out.call(namespaced.keep_node, '/first')
+    out.call(namespaced.keep_node, '/d', on_conflict='wait', timeout=0.01)
+    keeper = namespaced.keep_node('/servers/a', 'x', ttl=60, on_lost=out.take, on_restored=out.take)
     out.take(keeper)
     out.call(keeper.update, 'y')
-    out.call(inside.keep_node, '/servers/a', on_conflict='raise')
-    out.call(inside.keep_node, '/servers/a', on_conflict='wait', timeout=0.01)
+    out.call(namespaced.keep_node, '/servers/a', on_conflict='raise')
+    out.call(namespaced.keep_node, '/servers/a', on_conflict='wait', timeout=0.01)
     client.set(f'{SECRET}/servers/a', 'theirs', ttl=60)
     out.call(keeper.update, 'z')
     wait_until(lambda: keeper.state is getc.KeeperState.LOST)
@@ -258,10 +274,10 @@ def test_nothing_that_leaves_a_client_shows_its_namespace(
         out.take(left)
     client.delete('/name', recursive=True)
     wait_until(lambda: not mirror)
-    backing.forget_history(client)
-    out.call(inside.wait, '/first', 1, timeout=10)
-    inside.close()
-    out.call(inside.get, '/first')
+    backend_under_test.compact_history(client)
+    out.call(namespaced.wait, '/first', 1, timeout=10)
+    namespaced.close()
+    out.call(namespaced.get, '/first')
     out.take(caplog.messages)
     assert out.found == []
     expected = {'Got', 'Set', 'Created', 'Updated', 'Value', 'Directory', 'Keeper', 'Watcher', 'Mirror', 'Changes'}

@@ -25,7 +25,7 @@ def test_get_returns_the_value_after_set(client: getc.Client) -> None:
     assert not result.is_new
 
 
-def test_get_raises_key_not_found_when_there_is_nothing(client: getc.Client) -> None:
+def test_get_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
     """A key that was never written is error 100, and names itself."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.get('/none')
@@ -42,7 +42,7 @@ def test_get_names_the_first_missing_directory_when_deep(client: getc.Client) ->
     assert caught.value.cause == '/a/x'
 
 
-def test_get_raises_not_dir_when_a_value_is_above(client: getc.Client) -> None:
+def test_get_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
     """Nothing can be below a value: error 104 names the value."""
     client.set('/a', '1')
     with pytest.raises(getc.NotDir) as caught:
@@ -96,7 +96,7 @@ def test_get_returns_an_empty_directory_when_it_has_no_nodes(client: getc.Client
 
 
 @pytest.mark.parametrize('options', [{'recursive': True}, {'sorted': True}, {'recursive': True, 'sorted': True}])
-def test_get_returns_a_value_when_options_are_for_directories(client: getc.Client, options: dict[str, Any]) -> None:
+def test_get_ignores_recursive_and_sorted_for_a_value(client: getc.Client, options: dict[str, Any]) -> None:
     """recursive and sorted mean nothing for a value."""
     client.set('/a', '1')
     assert client.get('/a', **options) == client.get('/a')
@@ -121,7 +121,7 @@ def test_get_leaves_hidden_nodes_out_of_listings(client: getc.Client) -> None:
     assert [leaf.key for leaf in result.node.leaves()] == ['/d/a', '/d/e_', '/d/sub/c']
 
 
-def test_get_reads_a_hidden_node_when_asked_by_name(client: getc.Client) -> None:
+def test_get_reads_a_hidden_node_by_its_key(client: getc.Client) -> None:
     """Hidden is not secret: who knows the name reads it, and what is below it."""
     client.set('/_d/a', '1')
     assert client.get('/_d/a').value == '1'
@@ -132,7 +132,7 @@ def test_get_reads_a_hidden_node_when_asked_by_name(client: getc.Client) -> None
 
 
 @pytest.mark.whole_tree
-def test_get_reads_the_root_when_nothing_was_written(client: getc.Client) -> None:
+def test_get_reads_the_root_of_an_empty_store(client: getc.Client) -> None:
     """The root is a directory that always is there."""
     result = client.get('/')
     assert isinstance(result.node, getc.Directory)
@@ -163,13 +163,13 @@ def test_get_reads_the_root_when_the_key_has_no_segments(client: getc.Client, ke
 # -- several readers
 
 
-def test_get_sees_what_another_client_wrote(client: getc.Client, other: getc.Client) -> None:
+def test_get_reads_the_write_of_another_client(client: getc.Client, other: getc.Client) -> None:
     """Clients of one store share its tree."""
     client.set('/a', '1')
     assert other.get('/a').node == client.get('/a').node
 
 
-def test_get_reads_every_node_of_a_big_directory(client: getc.Client) -> None:
+def test_get_lists_a_large_directory(client: getc.Client) -> None:
     """A listing of some hundred nodes is whole."""
     for number in range(300):
         client.set(f'/d/{number:04}', str(number))

@@ -64,7 +64,7 @@ def test_result_differs_when_its_class_does(client: getc.Client) -> None:
     assert read != written
 
 
-def test_result_passes_the_node_through(client: getc.Client) -> None:
+def test_result_has_the_attributes_of_its_node(client: getc.Client) -> None:
     """The node's attributes are the result's own as well."""
     for result in results_of(client):
         node = result.node
@@ -91,7 +91,7 @@ def test_result_has_the_classes_of_the_design(client: getc.Client) -> None:
         assert issubclass(kind, getc.Node)
 
 
-def test_result_shows_itself(client: getc.Client) -> None:
+def test_repr_of_a_result_shows_class_node_and_value(client: getc.Client) -> None:
     """The repr reads as in the examples: the class, the node, its value."""
     written = client.set('/hello', 'Hello, world')
     assert repr(written).startswith("<getc.Set <getc.Value /hello='Hello, world' ")
@@ -104,7 +104,7 @@ def test_result_shows_itself(client: getc.Client) -> None:
     assert '/container[1] ' in repr(client.get('/container'))
 
 
-def test_result_tells_the_index_of_the_store(client: getc.Client) -> None:
+def test_result_has_the_index_of_the_store(client: getc.Client) -> None:
     """etcd_index is where the store was, also when another node is read."""
     first = client.set('/a', '1')
     last = client.set('/b', '1')
@@ -115,7 +115,7 @@ def test_result_tells_the_index_of_the_store(client: getc.Client) -> None:
 # -- values
 
 
-def test_value_gives_json_and_bytes(client: getc.Client) -> None:
+def test_value_has_json_and_bytes(client: getc.Client) -> None:
     """json() parses, raw_value is what etcd holds."""
     client.set('/a', '{"é": [1, 2.5, null]}')
     node = client.get('/a').node
@@ -124,7 +124,7 @@ def test_value_gives_json_and_bytes(client: getc.Client) -> None:
     assert node.raw_value == '{"é": [1, 2.5, null]}'.encode()
 
 
-def test_result_gives_json_and_bytes_of_its_node(client: getc.Client) -> None:
+def test_result_has_json_and_bytes_of_its_node(client: getc.Client) -> None:
     """As it does the other attributes of the node; what has no value has neither."""
     client.set('/d/a', '[1]')
     assert (client.get('/d/a').json(), client.get('/d/a').raw_value) == ([1], b'[1]')
@@ -134,7 +134,7 @@ def test_result_gives_json_and_bytes_of_its_node(client: getc.Client) -> None:
             result.json()
 
 
-def test_value_names_the_key_when_it_is_no_json(client: getc.Client) -> None:
+def test_json_error_names_the_key_and_not_the_value(client: getc.Client) -> None:
     """What is no JSON is a ValueError with the key in it, and not the value."""
     client.set('/cfg/broken', 'secret{')
     node = client.get('/cfg/broken').node
@@ -144,7 +144,7 @@ def test_value_names_the_key_when_it_is_no_json(client: getc.Client) -> None:
     assert 'secret' not in str(caught.value)
 
 
-def test_directory_gives_the_values_of_its_children(client: getc.Client) -> None:
+def test_values_of_a_directory_are_those_of_its_children(client: getc.Client) -> None:
     """values has the children that are values, in the order of nodes."""
     client.set('/d/b', '2')
     client.set('/d/a', '1')
@@ -182,7 +182,7 @@ def test_error_pickles_as_equal(client: getc.Client) -> None:
         )
 
 
-def test_error_is_told_by_class_and_number(client: getc.Client) -> None:
+def test_each_error_has_a_class_and_a_number(client: getc.Client) -> None:
     """Every refusal is an EtcdError with its number, and an EtcException."""
     client.set('/a', '1')
     client.set('/d/b', '1')

@@ -21,7 +21,7 @@ from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
 
-LONG = 10.0
+CHANGE_TIMEOUT = 10.0
 """Seconds after which a change that does not come is a failure."""
 
 
@@ -59,13 +59,13 @@ def done(client: getc.Client, call: Call) -> object:
 
 def waited(client: getc.Client, key: str, index: int, recursive: bool = False) -> object:
     """What a wait sees, but for the index of the store, which depends on how soon the wait was on."""
-    return outcome(lambda: replace(client.wait(key, index, recursive=recursive, timeout=LONG), etcd_index=0))
+    return outcome(lambda: replace(client.wait(key, index, recursive=recursive, timeout=CHANGE_TIMEOUT), etcd_index=0))
 
 
-def follow(client: getc.Client, first: int, seen: list[object], last: int | None = None) -> None:
+def record_changes(client: getc.Client, first: int, seen: list[object], last: int | None = None) -> None:
     """Note down every change in ``TOP`` from one index to another."""
     while last is None or first <= last:
-        result = client.wait(TOP, first, recursive=True, timeout=LONG)
+        result = client.wait(TOP, first, recursive=True, timeout=CHANGE_TIMEOUT)
         seen.append(outcome(lambda result=result: replace(result, etcd_index=0)))  # type: ignore[misc]
         first = result.modified_index + 1
 
@@ -102,13 +102,13 @@ def level(pair: Pair) -> int:
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @enough(250)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
-def test_memory_does_what_a_server_does(pair: Pair, calls: list[Call], looks: list[Look]) -> None:
+def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list[Look]) -> None:
     """Every result and every error of a sequence is the same, and so is what is told of it, live and afterwards."""
     memory, server = pair
     start = level(pair)
     note(f'index at the start: {start}')
     live: list[list[object]] = [[], []]
-    following = [gevent.spawn(follow, client, start + 1, seen) for client, seen in zip(pair, live, strict=True)]
+    following = [gevent.spawn(record_changes, client, start + 1, seen) for client, seen in zip(pair, live, strict=True)]
     try:
         gevent.sleep(0)
         for call in [*calls, *ENDING]:
@@ -117,8 +117,8 @@ def test_memory_does_what_a_server_does(pair: Pair, calls: list[Call], looks: li
         last = memory.get('/').etcd_index
         afterwards: list[list[object]] = [[], []]
         for client, seen in zip(pair, afterwards, strict=True):
-            follow(client, start + 1, seen, last)
-        with gevent.Timeout(LONG, AssertionError('a change is not told')):
+            record_changes(client, start + 1, seen, last)
+        with gevent.Timeout(CHANGE_TIMEOUT, AssertionError('a change is not told')):
             while any(len(seen) < len(afterwards[0]) for seen in live):
                 gevent.sleep(0)
     finally:
@@ -131,7 +131,7 @@ def test_memory_does_what_a_server_does(pair: Pair, calls: list[Call], looks: li
             assert waited(memory, key, index, look.recursive) == waited(server, key, index, look.recursive), look
 
 
-def test_memory_forgets_what_a_server_forgets(pair: Pair) -> None:
+def test_memory_keeps_as_much_history_as_a_server(pair: Pair) -> None:
     """The history of both reaches back equally far, and they say the same where it does not."""
     start = level(pair)
     for client in pair:

@@ -22,7 +22,7 @@ from getc.paths import ancestors, is_below, is_hidden
 from getc.testing import EtcdServer
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
 
-LONG = 10.0
+CHANGE_TIMEOUT = 10.0
 """Seconds after which a change that does not come is a failure."""
 
 NO_INDEX = 1
@@ -30,7 +30,7 @@ NO_INDEX = 1
 
 
 @dataclass(frozen=True)
-class Told:
+class WatchedChange:
     """A change, as far as a watch tells it on v3: by which operation is not known."""
 
     kind: type[getc.EtcdResult]
@@ -41,7 +41,7 @@ class Told:
     is_new: bool = False
 
     @classmethod
-    def by(cls, result: getc.EtcdResult) -> Told:
+    def by(cls, result: getc.EtcdResult) -> WatchedChange:
         is_directory = isinstance(result.node, getc.Directory)
         return cls(type(result), result.key, result.value, is_directory, result.modified_index, result.is_new)
 
@@ -51,7 +51,7 @@ class Told:
         return recursive and is_below(self.key, key) and not is_hidden(self.key, key)
 
 
-class Twins:
+class MirroredStores:
     """A store in memory and one on v3, which get the same calls.
 
     Attributes:
@@ -64,7 +64,7 @@ class Twins:
         self._v3 = v3
         self.start = self._revision = v3.set(TOP, 'x').etcd_index + 1
         assert v3.delete(TOP).etcd_index == self.start
-        self.told: list[Told] = []
+        self.received: list[WatchedChange] = []
         self._indices: dict[int, int] = {}  # those of v3, by memory's
         self._names: dict[str, str] = {}  # those that append gave: v3's, by memory's
 
@@ -162,7 +162,7 @@ class Twins:
 
     # -- what was done
 
-    def _note(self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, doomed: list[Told]) -> None:
+    def _note(self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, doomed: list[WatchedChange]) -> None:
         """Note the index of a write, its name, and what is to be told of it."""
         if call.method == 'refresh' and self._is_same_ttl(call, result):
             self._indices[result.modified_index] = v3.modified_index  # a keep-alive is no change on v3
@@ -174,27 +174,31 @@ class Twins:
             self._names[result.key.rpartition('/')[2]] = v3.key.rpartition('/')[2]
         if call.method == 'delete':
             # One for each key that went, where v2 tells that the directory went.
-            self.told += [Told(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in doomed]
+            self.received += [
+                WatchedChange(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in doomed
+            ]
             self._prune(call.key)
             return
         if isinstance(v3.node, getc.Directory) and v3.prev_node is not None:
-            self.told.append(Told(getc.Deleted, v3.key, None, False, self._revision))  # the value; then the marker
+            self.received.append(
+                WatchedChange(getc.Deleted, v3.key, None, False, self._revision)
+            )  # the value; then the marker
         is_directory = isinstance(v3.node, getc.Directory)
         is_new = v3.is_new or is_directory
-        self.told.append(Told(getc.Set, v3.key, v3.value, is_directory, self._revision, is_new))
+        self.received.append(WatchedChange(getc.Set, v3.key, v3.value, is_directory, self._revision, is_new))
 
     def _is_same_ttl(self, call: Call, result: getc.EtcdResult) -> bool:
         assert result.prev_node is not None
         before = result.prev_node.ttl
         return before is not None and 0 <= call.options['ttl'] - before < 500
 
-    def _doomed(self, key: str) -> list[Told]:
+    def _doomed(self, key: str) -> list[WatchedChange]:
         """All that is at a key and below it on v3, in the order of the keys."""
         kvs = list(self._v3.v3.kv.range(key.encode()).kvs)
         first, end = directory_range(key)
         kvs += self._v3.v3.kv.range(first, range_end=end).kvs
         nodes = [node for node in (node_of(kv.key) for kv in kvs) if node is not None]
-        return [Told(getc.Deleted, key, None, is_marker, 0) for key, is_marker in nodes]
+        return [WatchedChange(getc.Deleted, key, None, is_marker, 0) for key, is_marker in nodes]
 
     def _prune(self, key: str) -> None:
         """A directory that was made on the way to a node goes with its last key on v3; v2 keeps it."""
@@ -216,23 +220,23 @@ def v3(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @enough(200)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
-def test_v3_does_what_memory_does_but_for_what_is_documented(
-    v3: getc.Client, calls: list[Call], looks: list[Look]
-) -> None:
+def test_v3_behaves_like_memory_except_as_documented(v3: getc.Client, calls: list[Call], looks: list[Look]) -> None:
     """Every result and every error of a sequence, and all that is told of it."""
     with suppress(getc.KeyNotFound):
         v3.delete(TOP, recursive=True)
     with getc.etcd('memory://') as memory:
-        twins = Twins(memory, v3)
-        note(f'revision at the start: {twins.start}')
+        stores = MirroredStores(memory, v3)
+        note(f'revision at the start: {stores.start}')
         for call in [*calls, *ENDING]:
             note(repr(call))
-            twins.do(call)
-    told = [each for each in twins.told if each.matches(TOP, recursive=True)]
-    with v3.changes(TOP, index=twins.start + 1) as changes:
-        assert [Told.by(next(changes)) for _ in told] == told
+            stores.do(call)
+    received = [each for each in stores.received if each.matches(TOP, recursive=True)]
+    with v3.changes(TOP, index=stores.start + 1) as changes:
+        assert [WatchedChange.by(next(changes)) for _ in received] == received
     for look in looks:
-        index = twins.start + look.change
-        mine = [each for each in twins.told if each.index >= index and each.matches(look.key, look.recursive)]
+        index = stores.start + look.change
+        mine = [each for each in stores.received if each.index >= index and each.matches(look.key, look.recursive)]
         if mine:
-            assert Told.by(v3.wait(look.key, index, recursive=look.recursive, timeout=LONG)) == mine[0]
+            assert (
+                WatchedChange.by(v3.wait(look.key, index, recursive=look.recursive, timeout=CHANGE_TIMEOUT)) == mine[0]
+            )

@@ -12,9 +12,9 @@ import getc
 
 
 @pytest.fixture
-def ttl(backing: Any) -> int:
+def ttl(backend_under_test: Any) -> int:
     """The 42 seconds of the example; on a server, where seconds are real, 2."""
-    return 42 if backing.name == 'memory' else 2
+    return 42 if backend_under_test.name == 'memory' else 2
 
 
 def first_block(etcd: getc.Client, ttl: int) -> None:
@@ -27,22 +27,27 @@ def first_block(etcd: getc.Client, ttl: int) -> None:
 
 
 def test_first_example_prints_expired_when_the_value_is_what(
-    client: getc.Client, backing: Any, ttl: int, spawn: Any, wait_until: Any, capsys: pytest.CaptureFixture[str]
+    client: getc.Client,
+    backend_under_test: Any,
+    ttl: int,
+    spawn: Any,
+    wait_until: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """/etc is what?, so it becomes what! for some seconds, and its end is seen."""
     client.set('/etc', 'what?')
     running = spawn(first_block, client, ttl)
     wait_until(lambda: client.get('/etc').value == 'what!')
-    backing.pass_time(ttl - 1)
+    backend_under_test.pass_time(ttl - 1)
     assert client.get('/etc').value == 'what!'
-    backing.pass_time(2)
+    backend_under_test.pass_time(2)
     running.get(timeout=60)
     assert capsys.readouterr().out == 'Expired\n'
     with pytest.raises(getc.KeyNotFound):
         client.get('/etc')
 
 
-def test_first_example_goes_on_when_the_test_fails(
+def test_first_example_continues_when_the_test_fails(
     client: getc.Client, ttl: int, spawn: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """/etc is something else: TestFailed is caught, and the next change, no expiry, is waited for."""
@@ -62,7 +67,7 @@ def matches(shown: str, actual: str) -> bool:
     return re.fullmatch('.*'.join(re.escape(part) for part in shown.split('...')), actual) is not None
 
 
-def test_usage_examples_show_what_they_say(client: getc.Client) -> None:
+def test_usage_examples_print_what_the_document_shows(client: getc.Client) -> None:
     """set, get, delete, and the error of a get after it, shown as in the document."""
     etcd = client
     assert matches("<getc.Set <getc.Value /hello='Hello, world' ...> ...>", repr(etcd.set('/hello', 'Hello, world')))
@@ -75,7 +80,7 @@ def test_usage_examples_show_what_they_say(client: getc.Client) -> None:
     assert str(caught.value) == '[100] Key not found (/hello)'
 
 
-def test_usage_examples_tell_values_from_directories(client: getc.Client) -> None:
+def test_usage_examples_distinguish_values_and_directories(client: getc.Client) -> None:
     """isinstance tells a value from a directory; dir=True makes one."""
     etcd = client
     etcd.set('/etc', 'what?')
@@ -84,7 +89,7 @@ def test_usage_examples_tell_values_from_directories(client: getc.Client) -> Non
     assert isinstance(etcd.get('/container').node, getc.Directory)
 
 
-def test_document_names_are_there() -> None:
+def test_names_of_the_document_exist() -> None:
     """Every class and method that the document lists is in getc."""
     kinds = ('Got', 'Set', 'Deleted', 'Created', 'Updated', 'Expired', 'ComparedThenSwapped', 'ComparedThenDeleted')
     for name in (*kinds, 'EtcdResult', 'Node', 'Value', 'Directory', 'EtcdError', 'TestFailed', 'Client', 'etcd'):

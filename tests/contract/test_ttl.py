@@ -14,11 +14,11 @@ import pytest
 
 import getc
 
-LONG = 60.0
+CHANGE_TIMEOUT = 60.0
 """Seconds after which a change that does not come is a failure."""
 
 
-def test_ttl_comes_back_when_set(client: getc.Client) -> None:
+def test_set_returns_the_ttl(client: getc.Client) -> None:
     """The result tells the TTL, and the time of the end by the server's clock."""
     result = client.set('/a', '1', ttl=100)
     assert result.ttl == result.node.ttl == 100
@@ -27,14 +27,14 @@ def test_ttl_comes_back_when_set(client: getc.Client) -> None:
     assert result.expiration == result.node.expiration
 
 
-def test_ttl_is_read_in_whole_seconds_rounded_up(client: getc.Client, backing: Any) -> None:
+def test_get_returns_the_remaining_ttl_rounded_up(client: getc.Client, backend_under_test: Any) -> None:
     """get tells the seconds that are left, of the same end."""
     written = client.set('/a', '1', ttl=100)
     read = client.get('/a')
     assert read.ttl in range(90, 101)
     assert read.expiration is not None and written.expiration is not None
     assert abs(read.expiration - written.expiration) < timedelta(seconds=2)  # v3 tells whole seconds only
-    backing.pass_time(9.5)
+    backend_under_test.pass_time(9.5)
     assert client.get('/a').ttl in range(80, 101)
 
 
@@ -44,14 +44,14 @@ def test_expiration_is_the_ttl_from_now(client: getc.Client) -> None:
     far = client.set('/b', '1', ttl=1100).expiration
     assert isinstance(near, datetime)
     assert isinstance(far, datetime)
-    assert timedelta(seconds=1000) <= far - near < timedelta(seconds=1000 + LONG)
+    assert timedelta(seconds=1000) <= far - near < timedelta(seconds=1000 + CHANGE_TIMEOUT)
 
 
-def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backing: Any) -> None:
+def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backend_under_test: Any) -> None:
     """The node goes by itself: an Expired is seen, and nothing is read any more."""
     written = client.set('/a', '1', ttl=1)
-    backing.pass_time(2)
-    seen = client.wait('/a', written.etcd_index + 1, timeout=LONG)
+    backend_under_test.pass_time(2)
+    seen = client.wait('/a', written.etcd_index + 1, timeout=CHANGE_TIMEOUT)
     assert type(seen) is getc.Expired
     assert isinstance(seen, getc.Deleted)
     assert (seen.key, seen.value) == ('/a', None)
@@ -66,38 +66,38 @@ def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backing: Any) -
     assert client.create('/a', '2').is_new
 
 
-def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backing: Any) -> None:
+def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backend_under_test: Any) -> None:
     """A TTL of 0 is allowed, and the node goes at once."""
     written = client.set('/a', '1', ttl=0)
     assert (written.value, written.ttl) == ('1', 0)
     assert written.expiration is not None
-    backing.pass_time(1)
-    assert type(client.wait('/a', written.etcd_index + 1, timeout=LONG)) is getc.Expired
+    backend_under_test.pass_time(1)
+    assert type(client.wait('/a', written.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
     with pytest.raises(getc.KeyNotFound):
         client.get('/a')
 
 
-def test_waiter_is_woken_when_the_ttl_runs_out(
-    client: getc.Client, other: getc.Client, spawn: Callable[..., Any], backing: Any
+def test_wait_returns_when_the_ttl_runs_out(
+    client: getc.Client, other: getc.Client, spawn: Callable[..., Any], backend_under_test: Any
 ) -> None:
     """A wait that is on sees the end, of another client's node too, without anyone asking."""
     written = client.set('/d/a', '1', ttl=1)
     waiting = spawn(other.wait, '/d', written.etcd_index + 1, recursive=True)
     gevent.sleep(0)
-    backing.pass_time(3)
-    seen = waiting.get(timeout=LONG)
+    backend_under_test.pass_time(3)
+    seen = waiting.get(timeout=CHANGE_TIMEOUT)
     assert type(seen) is getc.Expired
     assert seen.key == '/d/a'
 
 
 @pytest.mark.v3_differs('a directory with a TTL is NotSupported on v3 (design, section 3)')
-def test_directory_expires_with_all_that_is_in_it(client: getc.Client, backing: Any) -> None:
+def test_directory_expires_with_its_nodes(client: getc.Client, backend_under_test: Any) -> None:
     """A directory's TTL takes its nodes along, as one change of the directory's key."""
     made = client.set('/d', dir=True, ttl=1)
     assert made.ttl == 1
     last = client.set('/d/sub/a', '1')
-    backing.pass_time(2)
-    seen = client.wait('/d', last.etcd_index + 1, recursive=True, timeout=LONG)
+    backend_under_test.pass_time(2)
+    seen = client.wait('/d', last.etcd_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
     assert type(seen) is getc.Expired
     assert seen.key == '/d'
     assert isinstance(seen.node, getc.Directory)
@@ -108,19 +108,19 @@ def test_directory_expires_with_all_that_is_in_it(client: getc.Client, backing: 
     assert client.set('/x', '1').etcd_index == seen.modified_index + 1
 
 
-def test_nodes_expire_in_the_order_of_their_ends(client: getc.Client, backing: Any) -> None:
+def test_nodes_expire_in_the_order_of_their_expiration(client: getc.Client, backend_under_test: Any) -> None:
     """One change a node, the earlier end first, whatever the order of the writes."""
     client.set('/d/late', '1', ttl=4)  # v3 makes 2 s of less
     written = client.set('/d/soon', '1', ttl=1)
-    backing.pass_time(5)
-    first = client.wait('/d', written.etcd_index + 1, recursive=True, timeout=LONG)
-    second = client.wait('/d', first.modified_index + 1, recursive=True, timeout=LONG)
+    backend_under_test.pass_time(5)
+    first = client.wait('/d', written.etcd_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
+    second = client.wait('/d', first.modified_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
     assert [first.key, second.key] == ['/d/soon', '/d/late']
     assert isinstance(first, getc.Expired)
     assert isinstance(second, getc.Expired)
 
 
-def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backing: Any) -> None:
+def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backend_under_test: Any) -> None:
     """A node whose TTL was dropped outlives one whose TTL was not."""
     for drop in (
         lambda key: client.set(key, '2'),
@@ -130,8 +130,8 @@ def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backing: Any) 
         client.set('/kept', '1', ttl=2)
         drop('/kept')
         witness = client.set('/witness', '1', ttl=2)
-        backing.pass_time(3)
-        assert type(client.wait('/witness', witness.etcd_index + 1, timeout=LONG)) is getc.Expired
+        backend_under_test.pass_time(3)
+        assert type(client.wait('/witness', witness.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
         assert client.get('/kept').value == '2'
 
 
@@ -153,7 +153,7 @@ def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
 
 
 @pytest.mark.v3_differs('v3 tells whole seconds that are left, from which the end is reckoned')
-def test_expiration_is_the_same_whenever_it_is_asked_for(client: getc.Client) -> None:
+def test_expiration_is_the_same_for_every_read(client: getc.Client) -> None:
     """It is the server's time."""
     first = client.set('/a', '1', ttl=50)
     assert client.get('/a').expiration == first.expiration
@@ -161,7 +161,7 @@ def test_expiration_is_the_same_whenever_it_is_asked_for(client: getc.Client) ->
     assert client.get('/a').expiration == result.expiration
 
 
-def test_refresh_gives_a_ttl_when_there_was_none(client: getc.Client) -> None:
+def test_refresh_adds_a_ttl_to_a_permanent_node(client: getc.Client) -> None:
     """A permanent node gets a TTL by a refresh."""
     client.set('/a', '1')
     assert client.refresh('/a', ttl=100).ttl == 100
@@ -177,7 +177,7 @@ def test_refresh_is_an_option_of_set_and_update(client: getc.Client, method: str
     assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
 
 
-def test_refresh_raises_key_not_found_when_there_is_nothing(client: getc.Client) -> None:
+def test_refresh_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
     """A refresh makes nothing: error 100."""
     for refresh in (
         lambda: client.refresh('/a', ttl=5),
@@ -191,7 +191,7 @@ def test_refresh_raises_key_not_found_when_there_is_nothing(client: getc.Client)
         client.get('/a')
 
 
-def test_refresh_wakes_no_watcher(client: getc.Client, spawn: Callable[..., Any]) -> None:
+def test_refresh_is_not_delivered_to_waiters(client: getc.Client, spawn: Callable[..., Any]) -> None:
     """A wait that is on sleeps through a refresh, and is woken by what comes next."""
     first = client.set('/a', '1', ttl=100)
     waiting = spawn(client.wait, '/a', first.etcd_index + 1)
@@ -199,29 +199,29 @@ def test_refresh_wakes_no_watcher(client: getc.Client, spawn: Callable[..., Any]
     client.refresh('/a', ttl=100)
     client.update('/a', refresh=True, ttl=100)
     client.set('/a', '2', ttl=100)
-    seen = waiting.get(timeout=LONG)
+    seen = waiting.get(timeout=CHANGE_TIMEOUT)
     assert (type(seen), seen.value) == (getc.Set, '2')
 
 
-def test_refresh_outlives_the_first_ttl(client: getc.Client, backing: Any) -> None:
+def test_refresh_outlives_the_first_ttl(client: getc.Client, backend_under_test: Any) -> None:
     """A refreshed node is there when one that was not is gone."""
     client.set('/kept', '1', ttl=2)
     witness = client.set('/witness', '1', ttl=2)
     client.refresh('/kept', ttl=100)
-    backing.pass_time(3)
+    backend_under_test.pass_time(3)
     index = witness.etcd_index + 2
-    assert client.wait('/witness', index, timeout=LONG).modified_index == index
+    assert client.wait('/witness', index, timeout=CHANGE_TIMEOUT).modified_index == index
     assert client.get('/kept').value == '1'
 
 
-def test_refresh_can_end_a_node(client: getc.Client, backing: Any) -> None:
+def test_refresh_can_end_a_node(client: getc.Client, backend_under_test: Any) -> None:
     """A refresh to 0 seconds ends the node at once, seen as Expired."""
     client.set('/a', '1', ttl=100)
     refreshed = client.refresh('/a', ttl=0)
     assert refreshed.ttl == 0
     index = refreshed.etcd_index
-    backing.pass_time(1)
-    assert type(client.wait('/a', index + 1, timeout=LONG)) is getc.Expired
+    backend_under_test.pass_time(1)
+    assert type(client.wait('/a', index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
 
 
 def test_ttl_may_be_very_long(client: getc.Client) -> None:

@@ -13,7 +13,7 @@ import pytest
 import getc
 from tests.support.api_support import skip_unless_supported
 
-LONG = 30.0
+CHANGE_TIMEOUT = 30.0
 
 _numbers = itertools.count()
 
@@ -31,19 +31,19 @@ def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
         yield client
 
 
-def test_refresh_moves_the_index_when_the_ttl_is_the_same(client: getc.Client) -> None:
+def test_refresh_with_the_same_ttl_changes_the_index(client: getc.Client) -> None:
     """It is a write like others, but for who is told."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=60)
     assert result.modified_index == result.etcd_index == first.modified_index + 1
 
 
-def test_refresh_is_told_to_nobody_when_the_ttl_is_another(client: getc.Client) -> None:
+def test_refresh_with_another_ttl_is_not_delivered(client: getc.Client) -> None:
     """The next that is told is the next write."""
     first = client.set('/a', '1', ttl=60)
     client.refresh('/a', ttl=100)
     last = client.set('/a', '2')
-    assert client.wait('/a', first.modified_index + 1, timeout=LONG).modified_index == last.modified_index
+    assert client.wait('/a', first.modified_index + 1, timeout=CHANGE_TIMEOUT).modified_index == last.modified_index
 
 
 def test_ttl_may_be_a_second(client: getc.Client) -> None:
@@ -59,7 +59,7 @@ def test_ttl_is_shown_wherever_the_node_is(client: getc.Client) -> None:
     assert listed.expiration is not None
     again = client.set('/d/a', '2')
     assert again.prev_node is not None and again.prev_node.ttl in (59, 60)
-    assert client.wait('/d/a', first.modified_index, timeout=LONG).ttl in (59, 60)
+    assert client.wait('/d/a', first.modified_index, timeout=CHANGE_TIMEOUT).ttl in (59, 60)
 
 
 def test_key_may_have_many_segments(client: getc.Client) -> None:
@@ -68,18 +68,18 @@ def test_key_may_have_many_segments(client: getc.Client) -> None:
     assert client.get('/s' * 199).values == ('1',)
 
 
-def test_value_that_becomes_a_directory_is_told_once(client: getc.Client) -> None:
+def test_replacing_a_value_by_a_directory_is_one_event(client: getc.Client) -> None:
     """It is one node."""
     start = client.set('/a', '1').etcd_index
     made = client.set('/a', dir=True)
     last = client.set('/b', '1')
-    first = client.wait('/', start + 1, recursive=True, timeout=LONG)
+    first = client.wait('/', start + 1, recursive=True, timeout=CHANGE_TIMEOUT)
     assert (type(first), first.node) == (getc.Set, made.node)
     assert isinstance(first.prev_node, getc.Value)
-    second = client.wait('/', first.modified_index + 1, recursive=True, timeout=LONG)
+    second = client.wait('/', first.modified_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
     assert second.modified_index == last.modified_index
 
 
-def test_raft_index_is_told_by_a_server(client: getc.Client) -> None:
+def test_server_returns_the_raft_index(client: getc.Client) -> None:
     """Memory has no raft."""
     assert (client.set('/a', '1').raft_index > 0) == (client.api == 'v2')

@@ -15,7 +15,7 @@ import getc
 from getc.testing import EtcdServer, wait_until
 from tests.support.server_probe import metric
 
-LONG = 30.0
+CHANGE_TIMEOUT = 30.0
 RENEWALS = 'etcd_debugging_lease_renewed_total'
 
 
@@ -28,7 +28,7 @@ def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 def changes(client: getc.Client, key: str, index: int, count: int) -> list[getc.EtcdResult]:
     """So many changes at a key and below it, from an index on."""
-    with gevent.Timeout(LONG), client.changes(key, index=index) as following:
+    with gevent.Timeout(CHANGE_TIMEOUT), client.changes(key, index=index) as following:
         return [next(following) for _ in range(count)]
 
 
@@ -45,7 +45,7 @@ def test_set_keeps_the_created_index(client: getc.Client) -> None:
     assert client.set('/a', '3').created_index > second.modified_index
 
 
-def test_directory_that_was_made_on_the_way_has_no_indices(client: getc.Client) -> None:
+def test_implicit_directory_has_no_indices(client: getc.Client) -> None:
     """There is no key that could have them."""
     client.set('/a/b/c', '1')
     for key in ('/a', '/a/b'):
@@ -53,7 +53,7 @@ def test_directory_that_was_made_on_the_way_has_no_indices(client: getc.Client) 
         assert (directory.created_index, directory.modified_index) == (0, 0)
 
 
-def test_directory_that_was_made_by_itself_has_indices(client: getc.Client) -> None:
+def test_explicit_directory_has_indices(client: getc.Client) -> None:
     """Those of its marker, whatever is written into it."""
     made = client.set('/d', dir=True)
     client.set('/d/a', '1')
@@ -61,7 +61,7 @@ def test_directory_that_was_made_by_itself_has_indices(client: getc.Client) -> N
     assert directory.created_index == directory.modified_index == made.modified_index
 
 
-def test_directory_that_was_made_on_the_way_goes_with_its_last_node(client: getc.Client) -> None:
+def test_implicit_directory_is_deleted_with_its_last_node(client: getc.Client) -> None:
     """One that was made by itself stays."""
     client.set('/d/a', '1')
     client.delete('/d/a')
@@ -73,7 +73,7 @@ def test_directory_that_was_made_on_the_way_goes_with_its_last_node(client: getc
     assert client.get('/e').nodes == ()
 
 
-def test_raft_index_is_not_told(client: getc.Client) -> None:
+def test_raft_index_is_none(client: getc.Client) -> None:
     """Only the store's, and the election's term."""
     result = client.set('/a', '1')
     assert result.raft_index == 0
@@ -88,10 +88,10 @@ def test_ttl_is_shown_by_get_of_one_node_and_not_in_listings(client: getc.Client
     assert (listed.ttl, listed.expiration) == (None, None)
     again = client.set('/d/a', '2', ttl=60)
     assert again.prev_node is not None and again.prev_node.ttl is None
-    assert client.wait('/d/a', again.modified_index, timeout=LONG).ttl is None
+    assert client.wait('/d/a', again.modified_index, timeout=CHANGE_TIMEOUT).ttl is None
 
 
-def test_expiration_is_reckoned_from_whole_seconds(client: getc.Client) -> None:
+def test_expiration_is_computed_from_whole_seconds(client: getc.Client) -> None:
     """By this machine's clock, so it may differ from read to read: by a second, and never the TTL by more."""
     written = client.set('/a', '1', ttl=50).expiration
     read = client.get('/a').expiration
@@ -102,7 +102,7 @@ def test_expiration_is_reckoned_from_whole_seconds(client: getc.Client) -> None:
 # -- writes
 
 
-def test_append_takes_the_revision_after_the_last_that_was_seen(client: getc.Client, etcd_server: EtcdServer) -> None:
+def test_append_uses_the_next_revision_as_name(client: getc.Client, etcd_server: EtcdServer) -> None:
     """Another client may have been faster, so it may be less than the node's index; the order is that of creation."""
     with getc.etcd(etcd_server.url, api='v3') as other:
         seen = client.set('/other', 'x').etcd_index
@@ -114,7 +114,7 @@ def test_append_takes_the_revision_after_the_last_that_was_seen(client: getc.Cli
 
 
 @pytest.mark.parametrize('conditions', [{}, {'prev_value': '1'}])
-def test_directory_is_not_updated(client: getc.Client, conditions: Any) -> None:
+def test_update_of_a_directory_is_refused(client: getc.Client, conditions: Any) -> None:
     """There is nothing of it that could change, and no value is made one by it."""
     made = client.set('/a', '1')
     client.set('/d', dir=True)
@@ -140,7 +140,7 @@ def test_refresh_of_a_directory_is_refused(client: getc.Client) -> None:
         client.refresh('/d', ttl=60)
 
 
-def test_refresh_moves_no_index_when_the_ttl_is_the_same(client: getc.Client) -> None:
+def test_refresh_with_the_same_ttl_changes_no_index(client: getc.Client) -> None:
     """The lease is kept alive: the node, and the store, are as they were."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=60)
@@ -149,16 +149,16 @@ def test_refresh_moves_no_index_when_the_ttl_is_the_same(client: getc.Client) ->
     assert result.modified_index == result.etcd_index == first.modified_index
     assert client.refresh('/a', ttl=60, prev_index=first.modified_index).modified_index == first.modified_index
     last = client.set('/a', '2')
-    assert client.wait('/a', first.modified_index + 1, timeout=LONG).modified_index == last.modified_index
+    assert client.wait('/a', first.modified_index + 1, timeout=CHANGE_TIMEOUT).modified_index == last.modified_index
 
 
-def test_refresh_is_told_as_set_when_the_ttl_is_another(client: getc.Client) -> None:
+def test_refresh_with_another_ttl_is_a_set_event(client: getc.Client) -> None:
     """The node is put on another lease."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=100)
     assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
     assert result.modified_index == first.modified_index + 1
-    seen = client.wait('/a', first.modified_index + 1, timeout=LONG)
+    seen = client.wait('/a', first.modified_index + 1, timeout=CHANGE_TIMEOUT)
     assert (type(seen), seen.value, seen.is_new) == (getc.Set, '1', False)
 
 
@@ -193,7 +193,7 @@ def test_key_has_126_segments_at_most(client: getc.Client) -> None:
 
 
 @pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'])
-def test_bytes_that_are_no_text_are_kept(client: getc.Client, text: str) -> None:
+def test_bytes_that_are_not_utf8_are_kept(client: getc.Client, text: str) -> None:
     """In values and in keys, escaped as Python does."""
     client.set('/a', text)
     assert client.get('/a').value == text
@@ -206,7 +206,7 @@ def test_bytes_that_are_no_text_are_kept(client: getc.Client, text: str) -> None
 # -- reads and errors
 
 
-def test_key_that_is_not_found_is_named_as_it_was_asked_for(client: getc.Client) -> None:
+def test_key_not_found_names_the_requested_key(client: getc.Client) -> None:
     """Not by the first directory on the way that is missing."""
     client.set('/a/b', '1')
     with pytest.raises(getc.KeyNotFound) as caught:
@@ -222,7 +222,7 @@ def test_root_is_read_only_in_every_delete(client: getc.Client, conditions: Any)
     assert caught.value.index is None
 
 
-def test_read_is_linearizable_unless_it_is_asked_for_otherwise(client: getc.Client) -> None:
+def test_read_is_linearizable_by_default(client: getc.Client) -> None:
     """What was written before is seen, whichever server is asked."""
     asked: list[bool] = []
     rpc: Any = client.v3._rpc
@@ -243,7 +243,7 @@ def test_read_is_linearizable_unless_it_is_asked_for_otherwise(client: getc.Clie
 # -- what is told
 
 
-def test_every_write_is_told_as_set(client: getc.Client) -> None:
+def test_every_write_is_a_set_event(client: getc.Client) -> None:
     """v3 does not say which operation it was; ``is_new`` says whether the key was there."""
     start = client.set('/d/a', '1').etcd_index
     client.update('/d/a', '2')
@@ -252,32 +252,32 @@ def test_every_write_is_told_as_set(client: getc.Client) -> None:
     client.create('/d/a', '4')
     client.append('/d', '5')
     client.set('/d/e', dir=True)
-    told = changes(client, '/d', start + 1, 6)
-    assert [type(result) for result in told] == [getc.Set, getc.Set, getc.Deleted, getc.Set, getc.Set, getc.Set]
-    assert [result.is_new for result in told] == [False, False, False, True, True, True]
+    received = changes(client, '/d', start + 1, 6)
+    assert [type(result) for result in received] == [getc.Set, getc.Set, getc.Deleted, getc.Set, getc.Set, getc.Set]
+    assert [result.is_new for result in received] == [False, False, False, True, True, True]
 
 
-def test_append_is_told_as_set(client: getc.Client) -> None:
+def test_append_is_a_set_event(client: getc.Client) -> None:
     """Of a node that is new."""
     start = client.set('/q', dir=True).etcd_index
     made = client.append('/q', '1')
-    seen = client.wait('/q', start + 1, recursive=True, timeout=LONG)
+    seen = client.wait('/q', start + 1, recursive=True, timeout=CHANGE_TIMEOUT)
     assert (type(seen), seen.node, seen.is_new) == (getc.Set, made.node, True)
 
 
-def test_deleted_directory_is_told_node_by_node(client: getc.Client) -> None:
+def test_deleted_directory_is_one_event_for_each_node(client: getc.Client) -> None:
     """In the order of the keys, all at one index; the directory itself only where it was made by itself."""
     start = client.set('/d/b', '1').etcd_index
     client.set('/d/a/x', '2')
     client.set('/d/e', dir=True)
     gone = client.delete('/d', recursive=True)
-    told = changes(client, '/d', start + 3, 3)
-    assert [(type(result), result.key) for result in told] == [
+    received = changes(client, '/d', start + 3, 3)
+    assert [(type(result), result.key) for result in received] == [
         (getc.Deleted, '/d/a/x'),
         (getc.Deleted, '/d/b'),
         (getc.Deleted, '/d/e'),
     ]
-    assert {result.modified_index for result in told} == {gone.modified_index}
+    assert {result.modified_index for result in received} == {gone.modified_index}
 
 
 @pytest.mark.parametrize('recursive', [True, False])
@@ -289,7 +289,7 @@ def test_wait_returns_its_own_key_when_a_directory_above_is_deleted(
     waiting = spawn(client.wait, '/d/sub/a', start + 1, recursive=recursive)
     gevent.sleep(0)
     gone = client.delete('/d', recursive=True)
-    seen = waiting.get(timeout=LONG)
+    seen = waiting.get(timeout=CHANGE_TIMEOUT)
     assert type(seen) is getc.Deleted
     assert (seen.key, seen.modified_index) == ('/d/sub/a', gone.modified_index)
 
@@ -298,51 +298,51 @@ def test_wait_in_a_namespace_returns_its_own_key_when_that_is_deleted(
     client: getc.Client, etcd_server: EtcdServer, spawn: Callable[..., Any]
 ) -> None:
     """With the namespace taken off."""
-    with getc.etcd(etcd_server.url, api='v3', namespace='/ns') as inside:
-        start = inside.set('/d/a', '1').etcd_index
-        waiting = spawn(inside.wait, '/d/a', start + 1)
+    with getc.etcd(etcd_server.url, api='v3', namespace='/ns') as namespaced:
+        start = namespaced.set('/d/a', '1').etcd_index
+        waiting = spawn(namespaced.wait, '/d/a', start + 1)
         gevent.sleep(0)
         client.delete('/ns', recursive=True)
-        seen = waiting.get(timeout=LONG)
+        seen = waiting.get(timeout=CHANGE_TIMEOUT)
         assert (type(seen), seen.key) == (getc.Deleted, '/d/a')
 
 
-def test_value_that_becomes_a_directory_is_told_twice(client: getc.Client) -> None:
+def test_replacing_a_value_by_a_directory_is_two_events(client: getc.Client) -> None:
     """The value is deleted, the directory set: two keys, one index."""
     start = client.set('/a', '1').etcd_index
     made = client.set('/a', dir=True)
     assert isinstance(made.prev_node, getc.Value)
-    gone, told = changes(client, '/a', start + 1, 2)
+    gone, received = changes(client, '/a', start + 1, 2)
     assert (type(gone), type(gone.node), gone.key) == (getc.Deleted, getc.Node, '/a')
-    assert (type(told), told.node) == (getc.Set, made.node)
-    assert gone.modified_index == told.modified_index == made.modified_index
+    assert (type(received), received.node) == (getc.Set, made.node)
+    assert gone.modified_index == received.modified_index == made.modified_index
 
 
-def test_expired_and_deleted_are_told_apart_by_the_lease(client: getc.Client) -> None:
+def test_expired_and_deleted_are_distinguished_by_the_lease(client: getc.Client) -> None:
     """v3 tells both alike.  A node that is deleted while its lease lives was deleted."""
     start = client.set('/a', '1', ttl=60).etcd_index
     client.delete('/a')
     client.set('/b', '1', ttl=1)
-    assert type(client.wait('/a', start + 1, timeout=LONG)) is getc.Deleted
-    seen = client.wait('/b', start + 3, timeout=LONG)
+    assert type(client.wait('/a', start + 1, timeout=CHANGE_TIMEOUT)) is getc.Deleted
+    seen = client.wait('/b', start + 3, timeout=CHANGE_TIMEOUT)
     assert type(seen) is getc.Expired
     assert seen.prev_node is not None and seen.prev_node.value == '1'  # type: ignore[attr-defined]
 
 
-def test_history_goes_back_until_it_is_compacted(client: getc.Client) -> None:
+def test_history_is_complete_until_it_is_compacted(client: getc.Client) -> None:
     """Not 1000 changes; then the error says where the store is, and what is left can be followed."""
     start = client.set('/a', 'first').etcd_index
     for number in range(1001):
         last = client.set('/busy', str(number))
-    assert client.wait('/a', start, timeout=LONG).value == 'first'
+    assert client.wait('/a', start, timeout=CHANGE_TIMEOUT).value == 'first'
     client.v3.kv.compact(last.modified_index)
     with pytest.raises(getc.EventIndexCleared) as caught:
-        client.wait('/a', start, timeout=LONG)
+        client.wait('/a', start, timeout=CHANGE_TIMEOUT)
     assert caught.value.errno == 401
-    assert client.wait('/busy', last.modified_index, timeout=LONG).modified_index == last.modified_index
+    assert client.wait('/busy', last.modified_index, timeout=CHANGE_TIMEOUT).modified_index == last.modified_index
 
 
-def test_node_that_is_kept_moves_no_index(client: getc.Client, etcd_server: EtcdServer) -> None:
+def test_renewals_change_no_index(client: getc.Client, etcd_server: EtcdServer) -> None:
     """Its lease is renewed: seven times and more in twice its TTL, and nothing is written."""
     keeper = client.keep_node('/servers/a', 'one', ttl=2)
     index = keeper.ensure()

@@ -16,7 +16,7 @@ import getc
 Call = Callable[[getc.Client], object]
 
 
-def test_client_does_io_when_the_arguments_are_right(refusing: getc.Client) -> None:
+def test_valid_arguments_reach_the_network(refusing: getc.Client) -> None:
     """The premise of this file: what is valid reaches the network, and is refused there."""
     for call in (
         lambda: refusing.get('/a'),
@@ -35,7 +35,7 @@ def test_client_does_io_when_the_arguments_are_right(refusing: getc.Client) -> N
     'value', [1, 1.5, True, bytearray(b'x'), ['x'], {'a': 1}, object()], ids=lambda value: type(value).__name__
 )
 @pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
-def test_value_is_a_type_error_when_no_text(refusing: getc.Client, method: str, value: Any) -> None:
+def test_value_that_is_not_text_raises_type_error(refusing: getc.Client, method: str, value: Any) -> None:
     """A value is text; nothing is converted silently, and the error does not tell the value."""
     with pytest.raises(TypeError, match=f'a value is text .*not {type(value).__name__}'):
         getattr(refusing, method)('/a', value)
@@ -45,7 +45,7 @@ def test_value_is_a_type_error_when_no_text(refusing: getc.Client, method: str, 
 @pytest.mark.parametrize(
     ('args', 'options'), [((), {}), (('x',), {'dir': True}), (('',), {'dir': True}), ((None,), {'dir': False})]
 )
-def test_content_is_a_value_error_when_not_exactly_one(
+def test_value_and_dir_together_or_neither_raise_value_error(
     refusing: getc.Client, method: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
     """Exactly one of a value and dir=True is given."""
@@ -66,7 +66,7 @@ TTL_CALLS: list[Callable[[getc.Client, Any], object]] = [
 
 @pytest.mark.parametrize('call', TTL_CALLS)
 @pytest.mark.parametrize('ttl', [1.0, 1.5, '1', True, b'1', float('nan')], ids=repr)
-def test_ttl_is_a_type_error_when_no_whole_number(
+def test_ttl_that_is_not_an_int_raises_type_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: Any
 ) -> None:
     """A TTL is an int."""
@@ -76,7 +76,7 @@ def test_ttl_is_a_type_error_when_no_whole_number(
 
 @pytest.mark.parametrize('call', TTL_CALLS)
 @pytest.mark.parametrize('ttl', [-1, -(10**30), 10**10, 10**30])
-def test_ttl_is_a_value_error_when_out_of_range(
+def test_ttl_out_of_range_raises_value_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: int
 ) -> None:
     """A TTL is not negative, and not so long that the server's clock overflows."""
@@ -93,7 +93,7 @@ CONDITION_CALLS: list[Callable[..., object]] = [
 
 
 @pytest.mark.parametrize('call', CONDITION_CALLS)
-def test_prev_value_is_refused_when_empty_or_no_text(refusing: getc.Client, call: Callable[..., object]) -> None:
+def test_empty_or_non_text_prev_value_raises(refusing: getc.Client, call: Callable[..., object]) -> None:
     """The server cannot compare with the empty value: ValueError; what is no text is a TypeError."""
     with pytest.raises(ValueError, match='prev_value'):
         call(refusing, prev_value='')
@@ -105,7 +105,7 @@ def test_prev_value_is_refused_when_empty_or_no_text(refusing: getc.Client, call
 
 
 @pytest.mark.parametrize('call', CONDITION_CALLS)
-def test_prev_index_is_refused_when_zero_or_no_number(refusing: getc.Client, call: Callable[..., object]) -> None:
+def test_zero_or_non_int_prev_index_raises(refusing: getc.Client, call: Callable[..., object]) -> None:
     """The server would let an index of 0 pass as no condition: ValueError; so is a negative one."""
     for wrong_number in (0, -1):
         with pytest.raises(ValueError, match='prev_index'):
@@ -132,7 +132,7 @@ def test_refresh_raises_ttl_required_when_none_is_given(refusing: getc.Client, m
     assert (caught.value.errno, caught.value.cause) == (212, '/a')
 
 
-def test_index_of_wait_is_refused_when_no_index(refusing: getc.Client) -> None:
+def test_invalid_index_of_wait_raises(refusing: getc.Client) -> None:
     """An index is an int of at least 0."""
     for wrong in ('1', 1.0, True):
         with pytest.raises(TypeError, match='index'):
@@ -154,7 +154,7 @@ CALLS_WITH_A_TIMEOUT: list[Callable[[getc.Client, Any], object]] = [
 
 
 @pytest.mark.parametrize('call', CALLS_WITH_A_TIMEOUT)
-def test_timeout_is_refused_when_no_seconds(refusing: getc.Client, call: Callable[[getc.Client, Any], object]) -> None:
+def test_invalid_timeout_raises(refusing: getc.Client, call: Callable[[getc.Client, Any], object]) -> None:
     """A timeout is a number of seconds of at least 0, or None."""
     for wrong in ('1', True, [1]):
         with pytest.raises(TypeError, match='timeout'):
@@ -191,7 +191,7 @@ def test_options_are_keyword_only_after_the_second(refusing: getc.Client, method
     ],
     ids=str,
 )
-def test_client_is_refused_when_an_option_makes_no_sense(options: dict[str, Any], error: Any) -> None:
+def test_invalid_option_of_a_client_raises(options: dict[str, Any], error: Any) -> None:
     """The constructor checks what it is given, and does no I/O."""
     with pytest.raises(error):
         getc.etcd('http://127.0.0.1:1', **options)
@@ -202,13 +202,13 @@ def test_client_is_refused_when_an_option_makes_no_sense(options: dict[str, Any]
     ['ftp://127.0.0.1', '127.0.0.1:2379', '', 'http://', 'http://127.0.0.1:port', 'http://127.0.0.1:99999', []],
     ids=repr,
 )
-def test_client_is_refused_when_the_url_makes_no_sense(url: Any) -> None:
+def test_invalid_url_raises_value_error(url: Any) -> None:
     """A URL that cannot be one is a ValueError at once."""
     with pytest.raises(ValueError):
         getc.etcd(url)
 
 
-def test_certificates_are_refused_when_no_url_is_encrypted() -> None:
+def test_certificates_without_an_https_url_raise_value_error() -> None:
     """Nothing would be verified, which whoever gave an authority does not expect."""
     with pytest.raises(ValueError, match=r'ca= is for https://, and http://10\.0\.0\.1:2379 is not encrypted'):
         getc.etcd('http://10.0.0.1:2379', ca='/etc/ca.pem')
@@ -230,7 +230,7 @@ def test_url_without_a_scheme_gets_a_suggestion(url: str, suggestion: str) -> No
 
 
 @pytest.mark.parametrize('method', ['get', 'set', 'delete', 'wait', 'keep_node', 'on_change', 'mirror', 'close'])
-def test_type_error_names_the_method_as_users_know_it(refusing: getc.Client, method: str) -> None:
+def test_type_error_names_the_public_method(refusing: getc.Client, method: str) -> None:
     """Not by the base class that happens to have it."""
     with pytest.raises(TypeError, match=rf'Client\.{method}\(\)'):
         getattr(refusing, method)(nonsense=1)

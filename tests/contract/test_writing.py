@@ -9,7 +9,7 @@ import pytest
 import getc
 
 
-def test_set_returns_a_new_node_when_there_was_none(client: getc.Client) -> None:
+def test_set_creates_a_node(client: getc.Client) -> None:
     """The first set makes the node: is_new, no prev_node, both indices that of the write."""
     result = client.set('/a', '1')
     assert type(result) is getc.Set
@@ -21,7 +21,7 @@ def test_set_returns_a_new_node_when_there_was_none(client: getc.Client) -> None
 
 
 @pytest.mark.v3_differs('v3 keeps created_index: a put does not replace the key (design, section 3)')
-def test_set_replaces_the_node_when_there_was_one(client: getc.Client) -> None:
+def test_set_replaces_an_existing_node(client: getc.Client) -> None:
     """A second set is another node: a new created_index, and prev_node is what was there."""
     first = client.set('/a', '1')
     second = client.set('/a', '2')
@@ -31,7 +31,7 @@ def test_set_replaces_the_node_when_there_was_one(client: getc.Client) -> None:
     assert not second.is_new
 
 
-def test_set_is_not_new_when_there_was_a_node(client: getc.Client) -> None:
+def test_is_new_is_false_when_the_node_existed(client: getc.Client) -> None:
     """is_new tells the first write of a key from later ones; a deleted node is forgotten."""
     assert client.set('/a', '1').is_new
     assert not client.set('/a', '1').is_new
@@ -47,7 +47,7 @@ def test_set_drops_the_ttl_when_none_is_given(client: getc.Client) -> None:
     assert client.get('/a').ttl is None
 
 
-def test_set_makes_the_directories_above_when_they_are_missing(client: getc.Client) -> None:
+def test_set_creates_missing_parent_directories(client: getc.Client) -> None:
     """The directories on the way to a new node are made."""
     client.set('/a/b/c', '1')
     assert isinstance(client.get('/a').node, getc.Directory)
@@ -55,7 +55,7 @@ def test_set_makes_the_directories_above_when_they_are_missing(client: getc.Clie
 
 
 @pytest.mark.v3_differs('an implicit directory has no indices of its own on v3')
-def test_set_gives_its_index_to_the_directories_it_makes(client: getc.Client) -> None:
+def test_created_parent_directories_have_the_index_of_the_write(client: getc.Client) -> None:
     """A directory that a write made on its way has the indices of that write."""
     written = client.set('/a/b/c', '1')
     client.set('/a/b/d', '2')
@@ -64,7 +64,7 @@ def test_set_gives_its_index_to_the_directories_it_makes(client: getc.Client) ->
         assert (directory.created_index, directory.modified_index) == (written.index, written.index)
 
 
-def test_set_raises_not_dir_when_a_value_is_above(client: getc.Client) -> None:
+def test_set_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
     """A value is no directory: error 104 names it, and nothing was written."""
     client.set('/a', '1')
     for write in (client.set, client.create, client.update):
@@ -74,7 +74,7 @@ def test_set_raises_not_dir_when_a_value_is_above(client: getc.Client) -> None:
     assert client.get('/a').value == '1'
 
 
-def test_set_raises_not_file_when_it_is_a_directory(client: getc.Client) -> None:
+def test_set_raises_not_file_when_the_node_is_a_directory(client: getc.Client) -> None:
     """A directory is not overwritten by a value: error 102."""
     client.set('/d', dir=True)
     for write in (client.set, client.update):
@@ -85,7 +85,7 @@ def test_set_raises_not_file_when_it_is_a_directory(client: getc.Client) -> None
 
 
 @pytest.mark.whole_tree
-def test_write_raises_root_read_only_when_it_is_the_root(client: getc.Client) -> None:
+def test_write_of_the_root_raises_root_read_only(client: getc.Client) -> None:
     """The root cannot be written or deleted: error 107."""
     for write in (
         lambda: client.set('/', '1'),
@@ -115,7 +115,7 @@ def test_delete_raises_not_file_when_the_root_is_compared(client: getc.Client) -
 # -- create
 
 
-def test_create_makes_the_node_when_there_is_none(client: getc.Client) -> None:
+def test_create_creates_a_node(client: getc.Client) -> None:
     """create makes a node that is new, in directories that may be new too."""
     result = client.create('/a/b', '1', ttl=60)
     assert type(result) is getc.Created
@@ -126,7 +126,7 @@ def test_create_makes_the_node_when_there_is_none(client: getc.Client) -> None:
     assert result.created_index == result.modified_index == result.etcd_index
 
 
-def test_create_raises_node_exist_when_it_is_taken(client: getc.Client) -> None:
+def test_create_raises_node_exist_when_the_node_exists(client: getc.Client) -> None:
     """A key that is taken, by a value or by a directory, is error 105; nothing changes."""
     client.set('/a', '1')
     client.set('/d', dir=True)
@@ -139,7 +139,7 @@ def test_create_raises_node_exist_when_it_is_taken(client: getc.Client) -> None:
     assert client.get('/a').value == '1'
 
 
-def test_create_makes_the_node_again_after_delete(client: getc.Client) -> None:
+def test_create_creates_the_node_again_after_delete(client: getc.Client) -> None:
     """A deleted key is free, and the new node is another one."""
     first = client.create('/a', '1')
     client.delete('/a')
@@ -149,7 +149,7 @@ def test_create_makes_the_node_again_after_delete(client: getc.Client) -> None:
 # -- update
 
 
-def test_update_keeps_the_node_when_it_exists(client: getc.Client) -> None:
+def test_update_keeps_the_created_index(client: getc.Client) -> None:
     """update changes the value and modified_index, and keeps created_index."""
     first = client.set('/a', '1')
     result = client.update('/a', '2')
@@ -162,7 +162,7 @@ def test_update_keeps_the_node_when_it_exists(client: getc.Client) -> None:
     assert client.get('/a').node == result.node
 
 
-def test_update_raises_key_not_found_when_there_is_nothing(client: getc.Client) -> None:
+def test_update_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
     """update makes nothing: error 100, and the key stays free."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.update('/a', '1')
@@ -180,7 +180,7 @@ def test_update_sets_and_drops_the_ttl(client: getc.Client) -> None:
     assert client.get('/a').ttl is None
 
 
-def test_update_writes_the_empty_value(client: getc.Client) -> None:
+def test_update_accepts_an_empty_value(client: getc.Client) -> None:
     """An empty value is a value."""
     client.set('/a', '1')
     assert client.update('/a', '').value == ''
@@ -205,7 +205,7 @@ def test_index_grows_by_one_with_each_write(client: getc.Client) -> None:
     assert client.get('/a').etcd_index == start + 4
 
 
-def test_error_tells_the_index_of_the_store(client: getc.Client) -> None:
+def test_error_has_the_index_of_the_store(client: getc.Client) -> None:
     """A refusal says how far the store was when it refused."""
     index = client.set('/a', '1').etcd_index
     for refused in (lambda: client.get('/none'), lambda: client.create('/a', '1'), lambda: client.delete('/none')):
@@ -232,10 +232,10 @@ def test_bytes_are_written_and_read(client: getc.Client) -> None:
     client.delete('/a', prev_value=b'3')
 
 
-def test_bytes_that_are_no_text_are_kept_as_they_are(client: getc.Client, backing: Any) -> None:
+def test_values_that_are_not_utf8_are_written_and_read(client: getc.Client, backend_under_test: Any) -> None:
     """v2 has text alone, and refuses them before any I/O."""
     raw = bytes(range(256))
-    if backing.name == 'v2':
+    if backend_under_test.name == 'v2':
         with pytest.raises(getc.NotSupported):
             client.set('/a', raw)
         return

@@ -51,7 +51,7 @@ def test_every_test_of_a_difference_is_on_the_page() -> None:
     for file in ('test_v2_differences.py', 'test_v3_differences.py'):
         tests = {name for name in functions_of(REPOSITORY / 'tests' / 'contract' / file) if name.startswith('test_')}
         assert tests - named <= {
-            'test_directory_that_was_made_by_itself_has_indices',
+            'test_explicit_directory_has_indices',
             'test_refresh_with_a_condition_is_compared_then_swapped',
             'test_ttl_may_be_as_long_as_a_lease_and_no_longer',
         }
