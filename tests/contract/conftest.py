@@ -1,7 +1,7 @@
-"""One suite over every backend: what holds here is what getc promises, whichever etcd is behind it.
+"""The contract of getc: one suite that runs on every backend.
 
-The tests know the public API alone.  A test marked ``v3_differs(reason)`` states what etcd v2 does and
-v3 cannot; a test marked ``whole_tree`` needs the root itself, so it does not run inside a namespace.
+The tests use the public API only.  A test marked ``v3_differs(reason)`` states what etcd v2 does and v3 does not;
+a test marked ``whole_tree`` needs the root, so it is not run inside a namespace.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
 
 BACKENDS = {'memory': 'memory', 'v2': 'v2', 'v3': 'v3', 'memory-namespace': 'memory'}
-"""What the suite runs over, and which of ``--etcd-api`` it belongs to."""
+"""The backends, and the value of ``--etcd-api`` that includes each of them."""
 
 APIS = ('v2', 'v3')
 REFUSING_URL = 'http://127.0.0.1:1'
@@ -33,21 +33,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test over every backend, or over those of the APIs that ``--etcd-api`` names."""
+    """Run each test on every backend, or on those of the APIs that ``--etcd-api`` names."""
     if 'backend_under_test' in metafunc.fixturenames:
         apis = metafunc.config.getoption('--etcd-api') or BACKENDS.values()
-        metafunc.parametrize('backend_under_test', [name for name, api in BACKENDS.items() if api in apis], indirect=True)
+        metafunc.parametrize(
+            'backend_under_test', [name for name, api in BACKENDS.items() if api in apis], indirect=True
+        )
 
 
 class BackendUnderTest:
-    """What a backend under test needs from the suite: clients of one empty store, and time.
+    """A backend under test: opens clients of one empty store, and controls time.
 
     Args:
         name: One of ``BACKENDS``.
-        url: The store's.
-        namespace: Where all its clients live, or None.
-        advance: Makes virtual time pass; None where time passes by itself.
-        version: The server's, or that of the server whose behaviour this is.
+        url: The URL of the store.
+        namespace: The namespace of all clients, or None.
+        advance: Advances virtual time; None where time is real.
+        version: The version of the server, or of the server that the backend imitates.
     """
 
     def __init__(
@@ -66,18 +68,18 @@ class BackendUnderTest:
         self._clients = ExitStack()
 
     def open(self, **options: Any) -> getc.Client:
-        """One more client of the store, closed after the test."""
+        """Open another client of the store, which is closed after the test."""
         options.setdefault('namespace', self.namespace)
         api = self.name if self.name in APIS else None
         return self._clients.enter_context(getc.etcd(self.url, api=api, **options))
 
     def pass_time(self, seconds: float) -> None:
-        """Let virtual time pass.  Nothing on a real server: what is to happen there has to be waited for."""
+        """Advance virtual time.  Does nothing on a real server, where tests wait for conditions."""
         if self._advance is not None:
             self._advance(seconds)
 
     def compact_history(self, client: getc.Client) -> None:
-        """Have the store forget every change up to now."""
+        """Discard the history of all changes so far."""
         if self.name == 'v3':
             client.v3.kv.compact(client.set('/other', 'x').etcd_index)
             return
@@ -119,12 +121,12 @@ def client(backend_under_test: BackendUnderTest) -> getc.Client:
 
 @pytest.fixture
 def other(backend_under_test: BackendUnderTest, client: getc.Client) -> getc.Client:
-    """A second client of the same store."""
+    """Another client of the same store."""
     return backend_under_test.open()
 
 
 @pytest.fixture
 def refusing() -> Iterator[getc.Client]:
-    """A client that fails as soon as it does any I/O."""
+    """A client that fails with ConnectionRefused on any I/O."""
     with getc.etcd(REFUSING_URL, api='v2') as client:
         yield client

@@ -12,7 +12,7 @@ import getc
 
 
 def test_append_creates_a_node_with_a_numeric_name(client: getc.Client) -> None:
-    """The name is a number of 20 digits; the directory is made."""
+    """The name is a number of 20 digits; the directory is created."""
     result = client.append('/q', '1')
     assert type(result) is getc.Created
     assert re.fullmatch('/q/[0-9]{20}', result.key)
@@ -23,7 +23,7 @@ def test_append_creates_a_node_with_a_numeric_name(client: getc.Client) -> None:
 
 
 def test_append_names_sort_in_order_of_creation(client: getc.Client) -> None:
-    """A sorted listing is the queue, whatever was written in between."""
+    """Other writes in between do not matter."""
     keys = []
     for number in range(12):
         keys.append(client.append('/q', str(number)).key)
@@ -43,14 +43,12 @@ def test_append_uses_the_index_as_name(client: getc.Client) -> None:
 
 
 def test_append_does_not_reuse_a_name_after_delete(client: getc.Client) -> None:
-    """A deleted node's name does not come back."""
     first = client.append('/q', '1')
     client.delete(first.key)
     assert client.append('/q', '2').key > first.key
 
 
 def test_append_creates_a_directory_when_dir(client: getc.Client) -> None:
-    """dir=True appends a directory."""
     result = client.append('/q', dir=True)
     assert isinstance(result.node, getc.Directory)
     client.set(f'{result.key}/a', '1')
@@ -58,7 +56,6 @@ def test_append_creates_a_directory_when_dir(client: getc.Client) -> None:
 
 
 def test_append_sets_the_ttl(client: getc.Client) -> None:
-    """An appended node may have a TTL."""
     result = client.append('/q', '1', ttl=60)
     assert result.ttl == 60
     assert result.expiration is not None
@@ -66,7 +63,7 @@ def test_append_sets_the_ttl(client: getc.Client) -> None:
 
 
 def test_append_raises_not_dir_when_the_key_is_a_value(client: getc.Client) -> None:
-    """Nothing is appended to a value, nor below one: error 104."""
+    """Nothing can be appended to a value or below one: error 104."""
     client.set('/a', '1')
     for key in ('/a', '/a/b'):
         with pytest.raises(getc.NotDir) as caught:
@@ -76,19 +73,16 @@ def test_append_raises_not_dir_when_the_key_is_a_value(client: getc.Client) -> N
 
 @pytest.mark.whole_tree
 def test_append_accepts_the_root(client: getc.Client) -> None:
-    """The root is a directory to append to."""
     result = client.append('/', '1')
     assert re.fullmatch('/[0-9]{20}', result.key)
 
 
 def test_append_accepts_a_hidden_directory(client: getc.Client) -> None:
-    """A hidden queue works as any."""
     result = client.append('/_q', '1')
     assert client.get('/_q').nodes == (result.node,)
 
 
 def test_concurrent_appends_get_different_names(client: getc.Client, spawn: Callable[..., Any]) -> None:
-    """Greenlets that append at the same time get a name each."""
     appending = [spawn(client.append, '/q', str(number)) for number in range(20)]
     results = [greenlet.get(timeout=30) for greenlet in appending]
     assert len({result.key for result in results}) == 20
@@ -99,7 +93,7 @@ def test_concurrent_appends_get_different_names(client: getc.Client, spawn: Call
 
 @pytest.mark.v3_differs('a PUT seen by a watch is Set on v3: it does not say which operation wrote it')
 def test_wait_sees_an_append_when_recursive(client: getc.Client) -> None:
-    """An append is a Created below the directory."""
+    """An append is a Created of a node below the directory."""
     appended = client.append('/q', '1')
     seen = client.wait('/q', appended.modified_index, recursive=True, timeout=10)
     assert type(seen) is getc.Created

@@ -38,7 +38,7 @@ def conditions_that_hold(result: getc.EtcdResult) -> list[dict[str, Any]]:
 def test_write_swaps_when_the_condition_holds(
     client: getc.Client, method: Callable[[getc.Client], Call], which: int
 ) -> None:
-    """The node is written, keeps its created_index, and prev_node is what was compared."""
+    """The node is written, keeps its created_index, and prev_node is the compared node."""
     first = client.set('/a', 'old')
     result = method(client)('/a', **conditions_that_hold(first)[which])
     assert type(result) is getc.ComparedThenSwapped
@@ -52,7 +52,7 @@ def test_write_swaps_when_the_condition_holds(
 
 @pytest.mark.parametrize('which', range(3), ids=['value', 'index', 'both'])
 def test_delete_deletes_when_the_condition_holds(client: getc.Client, which: int) -> None:
-    """The node is gone; prev_node is what was compared."""
+    """The node is deleted; prev_node is the compared node."""
     first = client.set('/a', 'old')
     result = client.delete('/a', **conditions_that_hold(first)[which])
     assert type(result) is getc.ComparedThenDeleted
@@ -65,7 +65,7 @@ def test_delete_deletes_when_the_condition_holds(client: getc.Client, which: int
 
 @pytest.mark.parametrize('which', range(3), ids=['value', 'index', 'both'])
 def test_refresh_keeps_the_value_when_the_condition_holds(client: getc.Client, which: int) -> None:
-    """A refresh under a condition is a ComparedThenSwapped with the value as it was."""
+    """The result is a ComparedThenSwapped with the same value."""
     first = client.set('/a', 'old', ttl=30)
     result = client.refresh('/a', ttl=60, **conditions_that_hold(first)[which])
     assert type(result) is getc.ComparedThenSwapped
@@ -76,7 +76,7 @@ def test_refresh_keeps_the_value_when_the_condition_holds(client: getc.Client, w
 
 @comparing
 def test_write_fails_when_the_value_differs(client: getc.Client, method: Callable[[getc.Client], Call]) -> None:
-    """Another value is error 101, whose cause names the condition and neither value; nothing changes."""
+    """Error 101; its cause names the condition but no value; the node is unchanged."""
     first = client.set('/a', SECRET)
     with pytest.raises(getc.TestFailed) as caught:
         method(client)('/a', prev_value=SECRET + '!')
@@ -88,7 +88,7 @@ def test_write_fails_when_the_value_differs(client: getc.Client, method: Callabl
 
 @comparing
 def test_write_fails_when_the_index_differs(client: getc.Client, method: Callable[[getc.Client], Call]) -> None:
-    """Another index is error 101, whose cause tells the given and the actual one; nothing changes."""
+    """Error 101; its cause has both indices; the node is unchanged."""
     client.set('/a', '0')
     first = client.set('/a', '1')
     given, actual = first.modified_index - 1, first.modified_index
@@ -103,7 +103,7 @@ def test_write_fails_when_the_index_differs(client: getc.Client, method: Callabl
 def test_write_fails_when_one_of_two_conditions_differs(
     client: getc.Client, method: Callable[[getc.Client], Call]
 ) -> None:
-    """Both conditions have to hold; the cause names those that do not."""
+    """The cause names the conditions that failed."""
     first = client.set('/a', '1')
     given, actual = first.modified_index + 1, first.modified_index
     for conditions, cause in (
@@ -125,7 +125,7 @@ def test_write_fails_when_one_of_two_conditions_differs(
 def test_write_raises_key_not_found_when_the_compared_node_does_not_exist(
     client: getc.Client, method: Callable[[getc.Client], Call], conditions: dict[str, Any]
 ) -> None:
-    """A condition needs a node: error 100, and nothing is made."""
+    """A condition requires a node: error 100, and nothing is created."""
     with pytest.raises(getc.KeyNotFound) as caught:
         method(client)('/a', **conditions)
     assert caught.value.cause == '/a'
@@ -138,7 +138,7 @@ def test_write_raises_key_not_found_when_the_compared_node_does_not_exist(
 def test_write_raises_not_file_when_a_directory_is_compared(
     client: getc.Client, method: Callable[[getc.Client], Call], conditions: dict[str, Any]
 ) -> None:
-    """Only values are compared: a directory is error 102."""
+    """Only values are compared: error 102."""
     client.set('/d', dir=True)
     with pytest.raises(getc.NotFile) as caught:
         method(client)('/d', **conditions)
@@ -155,7 +155,7 @@ def test_delete_raises_not_file_when_a_directory_is_compared_recursively(client:
 
 
 def test_swap_sets_and_drops_the_ttl(client: getc.Client) -> None:
-    """As with update: the node gets the ttl that is given, and loses the one it had."""
+    """As for update: the node gets the given TTL, or none."""
     client.set('/a', '1', ttl=100)
     assert client.set('/a', '2', prev_value='1', ttl=50).ttl == 50
     assert client.set('/a', '3', prev_value='2').ttl is None
@@ -163,7 +163,7 @@ def test_swap_sets_and_drops_the_ttl(client: getc.Client) -> None:
 
 
 def test_concurrent_swaps_have_one_winner(client: getc.Client, spawn: Callable[..., Any]) -> None:
-    """Of many who compare with the same index exactly one writes."""
+    """Of many writers that compare with the same index, exactly one succeeds."""
     index = client.set('/a', 'start').modified_index
 
     def attempt(name: str) -> bool:
@@ -180,7 +180,7 @@ def test_concurrent_swaps_have_one_winner(client: getc.Client, spawn: Callable[.
 
 
 def test_swap_compares_unusual_values(client: getc.Client) -> None:
-    """A condition is any text but the empty one."""
+    """A condition is any text except the empty one."""
     for value in (' ', 'a&b=c', '100%', 'a+b;c', 'é🔑', 'line\nbreak'):
         client.set('/a', value)
         assert type(client.set('/a', '1', prev_value=value)) is getc.ComparedThenSwapped

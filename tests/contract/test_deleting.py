@@ -1,4 +1,4 @@
-"""``delete`` without conditions: values, directories, trees."""
+"""``delete`` without conditions: values, directories, subtrees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import getc
 
 
 def test_delete_returns_the_deleted_node(client: getc.Client) -> None:
-    """The node is gone; the result has its last state as prev_node, and the index of the delete."""
+    """prev_node of the result is the last state of the node, and its index is that of the delete."""
     first = client.set('/a', '1')
     result = client.delete('/a')
     assert type(result) is getc.Deleted
@@ -26,7 +26,7 @@ def test_delete_returns_the_deleted_node(client: getc.Client) -> None:
 
 @pytest.mark.parametrize('options', [{}, {'dir': True}, {'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
 def test_delete_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client, options: dict[str, Any]) -> None:
-    """Nothing to delete is error 100."""
+    """Error 100."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.delete('/a', **options)
     assert caught.value.cause == '/a'
@@ -34,7 +34,7 @@ def test_delete_raises_key_not_found_when_the_node_does_not_exist(client: getc.C
 
 @pytest.mark.parametrize('options', [{'dir': True}, {'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
 def test_delete_accepts_a_value_when_dir_or_recursive(client: getc.Client, options: dict[str, Any]) -> None:
-    """dir and recursive allow a directory, they do not ask for one."""
+    """dir and recursive permit a directory, they do not require one."""
     client.set('/a', '1')
     result = client.delete('/a', **options)
     assert type(result.node) is getc.Node
@@ -42,7 +42,7 @@ def test_delete_accepts_a_value_when_dir_or_recursive(client: getc.Client, optio
 
 
 def test_delete_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
-    """Below a value there is nothing: error 104."""
+    """Error 104."""
     client.set('/a', '1')
     with pytest.raises(getc.NotDir) as caught:
         client.delete('/a/b')
@@ -51,7 +51,7 @@ def test_delete_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> 
 
 
 def test_delete_raises_not_file_when_the_node_is_a_directory(client: getc.Client) -> None:
-    """A directory needs dir or recursive, an empty one as well: error 102."""
+    """A directory requires dir or recursive, also an empty one: error 102."""
     client.set('/d/a', '1')
     client.set('/e', dir=True)
     for key in ('/d', '/e'):
@@ -62,7 +62,6 @@ def test_delete_raises_not_file_when_the_node_is_a_directory(client: getc.Client
 
 
 def test_delete_deletes_an_empty_directory_when_dir(client: getc.Client) -> None:
-    """dir=True deletes a directory with nothing in it."""
     first = client.set('/d', dir=True)
     result = client.delete('/d', dir=True)
     assert type(result) is getc.Deleted
@@ -74,7 +73,7 @@ def test_delete_deletes_an_empty_directory_when_dir(client: getc.Client) -> None
 
 @pytest.mark.parametrize('key', ['/d/a', '/d/sub/a', '/d/_hidden'])
 def test_delete_raises_dir_not_empty_when_dir(client: getc.Client, key: str) -> None:
-    """dir=True deletes no directory with a node in it, be it hidden: error 108."""
+    """Hidden nodes count: error 108."""
     client.set(key, '1')
     with pytest.raises(getc.DirNotEmpty) as caught:
         client.delete('/d', dir=True)
@@ -84,7 +83,7 @@ def test_delete_raises_dir_not_empty_when_dir(client: getc.Client, key: str) -> 
 
 @pytest.mark.parametrize('options', [{'recursive': True}, {'dir': True, 'recursive': True}], ids=str)
 def test_delete_deletes_the_subtree_when_recursive(client: getc.Client, options: dict[str, Any]) -> None:
-    """recursive deletes a directory with all that is in it, as one change."""
+    """All nodes are deleted in one change."""
     for key in ('/d/a', '/d/sub/b', '/d/_h', '/dd'):
         last = client.set(key, '1')
     result = client.delete('/d', **options)
@@ -99,7 +98,6 @@ def test_delete_deletes_the_subtree_when_recursive(client: getc.Client, options:
 
 
 def test_delete_keeps_keys_with_the_same_prefix(client: getc.Client) -> None:
-    """Keys that merely begin alike stay."""
     for key in ('/a', '/ab', '/a-b', '/a.b', '/b/a'):
         client.set(key, key)
     client.delete('/a')

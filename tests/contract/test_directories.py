@@ -1,4 +1,4 @@
-"""Directories: made with ``dir=True`` or on the way, replaced, updated, deleted."""
+"""Directories: explicit ones with ``dir=True`` and implicit parents; replacing, updating, deleting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import getc
 
 
 def test_set_creates_a_directory_when_dir(client: getc.Client) -> None:
-    """dir=True makes an empty directory."""
     result = client.set('/d', dir=True)
     assert type(result) is getc.Set
     assert type(result.node) is getc.Directory
@@ -22,7 +21,7 @@ def test_set_creates_a_directory_when_dir(client: getc.Client) -> None:
 
 
 def test_create_creates_a_directory_when_dir(client: getc.Client) -> None:
-    """create with dir=True makes a directory, once."""
+    """A second create fails."""
     result = client.create('/a/d', dir=True)
     assert type(result) is getc.Created
     assert isinstance(result.node, getc.Directory)
@@ -31,7 +30,7 @@ def test_create_creates_a_directory_when_dir(client: getc.Client) -> None:
 
 
 def test_set_raises_not_file_when_the_directory_exists(client: getc.Client) -> None:
-    """A directory is never replaced, not by an empty one either: error 102, and its nodes stay."""
+    """A directory is never replaced, not even by an empty one: error 102, and its nodes are unchanged."""
     client.set('/d/a', '1')
     client.set('/e', dir=True)
     for key in ('/d', '/e'):
@@ -42,7 +41,7 @@ def test_set_raises_not_file_when_the_directory_exists(client: getc.Client) -> N
 
 
 def test_set_replaces_a_value_when_a_directory_is_set(client: getc.Client) -> None:
-    """A value gives way to a directory; prev_node is the value."""
+    """prev_node is the value."""
     value = client.set('/a', '1')
     result = client.set('/a', dir=True)
     assert isinstance(result.node, getc.Directory)
@@ -72,7 +71,7 @@ def test_swap_writes_an_empty_value_when_dir(client: getc.Client) -> None:
 
 
 def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Client, backend_under_test: Any) -> None:
-    """etcd 3.5 cannot update a directory, nor its TTL, and says so under the code 300: a refusal all the same."""
+    """etcd 3.5 cannot update a directory or its TTL, and reports the error as code 300."""
     if backend_under_test.version < (3, 5):
         pytest.skip('etcd up to 3.4 updates the TTL of a directory')
     client.set('/d/a', '1')
@@ -103,7 +102,7 @@ def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Clien
     ],
 )
 def test_not_file_error_names_the_remedy(client: getc.Client, method: str, options: dict[str, Any], hint: str) -> None:
-    """'Not a file' alone says neither what it is instead, nor which option is missing."""
+    """etcd's message 'Not a file' names neither the directory nor the missing option."""
     client.set('/d/a', '1')
     with pytest.raises(getc.NotFile) as caught:
         getattr(client, method)('/d', **options)
@@ -112,14 +111,14 @@ def test_not_file_error_names_the_remedy(client: getc.Client, method: str, optio
 
 
 def test_refresh_keeps_the_value_when_dir(client: getc.Client) -> None:
-    """A refresh changes the TTL alone, whatever dir says."""
+    """A refresh changes only the TTL."""
     client.set('/a', '1')
     assert client.update('/a', dir=True, refresh=True, ttl=60).value == '1'
     assert client.get('/a').value == '1'
 
 
 def test_directory_keeps_its_indices_when_nodes_are_created_in_it(client: getc.Client) -> None:
-    """Writing in a directory is no change of the directory."""
+    """A write below a directory does not change the directory."""
     client.set('/d', dir=True)
     before = client.get('/d')
     client.set('/d/a', '1')
@@ -131,14 +130,14 @@ def test_directory_keeps_its_indices_when_nodes_are_created_in_it(client: getc.C
 
 @pytest.mark.v3_differs('an implicit directory goes with its last key on v3')
 def test_directory_stays_when_its_last_node_is_deleted(client: getc.Client) -> None:
-    """A directory that was made on the way stays when it is empty."""
+    """An implicit directory remains when it is empty."""
     client.set('/d/a', '1')
     client.delete('/d/a')
     assert client.get('/d').nodes == ()
 
 
 def test_directory_stays_when_made_explicitly_and_emptied(client: getc.Client) -> None:
-    """A directory that was set stays when it is empty."""
+    """An explicit directory remains when it is empty."""
     client.set('/d', dir=True)
     client.set('/d/a', '1')
     client.delete('/d/a')
@@ -146,7 +145,7 @@ def test_directory_stays_when_made_explicitly_and_emptied(client: getc.Client) -
 
 
 def test_directories_can_be_nested_deeply(client: getc.Client) -> None:
-    """Fifty directories inside each other are no problem."""
+    """Fifty levels."""
     key = '/d' * 50
     client.set(key, 'deep')
     assert client.get(key).value == 'deep'

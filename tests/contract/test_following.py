@@ -1,4 +1,4 @@
-"""on_change and changes: every change, in order, each once, whatever the callback does."""
+"""on_change and changes: every change once and in order, whatever the callback does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Until = Callable[..., None]
 
 
 class EventLog:
-    """A callback that notes what it is told."""
+    """A callback that records the results."""
 
     def __init__(self) -> None:
         self.results: list[getc.EtcdResult] = []
@@ -26,7 +26,7 @@ class EventLog:
 
     @property
     def lines(self) -> list[str]:
-        """Each as ``Class key=value``."""
+        """Each result as ``Class key=value``."""
         return [
             f'{type(result).__name__} {result.key}' + (f'={result.value}' if result.value is not None else '')
             for result in self.results
@@ -41,9 +41,10 @@ def log() -> EventLog:
 def test_each_change_is_delivered_once_and_in_order(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until, backend_under_test: Any
 ) -> None:
-    """Of the node and of all below it; nothing else.
+    """Changes of the node and its descendants, and no others.
 
-    v3 says of a write only that it was one, tells each node of a deleted directory, and a TTL where none was.
+    v3 events do not have the operation, the deletion of a directory is one event for each node, and a removed TTL is
+    not visible.
     """
     watcher = client.on_change('/cfg', log)
     other.set('/cfg/a', '1')
@@ -78,7 +79,7 @@ def test_each_change_is_delivered_once_and_in_order(
 def test_every_change_after_on_change_returned_is_delivered(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
-    """Without a moment in between that is missed."""
+    """There is no gap after on_change returned."""
     for number in range(20):
         log = EventLog()
         watcher = client.on_change(f'/cfg/{number}', log)
@@ -91,7 +92,6 @@ def test_every_change_after_on_change_returned_is_delivered(
 def test_only_the_node_itself_is_watched_when_not_recursive(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """recursive=False."""
     client.on_change('/cfg', log, recursive=False)
     other.set('/cfg/a', '1')
     other.set('/cfg-old', '1')
@@ -105,7 +105,7 @@ def test_only_the_node_itself_is_watched_when_not_recursive(
 def test_initial_nodes_are_delivered_first_when_initial(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """In the order of the keys, as Got; then ready is set, then changes."""
+    """Got results in the order of their keys; then ``ready`` is set; then changes."""
     for key in ('/cfg/b', '/cfg/a/deep', '/cfg/c'):
         client.set(key, key[-1])
     watcher = client.on_change('/cfg', log, initial=True)
@@ -119,7 +119,7 @@ def test_initial_nodes_are_delivered_first_when_initial(
 def test_changes_since_an_index_are_delivered_first(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """index=: that one included."""
+    """Including the change at the index."""
     client.set('/cfg/a', '1')
     index = client.set('/cfg/a', '2').modified_index
     client.set('/cfg/a', '3')
@@ -132,7 +132,7 @@ def test_changes_since_an_index_are_delivered_first(
 def test_lost_history_is_delivered_as_a_comparison(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until, backend_under_test: Any
 ) -> None:
-    """The index is older than what the server remembers: nothing is silently left out."""
+    """The index is older than the history of the server: on_resync is called."""
     index = client.set('/cfg/gone', '1').modified_index
     client.set('/cfg/stays', '1')
     client.delete('/cfg/gone')
@@ -150,7 +150,7 @@ def test_lost_history_is_delivered_as_a_comparison(
 
 
 def test_decorator_returns_the_function(client: getc.Client, other: getc.Client, wait_until: Until) -> None:
-    """With the watcher on it."""
+    """The function has the watcher as an attribute."""
     received: list[str] = []
 
     @client.on_change('/cfg')
@@ -173,7 +173,7 @@ def test_decorator_returns_the_function(client: getc.Client, other: getc.Client,
 def test_slow_callback_delays_no_other_watcher_and_loses_nothing(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """One call at a time, in order, while another watcher of the client is told at once."""
+    """Calls are sequential, while another watcher of the client is notified at once."""
     received: list[str | None] = []
     namespaced: list[int] = []
     gate = gevent.event.Event()
@@ -199,7 +199,7 @@ def test_slow_callback_delays_no_other_watcher_and_loses_nothing(
 def test_watcher_is_stale_when_its_callback_is_far_behind(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
-    """Past a bound the watch waits; when the callback has caught up, what happened meanwhile is told, too."""
+    """Above a bound the watch is paused; nothing is lost when the callback has caught up."""
     received: list[str | None] = []
     gate = gevent.event.Event()
 
@@ -209,7 +209,7 @@ def test_watcher_is_stale_when_its_callback_is_far_behind(
 
     watcher = client.on_change('/cfg', slow)
     written: list[str | None] = []
-    while not watcher.is_stale:  # no faster than the watch follows
+    while not watcher.is_stale:  # not faster than the watch can deliver
         for _ in range(100):
             written.append(str(len(written)))
             index = other.set('/cfg/a', written[-1]).modified_index
@@ -228,7 +228,6 @@ def test_watcher_is_stale_when_its_callback_is_far_behind(
 def test_error_of_a_callback_is_logged_and_delivery_continues(
     client: getc.Client, other: getc.Client, wait_until: Until, caplog: pytest.LogCaptureFixture, trouble: BaseException
 ) -> None:
-    """Its trouble is its own."""
     received: list[str | None] = []
 
     def raising(result: getc.EtcdResult) -> None:
@@ -248,7 +247,7 @@ def test_error_of_a_callback_is_logged_and_delivery_continues(
 def test_watcher_continues_when_its_callback_is_killed(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
-    """Somebody kills the greenlet that runs it; the changes after that one are told."""
+    """The greenlet of the callback is killed by the program; later changes are delivered."""
     received: list[str | None] = []
     victim: list[gevent.Greenlet[..., Any]] = []
 
@@ -272,7 +271,6 @@ def test_watcher_continues_when_its_callback_is_killed(
 def test_callback_may_use_and_close_the_client_and_stop_the_watcher(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """Re-entrant in every way."""
     steps: list[str] = []
 
     def callback(result: getc.EtcdResult) -> None:
@@ -298,7 +296,7 @@ def test_callback_may_use_and_close_the_client_and_stop_the_watcher(
 def test_no_callback_runs_after_stop_has_returned(
     client: getc.Client, other: getc.Client, log: EventLog, wait_until: Until
 ) -> None:
-    """Neither what is queued nor what comes later; a second stop does nothing."""
+    """Neither queued nor later changes are delivered; a second stop does nothing."""
     gate = gevent.event.Event()
     received: list[str | None] = []
 
@@ -324,7 +322,7 @@ def test_no_callback_runs_after_stop_has_returned(
 
 
 def test_changes_yields_every_change_since_its_creation(client: getc.Client, other: getc.Client) -> None:
-    """Also what happened before the first next()."""
+    """Including changes before the first ``next()``."""
     with client.changes('/cfg') as changes:
         for number in range(300):
             other.set('/cfg/a', str(number))
@@ -335,7 +333,7 @@ def test_changes_yields_every_change_since_its_creation(client: getc.Client, oth
 
 
 def test_changes_ends_when_it_or_its_client_is_closed(client: getc.Client, other: getc.Client, spawn: Any) -> None:
-    """The loop over it ends; whoever waits in it is woken."""
+    """The loop over it ends, and a greenlet that is blocked in it is woken."""
     changes = client.changes('/cfg')
     loop = spawn(list, changes)
     gevent.sleep(0)
@@ -349,7 +347,6 @@ def test_changes_ends_when_it_or_its_client_is_closed(client: getc.Client, other
 
 
 def test_changes_yields_initial_nodes_first_when_initial(client: getc.Client) -> None:
-    """initial=True."""
     client.set('/cfg/a', '1')
     with client.changes('/cfg', initial=True) as changes:
         assert isinstance(next(changes), getc.Got)

@@ -1,4 +1,4 @@
-"""keep_node: taking a node, renewing it, losing it, coming back, and giving it back."""
+"""keep_node: acquiring a node, renewals, loss, restoring, and release."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TTL = 10
 
 
 def test_node_exists_with_value_and_ttl_when_keep_node_returns(client: getc.Client) -> None:
-    """It blocks until then."""
+    """keep_node blocks until the node is written."""
     keeper = client.keep_node('/servers/a', '10.0.0.7:7000', ttl=TTL)
     node = client.get('/servers/a').node
     assert (node.value, node.ttl) == ('10.0.0.7:7000', TTL)
@@ -27,7 +27,7 @@ def test_node_exists_with_value_and_ttl_when_keep_node_returns(client: getc.Clie
 
 
 def test_value_is_pid_and_host_by_default(client: getc.Client) -> None:
-    """pid@host."""
+    """``pid@host``."""
     keeper = client.keep_node('/servers/a')
     assert keeper.value == client.get('/servers/a').value == f'{os.getpid()}@{socket.gethostname()}'
 
@@ -36,7 +36,7 @@ def test_value_is_pid_and_host_by_default(client: getc.Client) -> None:
 def test_renewals_are_not_delivered_to_watchers(
     client: getc.Client, wait_until: Callable[..., None], spawn: Any
 ) -> None:
-    """Renewals are refreshes, at a third of the TTL: four are more than the TTL."""
+    """Renewals are refreshes after a third of the TTL; four of them take longer than the TTL."""
     keeper = client.keep_node('/servers/a', 'one', ttl=6)
     index = keeper.ensure()
     waiting = spawn(client.wait, '/servers/a', index + 1)
@@ -47,7 +47,7 @@ def test_renewals_are_not_delivered_to_watchers(
 
 
 def test_node_is_deleted_when_its_keeper_is_stopped(client: getc.Client) -> None:
-    """At once, not after the TTL; stopping again does nothing."""
+    """At once, not after the TTL; a second stop does nothing."""
     keeper = client.keep_node('/servers/a', ttl=TTL)
     keeper.stop()
     with pytest.raises(getc.KeyNotFound):
@@ -63,7 +63,7 @@ def test_node_is_deleted_when_its_keeper_is_stopped(client: getc.Client) -> None
 def test_node_is_deleted_when_the_block_is_left_and_when_the_client_is_closed(
     client: getc.Client, other: getc.Client
 ) -> None:
-    """Both are ways to stop."""
+    """Both stop the keeper."""
     with client.keep_node('/servers/a', ttl=TTL):
         assert other.get('/servers/a')
     with pytest.raises(getc.KeyNotFound):
@@ -77,7 +77,6 @@ def test_node_is_deleted_when_the_block_is_left_and_when_the_client_is_closed(
 
 
 def test_stop_does_not_delete_the_node_of_another_owner(client: getc.Client, other: getc.Client) -> None:
-    """What is not ours is not deleted."""
     keeper = client.keep_node('/servers/a', 'ours', ttl=TTL)
     other.set('/servers/a', 'theirs', ttl=TTL)
     keeper.stop()
@@ -85,7 +84,7 @@ def test_stop_does_not_delete_the_node_of_another_owner(client: getc.Client, oth
 
 
 def test_orphaned_node_exists_until_its_ttl_ends(client: getc.Client, other: getc.Client) -> None:
-    """A successor takes it over without a gap that others see."""
+    """A successor takes the node over without a deletion that others see."""
     keeper = client.keep_node('/servers/a', 'old', ttl=TTL)
     keeper.orphan()
     assert keeper.state is KeeperState.STOPPED
@@ -96,7 +95,7 @@ def test_orphaned_node_exists_until_its_ttl_ends(client: getc.Client, other: get
 
 
 def test_orphaned_node_expires(client: getc.Client, backend_under_test: Any) -> None:
-    """Nobody renews it any more.  On v3 it is written once more, with a lease of its own."""
+    """The node is not renewed.  On v3 it is written once more, with a lease of its own."""
     keeper = client.keep_node('/servers/a', ttl=1)
     keeper.orphan()
     left = client.get('/servers/a')
@@ -108,7 +107,7 @@ def test_orphaned_node_expires(client: getc.Client, backend_under_test: Any) -> 
 
 @pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
 def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on_conflict: Any) -> None:
-    """Nobody keeps it alive, so it is no predecessor's; it stays as it is."""
+    """A permanent node does not belong to a previous keeper, and is not changed."""
     client.set('/servers/a', 'permanent')
     with pytest.raises(getc.NodeExist, match='it has no TTL, so it is not taken over'):
         client.keep_node('/servers/a', 'mine', ttl=TTL, on_conflict=on_conflict)
@@ -117,7 +116,7 @@ def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on
 
 @pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
 def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_conflict: Any) -> None:
-    """A directory is not kept."""
+    """A directory cannot be kept."""
     client.set('/servers/a/b', 'x')
     with pytest.raises(getc.NotFile, match='it is a directory, which cannot be kept'):
         client.keep_node('/servers/a', ttl=TTL, on_conflict=on_conflict)
@@ -126,7 +125,7 @@ def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_co
 def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """The default; the predecessor learns of it, and does not fight."""
+    """The default of on_conflict.  The previous owner is notified, and does not take the node back."""
     lost: list[getc.Keeper] = []
     first = client.keep_node('/servers/a', 'first', ttl=3, on_lost=lost.append)
     token = first.ensure()
@@ -141,7 +140,7 @@ def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
 def test_replaced_owner_is_notified_at_once(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """By a watch of its node: its next renewal would come in 20 minutes."""
+    """By a watch of its node: the next renewal would be in 20 minutes."""
     lost: list[getc.Keeper] = []
     first = client.keep_node('/servers/a', 'same', ttl=3600, on_lost=lost.append)
     second = other.keep_node('/servers/a', 'same', ttl=3600)
@@ -167,7 +166,7 @@ def test_deleted_node_is_restored_at_once(
 def test_keep_node_raises_when_another_owner_exists_and_on_conflict_is_raise(
     client: getc.Client, other: getc.Client
 ) -> None:
-    """on_conflict='raise' leaves the owner alone."""
+    """The owner is not affected."""
     owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
     with pytest.raises(getc.NodeExist):
         other.keep_node('/servers/a', 'rival', ttl=TTL, on_conflict='raise')
@@ -178,7 +177,7 @@ def test_keep_node_raises_when_another_owner_exists_and_on_conflict_is_raise(
 def test_keep_node_waits_for_the_owner_when_on_conflict_is_wait(
     client: getc.Client, other: getc.Client, spawn: Any
 ) -> None:
-    """on_conflict='wait': when the owner goes, the name is taken."""
+    """The node is acquired when the owner releases it."""
     owner = client.keep_node('/servers/a', 'owner', ttl=TTL)
     waiting = spawn(other.keep_node, '/servers/a', 'next', ttl=TTL, on_conflict='wait')
     gevent.sleep(0.1)
@@ -213,7 +212,7 @@ def test_nothing_is_left_when_waiting_is_aborted(
 def test_deleted_node_is_written_again_with_a_greater_token(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """on_lost, then on_restored, and a token that has grown."""
+    """on_lost is called, then on_restored."""
     log: list[str] = []
     keeper = client.keep_node(
         '/servers/a',
@@ -233,7 +232,7 @@ def test_deleted_node_is_written_again_with_a_greater_token(
 def test_node_is_reclaimed_only_when_its_new_owner_has_released_it(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """Never by force."""
+    """The new owner is never overwritten."""
     log: list[str] = []
     keeper = client.keep_node(
         '/servers/a',
@@ -252,7 +251,6 @@ def test_node_is_reclaimed_only_when_its_new_owner_has_released_it(
 
 
 def test_update_writes_the_value_and_keeps_the_token(client: getc.Client, other: getc.Client) -> None:
-    """The node stays kept, and its token the same."""
     keeper = client.keep_node('/servers/a', 'lobby', ttl=TTL)
     token = keeper.ensure()
     result = keeper.update('arena')
@@ -263,7 +261,7 @@ def test_update_writes_the_value_and_keeps_the_token(client: getc.Client, other:
 
 
 def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Client, other: getc.Client) -> None:
-    """And does not write."""
+    """The value is not written."""
     keeper = client.keep_node('/servers/a', 'mine', ttl=TTL)
     other.set('/servers/a', 'theirs', ttl=TTL)
     with pytest.raises(getc.Overtaken):
@@ -279,7 +277,7 @@ def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Cl
 
 
 def test_node_is_deleted_while_alive_returns_false(client: getc.Client, wait_until: Callable[..., None]) -> None:
-    """A process that runs but does not work is not in the list."""
+    """A process that is running but not working is not listed."""
     well = [True]
     log: list[str] = []
     keeper = client.keep_node(
@@ -303,7 +301,7 @@ def test_node_is_deleted_while_alive_returns_false(client: getc.Client, wait_unt
 def test_blocking_or_failing_alive_counts_as_false(
     client: getc.Client, wait_until: Callable[..., None], is_blocking: bool
 ) -> None:
-    """The keeper does not hang, and the node goes."""
+    """The keeper is not blocked, and the node is deleted."""
     is_well = True
 
     def alive() -> bool:
@@ -330,7 +328,7 @@ def is_gone(client: getc.Client, key: str) -> bool:
 
 
 def test_stop_returns_in_a_callback(client: getc.Client, other: getc.Client, wait_until: Callable[..., None]) -> None:
-    """Re-entrant: it does not wait for itself."""
+    """It does not wait for the callback that has called it."""
     log: list[str] = []
 
     def on_lost(keeper: getc.Keeper) -> None:
@@ -348,7 +346,6 @@ def test_stop_returns_in_a_callback(client: getc.Client, other: getc.Client, wai
 def test_error_of_a_callback_is_logged_and_the_node_is_kept(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its trouble is its own."""
     restored: list[getc.Keeper] = []
 
     def on_lost(keeper: getc.Keeper) -> None:
@@ -364,7 +361,7 @@ def test_error_of_a_callback_is_logged_and_the_node_is_kept(
 def test_blocking_callback_does_not_delay_renewals_and_is_killed_by_stop(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """No callback runs when stop has returned."""
+    """No callback is running when stop has returned."""
     ended: list[str] = []
     entered: list[int] = []
 
@@ -384,7 +381,7 @@ def test_blocking_callback_does_not_delay_renewals_and_is_killed_by_stop(
 
 
 def test_keep_node_returns_at_once_when_wait_is_false(client: getc.Client, wait_until: Any) -> None:
-    """wait=False returns at once."""
+    """The state is STARTING until the node is written."""
     keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
     assert keeper.state is KeeperState.STARTING
     wait_until(lambda: keeper.state is KeeperState.KEPT)
@@ -394,7 +391,6 @@ def test_keep_node_returns_at_once_when_wait_is_false(client: getc.Client, wait_
 def test_error_without_wait_stops_the_keeper_and_is_its_last_error(
     client: getc.Client, wait_until: Callable[..., None]
 ) -> None:
-    """Nobody was there to raise it to."""
     client.set('/servers/a', 'permanent')
     keeper = client.keep_node('/servers/a', ttl=TTL, wait=False)
     wait_until(lambda: keeper.join(0))

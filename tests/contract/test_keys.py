@@ -1,4 +1,4 @@
-"""The forms of keys and values: every text that may be one, and what is refused before any I/O."""
+"""Keys and values: every text that is valid, and errors before any I/O for the others."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ AWKWARD = [
 
 @pytest.mark.parametrize('name', AWKWARD, ids=ascii)
 def test_unusual_key_is_written_and_read_unchanged(client: getc.Client, name: str) -> None:
-    """Any text is a name: it is written, listed, read and deleted under exactly that name."""
+    """Any text is a valid name: it is written, listed, read and deleted unchanged."""
     key = f'/d/{name}'
     assert client.set(key, '1').key == key
     assert [node.key for node in client.get('/d').nodes] == [key]
@@ -62,7 +62,7 @@ def test_unusual_key_is_written_and_read_unchanged(client: getc.Client, name: st
 
 @pytest.mark.parametrize('name', ['a b', 'a?b=c', 'a#b', '100%', '%2F', 'a+b', 'a;b', 'é', '🔑'], ids=ascii)
 def test_wait_matches_an_unusual_key(client: getc.Client, name: str) -> None:
-    """A wait finds the change of an awkward key, and so does one of the directory above it."""
+    """Also a recursive wait on the parent directory."""
     written = client.set(f'/d/{name}', '1')
     assert client.wait(f'/d/{name}', written.etcd_index, timeout=10).key == f'/d/{name}'
     assert client.wait('/d', written.etcd_index, recursive=True, timeout=10).key == f'/d/{name}'
@@ -70,7 +70,6 @@ def test_wait_matches_an_unusual_key(client: getc.Client, name: str) -> None:
 
 @pytest.mark.parametrize('name', ['a b', 'a?b', 'é/🔑'], ids=ascii)
 def test_unusual_key_may_be_a_directory(client: getc.Client, name: str) -> None:
-    """Directories have awkward names as well."""
     client.set(f'/{name}', dir=True)
     assert client.append(f'/{name}', '1').key.startswith(f'/{name}/0')
     assert client.delete(f'/{name}', recursive=True).key == f'/{name}'
@@ -78,7 +77,7 @@ def test_unusual_key_may_be_a_directory(client: getc.Client, name: str) -> None:
 
 @pytest.mark.parametrize('key', ['a/b', '/a/b/', '//a/b', '/a//b', 'a//b///', '///a/b'])
 def test_key_is_normalised_when_slashes_are_missing_or_doubled(client: getc.Client, key: str) -> None:
-    """One slash in front, none doubled, none at the end: every method takes every form."""
+    """One leading slash, no double and no trailing one: every method accepts every form."""
     assert client.set(key, '1').key == '/a/b'
     assert client.get(key).key == '/a/b'
     assert client.update(key, '2').key == '/a/b'
@@ -112,7 +111,7 @@ def test_key_is_normalised_when_slashes_are_missing_or_doubled(client: getc.Clie
     ids=ascii,
 )
 def test_unusual_value_is_written_and_read_unchanged(client: getc.Client, value: str) -> None:
-    """Any text is a value, the empty one too."""
+    """Any text is a valid value, also the empty one."""
     written = client.set('/a', value)
     assert written.value == value
     assert client.get('/a').node == written.node
@@ -120,7 +119,6 @@ def test_unusual_value_is_written_and_read_unchanged(client: getc.Client, value:
 
 
 def test_value_of_a_megabyte_is_written_and_read(client: getc.Client) -> None:
-    """A value of a megabyte is written and read whole."""
     value = 'v€' * (1024 * 256)
     assert len(value.encode()) == 1024 * 1024
     client.set('/big', value)
@@ -146,7 +144,7 @@ CALLS_WITH_A_KEY: list[Callable[[getc.Client, Any], object]] = [
 def test_key_that_is_not_a_path_raises_value_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: str
 ) -> None:
-    """NUL, the segments . and .., and what cannot be encoded are ValueErrors before any I/O."""
+    """NUL, the segments ``.`` and ``..``, and text that cannot be encoded, before any I/O."""
     with pytest.raises(ValueError, match=r'key|encodable'):
         call(refusing, key)
 
@@ -156,7 +154,7 @@ def test_key_that_is_not_a_path_raises_value_error(
 def test_key_that_is_not_a_str_raises_type_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], key: Any
 ) -> None:
-    """A key that is no str is a TypeError before any I/O."""
+    """Before any I/O."""
     with pytest.raises(TypeError, match='key'):
         call(refusing, key)
 
@@ -164,7 +162,7 @@ def test_key_that_is_not_a_str_raises_type_error(
 @pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'], ids=ascii)
 @pytest.mark.v3_differs('v3 keeps any bytes')
 def test_surrogate_escaped_bytes_are_not_supported(client: getc.Client, backend_under_test: Any, text: str) -> None:
-    """etcd v2 keeps text only: bytes in disguise are NotSupported in a key, and on a server in a value, too."""
+    """etcd v2 supports text only: surrogate escapes raise NotSupported in a key, and on a server in a value."""
     calls = [
         lambda: client.set(f'/{text}', '1'),
         lambda: client.get(f'/{text}'),

@@ -1,4 +1,4 @@
-"""mirror: a part of the tree as a mapping, kept as it is in etcd."""
+"""mirror: a subtree as a mapping, which follows etcd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CHANGE_TIMEOUT = 60
 
 
 def test_mirror_has_all_values_when_mirror_returns(client: getc.Client) -> None:
-    """Values at any depth, by their keys; directories and hidden nodes are not among them."""
+    """Values at any depth, by their keys, without directories and hidden nodes."""
     client.set('/servers/a', '1')
     client.set('/servers/deep/b', '2')
     client.set('/servers/_hidden', 'x')
@@ -33,7 +33,6 @@ def test_mirror_has_all_values_when_mirror_returns(client: getc.Client) -> None:
 
 
 def test_mirror_of_a_missing_node_is_empty_at_first(client: getc.Client, other: getc.Client) -> None:
-    """The node need not exist."""
     mirror = client.mirror('/servers')
     assert dict(mirror) == {}
     other.set('/servers/a', '1')
@@ -41,7 +40,7 @@ def test_mirror_of_a_missing_node_is_empty_at_first(client: getc.Client, other: 
 
 
 def test_mirror_of_a_value_has_that_value(client: getc.Client, other: getc.Client) -> None:
-    """One setting is a part of the tree, too; it may become a directory and a value again."""
+    """The node may become a directory and a value again."""
     client.set('/cfg/rate', '20')
     mirror = client.mirror('/cfg/rate')
     assert dict(mirror) == {'/cfg/rate': '20'}
@@ -57,7 +56,7 @@ def test_mirror_of_a_value_has_that_value(client: getc.Client, other: getc.Clien
 
 
 def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Client) -> None:
-    """Also of whole directories; a value in place of a directory, and the other way round."""
+    """Also of whole directories, and replacements of a value by a directory and vice versa."""
     mirror = client.mirror('/servers')
     other.set('/servers/a', '1')
     other.set('/servers/d/b', '2')
@@ -73,7 +72,6 @@ def test_mirror_follows_writes_and_deletes(client: getc.Client, other: getc.Clie
 
 
 def test_reading_a_mirror_does_not_switch_greenlets(client: getc.Client) -> None:
-    """A greenlet that reads it is not switched away from."""
     client.set('/servers/a', '1')
     mirror = client.mirror('/servers')
     switched: list[int] = []
@@ -83,7 +81,7 @@ def test_reading_a_mirror_does_not_switch_greenlets(client: getc.Client) -> None
 
 
 def test_wait_returns_the_result_of_the_predicate(client: getc.Client, other: getc.Client, spawn: Any) -> None:
-    """At once where it is true; else when it becomes so, for each who waits."""
+    """At once if it is true, else when it becomes true; for each greenlet that waits."""
     mirror = client.mirror('/servers')
     assert mirror.wait(lambda nodes: len(nodes) == 0) is True
     waiting = [spawn(mirror.wait, lambda nodes, least=least: len(nodes) >= least and least) for least in (1, 2, 3)]
@@ -93,7 +91,7 @@ def test_wait_returns_the_result_of_the_predicate(client: getc.Client, other: ge
 
 
 def test_wait_raises_timed_out_when_the_predicate_stays_false(client: getc.Client) -> None:
-    """And what a predicate raises goes to who waits."""
+    """An exception of the predicate is raised in the greenlet that waits."""
     mirror = client.mirror('/servers')
     with pytest.raises(getc.TimedOut, match=r'mirror /servers: the predicate was not true within 0.01 s'):
         mirror.wait(lambda nodes: len(nodes) > 3, timeout=0.01)
@@ -102,7 +100,7 @@ def test_wait_raises_timed_out_when_the_predicate_stays_false(client: getc.Clien
 
 
 def test_wait_ends_when_the_mirror_is_stopped(client: getc.Client, spawn: Any) -> None:
-    """By its own stop, or with the client."""
+    """By its own stop, or by that of the client."""
     first, second = client.mirror('/a'), client.mirror('/b')
     waiting = [spawn(mirror.wait, len) for mirror in (first, second)]
     gevent.sleep(0)
@@ -117,7 +115,7 @@ def test_wait_ends_when_the_mirror_is_stopped(client: getc.Client, spawn: Any) -
 def test_on_update_is_called_after_the_mirror_has_changed(
     client: getc.Client, other: getc.Client, wait_until: Until
 ) -> None:
-    """One call for a revision, in order."""
+    """One call for each revision, in order."""
     received: list[tuple[tuple[str, ...], dict[str, str]]] = []
 
     def on_update(results: tuple[getc.EtcdResult, ...]) -> None:
@@ -134,7 +132,7 @@ def test_on_update_is_called_after_the_mirror_has_changed(
 def test_transaction_is_applied_to_a_mirror_as_a_whole(
     client: getc.Client, backend_under_test: Any, wait_until: Until
 ) -> None:
-    """v3 can write many keys at once: nobody sees a part of them."""
+    """v3 writes several keys in a transaction: no reader sees a part of them."""
     if backend_under_test.name != 'v3':
         pytest.skip('one write at a time is all that v2 and memory have')
     from getc.v3.txn import put
@@ -158,10 +156,10 @@ def test_transaction_is_applied_to_a_mirror_as_a_whole(
 def test_mirror_resyncs_after_lost_history(
     client: getc.Client, other: getc.Client, backend_under_test: Any, wait_until: Until
 ) -> None:
-    """A callback that is far behind: the mirror is stale meanwhile, and right in the end."""
+    """The callback is far behind: the mirror is stale meanwhile, and correct at the end."""
     gate = gevent.event.Event()
     mirror = client.mirror('/cfg', on_update=lambda results: gate.wait())
-    while not mirror.is_stale:  # a watch that is outrun would not get as far behind
+    while not mirror.is_stale:  # a watch that is overtaken would not fall as far behind
         for _ in range(100):
             last = other.set('/cfg/a', 'x')
         wait_until(lambda last=last: mirror.is_stale or mirror.index >= last.modified_index)
@@ -190,6 +188,6 @@ def test_mirror_raises_for_invalid_options_before_any_io(
 
 
 def test_mirror_raises_timed_out_when_no_server_answers(refusing: getc.Client) -> None:
-    """And leaves nothing behind."""
+    """Nothing is left running."""
     with pytest.raises(getc.TimedOut, match=r'mirror /servers did not start within 0.05 s'):
         refusing.mirror('/servers', timeout=0.05)

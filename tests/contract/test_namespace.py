@@ -1,4 +1,4 @@
-"""``namespace``: a client that sees one directory as its root."""
+"""``namespace``: a client whose root is a directory of the store."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ pytestmark = pytest.mark.whole_tree
 
 @pytest.fixture
 def namespaced(backend_under_test: Any, client: getc.Client) -> getc.Client:
-    """A client of the namespace /ns of the store that ``client`` sees whole."""
+    """A client with namespace /ns of the store of ``client``."""
     opened: getc.Client = backend_under_test.open(namespace='/ns')
     return opened
 
 
 def test_namespace_is_added_to_and_removed_from_keys(client: getc.Client, namespaced: getc.Client) -> None:
-    """Inside nobody sees the namespace, outside everybody does."""
+    """Keys inside do not have the namespace, keys outside do."""
     written = namespaced.set('/a', '1')
     assert written.key == '/a'
     assert namespaced.get('/a').key == '/a'
@@ -34,7 +34,7 @@ def test_namespace_is_added_to_and_removed_from_keys(client: getc.Client, namesp
 
 
 def test_namespace_is_removed_from_every_key_of_a_result(client: getc.Client, namespaced: getc.Client) -> None:
-    """Of the nodes in a directory, of prev_node, of an append."""
+    """Nodes of a directory, prev_node, the node of an append."""
     namespaced.set('/d/a/b', '1')
     listing = namespaced.get('/', recursive=True)
     assert isinstance(listing.node, getc.Directory)
@@ -48,7 +48,7 @@ def test_namespace_is_removed_from_every_key_of_a_result(client: getc.Client, na
 
 
 def test_namespace_is_removed_from_errors(client: getc.Client, namespaced: getc.Client) -> None:
-    """The cause of an error is a key as the caller knows it."""
+    """The cause of an error is a key relative to the namespace."""
     namespaced.set('/a', '1')
     for refused in (
         lambda: namespaced.get('/none'),
@@ -66,7 +66,7 @@ def test_namespace_is_removed_from_errors(client: getc.Client, namespaced: getc.
 def test_error_in_a_missing_namespace_names_the_key(
     backend_under_test: Any, client: getc.Client, namespace: str
 ) -> None:
-    """In a namespace that nobody has written to, what is missing is the key that was asked for."""
+    """In a namespace without a write, the missing key is the requested one."""
     namespaced = backend_under_test.open(namespace=namespace)
     for refused in (
         lambda: namespaced.get('/a'),
@@ -80,7 +80,7 @@ def test_error_in_a_missing_namespace_names_the_key(
 
 
 def test_namespace_raises_not_dir_when_it_is_a_value(backend_under_test: Any, client: getc.Client) -> None:
-    """A value where the namespace, or a directory above it, should be: NotDir of the root inside."""
+    """The namespace or a parent of it is a value: NotDir of the root inside."""
     client.set('/name', '1')
     for namespace in ('/name', '/name/space'):
         with pytest.raises(getc.NotDir) as caught:
@@ -89,7 +89,7 @@ def test_namespace_raises_not_dir_when_it_is_a_value(backend_under_test: Any, cl
 
 
 def test_namespace_hides_what_is_outside(client: getc.Client, namespaced: getc.Client) -> None:
-    """Keys outside are not seen, be they called alike."""
+    """Also keys with the same prefix."""
     client.set('/a', 'outside')
     client.set('/nsx/a', 'outside')
     with pytest.raises(getc.KeyNotFound):
@@ -100,7 +100,7 @@ def test_namespace_hides_what_is_outside(client: getc.Client, namespaced: getc.C
 
 
 def test_namespace_waits_inside(client: getc.Client, namespaced: getc.Client) -> None:
-    """A recursive wait on the root of a namespace sees the namespace's changes alone."""
+    """A recursive wait on the root of a namespace returns only changes inside."""
     start = client.set('/ns', dir=True).etcd_index
     client.set('/a', 'outside')
     client.set('/nsx/a', 'outside')
@@ -114,7 +114,6 @@ def test_namespace_waits_inside(client: getc.Client, namespaced: getc.Client) ->
 def test_wait_in_a_namespace_returns_when_the_namespace_is_deleted(
     client: getc.Client, namespaced: getc.Client, spawn: Any
 ) -> None:
-    """A wait inside is woken when the namespace itself is deleted."""
     start = namespaced.set('/d/a', '1').etcd_index
     waiting = spawn(namespaced.wait, '/d/a', start + 1)
     gevent.sleep(0)
@@ -126,7 +125,7 @@ def test_wait_in_a_namespace_returns_when_the_namespace_is_deleted(
 
 @pytest.mark.parametrize('namespace', ['ns', '/ns/', '//ns', 'ns//'])
 def test_namespace_is_normalised(backend_under_test: Any, client: getc.Client, namespace: str) -> None:
-    """A namespace may be written as any key may."""
+    """A namespace may have any form that a key may have."""
     backend_under_test.open(namespace=namespace).set('/a', '1')
     assert client.get('/ns/a').value == '1'
 
@@ -135,13 +134,12 @@ def test_namespace_is_normalised(backend_under_test: Any, client: getc.Client, n
 def test_namespace_is_the_whole_tree_when_it_is_the_root(
     backend_under_test: Any, client: getc.Client, namespace: str | None
 ) -> None:
-    """The root as a namespace changes nothing."""
+    """The root as namespace changes nothing."""
     backend_under_test.open(namespace=namespace).set('/a', '1')
     assert client.get('/a').value == '1'
 
 
 def test_namespace_may_have_several_unusual_segments(backend_under_test: Any, client: getc.Client) -> None:
-    """A namespace of several segments with any characters."""
     namespaced = backend_under_test.open(namespace='/a b/é?#%')
     namespaced.set('/x', '1')
     assert client.get('/a b/é?#%/x').value == '1'
@@ -149,7 +147,7 @@ def test_namespace_may_have_several_unusual_segments(backend_under_test: Any, cl
 
 
 def test_namespace_compares_and_deletes_inside(client: getc.Client, namespaced: getc.Client) -> None:
-    """Conditions and deletes are those of the nodes inside."""
+    """Conditions and deletes apply to nodes inside."""
     client.set('/a', '1')
     index = namespaced.set('/a', '1').modified_index
     assert namespaced.set('/a', '2', prev_index=index).value == '2'
@@ -163,7 +161,7 @@ SECRET = '/name/space'
 
 
 class LeakCheck:
-    """Everything that has left a client: looked through for the namespace, in all that its user can reach."""
+    """Searches everything that a client returns or raises for the namespace, in all that is reachable by attributes."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -171,7 +169,7 @@ class LeakCheck:
         self._seen: list[object] = []
 
     def take(self, thing: object, path: str = '') -> None:
-        """Look through it, and through its public attributes and its items."""
+        """Search an object, its public attributes and its items."""
         if isinstance(thing, str):
             if 'name/space' in thing or '/name' in thing.split():
                 self.found.append(f'{path}: {thing!r}')
@@ -202,7 +200,7 @@ class LeakCheck:
                     self.take(value, f'{path}.{name}')
 
     def call(self, function: Callable[..., Any], *args: object, **options: object) -> None:
-        """Take what it returns or raises."""
+        """Search what a function returns or raises."""
         try:
             self.take(function(*args, **options))
         except getc.EtcException as error:

@@ -14,7 +14,7 @@ def keys_of(result: getc.EtcdResult) -> list[str]:
 
 
 def test_get_returns_the_value_after_set(client: getc.Client) -> None:
-    """What was set is read, as a Got with a Value of the same key and indices."""
+    """A Got with the value, the key and the indices."""
     written = client.set('/a', 'text')
     result = client.get('/a')
     assert type(result) is getc.Got
@@ -26,7 +26,7 @@ def test_get_returns_the_value_after_set(client: getc.Client) -> None:
 
 
 def test_get_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
-    """A key that was never written is error 100, and names itself."""
+    """Error 100, which names the key."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.get('/none')
     assert caught.value.errno == 100
@@ -35,7 +35,7 @@ def test_get_raises_key_not_found_when_the_node_does_not_exist(client: getc.Clie
 
 @pytest.mark.v3_differs('v3 names the key asked for (design, section 3)')
 def test_get_names_the_first_missing_directory_when_deep(client: getc.Client) -> None:
-    """The cause of a KeyNotFound is the outermost node that is missing."""
+    """The cause of a KeyNotFound is the outermost missing node."""
     client.set('/a/b', '1')
     with pytest.raises(getc.KeyNotFound) as caught:
         client.get('/a/x/y/z')
@@ -43,7 +43,7 @@ def test_get_names_the_first_missing_directory_when_deep(client: getc.Client) ->
 
 
 def test_get_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
-    """Nothing can be below a value: error 104 names the value."""
+    """Error 104, which names the value."""
     client.set('/a', '1')
     with pytest.raises(getc.NotDir) as caught:
         client.get('/a/b')
@@ -51,7 +51,7 @@ def test_get_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> Non
 
 
 def test_get_lists_the_children_when_a_directory(client: getc.Client) -> None:
-    """A directory comes with its children; those of the directories in it stay away."""
+    """Nodes of subdirectories are not included."""
     client.set('/d/a', '1')
     client.set('/d/sub/b', '2')
     result = client.get('/d', sorted=True)
@@ -64,7 +64,7 @@ def test_get_lists_the_children_when_a_directory(client: getc.Client) -> None:
 
 
 def test_get_lists_everything_when_recursive(client: getc.Client) -> None:
-    """Recursive brings the whole subtree; leaves() walks it depth first."""
+    """leaves() iterates depth first."""
     for key in ('/d/b', '/d/a/z', '/d/a/c/x'):
         client.set(key, key)
     result = client.get('/d', recursive=True, sorted=True)
@@ -73,14 +73,14 @@ def test_get_lists_everything_when_recursive(client: getc.Client) -> None:
 
 
 def test_get_sorts_by_key_when_sorted(client: getc.Client) -> None:
-    """Sorted nodes come in the order of their keys, whatever the order of creation."""
+    """In the order of the keys, not of creation."""
     for name in ('b', 'B', 'a10', 'a9', 'é', 'z'):
         client.set(f'/d/{name}', name)
     assert client.get('/d', sorted=True).values == ('B', 'a10', 'a9', 'b', 'z', 'é')
 
 
 def test_get_returns_the_same_nodes_when_unsorted(client: getc.Client) -> None:
-    """Without sorted the order is free, the nodes are the same."""
+    """The order is undefined, the nodes are the same."""
     names = {f'n{number}' for number in range(20)}
     for name in names:
         client.set(f'/d/{name}', name)
@@ -88,7 +88,6 @@ def test_get_returns_the_same_nodes_when_unsorted(client: getc.Client) -> None:
 
 
 def test_get_returns_an_empty_directory_when_it_has_no_nodes(client: getc.Client) -> None:
-    """An empty directory is there, and has no nodes."""
     client.set('/d', dir=True)
     result = client.get('/d')
     assert isinstance(result.node, getc.Directory)
@@ -97,14 +96,13 @@ def test_get_returns_an_empty_directory_when_it_has_no_nodes(client: getc.Client
 
 @pytest.mark.parametrize('options', [{'recursive': True}, {'sorted': True}, {'recursive': True, 'sorted': True}])
 def test_get_ignores_recursive_and_sorted_for_a_value(client: getc.Client, options: dict[str, Any]) -> None:
-    """recursive and sorted mean nothing for a value."""
     client.set('/a', '1')
     assert client.get('/a', **options) == client.get('/a')
 
 
 @pytest.mark.parametrize('quorum', [True, False, None])
 def test_get_reads_the_last_write_with_any_quorum(client: getc.Client, quorum: bool | None) -> None:
-    """With one server every quorum reads the same."""
+    """With one server every quorum is the same."""
     client.set('/a', '1')
     assert client.get('/a', quorum=quorum).value == '1'
 
@@ -113,7 +111,7 @@ def test_get_reads_the_last_write_with_any_quorum(client: getc.Client, quorum: b
 
 
 def test_get_leaves_hidden_nodes_out_of_listings(client: getc.Client) -> None:
-    """A name that begins with an underscore is listed nowhere, at no depth."""
+    """A name with a leading underscore is not listed, at any depth."""
     for key in ('/d/_x', '/d/a', '/d/_dir/b', '/d/sub/_y', '/d/sub/c', '/d/e_'):
         client.set(key, key)
     result = client.get('/d', recursive=True, sorted=True)
@@ -122,7 +120,7 @@ def test_get_leaves_hidden_nodes_out_of_listings(client: getc.Client) -> None:
 
 
 def test_get_reads_a_hidden_node_by_its_key(client: getc.Client) -> None:
-    """Hidden is not secret: who knows the name reads it, and what is below it."""
+    """Also nodes below it."""
     client.set('/_d/a', '1')
     assert client.get('/_d/a').value == '1'
     assert client.get('/_d').values == ('1',)
@@ -133,7 +131,7 @@ def test_get_reads_a_hidden_node_by_its_key(client: getc.Client) -> None:
 
 @pytest.mark.whole_tree
 def test_get_reads_the_root_of_an_empty_store(client: getc.Client) -> None:
-    """The root is a directory that always is there."""
+    """The root is a directory that always exists."""
     result = client.get('/')
     assert isinstance(result.node, getc.Directory)
     assert result.key == '/'
@@ -142,7 +140,6 @@ def test_get_reads_the_root_of_an_empty_store(client: getc.Client) -> None:
 
 @pytest.mark.whole_tree
 def test_get_lists_the_tree_when_the_root_is_read(client: getc.Client) -> None:
-    """The root lists as any directory does."""
     client.set('/b', '1')
     client.set('/a/c', '2')
     client.set('/_h', '3')
@@ -155,7 +152,7 @@ def test_get_lists_the_tree_when_the_root_is_read(client: getc.Client) -> None:
 @pytest.mark.whole_tree
 @pytest.mark.parametrize('key', ['', '/', '//'])
 def test_get_reads_the_root_when_the_key_has_no_segments(client: getc.Client, key: str) -> None:
-    """No segment at all is the root."""
+    """A key without segments is the root."""
     client.set('/a', '1')
     assert client.get(key).values == ('1',)
 
@@ -164,13 +161,11 @@ def test_get_reads_the_root_when_the_key_has_no_segments(client: getc.Client, ke
 
 
 def test_get_reads_the_write_of_another_client(client: getc.Client, other: getc.Client) -> None:
-    """Clients of one store share its tree."""
     client.set('/a', '1')
     assert other.get('/a').node == client.get('/a').node
 
 
 def test_get_lists_a_large_directory(client: getc.Client) -> None:
-    """A listing of some hundred nodes is whole."""
     for number in range(300):
         client.set(f'/d/{number:04}', str(number))
     assert client.get('/d', sorted=True).values == tuple(str(number) for number in range(300))

@@ -1,4 +1,4 @@
-"""Results and nodes as values: immutable, comparable, picklable, with a telling repr."""
+"""Results and nodes are immutable, comparable and picklable values with a readable repr."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import getc
 
 
 def results_of(client: getc.Client) -> list[getc.EtcdResult]:
-    """One result of each kind, values and directories."""
+    """A result of each class, for values and directories."""
     results = [
         client.set('/a', 'text', ttl=100),
         client.get('/a'),
@@ -30,7 +30,7 @@ def results_of(client: getc.Client) -> list[getc.EtcdResult]:
 
 
 def test_result_pickles_and_copies_as_equal(client: getc.Client) -> None:
-    """A result survives pickling and copying, equal and of the same class."""
+    """Equal, and of the same class."""
     for result in results_of(client):
         for twin in (*(pickle.loads(pickle.dumps(result, p)) for p in range(2, 6)), copy.deepcopy(result)):
             assert type(twin) is type(result)
@@ -39,7 +39,7 @@ def test_result_pickles_and_copies_as_equal(client: getc.Client) -> None:
 
 
 def test_result_is_immutable(client: getc.Client) -> None:
-    """Nothing of a result or a node can be changed, or added."""
+    """No attribute can be changed or added."""
     for result in results_of(client):
         for holder in (result, result.node):
             for name in ('key', 'modified_index', 'ttl', 'no_such_name'):
@@ -50,14 +50,14 @@ def test_result_is_immutable(client: getc.Client) -> None:
 
 
 def test_result_can_be_hashed(client: getc.Client) -> None:
-    """Results and nodes go into sets; equal ones once."""
+    """Equal ones are one element of a set."""
     result = client.set('/a', '1')
     assert len({result, pickle.loads(pickle.dumps(result)), client.get('/a')}) == 2
     assert len({result.node, client.get('/a').node}) == 1
 
 
 def test_result_differs_when_its_class_does(client: getc.Client) -> None:
-    """A Got is no Set, even of the same node."""
+    """A Got is not equal to a Set of the same node."""
     written = client.set('/a', '1')
     read = client.get('/a')
     assert read.node == written.node
@@ -65,7 +65,6 @@ def test_result_differs_when_its_class_does(client: getc.Client) -> None:
 
 
 def test_result_has_the_attributes_of_its_node(client: getc.Client) -> None:
-    """The node's attributes are the result's own as well."""
     for result in results_of(client):
         node = result.node
         assert (result.key, result.ttl, result.expiration) == (node.key, node.ttl, node.expiration)
@@ -77,7 +76,7 @@ def test_result_has_the_attributes_of_its_node(client: getc.Client) -> None:
 
 
 def test_result_has_the_classes_of_the_design(client: getc.Client) -> None:
-    """The kinds of Set and of Deleted are kinds of them, and all are EtcdResult."""
+    """The classes of Set and of Deleted are subclasses, and all are EtcdResult."""
     kinds = [type(result) for result in results_of(client)]
     assert kinds[:6] == [getc.Set, getc.Got, getc.Updated, getc.ComparedThenSwapped, getc.Set, getc.Created]
     assert kinds[6:] == [getc.Created, getc.Got, getc.ComparedThenDeleted, getc.Deleted, getc.Deleted]
@@ -92,7 +91,7 @@ def test_result_has_the_classes_of_the_design(client: getc.Client) -> None:
 
 
 def test_repr_of_a_result_shows_class_node_and_value(client: getc.Client) -> None:
-    """The repr reads as in the examples: the class, the node, its value."""
+    """As in the examples."""
     written = client.set('/hello', 'Hello, world')
     assert repr(written).startswith("<getc.Set <getc.Value /hello='Hello, world' ")
     assert repr(client.get('/hello')).startswith("<getc.Got <getc.Value /hello='Hello, world' ")
@@ -105,7 +104,7 @@ def test_repr_of_a_result_shows_class_node_and_value(client: getc.Client) -> Non
 
 
 def test_result_has_the_index_of_the_store(client: getc.Client) -> None:
-    """etcd_index is where the store was, also when another node is read."""
+    """etcd_index is the index of the store, also if another node is read."""
     first = client.set('/a', '1')
     last = client.set('/b', '1')
     read = client.get('/a')
@@ -116,7 +115,7 @@ def test_result_has_the_index_of_the_store(client: getc.Client) -> None:
 
 
 def test_value_has_json_and_bytes(client: getc.Client) -> None:
-    """json() parses, raw_value is what etcd holds."""
+    """json() parses the value, raw_value has the bytes in etcd."""
     client.set('/a', '{"é": [1, 2.5, null]}')
     node = client.get('/a').node
     assert isinstance(node, getc.Value)
@@ -125,7 +124,7 @@ def test_value_has_json_and_bytes(client: getc.Client) -> None:
 
 
 def test_result_has_json_and_bytes_of_its_node(client: getc.Client) -> None:
-    """As it does the other attributes of the node; what has no value has neither."""
+    """As other attributes of the node; without a value neither exists."""
     client.set('/d/a', '[1]')
     assert (client.get('/d/a').json(), client.get('/d/a').raw_value) == ([1], b'[1]')
     for result in (client.get('/d'), client.delete('/d/a')):
@@ -135,7 +134,7 @@ def test_result_has_json_and_bytes_of_its_node(client: getc.Client) -> None:
 
 
 def test_json_error_names_the_key_and_not_the_value(client: getc.Client) -> None:
-    """What is no JSON is a ValueError with the key in it, and not the value."""
+    """The ValueError has the key, but not the value."""
     client.set('/cfg/broken', 'secret{')
     node = client.get('/cfg/broken').node
     assert isinstance(node, getc.Value)
@@ -145,7 +144,7 @@ def test_json_error_names_the_key_and_not_the_value(client: getc.Client) -> None
 
 
 def test_values_of_a_directory_are_those_of_its_children(client: getc.Client) -> None:
-    """values has the children that are values, in the order of nodes."""
+    """In the order of nodes, without directories."""
     client.set('/d/b', '2')
     client.set('/d/a', '1')
     client.set('/d/sub/c', '3')
@@ -159,7 +158,7 @@ def test_values_of_a_directory_are_those_of_its_children(client: getc.Client) ->
 
 
 def test_error_pickles_as_equal(client: getc.Client) -> None:
-    """An error survives pickling with all that it says."""
+    """With all attributes."""
     client.set('/a', '1')
     client.set('/d/b', '1')
     for refused in (
@@ -183,7 +182,7 @@ def test_error_pickles_as_equal(client: getc.Client) -> None:
 
 
 def test_each_error_has_a_class_and_a_number(client: getc.Client) -> None:
-    """Every refusal is an EtcdError with its number, and an EtcException."""
+    """Every error of etcd is an EtcdError with its number, and an EtcException."""
     client.set('/a', '1')
     client.set('/d/b', '1')
     for errno, refused in (

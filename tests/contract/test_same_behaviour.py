@@ -1,7 +1,7 @@
-"""The store in memory does what a real etcd does: random sequences of calls, made on both side by side.
+"""The memory store behaves like a real etcd: random sequences of calls on both.
 
-What is compared is all that a caller sees: results, errors, and what those who wait are told, live and from the
-history.  Both stores are brought to one index first, so that indices compare as they are.
+Results, errors, and the results of waits (live and from the history) are compared.  Both stores are advanced to the
+same index first, so that indices can be compared.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tests.support.api_support import skip_unless_supported
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
 
 CHANGE_TIMEOUT = 10.0
-"""Seconds after which a change that does not come is a failure."""
+"""Seconds after which a missing change is a failure."""
 
 
 # -- what is seen
 
 
 def outcome(call: Callable[[], getc.EtcdResult], is_sorted: bool = True) -> object:
-    """A result or an error, as far as it has to be the same."""
+    """A result or error, as far as it has to be equal."""
     try:
         result = call()
     except getc.EtcdError as error:
@@ -39,7 +39,7 @@ def outcome(call: Callable[[], getc.EtcdResult], is_sorted: bool = True) -> obje
 
 
 def plain(node: getc.Node, is_sorted: bool) -> getc.Node:
-    """A node with the TTL that it was once given, and its nodes in one order where they have none."""
+    """A node with the TTL that it was given, and its nodes in the order of keys if they have none."""
     expiration, ttl = node.expiration, node.ttl
     assert (ttl is None) == (expiration is None)
     if ttl is not None and expiration is not None:
@@ -58,12 +58,12 @@ def done(client: getc.Client, call: Call) -> object:
 
 
 def waited(client: getc.Client, key: str, index: int, recursive: bool = False) -> object:
-    """What a wait sees, but for the index of the store, which depends on how soon the wait was on."""
+    """The result of a wait without the index of the store, which depends on when the wait was registered."""
     return outcome(lambda: replace(client.wait(key, index, recursive=recursive, timeout=CHANGE_TIMEOUT), etcd_index=0))
 
 
 def record_changes(client: getc.Client, first: int, seen: list[object], last: int | None = None) -> None:
-    """Note down every change in ``TOP`` from one index to another."""
+    """Record every change in ``TOP`` from one index to another."""
     while last is None or first <= last:
         result = client.wait(TOP, first, recursive=True, timeout=CHANGE_TIMEOUT)
         seen.append(outcome(lambda result=result: replace(result, etcd_index=0)))  # type: ignore[misc]
@@ -77,7 +77,7 @@ Pair = tuple[getc.Client, getc.Client]
 
 @pytest.fixture
 def pair(etcd_server: EtcdServer) -> Iterator[Pair]:
-    """A client of a store in memory, and one of a server: both empty."""
+    """A client of a memory store and a client of a server, both empty."""
     skip_unless_supported('v2', etcd_server.binary)
     if etcd_server.binary.version < (3, 5):
         pytest.skip('memory is like etcd 3.5; older ones can update the TTL of a directory')
@@ -86,7 +86,7 @@ def pair(etcd_server: EtcdServer) -> Iterator[Pair]:
 
 
 def level(pair: Pair) -> int:
-    """Empty both stores, bring them to one index, and return it."""
+    """Empty both stores, advance them to the same index, and return it."""
     for client in pair:
         with suppress(getc.KeyNotFound):
             client.delete(TOP, recursive=True)
@@ -103,7 +103,7 @@ def level(pair: Pair) -> int:
 @enough(250)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
 def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list[Look]) -> None:
-    """Every result and every error of a sequence is the same, and so is what is told of it, live and afterwards."""
+    """Every result and error of a sequence is equal, and so are the waits, live and from the history."""
     memory, server = pair
     start = level(pair)
     note(f'index at the start: {start}')
@@ -132,7 +132,7 @@ def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list
 
 
 def test_memory_keeps_as_much_history_as_a_server(pair: Pair) -> None:
-    """The history of both reaches back equally far, and they say the same where it does not."""
+    """The history of both goes back equally far, with the same error beyond it."""
     start = level(pair)
     for client in pair:
         for number in range(1100):

@@ -1,7 +1,7 @@
-"""The tree on etcd v3 does what v2 does, but for what is documented: random sequences, in memory and on a real etcd.
+"""The tree on etcd v3 behaves like v2 except as documented: random sequences on a memory store and a real etcd.
 
-The store in memory stands for v2: ``test_same_behaviour`` holds the two side by side.  What differs is in
-:class:`Twins`, a method or a line each, and in ``docs/differences.rst``; everything else has to be the same.
+The memory store stands for v2: ``test_same_behaviour`` compares the two.  The differences are implemented in
+:class:`MirroredStores` and described in ``docs/differences.rst``; everything else has to be equal.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from getc.testing import EtcdServer
 from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
 
 CHANGE_TIMEOUT = 10.0
-"""Seconds after which a change that does not come is a failure."""
+"""Seconds after which a missing change is a failure."""
 
 NO_INDEX = 1
-"""No node has it: something was written before."""
+"""An index that is older than each node."""
 
 
 @dataclass(frozen=True)
 class WatchedChange:
-    """A change, as far as a watch tells it on v3: by which operation is not known."""
+    """A change as v3 events show it: without the operation."""
 
     kind: type[getc.EtcdResult]
     key: str
@@ -52,11 +52,11 @@ class WatchedChange:
 
 
 class MirroredStores:
-    """A store in memory and one on v3, which get the same calls.
+    """A memory store and one on v3, which get the same calls.
 
     Attributes:
-        start: v3's revision before the first call.
-        told: What watches of v3 have to tell.
+        start: The revision of v3 before the first call.
+        received: The events that watches of v3 have to receive.
     """
 
     def __init__(self, memory: getc.Client, v3: getc.Client) -> None:
@@ -65,23 +65,23 @@ class MirroredStores:
         self.start = self._revision = v3.set(TOP, 'x').etcd_index + 1
         assert v3.delete(TOP).etcd_index == self.start
         self.received: list[WatchedChange] = []
-        self._indices: dict[int, int] = {}  # those of v3, by memory's
-        self._names: dict[str, str] = {}  # those that append gave: v3's, by memory's
+        self._indices: dict[int, int] = {}  # index on v3 by index in the memory store
+        self._names: dict[str, str] = {}  # name on v3 by name in the memory store, for appends
 
     def do(self, call: Call) -> None:
-        """Make the call on both, and compare what comes of it."""
+        """Make the call on both, and compare the results."""
         options = dict(call.options)
         if options.get('dir'):
             options.pop('ttl', None)  # a directory has no TTL on v3
         if call.key == '/' and call.method == 'delete' and {'prev_value', 'prev_index'} & set(options):
-            return  # v2 says 102, v3 says 107 here as everywhere
+            return  # v2 returns error 102, v3 returns 107 as for all methods
         keys = self._keys(call.key)
         of_memory, of_v3 = options, options
         if 'prev_index' in options:
             of_memory, of_v3 = self._own_indices(options, *keys)
         is_change = call.method == 'update' or bool({'prev_value', 'prev_index'} & set(options))
         if options.get('dir') and is_change and call.method != 'delete':
-            with pytest.raises((getc.NotSupported, getc.RootROnly)):  # there is nothing of a directory to change
+            with pytest.raises((getc.NotSupported, getc.RootROnly)):  # a directory has nothing that could change
                 getattr(self._v3, call.method)(keys[1], **of_v3)
             return
         doomed = self._doomed(keys[1]) if call.method == 'delete' else []
@@ -91,9 +91,9 @@ class MirroredStores:
         if isinstance(v3, getc.EtcdError):
             assert isinstance(result, getc.EtcdError)
             assert self._error(v3) == self._error(result)
-            assert v3.index == (None if isinstance(v3, getc.RootROnly) else self._revision)  # the one is not asked for
+            assert v3.index == (None if isinstance(v3, getc.RootROnly) else self._revision)  # v3 does not check it
             if isinstance(v3, getc.KeyNotFound):
-                assert v3.cause == keys[1]  # v2 names the first node on the way that is missing
+                assert v3.cause == keys[1]  # v2 names the outermost missing node
             return
         assert isinstance(v3, getc.EtcdResult) and isinstance(result, getc.EtcdResult)
         if call.method != 'get':
@@ -103,14 +103,14 @@ class MirroredStores:
         assert self._seen(v3.node, with_ttl=is_one) == self._seen(self._of_v3(result.node), with_ttl=is_one)
         assert (v3.prev_node is None) == (result.prev_node is None)
         if v3.prev_node is not None and result.prev_node is not None:
-            # The TTL of what was is not asked for on v3.
+            # The TTL of the previous node is not read on v3.
             assert self._seen(v3.prev_node) == self._seen(self._of_v3(result.prev_node))
         assert v3.is_new == result.is_new
 
     # -- what is called differently
 
     def _keys(self, key: str) -> tuple[str, str]:
-        """The key in each store.  ``#3`` is a name that append gave."""
+        """Return the key in each store.  ``#3`` stands for the name from an append."""
         names = list(self._names.items()) or [('none', 'none')]
 
         def named(which: int) -> str:
@@ -119,9 +119,9 @@ class MirroredStores:
         return named(0), named(1)
 
     def _own_indices(self, options: dict[str, Any], key: str, v3_key: str) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The options with an index: the node's own, or one that was never its own.
+        """Return the options with an index of the node, or with one that never was its index.
 
-        Its own from before a refresh of the same TTL is left out: that moves no index on v3, so it holds there.
+        The index from before a refresh with the same TTL is left out: such a refresh does not change the index on v3.
         """
         own = own_index(self._memory, key)
         if options['prev_index'] in (0, own - self.start):
@@ -129,7 +129,7 @@ class MirroredStores:
         return {**options, 'prev_index': 10**9}, {**options, 'prev_index': NO_INDEX}
 
     def _of_v3(self, node: getc.Node) -> getc.Node:
-        """A node of memory's as v3 calls it."""
+        """Convert a node of the memory store to its indices on v3."""
         key = '/'.join(self._names.get(name, name) for name in node.key.split('/'))
         index = self._indices.get(node.modified_index, node.modified_index)
         if isinstance(node, getc.Directory):
@@ -141,7 +141,7 @@ class MirroredStores:
     # -- what is compared
 
     def _seen(self, node: getc.Node, *, with_ttl: bool = False) -> object:
-        """A node without what differs: created_index, the indices of directories, the TTL of many nodes."""
+        """Return a node without the differences: created_index, the indices of directories, the TTL of listed nodes."""
         if isinstance(node, getc.Directory):
             children = sorted(node.nodes, key=lambda child: child.key)
             return node.key, [self._seen(child) for child in children]
@@ -163,9 +163,9 @@ class MirroredStores:
     # -- what was done
 
     def _note(self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, doomed: list[WatchedChange]) -> None:
-        """Note the index of a write, its name, and what is to be told of it."""
+        """Record the index of a write, its name, and the events that it causes."""
         if call.method == 'refresh' and self._is_same_ttl(call, result):
-            self._indices[result.modified_index] = v3.modified_index  # a keep-alive is no change on v3
+            self._indices[result.modified_index] = v3.modified_index  # a keep-alive is not a change on v3
             return
         self._revision += 1
         assert v3.modified_index == self._revision
@@ -173,7 +173,7 @@ class MirroredStores:
         if call.method == 'append':
             self._names[result.key.rpartition('/')[2]] = v3.key.rpartition('/')[2]
         if call.method == 'delete':
-            # One for each key that went, where v2 tells that the directory went.
+            # One event for each key, where v2 has one for the directory.
             self.received += [
                 WatchedChange(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in doomed
             ]
@@ -193,7 +193,7 @@ class MirroredStores:
         return before is not None and 0 <= call.options['ttl'] - before < 500
 
     def _doomed(self, key: str) -> list[WatchedChange]:
-        """All that is at a key and below it on v3, in the order of the keys."""
+        """Return the keys at and below a key on v3, in order."""
         kvs = list(self._v3.v3.kv.range(key.encode()).kvs)
         first, end = directory_range(key)
         kvs += self._v3.v3.kv.range(first, range_end=end).kvs
@@ -201,7 +201,7 @@ class MirroredStores:
         return [WatchedChange(getc.Deleted, key, None, is_marker, 0) for key, is_marker in nodes]
 
     def _prune(self, key: str) -> None:
-        """A directory that was made on the way to a node goes with its last key on v3; v2 keeps it."""
+        """Delete implicit directories without nodes from the memory store: on v3 they do not exist, v2 keeps them."""
         for memory_key, v3_key in zip(*(reversed(ancestors(each)) for each in self._keys(key)), strict=True):
             with suppress(getc.KeyNotFound):
                 self._v3.get(v3_key)
@@ -221,7 +221,7 @@ def v3(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 @enough(200)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
 def test_v3_behaves_like_memory_except_as_documented(v3: getc.Client, calls: list[Call], looks: list[Look]) -> None:
-    """Every result and every error of a sequence, and all that is told of it."""
+    """Every result and error of a sequence is equal, and so are the events."""
     with suppress(getc.KeyNotFound):
         v3.delete(TOP, recursive=True)
     with getc.etcd('memory://') as memory:

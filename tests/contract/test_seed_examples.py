@@ -1,4 +1,4 @@
-"""The examples of the document that getc grew from, as written but for the name and Python 3's print."""
+"""The examples of the document that getc was derived from, unchanged except for the name and Python 3's print."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import getc
 
 @pytest.fixture
 def ttl(backend_under_test: Any) -> int:
-    """The 42 seconds of the example; on a server, where seconds are real, 2."""
+    """The 42 seconds of the example, or 2 on a server, where time is real."""
     return 42 if backend_under_test.name == 'memory' else 2
 
 
@@ -34,7 +34,7 @@ def test_first_example_prints_expired_when_the_value_is_what(
     wait_until: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """/etc is what?, so it becomes what! for some seconds, and its end is seen."""
+    """/etc is ``what?`` and becomes ``what!`` for some seconds; its expiry is received."""
     client.set('/etc', 'what?')
     running = spawn(first_block, client, ttl)
     wait_until(lambda: client.get('/etc').value == 'what!')
@@ -50,7 +50,7 @@ def test_first_example_prints_expired_when_the_value_is_what(
 def test_first_example_continues_when_the_test_fails(
     client: getc.Client, ttl: int, spawn: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """/etc is something else: TestFailed is caught, and the next change, no expiry, is waited for."""
+    """/etc has another value: TestFailed is caught, and the next change, which is no expiry, is waited for."""
     client.set('/etc', 'something else')
     running = spawn(first_block, client, ttl)
     with gevent.Timeout(60):
@@ -63,12 +63,12 @@ def test_first_example_continues_when_the_test_fails(
 
 
 def matches(shown: str, actual: str) -> bool:
-    """True if the text is as shown, where an ellipsis stands for anything."""
+    """Compare a text with one that has ellipses."""
     return re.fullmatch('.*'.join(re.escape(part) for part in shown.split('...')), actual) is not None
 
 
 def test_usage_examples_print_what_the_document_shows(client: getc.Client) -> None:
-    """set, get, delete, and the error of a get after it, shown as in the document."""
+    """set, get, delete, and the error of a get after it."""
     etcd = client
     assert matches("<getc.Set <getc.Value /hello='Hello, world' ...> ...>", repr(etcd.set('/hello', 'Hello, world')))
     assert matches("<getc.Got <getc.Value /hello='Hello, world' ...> ...>", repr(etcd.get('/hello')))
@@ -81,7 +81,7 @@ def test_usage_examples_print_what_the_document_shows(client: getc.Client) -> No
 
 
 def test_usage_examples_distinguish_values_and_directories(client: getc.Client) -> None:
-    """isinstance tells a value from a directory; dir=True makes one."""
+    """With isinstance; dir=True creates a directory."""
     etcd = client
     etcd.set('/etc', 'what?')
     assert isinstance(etcd.get('/etc').node, getc.Value)
@@ -90,7 +90,7 @@ def test_usage_examples_distinguish_values_and_directories(client: getc.Client) 
 
 
 def test_names_of_the_document_exist() -> None:
-    """Every class and method that the document lists is in getc."""
+    """Every class and method in the document exists in getc."""
     kinds = ('Got', 'Set', 'Deleted', 'Created', 'Updated', 'Expired', 'ComparedThenSwapped', 'ComparedThenDeleted')
     for name in (*kinds, 'EtcdResult', 'Node', 'Value', 'Directory', 'EtcdError', 'TestFailed', 'Client', 'etcd'):
         assert hasattr(getc, name)

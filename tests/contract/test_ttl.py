@@ -1,6 +1,6 @@
-"""TTLs: given, refreshed, dropped, run out.
+"""TTLs: setting, refreshing, dropping, expiry.
 
-On a real server the seconds are real, so what is to happen is waited for, never slept for.
+On a real server time is real, so tests wait for conditions and never sleep.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pytest
 import getc
 
 CHANGE_TIMEOUT = 60.0
-"""Seconds after which a change that does not come is a failure."""
+"""Seconds after which a missing change is a failure."""
 
 
 def test_set_returns_the_ttl(client: getc.Client) -> None:
-    """The result tells the TTL, and the time of the end by the server's clock."""
+    """The result has the TTL, and the time of the expiration by the server's clock."""
     result = client.set('/a', '1', ttl=100)
     assert result.ttl == result.node.ttl == 100
     assert result.expiration is not None
@@ -28,18 +28,18 @@ def test_set_returns_the_ttl(client: getc.Client) -> None:
 
 
 def test_get_returns_the_remaining_ttl_rounded_up(client: getc.Client, backend_under_test: Any) -> None:
-    """get tells the seconds that are left, of the same end."""
+    """The remaining seconds until the same expiration."""
     written = client.set('/a', '1', ttl=100)
     read = client.get('/a')
     assert read.ttl in range(90, 101)
     assert read.expiration is not None and written.expiration is not None
-    assert abs(read.expiration - written.expiration) < timedelta(seconds=2)  # v3 tells whole seconds only
+    assert abs(read.expiration - written.expiration) < timedelta(seconds=2)  # v3 returns whole seconds only
     backend_under_test.pass_time(9.5)
     assert client.get('/a').ttl in range(80, 101)
 
 
 def test_expiration_is_the_ttl_from_now(client: getc.Client) -> None:
-    """Two TTLs set together end as far apart as they differ."""
+    """The expirations of two TTLs differ by the difference of the TTLs."""
     near = client.set('/a', '1', ttl=100).expiration
     far = client.set('/b', '1', ttl=1100).expiration
     assert isinstance(near, datetime)
@@ -48,7 +48,7 @@ def test_expiration_is_the_ttl_from_now(client: getc.Client) -> None:
 
 
 def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backend_under_test: Any) -> None:
-    """The node goes by itself: an Expired is seen, and nothing is read any more."""
+    """An Expired is received, and the node does not exist any more."""
     written = client.set('/a', '1', ttl=1)
     backend_under_test.pass_time(2)
     seen = client.wait('/a', written.etcd_index + 1, timeout=CHANGE_TIMEOUT)
@@ -67,7 +67,7 @@ def test_node_expires_when_its_ttl_runs_out(client: getc.Client, backend_under_t
 
 
 def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backend_under_test: Any) -> None:
-    """A TTL of 0 is allowed, and the node goes at once."""
+    """A TTL of 0 is valid."""
     written = client.set('/a', '1', ttl=0)
     assert (written.value, written.ttl) == ('1', 0)
     assert written.expiration is not None
@@ -80,7 +80,7 @@ def test_node_expires_at_once_when_its_ttl_is_zero(client: getc.Client, backend_
 def test_wait_returns_when_the_ttl_runs_out(
     client: getc.Client, other: getc.Client, spawn: Callable[..., Any], backend_under_test: Any
 ) -> None:
-    """A wait that is on sees the end, of another client's node too, without anyone asking."""
+    """Also for the node of another client, and without further requests."""
     written = client.set('/d/a', '1', ttl=1)
     waiting = spawn(other.wait, '/d', written.etcd_index + 1, recursive=True)
     gevent.sleep(0)
@@ -92,7 +92,7 @@ def test_wait_returns_when_the_ttl_runs_out(
 
 @pytest.mark.v3_differs('a directory with a TTL is NotSupported on v3 (design, section 3)')
 def test_directory_expires_with_its_nodes(client: getc.Client, backend_under_test: Any) -> None:
-    """A directory's TTL takes its nodes along, as one change of the directory's key."""
+    """One event, with the key of the directory."""
     made = client.set('/d', dir=True, ttl=1)
     assert made.ttl == 1
     last = client.set('/d/sub/a', '1')
@@ -109,8 +109,8 @@ def test_directory_expires_with_its_nodes(client: getc.Client, backend_under_tes
 
 
 def test_nodes_expire_in_the_order_of_their_expiration(client: getc.Client, backend_under_test: Any) -> None:
-    """One change a node, the earlier end first, whatever the order of the writes."""
-    client.set('/d/late', '1', ttl=4)  # v3 makes 2 s of less
+    """One event for each node, in the order of expiration, not of the writes."""
+    client.set('/d/late', '1', ttl=4)  # v3 raises smaller TTLs to 2 s
     written = client.set('/d/soon', '1', ttl=1)
     backend_under_test.pass_time(5)
     first = client.wait('/d', written.etcd_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
@@ -121,7 +121,6 @@ def test_nodes_expire_in_the_order_of_their_expiration(client: getc.Client, back
 
 
 def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backend_under_test: Any) -> None:
-    """A node whose TTL was dropped outlives one whose TTL was not."""
     for drop in (
         lambda key: client.set(key, '2'),
         lambda key: client.update(key, '2'),
@@ -139,7 +138,7 @@ def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backend_under_
 
 
 def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
-    """A refresh changes the TTL and modified_index; the value and created_index stay."""
+    """TTL and modified_index change; value and created_index do not."""
     first = client.set('/a', '1', ttl=50)
     result = client.refresh('/a', ttl=100)
     assert type(result) is getc.Updated
@@ -154,7 +153,7 @@ def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
 
 @pytest.mark.v3_differs('v3 tells whole seconds that are left, from which the end is reckoned')
 def test_expiration_is_the_same_for_every_read(client: getc.Client) -> None:
-    """It is the server's time."""
+    """It is the time of the server."""
     first = client.set('/a', '1', ttl=50)
     assert client.get('/a').expiration == first.expiration
     result = client.refresh('/a', ttl=100)
@@ -162,7 +161,6 @@ def test_expiration_is_the_same_for_every_read(client: getc.Client) -> None:
 
 
 def test_refresh_adds_a_ttl_to_a_permanent_node(client: getc.Client) -> None:
-    """A permanent node gets a TTL by a refresh."""
     client.set('/a', '1')
     assert client.refresh('/a', ttl=100).ttl == 100
     assert client.get('/a').ttl in range(90, 101)
@@ -170,7 +168,7 @@ def test_refresh_adds_a_ttl_to_a_permanent_node(client: getc.Client) -> None:
 
 @pytest.mark.parametrize('method', ['set', 'update'])
 def test_refresh_is_an_option_of_set_and_update(client: getc.Client, method: str) -> None:
-    """set and update with refresh=True do as refresh does: the node is not made anew."""
+    """The node is not created again."""
     first = client.set('/a', '1', ttl=50)
     result = getattr(client, method)('/a', refresh=True, ttl=100)
     assert isinstance(result, getc.Updated)
@@ -178,7 +176,7 @@ def test_refresh_is_an_option_of_set_and_update(client: getc.Client, method: str
 
 
 def test_refresh_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
-    """A refresh makes nothing: error 100."""
+    """Nothing is created: error 100."""
     for refresh in (
         lambda: client.refresh('/a', ttl=5),
         lambda: client.set('/a', refresh=True, ttl=5),
@@ -192,7 +190,7 @@ def test_refresh_raises_key_not_found_when_the_node_does_not_exist(client: getc.
 
 
 def test_refresh_is_not_delivered_to_waiters(client: getc.Client, spawn: Callable[..., Any]) -> None:
-    """A wait that is on sleeps through a refresh, and is woken by what comes next."""
+    """A blocked wait returns the next change."""
     first = client.set('/a', '1', ttl=100)
     waiting = spawn(client.wait, '/a', first.etcd_index + 1)
     gevent.sleep(0)
@@ -204,7 +202,6 @@ def test_refresh_is_not_delivered_to_waiters(client: getc.Client, spawn: Callabl
 
 
 def test_refresh_outlives_the_first_ttl(client: getc.Client, backend_under_test: Any) -> None:
-    """A refreshed node is there when one that was not is gone."""
     client.set('/kept', '1', ttl=2)
     witness = client.set('/witness', '1', ttl=2)
     client.refresh('/kept', ttl=100)
@@ -215,7 +212,7 @@ def test_refresh_outlives_the_first_ttl(client: getc.Client, backend_under_test:
 
 
 def test_refresh_can_end_a_node(client: getc.Client, backend_under_test: Any) -> None:
-    """A refresh to 0 seconds ends the node at once, seen as Expired."""
+    """A refresh with TTL 0 expires the node at once."""
     client.set('/a', '1', ttl=100)
     refreshed = client.refresh('/a', ttl=0)
     assert refreshed.ttl == 0
@@ -225,7 +222,7 @@ def test_refresh_can_end_a_node(client: getc.Client, backend_under_test: Any) ->
 
 
 def test_ttl_may_be_very_long(client: getc.Client) -> None:
-    """A TTL of a century is kept."""
+    """A century."""
     century = 100 * 365 * 24 * 3600
     assert client.set('/a', '1', ttl=century).ttl == century
     assert client.get('/a').value == '1'

@@ -1,6 +1,6 @@
-"""What etcd v2, and the store in memory, do where v3 does something else; see ``test_v3_differences``.
+"""Behaviour of etcd v2 and of the memory store that v3 does not have; see ``test_v3_differences``.
 
-What the suite of all backends has to say about it is there, marked ``v3_differs``; this is the rest.
+Tests in the common suite are marked ``v3_differs``; these are the others.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
 
 
 def test_refresh_with_the_same_ttl_changes_the_index(client: getc.Client) -> None:
-    """It is a write like others, but for who is told."""
+    """It is a write like others, except that it is not delivered."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=60)
     assert result.modified_index == result.etcd_index == first.modified_index + 1
 
 
 def test_refresh_with_another_ttl_is_not_delivered(client: getc.Client) -> None:
-    """The next that is told is the next write."""
+    """The next event is the next write."""
     first = client.set('/a', '1', ttl=60)
     client.refresh('/a', ttl=100)
     last = client.set('/a', '2')
@@ -52,7 +52,7 @@ def test_ttl_may_be_a_second(client: getc.Client) -> None:
 
 
 def test_ttl_is_shown_wherever_the_node_is(client: getc.Client) -> None:
-    """In listings, in changes, and of what was there before."""
+    """In listings, in events, and in prev_node."""
     first = client.set('/d/a', '1', ttl=60)
     (listed,) = client.get('/d').nodes
     assert listed.ttl in (59, 60)
@@ -63,13 +63,12 @@ def test_ttl_is_shown_wherever_the_node_is(client: getc.Client) -> None:
 
 
 def test_key_may_have_many_segments(client: getc.Client) -> None:
-    """As many as a URL takes."""
+    """As many as fit into a URL."""
     assert client.set('/s' * 200, '1').is_new
     assert client.get('/s' * 199).values == ('1',)
 
 
 def test_replacing_a_value_by_a_directory_is_one_event(client: getc.Client) -> None:
-    """It is one node."""
     start = client.set('/a', '1').etcd_index
     made = client.set('/a', dir=True)
     last = client.set('/b', '1')
@@ -81,5 +80,4 @@ def test_replacing_a_value_by_a_directory_is_one_event(client: getc.Client) -> N
 
 
 def test_server_returns_the_raft_index(client: getc.Client) -> None:
-    """Memory has no raft."""
     assert (client.set('/a', '1').raft_index > 0) == (client.api == 'v2')

@@ -1,6 +1,6 @@
-"""What etcd v3 does where v2 does something else.
+"""Behaviour of etcd v3 that differs from v2.
 
-``docs/differences.rst`` has a line for each, with the test of v2, which is marked ``v3_differs``, and the one here.
+``docs/differences.rst`` has a line for each, with the test of v2, which is marked ``v3_differs``, and the test here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def client(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 
 def changes(client: getc.Client, key: str, index: int, count: int) -> list[getc.EtcdResult]:
-    """So many changes at a key and below it, from an index on."""
+    """Return a number of changes at and below a key, from an index on."""
     with gevent.Timeout(CHANGE_TIMEOUT), client.changes(key, index=index) as following:
         return [next(following) for _ in range(count)]
 
@@ -36,7 +36,7 @@ def changes(client: getc.Client, key: str, index: int, count: int) -> list[getc.
 
 
 def test_set_keeps_the_created_index(client: getc.Client) -> None:
-    """A put does not make another key of it: ``created_index`` is that of the first write since the key was absent."""
+    """A put keeps the ``created_index`` of the first write since the key was absent."""
     first, second = client.set('/a', '1'), client.set('/a', '2')
     assert second.created_index == first.created_index == first.modified_index
     assert second.modified_index == second.etcd_index == first.modified_index + 1
@@ -46,7 +46,7 @@ def test_set_keeps_the_created_index(client: getc.Client) -> None:
 
 
 def test_implicit_directory_has_no_indices(client: getc.Client) -> None:
-    """There is no key that could have them."""
+    """It has no key in etcd."""
     client.set('/a/b/c', '1')
     for key in ('/a', '/a/b'):
         directory = client.get(key)
@@ -54,7 +54,7 @@ def test_implicit_directory_has_no_indices(client: getc.Client) -> None:
 
 
 def test_explicit_directory_has_indices(client: getc.Client) -> None:
-    """Those of its marker, whatever is written into it."""
+    """Those of its marker key, whatever is written below it."""
     made = client.set('/d', dir=True)
     client.set('/d/a', '1')
     directory = client.get('/d')
@@ -62,7 +62,7 @@ def test_explicit_directory_has_indices(client: getc.Client) -> None:
 
 
 def test_implicit_directory_is_deleted_with_its_last_node(client: getc.Client) -> None:
-    """One that was made by itself stays."""
+    """An explicit one remains."""
     client.set('/d/a', '1')
     client.delete('/d/a')
     with pytest.raises(getc.KeyNotFound):
@@ -74,14 +74,14 @@ def test_implicit_directory_is_deleted_with_its_last_node(client: getc.Client) -
 
 
 def test_raft_index_is_none(client: getc.Client) -> None:
-    """Only the store's, and the election's term."""
+    """v3 returns the revision of the store and the term only."""
     result = client.set('/a', '1')
     assert result.raft_index == 0
     assert result.raft_term > 0
 
 
 def test_ttl_is_shown_by_get_of_one_node_and_not_in_listings(client: getc.Client) -> None:
-    """It is the lease's, and each would have to be asked."""
+    """The TTL belongs to the lease, which would have to be read for each node."""
     client.set('/d/a', '1', ttl=60)
     assert client.get('/d/a').ttl in (59, 60)
     (listed,) = client.get('/d').nodes
@@ -92,7 +92,7 @@ def test_ttl_is_shown_by_get_of_one_node_and_not_in_listings(client: getc.Client
 
 
 def test_expiration_is_computed_from_whole_seconds(client: getc.Client) -> None:
-    """By this machine's clock, so it may differ from read to read: by a second, and never the TTL by more."""
+    """By the clock of this machine, so it may vary between reads, by at most a second."""
     written = client.set('/a', '1', ttl=50).expiration
     read = client.get('/a').expiration
     assert written is not None and read is not None
@@ -103,7 +103,7 @@ def test_expiration_is_computed_from_whole_seconds(client: getc.Client) -> None:
 
 
 def test_append_uses_the_next_revision_as_name(client: getc.Client, etcd_server: EtcdServer) -> None:
-    """Another client may have been faster, so it may be less than the node's index; the order is that of creation."""
+    """Another client may be faster, so it may be less than the node's index; names are in the order of creation."""
     with getc.etcd(etcd_server.url, api='v3') as other:
         seen = client.set('/other', 'x').etcd_index
         other.set('/other', 'y')
@@ -115,7 +115,7 @@ def test_append_uses_the_next_revision_as_name(client: getc.Client, etcd_server:
 
 @pytest.mark.parametrize('conditions', [{}, {'prev_value': '1'}])
 def test_update_of_a_directory_is_refused(client: getc.Client, conditions: Any) -> None:
-    """There is nothing of it that could change, and no value is made one by it."""
+    """It has nothing that could change, and a value is not turned into a directory."""
     made = client.set('/a', '1')
     client.set('/d', dir=True)
     for key in ('/a', '/d', '/none'):
@@ -141,7 +141,7 @@ def test_refresh_of_a_directory_is_refused(client: getc.Client) -> None:
 
 
 def test_refresh_with_the_same_ttl_changes_no_index(client: getc.Client) -> None:
-    """The lease is kept alive: the node, and the store, are as they were."""
+    """The lease is kept alive, without a write."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=60)
     assert type(result) is getc.Updated
@@ -153,7 +153,7 @@ def test_refresh_with_the_same_ttl_changes_no_index(client: getc.Client) -> None
 
 
 def test_refresh_with_another_ttl_is_a_set_event(client: getc.Client) -> None:
-    """The node is put on another lease."""
+    """The node is moved to another lease."""
     first = client.set('/a', '1', ttl=60)
     result = client.refresh('/a', ttl=100)
     assert (result.value, result.ttl, result.created_index) == ('1', 100, first.created_index)
@@ -164,7 +164,7 @@ def test_refresh_with_another_ttl_is_a_set_event(client: getc.Client) -> None:
 
 @pytest.mark.parametrize('conditions', [{'prev_value': '1'}, {'prev_index': 0}])
 def test_refresh_with_a_condition_is_compared_then_swapped(client: getc.Client, conditions: Any) -> None:
-    """Though it is made from a read where nothing was written."""
+    """Although it is derived from a read without a write."""
     made = client.set('/a', '1', ttl=60)
     if 'prev_index' in conditions:
         conditions = {'prev_index': made.modified_index}
@@ -181,12 +181,12 @@ def test_ttl_may_be_as_long_as_a_lease_and_no_longer(client: getc.Client) -> Non
 
 
 def test_ttl_has_a_minimum_which_is_reported(client: getc.Client) -> None:
-    """The server's election timeout and a half."""
+    """One and a half times the election timeout of the server."""
     assert client.set('/a', '1', ttl=1).ttl == 2
 
 
 def test_key_has_126_segments_at_most(client: getc.Client) -> None:
-    """A transaction has no room to check more."""
+    """A transaction cannot check more."""
     assert client.set('/s' * 126, '1').is_new
     with pytest.raises(getc.NotSupported, match='126 segments at most'):
         client.set('/s' * 127, '1')
@@ -194,7 +194,7 @@ def test_key_has_126_segments_at_most(client: getc.Client) -> None:
 
 @pytest.mark.parametrize('text', ['\udcff', 'a\udc80b'])
 def test_bytes_that_are_not_utf8_are_kept(client: getc.Client, text: str) -> None:
-    """In values and in keys, escaped as Python does."""
+    """In values and in keys, with surrogate escapes."""
     client.set('/a', text)
     assert client.get('/a').value == text
     assert client.delete('/a', prev_value=text).prev_node is not None
@@ -207,7 +207,7 @@ def test_bytes_that_are_not_utf8_are_kept(client: getc.Client, text: str) -> Non
 
 
 def test_key_not_found_names_the_requested_key(client: getc.Client) -> None:
-    """Not by the first directory on the way that is missing."""
+    """Not the outermost missing directory."""
     client.set('/a/b', '1')
     with pytest.raises(getc.KeyNotFound) as caught:
         client.get('/a/x/y/z')
@@ -216,14 +216,14 @@ def test_key_not_found_names_the_requested_key(client: getc.Client) -> None:
 
 @pytest.mark.parametrize('conditions', [{'prev_index': 1}, {'prev_value': '1'}])
 def test_root_is_read_only_in_every_delete(client: getc.Client, conditions: Any) -> None:
-    """With a condition as without; nobody has to be asked."""
+    """With and without a condition; the server is not asked."""
     with pytest.raises(getc.RootROnly) as caught:
         client.delete('/', recursive=True, **conditions)
     assert caught.value.index is None
 
 
 def test_read_is_linearizable_by_default(client: getc.Client) -> None:
-    """What was written before is seen, whichever server is asked."""
+    """A read returns the latest write, via any server."""
     asked: list[bool] = []
     rpc: Any = client.v3._rpc
     call = rpc.call
@@ -244,7 +244,7 @@ def test_read_is_linearizable_by_default(client: getc.Client) -> None:
 
 
 def test_every_write_is_a_set_event(client: getc.Client) -> None:
-    """v3 does not say which operation it was; ``is_new`` says whether the key was there."""
+    """v3 events do not have the operation; ``is_new`` says whether the key existed."""
     start = client.set('/d/a', '1').etcd_index
     client.update('/d/a', '2')
     client.set('/d/a', '3', prev_value='2')
@@ -258,7 +258,7 @@ def test_every_write_is_a_set_event(client: getc.Client) -> None:
 
 
 def test_append_is_a_set_event(client: getc.Client) -> None:
-    """Of a node that is new."""
+    """Of a new node."""
     start = client.set('/q', dir=True).etcd_index
     made = client.append('/q', '1')
     seen = client.wait('/q', start + 1, recursive=True, timeout=CHANGE_TIMEOUT)
@@ -266,7 +266,7 @@ def test_append_is_a_set_event(client: getc.Client) -> None:
 
 
 def test_deleted_directory_is_one_event_for_each_node(client: getc.Client) -> None:
-    """In the order of the keys, all at one index; the directory itself only where it was made by itself."""
+    """In the order of the keys, all at one index; the directory itself only if it is explicit."""
     start = client.set('/d/b', '1').etcd_index
     client.set('/d/a/x', '2')
     client.set('/d/e', dir=True)
@@ -284,7 +284,7 @@ def test_deleted_directory_is_one_event_for_each_node(client: getc.Client) -> No
 def test_wait_returns_its_own_key_when_a_directory_above_is_deleted(
     client: getc.Client, spawn: Callable[..., Any], recursive: bool
 ) -> None:
-    """Where v2 has the directory's."""
+    """v2 returns the key of the directory."""
     start = client.set('/d/sub/a', '1').etcd_index
     waiting = spawn(client.wait, '/d/sub/a', start + 1, recursive=recursive)
     gevent.sleep(0)
@@ -297,7 +297,7 @@ def test_wait_returns_its_own_key_when_a_directory_above_is_deleted(
 def test_wait_in_a_namespace_returns_its_own_key_when_that_is_deleted(
     client: getc.Client, etcd_server: EtcdServer, spawn: Callable[..., Any]
 ) -> None:
-    """With the namespace taken off."""
+    """Relative to the namespace."""
     with getc.etcd(etcd_server.url, api='v3', namespace='/ns') as namespaced:
         start = namespaced.set('/d/a', '1').etcd_index
         waiting = spawn(namespaced.wait, '/d/a', start + 1)
@@ -308,7 +308,7 @@ def test_wait_in_a_namespace_returns_its_own_key_when_that_is_deleted(
 
 
 def test_replacing_a_value_by_a_directory_is_two_events(client: getc.Client) -> None:
-    """The value is deleted, the directory set: two keys, one index."""
+    """The value is deleted and the directory is set: two keys, one index."""
     start = client.set('/a', '1').etcd_index
     made = client.set('/a', dir=True)
     assert isinstance(made.prev_node, getc.Value)
@@ -319,7 +319,7 @@ def test_replacing_a_value_by_a_directory_is_two_events(client: getc.Client) -> 
 
 
 def test_expired_and_deleted_are_distinguished_by_the_lease(client: getc.Client) -> None:
-    """v3 tells both alike.  A node that is deleted while its lease lives was deleted."""
+    """v3 sends DELETE for both.  A node that is deleted while its lease exists was deleted."""
     start = client.set('/a', '1', ttl=60).etcd_index
     client.delete('/a')
     client.set('/b', '1', ttl=1)
@@ -330,7 +330,7 @@ def test_expired_and_deleted_are_distinguished_by_the_lease(client: getc.Client)
 
 
 def test_history_is_complete_until_it_is_compacted(client: getc.Client) -> None:
-    """Not 1000 changes; then the error says where the store is, and what is left can be followed."""
+    """Not limited to 1000 changes; the error has the index of the store, from which watching can continue."""
     start = client.set('/a', 'first').etcd_index
     for number in range(1001):
         last = client.set('/busy', str(number))
@@ -343,7 +343,7 @@ def test_history_is_complete_until_it_is_compacted(client: getc.Client) -> None:
 
 
 def test_renewals_change_no_index(client: getc.Client, etcd_server: EtcdServer) -> None:
-    """Its lease is renewed: seven times and more in twice its TTL, and nothing is written."""
+    """Seven or more renewals in twice the TTL, without a write."""
     keeper = client.keep_node('/servers/a', 'one', ttl=2)
     index = keeper.ensure()
     renewed = metric(etcd_server.url, RENEWALS)

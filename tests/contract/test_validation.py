@@ -1,6 +1,6 @@
-"""Arguments that make no sense: a TypeError or ValueError before any I/O.
+"""Invalid arguments raise TypeError or ValueError before any I/O.
 
-The client of these tests fails with ConnectionRefused as soon as it does any I/O.
+The client of these tests fails with ConnectionRefused on any I/O.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Call = Callable[[getc.Client], object]
 
 
 def test_valid_arguments_reach_the_network(refusing: getc.Client) -> None:
-    """The premise of this file: what is valid reaches the network, and is refused there."""
+    """The premise of this file."""
     for call in (
         lambda: refusing.get('/a'),
         lambda: refusing.set('/a', '1'),
@@ -36,7 +36,7 @@ def test_valid_arguments_reach_the_network(refusing: getc.Client) -> None:
 )
 @pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
 def test_value_that_is_not_text_raises_type_error(refusing: getc.Client, method: str, value: Any) -> None:
-    """A value is text; nothing is converted silently, and the error does not tell the value."""
+    """A value is not converted, and the error does not show it."""
     with pytest.raises(TypeError, match=f'a value is text .*not {type(value).__name__}'):
         getattr(refusing, method)('/a', value)
 
@@ -48,7 +48,6 @@ def test_value_that_is_not_text_raises_type_error(refusing: getc.Client, method:
 def test_value_and_dir_together_or_neither_raise_value_error(
     refusing: getc.Client, method: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    """Exactly one of a value and dir=True is given."""
     with pytest.raises(ValueError, match='dir=True'):
         getattr(refusing, method)('/a', *args, **options)
 
@@ -69,7 +68,6 @@ TTL_CALLS: list[Callable[[getc.Client, Any], object]] = [
 def test_ttl_that_is_not_an_int_raises_type_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: Any
 ) -> None:
-    """A TTL is an int."""
     with pytest.raises(TypeError, match='ttl is a whole number'):
         call(refusing, ttl)
 
@@ -79,7 +77,7 @@ def test_ttl_that_is_not_an_int_raises_type_error(
 def test_ttl_out_of_range_raises_value_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: int
 ) -> None:
-    """A TTL is not negative, and not so long that the server's clock overflows."""
+    """Not negative, and not so great that the server's clock overflows."""
     with pytest.raises(ValueError, match='ttl is at'):
         call(refusing, ttl)
 
@@ -94,7 +92,7 @@ CONDITION_CALLS: list[Callable[..., object]] = [
 
 @pytest.mark.parametrize('call', CONDITION_CALLS)
 def test_empty_or_non_text_prev_value_raises(refusing: getc.Client, call: Callable[..., object]) -> None:
-    """The server cannot compare with the empty value: ValueError; what is no text is a TypeError."""
+    """The server cannot compare with the empty value: ValueError.  Other types raise TypeError."""
     with pytest.raises(ValueError, match='prev_value'):
         call(refusing, prev_value='')
     with pytest.raises(ValueError, match='prev_value'):
@@ -106,7 +104,7 @@ def test_empty_or_non_text_prev_value_raises(refusing: getc.Client, call: Callab
 
 @pytest.mark.parametrize('call', CONDITION_CALLS)
 def test_zero_or_non_int_prev_index_raises(refusing: getc.Client, call: Callable[..., object]) -> None:
-    """The server would let an index of 0 pass as no condition: ValueError; so is a negative one."""
+    """The server would ignore an index of 0: ValueError, as for a negative one."""
     for wrong_number in (0, -1):
         with pytest.raises(ValueError, match='prev_index'):
             call(refusing, prev_index=wrong_number)
@@ -118,7 +116,7 @@ def test_zero_or_non_int_prev_index_raises(refusing: getc.Client, call: Callable
 @pytest.mark.parametrize('method', ['set', 'update'])
 @pytest.mark.parametrize('value', ['x', ''])
 def test_refresh_raises_refresh_value_when_a_value_is_given(refusing: getc.Client, method: str, value: str) -> None:
-    """A refresh keeps the value: error 211, as the server's, before any I/O."""
+    """Error 211, as the server's, before any I/O."""
     with pytest.raises(getc.RefreshValue) as caught:
         getattr(refusing, method)('/a', value, refresh=True, ttl=5)
     assert (caught.value.errno, caught.value.cause) == (211, '/a')
@@ -126,7 +124,7 @@ def test_refresh_raises_refresh_value_when_a_value_is_given(refusing: getc.Clien
 
 @pytest.mark.parametrize('method', ['set', 'update'])
 def test_refresh_raises_ttl_required_when_none_is_given(refusing: getc.Client, method: str) -> None:
-    """A refresh is about the TTL: error 212, as the server's, before any I/O."""
+    """Error 212, as the server's, before any I/O."""
     with pytest.raises(getc.RefreshTTLRequired) as caught:
         getattr(refusing, method)('/a', refresh=True)
     assert (caught.value.errno, caught.value.cause) == (212, '/a')
@@ -192,7 +190,7 @@ def test_options_are_keyword_only_after_the_second(refusing: getc.Client, method
     ids=str,
 )
 def test_invalid_option_of_a_client_raises(options: dict[str, Any], error: Any) -> None:
-    """The constructor checks what it is given, and does no I/O."""
+    """Without any I/O."""
     with pytest.raises(error):
         getc.etcd('http://127.0.0.1:1', **options)
 
@@ -203,13 +201,12 @@ def test_invalid_option_of_a_client_raises(options: dict[str, Any], error: Any) 
     ids=repr,
 )
 def test_invalid_url_raises_value_error(url: Any) -> None:
-    """A URL that cannot be one is a ValueError at once."""
     with pytest.raises(ValueError):
         getc.etcd(url)
 
 
 def test_certificates_without_an_https_url_raise_value_error() -> None:
-    """Nothing would be verified, which whoever gave an authority does not expect."""
+    """Nothing would be verified."""
     with pytest.raises(ValueError, match=r'ca= is for https://, and http://10\.0\.0\.1:2379 is not encrypted'):
         getc.etcd('http://10.0.0.1:2379', ca='/etc/ca.pem')
 
@@ -224,13 +221,13 @@ def test_certificates_without_an_https_url_raise_value_error() -> None:
     ],
 )
 def test_url_without_a_scheme_gets_a_suggestion(url: str, suggestion: str) -> None:
-    """Other clients take host and port alone."""
+    """Other clients accept host and port alone."""
     with pytest.raises(ValueError, match=re.escape(suggestion)):
         getc.etcd(url)
 
 
 @pytest.mark.parametrize('method', ['get', 'set', 'delete', 'wait', 'keep_node', 'on_change', 'mirror', 'close'])
 def test_type_error_names_the_public_method(refusing: getc.Client, method: str) -> None:
-    """Not by the base class that happens to have it."""
+    """Not a base class."""
     with pytest.raises(TypeError, match=rf'Client\.{method}\(\)'):
         getattr(refusing, method)(nonsense=1)

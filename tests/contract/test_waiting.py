@@ -1,4 +1,4 @@
-"""``wait``: from now on, from an index, recursive, hidden, deleted above, timed out, cleared."""
+"""``wait``: from now on, from an index, recursive, hidden nodes, deleted parents, timeouts, lost history."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 import getc
 
 CHANGE_TIMEOUT = 60.0
-"""Seconds after which a change that does not come is a failure."""
+"""Seconds after which a missing change is a failure."""
 
 Spawn = Callable[..., Any]
 
 
 def write_until_received(client: getc.Client, key: str, waiting: Any) -> list[str]:
-    """Write to the key until the waiter has seen a write; return the values written.
+    """Write to the key until the waiter has received a write; return the values written.
 
-    Nothing says from outside when a wait without an index is on, so one write is not enough.
+    Whether a wait without an index is registered is not visible from outside, so one write is not enough.
     """
     values = []
     with gevent.Timeout(CHANGE_TIMEOUT):
@@ -32,7 +32,7 @@ def write_until_received(client: getc.Client, key: str, waiting: Any) -> list[st
 
 
 def changes(client: getc.Client, key: str, index: int, **options: Any) -> Iterator[getc.EtcdResult]:
-    """Every change from an index on, as ``wait`` tells them one after the other."""
+    """Yield every change from an index on, by successive calls of ``wait``."""
     while True:
         result = client.wait(key, index, timeout=CHANGE_TIMEOUT, **options)
         yield result
@@ -44,7 +44,7 @@ def changes(client: getc.Client, key: str, index: int, **options: Any) -> Iterat
 
 @pytest.mark.parametrize('index', [None, 0])
 def test_wait_returns_the_next_change_when_no_index(client: getc.Client, spawn: Spawn, index: int | None) -> None:
-    """Without an index (None or 0) what was before does not count."""
+    """Without an index (None or 0) earlier changes do not count."""
     before = client.set('/a', 'before')
     waiting = spawn(client.wait, '/a', index)
     values = write_until_received(client, '/a', waiting)
@@ -56,21 +56,20 @@ def test_wait_returns_the_next_change_when_no_index(client: getc.Client, spawn: 
 
 
 def test_wait_returns_when_the_node_is_created(client: getc.Client, spawn: Spawn) -> None:
-    """A key that does not exist can be waited for, in a directory that does not exist."""
+    """Neither the key nor its directory exists before."""
     waiting = spawn(client.wait, '/no/such/key')
     write_until_received(client, '/no/such/key', waiting)
     assert waiting.get().key == '/no/such/key'
 
 
 def test_wait_returns_a_change_of_another_client(client: getc.Client, other: getc.Client, spawn: Spawn) -> None:
-    """The change may come from anywhere."""
     waiting = spawn(client.wait, '/d', recursive=True)
     write_until_received(other, '/d/a', waiting)
     assert waiting.get().key == '/d/a'
 
 
 def test_blocked_waits_do_not_block_other_calls(client: getc.Client, spawn: Spawn) -> None:
-    """Fifty waits of one client do not hold up its calls, and each is woken by its own change."""
+    """Fifty waits of one client, each of which returns its own change."""
     start = client.set('/start', '1').etcd_index
     waiting = [spawn(client.wait, f'/d/{number}', start + 1) for number in range(50)]
     gevent.sleep(0)
@@ -83,7 +82,7 @@ def test_blocked_waits_do_not_block_other_calls(client: getc.Client, spawn: Spaw
 
 
 def test_wait_returns_the_change_at_the_index(client: getc.Client) -> None:
-    """A change in the past is told at once, at exactly its index or the first after it."""
+    """A past change at exactly the index, or the first one after it."""
     first = client.set('/a', '1')
     client.set('/b', '1')
     second = client.set('/a', '2')
@@ -93,13 +92,12 @@ def test_wait_returns_the_change_at_the_index(client: getc.Client) -> None:
 
 
 def test_wait_accepts_a_positional_index(client: getc.Client) -> None:
-    """key and index may be positional."""
     written = client.set('/a', '1')
     assert client.wait('/a', written.index).node == client.wait(key='/a', index=written.index).node == written.node
 
 
 def test_wait_blocks_when_the_index_is_the_next_one(client: getc.Client, spawn: Spawn) -> None:
-    """The next index has not happened: the wait lasts until it does, or a later one of the key."""
+    """Until the next index, or a later one of the key."""
     index = client.set('/a', '0').etcd_index
     waiting = spawn(client.wait, '/a', index + 1)
     gevent.sleep(0)
@@ -109,7 +107,7 @@ def test_wait_blocks_when_the_index_is_the_next_one(client: getc.Client, spawn: 
 
 
 def test_wait_raises_index_cleared_when_the_index_is_ahead_of_the_store(client: getc.Client) -> None:
-    """An index beyond the next one belongs to another store, or to one that went back: never silent."""
+    """An index beyond the next one belongs to another store, or to one that has lost data."""
     index = client.set('/a', '1').etcd_index
     for ahead in (2, 1000):
         with pytest.raises(getc.EventIndexCleared) as caught:
@@ -119,7 +117,7 @@ def test_wait_raises_index_cleared_when_the_index_is_ahead_of_the_store(client: 
 
 
 def test_successive_waits_by_index_return_every_change(client: getc.Client) -> None:
-    """modified_index + 1 each time misses nothing and repeats nothing."""
+    """Waiting for modified_index + 1 each time misses nothing and repeats nothing."""
     start = client.set('/a', 'start').etcd_index
     client.update('/a', '1')
     client.set('/other', 'x')
@@ -137,7 +135,7 @@ def test_successive_waits_by_index_return_every_change(client: getc.Client) -> N
 
 @pytest.mark.v3_differs('a PUT seen by a watch is Set on v3: it does not say which operation wrote it')
 def test_wait_returns_the_class_of_the_operation(client: getc.Client) -> None:
-    """The result's class is that of the operation, as whoever did it saw."""
+    """The class of the result is the one that the writer got."""
     start = client.set('/d/a', '1').etcd_index
     done = [
         client.update('/d/a', '2'),
@@ -158,7 +156,7 @@ def test_wait_returns_the_class_of_the_operation(client: getc.Client) -> None:
 
 
 def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
-    """A refresh is no change, in the history as little as live."""
+    """A refresh is not a change, in the history and live."""
     start = client.set('/a', '1', ttl=100).etcd_index
     client.refresh('/a', ttl=100)
     last = client.set('/a', '2')
@@ -169,7 +167,7 @@ def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
 
 
 def test_wait_ignores_descendants_when_not_recursive(client: getc.Client) -> None:
-    """Without recursive the nodes of a directory do not count, the directory does."""
+    """A change of the directory itself counts."""
     client.set('/d', dir=True)
     start = client.set('/x', '1').etcd_index
     client.set('/d/a', '1')
@@ -180,7 +178,7 @@ def test_wait_ignores_descendants_when_not_recursive(client: getc.Client) -> Non
 
 
 def test_wait_ignores_keys_with_the_same_prefix(client: getc.Client) -> None:
-    """/foobar is not below /foo, in the history as little as live."""
+    """/foobar is not below /foo."""
     start = client.set('/x', '1').etcd_index
     for key in ('/foobar', '/foo-a', '/foo.a/b', '/foo0', '/fo', '/FOO'):
         client.set(key, '1')
@@ -189,7 +187,7 @@ def test_wait_ignores_keys_with_the_same_prefix(client: getc.Client) -> None:
 
 
 def test_live_wait_ignores_keys_with_the_same_prefix(client: getc.Client, spawn: Spawn) -> None:
-    """The same while the wait is on."""
+    """The same for a blocked wait."""
     start = client.set('/x', '1').etcd_index
     recursive = spawn(client.wait, '/foo', start + 1, recursive=True)
     exact = spawn(client.wait, '/foo', start + 1)
@@ -204,7 +202,7 @@ def test_live_wait_ignores_keys_with_the_same_prefix(client: getc.Client, spawn:
 
 
 def test_wait_returns_changes_of_descendants_when_recursive(client: getc.Client) -> None:
-    """recursive: the node itself, its children, and theirs."""
+    """The node itself, its children, and theirs."""
     start = client.set('/d', dir=True)
     client.set('/d/a', '1')
     client.set('/d/b/c/d', '2')
@@ -214,7 +212,7 @@ def test_wait_returns_changes_of_descendants_when_recursive(client: getc.Client)
 
 @pytest.mark.whole_tree
 def test_wait_returns_any_change_when_the_root_is_watched(client: getc.Client) -> None:
-    """A recursive wait on the root sees all."""
+    """A recursive wait on the root."""
     start = client.set('/x', '1').etcd_index
     client.set('/a/b', '1')
     client.delete('/x')
@@ -226,7 +224,7 @@ def test_wait_returns_any_change_when_the_root_is_watched(client: getc.Client) -
 
 
 def test_wait_ignores_hidden_nodes_when_watching_above(client: getc.Client) -> None:
-    """A hidden node, or one in a hidden directory, wakes nobody above it: in the history as little as live."""
+    """A hidden node, or one in a hidden directory, from the history."""
     start = client.set('/x', '1').etcd_index
     client.set('/d/_h', '1')
     client.set('/d/_dir/a', '1')
@@ -236,7 +234,7 @@ def test_wait_ignores_hidden_nodes_when_watching_above(client: getc.Client) -> N
 
 
 def test_wait_ignores_hidden_nodes_when_live(client: getc.Client, spawn: Spawn) -> None:
-    """The same while the wait is on."""
+    """The same for a blocked wait."""
     start = client.set('/x', '1').etcd_index
     waiting = spawn(client.wait, '/d', start + 1, recursive=True)
     gevent.sleep(0)
@@ -247,7 +245,7 @@ def test_wait_ignores_hidden_nodes_when_live(client: getc.Client, spawn: Spawn) 
 
 
 def test_wait_returns_a_change_of_a_hidden_node_by_its_key(client: getc.Client, spawn: Spawn) -> None:
-    """Who names the hidden node, or a hidden directory above, sees it: from the history and live."""
+    """Or below the key of a hidden directory; from the history and live."""
     start = client.set('/x', '1').etcd_index
     live = spawn(client.wait, '/d/_h', start + 1, recursive=True)
     gevent.sleep(0)
@@ -263,7 +261,7 @@ def test_wait_returns_a_change_of_a_hidden_node_by_its_key(client: getc.Client, 
 @pytest.mark.parametrize('recursive', [False, True])
 @pytest.mark.v3_differs('v3 tells the deletion of the key itself')
 def test_wait_returns_when_a_parent_directory_is_deleted(client: getc.Client, spawn: Spawn, recursive: bool) -> None:
-    """A wait below a directory that is deleted gets that one change, with the directory's key."""
+    """The result has the key of the directory."""
     start = client.set('/d/sub/a', '1').etcd_index
     waiting = spawn(client.wait, '/d/sub/a', start + 1, recursive=recursive)
     gevent.sleep(0)
@@ -275,7 +273,7 @@ def test_wait_returns_when_a_parent_directory_is_deleted(client: getc.Client, sp
 
 
 def test_recursive_delete_is_one_event(client: getc.Client) -> None:
-    """A recursive delete is one change to whoever watches above."""
+    """To a wait on a parent."""
     for key in ('/d/a', '/d/b', '/d/c'):
         start = client.set(key, '1').etcd_index
     gone = client.delete('/d', recursive=True)
@@ -289,7 +287,7 @@ def test_recursive_delete_is_one_event(client: getc.Client) -> None:
 
 
 def timed_out(client: getc.Client, key: str, index: int) -> getc.TimedOut:
-    """What a wait for no change raises; it waits longer where the server was too slow to create the watch."""
+    """Return the error of a wait without a change; it waits longer if the server was too slow to create the watch."""
     timeout = 0.05
     with gevent.Timeout(CHANGE_TIMEOUT):
         while True:
@@ -301,7 +299,7 @@ def timed_out(client: getc.Client, key: str, index: int) -> getc.TimedOut:
 
 
 def test_wait_times_out_when_nothing_changes(client: getc.Client) -> None:
-    """No change in time is TimedOut: a ConnectionError of getc, and the builtin TimeoutError."""
+    """TimedOut is a ConnectionError of getc, and the builtin TimeoutError."""
     index = client.set('/a', '1').etcd_index
     error = timed_out(client, '/a', index + 1)
     assert isinstance(error, builtins.TimeoutError)
@@ -311,7 +309,7 @@ def test_wait_times_out_when_nothing_changes(client: getc.Client) -> None:
 
 
 def test_wait_works_after_it_timed_out(client: getc.Client) -> None:
-    """A wait that timed out leaves nothing behind: the same one sees the next change."""
+    """The same wait returns the next change."""
     index = client.set('/a', '1').etcd_index
     for _ in range(3):
         timed_out(client, '/a', index + 1)
@@ -320,7 +318,7 @@ def test_wait_works_after_it_timed_out(client: getc.Client) -> None:
 
 
 def test_wait_ends_when_killed(client: getc.Client, spawn: Spawn) -> None:
-    """A wait that is killed is over, and the client goes on."""
+    """The client can be used afterwards."""
     waiting = spawn(client.wait, '/a')
     gevent.sleep(0)
     waiting.kill()
@@ -329,14 +327,13 @@ def test_wait_ends_when_killed(client: getc.Client, spawn: Spawn) -> None:
 
 
 def test_wait_raises_the_callers_gevent_timeout(client: getc.Client) -> None:
-    """A gevent.Timeout of the caller's own strikes as itself."""
     with pytest.raises(gevent.Timeout) as caught, gevent.Timeout(0.05) as timeout:
         client.wait('/a', timeout=CHANGE_TIMEOUT)
     assert caught.value is timeout
 
 
 def test_wait_ends_when_the_client_is_closed(client: getc.Client, spawn: Spawn) -> None:
-    """close() ends the waits that are on with ClientClosed; so does every call after it."""
+    """ClientClosed is raised by blocked waits and by later calls."""
     waiting = spawn(client.wait, '/a')
     gevent.sleep(0)
     client.close()
@@ -351,7 +348,6 @@ def test_wait_ends_when_the_client_is_closed(client: getc.Client, spawn: Spawn) 
 
 
 def test_one_change_wakes_all_waiters(client: getc.Client, spawn: Spawn) -> None:
-    """Every wait that is on for a node gets its change."""
     start = client.set('/a', '1').etcd_index
     waiting = [spawn(client.wait, '/a', start + 1) for _ in range(10)]
     gevent.sleep(0)
@@ -362,7 +358,7 @@ def test_one_change_wakes_all_waiters(client: getc.Client, spawn: Spawn) -> None
 def test_waiters_of_a_memory_store_are_woken_in_order(
     backend_under_test: Any, client: getc.Client, spawn: Spawn
 ) -> None:
-    """In process, those who wait are woken in the order in which they began to."""
+    """In the order in which they began to wait."""
     if backend_under_test.name in ('v2', 'v3'):
         pytest.skip('a server answers each waiter on a connection of its own, in no promised order')
     woken: list[int] = []
@@ -383,7 +379,7 @@ def test_waiters_of_a_memory_store_are_woken_in_order(
 
 @pytest.mark.v3_differs('v3 remembers until it is compacted')
 def test_wait_raises_index_cleared_when_history_is_lost(client: getc.Client) -> None:
-    """The last 1000 changes are remembered; an older index is error 401, which tells where the store is."""
+    """1000 changes are kept; an older index is error 401, which has the index of the store."""
     start = client.set('/a', 'first').etcd_index
     for number in range(1001):
         last = client.set('/busy', str(number))
@@ -399,7 +395,6 @@ def test_wait_raises_index_cleared_when_history_is_lost(client: getc.Client) -> 
 
 
 def test_live_wait_misses_nothing_when_history_overflows(client: getc.Client, spawn: Spawn) -> None:
-    """A wait that is on misses nothing, however much happens elsewhere meanwhile."""
     start = client.set('/a', 'first').etcd_index
     waiting = spawn(client.wait, '/a', start + 1)
     gevent.sleep(0.01)

@@ -1,4 +1,4 @@
-"""``set``, ``create``, ``update``: which result, which indices, what happens to the TTL."""
+"""``set``, ``create``, ``update``: results, indices, TTLs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import getc
 
 
 def test_set_creates_a_node(client: getc.Client) -> None:
-    """The first set makes the node: is_new, no prev_node, both indices that of the write."""
+    """is_new is true, there is no prev_node, and both indices are that of the write."""
     result = client.set('/a', '1')
     assert type(result) is getc.Set
     assert (result.key, result.value, result.ttl, result.expiration) == ('/a', '1', None, None)
@@ -22,7 +22,7 @@ def test_set_creates_a_node(client: getc.Client) -> None:
 
 @pytest.mark.v3_differs('v3 keeps created_index: a put does not replace the key (design, section 3)')
 def test_set_replaces_an_existing_node(client: getc.Client) -> None:
-    """A second set is another node: a new created_index, and prev_node is what was there."""
+    """A new created_index; prev_node is the previous node."""
     first = client.set('/a', '1')
     second = client.set('/a', '2')
     assert type(second) is getc.Set
@@ -32,7 +32,7 @@ def test_set_replaces_an_existing_node(client: getc.Client) -> None:
 
 
 def test_is_new_is_false_when_the_node_existed(client: getc.Client) -> None:
-    """is_new tells the first write of a key from later ones; a deleted node is forgotten."""
+    """A deleted node does not count."""
     assert client.set('/a', '1').is_new
     assert not client.set('/a', '1').is_new
     client.delete('/a')
@@ -40,7 +40,7 @@ def test_is_new_is_false_when_the_node_existed(client: getc.Client) -> None:
 
 
 def test_set_drops_the_ttl_when_none_is_given(client: getc.Client) -> None:
-    """A TTL belongs to one write: the next one without a ttl makes the node permanent."""
+    """A write without a ttl makes the node permanent."""
     assert client.set('/a', '1', ttl=100).ttl == 100
     result = client.set('/a', '2')
     assert (result.ttl, result.expiration) == (None, None)
@@ -48,7 +48,6 @@ def test_set_drops_the_ttl_when_none_is_given(client: getc.Client) -> None:
 
 
 def test_set_creates_missing_parent_directories(client: getc.Client) -> None:
-    """The directories on the way to a new node are made."""
     client.set('/a/b/c', '1')
     assert isinstance(client.get('/a').node, getc.Directory)
     assert isinstance(client.get('/a/b').node, getc.Directory)
@@ -56,7 +55,6 @@ def test_set_creates_missing_parent_directories(client: getc.Client) -> None:
 
 @pytest.mark.v3_differs('an implicit directory has no indices of its own on v3')
 def test_created_parent_directories_have_the_index_of_the_write(client: getc.Client) -> None:
-    """A directory that a write made on its way has the indices of that write."""
     written = client.set('/a/b/c', '1')
     client.set('/a/b/d', '2')
     for key in ('/a', '/a/b'):
@@ -65,7 +63,7 @@ def test_created_parent_directories_have_the_index_of_the_write(client: getc.Cli
 
 
 def test_set_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> None:
-    """A value is no directory: error 104 names it, and nothing was written."""
+    """Error 104 names the value, and nothing is written."""
     client.set('/a', '1')
     for write in (client.set, client.create, client.update):
         with pytest.raises(getc.NotDir) as caught:
@@ -75,7 +73,7 @@ def test_set_raises_not_dir_when_a_parent_is_a_value(client: getc.Client) -> Non
 
 
 def test_set_raises_not_file_when_the_node_is_a_directory(client: getc.Client) -> None:
-    """A directory is not overwritten by a value: error 102."""
+    """A directory is not replaced by a value: error 102."""
     client.set('/d', dir=True)
     for write in (client.set, client.update):
         with pytest.raises(getc.NotFile) as caught:
@@ -106,7 +104,7 @@ def test_write_of_the_root_raises_root_read_only(client: getc.Client) -> None:
 @pytest.mark.whole_tree
 @pytest.mark.v3_differs('v3 says 107 here as everywhere')
 def test_delete_raises_not_file_when_the_root_is_compared(client: getc.Client) -> None:
-    """To etcd v2 the root is a directory first, and directories are not compared: error 102."""
+    """etcd v2 checks first that directories are not compared: error 102."""
     for conditions in ({'prev_index': 1}, {'prev_value': '1'}):
         with pytest.raises(getc.NotFile):
             client.delete('/', recursive=True, **conditions)  # type: ignore[arg-type]
@@ -116,7 +114,7 @@ def test_delete_raises_not_file_when_the_root_is_compared(client: getc.Client) -
 
 
 def test_create_creates_a_node(client: getc.Client) -> None:
-    """create makes a node that is new, in directories that may be new too."""
+    """Also in new directories."""
     result = client.create('/a/b', '1', ttl=60)
     assert type(result) is getc.Created
     assert isinstance(result, getc.Set)
@@ -127,7 +125,7 @@ def test_create_creates_a_node(client: getc.Client) -> None:
 
 
 def test_create_raises_node_exist_when_the_node_exists(client: getc.Client) -> None:
-    """A key that is taken, by a value or by a directory, is error 105; nothing changes."""
+    """A value or a directory: error 105, and nothing changes."""
     client.set('/a', '1')
     client.set('/d', dir=True)
     for key in ('/a', '/d'):
@@ -140,7 +138,7 @@ def test_create_raises_node_exist_when_the_node_exists(client: getc.Client) -> N
 
 
 def test_create_creates_the_node_again_after_delete(client: getc.Client) -> None:
-    """A deleted key is free, and the new node is another one."""
+    """The new node has another created_index."""
     first = client.create('/a', '1')
     client.delete('/a')
     assert client.create('/a', '2').created_index > first.created_index
@@ -150,7 +148,7 @@ def test_create_creates_the_node_again_after_delete(client: getc.Client) -> None
 
 
 def test_update_keeps_the_created_index(client: getc.Client) -> None:
-    """update changes the value and modified_index, and keeps created_index."""
+    """The value and modified_index change."""
     first = client.set('/a', '1')
     result = client.update('/a', '2')
     assert type(result) is getc.Updated
@@ -163,7 +161,7 @@ def test_update_keeps_the_created_index(client: getc.Client) -> None:
 
 
 def test_update_raises_key_not_found_when_the_node_does_not_exist(client: getc.Client) -> None:
-    """update makes nothing: error 100, and the key stays free."""
+    """Error 100, and nothing is created."""
     with pytest.raises(getc.KeyNotFound) as caught:
         client.update('/a', '1')
     assert caught.value.cause == '/a'
@@ -172,7 +170,7 @@ def test_update_raises_key_not_found_when_the_node_does_not_exist(client: getc.C
 
 
 def test_update_sets_and_drops_the_ttl(client: getc.Client) -> None:
-    """With a ttl the node gets it, without one it loses the one it had."""
+    """With a ttl the node gets it, without one it loses its TTL."""
     client.set('/a', '1')
     assert client.update('/a', '2', ttl=100).ttl == 100
     assert client.get('/a').ttl is not None
@@ -181,7 +179,6 @@ def test_update_sets_and_drops_the_ttl(client: getc.Client) -> None:
 
 
 def test_update_accepts_an_empty_value(client: getc.Client) -> None:
-    """An empty value is a value."""
     client.set('/a', '1')
     assert client.update('/a', '').value == ''
     assert client.get('/a').value == ''
@@ -191,7 +188,7 @@ def test_update_accepts_an_empty_value(client: getc.Client) -> None:
 
 
 def test_index_grows_by_one_with_each_write(client: getc.Client) -> None:
-    """Every write that succeeds takes the next index; reads and refusals take none."""
+    """Reads and errors do not take an index."""
     start = client.set('/a', '1').etcd_index
     client.get('/a')
     with pytest.raises(getc.NodeExist):
@@ -206,7 +203,6 @@ def test_index_grows_by_one_with_each_write(client: getc.Client) -> None:
 
 
 def test_error_has_the_index_of_the_store(client: getc.Client) -> None:
-    """A refusal says how far the store was when it refused."""
     index = client.set('/a', '1').etcd_index
     for refused in (lambda: client.get('/none'), lambda: client.create('/a', '1'), lambda: client.delete('/none')):
         with pytest.raises(getc.EtcdError) as caught:
@@ -218,7 +214,7 @@ def test_error_has_the_index_of_the_store(client: getc.Client) -> None:
 
 
 def test_bytes_are_written_and_read(client: getc.Client) -> None:
-    """As a value of any write, and as a condition; bytes that are text are the same value."""
+    """In every write, and as a condition; bytes that are UTF-8 equal the text."""
     for raw in ('grüße'.encode(), b'', b'line\r\n\x00\x01'):
         assert client.set('/a', raw).node == client.get('/a').node
         assert client.get('/a').raw_value == raw
@@ -233,7 +229,7 @@ def test_bytes_are_written_and_read(client: getc.Client) -> None:
 
 
 def test_values_that_are_not_utf8_are_written_and_read(client: getc.Client, backend_under_test: Any) -> None:
-    """v2 has text alone, and refuses them before any I/O."""
+    """v2 supports text only, and raises before any I/O."""
     raw = bytes(range(256))
     if backend_under_test.name == 'v2':
         with pytest.raises(getc.NotSupported):
