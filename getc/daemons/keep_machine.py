@@ -46,9 +46,9 @@ class KeeperState(Enum):
     """The state of a keeper."""
 
     STARTING = 'the node was never written'
-    KEPT = 'the node is there'
-    SUSPECT = 'the node is there, and a renewal was missed'
-    LOST = 'the node is not ours at the moment'
+    KEPT = 'the keeper owns the node, and renewals succeed'
+    SUSPECT = 'the keeper owns the node, and a renewal was missed'
+    LOST = 'the keeper does not own the node at the moment'
     STOPPED = 'the keeper was stopped'
 
 
@@ -96,7 +96,7 @@ class KeepMachine(Daemon):
         self._probe = None if options.alive is None else LivenessProbe(options.alive, f'{log.label}: {self.name}')
         self._state = KeeperState.STARTING
         self._node: KeptNode | None = None
-        self._previous: KeptNode | None = None  # the lost node, which may still exist and be ours
+        self._previous: KeptNode | None = None  # the lost node, which may still exist, unchanged
         self._owner_watch: OwnerWatch | None = None
         self._is_probing = False  # an attempt waits for ``alive``, and has sent nothing yet
 
@@ -117,7 +117,7 @@ class KeepMachine(Daemon):
         return self._options.ttl if self._group is None else self._group.ttl
 
     def remaining(self) -> float:
-        """Return the seconds for which the node is certainly ours without another renewal."""
+        """Return the seconds for which the node is certainly owned without another renewal."""
         if self._node is None or self.tasks.affinity.in_forked_child:
             return 0.0
         return max(0.0, self._node.lost_at - timing.now_with_suspend())
@@ -132,7 +132,7 @@ class KeepMachine(Daemon):
         return node.token
 
     def _reason(self) -> str:
-        """Return why the node is not ours, for an error."""
+        """Return why the node is not owned, for an error."""
         if self.in_forked_child:
             return 'it is kept by the parent of this forked process'
         if self._is_stopped:
@@ -313,18 +313,18 @@ class KeepMachine(Daemon):
             self._state = KeeperState.KEPT
 
     def on_renewal_missed(self, error: EtcException) -> None:
-        """A renewal failed.  The node is still ours."""
+        """A renewal failed.  The node is still owned."""
         self.last_error = error
         if self._state is KeeperState.KEPT:
             self._state = KeeperState.SUSPECT
             self.log_event(logging.WARNING, 'a renewal was missed: %s', error)
 
     def on_lost(self, error: NodeLost) -> None:
-        """The node is not ours any more."""
+        """The node is not owned any more."""
         if self._is_stopped:
             return
         node = self._lose(error)
-        # Overtaken proves another owner: do not reclaim the node, even if its value looks like ours.
+        # Overtaken proves another owner: do not reclaim the node, even if its value is the same.
         self._previous = None if isinstance(error, Overtaken) else node
         self.retry.schedule(self.retry.backoff.next_delay() if isinstance(error, Overtaken) else 0)
 
@@ -360,7 +360,7 @@ class KeepMachine(Daemon):
             self.tasks.spawn(self._delete_node, node, deadline)
 
     def _delete_node(self, node: KeptNode | None, deadline: Deadline) -> None:
-        """Delete the node if it is ours.  If that fails, etcd deletes the node after its TTL."""
+        """Delete the node if the keeper owns it.  If that fails, etcd deletes the node after its TTL."""
         if self.in_forked_child:
             return
         try:

@@ -57,20 +57,20 @@ class Keeper(DaemonHandle):
         return self._daemon.ttl
 
     def remaining(self) -> float:
-        """Return the seconds for which the node is certainly ours without another renewal; 0.0 if it is not ours.
+        """Return the seconds for which the keeper certainly owns the node without another renewal, or 0.0.
 
         Performs no I/O.  Returns 0.0 in a forked child.
         """
         return self._daemon.remaining()
 
     def ensure(self) -> int:
-        """Return the fencing token if the node is certainly ours now.
+        """Return the fencing token if the keeper certainly owns the node now.
 
         The token is the index of the write that took the node, and grows with each owner: a store that refuses tokens
         lower than the highest it has seen is safe from a late owner.  Performs no I/O.
 
         Raises:
-            NodeLost: The node is not certainly ours.
+            NodeLost: The keeper does not own the node, or not certainly.
             Overtaken: A NodeLost: another owner has the node.
         """
         return self._daemon.ensure()
@@ -84,7 +84,7 @@ class Keeper(DaemonHandle):
             timeout: Seconds; None for no limit.
 
         Raises:
-            NodeLost: The node is not ours at the moment.  The keeper will write it with this value.
+            NodeLost: The keeper does not own the node at the moment, and will write it with this value.
             Overtaken: A NodeLost: another owner has the node.
             ConnectionError: No response.
         """
