@@ -71,7 +71,7 @@ class KeepMachine(Daemon):
     __slots__ = (
         '_backend',
         '_group',
-        '_is_probing',
+        '_is_preparing',
         '_keeper',
         '_node',
         '_options',
@@ -98,7 +98,7 @@ class KeepMachine(Daemon):
         self._node: KeptNode | None = None
         self._previous: KeptNode | None = None  # the lost node, which may still exist, unchanged
         self._owner_watch: OwnerWatch | None = None
-        self._is_probing = False  # an attempt waits for ``alive``, and has sent nothing yet
+        self._is_preparing = False  # the attempt in flight has not written anything yet
 
     # -- state; no I/O
 
@@ -175,7 +175,7 @@ class KeepMachine(Daemon):
 
     def _step(self) -> float | None:
         self._close_owner_watch()
-        if not self._probe_before_attempt():
+        if not self._prepare():
             return self.ttl / 3
         try:
             node = self._acquire()
@@ -201,17 +201,24 @@ class KeepMachine(Daemon):
             self.log_event(logging.INFO, 'restored')
         return None
 
-    def _probe_before_attempt(self) -> bool:
-        self._is_probing = True
+    def _prepare(self) -> bool:
+        """Call ``alive``, and detect the API if it is unknown.  Return False if the node must not be written now."""
+        self._is_preparing = True
         try:
-            return self.check_liveness() and not self._is_stopped
+            if not self.check_liveness():
+                return False
+            if self._group is None:
+                self._backend = self._backend.resolve(self._call_deadline())
+                self._group = self._backend.keep(self._options.ttl)
+            return not self._is_stopped
         finally:
-            self._is_probing = False
+            self._is_preparing = False
 
     def _acquire(self) -> KeptNode | None:
         """Write the node.  Return None if the node is another owner's, or was deleted meanwhile."""
         if self._previous is not None:
-            node = self._keep_group().reclaim(self.key, self.value, self._previous, self, self._call_deadline())
+            assert self._group is not None
+            node = self._group.reclaim(self.key, self.value, self._previous, self, self._call_deadline())
             if node is not None:
                 return node
             self._previous = None
@@ -252,19 +259,14 @@ class KeepMachine(Daemon):
         return None
 
     def _keep(self, put: Put) -> KeptNode:
+        assert self._group is not None
         before = self.unanswered.copy()
         try:
-            return self._keep_group().keep(put, self, self._call_deadline())
+            return self._group.keep(put, self, self._call_deadline())
         except EtcException as error:
             if not error.maybe_applied:
                 self.unanswered = before
             raise
-
-    def _keep_group(self) -> KeepGroup:
-        if self._group is None:
-            self._backend = self._backend.resolve(self._call_deadline())
-            self._group = self._backend.keep(self._options.ttl)
-        return self._group
 
     def _may_have_written(self) -> bool:
         return bool(self.unanswered)
@@ -353,10 +355,10 @@ class KeepMachine(Daemon):
     def _on_stop(self, deadline: Deadline) -> None:
         self._close_owner_watch()
         self._state = KeeperState.STOPPED
-        if self._is_probing:
-            self.retry.kill_attempt()  # ``alive`` may be the caller of stop(), which would wait for itself
+        if self._is_preparing:
+            self.retry.kill_attempt()  # also because ``alive`` may be the caller of stop(), which would wait for itself
         node, self._node = self._node or self._previous, None
-        if node is not None or (self.unanswered and (not self.retry.is_attempting or self._is_probing)):
+        if node is not None or (self.unanswered and (not self.retry.is_attempting or self._is_preparing)):
             self.tasks.spawn(self._delete_node, node, deadline)
 
     def _delete_node(self, node: KeptNode | None, deadline: Deadline) -> None:
@@ -366,8 +368,8 @@ class KeepMachine(Daemon):
         try:
             if node is not None:
                 node.release(deadline)
-            if self.unanswered:
-                self._keep_group().delete_unanswered(self.key, self, deadline)
+            if self.unanswered and self._group is not None:
+                self._group.delete_unanswered(self.key, self, deadline)
         except EtcException as error:
             self.last_error = error
             text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'

@@ -956,6 +956,30 @@ def test_keep_node_writes_nothing_after_it_timed_out_during_a_read(
     assert len(backend.times(Put)) == 1
 
 
+@pytest.mark.parametrize('end', ['timeout', 'stop'])
+def test_keeper_writes_nothing_when_it_is_stopped_during_the_detection_of_the_api(
+    client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Stop does not wait for the detection."""
+
+    def resolve(_deadline: Deadline) -> FaultyBackend:
+        gevent.sleep(2)
+        return backend
+
+    monkeypatch.setattr(backend, 'resolve', resolve)
+    if end == 'stop':
+        keeper = client.keep_node('/a', 'x', ttl=TTL, wait=False)
+        etcd_clock.advance(1)
+        keeper.stop()
+    else:
+        with pytest.raises(TimedOut) as caught:
+            client.keep_node('/a', 'x', ttl=TTL, timeout=1)
+        assert not caught.value.maybe_applied
+    assert etcd_clock.elapsed == 1
+    etcd_clock.advance(5)
+    assert backend.times(Put) == []
+
+
 def test_keep_node_waits_for_an_unreachable_etcd_without_limit(
     client: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
 ) -> None:
