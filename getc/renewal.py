@@ -18,7 +18,7 @@ from getc import timing
 from getc.errors import EtcException, NodeLost
 from getc.timing import Backoff, Deadline
 
-__all__ = ['Renewable', 'RenewalClock', 'RenewalLoop', 'Timers', 'not_renewed', 'safety_margin']
+__all__ = ['Renewable', 'RenewalClock', 'RenewalLoop', 'Timers', 'safety_margin']
 
 RENEWALS_PER_TTL: Final = 3
 ATTEMPTS_PER_TTL: Final = 6
@@ -34,20 +34,6 @@ MAX_RETRY_DELAY: Final = 1.0
 def safety_margin(ttl: float) -> float:
     """Return how many seconds before the end of its TTL a node counts as lost, since clocks differ in speed."""
     return max(MIN_MARGIN, ttl / 10)
-
-
-def not_renewed(what: str, ttl: int, error: EtcException | None) -> NodeLost:
-    """Make the error for a node or a lease of which no renewal was acknowledged in time.
-
-    Args:
-        what: The node or the lease.
-        ttl: Its TTL in seconds.
-        error: The error of the last attempt; None if no attempt failed.
-    """
-    reason = 'no renewal was sent: this process, its hub or the machine did not run' if error is None else error
-    lost = NodeLost(f'{what} was not renewed within its TTL of {ttl} s: {reason}')
-    lost.__cause__ = error
-    return lost
 
 
 class RenewalClock:
@@ -116,6 +102,19 @@ class RenewalClock:
         self.last_error = None
         return True
 
+    def loss(self, what: str, *, key: str | None = None) -> NodeLost:
+        """Make the error of the loss: no renewal was acknowledged in time.
+
+        Args:
+            what: What was lost; ``'{key}'`` for the node ``key``.
+            key: The node.
+        """
+        error = self.last_error
+        reason = 'no renewal was sent: this process, its hub or the machine did not run' if error is None else error
+        loss = NodeLost(f'{what} was not renewed within its TTL of {self.ttl} s: {reason}', key=key)
+        loss.__cause__ = error
+        return loss
+
 
 class Renewable(Protocol):
     """What a :class:`RenewalLoop` renews."""
@@ -140,8 +139,8 @@ class Renewable(Protocol):
     def on_renewal_missed(self, error: EtcException) -> None:
         """An attempt failed; others follow until the clock has run out.  Must not block or raise."""
 
-    def on_not_renewed(self, error: NodeLost) -> None:
-        """The clock has run out.  Has to close the loop; must not block or raise."""
+    def on_not_renewed(self) -> None:
+        """The clock has run out: :meth:`RenewalClock.loss` is the error.  Has to close the loop; must not block."""
 
 
 class Timers(Protocol):
@@ -166,7 +165,7 @@ class RenewalLoop:
     Args:
         kept: What is renewed.
         clock: Its clock.
-        what: Its name, for errors and greenlets.
+        what: Its name, for the names of greenlets.
         timers: The module ``gevent``.
     """
 
@@ -277,6 +276,5 @@ class RenewalLoop:
             self._schedule_expiry()
 
     def _report_if_lost(self) -> None:
-        clock = self._clock
-        if not self._is_closed and not self.in_forked_child and clock.has_run_out:
-            self._kept.on_not_renewed(not_renewed(self._what, clock.ttl, clock.last_error))
+        if not self._is_closed and not self.in_forked_child and self._clock.has_run_out:
+            self._kept.on_not_renewed()

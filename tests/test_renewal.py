@@ -7,7 +7,7 @@ import pytest
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, NodeLost
-from getc.renewal import RenewalClock, RenewalLoop, not_renewed, safety_margin
+from getc.renewal import RenewalClock, RenewalLoop, safety_margin
 from getc.testing import VirtualTime
 from tests.support.faulty import stall
 
@@ -41,9 +41,9 @@ class Kept:
     def on_renewal_missed(self, error: EtcException) -> None:
         self.events.append((timing.now(), 'missed'))
 
-    def on_not_renewed(self, error: NodeLost) -> None:
+    def on_not_renewed(self) -> None:
         self.events.append((timing.now(), 'lost'))
-        self.lost = error
+        self.lost = self.clock.loss('{key}', key='/a')
         self.loop.close()
 
     def times(self, name: str) -> list[float]:
@@ -114,12 +114,16 @@ def test_clock_is_fresh_with_more_than_half_of_the_ttl_left(etcd_clock: VirtualT
     assert not clock.is_fresh
 
 
-def test_error_names_the_last_error_if_there_is_one() -> None:
-    cause = ConnectionError('the connection broke')
-    error = not_renewed('/a', 2, cause)
+def test_loss_names_the_last_error_if_there_is_one(etcd_clock: VirtualTime) -> None:
+    clock = RenewalClock(2, timing.now())
+    error = clock.loss('lease 1f')
+    assert 'None' not in str(error)
+    assert str(error).startswith('lease 1f was not renewed within its TTL of 2 s: no renewal was sent')
+    clock.last_error = ConnectionError('the connection broke')
+    error = clock.loss('{key}', key='/a')
     assert str(error) == '/a was not renewed within its TTL of 2 s: the connection broke'
-    assert error.__cause__ is cause
-    assert 'None' not in str(not_renewed('/a', 2, None))
+    assert error.key == '/a'
+    assert error.__cause__ is clock.last_error
 
 
 # -- the loop

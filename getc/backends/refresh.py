@@ -160,8 +160,8 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     def on_renewal_missed(self, error: EtcException) -> None:
         self._listener.on_renewal_missed(error)
 
-    def on_not_renewed(self, error: NodeLost) -> None:
-        self._lose(error)
+    def on_not_renewed(self) -> None:
+        self._lose(self._clock.loss('{key}', key=self.key))
 
     def _on_acknowledged(self, result: EtcdResult) -> None:
         """Note that a write succeeded.  Too late, it does not bring back a lost node, though the node may be there."""

@@ -69,7 +69,7 @@ class Refresher:
             raise error_from_failure(put, response, is_strict=self._is_strict)
         (found,) = results_of_txn(response, RANGE)
         if not found.kvs or found.kvs[0].mod_revision < 1:
-            raise malformed(f'the compares of {put.key} succeeded, and it was not read', is_write=True)
+            raise malformed('the compares of {key} succeeded, and it was not read', is_write=True, key=put.key)
         return found.kvs[0], response.header
 
     def _put_again(self, put: Put, kv: KeyValue, deadline: Deadline) -> EtcdResult:

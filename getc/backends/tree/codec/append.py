@@ -109,7 +109,7 @@ def last_key_of(append: Append, response: TxnResponse, *, is_strict: bool = True
             failure = TxnResponse(header=response.header, responses=response.responses[:-1])
             raise error_from_failure(append, failure)
     if not last.kvs:
-        raise malformed(f'an append to {append.key} was refused, and no later key is there', is_write=True)
+        raise malformed('an append to {key} was refused, and no later key is there', is_write=True, key=append.key)
     key: bytes = last.kvs[0].key
     return key
 

@@ -19,9 +19,15 @@ DELETE: Final = 'response_delete_range'
 TXN: Final = 'response_txn'
 
 
-def malformed(problem: str, *, is_write: bool) -> ProtocolError:
-    """Make the error for a response that does not fit its request."""
-    return ProtocolError(f'malformed response of etcd v3: {problem}', maybe_applied=is_write)
+def malformed(problem: str, *, is_write: bool, key: str | None = None) -> ProtocolError:
+    """Make the error for a response that does not fit its request.
+
+    Args:
+        problem: What does not fit; ``{key}`` in it stands for ``key``.
+        is_write: Whether the request may have changed something.
+        key: The node.
+    """
+    return ProtocolError(f'malformed response of etcd v3: {problem}', maybe_applied=is_write, key=key)
 
 
 def results_of_txn(response: TxnResponse, *kinds: str, is_write: bool = True) -> list[Any]:

@@ -127,8 +127,8 @@ class SharedLease(Renewable):
         for node in list(self.keys.nodes.values()):
             node.listener.on_renewal_missed(error)
 
-    def on_not_renewed(self, error: NodeLost) -> None:
-        self._lose_all(error)
+    def on_not_renewed(self) -> None:
+        self._lose_all(self.clock.loss(f'lease {self.id:x}'))
 
     def _keep_alive(self, deadline: Deadline) -> tuple[int, set[bytes]]:
         """Renew the lease; return a revision and the keys that are on the lease at this revision or a later one.
