@@ -1,4 +1,4 @@
-"""gRPC to one server: a connection that is made when it is needed, and made again when it was lost."""
+"""gRPC to one server: a connection that is opened for the first call, and opened again after it was lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from gevent.hub import get_hub
 from getc import timing
 from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcException
-from getc.grpc.call import GrpcError, Stream, UnaryCall
 from getc.grpc.connection import GrpcConnection
-from getc.grpc.framing import packed, request_block, timeout_field
+from getc.grpc.framing import encode_message, encode_timeout, request_block
+from getc.grpc.stream_call import StreamCall
 from getc.grpc.timer_wheel import TimerWheel
+from getc.grpc.unary_call import UnaryCall
 from getc.net.affinity import ThreadAffinity, kill_soon
 from getc.net.connect_errors import connect_error, connect_timeout
 from getc.net.endpoint import Endpoint
@@ -26,42 +27,42 @@ from getc.net.sockets import ADDRESS_TIMEOUT, Socket, connect, peer_address
 from getc.net.tls import TLSContexts
 from getc.timing import Backoff, Deadline
 
-__all__ = ['Channel', 'GrpcError', 'Metadata', 'Stream']
+__all__ = ['Channel', 'Metadata']
 
-log = logging.getLogger('getc')
+log = logging.getLogger(__name__)
 
 Metadata = tuple[tuple[bytes, bytes], ...]
-"""Further fields of a call's head."""
+"""Further header fields of a call."""
 
 CONNECT_TIMEOUT: Final = 10.0
-"""Seconds for one attempt to connect, whoever waits for it."""
+"""Seconds for one attempt to connect, which all waiting calls share."""
 
 SERVER_GRACE: Final = 1.0
-"""Seconds by which the server's limit for a call is later than ours.  The client ends a call that is late, and tells
-the server so.  If the server ended it first (etcd 3.5.30 and newer send RST_STREAM with CANCEL), a proxy on the way
-would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, which normally means that nothing was done."""
+"""Seconds by which ``grpc-timeout`` is longer than the timeout of the client, so that the client ends a late call and
+resets its stream.  If the server ended the call first (etcd 3.5.30 and newer send RST_STREAM with CANCEL), a proxy in
+between would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, which means that nothing was done."""
 
-SLOWEST_PINGS: Final = 32.0
-"""How much rarer pings become at most, by half each time that the server complains about them."""
+MAX_PING_SLOWDOWN: Final = 32.0
+"""The factor for the intervals between PINGs doubles with each complaint of the server, up to this."""
 
 MAX_CACHED_BLOCKS: Final = 1024
-"""Request heads that are remembered: one for each method and metadata in use."""
+"""Cached header blocks: one for each method and metadata in use."""
 
 
 class Channel:
     """Calls to one server over one connection.
 
-    Nothing is connected before the first call.  A connection that was lost is made again for the next call; attempts
-    that fail are made less and less often, and calls wait for the next one as long as their deadlines allow.
+    The connection is opened for the first call, and opened again for the next call after it was lost.  Attempts to
+    connect have a growing delay after failures; calls wait for the next attempt as long as their deadlines allow.
 
     Args:
         endpoint: The server.
-        contexts: The TLS contexts of an ``https`` endpoint (with ALPN ``h2``), else None.
+        contexts: The TLS contexts for an ``https`` endpoint (with ALPN ``h2``), else None.
 
     Example::
 
         channel = Channel(endpoint)
-        answer = channel.unary('/etcdserverpb.KV/Range', request, Deadline.after(10))
+        response = channel.unary('/etcdserverpb.KV/Range', request, Deadline.after(10))
         channel.close()
     """
 
@@ -71,15 +72,15 @@ class Channel:
         self._url = endpoint.url
         self._authority = endpoint.url.partition('://')[2].encode('idna' if not endpoint.host.isascii() else 'ascii')
         self._blocks: dict[tuple[str, Metadata], bytes] = {}
-        self._link: GrpcConnection | None = None  # it leaves us when no more calls may begin on it
-        self._links: set[GrpcConnection] = set()  # also those that the server is leaving
-        self._wheel = TimerWheel()
+        self._connection: GrpcConnection | None = None  # None when no calls can be started on it any more
+        self._connections: set[GrpcConnection] = set()  # includes those that are going away
+        self._timers = TimerWheel()
         self._attempt: _Attempt | None = None
         self._backoff = Backoff()
         self._next_attempt_at = 0.0
         self._ping_slowdown = 1.0
-        self._home = ThreadAffinity()
-        self._home.check()
+        self._affinity = ThreadAffinity()
+        self._affinity.check()
         self._hub = get_hub()
         self._is_closed = False
         _channels.add(self)
@@ -95,107 +96,112 @@ class Channel:
         connect_by: Deadline | None = None,
         once: bool = False,
     ) -> bytes:
-        """Send a request and return the answer.  Blocks until the deadline at most.
+        """Send a request and return the response.  Blocks until the deadline at most.
 
-        A caller that is killed, or has a timeout of its own, ends the call and leaves the connection clean.
+        If the greenlet is killed, or a ``gevent.Timeout`` of the caller is raised, the stream of the call is reset and
+        the connection can be used further.
 
         Args:
             path: ``/package.Service/Method``.
-            message: The request, packed.
-            deadline: The end of the call; the server is told of it.
-            is_write: It may change something there: it counts for ``maybe_applied``.
-            metadata: Further fields of the head, names in lower case.
-            connect_by: An earlier end of the waiting for a connection, where there is none.
-            once: It must not be applied twice: on a new connection it is sent when the server has shown that it is
-                there, by its SETTINGS.  Until then it can go to another server without doubt.
+            message: The serialized request.
+            deadline: The deadline of the call, which is sent to the server as ``grpc-timeout``.
+            is_write: The call may change the store; for ``maybe_applied``.
+            metadata: Further header fields, with names in lower case.
+            connect_by: An earlier deadline for waiting for a connection, or None.
+            once: The call must not be applied twice: on a new connection it is sent only after the SETTINGS of the
+                server were received, because until then another server can be called without ambiguity.
 
         Raises:
-            GrpcError: The server answered with a status other than OK.
-            ConnectionError: No answer; ``maybe_applied`` is True for a write that may have left.
-            HTTPError, ProtocolError: The answer is no gRPC, breaks HTTP/2 or a bound.
-            ClientClosed: ``close`` was called, before or meanwhile.
+            GrpcError: The server responded with a status other than OK.
+            OversizedResponse: The response is larger than ``MAX_MESSAGE``.
+            ConnectionError: There was no response; ``maybe_applied`` is True for a write that may have been sent.
+            HTTPError: A proxy has answered.
+            ProtocolError: The response is not gRPC, or violates HTTP/2 or a bound.
+            ClientClosed: ``close`` was called before or during the call.
         """
-        link = self._link
-        if link is None or get_hub() is not self._hub or (once and not link.has_spoken):
-            link = self._usable_link(connect_by or deadline, once)
+        connection = self._connection
+        if connection is None or get_hub() is not self._hub or (once and not connection.has_spoken):
+            connection = self._get_connection(connect_by or deadline, once)
         call = UnaryCall(path, self._url, is_write, deadline)
         left = deadline.at - timing.now()
         if left <= 0:
-            raise call.timed_out(deadline)  # before it was sent
-        block = self._blocks.get((path, metadata)) or self._block(path, metadata)
-        link.begin(call, block + timeout_field(left + SERVER_GRACE), packed(message), True)
-        return call.wait(self._wheel)
+            raise call.timeout_error(deadline)  # the call is not sent
+        block = self._blocks.get((path, metadata)) or self._encode_block(path, metadata)
+        connection.start(call, block + encode_timeout(left + SERVER_GRACE), encode_message(message), True)
+        return call.wait(self._timers)
 
-    def stream(self, path: str, deadline: Deadline, *, is_write: bool = False, metadata: Metadata = ()) -> Stream:
-        """Open a stream of messages both ways.  Blocks until the deadline at most, if there is no connection yet.
+    def stream(self, path: str, deadline: Deadline, *, is_write: bool = False, metadata: Metadata = ()) -> StreamCall:
+        """Open a stream of messages in both directions.  Blocks until the deadline at most, without a connection only.
 
-        Raises what :meth:`unary` does for want of a connection.
+        Raises:
+            ConnectionError: There is no connection.
+            ClientClosed: ``close`` was called.
         """
-        link = self._usable_link(deadline)
-        stream = Stream(path, self._url, is_write)
-        link.begin(stream, self._block(path, metadata), b'', False)
+        connection = self._get_connection(deadline)
+        stream = StreamCall(path, self._url, is_write)
+        connection.start(stream, self._encode_block(path, metadata), b'', False)
         return stream
 
     @property
     def is_connected(self) -> bool:
-        """True if there is a connection on which calls may begin."""
-        return self._link is not None
+        """True if there is a connection on which calls can be started."""
+        return self._connection is not None
 
-    def clear(self) -> None:
-        """Close a connection on which no call is under way.  Does not block."""
-        for link in list(self._links):
-            if not link.calls:
-                link.close(ClientClosed('the connection was idle'))
+    def close_idle(self) -> None:
+        """Close the connections without calls in flight.  Does not block."""
+        for connection in list(self._connections):
+            if not connection.calls:
+                connection.close(ClientClosed('the connection was idle'))
 
     def close(self) -> None:
-        """End every call with ClientClosed, and the connection.  Does not block; may be called twice."""
+        """Close the connection and end every call with ClientClosed.  Does not block; can be called twice."""
         self._is_closed = True
         error = ClientClosed('the client was closed during the call')
-        for link in list(self._links):
-            link.close(error)
+        for connection in list(self._connections):
+            connection.close(error)
         if self._attempt is not None:
             self._attempt.cancel(error)
             self._attempt = None
-        self._wheel.close()
+        self._timers.close()
 
     def close_soon(self) -> None:
-        """The same, from whatever thread: on the next turn of the hub of its own."""
-        self._home.call_soon(self.close)
+        """Call :meth:`close` in the hub of the channel's thread.  Can be called from any thread."""
+        self._affinity.call_soon(self.close)
 
     def __repr__(self) -> str:
         state = 'closed' if self._is_closed else 'connected' if self.is_connected else 'not connected'
         return f'<getc.grpc.channel.Channel {self.endpoint.url} {state}>'
 
-    # -- how it is done
+    # -- connecting
 
-    def _block(self, path: str, metadata: Metadata) -> bytes:
-        """The head of a call, but for its timeout; it is remembered."""
-        if len(self._blocks) >= MAX_CACHED_BLOCKS:  # tokens come and go
+    def _encode_block(self, path: str, metadata: Metadata) -> bytes:
+        """Return and cache the header block of a call, without its timeout."""
+        if len(self._blocks) >= MAX_CACHED_BLOCKS:  # tokens in the metadata change
             self._blocks.clear()
         block = self._blocks[path, metadata] = request_block(
             path.encode(), authority=self._authority, is_secure=self.endpoint.is_secure, metadata=metadata
         )
         return block
 
-    def _usable_link(self, deadline: Deadline, once: bool = False) -> GrpcConnection:
-        self._home.check()
+    def _get_connection(self, deadline: Deadline, once: bool = False) -> GrpcConnection:
+        self._affinity.check()
         was_lost = False
-        while self._link is None or (once and not self._link.has_spoken):
+        while self._connection is None or (once and not self._connection.has_spoken):
             if self._is_closed:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
             attempt = self._attempt
             attempt.wait(deadline, until_spoken=once)
-            if self._link is None and attempt.is_over:  # it was lost, or cleared, before this call could begin
+            if self._connection is None and attempt.is_over:  # the connection ended before this call could be started
                 if was_lost:
-                    what = f'{self._url} ended new connections before a call could begin'
+                    what = f'{self._url} ended new connections before a call could be started'
                     raise ConnectionError(what, endpoint=self._url)
                 was_lost = True
-        return self._link
+        return self._connection
 
     def connect(self, attempt: _Attempt) -> None:
-        """Make a connection, once it is time for the next attempt, to the first address whose server says something.
+        """Connect to the first address whose server sends SETTINGS, after the back-off.
 
         For :class:`_Attempt`; blocks.
         """
@@ -203,11 +209,12 @@ class Channel:
         limit = Deadline(CONNECT_TIMEOUT)
         tried: set[Address] = set()
         while True:
-            link, address = self._begin_link(attempt, limit)
+            connection, address = self._open_connection(attempt, limit)
             tried.add(address)
-            others = self._addresses_but(tried)
+            others = self._other_addresses(tried)
+            part = limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit
             try:
-                link.wait_spoken(limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit)
+                connection.wait_spoken(part)
             except EtcException:
                 get_resolver().mark_bad(self.endpoint.host, self.endpoint.port, address)
                 if not others or self._attempt is not attempt or limit.has_passed():
@@ -216,33 +223,34 @@ class Channel:
                 get_resolver().mark_good(self.endpoint.host, self.endpoint.port, address)
                 return
 
-    def _begin_link(self, attempt: _Attempt, limit: Deadline) -> tuple[GrpcConnection, Address]:
-        """Make a link, on which calls may begin that need not wait until its server has spoken."""
+    def _open_connection(self, attempt: _Attempt, limit: Deadline) -> tuple[GrpcConnection, Address]:
+        """Open a connection on which calls can be started at once, except those with ``once``."""
         try:
             sock = self._connected_socket(limit)
             address = self._address_of(sock)
         except EtcException:
             self._next_attempt_at = timing.now() + self._backoff.next_delay()
             raise
-        if self._attempt is not attempt:  # it was cancelled or abandoned in this turn, and is killed in the next
+        if self._attempt is not attempt:  # cancelled or abandoned in this iteration, and killed in the next one
             sock.close()
             raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
-        link = self._link = GrpcConnection(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
-        self._links.add(link)
+        connection = GrpcConnection(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
+        self._connection = connection
+        self._connections.add(connection)
         attempt.on_connected()
-        return link, address
+        return connection, address
 
     def _address_of(self, sock: Socket) -> Address:
         try:
             return peer_address(sock)
-        except OSError as error:  # it is broken by now
+        except OSError as error:  # the connection broke already
             sock.close()
             raise connect_error(self.endpoint, error) from error
 
-    def _addresses_but(self, tried: set[Address]) -> list[Address]:
-        known = get_resolver().cached_addresses(self.endpoint.host, self.endpoint.port)
-        return [address for address in known if address not in tried]
+    def _other_addresses(self, tried: set[Address]) -> list[Address]:
+        cached = get_resolver().cached_addresses(self.endpoint.host, self.endpoint.port)
+        return [address for address in cached if address not in tried]
 
     def _connected_socket(self, limit: Deadline) -> Socket:
         timeout = gevent.Timeout.start_new(limit.timeout_left())
@@ -258,36 +266,36 @@ class Channel:
         finally:
             timeout.close()
 
-    def _on_leave(self, link: GrpcConnection) -> None:
-        if link.has_spoken:
+    def _on_leave(self, connection: GrpcConnection) -> None:
+        if connection.has_spoken:
             self._backoff.reset()
             self._next_attempt_at = 0.0
-        if self._link is link:
-            self._link = None
+        if self._connection is connection:
+            self._connection = None
             if self._attempt is not None:
                 self._attempt.on_lost()
-            if link.pinged_too_often:
-                self._ping_slowdown = min(2.0 * link.ping_slowdown, SLOWEST_PINGS)
-        if not link.calls:
-            self._links.discard(link)
+            if connection.pinged_too_often:
+                self._ping_slowdown = min(2.0 * connection.health.slowdown, MAX_PING_SLOWDOWN)
+        if not connection.calls:
+            self._connections.discard(connection)
 
-    def attempt_over(self, attempt: _Attempt) -> None:
-        """For :class:`_Attempt`.  After a fork another one may be under way."""
+    def on_attempt_over(self, attempt: _Attempt) -> None:
+        """Forget an attempt, unless another one was started after a fork.  For :class:`_Attempt`."""
         if self._attempt is attempt:
             self._attempt = None
 
     def abandon(self) -> None:
-        """In a forked child: leave the parent's connections alone."""
-        for link in self._links:
-            link.abandon()
-        self._links.clear()
+        """In a forked child, close the inherited connections without sending anything."""
+        for connection in self._connections:
+            connection.abandon()
+        self._connections.clear()
         if self._attempt is not None:
             self._attempt.abandon()
-        self._link = self._attempt = None
+        self._connection = self._attempt = None
 
 
 class _Attempt:
-    """One attempt to connect, for all calls that wait: who gives up does not end it for the others."""
+    """One attempt to connect, in a greenlet of its own: it goes on when a call that waits for it gives up."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -298,34 +306,39 @@ class _Attempt:
         self._greenlet.name = f'getc connection to {channel.endpoint.url}'
 
     def wait(self, deadline: Deadline, *, until_spoken: bool) -> None:
-        """Wait until there is a connection, or until its server has spoken.  Raises what the attempt met."""
+        """Wait until there is a connection, or until its server has sent SETTINGS.
+
+        Raises:
+            TimedOut: The deadline has passed.
+            EtcException: A copy of the error of the attempt.
+        """
         awaited = self._is_over if until_spoken else self._is_connected
         if not awaited.wait(deadline.timeout_left()):
             raise connect_timeout(self._channel.endpoint, deadline)
         if self._error is not None:
-            raise copy_error(self._error) from self._error.__cause__  # others wait for the same
+            raise copy_error(self._error) from self._error.__cause__  # other calls raise the same error
 
     @property
     def is_over(self) -> bool:
-        """True once it has connected or failed; never in a forked child, where it was abandoned."""
+        """True if the attempt has succeeded or failed; never in a forked child, where it was abandoned."""
         return self._is_over.is_set()
 
     def on_connected(self) -> None:
-        """For the channel: there is a connection."""
+        """Wake the calls that wait for a connection.  For the channel."""
         self._is_connected.set()
 
     def on_lost(self) -> None:
-        """For the channel: there is none any more."""
+        """Let further calls wait, because the connection has ended.  For the channel."""
         self._is_connected.clear()
 
     def cancel(self, error: EtcException) -> None:
-        """End it with this error for all who wait."""
+        """End the attempt with an error for all calls that wait for it."""
         self._error = error
         self._greenlet.kill(block=False)
         self._end()
 
     def abandon(self) -> None:
-        """In a forked child, where it would go on with the parent's socket.  Who waits may try anew."""
+        """In a forked child, kill the copy of the greenlet, which would use the socket of the parent."""
         kill_soon(self._greenlet)
 
     def _run(self) -> None:
@@ -334,10 +347,11 @@ class _Attempt:
         except EtcException as error:
             self._error = error
         except Exception as error:
-            log.exception('the attempt to connect to %s failed', self._channel.endpoint.url)
-            self._error = ConnectionError(f'no connection: {type(error).__name__}', endpoint=self._channel.endpoint.url)
+            url = self._channel.endpoint.url
+            log.exception('the attempt to connect to %s failed', url)
+            self._error = ConnectionError(f'no connection to {url}: {type(error).__name__}', endpoint=url)
         finally:
-            self._channel.attempt_over(self)
+            self._channel.on_attempt_over(self)
             self._end()
 
     def _end(self) -> None:
@@ -348,12 +362,12 @@ class _Attempt:
 _channels: weakref.WeakSet[Channel] = weakref.WeakSet()
 
 
-def _abandon_all() -> None:
+def _abandon_in_child() -> None:
     for channel in list(_channels):
         try:
             channel.abandon()
-        except Exception:  # one channel that fails must not leave the others to the child
-            log.exception('%r could not be left to the parent process', channel)
+        except Exception:  # the other channels have to be abandoned all the same
+            log.exception('%r could not be abandoned after a fork', channel)
 
 
-os.register_at_fork(after_in_child=_abandon_all)
+os.register_at_fork(after_in_child=_abandon_in_child)

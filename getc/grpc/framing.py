@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: what a call's headers say, messages across DATA frames, and how a call ends.
+"""gRPC over HTTP/2: header blocks of requests, messages across DATA frames, and the status of a response.
 
 Source: grpc/grpc, ``doc/PROTOCOL-HTTP2.md``.
 """
@@ -19,45 +19,46 @@ from getc.grpc.http2.headers import Fields, HeaderBlock, encode_fields
 __all__ = [
     'MAX_MESSAGE',
     'OK',
-    'Messages',
-    'Oversized',
+    'OVERSIZED_HEAD',
+    'MessageDecoder',
+    'OversizedMessage',
     'Status',
-    'check_head',
-    'is_well',
-    'packed',
+    'check_headers',
+    'encode_message',
+    'encode_timeout',
+    'is_ok_response',
+    'parse_status',
     'request_block',
-    'status_of',
-    'timeout_field',
-    'whole_message',
+    'single_message',
 ]
 
 MAX_MESSAGE: Final = 16 * 1024 * 1024
-"""Bytes of one message that is received."""
+"""Bytes of one received message."""
 
-BEGINNING: Final = 128
-"""Bytes of a longer message that are kept: the header of an etcd response and the numbers after it take less."""
+OVERSIZED_HEAD: Final = 128
+"""Bytes that are kept of a longer message: enough for the header of an etcd response and the numbers after it."""
 
-LENGTH: Final = struct.Struct('>BI')
-"""What is in front of a message: a flag for compression, and the length."""
+PREFIX: Final = struct.Struct('>BI')
+"""The prefix of a message: the compressed flag and the length."""
 
-PREFIX: Final = LENGTH.size
-LARGEST: Final = PREFIX + MAX_MESSAGE
+PREFIX_SIZE: Final = PREFIX.size
+MAX_SIZE: Final = PREFIX_SIZE + MAX_MESSAGE
 
 OK: Final = 0
 
 CONTENT_TYPE: Final = re.compile(rb'application/grpc(?:[+;].*)?')
 
-UNITS: Final = ((b'n', 1e-9), (b'u', 1e-6), (b'm', 1e-3), (b'S', 1.0), (b'M', 60.0), (b'H', 3600.0))
-DIGITS: Final = 3
-"""Timeouts are rounded up to so many digits: whoever asks for 10 s sends the same bytes each time."""
+TIMEOUT_UNITS: Final = ((b'n', 1e-9), (b'u', 1e-6), (b'm', 1e-3), (b'S', 1.0), (b'M', 60.0), (b'H', 3600.0))
+TIMEOUT_DIGITS: Final = 3
+"""Timeouts are rounded up to so many digits, so that calls with equal timeouts send the same bytes."""
 
 
 class Status(NamedTuple):
-    """How a call ended.
+    """The status of a response.
 
     Attributes:
-        code: 0 for good.
-        message: What the server says of it.
+        code: 0 (OK) for success.
+        message: The message of the server.
     """
 
     code: int
@@ -67,13 +68,13 @@ class Status(NamedTuple):
 def request_block(
     path: bytes, *, authority: bytes, is_secure: bool, metadata: Iterable[tuple[bytes, bytes]] = ()
 ) -> bytes:
-    """The header block of a call, without its timeout.  It serves every call of the method.
+    """Return the header block of a call without its timeout, which serves every call of the method.
 
     Args:
         path: ``/package.Service/Method``.
-        authority: The server's host and port.
-        is_secure: TLS is spoken.
-        metadata: Further fields.  They are kept out of tables on the way, since tokens are among them.
+        authority: Host and port of the server.
+        is_secure: The connection uses TLS.
+        metadata: Further fields; they are encoded as never indexed, because tokens are among them.
     """
     fields = (
         (b':method', b'POST'),
@@ -87,45 +88,42 @@ def request_block(
     return encode_fields(fields) + encode_fields(metadata, secret=True)
 
 
-def timeout_field(seconds: float) -> bytes:
-    """The part of a block that tells the server after how long nobody waits any more; empty for never.
-
-    It is never shorter than asked for.
-    """
-    if 10.0 <= seconds < 100.0:  # without a call: the default timeout with its grace is in this range
-        return _timeout_field(math.ceil(seconds * 10 - 1e-6) / 10)
-    return b'' if seconds == math.inf else _timeout_field(_rounded_up(seconds))
+def encode_timeout(seconds: float) -> bytes:
+    """Return the field ``grpc-timeout`` as a part of a header block; empty for ``math.inf``.  Rounds up."""
+    if 10.0 <= seconds < 100.0:  # a fast path for the default timeout with its grace
+        return _encode_timeout(math.ceil(seconds * 10 - 1e-6) / 10)
+    return b'' if seconds == math.inf else _encode_timeout(_rounded_up(seconds))
 
 
 def _rounded_up(seconds: float) -> float:
     if seconds <= 1e-9:
         return 1e-9
-    step = 10.0 ** (math.floor(math.log10(seconds)) - DIGITS + 1)
+    step = 10.0 ** (math.floor(math.log10(seconds)) - TIMEOUT_DIGITS + 1)
     return math.ceil(seconds / step - 1e-6) * step
 
 
 @lru_cache(maxsize=1024)
-def _timeout_field(seconds: float) -> bytes:
-    for unit, size in UNITS:
+def _encode_timeout(seconds: float) -> bytes:
+    for unit, size in TIMEOUT_UNITS:
         count = math.ceil(seconds / size - 1e-6)
-        if count < 10**8:  # eight digits at most
+        if count < 10**8:  # the protocol allows eight digits
             return encode_fields([(b'grpc-timeout', b'%d%s' % (count, unit))])
     return b''
 
 
-def packed(message: bytes) -> bytes:
-    """A message as it stands in DATA frames: uncompressed, its length in front."""
-    return LENGTH.pack(0, len(message)) + message
+def encode_message(message: bytes) -> bytes:
+    """Return an uncompressed message with its prefix, as it is sent in DATA frames."""
+    return PREFIX.pack(0, len(message)) + message
 
 
-def whole_message(data: bytes) -> bytes | None:
-    """The message that this is from its first byte to its last; None if it is anything else."""
-    size = len(data) - PREFIX
-    return data[PREFIX:] if size >= 0 and LENGTH.unpack_from(data) == (0, size) else None
+def single_message(data: bytes) -> bytes | None:
+    """Return the message if the data are exactly one uncompressed message with its prefix; else None."""
+    size = len(data) - PREFIX_SIZE
+    return data[PREFIX_SIZE:] if size >= 0 and PREFIX.unpack_from(data) == (0, size) else None
 
 
-class Oversized(bytes):
-    """The first ``BEGINNING`` bytes of a message that is longer than ``MAX_MESSAGE``.
+class OversizedMessage(bytes):
+    """The first ``OVERSIZED_HEAD`` bytes of a message that is longer than ``MAX_MESSAGE``.
 
     Attributes:
         size: Bytes of the whole message.
@@ -134,112 +132,112 @@ class Oversized(bytes):
     size: int
 
     @classmethod
-    def of(cls, beginning: bytes, size: int) -> Oversized:
-        """The beginning of a message of that size."""
-        made = cls(beginning)
+    def of(cls, head: bytes, size: int) -> OversizedMessage:
+        """Return the head of a message of this size."""
+        made = cls(head)
         made.size = size
         return made
 
 
-class Messages:
-    """Puts together the messages of one answer, whatever frames they come in.
+class MessageDecoder:
+    """Decodes the messages of one response from data in chunks of any size.
 
-    A message that is longer than ``MAX_MESSAGE`` takes no memory: it is skipped, all but its beginning.
+    A message that is longer than ``MAX_MESSAGE`` takes no memory: all but its head is skipped.
     """
 
-    __slots__ = ('_begun', '_needed', '_to_skip')
+    __slots__ = ('_buffer', '_needed', '_to_skip')
 
     def __init__(self) -> None:
-        self._begun = bytearray()  # a message that is not whole
-        self._needed = PREFIX  # bytes of it before it is worth another look
-        self._to_skip = 0  # bytes of an oversized message that are still to come
+        self._buffer = bytearray()  # an incomplete message with its prefix
+        self._needed = PREFIX_SIZE  # bytes in the buffer before decoding goes on
+        self._to_skip = 0  # bytes of an oversized message that are still to be received
 
     @property
-    def is_between(self) -> bool:
-        """True if no message has begun that is not whole."""
-        return not (self._begun or self._to_skip)
+    def is_at_boundary(self) -> bool:
+        """True if there is no incomplete message."""
+        return not (self._buffer or self._to_skip)
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take a piece of the answer, and return the messages that it completes.
+        """Return the messages that are completed by the data.
 
-        A message that is longer than ``MAX_MESSAGE`` is returned as :class:`Oversized`, as soon as its beginning is
-        there.
+        A message that is longer than ``MAX_MESSAGE`` is returned as :class:`OversizedMessage`, as soon as its head is
+        received.
 
         Raises:
-            ProtocolError: A message is compressed, which was not asked for.
+            ProtocolError: A message is compressed, which the client does not accept.
         """
         if self._to_skip:
             skipped = min(self._to_skip, len(data))
             self._to_skip -= skipped
             data = data[skipped:]
-        if self._begun:
-            self._begun += data
-            if len(self._begun) < self._needed:
+        if self._buffer:
+            self._buffer += data
+            if len(self._buffer) < self._needed:
                 return []
-            data = bytes(self._begun)
-            self._begun.clear()
+            data = bytes(self._buffer)
+            self._buffer.clear()
         messages: list[bytes] = []
         at, end = 0, len(data)
-        self._needed = PREFIX
-        while end - at >= PREFIX:
+        self._needed = PREFIX_SIZE
+        while end - at >= PREFIX_SIZE:
             size = _size(data, at)
-            kept = size if size <= LARGEST else PREFIX + BEGINNING
+            kept = size if size <= MAX_SIZE else PREFIX_SIZE + OVERSIZED_HEAD
             if end - at < kept:
                 self._needed = kept
                 break
-            message = data[at + PREFIX : at + kept]
-            if size > LARGEST:
-                message = Oversized.of(message, size - PREFIX)
+            message = data[at + PREFIX_SIZE : at + kept]
+            if size > MAX_SIZE:
+                message = OversizedMessage.of(message, size - PREFIX_SIZE)
                 self._to_skip = max(0, size - (end - at))
             messages.append(message)
             at += size
         if at < end:
-            self._begun += data[at:]
+            self._buffer += data[at:]
         return messages
 
 
 def _size(data: bytes, at: int) -> int:
-    """Bytes of the message that begins there, with its prefix."""
+    """Return the bytes of the message at this position, with its prefix."""
     if data[at]:
-        raise ProtocolError('gRPC: a compressed message, which was not asked for')
-    return PREFIX + int.from_bytes(data[at + 1 : at + PREFIX], 'big')
+        raise ProtocolError('gRPC: a compressed message, although no compression was accepted')
+    return PREFIX_SIZE + int.from_bytes(data[at + 1 : at + PREFIX_SIZE], 'big')
 
 
 @lru_cache(maxsize=64)
-def is_well(head: HeaderBlock, trailers: HeaderBlock) -> bool:
-    """True if an answer that begins and ends with these blocks is gRPC's, and OK."""
+def is_ok_response(headers: HeaderBlock, trailers: HeaderBlock) -> bool:
+    """Return True if these are headers and trailers of a gRPC response with status OK."""
     try:
-        check_head(head.status, head.fields)
-        return status_of(trailers.fields).code == OK
+        check_headers(headers.status, headers.fields)
+        return parse_status(trailers.fields).code == OK
     except EtcException:
         return False
 
 
-def check_head(status: int | None, fields: Fields) -> None:
-    """Refuse the head of an answer that is not gRPC's.
+def check_headers(status: int | None, fields: Fields) -> None:
+    """Check that the headers are those of a gRPC response.
 
     Raises:
-        HTTPError: Another HTTP status than 200: a proxy's page, most likely.
-        ProtocolError: Another content type.
+        HTTPError: The HTTP status is not 200, most likely because a proxy has answered.
+        ProtocolError: The content type is not that of gRPC.
     """
     if CONTENT_TYPE.fullmatch(_value(fields, b'content-type') or b''):
         return
     if status != 200:
-        raise HTTPError(status or 0, 'the answer is not gRPC')
-    raise ProtocolError('gRPC: the answer has another content-type than application/grpc')
+        raise HTTPError(status or 0, 'not a gRPC response')
+    raise ProtocolError('gRPC: the content-type of the response is not application/grpc')
 
 
-def status_of(fields: Fields) -> Status:
-    """How the call ended, by its trailers.
+def parse_status(fields: Fields) -> Status:
+    """Return the status in the trailers of a response.
 
     Raises:
-        ProtocolError: There is no status, or it is no number.
+        ProtocolError: There is no status, or it is not a number.
     """
     code = _value(fields, b'grpc-status')
     if code == b'0':
         return Status(OK, '')
     if code is None or not (code.isdigit() and len(code) <= 3):
-        raise ProtocolError('gRPC: the call ended without a grpc-status that is a number')
+        raise ProtocolError('gRPC: the response ended without a grpc-status that is a number')
     message = unquote_to_bytes(_value(fields, b'grpc-message') or b'').decode('utf-8', 'replace')
     return Status(int(code), message)
 

@@ -1,7 +1,7 @@
-"""What moves the bytes of one connection: the hub itself for plain TCP, two greenlets for TLS.  They know no HTTP/2.
+"""Socket I/O for one connection: callbacks in the hub for plain TCP, two greenlets for TLS.
 
-There is one sender, whoever has something to say: it asks the traffic for what is outgoing at the end of a turn of the
-hub, so what is queued in one turn leaves in one piece, or in a few where the traffic wants them to leave earlier.
+All data leave in one place: at the end of an iteration of the event loop the handler is called for its outgoing data,
+so that what is queued in one iteration is sent together, or earlier where the handler asks for it.
 """
 
 from __future__ import annotations
@@ -20,73 +20,76 @@ from getc.net.affinity import close_watcher, kill_soon
 from getc.net.connect_errors import pending_alert
 from getc.net.sockets import Socket, close_inherited
 
-__all__ = ['TLSIO', 'IOHandler', 'PlainIO', 'SocketIO', 'wire_for']
+__all__ = ['TLSIO', 'IOHandler', 'PlainIO', 'SocketIO', 'start_io']
 
 CHUNK: Final = 64 * 1024
 """Bytes that are read at a time."""
 
 MAX_BUSY_SECONDS: Final = 0.005
-"""Seconds of work on what was read after which a greenlet that reads gives others a turn."""
+"""Seconds that a reading greenlet works on received data before it lets other greenlets run."""
 
 MAX_UNREAD_CHUNKS: Final = 256
-"""Chunks that a kernel may hold of what was received; most hold less than a hundred."""
+"""Chunks that are read from a socket after a failed send; the receive buffer rarely holds more than a hundred."""
 
 READ: Final = 1
 WRITE: Final = 2
 
 
 class IOHandler(Protocol):
-    """What a wire carries.  None of these is called from two greenlets at a time; what they raise ends the traffic."""
+    """The callbacks of a connection.  No two run at a time; an exception in one of them ends the connection."""
 
     def outgoing(self) -> bytes:
-        """Give out what is to be sent: it is handed to the kernel at once, as far as there is room."""
+        """Return the data to send, and remove them from the queue of the handler."""
 
     def on_data(self, data: bytes) -> None:
-        """The peer has sent this.  Runs in the hub, or in who sends: does not block or switch, and calls no code of the
-        program's."""
+        """Process received data.  Called in the hub or in the greenlet that reads: must not block or switch."""
 
     def on_end(self, error: BaseException | None) -> None:
-        """Nothing moves any more: because of the error, or (None) because the peer has closed.  Closes the wire."""
+        """Handle the end of the connection, and close the socket I/O.
+
+        Args:
+            error: The reason; None if the peer closed the connection.
+        """
 
 
 class SocketIO(Protocol):
-    """One connection's bytes."""
+    """Sends and receives the data of one connection."""
 
     @property
     def is_sending(self) -> bool:
-        """True if something waits to be sent, for the end of this turn or for room in the kernel."""
+        """True if a send is scheduled, or waits for space in the send buffer."""
 
     def send_soon(self) -> None:
-        """Send what is outgoing, at the end of this turn of the hub.  Does not block; does nothing once closed."""
+        """Send the outgoing data at the end of this iteration of the event loop.  Does nothing once closed."""
 
     def send_now(self) -> None:
-        """Send what is outgoing before the turn ends, where that can be done without waiting."""
+        """Send the outgoing data at once, if that is possible without waiting; else at the end of this iteration."""
 
     def flush_now(self) -> None:
-        """Send what is outgoing now, if there is room.  For ``IOHandler.on_end`` only."""
+        """Send the outgoing data now, as far as there is space.  To be called from ``IOHandler.on_end`` only."""
 
     def close(self) -> None:
-        """Close the socket.  Nothing of the traffic is called any more.  Does not block; may be called twice."""
+        """Close the socket, and call the handler no more.  Does not block; can be called twice."""
 
     def abandon(self) -> None:
-        """The same in a forked child, at once and without a word to the peer."""
+        """In a forked child, close the inherited socket at once without sending anything."""
 
 
-def wire_for(sock: Socket, traffic: IOHandler) -> SocketIO:
-    """The wire for a socket that is connected.  It begins by sending, and owns the socket."""
-    return (TLSIO if isinstance(sock, gevent.ssl.SSLSocket) else PlainIO)(sock, traffic)
+def start_io(sock: Socket, handler: IOHandler) -> SocketIO:
+    """Start I/O on a connected socket, beginning with the outgoing data.  Takes ownership of the socket."""
+    return (TLSIO if isinstance(sock, gevent.ssl.SSLSocket) else PlainIO)(sock, handler)
 
 
 class PlainIO:
-    """TCP, driven by the hub: it reads and writes in the hub's own callbacks, and no greenlet is switched to."""
+    """I/O for plain TCP in callbacks of the hub, without greenlet switches."""
 
-    def __init__(self, sock: Socket, traffic: IOHandler) -> None:
+    def __init__(self, sock: Socket, handler: IOHandler) -> None:
         self.is_sending = False
         self._sock = sock
-        self._traffic = traffic
+        self._handler = handler
         self._is_closed = False
         self._descriptor = sock.fileno()
-        self._unsent: bytes | memoryview = b''  # was taken, and there was no room for it
+        self._unsent: bytes | memoryview = b''  # outgoing data that did not fit into the send buffer
         loop = get_hub().loop
         self._readable: Any = loop.io(self._descriptor, READ)
         self._writable: Any = loop.io(self._descriptor, WRITE)
@@ -94,24 +97,24 @@ class PlainIO:
         self.send_soon()
 
     def send_soon(self) -> None:
-        """Send what is outgoing, at the end of this turn of the hub."""
+        """Send the outgoing data at the end of this iteration of the event loop."""
         if not self.is_sending:
             self.is_sending = True
             get_hub().loop.run_callback(self._on_turn)
 
     def send_now(self) -> None:
-        """Send what is outgoing before the turn ends, if there is room."""
+        """Send the outgoing data at once, if there is space in the send buffer."""
         self.send_soon()
         if not self._writable.active:
             self._on_turn()
-            self.is_sending = True  # the end of the turn is still to come
+            self.is_sending = True  # the callback at the end of the iteration is still scheduled
 
     def flush_now(self) -> None:
-        """Send what is outgoing now, if there is room."""
+        """Send the outgoing data now, as far as there is space."""
         try:
             self._send()
         except OSError:
-            pass  # it does not listen
+            pass  # the peer has closed the connection
 
     def close(self) -> None:
         """Close the socket."""
@@ -119,7 +122,7 @@ class PlainIO:
         self._sock.close()
 
     def abandon(self) -> None:
-        """Close the socket of the parent's without a word."""
+        """Close the inherited socket without sending anything."""
         self._stop()
         close_inherited(self._sock)
 
@@ -130,20 +133,20 @@ class PlainIO:
         close_watcher(self._writable)
 
     def _on_readable(self) -> None:
-        # One chunk a turn: however much comes, others have theirs.
+        # One chunk in each iteration, so that other watchers have their turn.
         try:
             try:
                 data = os.read(self._descriptor, CHUNK)
             except BlockingIOError:
                 return
             if data:
-                self._traffic.on_data(data)
+                self._handler.on_data(data)
             else:
-                self._traffic.on_end(None)
+                self._handler.on_end(None)
         except Exception as error:
-            self._traffic.on_end(error)
+            self._handler.on_end(error)
         except BaseException as error:
-            self._traffic.on_end(error)
+            self._handler.on_end(error)
             raise
 
     def _on_turn(self) -> None:
@@ -155,13 +158,13 @@ class PlainIO:
             except OSError as error:
                 self._drain(error)
         except Exception as error:
-            self._traffic.on_end(error)
+            self._handler.on_end(error)
         except BaseException as error:
-            self._traffic.on_end(error)
+            self._handler.on_end(error)
             raise
 
     def _drain(self, error: OSError) -> None:
-        """Tell what the peer said before it was gone, perhaps the answer to all that was sent; then raise the error."""
+        """After a failed send, process what the peer sent before, perhaps its responses; then raise the error."""
         for _ in range(MAX_UNREAD_CHUNKS):
             try:
                 data = os.read(self._descriptor, CHUNK)
@@ -169,13 +172,13 @@ class PlainIO:
                 break
             if not data:
                 break
-            self._traffic.on_data(data)
+            self._handler.on_data(data)
             if self._is_closed:
                 return
         raise error
 
     def _send(self) -> None:
-        while data := self._unsent or self._traffic.outgoing():
+        while data := self._unsent or self._handler.outgoing():
             try:
                 size = os.write(self._descriptor, data)
             except BlockingIOError:
@@ -186,35 +189,35 @@ class PlainIO:
                     self._writable.start(self._on_turn)
                 return
             if not self._unsent:
-                break  # all that was outgoing has left
+                break  # all outgoing data are sent
             self._unsent = b''
             self._writable.stop()
         self.is_sending = False
 
 
 class TLSIO:
-    """TLS, which must be able to wait in the middle of reading and of writing: a greenlet for each."""
+    """I/O for TLS with a greenlet for reading and one for writing, because TLS may have to wait in both."""
 
-    def __init__(self, sock: Socket, traffic: IOHandler) -> None:
-        self.is_sending = True  # the writer begins with what there is to say
+    def __init__(self, sock: Socket, handler: IOHandler) -> None:
+        self.is_sending = True  # the writer starts with the outgoing data
         self._sock = sock
-        self._traffic = traffic
+        self._handler = handler
         self._is_closed = False
         self._writer = self._spawn(self._write, 'writer')
         self._reader = self._spawn(self._read, 'reader')
 
     def send_soon(self) -> None:
-        """Send what is outgoing, at the end of this turn of the hub."""
+        """Send the outgoing data at the end of this iteration of the event loop."""
         if not self.is_sending and not self._is_closed:
             self.is_sending = True
             get_hub().loop.run_callback(self._writer.switch)
 
     def send_now(self) -> None:
-        """Send what is outgoing at the end of this turn: TLS may have to wait in between."""
+        """Send the outgoing data at the end of this iteration: TLS may have to wait."""
         self.send_soon()
 
     def flush_now(self) -> None:
-        """Send what is outgoing now, if there is room."""
+        """Send the outgoing data now, as far as there is space."""
         self.send_soon()
         gevent.sleep(0)
 
@@ -224,7 +227,7 @@ class TLSIO:
         self._sock.close()
 
     def abandon(self) -> None:
-        """Close the socket of the parent's without a word."""
+        """Close the inherited socket without sending anything."""
         close_inherited(self._sock)
         self._kill()
 
@@ -236,22 +239,22 @@ class TLSIO:
                 kill_soon(greenlet)
 
     def _read(self) -> None:
-        busy = 0.0  # seconds of work since others had a turn for sure
+        busy = 0.0  # seconds of work since other greenlets could run
         with self._ending_on_errors():
             while not self._is_closed and (data := self._sock.recv(CHUNK)):
-                began = timing.now()
-                self._traffic.on_data(data)
-                busy += timing.now() - began
+                start = timing.now()
+                self._handler.on_data(data)
+                busy += timing.now() - start
                 if busy > MAX_BUSY_SECONDS:
                     gevent.sleep(0)
                     busy = 0.0
             if not self._is_closed:
-                self._traffic.on_end(None)
+                self._handler.on_end(None)
 
     def _write(self) -> None:
         with self._ending_on_errors():
             while not self._is_closed:
-                while data := self._traffic.outgoing():
+                while data := self._handler.outgoing():
                     self._send(data)
                 self.is_sending = False
                 get_hub().switch()
@@ -266,15 +269,15 @@ class TLSIO:
 
     @contextmanager
     def _ending_on_errors(self) -> Iterator[None]:
-        """Whatever ends the reader or the writer ends the traffic."""
+        """Report any exception of the reader or the writer as the end of the connection."""
         try:
             yield
         except Exception as error:
             if not self._is_closed:
-                self._traffic.on_end(error)
+                self._handler.on_end(error)
         except BaseException as error:
             if not self._is_closed:
-                self._traffic.on_end(error)
+                self._handler.on_end(error)
             raise
 
     def _spawn(self, task: Callable[[], None], what: str) -> gevent.Greenlet[[], None]:

@@ -1,4 +1,7 @@
-"""One timer for many deadlines: a gevent.Timeout for each call would cost more than the call's own work."""
+"""A hashed timer wheel: one event-loop timer for the deadlines of many calls.
+
+A ``gevent.Timeout`` for each call would cost more than the rest of the call.
+"""
 
 from __future__ import annotations
 
@@ -13,66 +16,71 @@ from getc import timing
 __all__ = ['TimerTarget', 'TimerWheel']
 
 SLOTS_PER_SECOND: Final = 100
-"""Deadlines are met to the next hundredth of a second, never early."""
+"""Resolution: deadlines are rounded up to the next hundredth of a second."""
 
-LATE: Final = 0.02
-"""Seconds by which a timer that is later than that shows that this process did not run."""
+STALL_SECONDS: Final = 0.02
+"""Delay of the timer from which on the process is taken to have been stalled."""
 
-MOST_EMPTY: Final = 1000
-"""Slots whose deadlines were all discarded, about; then they are swept out."""
+STALL_TURNS: Final = 3
+"""Iterations of the event loop after a stall in which responses that are already in a socket are read first."""
 
-PATIENCE: Final = 3
-"""Turns of the hub after such a stall in which an answer that lies in a socket is read first."""
+MAX_EMPTY_SLOTS: Final = 1000
+"""Approximate number of slots without a deadline that are kept before they are removed."""
 
 
 class TimerTarget(Protocol):
-    """What has a deadline."""
+    """An object with a deadline."""
 
     def on_deadline(self) -> None:
-        """The deadline has passed.  Does not block."""
+        """Handle the passing of the deadline.  Called in the hub; must not block."""
 
 
 class TimerWheel:
-    """Deadlines of one thread's calls, in slots of a hundredth of a second."""
+    """The deadlines of the calls of one thread, in slots of a hundredth of a second."""
 
     def __init__(self) -> None:
         self._slots: dict[int, set[TimerTarget]] = {}
-        self._order: list[int] = []  # a heap of the slots' numbers
-        self._sweep_at = MOST_EMPTY
+        self._order: list[int] = []  # a heap of the slot numbers
+        self._sweep_at = MAX_EMPTY_SLOTS
         self._timer: Any = None
         self._timer_slot: float = math.inf
-        self._patience = 0
+        self._stall_turns = 0
 
-    def add(self, due: TimerTarget, at: float) -> set[TimerTarget]:
-        """Call ``due.on_deadline()`` once it is that time (of ``timing.now``), unless it was discarded from the set."""
-        slot = int(at * SLOTS_PER_SECOND) + 1
-        found = self._slots.get(slot)
-        if found is None:
+    def add(self, target: TimerTarget, at: float) -> set[TimerTarget]:
+        """Call ``target.on_deadline()`` at a time, unless the target is discarded from the returned slot before.
+
+        Args:
+            target: An object with a deadline.
+            at: The deadline, in seconds of ``timing.now``.
+        """
+        number = int(at * SLOTS_PER_SECOND) + 1
+        slot = self._slots.get(number)
+        if slot is None:
             if len(self._slots) >= self._sweep_at:
                 self._sweep()
-            found = self._slots[slot] = set()
-            heapq.heappush(self._order, slot)
-            if slot < self._timer_slot:
-                self._start(slot, slot / SLOTS_PER_SECOND - timing.now())
-        found.add(due)
-        return found
+            slot = self._slots[number] = set()
+            heapq.heappush(self._order, number)
+            if number < self._timer_slot:
+                self._start(number, number / SLOTS_PER_SECOND - timing.now())
+        slot.add(target)
+        return slot
 
     def close(self) -> None:
-        """Forget all."""
+        """Remove all deadlines."""
         self._slots.clear()
         self._order.clear()
         self._stop()
 
     def _sweep(self) -> None:
-        """Drop slots that were emptied: timeouts of an hour would leave them for an hour."""
-        self._slots = {slot: dues for slot, dues in self._slots.items() if dues}
+        """Remove empty slots: otherwise those of calls with a timeout of an hour would stay for an hour."""
+        self._slots = {number: slot for number, slot in self._slots.items() if slot}
         self._order = sorted(self._slots)
-        self._sweep_at = len(self._slots) + MOST_EMPTY
+        self._sweep_at = len(self._slots) + MAX_EMPTY_SLOTS
 
-    def _start(self, slot: float, delay: float) -> None:
+    def _start(self, number: float, delay: float) -> None:
         self._stop()
-        self._timer_slot = slot
-        # It keeps nobody's hub alive: whoever waits does so for a socket, too.
+        self._timer_slot = number
+        # ref=False: the timer does not keep the hub running; a waiting call has a socket that does.
         self._timer = get_hub().loop.timer(max(0.0, delay), ref=False)
         self._timer.start(self._on_timer)
 
@@ -83,19 +91,19 @@ class TimerWheel:
             self._timer = None
 
     def _on_timer(self) -> None:
-        slot, now = self._timer_slot, timing.now()
-        if not self._patience and now - slot / SLOTS_PER_SECOND > LATE:
-            self._patience = PATIENCE
-        if self._patience > 1:
-            self._patience -= 1
-            self._start(slot, 0.0)
+        number, now = self._timer_slot, timing.now()
+        if not self._stall_turns and now - number / SLOTS_PER_SECOND > STALL_SECONDS:
+            self._stall_turns = STALL_TURNS
+        if self._stall_turns > 1:
+            self._stall_turns -= 1
+            self._start(number, 0.0)
             return
-        self._patience = 0
+        self._stall_turns = 0
         self._stop()
         while self._order and self._order[0] <= now * SLOTS_PER_SECOND:
-            for due in tuple(self._slots.pop(heapq.heappop(self._order))):
-                due.on_deadline()
-        while self._order and not self._slots[self._order[0]]:  # empty ones need no timer
+            for target in tuple(self._slots.pop(heapq.heappop(self._order))):
+                target.on_deadline()
+        while self._order and not self._slots[self._order[0]]:  # empty slots need no timer
             del self._slots[heapq.heappop(self._order)]
         if self._order:
             self._start(self._order[0], self._order[0] / SLOTS_PER_SECOND - timing.now())
