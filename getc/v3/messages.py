@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError, Message
 
 from getc.errors import ProtocolError, ResponseTooLarge
-from getc.grpc.framing import MAX_MESSAGE, Oversized
+from getc.grpc.framing import MAX_MESSAGE, OversizedMessage
 from getc.v3.protobuf_fields import beginning
 from getc.v3.schema.table import Method
 
@@ -67,7 +67,7 @@ def parse(method: Method[Request, Response], answer: bytes, url: str, *, writes:
         raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # the cause may contain the response
 
 
-def parse_beginning(method: Method[Request, Response], answer: Oversized) -> Response:
+def parse_beginning(method: Method[Request, Response], answer: OversizedMessage) -> Response:
     """Return the header, and the numbers that follow it, of a response that was too large to be received."""
     try:
         return method.response.FromString(beginning(answer))
@@ -75,7 +75,7 @@ def parse_beginning(method: Method[Request, Response], answer: Oversized) -> Res
         return method.response()
 
 
-def too_large(method: Method[Request, Response], answer: Oversized, url: str, *, writes: bool) -> ProtocolError:
+def too_large(method: Method[Request, Response], answer: OversizedMessage, url: str, *, writes: bool) -> ProtocolError:
     """Return the error for a response larger than the limit; a ResponseTooLarge if its beginning is etcd's.
 
     The arguments are those of :func:`parse`.

@@ -136,7 +136,7 @@ class RpcClient:
     def clear(self) -> None:
         """Close connections that are not in use.  Does not block."""
         for server in self._servers.values():
-            server.channel.clear()
+            server.channel.close_idle()
 
     def close(self) -> None:
         """End every call with ClientClosed and close all connections.  Does not block."""

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 
 from getc.error_context import copy_error
 from getc.errors import EtcException, LeaseNotFound
-from getc.grpc.call import GrpcError, OversizedAnswer
+from getc.grpc.call import GrpcError, OversizedResponse
 from getc.grpc.channel import Channel, Metadata
 from getc.net.endpoint import Endpoint
 from getc.net.tls import TLSContexts
@@ -79,8 +79,8 @@ class Server:
             except GrpcError as refused:
                 if refusals == MAX_REFUSALS or not self.auth_token.invalidate(token, refused):
                     raise _error_of(self.url, method, packed, token, is_write, refused) from None
-            except OversizedAnswer as error:
-                raise too_large(method, error.answer, self.url, writes=is_write) from None
+            except OversizedResponse as error:
+                raise too_large(method, error.message, self.url, writes=is_write) from None
             except EtcException as error:
                 if method.waits and error.maybe_applied and is_overdue(error):
                     error.is_outage = False  # the RPC waits for an event, which did not happen in time

@@ -9,8 +9,9 @@ from google.protobuf.message import Message
 
 from getc.error_context import copy_error
 from getc.errors import EtcException, NoLeader, TimedOut
-from getc.grpc.call import GrpcError, OversizedAnswer, Stream
+from getc.grpc.call import GrpcError, OversizedResponse
 from getc.grpc.channel import Metadata
+from getc.grpc.stream_call import StreamCall
 from getc.net.affinity import ThreadAffinity
 from getc.net.endpoint import Endpoint
 from getc.net.selector import EndpointSelector
@@ -90,7 +91,7 @@ class MessageStream(Generic[Request, Response]):
     """
 
     def __init__(
-        self, method: Method[Request, Response], stream: Stream, health: StreamHealth, secrets: Sequence[str] = ()
+        self, method: Method[Request, Response], stream: StreamCall, health: StreamHealth, secrets: Sequence[str] = ()
     ) -> None:
         self._method = method
         self._stream = stream
@@ -142,9 +143,9 @@ class MessageStream(Generic[Request, Response]):
             message = self._stream.receive(deadline)
         except GrpcError as refused:
             self._fail(refused)
-        except OversizedAnswer as error:
-            self.oversized = parse_beginning(self._method, error.answer)
-            raise too_large(self._method, error.answer, self.url, writes=False) from None
+        except OversizedResponse as error:
+            self.oversized = parse_beginning(self._method, error.message)
+            raise too_large(self._method, error.message, self.url, writes=False) from None
         except TimedOut:
             raise  # only the caller can decide whether that is too long
         except EtcException as error:
@@ -171,7 +172,7 @@ class MessageStream(Generic[Request, Response]):
 
         The stream goes on.  The connection sends a PING at once: without an answer, all its streams and calls end soon.
         """
-        self._stream.suspect()
+        self._stream.probe()
         self._health.on_silent(reason)
 
     def cancel(self) -> None:

@@ -277,7 +277,7 @@ def test_v3_error_names_the_needed_version_when_the_server_responds_with_http_1(
 
 def test_v3_error_names_the_needed_version_when_the_server_closes_the_connection() -> None:
     with serving(lambda sock: sock.recv(65536)) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
-        with pytest.raises(getc.ConnectionError, match=r'without a word.*etcd 3\.4 or newer'):
+        with pytest.raises(getc.ConnectionError, match=r'without a response.*etcd 3\.4 or newer'):
             client.get('/a')
 
 

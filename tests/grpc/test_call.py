@@ -1,4 +1,4 @@
-"""One call, and what a server may do to it: an answer, or an error that says truly what may have happened."""
+"""Unary and streaming calls: responses, and errors with a true maybe_applied."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from gevent.event import Event
 
 from getc.errors import ClientClosed, ConnectionError, EtcException, HTTPError, ProtocolError, TimedOut
-from getc.grpc.call import GrpcError, OversizedAnswer
-from getc.grpc.framing import BEGINNING, MAX_MESSAGE, packed
+from getc.grpc.call import GrpcError, OversizedResponse
+from getc.grpc.framing import MAX_MESSAGE, OVERSIZED_HEAD, encode_message
 from getc.grpc.http2.frames import ErrorCode
 from getc.testing import wait_until
 from getc.timing import Deadline
@@ -22,20 +22,19 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
-    """A deadline that is not meant to pass."""
+    """Return a deadline that does not pass in a test."""
     return Deadline.after(60)
 
 
 def silence(call: ServerCall) -> None:
-    """No answer, ever."""
+    """Send no response."""
     call.is_over.wait()
 
 
 # -- unary
 
 
-def test_call_is_answered(serve, open_channel) -> None:
-    """The request arrives as gRPC has it, and the answer comes back."""
+def test_call_sends_a_grpc_request_and_returns_the_response(serve, open_channel) -> None:
     server = serve()
     channel = open_channel(server.endpoint)
     assert channel.unary(PATH, b'hello', in_time(), metadata=((b'token', b'secret'),)) == b'hello'
@@ -53,8 +52,8 @@ def test_call_is_answered(serve, open_channel) -> None:
 
 
 @pytest.mark.parametrize('timeout', [0.05, 0.5, 3.0, 600.0])
-def test_server_has_more_time_than_the_client(serve, open_channel, timeout: float) -> None:
-    """Otherwise the server ends the call just before, and a proxy makes something else of that."""
+def test_grpc_timeout_is_longer_than_the_timeout_of_the_client(serve, open_channel, timeout: float) -> None:
+    """Otherwise the server ends the call first, and a proxy may translate that."""
     server = serve()
     open_channel(server.endpoint).unary(PATH, b'', Deadline.after(timeout))
     value = server.calls[0].headers[b'grpc-timeout']
@@ -62,8 +61,8 @@ def test_server_has_more_time_than_the_client(serve, open_channel, timeout: floa
     assert timeout + 0.5 <= limit <= timeout * 1.01 + 1.5
 
 
-def test_call_that_the_server_ends_at_the_deadline_has_timed_out(serve, open_channel) -> None:
-    """The process did not run for a while: what the server made of its own limit lies in the socket."""
+def test_reset_after_the_deadline_is_a_timeout(serve, open_channel) -> None:
+    """For example after a stall of the process: the server has noticed its own deadline."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     deadline = Deadline.after(60)
@@ -76,8 +75,8 @@ def test_call_that_the_server_ends_at_the_deadline_has_timed_out(serve, open_cha
     assert call.exception.maybe_applied
 
 
-def test_answers_go_to_their_calls_when_they_come_in_another_order(serve, open_channel) -> None:
-    """100 calls at once, answered backwards."""
+def test_responses_in_another_order_reach_their_calls(serve, open_channel) -> None:
+    """100 concurrent calls, answered in reverse order."""
     waiting: list[tuple[ServerCall, bytes]] = []
 
     def backwards(call: ServerCall) -> None:
@@ -91,18 +90,15 @@ def test_answers_go_to_their_calls_when_they_come_in_another_order(serve, open_c
     assert [call.get() for call in calls] == [b'%d' % number for number in range(100)]
 
 
-BROKEN = 'ended the call with'
-
-
 @pytest.mark.parametrize('code', list(ErrorCode), ids=lambda code: code.name)
 @pytest.mark.parametrize('is_write', [True, False], ids=['write', 'read'])
-def test_call_is_a_connection_error_when_its_stream_is_reset(serve, open_channel, code, is_write) -> None:
-    """A proxy may say so of a call that it has passed on; a read never writes.  The connection goes on."""
-    is_gentle = False
+def test_reset_of_the_stream_is_a_connection_error(serve, open_channel, code, is_write) -> None:
+    """A write may have been applied: a proxy may reset a call that it has forwarded.  The connection goes on."""
+    is_answering = False
 
     def script(call: ServerCall) -> None:
         message = call.receive()
-        call.answer(message) if is_gentle else call.reset(code)
+        call.answer(message) if is_answering else call.reset(code)
 
     server = serve(script)
     channel = open_channel(server.endpoint)
@@ -111,13 +107,12 @@ def test_call_is_a_connection_error_when_its_stream_is_reset(serve, open_channel
     assert caught.value.maybe_applied is is_write
     assert not caught.value.is_outage
     assert caught.value.endpoint == server.endpoint.url
-    is_gentle = True
+    is_answering = True
     assert channel.unary(PATH, b'b', in_time()) == b'b'
     assert len(server.connections) == 1
 
 
-def test_call_is_a_connection_error_when_its_stream_is_reset_with_an_unknown_code(serve, open_channel) -> None:
-    """The number is told."""
+def test_reset_with_an_unknown_code_is_a_connection_error_with_the_number(serve, open_channel) -> None:
     channel = open_channel(serve(lambda call: call.reset(4711)).endpoint)
     with pytest.raises(ConnectionError, match='4711'):
         channel.unary(PATH, b'a', in_time())
@@ -130,7 +125,7 @@ def twice(call: ServerCall) -> None:
     call.trailers()
 
 
-def answers(*fields: tuple[bytes, bytes], body: bytes = packed(b'x'), head: object = HEAD) -> object:
+def answers(*fields: tuple[bytes, bytes], body: bytes = encode_message(b'x'), head: object = HEAD) -> object:
     def script(call: ServerCall) -> None:
         call.head(head)
         if body:
@@ -140,26 +135,38 @@ def answers(*fields: tuple[bytes, bytes], body: bytes = packed(b'x'), head: obje
     return script
 
 
-TOO_LARGE = b'\0' + (MAX_MESSAGE + 1).to_bytes(4, 'big') + bytes(BEGINNING)
+TOO_LARGE = b'\0' + (MAX_MESSAGE + 1).to_bytes(4, 'big') + bytes(OVERSIZED_HEAD)
 
-ODD = {
+INVALID = {
     'refused in trailers': (answers((b'grpc-status', b'5'), (b'grpc-message', b'no%20such')), GrpcError, 'no such'),
     'refused in headers': (lambda call: call.refuse(14, b'100%25%20%E2%82%AC'), GrpcError, '14: 100% €'),
-    'refused after an answer': (answers((b'grpc-status', b'2')), GrpcError, 'status 2'),
+    'refused after a message': (answers((b'grpc-status', b'2')), GrpcError, 'status 2'),
     'no status': (answers(), ProtocolError, 'without a grpc-status'),
     'status that is no number': (answers((b'grpc-status', b'ok')), ProtocolError, 'grpc-status'),
     'headers alone, without a status': (lambda call: call.head(end=True), ProtocolError, 'without a grpc-status'),
-    'OK alone': (lambda call: call.refuse(0), ProtocolError, 'OK without an answer'),
-    'two answers': (twice, ProtocolError, 'a second answer'),
-    'half of a second answer': (answers(*OK, body=packed(b'x') + b'\0\0'), ProtocolError, 'in the middle'),
-    'half an answer': (answers(*OK, body=packed(b'xyz')[:-1]), ProtocolError, 'in the middle|without an answer'),
+    'OK alone': (lambda call: call.refuse(0), ProtocolError, 'OK without a complete message'),
+    'two messages': (twice, ProtocolError, 'a second message'),
+    'half of a second message': (
+        answers(*OK, body=encode_message(b'x') + b'\0\0'),
+        ProtocolError,
+        'OK without a complete message',
+    ),
+    'half a message': (
+        answers(*OK, body=encode_message(b'xyz')[:-1]),
+        ProtocolError,
+        'OK without a complete message',
+    ),
     'compressed': (answers(*OK, body=b'\1\0\0\0\1x'), ProtocolError, 'compressed'),
     'too long': (
         lambda call: [call.head(), call.data(TOO_LARGE), call.is_over.wait()],
-        OversizedAnswer,
-        f'an answer of {MAX_MESSAGE + 1} bytes',
+        OversizedResponse,
+        f'a response of {MAX_MESSAGE + 1} bytes',
     ),
-    'no trailers': (lambda call: [call.head(), call.data(packed(b'x'), end=True)], ConnectionError, 'without a status'),
+    'no trailers': (
+        lambda call: [call.head(), call.data(encode_message(b'x'), end=True)],
+        ConnectionError,
+        'without a status',
+    ),
     'a page': (
         answers(body=b'<h1>oh</h1>', head=[(b':status', b'503'), (b'content-type', b'text/html')]),
         HTTPError,
@@ -182,15 +189,15 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize('odd', ODD)
-def test_call_is_a_typed_error_when_its_answer_is_odd(serve, open_channel, odd: str) -> None:
-    """It says what is odd, and whether a write may have happened; other calls go on, on the same connection."""
-    script, kind, text = ODD[odd]
-    is_odd = True
+@pytest.mark.parametrize('name', INVALID)
+def test_invalid_response_is_a_typed_error(serve, open_channel, name: str) -> None:
+    """With maybe_applied for a write; the connection goes on."""
+    script, kind, text = INVALID[name]
+    is_invalid = True
 
     def serve_it(call: ServerCall) -> None:
         message = call.receive()
-        script(call) if is_odd else call.answer(message)
+        script(call) if is_invalid else call.answer(message)
 
     server = serve(serve_it)
     channel = open_channel(server.endpoint)
@@ -200,13 +207,13 @@ def test_call_is_a_typed_error_when_its_answer_is_odd(serve, open_channel, odd: 
         assert caught.value.endpoint == server.endpoint.url
         if kind is not GrpcError:
             assert caught.value.maybe_applied is is_write
-    is_odd = False
+    is_invalid = False
     assert channel.unary(PATH, b'b', in_time()) == b'b'
     assert len(server.connections) == 1
 
 
-def test_call_times_out_when_there_is_no_answer(serve, open_channel, etcd_clock) -> None:
-    """Within its deadline; the stream is reset, the connection serves on."""
+def test_call_times_out_without_a_response(serve, open_channel, etcd_clock) -> None:
+    """The stream is reset, and the connection goes on."""
     server = serve(lambda call: silence(call) if call.receive() == b'slow' else call.answer(b'fast'))
     channel = open_channel(server.endpoint)
     call = gevent.spawn(channel.unary, PATH, b'slow', Deadline.after(5))
@@ -214,7 +221,7 @@ def test_call_times_out_when_there_is_no_answer(serve, open_channel, etcd_clock)
     etcd_clock.advance(4.99)
     assert not call.ready()
     etcd_clock.advance(0.05)
-    with pytest.raises(TimedOut, match=r'no answer to /etcdserverpb.KV/Put from http://.* within 5 s') as caught:
+    with pytest.raises(TimedOut, match=r'no response to /etcdserverpb.KV/Put from http://.* within 5 s') as caught:
         call.get()
     assert caught.value.maybe_applied
     assert channel.unary(PATH, b'', Deadline.after(5)) == b'fast'
@@ -222,8 +229,7 @@ def test_call_times_out_when_there_is_no_answer(serve, open_channel, etcd_clock)
     assert len(server.connections) == 1
 
 
-def test_call_is_not_sent_when_its_deadline_has_passed(serve, open_channel) -> None:
-    """A write that nobody waits for is not made."""
+def test_call_is_not_sent_after_its_deadline(serve, open_channel) -> None:
     server = serve()
     channel = open_channel(server.endpoint)
     assert channel.unary(PATH, b'', in_time()) == b''
@@ -234,8 +240,8 @@ def test_call_is_not_sent_when_its_deadline_has_passed(serve, open_channel) -> N
     assert len(server.calls) == 2
 
 
-def test_call_takes_reply_that_lay_in_the_socket_during_a_stall(serve, open_channel, etcd_clock) -> None:
-    """The process did not run past the deadline; the answer was there before."""
+def test_call_returns_a_response_that_was_received_during_a_stall(serve, open_channel, etcd_clock) -> None:
+    """The process was stalled beyond the deadline."""
 
     def answer_and_stall(call: ServerCall) -> None:
         call.answer(call.receive())
@@ -245,8 +251,8 @@ def test_call_takes_reply_that_lay_in_the_socket_during_a_stall(serve, open_chan
     assert channel.unary(PATH, b'x', Deadline.after(10)) == b'x'
 
 
-def test_killed_call_leaves_a_clean_connection(serve, open_channel, etcd_clock) -> None:
-    """Its stream is reset; the caller's own timeout is the caller's."""
+def test_killed_call_resets_its_stream_only(serve, open_channel, etcd_clock) -> None:
+    """Also after a gevent.Timeout of the caller."""
     server = serve(lambda call: silence(call) if call.receive() == b'slow' else call.answer(b'fast'))
     channel = open_channel(server.endpoint)
     killed = gevent.spawn(channel.unary, PATH, b'slow', Deadline.after(None))
@@ -267,11 +273,11 @@ def test_killed_call_leaves_a_clean_connection(serve, open_channel, etcd_clock) 
     assert channel.unary(PATH, b'', in_time()) == b'fast'
     etcd_clock.advance(0)
     assert [call.reset_code for call in server.calls] == [ErrorCode.CANCEL, ErrorCode.CANCEL, None]
-    assert channel._link.calls == 0
+    assert channel._connection.calls == 0
     assert len(server.connections) == 1
 
 
-def test_call_from_the_hub_is_refused_and_leaves_nothing(serve, open_channel) -> None:
+def test_call_from_the_hub_raises_and_is_removed(serve, open_channel) -> None:
     """A callback of the event loop cannot block."""
     server = serve()
     channel = open_channel(server.endpoint)
@@ -287,14 +293,14 @@ def test_call_from_the_hub_is_refused_and_leaves_nothing(serve, open_channel) ->
     gevent.get_hub().loop.run_callback(callback)
     wait_until(lambda: caught)
     assert isinstance(caught[0], gevent.exceptions.BlockingSwitchOutError)
-    assert channel._link.calls == 0
+    assert channel._connection.calls == 0
 
 
 # -- streams
 
 
-def test_stream_carries_messages_both_ways(serve, open_channel) -> None:
-    """In order, as they come; the end of one side is not the end of the other."""
+def test_stream_sends_and_receives_messages(serve, open_channel) -> None:
+    """Half-closing one direction does not end the other."""
 
     def script(call: ServerCall) -> None:
         call.head()
@@ -317,8 +323,8 @@ def test_stream_carries_messages_both_ways(serve, open_channel) -> None:
         stream.send(b'd')
 
 
-def test_stream_goes_on_when_a_receive_times_out_or_is_killed(serve, open_channel, etcd_clock) -> None:
-    """What comes later is there for the next one."""
+def test_stream_goes_on_after_a_receive_has_timed_out_or_was_killed(serve, open_channel, etcd_clock) -> None:
+    """No message is lost."""
     go = Event()
 
     def script(call: ServerCall) -> None:
@@ -342,8 +348,8 @@ def test_stream_goes_on_when_a_receive_times_out_or_is_killed(serve, open_channe
     stream.cancel()
 
 
-def test_stream_that_is_cancelled_is_reset(serve, open_channel) -> None:
-    """Whoever receives is told that it is over."""
+def test_cancelled_stream_is_reset(serve, open_channel) -> None:
+    """A waiting receive returns None."""
     server = serve(lambda call: [call.head(), silence(call)])
     stream = open_channel(server.endpoint).stream('/a.B/C', in_time())
     receiving = gevent.spawn(stream.receive, Deadline.after(None))
@@ -362,14 +368,14 @@ def test_stream_that_is_cancelled_is_reset(serve, open_channel) -> None:
         (lambda call: call.reset(ErrorCode.INTERNAL_ERROR), ConnectionError),
         (lambda call: call.data(b'', end=True), ConnectionError),
         (lambda call: [call.data(b'\1\0\0\0\0'), silence(call)], ProtocolError),
-        (lambda call: [call.data(packed(b'half')[:-1]), call.trailers()], ProtocolError),
+        (lambda call: [call.data(encode_message(b'half')[:-1]), call.trailers()], ProtocolError),
         (lambda call: call.trailers([(b'x', b'y')]), ProtocolError),
         (lambda call: call.connection.cut(), ConnectionError),
     ],
     ids=['refused', 'reset', 'no status', 'compressed', 'half a message', 'no grpc-status', 'cut'],
 )
-def test_stream_ends_with_an_error_after_what_came_before_it(serve, open_channel, script, kind) -> None:
-    """Nothing that came is lost, and the error is there for every further receive and send."""
+def test_stream_returns_buffered_messages_before_its_error(serve, open_channel, script, kind) -> None:
+    """The error is raised by every further receive and send."""
 
     def serve_it(call: ServerCall) -> None:
         call.head()
@@ -388,15 +394,15 @@ def test_stream_ends_with_an_error_after_what_came_before_it(serve, open_channel
 
 
 @pytest.mark.parametrize('size', [0, 1, 1000, 400_000])
-def test_stream_bounds_what_waits_for_a_slow_reader(serve, open_channel, size: int) -> None:
-    """An endless stream that nobody reads stops at the window: by bytes that came, and by memory."""
+def test_stream_bounds_the_buffer_for_a_slow_reader(serve, open_channel, size: int) -> None:
+    """An endless stream without a reader is stopped by flow control: in bytes and in memory."""
     sent = 0
     stuck = Event()
 
     def endless(call: ServerCall) -> None:
         nonlocal sent
         call.head()
-        piece = packed(b'm' * size) * max(1, 10_000 // (size + 5))
+        piece = encode_message(b'm' * size) * max(1, 10_000 // (size + 5))
         while sent < 40_000_000:
             at = 0
             while at < len(piece):
@@ -430,8 +436,8 @@ def test_stream_bounds_what_waits_for_a_slow_reader(serve, open_channel, size: i
     stream.cancel()
 
 
-def test_slow_reader_does_not_hold_up_other_calls(serve, open_channel) -> None:
-    """Twenty streams that nobody reads are full, and calls on their connection are answered."""
+def test_slow_reader_does_not_block_other_calls(serve, open_channel) -> None:
+    """Twenty streams without readers are full."""
     full = 0
 
     def script(call: ServerCall) -> None:
@@ -440,7 +446,7 @@ def test_slow_reader_does_not_hold_up_other_calls(serve, open_channel) -> None:
             call.answer(call.receive())
             return
         call.head()
-        piece = packed(b'm' * 2000)
+        piece = encode_message(b'm' * 2000)
         while call.room >= len(piece):
             call.data(piece)
         full += 1
@@ -455,8 +461,8 @@ def test_slow_reader_does_not_hold_up_other_calls(serve, open_channel) -> None:
         stream.cancel()
 
 
-def test_close_ends_calls_and_streams(serve, open_channel) -> None:
-    """With ClientClosed, whatever they wait for; so does every later call."""
+def test_close_ends_calls_and_streams_with_client_closed(serve, open_channel) -> None:
+    """Later calls raise ClientClosed as well."""
     server = serve(lambda call: [call.receive(), silence(call)])
     channel = open_channel(server.endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'', Deadline.after(None)) for _ in range(10)]

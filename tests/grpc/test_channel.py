@@ -1,4 +1,4 @@
-"""A channel's connection: made when it is needed, once for all who wait, and again when it was lost."""
+"""The connection of a channel: attempts to connect, loss, closing, TLS, threads and forks."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
-    """A deadline that is not meant to pass."""
+    """Return a deadline that does not pass in a test."""
     return Deadline.after(60)
 
 
 def values(calls: list[gevent.Greenlet]) -> list[object]:
-    """What became of them; none may hang."""
+    """Return the results or errors of the calls; none may hang."""
     gevent.joinall(calls, timeout=60)
     assert all(call.ready() for call in calls)
     return [call.value if call.successful() else call.exception for call in calls]
 
 
 class Attempts:
-    """In the place of ``connect``: counts, waits, and does what it is told."""
+    """Replaces ``connect``: counts the attempts, waits, and raises the given errors."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: OSError | None = None) -> None:
         self.times: list[float] = []
@@ -69,8 +69,8 @@ class Attempts:
 # -- attempts
 
 
-def test_attempt_is_one_for_all_who_wait(serve, open_channel, monkeypatch) -> None:
-    """100 callers, one connection; the first of them is killed, another gives up, the rest are served."""
+def test_attempt_is_shared_by_all_waiting_calls(serve, open_channel, monkeypatch) -> None:
+    """100 calls, one connection; the first call is killed, another one times out, the others succeed."""
     attempts = Attempts(monkeypatch)
     server = serve()
     channel = open_channel(server.endpoint)
@@ -88,8 +88,7 @@ def test_attempt_is_one_for_all_who_wait(serve, open_channel, monkeypatch) -> No
     assert len(server.calls) == 99
 
 
-def test_refused_attempt_is_told_to_all_who_wait(open_channel) -> None:
-    """Nobody listens there: nothing was sent."""
+def test_refused_attempt_fails_all_waiting_calls(open_channel) -> None:
     channel = open_channel(REFUSING)
     calls = [gevent.spawn(channel.unary, PATH, b'x', in_time()) for _ in range(20)]
     errors = values(calls)
@@ -101,14 +100,14 @@ def test_refused_attempt_is_told_to_all_who_wait(open_channel) -> None:
 
 
 class Latest(random.Random):
-    """No chance: always the upper bound."""
+    """Draws the upper bound."""
 
     def uniform(self, a: float, b: float) -> float:
         return b
 
 
-def test_attempts_grow_rare_and_are_frequent_again_once_it_worked(serve, open_channel, monkeypatch, etcd_clock) -> None:
-    """Failures wait longer and longer, up to a second; a server that has spoken starts the count again."""
+def test_delay_between_attempts_grows_and_is_reset_by_a_response(serve, open_channel, monkeypatch, etcd_clock) -> None:
+    """The bound is one second."""
     attempts = Attempts(monkeypatch, ConnectionRefusedError())
     attempts.go.set()
     server = serve()
@@ -137,8 +136,7 @@ def test_attempts_grow_rare_and_are_frequent_again_once_it_worked(serve, open_ch
     assert fail(3) == pytest.approx([0.05, 0.1], abs=0.011)
 
 
-def test_call_times_out_without_an_attempt_when_the_next_one_is_too_late(open_channel, monkeypatch, etcd_clock) -> None:
-    """The back-off is longer than its deadline."""
+def test_call_times_out_without_an_attempt_when_the_back_off_is_longer(open_channel, monkeypatch, etcd_clock) -> None:
     attempts = Attempts(monkeypatch, ConnectionRefusedError())
     attempts.go.set()
     channel = open_channel(REFUSING)
@@ -151,8 +149,8 @@ def test_call_times_out_without_an_attempt_when_the_next_one_is_too_late(open_ch
     assert len(attempts.times) == 1
 
 
-def test_attempt_that_takes_too_long_times_out(open_channel, monkeypatch, etcd_clock) -> None:
-    """A host that swallows packets: for callers that wait without a limit, too."""
+def test_attempt_times_out_after_connect_timeout(open_channel, monkeypatch, etcd_clock) -> None:
+    """Also for calls without a deadline."""
     attempts = Attempts(monkeypatch)
     channel = open_channel(REFUSING)
     call = gevent.spawn(channel.unary, PATH, b'', Deadline.after(None))
@@ -163,16 +161,14 @@ def test_attempt_that_takes_too_long_times_out(open_channel, monkeypatch, etcd_c
     assert len(attempts.times) == 1
 
 
-def test_attempt_that_fails_in_an_odd_way_is_a_connection_error(open_channel, monkeypatch) -> None:
-    """Nobody waits for ever for an attempt that broke."""
+def test_unexpected_exception_of_an_attempt_is_a_connection_error(open_channel, monkeypatch) -> None:
     attempts = Attempts(monkeypatch, RuntimeError('odd'))  # type: ignore[arg-type]
     attempts.go.set()
     with pytest.raises(ConnectionError, match='RuntimeError'):
         open_channel(REFUSING).unary(PATH, b'', in_time())
 
 
-def test_connection_is_made_again_when_it_was_lost(serve, open_channel) -> None:
-    """The next call finds the server again."""
+def test_connection_is_opened_again_after_it_was_lost(serve, open_channel) -> None:
     server = serve()
     channel = open_channel(server.endpoint)
     assert repr(channel).endswith('not connected>')
@@ -184,19 +180,18 @@ def test_connection_is_made_again_when_it_was_lost(serve, open_channel) -> None:
         wait_until(lambda: not channel.is_connected)
 
 
-def test_clear_drops_an_idle_connection_only(serve, open_channel) -> None:
-    """A call under way keeps its connection."""
+def test_close_idle_closes_connections_without_calls_only(serve, open_channel) -> None:
     server = serve(lambda call: [call.receive() == b'wait' and go.wait(), call.answer(b'')])
     go = Event()
     channel = open_channel(server.endpoint)
-    channel.clear()
+    channel.close_idle()
     call = gevent.spawn(channel.unary, PATH, b'wait', in_time())
     server.wait_for_calls(1)
-    channel.clear()
+    channel.close_idle()
     assert channel.is_connected
     go.set()
     assert call.get() == b''
-    channel.clear()
+    channel.close_idle()
     assert not channel.is_connected
     assert channel.unary(PATH, b'', in_time()) == b''
     assert len(server.connections) == 2
@@ -205,8 +200,7 @@ def test_clear_drops_an_idle_connection_only(serve, open_channel) -> None:
 # -- closing
 
 
-def test_close_ends_those_who_wait_for_a_connection(serve, open_channel, monkeypatch) -> None:
-    """The attempt is given up, and nothing of it is left."""
+def test_close_ends_calls_that_wait_for_a_connection(serve, open_channel, monkeypatch) -> None:
     attempts = Attempts(monkeypatch)
     channel = open_channel(serve().endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'', Deadline.after(None)) for _ in range(10)]
@@ -219,8 +213,8 @@ def test_close_ends_those_who_wait_for_a_connection(serve, open_channel, monkeyp
     assert repr(channel).endswith('closed>')
 
 
-def test_close_in_the_turn_in_which_the_connection_is_made_leaves_nothing(serve, open_channel, monkeypatch) -> None:
-    """The kill of the attempt comes a turn later."""
+def test_close_in_the_iteration_of_the_connect_leaves_nothing(serve, open_channel, monkeypatch) -> None:
+    """The greenlet of the attempt is killed an iteration later."""
     made: list[gevent.socket.socket] = []
 
     def connect(*args: object, **options: object) -> gevent.socket.socket:
@@ -234,12 +228,12 @@ def test_close_in_the_turn_in_which_the_connection_is_made_leaves_nothing(serve,
     with pytest.raises(ClientClosed, match='during the call'):
         channel.unary(PATH, b'', in_time())
     wait_until(lambda: made[0].fileno() == -1)
-    assert channel._links == set()
+    assert channel._connections == set()
 
 
 @pytest.mark.parametrize('turns', range(12))
 def test_close_at_any_moment_leaves_nothing(serve, open_channel, turns: int) -> None:
-    """Before, in and after the attempt, the calls, the answers."""
+    """Before, during and after the attempt, the calls and the responses."""
     channel = open_channel(serve().endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'x', Deadline.after(None)) for _ in range(5)]
     for _ in range(turns):
@@ -249,8 +243,8 @@ def test_close_at_any_moment_leaves_nothing(serve, open_channel, turns: int) -> 
         assert value == b'x' or isinstance(value, ClientClosed)
 
 
-def test_links_that_die_leave_nothing(serve, open_channel) -> None:
-    """Neither greenlets, nor sockets, nor calls, after 30 of them in all ways."""
+def test_lost_connections_leave_nothing(serve, open_channel) -> None:
+    """No greenlets, sockets or calls, after 30 connections that ended in different ways."""
 
     def script(call: ServerCall) -> None:
         way = len(server.connections) % 5
@@ -275,7 +269,7 @@ def test_links_that_die_leave_nothing(serve, open_channel) -> None:
         except EtcException:
             pass
         wait_until(lambda: not channel.is_connected)
-    wait_until(lambda: not channel._links)
+    wait_until(lambda: not channel._connections)
     wait_until(lambda: greenlets_of_getc() == [])
     server.connections.clear()
     server.calls.clear()
@@ -295,7 +289,7 @@ def secure(certificate: tuple[Path, Path], *protocols: str) -> ssl.SSLContext:
     return context
 
 
-def test_tls_works_when_the_server_agrees_to_http2(serve, open_channel, certificate) -> None:
+def test_tls_works_when_the_server_selects_h2(serve, open_channel, certificate) -> None:
     """Calls and large messages, in both directions at once."""
     server = serve(ssl_context=secure(certificate, 'h2', 'http/1.1'))
     channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
@@ -306,8 +300,7 @@ def test_tls_works_when_the_server_agrees_to_http2(serve, open_channel, certific
 
 
 @pytest.mark.parametrize('protocols', [(), ('http/1.1',)])
-def test_tls_fails_when_the_server_does_not_agree_to_http2(serve, open_channel, certificate, protocols) -> None:
-    """Nothing was sent, and the error says what is missing."""
+def test_tls_fails_when_the_server_does_not_select_h2(serve, open_channel, certificate, protocols) -> None:
     server = serve(ssl_context=secure(certificate, *protocols))
     channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
     with pytest.raises(ConnectionError, match=r'no TLS with https://.*: the server does not support h2') as caught:
@@ -316,15 +309,12 @@ def test_tls_fails_when_the_server_does_not_agree_to_http2(serve, open_channel, 
 
 
 def test_tls_fails_when_the_certificate_is_not_trusted(serve, open_channel, certificate) -> None:
-    """It verifies by default."""
     server = serve(ssl_context=secure(certificate, 'h2'))
     with pytest.raises(ConnectionError, match=r'the certificate of https://.* is not trusted'):
         open_channel(server.endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
 
 
-def test_tls_fails_when_the_server_speaks_none(serve, open_channel) -> None:
-    """Nothing of the call was sent."""
-
+def test_tls_fails_when_the_server_does_not_use_tls(serve, open_channel) -> None:
     def speak(sock: gevent.socket.socket) -> None:
         sock.recv(65_536)
         sock.sendall(b'HTTP/1.1 400 Bad Request\r\n\r\n')
@@ -339,8 +329,7 @@ def test_tls_fails_when_the_server_speaks_none(serve, open_channel) -> None:
 # -- programs
 
 
-def test_channel_heeds_no_default_timeout_of_the_program(serve, open_channel) -> None:
-    """``socket.setdefaulttimeout`` is for sockets that nobody watches."""
+def test_channel_ignores_the_default_timeout_of_sockets(serve, open_channel) -> None:
     server = serve()
     channel = open_channel(server.endpoint)
     gevent.socket.setdefaulttimeout(0.01)
@@ -352,8 +341,7 @@ def test_channel_heeds_no_default_timeout_of_the_program(serve, open_channel) ->
     assert channel.is_connected
 
 
-def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
-    """With a word about what to do, before anything else."""
+def test_channel_of_another_thread_raises_runtime_error(serve, open_channel) -> None:
     channel = open_channel(serve().endpoint)
     assert channel.unary(PATH, b'', in_time()) == b''
     caught: list[BaseException] = []
@@ -375,8 +363,8 @@ def test_channel_of_another_thread_is_refused(serve, open_channel) -> None:
     assert channel.unary(PATH, b'', in_time()) == b''
 
 
-def test_attempt_that_a_fork_abandoned_does_not_end_the_next_one(open_channel, monkeypatch) -> None:
-    """It ends a turn later, when those who called in the child may wait for another one."""
+def test_abandoned_attempt_does_not_end_the_next_one(open_channel, monkeypatch) -> None:
+    """Its greenlet ends an iteration later."""
     attempts = Attempts(monkeypatch)
     channel = open_channel(REFUSING)
 
@@ -412,7 +400,7 @@ with GrpcServer(script) as server:
     waiting = gevent.spawn(channel.unary, '/a.B/C', b'wait', Deadline.after(60))
     server.wait_for_calls(2)
     theirs = server.connection.sock.getpeername()
-    descriptor = channel._link._wire._sock.fileno()
+    descriptor = channel._connection._io._sock.fileno()
     port = server.endpoint.port
     receiving, sending = os.pipe()
     pid = os.fork()
@@ -450,16 +438,16 @@ print('done')
 
 
 @pytest.mark.parametrize('hub', [False, True], ids=['exits at once', 'goes on'])
-def test_forked_child_leaves_the_connection_to_its_parent(hub: bool) -> None:
-    """It closes its copy without a word, and has one of its own where it goes on."""
+def test_forked_child_does_not_use_the_connection_of_its_parent(hub: bool) -> None:
+    """It closes the inherited socket without sending anything, and opens a connection of its own."""
     program = f'HUB = {hub}\nimport gevent.os\n' + FORK
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', program], capture_output=True, text=True, timeout=100)
     assert done.stdout == 'done\n', done.stderr
 
 
 @pytest.mark.parametrize('once', [True, False])
-def test_write_that_must_not_happen_twice_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
-    """Who is silent may have taken it.  Everything else leaves at once, with the client's own SETTINGS."""
+def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
+    """Other calls are sent at once, with the SETTINGS of the client."""
     received = bytearray()
     goes_on = Event()
 

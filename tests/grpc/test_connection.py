@@ -1,4 +1,4 @@
-"""One connection: what ends it, what does not, and what its calls are told."""
+"""One connection: GOAWAY, stream limits, windows, health checks, invalid data, and the errors of its calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from gevent.event import Event
 
 from getc import timing
 from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
-from getc.grpc import connection as links
+from getc.grpc.connection import MAX_BATCH
+from getc.grpc.health import IDLE_TIMEOUT
 from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode, FrameType, Setting, encode_frame, encode_settings
 from getc.testing import wait_until
 from getc.timing import Deadline
@@ -26,17 +27,17 @@ pytestmark = pytest.mark.timeout(120)
 
 
 def in_time() -> Deadline:
-    """A deadline that is not meant to pass."""
+    """Return a deadline that does not pass in a test."""
     return Deadline.after(60)
 
 
 def silence(call: ServerCall) -> None:
-    """No answer, ever."""
+    """Send no response."""
     call.is_over.wait()
 
 
 def spawned(channel, count: int, *, timeout: float | None = 60, message: bytes = b'') -> list[gevent.Greenlet]:
-    """So many writes at once; each greenlet's value is the answer or the error."""
+    """Start so many writes at once; the value of each greenlet is the response or the error."""
 
     def call() -> object:
         try:
@@ -48,45 +49,45 @@ def spawned(channel, count: int, *, timeout: float | None = 60, message: bytes =
 
 
 def values(calls: list[gevent.Greenlet]) -> list[object]:
-    """What became of them; none may hang."""
+    """Return the results or errors of the calls; none may hang."""
     gevent.joinall(calls, timeout=60)
     assert all(call.ready() for call in calls)
     return [call.value for call in calls]
 
 
-# -- going away
+# -- GOAWAY
 
 
-def test_goaway_refuses_streams_above_the_last_and_lets_the_others_end(serve, open_channel) -> None:
-    """Those were not taken; the next call is on another connection, and this one ends with its last call."""
+def test_goaway_ends_streams_above_the_last_one_and_lets_the_others_go_on(serve, open_channel) -> None:
+    """The next call is on another connection, and the old one ends with its last call."""
     go = Event()
 
     def script(call: ServerCall) -> None:
         go.wait()
         if call not in server.calls[4:6]:
-            call.answer(b'well')
+            call.answer(b'ok')
 
     server = serve(script)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 6)
     server.wait_for_calls(6)
-    old = channel._link
+    old = channel._connection
     server.connection.goaway(server.calls[3].stream_id)
     refused = values(calls[4:])
     assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 2
-    assert channel._link is not old
+    assert channel._connection is not old
     assert not channel.is_connected
     more = spawned(channel, 1)
     server.wait_for_calls(7)
     go.set()
-    assert values(calls[:4] + more) == [b'well'] * 5
+    assert values(calls[:4] + more) == [b'ok'] * 5
     assert len(server.connections) == 2
-    wait_until(lambda: old not in channel._links)
+    wait_until(lambda: old not in channel._connections)
     server.connections[0].client_left.wait()
 
 
-def test_goaway_twice_takes_streams_back(serve, open_channel) -> None:
-    """A server that is about to leave says so first, and then with which stream it ends."""
+def test_second_goaway_ends_streams_above_its_last_one(serve, open_channel) -> None:
+    """A graceful shutdown is two GOAWAY frames."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 3)
@@ -100,8 +101,8 @@ def test_goaway_twice_takes_streams_back(serve, open_channel) -> None:
     assert values(calls[:1])[0].maybe_applied
 
 
-def test_goaway_of_an_error_is_told_of(serve, open_channel, caplog) -> None:
-    """Such as too many pings; a link without calls is over at once."""
+def test_goaway_with_an_error_is_logged(serve, open_channel, caplog) -> None:
+    """For example too_many_pings."""
     server = serve()
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -113,8 +114,7 @@ def test_goaway_of_an_error_is_told_of(serve, open_channel, caplog) -> None:
     assert len(server.connections) == 2
 
 
-def test_goaway_refuses_calls_that_wait_for_a_stream(serve, open_channel) -> None:
-    """They were never sent."""
+def test_goaway_ends_calls_that_wait_for_a_stream(serve, open_channel) -> None:
     server = serve(lambda call: call.answer(call.receive()), max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -129,26 +129,26 @@ def test_goaway_refuses_calls_that_wait_for_a_stream(serve, open_channel) -> Non
     values(calls)
 
 
-# -- how many in all
+# -- stream numbers
 
 
-def test_calls_go_on_over_another_connection_when_all_stream_numbers_are_used(serve, open_channel) -> None:
-    """There are 2**30 of a connection; it ends with the last of its calls, and no call is lost."""
+def test_calls_use_another_connection_when_all_stream_numbers_are_used(serve, open_channel) -> None:
+    """The old connection ends with its last call, and no call is lost."""
     server = serve()
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
-    old = channel._link
-    old._connection._receiving.last_id = MAX_STREAM_ID - 4
+    old = channel._connection
+    old._http2._receiving.last_id = MAX_STREAM_ID - 4
     for number in range(4):
         assert values(spawned(channel, 1, message=b'%d' % number)) == [b'%d' % number]
-        assert (channel._link is old) is (number == 0)
+        assert (channel._connection is old) is (number == 0)
     assert [call.stream_id for call in server.calls] == [1, MAX_STREAM_ID - 2, MAX_STREAM_ID, 1, 3]
-    assert old not in channel._links
+    assert old not in channel._connections
     server.connections[0].client_left.wait()
 
 
-def test_calls_that_wait_for_a_stream_are_refused_when_all_numbers_are_used(serve, open_channel) -> None:
-    """They were never sent, and the next call is on another connection at once."""
+def test_calls_that_wait_for_a_stream_fail_when_all_numbers_are_used(serve, open_channel) -> None:
+    """The next call is on another connection at once."""
     go = Event()
 
     def script(call: ServerCall) -> None:
@@ -159,7 +159,7 @@ def test_calls_that_wait_for_a_stream_are_refused_when_all_numbers_are_used(serv
     server = serve(script, max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
-    channel._link._connection._receiving.last_id = MAX_STREAM_ID - 4
+    channel._connection._http2._receiving.last_id = MAX_STREAM_ID - 4
     calls = spawned(channel, 5)
     server.wait_for_calls(2)
     go.set()
@@ -170,14 +170,14 @@ def test_calls_that_wait_for_a_stream_are_refused_when_all_numbers_are_used(serv
     assert len(server.connections) == 2
 
 
-# -- how many at a time
+# -- limit on concurrent streams
 
 
 def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel) -> None:
-    """In their order, and each is answered; one that gives up leaves the queue unsent."""
+    """In their order; a call that is killed or times out is never sent."""
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']  # the settings have come
+    assert values(spawned(channel, 1)) == [b'']  # SETTINGS were received
     busy: list[int] = []
     go = Event()
 
@@ -202,8 +202,7 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
     assert len(server.calls) == 50  # one before, and 49 of those
 
 
-def test_calls_begin_when_the_server_allows_streams_at_last(serve, open_channel) -> None:
-    """None at first, then some."""
+def test_queued_calls_are_sent_when_the_server_raises_the_limit(serve, open_channel) -> None:
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -215,15 +214,14 @@ def test_calls_begin_when_the_server_allows_streams_at_last(serve, open_channel)
     stream.send(b'two')
     settle()
     assert len(server.calls) == 1
-    assert channel._link.calls == 11
+    assert channel._connection.calls == 11
     server.connection.settle(max_concurrent_streams=2)
     assert values(calls) == [b'x'] * 10
     server.wait_for_calls(12)
     assert stream.receive(in_time()) == b'one'
 
 
-def test_many_calls_that_wait_for_a_stream_end_together(serve, open_channel) -> None:
-    """10,000 of them time out without being sent, and without work for each pair of them."""
+def test_thousands_of_queued_calls_time_out_in_linear_time(serve, open_channel) -> None:
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -232,22 +230,21 @@ def test_many_calls_that_wait_for_a_stream_end_together(serve, open_channel) -> 
     calls = spawned(channel, 10_000, timeout=0.5)
     errors = values(calls)
     assert {(type(error), error.maybe_applied) for error in errors} == {(TimedOut, False)}
-    assert channel._link.calls == 0
+    assert channel._connection.calls == 0
 
 
 # -- windows
 
 
-def test_large_messages_pass_through_tiny_windows(serve, open_channel) -> None:
-    """A server that takes 10 bytes of a stream at a time gets them all."""
+def test_large_messages_are_sent_through_small_windows(serve, open_channel) -> None:
     server = serve(initial_window_size=10)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']  # the settings have come
+    assert values(spawned(channel, 1)) == [b'']  # SETTINGS were received
     assert values(spawned(channel, 3, message=b'x' * 3000)) == [b'x' * 3000] * 3
 
 
-def test_calls_end_when_the_server_never_reads(serve, open_channel, etcd_clock) -> None:
-    """The writer is stuck in its socket: calls time out, and what is queued may still leave, whole, and be done."""
+def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_clock) -> None:
+    """Outgoing data are sent later all the same, and may be applied."""
     server = serve(initial_window_size=2**30)
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -257,38 +254,38 @@ def test_calls_end_when_the_server_never_reads(serve, open_channel, etcd_clock) 
     server.connection.goes_on.clear()
     large = spawned(channel, 200, timeout=2, message=b'x' * 100_000)
     etcd_clock.advance(0)
-    assert channel._link._wire.is_sending
+    assert channel._connection._io.is_sending
     late = spawned(channel, 10, timeout=1)
     etcd_clock.advance(2.1)
     assert all(isinstance(error, TimedOut) for error in values(large + late))
     assert all(error.maybe_applied for error in values(late))
-    assert channel._link.calls == 0
+    assert channel._connection.calls == 0
     begun = len(server.calls)
     server.connection.goes_on.set()
     assert values(spawned(channel, 1, message=b'again')) == [b'again']
     assert len(server.calls) - begun >= len(late)
 
 
-def test_call_that_is_queued_when_the_peer_breaks_a_rule_may_be_done(serve, open_channel) -> None:
-    """It leaves with the word about the rule, and who reads that may do it before."""
+def test_outgoing_call_may_be_applied_after_a_protocol_error(serve, open_channel) -> None:
+    """It is sent with the GOAWAY."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     spawned(channel, 1)
     server.wait_for_calls(1)
-    link = channel._link
-    link._wire.is_sending = True  # as in the middle of a turn
+    connection = channel._connection
+    connection._io.is_sending = True  # as within an iteration
     calls = spawned(channel, 2)
     gevent.sleep(0)
-    link.on_end(ProtocolError('HTTP/2: a rule'))
+    connection.on_end(ProtocolError('HTTP/2: a rule'))
     assert [(type(error), error.maybe_applied) for error in values(calls)] == [(ProtocolError, True)] * 2
     server.wait_for_calls(3)
 
 
-# -- whether the peer is there
+# -- health checks
 
 
-def test_silent_peer_is_found_by_a_ping(serve, open_channel, etcd_clock) -> None:
-    """A call without a deadline ends within 20 s of the last sign of life, and the next one connects anew."""
+def test_silent_server_is_detected_by_a_ping(serve, open_channel, etcd_clock) -> None:
+    """A call without a deadline ends within 20 s after the last received data."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 2, timeout=None)
@@ -300,14 +297,14 @@ def test_silent_peer_is_found_by_a_ping(serve, open_channel, etcd_clock) -> None
     etcd_clock.advance(12)
     errors = values(calls)
     assert [(type(error), error.maybe_applied) for error in errors] == [(ConnectionError, True)] * 2
-    assert 'does not answer' in str(errors[0])
+    assert 'does not respond' in str(errors[0])
     server.script = lambda call: call.answer(call.receive())
     assert values(spawned(channel, 1)) == [b'']
     assert len(server.connections) == 2
 
 
-def test_call_that_times_out_in_silence_has_the_peer_asked_at_once(serve, open_channel, etcd_clock) -> None:
-    """A stream on the same connection ends 2 s later, long before its own silence would have been noticed."""
+def test_timeout_without_received_data_sends_a_ping_at_once(serve, open_channel, etcd_clock) -> None:
+    """A stream on the same connection ends 2 s later, long before IDLE_TIMEOUT."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     stream = channel.stream(PATH, in_time())
@@ -322,14 +319,13 @@ def test_call_that_times_out_in_silence_has_the_peer_asked_at_once(serve, open_c
     etcd_clock.advance(1.8)
     assert not stream.is_over
     etcd_clock.advance(0.3)
-    with pytest.raises(ConnectionError, match='does not answer: silent for') as caught:
+    with pytest.raises(ConnectionError, match='does not respond: no data and no answer to a PING for') as caught:
         stream.receive(in_time())
     assert caught.value.is_outage
     assert not channel.is_connected
 
 
-def test_call_that_times_out_while_the_peer_speaks_sends_no_ping(serve, open_channel, etcd_clock) -> None:
-    """Something has come since it was sent: the peer is there."""
+def test_timeout_with_received_data_sends_no_ping(serve, open_channel, etcd_clock) -> None:
     server = serve(silence)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 2, timeout=3)
@@ -341,8 +337,8 @@ def test_call_that_times_out_while_the_peer_speaks_sends_no_ping(serve, open_cha
     assert server.connection.pings == []
 
 
-def test_peer_that_answers_the_ping_keeps_its_streams(serve, open_channel, etcd_clock) -> None:
-    """However many calls time out: pings are at least 5 s apart, or etcd would take them for an attack."""
+def test_server_that_answers_pings_keeps_its_streams(serve, open_channel, etcd_clock) -> None:
+    """For any number of timeouts: pings are at least 5 s apart, which etcd requires."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     stream = channel.stream(PATH, in_time())
@@ -364,8 +360,7 @@ def test_peer_that_answers_the_ping_keeps_its_streams(serve, open_channel, etcd_
     stream.cancel()
 
 
-def test_pings_are_half_as_frequent_after_a_server_complained(serve, open_channel, etcd_clock) -> None:
-    """On the next connection, and once more after the next complaint."""
+def test_pings_are_half_as_frequent_after_each_complaint(serve, open_channel, etcd_clock) -> None:
     server = serve(silence)
     channel = open_channel(server.endpoint)
 
@@ -387,7 +382,7 @@ def test_pings_are_half_as_frequent_after_a_server_complained(serve, open_channe
     assert [round(second / 10) for second in seconds] == [1, 2, 4]
 
 
-def test_call_that_finds_no_stream_says_which_limit_is_too_low(serve, open_channel, caplog) -> None:
+def test_timeout_in_the_queue_names_the_limit_on_streams(serve, open_channel, caplog) -> None:
     """A stream that stays open uses the only one that the server allows."""
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
@@ -406,8 +401,8 @@ def test_call_that_finds_no_stream_says_which_limit_is_too_low(serve, open_chann
     stream.cancel()
 
 
-def test_quiet_peer_that_answers_pings_is_left_alone(serve, open_channel, etcd_clock) -> None:
-    """Ten minutes without a message; pings are at least 10 s apart, as etcd wants it."""
+def test_idle_stream_is_kept_while_the_server_answers_pings(serve, open_channel, etcd_clock) -> None:
+    """For ten minutes; pings are at least 10 s apart."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 1, timeout=None)
@@ -419,8 +414,8 @@ def test_quiet_peer_that_answers_pings_is_left_alone(serve, open_channel, etcd_c
     calls[0].kill()
 
 
-def test_idle_connection_is_not_pinged(serve, open_channel, etcd_clock) -> None:
-    """etcd takes pings without a call for an attack."""
+def test_connection_without_calls_is_not_pinged(serve, open_channel, etcd_clock) -> None:
+    """etcd closes connections with pings but without calls."""
     server = serve()
     channel = open_channel(server.endpoint)
     assert values(spawned(channel, 1)) == [b'']
@@ -430,34 +425,34 @@ def test_idle_connection_is_not_pinged(serve, open_channel, etcd_clock) -> None:
     assert channel.is_connected
 
 
-def test_stall_of_our_own_is_not_taken_for_the_peers(serve, open_channel, etcd_clock) -> None:
-    """The process did not run for a minute: the answer to the ping lies in the socket, unread."""
+def test_stall_of_the_process_is_not_taken_for_silence_of_the_server(serve, open_channel, etcd_clock) -> None:
+    """The answer to the ping is unread in the socket."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 1, timeout=None)
     server.wait_for_calls(1)
-    link = channel._link
-    etcd_clock.advance(links.IDLE_TIMEOUT)
-    assert link._asked_at is None  # asked, and answered
+    connection = channel._connection
+    etcd_clock.advance(IDLE_TIMEOUT)
+    assert connection.health.ping_sent_at is None  # sent and answered
     server.connection.is_mute = True
-    etcd_clock.advance(links.IDLE_TIMEOUT)
-    assert link._asked_at is not None
-    link._looked_at -= 60
-    link._asked_at -= 60
-    link._look()
+    etcd_clock.advance(IDLE_TIMEOUT)
+    assert connection.health.ping_sent_at is not None
+    connection.health._checked_at -= 60
+    connection.health.ping_sent_at -= 60
+    connection.health._check()
     assert not calls[0].ready()
     server.connection.is_mute = False
     server.connection.flush()
     etcd_clock.advance(0)
-    assert link._asked_at is None
+    assert connection.health.ping_sent_at is None
     calls[0].kill()
 
 
-# -- junk
+# -- invalid data
 
 SETTINGS = encode_frame(FrameType.SETTINGS, 0, 0, b'')
 
-JUNK = {
+INVALID = {
     'HTTP/1': b'HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n',
     'zeros': b'\0' * 100,
     'a huge frame': SETTINGS + b'\xff\xff\xff\0\0\0\0\0\1',
@@ -468,15 +463,15 @@ JUNK = {
 }
 
 
-@pytest.mark.parametrize('junk', JUNK)
-def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, junk: str) -> None:
-    """Every call is told, the peer too, and the next call begins anew."""
+@pytest.mark.parametrize('name', INVALID)
+def test_invalid_data_end_the_connection_with_a_protocol_error(serve, open_channel, name: str) -> None:
+    """Every call fails, a GOAWAY is sent, and the next call uses another connection."""
     heard: list[bytes] = []
 
     def speak(sock: gevent.socket.socket) -> None:
         while b'PRI' not in b''.join(heard):
             heard.append(sock.recv(65_536))
-        sock.sendall(JUNK[junk])
+        sock.sendall(INVALID[name])
         while data := sock.recv(65_536):
             heard.append(data)
 
@@ -490,8 +485,8 @@ def test_junk_ends_the_connection_with_a_protocol_error(serve, open_channel, jun
     wait_until(lambda: b''.join(heard).count(encode_frame(FrameType.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
 
 
-def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_channel) -> None:
-    """The server has not spoken then: the next attempt is not made at once."""
+def test_http1_response_is_detected_when_it_is_received_in_pieces(serve, open_channel) -> None:
+    """It does not count as a response of the server: the next attempt is delayed."""
 
     def speak(sock: gevent.socket.socket) -> None:
         for piece in (b'H', b'TTP/', b'1.1 400 Bad Request\r\n\r\n'):
@@ -501,12 +496,11 @@ def test_answer_in_http1_is_known_for_one_when_it_comes_in_pieces(serve, open_ch
 
     channel = open_channel(serve(on_connect=speak).endpoint)
     (error,) = values(spawned(channel, 1))
-    assert isinstance(error, ProtocolError) and 'an answer in HTTP/1' in str(error)
+    assert isinstance(error, ProtocolError) and 'responds with HTTP/1' in str(error)
     assert channel._next_attempt_at > 0
 
 
-def test_server_has_spoken_when_its_first_frame_is_whole(serve, open_channel) -> None:
-    """However small the pieces in which it comes."""
+def test_has_spoken_is_true_after_the_first_complete_frame(serve, open_channel) -> None:
     go = Event()
 
     def speak(sock: gevent.socket.socket) -> None:
@@ -520,17 +514,15 @@ def test_server_has_spoken_when_its_first_frame_is_whole(serve, open_channel) ->
 
     channel = open_channel(serve(on_connect=speak).endpoint)
     calls = spawned(channel, 1, timeout=None)
-    wait_until(lambda: channel.is_connected and len(channel._link._connection._tail) == len(SETTINGS) - 1)
-    assert not channel._link.has_spoken
+    wait_until(lambda: channel.is_connected and len(channel._connection._http2._tail) == len(SETTINGS) - 1)
+    assert not channel._connection.has_spoken
     go.set()
-    wait_until(lambda: channel._link.has_spoken)
+    wait_until(lambda: channel._connection.has_spoken)
     calls[0].kill()
 
 
 @pytest.mark.parametrize('missing', [1, 2, 5, 12, 20, 30, 40, 50, 1000])
-def test_connection_cut_at_any_point_ends_the_call(serve, open_channel, missing: int) -> None:
-    """Whatever of the answer has come: no answer, and a write may have happened."""
-
+def test_connection_lost_at_any_byte_of_the_response_ends_the_call(serve, open_channel, missing: int) -> None:
     def cut(call: ServerCall) -> None:
         connection = call.connection
         message = call.receive()
@@ -549,35 +541,36 @@ def test_connection_cut_at_any_point_ends_the_call(serve, open_channel, missing:
         assert len(server.connections) == number
 
 
-def test_call_is_ended_when_the_wire_is_given_up(serve, open_channel) -> None:
-    """Whatever strikes where its bytes are read: no call hangs, and the next one is on another connection."""
+def test_calls_end_after_any_exception_of_the_socket_io(serve, open_channel) -> None:
     server = serve(silence)
     channel = open_channel(server.endpoint)
     for number, error in enumerate((MemoryError(), gevent.GreenletExit()), 1):
         calls = spawned(channel, 2, timeout=None)
         server.wait_for_calls(2 * number)
-        channel._link.on_end(error)
+        channel._connection.on_end(error)
         assert all(isinstance(error, ConnectionError) and error.maybe_applied for error in values(calls))
         assert not channel.is_connected
 
 
 @pytest.mark.parametrize('has_answered', [False, True])
-def test_alert_means_that_nothing_was_looked_at_before_the_first_answer_only(serve, open_channel, has_answered) -> None:
-    """It ends a handshake there.  Later a box on the way may say it, when the server has done what was asked."""
+def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_channel, has_answered) -> None:
+    """Later a proxy may send it after the server has processed the call."""
     server = serve(silence) if has_answered else serve(on_connect=lambda sock: gevent.sleep(30))
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 1)
-    wait_until(lambda: channel.is_connected and channel._link._sent_id and channel._link.has_spoken is has_answered)
+    wait_until(
+        lambda: channel.is_connected and channel._connection._sent_id and channel._connection.has_spoken is has_answered
+    )
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')
     alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
-    channel._link.on_end(alert)
+    channel._connection.on_end(alert)
     (error,) = values(calls)
     assert type(error) is ConnectionError
     assert error.maybe_applied is has_answered
 
 
-def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
-    """A handler of the program's may wait, even for this connection's other calls; it never runs in the hub."""
+def test_blocking_log_handler_does_not_block_calls(serve, open_channel) -> None:
+    """It never runs in the hub."""
     seen: list[str] = []
 
     class Blocking(logging.Handler):
@@ -586,7 +579,7 @@ def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
             seen.append(record.getMessage())
 
     def speak(sock: gevent.socket.socket) -> None:
-        sock.sendall(JUNK['a bad setting'])
+        sock.sendall(INVALID['a bad setting'])
         while sock.recv(65_536):
             pass
 
@@ -602,30 +595,30 @@ def test_log_that_blocks_holds_nobody_up(serve, open_channel) -> None:
     assert str(error).partition(' (')[0] in seen[0]
 
 
-def test_many_calls_of_a_turn_leave_a_few_at_a_time(serve, open_channel) -> None:
-    """The server is at work on the first while the last begin; few leave together at the end of the turn."""
+def test_calls_of_one_iteration_are_sent_in_batches(serve, open_channel) -> None:
+    """The server works on the first while the last are started."""
     channel = open_channel(serve().endpoint)
     assert channel.unary(PATH, b'x', in_time()) == b'x'
     begun: list[int] = []
-    take = channel._link.outgoing
+    take = channel._connection.outgoing
 
     def outgoing() -> bytes:
-        before = channel._link._sent_id
+        before = channel._connection._sent_id
         data = take()
         if data:
-            begun.append((channel._link._sent_id - before) // 2)
+            begun.append((channel._connection._sent_id - before) // 2)
         return data
 
-    channel._link.outgoing = outgoing
-    size = 2 * links.MAX_BATCH + 1
+    channel._connection.outgoing = outgoing
+    size = 2 * MAX_BATCH + 1
     callers = [gevent.spawn(channel.unary, PATH, b'%d' % number, in_time()) for number in range(size)]
     gevent.joinall(callers)
     assert [caller.value for caller in callers] == [b'%d' % number for number in range(size)]
-    assert begun[:3] == [links.MAX_BATCH, links.MAX_BATCH, 1]
+    assert begun[:3] == [MAX_BATCH, MAX_BATCH, 1]
 
 
-def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None:
-    """etcd measures the line with a PING beside each answer: an answer of its own would double what is sent."""
+def test_acknowledgement_of_a_ping_is_sent_with_the_next_call(serve, open_channel) -> None:
+    """etcd sends a PING beside each response: separate acknowledgements would double the number of sends."""
 
     def script(call: ServerCall) -> None:
         connection, message = call.connection, call.receive()
@@ -639,7 +632,7 @@ def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None
     assert channel.unary(PATH, b'x', in_time()) == b'x'
     settle()
     pieces: list[bytes] = []
-    take = channel._link.outgoing
+    take = channel._connection.outgoing
 
     def outgoing() -> bytes:
         data = take()
@@ -647,17 +640,15 @@ def test_answer_to_a_ping_leaves_with_the_next_call(serve, open_channel) -> None
             pieces.append(data)
         return data
 
-    channel._link.outgoing = outgoing
+    channel._connection.outgoing = outgoing
     for number in range(1, 11):
         assert channel.unary(PATH, b'x', in_time()) == b'x'
         assert len(pieces) == number
-    wait_until(lambda: len(pieces) == 11)  # without a next call it is answered all the same
+    wait_until(lambda: len(pieces) == 11)  # without a next call it is sent by itself
     assert pieces[-1] == encode_frame(FrameType.PING, 1, 0, b'measured')
 
 
-def test_reader_lets_others_run_while_much_comes(serve, open_channel) -> None:
-    """A stream as fast as it can be does not hold the hub: a ticker keeps its share of the turns."""
-
+def test_other_greenlets_run_during_a_fast_stream(serve, open_channel) -> None:
     def endless(call: ServerCall) -> None:
         call.head()
         for _ in range(500):

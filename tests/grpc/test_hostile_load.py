@@ -1,4 +1,4 @@
-"""A real etcd that is killed in the middle of calls, and calls that are killed in the middle of their lives."""
+"""A real etcd that is killed during calls, and calls that are killed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FORGETFUL = (3, 5, 0), (3, 5, 3)
 
 
 def in_time() -> Deadline:
-    """A deadline that is not meant to pass."""
+    """Return a deadline that does not pass in a test."""
     return Deadline.after(60)
 
 
@@ -36,7 +36,7 @@ def put(channel: Channel, key: bytes, value: bytes = b'', deadline: Deadline | N
 
 
 def get(channel: Channel, key: bytes, deadline: Deadline | None = None) -> bytes:
-    """The value of a key, which must be the one of the answer."""
+    """Return the value of a key, and check the key of the response."""
     request = RangeRequest(key=key).SerializeToString()
     answer = channel.unary(KV.Range.path, request, deadline or in_time(), is_write=False)
     (pair,) = RangeResponse.FromString(answer).kvs
@@ -51,19 +51,19 @@ def stored(channel: Channel, prefix: bytes) -> set[bytes]:
 
 
 def verdict(channel: Channel, key: bytes) -> str:
-    """What is said of a put: 'applied', 'not applied' or 'perhaps'."""
+    """Return what a put reports: 'applied', 'not applied' or 'perhaps'."""
     try:
         put(channel, key)
     except ConnectionError as error:
         return 'perhaps' if error.maybe_applied else 'not applied'
     except GrpcError as refused:
-        if refused.status.code != 14:  # unavailable: it was ending, or beginning
+        if refused.status.code != 14:  # unavailable: it was stopping or starting
             raise
         return 'perhaps'
     return 'applied'
 
 
-def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServer, open_channel) -> None:
+def test_killed_server_ends_every_call_with_a_true_maybe_applied(etcd_server: EtcdServer, open_channel) -> None:
     """10,000 puts of keys of their own, and SIGKILL in the middle: what each was told is compared with the store.
 
     None hangs, and the channel serves again when the server does.
@@ -83,9 +83,13 @@ def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServ
     wait_until(lambda: any(said != 'applied' for said in verdicts.values()))
     etcd_server.restart()
     wait_until(lambda: len(verdicts) >= 6000, 60)
-    etcd_server.pause()  # so that some are on their way for sure
+    etcd_server.pause()  # so that some calls are in flight
     wait_until(
-        lambda: channel._link is not None and channel._link.calls == WORKERS and not channel._link._wire.is_sending
+        lambda: (
+            channel._connection is not None
+            and channel._connection.calls == WORKERS
+            and not channel._connection._io.is_sending
+        )
     )
     etcd_server.kill()
     wait_until(lambda: 'perhaps' in verdicts.values())
@@ -104,21 +108,19 @@ def test_killed_server_ends_every_call_with_a_true_verdict(etcd_server: EtcdServ
     assert list(verdicts.values())[-1] == 'applied'
 
 
-def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
+def test_responses_reach_their_calls_after_thousands_of_calls_were_killed(
     etcd_server: EtcdServer, open_channel, monkeypatch
 ) -> None:
     """5,000 calls are killed, or time out by our clock or the caller's; 1,000 calls after them have their own answers.
 
     Those that were faster have theirs as well, all on one connection.
     """
-    monkeypatch.setattr(
-        timer_wheel, 'SLOTS_PER_SECOND', 10_000
-    )  # deadlines strike in the middle of calls of a millisecond
+    monkeypatch.setattr(timer_wheel, 'SLOTS_PER_SECOND', 10_000)  # deadlines pass during calls of a millisecond
     chance = random.Random(20_260_101)
     channel = open_channel(parse_endpoints(etcd_server.url)[0])
     for number in range(100):
         put(channel, b'/k/%d' % number, b'value of %d' % number)
-    link = channel._link
+    connection = channel._connection
     ended: Counter[str] = Counter()
 
     def ask(timeout: float | None, mine: float | None) -> None:
@@ -129,7 +131,7 @@ def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
             except TimedOut:
                 ended['deadline'] += 1
             except GrpcError as refused:
-                if 'context deadline exceeded' not in refused.status.message:  # the server was faster to see it
+                if 'context deadline exceeded' not in refused.status.message:  # the server noticed the deadline first
                     raise
                 ended['deadline'] += 1
             return
@@ -151,20 +153,20 @@ def test_answers_go_to_their_calls_after_thousands_were_ended_at_random(
         gevent.joinall(calls, raise_error=True)
     assert set(ended) == {'deadline', 'its own timeout', 'killed'}
     assert min(ended.values()) > 100
-    assert link.calls == 0
+    assert connection.calls == 0
 
     def check(number: int) -> bool:
         return get(channel, b'/k/%d' % (number % 100)) == b'value of %d' % (number % 100)
 
     checks = [gevent.spawn(check, number) for number in range(1000)]
     assert [call.get() for call in checks] == [True] * 1000
-    assert channel._link is link
+    assert channel._connection is connection
 
 
-def test_paused_server_times_calls_out_and_is_served_again(
+def test_calls_time_out_on_a_paused_server_and_succeed_after_it_resumes(
     etcd_server: EtcdServer, open_channel, etcd_clock: VirtualTime
 ) -> None:
-    """SIGSTOP: nothing is refused, nothing is answered."""
+    """With SIGSTOP the server neither refuses nor answers."""
     channel = open_channel(parse_endpoints(etcd_server.url)[0])
     put(channel, b'/pause/0')
     etcd_server.pause()

@@ -1,4 +1,4 @@
-"""Deadlines on one timer: never early, hardly late, and nothing left behind."""
+"""The timer wheel: precision, discarded deadlines, and stalls of the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from getc.testing import VirtualTime
 
 
 class Deadline:
-    """Remembers when it was due."""
+    """Records the times of its calls."""
 
     def __init__(self, at: float) -> None:
         self.at = at
@@ -31,12 +31,12 @@ def added(wheel: TimerWheel, after: float) -> tuple[Deadline, set[TimerTarget]]:
 
 
 def entries(wheel: TimerWheel) -> int:
-    """Slots that take memory."""
+    """Return the number of slots in memory."""
     return max(len(wheel._slots), len(wheel._order))
 
 
-def test_deadlines_are_met_never_early_and_within_the_granularity(etcd_clock: VirtualTime) -> None:
-    """Thousands of them, added in any order and at any time, each once."""
+def test_deadlines_are_called_within_the_resolution_and_never_early(etcd_clock: VirtualTime) -> None:
+    """Thousands of deadlines, added in any order and at any time."""
     wheel, chance, dues = TimerWheel(), random.Random(7), []
     for _ in range(20):
         dues += [added(wheel, chance.uniform(0, 3))[0] for _ in range(250)]
@@ -50,8 +50,7 @@ def test_deadlines_are_met_never_early_and_within_the_granularity(etcd_clock: Vi
     assert entries(wheel) == 0
 
 
-def test_deadline_is_met_when_an_earlier_one_is_added_after_it(etcd_clock: VirtualTime) -> None:
-    """The timer moves forward for it, and back again."""
+def test_timer_is_moved_for_an_earlier_deadline(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
     late, early = added(wheel, 10)[0], added(wheel, 1)[0]
     etcd_clock.advance(1.02)
@@ -60,8 +59,8 @@ def test_deadline_is_met_when_an_earlier_one_is_added_after_it(etcd_clock: Virtu
     assert len(late.fired_at) == 1
 
 
-def test_deadline_that_has_passed_is_met_at_once(etcd_clock: VirtualTime) -> None:
-    """It is not called back from within add."""
+def test_deadline_in_the_past_is_called_in_the_next_iteration(etcd_clock: VirtualTime) -> None:
+    """Not from within ``add``."""
     wheel = TimerWheel()
     due, _ = added(wheel, -5)
     assert due.fired_at == []
@@ -69,8 +68,8 @@ def test_deadline_that_has_passed_is_met_at_once(etcd_clock: VirtualTime) -> Non
     assert len(due.fired_at) == 1
 
 
-def test_discarded_deadlines_are_not_met(etcd_clock: VirtualTime) -> None:
-    """Also when all of a slot are, or some; discarding twice, or after the time, does no harm."""
+def test_discarded_deadlines_are_not_called(etcd_clock: VirtualTime) -> None:
+    """Discarding twice, or after the deadline, has no effect."""
     wheel = TimerWheel()
     pairs = [added(wheel, 1 + number % 3) for number in range(3000)]
     for number, (due, slot) in enumerate(pairs):
@@ -83,8 +82,7 @@ def test_discarded_deadlines_are_not_met(etcd_clock: VirtualTime) -> None:
         slot.discard(due)
 
 
-def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: VirtualTime) -> None:
-    """Calls with a timeout of an hour leave nothing for an hour."""
+def test_empty_slots_of_distant_deadlines_are_removed(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
     for _ in range(20_000):
         due, slot = added(wheel, 3600)
@@ -96,8 +94,7 @@ def test_deadlines_far_away_take_no_memory_when_they_are_discarded(etcd_clock: V
     assert len(due.fired_at) == 1
 
 
-def test_close_forgets_all_and_leaves_no_timer(etcd_clock: VirtualTime) -> None:
-    """Nothing is due any more."""
+def test_close_removes_all_deadlines_and_the_timer(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
     due, slot = added(wheel, 1)
     assert etcd_clock.seconds_to_next() is not None
@@ -109,16 +106,14 @@ def test_close_forgets_all_and_leaves_no_timer(etcd_clock: VirtualTime) -> None:
     assert due.fired_at == []
 
 
-def test_deadlines_keep_no_hub_alive(etcd_clock: VirtualTime) -> None:
-    """Who waits for nothing else has nothing to wait for."""
+def test_timer_does_not_keep_the_hub_running(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
     due, _ = added(wheel, 1)
     assert gevent.get_hub().join()
     assert due.fired_at == []
 
 
-def test_deadline_may_discard_another_of_its_slot(etcd_clock: VirtualTime) -> None:
-    """One that ends another's call on its way does not stop what comes later."""
+def test_on_deadline_may_discard_another_deadline_of_its_slot(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
 
     class Meddling(Deadline):
@@ -134,8 +129,8 @@ def test_deadline_may_discard_another_of_its_slot(etcd_clock: VirtualTime) -> No
     assert len(meddling.fired_at) == len(later.fired_at) == 1
 
 
-def test_stall_gives_a_reply_a_chance() -> None:
-    """After the process did not run, what lies in a socket is read before a deadline is called missed."""
+def test_deadlines_after_a_stall_are_called_after_sockets_were_read() -> None:
+    """A response that is already in a socket counts as received in time."""
     wheel = TimerWheel()
     ours, theirs = gevent.socket.socketpair()
     order: list[str] = []
@@ -149,7 +144,7 @@ def test_stall_gives_a_reply_a_chance() -> None:
     call = Call(timing.now() + 0.01)
     wheel.add(call, call.at)
     theirs.send(b'reply')
-    time.sleep(wheels.LATE + 0.05)  # the stall itself: nothing of this process runs
+    time.sleep(wheels.STALL_SECONDS + 0.05)  # a real stall: the process does not run
     reader.join()
     while len(order) < 2:
         gevent.sleep(0.001)

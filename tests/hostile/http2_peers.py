@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable
 
 import getc
-from getc.grpc.framing import BEGINNING, packed
+from getc.grpc.framing import OVERSIZED_HEAD, encode_message
 from getc.grpc.http2.frames import (
     ACK,
     END_HEADERS,
@@ -130,7 +130,7 @@ def trickles(piece: bytes, before: bytes = b'') -> Serve:
 
 def answers(message: bytes) -> Serve:
     """Answer with this message, as gRPC does."""
-    return says(headers(HEAD), data(packed(message)), TRAILERS)
+    return says(headers(HEAD), data(encode_message(message)), TRAILERS)
 
 
 def trails(*fields: tuple[bytes, bytes]) -> Serve:
@@ -238,10 +238,10 @@ PEERS = [
     ),
     Peer(
         'endless answer',
-        floods(data(b'x' * 16_384), headers(HEAD) + data(packed(b'')[:1] + b'\0\xff\xff\xff')),
+        floods(data(b'x' * 16_384), headers(HEAD) + data(encode_message(b'')[:1] + b'\0\xff\xff\xff')),
         most=20 * MIB,
     ),
-    Peer('endless messages', floods(data(packed(b'') * 3000), headers(HEAD)), most=20 * MIB),
+    Peer('endless messages', floods(data(encode_message(b'') * 3000), headers(HEAD)), most=20 * MIB),
     # -- answers to calls that were never made
     Peer('answer to a call to come', says(headers(HEAD, stream=3)), told='never opened'),
     Peer('data of a call to come', says(data(b'x', stream=99)), told='never opened'),
@@ -252,8 +252,10 @@ PEERS = [
     # -- cut, and not HTTP/2
     Peer('no answer', ends(first=b''), BROKEN, 'the connection'),
     Peer('only settings', ends(), BROKEN, 'the connection'),
-    Peer('half an answer', ends(headers(HEAD), data(packed(b'x' * 100)[:50])), BROKEN, 'the connection'),
-    Peer('no trailers', ends(headers(HEAD), data(packed(ANSWER.SerializeToString()))), BROKEN, 'the connection'),
+    Peer('half an answer', ends(headers(HEAD), data(encode_message(b'x' * 100)[:50])), BROKEN, 'the connection'),
+    Peer(
+        'no trailers', ends(headers(HEAD), data(encode_message(ANSWER.SerializeToString()))), BROKEN, 'the connection'
+    ),
     Peer('reset', resets, BROKEN, 'broke'),
     Peer('HTTP/1', ends(first=b'HTTP/1.1 400 Bad Request\r\n\r\n'), told='HTTP/1'),
     Peer('SSH', ends(first=b'SSH-2.0-OpenSSH_9.6\r\n')),
@@ -265,7 +267,7 @@ PEERS = [
     Peer('cancels every call', says(encode_frame(FrameType.RST_STREAM, 0, 1, b'\0\0\0\x08')), BROKEN, 'CANCEL'),
     # -- slowly
     Peer('silence', silent, SLOW, is_slow=True),
-    Peer('silence after the settings', says(), SLOW, 'no answer', is_slow=True),
+    Peer('silence after the settings', says(), SLOW, 'no response', is_slow=True),
     Peer(
         'a byte now and then',
         trickles(b'\0', encode_frame(0xBE, 0, 0, b'') + b'\0\x40\0\0\0\0\0\0\1'),
@@ -280,13 +282,21 @@ PEERS = [
     Peer('takes no data', says(first=settings(initial_window_size=0)), SLOW, is_slow=True),
     # -- gRPC
     Peer('compressed message', says(headers(HEAD), data(b'\1\0\0\0\2{}')), told='compressed'),
-    Peer('gzip bomb', says(headers(HEAD), data(b'\1' + packed(gzip.compress(b'\0' * MIB))[1:])), told='compressed'),
-    Peer('huge message', says(headers(HEAD), data(b'\0\xff\xff\xff\xff' + b'\xff' * BEGINNING)), told='4294967295'),
-    Peer('message just past the bound', says(headers(HEAD), data(b'\0\1\0\0\1' + bytes(BEGINNING))), told='16777217'),
-    Peer('two answers', says(headers(HEAD), data(packed(b'') * 2), TRAILERS), told='second answer'),
-    Peer('no message', says(headers(HEAD), TRAILERS), told='OK without an answer'),
-    Peer('half a message', says(headers(HEAD), data(b'\0\0\0\0\5x'), TRAILERS), told='OK without an answer'),
-    Peer('no status', says(headers(HEAD), data(packed(b''), END_STREAM)), BROKEN, 'without a status'),
+    Peer(
+        'gzip bomb',
+        says(headers(HEAD), data(b'\1' + encode_message(gzip.compress(b'\0' * MIB))[1:])),
+        told='compressed',
+    ),
+    Peer(
+        'huge message', says(headers(HEAD), data(b'\0\xff\xff\xff\xff' + b'\xff' * OVERSIZED_HEAD)), told='4294967295'
+    ),
+    Peer(
+        'message just past the bound', says(headers(HEAD), data(b'\0\1\0\0\1' + bytes(OVERSIZED_HEAD))), told='16777217'
+    ),
+    Peer('two answers', says(headers(HEAD), data(encode_message(b'') * 2), TRAILERS), told='second message'),
+    Peer('no message', says(headers(HEAD), TRAILERS), told='OK without a complete message'),
+    Peer('half a message', says(headers(HEAD), data(b'\0\0\0\0\5x'), TRAILERS), told='OK without a complete message'),
+    Peer('no status', says(headers(HEAD), data(encode_message(b''), END_STREAM)), BROKEN, 'without a status'),
     Peer('status that is no number', trails((b'grpc-status', b'fine')), told='grpc-status'),
     Peer('status of thousands of digits', trails((b'grpc-status', b'9' * 5000)), told='grpc-status'),
     Peer('status of minus one', trails((b'grpc-status', b'-1')), told='grpc-status'),

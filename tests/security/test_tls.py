@@ -230,7 +230,7 @@ def test_connection_reset_before_the_request_was_read_is_reported() -> None:
         sock.close()
 
     with serving(close) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
-        with pytest.raises(getc.ConnectionError, match=r'without a word.*or it speaks TLS.*https://'):
+        with pytest.raises(getc.ConnectionError, match=r'without a response.*or the server may require TLS.*https://'):
             client.set('/a', '1')
 
 

@@ -60,7 +60,7 @@ def open_channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Chann
         return channel
 
     yield open_channel
-    links = [link for channel in opened for link in channel._links]
+    connections = [connection for channel in opened for connection in channel._connections]
     for channel in opened:
         channel.close()
     gevent.sleep(0)
@@ -69,10 +69,10 @@ def open_channel(request: pytest.FixtureRequest) -> Iterator[Callable[..., Chann
         return
     check_greenlets(request)
     for channel in opened:
-        assert (channel._link, channel._links, channel._attempt) == (None, set(), None)
-        assert channel._wheel._timer is None
-    for link in links:
-        assert link._wire._sock.fileno() == -1
-        if isinstance(link._wire, PlainIO):
-            assert not link._wire._readable.active and not link._wire._writable.active
-        assert not link._timer.active
+        assert (channel._connection, channel._connections, channel._attempt) == (None, set(), None)
+        assert channel._timers._timer is None
+    for connection in connections:
+        assert connection._io._sock.fileno() == -1
+        if isinstance(connection._io, PlainIO):
+            assert not connection._io._readable.active and not connection._io._writable.active
+        assert not connection.health._timer.active

@@ -17,7 +17,7 @@ from h2.connection import H2Connection
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 
-from getc.grpc.framing import packed
+from getc.grpc.framing import encode_message
 from getc.grpc.http2.frames import FrameType, encode_frame
 from getc.net.endpoint import Endpoint, parse_endpoints
 from tests.support.servers import end, start_server
@@ -88,7 +88,7 @@ class ServerCall:
 
     def message(self, message: bytes) -> None:
         """Send a message."""
-        self.data(packed(message))
+        self.data(encode_message(message))
 
     def trailers(self, fields: Sequence[tuple[bytes, bytes]] = OK) -> None:
         """Send trailers."""
@@ -99,7 +99,7 @@ class ServerCall:
         """Send a successful response, in one write if it is short."""
         self.connection.h2.send_headers(self.stream_id, HEAD)
         if len(message) < min(self.room, 16_000):
-            self.connection.h2.send_data(self.stream_id, packed(message))
+            self.connection.h2.send_data(self.stream_id, encode_message(message))
         else:
             self.message(message)
         self.trailers()

@@ -525,7 +525,7 @@ def test_tls_alert_means_that_nothing_was_looked_at_on_a_new_connection_only(
         transport.close()
 
 
-def test_tls_fails_when_the_server_speaks_none(certificate: tuple[Path, Path]) -> None:
+def test_tls_fails_when_the_server_does_not_use_tls(certificate: tuple[Path, Path]) -> None:
     """Plain HTTP where TLS is expected is a ConnectionError."""
     transport = Http(TLS().contexts())
     with serving(sends(b'HTTP/1.1 400 Bad Request\r\n\r\n'), scheme='https') as endpoint:

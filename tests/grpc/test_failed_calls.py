@@ -1,4 +1,4 @@
-"""What calls that failed are told: the truth about what may have happened, and each an error of its own."""
+"""Errors of failed calls: maybe_applied, and a separate error for each call."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ REFUSING = Endpoint('http', '127.0.0.1', 1)
 
 @pytest.mark.parametrize('window', [0, 100])
 @pytest.mark.parametrize('end', ['deadline', 'cut', 'close'])
-def test_write_that_was_held_back_was_not_applied(
+def test_write_with_unsent_data_was_not_applied(
     serve, open_channel, etcd_clock: VirtualTime, end: str, window: int
 ) -> None:
-    """The server takes no more of it than its window allows, and does nothing before it has all of it."""
+    """The window of the server is too small, and a server processes complete requests only."""
     server = serve(lambda call: [call.receive(), call.answer(b'')])
     channel = open_channel(server.endpoint)
     channel.unary(PATH, b'', Deadline(60))
     server.script = lambda call: call.is_over.wait()
-    server.connection.h2.acknowledge_received_data = lambda *_: None  # no window opens again
+    server.connection.h2.acknowledge_received_data = lambda *_: None  # no window grows again
     server.connection.settle(initial_window_size=window)
     settle()
-    assert channel._link._connection._sending.stream_window == window
+    assert channel._connection._http2._sending.stream_window == window
     sizes = (2000, 5000) if window else (0, 5000)
     calls = [gevent.spawn(channel.unary, PATH, b'x' * size, Deadline(60)) for size in sizes]
     server.wait_for_calls(3)
@@ -47,8 +47,8 @@ def test_write_that_was_held_back_was_not_applied(
 
 
 @pytest.mark.parametrize('end', ['cut', 'close'])
-def test_write_that_has_left_whole_may_be_applied(serve, open_channel, end: str) -> None:
-    """However little the server says of it, and also if it is our own client that ends it."""
+def test_write_that_was_sent_may_be_applied(serve, open_channel, end: str) -> None:
+    """Also if the client itself ends the call."""
     server = serve(lambda call: call.is_over.wait())
     channel = open_channel(server.endpoint)
     call = gevent.spawn(channel.unary, PATH, b'x' * 2000, Deadline(60))
@@ -62,7 +62,7 @@ def test_write_that_has_left_whole_may_be_applied(serve, open_channel, end: str)
     assert (call.exception.maybe_applied, call.exception.endpoint) == (True, server.endpoint.url)
 
 
-def test_read_that_the_client_ended_is_not_said_to_be_applied(serve, open_channel) -> None:
+def test_maybe_applied_is_false_for_a_read(serve, open_channel) -> None:
     server = serve(lambda call: call.is_over.wait())
     channel = open_channel(server.endpoint)
     call = gevent.spawn(channel.unary, PATH, b'', Deadline(60), is_write=False)
@@ -73,8 +73,8 @@ def test_read_that_the_client_ended_is_not_said_to_be_applied(serve, open_channe
     assert not call.exception.maybe_applied
 
 
-def test_write_in_the_turn_of_the_close_was_not_applied(serve, open_channel) -> None:
-    """It lies in our own queue, and goes with the connection."""
+def test_write_in_the_iteration_of_close_was_not_applied(serve, open_channel) -> None:
+    """It is dropped with the outgoing data."""
     server = serve(lambda call: call.answer(b''))
     channel = open_channel(server.endpoint)
     channel.unary(PATH, b'', Deadline(60))
@@ -86,8 +86,7 @@ def test_write_in_the_turn_of_the_close_was_not_applied(serve, open_channel) -> 
     assert len(server.calls) == 1
 
 
-def test_each_call_has_an_error_of_its_own_when_the_client_is_closed(serve, open_channel) -> None:
-    """Who catches one and adds to it does not do so to the others'."""
+def test_close_raises_a_separate_error_for_each_call(serve, open_channel) -> None:
     server = serve(lambda call: call.is_over.wait())
     channel = open_channel(server.endpoint)
     calls = [gevent.spawn(channel.unary, PATH, b'', Deadline(60)) for _ in range(5)]
@@ -98,8 +97,8 @@ def test_each_call_has_an_error_of_its_own_when_the_client_is_closed(serve, open
     assert len({id(call.exception) for call in calls}) == 5
 
 
-def test_each_call_has_an_error_of_its_own_when_there_is_no_connection(open_channel) -> None:
-    """They waited for one attempt; each knows what the system said."""
+def test_failed_attempt_raises_a_separate_error_for_each_call(open_channel) -> None:
+    """Each has the error of the system as its cause."""
     channel = open_channel(REFUSING)
     calls = [gevent.spawn(channel.unary, PATH, b'', Deadline(60)) for _ in range(5)]
     gevent.joinall(calls)
