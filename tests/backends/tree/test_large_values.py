@@ -28,7 +28,7 @@ LARGE = 'x' * 4000
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the bound to 64 KiB, since messages of 16 MiB take seconds."""
-    monkeypatch.setattr(framing, 'LARGEST', framing.PREFIX + BOUND)
+    monkeypatch.setattr(framing, 'MAX_SIZE', framing.PREFIX_SIZE + BOUND)
     monkeypatch.setattr(ranges, 'TARGET_BYTES', BOUND // 2)
     monkeypatch.setattr(http_response, 'MAX_BODY', BOUND)
 
