@@ -1,4 +1,4 @@
-"""A certificate to speak TLS with."""
+"""A certificate for servers with TLS."""
 
 from __future__ import annotations
 

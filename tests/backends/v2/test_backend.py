@@ -1,4 +1,4 @@
-"""The v2 backend: on a real etcd, and on servers that misbehave."""
+"""The v2 backend, on a real etcd and on servers that misbehave."""
 
 from __future__ import annotations
 
@@ -44,30 +44,30 @@ def in_time() -> Deadline:
     return Deadline.after(30)
 
 
-class Notes:
-    """A listener that writes down what it is told."""
+class Recorder:
+    """A listener that queues its notifications."""
 
     def __init__(self) -> None:
-        self.told: Queue[Any] = Queue()
+        self.queue: Queue[Any] = Queue()
         self.has_ended = False
 
     def on_live(self, index: int) -> None:
-        self.told.put(('live', index))
+        self.queue.put(('live', index))
 
     def on_caught_up(self) -> None:
         pass
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         for result in results:
-            self.told.put((type(result), result.key, result.value))
+            self.queue.put((type(result), result.key, result.value))
 
     def on_ended(self, error: EtcException) -> None:
         assert not self.has_ended
         self.has_ended = True
-        self.told.put(error)
+        self.queue.put(error)
 
     def next(self) -> Any:
-        return self.told.get(timeout=30)
+        return self.queue.get(timeout=30)
 
     def live(self) -> int:
         name, index = self.next()
@@ -77,7 +77,7 @@ class Notes:
 
 @pytest.fixture
 def etcd_server(etcd_server: EtcdServer) -> EtcdServer:
-    """One that speaks v2."""
+    """A server with the v2 API."""
     skip_unless_supported('v2', etcd_server.binary)
     return etcd_server
 
@@ -91,27 +91,26 @@ def backend(etcd_server: Server) -> Iterator[KeysV2]:
 
 @pytest.fixture
 def top() -> str:
-    """A directory of the test's own."""
+    """A directory for one test."""
     return f'/{uuid.uuid4().hex}'
 
 
 @pytest.fixture
-def quick_renewal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quiet polls are renewed all the time."""
+def short_idle_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle polls are replaced all the time."""
     for name in ('IDLE_TIMEOUT', 'FIRST_IDLE_TIMEOUT', 'MIN_IDLE_TIMEOUT'):
         monkeypatch.setattr(watch, name, 0.02)
 
 
-def beginning(backend: KeysV2, spec: WatchSpec) -> tuple[Watch, Notes]:
-    notes = Notes()
-    return backend.watch(spec, notes), notes
+def start_watch(backend: KeysV2, spec: WatchSpec) -> tuple[Watch, Recorder]:
+    recorder = Recorder()
+    return backend.watch(spec, recorder), recorder
 
 
 # -- calls
 
 
-def test_execute_does_every_operation_on_a_real_server(backend: KeysV2, top: str) -> None:
-    """Each gives the result of its kind."""
+def test_execute_performs_every_operation_on_a_real_server(backend: KeysV2, top: str) -> None:
     made = backend.execute(Put(f'{top}/a b+ü;', 'x y+z=ü;&'), in_time())
     assert (type(made), made.is_new, made.value) == (Set, True, 'x y+z=ü;&')
     read = backend.execute(Get(f'{top}/a b+ü;', quorum=True), in_time())
@@ -121,17 +120,17 @@ def test_execute_does_every_operation_on_a_real_server(backend: KeysV2, top: str
     assert isinstance(appended, Created) and len(appended.key) == len(f'{top}/q/') + 20
     tree = backend.execute(Get(top, recursive=True, sorted=True), in_time())
     assert [node.key for node in tree.nodes] == [f'{top}/a b+ü;', f'{top}/q']
-    gone = backend.execute(Delete(top, recursive=True), in_time())
-    assert isinstance(gone, Deleted) and gone.value is None
+    deleted = backend.execute(Delete(top, recursive=True), in_time())
+    assert isinstance(deleted, Deleted) and deleted.value is None
     with pytest.raises(errors.KeyNotFound) as caught:
         backend.execute(Get(top), in_time())
     assert caught.value.cause == top
     assert caught.value.endpoint == backend.url
-    assert caught.value.index is not None and caught.value.index >= gone.index
+    assert caught.value.index is not None and caught.value.index >= deleted.index
 
 
-def test_execute_refreshes_without_making_another_node(backend: KeysV2, top: str) -> None:
-    """A refresh sends prevExist: createdIndex and value stay, also under a condition on the index."""
+def test_refresh_keeps_the_node(backend: KeysV2, top: str) -> None:
+    """It sends prevExist: createdIndex and value stay, also with a condition on the index."""
     made = backend.execute(Put(f'{top}/a', 'x', ttl=60), in_time())
     first = backend.execute(Put(f'{top}/a', refresh=True, ttl=70), in_time())
     second = backend.execute(Put(f'{top}/a', refresh=True, ttl=80, prev_index=first.index), in_time())
@@ -141,8 +140,8 @@ def test_execute_refreshes_without_making_another_node(backend: KeysV2, top: str
         backend.execute(Put(f'{top}/a', refresh=True, ttl=80, prev_index=first.index), in_time())
 
 
-def test_execute_fails_over_when_a_server_refuses(etcd_server: Server, top: str) -> None:
-    """A write that was not sent goes to the next endpoint, which is asked first from then on."""
+def test_execute_fails_over_when_a_server_refuses_connections(etcd_server: Server, top: str) -> None:
+    """A write that was not sent goes to the next endpoint, which is then the first choice."""
     backend = backend_at(f'http://127.0.0.1:1,{etcd_server.url}')
     assert backend.execute(Put(f'{top}/a', 'x'), in_time()).is_new
     assert backend.execute(Get(f'{top}/a'), in_time()).value == 'x'
@@ -157,7 +156,6 @@ def silent(sock: socket) -> None:
 
 
 def test_execute_fails_over_when_a_read_is_not_answered(etcd_server: Server) -> None:
-    """A read is asked again within its deadline."""
     with serving(silent) as endpoint:
         backend = backend_at([endpoint.url, etcd_server.url])
         assert backend.execute(Get('/'), Deadline.after(2)).key == '/'
@@ -165,7 +163,7 @@ def test_execute_fails_over_when_a_read_is_not_answered(etcd_server: Server) -> 
 
 
 def test_execute_raises_when_a_write_is_not_answered(etcd_server: Server, top: str) -> None:
-    """It may have been applied: it is not sent again, and the error says so."""
+    """It may have been applied, so it is not sent again."""
     with serving(silent) as endpoint:
         backend = backend_at([endpoint.url, etcd_server.url])
         with pytest.raises(errors.TimedOut) as caught:
@@ -181,8 +179,8 @@ def unavailable(sock: socket) -> None:
         sock.sendall(answer_of(b'<html>', status='503 Service Unavailable', headers='Content-Type: text/html\r\n'))
 
 
-def test_execute_treats_a_proxys_error_page_as_no_answer(etcd_server: Server, top: str) -> None:
-    """Reads go elsewhere; a write raises HTTPError, which says that it may have been applied."""
+def test_execute_fails_over_only_reads_after_the_error_page_of_a_proxy(etcd_server: Server, top: str) -> None:
+    """A write raises HTTPError with ``maybe_applied``."""
     with serving(unavailable) as endpoint:
         backend = backend_at([endpoint.url, etcd_server.url])
         assert backend.execute(Get('/'), in_time()).key == '/'
@@ -196,7 +194,7 @@ def test_execute_treats_a_proxys_error_page_as_no_answer(etcd_server: Server, to
 
 
 @pytest.mark.parametrize(
-    'answer',
+    'response',
     [
         b'nonsense\r\n\r\n',
         b'HTTP/1.1 302 Found\r\nLocation: http://trap/\r\nContent-Length: 0\r\n\r\n',
@@ -209,25 +207,24 @@ def test_execute_treats_a_proxys_error_page_as_no_answer(etcd_server: Server, to
     ],
     ids=['junk', 'redirect', 'a page', 'raft', 'election', 'deep'],
 )
-def test_read_goes_to_the_next_server_when_one_cannot_answer(etcd_server: Server, answer: bytes) -> None:
-    """Whatever is wrong with it."""
-    asked: list[bytes] = []
+def test_read_goes_to_the_next_server_after_an_invalid_response(etcd_server: Server, response: bytes) -> None:
+    requests: list[bytes] = []
 
     def misbehave(sock: socket) -> None:
-        asked.append(read_request(sock))
-        sock.sendall(answer)
+        requests.append(read_request(sock))
+        sock.sendall(response)
 
     with serving(misbehave) as endpoint:
         backend = backend_at([endpoint.url, etcd_server.url])
         assert backend.execute(Get('/'), in_time()).key == '/'
         assert backend.execute(Get('/'), in_time()).key == '/'
         backend.close()
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
 @pytest.mark.parametrize('code', [300, 301])
-def test_write_that_the_cluster_failed_at_may_be_applied_and_a_read_is_not(code: int) -> None:
-    """etcd may have proposed it."""
+def test_write_maybe_applied_after_an_error_of_the_cluster(code: int) -> None:
+    """etcd may have proposed it.  A read never is."""
 
     def fail(sock: socket) -> None:
         while read_request(sock):
@@ -242,35 +239,34 @@ def test_write_that_the_cluster_failed_at_may_be_applied_and_a_read_is_not(code:
         backend.close()
 
 
-def test_execute_works_again_when_the_server_does(top: str) -> None:
-    """Errors leave nothing behind."""
-    is_well = Event()
+def test_execute_succeeds_again_after_errors(top: str) -> None:
+    is_healthy = Event()
 
-    def moody(sock: socket) -> None:
+    def unstable(sock: socket) -> None:
         while read_request(sock):
-            if is_well.is_set():
+            if is_healthy.is_set():
                 sock.sendall(answer_of(b'{"action":"get","node":{"dir":true}}'))
             else:
                 sock.sendall(b'nonsense\r\n\r\n')
                 return
 
-    with serving(moody) as endpoint:
+    with serving(unstable) as endpoint:
         backend = backend_at(endpoint.url)
         for _ in range(3):
             with pytest.raises(errors.ProtocolError):
                 backend.execute(Get('/'), in_time())
-        is_well.set()
+        is_healthy.set()
         assert backend.execute(Get('/'), in_time()).key == '/'
         backend.close()
 
 
-def test_execute_sends_the_password_and_never_shows_it() -> None:
-    """The options stand in where a URL has no credentials of its own."""
-    asked: list[bytes] = []
+def test_execute_sends_the_password_and_errors_hide_it() -> None:
+    """The options are used for a URL without credentials."""
+    requests: list[bytes] = []
 
     def refuse(sock: socket) -> None:
         while request := read_request(sock):
-            asked.append(request)
+            requests.append(request)
             sock.sendall(answer_of(b'{"message":"Insufficient credentials"}', status='401 Unauthorized'))
 
     with serving(refuse) as endpoint:
@@ -279,16 +275,15 @@ def test_execute_sends_the_password_and_never_shows_it() -> None:
             backend.execute(Get('/'), in_time())
         assert 'secret' not in repr(backend) + repr(caught.value)
         backend.close()
-    assert b'Authorization: Basic cm9vdDpzZWNyZXQ=' in asked[0]
+    assert b'Authorization: Basic cm9vdDpzZWNyZXQ=' in requests[0]
 
 
-def test_ready_returns_when_a_read_was_answered(backend: KeysV2) -> None:
-    """A real server answers."""
+def test_ready_returns_after_a_read(backend: KeysV2) -> None:
     backend.ready(in_time())
 
 
-def test_ready_raises_what_the_last_attempt_did() -> None:
-    """It goes on trying until its deadline; a refusal that will stay is raised at once."""
+def test_ready_raises_the_error_of_the_last_attempt() -> None:
+    """It retries until its deadline; a permanent refusal is raised at once."""
     backend = backend_at('http://127.0.0.1:1')
     with pytest.raises(errors.ConnectionRefused):
         backend.ready(Deadline.after(0.2))
@@ -307,26 +302,26 @@ def test_ready_raises_what_the_last_attempt_did() -> None:
         backend.close()
 
 
-def test_close_ends_everything() -> None:
-    """Calls under way and later ones raise ClientClosed; twice is as good as once."""
-    asked = Event()
+def test_close_ends_calls_and_refuses_later_ones() -> None:
+    """They raise ClientClosed; closing twice is allowed."""
+    requested = Event()
 
     def silent(sock: socket) -> None:
         read_request(sock)
-        asked.set()
+        requested.set()
         gevent.sleep(60)
 
     with serving(silent) as endpoint:
         backend = backend_at(endpoint.url)
         call = gevent.spawn(backend.execute, Put('/a', 'x'), Deadline.after(None))
-        asked.wait()
+        requested.wait()
         backend.close()
         backend.close()
         with pytest.raises(errors.ClientClosed):
             call.get(timeout=30)
     for late in (
         lambda: backend.execute(Get('/a'), in_time()),
-        lambda: backend.watch(WatchSpec('/a'), Notes()),
+        lambda: backend.watch(WatchSpec('/a'), Recorder()),
         lambda: backend.keep(10),
         lambda: backend.ready(in_time()),
     ):
@@ -334,8 +329,7 @@ def test_close_ends_everything() -> None:
             late()
 
 
-def test_keep_gives_one_group_a_ttl(backend: KeysV2) -> None:
-    """Nodes of one TTL are renewed together."""
+def test_keep_returns_one_group_for_each_ttl(backend: KeysV2) -> None:
     assert backend.keep(10) is backend.keep(10)
     assert backend.keep(10) is not backend.keep(11)
     assert backend.keep(11).ttl == 11
@@ -344,141 +338,140 @@ def test_keep_gives_one_group_a_ttl(backend: KeysV2) -> None:
 # -- watches on a real server
 
 
-def test_watch_tells_changes_from_now_on(backend: KeysV2, top: str) -> None:
-    """First the index from which on nothing is missed, then what changes."""
+def test_watch_delivers_changes_from_now_on(backend: KeysV2, top: str) -> None:
+    """``on_live`` first, then the changes after its index."""
     before = backend.execute(Put(f'{top}/a', '1'), in_time())
-    _, notes = beginning(backend, WatchSpec(f'{top}/a'))
-    assert notes.live() >= before.index
+    _, recorder = start_watch(backend, WatchSpec(f'{top}/a'))
+    assert recorder.live() >= before.index
     backend.execute(Put(f'{top}/a', '2'), in_time())
     backend.execute(Delete(f'{top}/a'), in_time())
-    assert notes.next() == (Set, f'{top}/a', '2')
-    assert notes.next() == (Deleted, f'{top}/a', None)
+    assert recorder.next() == (Set, f'{top}/a', '2')
+    assert recorder.next() == (Deleted, f'{top}/a', None)
 
 
-def test_watch_tells_changes_from_an_index_on(backend: KeysV2, top: str) -> None:
-    """What happened before the watch is told, once and in order."""
+def test_watch_delivers_changes_from_an_index_on(backend: KeysV2, top: str) -> None:
+    """Changes of the history too, once and in order."""
     first = backend.execute(Put(f'{top}/a', '1'), in_time())
     for number in range(2, 6):
         backend.execute(Put(f'{top}/a', str(number)), in_time())
-    _, notes = beginning(backend, WatchSpec(f'{top}/a', first.index))
-    assert notes.live() == first.index - 1
-    assert [notes.next()[2] for _ in range(5)] == ['1', '2', '3', '4', '5']
+    _, recorder = start_watch(backend, WatchSpec(f'{top}/a', first.index))
+    assert recorder.live() == first.index - 1
+    assert [recorder.next()[2] for _ in range(5)] == ['1', '2', '3', '4', '5']
 
 
-def test_watch_keeps_to_its_node_when_history_matches_more(backend: KeysV2, top: str) -> None:
-    """Names that only begin alike, and hidden nodes, are not told; nor are children unless recursive."""
+def test_watch_drops_changes_of_the_history_that_do_not_match(backend: KeysV2, top: str) -> None:
+    """Keys that only start with the same text, and hidden nodes; children unless recursive."""
     first = backend.execute(Put(f'{top}/a/b', '1'), in_time())
     backend.execute(Put(f'{top}/ab', '2'), in_time())
     backend.execute(Put(f'{top}/a/_hidden', '3'), in_time())
     backend.execute(Put(f'{top}/a/c', '4'), in_time())
-    _, notes = beginning(backend, WatchSpec(f'{top}/a', first.index, recursive=True))
-    _, narrow = beginning(backend, WatchSpec(f'{top}/a', first.index))
-    _, hidden = beginning(backend, WatchSpec(f'{top}/a/_hidden', first.index))
-    for each in (notes, narrow, hidden):
+    _, recorder = start_watch(backend, WatchSpec(f'{top}/a', first.index, recursive=True))
+    _, narrow = start_watch(backend, WatchSpec(f'{top}/a', first.index))
+    _, hidden = start_watch(backend, WatchSpec(f'{top}/a/_hidden', first.index))
+    for each in (recorder, narrow, hidden):
         assert each.live() == first.index - 1
-    assert [notes.next(), notes.next()] == [(Set, f'{top}/a/b', '1'), (Set, f'{top}/a/c', '4')]
+    assert [recorder.next(), recorder.next()] == [(Set, f'{top}/a/b', '1'), (Set, f'{top}/a/c', '4')]
     assert hidden.next() == (Set, f'{top}/a/_hidden', '3')
     backend.execute(Delete(f'{top}/a', recursive=True), in_time())
-    assert notes.next() == narrow.next() == hidden.next() == (Deleted, f'{top}/a', None)
+    assert recorder.next() == narrow.next() == hidden.next() == (Deleted, f'{top}/a', None)
 
 
-@pytest.mark.usefixtures('quick_renewal')
-def test_watch_loses_nothing_when_its_polls_are_renewed(backend: KeysV2, top: str) -> None:
-    """Each change is told once, however often the poll was replaced between and meanwhile."""
-    _, notes = beginning(backend, WatchSpec(top, recursive=True))
-    notes.live()
+@pytest.mark.usefixtures('short_idle_timeout')
+def test_watch_loses_nothing_when_its_polls_are_replaced(backend: KeysV2, top: str) -> None:
+    """Each change is delivered once, however often the poll was replaced."""
+    _, recorder = start_watch(backend, WatchSpec(top, recursive=True))
+    recorder.live()
     for number in range(100):
         backend.execute(Put(f'{top}/a', str(number)), in_time())
         if number % 10 == 0:
-            gevent.sleep(0.05)  # some renewals
-    assert [notes.next()[2] for _ in range(100)] == [str(number) for number in range(100)]
+            gevent.sleep(0.05)  # the poll is replaced several times
+    assert [recorder.next()[2] for _ in range(100)] == [str(number) for number in range(100)]
 
 
-@pytest.mark.usefixtures('quick_renewal')
-def test_watch_keeps_its_poll_when_the_history_runs_away(backend: KeysV2, top: str) -> None:
-    """A renewal that is answered with 401 does not end a watch that has lost nothing."""
-    _, notes = beginning(backend, WatchSpec(f'{top}/quiet'))
-    notes.live()
+@pytest.mark.usefixtures('short_idle_timeout')
+def test_watch_keeps_its_poll_when_the_history_has_moved_past_it(backend: KeysV2, top: str) -> None:
+    """A replacement that is refused with code 401 does not end the watch, which has lost nothing."""
+    _, recorder = start_watch(backend, WatchSpec(f'{top}/quiet'))
+    recorder.live()
     watch.FIRST_IDLE_TIMEOUT = 5.0  # undone by the fixture
     for _ in range(1100):
         backend.execute(Put(f'{top}/busy', 'x'), in_time())
     gevent.sleep(0.1)
     backend.execute(Put(f'{top}/quiet', 'x'), in_time())
-    assert notes.next() == (Set, f'{top}/quiet', 'x')
+    assert recorder.next() == (Set, f'{top}/quiet', 'x')
 
 
-def test_watch_ends_when_the_history_is_gone(backend: KeysV2, top: str) -> None:
-    """EventIndexCleared, with the server's index, and never live."""
+def test_watch_ends_when_the_history_is_cleared(backend: KeysV2, top: str) -> None:
+    """With EventIndexCleared, the server's index, and without ``on_live``."""
     for _ in range(1001):
         last = backend.execute(Put(f'{top}/busy', 'x'), in_time())
-    _, notes = beginning(backend, WatchSpec(top, 1, recursive=True))
-    error = notes.next()
+    _, recorder = start_watch(backend, WatchSpec(top, 1, recursive=True))
+    error = recorder.next()
     assert isinstance(error, errors.EventIndexCleared)
     assert error.index is not None and error.index >= last.index
     assert error.endpoint == backend.url
 
 
 def test_watch_ends_when_the_store_went_back(backend: KeysV2, top: str) -> None:
-    """An index that the store has not reached belongs to another store."""
+    """A store that has not reached the index is another one."""
     index = backend.execute(Put(f'{top}/a', 'x'), in_time()).index
-    _, notes = beginning(backend, WatchSpec(f'{top}/a', index + 1_000_000))
-    error = notes.next()
+    _, recorder = start_watch(backend, WatchSpec(f'{top}/a', index + 1_000_000))
+    error = recorder.next()
     assert isinstance(error, errors.EventIndexCleared)
     assert error.cause == 'the store was replaced, or restored to an earlier state'
 
 
-def test_watch_tells_nothing_after_close(backend: KeysV2, top: str) -> None:
-    """Closed while it connects, and closed later: the listener is not called again, and its greenlet ends."""
-    early, nothing = beginning(backend, WatchSpec(f'{top}/a'))
+def test_watch_delivers_nothing_after_close(backend: KeysV2, top: str) -> None:
+    """Closed while it connects, and closed later.  Its greenlet ends."""
+    early, nothing = start_watch(backend, WatchSpec(f'{top}/a'))
     early.close()
-    late, notes = beginning(backend, WatchSpec(f'{top}/a'))
-    notes.live()
+    late, recorder = start_watch(backend, WatchSpec(f'{top}/a'))
+    recorder.live()
     late.close()
     late.close()
     backend.execute(Put(f'{top}/a', 'x'), in_time())
-    _, other = beginning(backend, WatchSpec(f'{top}/b'))
+    _, other = start_watch(backend, WatchSpec(f'{top}/b'))
     other.live()
-    assert nothing.told.empty() and notes.told.empty()
+    assert nothing.queue.empty() and recorder.queue.empty()
     assert len(backend._watches) == 1
 
 
 def test_watch_may_be_closed_by_its_listener(backend: KeysV2, top: str) -> None:
-    """From on_changes, for one: no later change is told."""
+    """No later change is delivered."""
     first = backend.execute(Put(f'{top}/a', '1'), in_time())
     backend.execute(Put(f'{top}/a', '2'), in_time())
 
-    class Once(Notes):
+    class Once(Recorder):
         def on_changes(self, results: Sequence[EtcdResult]) -> None:
             super().on_changes(results)
             watch.close()
 
-    notes = Once()
-    watch = backend.watch(WatchSpec(f'{top}/a', first.index), notes)
-    notes.live()
-    assert notes.next() == (Set, f'{top}/a', '1')
+    recorder = Once()
+    watch = backend.watch(WatchSpec(f'{top}/a', first.index), recorder)
+    recorder.live()
+    assert recorder.next() == (Set, f'{top}/a', '1')
     while backend._watches:
         gevent.sleep(0.01)
-    assert notes.told.empty()
+    assert recorder.queue.empty()
 
 
-def test_watches_leave_calls_and_others_running_when_there_are_200(backend: KeysV2, top: str) -> None:
-    """All are live at once, calls go through, and each is told its change."""
-    watches = [beginning(backend, WatchSpec(f'{top}/{number}')) for number in range(200)]
-    for _, notes in watches:
-        notes.live()
+def test_200_watches_do_not_block_calls_or_each_other(backend: KeysV2, top: str) -> None:
+    watches = [start_watch(backend, WatchSpec(f'{top}/{number}')) for number in range(200)]
+    for _, recorder in watches:
+        recorder.live()
     for number in range(200):
         backend.execute(Put(f'{top}/{number}', str(number)), in_time())
-    assert [notes.next()[2] for _, notes in watches] == [str(number) for number in range(200)]
+    assert [recorder.next()[2] for _, recorder in watches] == [str(number) for number in range(200)]
 
 
-def test_watch_is_on_the_next_server_when_one_cannot_answer(etcd_server: Server, backend: KeysV2, top: str) -> None:
-    """A proxy's page, in the place of a poll."""
+def test_watch_fails_over_to_the_next_server(etcd_server: Server, backend: KeysV2, top: str) -> None:
+    """After the error page of a proxy in place of a poll."""
     with serving(unavailable) as endpoint:
         other = backend_at([endpoint.url, etcd_server.url])
         index = backend.execute(Put(f'{top}/a', 'x'), in_time()).index
-        _, notes = beginning(other, WatchSpec(f'{top}/a', index))
-        assert notes.live() == index - 1
-        assert notes.next() == (Set, f'{top}/a', 'x')
+        _, recorder = start_watch(other, WatchSpec(f'{top}/a', index))
+        assert recorder.live() == index - 1
+        assert recorder.next() == (Set, f'{top}/a', 'x')
         other.close()
 
 
@@ -502,39 +495,39 @@ def head(index: int, cluster: str = 'c1', raft: int = 0) -> bytes:
 
 
 class Script:
-    """A server that answers the polls one after the other, and notes what they ask for.
+    """A server that sends one response after another to polls, and records their targets.
 
-    Asked what all servers know, it knows of nothing.
+    A linearizable read finds nothing.
     """
 
-    def __init__(self, *answers: bytes | Callable[[socket], None]) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
+    def __init__(self, *responses: bytes | Callable[[socket], None]) -> None:
+        self.responses = list(responses)
+        self.targets: list[str] = []
 
     def __call__(self, sock: socket) -> None:
         while request := read_request(sock):
             if b'quorum=true' in request:
                 sock.sendall(answer_of(b'{"errorCode":100,"message":"Key not found"}', status='404 Not Found'))
                 continue
-            self.asked.append(request.split()[1].decode())
-            if not self.answers:
-                sock.recv(1)  # until the client goes
+            self.targets.append(request.split()[1].decode())
+            if not self.responses:
+                sock.recv(1)  # until the client closes the connection
                 return
-            answer = self.answers.pop(0)
-            if isinstance(answer, bytes):
-                sock.sendall(answer)
+            response = self.responses.pop(0)
+            if isinstance(response, bytes):
+                sock.sendall(response)
             else:
-                answer(sock)
+                response(sock)
                 return
 
 
 def cut(data: bytes) -> Callable[[socket], None]:
-    """Sends this and closes."""
+    """Return a script that sends data and closes the connection."""
     return lambda sock: sock.sendall(data)
 
 
-def test_watch_polls_again_with_the_same_index_when_a_body_is_empty_or_cut() -> None:
-    """Never without one: what changes between the polls would be lost."""
+def test_watch_polls_again_with_the_same_index_when_a_body_is_empty_or_truncated() -> None:
+    """A poll without an index would lose changes between the polls."""
     server = Script(
         head(7) + chunked(b''),
         head(8) + event(8),
@@ -545,23 +538,23 @@ def test_watch_polls_again_with_the_same_index_when_a_body_is_empty_or_cut() -> 
     )
     with serving(server) as endpoint:
         backend = backend_at(endpoint.url)
-        _, notes = beginning(backend, WatchSpec('/a'))
-        assert notes.live() == 7
-        assert notes.next() == notes.next() == (Set, '/a', 'x')
-        while len(server.asked) < 6:
+        _, recorder = start_watch(backend, WatchSpec('/a'))
+        assert recorder.live() == 7
+        assert recorder.next() == recorder.next() == (Set, '/a', 'x')
+        while len(server.targets) < 6:
             gevent.sleep(0.01)
         backend.close()
-    assert server.asked[0] == '/v2/keys/a?wait=true'
-    assert [url.rpartition('waitIndex=')[2] for url in server.asked[1:]] == ['8', '9', '9', '10', '10']
+    assert server.targets[0] == '/v2/keys/a?wait=true'
+    assert [url.rpartition('waitIndex=')[2] for url in server.targets[1:]] == ['8', '9', '9', '10', '10']
 
 
 def test_watch_ends_when_polls_keep_ending_without_a_change() -> None:
-    """A ConnectionError after the second: the owner waits and comes back, rather than poll in a loop."""
+    """With a ConnectionError after the second one: the owner retries with a delay, instead of polling in a loop."""
     with serving(Script(head(7) + chunked(b''), head(7) + chunked(b''))) as endpoint:
         backend = backend_at(endpoint.url)
-        _, notes = beginning(backend, WatchSpec('/a'))
-        assert notes.live() == 7
-        assert isinstance(notes.next(), errors.ConnectionError)
+        _, recorder = start_watch(backend, WatchSpec('/a'))
+        assert recorder.live() == 7
+        assert isinstance(recorder.next(), errors.ConnectionError)
         backend.close()
 
 
@@ -570,41 +563,41 @@ def test_watch_ends_when_polls_keep_ending_without_a_change() -> None:
     [head(9, cluster='c2', raft=30), head(3, raft=30), head(9, raft=5)],
     ids=['another cluster', 'index gone back', 'log gone back'],
 )
-def test_watch_ends_when_the_store_is_another_one(later: bytes) -> None:
-    """At its next poll: what was watched is not there any more."""
+def test_watch_ends_when_the_store_was_replaced(later: bytes) -> None:
+    """At its next poll."""
     with serving(Script(head(7, raft=20) + event(8), later, later)) as endpoint:
         backend = backend_at(endpoint.url)
-        _, notes = beginning(backend, WatchSpec('/a'))
-        assert notes.live() == 7
-        assert notes.next() == (Set, '/a', 'x')
-        error = notes.next()
+        _, recorder = start_watch(backend, WatchSpec('/a'))
+        assert recorder.live() == 7
+        assert recorder.next() == (Set, '/a', 'x')
+        error = recorder.next()
         assert isinstance(error, errors.EventIndexCleared)
         assert error.endpoint == endpoint.url
         backend.close()
 
 
-def test_watch_that_goes_on_ends_when_the_store_is_another_one_by_then() -> None:
-    """The connection breaks, the store is replaced and has grown past the index: it is noticed all the same."""
+def test_continued_watch_ends_when_the_store_was_replaced() -> None:
+    """Also if the new store has grown past the index after the connection broke."""
     server = Script(head(7) + event(8), cut(b''), cut(b''), *[head(9, cluster='c2')] * 3)
     with serving(server) as endpoint:
         backend = backend_at(endpoint.url)
-        watch, notes = beginning(backend, WatchSpec('/a'))
-        assert (notes.live(), notes.next()) == (7, (Set, '/a', 'x'))
-        assert type(notes.next()) is errors.ConnectionError
+        watch, recorder = start_watch(backend, WatchSpec('/a'))
+        assert (recorder.live(), recorder.next()) == (7, (Set, '/a', 'x'))
+        assert type(recorder.next()) is errors.ConnectionError
         while backend._watches:
             gevent.sleep(0.01)
-        again = Notes()
+        again = Recorder()
         backend.watch(WatchSpec('/a', 9), again, watch)
         assert isinstance(again.next(), errors.EventIndexCleared)
         while backend._watches:
             gevent.sleep(0.01)
-        _, anew = beginning(backend, WatchSpec('/a', 10))
+        _, anew = start_watch(backend, WatchSpec('/a', 10))
         assert anew.live() == 9
         backend.close()
 
 
 @pytest.mark.parametrize(
-    ('answer', 'error_class'),
+    ('response', 'error_class'),
     [
         (cut(answer_of(b'<html>', status='503 No', headers='Content-Type: text/html\r\n')), errors.HTTPError),
         (cut(answer_of(b'<html>', headers='Content-Type: text/html\r\n')), errors.HTTPError),
@@ -613,46 +606,45 @@ def test_watch_that_goes_on_ends_when_the_store_is_another_one_by_then() -> None
         (cut(b''), errors.ConnectionError),
     ],
 )
-def test_watch_ends_with_a_typed_error_when_the_server_sends_nonsense(
-    answer: Callable[[socket], None], error_class: type[EtcException]
+def test_watch_ends_with_a_typed_error_after_an_invalid_response(
+    response: Callable[[socket], None], error_class: type[EtcException]
 ) -> None:
-    """The listener is told what it was, and where."""
-    with serving(Script(answer, answer)) as endpoint:
+    with serving(Script(response, response)) as endpoint:
         backend = backend_at(endpoint.url)
-        _, notes = beginning(backend, WatchSpec('/a'))
-        error = notes.next()
+        _, recorder = start_watch(backend, WatchSpec('/a'))
+        error = recorder.next()
         if isinstance(error, tuple):
-            error = notes.next()
+            error = recorder.next()
         assert isinstance(error, error_class)
         assert error.endpoint == endpoint.url
         backend.close()
 
 
-def test_watch_ends_when_nobody_listens() -> None:
-    """ConnectionRefused, and by on_ended only: watch itself does not raise."""
+def test_watch_ends_when_no_server_listens() -> None:
+    """``on_ended`` receives ConnectionRefused; ``watch`` does not raise."""
     backend = backend_at('http://127.0.0.1:1')
-    _, notes = beginning(backend, WatchSpec('/a', 5))
-    assert isinstance(notes.next(), errors.ConnectionRefused)
+    _, recorder = start_watch(backend, WatchSpec('/a', 5))
+    assert isinstance(recorder.next(), errors.ConnectionRefused)
     backend.close()
 
 
-def test_watch_ends_when_its_key_is_no_text() -> None:
-    """NotSupported, without any I/O."""
+def test_watch_ends_when_its_key_is_not_utf8() -> None:
+    """With NotSupported, without I/O."""
     backend = backend_at('http://127.0.0.1:1')
-    _, notes = beginning(backend, WatchSpec('/\udc80'))
-    assert isinstance(notes.next(), errors.NotSupported)
+    _, recorder = start_watch(backend, WatchSpec('/\udc80'))
+    assert isinstance(recorder.next(), errors.NotSupported)
     backend.close()
 
 
-# -- a server that hangs
+# -- a silent server
 
 
-@pytest.mark.parametrize('is_there', [False, True])
-def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
-    monkeypatch: pytest.MonkeyPatch, is_there: bool
+@pytest.mark.parametrize('is_responsive', [False, True])
+def test_watch_on_a_silent_server_ends_soon_after_a_call_has_timed_out(
+    monkeypatch: pytest.MonkeyPatch, is_responsive: bool
 ) -> None:
-    """And not when its poll is renewed.  A server that is only slow to do this one thing is left alone."""
-    monkeypatch.setattr(backend_module, 'CHECK_TIMEOUT', 30.0 if is_there else 0.05)
+    """Not only when its poll is replaced.  A server that passes the health check keeps its watches."""
+    monkeypatch.setattr(backend_module, 'CHECK_TIMEOUT', 30.0 if is_responsive else 0.05)
     checked = Event()
 
     def serve(sock: socket) -> None:
@@ -661,23 +653,23 @@ def test_watch_of_a_server_that_hangs_ends_soon_after_a_call_has_timed_out(
                 sock.sendall(b'HTTP/1.1 200 OK\r\nX-Etcd-Index: 5\r\nTransfer-Encoding: chunked\r\n\r\n')
             elif b'/version' in request:
                 checked.set()
-                if is_there:
+                if is_responsive:
                     sock.sendall(answer_of(b'{}'))
             elif b'_getc' in request:
                 sock.sendall(answer_of(b'{"errorCode": 100, "message": "Key not found"}', status='404 Not Found'))
 
     with serving(serve) as endpoint:
         backend = backend_at(endpoint.url)
-        notes = Notes()
-        backend.watch(WatchSpec('/a', recursive=True), notes)
-        assert notes.live() == 5
+        recorder = Recorder()
+        backend.watch(WatchSpec('/a', recursive=True), recorder)
+        assert recorder.live() == 5
         with pytest.raises(TimedOut):
             backend.execute(Get('/a'), Deadline.after(0.2))
         checked.wait()
-        if is_there:
+        if is_responsive:
             wait_until(lambda: not backend._checking)
-            assert notes.told.empty()
+            assert recorder.queue.empty()
         else:
-            error = notes.next()
+            error = recorder.next()
             assert isinstance(error, TimedOut) and error.endpoint == endpoint.url
         backend.close()

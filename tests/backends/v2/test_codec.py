@@ -1,4 +1,4 @@
-"""The v2 keys API without a server: requests as etcd reads them, and whatever may come back."""
+"""The codec of the v2 keys API: requests as etcd parses them, and responses of every kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KEYS = ['/a', '/a b', '/?#%+;&=', '/ü/日本', '/%2F', '/_hidden', '/\'"<>', '/
 
 
 class Head(dict[str, str]):
-    """Headers whose names may be asked for in any case."""
+    """Headers with case-insensitive names."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         super().__init__({name.lower(): value for name, value in headers.items()})
@@ -40,14 +40,14 @@ class Head(dict[str, str]):
         return super().get(name.lower(), failobj)
 
 
-def answer(content: object, status: int = 200, **headers: str) -> Response:
+def response_of(content: object, status: int = 200, **headers: str) -> Response:
     head = {'Content-Type': 'application/json', 'X-Etcd-Index': '7', 'X-Raft-Index': '9', 'X-Raft-Term': '2'}
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     return Response(status, Head(head | {name.replace('_', '-'): value for name, value in headers.items()}), body)
 
 
 def fields_of(request: Request) -> dict[str, str]:
-    """The options as the server reads them."""
+    """Return the options as the server parses them."""
     query = urlsplit(request.target).query if request.body is None else request.body.decode('ascii')
     return {
         name: value for name, (value,) in parse_qs(query, keep_blank_values=True, strict_parsing=bool(query)).items()
@@ -61,7 +61,7 @@ def node(**content: object) -> dict[str, object]:
 def got(
     content: object, operation: Operation | WatchSpec | None = None, status: int = 200, **headers: str
 ) -> EtcdResult:
-    return result_of(operation or Get('/a'), answer(content, status, **headers))
+    return result_of(operation or Get('/a'), response_of(content, status, **headers))
 
 
 # -- requests
@@ -69,8 +69,8 @@ def got(
 
 @pytest.mark.parametrize('key', KEYS)
 @pytest.mark.parametrize('operation', [Get, lambda key: Put(key, 'x'), lambda key: Append(key, 'x'), Delete])
-def test_request_of_encodes_every_key_so_that_the_server_reads_it(key: str, operation: object) -> None:
-    """The path has no character that means something in a URL, and decodes to the key."""
+def test_request_of_encodes_every_key(key: str, operation: object) -> None:
+    """The path has no character with a meaning in URLs, and decodes to the key."""
     request = request_of(operation(key))  # type: ignore[operator]
     parts = urlsplit(request.target)
     assert (parts.query, parts.fragment) == ('', '')
@@ -78,8 +78,8 @@ def test_request_of_encodes_every_key_so_that_the_server_reads_it(key: str, oper
     assert request.target.isascii() and not set(request.target) & set(' ;+?#')
 
 
-def test_request_of_asks_for_the_root() -> None:
-    """It keeps its slash: without it etcd redirects."""
+def test_request_of_the_root_ends_with_a_slash() -> None:
+    """Without it etcd redirects."""
     assert request_of(Get('/')).target == '/v2/keys/'
 
 
@@ -116,7 +116,7 @@ def test_request_of_asks_for_the_root() -> None:
     ],
 )
 def test_request_of_sends_the_options_of_the_operation(operation: Operation, method: str, fields: object) -> None:
-    """Each of them, and none that was not given; a form for PUT and POST, the query else."""
+    """Only options that were given; in a form for PUT and POST, else in the query."""
     request = request_of(operation)
     assert (request.method, fields_of(request)) == (method, fields)
     assert (request.body is not None) is (method in ('PUT', 'POST'))
@@ -131,8 +131,8 @@ def test_request_of_sends_the_options_of_the_operation(operation: Operation, met
         (WatchSpec('/a', recursive=True), 9, {'wait': 'true', 'waitIndex': '9', 'recursive': 'true'}),
     ],
 )
-def test_poll_of_asks_for_the_index_it_is_given(spec: WatchSpec, index: int | None, fields: object) -> None:
-    """Not for the index at which the watch began."""
+def test_poll_of_sends_the_given_index(spec: WatchSpec, index: int | None, fields: object) -> None:
+    """Not the index at which the watch started."""
     request = poll_of(spec, index)
     assert (request.method, fields_of(request), request.is_write) == ('GET', fields, False)
 
@@ -140,20 +140,19 @@ def test_poll_of_asks_for_the_index_it_is_given(spec: WatchSpec, index: int | No
 @pytest.mark.parametrize(
     'operation', [Get('/\udc80'), Put('/a', '\udc80'), Put('/a', 'x', prev_value='\udc80'), Append('/a', '\udcff')]
 )
-def test_request_of_refuses_what_is_no_text(operation: Operation) -> None:
-    """The v2 store would change the bytes: NotSupported, and the error says what would do."""
+def test_request_of_refuses_bytes_that_are_not_utf8(operation: Operation) -> None:
+    """The v2 store would change them; the error names v3."""
     with pytest.raises(errors.NotSupported, match='v3'):
         request_of(operation)
 
 
-def test_poll_of_refuses_a_key_that_is_no_text() -> None:
-    """As request_of does."""
+def test_poll_of_refuses_a_key_that_is_not_utf8() -> None:
     with pytest.raises(errors.NotSupported):
         poll_of(WatchSpec('/\udc80'), None)
 
 
-def test_request_of_refuses_a_ttl_that_the_server_would_drop() -> None:
-    """Past the year 2262 etcd's clock overflows, and the node would stay for ever."""
+def test_request_of_refuses_a_ttl_that_overflows_in_etcd() -> None:
+    """After the year 2262 the clock of etcd v2 overflows, and the node would never expire."""
     request_of(Put('/a', 'x', ttl=7_000_000_000))
     with pytest.raises(errors.NotSupported, match='TTL'):
         request_of(Put('/a', 'x', ttl=7_000_000_001))
@@ -176,7 +175,7 @@ def test_request_of_refuses_a_ttl_that_the_server_would_drop() -> None:
     ],
 )
 def test_result_of_chooses_the_class_by_the_action(action: str, result_class: type[EtcdResult]) -> None:
-    """With the indices of the headers; what is left of a deleted value is a plain Node."""
+    """The indices are those of the headers; a deleted value is a plain Node."""
     result = got({'action': action, 'node': node(value='x'), 'prevNode': node(value='y', modifiedIndex=5)})
     assert type(result) is result_class
     assert (result.etcd_index, result.raft_index, result.raft_term) == (7, 9, 2)
@@ -195,8 +194,8 @@ def test_result_of_chooses_the_class_by_the_action(action: str, result_class: ty
         ('get', False, False),
     ],
 )
-def test_result_of_says_whether_the_node_is_new(action: str, has_prev: bool, is_new: bool) -> None:
-    """It is when it was set or created where none was."""
+def test_result_of_sets_is_new(action: str, has_prev: bool, is_new: bool) -> None:
+    """For a set or a create of a node that did not exist."""
     content: dict[str, object] = {'action': action, 'node': node(value='x')}
     if has_prev:
         content['prevNode'] = node(value='y')
@@ -204,7 +203,7 @@ def test_result_of_says_whether_the_node_is_new(action: str, has_prev: bool, is_
 
 
 def test_result_of_reads_a_tree() -> None:
-    """Directories in directories, empty ones, and values, in the order that the server says."""
+    """Nested and empty directories, and values, in the order of the response."""
     tree = node(
         dir=True, nodes=[node(key='/a/y', value='1'), node(key='/a/x', dir=True, nodes=[]), node(key='/a/z', dir=True)]
     )
@@ -214,13 +213,13 @@ def test_result_of_reads_a_tree() -> None:
     )
 
 
-def test_result_of_takes_a_deleted_directory_for_one() -> None:
-    """A plain Node is only what is left of a value."""
+def test_result_of_a_deleted_directory_is_a_directory() -> None:
+    """Only a deleted value is a plain Node."""
     assert got({'action': 'delete', 'node': node(dir=True)}).node == Directory('/a', 7, 5)
 
 
 def test_result_of_reads_a_root_without_key_and_indices() -> None:
-    """etcd leaves them out."""
+    """etcd omits them."""
     assert got({'action': 'get', 'node': {'dir': True}}).node == Directory('/')
 
 
@@ -234,14 +233,14 @@ def test_result_of_reads_a_root_without_key_and_indices() -> None:
     ],
 )
 def test_result_of_reads_expirations_as_utc(text: str, time: datetime) -> None:
-    """Nanoseconds are cut off; the time knows its zone."""
+    """Nanoseconds are dropped; the time has a time zone."""
     result = got({'action': 'get', 'node': node(value='x', ttl=3, expiration=text)})
     assert (result.ttl, result.expiration) == (3, time)
     assert result.expiration is not None and result.expiration.tzinfo is timezone.utc
 
 
-def test_etcd_index_of_is_none_when_the_header_is_missing_or_no_number() -> None:
-    """A proxy may leave it out, or anything in it."""
+def test_etcd_index_of_is_none_when_the_header_is_missing_or_not_a_number() -> None:
+    """A proxy may remove or change it."""
     assert etcd_index_of(Head({'x-etcd-index': '12'})) == 12
     for junk in ('', '-1', 'x', '1' * 5000, '１'):
         assert etcd_index_of(Head({'X-Etcd-Index': junk})) is None
@@ -249,8 +248,8 @@ def test_etcd_index_of_is_none_when_the_header_is_missing_or_no_number() -> None
 
 
 @pytest.mark.parametrize('ttl', [{}, {'ttl': -3}, {'ttl': 0}])
-def test_result_of_a_node_that_has_expired_and_is_not_removed_yet_has_a_ttl_of_0(ttl: dict[str, int]) -> None:
-    """etcd rounds up and leaves a TTL of 0 out, so that only its expiration tells it from a node without a TTL."""
+def test_result_of_an_expired_node_that_still_exists_has_a_ttl_of_0(ttl: dict[str, int]) -> None:
+    """etcd omits a TTL of 0, so that only the expiration distinguishes it from a node without a TTL."""
     result = got({'action': 'get', 'node': node(value='x', expiration='2014-12-12T11:00:54Z', **ttl)})
     assert result.ttl == 0
 
@@ -281,7 +280,7 @@ def test_result_of_a_node_that_has_expired_and_is_not_removed_yet_has_a_ttl_of_0
     ],
 )
 def test_result_of_raises_the_error_of_the_code(code: int, error_class: type[errors.EtcdError]) -> None:
-    """With message, cause, code and index; a code that nobody knows is kept."""
+    """With message, cause, code and index; an unknown code is kept."""
     with pytest.raises(errors.EtcdError) as caught:
         got({'errorCode': code, 'message': 'No', 'cause': '/a', 'index': 6}, status=400)
     error = caught.value
@@ -290,25 +289,25 @@ def test_result_of_raises_the_error_of_the_code(code: int, error_class: type[err
 
 
 def test_result_of_raises_errors_without_cause_or_index() -> None:
-    """The index of the headers stands in."""
+    """The index is that of the headers."""
     with pytest.raises(errors.RaftInternal) as caught:
         got({'errorCode': 300, 'message': 'Raft Internal Error', 'index': 0}, status=500)
     assert (caught.value.cause, caught.value.index) == ('', 7)
 
 
-def test_index_of_a_refusal_is_none_when_etcd_tells_0() -> None:
-    """As it does where it refuses before it looks at the store."""
+def test_index_of_a_refusal_is_none_when_etcd_sends_0() -> None:
+    """As it does when it refuses a request before it reads the store."""
     content = {'errorCode': 110, 'message': 'The request requires user authentication', 'index': 0}
-    answer = Response(
+    response = Response(
         401, Head({'Content-Type': 'application/json', 'X-Etcd-Index': '0'}), json.dumps(content).encode()
     )
     with pytest.raises(errors.Unauthorized) as caught:
-        result_of(Put('/a', 'x'), answer)
+        result_of(Put('/a', 'x'), response)
     assert caught.value.index is None
 
 
 @pytest.mark.parametrize(
-    ('operation', 'cause', 'told'),
+    ('operation', 'cause', 'expected'),
     [
         (Put('/a', 'x', prev_value='secret'), '[secret != secret2]', 'prev_value differs'),
         (Put('/a', 'x', prev_value='secret'), '[5 != 7]', 'prev_value differs'),
@@ -331,18 +330,18 @@ def test_index_of_a_refusal_is_none_when_etcd_tells_0() -> None:
         (Put('/a', 'x', prev_value='secret', prev_index=5), 'secret', 'prev_value or prev_index differs'),
     ],
 )
-def test_result_of_names_the_condition_and_no_value_when_a_comparison_failed(
-    operation: Operation, cause: str, told: str
+def test_result_of_a_failed_comparison_names_the_condition_without_values(
+    operation: Operation, cause: str, expected: str
 ) -> None:
-    """etcd's cause holds both values: they must not get into logs by way of an error."""
+    """The cause that etcd sends has both values: an error must not bring them into logs."""
     with pytest.raises(errors.TestFailed) as caught:
         got({'errorCode': 101, 'message': 'Compare failed', 'cause': cause, 'index': 7}, operation, status=412)
-    assert caught.value.cause == told
+    assert caught.value.cause == expected
     assert 'secret' not in repr(caught.value) + str(caught.value)
 
 
-def test_result_of_leaves_out_the_cause_of_an_invalid_form() -> None:
-    """Go quotes the piece of the form that it could not read: perhaps a value."""
+def test_result_of_omits_the_cause_of_an_invalid_form() -> None:
+    """Go quotes the part of the form that it could not parse, which may be a value."""
     with pytest.raises(errors.InvalidForm) as caught:
         got({'errorCode': 210, 'message': 'Invalid POST form', 'cause': 'invalid URL escape "secret"'}, status=400)
     assert 'secret' not in str(caught.value)
@@ -350,13 +349,13 @@ def test_result_of_leaves_out_the_cause_of_an_invalid_form() -> None:
 
 @pytest.mark.parametrize('status', [401, 403])
 def test_result_of_raises_unauthorized_when_there_is_no_code(status: int) -> None:
-    """Auth answers with a message alone."""
+    """The auth handlers respond with a message only."""
     with pytest.raises(errors.Unauthorized, match='Insufficient credentials'):
         got({'message': 'Insufficient credentials'}, status=status)
 
 
-def test_result_of_says_how_to_turn_v2_on_when_it_is_off() -> None:
-    """etcd from 3.4 on answers with a plain 404."""
+def test_result_of_names_the_flag_when_v2_is_disabled() -> None:
+    """etcd from 3.4 on responds with a plain 404."""
     with pytest.raises(errors.NotSupported, match='--enable-v2'):
         got(b'404 page not found\n', status=404, Content_Type='text/plain; charset=utf-8')
 
@@ -365,8 +364,8 @@ def test_result_of_says_how_to_turn_v2_on_when_it_is_off() -> None:
     ('status', 'maybe_applied'),
     [(200, True), (301, False), (307, False), (403, False), (408, True), (499, True), (502, True), (503, True)],
 )
-def test_result_of_raises_http_error_when_it_is_not_etcd_who_answers(status: int, maybe_applied: bool) -> None:
-    """A proxy's page, a redirect, a login form; nothing of the page is in the error."""
+def test_result_of_raises_http_error_for_a_response_that_is_not_etcds(status: int, maybe_applied: bool) -> None:
+    """The page of a proxy, a redirect, a login form; the error does not quote the page."""
     page = b'<html>secret</html>'
     with pytest.raises(errors.HTTPError) as caught:
         got(page, Put('/a', 'x'), status=status, Content_Type='text/html; charset=utf-8')
@@ -386,8 +385,8 @@ def test_http_error_says_what_the_response_is(status: int, message: str) -> None
         got(b'<html></html>', status=status, Content_Type='text/html; charset=utf-8')
 
 
-def test_result_of_raises_http_error_when_json_is_not_the_keys_api() -> None:
-    """etcd's own 'Internal Server Error' of other handlers, or a gateway's."""
+def test_result_of_raises_http_error_for_json_of_another_api() -> None:
+    """An 'Internal Server Error' of another handler of etcd, or of a gateway."""
     with pytest.raises(errors.HTTPError, match='HTTP 500: Internal Server Error'):
         got({'message': 'Internal Server Error'}, status=500)
     with pytest.raises(errors.HTTPError):
@@ -428,8 +427,8 @@ def test_result_of_raises_http_error_when_json_is_not_the_keys_api() -> None:
         b'{"action": "set", "node": {"key": "/a"}, "prevNode": 5}',
     ],
 )
-def test_result_of_raises_protocol_error_when_the_answer_is_broken(body: bytes) -> None:
-    """Whatever comes, it is a typed error; a write may have been applied."""
+def test_result_of_raises_protocol_error_for_a_malformed_response(body: bytes) -> None:
+    """A write may have been applied."""
     with pytest.raises(errors.ProtocolError) as caught:
         got(body, Put('/a', 'x'))
     assert caught.value.maybe_applied is True
@@ -438,8 +437,8 @@ def test_result_of_raises_protocol_error_when_the_answer_is_broken(body: bytes) 
     assert caught.value.maybe_applied is False
 
 
-def test_result_of_raises_protocol_error_when_directories_are_nested_too_deep() -> None:
-    """Bounded, and no RecursionError."""
+def test_result_of_raises_protocol_error_for_directories_nested_too_deep() -> None:
+    """Not a RecursionError."""
     body = b'{"action":"get","node":' + b'{"dir":true,"nodes":[' * 5000 + b']}' * 5000 + b'}'
     with pytest.raises(errors.ProtocolError, match='deep'):
         got(body)

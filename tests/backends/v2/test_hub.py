@@ -1,4 +1,4 @@
-"""Nothing in the transport blocks the hub: unpatched, and in a program that has patched everything."""
+"""No call, poll or handshake blocks the hub, with and without monkey-patching."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def stall(sock, address):
 server = StreamServer(('127.0.0.1', 0), stall)
 server.start()
 endpoint = parse_endpoints('https://127.0.0.1:%d' % server.server_port)[0]
-transport = Http(TLS().contexts())
-call = gevent.spawn(transport.call, endpoint, Request('GET', '/'), Deadline.after(60))
+http = Http(TLS().contexts())
+call = gevent.spawn(http.call, endpoint, Request('GET', '/'), Deadline.after(60))
 greeted.wait()        # the handshake is stalled, and this greenlet runs: so does any other
 for _ in range(10):
     gevent.sleep(0.001)
@@ -71,10 +71,10 @@ def serve(sock, address):
 server = StreamServer(('127.0.0.1', 0), serve, backlog=256)
 server.start()
 endpoint = parse_endpoints('http://127.0.0.1:%d' % server.server_port)[0]
-transport = Http()
+http = Http()
 
 def poll():
-    with transport.poll(endpoint, Request('GET', '/?wait=true'), Deadline.after(60)) as poll:
+    with http.poll(endpoint, Request('GET', '/?wait=true'), Deadline.after(60)) as poll:
         poll.wait(None)
         return poll.read(Deadline.after(60)).body
 
@@ -82,12 +82,12 @@ polls = [gevent.spawn(poll) for _ in range(200)]
 for _ in range(200):
     polled.acquire()
 def call():
-    return transport.call(endpoint, Request('PUT', '/', b'value=1', True), Deadline.after(60)).body
+    return http.call(endpoint, Request('PUT', '/', b'value=1', True), Deadline.after(60)).body
 calls = [gevent.spawn(call) for _ in range(100)]
 assert [call.get() for call in calls] == [b'{}'] * 100
 go.set()
 assert [poll.get() for poll in polls] == [b'{}'] * 200
-transport.close()
+http.close()
 server.stop()
 print('all answered')
 """
@@ -99,7 +99,7 @@ from getc.grpc.channel import Channel
 from tests.support.grpc_server import GrpcServer
 
 answered = 0
-between = [0]    # answers and messages between two ticks
+between = [0]    # responses and messages between two ticks
 
 def script(call):
     if call.path == '/a.B/Stream':
@@ -143,15 +143,15 @@ print('held up' if max(between) > answered // 5 else 'all answered')
 
 
 @pytest.mark.parametrize('patch', ['', PATCH], ids=['unpatched', 'patched'])
-def test_grpc_leaves_others_running_when_there_is_much(patch: str) -> None:
-    """200 calls at a time and 20 busy streams: a ticker of 10 ms never misses more than a fifth of the work."""
+def test_busy_grpc_calls_and_streams_do_not_block_the_hub(patch: str) -> None:
+    """With 200 calls and 20 busy streams, at most a fifth of the responses arrives between two ticks of 10 ms."""
     done = subprocess.run([sys.executable, '-c', patch + MANY_GRPC_CALLS], capture_output=True, text=True, timeout=100)
     assert done.stdout == 'all answered\n', done.stderr
 
 
 @pytest.mark.parametrize('patch', ['', PATCH], ids=['unpatched', 'patched'])
-def test_stalled_tls_handshake_leaves_others_running(patch: str) -> None:
-    """A server that does not go on with the handshake holds up its own call alone."""
+def test_stalled_tls_handshake_does_not_block_the_hub(patch: str) -> None:
+    """Only the call to that server waits."""
     done = subprocess.run(
         [sys.executable, '-c', patch + STALLED_HANDSHAKE], capture_output=True, text=True, timeout=100
     )
@@ -159,7 +159,7 @@ def test_stalled_tls_handshake_leaves_others_running(patch: str) -> None:
 
 
 @pytest.mark.parametrize('patch', ['', PATCH], ids=['unpatched', 'patched'])
-def test_polls_leave_calls_running_when_there_are_many(patch: str) -> None:
-    """200 long polls are open, and 100 calls at once, more than there are connections for, are all answered."""
+def test_many_polls_do_not_block_calls(patch: str) -> None:
+    """With 200 open polls, 100 concurrent calls, more than may be in flight, are all answered."""
     done = subprocess.run([sys.executable, '-c', patch + MANY_POLLS], capture_output=True, text=True, timeout=100)
     assert done.stdout == 'all answered\n', done.stderr

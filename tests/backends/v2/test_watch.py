@@ -1,4 +1,4 @@
-"""The greenlet of a long poll, and what strikes it.  How it speaks with a server is in ``test_keys_v2``."""
+"""The greenlet of a polling watch, with fake polls.  ``test_backend`` has its tests with servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from getc.testing import VirtualTime
 
 
 class FakePoll:
-    """A poll whose body comes when it is told to."""
+    """A poll whose body arrives when the test sets ``arrives``."""
 
     status = 200
 
@@ -48,10 +48,10 @@ class FakePoll:
         self.is_closed = True
 
 
-class Notes:
+class Recorder:
     def __init__(self) -> None:
         self.live: list[int] = []
-        self.told: list[EtcdResult] = []
+        self.results: list[EtcdResult] = []
         self.caught_up_after: list[int] = []  # changes
         self.ended: list[EtcException] = []
 
@@ -59,34 +59,34 @@ class Notes:
         self.live.append(index)
 
     def on_caught_up(self) -> None:
-        self.caught_up_after.append(len(self.told))
+        self.caught_up_after.append(len(self.results))
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
-        self.told.extend(results)
+        self.results.extend(results)
 
     def on_ended(self, error: EtcException) -> None:
         self.ended.append(error)
 
 
-class Following:
-    """A watch over polls that are made here."""
+class Bench:
+    """A watch with fake polls."""
 
     def __init__(
         self, open_poll: Callable[..., Any] | None = None, *, index: int | None = None, seen: int = 0, delay: float = 0
     ) -> None:
         self.polls: list[FakePoll] = []
-        self.indices: Iterator[int] = itertools.count(7)  # of the polls to come
-        self.proven: list[bool] = []
+        self.indices: Iterator[int] = itertools.count(7)  # of the next polls
+        self.verified: list[bool] = []
         self.delay = delay
-        self.notes = Notes()
-        self.horizon = RevisionGuard()
-        self.horizon.observe(seen)
+        self.recorder = Recorder()
+        self.guard = RevisionGuard()
+        self.guard.observe(seen)
         self.done: list[PollingWatch] = []
         self.watch = PollingWatch(
             WatchSpec('/a', index),
-            self.notes,
+            self.recorder,
             open_poll or self.open,
-            self.horizon,
+            self.guard,
             identity=None,
             on_done=self.done.append,
         )
@@ -94,13 +94,13 @@ class Following:
     def open(self, _spec: WatchSpec, _index: int | None, *, verify_quorum: bool) -> Any:
         gevent.sleep(self.delay)
         self.polls.append(FakePoll(next(self.indices)))
-        self.proven.append(verify_quorum)
+        self.verified.append(verify_quorum)
         return self.polls[-1]
 
 
 @pytest.fixture(autouse=True)
 def _virtual(etcd_clock: VirtualTime) -> None:
-    """All of this is about greenlets, in virtual time."""
+    """Run every test in virtual time."""
 
 
 def settle() -> None:
@@ -108,210 +108,209 @@ def settle() -> None:
         gevent.sleep(0)
 
 
-def test_change_is_told_and_the_next_poll_opened() -> None:
-    """One poll after the other, each closed."""
-    following = Following()
+def test_watch_delivers_a_change_and_opens_the_next_poll() -> None:
+    """One poll after another; each is closed."""
+    bench = Bench()
     settle()
-    assert following.notes.live == [7]
-    following.polls[0].arrives.set()
+    assert bench.recorder.live == [7]
+    bench.polls[0].arrives.set()
     settle()
-    assert following.notes.ended == []
-    assert [result.key for result in following.notes.told] == ['/a']
-    assert [poll.is_closed for poll in following.polls] == [True, False]
-    following.watch.close()
+    assert bench.recorder.ended == []
+    assert [result.key for result in bench.recorder.results] == ['/a']
+    assert [poll.is_closed for poll in bench.polls] == [True, False]
+    bench.watch.close()
     settle()
-    assert following.polls[1].is_closed
-    assert following.done == [following.watch]
+    assert bench.polls[1].is_closed
+    assert bench.done == [bench.watch]
 
 
-def test_server_shows_that_it_is_with_the_others_when_a_watch_begins_and_while_it_is_quiet(
+def test_quorum_is_verified_for_the_first_poll_and_for_replacements_of_idle_polls(
     etcd_clock: VirtualTime,
 ) -> None:
-    """One that is cut off would be silent for ever; after a change nothing has to be shown."""
-    following = Following()
+    """A server that is cut off would never respond; after a change no check is needed."""
+    bench = Bench()
     settle()
-    assert following.proven == [True]
-    following.polls[0].arrives.set()
+    assert bench.verified == [True]
+    bench.polls[0].arrives.set()
     settle()
-    assert following.proven == [True, False]
+    assert bench.verified == [True, False]
     etcd_clock.advance(3)
-    assert following.proven == [True, False, True]
-    following.watch.close()
+    assert bench.verified == [True, False, True]
+    bench.watch.close()
 
 
-def test_server_that_lags_is_no_store_that_went_back() -> None:
-    """Another poll is opened, with one that knows what the others know; what that says counts."""
-    following = Following()
+def test_lagging_server_is_not_mistaken_for_a_store_that_went_back() -> None:
+    """Another poll is opened, on a server with a verified quorum; its identity decides."""
+    bench = Bench()
     settle()
-    following.indices = iter([3, 9])
-    following.polls[0].arrives.set()
+    bench.indices = iter([3, 9])
+    bench.polls[0].arrives.set()
     settle()
-    assert following.proven == [True, False, True]
-    assert [poll.is_closed for poll in following.polls] == [True, True, False]
-    assert following.notes.ended == []
-    assert following.horizon.index == 8
-    following.indices = iter([4, 4])
-    following.polls[2].arrives.set()
+    assert bench.verified == [True, False, True]
+    assert [poll.is_closed for poll in bench.polls] == [True, True, False]
+    assert bench.recorder.ended == []
+    assert bench.guard.index == 8
+    bench.indices = iter([4, 4])
+    bench.polls[2].arrives.set()
     settle()
-    assert following.proven == [True, False, True, False, True]
-    assert [type(error) for error in following.notes.ended] == [EventIndexCleared]
-    assert all(poll.is_closed for poll in following.polls)
+    assert bench.verified == [True, False, True, False, True]
+    assert [type(error) for error in bench.recorder.ended] == [EventIndexCleared]
+    assert all(poll.is_closed for poll in bench.polls)
 
 
-@pytest.mark.parametrize('blow', [gevent.GreenletExit(), gevent.Timeout(1)])
-def test_listener_is_told_when_the_greenlet_is_struck_by_another(blow: BaseException) -> None:
-    """Or its owner would take it for live for ever."""
-    following = Following()
+@pytest.mark.parametrize('exception', [gevent.GreenletExit(), gevent.Timeout(1)])
+def test_listener_is_notified_when_the_greenlet_is_killed(exception: BaseException) -> None:
+    """Otherwise its owner would consider the watch live."""
+    bench = Bench()
     settle()
-    following.watch._greenlet.kill(blow)
-    assert [type(error) for error in following.notes.ended] == [EtcException]
-    assert type(blow).__name__ in str(following.notes.ended[0])
-    assert following.polls[0].is_closed
+    bench.watch._greenlet.kill(exception)
+    assert [type(error) for error in bench.recorder.ended] == [EtcException]
+    assert type(exception).__name__ in str(bench.recorder.ended[0])
+    assert bench.polls[0].is_closed
     settle()
-    assert following.done == [following.watch]
+    assert bench.done == [bench.watch]
 
 
-def test_listener_is_told_when_the_watch_itself_is_broken() -> None:
-    """A bug of ours is no silence."""
+def test_listener_is_notified_of_an_unexpected_exception() -> None:
 
     def broken(*_: object, **__: object) -> Any:
         raise ZeroDivisionError
 
-    following = Following(broken)
+    bench = Bench(broken)
     settle()
-    assert 'ZeroDivisionError' in str(following.notes.ended[0])
-    assert isinstance(following.notes.ended[0].__cause__, ZeroDivisionError)
+    assert 'ZeroDivisionError' in str(bench.recorder.ended[0])
+    assert isinstance(bench.recorder.ended[0].__cause__, ZeroDivisionError)
 
 
 @pytest.mark.parametrize('seconds', [0.5, 2.0])
-def test_poll_that_was_lost_is_opened_again_only_at_once(etcd_clock: VirtualTime, seconds: float) -> None:
-    """After longer the store may be another one: who follows it has to find out."""
-    following = Following()
+def test_lost_poll_is_replaced_within_a_short_time_only(etcd_clock: VirtualTime, seconds: float) -> None:
+    """After a longer time the store may have been replaced: the follower compares."""
+    bench = Bench()
     settle()
-    following.polls[0].is_lost = True
-    following.delay = seconds
-    following.polls[0].arrives.set()
+    bench.polls[0].is_lost = True
+    bench.delay = seconds
+    bench.polls[0].arrives.set()
     etcd_clock.advance(3)
-    assert [isinstance(error, ConnectionError) for error in following.notes.ended] == [True] * (seconds > 1)
-    following.watch.close()
+    assert [isinstance(error, ConnectionError) for error in bench.recorder.ended] == [True] * (seconds > 1)
+    bench.watch.close()
 
 
-def test_listener_is_told_nothing_after_close(etcd_clock: VirtualTime) -> None:
-    """Closed before it ran, while it opens, while it waits."""
+def test_listener_is_not_notified_after_close(etcd_clock: VirtualTime) -> None:
+    """Closed before the greenlet ran, while a poll is opened, and while it waits."""
 
     def slow(*_: object, **__: object) -> Any:
         gevent.sleep(1)
-        raise ConnectionRefused('nobody listens')
+        raise ConnectionRefused('no server listens')
 
     for turns, open_poll in ((0, None), (5, slow), (5, None)):
-        following = Following(open_poll)
+        bench = Bench(open_poll)
         for _ in range(turns):
             gevent.sleep(0)
-        told = list(following.notes.live)
-        following.watch.close()
-        following.watch.close()
+        live = list(bench.recorder.live)
+        bench.watch.close()
+        bench.watch.close()
         etcd_clock.advance(2)
-        assert following.notes.live == told
-        assert following.notes.ended == []
-        assert all(poll.is_closed for poll in following.polls)
-        assert following.done == [following.watch]
+        assert bench.recorder.live == live
+        assert bench.recorder.ended == []
+        assert all(poll.is_closed for poll in bench.polls)
+        assert bench.done == [bench.watch]
 
 
-def test_listener_is_not_told_that_it_is_live_when_the_watch_is_closed_as_the_poll_opens() -> None:
-    """A kill strikes a turn later, and the answer may be there in this one."""
+def test_on_live_is_not_called_when_the_watch_is_closed_as_the_poll_opens() -> None:
+    """The kill takes effect an iteration later than the response."""
 
     def open_poll(*_: object, **__: object) -> Any:
-        following.watch.close()
+        bench.watch.close()
         return poll
 
     poll = FakePoll()
-    following = Following(open_poll)
+    bench = Bench(open_poll)
     settle()
-    assert following.notes.live == []
+    assert bench.recorder.live == []
     assert poll.is_closed
-    assert following.done == [following.watch]
+    assert bench.done == [bench.watch]
 
 
-def test_close_during_a_renewal_closes_both_polls(etcd_clock: VirtualTime) -> None:
-    """The old one is looked at once more, which may take a turn."""
+def test_close_during_a_replacement_closes_both_polls(etcd_clock: VirtualTime) -> None:
+    """The old poll is checked once more, which may switch greenlets."""
 
-    class Looked(FakePoll):
+    class SlowPoll(FakePoll):
         def wait(self, timeout: float | None) -> bool:
             return super().wait(timeout or 1)
 
     def open_poll(*_: object, **__: object) -> Any:
-        polls.append(Looked())
+        polls.append(SlowPoll())
         return polls[-1]
 
-    polls: list[Looked] = []
-    following = Following(open_poll)
+    polls: list[SlowPoll] = []
+    bench = Bench(open_poll)
     etcd_clock.advance(2.5)
     assert len(polls) == 2
-    following.watch.close()
+    bench.watch.close()
     etcd_clock.advance(0)
     assert [poll.is_closed for poll in polls] == [True, True]
 
 
-def test_forked_child_leaves_the_answer_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They share the socket: what the child reads the parent never sees."""
-    following = Following()
+def test_forked_child_does_not_read_the_response(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parent and child share the socket: what the child reads is lost for the parent."""
+    bench = Bench()
     settle()
     monkeypatch.setattr('os.getpid', lambda: -1)
-    following.polls[0].arrives.set()
+    bench.polls[0].arrives.set()
     settle()
-    assert not following.polls[0].was_read
-    assert (following.notes.told, following.notes.ended) == ([], [])
-    assert len(following.polls) == 1
+    assert not bench.polls[0].was_read
+    assert (bench.recorder.results, bench.recorder.ended) == ([], [])
+    assert len(bench.polls) == 1
 
 
 @pytest.mark.parametrize(
     ('later', 'is_same'),
     [
         (StoreIdentity('c', 9, 30), True),
-        (StoreIdentity('c', 3, 20), True),  # whether the index went back depends on the cursor
+        (StoreIdentity('c', 3, 20), True),  # whether the index went back depends on the watch
         (StoreIdentity('other', 9, 30), False),
         (StoreIdentity('c', 9, 19), False),
     ],
 )
-def test_origin_tells_another_store(later: StoreIdentity, is_same: bool) -> None:
-    """By the cluster, and by a log that went back."""
+def test_store_identity_detects_another_store(later: StoreIdentity, is_same: bool) -> None:
+    """By the cluster ID, and by a Raft index that went back."""
     assert StoreIdentity('c', 7, 20).is_followed_by(later) is is_same
 
 
-def test_server_that_lags_by_the_change_that_has_to_come_first_is_not_polled(etcd_clock: VirtualTime) -> None:
-    """It knows all before that change: it would have nothing to deliver, as another store would."""
-    following = Following(index=8, seen=8)
+def test_server_without_the_first_change_is_not_polled(etcd_clock: VirtualTime) -> None:
+    """A server that lags behind by just that change would deliver nothing, as another store would."""
+    bench = Bench(index=8, seen=8)
     etcd_clock.advance(0)
-    assert (following.proven, [poll.is_closed for poll in following.polls]) == ([False, True], [True, False])
-    assert (following.notes.live, following.notes.caught_up_after) == ([7], [])
-    following.polls[1].arrives.set()
+    assert (bench.verified, [poll.is_closed for poll in bench.polls]) == ([False, True], [True, False])
+    assert (bench.recorder.live, bench.recorder.caught_up_after) == ([7], [])
+    bench.polls[1].arrives.set()
     etcd_clock.advance(0)
-    assert following.notes.caught_up_after == [1]
-    following.watch.close()
+    assert bench.recorder.caught_up_after == [1]
+    bench.watch.close()
 
 
 @pytest.mark.parametrize('index', [None, 6])
-def test_watch_begins_in_a_store_that_went_back_where_its_index_is_there(index: int | None) -> None:
-    """Whatever the client has seen of the store before."""
-    following = Following(index=index, seen=100)
+def test_watch_starts_in_a_store_that_went_back_if_it_has_the_index(index: int | None) -> None:
+    """Whatever the revision guard has seen before."""
+    bench = Bench(index=index, seen=100)
     settle()
-    assert (following.notes.live, following.notes.ended) == ([7 if index is None else 5], [])
-    following.watch.close()
+    assert (bench.recorder.live, bench.recorder.ended) == ([7 if index is None else 5], [])
+    bench.watch.close()
 
 
 @pytest.mark.parametrize('is_late', [True, False])
-def test_poll_has_brought_its_history_only_when_it_is_silent_after_the_server_has_answered_another(
+def test_watch_has_caught_up_only_if_its_poll_is_idle_after_the_server_answered_another(
     etcd_clock: VirtualTime, is_late: bool
 ) -> None:
-    """On a busy machine the change takes longer than usual."""
-    following = Following(index=7, delay=0.5)
+    """On a busy machine a change of the history may arrive late."""
+    bench = Bench(index=7, delay=0.5)
     etcd_clock.advance(0.6)
-    assert following.notes.live == [6]
+    assert bench.recorder.live == [6]
     if is_late:
-        gevent.spawn_later(0.6, following.polls[0].arrives.set)
+        gevent.spawn_later(0.6, bench.polls[0].arrives.set)
     etcd_clock.advance(0.6)
-    assert following.notes.caught_up_after == []
+    assert bench.recorder.caught_up_after == []
     etcd_clock.advance(1)
-    assert following.notes.caught_up_after == [int(is_late)]
-    assert [result.modified_index for result in following.notes.told] == [8] * is_late
-    following.watch.close()
+    assert bench.recorder.caught_up_after == [int(is_late)]
+    assert [result.modified_index for result in bench.recorder.results] == [8] * is_late
+    bench.watch.close()
