@@ -224,11 +224,17 @@ class Daemon:
         try:
             self.tasks.join(deadline)
         finally:
-            killed = self.tasks.kill()
+            killed = self.kill()
+        gevent.joinall(killed, timeout=KILL_GRACE)
+
+    def kill(self) -> list[gevent.Greenlet[..., None]]:
+        """Kill the greenlets that are left after :meth:`stop_begin`, and return them.  Does not block."""
+        killed = self.tasks.kill()
+        if not self._finished.is_set():
             self._finished.set()
             if self._on_finished is not None:
                 self._on_finished(self)
-        gevent.joinall(killed, timeout=KILL_GRACE)
+        return killed
 
     def stop_soon(self) -> None:
         """Stop in the background.  Does not block."""

@@ -59,9 +59,13 @@ class DaemonRegistry:
         daemons = list(self._daemons)
         for daemon in daemons:
             daemon.stop_begin(deadline)
-        for daemon in daemons:
-            daemon.stop_wait(deadline)
-        self._monitor.close()
+        try:
+            for daemon in daemons:
+                daemon.stop_wait(deadline)
+        finally:  # also when the caller is killed or has a gevent.Timeout of its own
+            for daemon in daemons:
+                daemon.kill()
+            self._monitor.close()
 
     def reset_in_child(self, log: ClientLog) -> None:
         """Drop the daemons of the parent process after a fork, which have no effect in the child.

@@ -50,6 +50,31 @@ def test_daemon_that_does_not_start_leaves_the_registry(
     registry.stop_all(Deadline(0))
 
 
+def test_stop_all_that_a_timeout_interrupts_stops_every_daemon(
+    registry: DaemonRegistry, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    ends: list[str] = []
+
+    def callback() -> None:
+        try:
+            gevent.sleep(60)
+        finally:
+            ends.append('ended')
+
+    mirrors = [Mirror(registry.log, backend, f'/cfg/{number}') for number in range(3)]
+    for mirror in mirrors:
+        registry.start(mirror, wait=True, deadline=Deadline(1))
+        mirror._daemon.callbacks.post(callback)
+    etcd_clock.advance(0)
+    with pytest.raises(gevent.Timeout), gevent.Timeout(1):
+        registry.stop_all(Deadline(30))
+    etcd_clock.advance(0)
+    assert ends == ['ended'] * 3
+    assert all(mirror.join(0) for mirror in mirrors)
+    assert len(registry) == 0
+    assert etcd_clock.seconds_to_next() is None
+
+
 def test_daemon_that_is_refused_in_another_thread_is_not_registered(
     registry: DaemonRegistry, backend: FaultyBackend
 ) -> None:
