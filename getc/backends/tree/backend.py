@@ -96,7 +96,18 @@ class TreeV3(Backend):
         guard = self._revision_guard
         if get.quorum is False:
             return guard.run_serializable(get, lambda get: self._get(get, deadline))
-        return guard.run_linearizable(lambda: self._get(get, deadline))
+        since = guard.index  # inline, to save frames: see RevisionGuard.run_linearizable
+        try:
+            result = self._get(get, deadline)
+        except EtcdError as error:
+            if not guard.is_behind(error, since):
+                guard.accept_refusal(error, since)
+                raise
+        else:
+            if not 0 < result.etcd_index < since:
+                guard.accept(result.etcd_index, since)
+                return result
+        return guard.repeat_linearizable(lambda: self._get(get, deadline), since)
 
     def _get(self, get: Get, deadline: Deadline) -> EtcdResult:
         listings = 0

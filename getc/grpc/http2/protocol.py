@@ -189,7 +189,9 @@ class Http2Connection:
 
     def acknowledge(self, stream_id: int, size: int) -> None:
         """Allow the peer to send as many more bytes on a stream, after so many were consumed."""
-        self._send_window_update(stream_id, self._receiving.consume(stream_id, size))
+        increment = self._receiving.consume(stream_id, size)
+        if increment:
+            self._send_window_update(stream_id, increment)
 
     def ping(self, payload: bytes) -> None:
         """Send a PING with these 8 bytes; ``PingAcknowledged`` is the event of its acknowledgement."""
@@ -311,7 +313,9 @@ class Http2Connection:
         size = len(payload)
         ends = flags & END_STREAM != 0
         data = strip_padding(payload) if flags & PADDED else payload
-        self._send_window_update(0, self._receiving.on_data(size))
+        increment = self._receiving.on_data(size)
+        if increment:
+            self._send_window_update(0, increment)
         stream = self._receiving.find(stream_id, 'DATA')
         if stream is None:
             self._control.count_idle()

@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import Final, NamedTuple
 
-from getc import paths
 from getc.backends.tree.codec.responses import malformed
 from getc.errors import NotSupported
 from getc.operations import MAX_TTL
@@ -73,7 +72,7 @@ def check_depth(key: str) -> None:
 
 def marker(key: str) -> bytes:
     """Return the key that makes a directory exist while it is empty."""
-    return encode(paths.child_prefix(key))
+    return (key if key == ROOT else f'{key}/').encode('utf-8', 'surrogateescape')  # not by `encode`: hot path
 
 
 def directory_range(key: str) -> Range:

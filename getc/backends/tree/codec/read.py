@@ -123,7 +123,7 @@ def parse_get(get: Get, response: TxnResponse, *, is_strict: bool = True) -> Fou
     Raises:
         ProtocolError: The response has another shape.
     """
-    count = (len(paths.ancestors(get.key)) if is_strict else 0) + (get.key != ROOT) + 1
+    count = (get.key.count('/') - 1 if is_strict else 0) + (get.key != ROOT) + 1
     *above, page = results_of_txn(response, *[RANGE] * count, is_write=False)
     itself = above.pop().kvs if get.key != ROOT else ()
     return FoundNode(itself[0] if itself else None, page, [found.kvs for found in above])

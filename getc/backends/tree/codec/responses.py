@@ -41,12 +41,17 @@ def results_of_txn(response: TxnResponse, *kinds: str, is_write: bool = True) ->
     Raises:
         ProtocolError: There are more, fewer or other responses.
     """
-    results = response.responses
-    found = tuple(result.WhichOneof('response') for result in results)
-    if found != kinds:
+    found = []
+    parts = []
+    for result in response.responses:  # a loop: comprehensions add frames before Python 3.12
+        kind = result.WhichOneof('response')
+        found.append(kind)
+        parts.append(None if kind is None else getattr(result, kind))
+    if tuple(found) != kinds:
         half = 'success' if response.succeeded else 'failure'
-        raise malformed(f'the {half} half of a transaction has {_count(found)}, not {_count(kinds)}', is_write=is_write)
-    return [getattr(result, kind) for result, kind in zip(results, kinds, strict=True)]
+        found_kinds = _count(tuple(found))
+        raise malformed(f'the {half} half of a transaction has {found_kinds}, not {_count(kinds)}', is_write=is_write)
+    return parts
 
 
 def _count(kinds: tuple[str | None, ...]) -> str:

@@ -55,10 +55,11 @@ class WatchHub:
             after: The watch that this one continues, which has ended: the new one ends if the store is another one.
         """
         cluster_id = after.cluster_id if isinstance(after, Subscriber) else 0
-        watch = self._context.by_range.get(range_of(spec))
+        watched = range_of(spec)
+        watch = self._context.by_range.get(watched)
         if watch is not None and watch.is_joinable(spec):
             return watch.subscribe(spec, listener, cluster_id)
-        watch = SharedWatch(self._context, spec)
+        watch = SharedWatch(self._context, spec, watched)
         subscriber = watch.subscribe(spec, listener, cluster_id)
         watch.start()
         return subscriber

@@ -14,7 +14,7 @@ from getc.backends.base import WatchListener
 from getc.backends.delivery import EventQueue
 from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
-from getc.backends.tree.codec.events import leases_of, narrow_range, range_of, request_of, results_of
+from getc.backends.tree.codec.events import leases_of, narrow_range, request_of, results_of
 from getc.backends.tree.codec.keyspace import Range
 from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
@@ -94,6 +94,7 @@ class SharedWatch:
     Args:
         context: What the watches of the client have in common.
         spec: What to watch, and from which index on.
+        watched: The range of the spec.
     """
 
     __slots__ = (  # there are thousands
@@ -115,11 +116,11 @@ class SharedWatch:
         '_target',
     )
 
-    def __init__(self, context: WatchContext, spec: WatchSpec) -> None:
+    def __init__(self, context: WatchContext, spec: WatchSpec, watched: Range) -> None:
         self._context = context
         self._spec = spec
-        self._range = range_of(spec)
-        self._requested_range = self._range  # a part of it, if the user may not read all of it
+        self._range = watched
+        self._requested_range = watched  # a part of it, if the user may not read all of it
         self._start_revision = spec.index or 0  # 0 for changes from now on
         self._min_revision = 0  # a server with an earlier revision lags behind
         self._position: int | None = None  # every change up to it was delivered; None before the watch is live
