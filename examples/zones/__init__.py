@@ -1,14 +1,14 @@
-"""A small online world in shards: zone servers that run them, a matchmaker, and configuration that changes live.
+"""A small online world in shards: zone servers that run the shards, a matchmaker, and live configuration.
 
-It all is this tree in etcd:
+The state is kept in this tree in etcd:
 
 ======================================  ===========================================================================
-``/zones/a``                            a zone server that takes shards; kept by it, gone while it drains
-``/claims/forest = a``                  who runs the shard; kept by the zone, its index is the fencing token
-``/worlds/forest = {"token": 17, ...}`` how it stands in the shard; written by the owner alone, at each step
-``/players/ann = forest``               where a player is; written by the matchmaker
-``/cfg/step``, ``seats``, ``drain/a``   what operators set, while everything runs
+``/zones/a``                            a zone server that accepts shards; kept by the server, deleted to drain it
+``/claims/forest = a``                  the owner of a shard; kept by the zone, its index is the fencing token
+``/worlds/forest = {"token": 17, ...}`` the state of a shard; written only by its owner, at each step
+``/players/ann = forest``               the shard of a player; written by the matchmaker
+``/cfg/step``, ``seats``, ``drain/a``   settings of the operators
 ======================================  ===========================================================================
 
-Read ``shard.py`` first, then ``zone.py`` and ``matchmaker.py``.  How to run it: ``python -m examples.zones --help``.
+Read ``shard.py`` first, then ``zone.py`` and ``matchmaker.py``.  To run it: ``python -m examples.zones --help``.
 """

@@ -1,4 +1,4 @@
-"""A matchmaker: it finds places for players."""
+"""A matchmaker, which assigns players to shards."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from collections import Counter
 import getc
 from examples.zones.settings import Settings
 
-__all__ = ['Full', 'Matchmaker']
+__all__ = ['Matchmaker', 'NoFreeSeat']
 
 
-class Full(Exception):
-    """No shard that is run has a free seat."""
+class NoFreeSeat(Exception):
+    """No shard with an owner has a free seat."""
 
 
 class Matchmaker:
-    """Follows the shards and the players, and seats whoever comes.  There may be several: etcd is all they know.
+    """Assigns players to the shard with the fewest players.  Several matchmakers may run; all state is in etcd.
 
     Args:
-        etcd: Its client.
+        etcd: The client.
 
     Attributes:
-        claims: Which zone runs which shard: ``/claims/forest`` to ``a``.
-        players: Where each player is: ``/players/ann`` to ``forest``.
+        claims: The owners of the shards, as ``/claims/forest`` to ``a``.
+        players: The shards of the players, as ``/players/ann`` to ``forest``.
         settings: The configuration.
     """
 
@@ -33,13 +33,13 @@ class Matchmaker:
         self.players = etcd.mirror('/players', timeout=None)
 
     def seat(self, player: str) -> str:
-        """Give a player a seat, and return its shard.
+        """Assign a player to a shard, and return the shard.
 
-        The same player gets the same one, until it leaves.  So it may be called again when there was no answer.
+        A player stays in the same shard until it leaves, so the call may be repeated after an error.
 
         Raises:
-            Full: There is no free seat at the moment.
-            EtcException: It was not possible; with a ConnectionError the player may be seated.
+            NoFreeSeat: There is no free seat.
+            EtcException: The assignment failed; with ``maybe_applied`` the player may have a seat.
         """
         key = f'/players/{player}'
         try:
@@ -47,17 +47,17 @@ class Matchmaker:
         except getc.NodeExist:
             return self._etcd.get(key, quorum=True).value or ''
         try:
-            # Until we see it ourselves: who comes next shall not get the same seat.
+            # Wait until the mirror contains the player, so that the next one is not assigned to the same seat.
             self.players.wait(lambda players: key in players or players.is_stale, timeout=1.0)
         except getc.TimedOut:
-            pass  # then a shard may get one player too many
+            pass  # a shard may get one player too many
         return seated.value or ''
 
     def leave(self, player: str) -> None:
-        """Free the seat of a player, who may have left already.
+        """Free the seat of a player.  Does nothing if the player has none.
 
         Raises:
-            EtcException: It was not possible.
+            EtcException: The deletion failed.
         """
         try:
             self._etcd.delete(f'/players/{player}')
@@ -65,15 +65,15 @@ class Matchmaker:
             pass
 
     def server_of(self, player: str) -> str | None:
-        """The zone that a player should be connected to; None while there is none.  Does no I/O."""
+        """Return the zone that runs a player's shard; None if there is none.  Does no I/O."""
         shard = self.players.get(f'/players/{player}')
         return None if shard is None else self.claims.get(f'/claims/{shard}')
 
     def _emptiest(self) -> str:
-        """The shard with the fewest players of those that somebody runs."""
+        """Return the shard with the fewest players among those with an owner."""
         taken = Counter(self.players.values())
         shards = [key.removeprefix('/claims/') for key in self.claims]
         free = [shard for shard in shards if taken[shard] < self.settings.seats]
         if not free:
-            raise Full(f'none of {len(shards)} shards has one of its {self.settings.seats} seats free')
+            raise NoFreeSeat(f'none of {len(shards)} shards with an owner has a free seat ({self.settings.seats} each)')
         return min(free, key=lambda shard: (taken[shard], shard))

@@ -1,4 +1,4 @@
-"""What operators set while everything runs."""
+"""Settings that operators change while everything runs."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ _Number = TypeVar('_Number', int, float)
 
 
 class Settings:
-    """The configuration in ``/cfg``, as it is now: read it whenever you need it, and keep no copy.
+    """The current configuration in ``/cfg``.  Read an attribute whenever it is needed, and keep no copy of it.
 
-    What is deleted is back at its default.  What makes no sense is logged, and the last good value stays in force: a
-    slip of the pen must not end a game.
+    A deleted setting has its default.  An invalid value is logged, and the last valid one stays in force, so that a
+    typing error does not end a game.
 
     Args:
         etcd: The client.
-        then: Called after each change.
+        on_change: Called after each change.
 
     Attributes:
-        step: Seconds from one step of a shard to the next.
-        seats: Players in a shard at most.
-        drained: Zones that are to give their shards away.
+        step: Seconds between two steps of a shard.
+        seats: The maximum number of players in a shard.
+        drained: Zones that have to release their shards.
     """
 
-    def __init__(self, etcd: getc.Client, then: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, etcd: getc.Client, on_change: Callable[[], object] = lambda: None) -> None:
         self.step = STEP
         self.seats = SEATS
         self.drained: set[str] = set()
-        self._then = then
-        etcd.on_change('/cfg', self._take, initial=True, timeout=None)
+        self._on_change = on_change
+        etcd.on_change('/cfg', self._apply, initial=True, timeout=None)
 
-    def _take(self, result: getc.EtcdResult) -> None:
+    def _apply(self, result: getc.EtcdResult) -> None:
         try:
             self._set(result.key.split('/')[2:], result.value)
         except ValueError as error:
-            log.error('%s: %s; what was set before stays in force', result.key, error)
-        self._then()
+            log.error('%s: %s; the previous value stays in force', result.key, error)
+        self._on_change()
 
     def _set(self, path: list[str], text: str | None) -> None:
-        """Take one in; None if it was deleted, perhaps with all that is below it."""
+        """Apply a setting; the text is None if it, or a directory of settings, was deleted."""
         match path:
             case ['step']:
-                self.step = STEP if text is None else checked(float(text), most=10.0)
+                self.step = STEP if text is None else check(float(text), maximum=10.0)
             case ['seats']:
-                self.seats = SEATS if text is None else checked(int(text), most=1000)
+                self.seats = SEATS if text is None else check(int(text), maximum=1000)
             case ['drain', zone] if text is not None:
                 self.drained.add(zone)
             case ['drain', zone]:
@@ -66,12 +66,12 @@ class Settings:
                 self.drained.clear()
 
 
-def checked(number: _Number, *, most: _Number) -> _Number:
-    """The number.
+def check(number: _Number, *, maximum: _Number) -> _Number:
+    """Return the number.
 
     Raises:
-        ValueError: It is not more than 0, or more than the most.
+        ValueError: The number is not more than 0, or more than the maximum.
     """
-    if not 0 < number <= most:
-        raise ValueError(f'{number} is not more than 0 and at most {most}')
+    if not 0 < number <= maximum:
+        raise ValueError(f'{number} must be more than 0 and at most {maximum}')
     return number

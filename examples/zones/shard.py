@@ -1,4 +1,4 @@
-"""A shard in the hands of a zone server."""
+"""A shard that a zone server runs."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger('zones')
 
 
 class Shard:
-    """Waits until the shard is ours, and runs it for as long as it is: not a step longer.
+    """Claims a shard, and runs it while this zone owns the claim: no step is written afterwards.
 
     Args:
         etcd: The client of the zone.
         name: The name of the shard.
         zone: The name of the zone.
-        ttl: Seconds after which the shard goes to another zone if this one dies.
-        settings: Tells how long a step takes.
-        players: Where each player is: ``/players/ann`` to ``forest``.
+        ttl: Seconds until another zone can claim the shard after a crash of this one.
+        settings: Contains the time between two steps.
+        players: The shards of the players, as ``/players/ann`` to ``forest``.
     """
 
     def __init__(
@@ -44,47 +44,47 @@ class Shard:
             f'/claims/{name}',
             zone,
             ttl=ttl,
-            on_conflict='wait',  # as soon as nobody else has it
-            wait=False,  # but we do not wait here
+            on_conflict='wait',  # while another zone owns the claim
+            wait=False,  # return at once
         )
         self._settings = settings
         self._players = players
         self._record = Record(etcd, name, self.claim)
-        self._world: World | None = None  # None: we do not know
-        self._ending = Event()
-        self._running = gevent.spawn(self._run)
+        self._world: World | None = None  # None: unknown, has to be read
+        self._stopping = Event()
+        self._greenlet = gevent.spawn(self._run)
 
     @property
     def is_running(self) -> bool:
-        """False once a mistake in the code has ended it."""
-        return not self._running.dead
+        """False if an unexpected exception has ended the loop."""
+        return not self._greenlet.dead
 
-    def give_back(self) -> None:
-        """End it after the step that is under way, and let another zone have it.  Blocks."""
-        self._ending.set()
-        self._running.join()
-        self.claim.stop()  # deletes the claim, so who waits for it need not wait for its TTL
+    def release(self) -> None:
+        """Finish the current step, and release the claim to another zone.  Blocks."""
+        self._stopping.set()
+        self._greenlet.join()
+        self.claim.stop()  # deletes the claim, so that other zones need not wait for its TTL
 
     def _run(self) -> None:
-        while not self._ending.wait(self._settings.step):
+        while not self._stopping.wait(self._settings.step):
             try:
                 self._step()
-            except getc.EtcException as error:  # NodeLost, mostly: it is not ours now
-                self._stop(error)
+            except getc.EtcException as error:  # mostly NodeLost: this zone does not own the claim
+                self._reset(error)
 
-    def _stop(self, error: getc.EtcException) -> None:
-        """Forget what we know: others may write now, or our own step may be written after all."""
+    def _reset(self, error: getc.EtcException) -> None:
+        """Drop the known state: another zone may write now, or the failed write may have been applied."""
         if self._world is not None:
             log.warning('%s: stops %s: %s', self.claim.value, self.name, error)
         self._world = None
 
     def _step(self) -> None:
         if self._world is None:
-            self._world = self._record.open()
+            self._world = self._record.take_over()
             log.info('%s: runs %s from %d on', self.claim.value, self.name, self._world.steps)
-        world = self._world.stepped(self._players_here())
+        world = self._world.after_step(self._own_players())
         self._record.save(world)
         self._world = world
 
-    def _players_here(self) -> list[str]:
+    def _own_players(self) -> list[str]:
         return [key.removeprefix('/players/') for key, shard in self._players.items() if shard == self.name]

@@ -1,35 +1,38 @@
-"""Which zone server should run which shard."""
+"""The assignment of shards to zone servers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
 
-__all__ = ['shares']
+__all__ = ['assign_shards']
 
 
-def shares(shards: Iterable[str], zones: Iterable[str]) -> dict[str, str]:
-    """For each shard the zone that should run it: evenly, and with few moves when a zone comes or goes.
+def assign_shards(shards: Iterable[str], zones: Iterable[str]) -> dict[str, str]:
+    """Assign shards to zones: evenly, and with few moves when a zone is added or removed (rendezvous hashing).
 
-    Whoever knows of the same zones comes to the same answer, so nobody has to be asked.  For a moment some know of
-    others, and two zones want the same shard.  That is harmless: it is the claim in etcd that makes an owner.
+    The result depends only on the names, so zones that know the same zones agree without a leader.  While their
+    knowledge differs, two zones may want the same shard.  That is harmless, since the claim in etcd decides.
 
     Args:
         shards: The names of the shards.
-        zones: The names of the zones; without any, no shard has one.
+        zones: The names of the zones.
+
+    Returns:
+        The zone of each shard; empty if there are no zones.
     """
     names, shards = sorted(set(zones)), sorted(shards)
     if not names:
         return {}
-    room = dict.fromkeys(names, -(-len(shards) // len(names)))
-    chosen = {}
+    capacity = dict.fromkeys(names, -(-len(shards) // len(names)))
+    assigned = {}
     for shard in shards:
-        zone = max((zone for zone in names if room[zone]), key=lambda zone: _affinity(zone, shard))
-        room[zone] -= 1
-        chosen[shard] = zone
-    return chosen
+        zone = max((zone for zone in names if capacity[zone]), key=lambda zone: _affinity(zone, shard))
+        capacity[zone] -= 1
+        assigned[shard] = zone
+    return assigned
 
 
 def _affinity(zone: str, shard: str) -> bytes:
-    # The same in every process, which hash() is not.
+    # The same in every process, unlike hash().
     return sha256(f'{zone}/{shard}'.encode()).digest()

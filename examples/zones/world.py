@@ -1,4 +1,4 @@
-"""How it stands in a shard, and where that is written down."""
+"""The state of a shard, and its record in etcd."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ __all__ = ['Record', 'World']
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that a zone must know of a shard to go on where another zone has ended.
+    """The state of a shard, with everything that another zone needs to continue it.
 
     Attributes:
-        steps: How many steps the shard is old.
-        gold: What each player has found, those who have left too: they may come back.
+        steps: The number of steps so far.
+        gold: The gold of each player, including players who have left and may come back.
     """
 
     steps: int = 0
     gold: Mapping[str, int] = field(default_factory=dict)
 
-    def stepped(self, players: Iterable[str]) -> World:
-        """The world one step later: each player who is here has found a piece of gold."""
+    def after_step(self, players: Iterable[str]) -> World:
+        """Return the state after one more step, in which each of the players finds a piece of gold."""
         found = {player: self.gold.get(player, 0) + 1 for player in players}
         return World(self.steps + 1, {**self.gold, **found})
 
 
 class Record:
-    """The world of a shard in etcd, which nobody but the owner of the shard can write.
+    """The record of a shard's state in etcd, which only the owner of the shard can write.
 
-    Two things see to that.  ``ensure()`` is asked before each write: who does not own the shard for certain does not
-    even try.  And each write names the index of the write before (``prev_index``): one that was sent in time and
-    arrives late, when the next owner has written, is refused by etcd.  The token stands in the record, so it never
-    goes back to an earlier owner.
+    Two checks guarantee that.  ``ensure()`` is called before each write, and raises if this zone may not own the shard
+    any more.  And each write has the index of the previous write as a condition (``prev_index``): etcd refuses a write
+    that was sent in time, but arrives after the next owner has written.  The record contains the fencing token, so it
+    never returns to an earlier owner.
 
     Args:
         etcd: The client.
@@ -49,12 +49,12 @@ class Record:
         self._claim = claim
         self._index = 0
 
-    def open(self) -> World:
-        """Take the record over from the owner before, whose writes are refused from now on.
+    def take_over(self) -> World:
+        """Take over the record from the previous owner, whose writes fail from now on, and return the state.
 
         Raises:
-            NodeLost: The shard is not ours.
-            EtcException: It was not possible; it may be in a moment.
+            NodeLost: This zone does not own the shard.
+            EtcException: A request failed; try again later.
         """
         token = self._claim.ensure()
         try:
@@ -63,25 +63,25 @@ class Record:
             return self._create(World())
         written = json.loads(found.value or '')
         if written['token'] > token:
-            raise getc.NodeLost(f'{self._key} has token {written["token"]}, and ours is {token}')
+            raise getc.NodeLost(f'{self._key} has token {written["token"]}, which is newer than token {token}')
         world, self._index = World(written['steps'], written['gold']), found.modified_index
         self.save(world)
         return world
 
     def save(self, world: World) -> None:
-        """Write the world.
+        """Write the state.
 
         Raises:
-            NodeLost: The shard is not ours; nothing was written.
-            TestFailed, KeyNotFound: Somebody else has written or deleted it; we wrote nothing.
-            ConnectionError: No answer: it may have been written.  :meth:`open` tells.
+            NodeLost: This zone does not own the shard; nothing was written.
+            TestFailed, KeyNotFound: Another zone has written or deleted the record; nothing was written.
+            ConnectionError: No reply; the write may have been applied.  Call :meth:`take_over`.
         """
         text = self._text(self._claim.ensure(), world)
         written = self._etcd.update(
             self._key,
             text,
             prev_index=self._index,
-            timeout=self._claim.remaining(),  # what is answered later is of no use
+            timeout=self._claim.remaining(),  # a later reply is of no use
         )
         self._index = written.modified_index
 

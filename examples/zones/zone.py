@@ -1,4 +1,4 @@
-"""A zone server: it registers, and runs its share of the shards."""
+"""A zone server, which registers itself and runs its share of the shards."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from gevent.event import Event
 import getc
 from examples.zones.settings import Settings
 from examples.zones.shard import Shard
-from examples.zones.sharing import shares
+from examples.zones.sharing import assign_shards
 
 __all__ = ['SHARDS', 'Zone']
 
 log = logging.getLogger('zones')
 
 SHARDS: Final = ('canyon', 'desert', 'forest', 'harbour', 'lake', 'tundra')
-"""The parts of the world."""
+"""The names of all shards."""
 
 
 class Zone:
     """A zone server.
 
     Args:
-        etcd: Its client.
-        name: What it is called: its node is ``/zones/NAME``.
-        ttl: Seconds after which the others have its shards if it dies.
-        all_shards: The shards that there are.
+        etcd: The client.
+        name: The name of the zone; its node is ``/zones/NAME``.
+        ttl: Seconds until other zones take its shards after a crash.
+        all_shards: The names of all shards.
 
     Attributes:
-        shards: Those that it runs, or waits for.
+        shards: The shards that it runs or wants to claim, by name.
         settings: The configuration.
     """
 
@@ -43,36 +43,36 @@ class Zone:
         self._ttl = ttl
         self._all_shards = all_shards
         self._presence: getc.Keeper | None = None
-        self._is_ending = False
-        self._news = Event()
-        # Both block until etcd answers, and from then on follow by themselves.
-        self.settings = Settings(etcd, self._news.set)
-        self._zones = etcd.mirror('/zones', on_update=lambda changes: self._news.set(), timeout=None)
+        self._is_stopping = False
+        self._changed = Event()
+        # These block until etcd responds, and follow all changes from then on.
+        self.settings = Settings(etcd, self._changed.set)
+        self._zones = etcd.mirror('/zones', on_update=lambda changes: self._changed.set(), timeout=None)
         self._players = etcd.mirror('/players', timeout=None)
 
     @property
     def is_draining(self) -> bool:
-        """True while it is to give its shards away: it is ending, or an operator has set ``/cfg/drain/NAME``."""
-        return self._is_ending or self.name in self.settings.drained
+        """True while it has to release its shards: it is stopping, or an operator has set ``/cfg/drain/NAME``."""
+        return self._is_stopping or self.name in self.settings.drained
 
     def run(self) -> None:
-        """Serve until :meth:`end`; return when every shard is given back.  Blocks."""
+        """Run until :meth:`stop` is called and every shard is released.  Blocks."""
         while True:
-            self._news.clear()
+            self._changed.clear()
             self._register()
             self._take_share()
-            if self._is_ending:
+            if self._is_stopping:
                 break
-            self._news.wait()
-        log.info('%s: has drained and ends', self.name)
+            self._changed.wait()
+        log.info('%s: has drained and stops', self.name)
 
-    def end(self) -> None:
-        """Have :meth:`run` drain and return.  Does not block."""
-        self._is_ending = True
-        self._news.set()
+    def stop(self) -> None:
+        """Let :meth:`run` drain and return.  Does not block."""
+        self._is_stopping = True
+        self._changed.set()
 
     def _register(self) -> None:
-        """Be in ``/zones`` while we take shards."""
+        """Keep a node in ``/zones`` unless the zone drains."""
         if self.is_draining and self._presence is not None:
             log.info('%s: drains', self.name)
             self._presence.stop()
@@ -81,12 +81,12 @@ class Zone:
             self._presence = self._etcd.keep_node(
                 f'/zones/{self.name}',
                 ttl=self._ttl,
-                alive=self._is_well,
+                alive=self._is_healthy,
                 wait=False,
             )
 
     def _take_share(self) -> None:
-        """Begin with the shards that are new in our share, and give back those that are not in it now."""
+        """Claim the shards that are new in the share, and release those that are no longer in it."""
         wanted = set() if self.is_draining else self._share()
         for name in sorted(wanted - self.shards.keys()):
             self.shards[name] = Shard(
@@ -98,12 +98,12 @@ class Zone:
                 players=self._players,
             )
         leaving = [self.shards.pop(name) for name in sorted(self.shards.keys() - wanted)]
-        gevent.joinall([gevent.spawn(shard.give_back) for shard in leaving], raise_error=True)
+        gevent.joinall([gevent.spawn(shard.release) for shard in leaving], raise_error=True)
 
     def _share(self) -> set[str]:
         present = [key.removeprefix('/zones/') for key in self._zones]
-        return {shard for shard, zone in shares(self._all_shards, present).items() if zone == self.name}
+        return {shard for shard, zone in assign_shards(self._all_shards, present).items() if zone == self.name}
 
-    def _is_well(self) -> bool:
-        """False takes us out of ``/zones``, so our shards go to others."""
+    def _is_healthy(self) -> bool:
+        """Return False to be removed from ``/zones``, so that other zones take the shards."""
         return all(shard.is_running for shard in self.shards.values())

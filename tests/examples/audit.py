@@ -1,4 +1,4 @@
-"""Follows all that the zones of the example write, and notes what must not be."""
+"""Checks everything that the zones of the example write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ['Audit']
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a zone wrote of a shard."""
+    """The record of a shard."""
 
     token: int
     zone: str
@@ -22,20 +22,20 @@ class Written:
 
 
 class Audit:
-    """Looks at each change of the store, in order.
+    """Checks each change of the store, in order.
 
     Args:
-        etcd: A client that sees all.
-        now: The time, for how long shards were without an owner.
+        etcd: A client without faults.
+        now: Returns the time, to measure how long shards had no owner.
 
     Attributes:
-        faults: What must not be: a write by who is not the latest owner, a step twice or left out, gold that is gone.
-        orphaned: Writes of a shard that nobody owned at that moment; its last owner's may be there where the claim
-            was deleted by force.
-        writes: How many there were, by zone.
-        worlds: The last one of each shard.
-        claims: Who owns each shard, and with which token.
-        gaps: Seconds for which a shard had no owner, each time.
+        faults: Violations: a write by a zone that is not the current owner, a repeated or skipped step, lost gold.
+        orphaned: Writes to a shard without an owner, which may occur if its claim was deleted by force.
+        writes: The number of writes, by zone.
+        worlds: The latest record of each shard.
+        claims: The owner of each shard, and its token.
+        gaps: The periods in which a shard had no owner, in seconds.
+        log: A line for each change.
     """
 
     def __init__(self, etcd: getc.Client, now: Callable[[], float] = lambda: 0.0) -> None:
@@ -45,17 +45,17 @@ class Audit:
         self.worlds: dict[str, Written] = {}
         self.claims: dict[str, tuple[str, int]] = {}
         self.gaps: list[float] = []
-        self.story: list[str] = []
+        self.log: list[str] = []
         self._now = now
         self._free_since: dict[str, float] = {}
         etcd.on_change('/', self._look, initial=True)
 
     def owners(self) -> dict[str, str]:
-        """Who owns each shard, as etcd has it."""
+        """Return the owner of each shard."""
         return {shard: zone for shard, (zone, _) in self.claims.items()}
 
     def _look(self, result: getc.EtcdResult) -> None:
-        self.story.append(f'{self._now():.3f} {type(result).__name__} {result.key} {result.value}')
+        self.log.append(f'{self._now():.3f} {type(result).__name__} {result.key} {result.value}')
         match result.key.split('/')[1:]:
             case ['claims', shard]:
                 self._look_at_claim(shard, result)
@@ -66,10 +66,10 @@ class Audit:
 
     def _look_at_claim(self, shard: str, result: getc.EtcdResult) -> None:
         if isinstance(result.node, getc.Value):
-            # Its owner writes it again where its lease was lost and the node was not: with a new token.
+            # An owner that has lost its lease, but not the node, writes it again with a new token.
             owner = self.claims.get(shard, (result.node.value, 0))[0]
             if owner != result.node.value and not result.resync:
-                self.faults.append(f'{shard} was taken from {self.claims[shard]} by {result.node}')
+                self.faults.append(f'the claim of {shard} by {self.claims[shard]} was replaced by {result.node}')
             self.claims[shard] = (result.node.value, result.node.modified_index)
             if shard in self._free_since:
                 self.gaps.append(self._now() - self._free_since.pop(shard))
@@ -80,17 +80,19 @@ class Audit:
         self.writes[new.zone] += 1
         owner = self.claims.get(shard)
         if owner is None:
-            self.orphaned.append(f'nobody owns {shard}, and it was written: {new}')
+            self.orphaned.append(f'{shard} has no owner, and was written: {new}')
         elif owner != (new.zone, new.token):
-            self.faults.append(f'{shard} belongs to {owner}, and was written: {new}')
+            self.faults.append(f'{shard} is owned by {owner}, and was written: {new}')
         old = self.worlds.get(shard)
         self.worlds[shard] = new
         if old is None:
             return
-        # Whoever takes a shard over writes it once as it was; a token never goes back.
+        # A zone that takes over a shard writes the record once unchanged; the token never decreases.
         steps = new.steps - old.steps
         if new.token < old.token or steps not in (0, 1) or (steps == 1 and new.zone != old.zone):
-            self.faults.append(f'{shard} went from {old} to {new}')
+            self.faults.append(f'invalid write of {shard} after {old}: {new}')
         self.faults += [
-            f'{who} lost gold in {shard}: {old} {new}' for who in old.gold if new.gold.get(who, 0) < old.gold[who]
+            f'{player} lost gold in {shard}: {old} {new}'
+            for player in old.gold
+            if new.gold.get(player, 0) < old.gold[player]
         ]

@@ -1,4 +1,4 @@
-"""The example from the command line; and that whoever copies it copies what is public."""
+"""The example on the command line, and that it uses the public API only."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ TESTS = sorted(Path(__file__).parent.glob('*.py'))
 
 
 class Terminal(io.StringIO):
-    """A stream that is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
 @pytest.fixture(autouse=True)
-def as_before() -> Iterator[None]:
-    """What a program of its own may set for the whole process is put back."""
+def restored_process_state() -> Iterator[None]:
+    """Restore what the command sets for the whole process."""
     loggers = {name: logging.getLogger(name) for name in ('getc', 'zones')}
     levels = {name: logger.level for name, logger in loggers.items()}
     handlers = {name: list(logger.handlers) for name, logger in loggers.items()}
@@ -48,8 +48,8 @@ def as_before() -> Iterator[None]:
         logger.handlers[:] = handlers[name]
 
 
-def imported(path: Path) -> set[str]:
-    """The modules that it imports."""
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules that a file imports."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text('utf-8'))):
         if isinstance(node, ast.Import):
@@ -60,13 +60,15 @@ def imported(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize('path', [*MODULES, *TESTS], ids=[path.name for path in [*MODULES, *TESTS]])
-def test_nothing_but_the_public_api_is_used(path: Path) -> None:
-    """Of getc; and of the harness, where it is a test."""
-    assert {name for name in imported(path) if name.partition('.')[0] == 'getc'} <= {'getc', 'getc.testing'}
+def test_example_imports_only_the_public_api(path: Path) -> None:
+    """Of getc, and of getc.testing in tests."""
+    assert {name for name in imported_modules(path) if name.partition('.')[0] == 'getc'} <= {'getc', 'getc.testing'}
 
 
-def test_tour_shows_what_it_promises(etcd_clock: VirtualTime, capsys: pytest.CaptureFixture[str]) -> None:
-    """Half a minute of virtual time, and the status says that all is well."""
+def test_tour_shows_every_step_and_ends_with_status_0(
+    etcd_clock: VirtualTime, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a minute of virtual time."""
     assert main([]) == 0
     out = capsys.readouterr().out
     assert 25 < etcd_clock.elapsed < 60
@@ -75,8 +77,8 @@ def test_tour_shows_what_it_promises(etcd_clock: VirtualTime, capsys: pytest.Cap
     for line in (
         '-- an operator sets /cfg/drain/a',
         'a: drains',
-        '-- zone c is cut off from etcd',
-        'c: has drained and ends',
+        '-- zone c is disconnected from etcd',
+        'c: has drained and stops',
         '-- every player has kept its place and its gold',
     ):
         assert line in out
@@ -84,11 +86,11 @@ def test_tour_shows_what_it_promises(etcd_clock: VirtualTime, capsys: pytest.Cap
     assert '\x1b' not in out
 
 
-def test_tour_draws_a_table_on_a_terminal(etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In place and in colours, with the news below it; without colours where nobody wants them."""
-    for no_colour, colours in ((None, True), ('1', False)):
+def test_tour_redraws_a_table_on_a_terminal(etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In place, in colors unless NO_COLOR is set, with log messages below."""
+    for no_color, colors in ((None, True), ('1', False)):
         monkeypatch.setenv('TERM', 'xterm')
-        monkeypatch.setenv('NO_COLOR', no_colour) if no_colour else monkeypatch.delenv('NO_COLOR', raising=False)
+        monkeypatch.setenv('NO_COLOR', no_color) if no_color else monkeypatch.delenv('NO_COLOR', raising=False)
         terminal = Terminal()
         screen = Screen(terminal)
         logger = logging.getLogger('zones')
@@ -101,13 +103,12 @@ def test_tour_draws_a_table_on_a_terminal(etcd_clock: VirtualTime, monkeypatch: 
         out = terminal.getvalue()
         assert out.count('\x1b[2J') == 1
         assert out.count('\x1b[H') > 100
-        assert ('\x1b[36ma' in out) is colours
-        assert ('\x1b[33mnobody' in out) is colours
-        assert 'zone c is cut off from etcd' in out
+        assert ('\x1b[36ma' in out) is colors
+        assert ('\x1b[33mnone' in out) is colors
+        assert 'zone c is disconnected from etcd' in out
 
 
-def test_tour_ends_quietly_at_a_ctrl_c() -> None:
-    """With the status of a program that was interrupted."""
+def test_tour_ends_with_status_130_at_ctrl_c() -> None:
     pipe = subprocess.PIPE
     command = [sys.executable, '-m', 'examples.zones']
     environment = without_coverage()
@@ -118,8 +119,7 @@ def test_tour_ends_quietly_at_a_ctrl_c() -> None:
         assert (tour.wait(60), tour.stderr.read()) == (130, '')
 
 
-def test_help_teaches_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each role, and what to try."""
+def test_help_shows_how_to_run_each_role(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(['--help'])
     assert ended.value.code == 0
@@ -128,7 +128,7 @@ def test_help_teaches_how_to_run_it(capsys: pytest.CaptureFixture[str]) -> None:
         assert text in out
 
 
-def test_role_fails_with_a_line_when_nobody_runs_a_shard(etcd_store, capsys: pytest.CaptureFixture[str]) -> None:
-    """And no traceback."""
+def test_seat_fails_with_a_message_when_no_shard_has_an_owner(etcd_store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a traceback."""
     assert main(['seat', 'ann', '--url', etcd_store.url]) == 1
-    assert capsys.readouterr().err == 'none of 0 shards has one of its 4 seats free\n'
+    assert capsys.readouterr().err == 'none of 0 shards with an owner has a free seat (4 each)\n'

@@ -1,4 +1,4 @@
-"""The same world on a real cluster that misbehaves, and as processes that crash.  Nothing is timed here but by TTLs."""
+"""The example on a real cluster with faults, and as processes that crash.  Tests wait for conditions, not for times."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 import getc
 from getc.testing import EtcdCluster, EtcdServer, FaultProxies, wait_until
-from tests.examples.stage import SHARDS, Stage
+from tests.examples.zone_world import SHARDS, ZoneWorld
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -23,41 +23,41 @@ PLAYERS = ('ann', 'bob', 'cid', 'dot', 'eve', 'fay')
 
 
 @pytest.fixture
-def stage(etcd_cluster: EtcdCluster) -> Iterator[Stage]:
-    """A world without zones, quick in its steps; nothing that must not be may have happened in it."""
-    with Stage(etcd_cluster.urls, ttl=TTL) as stage:
-        stage.etcd.set('/cfg/step', '0.05')
-        yield stage
-        etcd_cluster.recover()  # or the zones could not give back what they have
-    assert not stage.audit.faults, '\n'.join(stage.audit.faults)
+def zone_world(etcd_cluster: EtcdCluster) -> Iterator[ZoneWorld]:
+    """A world without zones and with short steps.  At the end of a test the audit must have no faults."""
+    with ZoneWorld(etcd_cluster.urls, ttl=TTL) as zone_world:
+        zone_world.etcd.set('/cfg/step', '0.05')
+        yield zone_world
+        etcd_cluster.recover()  # otherwise zones could not release their shards
+    assert not zone_world.audit.faults, '\n'.join(zone_world.audit.faults)
 
 
 @pytest.fixture
-def running(stage: Stage) -> Stage:
-    """Two zones that run all shards, and players in them."""
-    stage.start('a', 'b')
-    wait_until(lambda: len(stage.steps()) == len(SHARDS))
-    stage.seat(*PLAYERS)
-    play_on(stage)
-    return stage
+def running(zone_world: ZoneWorld) -> ZoneWorld:
+    """Two zones that run all shards, with players."""
+    zone_world.start('a', 'b')
+    wait_until(lambda: len(zone_world.steps()) == len(SHARDS))
+    zone_world.seat(*PLAYERS)
+    play_on(zone_world)
+    return zone_world
 
 
-def play_on(stage: Stage) -> None:
-    """Wait until each shard has taken a few more steps, and each player has found more."""
-    steps, gold = stage.steps(), stage.gold()
-    wait_until(lambda: all(stage.steps().get(shard, 0) > steps.get(shard, 0) + 3 for shard in SHARDS))
-    wait_until(lambda: all(stage.gold().get(player, 0) > gold.get(player, 0) for player in PLAYERS))
+def play_on(zone_world: ZoneWorld) -> None:
+    """Wait until each shard has taken more steps, and each player has found more gold."""
+    steps, gold = zone_world.steps(), zone_world.gold()
+    wait_until(lambda: all(zone_world.steps().get(shard, 0) > steps.get(shard, 0) + 3 for shard in SHARDS))
+    wait_until(lambda: all(zone_world.gold().get(player, 0) > gold.get(player, 0) for player in PLAYERS))
 
 
-def owned_by(stage: Stage, *names: str) -> Callable[[], bool]:
-    """True when every shard is run by one of these."""
-    return lambda: len(stage.audit.claims) == len(SHARDS) and set(stage.audit.owners().values()) == set(names)
+def owned_by(zone_world: ZoneWorld, *names: str) -> Callable[[], bool]:
+    """Return a condition: every shard is owned by one of these zones, and each of them owns one."""
+    return lambda: len(zone_world.audit.claims) == len(SHARDS) and set(zone_world.audit.owners().values()) == set(names)
 
 
-def test_world_goes_on_when_a_member_is_killed(running: Stage, etcd_cluster: EtcdCluster) -> None:
-    """Be it the leader; and each zone keeps what it has, if the others have a new leader in time."""
+def test_world_continues_when_the_leader_is_killed(running: ZoneWorld, etcd_cluster: EtcdCluster) -> None:
+    """Zones keep their shards if a new leader is elected in time."""
     lost = etcd_cluster.leader()
-    etcd_cluster.kill(lost, may_diverge=True)  # it comes back without what it had
+    etcd_cluster.kill(lost, may_diverge=True)  # it is wiped at its restart
     etcd_cluster.leader()
     play_on(running)
     etcd_cluster.restart(lost, wipe=True)
@@ -65,16 +65,15 @@ def test_world_goes_on_when_a_member_is_killed(running: Stage, etcd_cluster: Etc
     wait_until(owned_by(running, 'a', 'b'))
 
 
-def test_world_goes_on_when_the_leader_moves(running: Stage, etcd_cluster: EtcdCluster) -> None:
-    """From member to member."""
+def test_world_continues_when_the_leader_moves(running: ZoneWorld, etcd_cluster: EtcdCluster) -> None:
     for _ in etcd_cluster.members:
         etcd_cluster.move_leader((etcd_cluster.leader() + 1) % len(etcd_cluster.members))
         play_on(running)
     wait_until(owned_by(running, 'a', 'b'))
 
 
-def test_world_goes_on_when_a_member_is_cut_off(running: Stage, etcd_cluster: EtcdCluster) -> None:
-    """Though it takes calls and cannot do anything about them."""
+def test_world_continues_when_the_leader_is_isolated(running: ZoneWorld, etcd_cluster: EtcdCluster) -> None:
+    """It accepts requests and cannot execute them."""
     lost = etcd_cluster.leader()
     etcd_cluster.isolate(lost)
     play_on(running)
@@ -83,10 +82,10 @@ def test_world_goes_on_when_a_member_is_cut_off(running: Stage, etcd_cluster: Et
 
 
 @pytest.mark.parametrize('fault', ['cut', 'silence', 'drop_replies'])
-def test_zone_that_is_cut_off_stops_before_its_shards_are_anothers(
-    running: Stage, etcd_faults: FaultProxies, fault: str
+def test_disconnected_zone_stops_before_its_shards_are_claimed(
+    running: ZoneWorld, etcd_faults: FaultProxies, fault: str
 ) -> None:
-    """At each look one zone is sure of a shard at most.  When its connection is well again, so is the zone."""
+    """At most one zone considers itself the owner.  Reconnected, it takes its share again."""
     running.start('c', url=etcd_faults.url)
     wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
@@ -94,31 +93,29 @@ def test_zone_that_is_cut_off_stops_before_its_shards_are_anothers(
         getattr(proxy, fault)()
 
     def is_taken_over() -> bool:
-        assert max(len(running.acting(shard)) for shard in SHARDS) <= 1
+        assert max(len(running.owners_of(shard)) for shard in SHARDS) <= 1
         return owned_by(running, 'a', 'b')()
 
     wait_until(is_taken_over)
-    assert not [shard for shard in SHARDS if 'c' in running.acting(shard)]
+    assert not [shard for shard in SHARDS if 'c' in running.owners_of(shard)]
     play_on(running)
     etcd_faults.heal()
     wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
 
 
-def test_shards_of_a_lost_zone_are_run_by_others(running: Stage, etcd_faults: FaultProxies) -> None:
-    """When their claims have expired."""
+def test_shards_of_a_crashed_zone_are_taken_over(running: ZoneWorld, etcd_faults: FaultProxies) -> None:
     running.start('c', url=etcd_faults.url)
     wait_until(owned_by(running, 'a', 'b', 'c'))
     play_on(running)
     for proxy in etcd_faults:
         proxy.cut()
-    running.serving['c'].kill()
+    running.greenlets['c'].kill()
     wait_until(owned_by(running, 'a', 'b'))
     play_on(running)
 
 
-def test_restart_of_each_zone_in_turn_loses_no_player(running: Stage) -> None:
-    """Nor a step."""
+def test_rolling_restart_loses_no_player_and_no_step(running: ZoneWorld) -> None:
     places = dict(running.matchmaker.players)
     for name, other in ('ab', 'ba'):
         running.end(name)
@@ -133,8 +130,8 @@ def test_restart_of_each_zone_in_turn_loses_no_player(running: Stage) -> None:
 # -- processes
 
 
-class Process:
-    """A role of the example that runs by itself."""
+class RoleProcess:
+    """A role of the example in its own process."""
 
     def __init__(self, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -146,14 +143,14 @@ class Process:
         )
 
     def read_until(self, text: str) -> str:
-        """What it says, up to the line with this text."""
+        """Return its output up to the line that contains the text."""
         assert self._process.stdout is not None
         said = ''
         for line in self._process.stdout:
             said += line
             if text in line:
                 return said
-        raise AssertionError(f'it ended, and did not say {text!r}:\n{said}')
+        raise AssertionError(f'the process ended without printing {text!r}:\n{said}')
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
@@ -169,12 +166,12 @@ class Process:
 
 
 @pytest.fixture
-def run(etcd_server: EtcdServer) -> Iterator[Callable[..., Process]]:
-    """Start a role on the etcd; what still runs after the test is killed."""
-    started: list[Process] = []
+def run(etcd_server: EtcdServer) -> Iterator[Callable[..., RoleProcess]]:
+    """Start a role on the etcd; kill it at the end of the test."""
+    started: list[RoleProcess] = []
 
-    def run(*arguments: str) -> Process:
-        started.append(Process(*arguments, '--url', etcd_server.url))
+    def run(*arguments: str) -> RoleProcess:
+        started.append(RoleProcess(*arguments, '--url', etcd_server.url))
         return started[-1]
 
     yield run
@@ -182,52 +179,52 @@ def run(etcd_server: EtcdServer) -> Iterator[Callable[..., Process]]:
         process.kill()
 
 
-def test_zones_are_processes_that_crash_and_drain(run, etcd_server: EtcdServer) -> None:
-    """After a SIGKILL others have the shards when the claims expire; after a SIGTERM they have them at once."""
-    with Stage(etcd_server.url) as stage:
-        stage.etcd.set('/cfg/step', '0.05')
+def test_other_zones_take_over_when_processes_crash_or_drain(run, etcd_server: EtcdServer) -> None:
+    """After SIGKILL when the claims expire; after SIGTERM at once."""
+    with ZoneWorld(etcd_server.url) as zone_world:
+        zone_world.etcd.set('/cfg/step', '0.05')
         crashing, draining, staying = (run('zone', name, '--ttl', str(TTL)) for name in 'abc')
-        wait_until(owned_by(stage, 'a', 'b', 'c'))
+        wait_until(owned_by(zone_world, 'a', 'b', 'c'))
         seated = run('seat', *PLAYERS).end()
         assert seated[0] == 0 and len(seated[1].splitlines()) == len(PLAYERS)
-        play_on(stage)
+        play_on(zone_world)
         crashing.send(signal.SIGKILL)
-        wait_until(owned_by(stage, 'b', 'c'))
-        play_on(stage)
+        wait_until(owned_by(zone_world, 'b', 'c'))
+        play_on(zone_world)
         draining.send(signal.SIGTERM)
         status, said = draining.end()
         assert status == 0
-        assert 'b: has drained and ends' in said
-        wait_until(owned_by(stage, 'c'))
-        play_on(stage)
+        assert 'b: has drained and stops' in said
+        wait_until(owned_by(zone_world, 'c'))
+        play_on(zone_world)
         staying.send(signal.SIGINT)
         assert staying.end()[0] == 0
-        wait_until(lambda: not stage.audit.claims)
-        assert stage.etcd.get('/').nodes  # the world is still there
+        wait_until(lambda: not zone_world.audit.claims)
+        assert zone_world.etcd.get('/').nodes  # the world is still there
         with pytest.raises(getc.KeyNotFound):
-            stage.etcd.get('/zones/c')
-    assert not stage.audit.faults, '\n'.join(stage.audit.faults)
+            zone_world.etcd.get('/zones/c')
+    assert not zone_world.audit.faults, '\n'.join(zone_world.audit.faults)
 
 
-def test_board_shows_who_runs_what(run, etcd_server: EtcdServer) -> None:
-    """Until it is told to end."""
-    with Stage(etcd_server.url) as stage:
-        stage.start('a')
-        wait_until(owned_by(stage, 'a'))
-        wait_until(lambda: len(stage.steps()) == len(SHARDS))
-        stage.seat('ann')
+def test_board_shows_the_owner_of_each_shard(run, etcd_server: EtcdServer) -> None:
+    """Until SIGTERM."""
+    with ZoneWorld(etcd_server.url) as zone_world:
+        zone_world.start('a')
+        wait_until(owned_by(zone_world, 'a'))
+        wait_until(lambda: len(zone_world.steps()) == len(SHARDS))
+        zone_world.seat('ann')
         board = run('board')
         shown = board.read_until('tundra')
         board.send(signal.SIGTERM)
         assert board.end()[0] == 0
-    assert 'zones that take shards: a ' in shown
+    assert 'zones that accept shards: a ' in shown
     assert all(f'\n{shard:<10}a ' in shown for shard in SHARDS)
     assert 'ann' in shown
 
 
-def test_process_that_waits_for_etcd_ends_at_a_signal() -> None:
-    """There is nothing to give back yet."""
-    process = Process('zone', 'a', '--url', 'http://127.0.0.1:1')
+def test_process_ends_at_a_signal_while_it_waits_for_etcd() -> None:
+    """There is nothing to release yet."""
+    process = RoleProcess('zone', 'a', '--url', 'http://127.0.0.1:1')
     try:
         process.read_until('waits for etcd')
         process.send(signal.SIGTERM)
