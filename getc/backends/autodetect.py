@@ -155,9 +155,9 @@ class AutoBackend(Backend):
         """Watch as the contract says, but detect the API first: call :meth:`resolve` before, with a deadline."""
         return self.resolve(Deadline(DETECTION_TIMEOUT)).watch(spec, listener, after)
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         """Return the keep group, but detect the API first: call :meth:`resolve` before, with a deadline."""
-        return self.resolve(Deadline(DETECTION_TIMEOUT)).keep(ttl)
+        return self.resolve(Deadline(DETECTION_TIMEOUT)).keep_group(ttl)
 
     def ready(self, deadline: Deadline) -> None:
         retry_until_served(lambda: self.resolve(deadline), deadline).ready(deadline)

@@ -211,7 +211,7 @@ class Backend(Protocol):
         far as the backend can detect it, the new watch ends with ``EventIndexCleared``.
         """
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         """Return the keep group of this TTL, in seconds.  Does not block."""
 
     def ready(self, deadline: Deadline) -> None:

@@ -56,8 +56,8 @@ class Namespaced(Backend):
         relative = _RelativeListener(listener, self._namespace)
         return self._backend.watch(in_namespace(self._namespace, spec), relative, after)
 
-    def keep(self, ttl: int) -> KeepGroup:
-        return _RelativeGroup(self._backend.keep(ttl), self._namespace)
+    def keep_group(self, ttl: int) -> KeepGroup:
+        return _RelativeGroup(self._backend.keep_group(ttl), self._namespace)
 
     def ready(self, deadline: Deadline) -> None:
         self._backend.ready(deadline)

@@ -209,7 +209,7 @@ class KeepMachine(Daemon):
                 return False
             if self._group is None:
                 self._backend = self._backend.resolve(self._call_deadline())
-                self._group = self._backend.keep(self._options.ttl)
+                self._group = self._backend.keep_group(self._options.ttl)
             return not self._is_stopped
         finally:
             self._is_preparing = False

@@ -73,10 +73,11 @@ class Inner:
         self.listener = listener
         return self._call(spec.key, self)
 
-    def keep(self, *args: Any) -> Any:
-        if len(args) == 1:
-            return self
-        put, self.listener, _ = args
+    def keep_group(self, _ttl: int) -> Any:
+        return self
+
+    def keep(self, put: Put, listener: KeepListener, _deadline: Deadline) -> Any:
+        self.listener = listener
         return self._call(put.key, self)
 
     def reclaim(self, key: str, _value: str, previous: object, listener: KeepListener, _deadline: Deadline) -> Any:
@@ -121,7 +122,7 @@ def namespaced(**options: Any) -> tuple[Inner, Namespaced]:
 
 def kept(inner: Inner, backend: Namespaced) -> tuple[KeepGroup, KeptNode, Listener]:
     listener: Any = Listener()
-    group = backend.keep(10)
+    group = backend.keep_group(10)
     node = group.keep(Put('/a', 'x', prev_exist=False), listener, FOREVER)
     return group, node, listener
 

@@ -149,7 +149,7 @@ class FaultyBackend(Backend):
             gevent.get_hub().loop.run_callback(self.break_watches)
         return self._inner.watch(spec, listener, after)
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         return self._groups.setdefault(ttl, RefreshGroup(self.execute, self.watch, ttl, max_watched=sys.maxsize))
 
     def ready(self, deadline: Deadline) -> None:

@@ -46,7 +46,7 @@ class MemoryBackend(Backend):
         check_v2_key(spec.key)
         return self._store.watch(spec, listener, self._watches)
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:

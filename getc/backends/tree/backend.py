@@ -242,7 +242,7 @@ class TreeV3(Backend):
         self._check_open()
         return self._watch_hub.subscribe(spec, listener, after)
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         self._check_open()
         pool = self._lease_pools.get(ttl)
         if pool is None:

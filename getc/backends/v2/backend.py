@@ -177,7 +177,7 @@ class KeysV2(Backend):
 
     # -- kept nodes
 
-    def keep(self, ttl: int) -> KeepGroup:
+    def keep_group(self, ttl: int) -> KeepGroup:
         self._check_open()
         group = self._groups.get(ttl)
         if group is None:

@@ -283,7 +283,7 @@ def test_close_ends_watches_and_refuses_calls(backend: MemoryBackend) -> None:
     for call in (
         lambda: put(closed, '/a'),
         lambda: closed.watch(WatchSpec('/a'), Recorder()),
-        lambda: closed.keep(10),
+        lambda: closed.keep_group(10),
         lambda: closed.ready(NEVER),
     ):
         with pytest.raises(ClientClosed):
@@ -291,6 +291,6 @@ def test_close_ends_watches_and_refuses_calls(backend: MemoryBackend) -> None:
 
 
 def test_keep_returns_one_group_for_each_ttl(backend: MemoryBackend) -> None:
-    assert backend.keep(10) is backend.keep(10)
-    assert backend.keep(10) is not backend.keep(20)
-    assert backend.keep(10).ttl == 10
+    assert backend.keep_group(10) is backend.keep_group(10)
+    assert backend.keep_group(10) is not backend.keep_group(20)
+    assert backend.keep_group(10).ttl == 10

@@ -322,7 +322,7 @@ def test_close_ends_calls_and_refuses_later_ones() -> None:
     for late in (
         lambda: backend.execute(Get('/a'), in_time()),
         lambda: backend.watch(WatchSpec('/a'), Recorder()),
-        lambda: backend.keep(10),
+        lambda: backend.keep_group(10),
         lambda: backend.ready(in_time()),
     ):
         with pytest.raises(errors.ClientClosed):
@@ -330,9 +330,9 @@ def test_close_ends_calls_and_refuses_later_ones() -> None:
 
 
 def test_keep_returns_one_group_for_each_ttl(backend: KeysV2) -> None:
-    assert backend.keep(10) is backend.keep(10)
-    assert backend.keep(10) is not backend.keep(11)
-    assert backend.keep(11).ttl == 11
+    assert backend.keep_group(10) is backend.keep_group(10)
+    assert backend.keep_group(10) is not backend.keep_group(11)
+    assert backend.keep_group(11).ttl == 11
 
 
 # -- watches on a real server
