@@ -1,4 +1,4 @@
-"""A client that meets a hostile server, and what that server could do to it."""
+"""HostileConnection servers, and helpers for clients that connect to them."""
 
 from __future__ import annotations
 
@@ -18,29 +18,39 @@ from getc.v3.schema.mvccpb import KeyValue
 from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.servers import answer_of, end, read_request, serving
 
-__all__ = ['ANSWER', 'IN_THE_KERNEL', 'Hostile', 'HostileServer', 'Peer', 'Trap', 'good', 'opened', 'v2_answer']
+__all__ = [
+    'KERNEL_BUFFER_BYTES',
+    'RESPONSE',
+    'HostileConnection',
+    'HostileServer',
+    'Peer',
+    'Trap',
+    'healthy_server',
+    'opened',
+    'v2_response',
+]
 
-IN_THE_KERNEL = 8 * 1024 * 1024
-"""Bytes that the kernel takes from a server though nobody reads them: the room that the client's side may grow to."""
+KERNEL_BUFFER_BYTES = 8 * 1024 * 1024
+"""Bytes that the kernel accepts from a server although the client does not read them: its largest socket buffer."""
 
 
-class Hostile:
-    """One connection, as the hostile server sees it."""
+class HostileConnection:
+    """One connection of a hostile server."""
 
     def __init__(self, sock: socket, server: HostileServer) -> None:
         self._sock = sock
         self._server = server
 
     def request(self) -> bytes:
-        """A request of HTTP/1, whole."""
+        """Read one whole HTTP/1 request."""
         return read_request(self._sock)
 
     def receive(self) -> bytes:
-        """Whatever has come."""
+        """Read the bytes that have arrived."""
         return self._sock.recv(65_536)
 
     def calls(self) -> Iterator[int]:
-        """The streams of HTTP/2 that the client opens, one after the other, until it hangs up."""
+        """Yield the number of each HTTP/2 stream that the client opens, until it closes the connection."""
         data = b''
         while len(data) < len(PREFACE):
             piece = self.receive()
@@ -59,10 +69,10 @@ class Hostile:
             data += piece
 
     def send(self, data: bytes) -> None:
-        """Send all of it, as far as the client takes it.
+        """Send all of the data.
 
         Raises:
-            OSError: The client has hung up.
+            OSError: The client has closed the connection.
         """
         view = memoryview(data)
         while view:
@@ -71,48 +81,48 @@ class Hostile:
             view = view[count:]
 
     def flood(self, data: bytes, before: bytes = b'') -> None:
-        """Send it again and again, until the client hangs up."""
+        """Send the data repeatedly, until the client closes the connection."""
         self.send(before)
         many = data * max(1, 65_536 // len(data))
         while True:
             self.send(many)
 
     def trickle(self, data: bytes, before: bytes = b'') -> None:
-        """Send it again and again, slowly."""
+        """Send the data repeatedly, with a delay, until the client closes the connection."""
         self.send(before)
         while True:
             self.send(data)
             gevent.sleep(0.02)
 
     def reset(self) -> None:
-        """Hang up without a farewell."""
+        """Reset the connection."""
         self._sock.setsockopt(SOL_SOCKET, SO_LINGER, b'\1\0\0\0\0\0\0\0')
         self._sock.close()
 
     def wait(self) -> None:
-        """Do nothing, until the client hangs up."""
+        """Send nothing until the client closes the connection."""
         while self._sock.recv(65_536):
             pass
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A hostile server, and what a client says of it.
+    """The behaviour of a hostile server, and the error of a client.
 
     Attributes:
-        name: What it does.
-        serve: Does it, on each connection.
-        error: What a call raises.
-        told: Part of the error's text.
-        most: Bytes that a client takes before it hangs up, at the very most; the kernel takes some besides.
-        is_slow: It never comes to an end by itself: what ends is the call's time.
+        name: Names the behaviour.
+        serve: Serves each connection.
+        error: The class of the error that a call raises.
+        text: A part of the error's text.
+        max_bytes: Bytes that a client reads at most before it closes the connection; the kernel buffers some more.
+        is_slow: True if the call ends by its timeout only.
     """
 
     name: str
-    serve: Callable[[Hostile], object]
+    serve: Callable[[HostileConnection], object]
     error: type[getc.EtcException] = getc.ProtocolError
-    told: str = ''
-    most: int = 128 * 1024
+    text: str = ''
+    max_bytes: int = 128 * 1024
     is_slow: bool = False
 
     def __str__(self) -> str:
@@ -120,12 +130,12 @@ class Peer:
 
 
 class HostileServer:
-    """A peer that listens.  A context manager.
+    """A listening server with the behaviour of a peer.  A context manager.
 
     Attributes:
-        url: Where it is.
-        visits: Connections that it had.
-        sent: Bytes that were taken of it.
+        url: Its URL.
+        visits: The number of connections.
+        sent: The number of bytes that were sent.
     """
 
     def __init__(self, peer: Peer) -> None:
@@ -147,7 +157,7 @@ class HostileServer:
         self._busy += 1
         sock.setsockopt(SOL_SOCKET, SO_SNDBUF, 65_536)
         try:
-            self._peer.serve(Hostile(sock, self))
+            self._peer.serve(HostileConnection(sock, self))
         finally:
             self._busy -= 1
 
@@ -158,11 +168,11 @@ class HostileServer:
 
 
 class Trap:
-    """A server to which nobody may be led.  A context manager.
+    """A server to which no client may connect.  A context manager.
 
     Attributes:
-        url: Where it is.
-        visits: How many came.
+        url: Its URL.
+        visits: The number of connections.
     """
 
     def __init__(self) -> None:
@@ -181,14 +191,14 @@ class Trap:
         self.visits += 1
 
 
-def v2_answer(value: str = 'good', **more: Any) -> bytes:
-    """What etcd v2 says of ``/a``."""
+def v2_response(value: str = 'good', **more: Any) -> bytes:
+    """Return the response of etcd v2 to a read of ``/a``."""
     extra = ''.join(f',"{name}":{text}' for name, text in more.items())
     body = f'{{"action":"get","node":{{"key":"/a","value":"{value}","modifiedIndex":7,"createdIndex":7{extra}}}}}'
     return answer_of(body.encode(), headers='Content-Type: application/json\r\nX-Etcd-Index: 7\r\n')
 
 
-ANSWER = RangeResponse(
+RESPONSE = RangeResponse(
     header={'revision': 7},
     kvs=[KeyValue(key=b'/a', value=b'good', create_revision=7, mod_revision=7, version=1)],
     count=1,
@@ -196,13 +206,13 @@ ANSWER = RangeResponse(
 
 
 @contextmanager
-def good(api: str) -> Iterator[str]:
-    """A server that is well: ``/a`` has the value ``'good'``."""
+def healthy_server(api: str) -> Iterator[str]:
+    """Run a healthy server on which ``/a`` has the value ``'good'``; yield its URL."""
     if api == 'v2':
 
         def answer(sock: socket) -> None:
             while read_request(sock):
-                sock.sendall(v2_answer())
+                sock.sendall(v2_response())
 
         with serving(answer) as endpoint:
             yield endpoint.url
@@ -211,7 +221,7 @@ def good(api: str) -> Iterator[str]:
     def script(call: ServerCall) -> None:
         call.receive()
         assert call.path == KV.Range.path
-        call.answer(ANSWER.SerializeToString())
+        call.answer(RESPONSE.SerializeToString())
 
     with GrpcServer(script) as server:
         yield server.endpoint.url
@@ -219,6 +229,6 @@ def good(api: str) -> Iterator[str]:
 
 @contextmanager
 def opened(api: Any, *urls: str, timeout: float | None = 60.0, **options: Any) -> Iterator[getc.Client]:
-    """A client of these servers."""
+    """Open a client of these servers."""
     with getc.etcd(list(urls), api=api, timeout=timeout, **options) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Servers that lead a client elsewhere, or have it take one answer for another: nothing is given away."""
+"""Redirects, proxies, and responses that do not belong to the request: nothing is disclosed or mistaken."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gevent.socket import socket
 import getc
 from getc.testing import wait_until
 from tests.hostile import http2_peers, http_peers
-from tests.hostile.harness import HostileServer, Peer, Trap, good, opened, v2_answer
+from tests.hostile.harness import HostileServer, Peer, Trap, healthy_server, opened, v2_response
 from tests.support.servers import answer_of, read_request, serving
 
 pytestmark = pytest.mark.timeout(120)
@@ -35,8 +35,8 @@ CREDENTIALS: dict[str, Any] = {'username': 'root', 'password': 'hunter2'}
         (None, 307),
     ],
 )
-def test_redirect_leads_nowhere(api: str | None, status: int) -> None:
-    """To another port, with the same path or another: no connection is made, by no call and no daemon."""
+def test_redirect_is_not_followed(api: str | None, status: int) -> None:
+    """No call and no daemon connects to the other port."""
     with Trap() as trap:
         where = f'Location: {trap.url}/v2/keys/a\r\nRefresh: 0; url={trap.url}\r\nContent-Length: 0\r\n\r\n'
         page = f'HTTP/1.1 {status} Elsewhere\r\n{where}'.encode()
@@ -46,7 +46,7 @@ def test_redirect_leads_nowhere(api: str | None, status: int) -> None:
                 sock.sendall(page)
 
         with serving(lead) as endpoint, opened(api, endpoint.url, timeout=60, **CREDENTIALS) as client:
-            told = []
+            errors = []
             for call in (
                 lambda: client.get('/a'),
                 lambda: client.set('/a', '1'),
@@ -57,15 +57,15 @@ def test_redirect_leads_nowhere(api: str | None, status: int) -> None:
                 try:
                     call()
                 except (getc.HTTPError, getc.ProtocolError, getc.ConnectionError) as error:
-                    told.append(str(error))
+                    errors.append(str(error))
             gevent.sleep(0.05)
         assert trap.visits == 0
-        assert len(told) == 4
-        assert not [text for text in told if trap.url in text]
+        assert len(errors) == 4
+        assert not [text for text in errors if trap.url in text]
 
 
 def test_redirect_is_not_followed_by_a_watch() -> None:
-    """Nor by one that had begun well."""
+    """Also after a successful read."""
     with Trap() as trap:
 
         def lead(sock: socket) -> None:
@@ -73,7 +73,7 @@ def test_redirect_is_not_followed_by_a_watch() -> None:
                 if b'wait=true' in request:
                     sock.sendall(answer_of(b'', status='307 Elsewhere', headers=f'Location: {trap.url}/\r\n'))
                 else:
-                    sock.sendall(v2_answer())
+                    sock.sendall(v2_response())
 
         with serving(lead) as endpoint, opened('v2', endpoint.url, **CREDENTIALS) as client:
             watcher = client.on_change('/a', print, wait=False)
@@ -81,18 +81,18 @@ def test_redirect_is_not_followed_by_a_watch() -> None:
         assert trap.visits == 0
 
 
-def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """Nor are passwords taken from ``.netrc``."""
+def test_proxy_of_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    """Passwords are not read from ``.netrc`` either."""
     netrc = tmp_path / 'netrc'
     netrc.write_text('machine 127.0.0.1 login root password hunter2\n')
     seen: list[bytes] = []
 
-    def note(sock: socket) -> None:
+    def record(sock: socket) -> None:
         while request := read_request(sock):
             seen.append(request)
-            sock.sendall(v2_answer())
+            sock.sendall(v2_response())
 
-    with Trap() as trap, serving(note) as endpoint:
+    with Trap() as trap, serving(record) as endpoint:
         for name in ('http_proxy', 'HTTP_PROXY', 'https_proxy', 'all_proxy', 'ALL_PROXY'):
             monkeypatch.setenv(name, trap.url)
         monkeypatch.setenv('NETRC', str(netrc))
@@ -102,7 +102,7 @@ def test_proxy_of_the_environment_is_not_asked(monkeypatch: pytest.MonkeyPatch, 
     assert b'uthorization' not in seen[0]
 
 
-def test_password_of_one_server_is_not_told_to_another() -> None:
+def test_password_of_one_server_is_not_sent_to_another() -> None:
     """Where it stands in the URL of that one."""
     seen: dict[str, bytes] = {}
 
@@ -111,7 +111,7 @@ def test_password_of_one_server_is_not_told_to_another() -> None:
 
     def answer(sock: socket) -> None:
         seen['second'] = read_request(sock)
-        sock.sendall(v2_answer())
+        sock.sendall(v2_response())
 
     with serving(refuse) as first, serving(answer) as second:
         url = first.url.replace('http://', 'http://root:hunter2@')
@@ -122,15 +122,15 @@ def test_password_of_one_server_is_not_told_to_another() -> None:
 
 
 @pytest.mark.parametrize('gap', [0, 0.05], ids=['in one piece', 'later'])
-def test_answer_that_nobody_asked_for_is_not_taken_for_the_next(gap: float) -> None:
-    """Two answers to one request: the second is nobody's, however it comes."""
+def test_unrequested_response_is_not_taken_for_the_next(gap: float) -> None:
+    """Of two responses to one request the second is dropped."""
 
     def twice(sock: socket) -> None:
         while read_request(sock):
-            sock.sendall(v2_answer('right') + (b'' if gap else v2_answer('poison')))
+            sock.sendall(v2_response('right') + (b'' if gap else v2_response('poison')))
             if gap:
                 gevent.sleep(gap)
-                sock.sendall(v2_answer('poison'))
+                sock.sendall(v2_response('poison'))
 
     with serving(twice) as endpoint, opened('v2', endpoint.url) as client:
         for _ in range(5):
@@ -140,9 +140,9 @@ def test_answer_that_nobody_asked_for_is_not_taken_for_the_next(gap: float) -> N
 
 MEMORY = {
     'v2': 'gzip bomb|endless body|endless chunks|endless chunks of a byte|endless headers|deep JSON|huge integer|'
-    'absurd length|length past the bound',
-    'v3': 'gzip bomb|HPACK bomb|thousands of fields|endless answer|endless messages|huge message|endless CONTINUATION|'
-    'endless PING|endless empty DATA|message in message without end',
+    'absurd length|length over the limit',
+    'v3': 'gzip bomb|HPACK bomb|thousands of fields|endless response|endless messages|huge message|'
+    'endless CONTINUATION|endless PING|endless empty DATA|deeply nested groups',
 }
 PEERS = {('v2', peer.name): peer for peer in http_peers.PEERS} | {('v3', peer.name): peer for peer in http2_peers.PEERS}
 
@@ -152,10 +152,10 @@ PEERS = {('v2', peer.name): peer for peer in http_peers.PEERS} | {('v3', peer.na
     [(api, PEERS[api, name]) for api, names in MEMORY.items() for name in names.split('|')],
     ids=str,
 )
-def test_hostile_server_does_not_make_a_client_large(api: str, peer: Peer) -> None:
-    """A few times what an answer may be, at most; and nothing stays."""
-    with good(api) as url, opened(api, url) as client:
-        client.get('/a')  # whatever is made once
+def test_hostile_server_does_not_fill_the_memory_of_a_client(api: str, peer: Peer) -> None:
+    """A few times the limit of a response, at most."""
+    with healthy_server(api) as url, opened(api, url) as client:
+        client.get('/a')  # allocates what is allocated once
     with HostileServer(peer) as server:
         gc.collect()
         tracemalloc.start()

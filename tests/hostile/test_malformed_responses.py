@@ -1,4 +1,4 @@
-"""Answers that are well-formed and make no sense, of a server that speaks gRPC as it should."""
+"""Well-formed responses with invalid content, from a server with correct gRPC."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.support.grpc_server import GrpcServer, ServerCall
 
 pytestmark = pytest.mark.timeout(120)
 
-Answers = dict[str, Any]
-"""What is answered, by the RPC."""
+Responses = dict[str, Any]
+"""The response to each RPC."""
 
 HEADER: Any = {'revision': 7, 'cluster_id': 1, 'raft_term': 2}
 PAIR = KeyValue(key=b'/a', value=b'good', create_revision=7, mod_revision=7, version=1, lease=5)
@@ -29,12 +29,12 @@ HUGE = 2**63 - 1
 
 
 @contextmanager
-def answering(answers: Answers, **options: Any) -> Iterator[getc.Client]:
-    """A client of a server that has an answer for each RPC, whatever is asked."""
+def responding(responses: Responses, **options: Any) -> Iterator[getc.Client]:
+    """Open a client of a server with a fixed response to each RPC."""
 
     def script(call: ServerCall) -> None:
         message = call.receive()
-        answer = answers.get(call.path, TxnResponse())
+        answer = responses.get(call.path, TxnResponse())
         if callable(answer):
             answer(call)
         elif message is not None:
@@ -62,28 +62,28 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
 
 GRANTED = LeaseGrantResponse(ID=5, TTL=5)
 NOTHING = TxnResponse()
-SHAPES: dict[str, Answers] = {
-    'nothing': {Lease.LeaseGrant.path: NOTHING},
-    'nothing but a lease': {Lease.LeaseGrant.path: GRANTED},
-    'success, and nothing done': {
+SHAPES: dict[str, Responses] = {
+    'empty responses': {Lease.LeaseGrant.path: NOTHING},
+    'a lease, and else empty responses': {Lease.LeaseGrant.path: GRANTED},
+    'success without responses': {
         KV.Txn.path: TxnResponse(header=HEADER, succeeded=True),
         Lease.LeaseGrant.path: GRANTED,
     },
-    'failure, and nothing read': {KV.Txn.path: TxnResponse(header=HEADER), Lease.LeaseGrant.path: GRANTED},
-    'too much': {
+    'failure without responses': {KV.Txn.path: TxnResponse(header=HEADER), Lease.LeaseGrant.path: GRANTED},
+    'too many responses': {
         KV.Txn.path: TxnResponse(header=HEADER, responses=[ResponseOp() for _ in range(99)]),
         Lease.LeaseGrant.path: GRANTED,
     },
     'a lease without a TTL': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=5)},
-    'a lease of less than nothing': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=-5, TTL=-5)},
-    'a lease for ever': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=5, TTL=HUGE)},
+    'a lease with negative numbers': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=-5, TTL=-5)},
+    'a lease with a huge TTL': {Lease.LeaseGrant.path: LeaseGrantResponse(ID=5, TTL=HUGE)},
 }
 
 
 @pytest.mark.parametrize('shape', SHAPES)
-def test_answers_of_another_shape_are_typed_errors(shape: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """Or results, where what is there is enough for one; nothing else is raised, and nothing printed by gevent."""
-    with answering(SHAPES[shape]) as client:
+def test_malformed_responses_raise_typed_errors(shape: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """Or give a result, where the response has enough for one; gevent prints no traceback."""
+    with responding(SHAPES[shape]) as client:
         for call in CALLS.values():
             try:
                 call(client)
@@ -94,9 +94,8 @@ def test_answers_of_another_shape_are_typed_errors(shape: str, capfd: pytest.Cap
 
 
 @pytest.mark.parametrize('call', ['set', 'delete', 'keep'])
-def test_writes_with_an_answer_of_another_shape_may_have_happened(call: str) -> None:
-    """It is not known what was done."""
-    with answering({Lease.LeaseGrant.path: GRANTED}) as client:
+def test_write_with_a_malformed_response_may_have_been_applied(call: str) -> None:
+    with responding({Lease.LeaseGrant.path: GRANTED}) as client:
         if call == 'keep':
             keeper = client.keep_node('/a', ttl=5, wait=False)
             wait_until(lambda: keeper.last_error is not None)
@@ -112,18 +111,17 @@ def test_writes_with_an_answer_of_another_shape_may_have_happened(call: str) -> 
 @pytest.mark.parametrize(
     'granted', [LeaseGrantResponse(), LeaseGrantResponse(ID=5), LeaseGrantResponse(ID=5, TTL=HUGE)]
 )
-def test_lease_of_no_sense_is_refused(granted: Any) -> None:
-    """Nothing is kept by it, and nothing is asked for again and again."""
-    with answering({Lease.LeaseGrant.path: granted}) as client, pytest.raises(getc.ProtocolError, match='a lease'):
+def test_malformed_lease_raises_protocol_error(granted: Any) -> None:
+    """No endless renewals of it."""
+    with responding({Lease.LeaseGrant.path: granted}) as client, pytest.raises(getc.ProtocolError, match='a lease'):
         client.set('/a', '1', ttl=5)
 
 
 @pytest.mark.parametrize('ttl', [-HUGE, -1, 0, HUGE])
-def test_time_to_live_of_no_sense_is_no_crash(ttl: int) -> None:
-    """The node has as much as fits, or the error is typed."""
+def test_malformed_time_to_live_gives_a_result_or_a_typed_error(ttl: int) -> None:
     found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)
     answers = {KV.Range.path: found, Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=ttl, grantedTTL=HUGE)}
-    with answering(answers) as client:
+    with responding(answers) as client:
         if ttl == HUGE:
             with pytest.raises(getc.ProtocolError, match='malformed response of etcd v3'):
                 client.get('/a')
@@ -131,8 +129,8 @@ def test_time_to_live_of_no_sense_is_no_crash(ttl: int) -> None:
             assert client.get('/a').value == 'good'
 
 
-def test_renewals_of_other_leases_are_nobodys() -> None:
-    """Nor is one with another number taken for ours; a TTL below nothing means that it is gone."""
+def test_renewals_of_other_leases_are_ignored() -> None:
+    """A negative TTL means that the lease does not exist."""
 
     def renew(call: ServerCall) -> None:
         call.head()
@@ -144,7 +142,7 @@ def test_renewals_of_other_leases_are_nobodys() -> None:
             call.message(answer.SerializeToString())
         call.is_over.wait()
 
-    with answering({Lease.LeaseKeepAlive.path: renew}) as client, pytest.raises(LeaseNotFound):
+    with responding({Lease.LeaseKeepAlive.path: renew}) as client, pytest.raises(LeaseNotFound):
         client.v3.lease.keep_alive(5)
 
 
@@ -152,8 +150,8 @@ def event(key: bytes, revision: int) -> Event:
     return Event(kv=KeyValue(key=key, value=b'x', create_revision=revision, mod_revision=revision, version=1))
 
 
-def test_events_of_watches_never_made_are_told_to_nobody() -> None:
-    """Whatever their numbers; nor are those of other keys, of revisions that were told, or without a key."""
+def test_events_of_unknown_watches_are_ignored() -> None:
+    """So are events of other keys, of revisions that were delivered, and without a key."""
 
     def watch(call: ServerCall) -> None:
         call.head()
@@ -180,7 +178,7 @@ def test_events_of_watches_never_made_are_told_to_nobody() -> None:
         Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=5, grantedTTL=5),
     }
     seen: list[tuple[str, int]] = []
-    with answering(answers) as client:
+    with responding(answers) as client:
         client.on_change('/a', lambda result: seen.append((result.key, result.index or 0)), recursive=False)
         wait_until(lambda: len(seen) >= 2)
         assert [key for key, _ in seen] == ['/a', '/a']
