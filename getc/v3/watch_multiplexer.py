@@ -1,7 +1,8 @@
 """Creates the watches of a client on one shared stream, which it opens and reopens as needed.
 
-Both :class:`getc.v3.watch.Watch` and the directory tree subscribe here, so opening a watch stream, the recovery from a
-stale token and the health check (of :class:`~getc.v3.watch_stream.WatchStream`) exist once.
+All watches of getc are created here: those of :class:`getc.v3.watch.Watch`, of the directory tree, and of the keys of
+kept nodes, each kind on a stream of its own.  So opening a watch stream, the recovery from a stale token and the health
+check (of :class:`~getc.v3.watch_stream.WatchStream`) exist once.
 """
 
 from __future__ import annotations
