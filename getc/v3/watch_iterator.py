@@ -11,7 +11,7 @@ from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedOut
 from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_stream import Substream
+from getc.v3.watch_stream import Substream, WatchHandler
 
 __all__ = ['WatchIterator']
 
@@ -28,7 +28,7 @@ class _Watches(Protocol):
     def add(self, substream: Substream) -> None: ...
 
 
-class WatchIterator:
+class WatchIterator(WatchHandler):
     """One watch: an iterator over :class:`WatchResponse` with events, each of which holds whole revisions.
 
     Also a context manager that cancels the watch.
@@ -109,7 +109,7 @@ class WatchIterator:
         state = 'over' if self._is_over else 'on'
         return f'<getc.v3.WatchIterator {self.watch_id} {state} since revision {self.revision}>'
 
-    # -- for the service, and ``WatchHandler``
+    # -- for the service, and callbacks (``WatchHandler``)
 
     def wait_created(self, watches: _Watches, deadline: Deadline) -> WatchIterator:
         """Create the watch; return it when the server has confirmed that.  On failure, no watch is left.

@@ -4,11 +4,6 @@ Protocol facts (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): created res
 create requests.  A refused watch is ``created`` and ``canceled`` in one response, with a ``watch_id`` of -1; etcd 3.4
 and 3.5.1 use the requested id there, or 0 if none was requested, and then send no more events of a watch 0 that may
 exist.  Therefore getc chooses the ids, from 1 on.  A progress response for all watches has a ``watch_id`` of -1.
-
-Servers from 3.4.25 and 3.5.8 on answer a progress request only when every watch of the stream has received everything
-up to the revision of the answer; they drop the request while a watch lags behind, and while the stream has no watch.
-Older servers always answer, and such an answer does not show what the watches have received.  ``etcd grpc-proxy`` drops
-all progress requests.
 """
 
 from __future__ import annotations
@@ -20,7 +15,6 @@ from typing import Final, Protocol
 
 import gevent
 
-from getc import timing
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge, Unauthorized
 from getc.grpc.framing import Status
 from getc.net.affinity import ThreadAffinity
@@ -37,6 +31,7 @@ from getc.v3.schema.watch import (
 from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 from getc.v3.watch_health import WatchHealthCheck
+from getc.v3.watch_progress import WatchProgress
 
 __all__ = ['Substream', 'WatchHandler', 'WatchStream']
 
@@ -48,12 +43,11 @@ NO_WATCH_ID: Final = -1
 INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
 
-PROGRESS_TIMEOUT: Final = 5.0
-"""Seconds after which no response to a progress request is expected: the server has dropped the request."""
-
 
 class WatchHandler(Protocol):
     """Callbacks of one watch.  None of them may block, switch or raise."""
+
+    __slots__ = ()
 
     def on_created(self, response: WatchResponse) -> None:
         """Called when the server has created the watch: every change after the response's revision is delivered."""
@@ -185,9 +179,7 @@ class WatchStream:
         affinity: The process and the thread that the stream belongs to.
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
         revision: The latest revision in a response of the server.
-        has_progress: The server has sent a progress response.
-        proves_progress: False if a progress response does not show what the watches have received, which is so if the
-            server sent one before the first watch was created.
+        progress: What the progress responses prove.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
@@ -195,15 +187,12 @@ class WatchStream:
         self.affinity.check()
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
-        self.has_progress = False
-        self.proves_progress = True
+        self.progress = WatchProgress()
         self._messages = messages
         self._created: dict[int, Substream] = {}  # by watch_id
         self._pending: deque[Substream] = deque()  # requested, not created yet
         self._progress_callbacks: list[Callable[[int | EtcException], object]] = []
         self._has_created = False
-        self._progress_requests: deque[float] = deque()  # the times of those that were not answered yet
-        self._progress_responses = 0
         self._last_id = 0
         self._closes_when_empty = False
         self._health = WatchHealthCheck(self)
@@ -232,7 +221,7 @@ class WatchStream:
         message.create_request.watch_id = self._last_id
         self._messages.send(message)
         substream.stream = self
-        substream.stale_progress = self._progress_responses + self._count_unanswered()
+        substream.stale_progress = self.progress.last_stale()
         self._pending.append(substream)
 
     def cancel(self, substream: Substream) -> None:
@@ -260,25 +249,18 @@ class WatchStream:
         """
         self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
         if self.has_watches:  # otherwise the server drops the request
-            self._progress_requests.append(timing.now())
-            self._count_unanswered()
+            self.progress.on_request()
 
     def covers(self, revision: int, substream: Substream) -> bool:
         """Return True if the latest progress response, of this revision, was sent after the watch was created.
 
         etcd sends the created response of a watch and the progress responses from two queues, in any order.
         """
-        return revision > substream.created_revision or self._progress_responses > substream.stale_progress
-
-    def _count_unanswered(self) -> int:
-        """Return how many progress requests may still be answered."""
-        while self._progress_requests and timing.now() - self._progress_requests[0] > PROGRESS_TIMEOUT:
-            self._progress_requests.popleft()
-        return len(self._progress_requests)
+        return revision > substream.created_revision or self.progress.is_later_than(substream.stale_progress)
 
     def on_revision(self, revision: int) -> None:
         """Check the stream soon if another response shows a later revision than the stream.  Does not block."""
-        if self.has_progress and revision > self.revision:
+        if self.progress.has_responses and revision > self.revision:
             self._health.on_behind()
 
     # -- for the health check
@@ -295,9 +277,9 @@ class WatchStream:
 
     def expects_progress(self, revision: int) -> bool:
         """Return True if a server at this revision answers progress requests, as it has done before."""
-        if not self.proves_progress:
-            return self.has_progress
-        return self.has_progress and all(each.start_revision <= revision for each in self._created.values())
+        if not self.progress.proves_delivery:
+            return self.progress.has_responses
+        return self.progress.has_responses and all(each.start_revision <= revision for each in self._created.values())
 
     def read_revision(self, deadline: Deadline) -> int:
         """Read a watched key, linearizable, from the stream's own server, and return its revision.  Blocks.
@@ -384,12 +366,7 @@ class WatchStream:
             self._on_progress(response.header.revision)
 
     def _on_progress(self, revision: int) -> None:
-        self.has_progress = True
-        self._progress_responses += 1
-        if self._progress_requests:
-            self._progress_requests.popleft()
-        if not self._has_created:
-            self.proves_progress = False
+        self.progress.on_response(is_first_watch_created=self._has_created)
         if self.on_progress is not None:
             self.on_progress(revision)
         callbacks, self._progress_callbacks = self._progress_callbacks, []

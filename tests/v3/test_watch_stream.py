@@ -13,7 +13,8 @@ from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_health import IDLE_TIMEOUT
-from getc.v3.watch_stream import PROGRESS_TIMEOUT, Substream, WatchStream
+from getc.v3.watch_progress import RESPONSE_TIMEOUT
+from getc.v3.watch_stream import Substream, WatchStream
 from tests.support.fake_stream import FakeStream
 
 
@@ -256,7 +257,7 @@ def test_progress_response_requested_before_a_watch_does_not_cover_it(
     env.say(created(2, 7), *[progress(7)] * 3)
     assert answers == [False, False, True]
     env.stream.request_progress()
-    etcd_clock.advance(PROGRESS_TIMEOUT + 1)
+    etcd_clock.advance(RESPONSE_TIMEOUT + 1)
     _, substream = env.add()  # the request before was dropped
     env.say(created(3, 8), progress(8))
     assert answers == [False, False, True, True]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from getc.backends.tree.codec.keyspace import (
     Range,
@@ -48,7 +48,7 @@ def leases_of(events: Iterable[Event]) -> set[int]:
 
 
 def results_of(
-    spec: WatchSpec, events: Iterable[Event], index: int, term: int, is_gone: Callable[[int], bool]
+    spec: WatchSpec, events: Sequence[Event], index: int, term: int, is_gone: Callable[[int], bool]
 ) -> Iterator[EtcdResult]:
     """Yield the results of events, for a subscriber to ``spec``.
 
@@ -59,7 +59,8 @@ def results_of(
         term: The raft term.
         is_gone: Returns whether a lease has expired or was revoked.
     """
-    for event in events:
+    # etcd 3.4 may send an event twice in one response.
+    for event in events if len(events) == 1 else {event.kv.key: event for event in events}.values():
         found = node_of(event.kv.key)
         if found is None:
             continue

@@ -42,6 +42,8 @@ MAX_DELAY: Final = 0.5
 class CatchUpListener(Protocol):
     """A watch that may have to catch up."""
 
+    __slots__ = ()
+
     @property
     def stream(self) -> WatchStream | None:
         """The stream of the watch; None before it was requested on one."""
@@ -94,7 +96,7 @@ class CatchUpDetector:
             kill_soon(self._poller)
 
     def _on_progress(self, stream: WatchStream, revision: int) -> None:
-        if stream.proves_progress:
+        if stream.progress.proves_delivery:
             for watch in [watch for watch in self._watches if watch.stream is stream]:
                 watch.on_progress(revision)
 
@@ -104,7 +106,9 @@ class CatchUpDetector:
             while self._remove_finished():
                 self._request_progress()
                 for watch, deadline in list(self._watches.items()):
-                    if deadline.has_passed() or not (watch.stream is not None and watch.stream.proves_progress):
+                    if deadline.has_passed() or not (
+                        watch.stream is not None and watch.stream.progress.proves_delivery
+                    ):
                         self._check_by_read(watch)
                 gevent.sleep(delay)
                 delay = min(MAX_DELAY, 1.5 * delay)
@@ -121,7 +125,7 @@ class CatchUpDetector:
 
     def _request_progress(self) -> None:
         for stream in {watch.stream for watch in self._watches}:
-            if stream is not None and stream.proves_progress and not stream.is_over:
+            if stream is not None and stream.progress.proves_delivery and not stream.is_over:
                 stream.request_progress()
 
     def _check_by_read(self, watch: CatchUpListener) -> None:
@@ -138,5 +142,5 @@ class CatchUpDetector:
         is_second = sent_at - self._first_empty_read.setdefault(watch, timing.now()) >= READ_INTERVAL
         if is_second and watch.is_catching_up:
             watch.on_nothing_pending()
-            if watch.stream is not None and not watch.stream.has_progress:
-                watch.stream.proves_progress = False  # further watches do not wait for progress responses
+            if watch.stream is not None and not watch.stream.progress.has_responses:
+                watch.stream.progress.proves_delivery = False  # further watches do not wait for progress responses

@@ -27,6 +27,8 @@ MAX_CHECKS: Final = 2
 class CheckedWatch(Protocol):
     """A watch of one key and perhaps of everything below it."""
 
+    __slots__ = ()
+
     @property
     def key(self) -> str:
         """The key of the watched node."""

@@ -16,21 +16,20 @@ from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, request_of, results_of
 from getc.backends.tree.codec.keyspace import Range
-from getc.backends.tree.watch.catch_up import CatchUpDetector
+from getc.backends.tree.watch.catch_up import CatchUpDetector, CatchUpListener
 from getc.backends.tree.watch.expiry import ExpiryCache
-from getc.backends.tree.watch.missed_changes import MissedChanges
+from getc.backends.tree.watch.missed_changes import CheckedWatch, MissedChanges
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 from getc.backends.tree.watch.store_identity import read_identity
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
-from getc.results import Directory, EtcdResult, Node
+from getc.results import Directory, Node
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import RangeRequest
-from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchResponse
 from getc.v3.watch_multiplexer import WatchMultiplexer
-from getc.v3.watch_stream import Substream, WatchStream
+from getc.v3.watch_stream import Substream, WatchHandler, WatchStream
 
 __all__ = ['SharedWatch', 'Subscriber', 'WatchContext']
 
@@ -85,7 +84,7 @@ class Subscriber(EventQueue):
         self.shared_watch.unsubscribe(self)
 
 
-class SharedWatch:
+class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     """One server watch, with the subscribers of its range.
 
     Each change is delivered to each subscriber once, in the order of the revisions, from the subscriber's cursor on.
@@ -194,16 +193,16 @@ class SharedWatch:
 
     def _merge(self) -> None:
         """Move the subscribers to another watch of the range if that one delivers all that they still need."""
+        assert self._position is not None
         other = self._context.by_range.setdefault(self._range, self)
         if other is self or other._position is None or other._cluster_id != self._cluster_id:
             return
         if self._target is not None or other._target is not None:
             return
-        assert self._position is not None
         if other._covers(self._position + 1):
             subscribers, self._subscribers = self._subscribers, {}
+            other._subscribers |= subscribers
             for subscriber in subscribers:
-                other._subscribers[subscriber] = None
                 subscriber.shared_watch = other
                 other._replay(subscriber)
             self._stop()
@@ -316,9 +315,8 @@ class SharedWatch:
         Args:
             revision: The revision of the server.
         """
-        context = self._context
         try:
-            store = read_identity(context.rpc, context.revision_guard, self._requested_range[0])
+            store = read_identity(self._context.rpc, self._context.revision_guard, self._requested_range[0])
         except EtcException as error:
             if not self._is_over:
                 self._end(error)
@@ -339,8 +337,7 @@ class SharedWatch:
             revision: The position of a watch that starts from now.
             target: The watch has caught up when the server has sent everything up to this revision.
         """
-        is_new = self._position is None
-        if self._position is None:
+        if is_new := self._position is None:
             self._position = self._start_revision - 1 if self._start_revision else revision
             self._history.first_revision = self._position + 1
         self._target = max(target, self._target or 0)
@@ -360,13 +357,11 @@ class SharedWatch:
         return self._target is not None and not self._is_over
 
     def on_progress(self, revision: int) -> None:
-        """Note that the server has sent all changes up to the revision, on all watches that it had then."""
         stream = self.stream
         if self._substream is not None and stream is not None and stream.covers(revision, self._substream):
             self._on_received(revision)
 
     def on_nothing_pending(self) -> None:
-        """Note that everything was received that the store had when the watch was created."""
         if self._target is not None:
             self._on_received(self._target)
 
@@ -435,6 +430,7 @@ class SharedWatch:
 
     def _deliver(self, response: WatchResponse, size: int, is_whole: bool) -> None:
         assert self._position is not None
+        header, is_expired = response.header, self._context.expiry_cache.is_expired
         event_bytes = size // len(response.events)
         revisions = 0
         for revision, events in groupby(response.events, key=lambda event: event.kv.mod_revision):
@@ -445,7 +441,7 @@ class SharedWatch:
             self._progress = max(self._progress, revision)
             self._context.revision_guard.observe(revision)
             of_revision = list(events)
-            results = self._results(response, of_revision)
+            results = list(results_of(self._spec, of_revision, header.revision, header.raft_term, is_expired))
             if results:
                 self._history.add(revision, results, event_bytes * len(of_revision))
                 for subscriber in self._subscribers:
@@ -453,11 +449,4 @@ class SharedWatch:
                         subscriber.cursor = revision
                         subscriber.post(results)
         if self._target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
-            self._progress = max(self._progress, response.header.revision)
-
-    def _results(self, response: WatchResponse, events: list[Event]) -> list[EtcdResult]:
-        header = response.header
-        if len(events) > 1:  # etcd 3.4 may send an event twice in one response, too
-            events = list({event.kv.key: event for event in events}.values())
-        is_expired = self._context.expiry_cache.is_expired
-        return list(results_of(self._spec, events, header.revision, header.raft_term, is_expired))
+            self._progress = max(self._progress, header.revision)
