@@ -106,9 +106,8 @@ class CatchUpDetector:
             while self._remove_finished():
                 self._request_progress()
                 for watch, deadline in list(self._watches.items()):
-                    if deadline.has_passed() or not (
-                        watch.stream is not None and watch.stream.progress.proves_delivery
-                    ):
+                    stream = watch.stream
+                    if deadline.has_passed() or stream is None or not stream.progress.proves_delivery:
                         self._check_by_read(watch)
                 gevent.sleep(delay)
                 delay = min(MAX_DELAY, 1.5 * delay)

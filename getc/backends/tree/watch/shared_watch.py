@@ -375,12 +375,10 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         Raises:
             EtcException: The read failed.
         """
-        stream = self.stream
-        if stream is None:
+        if (stream := self.stream) is None:
             return True
         assert self._position is not None
-        start, end = self._requested_range
-        first = self._position + 1
+        (start, end), first = self._requested_range, self._position + 1
         request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
         return bool(stream.read(request, deadline).kvs)
 
