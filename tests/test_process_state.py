@@ -21,6 +21,7 @@ STATE = {
     'grpc/channel.py': ['_channels'],  # to abandon in a forked child
     'net/resolver.py': ['_resolvers', '_was_forked'],  # a resolver for each thread
     'net/sockets.py': ['_silent_peers', '_sockets'],  # to disconnect in a forked child
+    'runtime.py': ['_callbacks'],  # to call in a forked child
     'timing.py': ['_clock', '_rng', 'now', 'now_with_suspend', 'wall_time'],  # replaced by test harnesses
 }
 """Names of modules that are bound to mutable objects, or bound again by functions."""
@@ -35,7 +36,7 @@ CACHES = {
 """Modules with an ``lru_cache``."""
 
 FORK_HOOKS = {'grpc/channel.py', 'net/resolver.py', 'net/sockets.py'}
-"""Modules that register a function to call in forked children."""
+"""Modules that register a function to call in forked children, with the one hook of ``runtime.py``."""
 
 MUTABLE = {
     'WeakSet',
@@ -83,4 +84,5 @@ def test_process_wide_state_is_that_of_the_list() -> None:
 def test_caches_and_fork_hooks_are_those_of_the_lists() -> None:
     text = {name: ast.unparse(module) for name, module in modules()}
     assert {name for name, source in text.items() if 'lru_cache(' in source} == CACHES
-    assert {name for name, source in text.items() if 'register_at_fork(' in source} == FORK_HOOKS
+    assert {name for name, source in text.items() if 'after_fork(' in source} == FORK_HOOKS | {'runtime.py'}
+    assert [name for name, source in text.items() if 'register_at_fork(' in source] == ['runtime.py']

@@ -32,6 +32,7 @@ LAYERS: Final = (
         'getc.renewal',
         'getc.results',
         'getc.retry',
+        'getc.runtime',
         'getc.timing',
     ),
     ('getc.net', 'getc.options'),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import weakref
 from typing import Final
 
@@ -25,6 +24,7 @@ from getc.net.endpoint import Endpoint
 from getc.net.resolver import Address, get_resolver
 from getc.net.sockets import ADDRESS_TIMEOUT, Socket, connect, peer_address
 from getc.net.tls import TLSContexts
+from getc.runtime import after_fork
 from getc.timing import Backoff, Deadline
 
 __all__ = ['Channel', 'Metadata']
@@ -120,7 +120,7 @@ class Channel:
             ClientClosed: ``close`` was called before or during the call.
         """
         connection = self._connection
-        if connection is None or get_hub() is not self._hub or (once and not connection.has_spoken):
+        if connection is None or get_hub() is not self._hub or (once and not connection.has_settings):
             connection = self._get_connection(connect_by or deadline, once)
         call = UnaryCall(path, self._url, is_write, deadline)
         left = deadline.at - timing.now()
@@ -186,13 +186,13 @@ class Channel:
     def _get_connection(self, deadline: Deadline, once: bool = False) -> GrpcConnection:
         self._affinity.check()
         was_lost = False
-        while self._connection is None or (once and not self._connection.has_spoken):
+        while self._connection is None or (once and not self._connection.has_settings):
             if self._is_closed:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
             attempt = self._attempt
-            attempt.wait(deadline, until_spoken=once)
+            attempt.wait(deadline, until_settings=once)
             if self._connection is None and attempt.is_over:  # the connection ended before this call could be started
                 if was_lost:
                     what = f'{self._url} ended new connections before a call could be started'
@@ -214,7 +214,7 @@ class Channel:
             others = self._other_addresses(tried)
             part = limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit
             try:
-                connection.wait_spoken(part)
+                connection.wait_for_settings(part)
             except EtcException:
                 get_resolver().mark_bad(self.endpoint.host, self.endpoint.port, address)
                 if not others or self._attempt is not attempt or limit.has_passed():
@@ -267,7 +267,7 @@ class Channel:
             timeout.close()
 
     def _on_leave(self, connection: GrpcConnection) -> None:
-        if connection.has_spoken:
+        if connection.has_settings:
             self._backoff.reset()
             self._next_attempt_at = 0.0
         if self._connection is connection:
@@ -305,14 +305,14 @@ class _Attempt:
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f'getc connection to {channel.endpoint.url}'
 
-    def wait(self, deadline: Deadline, *, until_spoken: bool) -> None:
+    def wait(self, deadline: Deadline, *, until_settings: bool) -> None:
         """Wait until there is a connection, or until its server has sent SETTINGS.
 
         Raises:
             TimedOut: The deadline has passed.
             EtcException: A copy of the error of the attempt.
         """
-        awaited = self._is_over if until_spoken else self._is_connected
+        awaited = self._is_over if until_settings else self._is_connected
         if not awaited.wait(deadline.timeout_left()):
             raise connect_timeout(self._channel.endpoint, deadline)
         if self._error is not None:
@@ -370,4 +370,4 @@ def _abandon_in_child() -> None:
             log.exception('%r could not be abandoned after a fork', channel)
 
 
-os.register_at_fork(after_in_child=_abandon_in_child)
+after_fork(_abandon_in_child)

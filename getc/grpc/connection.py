@@ -64,7 +64,7 @@ class GrpcConnection:
         ping_slowdown: Factor for the intervals between PINGs, for a server that complained about them.
 
     Attributes:
-        has_spoken: The server has sent its SETTINGS.
+        has_settings: The server has sent its SETTINGS.
         health: Checks whether the server responds.
         pinged_too_often: The server has complained about PINGs.
     """
@@ -73,7 +73,7 @@ class GrpcConnection:
         self, sock: Socket, url: str, on_leave: Callable[[GrpcConnection], None], *, ping_slowdown: float = 1.0
     ) -> None:
         self.url = url
-        self.has_spoken = False
+        self.has_settings = False
         self.pinged_too_often = False
         self._first_bytes: bytes | None = b''  # of the server, until they show which protocol it uses
         self._on_leave = on_leave
@@ -128,7 +128,7 @@ class GrpcConnection:
             text = '%s allows %d streams at a time (%s), and streams that stay open use all of them: calls wait for one'
             _log_soon(log.warning, text, self.url, self.max_streams, STREAM_LIMIT_HINT)
 
-    def wait_spoken(self, deadline: Deadline) -> None:
+    def wait_for_settings(self, deadline: Deadline) -> None:
         """Wait for the SETTINGS of the server, its first frame.  Blocks until the deadline at most.
 
         Raises:
@@ -137,7 +137,7 @@ class GrpcConnection:
         if not self._is_decided.wait(deadline.timeout_left()):
             what = f'{self.url} accepted the connection and sent no HTTP/2 SETTINGS in time'
             self._end(ConnectionError(what))
-        if not self.has_spoken:
+        if not self.has_settings:
             assert self._error is not None
             raise copy_error(self._error, endpoint=self.url)
 
@@ -250,8 +250,8 @@ class GrpcConnection:
                 self._on_response(event)
             else:
                 self._on_event(event)
-        if not self.has_spoken and self._http2.has_settings:
-            self.has_spoken = True
+        if not self.has_settings and self._http2.has_settings:
+            self.has_settings = True
             self._is_decided.set()
         if self._http2.has_outgoing:
             self._io.send_soon()
@@ -265,14 +265,14 @@ class GrpcConnection:
             what = f'{self.url} closed the connection'
         elif isinstance(error, OSError):
             what = describe_broken(self.url, error)
-            if is_tls_rejection(error) and not self.has_spoken:
+            if is_tls_rejection(error) and not self.has_settings:
                 return self._on_rejected(what)
         elif isinstance(error, ProtocolError):
             self._on_protocol_error(error)
             return self._end(error)
         elif isinstance(error, Exception):
             _log_soon(log.error, '%s: the connection failed', self.url, exc_info=error)
-        if not self.has_spoken and (error is None or isinstance(error, CLOSED_BY_PEER)):
+        if not self.has_settings and (error is None or isinstance(error, CLOSED_BY_PEER)):
             hint = MAYBE_REVOKED if self.url.startswith('https:') else TLS_REQUIRED.replace('requires', 'may require')
             what += f' without a response: {HTTP2_REQUIRED}; or {hint}'
         self._end(ConnectionError(what))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import os
 import socket
 from collections.abc import Callable, Sequence
 from copy import copy
@@ -24,6 +23,7 @@ from gevent.hub import get_hub
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
+from getc.runtime import after_fork
 
 __all__ = ['Address', 'Resolve', 'Resolver', 'get_resolver', 'is_forked_without_threads']
 
@@ -219,4 +219,4 @@ def _reset_in_child() -> None:
     _resolvers.clear()  # the threads of running lookups exist in the parent only
 
 
-os.register_at_fork(after_in_child=_reset_in_child)
+after_fork(_reset_in_child)

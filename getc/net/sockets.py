@@ -13,6 +13,7 @@ import gevent.socket
 import gevent.ssl
 
 from getc.net.resolver import Address, get_resolver
+from getc.runtime import after_fork
 from getc.timing import Deadline
 
 __all__ = [
@@ -202,4 +203,4 @@ def _disconnect_in_child() -> None:
         ours.close()
 
 
-os.register_at_fork(after_in_child=_disconnect_in_child)
+after_fork(_disconnect_in_child)

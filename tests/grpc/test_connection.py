@@ -515,9 +515,9 @@ def test_has_spoken_is_true_after_the_first_complete_frame(serve, open_channel) 
     channel = open_channel(serve(on_connect=speak).endpoint)
     calls = spawned(channel, 1, timeout=None)
     wait_until(lambda: channel.is_connected and len(channel._connection._http2._tail) == len(SETTINGS) - 1)
-    assert not channel._connection.has_spoken
+    assert not channel._connection.has_settings
     go.set()
-    wait_until(lambda: channel._connection.has_spoken)
+    wait_until(lambda: channel._connection.has_settings)
     calls[0].kill()
 
 
@@ -559,7 +559,9 @@ def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 1)
     wait_until(
-        lambda: channel.is_connected and channel._connection._sent_id and channel._connection.has_spoken is has_answered
+        lambda: (
+            channel.is_connected and channel._connection._sent_id and channel._connection.has_settings is has_answered
+        )
     )
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')
     alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
