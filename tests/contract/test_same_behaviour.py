@@ -19,7 +19,18 @@ from hypothesis import strategies as st
 import getc
 from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
-from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, numbered, sequences
+from tests.support.sequences import (
+    ENDING,
+    EXAMPLES,
+    TOP,
+    TTLS,
+    Call,
+    Look,
+    example_settings,
+    looks,
+    numbered,
+    sequences,
+)
 
 CHANGE_TIMEOUT = 10.0
 """Seconds after which a missing change is a failure."""
@@ -100,7 +111,7 @@ def level(pair: Pair) -> int:
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
-@enough(250)
+@example_settings(250)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
 def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list[Look]) -> None:
     """Every result and error of a sequence is equal, and so are the waits, live and from the history."""

@@ -20,7 +20,18 @@ import getc
 from getc.backends.tree.codec.keyspace import directory_range, node_of
 from getc.paths import ancestors, is_below, is_hidden
 from getc.testing import EtcdServer
-from tests.support.sequences import ENDING, EXAMPLES, TOP, TTLS, Call, Look, enough, looks, own_index, sequences
+from tests.support.sequences import (
+    ENDING,
+    EXAMPLES,
+    TOP,
+    TTLS,
+    Call,
+    Look,
+    example_settings,
+    looks,
+    own_index,
+    sequences,
+)
 
 CHANGE_TIMEOUT = 10.0
 """Seconds after which a missing change is a failure."""
@@ -218,7 +229,7 @@ def v3(etcd_server: EtcdServer) -> Iterator[getc.Client]:
 
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
-@enough(200)
+@example_settings(200)
 @given(calls=sequences, looks=st.lists(looks, max_size=3))
 def test_v3_behaves_like_memory_except_as_documented(v3: getc.Client, calls: list[Call], looks: list[Look]) -> None:
     """Every result and error of a sequence is equal, and so are the events."""

@@ -14,7 +14,8 @@ from getc import WatcherState
 from getc.daemons.follower import MAX_BACKLOG
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from tests.support.api_support import skip_unless_supported
-from tests.support.fake_etcd import FakeEtcd, delay
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import delay
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_mirror_is_stale_after_an_outage_until_it_shows_the_existing_values(
     if is_deleted:
         server.delete('/cfg/b')
     etcd_clock.advance(1)
-    server.come_back()
+    server.recover()
     existing = {key.decode(): kv.value.decode() for key, kv in server.keys.items()}
     while dict(mirror) != existing:
         assert mirror.is_stale
@@ -138,7 +139,7 @@ def test_member_that_lags_is_not_taken_for_another_store(
     etcd_clock.advance(1)
     server.go_down()
     server.lags_at = 2
-    server.come_back()
+    server.recover()
     etcd_clock.advance(8)
     assert watcher.is_stale
     server.stop_lagging()
@@ -163,7 +164,7 @@ def test_member_that_lags_during_writes_is_not_taken_for_another_store(
     etcd_clock.advance(1)
     server.go_down()
     server.lags_at = 2
-    server.come_back()
+    server.recover()
     for number in range(3, 93):
         server.put('/cfg/a', str(number))
         etcd_clock.advance(0.1)
@@ -189,7 +190,7 @@ def test_watch_on_a_member_that_lags_is_not_live_although_it_has_no_changes(
     assert not watcher.is_stale
     server.go_down()
     server.lags_at = 2
-    server.come_back()
+    server.recover()
     etcd_clock.advance(8)
     assert watcher.is_stale
     server.stop_lagging()
@@ -215,7 +216,7 @@ def test_history_that_arrives_while_reads_are_slow_does_not_cause_a_resync(
     server.go_down()
     server.history_delay = 0.58
     server.next('Range', delay(0), delay(0.5))
-    server.come_back()
+    server.recover()
     etcd_clock.advance(5)
     assert (watcher.is_stale, delivered) == (False, ['/cfg/a'])
 

@@ -129,7 +129,7 @@ def test_keeper_is_suspect_after_a_missed_renewal_and_kept_after_the_next_succes
     assert keeper.ensure() == token
     etcd_clock.advance(LOST_AFTER - INTERVAL - 1.5)
     assert keeper.state is KeeperState.SUSPECT
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.3)
     assert keeper.state is KeeperState.KEPT
     assert keeper.remaining() > TTL / 2
@@ -282,7 +282,7 @@ def test_node_lost_names_the_reason_in_each_state(
     assert reason() == '/a is not kept: STARTING: it was not written yet'
     etcd_clock.advance(1)
     assert reason() == '/a is not kept: STARTING: connection refused'
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2)
     keeper.ensure()
     other.set('/a', 'theirs', ttl=TTL)
@@ -411,7 +411,7 @@ def test_update_counts_as_a_renewal(client: getc.Client, backend: FaultyBackend,
     backend.go_down()
     etcd_clock.advance(0.02)
     assert keeper.state is KeeperState.SUSPECT
-    backend.come_back()
+    backend.recover()
     keeper.update('two')
     assert keeper.state is KeeperState.KEPT
     assert keeper.remaining() == pytest.approx(LOST_AFTER)
@@ -464,7 +464,7 @@ def test_lost_node_that_still_exists_is_reclaimed_under_a_new_token(
     backend.go_down(faulty.drop)
     etcd_clock.advance(LOST_AFTER + 0.1)
     assert log.names == ['lost']
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1)
     assert log.names == ['lost', 'restored']
     assert keeper.ensure() > token
@@ -482,7 +482,7 @@ def test_node_is_back_within_two_seconds_although_the_previous_attempt_is_never_
     backend.faults.append(faulty.hang)
     while backend.faults:
         etcd_clock.advance(0.01)
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2.01)
     assert log.names == ['lost', 'restored']
 
@@ -497,7 +497,7 @@ def test_node_is_written_again_after_an_outage_longer_than_the_ttl(
     etcd_clock.advance(3600)
     assert (log.names, value_of(other)) == (['lost'], None)
     assert 3000 < len(backend.sent) < 20_000  # attempts back off
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.01)
     assert (log.names, value_of(other)) == (['lost', 'restored'], 'x')
     assert keeper.ensure() > token
@@ -510,7 +510,7 @@ def test_backoff_is_reset_by_each_success(
     for _ in range(3):
         backend.go_down()
         etcd_clock.advance(1000)
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(1.01)
     backend.go_down()
     etcd_clock.advance(LOST_AFTER + 0.02)
@@ -526,7 +526,7 @@ def test_node_is_written_again_when_the_store_comes_back_empty(
 ) -> None:
     """At the next renewal."""
     keeper = client.keep_node('/a', 'x', ttl=TTL, **log.callbacks)
-    backend.come_back(empty=True)
+    backend.recover(empty=True)
     etcd_clock.advance(INTERVAL + 0.1)
     assert log.names == ['lost', 'restored']
     assert value_of(client) == 'x'
@@ -544,7 +544,7 @@ def test_reclaim_with_a_lost_reply_counts_as_ours(
         keeper.update('new')
     backend.faults.clear()
     backend.faults.extend([None, faulty.lose_reply])
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(0.9)
     assert log.names == ['lost', 'restored']
     assert value_of(other) == 'new'
@@ -611,7 +611,7 @@ def test_keeper_reads_the_node_again_when_the_watch_of_the_other_owner_ends(
     backend.go_down()
     new_owner.stop()
     etcd_clock.advance(60)
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.01)
     assert log.names == ['lost', 'restored']
 
@@ -642,7 +642,7 @@ def test_stop_after_an_unanswered_create_of_an_empty_value_spares_another_owners
     keeper = client.keep_node('/a', '', ttl=TTL, wait=False)
     etcd_clock.advance(1)
     other.set('/a', 'theirs', ttl=TTL)
-    backend.come_back()
+    backend.recover()
     keeper.stop()
     assert keeper.last_error is not None
     assert value_of(other) == 'theirs'
@@ -876,7 +876,7 @@ def test_kill_of_the_caller_before_keep_node_returned_leaves_no_node(
 ) -> None:
     """The keeper is stopped, and deletes what its requests in flight wrote."""
     backend.fault = fault
-    backend.leaves_reads = True
+    backend.spares_reads = True
     caller = gevent.spawn(client.keep_node, '/a', 'x', ttl=TTL, on_conflict='wait')
     etcd_clock.advance(min(moment, 0.99))
     assert not caller.ready()
@@ -908,7 +908,7 @@ def test_keep_node_names_the_last_error_when_it_times_out(
     with pytest.raises(TimedOut, match='keep_node /a did not start within 3 s: connection refused') as caught:
         client.keep_node('/a', ttl=TTL, timeout=3)
     assert not caught.value.maybe_applied
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(TTL)
     assert value_of(other) is None
 
@@ -988,7 +988,7 @@ def test_keep_node_waits_for_an_unreachable_etcd_without_limit(
     caller = gevent.spawn(client.keep_node, '/a', ttl=TTL)
     etcd_clock.advance(3600)
     assert not caller.ready()
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.01)
     assert caller.get(block=False).state is KeeperState.KEPT
 
@@ -1071,7 +1071,7 @@ def test_stop_returns_at_its_timeout_when_the_server_is_silent(
         keeper.stop(timeout=0.5)
         assert timing.now() - began == pytest.approx(0.5)
         assert keeper.state is KeeperState.STOPPED
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(2 * TTL)
 
 
@@ -1087,7 +1087,7 @@ def test_stop_in_each_state_leaves_no_node(
         backend.go_down(faulty.drop)
         etcd_clock.advance(moment)
         assert keeper.state is state
-        backend.come_back()
+        backend.recover()
         keeper.stop()
         etcd_clock.advance(0)
         assert value_of(other) is None
@@ -1095,7 +1095,7 @@ def test_stop_in_each_state_leaves_no_node(
     keeper = client.keep_node('/a', ttl=TTL, wait=False)
     etcd_clock.advance(0)
     assert (keeper.state, value_of(other)) == (KeeperState.STARTING, keeper.value)
-    backend.come_back()
+    backend.recover()
     keeper.stop()
     assert value_of(other) is None
 
@@ -1140,7 +1140,7 @@ def test_value_of_an_update_that_raises_is_written_later_unless_the_keeper_was_s
         keeper.update('newer')
     assert refused.value.maybe_applied
     assert lost.value.maybe_applied
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2)
     assert value_of(other) == 'newer'
     keeper.stop()
@@ -1192,7 +1192,7 @@ def test_detach_of_a_lost_node_writes_nothing(
     keeper = client.keep_node('/a', 'x', ttl=TTL)
     backend.go_down(faulty.drop)
     etcd_clock.advance(LOST_AFTER + 0.1)
-    backend.come_back()
+    backend.recover()
     sent = len(backend.times(Put)) + len(backend.times(Delete))
     keeper.detach()
     assert len(backend.times(Put)) + len(backend.times(Delete)) == sent

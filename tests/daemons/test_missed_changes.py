@@ -56,11 +56,11 @@ def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_aga
     call(client)
     etcd_clock.advance(DELIVERY_TIMEOUT)
     assert not mirror.is_stale  # the event may be in flight
-    server.takes_no_stream = True
+    server.refuses_streams = True
     etcd_clock.advance(DETECTION_TIMEOUT - DELIVERY_TIMEOUT)
     assert mirror.is_stale
     assert 'the watch of /cfg did not deliver a change up to revision' in caplog.text
-    server.takes_no_stream = False
+    server.refuses_streams = False
     etcd_clock.advance(3)
     assert not mirror.is_stale
     assert {key.decode(): kv.value.decode() for key, kv in server.keys.items()} == dict(mirror)

@@ -129,6 +129,6 @@ def test_start_of_a_daemon_waits_as_long_as_its_own_timeout(
         assert isinstance(impatient.exception, getc.TimedOut)
         etcd_clock.advance(300)
         assert not patient.ready()
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(5)
         assert patient.successful()

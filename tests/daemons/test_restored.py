@@ -112,7 +112,7 @@ class MemoryEtcd:
     def __init__(self) -> None:
         self._backend = FaultyBackend()
         self.go_down = self._backend.go_down
-        self.come_back = self._backend.come_back
+        self.recover = self._backend.recover
 
     @property
     def index(self) -> int:
@@ -199,7 +199,7 @@ def test_followers_show_the_existing_values_after_any_restore(etcd: Any, etcd_cl
         while etcd.index < last + 2:
             etcd.put('/elsewhere', 'x')
         change(etcd, chance)
-        etcd.come_back()
+        etcd.recover()
         etcd_clock.advance(10)
         assert follower.is_live
         assert follower.seen == dict(follower.mirror) == notified.seen == etcd.values
@@ -228,7 +228,7 @@ def test_restore_is_detected_although_every_listed_value_exists_again(
         while etcd.index < last + 2:
             etcd.put('/elsewhere', 'x')
         etcd.put('/cfg/a', '2')
-        etcd.come_back()
+        etcd.recover()
         etcd_clock.advance(10)
         assert follower.is_live
         assert follower.seen == dict(follower.mirror) == {'/cfg/a': '2'}

@@ -42,13 +42,13 @@ def test_watch_is_stale_when_only_its_connection_answers(
     mirror = client.mirror('/cfg')
     etcd_clock.advance(100)
     assert not mirror.is_stale
-    server.fall_silent()
+    server.go_silent()
     etcd_clock.advance(DETECTION_TIMEOUT + 0.1)
     assert mirror.is_stale
     assert isinstance(mirror.last_error, ConnectionError)
     assert 'does not answer: no response on the watch stream for' in str(mirror.last_error)
     server.put('/cfg/a', '2')
-    server.come_back()
+    server.recover()
     etcd_clock.advance(DETECTION_TIMEOUT + 2)
     assert not mirror.is_stale
     assert mirror['/cfg/a'] == '2'

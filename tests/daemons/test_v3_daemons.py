@@ -12,7 +12,8 @@ import getc
 from getc import Keeper, KeeperState, WatcherState
 from getc.errors import ConnectionError, NodeExist, NodeLost, Overtaken
 from getc.testing import VirtualTime
-from tests.support.fake_etcd import FakeEtcd, Fault, delay, drop, hang, late, lose_reply
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import Fault, delay, drop, hang, late, lose_reply
 from tests.support.faulty import stall
 from tests.support.leftovers import check_greenlets, greenlets_of_getc
 from tests.support.memory_probe import printed_by
@@ -256,7 +257,7 @@ def test_stop_deletes_a_node_after_an_unanswered_reclaim(
     before = server.keys[b'/a'].lease
     server.go_down()
     etcd_clock.advance(TTL - 0.9)
-    server.come_back()
+    server.recover()
     server.fault = lambda do, deadline, is_write: (lose_reply if is_write else _do)(do, deadline, is_write)
     etcd_clock.advance(0.5)
     assert keeper.state is KeeperState.LOST
@@ -280,7 +281,7 @@ def test_keep_node_that_times_out_before_its_write_does_not_have_maybe_applied(
         with pytest.raises(getc.TimedOut) as caught:
             client.keep_node('/a', 'x', ttl=TTL, timeout=timeout)
         assert not caught.value.maybe_applied
-    server.come_back()
+    server.recover()
 
 
 def test_write_that_is_applied_after_the_stop_is_deleted(
@@ -375,7 +376,7 @@ def test_no_watcher_loses_a_change_in_an_outage(client: getc.Client, server: Fak
         server.put('/cfg/a', str(number))
     etcd_clock.advance(5)
     assert {watcher.state for watcher in watchers} == {WatcherState.STALE}
-    server.come_back()
+    server.recover()
     etcd_clock.advance(5)
     for number in range(10, 15):
         server.put('/cfg/a', str(number))
@@ -428,6 +429,6 @@ def test_compacted_history_is_delivered_as_one_difference(
     server.put('/cfg/new', '1')
     server.compact()
     server.put('/elsewhere', '1')
-    server.come_back()
+    server.recover()
     etcd_clock.advance(5)
     assert seen == ['Deleted /cfg/gone True', 'Set /cfg/new True', 'resync']

@@ -192,7 +192,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_watchers_deliver_the_history(tight: None, etcd_clock: VirtualTime, seed: int) -> None:
     """The server sends events twice, and the connection breaks now and then."""
     server = FakeEtcd()
-    server.doubles = True
+    server.duplicates_events = True
     rng = random.Random(seed)
 
     def break_now_and_then() -> None:

@@ -83,7 +83,7 @@ def test_no_change_is_lost_when_the_connection_breaks(
     other.delete('/cfg/a')
     etcd_clock.advance(600)
     assert recorder.lines == ['Set /cfg/a=1']
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.01)
     assert watcher.state is WatcherState.LIVE
     assert recorder.lines == ['Set /cfg/a=1', 'Set /cfg/a=2', 'Set /cfg/a=3', 'Deleted /cfg/a']
@@ -167,7 +167,7 @@ def test_on_change_waits_for_an_unreachable_etcd(
     calling = gevent.spawn(client.on_change, '/cfg', recorder)
     etcd_clock.advance(60)
     assert not calling.ready()
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(1.01)
     assert calling.get(block=False).state is WatcherState.LIVE
     other.set('/cfg/a', '1')
@@ -206,7 +206,7 @@ def test_refusal_is_raised_at_the_start_and_retried_later(
     etcd_clock.advance(60)
     assert watcher.state is WatcherState.STALE
     assert isinstance(watcher.last_error, Unauthorized)
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(MAX_REFUSED_DELAY + 0.01)
     assert [line.partition(' (')[0] for line in recorder.lines] == ['Set /cfg/a=1']
 
@@ -233,7 +233,7 @@ def test_refused_attempts_back_off_and_are_logged_once(
     backend.fault = forbid
     etcd_clock.advance(60)
     assert caplog.text.count(f'{reason}[110] Insufficient credentials') == 1
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(MAX_REFUSED_DELAY + 0.01)
     assert not mirror.is_stale
 
@@ -270,7 +270,7 @@ def test_cleared_history_is_delivered_as_a_difference(
     other.update('/cfg/e', '1')  # written again
     other.set('/cfg/0', 'new')
     fill_history(other)
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2)
     assert recorder.lines == [
         'Set /cfg/0=new (resync)',
@@ -304,14 +304,14 @@ def test_differences_lead_to_the_existing_values_after_each_kind_of_outage(
         backend.go_down()
         etcd_clock.advance(3)
         if round_ % 3 == 2:
-            backend.come_back(empty=True)
+            backend.recover(empty=True)
         writer = client_on(MemoryBackend(backend.store), url='memory://')
         for number in range(10):
             writer.set(f'/cfg/{(round_ * 3 + number) % 7}/x', f'{round_}.{number}')
         writer.delete(f'/cfg/{round_}', recursive=True)
         if round_ % 3 == 1:
             fill_history(writer)
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(3)
         existing = {leaf.key: leaf.value for leaf in writer.get('/cfg', recursive=True).node.leaves()}
         assert seen == existing
@@ -326,7 +326,7 @@ def test_wiped_store_is_delivered_as_a_difference(
     other.set('/cfg/b', '1')
     watcher = client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
     before = watcher.index
-    backend.come_back(empty=True)
+    backend.recover(empty=True)
     etcd_clock.advance(2)
     assert recorder.lines == ['Deleted /cfg/a (resync)', 'Deleted /cfg/b (resync)', 'resync']
     assert watcher.index < before
@@ -363,7 +363,7 @@ def test_value_replaced_during_an_outage_does_not_cause_a_resync(
         other.delete('/cfg/rate')
         if number % 2:
             other.set('/cfg/rate', f'{number}.2')
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(1.1)
         assert watcher.state is WatcherState.LIVE
     delivered = []
@@ -392,7 +392,7 @@ def test_watch_that_ends_before_the_last_change_was_delivered_again_does_not_cau
     other.set('/cfg/rate', '3')
     with monkeypatch.context() as silence:
         silence.setattr(backend, 'watch', Silent.live if is_live else lambda spec, listener, after: Silent())
-        backend.come_back()
+        backend.recover()
         etcd_clock.advance(60)
         assert watcher.state is WatcherState.STALE
     watcher._daemon.on_ended(ConnectionError('the server fell silent'))
@@ -407,13 +407,13 @@ def test_value_replaced_in_an_outage_after_a_resync_does_not_cause_another(
     """The listing of the resync proves the store, although no change of it was delivered yet."""
     client.set('/cfg/a', '1')
     client.on_change('/cfg', recorder, on_resync=recorder.on_resync)
-    backend.come_back(empty=True)
+    backend.recover(empty=True)
     with client_on(MemoryBackend(backend.store), url='memory://') as writer:
         writer.set('/cfg/a', '2')
         etcd_clock.advance(2)
         backend.go_down()
         writer.set('/cfg/a', '3')
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2)
     assert recorder.lines == ['Set /cfg/a=2 (resync)', 'resync', 'Set /cfg/a=3']
 
@@ -436,7 +436,7 @@ def test_other_store_with_a_higher_index_is_detected(
         etcd_clock.advance(0)
         recorder.lines.clear()
     backend.go_down()
-    backend.come_back(empty=True)
+    backend.recover(empty=True)
     backend.fault = faulty.refuse
     with client_on(MemoryBackend(backend.store), url='memory://') as writer:
         if content == 'the same key':
@@ -447,7 +447,7 @@ def test_other_store_with_a_higher_index_is_detected(
             writer.set('/elsewhere', 'x')
         if content == 'a later key':
             writer.set('/cfg/b', 'new')
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(20)
     delivered = {
         'the same key': ['Set /cfg/a=new (resync)', 'resync'],
@@ -471,7 +471,7 @@ def test_cleared_history_only_calls_on_resync_with_resync_notify(
     backend.go_down()
     other.set('/cfg/b', '3')
     fill_history(other)
-    backend.come_back()
+    backend.recover()
     etcd_clock.advance(2)
     assert recorder.lines == ['Set /cfg/b=2', 'resync']
     other.set('/cfg/b', '4')

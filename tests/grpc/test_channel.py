@@ -449,7 +449,7 @@ def test_forked_child_does_not_use_the_connection_of_its_parent(hub: bool) -> No
 def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
     """Other calls are sent at once, with the SETTINGS of the client."""
     received = bytearray()
-    goes_on = Event()
+    may_read = Event()
 
     def read(sock: gevent.socket.socket) -> None:
         while data := sock.recv(65_536):
@@ -457,7 +457,7 @@ def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel,
 
     def handle(sock: gevent.socket.socket) -> None:
         reading = gevent.spawn(read, sock)
-        goes_on.wait()
+        may_read.wait()
         sock.sendall(encode_frame(FrameType.SETTINGS, 0, 0, b''))
         wait_until(lambda: b'/a/b' in received)
         reading.kill()
@@ -470,7 +470,7 @@ def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel,
             assert b'/a/b' not in received
         else:
             wait_until(lambda: b'/a/b' in received)
-        goes_on.set()
+        may_read.set()
         with pytest.raises(ConnectionError):
             call.get()
         assert b'/a/b' in received

@@ -251,7 +251,7 @@ def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_
     server.connection.h2.increment_flow_control_window(2**30)
     server.connection.flush()
     etcd_clock.advance(0)
-    server.connection.goes_on.clear()
+    server.connection.may_read.clear()
     large = spawned(channel, 200, timeout=2, message=b'x' * 100_000)
     etcd_clock.advance(0)
     assert channel._connection._io.is_sending
@@ -261,7 +261,7 @@ def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_
     assert all(error.maybe_applied for error in values(late))
     assert channel._connection.calls == 0
     begun = len(server.calls)
-    server.connection.goes_on.set()
+    server.connection.may_read.set()
     assert values(spawned(channel, 1, message=b'again')) == [b'again']
     assert len(server.calls) - begun >= len(late)
 
@@ -290,8 +290,8 @@ def test_silent_server_is_detected_by_a_ping(serve, open_channel, etcd_clock) ->
     channel = open_channel(server.endpoint)
     calls = spawned(channel, 2, timeout=None)
     server.wait_for_calls(2)
-    server.connection.is_mute = True
-    server.connection.goes_on.clear()
+    server.connection.is_muted = True
+    server.connection.may_read.clear()
     etcd_clock.advance(9)
     assert not any(call.ready() for call in calls)
     etcd_clock.advance(12)
@@ -310,7 +310,7 @@ def test_timeout_without_received_data_sends_a_ping_at_once(serve, open_channel,
     stream = channel.stream(PATH, in_time())
     stream.send(b'')
     server.wait_for_calls(1)
-    server.connection.is_mute = True
+    server.connection.is_muted = True
     etcd_clock.advance(0.5)
     calls = spawned(channel, 1, timeout=1)
     etcd_clock.advance(1.1)
@@ -434,14 +434,14 @@ def test_stall_of_the_process_is_not_taken_for_silence_of_the_server(serve, open
     connection = channel._connection
     etcd_clock.advance(IDLE_TIMEOUT)
     assert connection.health.ping_sent_at is None  # sent and answered
-    server.connection.is_mute = True
+    server.connection.is_muted = True
     etcd_clock.advance(IDLE_TIMEOUT)
     assert connection.health.ping_sent_at is not None
     connection.health._checked_at -= 60
     connection.health.ping_sent_at -= 60
     connection.health._check()
     assert not calls[0].ready()
-    server.connection.is_mute = False
+    server.connection.is_muted = False
     server.connection.flush()
     etcd_clock.advance(0)
     assert connection.health.ping_sent_at is None
@@ -526,7 +526,7 @@ def test_connection_lost_at_any_byte_of_the_response_ends_the_call(serve, open_c
     def cut(call: ServerCall) -> None:
         connection = call.connection
         message = call.receive()
-        connection.is_mute = True
+        connection.is_muted = True
         call.answer(message)
         connection.raw(connection.h2.data_to_send()[:-missing])
         connection.cut()
@@ -624,10 +624,10 @@ def test_acknowledgement_of_a_ping_is_sent_with_the_next_call(serve, open_channe
 
     def script(call: ServerCall) -> None:
         connection, message = call.connection, call.receive()
-        connection.is_mute = True
+        connection.is_muted = True
         connection.h2.ping(b'measured')
         call.answer(message)
-        connection.is_mute = False
+        connection.is_muted = False
         connection.flush()
 
     channel = open_channel(serve(script).endpoint)

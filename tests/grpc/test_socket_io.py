@@ -34,7 +34,7 @@ class Script:
         self.fault: BaseException | None = None
         self.last_data = b''
 
-    def say(self, data: bytes) -> None:
+    def push(self, data: bytes) -> None:
         self.queue += data
         self.io.send_soon()
 
@@ -112,7 +112,7 @@ def received(peer: gevent.socket.socket, size: int) -> bytes:
 
 def test_data_of_one_iteration_are_sent_together(pair: Pair) -> None:
     script, peer = pair
-    speakers = [gevent.spawn(script.say, b'%d' % number) for number in range(10)]
+    speakers = [gevent.spawn(script.push, b'%d' % number) for number in range(10)]
     gevent.joinall(speakers)
     assert peer.recv(100) == b'0123456789'
     assert script.sent == [b'0123456789']
@@ -139,7 +139,7 @@ def test_send_now_sends_without_waiting_for_the_end_of_the_iteration(pair: Pair)
 def test_send_now_waits_behind_unsent_data(pair: Pair) -> None:
     script, peer = pair
     large = b'x' * 10_000_000
-    script.say(large)
+    script.push(large)
     settle()
     script.queue += b'more'
     script.io.send_now()
@@ -166,9 +166,9 @@ def test_unsent_data_are_sent_in_order_when_there_is_space(pair: Pair) -> None:
     """The handler is not called for more data before."""
     script, peer = pair
     large = bytes(range(256)) * 40_000
-    script.say(large)
+    script.push(large)
     settle()
-    script.say(b'more')
+    script.push(b'more')
     settle()
     assert script.io.is_sending
     assert script.sent == [large]
@@ -177,13 +177,13 @@ def test_unsent_data_are_sent_in_order_when_there_is_space(pair: Pair) -> None:
     assert script.sent == [large, b'more']
     if isinstance(script.io, PlainIO):
         assert not script.io._writable.active  # or the hub would spin
-    script.say(b'again')
+    script.push(b'again')
     assert peer.recv(100) == b'again'
 
 
 def test_receiving_goes_on_while_sending_is_blocked(pair: Pair) -> None:
     script, peer = pair
-    script.say(b'x' * 10_000_000)
+    script.push(b'x' * 10_000_000)
     settle()
     peer.sendall(b'hello')
     wait_until(lambda: script.received == [b'hello'])
@@ -204,7 +204,7 @@ def test_on_end_is_called_once_without_an_error_when_the_peer_closes(pair: Pair,
 @pytest.mark.parametrize('kind', ['plain'], indirect=True)
 def test_on_end_is_called_with_the_error_of_a_blocked_send(pair: Pair, hub_errors: list[object]) -> None:
     script, peer = pair
-    script.say(b'x' * 10_000_000)
+    script.push(b'x' * 10_000_000)
     settle()
     peer.close()
     wait_until(lambda: script.ends)
@@ -219,7 +219,7 @@ def test_data_received_before_a_failed_send_are_processed_before_on_end(pair: Pa
     script, peer = pair
     peer.sendall(b'b' * (CHUNK + 1))
     os.close(peer.detach())
-    script.say(b'x')
+    script.push(b'x')
     wait_until(lambda: script.ends)
     assert b''.join(script.received) == b'b' * (CHUNK + 1)
     assert [type(end) for end in script.ends] == [BrokenPipeError]
@@ -233,7 +233,7 @@ def test_exception_while_data_are_drained_ends_the_connection_once(pair: Pair, h
     script.fault = ValueError('no good')
     peer.sendall(b'bye')
     os.close(peer.detach())
-    script.say(b'x')
+    script.push(b'x')
     wait_until(lambda: script.ends)
     gevent.sleep(0)
     assert script.ends == [script.fault]
@@ -246,7 +246,7 @@ def test_draining_stops_when_the_handler_closes(pair: Pair, hub_errors: list[obj
     script.on_data = lambda data: [script.received.append(data), script.io.close()]
     peer.sendall(b'b' * (CHUNK + 1))
     os.close(peer.detach())
-    script.say(b'x')
+    script.push(b'x')
     wait_until(lambda: script.received)
     gevent.sleep(0)
     assert (script.received, script.ends) == ([b'b' * CHUNK], [])
@@ -289,10 +289,10 @@ def test_nothing_is_sent_or_received_after_close(pair: Pair, hub_errors: list[ob
     """Not even data of the same iteration; closing again has no effect."""
     script, peer = pair
     peer.sendall(b'unheard')
-    script.say(b'unsaid')
+    script.push(b'unsaid')
     script.io.close()
     script.io.close()
-    script.say(b'late')
+    script.push(b'late')
     try:
         assert peer.recv(100) == b''
     except OSError:
@@ -311,7 +311,7 @@ def test_plain_io_has_no_greenlet(pair: Pair) -> None:
         return [greenlet for greenlet in running_greenlets() if getattr(greenlet._run, '__self__', None) is script.io]
 
     assert greenlets() == []
-    script.say(b'x' * 10_000_000)
+    script.push(b'x' * 10_000_000)
     settle()
     assert script.io.is_sending
     assert greenlets() == []

@@ -156,18 +156,18 @@ def test_events_of_unknown_watches_are_ignored() -> None:
     def watch(call: ServerCall) -> None:
         call.head()
 
-        def say(**fields: Any) -> None:
+        def push(**fields: Any) -> None:
             call.message(WatchResponse(header=HEADER, **fields).SerializeToString())
 
-        say(watch_id=1, created=True)
-        say(watch_id=99, created=True)
+        push(watch_id=1, created=True)
+        push(watch_id=99, created=True)
         for number in (0, -5, 77, HUGE):
-            say(watch_id=number, events=[event(b'/a', 8)])
-        say(watch_id=77, canceled=True, cancel_reason='you are not welcome')
-        say(watch_id=1, events=[event(b'/b', 8), event(b'', 8), Event(), event(b'/a', 3)])
-        say(watch_id=1, events=[event(b'/a', 9)])
-        say(watch_id=1, events=[event(b'/a', 9)])
-        say(watch_id=1, events=[event(b'/a', 10)])
+            push(watch_id=number, events=[event(b'/a', 8)])
+        push(watch_id=77, canceled=True, cancel_reason='you are not welcome')
+        push(watch_id=1, events=[event(b'/b', 8), event(b'', 8), Event(), event(b'/a', 3)])
+        push(watch_id=1, events=[event(b'/a', 9)])
+        push(watch_id=1, events=[event(b'/a', 9)])
+        push(watch_id=1, events=[event(b'/a', 10)])
         call.is_over.wait()
 
     found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)

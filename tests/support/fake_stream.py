@@ -32,19 +32,19 @@ class FakeStream:
         self.is_over = False
         self.is_cancelled = False
         self.is_reported_silent = False
-        self._coming: deque[Any] = deque()
-        self._has_news = Event()
+        self._incoming: deque[Any] = deque()
+        self._has_message = Event()
 
     # -- the test's side
 
-    def say(self, *messages: Any) -> None:
+    def push(self, *messages: Any) -> None:
         """Send messages to the client."""
-        self._coming.extend(messages)
-        self._has_news.set()
+        self._incoming.extend(messages)
+        self._has_message.set()
 
     def end(self, error: EtcException | None = None) -> None:
         """End the stream, with or without an error."""
-        self.say(error)
+        self.push(error)
 
     # -- the user's side
 
@@ -56,12 +56,12 @@ class FakeStream:
         pass
 
     def receive(self, deadline: Deadline) -> Any:
-        while not self._coming:
+        while not self._incoming:
             if self.is_over:
                 return None
-            self._has_news.clear()
-            assert self._has_news.wait(deadline.timeout_left())
-        message = self._coming.popleft()
+            self._has_message.clear()
+            assert self._has_message.wait(deadline.timeout_left())
+        message = self._incoming.popleft()
         if message is None or isinstance(message, EtcException):
             self.is_over = True
         else:
@@ -78,7 +78,7 @@ class FakeStream:
 
     def cancel(self) -> None:
         self.is_over = self.is_cancelled = True
-        self._has_news.set()
+        self._has_message.set()
 
     def __iter__(self) -> FakeStream:
         return self

@@ -104,7 +104,7 @@ class FaultyBackend(Backend):
         self.faults: deque[Fault | None] = deque()
         self.sent: list[tuple[float, Operation]] = []
         self.watches = 0
-        self.leaves_reads = False
+        self.spares_reads = False
         self._inner = MemoryBackend(self.store)
         self._groups: dict[int, RefreshGroup] = {}
 
@@ -113,7 +113,7 @@ class FaultyBackend(Backend):
         self.fault = fault
         self.break_watches()
 
-    def come_back(self, *, empty: bool = False) -> None:
+    def recover(self, *, empty: bool = False) -> None:
         """Respond again, with the same nodes or with an empty store."""
         self.fault = None
         if empty:
@@ -136,7 +136,7 @@ class FaultyBackend(Backend):
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         self.sent.append((timing.now(), operation))
         inner = self._inner
-        if self.leaves_reads and isinstance(operation, Get):
+        if self.spares_reads and isinstance(operation, Get):
             return inner.execute(operation, deadline)
         fault = self.faults.popleft() if self.faults else self.fault
         if fault is None:

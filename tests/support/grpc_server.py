@@ -136,9 +136,9 @@ class Connection:
         self.sock = sock
         self.sock.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)  # as real servers do
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=None))
-        self.goes_on = Event()
-        self.goes_on.set()
-        self.is_mute = False
+        self.may_read = Event()
+        self.may_read.set()
+        self.is_muted = False
         self.widened = Event()
         self.received = 0
         self.pings: list[bytes] = []
@@ -161,7 +161,7 @@ class Connection:
                 for event in self.h2.receive_data(data):
                     self._on_event(event)
                 self.flush()
-                self.goes_on.wait()
+                self.may_read.wait()
         except ProtocolError as error:
             self.broken = error
             raise
@@ -172,7 +172,7 @@ class Connection:
 
     def flush(self) -> None:
         """Send the pending output of h2."""
-        if not self.is_mute:
+        if not self.is_muted:
             self.raw(self.h2.data_to_send())
 
     def raw(self, data: bytes) -> None:
@@ -287,7 +287,7 @@ class GrpcServer:
     ) -> None:
         gevent.killall(self._scripts)
         for connection in self.connections:
-            connection.goes_on.set()
+            connection.may_read.set()
             connection.cut()
         end(self._server, timeout=1)
 

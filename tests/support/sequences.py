@@ -16,7 +16,19 @@ from hypothesis import strategies as st
 
 import getc
 
-__all__ = ['ENDING', 'EXAMPLES', 'TOP', 'TTLS', 'Call', 'Look', 'enough', 'looks', 'numbered', 'own_index', 'sequences']
+__all__ = [
+    'ENDING',
+    'EXAMPLES',
+    'TOP',
+    'TTLS',
+    'Call',
+    'Look',
+    'example_settings',
+    'looks',
+    'numbered',
+    'own_index',
+    'sequences',
+]
 
 EXAMPLES = os.environ.get('GETC_EXAMPLES')
 
@@ -27,7 +39,7 @@ TTLS = (1_000, 50_000, 2_000_000)
 """Far enough apart that the seconds a test takes do not matter."""
 
 
-def enough(examples: int) -> settings:
+def example_settings(examples: int) -> settings:
     """Return hypothesis settings with a number of examples, unless ``GETC_EXAMPLES`` is set."""
     return settings(
         max_examples=int(EXAMPLES or examples),

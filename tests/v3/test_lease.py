@@ -224,7 +224,7 @@ def test_responses_are_assigned_in_the_order_of_the_requests_of_a_lease(
 ) -> None:
     asked = [renew(renewals, number) for number in (1, 2, 1, 1)]
     gevent.sleep(0)
-    stream.say(answer(1, 10), answer(1, 11), answer(2, 20), answer(1, 0))
+    stream.push(answer(1, 10), answer(1, 11), answer(2, 20), answer(1, 0))
     gevent.joinall(asked)
     assert [asking.value and asking.value.TTL for asking in asked] == [10, 20, 11, None]
     assert isinstance(asked[3].exception, LeaseNotFound)
@@ -235,19 +235,19 @@ def test_response_to_a_killed_renewal_is_consumed(stream: FakeStream, renewals: 
     first, second = renew(renewals, 1), renew(renewals, 1)
     gevent.sleep(0)
     first.kill()
-    stream.say(answer(1, 10))
+    stream.push(answer(1, 10))
     gevent.sleep(0.01)
     assert not second.ready()
-    stream.say(answer(1, 11))
+    stream.push(answer(1, 11))
     assert second.get().TTL == 11
 
 
 def test_unexpected_responses_are_dropped(stream: FakeStream, renewals: KeepAliveStream) -> None:
-    stream.say(answer(1, 10))
+    stream.push(answer(1, 10))
     gevent.sleep(0.01)
     asked = renew(renewals, 1)
     gevent.sleep(0)
-    stream.say(answer(1, 11))
+    stream.push(answer(1, 11))
     assert asked.get().TTL == 11
 
 
@@ -279,7 +279,7 @@ def test_stream_is_not_used_again_after_a_timeout(
     etcd_clock.advance(1)
     assert isinstance(first.exception, getc.TimedOut)
     assert (renewals.is_over, stream.is_reported_silent, stream.is_cancelled) == (True, True, False)
-    stream.say(answer(2, 20))
+    stream.push(answer(2, 20))
     assert second.get().TTL == 20
     assert not stream.is_cancelled
     etcd_clock.advance(5)
@@ -297,7 +297,7 @@ def test_timeout_below_the_minimum_does_not_mark_the_stream_as_silent(
     assert (renewals.is_over, stream.is_reported_silent) == (False, False)
     patient = renew(renewals, 1, 1)
     gevent.sleep(0)
-    stream.say(answer(1, 10), answer(1, 11))
+    stream.push(answer(1, 10), answer(1, 11))
     assert patient.get().TTL == 11
 
 

@@ -256,7 +256,7 @@ WHOLE = DATABASE + hashlib.sha256(DATABASE).digest()
 def test_snapshot_accepts_chunks_of_any_size(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, size: int
 ) -> None:
-    stream.say(*chunks(WHOLE, size))
+    stream.push(*chunks(WHOLE, size))
     stream.end()
     assert receiving.snapshot(tmp_path / 'snapshot.db') == len(WHOLE)
     assert (tmp_path / 'snapshot.db').read_bytes() == WHOLE
@@ -277,7 +277,7 @@ def test_snapshot_accepts_chunks_of_any_size(
 def test_snapshot_that_does_not_match_its_checksum_raises(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, content: bytes
 ) -> None:
-    stream.say(*chunks(content, 512) or [SnapshotResponse()])
+    stream.push(*chunks(content, 512) or [SnapshotResponse()])
     stream.end()
     with pytest.raises(ProtocolError, match='checksum'):
         receiving.snapshot(tmp_path / 'snapshot.db')
@@ -289,7 +289,7 @@ def test_snapshot_that_does_not_match_its_checksum_raises(
 def test_snapshot_that_ends_too_early_with_status_ok_raises(
     stream: FakeStream, receiving: Maintenance, tmp_path: Path, count: int
 ) -> None:
-    stream.say(*chunks(WHOLE, 512)[:count])
+    stream.push(*chunks(WHOLE, 512)[:count])
     stream.end()
     with pytest.raises(getc.ConnectionError, match='too early'):
         receiving.snapshot(tmp_path / 'snapshot.db')

@@ -56,11 +56,11 @@ def revisions(response: WatchResponse | None) -> list[int]:
 
 def test_fragments_are_joined(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
-    stream.say(created(0))
+    stream.push(created(0))
     watching = creating.get()
-    stream.say(events(0, 8, 8, fragment=True), events(0, 8, fragment=True), events(0, 8))
+    stream.push(events(0, 8, 8, fragment=True), events(0, 8, fragment=True), events(0, 8))
     assert revisions(watching.receive(30)) == [8] * 4
-    stream.say(events(0, 9, 9, 10, fragment=True), events(0, 10, 11, fragment=True), events(0, 11, 12))
+    stream.push(events(0, 9, 9, 10, fragment=True), events(0, 10, 11, fragment=True), events(0, 11, 12))
     assert revisions(watching.receive(30)) == [9, 9]
     assert revisions(watching.receive(30)) == [10, 10]
     assert revisions(watching.receive(30)) == [11, 11, 12]
@@ -68,18 +68,18 @@ def test_fragments_are_joined(stream: FakeStream, watches: WatchStream) -> None:
 
 def test_fragments_of_two_watches_may_alternate(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
-    stream.say(created(0), created(1))
+    stream.push(created(0), created(1))
     first, second = (each.get() for each in creating)
-    stream.say(events(0, 8, fragment=True), events(1, 8, fragment=True), events(0, 8, 8), events(1, 8))
+    stream.push(events(0, 8, fragment=True), events(1, 8, fragment=True), events(0, 8, 8), events(1, 8))
     assert revisions(first.receive(30)) == [8, 8, 8]
     assert revisions(second.receive(30)) == [8, 8]
 
 
 def test_incomplete_revision_is_not_delivered(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
-    stream.say(created(0))
+    stream.push(created(0))
     watching = creating.get()
-    stream.say(events(0, 8, 9, fragment=True))
+    stream.push(events(0, 8, 9, fragment=True))
     stream.end(getc.ConnectionError('gone'))
     assert revisions(watching.receive(30)) == [8]
     with pytest.raises(getc.ConnectionError, match='gone'):
@@ -100,7 +100,7 @@ def test_create_raises_the_reason_of_a_refusal(
     stream: FakeStream, watches: WatchStream, reason: str, error: type[getc.EtcdError], text: str
 ) -> None:
     refused, taken = create(watches), create(watches)
-    stream.say(created(-1, canceled=True, cancel_reason=reason), created(4))
+    stream.push(created(-1, canceled=True, cancel_reason=reason), created(4))
     with pytest.raises(error, match=text) as caught:
         refused.get()
     assert caught.value.endpoint == stream.url
@@ -109,10 +109,10 @@ def test_create_raises_the_reason_of_a_refusal(
 
 def test_receive_raises_when_the_server_cancels_the_watch(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
-    stream.say(created(0), created(1))
+    stream.push(created(0), created(1))
     first, second = (each.get() for each in creating)
     ended = WatchResponse(watch_id=0, canceled=True, cancel_reason='etcdserver: permission denied')
-    stream.say(ended, events(1, 8))
+    stream.push(ended, events(1, 8))
     with pytest.raises(PermissionDenied):
         first.receive(30)
     assert revisions(second.receive(30)) == [8]
@@ -120,12 +120,12 @@ def test_receive_raises_when_the_server_cancels_the_watch(stream: FakeStream, wa
 
 def test_responses_for_a_cancelled_watch_are_dropped(stream: FakeStream, watches: WatchStream) -> None:
     creating = create(watches)
-    stream.say(created(0))
+    stream.push(created(0))
     creating.get().cancel()
-    stream.say(events(0, 8), WatchResponse(watch_id=0, canceled=True), created(5), events(99, 8))
+    stream.push(events(0, 8), WatchResponse(watch_id=0, canceled=True), created(5), events(99, 8))
     gevent.sleep(0.01)
     creating = create(watches)
-    stream.say(created(1), events(1, 9))
+    stream.push(created(1), events(1, 9))
     assert revisions(creating.get().receive(30)) == [9]
     assert [message.WhichOneof('request_union') for message in stream.sent] == [
         'create_request',
@@ -144,7 +144,7 @@ def test_watch_is_cancelled_when_its_creator_is_killed(
         watches._on_created(created(3))  # the creator will be thrown out, and has not run yet
     else:
         gevent.sleep(0)
-        stream.say(created(3))
+        stream.push(created(3))
     gevent.sleep(0.01)
     assert stream.sent[-1].cancel_request.watch_id == 3
     assert len(stream.sent) == 2
@@ -168,23 +168,23 @@ def test_progress_response_is_passed_to_all_callbacks(stream: FakeStream, watche
     watches.call_on_progress(received.append)
     watches.call_on_progress(received.append)
     creating = create(watches)
-    stream.say(created(1), WatchResponse(watch_id=1, header=ResponseHeader(revision=8)))  # of one watch, unasked
+    stream.push(created(1), WatchResponse(watch_id=1, header=ResponseHeader(revision=8)))  # of one watch, unasked
     creating.get()
     gevent.sleep(0)
     assert received == []
-    stream.say(WatchResponse(watch_id=-1, header=ResponseHeader(revision=9)))
+    stream.push(WatchResponse(watch_id=-1, header=ResponseHeader(revision=9)))
     gevent.sleep(0.01)
     assert received == [9, 9]
 
 
 def test_stream_closes_with_its_last_watch_after_close_when_empty(stream: FakeStream, watches: WatchStream) -> None:
     creating = [create(watches), create(watches)]
-    stream.say(created(0), created(1))
+    stream.push(created(0), created(1))
     first, second = (each.get() for each in creating)
     watches.close_when_empty()
     first.cancel()
     assert not stream.is_cancelled
-    stream.say(WatchResponse(watch_id=1, canceled=True))
+    stream.push(WatchResponse(watch_id=1, canceled=True))
     with pytest.raises(getc.EtcdError):
         second.receive(30)
     assert stream.is_cancelled
@@ -202,10 +202,10 @@ def test_received_responses_free_the_buffer(
     """A consumer that keeps up receives more than the buffer holds."""
     monkeypatch.setattr(watch_iterator, 'BUFFER_BYTES', 3 * watch_iterator.RESPONSE_OVERHEAD)
     creating = create(watches)
-    stream.say(created(0))
+    stream.push(created(0))
     watching = creating.get()
     for revision in range(8, 28, 2):
-        stream.say(events(0, revision), events(0, revision + 1))
+        stream.push(events(0, revision), events(0, revision + 1))
         gevent.sleep(0)
         assert revisions(watching.receive(30)) == [revision]
         assert revisions(watching.receive(30)) == [revision + 1]

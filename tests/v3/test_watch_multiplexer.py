@@ -12,7 +12,9 @@ from getc.testing import VirtualTime
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_multiplexer import WatchMultiplexer
 from getc.v3.watch_stream import Substream, WatchStream
-from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import delay
+from tests.support.fake_rpc import FakeRpc
 from tests.support.leftovers import check_greenlets
 
 
@@ -75,11 +77,11 @@ def test_watches_added_at_once_share_one_stream(env: Environment) -> None:
 
 
 def test_handlers_receive_the_error_when_no_stream_can_be_opened(env: Environment) -> None:
-    env.server.takes_no_stream = True
+    env.server.refuses_streams = True
     (one, _), (two, _) = env.add(), env.add()
     env.settle()
     assert [type(error) for error in (*one.errors, *two.errors)] == [ConnectionRefused, ConnectionRefused]
-    env.server.takes_no_stream = False
+    env.server.refuses_streams = False
     again, _ = env.add()
     env.settle()
     assert again.created == 1
@@ -124,7 +126,7 @@ def test_stream_that_was_left_serves_its_watches_and_no_others(env: Environment)
 def test_watch_refused_for_a_stale_token_is_created_on_another_stream(env: Environment) -> None:
     env.add()
     env.settle()
-    env.server.forget_tokens()
+    env.server.invalidate_tokens()
     handler, substream = env.add()
     env.settle()
     assert (handler.created, handler.errors) == (1, [])
@@ -132,7 +134,7 @@ def test_watch_refused_for_a_stale_token_is_created_on_another_stream(env: Envir
 
 
 def test_watch_that_is_refused_again_ends(env: Environment) -> None:
-    env.server.forget_tokens(for_ever=True)
+    env.server.invalidate_tokens(permanently=True)
     handler, _ = env.add()
     env.settle()
     assert isinstance(handler.errors[0], Unauthorized)
@@ -150,7 +152,7 @@ def test_watch_ends_with_permission_denied_when_a_read_of_its_range_is_denied(en
 def test_watch_cancelled_during_the_permission_check_is_not_created(env: Environment) -> None:
     env.add()
     env.settle()
-    env.server.forget_tokens()
+    env.server.invalidate_tokens()
     env.server.next('Range', delay(1))
     handler, substream = env.add()
     env.settle(0.5)

@@ -50,8 +50,8 @@ class Environment:
         self.stream.add(substream)
         return handler, substream
 
-    def say(self, *responses: WatchResponse) -> None:
-        self.server.say(*responses)
+    def push(self, *responses: WatchResponse) -> None:
+        self.server.push(*responses)
         self._clock.advance(0)
 
     def cancelled(self) -> list[int]:
@@ -84,7 +84,7 @@ def test_stream_passes_responses_to_the_handler_of_the_watch(env: Environment) -
     """getc chooses the ids, from 1 on."""
     (one, first), (two, second) = env.add(), env.add()
     assert [sent.create_request.watch_id for sent in env.server.sent] == [1, 2]
-    env.say(created(1), created(2, 8), events(2, 9), events(1, 9, 10))
+    env.push(created(1), created(2, 8), events(2, 9), events(1, 9, 10))
     assert (one.created, one.revisions) == ([7], [[9, 10]])
     assert (two.created, two.revisions) == ([8], [[9]])
     assert (first.watch_id, second.watch_id) == (1, 2)
@@ -94,7 +94,7 @@ def test_refusal_is_passed_to_the_right_handler_whatever_its_watch_id(env: Envir
     """Created responses arrive in the order of the requests."""
     (one, _), (two, _), (three, _) = env.add(), env.add(), env.add()
     reason = 'etcdserver: permission denied'
-    env.say(created(1), created(-1, canceled=True, cancel_reason=reason), created(3), events(3, 8), events(1, 8))
+    env.push(created(1), created(-1, canceled=True, cancel_reason=reason), created(3), events(3, 8), events(1, 8))
     assert [type(error) for error in two.errors] == [PermissionDenied]
     assert (one.revisions, three.revisions) == ([[8]], [[8]])
     assert one.errors == three.errors == []
@@ -103,7 +103,7 @@ def test_refusal_is_passed_to_the_right_handler_whatever_its_watch_id(env: Envir
 def test_handler_receives_the_reason_when_the_server_cancels_its_watch(env: Environment) -> None:
     (one, _), (two, _) = env.add(), env.add()
     ended = WatchResponse(watch_id=1, canceled=True, compact_revision=5)
-    env.say(created(1), created(2), ended, events(1, 8), events(2, 8))
+    env.push(created(1), created(2), ended, events(1, 8), events(2, 8))
     assert [type(error) for error in one.errors] == [EventIndexCleared]
     assert (one.revisions, two.revisions) == ([], [[8]])
 
@@ -111,19 +111,19 @@ def test_handler_receives_the_reason_when_the_server_cancels_its_watch(env: Envi
 def test_secrets_are_redacted_in_the_reason_of_a_cancel(env: Environment) -> None:
     """The reason is part of a message, and may come from a proxy."""
     handler, _ = env.add()
-    env.say(created(1, canceled=True, cancel_reason='no token hunter2'))
+    env.push(created(1, canceled=True, cancel_reason='no token hunter2'))
     assert [str(error) for error in handler.errors] == ['[3] no token ...']
 
 
 def test_cancelled_watch_does_not_call_its_handler(env: Environment) -> None:
     """A watch that is cancelled before it was created is cancelled on the server once it has an id."""
     (one, first), (two, second) = env.add(), env.add()
-    env.say(created(1))
+    env.push(created(1))
     first.cancel()
     first.cancel()
     second.cancel()
     assert env.cancelled() == [1]
-    env.say(created(2), events(1, 8), events(2, 8), WatchResponse(watch_id=1, canceled=True))
+    env.push(created(2), events(1, 8), events(2, 8), WatchResponse(watch_id=1, canceled=True))
     assert env.cancelled() == [1, 2]
     assert (one.revisions, one.errors, two.created, two.revisions, two.errors) == ([], [], [], [], [])
 
@@ -134,10 +134,10 @@ def test_substream_of_another_stream_with_the_same_id_cancels_nothing_here(
     """A forked child closes its parent's watches, whose ids are those of its own."""
     parent = Environment(etcd_clock)
     (_, of_parent), (handler, _) = parent.add(), env.add()
-    parent.say(created(1))
-    env.say(created(1))
+    parent.push(created(1))
+    env.push(created(1))
     env.stream.cancel(of_parent)
-    env.say(events(1, 8))
+    env.push(events(1, 8))
     assert (handler.revisions, env.cancelled()) == ([[8]], [])
     parent.stream.close(ConnectionError('the end'))
 
@@ -145,11 +145,11 @@ def test_substream_of_another_stream_with_the_same_id_cancels_nothing_here(
 def test_fragments_are_joined_by_revision(env: Environment) -> None:
     """A complete revision is delivered at once; fragments of two watches may alternate."""
     (one, _), (two, _) = env.add(), env.add()
-    env.say(created(1), created(2), events(1, 8, 9, fragment=True), events(2, 8, fragment=True))
+    env.push(created(1), created(2), events(1, 8, 9, fragment=True), events(2, 8, fragment=True))
     assert (one.revisions, two.revisions) == ([[8]], [])
-    env.say(events(1, 9, fragment=True), events(2, 8))
+    env.push(events(1, 9, fragment=True), events(2, 8))
     assert (one.revisions, two.revisions) == ([[8]], [[8, 8]])
-    env.say(events(1, 9, 10))
+    env.push(events(1, 9, 10))
     assert one.revisions == [[8], [9, 9, 9, 10]]
 
 
@@ -172,7 +172,7 @@ def test_size_is_the_sum_of_the_fragments(env: Environment) -> None:
     handler.on_response = lambda _: sizes.append(substream.size)  # type: ignore[assignment]
     fragments = [events(1, 8, fragment=True), events(1, 8), events(1, 9)]
     first, second, third = (fragment.ByteSize() for fragment in fragments)
-    env.say(created(1), *fragments)
+    env.push(created(1), *fragments)
     assert sizes == [first + second, third]
 
 
@@ -180,9 +180,9 @@ def test_all_handlers_receive_the_error_of_a_lost_stream_once(env: Environment) 
     """Also those of watches that were not created yet."""
     (one, _), (two, _) = env.add(), env.add()
     error = ConnectionError('gone')
-    env.say(created(1))
+    env.push(created(1))
     env.server.end(error)
-    env.say()
+    env.push()
     assert one.errors == two.errors == [error]
     assert env.stream.is_over
     env.stream.close(ConnectionError('again'))
@@ -193,7 +193,7 @@ def test_handler_that_raises_ends_the_stream_and_is_logged(env: Environment, cap
     """A bug must not leave watches that only look alive."""
     (one, _), (two, _) = env.add(), env.add()
     one.on_created = lambda _: 1 / 0  # type: ignore[assignment,return-value]
-    env.say(created(1), created(2))
+    env.push(created(1), created(2))
     assert [type(error) for error in two.errors] == [ConnectionError]
     assert 'ZeroDivisionError' in caplog.text
 
@@ -203,12 +203,12 @@ def test_progress_callbacks_receive_the_revision_or_the_error(env: Environment) 
     env.add()
     env.stream.call_on_progress(received.append)
     env.stream.call_on_progress(received.append)
-    env.say(created(1), WatchResponse(header=ResponseHeader(revision=9), watch_id=-1))
+    env.push(created(1), WatchResponse(header=ResponseHeader(revision=9), watch_id=-1))
     assert received == [9, 9]
     env.stream.call_on_progress(received.append)
     error = ConnectionError('gone')
     env.server.end(error)
-    env.say()
+    env.push()
     assert received == [9, 9, error]
 
 
@@ -216,15 +216,15 @@ def test_progress_callbacks_receive_the_revision_or_the_error(env: Environment) 
 def test_stream_closes_with_its_last_watch_after_close_when_empty(env: Environment, last: str) -> None:
     (_, first), (_, second) = env.add(), env.add()
     env.stream.close_when_empty()
-    env.say(created(1))
+    env.push(created(1))
     first.cancel()
     assert not env.server.is_cancelled
     if last == 'refused':
-        env.say(created(-1, canceled=True))
+        env.push(created(-1, canceled=True))
     else:
-        env.say(created(2))
+        env.push(created(2))
         if last == 'ended':
-            env.say(WatchResponse(watch_id=2, canceled=True))
+            env.push(WatchResponse(watch_id=2, canceled=True))
         else:
             second.cancel()
     assert env.server.is_cancelled
@@ -233,10 +233,10 @@ def test_stream_closes_with_its_last_watch_after_close_when_empty(env: Environme
 def test_stream_that_ends_during_a_health_check_leaves_no_timer(env: Environment, etcd_clock: VirtualTime) -> None:
     """The greenlet of the check is about to run when it is killed."""
     env.add()
-    env.say(created(1))
+    env.push(created(1))
     etcd_clock.advance(IDLE_TIMEOUT + 0.5)
     assert env.server.sent[-1].HasField('progress_request')
-    env.server.say(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
+    env.server.push(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
     env.server.end(ConnectionError('the connection broke'))
     etcd_clock.advance(1)
     assert env.stream.is_over
@@ -248,31 +248,31 @@ def test_progress_response_requested_before_a_watch_does_not_cover_it(
 ) -> None:
     """etcd sends created and progress responses from two queues, so an earlier progress response may arrive later."""
     env.add()
-    env.say(created(1))
+    env.push(created(1))
     for _ in range(2):
         env.stream.request_progress()
     _, substream = env.add()
     answers: list[bool] = []
     env.stream.on_progress = lambda revision: answers.append(env.stream.covers(revision, substream))
-    env.say(created(2, 7), *[progress(7)] * 3)
+    env.push(created(2, 7), *[progress(7)] * 3)
     assert answers == [False, False, True]
     env.stream.request_progress()
     etcd_clock.advance(RESPONSE_TIMEOUT + 1)
     _, substream = env.add()  # the request before was dropped
-    env.say(created(3, 8), progress(8))
+    env.push(created(3, 8), progress(8))
     assert answers == [False, False, True, True]
     env.stream.request_progress()
     _, substream = env.add()
-    env.say(created(4, 8), progress(9))  # something was written since
+    env.push(created(4, 8), progress(9))  # something was written since
     assert answers[4:] == [True]
 
 
 def test_joined_response_is_not_whole(env: Environment) -> None:
     """The number of revisions in the response, which shows whether the history ended with it, is unknown."""
     _, substream = env.add()
-    env.say(created(1))
+    env.push(created(1))
     seen = []
     for response in (events(1, 3, 4, fragment=True), events(1, 4), events(1, 5)):
-        env.say(response)
+        env.push(response)
         seen.append(substream.is_whole)
     assert seen == [False, False, True]

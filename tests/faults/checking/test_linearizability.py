@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.faults.checking.linearizability import OutOfBudget, Precondition, Step, first_failure, minimize
-from tests.support.sequences import enough
+from tests.support.sequences import example_settings
 
 
 def is_linearizable(steps: Sequence[Step]) -> bool:
@@ -68,13 +68,13 @@ def histories(draw: st.DrawFn) -> list[Step]:
 
 
 @given(histories())
-@enough(400)
+@example_settings(400)
 def test_search_agrees_with_brute_force(steps: list[Step]) -> None:
     assert (first_failure(steps) is None) == is_linearizable(steps)
 
 
 @given(histories())
-@enough(400)
+@example_settings(400)
 def test_minimized_failure_fails_alone_and_is_minimal(steps: list[Step]) -> None:
     """Of the other steps, reads are ignored and writes may have happened or not."""
     failure = first_failure(steps)

@@ -29,7 +29,7 @@ from tests.faults.history import (
     WatchEvent,
 )
 from tests.faults.verdict import check
-from tests.support.sequences import enough
+from tests.support.sequences import example_settings
 
 KEYS = ('/r/a', '/r/b', '/r/_c')
 PROCESSES = {'p': 'a', 'q': 'b', 'r': 'b'}
@@ -114,7 +114,7 @@ def random_history(seed: int, *, steps: int = 60, losses: bool = True, max_watch
 
 
 @given(st.integers(0, 10**9))
-@enough(150)
+@example_settings(150)
 def test_random_history_passes(seed: int) -> None:
     verdict = check(random_history(seed))
     assert verdict.is_good, str(verdict)
@@ -200,7 +200,7 @@ def is_change(record: Record) -> bool:
     ],
 )
 @given(seed=st.integers(0, 10**9))
-@enough(40)
+@example_settings(40)
 def test_mutation_is_caught(is_match: Callable[[Record], bool], mutate: Mutation, seed: int) -> None:
     """A mutation of one record of a random history."""
     rng = random.Random(seed)

@@ -10,7 +10,8 @@ import pytest
 
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.testing import VirtualTime
-from tests.support.fake_etcd import FakeEtcd, FakeRpc
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_rpc import FakeRpc
 from tests.support.leftovers import check_greenlets
 
 LEASE = 0x11
@@ -68,7 +69,7 @@ def test_owner_is_notified_once_of_a_write_with_another_lease_and_of_a_delete(
     bench: Bench, etcd_clock: VirtualTime
 ) -> None:
     taken, permanent, deleted, beside = (bench.keep(key) for key in ('/a', '/b', '/c', '/d'))
-    bench.server.doubles = True
+    bench.server.duplicates_events = True
     bench.server.put('/a', 'x', lease=bench.other)
     bench.server.put('/b', 'x')
     bench.server.delete('/c')
@@ -112,7 +113,7 @@ def test_watches_continue_after_their_stream_breaks(bench: Bench, etcd_clock: Vi
     etcd_clock.advance(60)
     assert len(bench.server.times('WatchCreate')) == 3
     bench.server.put('/1', 'x', lease=bench.other)
-    bench.server.come_back()
+    bench.server.recover()
     etcd_clock.advance(1)
     assert [node.events for node in nodes] == [[], ['taken'], []]
     assert bench.watched == [b'/0', b'/2']
@@ -136,7 +137,7 @@ def test_refused_watch_starts_again_with_the_next_renewal_on_another_stream(
 ) -> None:
     """A stream keeps the token it was opened with, which the server may have forgotten; its other watches stay."""
     first = bench.keep('/a')
-    bench.server.forget_tokens()
+    bench.server.invalidate_tokens()
     second = bench.keep('/b')
     assert (first.watch.is_due, second.watch.is_due) == (False, True)
     second.watch.restart()
@@ -166,7 +167,7 @@ def test_watch_whose_history_was_compacted_starts_again_with_the_next_renewal(
     bench.server.go_down()
     bench.server.put('/elsewhere')
     bench.server.compact()
-    bench.server.come_back()
+    bench.server.recover()
     etcd_clock.advance(2)
     assert node.watch.is_due
     node.known_at = bench.server.revision

@@ -29,7 +29,9 @@ from getc.operations import Put
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from getc.v3.lease import Lease
-from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, drop, hang, late, lose_reply
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import delay, drop, hang, late, lose_reply
+from tests.support.fake_rpc import FakeRpc
 from tests.support.faulty import stall
 from tests.support.leftovers import check_greenlets, greenlets_of_getc
 
@@ -144,7 +146,7 @@ def test_node_is_put_on_a_lease_only_with_more_than_half_of_its_ttl_left(bench: 
     first = bench.keep('/a')
     etcd_clock.advance(TTL / 2 - 0.1)
     assert bench.keep('/b').lost_at == first.lost_at
-    bench.server.fall_silent()
+    bench.server.go_silent()
     etcd_clock.advance(TTL / 2)  # the last renewal was 1.8 s ago
     bench.server.fault = None
     third = bench.keep('/c')
@@ -204,7 +206,7 @@ def test_failed_renewal_is_attempted_again_until_the_loss(bench: Bench, etcd_clo
 def test_loss_is_reported_in_time_when_the_server_hangs(bench: Bench, etcd_clock: VirtualTime) -> None:
     """An attempt takes a sixth of the TTL at most, so there are several."""
     end = bench.keep().lost_at
-    bench.server.fall_silent()
+    bench.server.go_silent()
     etcd_clock.advance(TTL)
     assert bench.listener.events.count('suspect') >= 3
     assert bench.listener.events[-1] == 'lost: NodeLost'
@@ -215,7 +217,7 @@ def test_outage_that_is_shorter_than_the_ttl_loses_nothing(bench: Bench, etcd_cl
     bench.keep()
     bench.server.go_down()
     etcd_clock.advance(TTL / 3 + 2)
-    bench.server.come_back()
+    bench.server.recover()
     etcd_clock.advance(1)
     assert bench.listener.events[-1] == 'renewed'
     etcd_clock.advance(3 * TTL)
@@ -227,7 +229,7 @@ def test_answered_keep_alive_of_a_revoked_lease_proves_nothing(bench: Bench, etc
     """etcd 3.4.23 may answer it; the list of keys is the proof."""
     bench.keep()
     lease = bench.lease_of()
-    bench.server.believes.add(lease)
+    bench.server.answered_expired_leases.add(lease)
     bench.server.revoke(lease)
     etcd_clock.advance(TTL / 3 + 0.1)
     assert bench.listener.events == ['lost: NodeLost']
@@ -237,7 +239,7 @@ def test_answer_after_the_loss_changes_nothing(bench: Bench, etcd_clock: Virtual
     node = bench.keep()
     bench.server.go_down()
     etcd_clock.advance(TTL - 2)
-    bench.server.come_back()
+    bench.server.recover()
     bench.server.next('LeaseTimeToLive', *[delay(1.2)] * 5)
     etcd_clock.advance(5)
     assert bench.listener.events[-1] == 'lost: NodeLost'
@@ -611,7 +613,7 @@ def test_reclaim_keeps_only_the_same_node(bench: Bench, etcd_clock: VirtualTime)
     bench.server.fault, bench.server.is_silent = hang, True
     etcd_clock.advance(TTL - 0.9)
     assert bench.listener.events[-1] == 'lost: NodeLost'
-    bench.server.come_back()
+    bench.server.recover()
     again = bench.pool.reclaim('/a', 'y', old, bench.listener, Deadline(5))
     assert again is not None
     assert again.token > old.token
@@ -630,7 +632,7 @@ def test_node_whose_reclaim_has_no_answer_is_ours_after_its_lease_is_over(
     old = bench.keep()
     bench.server.fault, bench.server.is_silent = hang, True
     etcd_clock.advance(TTL - 0.9)
-    bench.server.come_back()
+    bench.server.recover()
     bench.server.fault = lambda do, deadline, is_write: lose_reply(do, deadline, is_write) if is_write else do()
     with pytest.raises(ConnectionError):
         bench.pool.reclaim('/a', 'y', old, bench.listener, Deadline(5))
@@ -675,7 +677,7 @@ def test_close_stops_all_renewals(bench: Bench, etcd_clock: VirtualTime) -> None
 
 def test_close_stops_a_renewal_in_flight(bench: Bench, etcd_clock: VirtualTime) -> None:
     bench.keep()
-    bench.server.fall_silent()
+    bench.server.go_silent()
     etcd_clock.advance(TTL / 3 + 0.1)
     bench.pool.close()
     etcd_clock.advance(0)

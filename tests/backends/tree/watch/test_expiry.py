@@ -10,7 +10,9 @@ import pytest
 from getc.backends.tree.watch import expiry
 from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.testing import VirtualTime
-from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import delay, hang, refuse
+from tests.support.fake_rpc import FakeRpc
 from tests.support.leftovers import greenlets_of_getc
 
 

@@ -16,7 +16,9 @@ from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
 from getc.v3.schema.watch import WatchResponse
-from tests.support.fake_etcd import FakeEtcd, FakeRpc, delay, hang, refuse
+from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_faults import delay, hang, refuse
+from tests.support.fake_rpc import FakeRpc
 from tests.support.leftovers import check_greenlets
 
 
@@ -208,7 +210,7 @@ def test_changes_of_one_revision_are_delivered_together(env: Environment) -> Non
 
 def test_event_is_delivered_once_when_the_server_sends_it_twice(env: Environment) -> None:
     """As etcd 3.4.23 may do."""
-    env.server.doubles = True
+    env.server.duplicates_events = True
     recorder, _ = env.subscribe('/d', 2)
     env.server.put_all({'/d/a': '1', '/d/b': '2'})
     env.server.put('/d/a', '3')
@@ -305,7 +307,7 @@ def test_all_listeners_are_notified_when_the_stream_is_lost_or_cannot_be_opened(
     assert all(isinstance(recorder.error, ConnectionError) for recorder in recorders)
     refused, _ = env.subscribe('/a', 2)
     assert isinstance(refused.error, ConnectionError)
-    env.server.come_back()
+    env.server.recover()
     again, _ = env.subscribe('/a', 2)
     assert again.live_at == 1
 
@@ -462,7 +464,7 @@ def test_progress_response_requested_before_a_watch_does_not_mark_it_as_caught_u
     env.hub._streams.latest.request_progress()
     env.server.is_silent = False
     recorder, _ = env.subscribe('/a', 2)
-    stream.say(WatchResponse(header=env.server.header(), watch_id=-1))
+    stream.push(WatchResponse(header=env.server.header(), watch_id=-1))
     env.settle()
     assert (recorder.live_at, recorder.caught_up_after) == (1, None)
     etcd_clock.advance(1.5)
@@ -494,7 +496,7 @@ def test_watch_ends_with_permission_denied_when_the_children_may_not_be_read(env
 def test_watch_is_created_on_another_stream_when_the_token_is_stale(env: Environment) -> None:
     """One more stream serves all new watches; existing watches stay on the old one."""
     before, watch = env.subscribe('/before', 2)
-    env.server.forget_tokens()
+    env.server.invalidate_tokens()
     index = env.server.revision + 1
     recorders = [Recorder() for _ in range(100)]
     for number, recorder in enumerate(recorders):
@@ -516,7 +518,7 @@ def test_watch_is_created_on_another_stream_when_the_token_is_stale(env: Environ
 def test_range_is_narrowed_on_a_stream_with_a_stale_token_only_when_a_read_is_denied(env: Environment) -> None:
     """The server may refuse both with the same error."""
     env.subscribe('/before', 2)
-    env.server.forget_tokens()
+    env.server.invalidate_tokens()
     env.server.forbidden.add((b'/d', b'/d0'))
     narrow, _ = env.subscribe('/d', 2)
     wide, _ = env.subscribe('/e', 2)
@@ -529,7 +531,7 @@ def test_range_is_narrowed_on_a_stream_with_a_stale_token_only_when_a_read_is_de
 
 def test_watch_ends_when_it_is_refused_twice(env: Environment) -> None:
     """Reads are permitted and watches are not: one attempt on another stream is made."""
-    env.server.forget_tokens(for_ever=True)
+    env.server.invalidate_tokens(permanently=True)
     recorder, _ = env.subscribe('/d', 2)
     assert isinstance(recorder.error, Unauthorized)
     assert len(env.server.times('WatchCreate')) == 2
@@ -542,7 +544,7 @@ def test_watch_ends_with_the_error_of_the_read_when_the_credentials_are_wrong(en
         raise Unauthorized('authentication failed, invalid user ID or password')
 
     env.subscribe('/before', 2)
-    env.server.forget_tokens()
+    env.server.invalidate_tokens()
     env.server.next('Range', guess)
     recorder, _ = env.subscribe('/d', 2)
     assert 'invalid user ID or password' in str(recorder.error)
