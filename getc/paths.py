@@ -90,8 +90,12 @@ def parent_of(key: str) -> str:
 
 def ancestors(key: str) -> list[str]:
     """Return the directories above the key and below the root, outermost first."""
-    segments = key.split('/')
-    return ['/'.join(segments[:end]) for end in range(2, len(segments))]
+    found = []
+    end = key.find('/', 1)
+    while end > 0:
+        found.append(key[:end])
+        end = key.find('/', end + 1)
+    return found
 
 
 def basename(key: str) -> str:

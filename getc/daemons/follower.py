@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Sequence
 from enum import Enum
+from operator import attrgetter
 from typing import Final, Protocol
 
 from getc import timing
@@ -173,7 +174,7 @@ class Follower(Daemon):
             values = [node]
         else:
             values = list(node.leaves()) if isinstance(node, Directory) and self._recursive else []
-        return Listing(found.etcd_index, {value.key: value for value in sorted(values, key=lambda value: value.key)})
+        return Listing(found.etcd_index, {value.key: value for value in sorted(values, key=attrgetter('key'))})
 
     def _resync(self, listing: Listing) -> None:
         """Deliver the difference between the known state and a listing."""
@@ -191,8 +192,8 @@ class Follower(Daemon):
         if self._is_stopped:
             return
         self._live_at = timing.now()
-        if not self._starts_caught_up:
-            self._start_once()
+        if not self._starts_caught_up and self._is_starting:
+            self.mark_started()
 
     def on_caught_up(self) -> None:
         """Everything that the store had when the watch was created was delivered."""
@@ -202,7 +203,8 @@ class Follower(Daemon):
             self._restart_with_listing()
             return
         self._is_caught_up = True
-        self._start_once()
+        if self._is_starting:
+            self.mark_started()
         self._update_state()
         self._sink.on_caught_up(self.callbacks)
 
@@ -221,7 +223,8 @@ class Follower(Daemon):
             self._close_watch()
             self._is_behind = True
             self._state = WatcherState.STALE
-            self._start_once()
+            if self._is_starting:
+                self.mark_started()
 
     def on_ended(self, error: EtcException) -> None:
         """The watch ended."""
@@ -250,10 +253,6 @@ class Follower(Daemon):
         self.retry.schedule(0)
 
     # -- state changes
-
-    def _start_once(self) -> None:
-        if self._is_starting:
-            self.mark_started()
 
     def _update_state(self) -> None:
         """Become LIVE if the watch has delivered everything, and the callbacks are not far behind."""

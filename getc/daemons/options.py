@@ -71,7 +71,8 @@ class WatchOptions:
     resync: Resync = 'diff'
 
     def __post_init__(self) -> None:
-        check_callback('on_resync', self.on_resync, is_optional=True)
+        if self.on_resync is not None:
+            check_callback('on_resync', self.on_resync, is_optional=True)
         if self.resync not in ('diff', 'notify'):
             raise ValueError(f"resync is 'diff' or 'notify', not {self.resync!r}")
         if self.initial and self.index:

@@ -59,7 +59,8 @@ class RetryLoop:
 
         Does not block.  Replaces an attempt that was scheduled before; does nothing once the loop is closed.
         """
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
         if self._is_closed or self._tasks.affinity.in_forked_child:
             return
         if self._greenlet is not None:
@@ -81,7 +82,8 @@ class RetryLoop:
             self._greenlet.kill(block=False)
 
     def _begin(self) -> None:
-        self._cancel_timer()
+        if self._timer is not None:
+            self._cancel_timer()
         self._next_delay = None
         self._greenlet = self._tasks.spawn(self._attempt)
 

@@ -9,7 +9,7 @@ from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
 from tools.bench.frames import count, measure
 
-MAX_CALLS = {'set': 70, 'get': 65, 'on_change': 275}
+MAX_CALLS = {'set': 70, 'get': 65, 'on_change': 255}
 MAX_MODULES = 8
 MAX_SWITCHES = 3
 

@@ -239,7 +239,8 @@ class TreeV3(Backend):
     # -- watches and kept nodes
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
-        self._check_open()
+        if self._is_closed:
+            self._check_open()
         return self._watch_hub.subscribe(spec, listener, after)
 
     def keep_group(self, ttl: int) -> KeepGroup:

@@ -10,6 +10,7 @@ from getc.grpc.http2.events import Event, GoAwayReceived, PingAcknowledged, Sett
 from getc.grpc.http2.frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
+    FRAME_HEADER,
     MAX_FRAME_SIZE,
     MAX_STREAM_ID,
     MAX_WINDOW,
@@ -95,7 +96,10 @@ class ConnectionControl:
         """
         self.idle_frames += 1
         if self.idle_frames > MAX_IDLE_FRAMES:
-            raise_violation(ErrorCode.ENHANCE_YOUR_CALM, f'{MAX_IDLE_FRAMES} frames in a row without effect')
+            self._raise_idle()
+
+    def _raise_idle(self) -> NoReturn:
+        raise_violation(ErrorCode.ENHANCE_YOUR_CALM, f'{MAX_IDLE_FRAMES} frames in a row without effect')
 
     # -- received frames
 
@@ -152,13 +156,15 @@ class ConnectionControl:
         return PingAcknowledged(payload)
 
     def _acknowledge(self, frame_type: FrameType, payload: bytes) -> None:
-        self.count_idle()
+        self.idle_frames += 1  # not by `count_idle`: etcd sends a PING and a WINDOW_UPDATE with most responses
+        if self.idle_frames > MAX_IDLE_FRAMES:
+            self._raise_idle()
         self.queued_acks += 1
         if self.queued_acks > MAX_QUEUED_ACKS:
             raise_violation(
                 ErrorCode.ENHANCE_YOUR_CALM, f'{frame_type.name} flood: the peer does not read the acknowledgements'
             )
-        self._sending.frames.append(encode_frame(frame_type, ACK, 0, payload))
+        self._sending.frames.append(FRAME_HEADER.pack(len(payload) << 8 | frame_type, ACK, 0) + payload)
 
     def on_goaway(self, stream_id: int, payload: bytes) -> list[Event]:
         """Close the streams that the peer will not process."""
@@ -187,7 +193,9 @@ class ConnectionControl:
         increment = int.from_bytes(payload, 'big') & MAX_WINDOW
         if not increment:
             raise_violation(ErrorCode.PROTOCOL_ERROR, 'WINDOW_UPDATE with an increment of 0 (6.9)')
-        self.count_idle()
+        self.idle_frames += 1
+        if self.idle_frames > MAX_IDLE_FRAMES:
+            self._raise_idle()
         if stream_id:
             self._receiving.check_opened(stream_id, 'WINDOW_UPDATE')
         self._sending.grow_window(stream_id, increment)

@@ -90,7 +90,7 @@ def descendants_range(key: str) -> Range:
 def subtree_range(key: str) -> Range:
     """Return one range with a node and all keys below it; it contains other keys, too (``/a-b`` for ``/a``)."""
     first, end = directory_range(key)
-    return first if key == ROOT else encode(key), end
+    return first if key == ROOT else first[:-1], end
 
 
 def node_of(raw: bytes) -> tuple[str, bool] | None:

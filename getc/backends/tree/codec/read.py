@@ -45,7 +45,7 @@ MAX_CACHED_LENGTH: Final = 1000
 
 def value_request(get: Get) -> RangeRequest:
     """Return the read of a node as a value."""
-    return RangeRequest(key=encode(get.key), serializable=get.quorum is False)
+    return RangeRequest(key=get.key.encode('utf-8', 'surrogateescape'), serializable=get.quorum is False)
 
 
 def encode_value_request(key: str, serializable: bool) -> bytes:
@@ -73,11 +73,13 @@ def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
     check_depth(get.key)
     serializable = get.quorum is False
     ancestors = [encode(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
-    ranges = [RangeRequest(key=raw, keys_only=True, serializable=serializable) for raw in ancestors]
+    success = []  # filled by loops: comprehensions add frames before Python 3.12
+    for raw in ancestors:
+        success.append(RequestOp(request_range=RangeRequest(key=raw, keys_only=True, serializable=serializable)))
     if get.key != ROOT:
-        ranges.append(value_request(get))
-    ranges.append(first_page_request(get, limit))
-    return TxnRequest(success=[RequestOp(request_range=request) for request in ranges])
+        success.append(RequestOp(request_range=value_request(get)))
+    success.append(RequestOp(request_range=first_page_request(get, limit)))
+    return TxnRequest(success=success)
 
 
 def first_page_request(get: Get, limit: int) -> RangeRequest:
