@@ -189,7 +189,7 @@ class Backend(Protocol):
         """Return the backend to use from now on, with a known API.  Blocks only while the API is being detected.
 
         Raises:
-            EtcException: No server has told its version.
+            EtcException: The version of no server could be read.
         """
         return self
 

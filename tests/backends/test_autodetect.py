@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,10 +15,14 @@ from gevent.event import Event
 from gevent.socket import socket
 
 import getc
-from getc.backends.autodetect import VersionProbe
+from getc.backends.autodetect import AutoBackend, VersionProbe
+from getc.backends.base import Backend
+from getc.backends.memory.backend import MemoryBackend
+from getc.backends.memory.notifier import SharedStore
 from getc.backends.v2.version import VersionPage
 from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.selector import EndpointSelector
+from getc.operations import WatchSpec
 from getc.testing import EtcdServer, wait_until
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
@@ -38,16 +42,16 @@ class OldEtcd:
     """An HTTP server with a ``/version`` page that responds to reads as etcd v2 does.
 
     Args:
-        version: Its version; None to respond to ``/version`` with ``answer``.
-        answer: A whole HTTP response.
+        version: Its version; None to respond to ``/version`` with ``page``.
+        page: A whole HTTP response.
 
     Attributes:
         paths: The requested paths, in order.
         go: Responses wait for this event.
     """
 
-    def __init__(self, version: str | None, answer: bytes = b'') -> None:
-        self.version = answer_of(json.dumps({'etcdserver': version}).encode()) if version else answer
+    def __init__(self, version: str | None, page: bytes = b'') -> None:
+        self.version = answer_of(json.dumps({'etcdserver': version}).encode()) if version else page
         self.paths: list[str] = []
         self.go = Event()
         self.go.set()
@@ -102,16 +106,16 @@ def test_probe_raises_http_error_when_there_is_no_page() -> None:
 
 def test_probe_tries_the_next_server_when_one_does_not_respond() -> None:
     """A silent server takes a part of the time only; the last error is raised."""
-    nobody = parse_endpoints('http://127.0.0.1:1')[0]
+    refusing = parse_endpoints('http://127.0.0.1:1')[0]
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
 
         def version(*endpoints: Endpoint, seconds: float = LONG) -> tuple[int, ...]:
             return VersionProbe(EndpointSelector(endpoints), VersionPage(None)).read(Deadline(seconds))
 
-        assert version(nobody, server) == (3, 5)
+        assert version(refusing, server) == (3, 5)
         assert version(silent, server, seconds=2.0) == (3, 5)
         with pytest.raises(getc.ConnectionRefused):
-            version(nobody)
+            version(refusing)
 
 
 # -- the API
@@ -248,13 +252,13 @@ def test_version_is_not_read_when_the_api_is_given(api: Any) -> None:
 def test_v2_is_not_supported_by_a_server_without_it() -> None:
     """The error names the flag of the server, and v3.  etcd 3.6 has no v2 API."""
 
-    def answer(sock: socket) -> None:
+    def respond(sock: socket) -> None:
         while read_request(sock):
             sock.sendall(
                 answer_of(b'404 page not found\n', status='404 Not Found', headers='Content-Type: text/plain\r\n')
             )
 
-    with serving(answer) as endpoint, getc.etcd(endpoint.url, api='v2') as client:
+    with serving(respond) as endpoint, getc.etcd(endpoint.url, api='v2') as client:
         with pytest.raises(getc.NotSupported) as caught:
             client.get('/a')
         assert '--enable-v2' in str(caught.value)
@@ -264,11 +268,11 @@ def test_v2_is_not_supported_by_a_server_without_it() -> None:
 def test_v3_error_names_the_needed_version_when_the_server_responds_with_http_1() -> None:
     """etcd 2, or a proxy."""
 
-    def answer(sock: socket) -> None:
+    def respond(sock: socket) -> None:
         sock.recv(65536)
         sock.sendall(b'HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n')
 
-    with serving(answer) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
+    with serving(respond) as endpoint, getc.etcd(endpoint.url, api='v3') as client:
         for call in (lambda: client.get('/a'), lambda: client.set('/a', '1')):
             with pytest.raises(getc.ProtocolError, match=r'HTTP/1.*etcd 3\.4 or newer') as caught:
                 call()
@@ -296,13 +300,13 @@ def test_first_call_may_wait(etcd_server: EtcdServer) -> None:
 
 def test_first_call_may_be_a_watcher(etcd_server: EtcdServer) -> None:
     """Every change after ``on_change`` has returned is delivered."""
-    told: list[str | None] = []
+    received: list[str | None] = []
     with getc.etcd(etcd_server.url) as client:
-        client.on_change('/a', lambda result: told.append(result.value))
+        client.on_change('/a', lambda result: received.append(result.value))
         for value in '123':
             client.set('/a', value)
-        wait_until(lambda: len(told) == 3)
-    assert told == ['1', '2', '3']
+        wait_until(lambda: len(received) == 3)
+    assert received == ['1', '2', '3']
 
 
 def test_first_call_may_be_a_keeper(etcd_server: EtcdServer) -> None:
@@ -356,6 +360,51 @@ def test_first_wait_raises_within_its_timeout_when_no_server_responds() -> None:
     assert not isinstance(caught.value, getc.TimedOut)
 
 
+@pytest.mark.parametrize('version', [(3, 5), (2, 3)])
+def test_watch_and_keep_group_detect_the_api_first(version: tuple[int, ...]) -> None:
+    """Without ``resolve`` before; detection happens once."""
+
+    class Probe:
+        reads = 0
+
+        def read(self, deadline: Deadline) -> tuple[int, ...]:
+            self.reads += 1
+            return version
+
+        def close(self) -> None:
+            pass
+
+    class Listener:
+        def on_live(self, index: int) -> None:
+            received.append(index)
+
+        def on_caught_up(self) -> None:
+            pass
+
+        def on_changes(self, results: Sequence[getc.EtcdResult]) -> None:
+            raise AssertionError(results)
+
+        def on_ended(self, error: getc.EtcException) -> None:
+            raise AssertionError(error)
+
+    def open_api(api: str) -> Backend:
+        apis.append(api)
+        return memory
+
+    apis: list[str] = []
+    received: list[int] = []
+    memory = MemoryBackend(SharedStore())
+    probe: Any = Probe()
+    backend = AutoBackend(probe, open_api)
+    backend.watch(WatchSpec('/a'), Listener())
+    assert backend.keep_group(10) is memory.keep_group(10)
+    assert backend.resolve(Deadline(None)) is memory
+    assert AutoBackend(probe, open_api).keep_group(10) is memory.keep_group(10)
+    gevent.sleep(0)
+    assert (received, probe.reads, set(apis)) == ([0], 2, {'v3' if version >= (3, 4) else 'v2'})
+    memory.close()
+
+
 # -- closing
 
 
@@ -398,10 +447,10 @@ def test_close_ends_all_calls_during_detection() -> None:
 
 def test_watcher_stopped_during_detection_delivers_nothing(etcd_server: EtcdServer) -> None:
     """No greenlet starts its watch later."""
-    told: list[Any] = []
+    received: list[Any] = []
     with getc.etcd(etcd_server.url) as client:
-        watcher = client.on_change('/a', told.append, wait=False)
+        watcher = client.on_change('/a', received.append, wait=False)
         watcher.stop()
         client.set('/a', '1')
         gevent.sleep(0.05)
-    assert told == []
+    assert received == []

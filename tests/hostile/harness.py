@@ -210,11 +210,11 @@ def healthy_server(api: str) -> Iterator[str]:
     """Run a healthy server on which ``/a`` has the value ``'good'``; yield its URL."""
     if api == 'v2':
 
-        def answer(sock: socket) -> None:
+        def respond(sock: socket) -> None:
             while read_request(sock):
                 sock.sendall(v2_response())
 
-        with serving(answer) as endpoint:
+        with serving(respond) as endpoint:
             yield endpoint.url
         return
 

@@ -128,7 +128,7 @@ def trickles(piece: bytes, before: bytes = b'') -> Serve:
     return serve
 
 
-def answers(message: bytes) -> Serve:
+def responds(message: bytes) -> Serve:
     """Respond with a message in gRPC framing."""
     return says(headers(HEAD), data(encode_message(message)), TRAILERS)
 
@@ -312,9 +312,9 @@ PEERS = [
     ),
     Peer('redirect', says(headers(encode_fields([(b':status', b'302'), (b'location', b'http://x/')]))), getc.HTTPError),
     # -- etcd's messages
-    Peer('garbage', answers(b'\xff' * 100), text='not a valid RangeResponse'),
-    Peer('deeply nested groups', answers(GROUPS), text='not a valid RangeResponse', max_bytes=256 * 1024),
-    Peer('length past the end', answers(b'\x12\xff\xff\xff\xff\x07x'), text='not a valid RangeResponse'),
-    Peer('number of eleven bytes', answers(b'\x08' + b'\xff' * 11), text='not a valid RangeResponse'),
-    Peer('another message', answers(TxnResponse(succeeded=True).SerializeToString() * 3 + b'\x0a\x02\xff\xff'), ANY),
+    Peer('garbage', responds(b'\xff' * 100), text='not a valid RangeResponse'),
+    Peer('deeply nested groups', responds(GROUPS), text='not a valid RangeResponse', max_bytes=256 * 1024),
+    Peer('length past the end', responds(b'\x12\xff\xff\xff\xff\x07x'), text='not a valid RangeResponse'),
+    Peer('number of eleven bytes', responds(b'\x08' + b'\xff' * 11), text='not a valid RangeResponse'),
+    Peer('another message', responds(TxnResponse(succeeded=True).SerializeToString() * 3 + b'\x0a\x02\xff\xff'), ANY),
 ]

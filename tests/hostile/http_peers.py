@@ -23,7 +23,7 @@ BODY = 34 * MIB
 Serve = Callable[[HostileConnection], object]
 
 
-def answers(data: bytes) -> Serve:
+def responds(data: bytes) -> Serve:
     """Send data after each request, and keep the connection open."""
 
     def serve(client: HostileConnection) -> None:
@@ -35,7 +35,7 @@ def answers(data: bytes) -> Serve:
 
 def says(body: bytes | str, headers: str = JSON) -> Serve:
     """Respond with a body."""
-    return answers(answer_of(body if isinstance(body, bytes) else body.encode(), headers=headers))
+    return responds(answer_of(body if isinstance(body, bytes) else body.encode(), headers=headers))
 
 
 def ends(data: bytes) -> Serve:
@@ -143,7 +143,7 @@ PEERS = [
     Peer('a status of four digits', ends(b'HTTP/1.1 2000 OK\r\n\r\n')),
     Peer('a switch of protocols', ends(b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: h2c\r\n\r\n'), getc.EtcException),
     # -- compressed although not accepted
-    Peer('gzip bomb', answers(bomb()), text='compressed'),
+    Peer('gzip bomb', responds(bomb()), text='compressed'),
     Peer('deflate', says(zlib.compress(b'{}'), JSON + 'Content-Encoding: deflate\r\n'), text='compressed'),
     Peer('unknown encoding', says('{}', JSON + 'Content-Encoding: x\r\n'), text='compressed'),
     # -- JSON
@@ -171,5 +171,5 @@ PEERS = [
     Peer('an empty body', says(''), text='not JSON'),
     # -- pages of other servers
     Peer('login form', says('<form>', 'Content-Type: text/html\r\n'), getc.HTTPError, 'text/html'),
-    Peer('503', answers(answer_of(b'busy', status='503 No', headers='')), getc.HTTPError, '503'),
+    Peer('503', responds(answer_of(b'busy', status='503 No', headers='')), getc.HTTPError, '503'),
 ]

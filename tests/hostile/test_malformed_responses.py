@@ -34,11 +34,11 @@ def responding(responses: Responses, **options: Any) -> Iterator[getc.Client]:
 
     def script(call: ServerCall) -> None:
         message = call.receive()
-        answer = responses.get(call.path, TxnResponse())
-        if callable(answer):
-            answer(call)
+        response = responses.get(call.path, TxnResponse())
+        if callable(response):
+            response(call)
         elif message is not None:
-            call.answer(answer.SerializeToString())
+            call.answer(response.SerializeToString())
 
     with GrpcServer(script) as server, getc.etcd(server.endpoint.url, api='v3', timeout=60, **options) as client:
         yield client
@@ -57,7 +57,7 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
     'delete': lambda client: client.delete('/a'),
     'delete a directory': lambda client: client.delete('/a', dir=True),
     'keep': lambda client: client.keep_node('/a', ttl=5, timeout=0.1),
-    'follow': lambda client: client.on_change('/a', print, wait=False),
+    'watch': lambda client: client.on_change('/a', print, wait=False),
 }
 
 GRANTED = LeaseGrantResponse(ID=5, TTL=5)
@@ -120,8 +120,8 @@ def test_malformed_lease_raises_protocol_error(granted: Any) -> None:
 @pytest.mark.parametrize('ttl', [-HUGE, -1, 0, HUGE])
 def test_malformed_time_to_live_gives_a_result_or_a_typed_error(ttl: int) -> None:
     found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)
-    answers = {KV.Range.path: found, Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=ttl, grantedTTL=HUGE)}
-    with responding(answers) as client:
+    responses = {KV.Range.path: found, Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=ttl, grantedTTL=HUGE)}
+    with responding(responses) as client:
         if ttl == HUGE:
             with pytest.raises(getc.ProtocolError, match='malformed response of etcd v3'):
                 client.get('/a')
@@ -134,12 +134,12 @@ def test_renewals_of_other_leases_are_ignored() -> None:
 
     def renew(call: ServerCall) -> None:
         call.head()
-        for answer in (
+        for response in (
             LeaseKeepAliveResponse(ID=6, TTL=60),
             LeaseKeepAliveResponse(),
             LeaseKeepAliveResponse(ID=5, TTL=-9),
         ):
-            call.message(answer.SerializeToString())
+            call.message(response.SerializeToString())
         call.is_over.wait()
 
     with responding({Lease.LeaseKeepAlive.path: renew}) as client, pytest.raises(LeaseNotFound):
@@ -171,14 +171,14 @@ def test_events_of_unknown_watches_are_ignored() -> None:
         call.is_over.wait()
 
     found = RangeResponse(header=HEADER, kvs=[PAIR], count=1)
-    answers = {
+    responses = {
         KV.Range.path: found,
         KV.Txn.path: TxnResponse(header=HEADER, responses=[{'response_range': found}]),
         Watch.Watch.path: watch,
         Lease.LeaseTimeToLive.path: LeaseTimeToLiveResponse(TTL=5, grantedTTL=5),
     }
     seen: list[tuple[str, int]] = []
-    with responding(answers) as client:
+    with responding(responses) as client:
         client.on_change('/a', lambda result: seen.append((result.key, result.index or 0)), recursive=False)
         wait_until(lambda: len(seen) >= 2)
         assert [key for key, _ in seen] == ['/a', '/a']

@@ -109,11 +109,11 @@ def test_password_of_one_server_is_not_sent_to_another() -> None:
     def refuse(sock: socket) -> None:
         seen['first'] = read_request(sock)
 
-    def answer(sock: socket) -> None:
+    def respond(sock: socket) -> None:
         seen['second'] = read_request(sock)
         sock.sendall(v2_response())
 
-    with serving(refuse) as first, serving(answer) as second:
+    with serving(refuse) as first, serving(respond) as second:
         url = first.url.replace('http://', 'http://root:hunter2@')
         with opened('v2', url, second.url) as client:
             assert client.get('/a').value == 'good'
