@@ -240,7 +240,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._index = node.modified_index
 
     def _is_ours(self, node: Node) -> bool:
-        """True if all changes of the node were ours: by its index, or else as far as creation index and value tell."""
+        """True if all changes of the node were ours: by its index, or else as far as creation index and value show."""
         if not isinstance(node, Value) or node.ttl is None or node.created_index != self.created_index:
             return False
         return node.modified_index == self._index or (self._index_is_uncertain and node.value in self._values)

@@ -548,7 +548,7 @@ def test_append_sorts_after_a_higher_number_of_another_program(client: getc.Clie
 )
 def test_append_works_beside_names_that_resemble_numbers(client: getc.Client, name: str) -> None:
     """They may not sort before every number, but nothing is overwritten, and numbers are in order."""
-    client.v3.kv.put(f'/q/{name}'.encode(), b'theirs')
+    client.v3.kv.put(f'/q/{name}'.encode(), b'other')
     keys = [client.append('/q', str(at), timeout=LONG).key for at in range(3)]
     assert keys == sorted(set(keys))
     assert len(client.get('/q').nodes) == 4

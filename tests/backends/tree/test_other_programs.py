@@ -118,7 +118,7 @@ def test_keys_that_are_not_paths_are_left_alone(client: getc.Client) -> None:
     """They are neither listed nor reported."""
     start = client.set('/a/z', 'ours').etcd_index
     for raw in ODD:
-        client.v3.kv.put(raw, b'theirs')
+        client.v3.kv.put(raw, b'other')
     assert keys_of(client.get('/')) == ['/a']
     assert keys_of(client.get('/', recursive=True)) == ['/a']
     assert keys_of(client.get('/a', recursive=True)) == ['/a/z']
@@ -132,7 +132,7 @@ def test_keys_that_are_not_paths_are_left_alone(client: getc.Client) -> None:
 
 def test_directory_of_keys_that_are_not_paths_exists_and_is_empty(client: getc.Client) -> None:
     """A value in its place would hide them; a recursive delete removes them."""
-    client.v3.kv.put(b'/a//b', b'theirs')
+    client.v3.kv.put(b'/a//b', b'other')
     assert client.get('/a').nodes == ()
     with pytest.raises(getc.NotFile):
         client.set('/a', '1')

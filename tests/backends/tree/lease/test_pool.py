@@ -155,7 +155,7 @@ def test_node_is_put_on_a_lease_only_with_more_than_half_of_its_ttl_left(bench: 
 
 
 def test_two_kept_nodes_of_one_key_never_share_a_lease(bench: Bench, etcd_clock: VirtualTime) -> None:
-    """Otherwise the lease would not tell their owners apart."""
+    """Otherwise the lease would not distinguish their owners."""
     first, second = Listener(), Listener()
     bench.keep(listener=first)
     mine = bench.lease_of()
@@ -471,7 +471,7 @@ def test_key_whose_release_has_no_answer_is_never_put_on_that_lease_again(
     assert set(bench.listener.events) == {'renewed'}
 
 
-@pytest.mark.parametrize('error', [PermissionDenied('no'), ConnectionRefused('nobody listens')])
+@pytest.mark.parametrize('error', [PermissionDenied('no'), ConnectionRefused('refused')])
 def test_key_whose_release_was_not_applied_may_be_put_on_that_lease_again(bench: Bench, error: EtcException) -> None:
 
     def fault(*_: object) -> Any:
