@@ -132,6 +132,6 @@ class _MemoryContents(SharedStore):
         return self._store.index
 
     def wipe(self) -> None:
-        self._advance()  # what happened before is told
+        self._advance()  # deliver earlier events first
         self._store = Store()
         self._set_timer(None)

@@ -30,7 +30,7 @@ class Audit:
 
     Attributes:
         faults: Violations: a write by a zone that is not the current owner, a repeated or skipped step, lost gold.
-        orphaned: Writes to a shard without an owner, which may occur if its claim was deleted by force.
+        orphaned: Writes to a shard without an owner, which may occur if its claim was deleted by another client.
         writes: The number of writes, by zone.
         worlds: The latest record of each shard.
         claims: The owner of each shard, and its token.

@@ -145,20 +145,20 @@ class RoleProcess:
     def read_until(self, text: str) -> str:
         """Return its output up to the line that contains the text."""
         assert self._process.stdout is not None
-        said = ''
+        output = ''
         for line in self._process.stdout:
-            said += line
+            output += line
             if text in line:
-                return said
-        raise AssertionError(f'the process ended without printing {text!r}:\n{said}')
+                return output
+        raise AssertionError(f'the process ended without printing {text!r}:\n{output}')
 
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
     def end(self) -> tuple[int, str]:
-        """Wait for its end; its status, and what it said."""
-        said, _ = self._process.communicate(timeout=60)
-        return self._process.returncode, said
+        """Wait for its end; return its status and its output."""
+        output, _ = self._process.communicate(timeout=60)
+        return self._process.returncode, output
 
     def kill(self) -> None:
         self._process.kill()
@@ -192,9 +192,9 @@ def test_other_zones_take_over_when_processes_crash_or_drain(run, etcd_server: E
         wait_until(owned_by(zone_world, 'b', 'c'))
         play_on(zone_world)
         draining.send(signal.SIGTERM)
-        status, said = draining.end()
+        status, output = draining.end()
         assert status == 0
-        assert 'b: has drained and stops' in said
+        assert 'b: has drained and stops' in output
         wait_until(owned_by(zone_world, 'c'))
         play_on(zone_world)
         staying.send(signal.SIGINT)

@@ -50,7 +50,7 @@ def write(cluster: EtcdCluster, key: str, value: str) -> None:
         client.set(key, value, timeout=60)
 
 
-def lets_nobody_in(client: getc.Client) -> bool:
+def requires_password(client: getc.Client) -> bool:
     try:
         client.v3.kv.range(b'/a', serializable=True)
     except getc.EtcdError:
@@ -243,7 +243,7 @@ def test_clear_wipes_the_cluster_when_authentication_is_enabled(cluster: EtcdClu
     etcd.v3.auth.user_grant_role('root', 'root')
     etcd.v3.auth.enable()
     with cluster.members[cluster.leader()].client() as client:
-        assert poll_until(lambda: lets_nobody_in(client), 60)  # the leader knows of it, too
+        assert poll_until(lambda: requires_password(client), 60)  # on the leader as well
     cluster.clear()
     with pytest.raises(getc.KeyNotFound):
         etcd.get('/a')
@@ -258,7 +258,7 @@ def test_leader_is_found_when_authentication_is_enabled(
     etcd.v3.auth.user_grant_role('root', 'root')
     etcd.v3.auth.enable()
     with cluster.members[before].client() as client:
-        assert poll_until(lambda: lets_nobody_in(client), 60)
+        assert poll_until(lambda: requires_password(client), 60)
 
     def refused(_: object) -> None:  # by those, and by older ones for the test
         raise getc.Unauthorized('permission denied')

@@ -46,9 +46,9 @@ def fresh(tmp_path: Path) -> Path:
     made = run(sys.executable, '-m', 'venv', str(tmp_path / 'venv'), cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     python = tmp_path / 'venv' / 'bin' / 'python'
-    asked = pip(python, 'download', '--quiet', '--no-deps', '--dest', 'asked', 'hpack>=4', cwd=tmp_path)
-    if asked.returncode:
-        pytest.skip(f'there is no package index: {asked.stderr.strip().splitlines()[-1]}')
+    download = pip(python, 'download', '--quiet', '--no-deps', '--dest', 'download', 'hpack>=4', cwd=tmp_path)
+    if download.returncode:
+        pytest.skip(f'no package index is available: {download.stderr.strip().splitlines()[-1]}')
     return python
 
 

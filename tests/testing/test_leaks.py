@@ -97,8 +97,8 @@ def test_daemon_is_reported_with_the_spawning_line_when_started_in_a_greenlet(cl
         lines.append(line_of_caller())
         gevent.spawn(client.keep_node, '/servers/a', 'x').join()
 
-    told = str(leaks_of(body))
-    assert f'keep_node /servers/a, started at\n    {lines[0]}body\n' in told
+    report = str(leaks_of(body))
+    assert f'keep_node /servers/a, started at\n    {lines[0]}body\n' in report
 
 
 def test_call_in_flight_is_reported(client: getc.Client) -> None:
@@ -149,10 +149,10 @@ def test_greenlets_and_timers_of_getc_are_reported(etcd_clock: VirtualTime) -> N
         clients[0].on_change('/', print)
         clients[0].keep_node('/a', 'x', ttl=5)
 
-    told = str(leaks_of(body))
+    report = str(leaks_of(body))
     clients[0].close()
-    assert "the greenlet 'getc renewal of /a', started by getc itself" in told
-    assert 'a timer of getc.backends.memory.notifier.SharedStore._on_timer, started by getc itself' in told
+    assert "the greenlet 'getc renewal of /a', started by getc itself" in report
+    assert 'a timer of getc.backends.memory.notifier.SharedStore._on_timer, started by getc itself' in report
 
 
 def test_objects_from_before_are_not_leaks(client: getc.Client, etcd_clock: VirtualTime) -> None:

@@ -29,8 +29,8 @@ def other(etcd_store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Cli
         yield client
 
 
-def told(story: list[getc.EtcdResult]) -> list[tuple[str, str, str | None, bool]]:
-    return [(type(result).__name__, result.key, result.value, result.resync) for result in story]
+def fields_of(changes: list[getc.EtcdResult]) -> list[tuple[str, str, str | None, bool]]:
+    return [(type(result).__name__, result.key, result.value, result.resync) for result in changes]
 
 
 # -- names
@@ -115,9 +115,9 @@ def test_watcher_is_stale_when_disconnected_and_receives_each_change_once_afterw
 ) -> None:
     """Only clients of the link are cut off; the writes of others are delivered afterwards, in order."""
     link = etcd_store.link()
-    story: list[getc.EtcdResult] = []
+    changes: list[getc.EtcdResult] = []
     with getc.etcd(link.url) as follower:
-        watcher = follower.on_change('/cfg', story.append)
+        watcher = follower.on_change('/cfg', changes.append)
         mirror = follower.mirror('/cfg')
         client.set('/cfg/a', '1')
         etcd_clock.advance(0)
@@ -128,11 +128,11 @@ def test_watcher_is_stale_when_disconnected_and_receives_each_change_once_afterw
         for value in '23':
             client.set('/cfg/a', value)
         etcd_clock.advance(60)
-        assert len(story) == 1
+        assert len(changes) == 1
         link.connect()
         etcd_clock.advance(A_WHILE)
         assert watcher.state is WatcherState.LIVE
-        assert told(story) == [('Set', '/cfg/a', value, False) for value in '123']
+        assert fields_of(changes) == [('Set', '/cfg/a', value, False) for value in '123']
         assert dict(mirror) == {'/cfg/a': '3'}
 
 
@@ -161,7 +161,7 @@ def test_wait_continues_over_an_outage(
     etcd_clock.advance(0)
     etcd_store.disconnect()
     with pytest.raises(getc.ConnectionRefused):
-        other.wait('/a')  # one that begins now is
+        other.wait('/a')  # a new watch is
     etcd_clock.advance(A_WHILE)
     etcd_store.connect()
     other.set('/a', 'x')
@@ -351,9 +351,9 @@ def test_keeper_registers_again_when_the_store_is_wiped(
     other.set('/cfg/a', '1')
     keeper = client.keep_node('/servers/a', 'x', ttl=10)
     etcd_clock.advance(60)
-    story: list[getc.EtcdResult] = []
+    changes: list[getc.EtcdResult] = []
     resyncs: list[object] = []
-    other.on_change('/', story.append, on_resync=resyncs.append)
+    other.on_change('/', changes.append, on_resync=resyncs.append)
     etcd_store.wipe()
     assert other.set('/new', 'x').etcd_index == 1
     etcd_clock.advance(10)
@@ -361,8 +361,8 @@ def test_keeper_registers_again_when_the_store_is_wiped(
     assert other.get('/servers/a').value == 'x'
     with pytest.raises(getc.KeyNotFound):
         other.get('/cfg/a')
-    assert ('Deleted', '/cfg/a', None, True) in told(story)
-    assert ('Set', '/new', 'x', True) in told(story)
+    assert ('Deleted', '/cfg/a', None, True) in fields_of(changes)
+    assert ('Set', '/new', 'x', True) in fields_of(changes)
     assert len(resyncs) == 1
 
 
@@ -374,12 +374,12 @@ def test_watchers_resync_when_the_store_is_compacted(
     keeper = client.keep_node('/servers/a', 'x', ttl=10)
     link = etcd_store.link()
     resyncs: list[object] = []
-    story: list[getc.EtcdResult] = []
+    changes: list[getc.EtcdResult] = []
     with getc.etcd(link.url) as follower:
-        follower.on_change('/cfg', story.append, on_resync=resyncs.append)
+        follower.on_change('/cfg', changes.append, on_resync=resyncs.append)
         etcd_store.compact()
         etcd_clock.advance(A_WHILE)
-        assert (len(resyncs), story) == (1, [])  # it had missed nothing
+        assert (len(resyncs), changes) == (1, [])  # no change was missed
 
         link.disconnect()
         for value in '23':
@@ -389,7 +389,7 @@ def test_watchers_resync_when_the_store_is_compacted(
         link.connect()
         etcd_clock.advance(A_WHILE)
         assert len(resyncs) == 2
-        assert told(story) == [('Set', '/cfg/a', '3', True), ('Set', '/cfg/b', 'x', True)]
+        assert fields_of(changes) == [('Set', '/cfg/a', '3', True), ('Set', '/cfg/b', 'x', True)]
     assert keeper.state is KeeperState.KEPT
     with pytest.raises(getc.EventIndexCleared):
         other.wait('/cfg', index)
@@ -399,15 +399,15 @@ def test_expire_ends_a_node_before_its_ttl(
     etcd_store: MemoryStore, client: getc.Client, etcd_clock: VirtualTime
 ) -> None:
     """Its keeper registers it again."""
-    story: list[getc.EtcdResult] = []
-    client.on_change('/', story.append)
+    changes: list[getc.EtcdResult] = []
+    client.on_change('/', changes.append)
     client.set('/a', 'x', ttl=1000)
     client.set('/dir', dir=True, ttl=1000)
     client.set('/for-ever', 'x')
     etcd_store.expire('a/')
     etcd_store.expire('/dir')
     etcd_clock.advance(0)
-    assert [(type(result), result.key) for result in story[3:]] == [(getc.Expired, '/a'), (getc.Expired, '/dir')]
+    assert [(type(result), result.key) for result in changes[3:]] == [(getc.Expired, '/a'), (getc.Expired, '/dir')]
     with pytest.raises(ValueError, match='/for-ever has no TTL'):
         etcd_store.expire('/for-ever')
     with pytest.raises(getc.KeyNotFound):

@@ -90,24 +90,24 @@ def test_ten_minutes_of_presence_are_deterministic(run) -> None:
         import gevent
         import pytest
 
-        stories = []
+        logs = []
 
         @pytest.mark.parametrize('number', range(3))
         def test_story(etcd, etcd_clock, number):
-            story = []
+            log = []
             watcher = etcd.on_change(
-                '/servers', lambda result: story.append((etcd_clock.elapsed, type(result).__name__, result.key))
+                '/servers', lambda result: log.append((etcd_clock.elapsed, type(result).__name__, result.key))
             )
             keepers = [etcd.keep_node(f'/servers/{name}', name, ttl=10) for name in 'abc']
             etcd_clock.advance(300)
             keepers.pop().stop()
             etcd_clock.advance(300)
             assert etcd_clock.elapsed == 600
-            assert [entry[1:] for entry in story][-1] == ('ComparedThenDeleted', '/servers/c')
+            assert [entry[1:] for entry in log][-1] == ('ComparedThenDeleted', '/servers/c')
             assert len(etcd.get('/servers').nodes) == 2
             watcher.stop()
-            stories.append(story)
-            assert stories[0] == story
+            logs.append(log)
+            assert logs[0] == log
     """)
     result.assert_outcomes(passed=3)
 
@@ -167,12 +167,12 @@ def test_servers_end_when_the_run_is_killed(
     with pytester.popen(
         arguments, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as running:
-        told = pytester.path / 'pids'
-        wait_until(lambda: running.poll() is not None or (told.exists() and told.read_text().count(' ') == 3))
+        pid_file = pytester.path / 'pids'
+        wait_until(lambda: running.poll() is not None or (pid_file.exists() and pid_file.read_text().count(' ') == 3))
         assert running.poll() is None
         running.send_signal(number)
         running.wait(60)
-    pids = [int(pid) for pid in told.read_text().split()]
+    pids = [int(pid) for pid in pid_file.read_text().split()]
     assert len(set(pids)) == 4
     wait_until(lambda: not any(map(runs, pids)))
 
@@ -199,7 +199,7 @@ SERVER_TEST = """
 def test_server_tests_are_skipped_when_no_etcd_is_found(
     run, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The reason tells how to install one; other tests run."""
+    """The reason describes how to install one; other tests run."""
     pytester.makeconftest(NO_ETCD)
     monkeypatch.delenv('GETC_ETCD', raising=False)
     monkeypatch.setenv('PATH', str(pytester.path))
@@ -442,11 +442,11 @@ def test_own_servers_run_the_etcd_of_the_run(run) -> None:
         from getc.testing import EtcdServer, wait_until
 
         def test_own(etcd_binary):
-            told = []
+            changes = []
             with EtcdServer(binary=etcd_binary.path) as server, getc.etcd(server.url) as etcd:
-                etcd.on_change('/cfg', told.append)
+                etcd.on_change('/cfg', changes.append)
                 etcd.set('/cfg/rate', '20')
-                wait_until(lambda: told)
+                wait_until(lambda: changes)
     """)
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(['etcd_server: etcd 3.* at */etcd, from *'])
@@ -586,11 +586,11 @@ HUB_TEST = """
 
     def block():
         watches = [thing for thing in gc.get_objects() if isinstance(thing, hub_watch)]
-        gevent.sleep(0)  # that may have been too long already
+        gevent.sleep(0)  # this may have exceeded the limit already
         for watch in watches:
             before = len(watch.blockages)
             while len(watch.blockages) == before:
-                time.sleep(0.2)  # gevent.sleep was meant
+                time.sleep(0.2)  # should be gevent.sleep
 
     def test_blocks():
         block()
@@ -616,7 +616,7 @@ def test_blocked_hub_fails_its_test_with_the_line(run, pytester: pytest.Pytester
     named = [
         'the hub was blocked for longer than 0.05 s',
         f'*{pytester.path}/test_*.py:14, in block',
-        '*# gevent.sleep was*',
+        '*# should be gevent.*',
     ]
     result.stdout.fnmatch_lines(
         ['* test_blocks *', *named, '* test_blocks_in_a_greenlet *', *named, 'FAILED *::test_blocks*']

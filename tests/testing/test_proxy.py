@@ -236,12 +236,12 @@ def test_data_in_flight_are_bounded(server: Recorder, proxy: FaultProxy, client:
 
 
 @pytest.mark.parametrize(
-    'strike', [lambda proxy: proxy.delay(-1), lambda proxy: proxy.chop(0), lambda proxy: proxy.throttle(0)]
+    'inject', [lambda proxy: proxy.delay(-1), lambda proxy: proxy.chop(0), lambda proxy: proxy.throttle(0)]
 )
-def test_fault_is_rejected_when_its_value_is_invalid(proxy: FaultProxy, strike: Callable[[FaultProxy], None]) -> None:
+def test_fault_is_rejected_when_its_value_is_invalid(proxy: FaultProxy, inject: Callable[[FaultProxy], None]) -> None:
     """The current fault does not change."""
     with pytest.raises(ValueError):
-        strike(proxy)
+        inject(proxy)
     assert proxy.fault.name == 'none'
 
 
@@ -256,7 +256,7 @@ def test_stop_leaves_nothing_and_start_reuses_the_port(server: Recorder) -> None
     before = len(os.listdir('/dev/fd'))
     proxy = FaultProxy(server.target)
     port = 0
-    for strike in (
+    for inject in (
         proxy.heal,
         proxy.silence,
         proxy.drop_replies,
@@ -266,7 +266,7 @@ def test_stop_leaves_nothing_and_start_reuses_the_port(server: Recorder) -> None
         with proxy, connected(proxy) as sock:
             sock.sendall(b'x' * 1000)
             eventually(lambda: proxy.open_connections)
-            strike()
+            inject()
             sock.sendall(b'x' * 1000 + b'?')
             gevent.sleep(0)
             assert greenlets_of(proxy)

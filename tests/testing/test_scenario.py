@@ -5,7 +5,7 @@ from __future__ import annotations
 import getc
 from getc.testing import MemoryStore, VirtualTime
 
-Story = list[tuple[float, str]]
+Log = list[tuple[float, str]]
 
 TTL = 10
 
@@ -15,16 +15,16 @@ class World:
 
     def __init__(self, clock: VirtualTime) -> None:
         self.clock = clock
-        self.story: Story = []
+        self.log: Log = []
         self.store = MemoryStore()
         self.links = {name: self.store.link() for name in ('one', 'two')}
         self.servers = {name: getc.etcd(link.url) for name, link in self.links.items()}
         self.admin = getc.etcd(self.store.url)
 
-    def tell(self, line: str) -> None:
-        self.story.append((self.clock.elapsed, line))
+    def record(self, line: str) -> None:
+        self.log.append((self.clock.elapsed, line))
 
-    def begin(self) -> None:
+    def start(self) -> None:
         self.admin.on_change('/', self.on_change)
         self.presence = {
             name: server.keep_node(f'/servers/{name}', name, ttl=TTL, **self.callbacks(name))
@@ -38,15 +38,15 @@ class World:
 
     def callbacks(self, name: str) -> dict[str, object]:
         return {
-            'on_lost': lambda keeper: self.tell(f'{name}: {keeper.key} lost'),
-            'on_restored': lambda keeper: self.tell(f'{name}: {keeper.key} restored'),
+            'on_lost': lambda keeper: self.record(f'{name}: {keeper.key} lost'),
+            'on_restored': lambda keeper: self.record(f'{name}: {keeper.key} restored'),
         }
 
     def on_change(self, result: getc.EtcdResult) -> None:
-        self.tell(f'{type(result).__name__} {result.key} {result.value} {result.resync}')
+        self.record(f'{type(result).__name__} {result.key} {result.value} {result.resync}')
 
     def on_update(self, results: tuple[getc.EtcdResult, ...]) -> None:
-        self.tell(f'mirror: {dict(self.mirror)}')
+        self.record(f'mirror: {dict(self.mirror)}')
 
     def leaders(self) -> list[str]:
         """Return the servers that may act as the leader now."""
@@ -57,11 +57,11 @@ class World:
             client.close()
 
 
-def ten_minutes() -> Story:
+def ten_minutes() -> Log:
     """Run the scenario: presence lost and regained, a new leader, new configuration, a wiped etcd."""
     with VirtualTime() as clock:
         world = World(clock)
-        world.begin()
+        world.start()
         clock.advance(60)
         assert world.leaders() == ['one']
 
@@ -69,7 +69,7 @@ def ten_minutes() -> Story:
             world.admin.set('/cfg/rate', str(number))
         clock.advance(30)
 
-        world.links['one'].disconnect()  # the leader is cut off, and the other takes over
+        world.links['one'].disconnect()  # the leader is disconnected, and the other one takes over
         for _ in range(60):
             clock.advance(1)
             assert len(world.leaders()) <= 1
@@ -83,7 +83,7 @@ def ten_minutes() -> Story:
         clock.advance(30)
         assert len(world.leaders()) == 1
 
-        world.store.compact()  # whoever follows compares, and nothing is different
+        world.store.compact()  # watchers resync without differences
         world.store.fail_next(getc.TooManyRequests('etcdserver: too many requests'))
         world.store.fail_next(getc.NoLeader('etcdserver: no leader'))
         clock.advance(30)
@@ -105,7 +105,7 @@ def ten_minutes() -> Story:
         world.store.lose_next_reply()
         clock.stall(4)
         clock.advance(61)
-        for link in world.links.values():  # answers are lost on the way to one server alone
+        for link in world.links.values():  # replies to one server are lost
             link.lose_next_reply()
             clock.advance(20)
         assert dict(world.mirror) == {'/cfg/rate': '8'}
@@ -113,7 +113,7 @@ def ten_minutes() -> Story:
         assert clock.elapsed == 600
         world.close()
         clock.advance(0)
-        return world.story
+        return world.log
 
 
 def test_ten_minutes_are_deterministic() -> None:
@@ -126,6 +126,6 @@ def test_ten_minutes_are_deterministic() -> None:
     assert any(line.startswith('Expired /leader') for line in lines)
     assert "mirror: {'/cfg/rate': '8'}" in lines
     assert 'leader: /leader restored' in lines
-    assert any(line.endswith('True') for line in lines)  # the wiped store was told as a difference
+    assert any(line.endswith('True') for line in lines)  # the wiped store was reported by a resync
     for _ in range(5):
         assert ten_minutes() == first

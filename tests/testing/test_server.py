@@ -262,9 +262,9 @@ def test_server_uses_other_ports_when_one_is_in_use(monkeypatch: pytest.MonkeyPa
 
 def test_start_fails_with_the_log_when_the_etcd_ends(tmp_path: Path) -> None:
     """No process and no file is left."""
-    path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='echo cannot go on; exit 1')
+    path = fake_etcd(tmp_path / 'etcd', '3.5.9', then='echo cannot open the data; exit 1')
     server = EtcdServer(binary=path)
-    with pytest.raises(ServerFailed, match='cannot go on'):
+    with pytest.raises(ServerFailed, match='cannot open the data'):
         server.start()
     assert server.pid is None
     assert not server._data.parent.name.startswith('getc-etcd')

@@ -255,7 +255,7 @@ def test_advance_handles_local_io_before_each_step(clock: VirtualTime) -> None:
         while data := theirs.recv(100):
             theirs.sendall(data)
 
-    def ask() -> None:
+    def send_request() -> None:
         ours.settimeout(0.5)
         for _ in range(5):
             gevent.sleep(1)
@@ -264,7 +264,7 @@ def test_advance_handles_local_io_before_each_step(clock: VirtualTime) -> None:
         ours.close()
 
     echoing = gevent.spawn(echo)
-    gevent.spawn(ask)
+    gevent.spawn(send_request)
     clock.advance(10)
     assert answers == [(b'x', float(second)) for second in range(1, 6)]
     assert echoing.dead

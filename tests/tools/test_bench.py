@@ -45,7 +45,7 @@ class Client:
     store = {}
 
     def __init__(self, url):
-        print('this is no answer')
+        print('not an answer')
 
     def get(self, key):
         return self.store[key]
@@ -237,8 +237,8 @@ class TestSelection:
         assert all(one.name in shown for one in find_clients())
 
     def test_status_is_2_when_a_client_is_unknown(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert main(['--clients', 'nobody']) == 2
-        assert "unknown client 'nobody'" in capsys.readouterr().err
+        assert main(['--clients', 'unknown']) == 2
+        assert "unknown client 'unknown'" in capsys.readouterr().err
 
 
 class TestFairness:
@@ -359,14 +359,14 @@ class TestWithEtcd:
         (folder / 'broken.py').write_text(IN_THREADS.replace('self.store[key] = value', "raise OSError('broken')"))
         broken, *others = find_clients(folder)
         assert broken.file_name == 'broken' and len(others) == 2
-        said: list[str] = []
+        progress: list[str] = []
         with Runner(
-            etcd.url, [broken, *others], rounds=2, seconds=0.02, rng=random.Random(1), show_progress=said.append
+            etcd.url, [broken, *others], rounds=2, seconds=0.02, rng=random.Random(1), show_progress=progress.append
         ) as runner:
             runner.measure(SET)
         assert runner.results.gaps == {(SET, broken): 'OSError: broken'}
         assert {figure.client for figure in runner.results.figures(SET, 'v3')} == set(others)
-        assert any('round 2 of 2' in line for line in said)
+        assert any('round 2 of 2' in line for line in progress)
 
     def test_client_is_left_out_when_it_does_not_start(self, etcd: EtcdServer, folder: Path) -> None:
         (folder / 'dictionary.py').write_text(IN_THREADS)

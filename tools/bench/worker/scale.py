@@ -53,25 +53,25 @@ class _Requests:
         MessageStream.send = counted_send  # type: ignore[method-assign]
 
 
-def _run_all(count: int, begin: Callable[[int], object]) -> float:
-    """Call ``begin`` with the numbers up to ``count``, some concurrently; return the seconds."""
+def _run_all(count: int, start: Callable[[int], object]) -> float:
+    """Call ``start`` with the numbers up to ``count``, some concurrently; return the seconds."""
     at = time.perf_counter()
     pool = Pool(MAX_CONCURRENT)
     for number in range(count):
-        pool.spawn(begin, number)
+        pool.spawn(start, number)
     pool.join(raise_error=True)
     return time.perf_counter() - at
 
 
-def _start_and_weigh(count: int, begin: Callable[[str], object]) -> tuple[float, float]:
+def _start_and_weigh(count: int, start: Callable[[str], object]) -> tuple[float, float]:
     """Start ``count`` daemons; return the seconds, and the memory of each in bytes.
 
     Half as many others are started before, to fill memory that the process has already allocated.
     """
-    _run_all(count // 2, lambda number: begin(f'/bench/before/{number}'))
+    _run_all(count // 2, lambda number: start(f'/bench/before/{number}'))
     gevent.sleep(SETTLE_TIME)
     before = resident_bytes()
-    seconds = _run_all(count, lambda number: begin(f'/bench/crowd/{number}'))
+    seconds = _run_all(count, lambda number: start(f'/bench/scale/{number}'))
     gevent.sleep(SETTLE_TIME)
     return seconds, (resident_bytes() - before) / count
 
@@ -116,7 +116,7 @@ def _watchers(client: getc.Client, request: Request) -> Answer:
 
     register, each = _start_and_weigh(count, lambda key: client.on_change(key, count_call))
     to_one = _callbacks_per_second(
-        calls_made, max(calls // 10, 3), 1, lambda number: client.set(f'/bench/crowd/{number % count}', str(number))
+        calls_made, max(calls // 10, 3), 1, lambda number: client.set(f'/bench/scale/{number % count}', str(number))
     )
     before = resident_bytes()
     _run_all(count, lambda _: client.on_change('/bench/all', count_call))
