@@ -13,6 +13,7 @@ from getc.error_context import copy_error
 from getc.errors import EtcException
 from getc.net.client_log import ClientLog
 from getc.operations import Put, text_of
+from getc.options import CALL_TIMEOUT
 from getc.paths import ROOT
 from getc.results import EtcdResult
 from getc.timing import Deadline
@@ -75,7 +76,7 @@ class Keeper(DaemonHandle):
         """
         return self._daemon.ensure()
 
-    def update(self, value: str | bytes, timeout: float | None = 10.0) -> EtcdResult:
+    def update(self, value: str | bytes, timeout: float | None = CALL_TIMEOUT) -> EtcdResult:
         """Write another value to the node.  Blocks.
 
         Args:

@@ -12,6 +12,7 @@ from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover
 from getc.net.selector import EndpointSelector
 from getc.net.tls import TLSContexts
+from getc.options import CALL_TIMEOUT
 from getc.retry import Effect
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.v3.schema.table import Method
@@ -42,7 +43,7 @@ class RpcClient:
         endpoints: EndpointSelector,
         contexts: TLSContexts | None = None,
         *,
-        timeout: float | None = 10.0,
+        timeout: float | None = CALL_TIMEOUT,
     ) -> None:
         self._endpoints = endpoints
         self._contexts = contexts
