@@ -315,11 +315,11 @@ def test_tls_fails_when_the_certificate_is_not_trusted(serve, open_channel, cert
 
 
 def test_tls_fails_when_the_server_does_not_use_tls(serve, open_channel) -> None:
-    def speak(sock: gevent.socket.socket) -> None:
+    def serve_raw(sock: gevent.socket.socket) -> None:
         sock.recv(65_536)
         sock.sendall(b'HTTP/1.1 400 Bad Request\r\n\r\n')
 
-    server = serve(on_connect=speak)
+    server = serve(on_connect=serve_raw)
     endpoint = Endpoint('https', '127.0.0.1', server.endpoint.port)
     with pytest.raises(ConnectionError) as caught:
         open_channel(endpoint, TLS().contexts('h2')).unary(PATH, b'', in_time())
@@ -437,7 +437,7 @@ print('done')
 """
 
 
-@pytest.mark.parametrize('hub', [False, True], ids=['exits at once', 'goes on'])
+@pytest.mark.parametrize('hub', [False, True], ids=['exits at once', 'runs the hub'])
 def test_forked_child_does_not_use_the_connection_of_its_parent(hub: bool) -> None:
     """It closes the inherited socket without sending anything, and opens a connection of its own."""
     program = f'HUB = {hub}\nimport gevent.os\n' + FORK

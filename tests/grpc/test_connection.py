@@ -260,10 +260,10 @@ def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_
     assert all(isinstance(error, TimedOut) for error in values(large + late))
     assert all(error.maybe_applied for error in values(late))
     assert channel._connection.calls == 0
-    begun = len(server.calls)
+    before = len(server.calls)
     server.connection.may_read.set()
     assert values(spawned(channel, 1, message=b'again')) == [b'again']
-    assert len(server.calls) - begun >= len(late)
+    assert len(server.calls) - before >= len(late)
 
 
 def test_outgoing_call_may_be_applied_after_a_protocol_error(serve, open_channel) -> None:
@@ -466,35 +466,35 @@ INVALID = {
 @pytest.mark.parametrize('name', INVALID)
 def test_invalid_data_end_the_connection_with_a_protocol_error(serve, open_channel, name: str) -> None:
     """Every call fails, a GOAWAY is sent, and the next call uses another connection."""
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
-    def speak(sock: gevent.socket.socket) -> None:
-        while b'PRI' not in b''.join(heard):
-            heard.append(sock.recv(65_536))
+    def serve_raw(sock: gevent.socket.socket) -> None:
+        while b'PRI' not in b''.join(received):
+            received.append(sock.recv(65_536))
         sock.sendall(INVALID[name])
         while data := sock.recv(65_536):
-            heard.append(data)
+            received.append(data)
 
-    channel = open_channel(serve(on_connect=speak).endpoint)
+    channel = open_channel(serve(on_connect=serve_raw).endpoint)
     for _ in range(2):
         errors = values(spawned(channel, 3))
         assert {type(error) for error in errors} <= {ProtocolError, ConnectionError}
         assert ProtocolError in {type(error) for error in errors}
         assert all(error.maybe_applied for error in errors if isinstance(error, ProtocolError))
         assert not channel.is_connected
-    wait_until(lambda: b''.join(heard).count(encode_frame(FrameType.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
+    wait_until(lambda: b''.join(received).count(encode_frame(FrameType.GOAWAY, 0, 0, b'\0' * 8)[:4]) == 2)
 
 
 def test_http1_response_is_detected_when_it_is_received_in_pieces(serve, open_channel) -> None:
     """It does not count as a response of the server: the next attempt is delayed."""
 
-    def speak(sock: gevent.socket.socket) -> None:
+    def serve_raw(sock: gevent.socket.socket) -> None:
         for piece in (b'H', b'TTP/', b'1.1 400 Bad Request\r\n\r\n'):
             sock.sendall(piece)
             settle()
         sock.recv(65_536)
 
-    channel = open_channel(serve(on_connect=speak).endpoint)
+    channel = open_channel(serve(on_connect=serve_raw).endpoint)
     (error,) = values(spawned(channel, 1))
     assert isinstance(error, ProtocolError) and 'responds with HTTP/1' in str(error)
     assert channel._next_attempt_at > 0
@@ -503,7 +503,7 @@ def test_http1_response_is_detected_when_it_is_received_in_pieces(serve, open_ch
 def test_has_spoken_is_true_after_the_first_complete_frame(serve, open_channel) -> None:
     go = Event()
 
-    def speak(sock: gevent.socket.socket) -> None:
+    def serve_raw(sock: gevent.socket.socket) -> None:
         for byte in SETTINGS[:-1]:
             sock.sendall(bytes([byte]))
             gevent.sleep(0)
@@ -512,7 +512,7 @@ def test_has_spoken_is_true_after_the_first_complete_frame(serve, open_channel) 
         while sock.recv(65_536):
             pass
 
-    channel = open_channel(serve(on_connect=speak).endpoint)
+    channel = open_channel(serve(on_connect=serve_raw).endpoint)
     calls = spawned(channel, 1, timeout=None)
     wait_until(lambda: channel.is_connected and len(channel._connection._http2._tail) == len(SETTINGS) - 1)
     assert not channel._connection.has_settings
@@ -580,7 +580,7 @@ def test_blocking_log_handler_does_not_block_calls(serve, open_channel) -> None:
             gevent.sleep(0.001)
             seen.append(record.getMessage())
 
-    def speak(sock: gevent.socket.socket) -> None:
+    def serve_raw(sock: gevent.socket.socket) -> None:
         sock.sendall(INVALID['a bad setting'])
         while sock.recv(65_536):
             pass
@@ -589,7 +589,7 @@ def test_blocking_log_handler_does_not_block_calls(serve, open_channel) -> None:
     log = logging.getLogger('getc')
     log.addHandler(handler)
     try:
-        (error,) = values(spawned(open_channel(serve(on_connect=speak).endpoint), 1))
+        (error,) = values(spawned(open_channel(serve(on_connect=serve_raw).endpoint), 1))
         assert isinstance(error, ProtocolError)
         wait_until(lambda: seen)
     finally:
@@ -601,14 +601,14 @@ def test_calls_of_one_iteration_are_sent_in_batches(serve, open_channel) -> None
     """The server works on the first while the last are started."""
     channel = open_channel(serve().endpoint)
     assert channel.unary(PATH, b'x', in_time()) == b'x'
-    begun: list[int] = []
+    batches: list[int] = []
     take = channel._connection.outgoing
 
     def outgoing() -> bytes:
         before = channel._connection._sent_id
         data = take()
         if data:
-            begun.append((channel._connection._sent_id - before) // 2)
+            batches.append((channel._connection._sent_id - before) // 2)
         return data
 
     channel._connection.outgoing = outgoing
@@ -616,7 +616,7 @@ def test_calls_of_one_iteration_are_sent_in_batches(serve, open_channel) -> None
     callers = [gevent.spawn(channel.unary, PATH, b'%d' % number, in_time()) for number in range(size)]
     gevent.joinall(callers)
     assert [caller.value for caller in callers] == [b'%d' % number for number in range(size)]
-    assert begun[:3] == [MAX_BATCH, MAX_BATCH, 1]
+    assert batches[:3] == [MAX_BATCH, MAX_BATCH, 1]
 
 
 def test_acknowledgement_of_a_ping_is_sent_with_the_next_call(serve, open_channel) -> None:

@@ -95,8 +95,8 @@ def test_decoder_keeps_the_head_of_an_oversized_message(sizes: list[int], data: 
             stream = stream[piece:]
     assert reader.is_at_boundary
     assert received == [message if len(message) <= BOUND else message[:4] for message in sent]
-    for message, came in zip(sent, received, strict=True):
-        assert (came.size if isinstance(came, OversizedMessage) else len(came)) == len(message)
+    for message, decoded in zip(sent, received, strict=True):
+        assert (decoded.size if isinstance(decoded, OversizedMessage) else len(decoded)) == len(message)
 
 
 def test_decoder_skips_an_oversized_message_without_buffering_it() -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(120)
 WORKERS = 250
 
 FORGETFUL = (3, 5, 0), (3, 5, 3)
-"""From the first of these to the second, etcd itself may forget one entry when it is killed: even one that was read."""
+"""Versions from the first to below the second may lose an entry when etcd is killed, even one that was read."""
 
 
 def in_time() -> Deadline:
@@ -64,9 +64,9 @@ def verdict(channel: Channel, key: bytes) -> str:
 
 
 def test_killed_server_ends_every_call_with_a_true_maybe_applied(etcd_server: EtcdServer, open_channel) -> None:
-    """10,000 puts of keys of their own, and SIGKILL in the middle: what each was told is compared with the store.
+    """10,000 puts of different keys, and SIGKILL during them: each result is compared with the store.
 
-    None hangs, and the channel serves again when the server does.
+    No put hangs, and the channel works again when the server does.
     """
     channel = open_channel(parse_endpoints(etcd_server.url)[0])
     keys = [b'/fire/%05d' % number for number in range(10_000)]
@@ -80,7 +80,7 @@ def test_killed_server_ends_every_call_with_a_true_maybe_applied(etcd_server: Et
     workers = [gevent.spawn(work) for _ in range(WORKERS)]
     wait_until(lambda: len(verdicts) >= 2000, 60)
     etcd_server.kill()
-    wait_until(lambda: any(said != 'applied' for said in verdicts.values()))
+    wait_until(lambda: any(each != 'applied' for each in verdicts.values()))
     etcd_server.restart()
     wait_until(lambda: len(verdicts) >= 6000, 60)
     etcd_server.pause()  # so that some calls are in flight
@@ -111,9 +111,9 @@ def test_killed_server_ends_every_call_with_a_true_maybe_applied(etcd_server: Et
 def test_responses_reach_their_calls_after_thousands_of_calls_were_killed(
     etcd_server: EtcdServer, open_channel, monkeypatch
 ) -> None:
-    """5,000 calls are killed, or time out by our clock or the caller's; 1,000 calls after them have their own answers.
+    """5,000 calls are killed, or end by their deadline or a gevent.Timeout; 1,000 later calls get their own responses.
 
-    Those that were faster have theirs as well, all on one connection.
+    Calls that were faster get theirs as well, all on one connection.
     """
     monkeypatch.setattr(timer_wheel, 'SLOTS_PER_SECOND', 10_000)  # deadlines pass during calls of a millisecond
     chance = random.Random(20_260_101)
@@ -123,7 +123,7 @@ def test_responses_reach_their_calls_after_thousands_of_calls_were_killed(
     connection = channel._connection
     ended: Counter[str] = Counter()
 
-    def ask(timeout: float | None, mine: float | None) -> None:
+    def call_and_check(timeout: float | None, mine: float | None) -> None:
         number = chance.randrange(100)
         with gevent.Timeout(mine, False):
             try:
@@ -141,7 +141,7 @@ def test_responses_reach_their_calls_after_thousands_of_calls_were_killed(
         limits = [chance.uniform(0, 0.004) for _ in range(50)]
         kinds = [chance.randrange(3) for _ in range(50)]
         calls = [
-            gevent.spawn(ask, limit if kind == 0 else None, limit if kind == 1 else None)
+            gevent.spawn(call_and_check, limit if kind == 0 else None, limit if kind == 1 else None)
             for kind, limit in zip(kinds, limits, strict=True)
         ]
         for kind, call in zip(kinds, calls, strict=True):

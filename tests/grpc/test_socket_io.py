@@ -112,8 +112,8 @@ def received(peer: gevent.socket.socket, size: int) -> bytes:
 
 def test_data_of_one_iteration_are_sent_together(pair: Pair) -> None:
     script, peer = pair
-    speakers = [gevent.spawn(script.push, b'%d' % number) for number in range(10)]
-    gevent.joinall(speakers)
+    senders = [gevent.spawn(script.push, b'%d' % number) for number in range(10)]
+    gevent.joinall(senders)
     assert peer.recv(100) == b'0123456789'
     assert script.sent == [b'0123456789']
     assert not script.io.is_sending
@@ -123,11 +123,11 @@ def test_send_now_sends_without_waiting_for_the_end_of_the_iteration(pair: Pair)
     """TLS may have to wait, and sends at the end of the iteration."""
     script, peer = pair
     is_plain = isinstance(script.io, PlainIO)
-    for word in (b'one ', b'two '):
-        script.queue += word
+    for part in (b'one ', b'two '):
+        script.queue += part
         script.io.send_now()
     assert script.sent == ([b'one ', b'two '] if is_plain else [])
-    assert script.io.is_sending  # what is said now still leaves with the turn
+    assert script.io.is_sending  # further data are sent at the end of the iteration
     script.queue += b'three'
     gevent.sleep(0)
     gevent.sleep(0)
@@ -289,7 +289,7 @@ def test_nothing_is_sent_or_received_after_close(pair: Pair, hub_errors: list[ob
     """Not even data of the same iteration; closing again has no effect."""
     script, peer = pair
     peer.sendall(b'unheard')
-    script.push(b'unsaid')
+    script.push(b'unsent')
     script.io.close()
     script.io.close()
     script.push(b'late')
@@ -325,8 +325,8 @@ def test_endless_data_of_a_peer_let_other_greenlets_run(pair: Pair) -> None:
     while before < 200 * CHUNK:
         gevent.sleep(0)
         ticks += 1
-        came = sum(map(len, script.received))
-        most, before = max(most, came - before), came
+        size = sum(map(len, script.received))
+        most, before = max(most, size - before), size
     flood.kill()
     assert ticks >= 40
     assert most <= 200 * CHUNK // 5

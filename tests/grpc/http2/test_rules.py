@@ -224,4 +224,4 @@ def test_faults_cover_every_rule_of_the_package() -> None:
     covered = {fault.rule for fault in FAULTS} | {'first frame is not SETTINGS (3.4)'}
     rules = {rule for module in (control, protocol, frames, headers_module, receive, send) for rule in rules_of(module)}
     assert len(rules) > 40
-    assert [rule for rule in rules if not any(all(part in said for part in rule) for said in covered)] == []
+    assert [rule for rule in rules if not any(all(part in text for part in rule) for text in covered)] == []
