@@ -83,7 +83,7 @@ def counts(rpc, calls: int) -> list[int]:
     return [greenlet.get().count for greenlet in greenlets]
 
 
-def asked(server: GrpcServer) -> int:
+def tokens_issued(server: GrpcServer) -> int:
     return sum(call.path.endswith('/Authenticate') for call in server.calls)
 
 
@@ -92,7 +92,7 @@ def test_token_is_requested_once_for_all_calls(serve, open_rpc, users) -> None:
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 100) == [7] * 100
     assert counts(rpc, 10) == [7] * 10
-    assert asked(server) == 1
+    assert tokens_issued(server) == 1
 
 
 def test_token_is_replaced_once_when_the_server_refuses_it(serve, open_rpc, users) -> None:
@@ -102,7 +102,7 @@ def test_token_is_replaced_once_when_the_server_refuses_it(serve, open_rpc, user
     assert counts(rpc, 1) == [7]
     users.known.clear()
     assert counts(rpc, 100) == [7] * 100
-    assert asked(server) == 2
+    assert tokens_issued(server) == 2
 
 
 def test_call_raises_when_new_tokens_are_refused_too(serve, open_rpc, users) -> None:
@@ -110,7 +110,7 @@ def test_call_raises_when_new_tokens_are_refused_too(serve, open_rpc, users) -> 
     users.known = Forgetful()
     with pytest.raises(Unauthorized, match='invalid auth token'):
         open_rpc(known_to(server)).call(KV.Range, REQUEST)
-    assert asked(server) == 3
+    assert tokens_issued(server) == 3
 
 
 def test_call_succeeds_when_auth_is_disabled_and_enabled_meanwhile(serve, open_rpc, users) -> None:
@@ -143,7 +143,7 @@ def test_wrong_credentials_raise_without_retry(serve, open_rpc, users) -> None:
     with pytest.raises(Unauthorized, match='invalid user ID or password') as caught:
         rpc.call(KV.Range, REQUEST)
     assert caught.value.endpoint == server.endpoint.url
-    assert (asked(server), asked(other)) == (1, 0)
+    assert (tokens_issued(server), tokens_issued(other)) == (1, 0)
 
 
 def test_wrong_credentials_are_tried_once_for_all_concurrent_calls(serve, open_rpc, users) -> None:
@@ -155,10 +155,10 @@ def test_wrong_credentials_are_tried_once_for_all_concurrent_calls(serve, open_r
     errors = [greenlet.exception for greenlet in greenlets]
     assert all(isinstance(error, Unauthorized) for error in errors)
     assert len({id(error) for error in errors}) == 100
-    assert asked(server) == 1
+    assert tokens_issued(server) == 1
     with pytest.raises(Unauthorized):
         rpc.call(KV.Range, REQUEST)
-    assert asked(server) == 2
+    assert tokens_issued(server) == 2
 
 
 def test_error_of_a_token_request_does_not_carry_maybe_applied_of_another_call(serve, open_rpc, users) -> None:
@@ -214,11 +214,11 @@ def test_call_sends_no_token_when_auth_is_disabled(serve, open_rpc, users) -> No
     users.is_enabled = False
     rpc = open_rpc(known_to(server))
     assert counts(rpc, 3) == [7] * 3
-    assert asked(server) == 1
+    assert tokens_issued(server) == 1
     assert not any(b'token' in call.headers for call in server.calls)
     users.is_enabled = True
     assert counts(rpc, 3) == [7] * 3
-    assert asked(server) == 2
+    assert tokens_issued(server) == 2
 
 
 def test_no_token_is_requested_without_credentials(serve, open_rpc, users) -> None:
@@ -228,7 +228,7 @@ def test_no_token_is_requested_without_credentials(serve, open_rpc, users) -> No
         rpc.call(KV.Range, REQUEST)
     users.is_enabled = False
     assert counts(rpc, 1) == [7]
-    assert asked(server) == 0
+    assert tokens_issued(server) == 0
 
 
 def test_token_is_sent_to_its_own_server_only(serve, open_rpc, users) -> None:
@@ -237,7 +237,7 @@ def test_token_is_sent_to_its_own_server_only(serve, open_rpc, users) -> None:
     assert counts(rpc, 1) == [7]
     first.__exit__(None, None, None)
     assert counts(rpc, 1) == [7]
-    assert asked(second) == 1
+    assert tokens_issued(second) == 1
 
 
 def test_call_times_out_when_no_token_arrives(serve, open_rpc, etcd_clock) -> None:
@@ -250,7 +250,7 @@ def test_call_times_out_when_no_token_arrives(serve, open_rpc, etcd_clock) -> No
     assert isinstance(calls[1].exception, TimedOut)
     calls[0].kill()
     etcd_clock.advance(0)
-    assert asked(server) == 2
+    assert tokens_issued(server) == 2
     etcd_clock.advance(2)
     assert isinstance(calls[2].exception, TimedOut)
     assert not calls[2].exception.maybe_applied
@@ -269,7 +269,7 @@ def test_token_is_invalidated_when_a_stream_is_refused(serve, open_rpc, users) -
                     stream.receive(Deadline.after(30))
             else:
                 assert stream.receive(Deadline.after(30)) is not None
-        assert asked(server) == tokens
+        assert tokens_issued(server) == tokens
 
 
 def test_keep_alive_is_repeated_on_a_new_stream_when_the_token_is_refused(serve, open_rpc, users) -> None:
@@ -280,12 +280,11 @@ def test_keep_alive_is_repeated_on_a_new_stream_when_the_token_is_refused(serve,
     users.known.clear()
     greenlets = [gevent.spawn(lease.keep_alive, 7) for _ in range(10)]
     assert [greenlet.get().TTL for greenlet in greenlets] == [60] * 10
-    assert asked(server) == 2
+    assert tokens_issued(server) == 2
     assert sum(call.path == Lease.LeaseKeepAlive.path for call in server.calls) == 2
 
 
 def test_error_of_a_refused_stream_does_not_contain_the_token(serve, open_rpc, users) -> None:
-
     def script(call: ServerCall) -> None:
         if call.path == Watch.Watch.path:
             call.refuse(16, b'no such token: ' + call.headers[b'token'])

@@ -499,6 +499,6 @@ def test_call_times_out(own_server: EtcdServer) -> None:
 
 def test_concurrent_calls_each_get_their_own_response(kv: KV) -> None:
     put_many(kv, b'/s/', 100)
-    asked = [gevent.spawn(kv.range, b'/s/%06d' % (number % 100)) for number in range(1000)]
-    gevent.joinall(asked, raise_error=True)
-    assert [found.value.kvs[0].value for found in asked] == [b'%06d' % (number % 100) for number in range(1000)]
+    calls = [gevent.spawn(kv.range, b'/s/%06d' % (number % 100)) for number in range(1000)]
+    gevent.joinall(calls, raise_error=True)
+    assert [found.value.kvs[0].value for found in calls] == [b'%06d' % (number % 100) for number in range(1000)]

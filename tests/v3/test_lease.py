@@ -222,12 +222,12 @@ def answer(number: int, ttl: int) -> LeaseKeepAliveResponse:
 def test_responses_are_assigned_in_the_order_of_the_requests_of_a_lease(
     stream: FakeStream, renewals: KeepAliveStream
 ) -> None:
-    asked = [renew(renewals, number) for number in (1, 2, 1, 1)]
+    pending = [renew(renewals, number) for number in (1, 2, 1, 1)]
     gevent.sleep(0)
     stream.push(answer(1, 10), answer(1, 11), answer(2, 20), answer(1, 0))
-    gevent.joinall(asked)
-    assert [asking.value and asking.value.TTL for asking in asked] == [10, 20, 11, None]
-    assert isinstance(asked[3].exception, LeaseNotFound)
+    gevent.joinall(pending)
+    assert [renewal.value and renewal.value.TTL for renewal in pending] == [10, 20, 11, None]
+    assert isinstance(pending[3].exception, LeaseNotFound)
 
 
 def test_response_to_a_killed_renewal_is_consumed(stream: FakeStream, renewals: KeepAliveStream) -> None:
@@ -245,27 +245,27 @@ def test_response_to_a_killed_renewal_is_consumed(stream: FakeStream, renewals: 
 def test_unexpected_responses_are_dropped(stream: FakeStream, renewals: KeepAliveStream) -> None:
     stream.push(answer(1, 10))
     gevent.sleep(0.01)
-    asked = renew(renewals, 1)
+    pending = renew(renewals, 1)
     gevent.sleep(0)
     stream.push(answer(1, 11))
-    assert asked.get().TTL == 11
+    assert pending.get().TTL == 11
 
 
 def test_refused_stream_ends_every_renewal_with_its_error(stream: FakeStream, renewals: KeepAliveStream) -> None:
-    asked = [renew(renewals, number) for number in (1, 1, 2)]
+    pending = [renew(renewals, number) for number in (1, 1, 2)]
     gevent.sleep(0)
     stream.end(NoLeader('no leader'))
-    gevent.joinall(asked)
-    assert [type(asking.exception) for asking in asked] == [NoLeader] * 3
+    gevent.joinall(pending)
+    assert [type(renewal.exception) for renewal in pending] == [NoLeader] * 3
     assert renewals.is_over
 
 
 def test_stream_that_ends_with_status_ok_counts_as_lost(stream: FakeStream, renewals: KeepAliveStream) -> None:
-    asked = renew(renewals, 1)
+    pending = renew(renewals, 1)
     gevent.sleep(0)
     stream.end()
     with pytest.raises(getc.ConnectionError) as caught:
-        asked.get()
+        pending.get()
     assert caught.value.maybe_applied
 
 
@@ -302,8 +302,7 @@ def test_timeout_below_the_minimum_does_not_mark_the_stream_as_silent(
 
 
 def test_gevent_timeout_of_the_caller_is_raised(renewals: KeepAliveStream) -> None:
-
-    def asking() -> str:
+    def renewal() -> str:
         with gevent.Timeout(0.02) as own:
             try:
                 renewals.renew(LeaseKeepAliveRequest(ID=1), Deadline(0.02))
@@ -313,6 +312,6 @@ def test_gevent_timeout_of_the_caller_is_raised(renewals: KeepAliveStream) -> No
                 return 'renewal'
         return 'none'
 
-    assert gevent.spawn(asking).get() in ('own', 'renewal')
+    assert gevent.spawn(renewal).get() in ('own', 'renewal')
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
         renewals.renew(LeaseKeepAliveRequest(ID=1), Deadline(None))

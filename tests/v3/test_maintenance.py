@@ -58,11 +58,11 @@ def test_hashes_change_with_the_keys_only(client: getc.Client, maintenance: Main
     revision = client.v3.kv.put(b'/a', b'one').header.revision
     before = maintenance.hash_kv()
     assert maintenance.hash_kv().hash == before.hash
-    whole = maintenance.hash().hash
+    database = maintenance.hash().hash
     client.v3.kv.put(b'/a', b'two')
     assert maintenance.hash_kv().hash != before.hash
     assert maintenance.hash_kv(revision).hash == before.hash
-    assert maintenance.hash().hash != whole
+    assert maintenance.hash().hash != database
     with pytest.raises(FutureRevision):
         maintenance.hash_kv(revision + 100)
 
@@ -158,8 +158,8 @@ def test_snapshot_is_complete_and_reports_progress(own: getc.Client, tmp_path: P
     content = path.read_bytes()
     assert len(content) == size > 5_000_000
     assert content[-32:] == hashlib.sha256(content[:-32]).digest()
-    came = [received for received, _ in progress]
-    assert came == sorted(came) and len(set(came)) == len(came) > 10
+    sizes = [received for received, _ in progress]
+    assert sizes == sorted(sizes) and len(set(sizes)) == len(sizes) > 10
     assert progress[-1] == (size, size)
     assert all(size - 32 <= total <= size for _, total in progress)
     assert [entry.name for entry in tmp_path.iterdir()] == ['snapshot.db']

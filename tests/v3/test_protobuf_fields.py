@@ -47,9 +47,9 @@ def test_beginning_ends_before_keys_and_values() -> None:
         (RangeResponse(header=HEADER), {'kvs': [kv]}),
     ]
     for kept, left_out in cases:
-        whole = type(kept)(**left_out)
-        whole.MergeFrom(kept)
-        packed = whole.SerializeToString()
+        merged = type(kept)(**left_out)
+        merged.MergeFrom(kept)
+        packed = merged.SerializeToString()
         for end in (128, 129, len(packed)):
             assert type(kept).FromString(beginning(packed[:end])) == kept
 

@@ -106,7 +106,7 @@ def test_call_fails_over_only_when_it_cannot_be_applied_twice(serve, open_rpc, o
         assert caught.value.endpoint == bad.endpoint.url
         assert caught.value.maybe_applied is bool(applied)
         assert (len(bad.calls), len(good.calls)) == (1, 0)
-    if applied is not None:  # from now on the other one is asked first
+    if applied is not None:  # from now on the other server is tried first
         assert rpc.call(method, request) == response
         assert len(bad.calls) == 1
 

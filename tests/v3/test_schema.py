@@ -126,11 +126,11 @@ def test_unknown_fields_and_enum_values_are_accepted() -> None:
 
 
 def test_truncated_bytes_raise_decode_error() -> None:
-    whole = RangeResponse(kvs=[KeyValue(key=b'key', value=b'value')]).SerializeToString()
-    for length in range(1, len(whole)):
+    packed = RangeResponse(kvs=[KeyValue(key=b'key', value=b'value')]).SerializeToString()
+    for length in range(1, len(packed)):
         with pytest.raises(DecodeError):
-            RangeResponse.FromString(whole[:length])
-    assert RangeResponse.FromString(whole).kvs[0].value == b'value'
+            RangeResponse.FromString(packed[:length])
+    assert RangeResponse.FromString(packed).kvs[0].value == b'value'
 
 
 def test_text_that_is_not_utf8_raises_decode_error() -> None:

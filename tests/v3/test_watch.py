@@ -118,14 +118,14 @@ def test_revision_larger_than_a_request_arrives_whole(watch: Watch, kv: KV) -> N
     names = [b'/big/%03d' % number for number in range(40)]
     for name in names:
         kv.put(name, bytes(100_000))
-    pieces = []
+    fragments = []
     join = Substream.on_response
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Substream, 'on_response', lambda stream, *args: pieces.append(args) or join(stream, *args))
+        patch.setattr(Substream, 'on_response', lambda stream, *args: fragments.append(args) or join(stream, *args))
         with watch.create(b'/big/', range_end=b'/big0', prev_kv=True) as watching:
             kv.delete_range(b'/big/', range_end=b'/big0')
             response = watching.receive(30)
-    assert len(pieces) > 1
+    assert len(fragments) > 1
     assert not response.fragment
     assert [(event.kv.key, len(event.prev_kv.value)) for event in response.events] == [
         (name, 100_000) for name in names
@@ -203,7 +203,7 @@ def test_everything_watches_all_keys(watch: Watch, kv: KV) -> None:
 def test_cancelled_watch_returns_nothing(watch: Watch, kv: KV, watchers: Callable[[], int], wait_until: Any) -> None:
     watching = watch.create(b'/a')
     kv.put(b'/a', b'one')
-    watch.progress()  # what was put has come, before this
+    watch.progress()  # the put was delivered before this returns
     watching.cancel()
     watching.cancel()
     assert watching.receive() is None
@@ -238,8 +238,8 @@ def test_watch_of_compacted_history_raises_event_index_cleared(watch: Watch, kv:
         with pytest.raises(EventIndexCleared, match=f'up to {last}') as caught:
             watching.receive(30)
         assert caught.value.endpoint == server.url
-    with watch.create(b'/a', start_revision=last) as whole:
-        assert received(whole, 1) == [(PUT, b'/a', b'1')]
+    with watch.create(b'/a', start_revision=last) as again:
+        assert received(again, 1) == [(PUT, b'/a', b'1')]
 
 
 def test_create_raises_when_the_server_refuses(watch: Watch, server: EtcdServer) -> None:
@@ -281,7 +281,7 @@ def test_lost_connection_ends_each_watch(own_server: EtcdServer) -> None:
                 loop.get()
         assert len({id(loop.exception) for loop in waiting}) == 2
         for each in watching[2:]:
-            assert received(each, 1) == [(PUT, b'/a', b'one')]  # what had come is not lost
+            assert received(each, 1) == [(PUT, b'/a', b'one')]  # a buffered event is not lost
             for _ in range(2):
                 with pytest.raises(getc.ConnectionError):
                     each.receive(30)

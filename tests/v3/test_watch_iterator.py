@@ -29,7 +29,7 @@ def watches(stream: FakeStream) -> Iterator[WatchStream]:
     watches = WatchStream(stream)  # type: ignore[arg-type]
     yield watches
     stream.cancel()
-    for _ in range(3):  # whoever waits still is received in one turn, and raises in the next
+    for _ in range(3):  # a waiting greenlet wakes in one turn of the hub, and raises in the next
         gevent.sleep(0)
 
 

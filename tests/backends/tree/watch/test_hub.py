@@ -539,7 +539,6 @@ def test_watch_ends_when_it_is_refused_twice(env: Environment) -> None:
 
 
 def test_watch_ends_with_the_error_of_the_read_when_the_credentials_are_wrong(env: Environment) -> None:
-
     def guess(*_: Any) -> Any:
         raise Unauthorized('authentication failed, invalid user ID or password')
 
