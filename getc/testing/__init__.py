@@ -19,7 +19,7 @@ from getc.testing.proxies import FaultProxies
 from getc.testing.proxy import FaultProxy
 from getc.testing.server import EtcdServer, ServerFailed
 from getc.testing.tcp_faults import Fault, FaultyLink
-from getc.testing.virtual import VirtualTime
+from getc.testing.virtual_time import VirtualTime
 from getc.testing.wait import wait_until
 
 __all__ = [

@@ -10,7 +10,7 @@ from getc.backends.memory.registry import register
 from getc.backends.memory.store import Store
 from getc.errors import EventIndexCleared
 from getc.paths import normalize
-from getc.testing.faults import Faults, LinkedBackend
+from getc.testing.memory_faults import Faults, LinkedBackend
 
 __all__ = ['MemoryLink', 'MemoryStore']
 

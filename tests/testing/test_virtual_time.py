@@ -16,8 +16,8 @@ from gevent.lock import Semaphore
 from gevent.queue import Empty, Queue
 
 from getc import timing
-from getc.testing.virtual import VirtualTime
 from getc.testing.virtual_loop import real_loop, real_sleep
+from getc.testing.virtual_time import VirtualTime
 
 
 @pytest.fixture
