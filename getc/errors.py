@@ -77,8 +77,8 @@ class EtcException(Exception):
             single attempt, or if all attempts failed in the same way.  They are part of the text.
         is_outage: True if the error indicates that the server is down: no response, or a connection that could not be
             made or broke.  False for refusals, and for a ``wait`` without a change.
-        key: The key that the text names, as the caller knows it; None if the text names none, and for an
-            :class:`EtcdError`, which has a ``cause``.  The text in ``args`` has ``{key}`` in its place.
+        key: The key that the error is about, as the caller knows it; None if unknown.  The text in ``args`` has
+            ``{key}`` in its place.  An :class:`EtcdError` has a ``cause`` instead.
     """
 
     maybe_applied: bool = False

@@ -48,7 +48,7 @@ class PendingWaits:
             if error is None:
                 if first.live_index is None:
                     raise _not_watched(spec.key, deadline, last_error)
-                raise TimedOut(f'no change of {spec.key} within {deadline.timeout:g} s')
+                raise TimedOut(f'no change of {{key}} within {deadline.timeout:g} s', key=spec.key)
             was_live = was_live or first.live_index is not None
             if not is_transient(error) or not (was_live or isinstance(error, TimedOut)):
                 if isinstance(error, EtcdError):
@@ -88,7 +88,7 @@ def _not_watched(key: str, deadline: Deadline, cause: EtcException | None) -> Co
     limit = '' if deadline.at == math.inf else f' within {deadline.timeout:g} s'
     reason = 'no server has answered' if cause is None else str(cause)
     endpoint = None if cause is None else cause.endpoint
-    error = ConnectionError(f'no watch of {key} was created{limit}: {reason}', endpoint=endpoint)
+    error = ConnectionError(f'no watch of {{key}} was created{limit}: {reason}', endpoint=endpoint, key=key)
     error.__cause__ = cause
     return error
 

@@ -167,7 +167,7 @@ class Follower(Daemon):
             found = self._backend.execute(Get(self.key, recursive=self._recursive, quorum=True), Deadline(LIST_TIMEOUT))
         except (KeyNotFound, NotDir) as error:  # NotDir: an ancestor is a value
             if error.index is None:
-                raise ProtocolError(f'the listing of {self.key} has no index: {error}') from error
+                raise ProtocolError(f'the listing of {{key}} has no index: {error}', key=self.key) from error
             return Listing(error.index, {})
         node = found.node
         if isinstance(node, Value):

@@ -128,7 +128,7 @@ class KeepMachine(Daemon):
         if node is None or not self.remaining():
             is_overtaken = self.state is KeeperState.LOST and isinstance(self.last_error, Overtaken)
             kind = Overtaken if is_overtaken else NodeLost
-            raise kind(f'{self.key} is not kept: {self.state.name}: {self._reason()}')
+            raise kind(f'{{key}} is not kept: {self.state.name}: {self._reason()}', key=self.key)
         return node.token
 
     def _reason(self) -> str:
@@ -303,7 +303,8 @@ class KeepMachine(Daemon):
         if self._probe is None or self._probe.check(self.ttl / 6, self.tasks.spawn):
             return True
         if self._node is not None and not self._is_stopped:
-            node = self._lose(NodeLost(f'{self.key} was removed because alive() returned False, raised or timed out'))
+            text = '{key} was removed because alive() returned False, raised or timed out'
+            node = self._lose(NodeLost(text, key=self.key))
             if node is not None:
                 node.abandon()
                 self.tasks.spawn(self._release, node)
