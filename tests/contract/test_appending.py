@@ -34,7 +34,7 @@ def test_append_names_sort_in_order_of_creation(client: getc.Client) -> None:
     assert listing.values == tuple(str(number) for number in range(12))
 
 
-@pytest.mark.v3_differs('the number is the last seen revision + 1 on v3')
+@pytest.mark.v3_differs('the name is the last known revision + 1 on v3')
 def test_append_uses_the_index_as_name(client: getc.Client) -> None:
     """On v2 the number is the index of the write."""
     client.append('/q', '1')
@@ -91,7 +91,7 @@ def test_concurrent_appends_get_different_names(client: getc.Client, spawn: Call
     assert set(client.get('/q').values) == {str(number) for number in range(20)}
 
 
-@pytest.mark.v3_differs('a PUT seen by a watch is Set on v3: it does not say which operation wrote it')
+@pytest.mark.v3_differs('a PUT event is Set on v3, because events do not have the operation')
 def test_wait_sees_an_append_when_recursive(client: getc.Client) -> None:
     """An append is a Created of a node below the directory."""
     appended = client.append('/q', '1')

@@ -9,7 +9,7 @@ import pytest
 
 import getc
 
-SECRET = 'the-value-that-no-error-may-tell'
+SECRET = 'the-value-that-no-error-may-show'
 
 Call = Callable[..., getc.EtcdResult]
 

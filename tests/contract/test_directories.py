@@ -51,7 +51,7 @@ def test_set_replaces_a_value_when_a_directory_is_set(client: getc.Client) -> No
     assert client.get('/a').values == ('2',)
 
 
-@pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
+@pytest.mark.v3_differs('v3 cannot update a directory or replace it by a value')
 def test_update_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """etcd v2 does not turn a value into a directory by update: it writes the empty value."""
     first = client.set('/a', '1')
@@ -61,7 +61,7 @@ def test_update_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     assert client.get('/a').value == ''
 
 
-@pytest.mark.v3_differs('v3 has no update of a directory, and makes no value of it')
+@pytest.mark.v3_differs('v3 cannot update a directory or replace it by a value')
 def test_swap_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """The same with a condition."""
     client.set('/a', '1')
@@ -128,7 +128,7 @@ def test_directory_keeps_its_indices_when_nodes_are_created_in_it(client: getc.C
     assert after.values == ('2',)
 
 
-@pytest.mark.v3_differs('an implicit directory goes with its last key on v3')
+@pytest.mark.v3_differs('an implicit directory is deleted with its last key on v3')
 def test_directory_stays_when_its_last_node_is_deleted(client: getc.Client) -> None:
     """An implicit directory remains when it is empty."""
     client.set('/d/a', '1')

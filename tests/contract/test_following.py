@@ -354,7 +354,7 @@ def test_changes_yields_initial_nodes_first_when_initial(client: getc.Client) ->
         assert next(changes).value == '2'
 
 
-# -- bad arguments
+# -- invalid arguments
 
 
 @pytest.mark.parametrize(

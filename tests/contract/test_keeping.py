@@ -32,7 +32,7 @@ def test_value_is_pid_and_host_by_default(client: getc.Client) -> None:
     assert keeper.value == client.get('/servers/a').value == f'{os.getpid()}@{socket.gethostname()}'
 
 
-@pytest.mark.v3_differs('v3 renews the lease, which moves no index: test_leases')
+@pytest.mark.v3_differs('v3 renews the lease, which changes no index: test_renewals_change_no_index')
 def test_renewals_are_not_delivered_to_watchers(
     client: getc.Client, wait_until: Callable[..., None], spawn: Any
 ) -> None:
@@ -102,7 +102,7 @@ def test_orphaned_node_expires(client: getc.Client, backend_under_test: Any) -> 
     assert isinstance(client.wait('/servers/a', left.modified_index + 1, timeout=60), getc.Expired)
 
 
-# -- a name that is taken
+# -- conflicts
 
 
 @pytest.mark.parametrize('on_conflict', ['replace', 'wait', 'raise'])
@@ -206,7 +206,7 @@ def test_nothing_is_left_when_waiting_is_aborted(
     assert is_gone(client, '/servers/a')
 
 
-# -- a name that is lost
+# -- loss
 
 
 def test_deleted_node_is_written_again_with_a_greater_token(
@@ -273,7 +273,7 @@ def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Cl
     assert keeper.value == 'and again'
 
 
-# -- whether the process is well
+# -- liveness
 
 
 def test_node_is_deleted_while_alive_returns_false(client: getc.Client, wait_until: Callable[..., None]) -> None:
@@ -324,7 +324,7 @@ def is_gone(client: getc.Client, key: str) -> bool:
     return False
 
 
-# -- callbacks and ends
+# -- callbacks and stopping
 
 
 def test_stop_returns_in_a_callback(client: getc.Client, other: getc.Client, wait_until: Callable[..., None]) -> None:

@@ -125,7 +125,7 @@ def test_value_of_a_megabyte_is_written_and_read(client: getc.Client) -> None:
     assert client.get('/big').value == value
 
 
-# -- what is refused before any I/O: the client of these tests fails as soon as it does any
+# -- invalid keys and values: the client of these tests fails on any I/O
 
 CALLS_WITH_A_KEY: list[Callable[[getc.Client, Any], object]] = [
     lambda client, key: client.get(key),

@@ -110,7 +110,7 @@ def test_namespace_waits_inside(client: getc.Client, namespaced: getc.Client) ->
     assert namespaced.wait('/a', start + 1, timeout=30).key == '/a'
 
 
-@pytest.mark.v3_differs('v3 tells the deletion of the key itself')
+@pytest.mark.v3_differs('v3 sends the deletion of the key itself')
 def test_wait_in_a_namespace_returns_when_the_namespace_is_deleted(
     client: getc.Client, namespaced: getc.Client, spawn: Any
 ) -> None:
@@ -155,7 +155,7 @@ def test_namespace_compares_and_deletes_inside(client: getc.Client, namespaced: 
     assert client.get('/a').value == '1'
 
 
-# -- nothing that leaves the client shows the namespace
+# -- the namespace is never shown
 
 SECRET = '/name/space'
 

@@ -33,7 +33,7 @@ def test_get_raises_key_not_found_when_the_node_does_not_exist(client: getc.Clie
     assert str(caught.value) == '[100] Key not found (/none)'
 
 
-@pytest.mark.v3_differs('v3 names the key asked for (design, section 3)')
+@pytest.mark.v3_differs('v3 names the requested key (design, section 3)')
 def test_get_names_the_first_missing_directory_when_deep(client: getc.Client) -> None:
     """The cause of a KeyNotFound is the outermost missing node."""
     client.set('/a/b', '1')
@@ -157,7 +157,7 @@ def test_get_reads_the_root_when_the_key_has_no_segments(client: getc.Client, ke
     assert client.get(key).values == ('1',)
 
 
-# -- several readers
+# -- several clients
 
 
 def test_get_reads_the_write_of_another_client(client: getc.Client, other: getc.Client) -> None:

@@ -36,7 +36,7 @@ CHANGE_TIMEOUT = 10.0
 """Seconds after which a missing change is a failure."""
 
 
-# -- what is seen
+# -- results
 
 
 def outcome(call: Callable[[], getc.EtcdResult], is_sorted: bool = True) -> object:
@@ -129,7 +129,7 @@ def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list
         afterwards: list[list[object]] = [[], []]
         for client, seen in zip(pair, afterwards, strict=True):
             record_changes(client, start + 1, seen, last)
-        with gevent.Timeout(CHANGE_TIMEOUT, AssertionError('a change is not told')):
+        with gevent.Timeout(CHANGE_TIMEOUT, AssertionError('a change was not received')):
             while any(len(seen) < len(afterwards[0]) for seen in live):
                 gevent.sleep(0)
     finally:

@@ -151,7 +151,7 @@ def test_refresh_sets_the_ttl_and_keeps_the_rest(client: getc.Client) -> None:
     assert (read.value, read.modified_index) == ('1', result.modified_index)
 
 
-@pytest.mark.v3_differs('v3 tells whole seconds that are left, from which the end is reckoned')
+@pytest.mark.v3_differs('v3 returns the remaining whole seconds, from which the expiration is computed')
 def test_expiration_is_the_same_for_every_read(client: getc.Client) -> None:
     """It is the time of the server."""
     first = client.set('/a', '1', ttl=50)

@@ -240,7 +240,7 @@ def test_read_is_linearizable_by_default(client: getc.Client) -> None:
     assert asked == [False, False, True]
 
 
-# -- what is told
+# -- events
 
 
 def test_every_write_is_a_set_event(client: getc.Client) -> None:

@@ -39,7 +39,7 @@ def changes(client: getc.Client, key: str, index: int, **options: Any) -> Iterat
         index = result.modified_index + 1
 
 
-# -- from now on
+# -- without an index
 
 
 @pytest.mark.parametrize('index', [None, 0])
@@ -78,7 +78,7 @@ def test_blocked_waits_do_not_block_other_calls(client: getc.Client, spawn: Spaw
     assert [result.node for result in results] == [result.node for result in written]
 
 
-# -- from an index
+# -- with an index
 
 
 def test_wait_returns_the_change_at_the_index(client: getc.Client) -> None:
@@ -133,7 +133,7 @@ def test_successive_waits_by_index_return_every_change(client: getc.Client) -> N
     assert [isinstance(result, getc.Deleted) for result in seen] == [False, False, True, False, True, False]
 
 
-@pytest.mark.v3_differs('a PUT seen by a watch is Set on v3: it does not say which operation wrote it')
+@pytest.mark.v3_differs('a PUT event is Set on v3, because events do not have the operation')
 def test_wait_returns_the_class_of_the_operation(client: getc.Client) -> None:
     """The class of the result is the one that the writer got."""
     start = client.set('/d/a', '1').etcd_index
@@ -163,7 +163,7 @@ def test_wait_skips_a_refresh_in_the_past(client: getc.Client) -> None:
     assert client.wait('/a', start + 1, timeout=CHANGE_TIMEOUT).modified_index == last.modified_index
 
 
-# -- what is near
+# -- related keys
 
 
 def test_wait_ignores_descendants_when_not_recursive(client: getc.Client) -> None:
@@ -255,11 +255,11 @@ def test_wait_returns_a_change_of_a_hidden_node_by_its_key(client: getc.Client, 
     assert client.wait('/d/_h/a', start + 1, timeout=CHANGE_TIMEOUT).key == '/d/_h/a'
 
 
-# -- deleted above
+# -- deleted parents
 
 
 @pytest.mark.parametrize('recursive', [False, True])
-@pytest.mark.v3_differs('v3 tells the deletion of the key itself')
+@pytest.mark.v3_differs('v3 sends the deletion of the key itself')
 def test_wait_returns_when_a_parent_directory_is_deleted(client: getc.Client, spawn: Spawn, recursive: bool) -> None:
     """The result has the key of the directory."""
     start = client.set('/d/sub/a', '1').etcd_index
@@ -283,7 +283,7 @@ def test_recursive_delete_is_one_event(client: getc.Client) -> None:
     assert next(following).modified_index == after.modified_index
 
 
-# -- timed out
+# -- timeouts
 
 
 def timed_out(client: getc.Client, key: str, index: int) -> getc.TimedOut:
@@ -377,7 +377,7 @@ def test_waiters_of_a_memory_store_are_woken_in_order(
 # -- history
 
 
-@pytest.mark.v3_differs('v3 remembers until it is compacted')
+@pytest.mark.v3_differs('v3 keeps the history until it is compacted')
 def test_wait_raises_index_cleared_when_history_is_lost(client: getc.Client) -> None:
     """1000 changes are kept; an older index is error 401, which has the index of the store."""
     start = client.set('/a', 'first').etcd_index

@@ -102,7 +102,7 @@ def test_write_of_the_root_raises_root_read_only(client: getc.Client) -> None:
 
 
 @pytest.mark.whole_tree
-@pytest.mark.v3_differs('v3 says 107 here as everywhere')
+@pytest.mark.v3_differs('v3 returns error 107 as for all methods')
 def test_delete_raises_not_file_when_the_root_is_compared(client: getc.Client) -> None:
     """etcd v2 checks first that directories are not compared: error 102."""
     for conditions in ({'prev_index': 1}, {'prev_value': '1'}):

@@ -107,7 +107,7 @@ class Workload:
 
         client.v3.lease.keep_alive = counted  # type: ignore[method-assign]
 
-    # -- who they are
+    # -- the workers
 
     def _add_workers(self, name: str) -> None:
         client, history = self.clients[name], self._history

@@ -96,7 +96,7 @@ class ProxiedCluster:
         """Return a connection to a member or a link that does not use getc."""
         return Gateway(url, USER, self._password, timeout=timeout)
 
-    # -- commands to etcd, past all proxies; each is repeated until it was obeyed
+    # -- commands to etcd, without proxies; each is retried until it succeeds
 
     def compact(self, revision: int, timeout: float) -> None:
         """Compact the history up to a revision.
@@ -223,7 +223,7 @@ class ProxiedCluster:
                     raise TimeoutError(f'{path} failed for {timeout:g} s: {failure}') from failure
             gevent.sleep(0.1)
 
-    # -- the beginning and the end
+    # -- start and stop
 
     def __enter__(self) -> ProxiedCluster:
         with ExitStack() as opened:

@@ -328,7 +328,7 @@ ACTIONS: Final[dict[str, Callable[[PlannedFault, ProxiedCluster, HistoryReader],
 }
 
 
-# -- the ways of a client
+# -- the links of a client
 
 
 def _link_fault(fault: PlannedFault, cluster: ProxiedCluster) -> FaultAction:

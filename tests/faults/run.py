@@ -221,7 +221,7 @@ class Run:
         self.history.add(measure_when_settled('after', cluster, before, EXPIRY_TIMEOUT))
         self._start_phase('check')
 
-    # -- on the way
+    # -- phases and results
 
     def _start_phase(self, phase: str) -> None:
         self.phase = phase

@@ -213,7 +213,7 @@ def test_invalid_options_show_no_secret(sweep: Sweep) -> None:
         assert GUESS not in client.url + repr(client)
 
 
-# -- servers that say it all back: it is in what they sent, so local variables have it, for a moment
+# -- servers that echo requests: their responses are in local variables while they are parsed
 
 
 def echoes(request: bytes) -> dict[str, bytes]:

@@ -67,7 +67,7 @@ def error_of_write(url: str, api: Any, **options: Any) -> getc.ConnectionError:
     return caught.value
 
 
-# -- whom we trust
+# -- server certificates
 
 
 @pytest.mark.parametrize('api', APIS)
@@ -104,7 +104,7 @@ def test_private_authority_is_not_trusted_without_ca(certificates: Certificates,
         assert 'give the file of its certificate authority as ca' in str(error_of_write(url, api))
 
 
-# -- who we are
+# -- client certificates
 
 
 @pytest.mark.parametrize('version', VERSIONS, ids=['1.2', '1.3'])
@@ -189,7 +189,7 @@ def test_handshake_that_never_ends_times_out(certificates: Certificates, api: An
     assert caught.value.maybe_applied is False
 
 
-# -- one speaks TLS, the other does not
+# -- TLS on one side only
 
 
 @pytest.mark.parametrize('api', [*APIS, None])

@@ -68,8 +68,8 @@ class AuthServer:
         with Requests(self.server.url) as requests:
 
             def put(path: str, **content: Any) -> None:
-                said = requests.request('PUT', f'/v2/auth/{path}', json.dumps(content))
-                assert '"message"' not in said, said
+                answer = requests.request('PUT', f'/v2/auth/{path}', json.dumps(content))
+                assert '"message"' not in answer, answer
 
             put('users/root', user='root', password=PASSWORD)
             put('users/reader', user='reader', password=PASSWORD)

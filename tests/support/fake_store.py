@@ -93,7 +93,7 @@ class FakeStore:
         self._compacted = 0
         self._last_lease = 0x10
 
-    # -- what a test does with it
+    # -- for tests
 
     def next(self, name: str, *faults: Fault) -> None:
         """Apply faults to the next calls of a method, such as ``'Txn'``."""
@@ -187,7 +187,7 @@ class FakeStore:
         """Compact the history up to the current revision."""
         self._compacted = self.revision
 
-    # -- the calls
+    # -- RPCs
 
     def answer(self, name: str, request: Any, deadline: Deadline, is_write: bool) -> Any:
         """Execute a call, or apply the fault for it."""
@@ -247,7 +247,7 @@ class FakeStore:
         ttl = lease.ttl if lease is not None else 10 if number in self.answered_expired_leases else 0
         return LeaseKeepAliveResponse(header=self.header(), ID=number, TTL=ttl)
 
-    # -- how it is done
+    # -- internals
 
     def _renew(self, number: int, lease: _Lease) -> None:
         if lease.timer is not None:

@@ -35,7 +35,7 @@ class FakeStream:
         self._incoming: deque[Any] = deque()
         self._has_message = Event()
 
-    # -- the test's side
+    # -- the server's side, for tests
 
     def push(self, *messages: Any) -> None:
         """Send messages to the client."""
@@ -46,7 +46,7 @@ class FakeStream:
         """End the stream, with or without an error."""
         self.push(error)
 
-    # -- the user's side
+    # -- the client's side
 
     def send(self, message: Any) -> None:
         assert not self.is_over

@@ -33,7 +33,7 @@ def valid_history() -> History:
     etcd.commit({'/w/a': 'one'})
     etcd.commit({'/w/b': 'two', '/w/c': 'three', '/elsewhere': 'x'})
     etcd.deliver(watcher)
-    etcd.commit({'/w/a': None, '/w/_hidden': 'not told', '/w/b': 'four', '/w/d': 'five'})
+    etcd.commit({'/w/a': None, '/w/_hidden': 'hidden', '/w/b': 'four', '/w/d': 'five'})
     etcd.commit({'/w/e': 'six'})
     etcd.deliver(watcher)
     return etcd.history
@@ -356,7 +356,7 @@ def test_restore_beyond_the_watchers_position_needs_no_resync() -> None:
     etcd.commit({'/w/a': 'a1'})
     etcd.deliver(watcher)
     etcd.back_up()
-    etcd.commit({'/w/a': 'never told'})
+    etcd.commit({'/w/a': 'never received'})
     etcd.restore()
     etcd.commit({'/elsewhere': 'x'})
     etcd.commit({'/w/b': 'b1'})
@@ -395,7 +395,7 @@ def test_losses_that_are_reported_late_pass() -> None:
     for number in range(2):
         etcd.commit({'/w/a': f'{number}'})
         etcd.wipe()
-        etcd.commit({'/w/a': f'{number} anew'})
+        etcd.commit({'/w/a': f'{number} again'})
         etcd.deliver(watcher)
     for number in range(rules.MAX_COMPARISON_POINTS + 1):
         etcd.commit({'/w/a': f'{number} later'})

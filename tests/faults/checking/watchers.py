@@ -206,7 +206,7 @@ class _Replay:
         self._revision = expected.changes[position - 1].revision if position else 1
         self._received_at.clear()
 
-    # -- what was never told
+    # -- what was never received
 
     def _report_missed(self) -> None:
         """Report skipped changes that were not delivered later."""
