@@ -241,10 +241,10 @@ def test_node_is_reclaimed_only_when_its_new_owner_has_released_it(
         on_lost=lambda _: log.append('lost'),
         on_restored=lambda _: log.append('restored'),
     )
-    rival = other.keep_node('/servers/a', 'theirs', ttl=3)
+    successor = other.keep_node('/servers/a', 'theirs', ttl=3)
     wait_until(lambda: log == ['lost'] and isinstance(keeper.last_error, getc.Overtaken))
     assert client.get('/servers/a').value == 'theirs'
-    rival.stop()
+    successor.stop()
     wait_until(lambda: log == ['lost', 'restored'])
     assert client.get('/servers/a').value == 'mine'
     keeper.ensure()
@@ -302,17 +302,17 @@ def test_blocking_or_failing_alive_counts_as_false(
     client: getc.Client, wait_until: Callable[..., None], is_blocking: bool
 ) -> None:
     """The keeper is not blocked, and the node is deleted."""
-    is_well = True
+    is_healthy = True
 
     def alive() -> bool:
-        if is_well:
+        if is_healthy:
             return True
         if is_blocking:
             gevent.sleep(3600)
         raise RuntimeError('the game loop has ended')
 
     client.keep_node('/servers/a', ttl=1, alive=alive)
-    is_well = False
+    is_healthy = False
     wait_until(lambda: is_gone(client, '/servers/a'))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import getc
 
-AWKWARD = [
+UNUSUAL_NAMES = [
     'a b',
     ' ',
     'a?b=c',
@@ -48,7 +48,7 @@ AWKWARD = [
 ]
 
 
-@pytest.mark.parametrize('name', AWKWARD, ids=ascii)
+@pytest.mark.parametrize('name', UNUSUAL_NAMES, ids=ascii)
 def test_unusual_key_is_written_and_read_unchanged(client: getc.Client, name: str) -> None:
     """Any text is a valid name: it is written, listed, read and deleted unchanged."""
     key = f'/d/{name}'

@@ -32,10 +32,10 @@ def results_of(client: getc.Client) -> list[getc.EtcdResult]:
 def test_result_pickles_and_copies_as_equal(client: getc.Client) -> None:
     """Equal, and of the same class."""
     for result in results_of(client):
-        for twin in (*(pickle.loads(pickle.dumps(result, p)) for p in range(2, 6)), copy.deepcopy(result)):
-            assert type(twin) is type(result)
-            assert twin == result
-            assert repr(twin) == repr(result)
+        for copied in (*(pickle.loads(pickle.dumps(result, p)) for p in range(2, 6)), copy.deepcopy(result)):
+            assert type(copied) is type(result)
+            assert copied == result
+            assert repr(copied) == repr(result)
 
 
 def test_result_is_immutable(client: getc.Client) -> None:
@@ -172,9 +172,9 @@ def test_error_pickles_as_equal(client: getc.Client) -> None:
     ):
         with pytest.raises(getc.EtcException) as caught:
             refused()
-        twin = pickle.loads(pickle.dumps(caught.value))
-        assert type(twin) is type(caught.value)
-        assert (str(twin), twin.args, twin.__dict__) == (
+        copied = pickle.loads(pickle.dumps(caught.value))
+        assert type(copied) is type(caught.value)
+        assert (str(copied), copied.args, copied.__dict__) == (
             str(caught.value),
             caught.value.args,
             {name: value for name, value in caught.value.__dict__.items() if not name.startswith('__')},

@@ -28,7 +28,7 @@ from tests.support.sequences import (
     Look,
     example_settings,
     looks,
-    numbered,
+    resolve_name,
     sequences,
 )
 
@@ -137,7 +137,7 @@ def test_memory_behaves_like_a_server(pair: Pair, calls: list[Call], looks: list
     assert afterwards[0] == afterwards[1]
     assert live == afterwards
     for look in looks:
-        key, index = numbered(look.key, start), start + look.change
+        key, index = resolve_name(look.key, start), start + look.change
         if index != last + 1:  # nothing would end a wait for the next change
             assert waited(memory, key, index, look.recursive) == waited(server, key, index, look.recursive), look
 

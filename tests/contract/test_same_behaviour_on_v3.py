@@ -27,9 +27,9 @@ from tests.support.sequences import (
     TTLS,
     Call,
     Look,
+    current_index,
     example_settings,
     looks,
-    own_index,
     sequences,
 )
 
@@ -95,7 +95,7 @@ class MirroredStores:
             with pytest.raises((getc.NotSupported, getc.RootROnly)):  # a directory has nothing that could change
                 getattr(self._v3, call.method)(keys[1], **of_v3)
             return
-        doomed = self._doomed(keys[1]) if call.method == 'delete' else []
+        deleted = self._subtree(keys[1]) if call.method == 'delete' else []
         result = self._outcome(self._memory, call.method, keys[0], of_memory)
         v3 = self._outcome(self._v3, call.method, keys[1], of_v3)
         assert type(result) is type(v3)
@@ -108,7 +108,7 @@ class MirroredStores:
             return
         assert isinstance(v3, getc.EtcdResult) and isinstance(result, getc.EtcdResult)
         if call.method != 'get':
-            self._note(call, result, v3, doomed)
+            self._record_write(call, result, v3, deleted)
         assert v3.etcd_index == self._revision
         is_one = not isinstance(v3.node, getc.Directory)
         assert self._seen(v3.node, with_ttl=is_one) == self._seen(self._of_v3(result.node), with_ttl=is_one)
@@ -134,9 +134,9 @@ class MirroredStores:
 
         The index from before a refresh with the same TTL is left out: such a refresh does not change the index on v3.
         """
-        own = own_index(self._memory, key)
+        own = current_index(self._memory, key)
         if options['prev_index'] in (0, own - self.start):
-            return {**options, 'prev_index': own}, {**options, 'prev_index': own_index(self._v3, v3_key)}
+            return {**options, 'prev_index': own}, {**options, 'prev_index': current_index(self._v3, v3_key)}
         return {**options, 'prev_index': 10**9}, {**options, 'prev_index': NO_INDEX}
 
     def _of_v3(self, node: getc.Node) -> getc.Node:
@@ -173,7 +173,9 @@ class MirroredStores:
 
     # -- what was done
 
-    def _note(self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, doomed: list[WatchedChange]) -> None:
+    def _record_write(
+        self, call: Call, result: getc.EtcdResult, v3: getc.EtcdResult, deleted: list[WatchedChange]
+    ) -> None:
         """Record the index of a write, its name, and the events that it causes."""
         if call.method == 'refresh' and self._is_same_ttl(call, result):
             self._indices[result.modified_index] = v3.modified_index  # a keep-alive is not a change on v3
@@ -186,7 +188,7 @@ class MirroredStores:
         if call.method == 'delete':
             # One event for each key, where v2 has one for the directory.
             self.received += [
-                WatchedChange(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in doomed
+                WatchedChange(getc.Deleted, each.key, None, each.is_directory, self._revision) for each in deleted
             ]
             self._prune(call.key)
             return
@@ -203,7 +205,7 @@ class MirroredStores:
         before = result.prev_node.ttl
         return before is not None and 0 <= call.options['ttl'] - before < 500
 
-    def _doomed(self, key: str) -> list[WatchedChange]:
+    def _subtree(self, key: str) -> list[WatchedChange]:
         """Return the keys at and below a key on v3, in order."""
         kvs = list(self._v3.v3.kv.range(key.encode()).kvs)
         first, end = directory_range(key)
@@ -246,8 +248,9 @@ def test_v3_behaves_like_memory_except_as_documented(v3: getc.Client, calls: lis
         assert [WatchedChange.by(next(changes)) for _ in received] == received
     for look in looks:
         index = stores.start + look.change
-        mine = [each for each in stores.received if each.index >= index and each.matches(look.key, look.recursive)]
-        if mine:
+        expected = [each for each in stores.received if each.index >= index and each.matches(look.key, look.recursive)]
+        if expected:
             assert (
-                WatchedChange.by(v3.wait(look.key, index, recursive=look.recursive, timeout=CHANGE_TIMEOUT)) == mine[0]
+                WatchedChange.by(v3.wait(look.key, index, recursive=look.recursive, timeout=CHANGE_TIMEOUT))
+                == expected[0]
             )

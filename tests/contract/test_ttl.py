@@ -128,9 +128,9 @@ def test_node_stays_when_its_ttl_was_dropped(client: getc.Client, backend_under_
     ):
         client.set('/kept', '1', ttl=2)
         drop('/kept')
-        witness = client.set('/witness', '1', ttl=2)
+        expiring = client.set('/witness', '1', ttl=2)
         backend_under_test.pass_time(3)
-        assert type(client.wait('/witness', witness.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
+        assert type(client.wait('/witness', expiring.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
         assert client.get('/kept').value == '2'
 
 
@@ -203,10 +203,10 @@ def test_refresh_is_not_delivered_to_waiters(client: getc.Client, spawn: Callabl
 
 def test_refresh_outlives_the_first_ttl(client: getc.Client, backend_under_test: Any) -> None:
     client.set('/kept', '1', ttl=2)
-    witness = client.set('/witness', '1', ttl=2)
+    expiring = client.set('/witness', '1', ttl=2)
     client.refresh('/kept', ttl=100)
     backend_under_test.pass_time(3)
-    index = witness.etcd_index + 2
+    index = expiring.etcd_index + 2
     assert client.wait('/witness', index, timeout=CHANGE_TIMEOUT).modified_index == index
     assert client.get('/kept').value == '1'
 

@@ -224,20 +224,20 @@ def test_root_is_read_only_in_every_delete(client: getc.Client, conditions: Any)
 
 def test_read_is_linearizable_by_default(client: getc.Client) -> None:
     """A read returns the latest write, via any server."""
-    asked: list[bool] = []
+    serializable: list[bool] = []
     rpc: Any = client.v3._rpc
     call = rpc.call
 
     def listen(method: Any, request: Any, *args: Any, **options: Any) -> Any:
         packed = request if isinstance(request, bytes) else request.SerializeToString()
-        asked.append(method.request.FromString(packed).serializable)
+        serializable.append(method.request.FromString(packed).serializable)
         return call(method, request, *args, **options)
 
     client.set('/a', '1')
     rpc.call = listen
     for quorum in (None, True, False):
         client.get('/a', quorum=quorum)
-    assert asked == [False, False, True]
+    assert serializable == [False, False, True]
 
 
 # -- events

@@ -51,9 +51,9 @@ class Outcome(Enum):
     """The outcome of a call, as its caller knows it."""
 
     DONE = 'answered'
-    REFUSED = 'etcd said no'
-    NOT_APPLIED = 'no answer, and surely not applied'
-    AMBIGUOUS = 'no answer, and perhaps applied'
+    REFUSED = 'etcd responded with an error'
+    NOT_APPLIED = 'no response, certainly not applied'
+    AMBIGUOUS = 'no response, maybe applied'
 
 
 @dataclass(frozen=True, slots=True)

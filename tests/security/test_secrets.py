@@ -279,8 +279,8 @@ HEAD = ((b':status', b'200'), (b'content-type', b'application/grpc'))
 
 def visible(call: ServerCall, message: bytes) -> bytes:
     """Return the message and the token in characters that a header may have."""
-    said = b' '.join([message, call.headers.get(b'token', b'')])
-    return bytes(byte if 32 < byte < 127 else 95 for byte in said)
+    request = b' '.join([message, call.headers.get(b'token', b'')])
+    return bytes(byte if 32 < byte < 127 else 95 for byte in request)
 
 
 def in_refusal(call: ServerCall, message: bytes) -> None:

@@ -176,12 +176,12 @@ def blocking_log() -> Iterator[list[str]]:
     class Slow(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             gevent.sleep(0.3)
-            said.append(record.getMessage())
+            messages.append(record.getMessage())
 
-    said: list[str] = []
+    messages: list[str] = []
     handler = Slow()
     logging.getLogger('getc').addHandler(handler)
     try:
-        yield said
+        yield messages
     finally:
         logging.getLogger('getc').removeHandler(handler)

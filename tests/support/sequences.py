@@ -23,10 +23,10 @@ __all__ = [
     'TTLS',
     'Call',
     'Look',
+    'current_index',
     'example_settings',
     'looks',
-    'numbered',
-    'own_index',
+    'resolve_name',
     'sequences',
 ]
 
@@ -68,9 +68,11 @@ class Call:
 
     def at(self, start: int, store: getc.Client) -> Call:
         """Return the call with real indices for a sequence that starts after an index."""
-        key, options = numbered(self.key, start), dict(self.options)
+        key, options = resolve_name(self.key, start), dict(self.options)
         if 'prev_index' in options:
-            options['prev_index'] = start + options['prev_index'] if options['prev_index'] else own_index(store, key)
+            options['prev_index'] = (
+                start + options['prev_index'] if options['prev_index'] else current_index(store, key)
+            )
         return Call(self.method, key, options)
 
 
@@ -83,29 +85,48 @@ class Look:
     recursive: bool
 
 
-def numbered(key: str, start: int) -> str:
+def resolve_name(key: str, start: int) -> str:
     return re.sub('(?<=/)#([0-9])(?=/|$)', lambda found: f'{start + int(found[1]):020}', key)
 
 
-def own_index(store: getc.Client, key: str) -> int:
+def current_index(store: getc.Client, key: str) -> int:
     try:
         return store.get(key).modified_index or 1
     except getc.EtcdError:
         return 1
 
 
-AWKWARD = ['a b', ' ', '?x=1', '%', '%41', '+', ';', '&', '=', '\\', '"', '<>', '...', '.a', '*', '~', '\t', '\x7f']
+UNUSUAL_NAMES = [
+    'a b',
+    ' ',
+    '?x=1',
+    '%',
+    '%41',
+    '+',
+    ';',
+    '&',
+    '=',
+    '\\',
+    '"',
+    '<>',
+    '...',
+    '.a',
+    '*',
+    '~',
+    '\t',
+    '\x7f',
+]
 any_name = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=5)
 names = st.one_of(
     st.sampled_from(['a', 'b']),
-    st.sampled_from(['a', 'ab', '_h', '_', '#2', '#4', 'é', 'e\u0301', '🔑', *AWKWARD]),
+    st.sampled_from(['a', 'ab', '_h', '_', '#2', '#4', 'é', 'e\u0301', '🔑', *UNUSUAL_NAMES]),
     any_name.filter(lambda name: name not in ('.', '..')),
 )
 paths = st.lists(names, max_size=4).map(lambda segments: '/'.join([TOP, *segments]))
-usual = st.sampled_from(['/t/a', '/t/b', '/t/_h'])
-UNUSUAL = ['/t/a/b', '/t/b/_h', '/t/_h/a', '/t/a/#3', '/t/#3/a', TOP, TOP]
-keys = st.one_of(usual, usual, st.sampled_from(UNUSUAL), paths)
-keys_and_root = st.one_of(usual, usual, st.sampled_from([*UNUSUAL, '/']), paths)
+common_keys = st.sampled_from(['/t/a', '/t/b', '/t/_h'])
+OTHER_KEYS = ['/t/a/b', '/t/b/_h', '/t/_h/a', '/t/a/#3', '/t/#3/a', TOP, TOP]
+keys = st.one_of(common_keys, common_keys, st.sampled_from(OTHER_KEYS), paths)
+keys_and_root = st.one_of(common_keys, common_keys, st.sampled_from([*OTHER_KEYS, '/']), paths)
 texts = st.one_of(
     st.sampled_from(['1', '1', '2', '']),
     st.sampled_from(['é🔑', 'a&b=c', '100%', '[1 != 2]', '\0', ' \r\n']),
@@ -116,12 +137,12 @@ flags = st.booleans()
 Options = st.SearchStrategy[dict[str, Any]]
 
 
-def some(required: Options, **optional: st.SearchStrategy[Any]) -> Options:
+def with_optional(required: Options, **optional: st.SearchStrategy[Any]) -> Options:
     """Combine required options with any of the optional ones."""
     return st.builds(dict.__or__, required, st.fixed_dictionaries({}, optional=optional))
 
 
-def made(method: str, *options: Options) -> st.SearchStrategy[Call]:
+def call_of(method: str, *options: Options) -> st.SearchStrategy[Call]:
     """Generate a call with all of these options."""
     where = keys if method == 'append' else keys_and_root  # a node appended to the root would not be deleted
     return st.builds(Call, st.just(method), where, st.tuples(*options).map(lambda parts: dict(ChainMap(*parts))))
@@ -131,27 +152,27 @@ none: Options = st.fixed_dictionaries({})
 value = st.fixed_dictionaries({'value': texts})
 content = value | value | st.just({'dir': True})
 ttls = st.sampled_from(TTLS)
-ttl = some(none, ttl=ttls)
+ttl = with_optional(none, ttl=ttls)
 conditions: Options = st.one_of(
     st.sampled_from([{'prev_value': '1'}, {'prev_index': 0}, {'prev_value': '1', 'prev_index': 0}]),
-    some(none, prev_value=texts.filter(bool), prev_index=st.sampled_from([0, 1, 2, 3, 5])),
+    with_optional(none, prev_value=texts.filter(bool), prev_index=st.sampled_from([0, 1, 2, 3, 5])),
 )
 calls = st.one_of(
-    made('set', value, ttl),
-    made('set', content, ttl),
-    made('set', content, ttl, conditions),
-    made('create', content, ttl),
-    made('update', content, ttl),
-    made('update', content, ttl, conditions),
-    made('refresh', st.fixed_dictionaries({'ttl': ttls})),
-    made('refresh', st.fixed_dictionaries({'ttl': ttls}), conditions),
-    made('append', content, ttl),
-    made('delete', st.sampled_from([{}, {'dir': True}, {'recursive': True}])),
-    made('delete', conditions),
-    made('delete', some(none, dir=flags, recursive=flags), conditions),
-    made('get', some(none, recursive=flags, sorted=flags, quorum=flags)),
+    call_of('set', value, ttl),
+    call_of('set', content, ttl),
+    call_of('set', content, ttl, conditions),
+    call_of('create', content, ttl),
+    call_of('update', content, ttl),
+    call_of('update', content, ttl, conditions),
+    call_of('refresh', st.fixed_dictionaries({'ttl': ttls})),
+    call_of('refresh', st.fixed_dictionaries({'ttl': ttls}), conditions),
+    call_of('append', content, ttl),
+    call_of('delete', st.sampled_from([{}, {'dir': True}, {'recursive': True}])),
+    call_of('delete', conditions),
+    call_of('delete', with_optional(none, dir=flags, recursive=flags), conditions),
+    call_of('get', with_optional(none, recursive=flags, sorted=flags, quorum=flags)),
 )
-first_keys = usual | st.sampled_from(['/t/a/b', '/t/b/_h'])
+first_keys = common_keys | st.sampled_from(['/t/a/b', '/t/b/_h'])
 first_options = st.builds(dict.__or__, st.just({'value': '1'}), ttl)
 first_calls = st.builds(Call, st.sampled_from(['set', 'update']), first_keys, first_options)
 sequences = st.tuples(
