@@ -26,7 +26,7 @@ from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, text
 from getc.options import CALL_TIMEOUT, DEFAULT_URL, Api, Options
 from getc.paths import ROOT
 from getc.pending_waits import PendingWaits
-from getc.results import EtcdResult
+from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.v3 import V3
 
@@ -161,7 +161,7 @@ class Client(Unpicklable):
         sorted: bool = False,
         quorum: bool | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Got:
         """Read a node, and return a :class:`~getc.Got`.
 
         Args:
@@ -175,7 +175,8 @@ class Client(Unpicklable):
         Raises:
             KeyNotFound: The node does not exist.
         """
-        return self._execute(Get(key, recursive, sorted, quorum), timeout)
+        result: Got = self._execute(Get(key, recursive, sorted, quorum), timeout)
+        return result
 
     def wait(
         self,
@@ -219,7 +220,7 @@ class Client(Unpicklable):
         prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Set:
         """Write a node, whether it exists or not, and return a :class:`~getc.Set`.
 
         Missing directories above the node are created.  A node that exists is replaced: it gets a new
@@ -249,7 +250,8 @@ class Client(Unpicklable):
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
         prev_exist = True if refresh else None  # without it, etcd v2 would create the node again
-        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
+        result: Set = self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
+        return result
 
     def create(
         self,
@@ -259,7 +261,7 @@ class Client(Unpicklable):
         dir: bool = False,
         ttl: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Created:
         """Write a node that does not exist, and return a :class:`~getc.Created`.
 
         Args:
@@ -275,7 +277,8 @@ class Client(Unpicklable):
         """
         if isinstance(value, bytes):
             value = text_of(value)
-        return self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
+        result: Created = self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
+        return result
 
     def update(
         self,
@@ -288,11 +291,11 @@ class Client(Unpicklable):
         prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Set:
         """Write a node that exists, and return an :class:`~getc.Updated`.
 
         The node keeps its ``created_index`` and, without ``ttl``, loses its TTL.  With ``prev_value`` or
-        ``prev_index`` the result is a :class:`~getc.ComparedThenSwapped`.
+        ``prev_index`` the result is a :class:`~getc.ComparedThenSwapped`, which is a :class:`~getc.Set` as well.
 
         Args:
             key: The node.
@@ -313,7 +316,10 @@ class Client(Unpicklable):
             value = text_of(value)
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
-        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist=True), timeout)
+        result: Set = self._execute(
+            Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist=True), timeout
+        )
+        return result
 
     def refresh(
         self,
@@ -323,7 +329,7 @@ class Client(Unpicklable):
         prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Set:
         """Set the TTL of a node and keep its value.  Watchers are not notified.
 
         On v3, another TTL than the node had before is a write of the same value, of which watchers are notified.
@@ -343,7 +349,8 @@ class Client(Unpicklable):
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
         put = Put(key, ttl=ttl, refresh=True, prev_value=prev_value, prev_index=prev_index, prev_exist=True)
-        return self._execute(put, timeout)
+        result: Set = self._execute(put, timeout)
+        return result
 
     def append(
         self,
@@ -353,7 +360,7 @@ class Client(Unpicklable):
         dir: bool = False,
         ttl: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Created:
         """Create a node with a generated name in a directory, and return a :class:`~getc.Created`.
 
         The name is a number of 20 digits; names sort in the order of creation.
@@ -370,7 +377,8 @@ class Client(Unpicklable):
         """
         if isinstance(value, bytes):
             value = text_of(value)
-        return self._execute(Append(key, value, dir, ttl), timeout)
+        result: Created = self._execute(Append(key, value, dir, ttl), timeout)
+        return result
 
     def delete(
         self,
@@ -381,7 +389,7 @@ class Client(Unpicklable):
         prev_value: str | bytes | None = None,
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
-    ) -> EtcdResult:
+    ) -> Deleted:
         """Delete a node, and return a :class:`~getc.Deleted`.
 
         With ``prev_value`` or ``prev_index`` the result is a :class:`~getc.ComparedThenDeleted`.
@@ -402,7 +410,8 @@ class Client(Unpicklable):
         """
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
-        return self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
+        result: Deleted = self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
+        return result
 
     # -- daemons
 
@@ -697,7 +706,7 @@ class Client(Unpicklable):
 
     # -- internals
 
-    def _execute(self, operation: Operation, timeout: Timeout) -> EtcdResult:
+    def _execute(self, operation: Operation, timeout: Timeout) -> Any:  # the class of the result follows the operation
         deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
         if self._is_closed or not self._affinity.is_current():
             self._check_open()
