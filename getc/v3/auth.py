@@ -1,4 +1,4 @@
-"""etcd's Auth service."""
+"""etcd's Auth service: users, roles and permissions."""
 
 from __future__ import annotations
 

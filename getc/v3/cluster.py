@@ -1,4 +1,4 @@
-"""etcd's Cluster service."""
+"""etcd's Cluster service: add, remove, update, list and promote members."""
 
 from __future__ import annotations
 

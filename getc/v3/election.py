@@ -1,4 +1,4 @@
-"""etcd's Election service."""
+"""etcd's Election service: campaign, proclaim, observe and resign."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""etcd's KV service."""
+"""etcd's KV service: range, put, delete, transactions, compaction, and scans of large ranges."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""etcd's Lease service."""
+"""etcd's Lease service: grant, revoke, keep alive and list leases."""
 
 from __future__ import annotations
 

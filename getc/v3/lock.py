@@ -1,4 +1,4 @@
-"""etcd's Lock service."""
+"""etcd's Lock service: lock and unlock."""
 
 from __future__ import annotations
 

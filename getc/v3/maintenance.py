@@ -1,4 +1,4 @@
-"""etcd's Maintenance service."""
+"""etcd's Maintenance service: status, alarms, defragmentation, hashes and snapshots."""
 
 from __future__ import annotations
 

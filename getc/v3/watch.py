@@ -1,4 +1,4 @@
-"""etcd's Watch service."""
+"""etcd's Watch service: create watches and request progress."""
 
 from __future__ import annotations
 
