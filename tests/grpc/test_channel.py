@@ -25,6 +25,7 @@ from getc.net.endpoint import Endpoint
 from getc.net.tls import TLS
 from getc.testing import wait_until
 from getc.timing import Backoff, Deadline
+from tests.support.grpc_calls import in_time, results
 from tests.support.grpc_server import ServerCall
 from tests.support.leftovers import greenlets_of_getc
 from tests.support.servers import serving
@@ -34,18 +35,6 @@ PATH = '/etcdserverpb.KV/Range'
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
 pytestmark = pytest.mark.timeout(120)
-
-
-def in_time() -> Deadline:
-    """Return a deadline that does not pass in a test."""
-    return Deadline.after(60)
-
-
-def values(calls: list[gevent.Greenlet]) -> list[object]:
-    """Return the results or errors of the calls; none may hang."""
-    gevent.joinall(calls, timeout=60)
-    assert all(call.ready() for call in calls)
-    return [call.value if call.successful() else call.exception for call in calls]
 
 
 class Attempts:
@@ -83,7 +72,7 @@ def test_attempt_is_shared_by_all_waiting_calls(serve, open_channel, monkeypatch
     assert not hasty.exception.maybe_applied
     assert not any(call.ready() for call in calls[1:])
     attempts.go.set()
-    assert values(calls[1:]) == [b'x'] * 99
+    assert results(calls[1:]) == [b'x'] * 99
     assert len(attempts.times) == len(server.connections) == 1
     assert len(server.calls) == 99
 
@@ -91,7 +80,7 @@ def test_attempt_is_shared_by_all_waiting_calls(serve, open_channel, monkeypatch
 def test_refused_attempt_fails_all_waiting_calls(open_channel) -> None:
     channel = open_channel(REFUSING)
     calls = [gevent.spawn(channel.unary, PATH, b'x', in_time()) for _ in range(20)]
-    errors = values(calls)
+    errors = results(calls)
     assert {type(error) for error in errors} == {ConnectionRefused}
     assert not any(error.maybe_applied for error in errors)
     assert {error.endpoint for error in errors} == {'http://127.0.0.1:1'}
@@ -207,7 +196,7 @@ def test_close_ends_calls_that_wait_for_a_connection(serve, open_channel, monkey
     wait_until(lambda: attempts.times)
     channel.close()
     channel.close()
-    assert {type(error) for error in values(calls)} == {ClientClosed}
+    assert {type(error) for error in results(calls)} == {ClientClosed}
     with pytest.raises(ClientClosed):
         channel.unary(PATH, b'', in_time())
     assert repr(channel).endswith('closed>')
@@ -239,7 +228,7 @@ def test_close_at_any_moment_leaves_nothing(serve, open_channel, turns: int) -> 
     for _ in range(turns):
         gevent.sleep(0)
     channel.close()
-    for value in values(calls):
+    for value in results(calls):
         assert value == b'x' or isinstance(value, ClientClosed)
 
 
@@ -294,7 +283,7 @@ def test_tls_works_when_the_server_selects_h2(serve, open_channel, certificate) 
     server = serve(ssl_context=secure(certificate, 'h2', 'http/1.1'))
     channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
     calls = [gevent.spawn(channel.unary, PATH, b'%d' % number * 20_000, in_time()) for number in range(10)]
-    assert values(calls) == [b'%d' % number * 20_000 for number in range(10)]
+    assert results(calls) == [b'%d' % number * 20_000 for number in range(10)]
     assert server.calls[0].headers[b':scheme'] == b'https'
     assert len(server.connections) == 1
 

@@ -1,8 +1,7 @@
-"""One connection: GOAWAY, stream limits, windows, health checks, invalid data, and the errors of its calls."""
+"""One connection: GOAWAY, stream limits, windows, invalid data, and the errors of its calls."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import ssl
 
@@ -11,48 +10,15 @@ import gevent.socket
 import pytest
 from gevent.event import Event
 
-from getc import timing
-from getc.errors import ConnectionError, EtcException, ProtocolError, TimedOut
+from getc.errors import ConnectionError, ProtocolError, TimedOut
 from getc.grpc.connection import MAX_BATCH
-from getc.grpc.health import IDLE_TIMEOUT
 from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode, FrameType, Setting, encode_frame, encode_settings
 from getc.testing import wait_until
-from getc.timing import Deadline
+from tests.support.grpc_calls import PATH, in_time, results, silence, start_calls
 from tests.support.grpc_server import ServerCall
 from tests.support.settling import settle
 
-PATH = '/etcdserverpb.KV/Put'
-
 pytestmark = pytest.mark.timeout(120)
-
-
-def in_time() -> Deadline:
-    """Return a deadline that does not pass in a test."""
-    return Deadline.after(60)
-
-
-def silence(call: ServerCall) -> None:
-    """Send no response."""
-    call.is_over.wait()
-
-
-def spawned(channel, count: int, *, timeout: float | None = 60, message: bytes = b'') -> list[gevent.Greenlet]:
-    """Start so many writes at once; the value of each greenlet is the response or the error."""
-
-    def call() -> object:
-        try:
-            return channel.unary(PATH, message, Deadline.after(timeout))
-        except EtcException as error:
-            return error
-
-    return [gevent.spawn(call) for _ in range(count)]
-
-
-def values(calls: list[gevent.Greenlet]) -> list[object]:
-    """Return the results or errors of the calls; none may hang."""
-    gevent.joinall(calls, timeout=60)
-    assert all(call.ready() for call in calls)
-    return [call.value for call in calls]
 
 
 # -- GOAWAY
@@ -69,18 +35,18 @@ def test_goaway_ends_streams_above_the_last_one_and_lets_the_others_go_on(serve,
 
     server = serve(script)
     channel = open_channel(server.endpoint)
-    calls = spawned(channel, 6)
+    calls = start_calls(channel, 6)
     server.wait_for_calls(6)
     old = channel._connection
     server.connection.goaway(server.calls[3].stream_id)
-    refused = values(calls[4:])
+    refused = results(calls[4:])
     assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 2
     assert channel._connection is not old
     assert not channel.is_connected
-    more = spawned(channel, 1)
+    more = start_calls(channel, 1)
     server.wait_for_calls(7)
     go.set()
-    assert values(calls[:4] + more) == [b'ok'] * 5
+    assert results(calls[:4] + more) == [b'ok'] * 5
     assert len(server.connections) == 2
     wait_until(lambda: old not in channel._connections)
     server.connections[0].client_left.wait()
@@ -90,43 +56,43 @@ def test_second_goaway_ends_streams_above_its_last_one(serve, open_channel) -> N
     """A graceful shutdown is two GOAWAY frames."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
-    calls = spawned(channel, 3)
+    calls = start_calls(channel, 3)
     server.wait_for_calls(3)
     server.connection.goaway(2**31 - 1)
     wait_until(lambda: not channel.is_connected)
     assert not any(call.ready() for call in calls)
     server.connection.goaway(1)
-    assert [error.maybe_applied for error in values(calls[1:])] == [False, False]
+    assert [error.maybe_applied for error in results(calls[1:])] == [False, False]
     server.connection.cut()
-    assert values(calls[:1])[0].maybe_applied
+    assert results(calls[:1])[0].maybe_applied
 
 
 def test_goaway_with_an_error_is_logged(serve, open_channel, caplog) -> None:
     """For example too_many_pings."""
     server = serve()
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     with caplog.at_level(logging.WARNING, 'getc'):
         server.connection.goaway(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings')
         server.connection.client_left.wait()
     assert 'too_many_pings' in caplog.text
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     assert len(server.connections) == 2
 
 
 def test_goaway_ends_calls_that_wait_for_a_stream(serve, open_channel) -> None:
     server = serve(lambda call: call.answer(call.receive()), max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     server.script = silence
-    calls = spawned(channel, 5)
+    calls = start_calls(channel, 5)
     server.wait_for_calls(2)
     settle()
     assert len(server.calls) == 2
     server.connection.goaway(server.calls[-1].stream_id)
-    assert [error.maybe_applied for error in values(calls[1:])] == [False] * 4
+    assert [error.maybe_applied for error in results(calls[1:])] == [False] * 4
     server.connection.cut()
-    values(calls)
+    results(calls)
 
 
 # -- stream numbers
@@ -136,11 +102,11 @@ def test_calls_use_another_connection_when_all_stream_numbers_are_used(serve, op
     """The old connection ends with its last call, and no call is lost."""
     server = serve()
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     old = channel._connection
     old._http2._receiving.last_id = MAX_STREAM_ID - 4
     for number in range(4):
-        assert values(spawned(channel, 1, message=b'%d' % number)) == [b'%d' % number]
+        assert results(start_calls(channel, 1, message=b'%d' % number)) == [b'%d' % number]
         assert (channel._connection is old) is (number == 0)
     assert [call.stream_id for call in server.calls] == [1, MAX_STREAM_ID - 2, MAX_STREAM_ID, 1, 3]
     assert old not in channel._connections
@@ -158,15 +124,15 @@ def test_calls_that_wait_for_a_stream_fail_when_all_numbers_are_used(serve, open
 
     server = serve(script, max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     channel._connection._http2._receiving.last_id = MAX_STREAM_ID - 4
-    calls = spawned(channel, 5)
+    calls = start_calls(channel, 5)
     server.wait_for_calls(2)
     go.set()
-    assert values(calls[:2]) == [b'', b'']
-    refused = values(calls[2:])
+    assert results(calls[:2]) == [b'', b'']
+    refused = results(calls[2:])
     assert [(type(error), error.maybe_applied) for error in refused] == [(ConnectionError, False)] * 3
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     assert len(server.connections) == 2
 
 
@@ -177,7 +143,7 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
     """In their order; a call that is killed or times out is never sent."""
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']  # SETTINGS were received
+    assert results(start_calls(channel, 1)) == [b'']  # SETTINGS were received
     busy: list[int] = []
     go = Event()
 
@@ -189,15 +155,15 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
         call.answer(message)
 
     server.script = script
-    calls = [call for number in range(50) for call in spawned(channel, 1, message=b'%d' % number)]
+    calls = [call for number in range(50) for call in start_calls(channel, 1, message=b'%d' % number)]
     gevent.sleep(0)
     calls[10].kill()
-    (error,) = values(spawned(channel, 1, timeout=0.01))
+    (error,) = results(start_calls(channel, 1, timeout=0.01))
     assert isinstance(error, TimedOut)
     assert not error.maybe_applied
     go.set()
-    assert values(calls)[:10] == [b'%d' % number for number in range(10)]
-    assert values(calls)[11:] == [b'%d' % number for number in range(11, 50)]
+    assert results(calls)[:10] == [b'%d' % number for number in range(10)]
+    assert results(calls)[11:] == [b'%d' % number for number in range(11, 50)]
     assert max(busy) == 1
     assert len(server.calls) == 50  # one before, and 49 of those
 
@@ -205,10 +171,10 @@ def test_calls_take_turns_when_the_server_allows_one_stream(serve, open_channel)
 def test_queued_calls_are_sent_when_the_server_raises_the_limit(serve, open_channel) -> None:
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     server.connection.settle(max_concurrent_streams=0)
     settle()
-    calls = spawned(channel, 10, message=b'x')
+    calls = start_calls(channel, 10, message=b'x')
     stream = channel.stream('/a.B/C', in_time())
     stream.send(b'one')
     stream.send(b'two')
@@ -216,7 +182,7 @@ def test_queued_calls_are_sent_when_the_server_raises_the_limit(serve, open_chan
     assert len(server.calls) == 1
     assert channel._connection.calls == 11
     server.connection.settle(max_concurrent_streams=2)
-    assert values(calls) == [b'x'] * 10
+    assert results(calls) == [b'x'] * 10
     server.wait_for_calls(12)
     assert stream.receive(in_time()) == b'one'
 
@@ -224,174 +190,25 @@ def test_queued_calls_are_sent_when_the_server_raises_the_limit(serve, open_chan
 def test_thousands_of_queued_calls_time_out_in_linear_time(serve, open_channel) -> None:
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     server.connection.settle(max_concurrent_streams=0)
     settle()
-    calls = spawned(channel, 10_000, timeout=0.5)
-    errors = values(calls)
+    calls = start_calls(channel, 10_000, timeout=0.5)
+    errors = results(calls)
     assert {(type(error), error.maybe_applied) for error in errors} == {(TimedOut, False)}
     assert channel._connection.calls == 0
-
-
-# -- windows
-
-
-def test_large_messages_are_sent_through_small_windows(serve, open_channel) -> None:
-    server = serve(initial_window_size=10)
-    channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']  # SETTINGS were received
-    assert values(spawned(channel, 3, message=b'x' * 3000)) == [b'x' * 3000] * 3
-
-
-def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_clock) -> None:
-    """Outgoing data are sent later all the same, and may be applied."""
-    server = serve(initial_window_size=2**30)
-    channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
-    server.connection.h2.increment_flow_control_window(2**30)
-    server.connection.flush()
-    etcd_clock.advance(0)
-    server.connection.may_read.clear()
-    large = spawned(channel, 200, timeout=2, message=b'x' * 100_000)
-    etcd_clock.advance(0)
-    assert channel._connection._io.is_sending
-    late = spawned(channel, 10, timeout=1)
-    etcd_clock.advance(2.1)
-    assert all(isinstance(error, TimedOut) for error in values(large + late))
-    assert all(error.maybe_applied for error in values(late))
-    assert channel._connection.calls == 0
-    before = len(server.calls)
-    server.connection.may_read.set()
-    assert values(spawned(channel, 1, message=b'again')) == [b'again']
-    assert len(server.calls) - before >= len(late)
-
-
-def test_outgoing_call_may_be_applied_after_a_protocol_error(serve, open_channel) -> None:
-    """It is sent with the GOAWAY."""
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    spawned(channel, 1)
-    server.wait_for_calls(1)
-    connection = channel._connection
-    connection._io.is_sending = True  # as within an iteration
-    calls = spawned(channel, 2)
-    gevent.sleep(0)
-    connection.on_end(ProtocolError('HTTP/2: a rule'))
-    assert [(type(error), error.maybe_applied) for error in values(calls)] == [(ProtocolError, True)] * 2
-    server.wait_for_calls(3)
-
-
-# -- health checks
-
-
-def test_silent_server_is_detected_by_a_ping(serve, open_channel, etcd_clock) -> None:
-    """A call without a deadline ends within 20 s after the last received data."""
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    calls = spawned(channel, 2, timeout=None)
-    server.wait_for_calls(2)
-    server.connection.is_muted = True
-    server.connection.may_read.clear()
-    etcd_clock.advance(9)
-    assert not any(call.ready() for call in calls)
-    etcd_clock.advance(12)
-    errors = values(calls)
-    assert [(type(error), error.maybe_applied) for error in errors] == [(ConnectionError, True)] * 2
-    assert 'does not respond' in str(errors[0])
-    server.script = lambda call: call.answer(call.receive())
-    assert values(spawned(channel, 1)) == [b'']
-    assert len(server.connections) == 2
-
-
-def test_timeout_without_received_data_sends_a_ping_at_once(serve, open_channel, etcd_clock) -> None:
-    """A stream on the same connection ends 2 s later, long before IDLE_TIMEOUT."""
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    stream = channel.stream(PATH, in_time())
-    stream.send(b'')
-    server.wait_for_calls(1)
-    server.connection.is_muted = True
-    etcd_clock.advance(0.5)
-    calls = spawned(channel, 1, timeout=1)
-    etcd_clock.advance(1.1)
-    assert [type(error) for error in values(calls)] == [TimedOut]
-    assert len(server.connection.pings) == 1
-    etcd_clock.advance(1.8)
-    assert not stream.is_over
-    etcd_clock.advance(0.3)
-    with pytest.raises(ConnectionError, match='does not respond: no data and no answer to a PING for') as caught:
-        stream.receive(in_time())
-    assert caught.value.is_outage
-    assert not channel.is_connected
-
-
-def test_timeout_with_received_data_sends_no_ping(serve, open_channel, etcd_clock) -> None:
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    calls = spawned(channel, 2, timeout=3)
-    server.wait_for_calls(2)
-    etcd_clock.advance(1)
-    server.calls[0].answer(b'')
-    etcd_clock.advance(3)
-    assert [type(value) for value in values(calls)] == [bytes, TimedOut]
-    assert server.connection.pings == []
-
-
-def test_server_that_answers_pings_keeps_its_streams(serve, open_channel, etcd_clock) -> None:
-    """For any number of timeouts: pings are at least 5 s apart, which etcd requires."""
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    stream = channel.stream(PATH, in_time())
-    stream.send(b'')
-    server.wait_for_calls(1)
-    seen: list[float] = []
-    pings = 0
-    for _ in range(60):
-        calls = spawned(channel, 1, timeout=0.4)
-        etcd_clock.advance(0.5)
-        values(calls)
-        gevent.sleep(0)
-        if len(server.connection.pings) > pings:
-            pings = len(server.connection.pings)
-            seen.append(timing.now())
-    assert not stream.is_over
-    assert 3 <= len(seen) <= 7
-    assert all(later - earlier >= 4.5 for earlier, later in itertools.pairwise(seen))
-    stream.cancel()
-
-
-def test_pings_are_half_as_frequent_after_each_complaint(serve, open_channel, etcd_clock) -> None:
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-
-    def first_ping() -> int:
-        count = len(server.calls)
-        (call,) = spawned(channel, 1, timeout=None)
-        server.wait_for_calls(count + 1)
-        seconds = 0
-        while not server.connection.pings:
-            etcd_clock.advance(1)
-            seconds += 1
-        server.connection.goaway(1, ErrorCode.ENHANCE_YOUR_CALM, b'too_many_pings')
-        etcd_clock.advance(0.1)
-        assert not channel.is_connected
-        call.kill()
-        return seconds
-
-    seconds = [first_ping() for _ in range(3)]
-    assert [round(second / 10) for second in seconds] == [1, 2, 4]
 
 
 def test_timeout_in_the_queue_names_the_limit_on_streams(serve, open_channel, caplog) -> None:
     """A stream that stays open uses the only one that the server allows."""
     server = serve(max_concurrent_streams=1)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
+    assert results(start_calls(channel, 1)) == [b'']
     server.script = silence
     stream = channel.stream(PATH, in_time())
     stream.send(b'')
     server.wait_for_calls(2)
-    errors = values(spawned(channel, 2, timeout=0.05))
+    errors = results(start_calls(channel, 2, timeout=0.05))
     gevent.sleep(0)
     for error in errors:
         assert type(error) is TimedOut
@@ -401,51 +218,52 @@ def test_timeout_in_the_queue_names_the_limit_on_streams(serve, open_channel, ca
     stream.cancel()
 
 
-def test_idle_stream_is_kept_while_the_server_answers_pings(serve, open_channel, etcd_clock) -> None:
-    """For ten minutes; pings are at least 10 s apart."""
-    server = serve(silence)
+# -- windows
+
+
+def test_large_messages_are_sent_through_small_windows(serve, open_channel) -> None:
+    server = serve(initial_window_size=10)
     channel = open_channel(server.endpoint)
-    calls = spawned(channel, 1, timeout=None)
-    server.wait_for_calls(1)
-    for _ in range(600):
-        etcd_clock.advance(1)
-    assert not calls[0].ready()
-    assert 20 <= len(server.connection.pings) <= 60
-    calls[0].kill()
+    assert results(start_calls(channel, 1)) == [b'']  # SETTINGS were received
+    assert results(start_calls(channel, 3, message=b'x' * 3000)) == [b'x' * 3000] * 3
 
 
-def test_connection_without_calls_is_not_pinged(serve, open_channel, etcd_clock) -> None:
-    """etcd closes connections with pings but without calls."""
-    server = serve()
+def test_calls_time_out_when_the_server_does_not_read(serve, open_channel, etcd_clock) -> None:
+    """Outgoing data are sent later all the same, and may be applied."""
+    server = serve(initial_window_size=2**30)
     channel = open_channel(server.endpoint)
-    assert values(spawned(channel, 1)) == [b'']
-    for _ in range(100):
-        etcd_clock.advance(1)
-    assert server.connection.pings == []
-    assert channel.is_connected
-
-
-def test_stall_of_the_process_is_not_taken_for_silence_of_the_server(serve, open_channel, etcd_clock) -> None:
-    """The answer to the ping is unread in the socket."""
-    server = serve(silence)
-    channel = open_channel(server.endpoint)
-    calls = spawned(channel, 1, timeout=None)
-    server.wait_for_calls(1)
-    connection = channel._connection
-    etcd_clock.advance(IDLE_TIMEOUT)
-    assert connection.health.ping_sent_at is None  # sent and answered
-    server.connection.is_muted = True
-    etcd_clock.advance(IDLE_TIMEOUT)
-    assert connection.health.ping_sent_at is not None
-    connection.health._checked_at -= 60
-    connection.health.ping_sent_at -= 60
-    connection.health._check()
-    assert not calls[0].ready()
-    server.connection.is_muted = False
+    assert results(start_calls(channel, 1)) == [b'']
+    server.connection.h2.increment_flow_control_window(2**30)
     server.connection.flush()
     etcd_clock.advance(0)
-    assert connection.health.ping_sent_at is None
-    calls[0].kill()
+    server.connection.may_read.clear()
+    large = start_calls(channel, 200, timeout=2, message=b'x' * 100_000)
+    etcd_clock.advance(0)
+    assert channel._connection._io.is_sending
+    late = start_calls(channel, 10, timeout=1)
+    etcd_clock.advance(2.1)
+    assert all(isinstance(error, TimedOut) for error in results(large + late))
+    assert all(error.maybe_applied for error in results(late))
+    assert channel._connection.calls == 0
+    before = len(server.calls)
+    server.connection.may_read.set()
+    assert results(start_calls(channel, 1, message=b'again')) == [b'again']
+    assert len(server.calls) - before >= len(late)
+
+
+def test_outgoing_call_may_be_applied_after_a_protocol_error(serve, open_channel) -> None:
+    """It is sent with the GOAWAY."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    start_calls(channel, 1)
+    server.wait_for_calls(1)
+    connection = channel._connection
+    connection._io.is_sending = True  # as within an iteration
+    calls = start_calls(channel, 2)
+    gevent.sleep(0)
+    connection.on_end(ProtocolError('HTTP/2: a rule'))
+    assert [(type(error), error.maybe_applied) for error in results(calls)] == [(ProtocolError, True)] * 2
+    server.wait_for_calls(3)
 
 
 # -- invalid data
@@ -477,7 +295,7 @@ def test_invalid_data_end_the_connection_with_a_protocol_error(serve, open_chann
 
     channel = open_channel(serve(on_connect=serve_raw).endpoint)
     for _ in range(2):
-        errors = values(spawned(channel, 3))
+        errors = results(start_calls(channel, 3))
         assert {type(error) for error in errors} <= {ProtocolError, ConnectionError}
         assert ProtocolError in {type(error) for error in errors}
         assert all(error.maybe_applied for error in errors if isinstance(error, ProtocolError))
@@ -495,7 +313,7 @@ def test_http1_response_is_detected_when_it_is_received_in_pieces(serve, open_ch
         sock.recv(65_536)
 
     channel = open_channel(serve(on_connect=serve_raw).endpoint)
-    (error,) = values(spawned(channel, 1))
+    (error,) = results(start_calls(channel, 1))
     assert isinstance(error, ProtocolError) and 'responds with HTTP/1' in str(error)
     assert channel._next_attempt_at > 0
 
@@ -513,7 +331,7 @@ def test_has_spoken_is_true_after_the_first_complete_frame(serve, open_channel) 
             pass
 
     channel = open_channel(serve(on_connect=serve_raw).endpoint)
-    calls = spawned(channel, 1, timeout=None)
+    calls = start_calls(channel, 1, timeout=None)
     wait_until(lambda: channel.is_connected and len(channel._connection._http2._tail) == len(SETTINGS) - 1)
     assert not channel._connection.has_settings
     go.set()
@@ -534,7 +352,7 @@ def test_connection_lost_at_any_byte_of_the_response_ends_the_call(serve, open_c
     server = serve(cut)
     channel = open_channel(server.endpoint)
     for number in (1, 2):
-        (error,) = values(spawned(channel, 1, message=b'x' * 20))
+        (error,) = results(start_calls(channel, 1, message=b'x' * 20))
         assert type(error) is ConnectionError
         assert error.maybe_applied
         assert not channel.is_connected
@@ -545,10 +363,10 @@ def test_calls_end_after_any_exception_of_the_socket_io(serve, open_channel) -> 
     server = serve(silence)
     channel = open_channel(server.endpoint)
     for number, error in enumerate((MemoryError(), gevent.GreenletExit()), 1):
-        calls = spawned(channel, 2, timeout=None)
+        calls = start_calls(channel, 2, timeout=None)
         server.wait_for_calls(2 * number)
         channel._connection.on_end(error)
-        assert all(isinstance(error, ConnectionError) and error.maybe_applied for error in values(calls))
+        assert all(isinstance(error, ConnectionError) and error.maybe_applied for error in results(calls))
         assert not channel.is_connected
 
 
@@ -557,7 +375,7 @@ def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_
     """Later a proxy may send it after the server has processed the call."""
     server = serve(silence) if has_answered else serve(on_connect=lambda sock: gevent.sleep(30))
     channel = open_channel(server.endpoint)
-    calls = spawned(channel, 1)
+    calls = start_calls(channel, 1)
     wait_until(
         lambda: (
             channel.is_connected and channel._connection._sent_id and channel._connection.has_settings is has_answered
@@ -566,7 +384,7 @@ def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')
     alert.reason = 'TLSV1_ALERT_ACCESS_DENIED'
     channel._connection.on_end(alert)
-    (error,) = values(calls)
+    (error,) = results(calls)
     assert type(error) is ConnectionError
     assert error.maybe_applied is has_answered
 
@@ -589,7 +407,7 @@ def test_blocking_log_handler_does_not_block_calls(serve, open_channel) -> None:
     log = logging.getLogger('getc')
     log.addHandler(handler)
     try:
-        (error,) = values(spawned(open_channel(serve(on_connect=serve_raw).endpoint), 1))
+        (error,) = results(start_calls(open_channel(serve(on_connect=serve_raw).endpoint), 1))
         assert isinstance(error, ProtocolError)
         wait_until(lambda: seen)
     finally:

@@ -16,6 +16,7 @@ from getc.net.endpoint import parse_endpoints
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.timing import Deadline
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
+from tests.support.grpc_calls import in_time
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -23,11 +24,6 @@ WORKERS = 250
 
 FORGETFUL = (3, 5, 0), (3, 5, 3)
 """Versions from the first to below the second may lose an entry when etcd is killed, even one that was read."""
-
-
-def in_time() -> Deadline:
-    """Return a deadline that does not pass in a test."""
-    return Deadline.after(60)
 
 
 def put(channel: Channel, key: bytes, value: bytes = b'', deadline: Deadline | None = None) -> None:
