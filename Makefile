@@ -27,13 +27,13 @@ demo: $(READY) ## a small game world on a real etcd, with kills and outages (20 
 example: $(READY) ## zone servers that own shards, in one process and without an etcd (30 s)
 	@$(BIN)/python -m examples.zones $(ARGS)
 
-test: $(READY) ## the tests of every room, in memory and on real etcds, with coverage (4 min)
+test: $(READY) ## all fast tests, in memory and on real etcds, with coverage (4 min)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run $(PYTEST) -m 'not slow and not soak' $(ARGS)
 	@$(BIN)/coverage combine -q && \
 	$(BIN)/coverage report --format=text $(if $(ARGS),,--fail-under=$(COVERAGE_FLOOR))
 
-test-slow: $(READY) ## processes, security, clusters, a cluster under fire, installation, the demo (5 min)
+test-slow: $(READY) ## processes, security, clusters, a cluster with injected faults, installation, the demo (5 min)
 	@$(BIN)/python $(PYTEST) -m slow $(ARGS)
 	@$(BIN)/python -m tools.demo
 
@@ -45,11 +45,11 @@ servers: $(READY) ## build etcd and etcdctl of the newest 3.5, 3.6 and 3.7 with 
 test-servers: $(READY) ## the tests that need a server, on each etcd that is installed; ARGS=3.7 (5 min each)
 	@$(BIN)/python -m tools.servers test $(ARGS)
 
-soak: $(READY) ## what takes minutes: twenty lost leaders, bugs put in one by one, ten minutes under fire (15 min)
+soak: $(READY) ## long tests: twenty lost leaders, injected bugs one by one, ten minutes of faults (15 min)
 	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)
 	@$(BIN)/python -m tests.faults --minutes 10
 
-faults: $(READY) ## a cluster under fire, judged from its history; SEED=7 MINUTES=10 SEEDS=10 (3 min a seed)
+faults: $(READY) ## inject faults into a cluster, and check the history; SEED=7 MINUTES=10 SEEDS=10 (3 min a seed)
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 

@@ -47,7 +47,7 @@ def _handle_sigint() -> None:
 
 
 @pytest.fixture(name='wait_until')
-def _until() -> Callable[..., None]:
+def _wait_until() -> Callable[..., None]:
     """Run other greenlets until a condition is true."""
     return wait_until
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ['Ended', 'Program', 'Run']
+__all__ = ['Ended', 'Program', 'Run', 'is_running']
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -84,3 +84,9 @@ class Program:
 
 Run = Callable[..., Program]
 """Starts a program: see the fixture ``run`` of tests/processes."""
+
+
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
+    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
+    return done.stdout.strip()[:1] not in ('', 'Z')

@@ -21,6 +21,7 @@ from getc.testing.processes import poll_until
 from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
 from tests.support.api_support import skip_unless_supported
+from tests.support.programs import is_running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -60,12 +61,6 @@ def requires_password(client: getc.Client) -> bool:
 
 def ids(cluster: EtcdCluster) -> list[int]:
     return [member.id for member in cluster.members]
-
-
-def is_alive(pid: int) -> bool:
-    """Return True if the process exists and is not a zombie."""
-    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.strip()[:1] not in ('', 'Z')
 
 
 def test_members_replicate_when_started(cluster: EtcdCluster, etcd: getc.Client) -> None:
@@ -173,7 +168,7 @@ def test_members_are_added_and_removed(cluster: EtcdCluster, etcd: getc.Client) 
     pid = removed.pid
     cluster.remove(cluster.members.index(removed))
     assert pid is not None
-    assert not is_alive(pid)
+    assert not is_running(pid)
     assert removed not in cluster.members
     assert cluster.leader() in range(3)
 
@@ -285,7 +280,7 @@ def test_stop_leaves_no_process_file_socket_or_greenlet() -> None:
             folders = [member.data.parent for member in cluster.members]
             cluster.pause(0)
         assert clock.elapsed == 0
-    assert not any(is_alive(pid) for pid in pids if pid)
+    assert not any(is_running(pid) for pid in pids if pid)
     assert not any(folder.exists() for folder in folders)
     assert [member.state for member in cluster.members] == [MemberState.DOWN] * 2
     assert poll_until(lambda: len(os.listdir('/dev/fd')) <= before, 60)
@@ -318,4 +313,4 @@ def test_no_process_or_file_is_left_when_the_program_is_killed() -> None:
     left = [part.split('=') for part in line.split()]
     assert len(left) == 2, 'the cluster did not start'
     for pid, folder in left:
-        assert poll_until(lambda pid=pid, folder=folder: not is_alive(int(pid)) and not Path(folder).exists(), 60)
+        assert poll_until(lambda pid=pid, folder=folder: not is_running(int(pid)) and not Path(folder).exists(), 60)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from getc.testing import wait_until
+from tests.support.programs import is_running
 
 GUARDED = """
 import sys
@@ -18,12 +19,6 @@ guard.watch(child.pid)
 print(child.pid, flush=True)
 sys.stdin.readline()
 """
-
-
-def is_running(pid: int) -> bool:
-    """Return whether the process exists and is not a zombie."""
-    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.strip()[:1] not in ('', 'Z')
 
 
 def test_guard_kills_the_child_and_removes_the_directory_when_the_program_is_killed(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from getc.testing import EtcdBinary, EtcdCluster, EtcdNotFound, EtcdServer, Serv
 from getc.testing.admin import Requests
 from getc.testing.processes import check_output, poll_until
 from tests.support.api_support import skip_unless_supported
+from tests.support.programs import is_running
 
 
 @pytest.fixture(name='v2')
@@ -61,12 +62,6 @@ def has(server: EtcdServer, key: str) -> bool:
         return 'node' in requests.request_json('GET', f'/v2/keys{key}')
 
 
-def is_alive(pid: int) -> bool:
-    """Return True if the process exists and is not a zombie."""
-    done = subprocess.run(['ps', '-o', 'stat=', '-p', str(pid)], capture_output=True, text=True, check=False)
-    return done.stdout.strip()[:1] not in ('', 'Z')
-
-
 @pytest.mark.parametrize('number', [signal.SIGPIPE, signal.SIGINT])
 def test_child_does_not_inherit_ignored_signals(number: signal.Signals) -> None:
     """Python ignores SIGPIPE, and a shell ignores SIGINT in background jobs."""
@@ -99,7 +94,7 @@ def test_stop_leaves_no_process_and_no_file() -> None:
         put(server, '/a')
     assert pid is not None
     assert server.pid is None
-    assert not is_alive(pid)
+    assert not is_running(pid)
     assert not directory.exists()
     server.stop()  # twice is fine
     with server:
@@ -157,7 +152,7 @@ def test_stop_ends_a_paused_server(server: EtcdServer) -> None:
     server.pause()
     server.stop()
     assert pid is not None
-    assert not is_alive(pid)
+    assert not is_running(pid)
 
 
 def test_clear_deletes_every_key(server: EtcdServer) -> None:
@@ -244,7 +239,7 @@ def test_server_ends_when_its_program_ends(patch: str, then: str) -> None:
             program.send_signal(signal.SIGKILL)
     assert line, 'the server did not start'
     pid, directory = line.split()
-    assert poll_until(lambda: not is_alive(int(pid)) and not Path(directory).exists(), 60)
+    assert poll_until(lambda: not is_running(int(pid)) and not Path(directory).exists(), 60)
 
 
 @pytest.mark.usefixtures('v2')
