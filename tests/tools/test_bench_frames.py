@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+import pytest
+
 import getc
 from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
@@ -26,6 +28,8 @@ def test_count_returns_the_calls_and_the_modules_of_the_deepest_stack() -> None:
 
 def test_calls_and_switches_stay_within_their_bounds(etcd_server: EtcdServer) -> None:
     skip_unless_supported('v3', etcd_server.binary)
+    if etcd_server.binary.version < (3, 5):
+        pytest.skip('etcd 3.4 sends a response in more pieces, each of which is received by more calls')
     frames, switches = measure(etcd_server.url)
     assert {name: each.calls for name, each in frames.items() if each.calls > MAX_CALLS[name]} == {}
     assert max(len(frames[name].modules) for name in ('set', 'get')) <= MAX_MODULES
