@@ -215,11 +215,15 @@ class EtcdCluster:
             EtcException: The transfer failed: the member is down, or too far behind.
             ServerFailed: There is no leader, or the member did not lead within the timeout.
         """
-        leader = self.leader()
-        if leader == to:
-            return
-        with self.members[leader].client() as client:
-            client.v3.maintenance.move_leader(self.members[to].id)
+        while (leader := self.leader()) != to:
+            try:
+                with self.members[leader].client() as client:
+                    client.v3.maintenance.move_leader(self.members[to].id)
+                break
+            except EtcException:
+                if self.leader() == leader:
+                    raise
+                # An election on a busy machine has replaced the leader before it received the request.
         self._group.wait_for(lambda: self._group.leader() is self.members[to], f'{self.members[to].name} to lead')
 
     # -- one member
