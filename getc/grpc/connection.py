@@ -29,7 +29,14 @@ from getc.grpc.http2.frames import ErrorCode
 from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import start_io
 from getc.grpc.stream_call import StreamCall
-from getc.net.connect_errors import MAYBE_REVOKED, TLS_REQUIRED, describe_broken, is_tls_rejection, is_tls_required
+from getc.net.connect_errors import (
+    MAYBE_REVOKED,
+    MAYBE_TLS_REQUIRED,
+    TLS_REQUIRED,
+    describe_broken,
+    is_tls_rejection,
+    is_tls_required,
+)
 from getc.net.sockets import Socket
 from getc.timing import Deadline
 
@@ -273,7 +280,7 @@ class GrpcConnection:
         elif isinstance(error, Exception):
             _log_soon(log.error, '%s: the connection failed', self.url, exc_info=error)
         if not self.has_settings and (error is None or isinstance(error, CLOSED_BY_PEER)):
-            hint = MAYBE_REVOKED if self.url.startswith('https:') else TLS_REQUIRED.replace('requires', 'may require')
+            hint = MAYBE_REVOKED if self.url.startswith('https:') else MAYBE_TLS_REQUIRED
             what += f' without a response: {HTTP2_REQUIRED}; or {hint}'
         self._end(ConnectionError(what))
 

@@ -18,6 +18,7 @@ from getc.timing import Deadline
 
 __all__ = [
     'MAYBE_REVOKED',
+    'MAYBE_TLS_REQUIRED',
     'TLS_REQUIRED',
     'connect_error',
     'connect_timeout',
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 TLS_REQUIRED: Final = 'the server requires TLS: use https:// in the URL'
+
+MAYBE_TLS_REQUIRED: Final = 'the server may require TLS: use https:// in the URL'
+"""etcd closes a plain connection to a TLS port without a response."""
 
 MAYBE_REVOKED: Final = 'the server may not accept the client certificate, which may have been revoked: see cert'
 """etcd with ``--client-crl-file`` completes the handshake, and then closes the connection without an alert."""

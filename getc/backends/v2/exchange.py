@@ -12,6 +12,7 @@ from getc.backends.v2.messages import Request, Response
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
 from getc.net.connect_errors import (
     MAYBE_REVOKED,
+    MAYBE_TLS_REQUIRED,
     TLS_REQUIRED,
     connect_error,
     connect_timeout,
@@ -145,11 +146,7 @@ class Exchange:
         elif isinstance(error, http.client.RemoteDisconnected):
             what = f'{url} closed the connection without a response'
             if not self.is_stale:
-                what += (
-                    f': {MAYBE_REVOKED}'
-                    if self.endpoint.is_secure
-                    else ', as a server does that expects TLS (https://)'
-                )
+                what += f': {MAYBE_REVOKED if self.endpoint.is_secure else MAYBE_TLS_REQUIRED}'
         elif isinstance(error, OSError):
             what = describe_broken(url, error)
             if is_tls_rejection(error) and self._may_be_handshake:
