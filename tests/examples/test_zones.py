@@ -67,7 +67,7 @@ def test_each_shard_has_one_owner(zone_world: ZoneWorld, start, etcd_clock: Virt
     assert [zone_world.owners_of(shard) for shard in SHARDS] == [[zone_world.audit.owners()[shard]] for shard in SHARDS]
 
 
-# -- a server is lost
+# -- a zone crashes
 
 
 def test_shards_of_a_crashed_zone_are_taken_over_within_a_ttl(
@@ -115,7 +115,7 @@ def test_zone_loses_its_shards_when_the_loop_of_one_fails(
     assert {len(share_of(zone_world, name)) for name in 'ab'} == {3}
 
 
-# -- a server is cut off
+# -- a zone is disconnected
 
 
 def test_disconnected_zone_stops_before_its_shards_can_be_claimed(
@@ -201,7 +201,7 @@ def test_compaction_does_not_affect_the_zones(
     assert {steps - before[shard] for shard, steps in zone_world.steps().items()} == {60}
 
 
-# -- two want the same
+# -- two zones claim the same shard
 
 
 def test_two_zones_never_own_a_shard_at_the_same_time(
@@ -267,7 +267,7 @@ class StaleClaim:
 def test_late_write_is_refused_by_the_store(zone_world: ZoneWorld, start, etcd_clock: VirtualTime) -> None:
     """The next owner has written, and its record stays."""
     start('a')
-    zone_world.end('a')
+    zone_world.stop('a')
     etcd = zone_world.etcd
     with etcd.keep_node('/claims/forest', 'late', on_conflict='wait') as claim:
         late = Record(etcd, 'forest', StaleClaim(claim))
@@ -286,7 +286,7 @@ def test_late_write_is_refused_by_the_store(zone_world: ZoneWorld, start, etcd_c
         assert zone_world.gold() == {'ann': 2}
 
 
-# -- servers are restarted
+# -- zones are restarted
 
 
 def test_rolling_restart_leaves_no_shard_without_an_owner(
@@ -299,7 +299,7 @@ def test_rolling_restart_leaves_no_shard_without_an_owner(
     assert zone_world.audit.gaps == [] or max(zone_world.audit.gaps) < STEP
     for name in 'abc':
         steps, gold = zone_world.steps(), zone_world.gold()
-        zone_world.end(name)
+        zone_world.stop(name)
         assert share_of(zone_world, name) == []
         etcd_clock.advance(30)
         assert sorted(zone_world.audit.owners()) == sorted(SHARDS)
@@ -437,7 +437,7 @@ def test_step_is_applied_once_when_the_reply_was_lost(zone_world: ZoneWorld, sta
     assert zone_world.gold()['ann'] == before + 10
 
 
-# -- all of it
+# -- every fault
 
 
 def ten_minutes() -> list[str]:
@@ -469,7 +469,7 @@ def ten_minutes() -> list[str]:
         clock.advance(50)
         store.connect()
         clock.advance(50)
-        zone_world.end('c')
+        zone_world.stop('c')
         clock.stall(30)
         clock.advance(50)
         store.wipe()

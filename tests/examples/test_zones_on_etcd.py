@@ -118,7 +118,7 @@ def test_shards_of_a_crashed_zone_are_taken_over(running: ZoneWorld, etcd_faults
 def test_rolling_restart_loses_no_player_and_no_step(running: ZoneWorld) -> None:
     places = dict(running.matchmaker.players)
     for name, other in ('ab', 'ba'):
-        running.end(name)
+        running.stop(name)
         wait_until(owned_by(running, other))
         play_on(running)
         running.start(name)
@@ -155,7 +155,7 @@ class RoleProcess:
     def send(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def end(self) -> tuple[int, str]:
+    def wait(self) -> tuple[int, str]:
         """Wait for its end; return its status and its output."""
         output, _ = self._process.communicate(timeout=60)
         return self._process.returncode, output
@@ -185,20 +185,20 @@ def test_other_zones_take_over_when_processes_crash_or_drain(run, etcd_server: E
         zone_world.etcd.set('/cfg/step', '0.05')
         crashing, draining, staying = (run('zone', name, '--ttl', str(TTL)) for name in 'abc')
         wait_until(owned_by(zone_world, 'a', 'b', 'c'))
-        seated = run('seat', *PLAYERS).end()
+        seated = run('seat', *PLAYERS).wait()
         assert seated[0] == 0 and len(seated[1].splitlines()) == len(PLAYERS)
         play_on(zone_world)
         crashing.send(signal.SIGKILL)
         wait_until(owned_by(zone_world, 'b', 'c'))
         play_on(zone_world)
         draining.send(signal.SIGTERM)
-        status, output = draining.end()
+        status, output = draining.wait()
         assert status == 0
         assert 'b: has drained and stops' in output
         wait_until(owned_by(zone_world, 'c'))
         play_on(zone_world)
         staying.send(signal.SIGINT)
-        assert staying.end()[0] == 0
+        assert staying.wait()[0] == 0
         wait_until(lambda: not zone_world.audit.claims)
         assert zone_world.etcd.get('/').nodes  # the world is still there
         with pytest.raises(getc.KeyNotFound):
@@ -216,7 +216,7 @@ def test_board_shows_the_owner_of_each_shard(run, etcd_server: EtcdServer) -> No
         board = run('board')
         shown = board.read_until('tundra')
         board.send(signal.SIGTERM)
-        assert board.end()[0] == 0
+        assert board.wait()[0] == 0
     assert 'zones that accept shards: a ' in shown
     assert all(f'\n{shard:<10}a ' in shown for shard in SHARDS)
     assert 'ann' in shown
@@ -228,6 +228,6 @@ def test_process_ends_at_a_signal_while_it_waits_for_etcd() -> None:
     try:
         process.read_until('waits for etcd')
         process.send(signal.SIGTERM)
-        assert process.end()[0] == -signal.SIGTERM
+        assert process.wait()[0] == -signal.SIGTERM
     finally:
         process.kill()

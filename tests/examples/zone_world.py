@@ -42,7 +42,7 @@ class ZoneWorld:
             zone = self.zones[name] = Zone(self._connect(url or self._url), name, ttl=self._ttl)
             self.greenlets[name] = gevent.spawn(zone.run)
 
-    def end(self, name: str) -> None:
+    def stop(self, name: str) -> None:
         """Stop a zone, and wait until it has drained."""
         self.zones.pop(name).stop()
         self.greenlets.pop(name).get()
