@@ -81,8 +81,8 @@ def valid(random: Random) -> list[bytes]:
         _do(peer, number, step, random)
         if random.random() < 0.2:
             peer.h2.ping(random.randbytes(8))
-        if random.random() < 0.2 and peer.is_settled:
-            peer.settle(initial_window_size=random.choice([0, 10, 2**20]), max_concurrent_streams=100)
+        if random.random() < 0.2 and peer.is_acknowledged:
+            peer.update_settings(initial_window_size=random.choice([0, 10, 2**20]), max_concurrent_streams=100)
     return list(frames_of(peer.take()))
 
 

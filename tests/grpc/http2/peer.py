@@ -50,7 +50,7 @@ class Peer:
         owed: Bytes received on each stream, and in all (0), that were not granted again by a WINDOW_UPDATE.
         pings: Payloads of the pings of the client, in order.
         terminated: The GOAWAY of the client.
-        is_settled: The client has acknowledged the settings.
+        is_acknowledged: The client has acknowledged the settings.
     """
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class Peer:
         self.owed: dict[int, int] = {0: 0}
         self.pings: list[bytes] = []
         self.terminated: h2_events.ConnectionTerminated | None = None
-        self.is_settled = False
+        self.is_acknowledged = False
         self._waiting = b''
         self.h2.initiate_connection()
 
@@ -87,7 +87,7 @@ class Peer:
             elif isinstance(event, h2_events.PingReceived):
                 self.pings.append(event.ping_data)
             elif isinstance(event, h2_events.SettingsAcknowledged):
-                self.is_settled = True
+                self.is_acknowledged = True
             elif isinstance(event, h2_events.ConnectionTerminated):
                 self.terminated = event
         return opened
@@ -101,20 +101,20 @@ class Peer:
             piece, self._waiting = self._waiting[:size], self._waiting[size:]
             yield from self.h2.receive_data(piece)
 
-    def widen(self, stream_id: int, size: int) -> None:
+    def grow_window(self, stream_id: int, size: int) -> None:
         """Grow the window of a stream, or of the connection (0), at most by what is owed."""
         size = min(size, self.owed[stream_id])
         if size:
             self.owed[stream_id] -= size
             self.h2.increment_flow_control_window(size, stream_id or None)
 
-    def settle(self, **settings: int) -> None:
+    def update_settings(self, **settings: int) -> None:
         """Send settings, named as in RFC 9113.
 
         Only after the previous ones were acknowledged: h2 would take that acknowledgement for both.
         """
-        assert self.is_settled
-        self.is_settled = False
+        assert self.is_acknowledged
+        self.is_acknowledged = False
         self.h2.update_settings({SettingCodes[name.upper()]: value for name, value in settings.items()})
 
     def answer(self, stream_id: int, body: bytes = b'') -> None:

@@ -60,7 +60,7 @@ class Response:
     was_reset: bool = False
 
 
-class Wire:
+class Traffic:
     """A client, a server, and the bytes between them, which are moved in random chunks."""
 
     def __init__(self, random: Random) -> None:
@@ -85,7 +85,7 @@ class Wire:
         self.windows = windows
         self.is_uniform = random.random() < 0.5
         """Requests are short and their fields always the same, so that the client caches the blocks."""
-        self.wholes = 0
+        self.whole_responses = 0
 
     # -- actions of the client
 
@@ -135,7 +135,7 @@ class Wire:
 
     def step(self) -> None:
         """Perform one step of one response."""
-        ready = [number for number, response in self.responses.items() if response.steps and self.is_heard(number)]
+        ready = [number for number, response in self.responses.items() if response.steps and self.may_send_on(number)]
         if not ready:
             return
         stream_id = self.random.choice(ready)
@@ -182,10 +182,10 @@ class Wire:
         response.body += body
         response.has_ended = True
 
-    def settle(self) -> None:
-        if not self.peer.is_settled:
+    def update_settings(self) -> None:
+        if not self.peer.is_acknowledged:
             return
-        self.peer.settle(
+        self.peer.update_settings(
             initial_window_size=self.random.choice(WINDOWS),
             max_frame_size=self.random.choice([16_384, 16_385, 50_000]),
             max_concurrent_streams=self.random.choice([0, 1, 20, 2**32 - 1]),
@@ -197,10 +197,10 @@ class Wire:
         if size != self.peer.h2.encoder.header_table_size:  # setting the same size twice loses the announcement
             self.peer.h2.encoder.header_table_size = size
 
-    def widen(self) -> None:
+    def grow_window(self) -> None:
         stream_id = self.random.choice(list(self.peer.owed))
-        if not stream_id or self.is_heard(stream_id):
-            self.peer.widen(stream_id, self.random.choice([1, 10, 20_000, 2**30]))
+        if not stream_id or self.may_send_on(stream_id):
+            self.peer.grow_window(stream_id, self.random.choice([1, 10, 20_000, 2**30]))
 
     def ping_back(self) -> None:
         self.peer.h2.ping(self.random.randbytes(8))
@@ -213,7 +213,7 @@ class Wire:
 
     # -- between them
 
-    def carry_up(self, whole: bool = False) -> None:
+    def move_to_server(self, whole: bool = False) -> None:
         taken = self.do(lambda client: client.take())
         self.sent += taken
         self.to_server += taken
@@ -221,14 +221,14 @@ class Wire:
             if self.last_allowed is None or stream_id <= self.last_allowed:
                 self.responses[stream_id] = Response(deque(self.plan()))
 
-    def carry_down(self, whole: bool = False) -> None:
+    def move_to_client(self, whole: bool = False) -> None:
         self.to_client += self.peer.take()
         piece = self.cut(self.to_client, whole)
         self.log.append(piece)
         events = self.client.receive(piece)
-        self.wholes += sum(isinstance(event, ResponseReceived) for event in events)
+        self.whole_responses += sum(isinstance(event, ResponseReceived) for event in events)
         for event in in_parts(events):
-            self.see(event)
+            self.record(event)
 
     def cut(self, waiting: bytearray, whole: bool) -> bytes:
         size = len(waiting) if whole else self.random.choice([1, 9, 50, 5_000, 70_000])
@@ -236,7 +236,7 @@ class Wire:
         del waiting[:size]
         return piece
 
-    def see(self, event: Event) -> None:
+    def record(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, PingAcknowledged):
             self.acknowledged.append(event.payload)
@@ -291,11 +291,11 @@ class Wire:
         elif has_trailers:
             yield 'headers', (TRAILERS + self.more_fields(), True)
 
-    def any_call(self, is_wanted: Callable[[Call], bool]) -> tuple[int, Call | None]:
-        wanted = [(number, call) for number, call in self.calls.items() if is_wanted(call)]
-        return self.random.choice(wanted) if wanted else (0, None)
+    def any_call(self, is_suitable: Callable[[Call], bool]) -> tuple[int, Call | None]:
+        suitable = [(number, call) for number, call in self.calls.items() if is_suitable(call)]
+        return self.random.choice(suitable) if suitable else (0, None)
 
-    def is_heard(self, stream_id: int) -> bool:
+    def may_send_on(self, stream_id: int) -> bool:
         """True if the server may still send frames on a stream."""
         request, response = self.peer.requests[stream_id], self.responses.get(stream_id)
         return request.reset_code is None and not (response and (response.was_reset or response.has_ended))
@@ -310,22 +310,22 @@ class Wire:
             *[self.acknowledge] * 4,
             self.ping,
             *[self.step] * 10,
-            self.settle,
+            self.update_settings,
             self.change_table,
-            *[self.widen] * 6,
+            *[self.grow_window] * 6,
             self.ping_back,
-            *[self.carry_up] * 8,
-            *[self.carry_down] * 8,
+            *[self.move_to_server] * 8,
+            *[self.move_to_client] * 8,
         ]
         for _ in range(rounds):
             self.random.choice(actions)()
 
     def finish(self) -> None:
         """Grow all windows, end all requests, and move all bytes."""
-        while not self.peer.is_settled:
-            self.carry_down(whole=True)
-            self.carry_up(whole=True)
-        self.peer.settle(initial_window_size=2**20, max_concurrent_streams=100)
+        while not self.peer.is_acknowledged:
+            self.move_to_client(whole=True)
+            self.move_to_server(whole=True)
+        self.peer.update_settings(initial_window_size=2**20, max_concurrent_streams=100)
         for number, call in self.calls.items():
             if not call.has_ended and not call.is_over:
                 call.has_ended = True
@@ -334,11 +334,11 @@ class Wire:
             while self.any_call(lambda call: call.unconsumed > 0)[1]:
                 self.acknowledge()
             for stream_id in self.peer.owed:
-                if not stream_id or self.is_heard(stream_id):
-                    self.peer.widen(stream_id, 2**30)
+                if not stream_id or self.may_send_on(stream_id):
+                    self.peer.grow_window(stream_id, 2**30)
             self.step()
-            self.carry_up(whole=True)
-            self.carry_down(whole=True)
+            self.move_to_server(whole=True)
+            self.move_to_client(whole=True)
             if not self.client.open_streams and not self.client.has_outgoing and not any(self.waiting()):
                 return
         pytest.fail(f'{self.client.open_streams} streams are still open')
@@ -346,7 +346,7 @@ class Wire:
     def waiting(self) -> Iterator[object]:
         yield self.to_client
         yield self.to_server
-        yield from (response.steps for number, response in self.responses.items() if self.is_heard(number))
+        yield from (response.steps for number, response in self.responses.items() if self.may_send_on(number))
 
 
 def split(data: bytes, random: Random | None) -> Iterator[bytes]:
@@ -364,17 +364,17 @@ def in_parts(events: list[Event]) -> Iterator[Event]:
         yield from event.parts if isinstance(event, ResponseReceived) else (event,)
 
 
-def check(wire: Wire) -> None:
+def check(traffic: Traffic) -> None:
     """Check that each side has received what the other has sent, up to resets."""
-    assert wire.acknowledged == wire.pings == wire.peer.pings
-    for number, call in wire.calls.items():
-        request = wire.peer.requests[number]
+    assert traffic.acknowledged == traffic.pings == traffic.peer.pings
+    for number, call in traffic.calls.items():
+        request = traffic.peer.requests[number]
         assert request.fields == call.fields
-        if number not in wire.responses:  # above the last stream of GOAWAY
-            assert wire.last_allowed is not None and number > wire.last_allowed
+        if number not in traffic.responses:  # above the last stream of GOAWAY
+            assert traffic.last_allowed is not None and number > traffic.last_allowed
             assert call.was_reset or call.reset_code == ErrorCode.REFUSED_STREAM
             continue
-        response = wire.responses[number]
+        response = traffic.responses[number]
         assert bytes(call.sent).startswith(bytes(request.body))
         assert bytes(response.body).startswith(bytes(call.received))
         sent = [
@@ -395,52 +395,52 @@ def without_status(fields: Fields) -> Fields:
     return tuple(field for field in fields if field[0] != b':status')
 
 
-def check_again(wire: Wire, random: Random | None) -> None:
+def check_again(traffic: Traffic, random: Random | None) -> None:
     """Check that another client has the same events and sends the same bytes, with other chunks."""
-    client = Http2Connection(**wire.windows)
+    client = Http2Connection(**traffic.windows)
     taken = bytearray()
     events = []
-    for action in wire.log:
+    for action in traffic.log:
         if isinstance(action, bytes):
             events += [event for piece in split(action, random) for event in in_parts(client.receive(piece))]
         else:
             result = action(client)
             taken += result if isinstance(result, bytes) else b''
-    assert events == wire.events
-    assert taken == wire.sent
+    assert events == traffic.events
+    assert taken == traffic.sent
 
 
 @pytest.mark.parametrize('seed', range(40))
 def test_traffic_arrives_complete_and_in_order(seed: int) -> None:
     """With random bodies, fields, resets, pings, windows and settings; h2 checks the rules."""
-    wire = Wire(Random(seed))
-    wire.run(rounds=1_000)
+    traffic = Traffic(Random(seed))
+    traffic.run(rounds=1_000)
     if seed % 4 == 0:
-        wire.go_away()
-        wire.run(rounds=200)
-    wire.finish()
-    check(wire)
-    check_again(wire, Random(seed))
+        traffic.go_away()
+        traffic.run(rounds=200)
+    traffic.finish()
+    check(traffic)
+    check_again(traffic, Random(seed))
 
 
 def test_some_responses_of_the_traffic_are_reported_as_a_whole() -> None:
     """Otherwise the traffic above would not test the shortcut."""
-    wholes = 0
+    whole_responses = 0
     for seed in range(6):
-        wire = Wire(Random(seed))
-        wire.is_uniform = True
-        wire.run(rounds=1_000)
-        wire.finish()
-        check(wire)
-        check_again(wire, None)
-        wholes += wire.wholes
-    assert wholes > 10
+        traffic = Traffic(Random(seed))
+        traffic.is_uniform = True
+        traffic.run(rounds=1_000)
+        traffic.finish()
+        check(traffic)
+        check_again(traffic, None)
+        whole_responses += traffic.whole_responses
+    assert whole_responses > 10
 
 
 @pytest.mark.parametrize('seed', range(3))
 def test_events_are_the_same_when_bytes_are_received_one_at_a_time(seed: int) -> None:
-    wire = Wire(Random(1_000 + seed))
-    wire.run(rounds=600)
-    wire.finish()
-    check(wire)
-    check_again(wire, None)
+    traffic = Traffic(Random(1_000 + seed))
+    traffic.run(rounds=600)
+    traffic.finish()
+    check(traffic)
+    check_again(traffic, None)
