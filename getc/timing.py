@@ -122,7 +122,7 @@ class Deadline:
 
     @classmethod
     def after(cls, timeout: float | None) -> Deadline:
-        """Check a timeout, and return the deadline in that many seconds; None is no limit.
+        """Check a timeout, and return the deadline in that many seconds; None for no limit.
 
         Raises:
             TypeError: The timeout is not a number.

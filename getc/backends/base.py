@@ -163,7 +163,7 @@ class KeepGroup(Protocol):
         """Write a node and keep it alive from then on.  Raises like ``execute``.
 
         The group sets the TTL of ``put``.  A node that an earlier, unanswered write of the same listener has created
-        is no conflict: the group keeps that node.
+        does not conflict: the group keeps that node.
         """
 
     def reclaim(

@@ -112,7 +112,7 @@ class Continuity:
         """Resume at the cursor, where no change was delivered since the last listing.  Return False if history is lost.
 
         An unknown or different value that is not newer than the cursor proves that the store is another one.  If a
-        known value is missing or was created anew, or the latest listed change is missing, that may have happened after
+        known value is missing or was re-created, or the latest listed change is missing, that may have happened after
         the cursor, or before it in another store.  Then the watch starts at the latest listed change, and what it
         delivers decides between the two.
         A refresh of a TTL, of which no watch is notified, changes the index, but neither creation nor value.
@@ -191,7 +191,7 @@ class Continuity:
         )
 
     def _lacks_known(self, values: Mapping[str, Value]) -> bool:
-        """Return True if a known value is missing or was created anew, or the latest listed change is missing."""
+        """Return True if a known value is missing or was re-created, or the latest listed change is missing."""
         assert self._known is not None
         latest = self._latest
         if latest is not None and (latest.key not in values or _Change.of(values[latest.key]) != latest):

@@ -35,7 +35,7 @@ MAX_BACKLOG: Final = 1000
 """Calls that may wait for a slow callback.  At more, the watch is closed until these calls have returned."""
 
 MIN_STABLE_SECONDS: Final = 1.0
-"""Seconds after which a watch that ends counts as having worked, so that the backoff starts anew."""
+"""Seconds after which a watch that ends counts as having worked, so that the backoff restarts."""
 
 HISTORY_LOST: Final = (EventIndexCleared, ResponseTooLarge)
 """A watch that ends with one of these cannot deliver its next changes: list and compare."""

@@ -310,7 +310,7 @@ def _error(operation: Operation | WatchSpec, content: dict[str, Any], response: 
     secrets = [*response.secrets, *_secrets_of(operation)]
     message = redact(message, secrets) if isinstance(message, str) else ''
     cause = cause if isinstance(cause, str) else ''
-    is_key = f'{operation.key}/'.startswith(f'{cause}/')  # the key is no secret, even if a value has the same text
+    is_key = f'{operation.key}/'.startswith(f'{cause}/')  # the key is not secret, even if a value has the same text
     shown_cause = cause if is_key else redact(cause, secrets)
     index = content.get('index')
     if type(index) is not int or index <= 0:
