@@ -125,7 +125,7 @@ class Daemon:
 
     def check_thread(self) -> None:
         """Raise RuntimeError in another thread than the client's."""
-        self.tasks.affinity.check(self.name)
+        self.tasks.affinity.check(self.tasks.name)
 
     # -- start
 

@@ -50,7 +50,8 @@ class WatchProgress:
 
     def last_stale(self) -> int:
         """Return the number of the last response that may be sent before a watch that is requested now is created."""
-        self._drop_unanswered()
+        if self._requests:
+            self._drop_unanswered()
         return self._responses + len(self._requests)
 
     def is_later_than(self, stale: int) -> bool:

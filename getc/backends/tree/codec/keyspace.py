@@ -77,20 +77,20 @@ def marker(key: str) -> bytes:
 
 def directory_range(key: str) -> Range:
     """Return the range of a directory: its marker and all keys below it."""
-    inside = marker(key)
-    return inside, inside[:-1] + AFTER_SLASH
+    raw = key.encode('utf-8', 'surrogateescape')  # not by `encode` and `marker`: every start of a watch
+    return (raw, AFTER_SLASH) if key == ROOT else (raw + SLASH, raw + AFTER_SLASH)
 
 
 def descendants_range(key: str) -> Range:
     """Return the range of all keys below a directory, without its marker."""
-    inside = marker(key)
-    return inside + b'\0', inside[:-1] + AFTER_SLASH
+    inside, end = directory_range(key)
+    return inside + b'\0', end
 
 
 def subtree_range(key: str) -> Range:
     """Return one range with a node and all keys below it; it contains other keys, too (``/a-b`` for ``/a``)."""
-    first, end = directory_range(key)
-    return first if key == ROOT else first[:-1], end
+    raw = key.encode('utf-8', 'surrogateescape')
+    return raw, AFTER_SLASH if key == ROOT else raw + AFTER_SLASH
 
 
 def node_of(raw: bytes) -> tuple[str, bool] | None:

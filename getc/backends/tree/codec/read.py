@@ -7,7 +7,15 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import AFTER_SLASH, check_depth, directory_range, encode, node_of, value_of
+from getc.backends.tree.codec.keyspace import (
+    AFTER_SLASH,
+    MAX_SEGMENTS,
+    check_depth,
+    directory_range,
+    encode,
+    node_of,
+    value_of,
+)
 from getc.backends.tree.codec.responses import RANGE, results_of_txn
 from getc.operations import Get
 from getc.paths import ROOT
@@ -70,11 +78,12 @@ def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
     Raises:
         NotSupported: The key has too many segments.
     """
-    check_depth(get.key)
+    if get.key.count(ROOT) > MAX_SEGMENTS:
+        check_depth(get.key)
     serializable = get.quorum is False
-    ancestors = [encode(ancestor) for ancestor in paths.ancestors(get.key)] if is_strict else []
     success = []  # filled by loops: comprehensions add frames before Python 3.12
-    for raw in ancestors:
+    for ancestor in paths.ancestors(get.key) if is_strict else ():
+        raw = ancestor.encode('utf-8', 'surrogateescape')
         success.append(RequestOp(request_range=RangeRequest(key=raw, keys_only=True, serializable=serializable)))
     if get.key != ROOT:
         success.append(RequestOp(request_range=value_request(get)))
