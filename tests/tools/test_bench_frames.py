@@ -11,7 +11,7 @@ from getc.testing import EtcdServer
 from tests.support.api_support import skip_unless_supported
 from tools.bench.frames import count, measure
 
-MAX_CALLS = {'set': 70, 'get': 65, 'on_change': 255}
+MAX_CALLS = {'set': 70, 'get': 65, 'on_change': 250}
 MAX_MODULES = 8
 MAX_SWITCHES = 3
 

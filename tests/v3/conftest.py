@@ -97,9 +97,12 @@ def open_rpc(request: pytest.FixtureRequest) -> Iterator[Callable[..., RpcClient
 # -- which RPCs were called
 
 
-@pytest.fixture(scope='session', autouse=True)
+@pytest.fixture(scope='module', autouse=True)
 def _record_answers() -> Iterator[None]:
-    """Record every RPC that a server has answered, with a response or a refusal."""
+    """Record every RPC that a server has answered, with a response or a refusal.
+
+    For one file at a time: tests of other folders, which may follow in this process, count the calls of an operation.
+    """
     call, receive = RpcClient.call, MessageStream.receive
 
     def recording_call(rpc: RpcClient, method: Method[Any, Any], *args: Any, **options: Any) -> Any:
