@@ -108,7 +108,7 @@ def etcd(
 class Client(Unpicklable):
     """A client of one etcd, created by :func:`getc.etcd`.
 
-    A method blocks the calling greenlet until it has its result, an error, or no time left.
+    A method blocks the calling greenlet until it returns, raises or times out.
 
     A client may be used by any number of greenlets of one thread: the thread that used it first.  In a forked child
     it opens connections of its own; the daemons of the parent do not run there.
@@ -149,7 +149,7 @@ class Client(Unpicklable):
             on_detected=_weak_setter(self),
         )
         self._backend: Backend = self._opened.backend
-        self._daemons = DaemonRegistry(self._opened.log)
+        self._daemons = DaemonRegistry(self._opened.log, keeps_alive=self._listeners)
 
     # -- reading
 
@@ -396,8 +396,8 @@ class Client(Unpicklable):
 
         Args:
             key: The node.
-            dir: Delete an empty directory, too.
-            recursive: Delete a directory with its contents, too.
+            dir: Also accept an empty directory.
+            recursive: Also accept a directory, and delete its contents.
             prev_value: Delete only if this is the value of the node.
             prev_index: Delete only if this is the ``modified_index`` of the node.
             timeout: Seconds; None for no limit.
@@ -623,26 +623,29 @@ class Client(Unpicklable):
         """
         self._enter()
         if self._opened.v3 is None:
-            raise NotSupported('a store in memory has no RPCs: they need an etcd, http:// or https://')
+            raise NotSupported('memory:// has no v3 RPCs: connect to a server by http:// or https://')
         return self._opened.v3
 
     def on_state(self, listener: _StateListener) -> _StateListener:
         """Call a function with each new :class:`~getc.ConnectionState`, and return the function: also a decorator.
 
-        CONNECTED: a call was answered, after none was.  SUSPENDED: every endpoint has failed.  The state changes with
-        the calls of the client and of its daemons; an idle client does not notice an outage.  A store in memory has no
-        states.
+        CONNECTED: the first call, or the first since SUSPENDED, was answered.  SUSPENDED: every endpoint has failed.
+        The state changes with the calls of the client and of its daemons; an idle client does not notice an outage.  A
+        store in memory has no states.
+
+        The function is called as long as the client or one of its daemons exists, and until the client is closed.
 
         Args:
-            listener: Called in a greenlet of its own.  An exception of the function is logged.
+            listener: Called with each state in order, one call at a time, in a greenlet of its own.  An exception of
+                the function is logged.
 
         Raises:
             TypeError: The listener is not a function.
         """
         if not callable(listener):
-            raise TypeError(f'on_state takes a function, not {type(listener).__name__}')
+            raise TypeError(f'the listener of on_state must be a function, not {type(listener).__name__}')
         self._enter()
-        self._listeners.add(listener)
+        self._listeners.add(listener, self._opened.log)
         return listener
 
     def ready(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
@@ -667,10 +670,11 @@ class Client(Unpicklable):
         """Stop all daemons, which deletes kept nodes, end all calls with ClientClosed, and close all connections.
 
         Later calls raise ClientClosed; closing again does nothing.  May be called from a callback.  In a forked child
-        it ends what the child has started, and nothing of the parent.
+        it closes only what the child opened.
 
         Args:
-            timeout: Seconds that it may take, even if etcd does not respond; None for no limit.
+            timeout: Seconds that it may take, even if etcd does not respond; None for no limit.  Callbacks that still
+                run at the timeout are killed, which may take one second more.
         """
         deadline = Deadline.after(timeout)
         self._enter()
@@ -682,6 +686,8 @@ class Client(Unpicklable):
         finally:
             self._opened.close()
             self._waits.close()
+            self._listeners.close()
+        self._listeners.join(deadline)
 
     def __enter__(self) -> Client:
         return self
@@ -744,6 +750,7 @@ class Client(Unpicklable):
             self._opened = self._opened.reopen()
             self._backend = self._opened.backend
             self._daemons.reset_in_child(self._opened.log)
+            self._listeners.reset_in_child(self._opened.log)
         self._affinity.check()
 
 

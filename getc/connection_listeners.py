@@ -5,28 +5,36 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 
-import gevent
-
-from getc.daemons.failures import report_failure
+from getc.daemons.callbacks import CallbackQueue
+from getc.daemons.tasks import Tasks
+from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState
+from getc.timing import Deadline
 
 __all__ = ['ConnectionListeners']
 
+Listener = Callable[[ConnectionState], object]
+
 
 class ConnectionListeners:
-    """Calls the functions that were added with each new :class:`~getc.ConnectionState`."""
+    """Calls the functions that were added with each new :class:`~getc.ConnectionState`.
+
+    A function is called with the states in their order, one call at a time.  A function that blocks does not delay the
+    others.
+    """
 
     def __init__(self) -> None:
-        self._listeners: list[Callable[[ConnectionState], object]] = []
+        self._tasks = Tasks('on_state')
+        self._queues: list[tuple[Listener, CallbackQueue]] = []
 
-    def add(self, listener: Callable[[ConnectionState], object]) -> None:
-        """Add a function to call with each new state."""
-        self._listeners.append(listener)
+    def add(self, listener: Listener, log: ClientLog) -> None:
+        """Add a function to call with each new state; ``log`` is that of the client."""
+        self._queues.append((listener, CallbackQueue(self._tasks, log)))
 
     def notify(self, state: ConnectionState) -> None:
-        """Call each listener in a greenlet of its own.  Does not block."""
-        for listener in self._listeners:
-            gevent.spawn(_call, listener, state).name = f'getc on_state {state.name}'
+        """Call each listener with a state, in a greenlet.  Does not block; does nothing after :meth:`close`."""
+        for listener, queue in self._queues:
+            queue.post(listener, state)
 
     def weak_notify(self) -> Callable[[ConnectionState], None]:
         """Return a :meth:`notify` that holds no reference to the listeners.
@@ -43,9 +51,23 @@ class ConnectionListeners:
 
         return notify
 
+    def reset_in_child(self, log: ClientLog) -> None:
+        """In a forked child, drop the calls of the parent process, and call the same functions from now on.
 
-def _call(listener: Callable[[ConnectionState], object], state: ConnectionState) -> None:
-    try:
-        listener(state)
-    except (Exception, gevent.Timeout):
-        report_failure('on_state: the listener %r raised', listener)
+        Args:
+            log: The log of the client in the child.
+        """
+        self._tasks = Tasks('on_state')
+        self._queues = [(listener, CallbackQueue(self._tasks, log)) for listener, _ in self._queues]
+
+    def close(self) -> None:
+        """Drop the calls that have not begun, and accept no others.  Does not block."""
+        for _, queue in self._queues:
+            queue.close()
+
+    def join(self, deadline: Deadline) -> None:
+        """Block until the calls in progress have returned, and kill those that have not at the deadline."""
+        try:
+            self._tasks.join(deadline)
+        finally:
+            self._tasks.kill()

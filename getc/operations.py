@@ -62,7 +62,7 @@ def check_v2_ttl(ttl: int) -> None:
 
 def _check_text(name: str, text: Any) -> None:
     if not isinstance(text, str):
-        raise TypeError(f'{name} is text (str) or bytes, not {type(text).__name__}')
+        raise TypeError(f'{name} must be str or bytes, not {type(text).__name__}')
     if text.isascii():
         return
     try:
@@ -73,11 +73,11 @@ def _check_text(name: str, text: Any) -> None:
 
 def _check_int(name: str, number: Any, minimum: int, maximum: int = MAX_INDEX) -> None:
     if isinstance(number, bool) or not isinstance(number, int):
-        raise TypeError(f'{name} is a whole number (int), not {type(number).__name__}')
+        raise TypeError(f'{name} must be an int, not {type(number).__name__}')
     if number < minimum:
-        raise ValueError(f'{name} is at least {minimum}, not {number}')
+        raise ValueError(f'{name} must be at least {minimum}, not {number}')
     if number > maximum:
-        raise ValueError(f'{name} is at most {maximum}, not {number}')
+        raise ValueError(f'{name} must be at most {maximum}, not {number}')
 
 
 def _check_ttl(ttl: int) -> None:
@@ -95,7 +95,7 @@ def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:
 
 def _check_content(value: str | None, dir: bool) -> None:
     if value is not None:
-        _check_text('a value', value)
+        _check_text('value', value)
         if dir:
             raise ValueError('give either a value or dir=True, not both')
     elif not dir:
@@ -209,8 +209,8 @@ class Delete:
 
     Attributes:
         key: The node.
-        dir: Delete an empty directory, too.
-        recursive: Delete a directory with its contents, too.
+        dir: Also accept an empty directory.
+        recursive: Also accept a directory, and delete its contents.
         prev_value: Delete only if this is the value of the node.
         prev_index: Delete only if this is the ``modified_index`` of the node.
         is_compared: ``prev_value`` or ``prev_index`` was given.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Final, Literal
 
 from getc.net.endpoint import Endpoint, parse_endpoints
@@ -56,7 +57,15 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.api not in (None, 'v2', 'v3'):
-            raise ValueError(f"api is 'v2', 'v3' or None, not {self.api!r}")
+            raise ValueError(f"api must be 'v2', 'v3' or None, not {self.api!r}")
+        for name in ('username', 'password'):
+            text = getattr(self, name)
+            if text is not None and not isinstance(text, str):
+                raise TypeError(f'{name} must be a str, not {type(text).__name__}')
+        for name in ('ca', 'cert', 'key'):
+            path = getattr(self, name)
+            if path is not None and not isinstance(path, (str, PathLike)):
+                raise TypeError(f'{name} must be the path of a file (str), not {type(path).__name__}')
         if (self.username is None) != (self.password is None):
             raise ValueError('give both username and password, or neither')
         Deadline.after(self.timeout)
@@ -89,14 +98,12 @@ class Options:
 
     def _check_memory(self) -> None:
         if self.api is not None:
-            raise ValueError(f'a store in memory has no API: leave api={self.api!r} out')
+            raise ValueError('api= cannot be used with memory://')
         if any((self.username, self.ca, self.cert, self.key)):
-            raise ValueError('a store in memory has no users and no certificates')
+            raise ValueError('memory:// takes no username, password, ca, cert or key')
 
     def _check_files(self, endpoints: tuple[Endpoint, ...]) -> None:
         names = [f'{name}=' for name, path in (('ca', self.ca), ('cert', self.cert), ('key', self.key)) if path]
         if names and not any(endpoint.is_secure for endpoint in endpoints):
-            raise ValueError(
-                f'{", ".join(names)} is for https://, and {endpoints[0].url} is not encrypted: '
-                'change the URL, or leave it out'
-            )
+            verb = 'needs' if len(names) == 1 else 'need'
+            raise ValueError(f'{", ".join(names)} {verb} an https:// URL, not {endpoints[0].url}')

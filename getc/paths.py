@@ -37,7 +37,7 @@ def normalize(key: str) -> str:
         ValueError: The key contains NUL or a segment ``.`` or ``..``, or cannot be encoded as UTF-8.
     """
     if not isinstance(key, str):
-        raise TypeError(f'a key is text (str), not {type(key).__name__}')
+        raise TypeError(f'key must be a str, not {type(key).__name__}')
     return _cached_normal(key) if len(key) <= MAX_CACHED_KEY else _normal(key)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import gevent
 from gevent.event import Event
 
 from getc.backends.autodetect import DETECTION_TIMEOUT
@@ -25,7 +24,7 @@ class PendingWaits:
 
     def __init__(self) -> None:
         self._listeners: set[_FirstChange] = set()
-        self._is_closed = False
+        self._closed = Event()
 
     def wait(self, backend: Backend, spec: WatchSpec, deadline: Deadline) -> EtcdResult:
         """Return the first change that the watch reports.  Blocks until the deadline at most.
@@ -38,39 +37,43 @@ class PendingWaits:
             raise _not_watched(spec.key, deadline, late) from late
         backoff = Backoff()
         was_live = False
-        last_error: EtcException | None = None
+        first: _FirstChange | None = None
+        error: EtcException | None = None
         watch: Watch | None = None
-        while True:
-            first, watch = self._first_change(backend, spec, deadline, watch)
-            if first.result is not None:
-                return first.result
-            error = first.error
-            if error is None:
-                if first.live_index is None:
-                    raise _not_watched(spec.key, deadline, last_error)
-                raise TimedOut(f'no change of {{key}} within {deadline.timeout:g} s', key=spec.key)
-            was_live = was_live or first.live_index is not None
-            if not is_transient(error) or not (was_live or isinstance(error, TimedOut)):
-                if isinstance(error, EtcdError):
-                    add_hint(error, spec)
-                raise error
-            if not was_live or deadline.has_passed():
-                raise _not_watched(spec.key, deadline, error)
-            last_error = error
-            if first.live_index is not None:
-                spec = WatchSpec(spec.key, first.live_index + 1, spec.recursive)
-            gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
+        try:
+            while True:
+                last_error = error
+                first, watch = self._first_change(backend, spec, deadline, watch)
+                if first.result is not None:
+                    return first.result
+                error = first.error
+                if error is None:
+                    if first.live_index is None:
+                        raise _not_watched(spec.key, deadline, last_error)
+                    raise TimedOut(f'no change of {{key}} within {deadline.timeout:g} s', key=spec.key)
+                was_live = was_live or first.live_index is not None
+                if not is_transient(error) or not (was_live or isinstance(error, TimedOut)):
+                    if isinstance(error, EtcdError):
+                        add_hint(error, spec)
+                    raise error
+                if not was_live or deadline.has_passed():
+                    raise _not_watched(spec.key, deadline, error)
+                if first.live_index is not None:
+                    spec = WatchSpec(spec.key, first.live_index + 1, spec.recursive)
+                self._closed.wait(min(backoff.next_delay(), deadline.remaining()))
+        finally:
+            first = error = last_error = None  # breaks the cycle of this frame, the error and its traceback
 
     def close(self) -> None:
         """End all calls with ClientClosed.  Does not block."""
-        self._is_closed = True
+        self._closed.set()
         for first in self._listeners:
             first.on_ended(ClientClosed('the client was closed'))
 
     def _first_change(
         self, backend: Backend, spec: WatchSpec, deadline: Deadline, after: Watch | None
     ) -> tuple[_FirstChange, Watch]:
-        if self._is_closed:
+        if self._closed.is_set():
             raise ClientClosed('the client was closed')
         first = _FirstChange()
         watch = backend.watch(spec, first, after)

@@ -130,9 +130,9 @@ class Deadline:
         """
         if timeout is not None:
             if not isinstance(timeout, (float, int)) or isinstance(timeout, bool):
-                raise TypeError(f'a timeout is seconds (float) or None, not {type(timeout).__name__}')
+                raise TypeError(f'timeout must be a number of seconds or None, not {type(timeout).__name__}')
             if not timeout >= 0:
-                raise ValueError(f'a timeout is at least 0 s, not {timeout}')
+                raise ValueError(f'timeout must be at least 0 s, not {timeout}')
         return cls(timeout)
 
     @property

@@ -335,5 +335,8 @@ def test_on_state_calls_the_listener_when_the_server_fails_and_recovers(etcd_ser
 
 
 def test_on_state_raises_type_error_when_the_listener_is_not_callable() -> None:
-    with getc.etcd('memory://') as client, pytest.raises(TypeError, match='on_state takes a function, not str'):
+    with (
+        getc.etcd('memory://') as client,
+        pytest.raises(TypeError, match='the listener of on_state must be a function, not str'),
+    ):
         client.on_state('log')  # type: ignore[type-var]

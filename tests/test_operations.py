@@ -75,7 +75,7 @@ def test_index_above_the_limit_raises_value_error() -> None:
         lambda index: WatchSpec('/a', index),
     ):
         make(2**63 - 1)
-        with pytest.raises(ValueError, match=f'index is at most {2**63 - 1}, not {2**63}'):
+        with pytest.raises(ValueError, match=f'index must be at most {2**63 - 1}, not {2**63}'):
             make(2**63)
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
@@ -123,6 +124,7 @@ class AutoBackend(Backend):
         self._backend: Backend | None = None
         self._lock = BoundedSemaphore(1)
         self._is_closed = False
+        self._closed = Event()  # ends the delays of `ready`
 
     @property
     def api(self) -> str | None:
@@ -160,7 +162,7 @@ class AutoBackend(Backend):
         return self.resolve(Deadline(DETECTION_TIMEOUT)).keep_group(ttl)
 
     def ready(self, deadline: Deadline) -> None:
-        retry_until_served(lambda: self.resolve(deadline), deadline).ready(deadline)
+        retry_until_served(lambda: self.resolve(deadline), deadline, self._closed).ready(deadline)
 
     def clear(self) -> None:
         if self._backend is not None:
@@ -168,6 +170,7 @@ class AutoBackend(Backend):
 
     def close(self) -> None:
         self._is_closed = True
+        self._closed.set()
         self._probe.close()
         if self._backend is not None:
             self._backend.close()

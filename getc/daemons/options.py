@@ -44,7 +44,7 @@ class KeepOptions:
         if self.ttl == 0:
             raise ValueError('the ttl of a node to keep is at least 1 s, not 0')
         if self.on_conflict not in ('replace', 'wait', 'raise'):
-            raise ValueError(f"on_conflict is 'replace', 'wait' or 'raise', not {self.on_conflict!r}")
+            raise ValueError(f"on_conflict must be 'replace', 'wait' or 'raise', not {self.on_conflict!r}")
         for name in ('alive', 'on_lost', 'on_restored'):
             check_callback(name, getattr(self, name), is_optional=True)
 
@@ -74,7 +74,7 @@ class WatchOptions:
         if self.on_resync is not None:
             check_callback('on_resync', self.on_resync, is_optional=True)
         if self.resync not in ('diff', 'notify'):
-            raise ValueError(f"resync is 'diff' or 'notify', not {self.resync!r}")
+            raise ValueError(f"resync must be 'diff' or 'notify', not {self.resync!r}")
         if self.initial and self.index:
             raise ValueError(
                 'give either initial=True or an index: the first delivers existing values, the second past changes'
@@ -89,4 +89,4 @@ def check_callback(name: str, function: object, *, is_optional: bool = False) ->
     """Raise TypeError unless the argument called ``name`` is a function, or None where it is optional."""
     if not callable(function) and not (is_optional and function is None):
         kind = 'a function or None' if is_optional else 'a function'
-        raise TypeError(f'{name} is {kind}, not {type(function).__name__}')
+        raise TypeError(f'{name} must be {kind}, not {type(function).__name__}')

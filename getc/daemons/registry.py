@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gevent
+
 from getc.daemons.base import Daemon
 from getc.daemons.handle import DaemonHandle
 from getc.daemons.monitor import Monitor
+from getc.daemons.tasks import KILL_GRACE
 from getc.net.client_log import ClientLog
 from getc.timing import Deadline
 
@@ -21,13 +24,15 @@ class DaemonRegistry:
 
     Args:
         log: The log of the client.
+        keeps_alive: An object that lives at least as long as the daemons, or None.
 
     Attributes:
         log: The same; daemons write to it.
     """
 
-    def __init__(self, log: ClientLog) -> None:
+    def __init__(self, log: ClientLog, keeps_alive: object = None) -> None:
         self.log = log
+        self._keeps_alive = keeps_alive  # each daemon has a reference to the registry
         self._daemons: dict[Daemon, None] = {}
         self._on_finished = self._discard  # one object for all daemons
         self._monitor = Monitor(log, self._has_daemons)
@@ -55,17 +60,22 @@ class DaemonRegistry:
             self._monitor.discard(daemon)
 
     def stop_all(self, deadline: Deadline) -> None:
-        """Stop all daemons at the same time.  Blocks until all of them have stopped, or until the deadline."""
+        """Stop all daemons at the same time, and kill those callbacks and requests that still run at the deadline.
+
+        Blocks until the deadline at most, and ``KILL_GRACE`` seconds more if something was killed.
+        """
         daemons = list(self._daemons)
         for daemon in daemons:
             daemon.stop_begin(deadline)
+        killed = []
         try:
             for daemon in daemons:
-                daemon.stop_wait(deadline)
+                daemon.tasks.join(deadline)
         finally:  # also when the caller is killed or has a gevent.Timeout of its own
             for daemon in daemons:
-                daemon.kill()
+                killed += daemon.kill()
             self._monitor.close()
+        gevent.joinall(killed, timeout=KILL_GRACE)
 
     def reset_in_child(self, log: ClientLog) -> None:
         """Drop the daemons of the parent process after a fork, which have no effect in the child.

@@ -121,6 +121,8 @@ class ClientLog:
 
     def _write(self) -> None:
         pending, self._pending = self._pending, {}
+        if self._affinity.in_forked_child:
+            return  # the parent process writes the lines
         for level, text, subjects in pending.values():
             log.log(level, '%s: %s%s', self.label, _prefix_of(subjects), text)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -12,6 +13,9 @@ __all__ = ['DEFAULT_PORT', 'Endpoint', 'parse_endpoints']
 
 DEFAULT_PORT: Final = 2379
 SCHEMES: Final = ('http', 'https')
+
+NEXT_URL: Final = re.compile(r',(?=\s*(?:https?|memory)://)', re.IGNORECASE)
+"""A comma before another URL, in contrast to one in a password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,45 +77,63 @@ def parse_endpoints(
         password: Password of that user, or None.
 
     Raises:
-        TypeError: ``url`` is not text or a list of texts.
-        ValueError: A URL has no known scheme, no host, an invalid port, or a path, query or fragment; or there is no
-            URL.  The message does not contain credentials.
+        TypeError: ``url`` is not a str or a list of str.
+        ValueError: A URL has no known scheme, no host, an invalid port, a path, query or fragment, or a comma in its
+            credentials; or there is no URL.  The message does not contain credentials.
     """
-    urls: list[str] = []
+    given: object = url
+    if isinstance(given, (bytes, bytearray)) or not isinstance(given, Iterable):
+        raise TypeError(f'url must be a str or a list of str, not {type(url).__name__}')
+    endpoints: dict[Endpoint, None] = {}
     for text in [url] if isinstance(url, str) else url:
         if not isinstance(text, str):
-            raise TypeError(f'a URL is text (str), not {type(text).__name__}')
-        urls.extend(part.strip() for part in text.split(',') if part.strip())
-    if not urls:
+            raise TypeError(f'a URL must be a str, not {type(text).__name__}')
+        endpoints.update(dict.fromkeys(_parse_all(text)))
+    if not endpoints:
         raise ValueError('no URL is given')
-    endpoints = tuple(dict.fromkeys(_parse(text) for text in urls))
     if username is None:
-        return endpoints
+        return tuple(endpoints)
     return tuple(
         replace(endpoint, username=username, password=password) if endpoint.username is None else endpoint
         for endpoint in endpoints
     )
 
 
-def _parse(text: str) -> Endpoint:
+def _parse_all(text: str) -> Iterator[Endpoint]:
+    """Yield the endpoints of one or more URLs, separated by commas."""
+    has_credentials = '@' in text
+    for url in NEXT_URL.split(text):
+        if ',' in url.rpartition('@')[0]:
+            # Splitting at this comma would show one half of a password in the error for the other half.
+            raise ValueError(
+                f'{_redacted(url)} has a comma before the @: write %2C instead, and start each URL with http:// or https://'
+            )
+        for part in url.split(','):
+            if part.strip():
+                yield _parse(part.strip(), has_credentials)
+
+
+def _parse(text: str, has_credentials: bool) -> Endpoint:
+    shown = _redacted(text, has_credentials)
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ValueError(f'invalid host or port in {_redacted(text)}') from None
+        raise ValueError(f'invalid host or port in {shown}') from None
     if '://' not in text:
-        raise ValueError(
-            f'{_redacted(text)} has no scheme: write {_redacted("http://" + text.lstrip("/"))}, or https:// for TLS'
-        )
+        proposed = _redacted('http://' + text.lstrip('/'), has_credentials)
+        raise ValueError(f'{shown} has no scheme: write {proposed}, or https:// for TLS')
     if parts.scheme not in SCHEMES:
-        raise ValueError(f'{_redacted(text)} has an unknown scheme: write http://, https:// or memory://')
+        if parts.scheme == 'memory':
+            raise ValueError('memory:// must be the only URL, given as a str')
+        raise ValueError(f'{shown} has an unknown scheme: write http://, https:// or memory://')
     if not parts.hostname or any(char.isspace() or not char.isprintable() for char in parts.hostname):
-        raise ValueError(f'{_redacted(text)} has no host')
+        raise ValueError(f'{shown} has no host')
     host = _ascii(parts.hostname)
     if host is None:
-        raise ValueError(f'invalid host in {_redacted(text)}')
+        raise ValueError(f'invalid host in {shown}')
     if parts.path not in ('', '/') or parts.query or parts.fragment:
-        raise ValueError(f'{_redacted(text)} has more than a host and a port: write http://host:port')
+        raise ValueError(f'{shown} has more than a host and a port: write http://host:port')
     return Endpoint(parts.scheme, host, DEFAULT_PORT if port is None else port, *_credentials(parts))
 
 
@@ -129,9 +151,14 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     return username, password
 
 
-def _redacted(text: str) -> str:
-    """Return the URL, quoted for a message, without anything that may be a password."""
-    if '@' not in text:
-        return repr(text)
+def _redacted(text: str, has_credentials: bool = False) -> str:
+    """Return the URL, quoted for a message, without anything that may be a password.
+
+    Args:
+        text: The URL.
+        has_credentials: The text that contains the URL has credentials, which may begin in this URL.
+    """
     scheme, separator, _ = text.partition('://')
+    if '@' not in text:
+        return repr(f'{scheme}{separator}...' if has_credentials and separator else text)
     return repr(f'{scheme}{separator}...@{text.rpartition("@")[2]}' if separator else f'...@{text.rpartition("@")[2]}')

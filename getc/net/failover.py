@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-import gevent
+from gevent.event import Event
 
 from getc import timing
 from getc.error_context import chain_attempts, copy_error
@@ -20,8 +20,7 @@ __all__ = ['MIN_ATTEMPT_TIMEOUT', 'call_with_failover', 'retry_until_served']
 Result = TypeVar('Result')
 
 MIN_ATTEMPT_TIMEOUT: Final = 0.1
-"""Seconds that an attempt needs before a timeout marks the endpoint as down.  The shortest timeout of a renewal is a
-sixth of a second."""
+"""Seconds that an attempt needs before a timeout marks the endpoint as down: a healthy server may need as long."""
 
 
 def call_with_failover(
@@ -35,8 +34,8 @@ def call_with_failover(
     """Attempt a call on each endpoint in turn until one succeeds, and once more on the one whose cool-down ends first.
 
     Each attempt gets a part of the time left, so that the attempts that may follow have time as well.  Which errors
-    lead to another attempt is decided by :func:`getc.retry.decide`.  Without any time left no attempt is made, and with
-    less than ``MIN_ATTEMPT_TIMEOUT`` a timeout does not mark the endpoint as down.
+    lead to another attempt is decided by :func:`getc.retry.decide`.  Without any time left no attempt is made.  A
+    timeout marks the endpoint as down only if this attempt had ``MIN_ATTEMPT_TIMEOUT`` or longer.
 
     Args:
         endpoints: The endpoints; the outcome of each attempt is recorded there.
@@ -53,21 +52,23 @@ def call_with_failover(
     is_alone = not waiting
     was_unknown = was_repeated = False
     previous: EtcException | None = None
-    left = deadline.at - timing.now()
-    if left <= 0:
-        raise TimedOut(f'no time left to call {endpoint.url}', endpoint=endpoint.url)
+    began = timing.now()
+    if deadline.at <= began:
+        raise TimedOut(f'the deadline passed before {endpoint.url} could be called', endpoint=endpoint.url)
     while True:
         # One part is for this attempt, one for each that may follow.
         part = deadline if is_alone else deadline.fraction(1 / (1 + len(waiting) + (not was_repeated)))
         try:
             result = attempt(endpoint, part)
         except EtcException as error:
-            if left >= MIN_ATTEMPT_TIMEOUT or not isinstance(error, TimedOut):
+            now = timing.now()
+            # A write that must not be repeated has all of the time, not only its part.
+            if not isinstance(error, TimedOut) or max(part.at, now) - began >= MIN_ATTEMPT_TIMEOUT:
                 endpoints.record_error(endpoint, error)
             if previous is not None:
                 chain_attempts(error, previous)
-            left = deadline.remaining()
-            facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, left > 0)
+            began = now
+            facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, now < deadline.at)
             decision = decide(facts)
             if decision.step is Step.NEXT:
                 endpoint = waiting.pop(0)
@@ -88,30 +89,35 @@ def call_with_failover(
             return result
 
 
-def retry_until_served(read: Callable[[], Result], deadline: Deadline) -> Result:
+def retry_until_served(read: Callable[[], Result], deadline: Deadline, closed: Event | None = None) -> Result:
     """Perform a read, and repeat it with a growing delay until a server answers or the deadline passes.
 
     Args:
         read: The read; it may be called any number of times.
         deadline: The end of the repetitions.
+        closed: Set when the client is closed, so that the read raises ClientClosed: this ends the delay.
 
     Raises:
         EtcException: The error of the last read; its text contains those of earlier reads.
     """
     backoff = Backoff()
+    closed = closed or Event()
     last: EtcException | None = None
-    while last is None or not deadline.has_passed():
-        try:
-            return read()
-        except EtcException as error:
-            if last is not None:
-                last.__cause__ = None  # a chain of any length would keep every error alive
-                chain_attempts(error, last)
-            last = error
-        delay = backoff.next_delay()
-        has_time = deadline.remaining() > delay
-        facts = Facts(outcome_of(last), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
-        if decide(facts).step is Step.RAISE:
-            break
-        gevent.sleep(delay)
-    raise last
+    try:
+        while last is None or not deadline.has_passed():
+            try:
+                return read()
+            except EtcException as error:
+                if last is not None:
+                    last.__cause__ = None  # a chain of any length would keep every error alive
+                    chain_attempts(error, last)
+                last = error
+            delay = backoff.next_delay()
+            has_time = deadline.remaining() > delay
+            facts = Facts(outcome_of(last), Effect.NONE, was_repeated=True, has_time=has_time, is_patient=True)
+            if decide(facts).step is Step.RAISE:
+                break
+            closed.wait(delay)
+        raise last
+    finally:
+        last = None  # breaks the cycle of this frame, the error and its traceback

@@ -360,12 +360,12 @@ def test_changes_yields_initial_nodes_first_when_initial(client: getc.Client) ->
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'key': 7}, TypeError, 'a key is text'),
-        ({'callback': 'print'}, TypeError, 'callback is a function'),
+        ({'key': 7}, TypeError, 'key must be a str'),
+        ({'callback': 'print'}, TypeError, 'callback must be a function'),
         ({'index': -1}, ValueError, 'index'),
         ({'index': 5, 'initial': True}, ValueError, 'either initial=True or an index'),
-        ({'resync': 'guess'}, ValueError, "resync is 'diff' or 'notify'"),
-        ({'on_resync': 1}, TypeError, 'on_resync is a function'),
+        ({'resync': 'guess'}, ValueError, "resync must be 'diff' or 'notify'"),
+        ({'on_resync': 1}, TypeError, 'on_resync must be a function'),
         ({'timeout': 'soon'}, TypeError, 'timeout'),
     ],
 )

@@ -406,9 +406,9 @@ def test_error_without_wait_stops_the_keeper_and_is_its_last_error(
         ({'ttl': 1.5}, TypeError, 'ttl'),
         ({'ttl': None}, TypeError, 'whole seconds .* not None: without a TTL use set'),
         ({'value': 7}, TypeError, 'value'),
-        ({'on_conflict': 'fight'}, ValueError, "on_conflict is 'replace', 'wait' or 'raise'"),
-        ({'alive': True}, TypeError, 'alive is a function'),
-        ({'on_lost': 'log'}, TypeError, 'on_lost is a function'),
+        ({'on_conflict': 'fight'}, ValueError, "on_conflict must be 'replace', 'wait' or 'raise'"),
+        ({'alive': True}, TypeError, 'alive must be a function'),
+        ({'on_lost': 'log'}, TypeError, 'on_lost must be a function'),
         ({'timeout': -1}, ValueError, 'timeout'),
     ],
 )

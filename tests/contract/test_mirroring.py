@@ -174,8 +174,8 @@ def test_mirror_resyncs_after_lost_history(
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'key': 7}, TypeError, 'a key is text'),
-        ({'on_update': 'log'}, TypeError, 'on_update is a function or None, not str'),
+        ({'key': 7}, TypeError, 'key must be a str'),
+        ({'on_update': 'log'}, TypeError, 'on_update must be a function or None, not str'),
         ({'timeout': -1}, ValueError, 'timeout'),
     ],
 )

@@ -75,6 +75,26 @@ def test_stop_all_that_a_timeout_interrupts_stops_every_daemon(
     assert etcd_clock.seconds_to_next() is None
 
 
+def test_stop_all_kills_the_callbacks_of_all_daemons_within_one_second_of_grace(
+    registry: DaemonRegistry, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    def callback() -> None:
+        try:
+            gevent.sleep(60)
+        finally:
+            gevent.sleep(3)
+
+    for number in range(6):
+        mirror = Mirror(registry.log, backend, f'/cfg/{number}')
+        registry.start(mirror, wait=True, deadline=Deadline(1))
+        mirror._daemon.callbacks.post(callback)
+    etcd_clock.advance(0)
+    stopping = gevent.spawn(registry.stop_all, Deadline(0.5))
+    etcd_clock.advance(1.6)
+    assert stopping.successful()
+    etcd_clock.advance(3)  # ends the callbacks
+
+
 def test_daemon_that_is_refused_in_another_thread_is_not_registered(
     registry: DaemonRegistry, backend: FaultyBackend
 ) -> None:

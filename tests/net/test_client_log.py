@@ -149,3 +149,10 @@ def test_forked_child_writes_no_counts_of_its_parent(
     monkeypatch.setattr(os, 'getpid', lambda: -1)
     etcd_clock.advance(200)
     assert lines() == []
+
+
+def test_forked_child_writes_no_pending_lines_of_its_parent(lines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The greenlet that writes them is copied by the fork."""
+    ClientLog().note(logging.WARNING, 'stale')
+    monkeypatch.setattr(os, 'getpid', lambda: -1)
+    assert lines() == []

@@ -51,6 +51,8 @@ def test_parse_endpoints_decodes_credentials_and_hides_them() -> None:
         ('http://[fe80::1%²]', 'invalid host'),
         ('http://a/v2/keys', 'more than a host and a port'),
         ('http://a?x=1', 'more than a host and a port'),
+        ('http://a,b', "'b' has no scheme: write 'http://b'"),
+        ('http://root:sec,ret@a', r"'http://\.\.\.@a' has a comma before the @: write %2C"),
     ],
 )
 def test_parse_endpoints_raises_value_error_for_an_invalid_url(url: str | list[str], message: str) -> None:
@@ -58,7 +60,23 @@ def test_parse_endpoints_raises_value_error_for_an_invalid_url(url: str | list[s
         parse_endpoints(url)
 
 
-@pytest.mark.parametrize('url', ['http://u:secret@a/path', 'u:secret@host', 'ftp://u:secret@a', 'http://u:secret@a:x'])
+@pytest.mark.parametrize(
+    'url',
+    [
+        'http://u:secret@a/path',
+        'u:secret@host',
+        'ftp://u:secret@a',
+        'http://u:secret@a:x',
+        'http://u:secret,2@a',
+        'http://u:1,secret@a',
+        'http://u:secret,2@a,b',
+        'http://a,http://u:secret,2@b',
+        'http://a@b,u:secret@c',
+        'http://u:secret,http://2@a',
+        'http://u:1,secret://2@a',
+        ['http://a', 'http://u:secret,2@b'],
+    ],
+)
 def test_parse_endpoints_does_not_show_the_password_of_an_invalid_url(url: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_endpoints(url)
@@ -67,5 +85,5 @@ def test_parse_endpoints_does_not_show_the_password_of_an_invalid_url(url: str) 
 
 
 def test_parse_endpoints_raises_type_error_for_other_types() -> None:
-    with pytest.raises(TypeError, match='a URL is text'):
+    with pytest.raises(TypeError, match='a URL must be a str, not int'):
         parse_endpoints([1])  # type: ignore[list-item]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -152,7 +153,7 @@ def test_no_endpoint_is_called_after_the_deadline(endpoints: EndpointSelector, e
 
 def test_no_attempt_is_made_without_time(endpoints: EndpointSelector) -> None:
     servers = Servers(a='a', b='b', c='c')
-    with pytest.raises(TimedOut, match='no time left to call http://a:1') as caught:
+    with pytest.raises(TimedOut, match='the deadline passed before http://a:1 could be called') as caught:
         call(endpoints, servers, Effect.NON_IDEMPOTENT, timeout=0)
     assert not caught.value.maybe_applied
     assert (servers.called, endpoints.current, endpoints.state) == ('', A, None)
@@ -208,6 +209,38 @@ def test_opened_stream_does_not_mark_the_endpoint_up(endpoints: EndpointSelector
     assert endpoints.current == C
     call_with_failover(endpoints, servers, Deadline(10), Effect.NONE, is_answered=False)
     assert endpoints.candidates() == [C, A, B]
+
+
+def test_timeout_of_a_short_part_does_not_mark_the_endpoint_down(
+    endpoints: EndpointSelector, etcd_clock: VirtualTime
+) -> None:
+    """Three healthy servers with a latency of 70 ms, and a timeout of 0.25 s: each attempt has 62 ms."""
+
+    def attempt(endpoint: Endpoint, deadline: Deadline) -> str:
+        gevent.sleep(min(0.07, deadline.remaining()))
+        if deadline.has_passed():
+            raise TimedOut('no response')
+        return endpoint.host
+
+    calling = gevent.spawn(call_with_failover, endpoints, attempt, Deadline(0.25), Effect.NONE)
+    etcd_clock.advance(0.3)
+    assert isinstance(calling.exception, TimedOut)
+    assert (endpoints.current, endpoints.state, endpoints.candidates()) == (A, None, [A, B, C])
+
+
+def test_timeout_of_a_write_that_is_not_repeated_marks_the_endpoint_down(
+    endpoints: EndpointSelector, etcd_clock: VirtualTime
+) -> None:
+    """Its part is for the connection only: the response has until the end of the call."""
+
+    def attempt(endpoint: Endpoint, deadline: Deadline) -> str:
+        gevent.sleep(0.25)
+        raise TimedOut('no response', maybe_applied=True)
+
+    calling = gevent.spawn(call_with_failover, endpoints, attempt, Deadline(0.25), Effect.NON_IDEMPOTENT)
+    etcd_clock.advance(0.3)
+    assert isinstance(calling.exception, TimedOut)
+    assert endpoints.current == B
 
 
 # -- retry_until_served
@@ -338,3 +371,27 @@ def test_retry_names_the_error_before_the_timeouts(etcd_clock: VirtualTime) -> N
     reading = gevent.spawn(retry_until_served, read, Deadline(2.5))
     etcd_clock.advance(5)
     assert str(reading.exception) == 'no response; before that: HTTP 503: overloaded'
+
+
+@pytest.mark.parametrize('is_served', [False, True])
+def test_retry_leaves_no_error_in_a_reference_cycle(is_served: bool) -> None:
+    """Without the garbage collector."""
+    refs: list[weakref.ref[EtcException]] = []
+
+    def read() -> str:
+        if refs and is_served:
+            return 'ok'
+        error = ConnectionRefused('refused') if not refs else KeyNotFound('no')
+        refs.append(weakref.ref(error))
+        try:
+            raise error
+        finally:
+            del error
+
+    gc.disable()
+    try:
+        with contextlib.suppress(KeyNotFound):
+            retry_until_served(read, Deadline(12))
+        assert [ref() for ref in refs] == [None] * (1 if is_served else 2)
+    finally:
+        gc.enable()

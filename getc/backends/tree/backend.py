@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from gevent.event import Event
+
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.append import Appender
@@ -61,6 +63,7 @@ class TreeV3(Backend):
         self._appender = Appender(rpc, self._write_leases, self._revision_guard, is_strict=is_strict)
         self._page_keys: int | None = None  # keys of the first page of the next listing; None for the maximum
         self._is_closed = False
+        self._closed = Event()  # ends the delays of `ready`
 
     # -- operations
 
@@ -261,13 +264,14 @@ class TreeV3(Backend):
 
     def ready(self, deadline: Deadline) -> None:
         first = RangeRequest(key=b'\0', limit=1, keys_only=True)
-        retry_until_served(lambda: self._rpc.call(KV.Range, first, deadline), deadline)
+        retry_until_served(lambda: self._rpc.call(KV.Range, first, deadline), deadline, self._closed)
 
     def clear(self) -> None:
         self._v3.clear()
 
     def close(self) -> None:
         self._is_closed = True
+        self._closed.set()
         self._key_watches.close()
         for pool in self._lease_pools.values():
             pool.close()

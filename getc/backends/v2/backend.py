@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Final
 
 import gevent
+from gevent.event import Event
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.monotonic import RevisionGuard
@@ -75,6 +76,7 @@ class KeysV2(Backend):
         self._checking: set[Endpoint] = set()  # servers with a health check in flight
         self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
+        self._closed = Event()  # ends the delays of `ready`
 
     @property
     def url(self) -> str:
@@ -114,7 +116,7 @@ class KeysV2(Backend):
         return call_with_failover(self._endpoints, attempt, deadline, effect)
 
     def ready(self, deadline: Deadline) -> None:
-        retry_until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline)
+        retry_until_served(lambda: self.execute(Get(ROOT, quorum=True), deadline), deadline, self._closed)
 
     # -- watches
 
@@ -192,6 +194,7 @@ class KeysV2(Backend):
 
     def close(self) -> None:
         self._is_closed = True
+        self._closed.set()
         for group in self._groups.values():
             group.close()
         for watch in list(self._watches):
