@@ -37,7 +37,7 @@ def test_valid_arguments_reach_the_network(refusing: getc.Client) -> None:
 @pytest.mark.parametrize('method', ['set', 'create', 'update', 'append'])
 def test_value_that_is_not_text_raises_type_error(refusing: getc.Client, method: str, value: Any) -> None:
     """A value is not converted, and the error does not show it."""
-    with pytest.raises(TypeError, match=f'a value is text .*not {type(value).__name__}'):
+    with pytest.raises(TypeError, match=f'value must be str or bytes, not {type(value).__name__}'):
         getattr(refusing, method)('/a', value)
 
 
@@ -78,7 +78,7 @@ def test_ttl_out_of_range_raises_value_error(
     refusing: getc.Client, call: Callable[[getc.Client, Any], object], ttl: int
 ) -> None:
     """Not negative, and not so great that the server's clock overflows."""
-    with pytest.raises(ValueError, match='ttl is at'):
+    with pytest.raises(ValueError, match='ttl must be at'):
         call(refusing, ttl)
 
 
