@@ -1,4 +1,4 @@
-"""The metadata of getc.  The settings of the tools are in pyproject.toml."""
+"""Metadata of getc.  The configuration of the tools is in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HERE = Path(__file__).parent
 
 
 def version() -> str:
-    """Read the version without importing the package, whose dependencies may not be there yet."""
+    """Return the version without importing the package, whose dependencies may not be installed yet."""
     text = (HERE / 'getc' / '__init__.py').read_text(encoding='utf-8')
     found = re.search(r"^__version__ = '([^']+)'$", text, re.MULTILINE)
     if found is None:
@@ -20,7 +20,7 @@ def version() -> str:
 
 
 def readme() -> str:
-    """The page that PyPI shows."""
+    """Return the long description, which PyPI shows."""
     path = HERE / 'README.rst'
     return path.read_text(encoding='utf-8') if path.exists() else ''
 

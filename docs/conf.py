@@ -1,4 +1,4 @@
-"""How Sphinx builds these pages: ``make docs``."""
+"""Configuration of Sphinx: ``make docs``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ version = release = getc.__version__
 
 extensions = ['sphinx.ext.autodoc', 'sphinx.ext.napoleon']
 exclude_patterns = ['_build']
-default_role = 'any'  # a name in single backquotes is a link, or the build fails
+default_role = 'any'  # a name in single backquotes is a link; an unknown one fails the build
 nitpicky = True
 nitpick_ignore_regex = [
-    # Python's own; the build reads no other site's inventory.
+    # Names of the standard library: the build loads no inventory of another site.
     ('py:.*', r'(collections|datetime|os)\..*|(Attribute|Connection|ConnectionRefused|OS|Type|Timeout|Value)Error'),
-    # What is between the layers, and not for users.
-    ('py:.*', r'getc\.(backends|client|daemons|grpc|net|timing|tree|v3)\..*'),
-    ('py:.*', r'getc\.testing\.stack_traces\..*|gevent\..*|QUEUED'),
+    # Internal names in signatures.
+    ('py:.*', r'getc\.(backends|client|daemons|grpc|net|timing|v3)\..*'),
+    ('py:.*', r'getc\.testing\.stack_traces\..*|gevent\..*'),
 ]
 
 autodoc_member_order = 'bysource'
-autodoc_class_signature = 'separated'  # a client makes most of the objects: how is its business
+autodoc_class_signature = 'separated'  # users do not call most constructors
 autodoc_default_options = {'exclude-members': '__init__, __new__'}
 autodoc_typehints = 'description'
 autodoc_typehints_description_target = 'documented'
@@ -57,11 +57,11 @@ html_theme_options = {
 
 
 def keep_first_line(app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
-    """Napoleon takes what is before a colon in the first line of a property for its type: it is a sentence."""
+    """Keep the first line of a property's docstring from Napoleon, which takes the text before a colon for a type."""
     if what == 'property':
-        lines[:0] = ['..', '']  # a comment of nothing, which has no colon
+        lines[:0] = ['..', '']  # an empty comment as the first line
 
 
 def setup(app: Sphinx) -> None:
-    """What Sphinx calls when it has read this file."""
+    """Connect the event handlers.  Sphinx calls this function after it has read this file."""
     app.connect('autodoc-process-docstring', keep_first_line, priority=400)  # before Napoleon, at 500
