@@ -88,16 +88,17 @@ class Call:
         path: The method, for error messages.
         url: The endpoint, for error messages.
         is_write: The call may change the store.
+        is_over: The call has ended.
         stream_id: The number of its stream; 0 while it waits for one.
     """
 
     __slots__ = (
         '_error',
         '_greenlet',
-        '_is_over',
         '_last_received_at',
         '_transport',
         '_wakeup',
+        'is_over',
         'is_write',
         'path',
         'stream_id',
@@ -108,10 +109,10 @@ class Call:
         self.path = path
         self.url = url
         self.is_write = is_write
+        self.is_over = False
         self.stream_id = 0
         self._transport: CallTransport | None = None
         self._last_received_at = 0.0  # when the connection received data last before the call was started
-        self._is_over = False
         self._error: EtcException | None = None
         self._greenlet: Any = None
         self._wakeup: Any = None
@@ -166,8 +167,8 @@ class Call:
 
     def fail(self, error: EtcException) -> None:
         """End the call with this error, unless it has ended."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._error = error
             self._unpark()
 
@@ -177,7 +178,7 @@ class Call:
 
     def abandon(self) -> None:
         """In a forked child, end the call without waking its greenlet, which is a copy of that of the parent."""
-        self._is_over = True
+        self.is_over = True
         self._error = ConnectionError(f'{self.path} was called before the fork', endpoint=self.url)
         self._error.is_outage = False
 

@@ -25,7 +25,7 @@ from getc.grpc.http2.events import (
     StreamReset,
     StreamUnprocessed,
 )
-from getc.grpc.http2.frames import ErrorCode
+from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode
 from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import start_io
 from getc.grpc.stream_call import StreamCall
@@ -122,7 +122,7 @@ class GrpcConnection:
                 self._io.send_now()
             elif not self._io.is_sending:
                 self._io.send_soon()
-            if self._http2.is_leaving:
+            if stream_id == MAX_STREAM_ID:
                 self._leave()
         else:
             self._queue[call] = block, data, end
@@ -173,11 +173,9 @@ class GrpcConnection:
 
     def acknowledge(self, call: Call, size: int) -> None:
         """Allow the server to send as many more bytes, after so many were consumed."""
-        # Data that were outgoing before are not sent from here: the acknowledgement of a PING waits for the greenlets
-        # that the response beside it has woken, and is sent with their next calls.
-        had_outgoing = self._http2.has_outgoing
-        self._http2.acknowledge(call.stream_id, size)
-        if not had_outgoing and self._http2.has_outgoing:
+        # Without a WINDOW_UPDATE nothing is sent from here: the acknowledgement of a PING waits for the greenlets that
+        # the response beside it has woken, and is sent with their next calls.
+        if self._http2.acknowledge(call.stream_id, size):
             self._io.send_soon()
 
     def cancel(self, call: Call, code: int) -> None:
@@ -260,7 +258,7 @@ class GrpcConnection:
         if not self.has_settings and self._http2.has_settings:
             self.has_settings = True
             self._is_decided.set()
-        if self._http2.has_outgoing:
+        if self._http2.outgoing_frames:
             self._io.send_soon()
 
     def on_end(self, error: BaseException | None) -> None:

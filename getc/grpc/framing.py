@@ -180,7 +180,9 @@ class MessageDecoder:
         at, end = 0, len(data)
         self._needed = PREFIX_SIZE
         while end - at >= PREFIX_SIZE:
-            size = _size(data, at)
+            if data[at]:
+                raise ProtocolError('gRPC: a compressed message, although no compression was accepted')
+            size = PREFIX_SIZE + int.from_bytes(data[at + 1 : at + PREFIX_SIZE], 'big')
             kept = size if size <= MAX_SIZE else PREFIX_SIZE + OVERSIZED_HEAD
             if end - at < kept:
                 self._needed = kept
@@ -194,13 +196,6 @@ class MessageDecoder:
         if at < end:
             self._buffer += data[at:]
         return messages
-
-
-def _size(data: bytes, at: int) -> int:
-    """Return the bytes of the message at this position, with its prefix."""
-    if data[at]:
-        raise ProtocolError('gRPC: a compressed message, although no compression was accepted')
-    return PREFIX_SIZE + int.from_bytes(data[at + 1 : at + PREFIX_SIZE], 'big')
 
 
 @lru_cache(maxsize=64)

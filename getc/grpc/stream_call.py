@@ -27,7 +27,7 @@ class StreamCall(Call):
     """A call with messages in both directions, and an iterator over the received messages.
 
     One greenlet at a time can receive.  Received messages are buffered; at ``BUFFER_BYTES`` flow control stops the
-    server.
+    server.  Buffered messages can still be received after the stream has ended.
     """
 
     __slots__ = ('_buffered', '_decoder', '_received', '_unacknowledged')
@@ -38,11 +38,6 @@ class StreamCall(Call):
         self._received: deque[bytes] = deque()
         self._buffered = 0  # bytes of received messages, with their overhead
         self._unacknowledged = 0  # bytes of the window that are granted again when there is space in the buffer
-
-    @property
-    def is_over(self) -> bool:
-        """True if the stream has ended; buffered messages can still be received."""
-        return self._is_over
 
     def send(self, message: bytes) -> None:
         """Send a message.  Does not block.
@@ -74,7 +69,7 @@ class StreamCall(Call):
         if self._greenlet is not None:
             raise RuntimeError(f'another greenlet receives from the stream of {self.path}')
         while not self._received:
-            if self._is_over:
+            if self.is_over:
                 if self._error is not None:
                     raise self._error
                 return None
@@ -91,13 +86,13 @@ class StreamCall(Call):
 
     def probe(self) -> None:
         """Check the health of the connection now, because an expected message is late.  Does not block."""
-        if self._transport is not None and not self._is_over:
+        if self._transport is not None and not self.is_over:
             self._transport.health.probe()
 
     def cancel(self) -> None:
         """End the stream at once.  Does nothing if it has ended."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._cancel_stream(ErrorCode.CANCEL)
             self._unpark()
 
@@ -135,12 +130,12 @@ class StreamCall(Call):
             raise GrpcError(status)
         if not self._decoder.is_at_boundary:
             raise ProtocolError(f'gRPC: status OK in the middle of a message of {self.path}')
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._unpark()
 
     def _transmit(self, data: bytes, end: bool) -> None:
-        if self._is_over:
+        if self.is_over:
             raise self._error or ConnectionError(f'the stream of {self.path} has ended', endpoint=self.url)
         assert self._transport is not None
         self._transport.send(self, data, end)
@@ -156,5 +151,5 @@ class StreamCall(Call):
             self._park()
         finally:
             timer.close()
-        if deadline.has_passed() and not self._received and not self._is_over:
+        if deadline.has_passed() and not self._received and not self.is_over:
             raise self.timeout_error(deadline)

@@ -41,10 +41,10 @@ class UnaryCall(Call):
         at = self._deadline.at
         slot = timers.add(self, at) if at != math.inf else None
         try:
-            while not self._is_over:
+            while not self.is_over:
                 self._park()
         except BaseException:
-            self._is_over = True
+            self.is_over = True
             self._cancel_stream(ErrorCode.CANCEL)
             raise
         finally:
@@ -57,7 +57,7 @@ class UnaryCall(Call):
 
     def on_deadline(self) -> None:
         """End the call, and check the health of the connection if nothing was received since the call was started."""
-        if not self._is_over:
+        if not self.is_over:
             error = self.timeout_error(self._deadline)
             transport = self._transport
             if transport is not None and transport.health.last_received_at == self._last_received_at:
@@ -77,7 +77,7 @@ class UnaryCall(Call):
         message = single_message(event.data)
         if message is not None and is_ok_response(event.headers, event.trailers):
             self._response = message
-            self._is_over = True
+            self.is_over = True
             self._unpark()
         else:
             super().on_response(event)
@@ -111,6 +111,6 @@ class UnaryCall(Call):
             raise GrpcError(status)
         if self._response is None or self._decoder is None or not self._decoder.is_at_boundary:
             raise ProtocolError(f'gRPC: status OK without a complete message in the response to {self.path}')
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             self._unpark()

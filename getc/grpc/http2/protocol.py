@@ -61,6 +61,7 @@ class Http2Connection:
 
     Attributes:
         last_stream_id: Number of the stream that was opened last; 0 before.
+        outgoing_frames: Frames to send, which :meth:`take` removes.
 
     Example::
 
@@ -76,6 +77,7 @@ class Http2Connection:
         self.last_stream_id = 0
         self._violation = ''  # the message about the rule that the peer has violated
         self._sending = SendState()
+        self.outgoing_frames = self._sending.frames
         self._receiving = ReceiveState(stream_window, connection_window)
         self._control = ConnectionControl(self._sending, self._receiving)
         self._decoder = HeaderDecoder(MAX_BLOCK)
@@ -129,17 +131,14 @@ class Http2Connection:
         """True if no stream can be opened any more: after a GOAWAY, or when all stream numbers are used."""
         return self._control.is_going_away or self._receiving.last_id >= MAX_STREAM_ID
 
-    @property
-    def has_outgoing(self) -> bool:
-        """True if there are bytes to send."""
-        return bool(self._sending.frames)
-
     # -- sending
 
     def take(self) -> bytes:
         """Return the bytes to send now, and remove them."""
         self._control.queued_acks = 0
-        return self._sending.take()
+        data = b''.join(self.outgoing_frames)
+        self.outgoing_frames.clear()
+        return data
 
     def open(self, block: bytes, data: bytes = b'', *, end: bool = True) -> int:
         """Open a stream and return its number.
@@ -187,11 +186,16 @@ class Http2Connection:
             self._sending.drop(stream_id)
             self._send_reset(stream_id, code)
 
-    def acknowledge(self, stream_id: int, size: int) -> None:
-        """Allow the peer to send as many more bytes on a stream, after so many were consumed."""
+    def acknowledge(self, stream_id: int, size: int) -> bool:
+        """Allow the peer to send as many more bytes on a stream, after so many were consumed.
+
+        Returns:
+            True if a WINDOW_UPDATE is to be sent: it is once half of the window was consumed.
+        """
         increment = self._receiving.consume(stream_id, size)
         if increment:
             self._send_window_update(stream_id, increment)
+        return increment > 0
 
     def ping(self, payload: bytes) -> None:
         """Send a PING with these 8 bytes; ``PingAcknowledged`` is the event of its acknowledgement."""

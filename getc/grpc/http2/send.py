@@ -69,12 +69,6 @@ class SendState:
         # Streams with waiting data and perhaps an open window of their own, in the order of their turns.
         self._ready: OrderedDict[int, SendStream] = OrderedDict()
 
-    def take(self) -> bytes:
-        """Return the bytes to send now, and remove them."""
-        data = b''.join(self.frames)
-        self.frames.clear()
-        return data
-
     def open(self, stream_id: int, block: bytes, data: bytes = b'', end: bool = False) -> None:
         """Open a stream with a header block and the first data."""
         size, longest = len(data), self.frame_size

@@ -174,7 +174,7 @@ def check_goaway(client: Http2Connection) -> None:
     assert code in set(ErrorCode) - {ErrorCode.NO_ERROR}
     with pytest.raises(ProtocolError):
         client.receive(b'')
-    assert not client.has_outgoing
+    assert not client.outgoing_frames
 
 
 @pytest.mark.parametrize('batch', range(25))

@@ -66,7 +66,7 @@ def test_client_starts_with_preface_settings_and_window() -> None:
         (FrameType.SETTINGS, 0, 0, payload),
         (FrameType.WINDOW_UPDATE, 0, 0, (200_000 - DEFAULT_WINDOW).to_bytes(4, 'big')),
     ]
-    assert not client.has_outgoing and client.take() == b''
+    assert not client.outgoing_frames and client.take() == b''
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_response_is_reported_in_order_and_closes_the_stream() -> None:
         HeadersReceived(1, None, TRAILERS, True),
     ]
     assert client.open_streams == 0
-    assert not client.has_outgoing
+    assert not client.outgoing_frames
 
 
 def test_response_ends_with_its_headers_or_with_data() -> None:
@@ -118,7 +118,7 @@ def test_rest_of_a_request_is_dropped_when_its_response_has_ended() -> None:
     client.send(1, b'more', end=True)
     client.reset(1)
     client.acknowledge(1, 10)
-    assert (client.open_streams, client.unsent(1), client.has_outgoing) == (0, 0, False)
+    assert (client.open_streams, client.unsent(1), client.outgoing_frames) == (0, 0, [])
 
 
 def test_reset_is_sent_once_and_drops_waiting_data() -> None:
@@ -181,10 +181,10 @@ def test_late_frames_of_streams_cancelled_long_ago_are_ignored() -> None:
 def test_window_of_a_stream_grows_when_half_of_it_is_acknowledged() -> None:
     client = connected(2, stream_window=100_000)
     client.receive(headers(1) + FULL * 6)
-    assert not client.has_outgoing
+    assert not client.outgoing_frames
     client.acknowledge(1, 49_999)
     client.acknowledge(3, 49_999)
-    assert not client.has_outgoing
+    assert not client.outgoing_frames
     client.acknowledge(1, 2)
     assert sent(client) == [(FrameType.WINDOW_UPDATE, 0, 1, (50_001).to_bytes(4, 'big'))]
     client.receive(FULL * 3)
@@ -323,7 +323,7 @@ def test_frames_of_unknown_types_and_priorities_are_ignored() -> None:
         encode_frame(99, 255, 7, b'x') + encode_frame(FrameType.PRIORITY, 0, 8, bytes(5)) + encode_frame(10, 0, 0, b'')
     )
     assert client.receive(odd + headers(1)) == [HeadersReceived(1, 200, (), False)]
-    assert not client.has_outgoing
+    assert not client.outgoing_frames
 
 
 def test_long_header_block_is_sent_in_several_frames() -> None:

@@ -20,6 +20,13 @@ from getc.grpc.http2.send import SendState
 from tests.grpc.http2.junk import frames_of
 
 
+def take(sending: SendState) -> bytes:
+    """Return the bytes to send, and remove them."""
+    data = b''.join(sending.frames)
+    sending.frames.clear()
+    return data
+
+
 @dataclass
 class Model:
     """The windows as the server counts them."""
@@ -34,7 +41,7 @@ class Model:
     def take(self, sending: SendState) -> list[int]:
         """Check and count the frames to send, and return the streams of the DATA frames."""
         turns = []
-        for piece in frames_of(sending.take()):
+        for piece in frames_of(take(sending)):
             kind, flags, number, payload = piece[3], piece[4], int.from_bytes(piece[5:9], 'big'), piece[9:]
             assert number not in self.ended, 'a frame after the end of its stream'
             if kind == FrameType.HEADERS:
@@ -183,10 +190,10 @@ def test_data_are_sent_after_all_settings_of_a_frame_were_applied() -> None:
     sending.set_stream_window(0)
     sending.send(1, sending.streams[1], bytes(40_000), True)
     sending.set_stream_window(40_000)
-    assert sending.take() == b''
+    assert take(sending) == b''
     sending.frame_size = DEFAULT_FRAME_SIZE
     sending.send_waiting()
-    assert [len(piece) - 9 for piece in frames_of(sending.take())] == [16_384, 16_384, 7_232]
+    assert [len(piece) - 9 for piece in frames_of(take(sending))] == [16_384, 16_384, 7_232]
 
 
 def test_drop_removes_the_waiting_data_of_a_stream() -> None:
@@ -198,10 +205,10 @@ def test_drop_removes_the_waiting_data_of_a_stream() -> None:
     sending.drop(3)
     sending.drop(3)
     sending.grow_window(0, 100)
-    assert sending.take() == b''
+    assert take(sending) == b''
     sending.open(5, b'block')
     sending.send(5, sending.streams[5], bytes(100), True)
-    assert len(sending.take()) == 9 + 5 + 9 + 100
+    assert len(take(sending)) == 9 + 5 + 9 + 100
 
 
 def test_header_block_is_split_at_the_frame_size() -> None:
@@ -209,7 +216,7 @@ def test_header_block_is_split_at_the_frame_size() -> None:
     sending = SendState()
     block = bytes(range(256)) * 160
     sending.open(1, block)
-    pieces = list(frames_of(sending.take()))
+    pieces = list(frames_of(take(sending)))
     assert [(piece[3], piece[4]) for piece in pieces] == [
         (FrameType.HEADERS, 0),
         (FrameType.CONTINUATION, 0),

@@ -339,7 +339,7 @@ class Traffic:
             self.step()
             self.move_to_server(whole=True)
             self.move_to_client(whole=True)
-            if not self.client.open_streams and not self.client.has_outgoing and not any(self.waiting()):
+            if not self.client.open_streams and not self.client.outgoing_frames and not any(self.waiting()):
                 return
         pytest.fail(f'{self.client.open_streams} streams are still open')
 
