@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
 from types import TracebackType
-from typing import Any, Final, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
 from getc.backends.base import Backend
 from getc.backends.connect import OpenBackend, open_backend
@@ -23,17 +23,13 @@ from getc.errors import ClientClosed, EtcdError, NotSupported
 from getc.net.affinity import ThreadAffinity, Unpicklable
 from getc.net.selector import ConnectionState
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, text_of
-from getc.options import CALL_TIMEOUT, DEFAULT_URL, Api, Options
-from getc.paths import ROOT
+from getc.options import CALL_TIMEOUT, DEFAULT_URL, STOP_TIMEOUT, Api, Options
 from getc.pending_waits import PendingWaits
 from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.v3 import V3
 
-__all__ = ['Client', 'Connect', 'etcd']
-
-CLOSE_TIMEOUT: Final = 5.0
-"""Seconds that ``close`` may take, unless it is given another timeout."""
+__all__ = ['BackendFactory', 'Client', 'etcd']
 
 _numbers = count(1)  # distinguish the clients of a program in its log
 
@@ -41,8 +37,8 @@ _Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
 _StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
 
 
-class Connect(Protocol):
-    """Makes the backend of a client, as :func:`getc.backends.connect.open_backend` does."""
+class BackendFactory(Protocol):
+    """Opens the backend of a client, as :func:`getc.backends.connect.open_backend` does."""
 
     def __call__(
         self,
@@ -131,10 +127,10 @@ class Client(Unpicklable):
 
     Args:
         options: The options of the client.
-        connect: Makes the backend; for tests.
+        open_backend: Opens the backend; another function for tests.
     """
 
-    def __init__(self, options: Options, connect: Connect = open_backend) -> None:
+    def __init__(self, options: Options, open_backend: BackendFactory = open_backend) -> None:
         self._options = options
         self._timeout = options.timeout
         self._number = next(_numbers)
@@ -142,7 +138,7 @@ class Client(Unpicklable):
         self._listeners = ConnectionListeners()
         self._waits = PendingWaits()
         self._is_closed = False
-        self._opened = connect(
+        self._opened = open_backend(
             options,
             label=f'etcd client {self._number}',
             on_state=self._listeners.weak_notify(),
@@ -666,7 +662,7 @@ class Client(Unpicklable):
         self._enter()
         self._opened.clear()
 
-    def close(self, timeout: float | None = CLOSE_TIMEOUT) -> None:
+    def close(self, timeout: float | None = STOP_TIMEOUT) -> None:
         """Stop all daemons, which deletes kept nodes, end all calls with ClientClosed, and close all connections.
 
         Later calls raise ClientClosed; closing again does nothing.  May be called from a callback.  In a forked child
@@ -704,8 +700,8 @@ class Client(Unpicklable):
         parts = [str(self._number), ','.join(options.urls), self.api or 'api not detected yet']
         if len(options.urls) > 1 and (url := self._opened.url_in_use()) is not None:
             parts.append(f'in_use={url}')
-        if options.root != ROOT:
-            parts.append(f'namespace={options.root}')
+        if options.namespace is not None:
+            parts.append(f'namespace={options.namespace}')
         if self._is_closed:
             parts.append('closed')
         return f'<getc.Client {" ".join(parts)}>'

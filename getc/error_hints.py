@@ -1,4 +1,4 @@
-"""Hints: what to do about an error, added to the error of an operation that was refused."""
+"""Hints on how to fix an error, added to the error of an operation that was refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PERMISSION_HINT: Final = (
 
 
 def add_hint(error: EtcdError, operation: Operation | WatchSpec) -> None:
-    """Add to an error the key of the operation, if the server leaves it out, and a hint what to do."""
+    """Add to an error the key of the operation, if the server leaves it out, and a hint on how to fix it."""
     if isinstance(error, PermissionDenied):
         if not error.cause:
             error.cause = operation.key
@@ -32,7 +32,7 @@ def add_hint(error: EtcdError, operation: Operation | WatchSpec) -> None:
 def _directory_hint(operation: Operation | WatchSpec) -> str:
     if isinstance(operation, Delete):
         if operation.is_compared:
-            return 'it is a directory, and prev_value and prev_index compare values'
+            return 'prev_value and prev_index cannot be used with a directory'
         return 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'
     if isinstance(operation, Put) and operation.refresh:
         return 'it is a directory, which cannot be refreshed'

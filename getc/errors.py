@@ -61,7 +61,6 @@ __all__ = [
     'Unauthorized',
     'Unavailable',
     'WatcherCleared',
-    'text_of_attempt',
 ]
 
 
@@ -105,7 +104,7 @@ class EtcException(Exception):
     def __str__(self) -> str:
         if not self.earlier:
             return self._text()
-        return f'{text_of_attempt(self)}; before that: {"; ".join(self.earlier)}'
+        return f'{self._text_of_attempt()}; before that: {"; ".join(self.earlier)}'
 
     def __repr__(self) -> str:
         return super().__repr__() if self.key is None else f'{type(self).__name__}({self._text()!r})'
@@ -114,11 +113,10 @@ class EtcException(Exception):
         text = super().__str__()
         return text if self.key is None else text.replace('{key}', self.key)
 
-
-def text_of_attempt(error: EtcException) -> str:
-    """Return the text of an error with its endpoint, without the errors of earlier attempts."""
-    text = error._text()
-    return text if error.endpoint is None or error.endpoint in text else f'{error.endpoint}: {text}'
+    def _text_of_attempt(self) -> str:
+        """Return the text with the endpoint, without the errors of earlier attempts."""
+        text = self._text()
+        return text if self.endpoint is None or self.endpoint in text else f'{self.endpoint}: {text}'
 
 
 class EtcdError(EtcException):

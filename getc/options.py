@@ -11,13 +11,16 @@ from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.paths import ROOT, normalize
 from getc.timing import Deadline
 
-__all__ = ['CALL_TIMEOUT', 'DEFAULT_URL', 'Api', 'Options']
+__all__ = ['CALL_TIMEOUT', 'DEFAULT_URL', 'STOP_TIMEOUT', 'Api', 'Options']
 
 DEFAULT_URL: Final = 'http://127.0.0.1:2379'
 """The URL of etcd's own default configuration."""
 
 CALL_TIMEOUT: Final = 10.0
 """Seconds that a call may take, unless the client or the call has its own timeout."""
+
+STOP_TIMEOUT: Final = 5.0
+"""Seconds that stopping a daemon or closing a client may take, unless the call has its own timeout."""
 
 MEMORY: Final = 'memory://'
 
@@ -34,6 +37,7 @@ class Options:
 
     Attributes:
         endpoints: The servers of ``url``, with credentials; empty for a store in memory.
+        namespace: The namespace in normal form; None for none, and for the root.
         urls: The endpoints without credentials; for a store in memory its URL.
 
     Raises:
@@ -69,7 +73,9 @@ class Options:
         if (self.username is None) != (self.password is None):
             raise ValueError('give both username and password, or neither')
         Deadline.after(self.timeout)
-        object.__setattr__(self, 'namespace', ROOT if self.namespace is None else normalize(self.namespace))
+        if self.namespace is not None:
+            namespace = normalize(self.namespace)
+            object.__setattr__(self, 'namespace', None if namespace == ROOT else namespace)
         if isinstance(self.url, str) and self.url.startswith(MEMORY):
             self._check_memory()
             endpoints: tuple[Endpoint, ...] = ()
@@ -80,11 +86,6 @@ class Options:
             urls = tuple(endpoint.url for endpoint in endpoints)
         object.__setattr__(self, 'endpoints', endpoints)
         object.__setattr__(self, 'urls', urls)
-
-    @property
-    def root(self) -> str:
-        """The namespace in normal form; ``/`` for none."""
-        return self.namespace or ROOT
 
     @property
     def is_secure(self) -> bool:

@@ -32,7 +32,7 @@ class PendingWaits:
         Raises what :meth:`getc.Client.wait` documents.
         """
         try:
-            backend = backend.resolve(deadline.fraction(1.0, at_most=DETECTION_TIMEOUT))
+            backend = backend.detect_api(deadline.fraction(1.0, at_most=DETECTION_TIMEOUT))
         except TimedOut as late:
             raise _not_watched(spec.key, deadline, late) from late
         backoff = Backoff()

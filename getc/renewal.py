@@ -28,7 +28,7 @@ MIN_MARGIN: Final = 0.5
 """Seconds."""
 
 MAX_RETRY_DELAY: Final = 1.0
-"""Seconds between two attempts at most; a twelfth of the TTL where that is less."""
+"""Maximum seconds between two attempts; a twelfth of the TTL where that is less."""
 
 
 def safety_margin(ttl: float) -> float:
@@ -68,7 +68,7 @@ class RenewalClock:
 
     @property
     def attempt_timeout(self) -> float:
-        """Seconds that one attempt to renew takes at most."""
+        """Maximum seconds that one attempt to renew takes."""
         return self.ttl / ATTEMPTS_PER_TTL
 
     @property

@@ -1,16 +1,17 @@
 """Retry policy: decides from facts whether a failed call is attempted again.
 
-==================  =====================  ==================================================================
-Outcome             Effect of the call     Next step
-==================  =====================  ==================================================================
-REFUSED             any                    raise the error
-MAYBE_APPLIED       any                    raise the error, with ``maybe_applied=True`` for a write
-THROTTLED           any                    raise the error; a patient caller backs off and attempts again
-NOT_APPLIED         any                    the next endpoint; after all of them, one more attempt at the one
-                                           whose cool-down ends first; then raise, or back off if patient
-UNKNOWN             NONE, IDEMPOTENT       the same
-UNKNOWN             NON_IDEMPOTENT         raise the error, with ``maybe_applied=True``
-==================  =====================  ==================================================================
+=====================  =====================  ================================================================
+Outcome                Effect of the call     Next step
+=====================  =====================  ================================================================
+REFUSED                any                    raise the error
+REFUSED_MAYBE_APPLIED  any                    raise the error, with ``maybe_applied=True`` for a write
+THROTTLED              any                    raise the error; a patient caller backs off and attempts again
+NOT_APPLIED            any                    the next endpoint; after all of them, one more attempt at the
+                                              one whose cool-down ends first; then raise, or back off if
+                                              patient
+AMBIGUOUS              NONE, IDEMPOTENT       the same
+AMBIGUOUS              NON_IDEMPOTENT         raise the error, with ``maybe_applied=True``
+=====================  =====================  ================================================================
 
 The ``maybe_applied`` of a raised error covers all attempts of the call.
 
@@ -54,7 +55,7 @@ SERVER_FAILURES: Final = (ConnectionError, HTTPError, ProtocolError, Unavailable
 """Errors of one server, not answers of etcd to the request: another server may succeed."""
 
 THROTTLING: Final = (WatcherCleared, TooManyRequests)
-"""Errors with which etcd rejects a request for the moment, without having done anything."""
+"""Errors with which etcd rejects a request temporarily, without applying it."""
 
 PROXY_TIMEOUT_STATUSES: Final = (408, 499)
 """HTTP statuses with which a proxy ends a request that took too long, also after forwarding the request."""
@@ -75,16 +76,16 @@ class Outcome(Enum):
     """What is known after a failed attempt."""
 
     REFUSED = 'etcd refused the request and would refuse it again'
-    MAYBE_APPLIED = 'etcd refused the request, would refuse it again, and may have applied it'
-    THROTTLED = 'etcd rejected the request for the moment'
+    REFUSED_MAYBE_APPLIED = 'etcd refused the request, would refuse it again, and may have applied it'
+    THROTTLED = 'etcd rejected the request temporarily, without applying it'
     NOT_APPLIED = 'the request was not applied: it was not sent, not processed, or is a read'
-    UNKNOWN = 'the request was sent and may have been applied'
+    AMBIGUOUS = 'the request was sent and may have been applied'
 
 
-PERMANENT: Final = (Outcome.REFUSED, Outcome.MAYBE_APPLIED)
+PERMANENT: Final = (Outcome.REFUSED, Outcome.REFUSED_MAYBE_APPLIED)
 """Another attempt would fail in the same way."""
 
-AMBIGUOUS: Final = (Outcome.UNKNOWN, Outcome.MAYBE_APPLIED)
+MAYBE_APPLIED: Final = (Outcome.AMBIGUOUS, Outcome.REFUSED_MAYBE_APPLIED)
 """A write may have been applied."""
 
 
@@ -104,8 +105,8 @@ class Facts:
     Attributes:
         outcome: The outcome of the attempt.
         effect: What the call does to the store.
-        was_unknown: An earlier attempt may have applied the write.
-        others: Number of endpoints that were not called yet.
+        was_ambiguous: An earlier attempt may have applied the write.
+        untried: Number of endpoints that were not called yet.
         was_repeated: Every endpoint was called, and one of them twice.
         has_time: The deadline has not passed.
         is_patient: The caller waits until a server answers.
@@ -113,8 +114,8 @@ class Facts:
 
     outcome: Outcome
     effect: Effect
-    was_unknown: bool = False
-    others: int = 0
+    was_ambiguous: bool = False
+    untried: int = 0
     was_repeated: bool = False
     has_time: bool = True
     is_patient: bool = False
@@ -135,7 +136,7 @@ class Decision:
 
 def decide(facts: Facts) -> Decision:
     """Return the next step.  A non-idempotent write that may have been applied is never attempted again."""
-    maybe_applied = facts.effect is not Effect.NONE and (facts.was_unknown or facts.outcome in AMBIGUOUS)
+    maybe_applied = facts.effect is not Effect.NONE and (facts.was_ambiguous or facts.outcome in MAYBE_APPLIED)
     return Decision(_next_step(facts, maybe_applied), maybe_applied)
 
 
@@ -144,7 +145,7 @@ def _next_step(facts: Facts, maybe_applied: bool) -> Step:
     if is_final or (maybe_applied and facts.effect is Effect.NON_IDEMPOTENT):
         return Step.RAISE
     if facts.outcome is not Outcome.THROTTLED:
-        if facts.others:
+        if facts.untried:
             return Step.NEXT
         if not facts.was_repeated:
             return Step.AGAIN
@@ -154,10 +155,10 @@ def _next_step(facts: Facts, maybe_applied: bool) -> Step:
 def outcome_of(error: EtcException) -> Outcome:
     """Return the outcome of the attempt, or of all attempts, that failed with this error."""
     if isinstance(error, SERVER_FAILURES) and not isinstance(error, ResponseTooLarge):
-        return Outcome.UNKNOWN if error.maybe_applied else Outcome.NOT_APPLIED
+        return Outcome.AMBIGUOUS if error.maybe_applied else Outcome.NOT_APPLIED
     if isinstance(error, THROTTLING):
-        return Outcome.UNKNOWN if error.maybe_applied else Outcome.THROTTLED
-    return Outcome.MAYBE_APPLIED if error.maybe_applied else Outcome.REFUSED
+        return Outcome.AMBIGUOUS if error.maybe_applied else Outcome.THROTTLED
+    return Outcome.REFUSED_MAYBE_APPLIED if error.maybe_applied else Outcome.REFUSED
 
 
 def proxy_may_have_forwarded(status: int) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     'now_with_suspend',
     'set_clock',
     'set_rng',
+    'uniform',
     'wall_time',
 ]
 
@@ -178,6 +179,11 @@ def set_rng(rng: random.Random) -> random.Random:
     global _rng
     previous, _rng = _rng, rng
     return previous
+
+
+def uniform(low: float, high: float) -> float:
+    """Return a random number between two bounds, from the generator of :func:`set_rng`."""
+    return _rng.uniform(low, high)
 
 
 class Backoff:

@@ -12,8 +12,7 @@ import pytest
 
 import getc
 from getc import errors
-from getc.error_codes import error_from_code
-from getc.error_context import copy_error
+from getc.error_context import copy_error, error_from_code
 from getc.errors import EtcdError, EtcException
 
 ENDPOINT = 'http://10.0.0.1:2379'
@@ -108,6 +107,14 @@ def test_error_from_code_returns_the_class_of_the_code(code: int, name: str) -> 
     assert type(error).__name__ == name
     assert type(error).errno == error.errno == code
     assert (error.message, error.cause, error.index, error.endpoint) == ('Message', '/key', 7, ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    ('code', 'kind'), [(5, errors.NotFound), (7, errors.PermissionDenied), (16, errors.Unauthorized)]
+)
+def test_error_from_code_returns_the_class_of_a_status_code(code: int, kind: type[EtcdError]) -> None:
+    error = error_from_code(code, 'Message')
+    assert (type(error), error.errno) == (kind, code)
 
 
 @pytest.mark.parametrize('code', [0, 103, 999, -1])

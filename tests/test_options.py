@@ -34,8 +34,8 @@ def test_store_name_is_that_of_a_store_in_memory(url: str, name: str | None) -> 
 
 
 def test_namespace_is_normalized() -> None:
-    assert Options(namespace='a//b/').root == '/a/b'
-    assert Options().root == '/'
+    assert Options(namespace='a//b/').namespace == '/a/b'
+    assert Options().namespace is Options(namespace='/').namespace is None
 
 
 @pytest.mark.parametrize(

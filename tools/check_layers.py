@@ -22,7 +22,6 @@ __all__ = ['Import', 'Module', 'broken_rules', 'imports_of', 'layer_of', 'main',
 LAYERS: Final = (
     (
         'getc._dataclasses',
-        'getc.error_codes',
         'getc.error_context',
         'getc.error_hints',
         'getc.errors',
@@ -70,7 +69,6 @@ APART: Final = (('getc.backends.memory', 'getc.backends.tree', 'getc.backends.v2
 PURE: Final = (
     'getc.backends.tree.codec',
     'getc.backends.v2.codec',
-    'getc.error_codes',
     'getc.error_context',
     'getc.error_hints',
     'getc.errors',

@@ -131,7 +131,7 @@ class AutoBackend(Backend):
         """The API that was detected; None before."""
         return None if self._backend is None else self._backend.api
 
-    def resolve(self, deadline: Deadline) -> Backend:
+    def detect_api(self, deadline: Deadline) -> Backend:
         if self._backend is not None:
             return self._backend
         self._check_open()
@@ -151,18 +151,18 @@ class AutoBackend(Backend):
             self._lock.release()
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        return self.resolve(deadline).execute(operation, deadline)
+        return self.detect_api(deadline).execute(operation, deadline)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
-        """Watch as the contract says, but detect the API first: call :meth:`resolve` before, with a deadline."""
-        return self.resolve(Deadline(DETECTION_TIMEOUT)).watch(spec, listener, after)
+        """Watch as the contract says, but detect the API first: call :meth:`detect_api` before, with a deadline."""
+        return self.detect_api(Deadline(DETECTION_TIMEOUT)).watch(spec, listener, after)
 
     def keep_group(self, ttl: int) -> KeepGroup:
-        """Return the keep group, but detect the API first: call :meth:`resolve` before, with a deadline."""
-        return self.resolve(Deadline(DETECTION_TIMEOUT)).keep_group(ttl)
+        """Return the keep group, but detect the API first: call :meth:`detect_api` before, with a deadline."""
+        return self.detect_api(Deadline(DETECTION_TIMEOUT)).keep_group(ttl)
 
     def ready(self, deadline: Deadline) -> None:
-        retry_until_served(lambda: self.resolve(deadline), deadline, self._closed).ready(deadline)
+        retry_until_served(lambda: self.detect_api(deadline), deadline, self._closed).ready(deadline)
 
     def clear(self) -> None:
         if self._backend is not None:

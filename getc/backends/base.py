@@ -185,7 +185,7 @@ class Backend(Protocol):
     @property
     def api(self) -> str | None: ...
 
-    def resolve(self, deadline: Deadline) -> Backend:
+    def detect_api(self, deadline: Deadline) -> Backend:
         """Return the backend to use from now on, with a known API.  Blocks only while the API is being detected.
 
         Raises:

@@ -16,7 +16,6 @@ from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState, EndpointSelector
 from getc.net.tls import TLS
 from getc.options import Options
-from getc.paths import ROOT
 from getc.v3 import V3
 from getc.v3.rpc import RpcClient
 
@@ -111,4 +110,4 @@ def _open_memory(store: StoreFactory, options: Options, label: str) -> OpenBacke
 
 
 def _in_namespace(backend: Backend, options: Options) -> Backend:
-    return backend if options.root == ROOT else Namespaced(backend, options.root)
+    return backend if options.namespace is None else Namespaced(backend, options.namespace)

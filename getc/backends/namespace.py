@@ -39,8 +39,8 @@ class Namespaced(Backend):
     def api(self) -> str | None:
         return self._backend.api
 
-    def resolve(self, deadline: Deadline) -> Backend:
-        self._backend = self._backend.resolve(deadline)
+    def detect_api(self, deadline: Deadline) -> Backend:
+        self._backend = self._backend.detect_api(deadline)
         return self
 
     def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:

@@ -47,7 +47,7 @@ class Daemon:
         log: The log of the client.
         tasks: The greenlets of the daemon.
         retry: The loop that runs :meth:`_step`.
-        callbacks: The queue in which functions of the program are called.
+        callbacks: The queue in which user callbacks are called.
         last_error: The latest error, or None; a recovery does not reset it to None.
     """
 

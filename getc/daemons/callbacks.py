@@ -1,4 +1,4 @@
-"""Calls functions of the program in order, outside of getc's own greenlets."""
+"""Calls user callbacks in order, outside of getc's own greenlets."""
 
 from __future__ import annotations
 

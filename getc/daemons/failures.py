@@ -1,4 +1,4 @@
-"""Reports exceptions that functions of the program raise."""
+"""Reports exceptions that user callbacks raise."""
 
 from __future__ import annotations
 

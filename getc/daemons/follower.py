@@ -53,7 +53,7 @@ class WatcherState(Enum):
 class FollowerSink(Protocol):
     """Receives values and changes from a follower.
 
-    The methods of a sink do not block or raise.  They call functions of the program through ``callbacks``, the queue of
+    The methods of a sink do not block or raise.  They call user callbacks through ``callbacks``, the queue of
     the follower.
     """
 
@@ -143,7 +143,7 @@ class Follower(Daemon):
     def _step(self) -> float | None:
         """List if necessary, decide where to resume, and watch from there."""
         self._close_watch()
-        self._backend = self._backend.resolve(Deadline(LIST_TIMEOUT))
+        self._backend = self._backend.detect_api(Deadline(LIST_TIMEOUT))
         continuity = self._continuity
         if not continuity.has_started:
             listing = self._list()

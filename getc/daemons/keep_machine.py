@@ -36,7 +36,7 @@ Short TTLs limit the request to half of the TTL, or the node would be lost as so
 """
 
 MAX_CALL_TIMEOUT: Final = 5.0
-"""Seconds for one request at most."""
+"""Maximum seconds for one request."""
 
 MIN_OWNER_CHECK_INTERVAL: Final = 5.0
 """Seconds after which a node of another owner is read again at the earliest, if its watch reports nothing."""
@@ -208,7 +208,7 @@ class KeepMachine(Daemon):
             if not self.check_liveness():
                 return False
             if self._group is None:
-                self._backend = self._backend.resolve(self._call_deadline())
+                self._backend = self._backend.detect_api(self._call_deadline())
                 self._group = self._backend.keep_group(self._options.ttl)
             return not self._is_stopped
         finally:

@@ -1,4 +1,4 @@
-"""Checks whether the process works, by a function of the program."""
+"""Checks whether the process works, by a user callback."""
 
 from __future__ import annotations
 

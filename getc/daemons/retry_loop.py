@@ -16,7 +16,7 @@ from getc.timing import Backoff
 __all__ = ['MAX_REFUSED_DELAY', 'RetryLoop']
 
 MAX_REFUSED_DELAY: Final = 10.0
-"""Seconds between two attempts, at most, while the server refuses or an attempt fails for another permanent reason."""
+"""Maximum seconds between two attempts while the server refuses or an attempt fails for another permanent reason."""
 
 
 class RetryLoop:

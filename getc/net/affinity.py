@@ -46,7 +46,9 @@ class ThreadAffinity:
         if self._hub is None:
             self._hub = hub
         elif self._hub is not hub and not self.in_forked_child:
-            raise RuntimeError(f'{what} belongs to the thread that used it first: create one for each thread')
+            raise RuntimeError(
+                f'{what} can only be used in the thread that first used it; create one client per thread'
+            )
 
     def call_soon(self, function: Callable[[], object]) -> None:
         """Call a function in the hub of the bound thread, from any thread.
@@ -64,7 +66,7 @@ class Unpicklable:
 
     def __reduce__(self) -> str:
         raise TypeError(
-            f'cannot pickle or copy {type(self).__name__} of getc: it is bound to its process.  '
+            f'cannot pickle or copy getc.{type(self).__name__}: it is bound to its process.  '
             'Pass the URL and create a client in the other process'
         )
 

@@ -33,7 +33,7 @@ TLS_REQUIRED: Final = 'the server requires TLS: use https:// in the URL'
 MAYBE_TLS_REQUIRED: Final = 'the server may require TLS: use https:// in the URL'
 """etcd closes a plain connection to a TLS port without a response."""
 
-MAYBE_REVOKED: Final = 'the server may not accept the client certificate, which may have been revoked: see cert'
+MAYBE_REVOKED: Final = 'the server probably rejected the client certificate (revoked?): check cert='
 """etcd with ``--client-crl-file`` completes the handshake, and then closes the connection without an alert."""
 
 TLS_ALERT: Final = b'\x15\x03'
@@ -45,22 +45,22 @@ TLS_REQUIRED_PAGE: Final = re.compile(rb'HTTPS|SSL-enabled')
 CERTIFICATE_HINTS: Final = {
     9: 'check the clock of this machine',
     10: 'renew the certificate of the server, or check the clock of this machine',
-    **dict.fromkeys((18, 19, 20, 21), 'give the file of its certificate authority as ca'),
+    **dict.fromkeys((18, 19, 20, 21), 'pass its CA file as ca='),
     **dict.fromkeys((62, 64), 'use a URL with one of its subjectAltNames'),
 }
 """Remedies by the verification error of OpenSSL (``X509_V_ERR``)."""
 
 ALERT_HINTS: Final = {
-    'CERTIFICATE_REQUIRED': 'the server requires a client certificate: give cert and key',
-    'BAD_CERTIFICATE': 'the server requires a client certificate, or rejects this one: see cert and key',
-    'UNKNOWN_CA': 'the server does not trust the authority of the client certificate: see cert',
-    'CERTIFICATE_EXPIRED': 'the client certificate has expired: see cert',
-    'CERTIFICATE_REVOKED': 'the client certificate was revoked: see cert',
-    'CERTIFICATE_UNKNOWN': 'the server rejects the client certificate: see cert',
-    'UNSUPPORTED_CERTIFICATE': 'the server rejects the client certificate, perhaps because of its key usage: see cert',
-    'DECRYPT_ERROR': 'the server rejects the client certificate: see cert and key',
-    'ACCESS_DENIED': 'the server denies access to the owner of the client certificate: see cert',
-    'HANDSHAKE_FAILURE': 'no common cipher or algorithm, or the server requires a client certificate: see cert and key',
+    'CERTIFICATE_REQUIRED': 'the server requires a client certificate: pass cert= and key=',
+    'BAD_CERTIFICATE': 'the server requires a client certificate, or rejects this one: check cert= and key=',
+    'UNKNOWN_CA': 'the server does not trust the authority of the client certificate: check cert=',
+    'CERTIFICATE_EXPIRED': 'the client certificate has expired: check cert=',
+    'CERTIFICATE_REVOKED': 'the client certificate was revoked: check cert=',
+    'CERTIFICATE_UNKNOWN': 'the server rejects the client certificate: check cert=',
+    'UNSUPPORTED_CERTIFICATE': 'the server rejects the client certificate, perhaps for its key usage: check cert=',
+    'DECRYPT_ERROR': 'the server rejects the client certificate: check cert= and key=',
+    'ACCESS_DENIED': 'the server denies access to the owner of the client certificate: check cert=',
+    'HANDSHAKE_FAILURE': 'no common cipher, or the server requires a client certificate: check cert= and key=',
     'PROTOCOL_VERSION': 'the server supports neither TLS 1.2 nor 1.3',
     'NO_APPLICATION_PROTOCOL': 'the server does not support HTTP/2 over TLS, which API v3 needs',
 }
@@ -78,15 +78,15 @@ def connect_error(endpoint: Endpoint, error: OSError) -> ConnectionError:
     if isinstance(error, ConnectionRefusedError):
         return ConnectionRefused(f'{url} refused the connection: check that etcd runs there', endpoint=url)
     if isinstance(error, UnusableFile):
-        what = f'no TLS with {url}: {error} (the next attempt reads it again)'
+        what = f'TLS handshake with {url} failed: {error} (the next attempt reads it again)'
     elif isinstance(error, ssl.SSLCertVerificationError):
         what = f'the certificate of {url} is not trusted: {_verification_error(error)}'
     elif isinstance(error, ssl.SSLError):
-        what = f'no TLS with {url}: {_handshake_error(error)}'
+        what = f'TLS handshake with {url} failed: {_handshake_error(error)}'
     elif isinstance(error, socket.gaierror):
-        what = f'the lookup of the host of {url} failed: {error.strerror}'
+        what = f'name lookup for {url} failed: {error.strerror}'
     elif endpoint.is_secure and isinstance(error, ConnectionResetError):
-        what = f'no TLS with {url}: {_closed_in_handshake("the server reset the connection")}'
+        what = f'TLS handshake with {url} failed: {_closed_in_handshake("the server reset the connection")}'
     else:
         what = f'no connection to {url}: {error.strerror or error}'
     failed = ConnectionError(what, endpoint=url)
@@ -99,7 +99,7 @@ def connect_timeout(endpoint: Endpoint, deadline: Deadline) -> TimedOut:
     url = endpoint.url
     what = f'no connection to {url} within {deadline.timeout:g} s'
     if get_resolver().is_looking_up(endpoint.host, endpoint.port):
-        what += f': the lookup of {endpoint.host} has not returned'
+        what += f': the name lookup for {endpoint.host} has not returned'
         if is_forked_without_threads():
             what += ', as in a forked child of a program without monkey patching: call gevent.reinit() after os.fork()'
     return TimedOut(what, endpoint=url)
@@ -114,7 +114,7 @@ def describe_broken(url: str, error: OSError) -> str:
     """Return the message for an established connection that broke."""
     alert = _alert(error)
     if alert is not None:
-        return f'no TLS with {url}: {ALERT_HINTS[alert]}'
+        return f'TLS handshake with {url} failed: {ALERT_HINTS[alert]}'
     reason = getattr(error, 'reason', None) or error.strerror or type(error).__name__
     return f'the connection to {url} broke: {reason}'
 

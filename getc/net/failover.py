@@ -50,7 +50,7 @@ def call_with_failover(
     """
     endpoint, *waiting = endpoints.candidates()
     is_alone = not waiting
-    was_unknown = was_repeated = False
+    was_ambiguous = was_repeated = False
     previous: EtcException | None = None
     began = timing.now()
     if deadline.at <= began:
@@ -68,7 +68,7 @@ def call_with_failover(
             if previous is not None:
                 chain_attempts(error, previous)
             began = now
-            facts = Facts(outcome_of(error), effect, was_unknown, len(waiting), was_repeated, now < deadline.at)
+            facts = Facts(outcome_of(error), effect, was_ambiguous, len(waiting), was_repeated, now < deadline.at)
             decision = decide(facts)
             if decision.step is Step.NEXT:
                 endpoint = waiting.pop(0)
@@ -81,7 +81,7 @@ def call_with_failover(
                     raise copy_error(error, maybe_applied=decision.maybe_applied) from error.__cause__
                 raise
             previous = error
-            was_unknown = decision.maybe_applied
+            was_ambiguous = decision.maybe_applied
         else:
             if is_answered:
                 endpoints.mark_up(endpoint)

@@ -20,7 +20,7 @@ COOLDOWN: Final = 0.5
 """Seconds of cool-down after the first failure of an endpoint."""
 
 MAX_COOLDOWN: Final = 2.0
-"""Seconds of cool-down at most.  An endpoint in cool-down is called last: if the others hang, a longer cool-down could
+"""Maximum seconds of cool-down.  An endpoint in cool-down is called last: if the others hang, a longer cool-down could
 keep a renewal from the only server that has recovered until the TTL is over."""
 
 MAX_STATE_LINES: Final = 6
@@ -62,7 +62,7 @@ class EndpointSelector:
         endpoints: At least one.
         on_state: Called with each new state; must not block or raise.
         log: The log of the client; None for a new one.
-        rng: Random generator for the jitter of the cool-down; None for a new one.
+        rng: Random number generator for the jitter of the cool-down; None for that of ``timing.set_rng``.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class EndpointSelector:
         self._state: ConnectionState | None = None
         self._log = log if log is not None else ClientLog()
         self._suspended_at = 0.0
-        self._rng = rng if rng is not None else random.Random()
+        self._uniform = timing.uniform if rng is None else rng.uniform
 
     @property
     def first(self) -> Endpoint:
@@ -126,7 +126,7 @@ class EndpointSelector:
         if cooldown.until <= now:  # else it is the same failure, reported by another call that was in flight
             seconds = min(MAX_COOLDOWN, COOLDOWN * 2.0 ** min(cooldown.failures, 30))
             cooldown.failures += 1
-            cooldown.until = now + seconds * self._rng.uniform(0.5, 1.0)
+            cooldown.until = now + seconds * self._uniform(0.5, 1.0)
         if self._current == endpoint:
             self._current = self.candidates()[0]
             if self._current != endpoint and len(self._cooldowns) < len(self._endpoints):
@@ -146,7 +146,7 @@ class EndpointSelector:
             return
         if isinstance(error, (EtcdError, ResponseTooLarge)):
             self.mark_up(endpoint)
-        if outcome_of(error) in (Outcome.NOT_APPLIED, Outcome.UNKNOWN) and not is_overdue(error):
+        if outcome_of(error) in (Outcome.NOT_APPLIED, Outcome.AMBIGUOUS) and not is_overdue(error):
             self._switch_from(endpoint)
 
     def mark_up(self, endpoint: Endpoint) -> None:
@@ -178,9 +178,10 @@ class EndpointSelector:
             self._log.note(logging.WARNING, f'SUSPENDED: {state.value}: {reasons}', key='state', limit=MAX_STATE_LINES)
         else:
             was_suspended = self._state is ConnectionState.SUSPENDED
-            after = f' after {timing.now() - self._suspended_at:.1f} s' if was_suspended else ''
+            outage = f'; was SUSPENDED for {timing.now() - self._suspended_at:.1f} s' if was_suspended else ''
             level = logging.WARNING if was_suspended else logging.INFO
-            self._log.note(level, f'CONNECTED: {self._current.url} answers{after}', key='state', limit=MAX_STATE_LINES)
+            text = f'CONNECTED: {self._current.url} responded{outage}'
+            self._log.note(level, text, key='state', limit=MAX_STATE_LINES)
         self._state = state
         if self._on_state is not None:
             self._on_state(state)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from getc.error_codes import error_from_code
-from getc.error_context import copy_error
+from getc.error_context import copy_error, error_from_code
 from getc.errors import (
     EtcdError,
     EtcException,
@@ -68,8 +67,6 @@ BY_TEXT: Final[dict[str, type[EtcdError]]] = {
 TIMEOUT_TEXTS: Final = frozenset({'context deadline exceeded', 'context canceled'})
 """Texts of a timeout in the server, which often has code 2."""
 
-BY_CODE: Final[dict[int, type[EtcdError]]] = {7: PermissionDenied, UNAUTHENTICATED: Unauthorized}
-
 OTHER_MEMBER_TEXTS: Final = frozenset(
     {
         'cluster version not found during downgrade',
@@ -123,8 +120,6 @@ def error_of_status(
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
         error = kind(text, errno=kind.errno or status.code)
-    elif status.code in BY_CODE:
-        error = BY_CODE[status.code](text, errno=status.code)
     elif (
         status.code in UNKNOWN_CODES or status.code > UNAUTHENTICATED
     ):  # codes that gRPC does not define count as unknown

@@ -362,7 +362,7 @@ def test_first_wait_raises_within_its_timeout_when_no_server_responds() -> None:
 
 @pytest.mark.parametrize('version', [(3, 5), (2, 3)])
 def test_watch_and_keep_group_detect_the_api_first(version: tuple[int, ...]) -> None:
-    """Without ``resolve`` before; detection happens once."""
+    """Without ``detect_api`` before; detection happens once."""
 
     class Probe:
         reads = 0
@@ -398,7 +398,7 @@ def test_watch_and_keep_group_detect_the_api_first(version: tuple[int, ...]) -> 
     backend = AutoBackend(probe, open_api)
     backend.watch(WatchSpec('/a'), Listener())
     assert backend.keep_group(10) is memory.keep_group(10)
-    assert backend.resolve(Deadline(None)) is memory
+    assert backend.detect_api(Deadline(None)) is memory
     assert AutoBackend(probe, open_api).keep_group(10) is memory.keep_group(10)
     gevent.sleep(0)
     assert (received, probe.reads, set(apis)) == ([0], 2, {'v3' if version >= (3, 4) else 'v2'})

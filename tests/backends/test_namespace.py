@@ -171,8 +171,8 @@ def test_resolve_keeps_the_namespace_in_front_of_the_resolved_backend() -> None:
     _, backend = namespaced()
     inner: Any = Inner(result=Got(Value('/ns/sub/a')))
     detecting: Any = backend._backend
-    detecting.resolve = lambda deadline: inner
-    assert backend.resolve(FOREVER) is backend
+    detecting.detect_api = lambda deadline: inner
+    assert backend.detect_api(FOREVER) is backend
     assert backend.execute(Get('/a'), FOREVER).key == '/a'
     assert inner.keys == ['/ns/sub/a']
 

@@ -96,7 +96,7 @@ def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Clien
     ('method', 'options', 'hint'),
     [
         ('delete', {}, 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'),
-        ('delete', {'prev_index': 1}, 'it is a directory, and prev_value and prev_index compare values'),
+        ('delete', {'prev_index': 1}, 'prev_value and prev_index cannot be used with a directory'),
         ('set', {'value': 'x'}, 'it is a directory: write below it, or delete it first with recursive=True'),
         ('set', {'dir': True}, 'it is a directory already'),
     ],

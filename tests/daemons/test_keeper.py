@@ -962,11 +962,11 @@ def test_keeper_writes_nothing_when_it_is_stopped_during_the_detection_of_the_ap
 ) -> None:
     """Stop does not wait for the detection."""
 
-    def resolve(_deadline: Deadline) -> FaultyBackend:
+    def detect_api(_deadline: Deadline) -> FaultyBackend:
         gevent.sleep(2)
         return backend
 
-    monkeypatch.setattr(backend, 'resolve', resolve)
+    monkeypatch.setattr(backend, 'detect_api', detect_api)
     if end == 'stop':
         keeper = client.keep_node('/a', 'x', ttl=TTL, wait=False)
         etcd_clock.advance(1)

@@ -111,7 +111,7 @@ def test_daemon_that_is_refused_in_another_thread_is_not_registered(
     thread = threading.Thread(target=start)
     thread.start()
     thread.join()
-    assert errors == ['mirror /cfg belongs to the thread that used it first: create one for each thread']
+    assert errors == ['mirror /cfg can only be used in the thread that first used it; create one client per thread']
     assert len(registry) == 0
 
 

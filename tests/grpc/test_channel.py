@@ -292,7 +292,9 @@ def test_tls_works_when_the_server_selects_h2(serve, open_channel, certificate) 
 def test_tls_fails_when_the_server_does_not_select_h2(serve, open_channel, certificate, protocols) -> None:
     server = serve(ssl_context=secure(certificate, *protocols))
     channel = open_channel(server.endpoint, TLS(ca=certificate[0]).contexts('h2'))
-    with pytest.raises(ConnectionError, match=r'no TLS with https://.*: the server does not support h2') as caught:
+    with pytest.raises(
+        ConnectionError, match=r'TLS handshake with https://.* failed: the server does not support h2'
+    ) as caught:
         channel.unary(PATH, b'', in_time())
     assert not caught.value.maybe_applied
 
@@ -347,7 +349,7 @@ def test_channel_of_another_thread_raises_runtime_error(serve, open_channel) -> 
     wait_until(lambda: not thread.is_alive())
     thread.join()
     assert [str(error) for error in caught] == [
-        'a client belongs to the thread that used it first: create one for each thread'
+        'a client can only be used in the thread that first used it; create one client per thread'
     ] * 2
     assert channel.unary(PATH, b'', in_time()) == b''
 

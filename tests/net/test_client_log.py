@@ -94,7 +94,7 @@ def test_suspended_line_names_client_endpoints_and_reasons(lines, etcd_clock: Vi
     ]
     etcd_clock.advance(12.5)
     endpoints.mark_up(B)
-    assert lines() == ['etcd client 7: CONNECTED: http://b:1 answers after 12.5 s']
+    assert lines() == ['etcd client 7: CONNECTED: http://b:1 responded; was SUSPENDED for 12.5 s']
 
 
 def test_total_outage_is_one_line_for_any_number_of_attempts(lines, etcd_clock: VirtualTime) -> None:

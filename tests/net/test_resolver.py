@@ -370,7 +370,7 @@ def test_timeout_names_a_lookup_that_hangs(
         lambda: channel.unary('/a/b', b'', Deadline(0.05)),
     ]
     for call in calls:
-        with pytest.raises(TimedOut, match=r'the lookup of etcd\.example has not returned') as caught:
+        with pytest.raises(TimedOut, match=r'the name lookup for etcd\.example has not returned') as caught:
             call()
         assert ('gevent.reinit()' in str(caught.value)) is is_forked
     lookup.go.set()

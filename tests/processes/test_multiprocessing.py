@@ -17,7 +17,7 @@ from tests.support.programs import Run
 
 pytestmark = pytest.mark.slow
 
-REFUSAL = 'of getc: it is bound to its process'
+REFUSAL = ': it is bound to its process'
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='a fork that goes on is not safe on other systems')

@@ -16,7 +16,7 @@ from getc import KeeperState, WatcherState
 from getc.testing import EtcdServer, wait_until
 from tests.support.api_support import skip_unless_supported
 
-MESSAGE = 'belongs to the thread that used it first'
+MESSAGE = 'can only be used in the thread that first used it'
 APIS = ['v2', 'v3', 'memory']
 
 _numbers = itertools.count()
@@ -168,7 +168,7 @@ def test_memory_store_belongs_to_one_thread(in_thread: Callable[..., Any]) -> No
             with getc.etcd(url) as other:
                 other.set('/a', '1')
 
-        with pytest.raises(RuntimeError, match='a store in memory belongs to the thread'):
+        with pytest.raises(RuntimeError, match='a store in memory can only be used in the thread'):
             in_thread(write)
         client.set('/b', '1')
         wait_until(lambda: facts)

@@ -219,7 +219,7 @@ def test_client_survives_a_rotation_of_certificates_and_authority(
         server.kill()
         files.renew_server(other_authority)
         server.start()
-        assert 'give the file of its certificate authority as ca' in error_of_write(client)
+        assert 'pass its CA file as ca=' in error_of_write(client)
         shutil.copy(other_authority.ca, files.ca)
         assert 'a client certificate' in error_of_write(
             client

@@ -20,7 +20,7 @@ def client_on(
 ) -> Client:
     """Return a client that uses this backend, whatever its URL is.  Its log names it ``etcd client``."""
 
-    def connect(
+    def open_backend(
         options: Options,
         *,
         label: str,
@@ -32,4 +32,4 @@ def client_on(
 
         return open_again()
 
-    return Client(Options(url, timeout=timeout), connect)
+    return Client(Options(url, timeout=timeout), open_backend)

@@ -14,8 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus, urlencode
 
 from getc.backends.v2.messages import Headers, Request, Response
-from getc.error_codes import error_from_code
-from getc.error_context import copy_error
+from getc.error_context import copy_error, error_from_code
 from getc.errors import (
     EtcdError,
     HTTPError,

@@ -43,7 +43,7 @@ class _OpenPoll(Protocol):
 
 
 IDLE_TIMEOUT: Final = 20.0
-"""Seconds after which an idle poll is replaced, at most."""
+"""Maximum seconds after which an idle poll is replaced."""
 
 FIRST_IDLE_TIMEOUT: Final = 2.0
 """Seconds before an idle poll is replaced for the first time, which shows how fast the history moves."""

@@ -39,13 +39,13 @@ __all__ = [
 ]
 
 PAGE: Final = 5000
-"""Keys of a page at most."""
+"""Maximum number of keys of a page."""
 
 MAX_CACHED_KEYS: Final = 4096
 """Keys whose encoded reads are cached."""
 
 MAX_CACHED_LENGTH: Final = 1000
-"""Characters of such a key at most."""
+"""Maximum number of characters of such a key."""
 
 
 # -- requests
