@@ -6,7 +6,6 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from types import TracebackType
 from typing import Any, Protocol, TypeVar, overload
 
 from getc.backends.base import Backend
@@ -688,9 +687,7 @@ class Client(Unpicklable):
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

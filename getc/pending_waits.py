@@ -46,7 +46,7 @@ class PendingWaits:
                 first, watch = self._first_change(backend, spec, deadline, watch)
                 if first.result is not None:
                     return first.result
-                error = first.error
+                error, first.error = first.error, None  # frames of the error may reference `first`
                 if error is None:
                     if first.live_index is None:
                         raise _not_watched(spec.key, deadline, last_error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import re
 import socket
@@ -309,6 +310,30 @@ def test_close_closes_all_sockets() -> None:
                 while connection.recv(65536):
                     pass
         assert isinstance(calling.exception, getc.EtcException)
+
+
+@pytest.mark.parametrize('api', ['v3', 'v2'])
+def test_errors_of_calls_are_in_no_reference_cycle(etcd_server: EtcdServer, silent: str, api: Any) -> None:
+    """Without the garbage collector."""
+    skip_unless_supported(api, etcd_server.binary)
+    with getc.etcd(etcd_server.url, api=api) as client, getc.etcd(silent, api=api) as unserved:
+        calls: list[Callable[[], object]] = [
+            lambda: client.get('/no'),
+            lambda: client.set('/', 'x'),
+            lambda: unserved.get('/no', timeout=0.2),
+            lambda: unserved.ready(timeout=0.2),
+        ]
+        if api == 'v3':
+            calls.append(lambda: client.v3.lease.revoke(7))
+        for call in calls:
+            gc.collect()
+            gc.disable()
+            try:
+                with contextlib.suppress(getc.EtcException):
+                    call()
+                assert [each for each in gc.get_objects() if isinstance(each, getc.EtcException)] == []
+            finally:
+                gc.enable()
 
 
 # -- state listeners

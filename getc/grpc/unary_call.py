@@ -51,7 +51,11 @@ class UnaryCall(Call):
             if slot is not None:
                 slot.discard(self)
         if self._error is not None:
-            raise self._error
+            error, self._error = self._error, None
+            try:
+                raise error
+            finally:
+                del error  # breaks the cycle of this frame, the error and its traceback
         assert self._response is not None
         return self._response
 

@@ -80,7 +80,7 @@ class EtcdCluster:
         timeout: float = 60.0,
     ) -> None:
         if size < 1:
-            raise ValueError(f'a cluster has at least one member, not {size}')
+            raise ValueError(f'size must be at least 1, not {size}')
         self.binary = choose_etcd(api or 'v3', binary, for_kills=True)
         self._group = ClusterMembers(self.binary, tls=tls, timeout=timeout)
         self.members = self._group.voters

@@ -62,7 +62,7 @@ class Faults:
             TypeError: The error is not a ``getc.EtcException``, so no client would raise it.
         """
         if not isinstance(error, EtcException):
-            raise TypeError(f'expected a getc.EtcException, which is what calls raise, not {error!r}')
+            raise TypeError(f'error must be a getc.EtcException, not {error!r}')
         self._failures.append(error)
 
     def lose_next_reply(self) -> None:

@@ -118,10 +118,9 @@ class AuthToken:
             if is_auth_disabled(refused.status):
                 return ()
             # No secret is in a local variable here: some programs log those of every frame.
-            error = error_of_status(
+            raise error_of_status(
                 refused.status, method.path, is_write=False, url=endpoint.url, secrets=endpoint.secrets
-            )
-            raise error from None
+            ) from None
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904  the same error: its frames hold the password
         return ((b'token', _Secret(parse(method, answer, endpoint.url, writes=False).token.encode())),)

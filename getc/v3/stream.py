@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, NoReturn, TypeVar
+from typing import Generic, TypeVar
 
 from google.protobuf.message import Message
 
@@ -119,7 +119,7 @@ class MessageStream(Generic[Request, Response]):
         try:
             self._stream.send(request.SerializeToString())
         except GrpcError as refused:
-            self._fail(refused)
+            raise self._record_status(refused) from None
 
     def finish(self) -> None:
         """Close the sending side: no more messages will be sent.  Does not block."""
@@ -142,7 +142,7 @@ class MessageStream(Generic[Request, Response]):
         try:
             message = self._stream.receive(deadline)
         except GrpcError as refused:
-            self._fail(refused)
+            raise self._record_status(refused) from None
         except OversizedResponse as error:
             self.oversized = parse_beginning(self._method, error.message)
             raise too_large(self._method, error.message, self.url, writes=False) from None
@@ -195,8 +195,8 @@ class MessageStream(Generic[Request, Response]):
     def __exit__(self, *_: object) -> None:
         self.cancel()
 
-    def _fail(self, refused: GrpcError) -> NoReturn:
-        """Raise the error for the status that the server has ended the stream with."""
+    def _record_status(self, refused: GrpcError) -> EtcException:
+        """Record the status with which the server has ended the stream, and return the error for it."""
         self._health.on_status(refused)
         is_write = not self._method.reads
         error = error_of_status(
@@ -205,7 +205,7 @@ class MessageStream(Generic[Request, Response]):
         if isinstance(error, NoLeader):  # a unary call was not begun then, but a stream may have sent writes before
             error = copy_error(error, maybe_applied=is_write)
         self._on_ended(error)
-        raise error from None
+        return error
 
     def _on_ended(self, error: EtcException) -> None:
         if is_overdue(error):  # a proxy ends streams on which nothing happens

@@ -77,7 +77,7 @@ class ConnectionControl:
     def ping(self, payload: bytes) -> None:
         """Send a PING with these 8 bytes; :class:`PingAcknowledged` is the event of its acknowledgement."""
         if len(payload) != 8:
-            raise ValueError('the payload of a ping is 8 bytes')
+            raise ValueError('the payload of a ping must be 8 bytes')
         self._pings.append(payload)
         self._sending.frames.append(encode_frame(FrameType.PING, 0, 0, payload))
 

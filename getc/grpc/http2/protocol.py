@@ -73,7 +73,7 @@ class Http2Connection:
 
     def __init__(self, *, stream_window: int = STREAM_WINDOW, connection_window: int = CONNECTION_WINDOW) -> None:
         if not DEFAULT_WINDOW <= stream_window <= MAX_WINDOW or not DEFAULT_WINDOW < connection_window <= MAX_WINDOW:
-            raise ValueError(f'windows are {DEFAULT_WINDOW} to {MAX_WINDOW} bytes')
+            raise ValueError(f'windows must be {DEFAULT_WINDOW} to {MAX_WINDOW} bytes')
         self.last_stream_id = 0
         self._violation = ''  # the message about the rule that the peer has violated
         self._sending = SendState()

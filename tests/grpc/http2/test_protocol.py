@@ -80,7 +80,7 @@ def test_client_starts_with_preface_settings_and_window() -> None:
 )
 def test_invalid_windows_raise_value_error(windows: dict[str, int]) -> None:
     """The window of a stream is at least the default, and that of the connection is larger."""
-    with pytest.raises(ValueError, match='windows are'):
+    with pytest.raises(ValueError, match='windows must be'):
         Http2Connection(**windows)
 
 
@@ -272,7 +272,7 @@ def test_ping_is_acknowledged_by_its_own_payload_only_and_once() -> None:
     one, other = encode_frame(FrameType.PING, ACK, 0, b'01234567'), encode_frame(FrameType.PING, ACK, 0, b'abcdefgh')
     assert client.receive(encode_frame(FrameType.PING, ACK, 0, bytes(8)) + one + one) == [PingAcknowledged(b'01234567')]
     assert client.receive(other) == [PingAcknowledged(b'abcdefgh')]
-    with pytest.raises(ValueError, match='the payload of a ping is 8 bytes'):
+    with pytest.raises(ValueError, match='the payload of a ping must be 8 bytes'):
         client.ping(b'')
 
 
