@@ -32,7 +32,7 @@ from getc.errors import (
 from getc.operations import Delete, Get, Operation, Put, WatchSpec
 from getc.renewal import Renewable, RenewalClock, RenewalLoop
 from getc.results import EtcdResult, Node, Value
-from getc.timing import Deadline
+from getc.timing import Backoff, Deadline
 
 __all__ = ['RefreshGroup', 'RefreshedNode']
 
@@ -41,6 +41,9 @@ StartWatch = Callable[[WatchSpec, WatchListener], Watch]
 
 MAX_RENEWALS_IN_FLIGHT: Final = 16
 """Of one TTL: sockets stay few, however many nodes are kept."""
+
+SLOTS_IN_USE: Final = f'renewals of {MAX_RENEWALS_IN_FLIGHT} other nodes are in flight'
+WRITE_IN_FLIGHT: Final = 'another write to it is in flight'
 
 
 class RefreshedNode(KeptNode, Renewable, WatchListener):
@@ -62,6 +65,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     token: int
 
     __slots__ = (
+        '_blocker',
         '_clock',
         '_group',
         '_index',
@@ -69,6 +73,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         '_listener',
         '_loop',
         '_sent_at',
+        '_updates',
         '_values',
         '_watch',
         '_write_lock',
@@ -89,6 +94,8 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._index_is_uncertain = False  # a write of ours was not answered: it may have moved the index
         self._values: tuple[str, ...] = (value,)  # those the node may have if it is ours: several after lost answers
         self._write_lock = BoundedSemaphore(1)  # two writes at a time would compare with the same index
+        self._updates = 0  # number of calls of `update`
+        self._blocker: str | None = None  # what the renewal in flight waits for
         self._sent_at = sent_at  # of the latest write
         self._clock = RenewalClock(group.ttl, sent_at)
         self._loop = RenewalLoop(self, self._clock, self.key, gevent)
@@ -101,12 +108,28 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     # -- for the keeper
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
-        with self._locked(deadline):
-            if self._loop.is_closed:
-                raise NodeLost('{key} is not kept any more', key=self.key)
-            result = self._write_value(value, deadline)
-            self._on_acknowledged(result)
-            return result
+        # A write without a response must not keep renewals waiting until the node is lost.  So an attempt takes as long
+        # as one to renew, and the next attempt follows after the renewals that wait.
+        self._updates += 1
+        number = self._updates
+        backoff = Backoff()
+        while True:
+            with self._locked(deadline):
+                if self._loop.is_closed:
+                    raise NodeLost('{key} is not kept any more', key=self.key)
+                is_last = deadline.remaining() <= self._clock.attempt_timeout
+                try:
+                    result = self._write_value(value, deadline.fraction(1, self._clock.attempt_timeout))
+                except TimedOut as error:
+                    if self._updates != number:
+                        raise  # a later update must not be overwritten
+                    if is_last:
+                        text = f'{{key}} was not written within {deadline.timeout:g} s: {error}'
+                        raise TimedOut(text, maybe_applied=error.maybe_applied, key=self.key) from error
+                else:
+                    self._on_acknowledged(result)
+                    return result
+            gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
 
     def release(self, deadline: Deadline) -> None:
         self.abandon()
@@ -146,21 +169,33 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
 
     def renew(self) -> None:
         left = Deadline(self._clock.remaining())
-        with self._group.renewal_slot(self.key, left), self._locked(left):
-            if self._loop.is_closed:
-                return
-            put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
-            try:
-                result = self._write(put, self._clock.attempt_deadline())
-            except NodeLost as error:
-                self._lose(error)
-            else:
-                self._on_acknowledged(result)
+        self._blocker = SLOTS_IN_USE
+        try:
+            with self._group.renewal_slot(self.key, left):
+                self._blocker = WRITE_IN_FLIGHT
+                with self._locked(left):
+                    self._blocker = None
+                    self._refresh()
+        finally:
+            self._blocker = None
+
+    def _refresh(self) -> None:
+        if self._loop.is_closed:
+            return
+        put = Put(self.key, ttl=self._group.ttl, refresh=True, prev_exist=True)
+        try:
+            result = self._write(put, self._clock.attempt_deadline())
+        except NodeLost as error:
+            self._lose(error)
+        else:
+            self._on_acknowledged(result)
 
     def on_renewal_missed(self, error: EtcException) -> None:
         self._listener.on_renewal_missed(error)
 
     def on_not_renewed(self) -> None:
+        if self._clock.last_error is None and self._blocker is not None:
+            self._clock.last_error = TimedOut(f'no renewal was sent: {self._blocker}', key=self.key)
         self._lose(self._clock.loss('{key}', key=self.key))
 
     def _on_acknowledged(self, result: EtcdResult) -> None:
@@ -252,7 +287,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         return Overtaken('{key} was written by another client', key=self.key)
 
     def _locked(self, deadline: Deadline) -> AbstractContextManager[None]:
-        return _acquire(self._write_lock, deadline, 'write {key}', 'another write to it is in flight', self.key)
+        return _acquire(self._write_lock, deadline, 'write {key}', WRITE_IN_FLIGHT, self.key)
 
 
 @contextmanager
@@ -369,8 +404,7 @@ class RefreshGroup(KeepGroup):
 
     def renewal_slot(self, key: str, deadline: Deadline) -> AbstractContextManager[None]:
         """Hold one of the places for renewals in flight.  Raises TimedOut if none is free in time."""
-        blocker = f'renewals of {MAX_RENEWALS_IN_FLIGHT} other nodes are in flight'
-        return _acquire(self._renewal_slots, deadline, 'renew {key}', blocker, key)
+        return _acquire(self._renewal_slots, deadline, 'renew {key}', SLOTS_IN_USE, key)
 
     def remove(self, node: RefreshedNode) -> None:
         """Forget a node that is not kept any more."""

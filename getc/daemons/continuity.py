@@ -4,12 +4,13 @@ A watch resumes only if the store still has the last change that was delivered, 
 change, and has to deliver it first.  A store that was restored from a backup shares its past with the original, so an
 older unchanged key proves nothing.  Before the first change, the listing is compared instead.
 
-Of each value below the key its creation, its last change and a hash are remembered: enough to compute the difference.
+For each value below the key, its created index and a hash are remembered: enough to compute the difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,12 +24,11 @@ class _Fingerprint(NamedTuple):
     """What is remembered of a value."""
 
     created: int
-    modified: int
     digest: int
 
     @classmethod
     def of(cls, node: Value) -> _Fingerprint:
-        return cls(node.created_index, node.modified_index, hash(node.value))
+        return cls(node.created_index, hash(node.value))
 
 
 class _Change(NamedTuple):
@@ -43,6 +43,40 @@ class _Change(NamedTuple):
         return cls(node.key, node.modified_index, hash(node.value) if isinstance(node, Value) else 0)
 
 
+class _Hashes:
+    """Two hashes of each listed value, in 16 bytes: with them a listing can be compared, and no difference computed."""
+
+    __slots__ = ('_creations', '_values')
+
+    def __init__(self) -> None:
+        self._creations: array[int] = array('q')
+        self._values: array[int] = array('q')
+
+    @staticmethod
+    def _of_creation(value: Value) -> int:
+        return hash((value.key, value.created_index))
+
+    @staticmethod
+    def _of_value(value: Value) -> int:
+        return hash((value.key, value.created_index, value.value))
+
+    def add(self, value: Value) -> None:
+        self._creations.append(self._of_creation(value))
+        self._values.append(self._of_value(value))
+
+    def has_all(self, values: Iterable[Value]) -> bool:
+        """Return True if each value is one of these, apart from a refresh of its TTL."""
+        return set(self._values).issuperset(map(self._of_value, values))
+
+    def has_any(self, values: Iterable[Value]) -> bool:
+        """Return True if one of the values was listed, with this or another text."""
+        return any(self._of_creation(value) in self._creations for value in values)
+
+    def are_all_in(self, values: Iterable[Value]) -> bool:
+        """Return True if each of these is among the values, and was not re-created."""
+        return set(map(self._of_creation, values)).issuperset(self._creations)
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The values at and below a key at an index, in the order of their keys."""
@@ -50,29 +84,27 @@ class Listing:
     index: int
     values: dict[str, Value]
 
-    def digest(self) -> int:
-        """Return a hash of the values, which a refresh of a TTL does not change."""
-        return hash(frozenset((key, value.created_index, value.value) for key, value in self.values.items()))
-
 
 class Continuity:
     """The position of a follower in the history of the store.  Performs no I/O.
 
     Args:
         cursor: The last index before the changes to deliver; None to start at the first listing.
-        keeps_values: Remember a fingerprint of each value, so that a difference can be computed.
+        keeps_values: Remember a fingerprint of each value, so that a difference can be computed.  Otherwise two hashes
+            of each value are remembered, until the first change after a listing.
 
     Attributes:
         cursor: Every change up to this index was processed.
     """
 
-    __slots__ = ('_digest', '_keeps_values', '_known', '_latest', '_marker', 'cursor')
+    __slots__ = ('_hashes', '_keeps_values', '_known', '_latest', '_listed_index', '_marker', 'cursor')
 
     def __init__(self, cursor: int | None, *, keeps_values: bool) -> None:
         self.cursor = cursor
         self._keeps_values = keeps_values
         self._known: dict[str, _Fingerprint] | None = None
-        self._digest = 0  # of the listing, where no values are kept
+        self._hashes: _Hashes | None = None  # of the listed values, where no values are kept
+        self._listed_index = 0  # of the last listing
         self._latest: _Change | None = None  # the last change that was delivered or listed
         self._marker: _Change | None = None  # the change that the watch has to deliver first
 
@@ -111,22 +143,24 @@ class Continuity:
     def resume_after(self, listing: Listing) -> bool:
         """Resume at the cursor, where no change was delivered since the last listing.  Return False if history is lost.
 
-        An unknown or different value that is not newer than the cursor proves that the store is another one.  If a
-        known value is missing or was re-created, or the latest listed change is missing, that may have happened after
-        the cursor, or before it in another store.  Then the watch starts at the latest listed change, and what it
-        delivers decides between the two.
-        A refresh of a TTL, of which no watch is notified, changes the index, but neither creation nor value.
+        An unknown or different value that is not newer than the cursor and the known listing proves that the store is
+        another one.  If a known value is missing or was re-created, or the latest listed change is missing, that may
+        have happened after the cursor, or before it in another store.  Then the watch starts at the latest listed
+        change, and what it delivers decides between the two.
+        A TTL refresh changes modified_index only, and watches are not notified.
         """
         assert self.cursor is not None and self._known is not None
-        if self._keeps_values:
-            cursor = self.cursor
-            is_other = any(
-                value.modified_index <= cursor and not self._is_known(value) for value in listing.values.values()
-            )
+        if listing.index < self._listed_index:
+            return False
+        newest_known = min(self.cursor, self._listed_index)  # the cursor may be an index that the store will reach
+        old = [value for value in listing.values.values() if value.modified_index <= newest_known]
+        if self._hashes is None:
+            is_other = not all(self._is_known(value) for value in old)
             is_unproven = self._lacks_known(listing.values)
         else:
-            is_other, is_unproven = listing.digest() != self._digest, False
-        if is_other or listing.index < self.cursor or (is_unproven and self._latest is None):
+            is_other = not self._hashes.has_all(old)
+            is_unproven = self._lacks_latest(listing.values) or not self._hashes.are_all_in(listing.values.values())
+        if is_other or (is_unproven and self._latest is None):
             return False
         if is_unproven:
             self._marker = self._latest
@@ -158,7 +192,7 @@ class Continuity:
             if self._marker not in map(_Change.of, (result.node for result in results)):
                 return None
             self._marker = None
-        elif last <= cursor and self._contradicts_listing(results):
+        elif last <= min(cursor, self._listed_index) and self._contradicts_listing(results):
             return None
         new = [result for result in results if result.modified_index > cursor]
         for result in new:
@@ -175,6 +209,7 @@ class Continuity:
             self._latest = _Change.of(node)
         if last > cursor:
             self.cursor = last
+            self._hashes = None  # from now on the watch resumes at the last change
         return new
 
     # -- comparisons
@@ -182,6 +217,9 @@ class Continuity:
     def _contradicts_listing(self, results: Sequence[EtcdResult]) -> bool:
         """Return True if these changes, up to the cursor, deleted a value that was listed at the cursor."""
         assert self._known is not None
+        if self._hashes is not None:
+            deleted = [result.prev_node for result in results if isinstance(result, Deleted)]
+            return self._hashes.has_any([node for node in deleted if isinstance(node, Value)])
         return any(
             isinstance(result, Deleted)
             and known.created < result.modified_index
@@ -193,18 +231,19 @@ class Continuity:
     def _lacks_known(self, values: Mapping[str, Value]) -> bool:
         """Return True if a known value is missing or was re-created, or the latest listed change is missing."""
         assert self._known is not None
-        latest = self._latest
-        if latest is not None and (latest.key not in values or _Change.of(values[latest.key]) != latest):
-            return True
-        return any(
+        return self._lacks_latest(values) or any(
             key not in values or values[key].created_index != known.created for key, known in self._known.items()
         )
+
+    def _lacks_latest(self, values: Mapping[str, Value]) -> bool:
+        """Return True if the latest listed change is missing."""
+        latest = self._latest
+        return latest is not None and (latest.key not in values or _Change.of(values[latest.key]) != latest)
 
     def _is_known(self, value: Value) -> bool:
         """Return True if this is the known value, apart from a refresh of its TTL."""
         assert self._known is not None
-        found, known = _Fingerprint.of(value), self._known.get(value.key)
-        return known is not None and (found.created, found.digest) == (known.created, known.digest)
+        return self._known.get(value.key) == _Fingerprint.of(value)
 
     def _difference(self, listing: Listing) -> Iterator[EtcdResult]:
         assert self._known is not None
@@ -213,7 +252,7 @@ class Continuity:
             if value is None:
                 deleted = Node(key, modified_index=listing.index)
                 yield Deleted(deleted, etcd_index=listing.index, resync=True)
-            elif known is None or (known.created, known.digest) != (value.created_index, hash(value.value)):
+            elif known != _Fingerprint.of(value):
                 yield Set(value, etcd_index=listing.index, is_new=known is None, resync=True)
 
     def _reset(self, listing: Listing) -> None:
@@ -221,13 +260,15 @@ class Continuity:
         assert self.cursor is not None
         self._known = {}
         self._latest = self._marker = None
-        if not self._keeps_values:
-            self._digest = listing.digest()
+        self._listed_index = listing.index
+        self._hashes = None if self._keeps_values else _Hashes()
         for value in listing.values.values():
             if value.modified_index > self.cursor:
                 continue  # the watch delivers it
-            if self._keeps_values:
+            if self._hashes is None:
                 self._known[value.key] = _Fingerprint.of(value)
+            else:
+                self._hashes.add(value)
             # Not a value with a TTL: a refresh changes its index, and no watch is notified of that.
             if value.ttl is None and (self._latest is None or value.modified_index > self._latest.modified):
                 self._latest = _Change.of(value)

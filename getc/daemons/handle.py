@@ -53,8 +53,8 @@ class DaemonHandle(Unpicklable):
     def stop(self, timeout: float | None = 5.0) -> None:
         """Stop.  When this returns, no callback runs or will run.  A second call does nothing.
 
-        Blocks until callbacks and requests in flight have ended; a callback that still runs at the timeout is killed.
-        May be called from a callback, which then continues.
+        Blocks until callbacks and requests in flight have ended.  What still runs at the timeout is killed, and has one
+        more second to end.  May be called from a callback, which then continues.
 
         Args:
             timeout: Seconds; None for no limit.

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 from enum import Enum
+from functools import partial
 from typing import Final
+
+import gevent
 
 from getc import timing
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeptNode
@@ -71,14 +74,18 @@ class KeepMachine(Daemon):
     __slots__ = (
         '_backend',
         '_group',
-        '_is_preparing',
+        '_is_detached',
+        '_is_writing',
         '_keeper',
+        '_loss',
+        '_lost_while_acquired',
         '_node',
         '_options',
         '_owner_watch',
         '_previous',
         '_probe',
         '_state',
+        '_written_value',
         'unanswered',
         'value',
     )
@@ -98,7 +105,11 @@ class KeepMachine(Daemon):
         self._node: KeptNode | None = None
         self._previous: KeptNode | None = None  # the lost node, which may still exist, unchanged
         self._owner_watch: OwnerWatch | None = None
-        self._is_preparing = False  # the attempt in flight has not written anything yet
+        self._loss: NodeLost | None = None  # why the node is not owned; None before the first loss
+        self._lost_while_acquired = False  # the attempt in flight got the node, and the node was lost already
+        self._written_value = value  # the last one that was written
+        self._is_writing = False  # the attempt in flight may have written the node
+        self._is_detached = False
 
     # -- state; no I/O
 
@@ -126,7 +137,7 @@ class KeepMachine(Daemon):
         """Return the fencing token, or raise NodeLost or Overtaken."""
         node = self._node
         if node is None or not self.remaining():
-            is_overtaken = self.state is KeeperState.LOST and isinstance(self.last_error, Overtaken)
+            is_overtaken = self.state is KeeperState.LOST and isinstance(self._loss, Overtaken)
             kind = Overtaken if is_overtaken else NodeLost
             raise kind(f'{{key}} is not kept: {self.state.name}: {self._reason()}', key=self.key)
         return node.token
@@ -139,6 +150,8 @@ class KeepMachine(Daemon):
             return 'the keeper was stopped'
         if self._node is not None:
             return f'it was not renewed within its TTL of {self.ttl} s'
+        if self._loss is not None:
+            return str(self._loss)
         return 'it was not written yet' if self.last_error is None else str(self.last_error)
 
     # -- requests of the program
@@ -150,18 +163,21 @@ class KeepMachine(Daemon):
         node = self._node
         assert node is not None
         try:
-            return node.update(value, deadline)
+            result = node.update(value, deadline)
         except NodeLost as error:
             if node is self._node:
                 node.abandon()
                 self.on_lost(error)
             raise
+        self._written_value = value
+        return result
 
     def detach(self, deadline: Deadline) -> None:
         """Stop, and leave the node to its TTL."""
         if self.in_forked_child:
             return
         self.check_thread()
+        self._is_detached = True
         node, self._node, self._previous = self._node, None, None
         self.unanswered.clear()
         try:
@@ -175,22 +191,20 @@ class KeepMachine(Daemon):
 
     def _step(self) -> float | None:
         self._close_owner_watch()
+        if self._node is not None:
+            self._write_latest_value(self._node)
+            return None
         if not self._prepare():
             return self.ttl / 3
-        try:
-            node = self._acquire()
-        except EtcException:
-            if self._is_stopped and self.unanswered:  # stop() waits for this too
-                self.tasks.spawn(self._delete_node, None, self._call_deadline())
-            raise
+        node = self._acquire()
+        if self._is_stopped:
+            return None
         if node is None:
             return self.retry.backoff.next_delay() if self._owner_watch is None else self._owner_watch.check_interval
         self._previous = None
-        if self._is_stopped:  # ``unanswered`` is kept: wait_started reports it
-            node.release(Deadline(MAX_CALL_TIMEOUT))
-            return None
         self.unanswered.clear()
         self._node = node
+        self._loss = None
         self.retry.backoff.reset()
         was_lost = self._state is KeeperState.LOST
         self._state = KeeperState.KEPT
@@ -199,35 +213,77 @@ class KeepMachine(Daemon):
             if self._options.on_restored is not None:
                 self.callbacks.post(self._options.on_restored, self._keeper)
             self.log_event(logging.INFO, 'restored')
-        return None
+        return None if self._written_value == self.value else 0  # update() was called meanwhile
+
+    def _write_latest_value(self, node: KeptNode) -> None:
+        """Write the value of an update that was requested while the node was being acquired."""
+        while node is self._node and self._written_value != self.value:
+            try:
+                self.update(self.value, self._call_deadline())
+            except NodeLost:
+                pass  # the value is written with the node
 
     def _prepare(self) -> bool:
         """Call ``alive``, and detect the API if it is unknown.  Return False if the node must not be written now."""
-        self._is_preparing = True
-        try:
-            if not self.check_liveness():
-                return False
-            if self._group is None:
-                self._backend = self._backend.detect_api(self._call_deadline())
-                self._group = self._backend.keep_group(self._options.ttl)
-            return not self._is_stopped
-        finally:
-            self._is_preparing = False
+        if not self.check_liveness():
+            if not self._is_stopped:
+                text = '{key} was not written, because alive() returned False, raised or timed out'
+                self.last_error = NodeLost(text, key=self.key)
+            return False
+        if self._group is None:
+            self._backend = self._backend.detect_api(self._call_deadline())
+            self._group = self._backend.keep_group(self._options.ttl)
+        return not self._is_stopped
 
     def _acquire(self) -> KeptNode | None:
-        """Write the node.  Return None if the node is another owner's, or was deleted meanwhile."""
+        """Write the node.  Return None if the node is another owner's, or was deleted or lost meanwhile.
+
+        If the daemon is stopped meanwhile, the node is deleted, or left to its TTL after :meth:`detach`.
+        """
+        self._is_writing = True
+        self._lost_while_acquired = False
+        value = self.value
+        node: KeptNode | None = None
+        try:
+            node = self._write(value)
+        except EtcException:
+            if self._is_stopped and self.unanswered and not self._is_detached:
+                self._spawn_deletion(None, self._call_deadline())
+            raise
+        finally:
+            self._is_writing = False
+        if self._is_stopped:
+            if self._is_detached:
+                if node is not None:
+                    node.detach(self._call_deadline())
+            elif node is not None:
+                self._spawn_deletion(node, self._call_deadline(), and_unanswered=False)
+            elif self.unanswered:
+                self._spawn_deletion(None, self._call_deadline())
+            return None
+        if self._lost_while_acquired:  # the node will not call on_lost again
+            self._previous = node
+            return None
+        if node is not None:
+            self._written_value = value
+        return node
+
+    def _write(self, value: str) -> KeptNode | None:
+        """Write the node with this value.  Return None if the node is another owner's, or was deleted meanwhile."""
         if self._previous is not None:
             assert self._group is not None
-            node = self._group.reclaim(self.key, self.value, self._previous, self, self._call_deadline())
+            node = self._group.reclaim(self.key, value, self._previous, self, self._call_deadline())
             if node is not None:
                 return node
             self._previous = None
+            if self._is_stopped:
+                return None
         try:
-            return self._keep(Put(self.key, self.value, prev_exist=False))
+            return self._keep(Put(self.key, value, prev_exist=False))
         except NodeExist as error:
-            return self._acquire_existing(error)
+            return None if self._is_stopped else self._replace(value, error)
 
-    def _acquire_existing(self, error: NodeExist) -> KeptNode | None:
+    def _replace(self, value: str, error: NodeExist) -> KeptNode | None:
         """Take over the node of another owner, wait for its end, or raise, as ``on_conflict`` says."""
         try:
             found = self._backend.execute(Get(self.key, quorum=True), self._call_deadline())
@@ -240,7 +296,7 @@ class KeepMachine(Daemon):
         if isinstance(node, Value) and node.ttl is not None:
             if is_starting and self._options.on_conflict == 'replace':
                 try:
-                    return self._keep(Put(self.key, self.value, prev_exist=True, prev_index=node.modified_index))
+                    return self._keep(Put(self.key, value, prev_exist=True, prev_index=node.modified_index))
                 except (KeyNotFound, TestFailed):
                     return None
             if is_starting and self._options.on_conflict == 'raise':
@@ -249,6 +305,8 @@ class KeepMachine(Daemon):
             raise _permanent(node, found.etcd_index)
         if is_starting:
             self.last_error = error
+        else:
+            self._loss = self._overtaken()
         self._owner_watch = OwnerWatch(
             self._backend,
             WatchSpec(self.key, found.etcd_index + 1),
@@ -295,6 +353,7 @@ class KeepMachine(Daemon):
     def on_writing(self, write: AcquiringWrite) -> None:
         """A write that takes the node is sent now."""
         self.unanswered.add(write)  # for good if this greenlet is killed
+        self._lost_while_acquired = False
 
     def check_liveness(self) -> bool:
         """Call ``alive``, and remove the node if the result is False.  Blocks for a sixth of the TTL at most."""
@@ -303,7 +362,7 @@ class KeepMachine(Daemon):
         if self._probe is None or self._probe.check(self.ttl / 6, self.tasks.spawn):
             return True
         if self._node is not None and not self._is_stopped:
-            text = '{key} was removed because alive() returned False, raised or timed out'
+            text = '{key} is to be deleted, because alive() returned False, raised or timed out'
             node = self._lose(NodeLost(text, key=self.key))
             if node is not None:
                 node.abandon()
@@ -326,6 +385,9 @@ class KeepMachine(Daemon):
         """The node is not owned any more."""
         if self._is_stopped:
             return
+        if self._node is None:  # the group attached the node, and has not returned it yet
+            self._lost_while_acquired = True
+            return
         node = self._lose(error)
         # Overtaken proves another owner: do not reclaim the node, even if its value is the same.
         self._previous = None if isinstance(error, Overtaken) else node
@@ -336,7 +398,7 @@ class KeepMachine(Daemon):
     def _lose(self, error: NodeLost) -> KeptNode | None:
         """Become LOST, and return the node."""
         node, self._node = self._node, None
-        self.last_error = error
+        self.last_error = self._loss = error
         self._state = KeeperState.LOST
         if self._options.on_lost is not None:
             self.callbacks.post(self._options.on_lost, self._keeper)
@@ -348,33 +410,54 @@ class KeepMachine(Daemon):
         try:
             node.release(Deadline(MAX_CALL_TIMEOUT))
         except EtcException as error:
-            self.last_error = error
             self._previous = node
+            self._on_delete_failed(error)
         finally:
             self.retry.schedule(self.ttl / 3)
 
     def _on_stop(self, deadline: Deadline) -> None:
         self._close_owner_watch()
         self._state = KeeperState.STOPPED
-        if self._is_preparing:
-            self.retry.kill_attempt()  # also because ``alive`` may be the caller of stop(), which would wait for itself
         node, self._node = self._node or self._previous, None
-        if node is not None or (self.unanswered and (not self.retry.is_attempting or self._is_preparing)):
-            self.tasks.spawn(self._delete_node, node, deadline)
+        if not self._is_writing:
+            # Also because ``alive`` may be the caller of stop(), which would wait for itself.
+            self.retry.kill_attempt()
+        if node is not None or (self.unanswered and not self._is_writing):
+            self._spawn_deletion(node, deadline)
 
-    def _delete_node(self, node: KeptNode | None, deadline: Deadline) -> None:
-        """Delete the node if the keeper owns it.  If that fails, etcd deletes the node after its TTL."""
+    def _spawn_deletion(self, node: KeptNode | None, deadline: Deadline, *, and_unanswered: bool = True) -> None:
+        """Delete the node in the background, and stop its renewals in any case."""
+        greenlet = self.tasks.spawn(self._delete_node, node, deadline, and_unanswered)
+        # The greenlet may be killed before its first instruction, as by ``stop(timeout=0)``.  Until it runs, the node
+        # stays attached: otherwise a new keeper of the key could put it on the same lease, and lose it by this delete.
+        greenlet.rawlink(partial(self._on_deletion_over, node))
+
+    def _on_deletion_over(self, node: KeptNode | None, deletion: gevent.Greenlet[..., object]) -> None:
+        if node is not None:
+            node.abandon()
+        if isinstance(deletion.value, gevent.GreenletExit) and not self.in_forked_child:
+            text = 'the deletion of the node was interrupted: etcd deletes the node after its TTL of %d s'
+            self.log_event(logging.WARNING, text, self.ttl)
+
+    def _delete_node(self, node: KeptNode | None, deadline: Deadline, and_unanswered: bool) -> None:
+        """Delete the node, and what unanswered writes created.  If that fails, etcd deletes it after its TTL."""
         if self.in_forked_child:
             return
         try:
             if node is not None:
                 node.release(deadline)
-            if self.unanswered and self._group is not None:
+            if and_unanswered and self.unanswered and self._group is not None:
                 self._group.delete_unanswered(self.key, self, deadline)
         except EtcException as error:
-            self.last_error = error
-            text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'
-            log.warning(text, self.log.label, self.name, self.ttl, error)
+            self._on_delete_failed(error)
+
+    def _on_delete_failed(self, error: EtcException) -> None:
+        self.last_error = error
+        text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'
+        log.warning(text, self.log.label, self.name, self.ttl, error)
+
+    def _overtaken(self) -> Overtaken:
+        return Overtaken('{key} was written by another client', key=self.key)
 
 
 def _permanent(node: Node, index: int) -> EtcdError:
@@ -382,4 +465,6 @@ def _permanent(node: Node, index: int) -> EtcdError:
     if isinstance(node, Value):
         reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
         return NodeExist(f'Key already exists: {reason}', node.key, index)
-    return NotFile('Not a file: it is a directory, which cannot be kept', node.key, index)
+    error = NotFile('Not a file', node.key, index)
+    error.hint = 'it is a directory, which cannot be kept: keep a node below it'
+    return error

@@ -91,17 +91,19 @@ class RetryLoop:
         if self._tasks.affinity.in_forked_child:
             return
         began = timing.now()
-        backoff = self.backoff.next_delay()
-        delay: float | None = backoff  # also if this greenlet is killed
+        delay: float | None = None
         try:
             delay = self._step()
         except EtcException as error:
             if is_transient(error):
-                delay = max(0.0, began + backoff - timing.now())
+                delay = max(0.0, began + self.backoff.next_delay() - timing.now())
             else:
                 delay = self.backoff.next_delay(MAX_REFUSED_DELAY)
             self._greenlet = None  # the attempt is over: on_error may stop the daemon
             self._on_error(error)
+        except BaseException:  # this greenlet was killed
+            delay = self.backoff.next_delay()
+            raise
         finally:
             self._greenlet = None
             if self._next_delay is not None and (delay is None or self._next_delay < delay):

@@ -344,3 +344,13 @@ def test_watch_that_has_ended_is_started_again_with_the_next_renewal(bench: Benc
     bench.do(Put('/a', 'x', ttl=60))
     etcd_clock.advance(0)
     assert bench.listener.events == ['renewed', 'lost: Overtaken']
+
+
+def test_loss_during_the_wait_for_another_write_names_that_write(bench: Bench, etcd_clock: VirtualTime) -> None:
+    kept = bench.keep()
+    lost: list[NodeLost] = []
+    bench.listener.on_lost = lost.append  # type: ignore[method-assign]
+    kept._write_lock.acquire()  # type: ignore[attr-defined]
+    etcd_clock.advance(TTL)
+    reason = 'no renewal was sent: another write to it is in flight'
+    assert [str(error) for error in lost] == [f'/a was not renewed within its TTL of 10 s: {reason}']

@@ -77,6 +77,7 @@ def test_refresh_of_a_ttl_resumes_at_the_cursor() -> None:
     assert continuity.resume_after(listing(12, value('/a', '1', 5, 9, ttl=10)))
 
 
+@pytest.mark.parametrize('keeps_values', [True, False])
 @pytest.mark.parametrize(
     'found',
     [
@@ -86,22 +87,57 @@ def test_refresh_of_a_ttl_resumes_at_the_cursor() -> None:
     ],
     ids=['unknown value', 'different value', 'lower index'],
 )
-def test_listing_that_contradicts_the_known_state_proves_another_store(found: Listing) -> None:
-    assert not started(value('/a', '1', 5)).resume_after(found)
+def test_listing_that_contradicts_the_known_state_proves_another_store(found: Listing, keeps_values: bool) -> None:
+    assert not started(value('/a', '1', 5), keeps_values=keeps_values).resume_after(found)
 
 
-def test_missing_value_is_looked_up_from_the_last_listed_change() -> None:
+@pytest.mark.parametrize('keeps_values', [True, False])
+def test_listing_with_a_later_change_resumes_and_delivers_the_change(keeps_values: bool) -> None:
+    continuity = started(value('/a', '1', 5), value('/ttl', '1', 6, ttl=10), keeps_values=keeps_values)
+    later = value('/ttl', '2', 6, 12, ttl=10), value('/b', '1', 11)
+    assert continuity.resume_after(listing(12, value('/a', '1', 5), *later))
+    assert (continuity.first_index, continuity.awaits_marker) == (11, False)
+    change = written(value('/b', '1', 11))
+    assert continuity.process([change]) == [change]
+
+
+@pytest.mark.parametrize('keeps_values', [True, False])
+def test_value_re_created_is_looked_up_from_the_last_listed_change(keeps_values: bool) -> None:
+    continuity = started(value('/a', '1', 5), value('/b', '1', 7), keeps_values=keeps_values)
+    assert continuity.resume_after(listing(13, value('/a', '1', 13), value('/b', '1', 7)))
+    assert (continuity.first_index, continuity.awaits_marker) == (7, True)
+
+
+@pytest.mark.parametrize('keeps_values', [True, False])
+def test_index_that_the_store_has_not_reached_is_no_sign_of_another_store(keeps_values: bool) -> None:
+    continuity = Continuity(20, keeps_values=keeps_values)
+    continuity.start(listing(10, value('/a', '1', 5), value('/b', '1', 7)))
+    assert continuity.resume_after(listing(11, value('/a', '1', 11), value('/b', '1', 7)))
+    assert continuity.first_index == 7
+    assert continuity.process([written(value('/b', '1', 7))]) == []
+    assert continuity.process([Deleted(value('/a', '', 5, 10), value('/a', '1', 5), etcd_index=10)]) is None
+    assert continuity.resume_after(listing(11, value('/a', '1', 11), value('/b', '1', 7)))
+    continuity.process([written(value('/b', '1', 7))])
+    assert continuity.process([Deleted(value('/a', '', 5, 11), value('/a', '1', 5), etcd_index=11)]) == []
+    assert continuity.process([written(value('/a', '1', 20))]) == []
+    change = written(value('/a', '1', 21))
+    assert continuity.process([change]) == [change]
+
+
+@pytest.mark.parametrize('keeps_values', [True, False])
+def test_missing_value_is_looked_up_from_the_last_listed_change(keeps_values: bool) -> None:
     """It may have been deleted after the cursor, or before it in another store."""
-    continuity = started(value('/a', '1', 5), value('/b', '1', 7))
+    continuity = started(value('/a', '1', 5), value('/b', '1', 7), keeps_values=keeps_values)
     assert continuity.resume_after(listing(12, value('/b', '1', 7)))
     assert (continuity.first_index, continuity.awaits_marker) == (7, True)
 
 
-def test_deletion_before_the_cursor_contradicts_the_listing() -> None:
-    continuity = started(value('/a', '1', 5), value('/b', '1', 7))
+@pytest.mark.parametrize('keeps_values', [True, False])
+def test_deletion_before_the_cursor_contradicts_the_listing(keeps_values: bool) -> None:
+    continuity = started(value('/a', '1', 5), value('/b', '1', 7), keeps_values=keeps_values)
     continuity.resume_after(listing(12, value('/b', '1', 7)))
     assert continuity.process([written(value('/b', '1', 7))]) == []
-    deleted = Deleted(value('/a', '', 5, 9), etcd_index=9)
+    deleted = Deleted(value('/a', '', 5, 9), value('/a', '1', 5), etcd_index=9)
     assert continuity.process([deleted]) is None
 
 

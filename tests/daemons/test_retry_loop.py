@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import gevent
@@ -12,6 +13,7 @@ from getc.daemons.retry_loop import RetryLoop
 from getc.daemons.tasks import Tasks
 from getc.errors import EtcException, TimedOut, Unauthorized
 from getc.testing import VirtualTime
+from getc.timing import Backoff
 from tests.support.leftovers import greenlets_of_getc
 
 Step = Callable[[], float | None]
@@ -34,6 +36,13 @@ class Attempts:
     def _step(self) -> float | None:
         self.at.append(timing.now())
         return self._steps.pop(0)() if self._steps else None
+
+
+class LongestDelays(random.Random):
+    """Draws the upper bound."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return b
 
 
 def raising(error: BaseException) -> Step:
@@ -104,6 +113,16 @@ def test_permanent_errors_are_retried_at_longer_intervals_than_transient_ones(et
         assert attempts.errors[0] is error
         counts.append(len(attempts.at))
     assert counts[0] > 4 * counts[1] > 0
+
+
+@pytest.mark.parametrize('error', [TimedOut('no answer'), Unauthorized('no')])
+def test_backoff_counts_each_failure_once_and_no_success(etcd_clock: VirtualTime, error: EtcException) -> None:
+    attempts = Attempts(lambda: 1, lambda: 1, *[raising(error)] * 4)
+    attempts.loop.backoff = Backoff(rng=LongestDelays())
+    began = timing.now()
+    attempts.loop.schedule(0)
+    etcd_clock.advance(10)
+    assert [at - began for at in attempts.at] == pytest.approx([0, 1, 2, 2.05, 2.15, 2.35, 2.75])
 
 
 def test_killed_attempt_is_repeated(etcd_clock: VirtualTime) -> None:
