@@ -243,6 +243,23 @@ def test_timeout_of_a_write_that_is_not_repeated_marks_the_endpoint_down(
     assert endpoints.current == B
 
 
+def test_renewal_of_a_short_ttl_reaches_the_only_healthy_endpoint(
+    endpoints: EndpointSelector, etcd_clock: VirtualTime
+) -> None:
+    """A renewal of a TTL of 1 s has a sixth of a second, so that each of three endpoints has 42 ms."""
+
+    def attempt(endpoint: Endpoint, deadline: Deadline) -> str:
+        gevent.sleep(0.01 if endpoint == C else deadline.remaining())
+        if endpoint != C:
+            raise TimedOut('no response')
+        return endpoint.host
+
+    for seconds in (0.1, 0.02):  # once after the endpoints that hang, and then at once
+        calling = gevent.spawn(call_with_failover, endpoints, attempt, Deadline(1 / 6), Effect.IDEMPOTENT)
+        etcd_clock.advance(seconds)
+        assert calling.value == 'c'
+
+
 # -- retry_until_served
 
 
