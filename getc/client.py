@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, Protocol, TypeVar, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
 from getc.backends.base import Backend
 from getc.backends.connect import OpenBackend, open_backend
@@ -170,8 +170,7 @@ class Client(Unpicklable):
         Raises:
             KeyNotFound: The node does not exist.
         """
-        result: Got = self._execute(Get(key, recursive, sorted, quorum), timeout)
-        return result
+        return self._execute(Get(key, recursive, sorted, quorum), timeout)
 
     def wait(
         self,
@@ -245,8 +244,7 @@ class Client(Unpicklable):
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
         prev_exist = True if refresh else None  # without it, etcd v2 would create the node again
-        result: Set = self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
-        return result
+        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist), timeout)
 
     def create(
         self,
@@ -272,8 +270,7 @@ class Client(Unpicklable):
         """
         if isinstance(value, bytes):
             value = text_of(value)
-        result: Created = self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout)
-        return result
+        return cast(Created, self._execute(Put(key, value, dir=dir, ttl=ttl, prev_exist=False), timeout))
 
     def update(
         self,
@@ -311,10 +308,7 @@ class Client(Unpicklable):
             value = text_of(value)
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
-        result: Set = self._execute(
-            Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist=True), timeout
-        )
-        return result
+        return self._execute(Put(key, value, dir, ttl, refresh, prev_value, prev_index, prev_exist=True), timeout)
 
     def refresh(
         self,
@@ -344,8 +338,7 @@ class Client(Unpicklable):
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
         put = Put(key, ttl=ttl, refresh=True, prev_value=prev_value, prev_index=prev_index, prev_exist=True)
-        result: Set = self._execute(put, timeout)
-        return result
+        return self._execute(put, timeout)
 
     def append(
         self,
@@ -372,8 +365,7 @@ class Client(Unpicklable):
         """
         if isinstance(value, bytes):
             value = text_of(value)
-        result: Created = self._execute(Append(key, value, dir, ttl), timeout)
-        return result
+        return self._execute(Append(key, value, dir, ttl), timeout)
 
     def delete(
         self,
@@ -405,8 +397,7 @@ class Client(Unpicklable):
         """
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)
-        result: Deleted = self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
-        return result
+        return self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
 
     # -- daemons
 
@@ -705,7 +696,19 @@ class Client(Unpicklable):
 
     # -- internals
 
-    def _execute(self, operation: Operation, timeout: Timeout) -> Any:  # the class of the result follows the operation
+    @overload
+    def _execute(self, operation: Get, timeout: Timeout) -> Got: ...
+
+    @overload
+    def _execute(self, operation: Put, timeout: Timeout) -> Set: ...
+
+    @overload
+    def _execute(self, operation: Append, timeout: Timeout) -> Created: ...
+
+    @overload
+    def _execute(self, operation: Delete, timeout: Timeout) -> Deleted: ...
+
+    def _execute(self, operation: Operation, timeout: Timeout) -> Any:
         deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
         if self._is_closed or not self._affinity.is_current():
             self._check_open()
