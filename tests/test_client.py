@@ -16,7 +16,9 @@ import gevent.socket
 import pytest
 
 import getc
+from getc.net import failover
 from getc.testing import EtcdServer
+from getc.timing import Backoff
 from tests.support.api_support import skip_unless_supported
 
 LONG = 30.0
@@ -310,6 +312,24 @@ def test_close_closes_all_sockets() -> None:
                 while connection.recv(65536):
                     pass
         assert isinstance(calling.exception, getc.EtcException)
+
+
+class LongBackoff(Backoff):
+    """Delays of a minute."""
+
+    def next_delay(self, cap: float | None = None) -> float:
+        return 60.0
+
+
+@pytest.mark.parametrize('api', ['v3', 'v2', None])
+def test_close_ends_a_ready_that_backs_off_at_once(monkeypatch: pytest.MonkeyPatch, api: Any) -> None:
+    monkeypatch.setattr(failover, 'Backoff', LongBackoff)
+    client = getc.etcd(REFUSING, api=api)
+    waiting = gevent.spawn(client.ready, timeout=None)
+    waiting.join(0.1)
+    client.close()
+    waiting.join(LONG)
+    assert isinstance(waiting.exception, getc.ClientClosed)
 
 
 def errors_alive() -> list[getc.EtcException]:
