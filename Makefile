@@ -14,7 +14,7 @@ PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile
 COVERAGE_FLOOR := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example test test-slow test-all servers test-servers soak faults check words format docs bench clean
+.PHONY: help demo example test test-slow test-all servers test-servers soak faults check format docs bench clean
 
 help: ## list the targets
 	@echo 'getc: etcd for gevent.  Targets (each first creates .venv with all dependencies):'
@@ -53,7 +53,7 @@ faults: $(READY) ## inject faults into a cluster and check the history; SEED=7 M
 	@$(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(SEEDS),--seeds $(SEEDS)) \
 	    $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
-check: $(READY) ## check format, lint, types, layers and exports (30 s)
+check: $(READY) ## check format, lint, types, layers, exports and wording (30 s)
 	@failed=''; \
 	run() { echo "-- $$1"; shift; "$$@" || failed=yes; }; \
 	run 'format'  $(BIN)/ruff format --check --quiet . ; \
@@ -61,10 +61,8 @@ check: $(READY) ## check format, lint, types, layers and exports (30 s)
 	run 'types'   $(BIN)/mypy ; \
 	run 'layers'  $(BIN)/python tools/check_layers.py ; \
 	run 'exports' $(BIN)/python tools/check_exports.py ; \
+	run 'words'   $(BIN)/python tools/check_words.py ; \
 	if [ -n "$$failed" ]; then echo 'check: FAILED'; exit 1; fi; echo 'check: passed'
-
-words: $(READY) ## check the code and the documentation for banned words
-	@$(BIN)/python tools/check_words.py
 
 format: $(READY) ## format the code and apply automatic fixes
 	@$(BIN)/ruff check --quiet --fix-only . && $(BIN)/ruff format .

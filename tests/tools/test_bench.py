@@ -146,11 +146,11 @@ class TestFigures:
 
 class TestTelling:
     def test_a_table_is_aligned_in_a_terminal(self) -> None:
-        table = Table(('client', 'a second'), [('a', '1,000'), ('long', '5')])
+        table = Table(('client', 'per second'), [('a', '1,000'), ('long', '5')])
         assert table.as_text('> ') == ['> a     1,000', '> long      5']
 
     def test_a_table_is_written_in_markdown_and_in_rst(self) -> None:
-        table = Table(('client', 'a second'), [('a', '1')])
+        table = Table(('client', 'per second'), [('a', '1')])
         assert table.as_markdown() == ['| client | a second |', '| --- | ---: |', '| a | 1 |']
         assert table.as_rst()[3:] == ['   * - client', '     - a second', '   * - a', '     - 1']
 

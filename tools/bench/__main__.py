@@ -122,7 +122,7 @@ def run_cases(
     with start_any_etcd() as server:
         screen.say(f'etcd {server.version}, {server.reason}; {rounds} rounds of {seconds:g} s')
         screen.say(
-            'columns: calls or events a second, noise, CPU each, ratio to the fastest peer (quartiles), '
+            'columns: calls or events per second, noise, CPU each, ratio to the fastest peer (quartiles), '
             'ratio to the limit'
         )
         known = [one for one in clients if server.binary.supports('v2' if one.api == 'v2' else 'v3')]

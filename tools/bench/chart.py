@@ -1,4 +1,4 @@
-"""An SVG chart with a bar for the calls a second of each client."""
+"""An SVG chart with a bar for the calls per second of each client."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def draw_chart(results: Results, cases: Sequence[Case]) -> str:
         panels = [(case.title, figures) for case in shown if (figures := results.figures(case, api))]
         if not panels:
             continue
-        parts.append(_text(MARGIN, top + 18, f'{heading}: calls or events a second', 18, weight=600))
+        parts.append(_text(MARGIN, top + 18, f'{heading}: calls or events per second', 18, weight=600))
         top += CHAPTER
         for first in range(0, len(panels), 2):
             row = panels[first : first + 2]

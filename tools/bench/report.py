@@ -17,7 +17,7 @@ from tools.bench.tables import Table
 __all__ = ['Report', 'case_table', 'memory_table']
 
 APIS = ('v3', 'v2')
-COLUMNS = ('client', 'a second', 'noise', 'CPU each', 'ratio to the fastest peer', 'ratio to the limit')
+COLUMNS = ('client', 'per second', 'noise', 'CPU each', 'ratio to the fastest peer', 'ratio to the limit')
 
 
 def _rate(spread: Spread) -> str:
@@ -94,7 +94,7 @@ class Report:
             f'{computer}, Python {machine["python"]}. '
             f'{self.rounds} rounds; in each, every client works for {self.seconds:g} s, one at a time, in random '
             'order. '
-            'A second: calls (or events) a second, the median of the rounds; noise: half the interquartile range '
+            'Per second: calls (or events) per second, the median of the rounds; noise: half the interquartile range '
             'relative to the median; CPU each: CPU time of the client per call. Ratios are computed within a round, '
             'with their quartiles in parentheses. '
             'The limit is a load generator in C that does not decode responses.'
@@ -128,7 +128,7 @@ class Report:
         """Return the page in Markdown."""
         lines = ['# Benchmarks', '', self._intro(), '']
         if picture is not None:
-            lines += [f'![Calls a second of each client]({picture})', '']
+            lines += [f'![Calls per second of each client]({picture})', '']
         for title, table in self._chapters():
             lines += [f'## {title}', '', *table.as_markdown(), '']
         for title, items in (('Remarks', self._remarks()), ('Versions', self._versions())):
@@ -140,7 +140,7 @@ class Report:
         """Return the page in reStructuredText."""
         lines = ['Benchmarks', '==========', '', self._intro(), '']
         if picture is not None:
-            lines += [f'.. image:: {picture}', '   :alt: Calls a second of each client', '']
+            lines += [f'.. image:: {picture}', '   :alt: Calls per second of each client', '']
         for title, table in self._chapters():
             lines += [title, '-' * len(title), '', *table.as_rst(), '']
         for title, items in (('Remarks', self._remarks()), ('Versions', self._versions())):

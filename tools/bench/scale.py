@@ -38,7 +38,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] =
     'keepers': {
         'register': ('registration of all', _seconds),
         'each': ('memory each', _bytes),
-        'requests': ('requests a second', _rate),
+        'requests': ('requests per second', _rate),
         'cpu_share': ('CPU', _percent),
         'greenlets': ('greenlets', _number),
         'close': ('deletion of all', _seconds),
@@ -47,8 +47,8 @@ COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] =
         'register': ('registration of all', _seconds),
         'each': ('memory each', _bytes),
         'each_same': ('memory each, same node', _bytes),
-        'to_one': ('callbacks a second, one per event', _number),
-        'to_all': ('callbacks a second, all per event', _number),
+        'to_one': ('callbacks per second, one per event', _number),
+        'to_all': ('callbacks per second, all per event', _number),
         'greenlets': ('greenlets', _number),
     },
     'directory': {
