@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import gevent
 
@@ -34,7 +34,7 @@ class DaemonRegistry:
         self.log = log
         self._keeps_alive = keeps_alive  # each daemon has a reference to the registry
         self._daemons: dict[Daemon, None] = {}
-        self._on_finished = self._discard  # one object for all daemons
+        self._on_finished: Callable[[Daemon], None] | None = None  # `_discard`, one object for all daemons
         self._monitor = Monitor(log, self._has_daemons)
 
     def start(self, handle: DaemonHandle, *, wait: bool, deadline: Deadline) -> None:
@@ -52,6 +52,8 @@ class DaemonRegistry:
             RuntimeError: This is not the thread of the client.
         """
         daemon = handle._daemon
+        if self._on_finished is None:  # not in __init__: a client without daemons is freed without a garbage collection
+            self._on_finished = self._discard
         daemon.start(self._on_finished)
         self._daemons[daemon] = None
         self._monitor.add(daemon)
@@ -75,7 +77,8 @@ class DaemonRegistry:
             for daemon in daemons:
                 killed += daemon.kill()
             self._monitor.close()
-        gevent.joinall(killed, timeout=KILL_GRACE)
+        if killed:
+            gevent.joinall(killed, timeout=KILL_GRACE)
 
     def reset_in_child(self, log: ClientLog) -> None:
         """Drop the daemons of the parent process after a fork, which have no effect in the child.
