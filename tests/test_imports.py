@@ -56,15 +56,17 @@ with getc.etcd(sys.argv[1], api='v2') as etcd:
     assert run(program, etcd_server.url) == "[]\n['requests', 'urllib3']\n"
 
 
-def test_program_that_uses_v3_loads_no_http_library(etcd_server: EtcdServer) -> None:
+@pytest.mark.parametrize('api', ['v3', None])
+def test_program_that_uses_v3_loads_no_http_library(etcd_server: EtcdServer, api: str | None) -> None:
+    """Also if the API is detected."""
     program = f"""
 import sys, getc
-with getc.etcd(sys.argv[1], api='v3') as etcd:
+with getc.etcd(sys.argv[1], api={api!r}) as etcd:
     etcd.set('/hello', 'world', ttl=60)
     etcd.get('/hello')
     with etcd.mirror('/'), etcd.keep_node('/servers/a'):
         pass
     etcd.v3.maintenance.status()
-    print({HTTP})
+    print(etcd.api, {HTTP})
 """
-    assert run(program, etcd_server.url) == '[]\n'
+    assert run(program, etcd_server.url) == 'v3 []\n'

@@ -10,7 +10,16 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
-from getc.errors import ClientClosed, ConnectionRefused, EtcException, TimedOut, Unauthorized
+from getc.errors import (
+    ClientClosed,
+    ConnectionRefused,
+    EtcException,
+    HTTPError,
+    NotSupported,
+    ProtocolError,
+    TimedOut,
+    Unauthorized,
+)
 from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
@@ -33,6 +42,9 @@ MIN_VERSION_WITH_PROTECTED_STATUS: Final = (3, 5)
 DETECTION_TIMEOUT: Final = 10.0
 """Seconds for a detection that starts without a deadline."""
 
+SETTINGS_TIMEOUT: Final = 5.0
+"""Seconds after which a server that has accepted a connection and sent nothing counts as one without HTTP/2."""
+
 
 class VersionReader(Protocol):
     """Reads the version of a server over HTTP."""
@@ -45,21 +57,22 @@ class VersionReader(Protocol):
 
 
 class VersionProbe:
-    """Reads the version of the first server that responds: its ``/version`` page, or its status over gRPC.
+    """Reads the version of the first server that responds: from its status over gRPC, or from its ``/version`` page.
 
-    gRPC is used where a server responds without that page: gRPC proxies, such as ``etcd grpc-proxy``, nginx or
-    haproxy, forward no other HTTP.
+    gRPC comes first: it is all that a gRPC proxy forwards, and all that a port serves whose etcd has
+    ``--listen-client-http-urls`` elsewhere; the connection is used further by v3.  The page is read from servers
+    without HTTP/2, such as etcd 2, and from proxies that do not pass the call on.
 
     Args:
         endpoints: The servers, shared with the backend, which prefers servers that have responded.
+        rpc: Calls ``Maintenance.Status``.
         page: Reads the ``/version`` page.
-        rpc: Calls ``Maintenance.Status``; None to use the page only.
     """
 
-    def __init__(self, endpoints: EndpointSelector, page: VersionReader, rpc: RpcClient | None = None) -> None:
+    def __init__(self, endpoints: EndpointSelector, rpc: RpcClient, page: VersionReader) -> None:
         self._endpoints = endpoints
-        self._page = page
         self._rpc = rpc
+        self._page = page
 
     def read(self, deadline: Deadline) -> tuple[int, ...]:
         """Return the version, such as ``(3, 5)``.  Blocks until the deadline at most.
@@ -73,30 +86,46 @@ class VersionProbe:
             self.close()
 
     def close(self) -> None:
-        """End a read in flight with ClientClosed.  Does not block."""
+        """End a read of the page in flight with ClientClosed.  Does not block."""
         self._page.close()
 
     def _read(self, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...]:
         try:
-            return self._page.read(endpoint, deadline)
-        except (TimedOut, ConnectionRefused, ClientClosed):
-            raise
-        except EtcException:
-            version = None if self._rpc is None else _version_over_grpc(self._rpc, endpoint, deadline)
-            if version is None:
+            return self._read_status(endpoint, deadline.fraction(0.5, at_most=SETTINGS_TIMEOUT))
+        except TimedOut:
+            if self._rpc.speaks_http2(endpoint) is False:
+                return self._read_page(endpoint, deadline)
+            return self._read_status(endpoint, deadline)  # a slow server or network
+        except EtcException as error:
+            if not self._may_have_page(endpoint, error):
                 raise
-            return version
+            try:
+                return self._read_page(endpoint, deadline)
+            except EtcException as page_error:
+                if self._rpc.speaks_http2(endpoint):
+                    raise error from page_error
+                raise
 
+    def _read_page(self, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...]:
+        self._rpc.clear()  # a server that is silent on a connection leaves it open
+        return self._page.read(endpoint, deadline)
 
-def _version_over_grpc(rpc: RpcClient, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...] | None:
-    """Return the version of an etcd v3 behind a proxy; None if the server does not respond as etcd v3."""
-    try:
-        version = rpc.call_endpoint(endpoint, Maintenance.Status, StatusRequest(), deadline).version
-        return tuple(int(part) for part in version.split('.')[:2])
-    except Unauthorized:
-        return MIN_VERSION_WITH_PROTECTED_STATUS
-    except (EtcException, ValueError):
-        return None
+    def _read_status(self, endpoint: Endpoint, deadline: Deadline) -> tuple[int, ...]:
+        try:
+            version = self._rpc.call_endpoint(endpoint, Maintenance.Status, StatusRequest(), deadline).version
+        except Unauthorized:  # no token, a wrong one, or a user without the role: only etcd v3 refuses in this way
+            return MIN_VERSION_WITH_PROTECTED_STATUS
+        try:
+            return tuple(int(part) for part in version.split('.')[:2])
+        except ValueError:
+            text = f'{endpoint.url} has no version in its status, but {version[:100]!r}: select the API by api='
+            raise ProtocolError(text, endpoint=endpoint.url) from None
+
+    def _may_have_page(self, endpoint: Endpoint, error: EtcException) -> bool:
+        """Return True if the server, or a proxy, has not responded to the call as a gRPC server that supports it."""
+        if isinstance(error, (ClientClosed, ConnectionRefused)):
+            return False
+        return isinstance(error, (HTTPError, NotSupported)) or self._rpc.speaks_http2(endpoint) is False
 
 
 class AutoBackend(Backend):

@@ -94,7 +94,7 @@ def open_backend(
             return None if backend.api is None else selector.current.url
 
         if options.api is None:
-            probe = VersionProbe(selector, VersionPage(plain), rpc)
+            probe = VersionProbe(selector, rpc, VersionPage(plain))
             backend: Backend = AutoBackend(probe, open_api, log=log, on_detected=on_api_detected)
         else:
             backend = open_api(options.api)

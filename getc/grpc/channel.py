@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import ssl
 import weakref
 from typing import Final
 
@@ -19,7 +20,7 @@ from getc.grpc.stream_call import StreamCall
 from getc.grpc.timer_wheel import TimerWheel
 from getc.grpc.unary_call import UnaryCall
 from getc.net.affinity import ThreadAffinity, kill_soon
-from getc.net.connect_errors import connect_error, connect_timeout
+from getc.net.connect_errors import connect_error, connect_timeout, pending_alert
 from getc.net.endpoint import Endpoint
 from getc.net.resolver import Address, get_resolver
 from getc.net.sockets import ADDRESS_TIMEOUT, Socket, connect, peer_address
@@ -78,6 +79,7 @@ class Channel:
         self._attempt: _Attempt | None = None
         self._backoff = Backoff()
         self._next_attempt_at = 0.0
+        self._was_http2: bool | None = None  # what earlier connections have shown
         self._ping_slowdown = 1.0
         self._affinity = ThreadAffinity()
         self._affinity.check()
@@ -146,6 +148,13 @@ class Channel:
     def is_connected(self) -> bool:
         """True if there is a connection on which calls can be started."""
         return self._connection is not None
+
+    @property
+    def speaks_http2(self) -> bool | None:
+        """True if the server has sent HTTP/2 SETTINGS on any connection; False if it has sent none although there was a
+        connection, or has refused the protocol in the TLS handshake; None if there was no connection yet."""
+        connection = self._connection
+        return True if connection is not None and connection.has_settings else self._was_http2
 
     def close_idle(self) -> None:
         """Close the connections without calls in flight.  Does not block."""
@@ -235,6 +244,8 @@ class Channel:
             sock.close()
             raise gevent.GreenletExit
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
+        if self._was_http2 is None:
+            self._was_http2 = False
         connection = GrpcConnection(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
         self._connection = connection
         self._connections.add(connection)
@@ -244,7 +255,8 @@ class Channel:
     def _address_of(self, sock: Socket) -> Address:
         try:
             return peer_address(sock)
-        except OSError as error:  # the connection broke already
+        except OSError as error:  # the connection broke already, perhaps after an alert about the client certificate
+            error = pending_alert(sock, error)
             sock.close()
             raise connect_error(self.endpoint, error) from error
 
@@ -262,12 +274,15 @@ class Channel:
                 raise
             raise connect_timeout(self.endpoint, limit) from None
         except OSError as error:
+            if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLCertVerificationError):
+                self._was_http2 = bool(self._was_http2)
             raise connect_error(self.endpoint, error) from error
         finally:
             timeout.close()
 
     def _on_leave(self, connection: GrpcConnection) -> None:
         if connection.has_settings:
+            self._was_http2 = True
             self._backoff.reset()
             self._next_attempt_at = 0.0
         if self._connection is connection:

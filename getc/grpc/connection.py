@@ -83,6 +83,7 @@ class GrpcConnection:
         self.has_settings = False
         self.pinged_too_often = False
         self._first_bytes: bytes | None = b''  # of the server, until they show which protocol it uses
+        self._is_http2 = False  # the first bytes of the server are those of a frame
         self._on_leave = on_leave
         self._http2 = Http2Connection()
         self._calls: dict[int, Call] = {}
@@ -241,7 +242,8 @@ class GrpcConnection:
         health.ping_sent_at = None
         if self._first_bytes is not None:
             data, self._first_bytes = self._first_bytes + data, None
-            if not data.startswith(FRAME_START):
+            self._is_http2 = data.startswith(FRAME_START)
+            if not self._is_http2:
                 if len(data) < len(HTTP1):
                     self._first_bytes = data
                     return
@@ -348,8 +350,9 @@ class GrpcConnection:
         self._end(error)
 
     def _on_protocol_error(self, error: ProtocolError) -> None:
-        # str(): a log record may live longer than the connection, which the traceback of the error refers to.
-        _log_soon(log.warning, '%s: %s', self.url, str(error))
+        if self._is_http2:  # else it is etcd 2 or no etcd, which only the caller can judge
+            # str(): a log record may live longer than the connection, which the traceback of the error refers to.
+            _log_soon(log.warning, '%s: %s', self.url, str(error))
         self._is_leaving = True
         self._on_leave(self)
         for call in self._detach_calls():

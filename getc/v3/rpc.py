@@ -121,6 +121,11 @@ class RpcClient:
 
         return call_with_failover(self._endpoints, attempt, self.deadline(timeout), Effect.NONE, is_answered=False)
 
+    def speaks_http2(self, endpoint: Endpoint) -> bool | None:
+        """Return whether a server uses HTTP/2, as far as its connections have shown: see
+        :attr:`~getc.grpc.channel.Channel.speaks_http2`."""
+        return self._server(endpoint).channel.speaks_http2
+
     @property
     def servers(self) -> int:
         """The number of servers."""

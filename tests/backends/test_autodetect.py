@@ -20,10 +20,13 @@ from getc.backends.base import Backend
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.backends.v2.version import VersionPage
+from getc.grpc.http2.frames import FrameType
 from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.selector import EndpointSelector
 from getc.operations import WatchSpec
-from getc.testing import EtcdServer, wait_until
+from getc.testing import EtcdServer, Member, VirtualTime, wait_until
+from getc.testing.ports import free_ports
+from getc.testing.processes import poll_until
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusResponse
@@ -38,19 +41,24 @@ LONG = 30.0
 NODE = {'key': '/a', 'value': '1', 'modifiedIndex': 4, 'createdIndex': 4}
 
 
+HTTP1_ONLY = b'HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\n\r\n'
+
+
 class OldEtcd:
-    """An HTTP server with a ``/version`` page that responds to reads as etcd v2 does.
+    """An HTTP/1 server with a ``/version`` page that responds to reads as etcd v2 does.
 
     Args:
         version: Its version; None to respond to ``/version`` with ``page``.
         page: A whole HTTP response.
+        refusal: What it sends to a client that begins with HTTP/2, before it closes the connection.
 
     Attributes:
         paths: The requested paths, in order.
         go: Responses wait for this event.
     """
 
-    def __init__(self, version: str | None, page: bytes = b'') -> None:
+    def __init__(self, version: str | None, page: bytes = b'', refusal: bytes = HTTP1_ONLY) -> None:
+        self.refusal = refusal
         self.version = answer_of(json.dumps({'etcdserver': version}).encode()) if version else page
         self.paths: list[str] = []
         self.go = Event()
@@ -59,6 +67,9 @@ class OldEtcd:
     def __call__(self, sock: socket) -> None:
         while request := read_request(sock):
             path = request.split(b' ')[1].decode()
+            if path == '*':  # the HTTP/2 preface
+                sock.sendall(self.refusal)
+                return
             self.paths.append(path)
             self.go.wait()
             if path == '/version':
@@ -68,11 +79,21 @@ class OldEtcd:
                 sock.sendall(answer_of(json.dumps({'action': 'get', 'node': NODE}).encode(), headers=head))
 
 
+def version_of(*endpoints: Endpoint, seconds: float | None = LONG) -> tuple[int, ...]:
+    """Return the version that a probe reads."""
+    selector = EndpointSelector(endpoints)
+    rpc = RpcClient(selector)
+    try:
+        return VersionProbe(selector, rpc, VersionPage(None)).read(Deadline(seconds))
+    finally:
+        rpc.close()
+
+
 @contextmanager
 def probing(handler: Callable[[socket], None]) -> Iterator[Callable[[], tuple[int, ...]]]:
     """Serve, and yield a function that reads the server's version."""
     with serving(handler) as endpoint:
-        yield lambda: VersionProbe(EndpointSelector([endpoint]), VersionPage(None)).read(Deadline(LONG))
+        yield lambda: version_of(endpoint)
 
 
 # -- the version
@@ -108,14 +129,102 @@ def test_probe_tries_the_next_server_when_one_does_not_respond() -> None:
     """A silent server takes a part of the time only; the last error is raised."""
     refusing = parse_endpoints('http://127.0.0.1:1')[0]
     with serving(OldEtcd('3.5.1')) as server, serving(lambda sock: gevent.sleep(LONG)) as silent:
-
-        def version(*endpoints: Endpoint, seconds: float = LONG) -> tuple[int, ...]:
-            return VersionProbe(EndpointSelector(endpoints), VersionPage(None)).read(Deadline(seconds))
-
-        assert version(refusing, server) == (3, 5)
-        assert version(silent, server, seconds=2.0) == (3, 5)
+        assert version_of(refusing, server) == (3, 5)
+        assert version_of(silent, server, seconds=2.0) == (3, 5)
         with pytest.raises(getc.ConnectionRefused):
-            version(refusing)
+            version_of(refusing)
+
+
+@pytest.mark.parametrize(
+    'refusal',
+    [
+        b'',
+        HTTP1_ONLY,
+        b'HTTP/1.1 400 Bad Request\r\n\r\nno',
+        b'SSH-2.0-x\r\n',
+        b'\0' * 9,
+        b'\0' * 3,
+        b'HTT',
+        b'\xff' * 99,
+    ],
+)
+def test_page_is_read_when_the_server_refuses_http_2(refusal: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever it sends, that costs one connection, and no time."""
+    connections = 0
+
+    def respond(sock: socket) -> None:
+        nonlocal connections
+        connections += 1
+        server(sock)
+
+    server = OldEtcd('2.3.8', refusal=refusal)
+    with serving(respond) as endpoint:
+        assert version_of(endpoint, seconds=None) == (2, 3)
+    assert (connections, server.paths) == (2, ['/version'])
+    assert refusal.startswith(b'\0') or 'HTTP' not in caplog.text
+
+
+def test_silent_server_takes_half_of_the_time_before_its_page_is_read(etcd_clock: VirtualTime) -> None:
+    """At most 5 s: a server that waits for more than the preface, with any timeout."""
+
+    def respond(sock: socket) -> None:
+        if sock.recv(3) == b'PRI':
+            open_connections.append(sock)
+            while sock.recv(65_536):
+                pass
+            open_connections.remove(sock)
+        else:
+            read_request(sock)
+            sock.sendall(OldEtcd('2.3.8').version)
+
+    open_connections: list[socket] = []
+    with serving(respond) as endpoint:
+        for timeout, expected in ((4.0, 2.0), (60.0, 5.0), (None, 5.0)):
+            reading = gevent.spawn(version_of, endpoint, seconds=timeout)
+            assert poll_until(lambda: open_connections, LONG)
+            etcd_clock.advance(expected - 0.1)
+            assert open_connections
+            etcd_clock.advance(0.3)
+            assert poll_until(reading.ready, LONG) and reading.get() == (2, 3)
+            assert poll_until(lambda: not open_connections, LONG)
+
+
+def test_server_that_is_always_silent_ends_the_probe_at_its_deadline(etcd_clock: VirtualTime) -> None:
+    def respond(sock: socket) -> None:
+        received.append(sock.recv(3))
+        sock.recv(100_000)
+        Event().wait()
+
+    received: list[bytes] = []
+    with serving(respond) as endpoint:
+        reading = gevent.spawn(version_of, endpoint, seconds=8.0)
+        for expected in (b'PRI', b'GET'):
+            assert poll_until(lambda wanted=expected: wanted in received, LONG)
+            assert not reading.ready()
+            etcd_clock.advance(4.1)
+        assert poll_until(reading.ready, LONG)
+        with pytest.raises(getc.TimedOut) as caught:
+            reading.get()
+        assert caught.value.endpoint == endpoint.url
+
+
+def test_slow_grpc_server_has_all_of_the_time(etcd_clock: VirtualTime) -> None:
+    """Its SETTINGS prove HTTP/2, so that the page is not read."""
+
+    def status(call: ServerCall) -> None:
+        paths.append(call.path)
+        if len(paths) > 1:
+            gevent.sleep(4.0)
+            call.answer(StatusResponse(version='3.6.1').SerializeToString())
+
+    paths: list[str] = []
+    with GrpcServer(status) as server:
+        reading = gevent.spawn(version_of, server.endpoint, seconds=10.0)
+        for calls, seconds in ((1, 5.1), (2, 4.1)):
+            assert poll_until(lambda expected=calls: len(paths) == expected, LONG)
+            etcd_clock.advance(seconds)
+        assert poll_until(reading.ready, LONG) and reading.get() == (3, 6)
+    assert paths == [Maintenance.Status.path] * 2
 
 
 # -- the API
@@ -141,23 +250,93 @@ def test_v3_is_used_from_3_4_on(version: str) -> None:
         assert client.api == 'v3'
 
 
-@pytest.mark.parametrize('is_protected', [False, True])
-def test_probe_reads_the_status_over_grpc_behind_a_grpc_proxy(is_protected: bool) -> None:
-    """grpc-proxy has no version page, haproxy closes the connection; a refusal proves v3 as well as a response."""
+@pytest.mark.parametrize(
+    ('code', 'text'),
+    [
+        (None, b''),
+        (7, b'etcdserver: permission denied'),
+        (16, b'etcdserver: invalid auth token'),
+        (3, b'etcdserver: user name is empty'),
+    ],
+)
+def test_version_is_that_of_the_status_over_grpc(code: int | None, text: bytes) -> None:
+    """A refusal for lack of a role or a token proves v3 as well as a response."""
 
     def status(call: ServerCall) -> None:
         assert (call.path, call.receive()) == (Maintenance.Status.path, b'')
-        if is_protected:
-            call.refuse(7, b'etcdserver: permission denied')
+        if code is not None:
+            call.refuse(code, text)
         else:
             call.answer(StatusResponse(version='3.6.1').SerializeToString())
 
     with GrpcServer(status) as server:
-        endpoints = EndpointSelector([server.endpoint])
-        rpc = RpcClient(endpoints)
-        version = VersionProbe(endpoints, VersionPage(None), rpc).read(Deadline(LONG))
-        assert version == ((3, 5) if is_protected else (3, 6))
-        rpc.close()
+        assert version_of(server.endpoint) == ((3, 6) if code is None else (3, 5))
+
+
+def test_v2_is_used_when_the_status_names_an_old_version() -> None:
+    """etcd 3.0 to 3.3 speak gRPC."""
+    with GrpcServer(lambda call: call.answer(StatusResponse(version='3.3.27').SerializeToString())) as server:
+        assert version_of(server.endpoint) == (3, 3)
+
+
+@pytest.mark.parametrize('version', ['', 'new', '3.x'])
+def test_probe_raises_protocol_error_when_the_status_has_no_version(version: str) -> None:
+    with GrpcServer(lambda call: call.answer(StatusResponse(version=version).SerializeToString())) as server:
+        with pytest.raises(getc.ProtocolError, match='no version in its status'):
+            version_of(server.endpoint)
+
+
+@pytest.mark.parametrize('code', [14, 2, 12])
+def test_probe_raises_the_grpc_error_of_a_grpc_server(code: int) -> None:
+    """Also where the page is tried in vain, because the RPC is not implemented."""
+    with GrpcServer(lambda call: call.refuse(code, b'no upstream')) as server:
+        with pytest.raises(getc.EtcdError if code != 12 else getc.NotSupported, match='no upstream'):
+            version_of(server.endpoint)
+
+
+def test_first_call_takes_two_round_trips_on_one_connection() -> None:
+    """The call follows the status on its connection; later calls take one round trip."""
+
+    def respond(call: ServerCall) -> None:
+        if call.path == Maintenance.Status.path:
+            call.answer(StatusResponse(version='3.6.1').SerializeToString())
+        else:
+            call.refuse(3, b'etcdserver: no')
+
+    with GrpcServer(respond) as server, getc.etcd(server.endpoint.url) as client:
+        for _ in range(2):
+            with pytest.raises(getc.EtcdError):
+                client.get('/a')
+        assert [call.path for call in server.calls] == [Maintenance.Status.path] + 2 * [server.calls[-1].path]
+        assert len(server.connections) == 1
+
+
+def test_status_is_sent_before_the_server_has_sent_anything() -> None:
+    def read_first_frames(sock: socket) -> None:
+        sock.recv(24)
+        while FrameType.HEADERS not in frame_types:
+            head = sock.recv(9)
+            frame_types.append(head[3])
+            sock.recv(int.from_bytes(head[:3], 'big') or 1)
+
+    frame_types: list[int] = []
+    with serving(read_first_frames) as endpoint, pytest.raises(getc.ConnectionError):
+        version_of(endpoint)
+    assert frame_types[:2] == [FrameType.SETTINGS, FrameType.WINDOW_UPDATE]
+
+
+def test_v3_is_detected_when_the_port_serves_grpc_only(etcd_server: EtcdServer) -> None:
+    """With ``--listen-client-http-urls`` the version page is on another port (etcd before 3.5.10 ignores it)."""
+    client_port, peer_port, http_port = free_ports(3)
+    member = Member('apart', etcd_server.binary)
+    member.listen(client_port, peer_port)
+    try:
+        member.launch(f'apart={member.peer_url}', env={'ETCD_LISTEN_CLIENT_HTTP_URLS': f'http://127.0.0.1:{http_port}'})
+        with getc.etcd(member.url) as client:
+            client.ready(LONG)
+            assert client.api == 'v3'
+    finally:
+        member.discard()
 
 
 def test_detected_api_is_logged_and_in_the_repr(etcd_server: EtcdServer, caplog: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -221,9 +222,7 @@ def test_client_survives_a_rotation_of_certificates_and_authority(
         server.start()
         assert 'pass its CA file as ca=' in error_of_write(client)
         shutil.copy(other_authority.ca, files.ca)
-        assert 'a client certificate' in error_of_write(
-            client
-        ) or 'authority of the client certificate' in error_of_write(client)
+        assert re.search('(requires a|authority of the) client certificate', error_of_write(client))
         truncate(files.client.cert)
         assert f'{files.client.cert} with {files.client.key} cannot be used: ' in error_of_write(client)
         files.renew_client(other_authority)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -123,6 +124,20 @@ def test_rejected_client_certificate_is_reported(certificates: Certificates, api
         }
         for expected, options in shown.items():
             assert expected in str(error_of_write(url, api, ca=certificates.ca, **options))
+
+
+def test_rejected_client_certificate_is_reported_when_the_connection_is_gone_at_once(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The alert and the end of the connection arrive before the first call is sent, as from a fast server."""
+
+    def no_peer(sock: gevent.socket.socket) -> Any:
+        gevent.socket.wait_read(sock.fileno())  # the alert
+        raise OSError(errno.ENOTCONN, 'Transport endpoint is not connected')
+
+    monkeypatch.setattr('getc.grpc.channel.peer_address', no_peer)
+    with tls_server(certificates.server, ca=certificates.ca) as url:
+        assert 'requires a client certificate' in str(error_of_write(url, 'v3', ca=certificates.ca))
 
 
 @pytest.mark.parametrize('api', [*APIS, None])

@@ -458,7 +458,8 @@ def test_contract_suite_runs_over_the_named_apis(etcd_binary: EtcdBinary, apis: 
     """memory runs twice: without and with a namespace."""
     name = 'tests/contract/test_reading.py::test_get_returns_the_value_after_set'
     command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--etcd-api', apis, name]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=100, check=False)
+    env = {**os.environ, 'GETC_ETCD': etcd_binary.path}
+    done = subprocess.run(command, cwd=REPOSITORY, env=env, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stdout
     is_missed = 'v2' in apis and not etcd_binary.supports('v2')
     assert f'{passed - is_missed} passed' in done.stdout
