@@ -123,7 +123,7 @@ def test_call_raises_connection_refused_when_no_server_listens(http: Http) -> No
 
 
 def test_call_raises_connection_error_when_the_host_is_unknown(http: Http) -> None:
-    with pytest.raises(ConnectionError, match=r'the host of http://no\.such\.invalid:2379') as caught:
+    with pytest.raises(ConnectionError, match=r'name lookup for http://no\.such\.invalid:2379') as caught:
         http.call(parse_endpoints('http://no.such.invalid')[0], WRITE, in_time())
     assert caught.value.maybe_applied is False
 
