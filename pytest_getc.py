@@ -410,8 +410,8 @@ def _record_assertion(error: BaseException) -> None:
 
 def _record_callback_failures() -> None:
     failures = sys.modules.get('getc.daemons.failures')
-    if failures is not None and _record_assertion not in failures.LISTENERS:
-        failures.LISTENERS.append(_record_assertion)
+    if failures is not None and _record_assertion not in failures.FAILURE_HOOKS:
+        failures.FAILURE_HOOKS.append(_record_assertion)
 
 
 def _format_failure(error: AssertionError, item: pytest.Item) -> Any:

@@ -446,7 +446,7 @@ class Client(Unpicklable):
         options = KeepOptions(ttl=ttl, on_conflict=on_conflict, alive=alive, on_lost=on_lost, on_restored=on_restored)
         deadline = Deadline.after(timeout)
         self._check_open()
-        keeper = Keeper(self._daemons.log, self._backend, key, value, options)
+        keeper = Keeper(self._daemons.log, self._backend, key, value, options, timeout=self._timeout)
         self._daemons.start(keeper, wait=wait, deadline=deadline)
         return keeper
 
@@ -553,7 +553,7 @@ class Client(Unpicklable):
         deadline = Deadline.after(timeout)
         self._check_open()
         changes = Changes(self._daemons.log, self._backend, key, options)
-        self._daemons.start(changes.watcher, wait=True, deadline=deadline)
+        self._daemons.start(changes, wait=True, deadline=deadline)
         return changes
 
     def mirror(

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 
 from getc.daemons.callbacks import CallbackQueue
-from getc.daemons.tasks import Tasks
+from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
 from getc.net.selector import ConnectionState
 from getc.timing import Deadline
@@ -24,12 +24,12 @@ class ConnectionListeners:
     """
 
     def __init__(self) -> None:
-        self._tasks = Tasks('on_state')
+        self._greenlets = DaemonGreenlets('on_state')
         self._queues: list[tuple[Listener, CallbackQueue]] = []
 
     def add(self, listener: Listener, log: ClientLog) -> None:
         """Add a function to call with each new state; ``log`` is that of the client."""
-        self._queues.append((listener, CallbackQueue(self._tasks, log)))
+        self._queues.append((listener, CallbackQueue(self._greenlets, log)))
 
     def notify(self, state: ConnectionState) -> None:
         """Call each listener with a state, in a greenlet.  Does not block; does nothing after :meth:`close`."""
@@ -57,8 +57,8 @@ class ConnectionListeners:
         Args:
             log: The log of the client in the child.
         """
-        self._tasks = Tasks('on_state')
-        self._queues = [(listener, CallbackQueue(self._tasks, log)) for listener, _ in self._queues]
+        self._greenlets = DaemonGreenlets('on_state')
+        self._queues = [(listener, CallbackQueue(self._greenlets, log)) for listener, _ in self._queues]
 
     def close(self) -> None:
         """Drop the calls that have not begun, and accept no others.  Does not block."""
@@ -68,6 +68,6 @@ class ConnectionListeners:
     def join(self, deadline: Deadline) -> None:
         """Block until the calls in progress have returned, and kill those that have not at the deadline."""
         try:
-            self._tasks.join(deadline)
+            self._greenlets.join(deadline)
         finally:
-            self._tasks.kill()
+            self._greenlets.kill()

@@ -8,6 +8,7 @@ write into a read.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 __all__ = [
     'MAX_CACHED_KEY',
@@ -20,6 +21,7 @@ __all__ = [
     'join',
     'normalize',
     'parent_of',
+    'remove_subtree',
     'strip_prefix',
 ]
 
@@ -81,6 +83,13 @@ def child_prefix(directory: str) -> str:
 def is_below(key: str, directory: str) -> bool:
     """Return True if the key is inside the directory, at any depth; a directory is not below itself."""
     return key != directory and key.startswith(child_prefix(directory))
+
+
+def remove_subtree(entries: dict[str, Any], key: str) -> None:
+    """Remove the entry of a key, or, where there is none, the entries of all keys below it."""
+    if entries.pop(key, None) is None:
+        for below in [each for each in entries if is_below(each, key)]:
+            del entries[below]
 
 
 def parent_of(key: str) -> str:

@@ -103,7 +103,7 @@ class RenewalClock:
         return True
 
     def loss(self, what: str, *, key: str | None = None) -> NodeLost:
-        """Make the error of the loss: no renewal was acknowledged in time.
+        """Return the NodeLost for an expired clock.
 
         Args:
             what: What was lost; ``'{key}'`` for the node ``key``.
@@ -139,7 +139,7 @@ class Renewable(Protocol):
     def on_renewal_missed(self, error: EtcException) -> None:
         """An attempt failed; others follow until the clock has run out.  Must not block or raise."""
 
-    def on_not_renewed(self) -> None:
+    def on_expired(self) -> None:
         """The clock has run out: :meth:`RenewalClock.loss` is the error.  Has to close the loop; must not block."""
 
 
@@ -209,7 +209,11 @@ class RenewalLoop:
     @property
     def is_active(self) -> bool:
         """True while renewals go on: not closed, not lost, not in a forked child."""
-        return not (self._is_closed or self.in_forked_child or self._clock.has_run_out)
+        return self._is_open and not self._clock.has_run_out
+
+    @property
+    def _is_open(self) -> bool:
+        return not (self._is_closed or self.in_forked_child)
 
     def renew_now(self) -> None:
         """Renew without waiting for a third of the TTL to pass.  Does not block.
@@ -272,9 +276,9 @@ class RenewalLoop:
     def _on_expiry_due(self) -> None:
         """Report the loss, or wait for the time to which a renewal has postponed it."""
         self._report_if_lost()
-        if not self._is_closed and not self.in_forked_child:
+        if self._is_open:
             self._schedule_expiry()
 
     def _report_if_lost(self) -> None:
-        if not self._is_closed and not self.in_forked_child and self._clock.has_run_out:
-            self._kept.on_not_renewed()
+        if self._is_open and self._clock.has_run_out:
+            self._kept.on_expired()

@@ -17,7 +17,7 @@ PACKAGE = Path(getc.__file__).parent
 STATE = {
     'backends/memory/registry.py': ['_named'],  # stores in memory by name, as long as a client has them
     'client.py': ['_numbers'],  # of the clients, for the log
-    'daemons/failures.py': ['LISTENERS'],  # of test harnesses
+    'daemons/failures.py': ['FAILURE_HOOKS'],  # of test harnesses
     'grpc/channel.py': ['_channels'],  # to abandon in a forked child
     'net/resolver.py': ['_resolvers', '_was_forked'],  # a resolver for each thread
     'net/sockets.py': ['_silent_peers', '_sockets'],  # to disconnect in a forked child

@@ -41,7 +41,7 @@ class Kept:
     def on_renewal_missed(self, error: EtcException) -> None:
         self.events.append((timing.now(), 'missed'))
 
-    def on_not_renewed(self) -> None:
+    def on_expired(self) -> None:
         self.events.append((timing.now(), 'lost'))
         self.lost = self.clock.loss('{key}', key='/a')
         self.loop.close()

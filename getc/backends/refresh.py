@@ -193,7 +193,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     def on_renewal_missed(self, error: EtcException) -> None:
         self._listener.on_renewal_missed(error)
 
-    def on_not_renewed(self) -> None:
+    def on_expired(self) -> None:
         if self._clock.last_error is None and self._blocker is not None:
             self._clock.last_error = TimedOut(f'no renewal was sent: {self._blocker}', key=self.key)
         self._lose(self._clock.loss('{key}', key=self.key))

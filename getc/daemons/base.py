@@ -8,30 +8,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final
 
 import gevent
 from gevent.event import Event
 
 from getc.daemons.callbacks import CallbackQueue
+from getc.daemons.greenlets import KILL_GRACE, DaemonGreenlets
 from getc.daemons.retry_loop import RetryLoop
-from getc.daemons.tasks import KILL_GRACE, Tasks
 from getc.error_context import copy_error
 from getc.error_hints import add_hint
 from getc.errors import ClientClosed, EtcdError, EtcException, TimedOut
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec
+from getc.options import STOP_TIMEOUT
 from getc.retry import is_transient
 from getc.timing import Deadline
 
 __all__ = ['Daemon', 'event_of']
 
-STOP_TIMEOUT: Final = 5.0
-"""Seconds for a daemon that is stopped in the background."""
-
 
 def event_of(arg: object) -> object:
-    """Return what makes two arguments of a log line the same event: for errors the type and endpoint, not the text."""
+    """Return the deduplication key of a log argument: for errors the type and the endpoint, not the text."""
     return (type(arg), arg.endpoint) if isinstance(arg, EtcException) else arg
 
 
@@ -45,7 +42,7 @@ class Daemon:
     Attributes:
         key: The key that the daemon keeps or follows.
         log: The log of the client.
-        tasks: The greenlets of the daemon.
+        greenlets: The greenlets of the daemon.
         retry: The loop that runs :meth:`_step`.
         callbacks: The queue in which user callbacks are called.
         last_error: The latest error, or None; a recovery does not reset it to None.
@@ -54,17 +51,18 @@ class Daemon:
     __slots__ = (  # a program may have 10,000 of them
         '_fatal_error',
         '_finished',
-        '_is_starting',
+        '_is_awaited',
         '_is_stopped',
+        '_never_started',
         '_on_finished',
         '_on_stopping',
         '_start_event',
         'callbacks',
+        'greenlets',
         'key',
         'last_error',
         'log',
         'retry',
-        'tasks',
     )
 
     def __init__(
@@ -72,11 +70,12 @@ class Daemon:
     ) -> None:
         self.key = key
         self.log = log
-        self.tasks = Tasks(name)
-        self.retry = RetryLoop(self._step, self.tasks, self._on_attempt_failed)
-        self.callbacks = CallbackQueue(self.tasks, log, on_callbacks_done)
+        self.greenlets = DaemonGreenlets(name)
+        self.retry = RetryLoop(self._step, self.greenlets, self._on_attempt_failed)
+        self.callbacks = CallbackQueue(self.greenlets, log, on_callbacks_done)
         self.last_error: EtcException | None = None
-        self._is_starting = True
+        self._never_started = True
+        self._is_awaited = False  # `wait_started` was called
         self._is_stopped = False
         self._start_event = Event()  # started, failed to start, or stopped
         self._fatal_error: EtcException | None = None
@@ -101,17 +100,17 @@ class Daemon:
     @property
     def name(self) -> str:
         """The operation and the key, for logs and errors: as ``keep_node /servers/a``."""
-        return self.tasks.name
+        return self.greenlets.name
 
     @property
     def in_forked_child(self) -> bool:
         """True in a child process that was forked after the daemon was created."""
-        return self.tasks.affinity.in_forked_child
+        return self.greenlets.affinity.in_forked_child
 
     @property
     def is_starting(self) -> bool:
         """True until the daemon has started, failed to start, or was stopped."""
-        return self._is_starting and not self._start_event.is_set()
+        return self._never_started and not self._start_event.is_set()
 
     @property
     def is_stopped(self) -> bool:
@@ -125,7 +124,7 @@ class Daemon:
 
     def check_thread(self) -> None:
         """Raise RuntimeError in another thread than the client's."""
-        self.tasks.affinity.check(self.tasks.name)
+        self.greenlets.affinity.check(self.greenlets.name)
 
     # -- start
 
@@ -151,13 +150,14 @@ class Daemon:
             ClientClosed: The daemon was stopped.
             EtcException: The server refused.
         """
+        self._is_awaited = True
         try:
             if not self._start_event.wait(deadline.timeout_left()):
                 reason = 'no response yet' if self.last_error is None else str(self.last_error)
                 raise TimedOut(f'{self.name} did not start within {deadline.timeout:g} s: {reason}')
             if self._fatal_error is not None:
                 raise self._fatal_error
-            if self._is_starting:
+            if self._never_started:
                 raise ClientClosed(f'{self.name} was stopped before it had started')
         except EtcException as error:
             maybe_applied = error.maybe_applied or self._may_have_written()
@@ -169,7 +169,7 @@ class Daemon:
 
     def mark_started(self) -> None:
         """Wake the callers of :meth:`wait_started`."""
-        self._is_starting = False
+        self._never_started = False
         self._start_event.set()
 
     def fail_start(self, error: EtcException) -> None:
@@ -178,16 +178,17 @@ class Daemon:
             add_hint(error, WatchSpec(self.key))
         self.last_error = self._fatal_error = error
         self.stop_soon()
-        self.log_event(logging.WARNING, 'refused: %s', error)
+        if not self._is_awaited:  # the caller of `wait_started` gets the error
+            self.log_event(logging.WARNING, 'did not start: %s', error)
 
     def _on_attempt_failed(self, error: EtcException) -> None:
         before, self.last_error = self.last_error, error
         if is_transient(error):
             return
-        if self._is_starting:
+        if self._never_started:
             self.fail_start(error)
         elif str(error) != str(before):
-            self.log_event(logging.WARNING, 'failed, and is retried at growing intervals: %s', error)
+            self.log_event(logging.WARNING, 'attempt failed, retrying with back-off: %s', error)
 
     # -- stop
 
@@ -222,14 +223,14 @@ class Daemon:
     def stop_wait(self, deadline: Deadline) -> None:
         """Wait for the greenlets of the daemon, and kill those that are left at the deadline."""
         try:
-            self.tasks.join(deadline)
+            self.greenlets.join(deadline)
         finally:
             killed = self.kill()
         gevent.joinall(killed, timeout=KILL_GRACE)
 
     def kill(self) -> list[gevent.Greenlet[..., None]]:
         """Kill the greenlets that are left after :meth:`stop_begin`, and return them.  Does not block."""
-        killed = self.tasks.kill()
+        killed = self.greenlets.kill()
         if not self._finished.is_set():
             self._finished.set()
             if self._on_finished is not None:

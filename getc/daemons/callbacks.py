@@ -10,7 +10,7 @@ import gevent
 
 from getc import timing
 from getc.daemons.failures import report_failure
-from getc.daemons.tasks import Tasks
+from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
 
 __all__ = ['CallbackQueue']
@@ -30,19 +30,21 @@ class CallbackQueue:
     calls that have not begun.
 
     Args:
-        tasks: Runs the greenlet.
+        greenlets: Runs the greenlet.
         log: The log of the client.
         on_empty: A function that must not block or raise, called after the last posted call has returned.
     """
 
-    __slots__ = ('_calls', '_greenlet', '_is_closed', '_log', '_on_empty', '_tasks')
+    __slots__ = ('_calls', '_greenlets', '_is_closed', '_log', '_on_empty', '_running')
 
-    def __init__(self, tasks: Tasks, log: ClientLog, on_empty: Callable[[], object] | None = None) -> None:
-        self._tasks = tasks
+    def __init__(
+        self, greenlets: DaemonGreenlets, log: ClientLog, on_empty: Callable[[], object] | None = None
+    ) -> None:
+        self._greenlets = greenlets
         self._log = log
         self._on_empty = on_empty
         self._calls: deque[_Call] | tuple[()] = ()  # an empty deque takes 0.7 kB
-        self._greenlet: gevent.Greenlet[..., None] | None = None
+        self._running: gevent.Greenlet[..., None] | None = None
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -50,13 +52,13 @@ class CallbackQueue:
 
     def post(self, function: Callable[..., object], *args: object) -> None:
         """Call a function after those posted before.  Does not block; does nothing once the queue is closed."""
-        if self._is_closed or self._tasks.affinity.in_forked_child:
+        if self._is_closed or self._greenlets.affinity.in_forked_child:
             return
         if not isinstance(self._calls, deque):
             self._calls = deque()
         self._calls.append((function, args))
-        if self._greenlet is None:
-            self._greenlet = self._tasks.spawn(self._run)
+        if self._running is None:
+            self._running = self._greenlets.spawn(self._run)
 
     def close(self) -> None:
         """Drop the calls that have not begun, and accept no others."""
@@ -66,22 +68,22 @@ class CallbackQueue:
     def _run(self) -> None:
         began = timing.now()
         try:
-            while isinstance(self._calls, deque) and not self._tasks.affinity.in_forked_child:
+            while isinstance(self._calls, deque) and not self._greenlets.affinity.in_forked_child:
                 function, args = self._calls.popleft()
                 if not self._calls:
                     self._calls = ()
                 try:
                     function(*args)
                 except (Exception, gevent.Timeout):
-                    report_failure('%s: %s: the callback %r raised', self._log.label, self._tasks.name, function)
+                    report_failure('%s: %s: the callback %r raised', self._log.label, self._greenlets.name, function)
                 if self._calls and timing.now() - began > MAX_BUSY_SECONDS:
                     gevent.sleep(0)
                     began = timing.now()
         finally:  # also when a callback was killed, and this greenlet with it
-            self._greenlet = None
-            if self._tasks.affinity.in_forked_child:
+            self._running = None
+            if self._greenlets.affinity.in_forked_child:
                 self._calls = ()
             elif self._calls:
-                self._greenlet = self._tasks.spawn(self._run)
+                self._running = self._greenlets.spawn(self._run)
             elif not self._is_closed and self._on_empty is not None:
                 self._on_empty()

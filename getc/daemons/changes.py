@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from types import TracebackType
+from collections.abc import Sequence
 from typing import Final
 
 from gevent.queue import Empty, Queue
 
 from getc.backends.base import Backend
+from getc.daemons.callbacks import CallbackQueue
+from getc.daemons.follower import Follower
+from getc.daemons.follower_handle import FollowerHandle
 from getc.daemons.options import WatchOptions
-from getc.daemons.watcher import Watcher
 from getc.errors import ClientClosed, ConnectionError, TimedOut
-from getc.net.affinity import Unpicklable
 from getc.net.client_log import ClientLog
-from getc.results import EtcdResult
+from getc.results import EtcdResult, Got
 from getc.timing import Deadline
 
 __all__ = ['MAX_QUEUED', 'Changes']
 
 MAX_QUEUED: Final = 100
-"""Changes that may wait in a ``Changes``, besides those that wait in its watcher."""
+"""Changes that may wait in a ``Changes``, besides those that wait in its follower."""
 
 
-class Changes(Unpicklable):
+class Changes(FollowerHandle):
     """An iterator of the changes at and below a key.  :meth:`getc.Client.changes` returns it.
 
     ``next`` blocks until there is a change.  The iteration ends when the iterator or its client is closed.  Also a
     context manager: leaving the block closes the iterator.
-
-    Attributes:
-        watcher: The watcher that receives the changes, with its ``state``, ``last_error`` and ``index``.
     """
 
-    __slots__ = ('__weakref__', '_is_closed', '_results', 'watcher')
+    __slots__ = ('_is_closed', '_results')
 
     def __init__(self, log: ClientLog, backend: Backend, key: str, options: WatchOptions) -> None:
         self._results: Queue[EtcdResult | None] = Queue(maxsize=MAX_QUEUED)
         self._is_closed = False
-        self.watcher = Watcher(log, backend, key, self._results.put, options, name='changes')
-        daemon = self.watcher._daemon
-        daemon.check_thread()
-        daemon.on_stopping(self._end)
+        spec = options.spec(key)
+        sink = _QueueSink(self._results, options)
+        super().__init__(Follower(log, backend, spec, f'changes {spec.key}', sink))
+        self._daemon.check_thread()
+        self._daemon.on_stopping(self._end)
 
     def get(self, timeout: float | None = None) -> EtcdResult:
         """Return the next change.  Blocks.
@@ -56,7 +55,7 @@ class Changes(Unpicklable):
             RuntimeError: This is not the thread of the client.
         """
         deadline = Deadline.after(timeout)
-        daemon = self.watcher._daemon
+        daemon = self._daemon
         daemon.check_thread()
         if daemon.in_forked_child:
             raise ClientClosed(f'{daemon.name} belongs to the parent of this forked process')
@@ -70,8 +69,8 @@ class Changes(Unpicklable):
         return result
 
     def close(self) -> None:
-        """Stop the watcher, and drop the changes that were not read."""
-        self.watcher.stop()
+        """Stop, and drop the changes that were not read: the same as :meth:`stop`."""
+        self.stop()
 
     def __iter__(self) -> Changes:
         return self
@@ -79,23 +78,15 @@ class Changes(Unpicklable):
     def __next__(self) -> EtcdResult:
         return self.get()
 
-    def __enter__(self) -> Changes:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
-        return f'<getc.Changes {self.watcher.key} {self.watcher.state.name} index={self.watcher.index}>'
+        return f'<getc.Changes {self.key} {self.state.name} index={self.index}>'
 
     def _timed_out(self, deadline: Deadline) -> ConnectionError:
-        what = f'no change of {self.watcher.key} within {deadline.timeout:g} s'
-        if not self.watcher.is_stale:
+        what = f'no change of {self.key} within {deadline.timeout:g} s'
+        if not self.is_stale:
             return TimedOut(what)
-        reason = self.watcher.last_error
-        text = f'{what}, but the watch is {self.watcher.state.name}' + ('' if reason is None else f': {reason}')
+        reason = self.last_error
+        text = f'{what}, but the watch is {self.state.name}' + ('' if reason is None else f': {reason}')
         return ConnectionError(text, endpoint=None if reason is None else reason.endpoint)
 
     def _end(self) -> None:
@@ -107,3 +98,27 @@ class Changes(Unpicklable):
     def _wake_next(self) -> None:
         if self._results.empty():
             self._results.put_nowait(None)
+
+
+class _QueueSink:
+    """Puts results into the queue of a ``Changes``, by callbacks that wait while the queue is full."""
+
+    __slots__ = ('_initial', '_results')
+
+    def __init__(self, results: Queue[EtcdResult | None], options: WatchOptions) -> None:
+        self._results = results
+        self._initial = options.initial
+
+    def on_snapshot(self, found: Sequence[Got], callbacks: CallbackQueue) -> None:
+        if self._initial:
+            self.on_changes(found, callbacks)
+
+    def on_changes(self, results: Sequence[EtcdResult], callbacks: CallbackQueue) -> None:
+        for result in results:
+            callbacks.post(self._results.put, result)
+
+    def on_resync(self, callbacks: CallbackQueue) -> None:
+        pass
+
+    def on_caught_up(self, callbacks: CallbackQueue) -> None:
+        pass

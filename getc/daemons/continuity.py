@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from getc.paths import is_below
+from getc.paths import is_below, remove_subtree
 from getc.results import Deleted, EtcdResult, Node, Set, Value
 
 __all__ = ['Continuity', 'Listing']
@@ -201,9 +201,7 @@ class Continuity:
                 if self._keeps_values:
                     known[node.key] = _Fingerprint.of(node)
             elif isinstance(result, Deleted):
-                if known.pop(node.key, None) is None:
-                    for key in [key for key in known if is_below(key, node.key)]:
-                        del known[key]
+                remove_subtree(known, node.key)
             else:  # a new directory, perhaps in place of a value
                 known.pop(node.key, None)
             self._latest = _Change.of(node)

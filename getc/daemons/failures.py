@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-__all__ = ['LISTENERS', 'notify_failure', 'report_failure']
+__all__ = ['FAILURE_HOOKS', 'notify_failure', 'report_failure']
 
 log = logging.getLogger(__name__)
 
-LISTENERS: Final[list[Callable[[BaseException], object]]] = []
+FAILURE_HOOKS: Final[list[Callable[[BaseException], object]]] = []
 """Called with each exception that a callback raised, after the exception was logged.  For test harnesses.
 
 Listeners must not raise.
@@ -28,5 +28,5 @@ def report_failure(text: str, *args: object) -> None:
 
 def notify_failure(error: BaseException) -> None:
     """Notify the listeners of an exception that is logged elsewhere."""
-    for listener in LISTENERS:
+    for listener in FAILURE_HOOKS:
         listener(error)

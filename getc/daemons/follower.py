@@ -178,7 +178,7 @@ class Follower(Daemon):
 
     def _resync(self, listing: Listing) -> None:
         """Deliver the difference between the known state and a listing."""
-        self.log_event(logging.WARNING, 'history was lost; compared at index %d', listing.index)
+        self.log_event(logging.WARNING, 'history lost; resynced by a listing at index %d', listing.index)
         difference = self._continuity.resync(listing)
         self._is_history_lost = False
         self._previous_watch = None
@@ -192,7 +192,7 @@ class Follower(Daemon):
         if self._is_stopped:
             return
         self._live_at = timing.now()
-        if not self._starts_caught_up and self._is_starting:
+        if not self._starts_caught_up and self._never_started:
             self.mark_started()
 
     def on_caught_up(self) -> None:
@@ -203,7 +203,7 @@ class Follower(Daemon):
             self._restart_with_listing()
             return
         self._is_caught_up = True
-        if self._is_starting:
+        if self._never_started:
             self.mark_started()
         self._update_state()
         self._sink.on_caught_up(self.callbacks)
@@ -223,7 +223,7 @@ class Follower(Daemon):
             self._close_watch()
             self._is_behind = True
             self._state = WatcherState.STALE
-            if self._is_starting:
+            if self._never_started:
                 self.mark_started()
 
     def on_ended(self, error: EtcException) -> None:
@@ -233,13 +233,13 @@ class Follower(Daemon):
         if self._is_stopped:
             return
         is_refused = not (is_transient(error) or isinstance(error, HISTORY_LOST))
-        if is_refused and self._is_starting:
+        if is_refused and self._never_started:
             self.fail_start(error)
             return
         self.last_error = error
         if self._state is WatcherState.LIVE:
             self._state = WatcherState.STALE
-            self.log_event(logging.WARNING, 'stale: %s', error)
+            self.log_event(logging.WARNING, 'connection lost, may be stale: %s', error)
         if isinstance(error, HISTORY_LOST):
             self._is_history_lost = True
         if timing.now() - self._live_at > MIN_STABLE_SECONDS:

@@ -1,14 +1,14 @@
-"""What keepers, watchers and mirrors offer to the program."""
+"""The public side of daemons: what keepers, watchers, mirrors and iterators of changes offer to the program."""
 
 from __future__ import annotations
 
-from functools import update_wrapper
-from types import FunctionType, TracebackType
+from types import TracebackType
 from typing import TypeVar
 
 from getc.daemons.base import Daemon
 from getc.errors import EtcException
 from getc.net.affinity import Unpicklable
+from getc.options import STOP_TIMEOUT
 from getc.timing import Deadline
 
 __all__ = ['DaemonHandle']
@@ -23,14 +23,6 @@ class DaemonHandle(Unpicklable):
     """
 
     __slots__ = ('__weakref__', '_daemon')
-
-    def __init_subclass__(cls) -> None:
-        super().__init_subclass__()
-        # Each public class gets methods of its own name: a TypeError is about Keeper.stop(), not DaemonHandle.stop().
-        for method in (DaemonHandle.stop, DaemonHandle.join):
-            own = FunctionType(method.__code__, method.__globals__, method.__name__, method.__defaults__)
-            update_wrapper(own, method, updated=()).__qualname__ = f'{cls.__name__}.{method.__name__}'
-            setattr(cls, method.__name__, own)
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
@@ -50,7 +42,7 @@ class DaemonHandle(Unpicklable):
         """The latest error, or None; a recovery does not reset it to None."""
         return self._daemon.last_error
 
-    def stop(self, timeout: float | None = 5.0) -> None:
+    def stop(self, timeout: float | None = STOP_TIMEOUT) -> None:
         """Stop.  When this returns, no callback runs or will run.  A second call does nothing.
 
         Blocks until callbacks and requests in flight have ended.  What still runs at the timeout is killed, and has one

@@ -7,16 +7,17 @@ import socket
 
 from getc.backends.base import Backend
 from getc.daemons.handle import DaemonHandle
-from getc.daemons.keep_machine import KeeperState, KeepMachine
+from getc.daemons.keep_daemon import KeepDaemon
+from getc.daemons.keeper_state import KeeperState
 from getc.daemons.options import KeepOptions
 from getc.error_context import copy_error
 from getc.errors import EtcException
 from getc.net.client_log import ClientLog
 from getc.operations import Put, text_of
-from getc.options import CALL_TIMEOUT
+from getc.options import CALL_TIMEOUT, STOP_TIMEOUT
 from getc.paths import ROOT
 from getc.results import EtcdResult
-from getc.timing import Deadline
+from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 
 __all__ = ['Keeper', 'KeeperState']
 
@@ -24,23 +25,31 @@ __all__ = ['Keeper', 'KeeperState']
 class Keeper(DaemonHandle):
     """Keeps one node in etcd.  :meth:`getc.Client.keep_node` returns it.
 
-    ``state``, ``remaining()`` and ``ensure()`` read the clock and perform no I/O.  All three are correct from the
-    first instruction after the process did not run for a while (SIGSTOP, a blocked hub).
+    ``state``, ``remaining()`` and ``ensure()`` read the clock and perform no I/O.  All three are correct immediately
+    after the process was paused (SIGSTOP, a blocked hub).
     """
 
-    __slots__ = ()
+    __slots__ = ('_timeout',)
 
-    _daemon: KeepMachine
+    _daemon: KeepDaemon
 
     def __init__(
-        self, log: ClientLog, backend: Backend, key: str, value: str | bytes | None, options: KeepOptions
+        self,
+        log: ClientLog,
+        backend: Backend,
+        key: str,
+        value: str | bytes | None,
+        options: KeepOptions,
+        *,
+        timeout: float | None = CALL_TIMEOUT,
     ) -> None:
         if value is None:
             value = f'{os.getpid()}@{socket.gethostname()}'
         put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=options.ttl)
         if put.key == ROOT:
-            raise ValueError('the root is always there: name the node to keep')
-        super().__init__(KeepMachine(log, backend, put.key, put.value or '', options, self))
+            raise ValueError('cannot keep the root: give the key of a node below it')
+        self._timeout = timeout  # of `update`
+        super().__init__(KeepDaemon(log, backend, put.key, put.value or '', options, self))
 
     @property
     def state(self) -> KeeperState:
@@ -68,7 +77,7 @@ class Keeper(DaemonHandle):
         """Return the fencing token if the keeper certainly owns the node now.
 
         The token is the index of the write that took the node, and grows with each owner: a store that refuses tokens
-        lower than the highest it has seen is safe from a late owner.  Performs no I/O.
+        lower than the highest it has seen is protected against writes of a former owner.  Performs no I/O.
 
         Raises:
             NodeLost: The keeper does not own the node, or not certainly.
@@ -76,13 +85,13 @@ class Keeper(DaemonHandle):
         """
         return self._daemon.ensure()
 
-    def update(self, value: str | bytes, timeout: float | None = CALL_TIMEOUT) -> EtcdResult:
+    def update(self, value: str | bytes, timeout: Timeout = DEFAULT_TIMEOUT) -> EtcdResult:
         """Write another value to the node.  Blocks.
 
         Args:
             value: Text or bytes.  The keeper uses the value whenever it writes the node again, even if this call
                 raises: every error has ``maybe_applied``, unless the keeper was stopped.
-            timeout: Seconds; None for no limit.
+            timeout: Seconds; None for no limit, omitted for the timeout of the client.
 
         Raises:
             NodeLost: The keeper does not own the node at the moment, and will write it with this value.
@@ -91,17 +100,17 @@ class Keeper(DaemonHandle):
         """
         text = text_of(value) if isinstance(value, bytes) else value
         Put(self.key, text)  # validates the value
-        deadline = Deadline.after(timeout)
-        machine = self._daemon
-        machine.check_thread()
+        deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
+        daemon = self._daemon
+        daemon.check_thread()
         try:
-            return machine.update(text, deadline)
+            return daemon.update(text, deadline)
         except EtcException as error:
-            if error.maybe_applied or machine.is_stopped:
+            if error.maybe_applied or daemon.is_stopped:
                 raise
             raise copy_error(error, maybe_applied=True) from error.__cause__
 
-    def detach(self, timeout: float | None = 5.0) -> None:
+    def detach(self, timeout: float | None = STOP_TIMEOUT) -> None:
         """Stop, but leave the node until its TTL has passed, for a successor that takes it over.  Blocks.
 
         Does nothing in a forked child.

@@ -65,7 +65,7 @@ class LivenessProbe:
                 results.append(bool(self._alive()))
         except (Exception, gevent.Timeout) as error:
             what = f'did not return within {seconds:g} s' if error is timeout else 'raised'
-            text = '%s: alive %r %s, which counts as False'
+            text = '%s: alive() %r %s; treated as False'
             # In its own greenlet, because a log handler of the program may block.
             gevent.spawn(log.warning, text, self._name, self._alive, what, exc_info=error)
             notify_failure(error)

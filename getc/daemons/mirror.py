@@ -11,12 +11,12 @@ from gevent.event import Event
 from getc.backends.base import Backend
 from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.follower import Follower, WatcherState
-from getc.daemons.handle import DaemonHandle
+from getc.daemons.follower_handle import FollowerHandle
 from getc.daemons.options import check_callback
 from getc.errors import ClientClosed, TimedOut
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec
-from getc.paths import is_below
+from getc.paths import remove_subtree
 from getc.results import Deleted, EtcdResult, Got, Value
 from getc.timing import Deadline
 
@@ -28,10 +28,10 @@ OnUpdate = Callable[[tuple[EtcdResult, ...]], object]
 Answer = TypeVar('Answer')
 
 
-class Mirror(DaemonHandle, Mapping[str, str]):
+class Mirror(FollowerHandle, Mapping[str, str]):
     """A read-only mapping from key to text of the values at and below a key.  :meth:`getc.Client.mirror` returns it.
 
-    Reading a mirror performs no I/O and does not switch: between two switches it does not change.  A mirror changes by
+    Reading a mirror performs no I/O and does not yield; a mirror changes only when the greenlet yields.  It changes by
     whole revisions of etcd, so a transaction is never visible in part.  While the connection is lost, the last received
     values are shown, and ``is_stale`` is True.  After history was lost, the whole difference is applied at once.
 
@@ -41,8 +41,6 @@ class Mirror(DaemonHandle, Mapping[str, str]):
 
     __slots__ = ('_nodes', '_waiting')
 
-    _daemon: Follower
-
     def __init__(self, log: ClientLog, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
         check_callback('on_update', on_update, is_optional=True)
         spec = WatchSpec(key, recursive=True)
@@ -51,21 +49,6 @@ class Mirror(DaemonHandle, Mapping[str, str]):
         sink = _NodesSink(self._nodes, self._wake, on_update)
         super().__init__(Follower(log, backend, spec, f'mirror {spec.key}', sink, starts_caught_up=True))
         self._daemon.on_stopping(self._wake)
-
-    @property
-    def state(self) -> WatcherState:
-        """The state of the mirror; STOPPED in a forked child."""
-        return self._daemon.state
-
-    @property
-    def is_stale(self) -> bool:
-        """False only while changes arrive as they happen."""
-        return self._daemon.is_stale
-
-    @property
-    def index(self) -> int:
-        """The index up to which every change was received; 0 before the start."""
-        return self._daemon.index
 
     @property
     def nodes(self) -> Mapping[str, Value]:
@@ -165,7 +148,8 @@ class _NodesSink:
         for result in results:
             if isinstance(result.node, Value):
                 nodes[result.key] = result.node
-            elif nodes.pop(result.key, None) is None and isinstance(result, Deleted):
-                for key in [key for key in nodes if is_below(key, result.key)]:
-                    del nodes[key]
+            elif isinstance(result, Deleted):
+                remove_subtree(nodes, result.key)
+            else:  # a new directory, perhaps in place of a value
+                nodes.pop(result.key, None)
         self._on_applied()

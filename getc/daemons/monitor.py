@@ -14,7 +14,7 @@ from getc.daemons.base import Daemon, event_of
 from getc.net.affinity import ThreadAffinity, close_watcher
 from getc.net.client_log import ClientLog
 
-__all__ = ['Monitor']
+__all__ = ['DaemonMonitor']
 
 INTERVAL: Final = 1.0
 """Seconds between two checks."""
@@ -26,7 +26,7 @@ REMINDERS: Final = (10.0, 60.0)
 """Seconds after which a daemon that is still starting is logged."""
 
 
-class Monitor:
+class DaemonMonitor:
     """Logs daemons that do not start, and times in which the hub did not run.
 
     One timer runs while there are daemons.
@@ -43,7 +43,7 @@ class Monitor:
         self._starting: dict[Daemon, tuple[float, int]] = {}  # time of the start, and number of the next reminder
         self._timer: Any = None
         self._ran_at = 0.0
-        self._home = ThreadAffinity()
+        self._affinity = ThreadAffinity()
 
     def add(self, daemon: Daemon) -> None:
         """Log the daemon if it does not start in time."""
@@ -64,7 +64,7 @@ class Monitor:
             close_watcher(timer)
 
     def _check(self) -> None:
-        if self._home.in_forked_child:
+        if self._affinity.in_forked_child:
             return self.close()  # the daemons are the parent's
         now = timing.now()
         late, self._ran_at = now - self._ran_at - INTERVAL, now

@@ -40,9 +40,9 @@ class KeepOptions:
 
     def __post_init__(self) -> None:
         if self.ttl is None:
-            raise TypeError('the ttl of a node to keep is whole seconds (int), not None: without a TTL use set')
+            raise TypeError('ttl must be an int (seconds), not None; to write a node without a TTL, use set()')
         if self.ttl == 0:
-            raise ValueError('the ttl of a node to keep is at least 1 s, not 0')
+            raise ValueError('ttl must be at least 1, not 0')
         if self.on_conflict not in ('replace', 'wait', 'raise'):
             raise ValueError(f"on_conflict must be 'replace', 'wait' or 'raise', not {self.on_conflict!r}")
         for name in ('alive', 'on_lost', 'on_restored'):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from getc.backends.base import Backend, Watch
-from getc.errors import EtcException
+from getc.errors import EtcdError, EtcException, NodeExist, NotFile
 from getc.operations import WatchSpec
-from getc.results import Deleted, EtcdResult
+from getc.results import Deleted, EtcdResult, Node, Value
 
-__all__ = ['OwnerWatch']
+__all__ = ['OwnerWatch', 'permanent_node_error']
 
 
 class OwnerWatch:
@@ -60,3 +60,13 @@ class OwnerWatch:
 
     def on_ended(self, error: EtcException) -> None:
         self._on_ended()
+
+
+def permanent_node_error(node: Node, index: int) -> EtcdError:
+    """Return the error for an existing node without a TTL."""
+    if isinstance(node, Value):
+        reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
+        return NodeExist(f'Key already exists: {reason}', node.key, index)
+    error = NotFile('Not a file', node.key, index)
+    error.hint = 'it is a directory, which cannot be kept: keep a node below it'
+    return error

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import gevent
 
 from getc.daemons.base import Daemon
+from getc.daemons.greenlets import KILL_GRACE
 from getc.daemons.handle import DaemonHandle
-from getc.daemons.monitor import Monitor
-from getc.daemons.tasks import KILL_GRACE
+from getc.daemons.monitor import DaemonMonitor
 from getc.net.client_log import ClientLog
 from getc.timing import Deadline
 
@@ -35,7 +35,7 @@ class DaemonRegistry:
         self._keeps_alive = keeps_alive  # each daemon has a reference to the registry
         self._daemons: dict[Daemon, None] = {}
         self._on_finished: Callable[[Daemon], None] | None = None  # `_discard`, one object for all daemons
-        self._monitor = Monitor(log, self._has_daemons)
+        self._monitor = DaemonMonitor(log, self._has_daemons)
 
     def start(self, handle: DaemonHandle, *, wait: bool, deadline: Deadline) -> None:
         """Start a daemon.
@@ -72,7 +72,7 @@ class DaemonRegistry:
         killed = []
         try:
             for daemon in daemons:
-                daemon.tasks.join(deadline)
+                daemon.greenlets.join(deadline)
         finally:  # also when the caller is killed or has a gevent.Timeout of its own
             for daemon in daemons:
                 killed += daemon.kill()
@@ -89,7 +89,7 @@ class DaemonRegistry:
         self.log = log
         self._daemons = {}
         self._monitor.close()
-        self._monitor = Monitor(log, self._has_daemons)
+        self._monitor = DaemonMonitor(log, self._has_daemons)
 
     def __iter__(self) -> Iterator[Daemon]:
         return iter(self._daemons)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import gevent
 
 from getc import timing
-from getc.daemons.tasks import Tasks
+from getc.daemons.greenlets import DaemonGreenlets
 from getc.errors import EtcException
 from getc.retry import is_transient
 from getc.timing import Backoff
@@ -28,31 +28,31 @@ class RetryLoop:
 
     Args:
         step: A function that makes one attempt, and may block.
-        tasks: Runs the greenlets.
+        greenlets: Runs the greenlets.
         on_error: A function that must not block, called with the error of each failed attempt.  It may close the loop.
 
     Attributes:
         backoff: The delays after failures.
     """
 
-    __slots__ = ('_greenlet', '_is_closed', '_next_delay', '_on_error', '_step', '_tasks', '_timer', 'backoff')
+    __slots__ = ('_greenlets', '_is_closed', '_next_delay', '_on_error', '_running', '_step', '_timer', 'backoff')
 
     def __init__(
-        self, step: Callable[[], float | None], tasks: Tasks, on_error: Callable[[EtcException], object]
+        self, step: Callable[[], float | None], greenlets: DaemonGreenlets, on_error: Callable[[EtcException], object]
     ) -> None:
         self.backoff = Backoff()
         self._step = step
-        self._tasks = tasks
+        self._greenlets = greenlets
         self._on_error = on_error
         self._timer: Any = None
-        self._greenlet: gevent.Greenlet[..., None] | None = None  # of the attempt in flight
+        self._running: gevent.Greenlet[..., None] | None = None  # of the attempt in flight
         self._next_delay: float | None = None  # as scheduled during an attempt
         self._is_closed = False
 
     @property
     def is_attempting(self) -> bool:
         """True while an attempt is in flight."""
-        return self._greenlet is not None
+        return self._running is not None
 
     def schedule(self, delay: float) -> None:
         """Run an attempt after ``delay`` seconds, and not before the attempt in flight has ended.
@@ -61,9 +61,9 @@ class RetryLoop:
         """
         if self._timer is not None:
             self._cancel_timer()
-        if self._is_closed or self._tasks.affinity.in_forked_child:
+        if self._is_closed or self._greenlets.affinity.in_forked_child:
             return
-        if self._greenlet is not None:
+        if self._running is not None:
             self._next_delay = delay
         elif delay <= 0:
             self._begin()
@@ -78,17 +78,17 @@ class RetryLoop:
 
     def kill_attempt(self) -> None:
         """Kill the attempt in flight, unless it is the caller.  Does not block."""
-        if self._greenlet is not None and self._greenlet is not gevent.getcurrent():
-            self._greenlet.kill(block=False)
+        if self._running is not None and self._running is not gevent.getcurrent():
+            self._running.kill(block=False)
 
     def _begin(self) -> None:
         if self._timer is not None:
             self._cancel_timer()
         self._next_delay = None
-        self._greenlet = self._tasks.spawn(self._attempt)
+        self._running = self._greenlets.spawn(self._attempt)
 
     def _attempt(self) -> None:
-        if self._tasks.affinity.in_forked_child:
+        if self._greenlets.affinity.in_forked_child:
             return
         began = timing.now()
         delay: float | None = None
@@ -99,13 +99,13 @@ class RetryLoop:
                 delay = max(0.0, began + self.backoff.next_delay() - timing.now())
             else:
                 delay = self.backoff.next_delay(MAX_REFUSED_DELAY)
-            self._greenlet = None  # the attempt is over: on_error may stop the daemon
+            self._running = None  # the attempt is over: on_error may stop the daemon
             self._on_error(error)
         except BaseException:  # this greenlet was killed
             delay = self.backoff.next_delay()
             raise
         finally:
-            self._greenlet = None
+            self._running = None
             if self._next_delay is not None and (delay is None or self._next_delay < delay):
                 delay = self._next_delay
             if delay is not None:

@@ -9,7 +9,7 @@ from gevent.event import Event
 from getc.backends.base import Backend
 from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.follower import Follower, WatcherState
-from getc.daemons.handle import DaemonHandle
+from getc.daemons.follower_handle import FollowerHandle
 from getc.daemons.options import WatchOptions, check_callback
 from getc.net.client_log import ClientLog
 from getc.results import EtcdResult, Got
@@ -17,7 +17,7 @@ from getc.results import EtcdResult, Got
 __all__ = ['Watcher', 'WatcherState']
 
 
-class Watcher(DaemonHandle):
+class Watcher(FollowerHandle):
     """Calls a function for every change at and below a key.  :meth:`getc.Client.on_change` returns it.
 
     Attributes:
@@ -27,8 +27,6 @@ class Watcher(DaemonHandle):
 
     __slots__ = ('ready', 'recursive')
 
-    _daemon: Follower
-
     def __init__(
         self,
         log: ClientLog,
@@ -36,8 +34,6 @@ class Watcher(DaemonHandle):
         key: str,
         callback: Callable[[EtcdResult], object],
         options: WatchOptions,
-        *,
-        name: str = 'on_change',
     ) -> None:
         check_callback('callback', callback)
         spec = options.spec(key)
@@ -45,22 +41,7 @@ class Watcher(DaemonHandle):
         self.recursive = spec.recursive
         sink = _CallbackSink(self, callback, options)
         keeps_values = options.resync == 'diff'
-        super().__init__(Follower(log, backend, spec, f'{name} {spec.key}', sink, keeps_values=keeps_values))
-
-    @property
-    def state(self) -> WatcherState:
-        """The state of the watcher; STOPPED in a forked child."""
-        return self._daemon.state
-
-    @property
-    def is_stale(self) -> bool:
-        """False only while changes arrive as they happen."""
-        return self._daemon.is_stale
-
-    @property
-    def index(self) -> int:
-        """The index up to which every change was received; 0 before the start."""
-        return self._daemon.index
+        super().__init__(Follower(log, backend, spec, f'on_change {spec.key}', sink, keeps_values=keeps_values))
 
     def __repr__(self) -> str:
         return f'<getc.Watcher {self.key} {self.state.name} index={self.index}>'

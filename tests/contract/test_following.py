@@ -329,7 +329,7 @@ def test_changes_yields_every_change_since_its_creation(client: getc.Client, oth
         assert [next(changes).value for _ in range(300)] == [str(number) for number in range(300)]
         with pytest.raises(getc.TimedOut, match=r'no change of /cfg within 0\.01 s'):
             changes.get(timeout=0.01)
-        assert repr(changes) == f'<getc.Changes /cfg LIVE index={changes.watcher.index}>'
+        assert repr(changes) == f'<getc.Changes /cfg LIVE index={changes.index}>'
 
 
 def test_changes_ends_when_it_or_its_client_is_closed(client: getc.Client, other: getc.Client, spawn: Any) -> None:

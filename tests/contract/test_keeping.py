@@ -118,8 +118,9 @@ def test_keep_node_raises_when_there_is_a_permanent_node(client: getc.Client, on
 def test_keep_node_raises_when_the_key_is_a_directory(client: getc.Client, on_conflict: Any) -> None:
     """A directory cannot be kept."""
     client.set('/servers/a/b', 'x')
-    with pytest.raises(getc.NotFile, match='it is a directory, which cannot be kept'):
+    with pytest.raises(getc.NotFile, match='it is a directory, which cannot be kept') as caught:
         client.keep_node('/servers/a', ttl=TTL, on_conflict=on_conflict)
+    assert str(caught.value).count('directory') == 1
 
 
 def test_keep_node_takes_over_from_a_predecessor_and_its_token_is_higher(
@@ -401,10 +402,10 @@ def test_error_without_wait_stops_the_keeper_and_is_its_last_error(
 @pytest.mark.parametrize(
     ('options', 'error', 'message'),
     [
-        ({'key': '/'}, ValueError, 'the root is always there'),
-        ({'ttl': 0}, ValueError, 'at least 1 s'),
+        ({'key': '/'}, ValueError, 'cannot keep the root'),
+        ({'ttl': 0}, ValueError, 'ttl must be at least 1, not 0'),
         ({'ttl': 1.5}, TypeError, 'ttl'),
-        ({'ttl': None}, TypeError, 'whole seconds .* not None: without a TTL use set'),
+        ({'ttl': None}, TypeError, 'int .* not None; to write a node without a TTL, use set'),
         ({'value': 7}, TypeError, 'value'),
         ({'on_conflict': 'fight'}, ValueError, "on_conflict must be 'replace', 'wait' or 'raise'"),
         ({'alive': True}, TypeError, 'alive must be a function'),

@@ -41,7 +41,7 @@ class Steps(Daemon):
 
     def _on_stop(self, deadline: Deadline) -> None:
         for closing in self.closings:
-            self.tasks.spawn(closing)
+            self.greenlets.spawn(closing)
 
 
 def started() -> Steps:
@@ -96,7 +96,16 @@ def test_refusal_in_the_hub_is_raised_while_a_log_handler_blocks(etcd_clock: Vir
             daemon.wait_started(Deadline(5))
         assert daemon.join(Deadline(1))
         etcd_clock.advance(1)
-    assert lines == ['etcd client: test: refused: [110] no']
+    assert lines == []  # the caller has the error
+
+
+def test_refusal_is_logged_if_no_caller_waits_for_the_start(etcd_clock: VirtualTime) -> None:
+    daemon = Steps()
+    with blocking_log() as lines:
+        gevent.get_hub().loop.run_callback(daemon.fail_start, Unauthorized('no'))
+        etcd_clock.advance(1)
+    assert daemon.join(Deadline(1))
+    assert lines == ['etcd client: test: did not start: [110] no']
 
 
 def test_wait_started_raises_client_closed_when_the_daemon_is_stopped(etcd_clock: VirtualTime) -> None:

@@ -8,7 +8,7 @@ import gevent
 import pytest
 
 from getc.daemons.callbacks import CallbackQueue
-from getc.daemons.tasks import Tasks
+from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
 from getc.testing import VirtualTime
 from tests.support.leftovers import greenlets_of_getc
@@ -19,7 +19,7 @@ class Queue:
 
     def __init__(self) -> None:
         self.emptied = 0
-        self.callbacks = CallbackQueue(Tasks('test'), ClientLog(), self._on_empty)
+        self.callbacks = CallbackQueue(DaemonGreenlets('test'), ClientLog(), self._on_empty)
         self.post = self.callbacks.post
 
     def _on_empty(self) -> None:

@@ -15,6 +15,7 @@ from getc.operations import Delete, Put
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from tests.support import faulty
+from tests.support.clients import client_on
 from tests.support.faulty import FaultyBackend
 
 TTL = 10
@@ -171,6 +172,24 @@ def test_update_without_a_reply_does_not_overwrite_a_later_update(
     etcd_clock.advance(5)
     assert isinstance(earlier.exception, TimedOut)
     assert later.get(block=False).value == value_of(other) == 'later'
+
+
+@pytest.mark.parametrize('timeout', [1.0, None])
+def test_update_takes_the_timeout_of_its_client(
+    backend: FaultyBackend, etcd_clock: VirtualTime, timeout: float | None
+) -> None:
+    with client_on(backend, url='memory://faulty', timeout=timeout) as client:
+        keeper = client.keep_node('/a', 'old', ttl=60)
+        backend.spares_reads = True
+        backend.fault = faulty.hang
+        caller = gevent.spawn(keeper.update, 'new')
+        etcd_clock.advance(1)
+        assert isinstance(caller.exception, TimedOut if timeout else type(None))
+        etcd_clock.advance(20)
+        assert caller.ready() == (timeout is not None)
+        backend.fault = None
+        etcd_clock.advance(11)
+        assert caller.ready()
 
 
 # -- losses

@@ -91,7 +91,9 @@ def test_lost_connection_of_three_hundred_watchers_is_one_line(
     backend.break_watches()
     etcd_clock.advance(1)
     (line,) = lines()
-    assert re.fullmatch(r'etcd client: on_change /cfg/\d+ and 299 others: stale: the connection broke', line)
+    assert re.fullmatch(
+        r'etcd client: on_change /cfg/\d+ and 299 others: connection lost, may be stale: the connection broke', line
+    )
 
 
 def test_hub_that_did_not_run_is_logged(client: getc.Client, etcd_clock: VirtualTime, lines) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 
 import gevent
 import pytest
@@ -138,18 +137,11 @@ def test_reset_in_child_drops_the_daemons_of_the_parent(
         (getc.Keeper, DAEMON | {'detach', 'ensure', 'orphan', 'remaining', 'ttl', 'update', 'value'}),
         (getc.Watcher, FOLLOWER | {'ready', 'recursive'}),
         (getc.Mirror, FOLLOWER | {'get', 'items', 'keys', 'nodes', 'values', 'wait'}),
-        (getc.Changes, {'close', 'get', 'watcher'}),
+        (getc.Changes, FOLLOWER | {'close', 'get'}),
     ],
 )
 def test_daemons_show_programs_only_what_programs_need(kind: type, names: set[str]) -> None:
     assert {name for name in dir(kind) if not name.startswith('_')} == names
-
-
-@pytest.mark.parametrize('kind', [getc.Keeper, getc.Watcher, getc.Mirror])
-def test_type_error_names_the_public_class(kind: Any) -> None:
-    for method in ('stop', 'join'):
-        with pytest.raises(TypeError, match=rf'^{kind.__name__}\.{method}\(\) got an unexpected keyword argument'):
-            getattr(kind, method)(None, now=True)
 
 
 def test_orphan_is_an_alias_of_detach() -> None:

@@ -9,8 +9,8 @@ import gevent
 import pytest
 
 from getc import timing
+from getc.daemons.greenlets import DaemonGreenlets
 from getc.daemons.retry_loop import RetryLoop
-from getc.daemons.tasks import Tasks
 from getc.errors import EtcException, TimedOut, Unauthorized
 from getc.testing import VirtualTime
 from getc.timing import Backoff
@@ -30,7 +30,7 @@ class Attempts:
     def __init__(self, *steps: Step) -> None:
         self.at: list[float] = []
         self.errors: list[EtcException] = []
-        self.loop = RetryLoop(self._step, Tasks('test'), self.errors.append)
+        self.loop = RetryLoop(self._step, DaemonGreenlets('test'), self.errors.append)
         self._steps = list(steps)
 
     def _step(self) -> float | None:
@@ -147,7 +147,7 @@ def test_closed_loop_starts_no_attempt(etcd_clock: VirtualTime) -> None:
 
 def test_error_handler_may_close_the_loop(etcd_clock: VirtualTime) -> None:
     attempts = Attempts(raising(Unauthorized('no')))
-    loop = RetryLoop(attempts._step, Tasks('test'), lambda _: loop.close())
+    loop = RetryLoop(attempts._step, DaemonGreenlets('test'), lambda _: loop.close())
     loop.schedule(0)
     etcd_clock.advance(600)
     assert len(attempts.at) == 1

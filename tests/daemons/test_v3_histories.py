@@ -160,7 +160,7 @@ class Scenario:
     def _changes(self, rng: random.Random, client: getc.Client, key: str, recursive: bool) -> None:
         first = self._first(rng, client)
         with client.changes(key, recursive=recursive, index=first) as changes:
-            begin = first or changes.watcher.index + 1
+            begin = first or changes.index + 1
             observation = Observation(key, recursive, begin, is_whole=False, is_from_now=first is None)
             self.observations.append(observation)
             for _ in range(rng.randrange(40)):

@@ -98,7 +98,7 @@ def test_watch_is_restored_while_a_log_handler_blocks(
         gevent.get_hub().loop.run_callback(backend.break_watches)
         etcd_clock.advance(5)
     assert watcher.state is WatcherState.LIVE
-    assert lines == [f'etcd client: {watcher.name}: stale: the connection broke']
+    assert lines == [f'etcd client: {watcher.name}: connection lost, may be stale: the connection broke']
     other.set('/cfg/a', '1')
     etcd_clock.advance(0)
     assert recorder.lines == ['Set /cfg/a=1']
@@ -228,7 +228,7 @@ def test_refused_attempts_back_off_and_are_logged_once(
     etcd_clock.advance(120)
     assert 12 <= len(backend.sent) - before < 60
     assert mirror.is_stale
-    reason = 'is retried at growing intervals: '
+    reason = 'retrying with back-off: '
     assert caplog.text.count(f'{reason}the value of /cfg/a is too large') == 1
     backend.fault = forbid
     etcd_clock.advance(60)
@@ -742,8 +742,8 @@ def test_unread_changes_are_bounded_and_close_returns_at_once(
         if not number % 10:
             etcd_clock.advance(0)
     assert changes._results.qsize() == MAX_QUEUED
-    assert len(changes.watcher._daemon.callbacks) <= MAX_BACKLOG + 1
-    assert changes.watcher.state is WatcherState.STALE
+    assert len(changes._daemon.callbacks) <= MAX_BACKLOG + 1
+    assert changes.state is WatcherState.STALE
     began = etcd_clock.elapsed
     changes.close()
     assert etcd_clock.elapsed == began

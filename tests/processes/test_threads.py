@@ -128,7 +128,7 @@ def test_daemon_methods_raise_in_another_thread(client: getc.Client, in_thread: 
         with pytest.raises(RuntimeError, match=MESSAGE):
             in_thread(call)
     assert keeper.state is KeeperState.KEPT
-    assert {watcher.state, mirror.state, changes.watcher.state} == {WatcherState.LIVE}
+    assert {watcher.state, mirror.state, changes.state} == {WatcherState.LIVE}
 
 
 def test_cached_state_is_readable_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:

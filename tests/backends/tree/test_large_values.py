@@ -287,7 +287,7 @@ def test_mirror_is_stale_until_a_value_can_be_read(client: getc.Client, caplog: 
     reason = 'the value of /d/giant is too large to be read'
     wait_until(lambda: reason in str(mirror.last_error))
     assert mirror.state is WatcherState.STALE
-    wait_until(lambda: f'mirror /d: failed, and is retried at growing intervals: {reason}' in caplog.text)
+    wait_until(lambda: f'mirror /d: attempt failed, retrying with back-off: {reason}' in caplog.text)
     client.set('/d/giant', 'small')
     wait_until(lambda: dict(mirror) == {'/d/a': 'x', '/d/giant': 'small'} and not mirror.is_stale, 60)
 

@@ -19,7 +19,7 @@ from gevent.hub import get_hub
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
+monitor.MAX_HUB_DELAY = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 THREADS = 3
 

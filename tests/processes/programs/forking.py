@@ -22,7 +22,7 @@ import gevent.socket
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
+monitor.MAX_HUB_DELAY = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 url, ttl, api, fork = sys.argv[1:5]
 options = {'api': api, 'ca': sys.argv[5] if sys.argv[5:] else None}
@@ -82,7 +82,7 @@ if not child:
         print_facts(
             process='child',
             shared=len(before & sockets()),
-            states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.watcher.state.name],
+            states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.state.name],
             keeper=[keeper.remaining(), error_of(keeper.ensure), error_of(keeper.update, 'y', 1)],
             mirror=[dict(mirror), mirror.is_stale, error_of(mirror.wait, lambda _: False)],
             changes=error_of(changes.get, 1),

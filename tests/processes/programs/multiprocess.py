@@ -15,7 +15,7 @@ from typing import Any
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
+monitor.MAX_HUB_DELAY = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 
 def work(etcd: getc.Client, keeper: getc.Keeper, answers: Any) -> None:

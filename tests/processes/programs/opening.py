@@ -17,7 +17,7 @@ import gevent
 import getc
 from getc.daemons import monitor
 
-monitor.LATE = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
+monitor.MAX_HUB_DELAY = 3600.0  # on a busy machine the hub may not run for seconds, which would be logged
 
 url, api, end = sys.argv[1:]
 

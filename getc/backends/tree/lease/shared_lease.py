@@ -127,7 +127,7 @@ class SharedLease(Renewable):
         for node in list(self.keys.nodes.values()):
             node.listener.on_renewal_missed(error)
 
-    def on_not_renewed(self) -> None:
+    def on_expired(self) -> None:
         self._lose_all(self.clock.loss(f'lease {self.id:x}'))
 
     def _keep_alive(self, deadline: Deadline) -> tuple[int, set[bytes]]:

@@ -10,13 +10,13 @@ import gevent
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
 
-__all__ = ['KILL_GRACE', 'Tasks']
+__all__ = ['KILL_GRACE', 'DaemonGreenlets']
 
 KILL_GRACE: Final = 1.0
 """Seconds for the ``finally`` blocks of killed greenlets."""
 
 
-class Tasks:
+class DaemonGreenlets:
     """Spawns the greenlets of one daemon, and joins and kills them when the daemon stops.
 
     Attributes:

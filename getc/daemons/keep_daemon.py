@@ -1,6 +1,6 @@
 """The state machine behind keep_node: takes a node, has the node renewed, detects its loss, and takes the node again.
 
-etcd deletes a node one TTL after the last renewal that reached the server.  The machine counts from the moment at which
+etcd deletes a node one TTL after the last renewal that reached the server.  The daemon counts from the moment at which
 that renewal was *sent*, and subtracts a safety margin, so that a loss is detected before another process can own the
 node.
 """
@@ -8,7 +8,6 @@ node.
 from __future__ import annotations
 
 import logging
-from enum import Enum
 from functools import partial
 from typing import Final
 
@@ -17,16 +16,17 @@ import gevent
 from getc import timing
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeptNode
 from getc.daemons.base import Daemon
+from getc.daemons.keeper_state import KeeperState
 from getc.daemons.liveness import LivenessProbe
 from getc.daemons.options import KeepOptions
-from getc.daemons.owner_watch import OwnerWatch
-from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotFile, Overtaken, TestFailed
+from getc.daemons.owner_watch import OwnerWatch, permanent_node_error
+from getc.errors import EtcException, KeyNotFound, NodeExist, NodeLost, Overtaken, TestFailed
 from getc.net.client_log import ClientLog
 from getc.operations import Get, Put, WatchSpec
-from getc.results import EtcdResult, Node, Value
+from getc.results import EtcdResult, Value
 from getc.timing import Deadline
 
-__all__ = ['KeepMachine', 'KeeperState']
+__all__ = ['KeepDaemon']
 
 log = logging.getLogger(__name__)
 
@@ -45,18 +45,8 @@ MIN_OWNER_CHECK_INTERVAL: Final = 5.0
 """Seconds after which a node of another owner is read again at the earliest, if its watch reports nothing."""
 
 
-class KeeperState(Enum):
-    """The state of a keeper."""
-
-    STARTING = 'the node was never written'
-    KEPT = 'the keeper owns the node, and renewals succeed'
-    SUSPECT = 'the keeper owns the node, and a renewal was missed'
-    LOST = 'the keeper does not own the node at the moment'
-    STOPPED = 'the keeper was stopped'
-
-
-class KeepMachine(Daemon):
-    """Keeps one node: the machinery of a :class:`~getc.Keeper`, and the ``KeepListener`` of its keep group.
+class KeepDaemon(Daemon):
+    """Keeps one node: the daemon of a :class:`~getc.Keeper`, and the ``KeepListener`` of its keep group.
 
     Args:
         log: The log of the client.
@@ -129,7 +119,7 @@ class KeepMachine(Daemon):
 
     def remaining(self) -> float:
         """Return the seconds for which the node is certainly owned without another renewal."""
-        if self._node is None or self.tasks.affinity.in_forked_child:
+        if self._node is None or self.greenlets.affinity.in_forked_child:
             return 0.0
         return max(0.0, self._node.lost_at - timing.now_with_suspend())
 
@@ -302,7 +292,7 @@ class KeepMachine(Daemon):
             if is_starting and self._options.on_conflict == 'raise':
                 raise error
         elif is_starting:  # without a TTL it does not go away by itself
-            raise _permanent(node, found.etcd_index)
+            raise permanent_node_error(node, found.etcd_index)
         if is_starting:
             self.last_error = error
         else:
@@ -359,14 +349,14 @@ class KeepMachine(Daemon):
         """Call ``alive``, and remove the node if the result is False.  Blocks for a sixth of the TTL at most."""
         if self._is_stopped:
             return False
-        if self._probe is None or self._probe.check(self.ttl / 6, self.tasks.spawn):
+        if self._probe is None or self._probe.check(self.ttl / 6, self.greenlets.spawn):
             return True
         if self._node is not None and not self._is_stopped:
             text = '{key} is to be deleted, because alive() returned False, raised or timed out'
             node = self._lose(NodeLost(text, key=self.key))
             if node is not None:
                 node.abandon()
-                self.tasks.spawn(self._release, node)
+                self.greenlets.spawn(self._release, node)
         return False
 
     def on_renewed(self) -> None:
@@ -427,7 +417,7 @@ class KeepMachine(Daemon):
 
     def _spawn_deletion(self, node: KeptNode | None, deadline: Deadline, *, and_unanswered: bool = True) -> None:
         """Delete the node in the background, and stop its renewals in any case."""
-        greenlet = self.tasks.spawn(self._delete_node, node, deadline, and_unanswered)
+        greenlet = self.greenlets.spawn(self._delete_node, node, deadline, and_unanswered)
         # The greenlet may be killed before its first instruction, as by ``stop(timeout=0)``.  Until it runs, the node
         # stays attached: otherwise a new keeper of the key could put it on the same lease, and lose it by this delete.
         greenlet.rawlink(partial(self._on_deletion_over, node))
@@ -458,13 +448,3 @@ class KeepMachine(Daemon):
 
     def _overtaken(self) -> Overtaken:
         return Overtaken('{key} was written by another client', key=self.key)
-
-
-def _permanent(node: Node, index: int) -> EtcdError:
-    """Return the error for an existing node without a TTL."""
-    if isinstance(node, Value):
-        reason = 'it has no TTL, so it is not taken over: delete it, or keep another key'
-        return NodeExist(f'Key already exists: {reason}', node.key, index)
-    error = NotFile('Not a file', node.key, index)
-    error.hint = 'it is a directory, which cannot be kept: keep a node below it'
-    return error
