@@ -151,8 +151,8 @@ class TestTelling:
 
     def test_a_table_is_written_in_markdown_and_in_rst(self) -> None:
         table = Table(('client', 'per second'), [('a', '1')])
-        assert table.as_markdown() == ['| client | a second |', '| --- | ---: |', '| a | 1 |']
-        assert table.as_rst()[3:] == ['   * - client', '     - a second', '   * - a', '     - 1']
+        assert table.as_markdown() == ['| client | per second |', '| --- | ---: |', '| a | 1 |']
+        assert table.as_rst()[3:] == ['   * - client', '     - per second', '   * - a', '     - 1']
 
     def test_a_row_has_rate_noise_and_ratios(self, results: Results) -> None:
         rows = [tuple(row) for row in case_table(results.figures(GET, 'v3')).rows]
@@ -168,7 +168,7 @@ class TestTelling:
         assert '- lost was not measured: it has *no* |wheel|' in page
         assert '- slow, set, 50 in flight, 64 B: TimeoutError' in page
         assert '- getc: getc 1.2, gevent 25.5' in page
-        assert '![Calls a second of each client](results.svg)' in page
+        assert '![Calls per second of each client](results.svg)' in page
 
     def test_the_page_in_rst_is_one_that_docutils_takes(self, report: Report) -> None:
         core = pytest.importorskip('docutils.core')
