@@ -46,13 +46,13 @@ class Auth:
     def user_add(
         self, name: str, password: str = '', *, no_password: bool = False, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> schema.AuthUserAddResponse:
-        """Add a user; with ``no_password`` one that authenticates by its certificate only."""
+        """Add a user; with ``no_password`` one that authenticates by its certificate only.  Raises AlreadyExists."""
         options = UserAddOptions(no_password=no_password)
         request = build(schema.AuthUserAddRequest, name=name, password=password, options=options)
         return self._rpc.call(schema.Auth.UserAdd, request, timeout)
 
     def user_get(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserGetResponse:
-        """Return the roles of a user."""
+        """Return the roles of a user.  Raises NotFound if there is no such user."""
         return self._rpc.call(schema.Auth.UserGet, build(schema.AuthUserGetRequest, name=name), timeout)
 
     def user_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserListResponse:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 from getc.errors import ProtocolError
 from getc.timing import DEFAULT_TIMEOUT, Timeout
 from getc.v3.messages import build
+from getc.v3.range_stream import MAX_PAGE_KEYS, read_parts
 from getc.v3.ranges import PageLimit, next_key
 from getc.v3.rpc import RpcClient
 from getc.v3.schema import kv as schema
@@ -16,8 +17,6 @@ from getc.v3.schema.mvccpb import KeyValue
 from getc.v3.txn import Txn, is_write
 
 __all__ = ['KV']
-
-MAX_PAGE_KEYS: Final = 5000
 
 DEFAULT_OPTIONS: Final = (b'', 0, RangeRequest.SortOrder.NONE, RangeRequest.SortTarget.KEY, False, False, False)
 DEFAULT_REVISIONS: Final = (0, 0, 0, 0, 0)
@@ -98,6 +97,55 @@ class KV:
                 max_create_revision=max_create_revision,
             )
         return self._rpc.call(schema.KV.Range, request, timeout)
+
+    def range_stream(
+        self,
+        key: bytes,
+        *,
+        range_end: bytes = b'',
+        limit: int = 0,
+        revision: int = 0,
+        serializable: bool = False,
+        keys_only: bool = False,
+        count_only: bool = False,
+        timeout: Timeout = DEFAULT_TIMEOUT,
+    ) -> Generator[schema.RangeResponse, None, None]:
+        """Read a range of any size in parts, all at one revision.
+
+        The parts follow in the order of the keys.  The last one alone has ``header``, ``more`` and ``count``.  While
+        parts are not consumed, the server reads no further ones; ``close()`` of the generator ends the stream.
+
+        etcd has this RPC from 3.7 on.  From an older server, and through ``etcd grpc-proxy``, the range is read in
+        pages of the same form; that a server does not have the RPC is remembered for some minutes.
+
+        A stream that has begun is continued in pages if its server fails, if ``revision`` is given; else the error is
+        raised, because etcd sends the revision with the last part only.  :meth:`scan` always continues.
+
+        Args:
+            key: The first key.
+            range_end: The key after the last one.
+            limit: The most keys to return; 0 for all.
+            revision: The revision to read at; 0 for the latest.
+            serializable: Let the server answer from its own data, which may be stale.
+            keys_only: Return keys without values.
+            count_only: Return the number of keys only.
+            timeout: Seconds for each part.
+
+        Raises:
+            EventIndexCleared: The revision was compacted before the end was reached.
+            ResponseTooLarge: A single value is larger than 16 MiB; or a part is, and ``revision`` is not given.
+        """
+        request = build(
+            RangeRequest,
+            key=key,
+            range_end=range_end,
+            limit=limit,
+            revision=revision,
+            serializable=serializable,
+            keys_only=keys_only,
+            count_only=count_only,
+        )
+        return read_parts(self._rpc, request, timeout)
 
     def put(
         self,
@@ -193,19 +241,20 @@ class KV:
         range_end: bytes,
         revision: int = 0,
         keys_only: bool = False,
-        page: int = MAX_PAGE_KEYS,
+        page: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Iterator[KeyValue]:
-        """Iterate over a range of any size in the order of its keys, all at one revision, reading it in pages.
+        """Iterate over a range of any size in the order of its keys, all at one revision.
 
-        A page has fewer keys if its response would be larger than 16 MiB.
+        After a first page the rest is streamed from etcd 3.7, and read in pages from an older server, or if the server
+        fails.  A page has fewer keys if its response would be larger than 16 MiB.
 
         Args:
             key: The first key.
             range_end: The key after the last one.
             revision: The revision to read at; 0 for the latest when the first page is read.
             keys_only: Return keys without values.
-            page: The most keys to read at a time.
+            page: The most keys to read at a time, always in pages; None to let getc and the server decide.
             timeout: Seconds for each page.
 
         Raises:
@@ -214,29 +263,31 @@ class KV:
             ProtocolError: A response without keys says that more keys follow.
             ValueError: ``page`` is less than 1.
         """
-        if page < 1:
+        if page is not None and page < 1:
             raise ValueError(f'page must be at least 1, not {page}')
-        return self._pages(key, range_end, revision, keys_only, page, timeout)
+        request = build(RangeRequest, key=key, range_end=range_end, revision=revision, keys_only=keys_only)
+        return self._scan(request, page, timeout)
 
-    def _pages(
-        self, key: bytes, range_end: bytes, revision: int, keys_only: bool, page: int, timeout: Timeout
-    ) -> Iterator[KeyValue]:
-        pages = PageLimit(page)
+    def _scan(self, request: RangeRequest, page: int | None, timeout: Timeout) -> Iterator[KeyValue]:
+        pages = PageLimit(page or MAX_PAGE_KEYS)
+
+        def read(limit: int) -> schema.RangeResponse:
+            request.limit = limit
+            return self._rpc.call(schema.KV.Range, request, timeout)
+
         more = True
         while more:
-            found = pages.read(self._page_of(key, range_end, revision, keys_only, timeout))
+            found = pages.read(read)
             pages.grow(found)
             yield from found.kvs
-            revision = revision or found.header.revision
+            request.revision = request.revision or found.header.revision
             more = found.more
             if more and not found.kvs:
                 raise ProtocolError('the response to a range has no keys, and says that more keys follow')
             if more:
-                key = next_key(found.kvs[-1].key)
-
-    def _page_of(
-        self, key: bytes, range_end: bytes, revision: int, keys_only: bool, timeout: Timeout
-    ) -> Callable[[int], schema.RangeResponse]:
-        return lambda limit: self.range(
-            key, range_end=range_end, limit=limit, revision=revision, keys_only=keys_only, timeout=timeout
-        )
+                request.key = next_key(found.kvs[-1].key)
+            if more and page is None:
+                request.limit = 0
+                for part in read_parts(self._rpc, request, timeout):
+                    yield from part.kvs
+                return

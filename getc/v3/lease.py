@@ -38,7 +38,7 @@ class Lease:
             timeout: Seconds.
 
         Raises:
-            FailedPrecondition: A lease with this id exists.
+            AlreadyExists: A lease with this id exists.
         """
         return self._rpc.call(schema.Lease.LeaseGrant, build(schema.LeaseGrantRequest, TTL=TTL, ID=ID), timeout)
 

@@ -81,7 +81,8 @@ def too_large(method: Method[Request, Response], answer: OversizedMessage, url: 
     The arguments are those of :func:`parse`.
     """
     response: Any = parse_beginning(method, answer)
-    if not response.header.cluster_id:
+    has_header = 'header' in method.response.DESCRIPTOR.fields_by_name
+    if has_header and not response.header.cluster_id:
         text = f'gRPC: a message of {answer.size} bytes; the bound is {MAX_MESSAGE}'
         return ProtocolError(text, maybe_applied=writes, endpoint=url)
     if not (writes or method.server_streaming):
@@ -91,6 +92,7 @@ def too_large(method: Method[Request, Response], answer: OversizedMessage, url: 
     text = f'{url} answered {method.path} with {answer.size} bytes, and the bound is {MAX_MESSAGE}{then}'
     error = ResponseTooLarge(text, maybe_applied=writes, endpoint=url)
     error.size = answer.size
-    error.index = response.header.revision
+    if has_header:
+        error.index = response.header.revision
     error.succeeded = getattr(response, 'succeeded', None)
     return error

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Generator
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
 
-from getc.errors import ClientClosed
+from getc.errors import ClientClosed, NotSupported, TimedOut, Unauthorized
+from getc.grpc.channel import Metadata
 from getc.net.endpoint import Endpoint
-from getc.net.failover import call_with_failover
+from getc.net.failover import MIN_ATTEMPT_TIMEOUT, call_with_failover
 from getc.net.selector import EndpointSelector
 from getc.net.tls import TLSContexts
 from getc.options import CALL_TIMEOUT
 from getc.retry import Effect
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.v3.auth_token import MAX_REFUSALS
 from getc.v3.schema.table import Method
 from getc.v3.server import Server
 from getc.v3.stream import MessageStream, StreamHealth
@@ -113,11 +116,7 @@ class RpcClient:
 
         def attempt(endpoint: Endpoint, share: Deadline) -> MessageStream[Request, Response]:
             server = self._server(endpoint)
-            token = server.auth_token.get(share)
-            metadata = (HAS_LEADER, *token)
-            stream = server.channel.stream(method.path, share, is_write=not method.reads, metadata=metadata)
-            health = StreamHealth(self._endpoints, endpoint, server, token)
-            return MessageStream(method, stream, health, [value.decode() for _, value in token])
+            return self._open_on(endpoint, server, method, server.auth_token.get(share), share)
 
         return call_with_failover(self._endpoints, attempt, self.deadline(timeout), Effect.NONE, is_answered=False)
 
@@ -125,6 +124,82 @@ class RpcClient:
         """Return whether a server uses HTTP/2, as far as its connections have shown: see
         :attr:`~getc.grpc.channel.Channel.speaks_http2`."""
         return self._server(endpoint).channel.speaks_http2
+
+    def read_stream(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        timeout: Timeout | Deadline = DEFAULT_TIMEOUT,
+        *,
+        needs_leader: bool = True,
+    ) -> Generator[Response, None, None]:
+        """Call an RPC that streams the response to one read, and yield the parts of it.
+
+        Until the first part was received the next server is tried as by :meth:`call`; later an error is raised.
+        Flow control stops the server while the parts are not consumed.  Closing the generator cancels the stream.
+
+        Args:
+            method: The RPC.
+            request: The request.
+            timeout: Seconds for each part, or the end of all; None for no limit; left out for the client's default.
+            needs_leader: Let a member without a leader end the stream.
+
+        Raises:
+            NotSupported: The server does not have the RPC, which is remembered for some minutes.
+            EtcException: What :meth:`call` raises.
+        """
+
+        def attempt(endpoint: Endpoint, share: Deadline) -> tuple[MessageStream[Request, Response], Response | None]:
+            server = self._server(endpoint)
+            if not server.supports(method):
+                raise NotSupported(f'{server.url} does not support {method.path}: it needs a newer version')
+            for is_last in (*[False] * MAX_REFUSALS, True):
+                token = server.auth_token.get(share)
+                stream = self._open_on(endpoint, server, method, token, share, needs_leader=needs_leader)
+                try:
+                    stream.send(request)
+                    stream.finish()
+                    return stream, stream.receive(share)
+                except Unauthorized:
+                    stream.cancel()
+                    if is_last or server.auth_token.current == token:
+                        raise  # the token was not refused
+                except BaseException as error:
+                    stream.cancel()
+                    if isinstance(error, NotSupported):
+                        server.mark_unsupported(method)
+                    raise
+            raise AssertionError('unreachable')
+
+        deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
+        stream, part = call_with_failover(self._endpoints, attempt, deadline, Effect.NONE)
+        with stream:
+            while part is not None:
+                yield part
+                # With half of the time left for a part, there is time to read the rest from another server.
+                part_by = timeout.fraction(1 / 2) if isinstance(timeout, Deadline) else self.deadline(timeout)
+                wait = part_by.remaining()
+                try:
+                    part = stream.receive(part_by)
+                except TimedOut as error:
+                    if wait >= MIN_ATTEMPT_TIMEOUT:
+                        stream.report_silent(error)
+                    raise
+
+    def _open_on(
+        self,
+        endpoint: Endpoint,
+        server: Server,
+        method: Method[Request, Response],
+        token: Metadata,
+        deadline: Deadline,
+        *,
+        needs_leader: bool = True,
+    ) -> MessageStream[Request, Response]:
+        metadata = (HAS_LEADER, *token) if needs_leader else token
+        stream = server.channel.stream(method.path, deadline, is_write=not method.reads, metadata=metadata)
+        health = StreamHealth(self._endpoints, endpoint, server, token)
+        return MessageStream(method, stream, health, [value.decode() for _, value in token])
 
     @property
     def servers(self) -> int:

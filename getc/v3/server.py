@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
+from getc import timing
 from getc.error_context import copy_error
 from getc.errors import EtcException, LeaseNotFound
 from getc.grpc.call import GrpcError, OversizedResponse
@@ -21,6 +22,9 @@ from getc.v3.schema.table import Method
 from getc.v3.status_errors import error_of_status
 
 __all__ = ['Server']
+
+UNSUPPORTED_FOR: Final = 300.0
+"""Seconds after which an RPC that the server did not have is tried again: the server may be a newer one by then."""
 
 Request = TypeVar('Request', bound=Message)
 Response = TypeVar('Response', bound=Message)
@@ -43,6 +47,15 @@ class Server:
         self.url = endpoint.url
         self.channel = Channel(endpoint, contexts if endpoint.is_secure else None)
         self.auth_token = AuthToken(self.channel)
+        self._unsupported: dict[str, float] = {}  # for the path of each such RPC the time until which it is so
+
+    def supports(self, method: Method[Any, Any]) -> bool:
+        """Return False if the server has answered lately that it does not have this RPC."""
+        return self._unsupported.get(method.path, 0.0) <= timing.now()
+
+    def mark_unsupported(self, method: Method[Any, Any]) -> None:
+        """Remember for ``UNSUPPORTED_FOR`` seconds that the server does not have this RPC."""
+        self._unsupported[method.path] = timing.now() + UNSUPPORTED_FOR
 
     def call(
         self,

@@ -9,7 +9,15 @@ import gevent
 import pytest
 
 import getc
-from getc.errors import FailedPrecondition, InvalidArgument, NotSupported, PermissionDenied, Unauthorized
+from getc.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    NotSupported,
+    PermissionDenied,
+    Unauthorized,
+)
 from getc.testing import EtcdServer
 from getc.v3 import schema
 from getc.v3.auth import Auth
@@ -70,20 +78,20 @@ def test_users_are_added_listed_changed_and_deleted(auth: Auth) -> None:
     auth.user_change_password('a', 'another')
     auth.user_delete('b')
     assert list(auth.user_list().users) == ['a']
-    with pytest.raises(FailedPrecondition, match='already exists'):
+    with pytest.raises(AlreadyExists, match='already exists'):
         auth.user_add('a', PASSWORD)
-    with pytest.raises(FailedPrecondition, match='user name not found'):
+    with pytest.raises(NotFound, match='user name not found'):
         auth.user_delete('b')
 
 
 def test_roles_are_added_listed_and_deleted(auth: Auth) -> None:
     auth.role_add('r')
     assert list(auth.role_list().roles) == ['r']
-    with pytest.raises(FailedPrecondition, match='already exists'):
+    with pytest.raises(AlreadyExists, match='already exists'):
         auth.role_add('r')
     auth.role_delete('r')
     assert list(auth.role_list().roles) == []
-    with pytest.raises(FailedPrecondition, match='role name not found'):
+    with pytest.raises(NotFound, match='role name not found'):
         auth.role_get('r')
 
 

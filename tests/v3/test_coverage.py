@@ -50,7 +50,7 @@ def test_every_service_has_a_file_that_calls_every_rpc_of_it() -> None:
 
 def test_every_rpc_belongs_to_a_service() -> None:
     paths = [method.path for method in schema.methods()]
-    assert len(paths) == len(set(paths)) == 48
+    assert len(paths) == len(set(paths)) == 49
 
 
 def run(pytester: pytest.Pytester, is_answered: bool, *options: str) -> pytest.RunResult:

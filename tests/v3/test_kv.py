@@ -17,7 +17,7 @@ from getc.errors import (
     ProtocolError,
     ResourceExhausted,
 )
-from getc.testing import EtcdServer
+from getc.testing import EtcdBinary, EtcdServer
 from getc.v3 import EVERYTHING, next_key, prefix_end, schema, txn
 from getc.v3.kv import KV
 from getc.v3.schema.kv import Compare, RangeRequest, RangeResponse, RequestOp
@@ -42,8 +42,28 @@ def fruit(kv: KV) -> dict[bytes, int]:
     return {key: kv.put(key, text).header.revision for key, text in written}
 
 
+@pytest.fixture
+def has_streams(etcd_binary: EtcdBinary) -> bool:
+    """True if the server has RangeStream."""
+    return etcd_binary.version >= (3, 7, 0)
+
+
 def keys(response: Any) -> list[bytes]:
     return [kv.key for kv in response.kvs]
+
+
+def record_calls(client: getc.Client) -> list[str]:
+    """Return a list that receives the names of the unary RPCs from now on."""
+    names: list[str] = []
+    rpc: Any = client.v3._rpc
+    call = rpc.call
+
+    def recording(method: schema.Method[Any, Any], *args: Any, **options: Any) -> Any:
+        names.append(method.path.rpartition('/')[2])
+        return call(method, *args, **options)
+
+    rpc.call = recording
+    return names
 
 
 # -- range
@@ -368,6 +388,98 @@ def test_scan_raises_when_its_revision_is_compacted_meanwhile(kv: KV) -> None:
 def test_page_below_one_raises_value_error(unreachable: getc.Client) -> None:
     with pytest.raises(ValueError, match='page'):
         unreachable.v3.kv.scan(b'/s/', range_end=b'/s0', page=0)
+
+
+def test_scan_is_streamed_after_a_page_of_five_thousand(client: getc.Client, kv: KV, has_streams: bool) -> None:
+    put_many(kv, b'/s/', 5_001)
+    calls = record_calls(client)
+    assert len(list(kv.scan(b'/s/', range_end=b'/s0'))) == 5_001
+    assert calls == (['Range'] if has_streams else ['Range', 'Range'])
+
+
+def test_scan_with_a_page_is_never_streamed(client: getc.Client, kv: KV) -> None:
+    put_many(kv, b'/s/', 5_001)
+    calls = record_calls(client)
+    assert len(list(kv.scan(b'/s/', range_end=b'/s0', page=5_000))) == 5_001
+    assert calls == ['Range', 'Range']
+
+
+# -- range_stream
+
+
+def test_range_stream_returns_every_key_once_in_order(client: getc.Client, kv: KV, has_streams: bool) -> None:
+    put_many(kv, b'/s/', 12_000)
+    kv.put(b'/t', b'outside')
+    calls = record_calls(client)
+    parts = list(kv.range_stream(b'/s/', range_end=b'/s0'))
+    assert [(item.key, item.value) for part in parts for item in part.kvs] == [
+        (b'/s/%06d' % number, b'%06d' % number) for number in range(12_000)
+    ]
+    assert len(parts) > 2
+    assert not any(part.HasField('header') or part.more or part.count for part in parts[:-1])
+    last = parts[-1]
+    assert (last.count, last.more) == (12_000, False)
+    assert last.header.revision == kv.range(b'/t').header.revision
+    assert last.header.cluster_id and last.header.member_id
+    assert (calls == ['Range']) is has_streams  # that of this test
+
+
+@pytest.mark.parametrize('limit', [1, 10, 11, 4_999, 5_000, 5_001, 6_000, 7_000])
+def test_range_stream_respects_its_limit(kv: KV, limit: int) -> None:
+    put_many(kv, b'/s/', 6_000)
+    parts = list(kv.range_stream(b'/s/', range_end=b'/s0', limit=limit, keys_only=True))
+    found = [item for part in parts for item in part.kvs]
+    assert [item.key for item in found] == [b'/s/%06d' % number for number in range(min(limit, 6_000))]
+    assert not any(item.value for item in found)
+    assert (parts[-1].count, parts[-1].more) == (6_000, limit < 6_000)
+
+
+def test_range_stream_counts_and_reads_single_keys_and_empty_ranges(kv: KV) -> None:
+    put_many(kv, b'/s/', 20)
+    [part] = kv.range_stream(b'/s/', range_end=b'/s0', count_only=True)
+    assert (part.count, list(part.kvs)) == (20, [])
+    [part] = kv.range_stream(b'/s/000007')
+    assert [item.value for item in part.kvs] == [b'000007']
+    [part] = kv.range_stream(b'/none', serializable=True)
+    assert (part.count, list(part.kvs)) == (0, [])
+
+
+def test_range_stream_reads_at_one_revision(kv: KV, other: getc.Client) -> None:
+    put_many(kv, b'/s/', 6_000)
+    at = kv.range(b'/s/').header.revision
+    options: dict[str, int]
+    for options in ({}, {'revision': at}):
+        parts = kv.range_stream(b'/s/', range_end=b'/s0', **options)
+        found = list(next(parts).kvs)
+        other.v3.kv.put(b'/s/005999', b'changed')
+        other.v3.kv.put(b'/s/9', b'new')
+        found += [item for part in parts for item in part.kvs]
+        assert [item.value for item in found] == [b'%06d' % number for number in range(6_000)]
+        assert max(item.mod_revision for item in found) <= at
+
+
+def test_range_stream_raises_when_its_revision_is_compacted(kv: KV) -> None:
+    at = kv.put(b'/s/', b'one').header.revision
+    kv.compact(kv.put(b'/s/', b'two').header.revision)
+    with pytest.raises(EventIndexCleared):
+        list(kv.range_stream(b'/s/', revision=at))
+    with pytest.raises(FutureRevision):
+        list(kv.range_stream(b'/s/', revision=at + 100))
+    with pytest.raises(InvalidArgument, match='key is not provided'):
+        list(kv.range_stream(b''))
+
+
+def test_range_stream_leaves_nothing_when_it_is_not_read_to_the_end(kv: KV, client: getc.Client) -> None:
+    value = bytes(100_000)
+    for number in range(100):
+        kv.put(b'/s/%03d' % number, value)
+    for _ in range(20):
+        parts = kv.range_stream(b'/s/', range_end=b'/s0')
+        assert next(parts).kvs
+        parts.close()
+    [server] = client.v3._rpc._servers.values()
+    assert server.channel._connection is not None and not server.channel._connection.calls
+    assert kv.range(b'/s/', range_end=b'/s0', count_only=True).count == 100
 
 
 # -- ranges of keys

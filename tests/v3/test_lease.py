@@ -10,7 +10,7 @@ import pytest
 from gevent.pool import Pool
 
 import getc
-from getc.errors import ClientClosed, FailedPrecondition, LeaseNotFound, NoLeader
+from getc.errors import AlreadyExists, ClientClosed, LeaseNotFound, NoLeader
 from getc.testing import EtcdServer, VirtualTime
 from getc.timing import Deadline
 from getc.v3 import schema
@@ -49,7 +49,7 @@ def test_grant_raises_a_ttl_below_the_minimum_of_the_server(lease: Lease) -> Non
 def test_grant_accepts_an_id(lease: Lease) -> None:
     assert lease.grant(60, ID=4711).ID == 4711
     assert lease.grant(60, ID=2**63 - 1).ID == 2**63 - 1
-    with pytest.raises(FailedPrecondition, match='already exists'):
+    with pytest.raises(AlreadyExists, match='already exists'):
         lease.grant(60, ID=4711)
 
 

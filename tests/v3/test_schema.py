@@ -9,7 +9,6 @@ import pkgutil
 import re
 import subprocess
 import sys
-import zlib
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError, Message
 
-from getc.testing.binaries import find_etcd
+from getc.testing import EtcdBinary
 from getc.v3 import schema
 from getc.v3.schema.auth import AuthenticateRequest
 from getc.v3.schema.authpb import Permission
@@ -30,7 +29,9 @@ from getc.v3.schema.maintenance import AlarmRequest, AlarmType, HashKVResponse
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.table import Message as Table
 from getc.v3.schema.watch import WatchCreateRequest, WatchProgressRequest, WatchRequest, WatchResponse
+from tools.servers.schema import SCHEMA_TABLE, facts_in, facts_of, format_table, read_table
 
+LINES = ('3.4', '3.5', '3.6', '3.7')
 PACKAGES = {'etcdserverpb', 'mvccpb', 'authpb', 'v3lockpb', 'v3electionpb'}
 MINUS_ONE = 'ffffffffffffffffff01'
 """-1 as a varint: 64 bits in groups of seven."""
@@ -225,7 +226,7 @@ def test_every_rpc_has_the_path_of_its_service() -> None:
 
 def test_repeatable_rpcs_read_or_are_idempotent() -> None:
     assert {method.path.partition('.')[2] for method in schema.methods() if method.repeatable} == {
-        *('KV/Range', 'Watch/Watch'),
+        *('KV/Range', 'KV/RangeStream', 'Watch/Watch'),
         *('Lease/LeaseRevoke', 'Lease/LeaseKeepAlive', 'Lease/LeaseTimeToLive', 'Lease/LeaseLeases'),
         *('Cluster/MemberList', 'Maintenance/Status', 'Maintenance/Hash', 'Maintenance/HashKV', 'Maintenance/Snapshot'),
         *('Auth/AuthStatus', 'Auth/Authenticate', 'Auth/UserGet', 'Auth/UserList', 'Auth/RoleGet', 'Auth/RoleList'),
@@ -244,39 +245,19 @@ def test_doctest_of_the_package_passes() -> None:
     assert (failed, tried) == (0, 2)
 
 
-# -- the server's own account
+# -- the schema of etcd 3.4 to 3.7
 
 
-def test_tables_equal_the_descriptors_in_the_server() -> None:
-    """An etcd binary contains its protobuf descriptors."""
-    theirs: dict[str, object] = {}
-    for file in descriptors_in(Path(find_etcd('v3').path)):
-        theirs |= dict(facts_of(file))
-    ours = {key: fact for made in MESSAGES for key, fact in facts_of(file_of(made))}
-    ours |= {
-        method.path: (
-            f'.{method.request.DESCRIPTOR.full_name}',
-            f'.{method.response.DESCRIPTOR.full_name}',
-            method.client_streaming,
-            method.server_streaming,
+def facts_of_getc() -> set[str]:
+    facts = {fact for made in MESSAGES for fact in facts_of(file_of(made))}
+    for method in schema.methods():
+        names = method.request.DESCRIPTOR.full_name, method.response.DESCRIPTOR.full_name
+        request, response = (
+            'stream ' * is_streaming + name
+            for name, is_streaming in zip(names, (method.client_streaming, method.server_streaming), strict=True)
         )
-        for method in schema.methods()
-    }
-    assert {key.strip('/').split('.')[0] for key in theirs} == PACKAGES
-    assert {key: ours.get(key) for key in theirs} == theirs
-
-
-def descriptors_in(binary: Path) -> Iterator[descriptor_pb2.FileDescriptorProto]:
-    """Return the files of the services, which a Go program contains compressed by gzip."""
-    program = binary.read_bytes()
-    for found in re.finditer(rb'\x1f\x8b\x08\x00{5}', program):
-        try:
-            content = zlib.decompressobj(31).decompress(program[found.start() : found.start() + 100_000])
-            file = descriptor_pb2.FileDescriptorProto.FromString(content)
-        except (zlib.error, DecodeError):
-            continue
-        if file.name in ('rpc.proto', 'kv.proto', 'auth.proto', 'v3lock.proto', 'v3election.proto'):
-            yield file
+        facts.add(f'{method.path}: {request} -> {response}')
+    return facts
 
 
 def file_of(made: type[Message]) -> descriptor_pb2.FileDescriptorProto:
@@ -285,26 +266,55 @@ def file_of(made: type[Message]) -> descriptor_pb2.FileDescriptorProto:
     return file
 
 
-def facts_of(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, object]]:
-    """Return all facts that matter for the encoding, by name."""
-    for service in file.service:
-        for rpc in service.method:
-            streaming = rpc.client_streaming, rpc.server_streaming
-            yield f'/{file.package}.{service.name}/{rpc.name}', (rpc.input_type, rpc.output_type, *streaming)
-    yield from facts_of_enums(file.package, file.enum_type)
-    for message in file.message_type:
-        name = f'{file.package}.{message.name}'
-        yield name, file.syntax
-        yield from facts_of_enums(name, message.enum_type)
-        for field in message.field:
-            oneof = message.oneof_decl[field.oneof_index].name if field.HasField('oneof_index') else None
-            yield f'{name}.{field.name}', (field.number, field.type, field.type_name, field.label, oneof)
+def test_messages_and_rpcs_are_those_of_etcd_3_7() -> None:
+    theirs = read_table(SCHEMA_TABLE, '3.7').keys()
+    assert {fact.strip('/').split('.')[0] for fact in theirs} == PACKAGES
+    assert facts_of_getc() == theirs
 
 
-def facts_of_enums(scope: str, enums: Any) -> Iterator[tuple[str, object]]:
-    for enum in enums:
-        for value in enum.value:
-            yield f'{scope}.{enum.name}.{value.name}', value.number
+@pytest.mark.parametrize(('line', 'rpcs'), [('3.4', 46), ('3.5', 48), ('3.6', 48), ('3.7', 49)])
+def test_messages_and_rpcs_of_an_older_etcd_are_known(line: str, rpcs: int) -> None:
+    theirs = read_table(SCHEMA_TABLE, line).keys()
+    assert sum(fact.startswith('/') for fact in theirs) == rpcs
+    assert theirs - facts_of_getc() == set()
+
+
+def test_messages_and_rpcs_equal_the_descriptors_in_the_server(etcd_binary: EtcdBinary) -> None:
+    """An etcd binary contains its protobuf descriptors."""
+    theirs = facts_in(Path(etcd_binary.path))
+    assert {fact.strip('/').split('.')[0] for fact in theirs} == PACKAGES
+    assert theirs - facts_of_getc() == set()
+    major, minor, _ = etcd_binary.version
+    line = f'{major}.{minor}'
+    if line in LINES:
+        assert theirs - read_table(SCHEMA_TABLE, line).keys() == set()
+
+
+def test_fields_and_rpcs_that_not_every_etcd_has_are_marked() -> None:
+    """The mark is ``# since 3.5`` at the end of the declaration, or of the message that has the field."""
+    lines = [line for path in Path(schema.__file__).parent.glob('*.py') for line in path.read_text('utf-8').split('\n')]
+    for fact, first in read_table(SCHEMA_TABLE).items():
+        name, _, kind = fact.partition(': ')
+        if first == LINES[0] or kind.startswith(('proto3', 'enum')):
+            continue
+        owner, _, field = name.rpartition('/' if name.startswith('/') else '.')
+        if read_table(SCHEMA_TABLE).get(f'{owner}: proto3 message') == first:
+            continue  # the message came with this field
+        declared = re.compile(
+            rf'    {field}(: .*)? = .*# since {re.escape(first)}$|    \)  # since {re.escape(first)}$'
+        )
+        assert any(declared.match(line) for line in lines), f'{name} is not marked as since {first}'
+
+
+def test_table_names_the_lines_of_each_fact(tmp_path: Path) -> None:
+    path = tmp_path / 'table.txt'
+    facts = {'3.5': ['a: 1', 'b: 2'], '3.6': ['a: 1', 'b: 2', 'c: 3'], '3.7': ['a: 1', 'c: 3']}
+    path.write_text(format_table(facts, '# head\n'), 'utf-8')
+    assert path.read_text('utf-8') == '# head\n3.5-     a: 1\n3.5-3.6  b: 2\n3.6-     c: 3\n'
+    assert read_table(path) == {'a: 1': '3.5', 'b: 2': '3.5', 'c: 3': '3.6'}
+    assert {line: list(read_table(path, line)) for line in facts} == facts
+    with pytest.raises(ValueError, match='c: 3'):
+        format_table({'3.5': ['c: 3'], '3.6': ['a: 1'], '3.7': ['c: 3']}, '')
 
 
 # -- tables that are wrong

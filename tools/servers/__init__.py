@@ -3,5 +3,6 @@
 * ``3.5/``, ``3.6/``, ``3.7/``: a Go module each; ``go.mod`` names the version, ``go.sum`` pins the dependencies.
 * ``lines.py``: the lines, where their binaries are, and how to build them.
 * ``results.py``: the outcome of one test run, counted by folder, and the table of all runs.
-* ``__main__.py``: ``python -m tools.servers build`` and ``python -m tools.servers test``.
+* ``schema.py``, ``error_texts.py``: etcd's messages, RPCs and statuses by line, as the tables in ``tests/v3/tables``.
+* ``__main__.py``: ``python -m tools.servers build`` ``python -m tools.servers test`` and so on.
 """

@@ -3,6 +3,7 @@
 python -m tools.servers build [LINE ...]     # all lines that are built here, if none is named
 python -m tools.servers test [LINE ...]      # every server that is installed, if none is named
 python -m tools.servers list
+python -m tools.servers schema [BINARY ...]  # write the tables in tests/v3/tables that the tests compare getc with
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ import time
 from pathlib import Path
 from typing import Final
 
+from getc.testing.binaries import version_of
+from tools.servers.error_texts import PACKAGES, fetch_source, statuses_in
 from tools.servers.lines import BUILT_LINES, FOLDER, NoGo, Server, build, installed, is_built, newest_of
 from tools.servers.results import Results, dump, read_junit, rst_table, text_table
+from tools.servers.schema import ERRORS_HEAD, ERRORS_TABLE, SCHEMA_HEAD, SCHEMA_TABLE, facts_in, format_table
 
 FOLDERS: Final = ('contract', 'v3', 'backends', 'daemons', 'members', 'security', 'testing')
 """The tests that depend on the server."""
@@ -41,11 +45,15 @@ def main(arguments: list[str] | None = None) -> int:
     testing.add_argument('--json', type=Path, metavar='FILE', help='write all counts to this file')
     testing.add_argument('--pytest', nargs=argparse.REMAINDER, default=[], help='arguments for pytest, at the end')
     verbs.add_parser('list', help='list the servers that are installed')
+    tables = verbs.add_parser('schema', help="write the tables of etcd's schema and statuses for the tests")
+    tables.add_argument('binaries', nargs='*', metavar='BINARY', help='an etcd of each line; the installed if left out')
     options = parser.parse_args(arguments)
     if options.verb == 'build':
         return _build(parser, options.lines or list(BUILT_LINES))
     if options.verb == 'list':
         return _list()
+    if options.verb == 'schema':
+        return _write_tables(parser, options.binaries or [str(server.path) for server in installed()])
     return _test(parser, options)
 
 
@@ -77,6 +85,26 @@ def _list() -> int:
     for server in servers:
         print(f'{server.line:7} {server.version:8} {server.path}  ({server.source})')
     return 0 if servers else 1
+
+
+def _write_tables(parser: argparse.ArgumentParser, binaries: list[str]) -> int:
+    newest: dict[str, tuple[tuple[int, int, int], str]] = {}  # version and path by line
+    for path in binaries:
+        version = version_of(path)
+        line = f'{version[0]}.{version[1]}'
+        newest[line] = max(newest.get(line, (version, path)), (version, path))
+    if missing := sorted(PACKAGES.keys() - newest.keys()):
+        parser.error(f"no etcd {', '.join(missing)}: `make servers` builds 3.5 to 3.7, 3.4 is Debian's etcd-server")
+    lines = {line: newest[line] for line in sorted(PACKAGES)}
+    facts = {line: facts_in(Path(path)) for line, (_, path) in lines.items()}
+    versions = ', '.join('.'.join(map(str, version)) for version, _ in lines.values())
+    SCHEMA_TABLE.write_text(format_table(facts, SCHEMA_HEAD.format(versions=versions)), 'utf-8')
+    statuses = {line: statuses_in(fetch_source(line)) for line in lines}
+    modules = '\n'.join(f'#   {module} {file}' for module, file in PACKAGES.values())
+    ERRORS_TABLE.write_text(format_table(statuses, ERRORS_HEAD.format(modules=modules)), 'utf-8')
+    for table in (SCHEMA_TABLE, ERRORS_TABLE):
+        print(f'{table}: {sum(not row.startswith("#") for row in table.read_text("utf-8").splitlines())} rows')
+    return 0
 
 
 def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:

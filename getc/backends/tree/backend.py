@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Final
 
 from gevent.event import Event
@@ -20,14 +21,24 @@ from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.refresh import Refresher
 from getc.backends.tree.watch.hub import WatchHub
 from getc.backends.tree.write_leases import WriteLeases
-from getc.errors import ClientClosed, EtcdError, EventIndexCleared, PermissionDenied, ResponseTooLarge
+from getc.errors import (
+    ClientClosed,
+    EtcdError,
+    EtcException,
+    EventIndexCleared,
+    NotSupported,
+    PermissionDenied,
+    ResponseTooLarge,
+)
 from getc.net.failover import retry_until_served
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
 from getc.paths import ROOT
 from getc.results import EtcdResult, Got
+from getc.retry import is_transient
 from getc.timing import Deadline
 from getc.v3 import V3
-from getc.v3.ranges import PageLimit
+from getc.v3.range_stream import stream_parts
+from getc.v3.ranges import PageLimit, next_key
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest, RangeResponse, TxnResponse
 from getc.v3.schema.mvccpb import KeyValue
@@ -173,11 +184,39 @@ class TreeV3(Backend):
         """Read the further pages of a directory, at the revision of its first page."""
         listing = read.Listing(get)
         pages.grow(page)
-        while (start := listing.feed(page.kvs, page.more)) is not None:
+        start = listing.feed(page.kvs, page.more)
+        if start is not None and start == next_key(page.kvs[-1].key):  # else a subtree is skipped, and more may be
+            start = self._stream_rest(listing, get, start, revision, deadline)
+        while start is not None:
             page = self._read_page(get, start, revision, pages, deadline)
             pages.grow(page)
+            start = listing.feed(page.kvs, page.more)
         self._page_keys = pages.keys
         return listing
+
+    def _stream_rest(
+        self, listing: read.Listing, get: Get, start: bytes, revision: int, deadline: Deadline
+    ) -> bytes | None:
+        """Read the rest of a directory as a stream, which etcd has from 3.7 on, at the revision of its first page.
+
+        Returns:
+            The first key that was not read, because etcd has no streams, the stream has failed, or a subtree is to be
+            skipped; None if there is none.
+        """
+        rest: bytes | None = start
+        request = read.page_request(get, start, revision, 0)
+        try:
+            with closing(stream_parts(self._rpc, request, deadline)) as parts:
+                for part in parts:
+                    rest = listing.feed(part.kvs, not part.HasField('header'))
+                    if rest is not None and rest != next_key(part.kvs[-1].key):
+                        return rest
+        except EtcException as error:
+            if rest is None or deadline.has_passed():
+                raise
+            if not (isinstance(error, (NotSupported, ResponseTooLarge)) or is_transient(error)):
+                raise
+        return rest
 
     def _read_page(self, get: Get, start: bytes, revision: int, pages: PageLimit, deadline: Deadline) -> RangeResponse:
         def read_page(limit: int) -> RangeResponse:

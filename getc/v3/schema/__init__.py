@@ -1,10 +1,12 @@
 """The messages and RPCs of etcd v3, as tables: one module for each service, with the service below its messages.
 
-Field numbers, names and types are those of etcd 3.6.  Older servers neither send nor evaluate the fields marked
-``since 3.5`` or ``since 3.6``.  Sources, in etcd's repository: ``api/etcdserverpb/rpc.proto``,
-``api/mvccpb/kv.proto``, ``api/authpb/auth.proto``, ``v3lock.proto`` and ``v3election.proto`` below
-``server/etcdserver/api``.  An RPC is ``repeatable`` if etcd's Go client repeats it (``client/v3/retry.go``), except
-LeaseGrant, Alarm and MoveLeader, which may have another effect the second time; or if it only reads.
+Field numbers, names and types are those of etcd 3.7; a test compares them with the descriptors of etcd 3.4 to 3.7.
+Older servers neither send nor evaluate the fields marked ``since 3.5``, ``3.6`` or ``3.7``.  Sources, in etcd's
+repository: ``api/etcdserverpb/rpc.proto``, ``api/mvccpb/kv.proto``, ``api/authpb/auth.proto``, ``v3lock.proto`` and
+``v3election.proto`` below ``server/etcdserver/api``.
+
+An RPC is ``repeatable`` if etcd's Go client repeats it (``client/v3/retry.go``), except LeaseGrant, Alarm and
+MoveLeader, which may have another effect the second time; or if it only reads.
 
     >>> from getc.v3.schema.kv import KV, RangeRequest
     >>> KV.Range.path, RangeRequest(key=b'/cfg').SerializeToString()

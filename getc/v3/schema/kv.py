@@ -19,6 +19,7 @@ __all__ = [
     'PutResponse',
     'RangeRequest',
     'RangeResponse',
+    'RangeStreamResponse',
     'RequestOp',
     'ResponseOp',
     'TxnRequest',
@@ -71,6 +72,12 @@ class RangeResponse(Message):
     kvs: Repeated[KeyValue] = field(2)
     more: bool = field(3)
     count: int64 = field(4)
+
+
+class RangeStreamResponse(Message):  # since 3.7
+    """A part of the keys of a RangeStream, in order.  The last one alone has ``header``, ``more`` and ``count``."""
+
+    range_response: RangeResponse = field(1)  # since 3.7
 
 
 class PutRequest(Message):
@@ -196,6 +203,9 @@ class KV:
     """The KV service.  A Txn without write operations may be repeated like a Range."""
 
     Range = Method('/etcdserverpb.KV/Range', RangeRequest, RangeResponse, reads=True)
+    RangeStream = Method(
+        '/etcdserverpb.KV/RangeStream', RangeRequest, RangeStreamResponse, server_streaming=True, reads=True
+    )  # since 3.7
     Put = Method('/etcdserverpb.KV/Put', PutRequest, PutResponse)
     DeleteRange = Method('/etcdserverpb.KV/DeleteRange', DeleteRangeRequest, DeleteRangeResponse)
     Txn = Method('/etcdserverpb.KV/Txn', TxnRequest, TxnResponse)

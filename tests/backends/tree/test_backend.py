@@ -12,8 +12,20 @@ from gevent.pool import Pool
 import getc
 from getc.backends.tree import append, backend, refresh
 from getc.backends.tree.codec import read
-from getc.testing import EtcdServer, wait_until
-from getc.v3.schema.kv import KV, PutRequest, RequestOp, TxnRequest
+from getc.errors import (
+    ConnectionError,
+    EtcException,
+    NotSupported,
+    PermissionDenied,
+    ProtocolError,
+    ResponseTooLarge,
+    TimedOut,
+    Unavailable,
+)
+from getc.testing import EtcdBinary, EtcdServer, wait_until
+from getc.timing import Deadline
+from getc.v3.rpc import RpcClient
+from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest
 from tests.backends.tree.calls import Calls
 
 pytestmark = pytest.mark.timeout(120)
@@ -194,7 +206,9 @@ def fill(client: getc.Client, names: Iterator[bytes] | list[bytes]) -> None:
     Pool(16).map(put, pieces)
 
 
-def test_hundred_thousand_children_are_listed_in_pages_of_one_revision(client: getc.Client, calls: Calls) -> None:
+def test_hundred_thousand_children_are_listed_in_pages_of_one_revision(
+    client: getc.Client, calls: Calls, no_streams: None
+) -> None:
     """Keys that are written meanwhile are not listed."""
     fill(client, [b'/many/%06d' % number for number in range(100_000)])
     calls.take()
@@ -222,7 +236,7 @@ def test_hundred_thousand_children_are_listed_in_pages_of_one_revision(client: g
 
 
 def test_listing_starts_again_when_its_revision_is_compacted(
-    client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    client: getc.Client, other: getc.Client, calls: Calls, no_streams: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages of two revisions would be a tree that never existed."""
     monkeypatch.setattr(read, 'PAGE', 10)
@@ -242,7 +256,7 @@ def test_listing_starts_again_when_its_revision_is_compacted(
 
 
 def test_listing_raises_when_it_is_compacted_again_and_again(
-    client: getc.Client, other: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
+    client: getc.Client, other: getc.Client, calls: Calls, no_streams: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(read, 'PAGE', 10)
     fill(client, [b'/d/%02d' % number for number in range(35)])
@@ -251,6 +265,138 @@ def test_listing_raises_when_it_is_compacted_again_and_again(
     with pytest.raises(getc.EventIndexCleared):
         client.get('/d', recursive=True)
     assert calls.names.count('Txn') == backend.MAX_LISTINGS
+
+
+# -- streams, which etcd has from 3.7 on
+
+
+class Streams:
+    """Streams of three keys a part, by pages of an etcd of any version.
+
+    Attributes:
+        requests: The request of each stream.
+        before: Called before each part with the number of the part, if set.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[RangeRequest] = []
+        self.before: Callable[[int], object] | None = None
+
+    def stream_parts(self, rpc: RpcClient, request: RangeRequest, deadline: Deadline) -> Iterator[RangeResponse]:
+        self.requests.append(request)
+        key, number = request.key, 0
+        while True:
+            if self.before is not None:
+                self.before(number)
+            page = RangeRequest()
+            page.CopyFrom(request)
+            page.key, page.limit = key, 3
+            part = RpcClient.call(rpc, KV.Range, page, deadline)  # is not recorded
+            if not part.more:
+                yield part
+                return
+            part.ClearField('header')
+            yield part
+            key, number = part.kvs[-1].key + b'\0', number + 1
+
+
+@pytest.fixture
+def streams(monkeypatch: pytest.MonkeyPatch) -> Streams:
+    """Pages of ten keys, and streams of three keys a part."""
+    streams = Streams()
+    monkeypatch.setattr(read, 'PAGE', 10)
+    monkeypatch.setattr(backend, 'stream_parts', streams.stream_parts)
+    return streams
+
+
+@pytest.mark.parametrize('recursive', [False, True])
+def test_listing_of_more_than_a_page_is_streamed_at_its_revision(
+    client: getc.Client, other: getc.Client, calls: Calls, streams: Streams, recursive: bool
+) -> None:
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+    calls.take()
+    streams.before = lambda number: other.set('/d/99', 'late')
+    listing = client.get('/d', recursive=recursive, quorum=False)
+    assert [node.key for node in listing.nodes] == [f'/d/{number:02}' for number in range(35)]
+    assert calls.names == (['Txn'] if recursive else ['Range', 'Txn'])
+    (request,) = streams.requests
+    assert (request.revision, request.limit, request.serializable) == (listing.etcd_index, 0, True)
+    assert (request.key, request.range_end) == (b'/d/09\0', b'/d0')
+
+
+@pytest.mark.parametrize(
+    'error', [ConnectionError, NotSupported, ResponseTooLarge, Unavailable, ProtocolError, TimedOut]
+)
+@pytest.mark.parametrize('at', [0, 2])
+def test_listing_goes_on_in_pages_when_the_stream_fails(
+    client: getc.Client, calls: Calls, streams: Streams, error: type[EtcException], at: int
+) -> None:
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+    calls.take()
+
+    def fail(number: int) -> None:
+        if number == at:
+            raise error('the stream has failed')
+
+    streams.before = fail
+    assert [node.key for node in client.get('/d').nodes] == [f'/d/{number:02}' for number in range(35)]
+    pages = 3 if at == 0 else 2
+    assert calls.names == ['Range', 'Txn', *['Range'] * pages]
+
+
+def test_refused_stream_raises(client: getc.Client, streams: Streams) -> None:
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+
+    def fail(number: int) -> None:
+        raise PermissionDenied('permission denied', errno=7)
+
+    streams.before = fail
+    with pytest.raises(PermissionDenied):
+        client.get('/d')
+
+
+def test_listing_starts_again_when_its_stream_is_compacted(
+    client: getc.Client, other: getc.Client, streams: Streams
+) -> None:
+    fill(client, [b'/d/%02d' % number for number in range(35)])
+
+    def compact(number: int) -> None:
+        if number == 2 and len(streams.requests) == 1:
+            other.delete('/d/00')
+            other.v3.kv.compact(other.set('/d/99', 'x').etcd_index)
+
+    streams.before = compact
+    listing = client.get('/d', recursive=True)
+    assert [node.key for node in listing.nodes] == [*(f'/d/{number:02}' for number in range(1, 35)), '/d/99']
+    assert len(streams.requests) == 2
+
+
+def test_stream_is_left_for_pages_when_a_subtree_is_skipped(
+    client: getc.Client, calls: Calls, streams: Streams
+) -> None:
+    """The content of a child directory, or of a hidden one: the stream would send all of it."""
+    below = [b'/d/20/%03d' % number for number in range(100)]
+    hidden = [b'/d/_/%03d' % number for number in range(100)]
+    fill(client, [*(b'/d/%02d' % number for number in range(15)), *below, b'/d/z', *hidden])
+    calls.take()
+    assert [node.key for node in client.get('/d').nodes] == [*(f'/d/{n:02}' for n in range(15)), '/d/20', '/d/z']
+    assert calls.names == ['Range', 'Txn', *['Range'] * 2]
+    calls.take()
+    listing = client.get('/d', recursive=True)
+    assert len(listing.nodes) == 17 and len(listing.nodes[15].nodes) == 100
+    assert calls.names == ['Txn', 'Range']
+
+
+def test_stream_of_etcd_returns_what_the_pages_return(
+    client: getc.Client, calls: Calls, etcd_binary: EtcdBinary, request: pytest.FixtureRequest
+) -> None:
+    fill(client, [b'/many/%02d/%03d' % (number % 50, number) for number in range(12_000)])
+    calls.take()
+    streamed = client.get('/many', recursive=True)
+    assert calls.names == (['Txn'] if etcd_binary.version >= (3, 7, 0) else ['Txn', 'Range', 'Range'])
+    request.getfixturevalue('no_streams')
+    assert client.get('/many', recursive=True) == streamed
+    assert calls.names == ['Txn', 'Range', 'Range']
 
 
 def test_all_requests_of_a_read_are_serializable_only_without_quorum(client: getc.Client, calls: Calls) -> None:

@@ -58,7 +58,7 @@ def fill(client: getc.Client) -> list[str]:
 # -- directories
 
 
-def test_directory_is_read_in_pages_that_fit(client: getc.Client, calls: Calls) -> None:
+def test_directory_is_read_in_pages_that_fit(client: getc.Client, calls: Calls, no_streams: None) -> None:
     """At one revision; the next listing starts with pages that fit."""
     keys = fill(client)
     calls.take()
