@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from urllib.parse import urlsplit
 
 import gevent
@@ -95,9 +94,7 @@ class FaultProxy(FaultyLink):
     def __enter__(self) -> FaultProxy:
         return self.start()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def _accept(self, listener: Socket) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import random
-from types import TracebackType
 from typing import Any, Final
 
 from gevent.hub import get_hub
@@ -159,9 +158,7 @@ class VirtualTime:
         self._previous_rng = set_rng(random.Random(SEED))
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         loop = self._running_loop()
         hub: Any = get_hub()
         hub.loop = real_loop()
