@@ -143,17 +143,16 @@ class Continuity:
     def resume_after(self, listing: Listing) -> bool:
         """Resume at the cursor, where no change was delivered since the last listing.  Return False if history is lost.
 
-        An unknown or different value that is not newer than the cursor and the known listing proves that the store is
-        another one.  If a known value is missing or was re-created, or the latest listed change is missing, that may
-        have happened after the cursor, or before it in another store.  Then the watch starts at the latest listed
-        change, and what it delivers decides between the two.
+        An index lower than the cursor or the last listing, or an unknown or different value that is not newer than the
+        cursor, proves that the store is another one.  If a known value is missing or was re-created, or the latest
+        listed change is missing, that may have happened after the cursor, or before it in another store.  Then the
+        watch starts at the latest listed change, and what it delivers decides between the two.
         A TTL refresh changes modified_index only, and watches are not notified.
         """
         assert self.cursor is not None and self._known is not None
-        if listing.index < self._listed_index:
+        if listing.index < max(self.cursor, self._listed_index):
             return False
-        newest_known = min(self.cursor, self._listed_index)  # the cursor may be an index that the store will reach
-        old = [value for value in listing.values.values() if value.modified_index <= newest_known]
+        old = [value for value in listing.values.values() if value.modified_index <= self.cursor]
         if self._hashes is None:
             is_other = not all(self._is_known(value) for value in old)
             is_unproven = self._lacks_known(listing.values)
@@ -192,7 +191,7 @@ class Continuity:
             if self._marker not in map(_Change.of, (result.node for result in results)):
                 return None
             self._marker = None
-        elif last <= min(cursor, self._listed_index) and self._contradicts_listing(results):
+        elif last <= cursor and self._contradicts_listing(results):
             return None
         new = [result for result in results if result.modified_index > cursor]
         for result in new:

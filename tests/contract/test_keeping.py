@@ -419,3 +419,13 @@ def test_keep_node_raises_for_invalid_options_before_any_io(
     """The message names the option."""
     with pytest.raises(error, match=message):
         refusing.keep_node(**{'key': '/servers/a', **options})
+
+
+def test_stop_without_time_ends_the_renewals(
+    client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
+) -> None:
+    """Although another node is kept on the same lease."""
+    client.keep_node('/servers/a', 'x', ttl=1).stop(timeout=0)
+    kept = client.keep_node('/servers/b', 'x', ttl=1)
+    wait_until(lambda: [node.key for node in other.get('/servers').nodes] == ['/servers/b'])
+    kept.ensure()

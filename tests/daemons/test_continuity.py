@@ -108,20 +108,14 @@ def test_value_re_created_is_looked_up_from_the_last_listed_change(keeps_values:
     assert (continuity.first_index, continuity.awaits_marker) == (7, True)
 
 
+@pytest.mark.parametrize('cursor', [20, 3])
 @pytest.mark.parametrize('keeps_values', [True, False])
-def test_index_that_the_store_has_not_reached_is_no_sign_of_another_store(keeps_values: bool) -> None:
-    continuity = Continuity(20, keeps_values=keeps_values)
-    continuity.start(listing(10, value('/a', '1', 5), value('/b', '1', 7)))
-    assert continuity.resume_after(listing(11, value('/a', '1', 11), value('/b', '1', 7)))
-    assert continuity.first_index == 7
-    assert continuity.process([written(value('/b', '1', 7))]) == []
-    assert continuity.process([Deleted(value('/a', '', 5, 10), value('/a', '1', 5), etcd_index=10)]) is None
-    assert continuity.resume_after(listing(11, value('/a', '1', 11), value('/b', '1', 7)))
-    continuity.process([written(value('/b', '1', 7))])
-    assert continuity.process([Deleted(value('/a', '', 5, 11), value('/a', '1', 5), etcd_index=11)]) == []
-    assert continuity.process([written(value('/a', '1', 20))]) == []
-    change = written(value('/a', '1', 21))
-    assert continuity.process([change]) == [change]
+def test_listing_below_the_requested_index_or_the_last_listing_proves_another_store(
+    keeps_values: bool, cursor: int
+) -> None:
+    continuity = Continuity(cursor, keeps_values=keeps_values)
+    continuity.start(listing(10, value('/a', '1', 2)))
+    assert not continuity.resume_after(listing(9, value('/a', '1', 2)))
 
 
 @pytest.mark.parametrize('keeps_values', [True, False])
