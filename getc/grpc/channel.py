@@ -16,6 +16,7 @@ from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcException
 from getc.grpc.connection import GrpcConnection
 from getc.grpc.framing import encode_message, encode_timeout, request_block
+from getc.grpc.stalls import wait_ready
 from getc.grpc.stream_call import StreamCall
 from getc.grpc.timer_wheel import TimerWheel
 from getc.grpc.unary_call import UnaryCall
@@ -157,9 +158,13 @@ class Channel:
         return True if connection is not None and connection.has_settings else self._was_http2
 
     def close_idle(self) -> None:
-        """Close the connections without calls in flight.  Does not block."""
+        """Close the connections without calls in flight.  Does not block.
+
+        A new connection stays open until its server has sent SETTINGS, because calls may wait for these.
+        """
         for connection in list(self._connections):
-            if not connection.calls:
+            is_new = self._attempt is not None and connection is self._connection
+            if not connection.calls and not is_new:
                 connection.close(ClientClosed('the connection was idle'))
 
     def close(self) -> None:
@@ -224,6 +229,8 @@ class Channel:
             part = limit.fraction(1 / (1 + len(others)), at_most=ADDRESS_TIMEOUT) if others else limit
             try:
                 connection.wait_for_settings(part)
+            except ClientClosed:
+                raise  # says nothing about the address
             except EtcException:
                 get_resolver().mark_bad(self.endpoint.host, self.endpoint.port, address)
                 if not others or self._attempt is not attempt or limit.has_passed():
@@ -328,7 +335,7 @@ class _Attempt:
             EtcException: A copy of the error of the attempt.
         """
         awaited = self._is_over if until_settings else self._is_connected
-        if not awaited.wait(deadline.timeout_left()):
+        if not wait_ready(awaited, deadline):
             raise connect_timeout(self._channel.endpoint, deadline)
         if self._error is not None:
             raise copy_error(self._error) from self._error.__cause__  # other calls raise the same error

@@ -28,6 +28,7 @@ from getc.grpc.http2.events import (
 from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode
 from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import start_io
+from getc.grpc.stalls import wait_ready
 from getc.grpc.stream_call import StreamCall
 from getc.net.connect_errors import (
     MAYBE_REVOKED,
@@ -142,7 +143,7 @@ class GrpcConnection:
         Raises:
             EtcException: The connection has ended; or no SETTINGS were received in time, which ends it as well.
         """
-        if not self._is_decided.wait(deadline.timeout_left()):
+        if not wait_ready(self._is_decided, deadline):
             what = f'{self.url} accepted the connection and sent no HTTP/2 SETTINGS in time'
             self._end(ConnectionError(what))
         if not self.has_settings:

@@ -7,11 +7,13 @@ from typing import Final
 
 from gevent.hub import get_hub
 
+from getc import timing
 from getc.errors import ConnectionError, ProtocolError
 from getc.grpc.call import Call, GrpcError, OversizedResponse, incomplete_error
 from getc.grpc.framing import OK, MessageDecoder, OversizedMessage, Status, encode_message
 from getc.grpc.http2.events import DataReceived
 from getc.grpc.http2.frames import ErrorCode
+from getc.grpc.stalls import process_received
 from getc.timing import Deadline
 
 __all__ = ['StreamCall']
@@ -145,6 +147,7 @@ class StreamCall(Call):
         if left is None:
             self._park()
             return
+        due_at = timing.now() + left
         timer = get_hub().loop.timer(left)
         timer.start(self._unpark)
         try:
@@ -152,4 +155,6 @@ class StreamCall(Call):
         finally:
             timer.close()
         if deadline.has_passed() and not self._received and not self.is_over:
-            raise self.timeout_error(deadline)
+            process_received(due_at)
+            if not self._received and not self.is_over:
+                raise self.timeout_error(deadline)

@@ -12,17 +12,12 @@ from typing import Any, Final, Protocol
 from gevent.hub import get_hub
 
 from getc import timing
+from getc.grpc.stalls import STALL_SECONDS, STALL_TURNS
 
 __all__ = ['TimerTarget', 'TimerWheel']
 
 SLOTS_PER_SECOND: Final = 100
 """Resolution: deadlines are rounded up to the next hundredth of a second."""
-
-STALL_SECONDS: Final = 0.02
-"""Delay of the timer from which on the process is taken to have been stalled."""
-
-STALL_TURNS: Final = 3
-"""Iterations of the event loop after a stall in which responses that are already in a socket are read first."""
 
 MAX_EMPTY_SLOTS: Final = 1000
 """Approximate number of slots without a deadline that are kept before they are removed."""
@@ -100,10 +95,18 @@ class TimerWheel:
             return
         self._stall_turns = 0
         self._stop()
-        while self._order and self._order[0] <= now * SLOTS_PER_SECOND:
-            for target in tuple(self._slots.pop(heapq.heappop(self._order))):
-                target.on_deadline()
-        while self._order and not self._slots[self._order[0]]:  # empty slots need no timer
+        try:
+            while self._order and self._order[0] <= now * SLOTS_PER_SECOND:
+                slot = self._slots[self._order[0]]
+                while slot:
+                    slot.pop().on_deadline()
+                self._drop_empty_slots()
+        finally:  # also after an exception: the other deadlines still need the timer
+            self._drop_empty_slots()
+            if self._order:
+                self._start(self._order[0], self._order[0] / SLOTS_PER_SECOND - timing.now())
+
+    def _drop_empty_slots(self) -> None:
+        """Remove the first slots up to one with a deadline: empty slots need no timer."""
+        while self._order and not self._slots[self._order[0]]:
             del self._slots[heapq.heappop(self._order)]
-        if self._order:
-            self._start(self._order[0], self._order[0] / SLOTS_PER_SECOND - timing.now())

@@ -20,6 +20,7 @@ from getc.error_context import copy_error
 from getc.errors import EtcException, TimedOut
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
+from getc.grpc.stalls import wait_ready
 from getc.net.endpoint import Endpoint
 from getc.redact import REDACTED
 from getc.timing import Deadline
@@ -71,8 +72,7 @@ class AuthToken:
             if self._request is None:
                 return self._authenticate_for_all(deadline)
             request = self._request
-            request.wait(deadline.timeout_left())
-            if not request.ready():
+            if not wait_ready(request, deadline):
                 url = self._channel.endpoint.url
                 raise TimedOut(f'no token from {url} within {deadline.timeout:g} s', endpoint=url)
             error = request.get(block=False)

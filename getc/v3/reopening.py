@@ -9,6 +9,7 @@ from gevent.event import AsyncResult
 
 from getc.error_context import copy_error
 from getc.errors import EtcException, TimedOut, Unauthorized
+from getc.grpc.stalls import wait_ready
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
 
@@ -107,8 +108,7 @@ def wait_result(result: AsyncResult[Result], deadline: Deadline, what: str, *, m
     Raises:
         TimedOut: There was no result in time.
     """
-    result.wait(deadline.timeout_left())
-    if not result.ready():
+    if not wait_ready(result, deadline):
         raise TimedOut(f'{what} within {deadline.timeout:g} s', maybe_applied=maybe_applied)
     if result.exception is not None:
         assert isinstance(result.exception, EtcException)

@@ -19,6 +19,7 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.errors import ConnectionError, EtcdError, EtcException
+from getc.grpc.stalls import wait_ready
 from getc.net.affinity import close_watcher, kill_soon
 from getc.retry import is_transient
 from getc.timing import Deadline
@@ -160,6 +161,6 @@ class WatchHealthCheck:
             if self._stream.is_idle:
                 return True
             self._stream.request_progress()
-            if response.wait(PROGRESS_TIMEOUT):
+            if wait_ready(response, Deadline(PROGRESS_TIMEOUT)):
                 return True
         return False

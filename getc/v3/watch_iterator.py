@@ -9,6 +9,7 @@ from gevent.event import Event
 
 from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedOut
+from getc.grpc.stalls import wait_ready
 from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_stream import Substream, WatchHandler
@@ -165,7 +166,7 @@ class WatchIterator(WatchHandler):
         if self._changed is None:
             self._changed = Event()
         self._changed.clear()
-        if not self._changed.wait(deadline.timeout_left()):
+        if not wait_ready(self._changed, deadline):
             raise TimedOut(f'{what} within {deadline.timeout:g} s')
 
     def _wake(self) -> None:

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import gevent
@@ -22,6 +23,7 @@ from getc.grpc.call import Call
 from getc.grpc.connection import GrpcConnection
 from getc.grpc.http2.frames import PREFACE, FrameType, encode_frame
 from getc.net.endpoint import Endpoint
+from getc.net.resolver import get_resolver
 from getc.net.tls import TLS
 from getc.testing import wait_until
 from getc.timing import Backoff, Deadline
@@ -184,6 +186,50 @@ def test_close_idle_closes_connections_without_calls_only(serve, open_channel) -
     assert not channel.is_connected
     assert channel.unary(PATH, b'', in_time()) == b''
     assert len(server.connections) == 2
+
+
+def serve_after(may_answer: Event) -> Callable[[gevent.socket.socket], None]:
+    """Return a handler that sends SETTINGS once the event is set."""
+
+    def handle(sock: gevent.socket.socket) -> None:
+        may_answer.wait()
+        sock.sendall(encode_frame(FrameType.SETTINGS, 0, 0, b''))
+        while sock.recv(65_536):
+            pass
+
+    return handle
+
+
+def test_close_idle_keeps_a_connection_whose_settings_a_call_waits_for(open_channel) -> None:
+    may_answer = Event()
+    with serving(serve_after(may_answer)) as endpoint:
+        channel = open_channel(endpoint)
+        call = gevent.spawn(channel.unary, PATH, b'', in_time(), once=True)
+        wait_until(lambda: channel.is_connected)
+        channel.close_idle()
+        may_answer.set()
+        settle()
+        assert not call.ready()
+        wait_until(lambda: channel._connection is not None and channel._connection.calls == 1)
+        call.kill()
+        wait_until(lambda: channel._attempt is None)
+        channel.close_idle()
+        assert not channel.is_connected
+
+
+def test_close_before_the_settings_does_not_mark_the_address_as_bad(open_channel, monkeypatch) -> None:
+    """The addresses are shared by all clients of the thread."""
+    marked: list[object] = []
+    monkeypatch.setattr(get_resolver(), 'mark_bad', lambda *address: marked.append(address))
+    with serving(serve_after(Event())) as endpoint:
+        channel = open_channel(endpoint)
+        call = gevent.spawn(channel.unary, PATH, b'', in_time(), once=True)
+        wait_until(lambda: channel.is_connected)
+        channel.close()
+        call.join()
+        settle()
+    assert isinstance(call.exception, ClientClosed)
+    assert marked == []
 
 
 # -- closing

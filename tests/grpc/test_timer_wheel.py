@@ -129,6 +129,29 @@ def test_on_deadline_may_discard_another_deadline_of_its_slot(etcd_clock: Virtua
     assert len(meddling.fired_at) == len(later.fired_at) == 1
 
 
+def test_exception_of_one_deadline_does_not_stop_the_others(etcd_clock: VirtualTime) -> None:
+    """Neither those of the same slot nor later ones."""
+    wheel = TimerWheel()
+
+    class Failing(Deadline):
+        def on_deadline(self) -> None:
+            super().on_deadline()
+            raise ZeroDivisionError
+
+    failing = [Failing(timing.now() + 1) for _ in range(2)]
+    for each in failing:
+        wheel.add(each, each.at)
+    beside, later = added(wheel, 1)[0], added(wheel, 2)[0]
+    hub = gevent.get_hub()
+    hub.NOT_ERROR, kept = (*hub.NOT_ERROR, ZeroDivisionError), hub.NOT_ERROR
+    try:
+        etcd_clock.advance(3)
+    finally:
+        hub.NOT_ERROR = kept
+    assert [len(due.fired_at) for due in (*failing, beside, later)] == [1, 1, 1, 1]
+    assert entries(wheel) == 0
+
+
 def test_deadlines_after_a_stall_are_called_after_sockets_were_read() -> None:
     """A response that is already in a socket counts as received in time."""
     wheel = TimerWheel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -193,6 +194,17 @@ def test_ten_thousand_leases_are_renewed_over_one_connection(
     renewed = Pool(1000).map(lease.keep_alive, granted)
     assert [response.ID for response in renewed] == granted
     assert connections_to(server.url) == 1
+
+
+def test_renewal_succeeds_when_the_process_stalls_beyond_the_timeout(lease: Lease) -> None:
+    """The response is in the socket before the deadline."""
+    granted = lease.grant(60).ID
+    lease.keep_alive(granted)
+    renewing = gevent.spawn(lease.keep_alive, granted, timeout=0.3)
+    for _ in range(2):  # the request is sent in the second turn
+        gevent.sleep(0)
+    time.sleep(0.5)
+    assert renewing.get().TTL == 60
 
 
 # -- the stream alone
