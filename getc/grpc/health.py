@@ -53,11 +53,11 @@ class HealthCheck:
 
     __slots__ = (
         '_checked_at',
-        '_is_suspect',
         '_last_ping_at',
         '_on_dead',
         '_ping_timer',
         '_send_ping',
+        '_suspect_since',
         '_timer',
         'last_received_at',
         'ping_sent_at',
@@ -71,7 +71,7 @@ class HealthCheck:
         self._send_ping = send_ping
         self._on_dead = on_dead
         self._last_ping_at = -math.inf
-        self._is_suspect = False
+        self._suspect_since = -math.inf  # the time of a probe whose PING was not sent yet
         self._checked_at = self.last_received_at
         self._ping_timer: Any = None
         self._timer: Any = get_hub().loop.timer(HEALTH_INTERVAL, HEALTH_INTERVAL, ref=False)
@@ -79,7 +79,7 @@ class HealthCheck:
 
     def probe(self) -> None:
         """Send a PING as soon as ``PING_GAP`` allows, because a call or a stream got no response in time."""
-        self._is_suspect = True
+        self._suspect_since = timing.now()
         self._ping_if_allowed(PROBE_TIMEOUT)
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class HealthCheck:
         now, before, self._checked_at = timing.now(), self._checked_at, timing.now()
         if now - before > 1.5 * HEALTH_INTERVAL:
             return  # the process was stalled: data of the server may be unread in the socket
-        if self._is_suspect:
+        if self._suspect_since >= self.last_received_at:
             self._ping_if_allowed(PROBE_TIMEOUT)
         elif now - self.last_received_at >= IDLE_TIMEOUT * self.slowdown:
             self._ping_if_allowed(PING_TIMEOUT)
@@ -101,7 +101,7 @@ class HealthCheck:
         now = timing.now()
         is_due = self.ping_sent_at is None and now - self._last_ping_at >= PING_GAP * self.slowdown
         if is_due and self._send_ping():
-            self._is_suspect = False
+            self._suspect_since = -math.inf
             self.ping_sent_at = self._last_ping_at = now
             self._start_ping_timer(now, timeout)
 

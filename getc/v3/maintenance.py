@@ -99,7 +99,7 @@ class Maintenance:
     ) -> int:
         """Write a snapshot of the database to a file, verify its checksum, and return its size in bytes.
 
-        Until the snapshot is complete, the file is named ``path`` + ``.part``.
+        Until the snapshot is complete, the file has a name of its own: ``path``, a random part and ``.part``.
 
         Args:
             path: The file.
@@ -111,9 +111,9 @@ class Maintenance:
             ConnectionError: The stream ended before the snapshot was complete.
             OSError: The file cannot be written.
         """
-        part = f'{os.fspath(path)}.part'
+        part = f'{os.fspath(path)}.{os.urandom(4).hex()}.part'  # another snapshot may be written to the same path
         try:
-            with open(part, 'wb') as file:
+            with open(part, 'xb') as file:
                 size = self._receive(file.write, progress, timeout)
                 file.flush()
                 get_hub().threadpool.apply(os.fsync, (file.fileno(),))  # in a thread: a disk may take seconds
@@ -125,7 +125,7 @@ class Maintenance:
 
     def _receive(self, write: Callable[[bytes], object], progress: Progress | None, timeout: Timeout) -> int:
         deadline = self._rpc.deadline(timeout)
-        received, left = 0, 1
+        received, left = 0, -1  # -1: until the first chunk is received
         check, tail = hashlib.sha256(), b''
         with self._rpc.open(schema.Maintenance.Snapshot, deadline.timeout_left()) as stream:
             stream.send(schema.SnapshotRequest())
@@ -140,7 +140,8 @@ class Maintenance:
                 if progress is not None:
                     progress(received, received + left)
         if left:
-            raise ConnectionError(f'the snapshot stream ended {left} bytes too early')
+            what = 'without data' if left < 0 else f'{left} bytes too early'
+            raise ConnectionError(f'{stream.url} ended the snapshot stream {what}', endpoint=stream.url)
         if received % PAGE_BYTES != check.digest_size or tail != check.digest():
-            raise ProtocolError('the snapshot does not match its checksum')
+            raise ProtocolError(f'the snapshot of {stream.url} does not match its checksum', endpoint=stream.url)
         return received

@@ -79,14 +79,19 @@ class WatchMultiplexer:
     def close(self, error: EtcException) -> None:
         """End all watches with this error.  Does not block."""
         self._closed_with = error
-        self._waiting.clear()
         if self._opener is not None:
             self._opener.kill(block=False)
+        waiting, self._waiting = self._waiting, []
+        for substream in waiting:
+            substream.end(error)
         if self.streams.current is not None:
             self.streams.current.close(error)
 
     def _request(self, substream: Substream) -> None:
         stream = self.streams.current
+        if self._closed_with is not None:
+            substream.end(self._closed_with)
+            return
         if stream is None:
             self._waiting.append(substream)
             if self._opener is None:

@@ -256,7 +256,8 @@ class WatchStream:
 
         etcd sends the created response of a watch and the progress responses from two queues, in any order.
         """
-        return revision > substream.created_revision or self.progress.is_later_than(substream.stale_progress)
+        is_later = revision > substream.created_revision or self.progress.is_later_than(substream.stale_progress)
+        return substream.created_revision > 0 and is_later
 
     def on_revision(self, revision: int) -> None:
         """Check the stream soon if another response shows a later revision than the stream.  Does not block."""

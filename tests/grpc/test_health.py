@@ -70,6 +70,25 @@ def test_timeout_with_received_data_sends_no_ping(serve, open_channel, etcd_cloc
     assert server.connection.pings == []
 
 
+def test_probe_is_forgotten_when_data_arrive_before_its_ping(serve, open_channel, etcd_clock) -> None:
+    """The PING waits for PING_GAP; the data show that the server responds."""
+    server = serve(silence)
+    channel = open_channel(server.endpoint)
+    stream = channel.stream(PATH, in_time())
+    stream.send(b'')
+    server.wait_for_calls(1)
+    stream.probe()
+    etcd_clock.advance(1)
+    stream.probe()
+    call = start_calls(channel, 1)
+    server.wait_for_calls(2)
+    etcd_clock.advance(1)
+    server.calls[1].answer(b'')
+    assert results(call) == [b'']
+    etcd_clock.advance(9)
+    assert len(server.connection.pings) == 1
+
+
 def test_server_that_answers_pings_keeps_its_streams(serve, open_channel, etcd_clock) -> None:
     """For any number of timeouts: pings are at least 5 s apart, which etcd requires."""
     server = serve(silence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,7 @@ def test_killed_snapshot_leaves_no_file(own: getc.Client, tmp_path: Path) -> Non
     writing = gevent.spawn(own.v3.maintenance.snapshot, tmp_path / 'snapshot.db', progress=kill)
     writing.join()
     assert isinstance(writing.value, gevent.GreenletExit)
-    assert seen and seen[-1] == ['snapshot.db.part']
+    assert seen and re.fullmatch(r'snapshot\.db\.[0-9a-f]{8}\.part', seen[-1][0])
     assert list(tmp_path.iterdir()) == []
     assert own.v3.maintenance.snapshot(tmp_path / 'snapshot.db') > 5_000_000
 
@@ -285,12 +286,26 @@ def test_snapshot_that_does_not_match_its_checksum_raises(
     assert stream.is_cancelled
 
 
-@pytest.mark.parametrize('count', [0, 3])
+@pytest.mark.parametrize(('count', 'message'), [(0, 'without data'), (3, '2560 bytes too early')])
 def test_snapshot_that_ends_too_early_with_status_ok_raises(
-    stream: FakeStream, receiving: Maintenance, tmp_path: Path, count: int
+    stream: FakeStream, receiving: Maintenance, tmp_path: Path, count: int, message: str
 ) -> None:
     stream.push(*chunks(WHOLE, 512)[:count])
     stream.end()
-    with pytest.raises(getc.ConnectionError, match='too early'):
+    with pytest.raises(getc.ConnectionError, match=message) as caught:
         receiving.snapshot(tmp_path / 'snapshot.db')
+    assert caught.value.endpoint == stream.url
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_snapshots_to_one_path_do_not_share_a_file(own: getc.Client, tmp_path: Path) -> None:
+    """The one that fails leaves the file of the other alone."""
+    fill(own, 5)
+    path = tmp_path / 'snapshot.db'
+    failing = gevent.spawn(own.v3.maintenance.snapshot, path, progress=lambda *_: 1 // 0)
+    size = own.v3.maintenance.snapshot(path)
+    failing.join()
+    assert isinstance(failing.exception, ZeroDivisionError)
+    assert [entry.name for entry in tmp_path.iterdir()] == ['snapshot.db']
+    content = path.read_bytes()
+    assert len(content) == size and content[-32:] == hashlib.sha256(content[:-32]).digest()

@@ -168,3 +168,18 @@ def test_close_ends_all_watches_with_the_error(env: Environment) -> None:
     env.watches.close(ClientClosed('the client was closed'))
     env.settle()
     assert [type(error) for error in handler.errors] == [ClientClosed]
+
+
+def test_close_ends_watches_that_wait_for_a_stream(env: Environment) -> None:
+    """Also a watch that is added later."""
+    env.server.fault = delay(1)
+    waiting, _ = env.add()
+    cancelled, substream = env.add()
+    substream.cancel()
+    env.settle(0.5)
+    env.watches.close(ClientClosed('the client was closed'))
+    late, _ = env.add()
+    env.settle(2)
+    assert [type(error) for error in waiting.errors + late.errors] == [ClientClosed] * 2
+    assert cancelled.errors == []
+    assert env.server.times('WatchCreate') == []

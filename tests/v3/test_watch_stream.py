@@ -267,6 +267,16 @@ def test_progress_response_requested_before_a_watch_does_not_cover_it(
     assert answers[4:] == [True]
 
 
+def test_progress_response_does_not_cover_a_watch_that_was_not_created(env: Environment) -> None:
+    env.add()
+    env.push(created(1))
+    _, substream = env.add()
+    env.push(progress(9))
+    assert not env.stream.covers(9, substream)
+    env.push(created(2, 9), progress(10))
+    assert env.stream.covers(10, substream)
+
+
 def test_joined_response_is_not_whole(env: Environment) -> None:
     """The number of revisions in the response, which shows whether the history ended with it, is unknown."""
     _, substream = env.add()
