@@ -6,8 +6,9 @@ unread since before the deadline.
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Any, Final
 
+from gevent.event import AsyncResult, Event
 from gevent.hub import get_hub
 
 from getc import timing
@@ -22,15 +23,7 @@ STALL_TURNS: Final = 3
 """Iterations of the event loop after a stall in which data that are already in a socket are processed first."""
 
 
-class _Waitable(Protocol):
-    """An Event or an AsyncResult of gevent."""
-
-    def ready(self) -> bool: ...
-
-    def wait(self, timeout: float | None = None) -> object: ...
-
-
-def wait_ready(waitable: _Waitable, deadline: Deadline) -> bool:
+def wait_ready(waitable: Event | AsyncResult[Any], deadline: Deadline) -> bool:
     """Wait until an Event or AsyncResult is ready; return False if it is not ready by the deadline.
 
     If the process was stalled at the deadline, data that were received before are processed first.
