@@ -43,5 +43,8 @@ def process_received(due_at: float) -> None:
     if timing.now() - due_at > STALL_SECONDS:
         hub = get_hub()
         for _ in range(STALL_TURNS):
-            with hub.loop.timer(0.0) as timer:
+            timer = hub.loop.timer(0.0)
+            try:
                 hub.wait(timer)
+            finally:
+                timer.close()
