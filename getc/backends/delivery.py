@@ -2,47 +2,57 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from gevent.hub import get_hub
 
 from getc.backends.base import WatchListener
 from getc.errors import EtcException
-from getc.results import EtcdResult
 
 __all__ = ['EventQueue']
 
-Notification = Sequence[EtcdResult] | EtcException | int | None
+log = logging.getLogger(__name__)
 
 
 class EventQueue:
     """A watch whose notifications are queued, so that the code that posts them never runs the listener's.
 
+    An exception of the listener is a bug.  It is logged and ends the watch, since the listener has missed a change.
+
     Args:
         listener: The listener to notify.
+
+    Attributes:
+        listener: The listener.
     """
 
-    __slots__ = ('_is_closed', '_listener', '_pending')
+    __slots__ = ('_is_closed', '_pending', 'listener')
 
     def __init__(self, listener: WatchListener) -> None:
-        self._listener = listener
-        self._pending: deque[Notification] | None = None  # None while empty: most watches are idle
+        self.listener = listener
+        # The calls to make, with their arguments; None while there are none: most watches are idle.
+        self._pending: deque[tuple[Callable[..., object], tuple[object, ...]]] | None = None
         self._is_closed = False
 
-    def post(self, notification: Notification) -> None:
-        """Queue one notification.  Does nothing once the queue is closed.
+    def post(self, notify: Callable[..., object], *args: object) -> None:
+        """Queue a notification.  Does nothing once the queue is closed.
 
         Args:
-            notification: The changes of a revision, the error that ended the watch, the index at which the watch is
-                live, or None once the watch has caught up.
+            notify: A method of ``listener`` other than ``on_ended``.
+            args: Its arguments.
         """
         if self._is_closed:
             return
         if self._pending is None:
             self._pending = deque()
             get_hub().loop.run_callback(self._deliver)
-        self._pending.append(notification)
+        self._pending.append((notify, args))
+
+    def end(self, error: EtcException) -> None:
+        """Queue the last notification: close the queue, and call ``on_ended``.  Does nothing on a closed queue."""
+        self.post(self._end, error)
 
     def close(self) -> None:
         """Discard queued notifications and deliver no more.  Does not block, may be called twice."""
@@ -56,14 +66,23 @@ class EventQueue:
 
     def _deliver(self) -> None:
         while self._pending:  # a listener may close the queue
-            notification = self._pending.popleft()
-            if isinstance(notification, int):
-                self._listener.on_live(notification)
-            elif notification is None:
-                self._listener.on_caught_up()
-            elif isinstance(notification, EtcException):
-                self.close()
-                self._listener.on_ended(notification)
-            else:
-                self._listener.on_changes(notification)
+            notify, args = self._pending.popleft()
+            try:
+                notify(*args)
+            except Exception as error:
+                log.exception('a listener of a watch has failed')
+                if not self._is_closed:
+                    self._end_with_failure(error)
         self._pending = None
+
+    def _end(self, error: EtcException) -> None:
+        self.close()
+        self.listener.on_ended(error)
+
+    def _end_with_failure(self, failure: Exception) -> None:
+        error = EtcException(f'the listener of the watch has failed: {type(failure).__name__}')
+        error.__cause__ = failure
+        try:
+            self._end(error)
+        except Exception:
+            log.exception('a listener of a watch has failed')

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from getc.backends.delivery import EventQueue
 from getc.errors import ConnectionError, EtcException
 from getc.results import EtcdResult
@@ -38,8 +40,11 @@ def test_notifications_are_delivered_later_and_in_order(etcd_clock: VirtualTime)
     """In the next loop iteration; nothing follows an error."""
     listener, error = Listener(), ConnectionError('gone')
     queue = EventQueue(listener)
-    for notification in (7, None, [], error, []):
-        queue.post(notification)
+    queue.post(listener.on_live, 7)
+    queue.post(listener.on_caught_up)
+    queue.post(listener.on_changes, [])
+    queue.end(error)
+    queue.post(listener.on_changes, [])
     assert listener.received == []
     etcd_clock.advance(0)
     assert listener.received == [7, None, [], error]
@@ -48,8 +53,10 @@ def test_notifications_are_delivered_later_and_in_order(etcd_clock: VirtualTime)
 def test_notification_posted_by_the_listener_is_delivered_once(etcd_clock: VirtualTime) -> None:
     listener = Listener()
     queue = EventQueue(listener)
-    listener.on_notification = lambda: queue.post(len(listener.received)) if len(listener.received) < 5 else None
-    queue.post(0)
+    listener.on_notification = lambda: (
+        queue.post(listener.on_live, len(listener.received)) if len(listener.received) < 5 else None
+    )
+    queue.post(listener.on_live, 0)
     etcd_clock.advance(0)
     assert listener.received == [0, 1, 2, 3, 4]
 
@@ -59,10 +66,10 @@ def test_closed_queue_delivers_nothing(etcd_clock: VirtualTime) -> None:
     listener = Listener()
     queue = EventQueue(listener)
     listener.on_notification = queue.close
-    queue.post(1)
-    queue.post(2)
+    queue.post(listener.on_live, 1)
+    queue.post(listener.on_live, 2)
     etcd_clock.advance(0)
-    queue.post(3)
+    queue.post(listener.on_live, 3)
     etcd_clock.advance(0)
     assert listener.received == [1]
 
@@ -76,8 +83,30 @@ def test_error_closes_the_queue_once_before_the_listener_is_called(etcd_clock: V
 
     listener = Listener()
     queue = Counted(listener)
-    queue.post(ConnectionError('gone'))
+    queue.end(ConnectionError('gone'))
     etcd_clock.advance(0)
     queue.close()
     assert closed == [0]
     assert len(listener.received) == 1
+
+
+def test_exception_of_the_listener_is_logged_and_ends_the_watch(
+    etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    listener = Listener()
+    queue = EventQueue(listener)
+
+    def fail() -> None:
+        listener.on_notification = lambda: None
+        raise KeyError('a bug')
+
+    listener.on_notification = fail
+    queue.post(listener.on_live, 1)
+    queue.post(listener.on_caught_up)
+    etcd_clock.advance(0)
+    queue.post(listener.on_caught_up)
+    etcd_clock.advance(0)
+    live, ended = listener.received
+    assert live == 1
+    assert type(ended) is EtcException and isinstance(ended.__cause__, KeyError)
+    assert 'a bug' in caplog.text

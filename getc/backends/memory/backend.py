@@ -70,7 +70,7 @@ class MemoryBackend(Backend):
     def end_watches(self, error: EtcException) -> None:
         """End every watch with this error, in the next iteration of the hub's loop, in the order of creation."""
         for watch in sorted(self._watches, key=lambda watch: watch.number):
-            watch.post(error)
+            watch.end(error)
 
     def _check_open(self) -> None:
         if self._is_closed:

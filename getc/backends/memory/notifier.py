@@ -54,12 +54,12 @@ class SharedStore:
             missed = [] if spec.index is None else list(self._store.since(spec))
             first = self._store.index + 1 if spec.index is None else spec.index
         except EventIndexCleared as error:
-            watch.post(error)
+            watch.end(error)
             return watch
-        watch.post(first - 1)
+        watch.post(listener.on_live, first - 1)
         for result in missed:
-            watch.post((result,))
-        watch.post(None)
+            watch.post(listener.on_changes, (result,))
+        watch.post(listener.on_caught_up)
         self._watches.setdefault(spec.key, {})[watch] = None
         self._set_timer(self._store.next_expiration())
         return watch
@@ -81,7 +81,7 @@ class SharedStore:
         pending, self._store.pending = self._store.pending, []
         for result in pending:
             for watch in self._matching(result):
-                watch.post((result,))
+                watch.post(watch.listener.on_changes, (result,))
         if self._watches:
             self._set_timer(self._store.next_expiration())
 

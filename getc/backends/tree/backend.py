@@ -125,8 +125,11 @@ class TreeV3(Backend):
 
     def _get(self, get: Get, deadline: Deadline) -> EtcdResult:
         listings = 0
+        is_denied = False  # the user may not read the node and its ancestors, but perhaps the keys below it
         while True:
             try:
+                if is_denied:
+                    return self._read_directory(get, deadline)
                 if get.key != ROOT and not get.recursive:
                     found = self._read_value(get, deadline)
                     kvs = found.kvs
@@ -138,9 +141,9 @@ class TreeV3(Backend):
                 if listings == MAX_LISTINGS:
                     raise
             except PermissionDenied:
-                if self._is_strict or get.key == ROOT:
+                if is_denied or self._is_strict or get.key == ROOT:
                     raise
-                return self._read_directory(get, deadline)
+                is_denied = True
 
     def _read_value(self, get: Get, deadline: Deadline) -> RangeResponse:
         """Read the node as a value."""
@@ -303,7 +306,10 @@ class TreeV3(Backend):
 
     def ready(self, deadline: Deadline) -> None:
         first = RangeRequest(key=b'\0', limit=1, keys_only=True)
-        retry_until_served(lambda: self._rpc.call(KV.Range, first, deadline), deadline, self._closed)
+        try:
+            retry_until_served(lambda: self._rpc.call(KV.Range, first, deadline), deadline, self._closed)
+        except PermissionDenied:
+            pass  # etcd checks the permission after the consensus that a linearizable read needs
 
     def clear(self) -> None:
         self._v3.clear()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import gevent
+
 from getc.backends.tree.codec.keyspace import encode, value_of
 from getc.backends.tree.codec.responses import PUT, RANGE, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import conditions, error_from_failure, failure_reads
 from getc.backends.tree.codec.write import check_put
 from getc.backends.tree.large_values import too_large_value
 from getc.backends.tree.write_leases import WriteLeases
-from getc.errors import ResponseTooLarge, TestFailed
+from getc.errors import ResponseTooLarge, TestFailed, TimedOut
 from getc.operations import Put
 from getc.results import ComparedThenSwapped, EtcdResult, Node, Updated, Value
-from getc.timing import Deadline
+from getc.timing import Backoff, Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RequestOp, TxnRequest
@@ -43,6 +45,7 @@ class Refresher:
         """Execute a ``Put`` with ``refresh``.  Raises like ``Backend.execute``."""
         assert put.ttl is not None
         check_put(put)
+        backoff = Backoff(base=0.005, cap=0.2)
         while True:
             kv, header = self._read(put, deadline)
             if kv.lease and put.ttl and self._leases.has_ttl(kv.lease, put.ttl, deadline):
@@ -53,8 +56,11 @@ class Refresher:
             try:
                 return self._put_again(put, kv, deadline)
             except TestFailed:  # written by another client meanwhile
-                if deadline.has_passed():
-                    raise
+                delay = backoff.next_delay()
+                if deadline.remaining() <= delay:
+                    text = f'could not refresh {{key}} within {deadline.timeout:g} s: other clients keep writing it'
+                    raise TimedOut(text, key=put.key) from None
+            gevent.sleep(delay)
 
     def _read(self, put: Put, deadline: Deadline) -> tuple[KeyValue, ResponseHeader]:
         """Read the node.  Raises the error of the refresh if the node does not meet the conditions."""
@@ -69,7 +75,9 @@ class Refresher:
             raise error_from_failure(put, response, is_strict=self._is_strict)
         (found,) = results_of_txn(response, RANGE)
         if not found.kvs or found.kvs[0].mod_revision < 1:
-            raise malformed('the compares of {key} succeeded, and it was not read', is_write=True, key=put.key)
+            raise malformed(
+                'the compares succeeded, but the response does not contain {key}', is_write=True, key=put.key
+            )
         return found.kvs[0], response.header
 
     def _put_again(self, put: Put, kv: KeyValue, deadline: Deadline) -> EtcdResult:
@@ -77,7 +85,7 @@ class Refresher:
         assert put.ttl is not None
         unchanged = Put(put.key, '', prev_exist=True, prev_index=kv.mod_revision)
         with self._leases.lease_for(put.ttl, deadline) as (lease, ttl):
-            request = PutRequest(key=encode(put.key), lease=lease, ignore_value=True, prev_kv=True)
+            request = PutRequest(key=encode(put.key), lease=lease, ignore_value=True)
             failure = failure_reads(put.key, is_strict=self._is_strict)
             txn = TxnRequest(compare=conditions(unchanged), success=[RequestOp(request_put=request)], failure=failure)
             response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)

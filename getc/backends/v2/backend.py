@@ -108,8 +108,9 @@ class KeysV2(Backend):
             try:
                 with _endpoint_in_errors(endpoint):
                     return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
-            except TimedOut:
-                self._check_server(endpoint)
+            except TimedOut as error:
+                if error.is_outage:
+                    self._check_server(endpoint)
                 raise
 
         effect = Effect.NON_IDEMPOTENT if operation.is_write else Effect.NONE
@@ -129,7 +130,7 @@ class KeysV2(Backend):
         self._watches.add(watch)
         return watch
 
-    def _open_poll(self, spec: WatchSpec, index: int | None, *, verify_quorum: bool) -> Poll:
+    def _open_poll(self, spec: WatchSpec, index: int | None, verify_quorum: bool) -> Poll:
         request = poll_of(spec, index)
 
         def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> Poll:
@@ -167,11 +168,11 @@ class KeysV2(Backend):
     def _run_check(self, endpoint: Endpoint) -> None:
         """End the watches that poll a server which does not respond at all, so that they continue on another one."""
         try:
-            self._http.call(endpoint, VERSION, Deadline(CHECK_TIMEOUT))
+            self._http.call(endpoint, VERSION, Deadline(CHECK_TIMEOUT), takes_slot=False)
         except ConnectionError as error:
             for watch in list(self._watches):
                 if watch.endpoint == endpoint:
-                    watch.fail_with(copy_error(error))
+                    watch.fail_with(endpoint, copy_error(error))
         except EtcException:
             pass  # the server has responded, or the client is closed
         finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import gevent
 
+from getc import timing
 from getc.backends.v2.http_response import MAX_BODY, BadResponse, BoundedResponse, TooLarge, read_body
 from getc.backends.v2.messages import Request, Response
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ['Exchange']
 
+TOO_MANY_CALLS: Final = 'as many calls as a client may have at a time were in flight'
+
 
 class Exchange:
     """One request to one server, and the facts that its errors need.
@@ -38,6 +41,8 @@ class Exchange:
         request: The request.
         may_have_been_sent: True once a byte of the request may have left.
         is_stale: True if the connection had been used before, and failed without a byte of a response.
+        queued_at: When the call began to wait until fewer calls are in flight (``timing.now``); None if it does not.
+        started_at: When that wait ended; None before.
     """
 
     def __init__(self, endpoint: Endpoint, request: Request) -> None:
@@ -45,9 +50,12 @@ class Exchange:
         self.request = request
         self.may_have_been_sent = False
         self.is_stale = False
+        self.queued_at: float | None = None
+        self.started_at: float | None = None
         self._is_reused = False
         self._connection: Connection | None = None
         self._response: BoundedResponse | None = None
+        self._silent: Connection | None = None  # a new connection on which nothing was received yet
 
     @property
     def maybe_applied(self) -> bool:
@@ -63,15 +71,19 @@ class Exchange:
         """Send the request, and return the response once its status and headers have arrived."""
         connection = self._connection = pool.take()
         self._is_reused = connection.sock is not None
+        self._silent = None
         if not self._is_reused:
             self._connect(connection, connect_by)
+            self._silent = connection
         self.may_have_been_sent = True
         try:
             connection.send_request(self.request, self.endpoint.authorization)
             response = self._response = connection.read_head()
             if not self._is_reused:
                 connection.mark(is_good=True)
+            self._silent = None
         except (OSError, http.client.HTTPException, ValueError) as error:
+            self._mark_silent()
             self.is_stale = self._is_reused and isinstance(error, OSError)
             if isinstance(error, OSError) and not isinstance(error, http.client.RemoteDisconnected):
                 error = pending_alert(connection.sock, error)
@@ -99,8 +111,6 @@ class Exchange:
         self._connection = self._response = None
         if connection is None:
             return
-        if response is None and not self._is_reused:
-            connection.mark(is_good=False)
         if response is not None and response.isclosed() and not response.will_close:
             pool.give(connection)
             return
@@ -108,8 +118,21 @@ class Exchange:
         if response is not None:
             response.close()
 
+    def on_timeout(self) -> None:
+        """Record that the server at the connection's address does not respond, for the next connection to its host."""
+        self._mark_silent()
+
     def timeout_error(self, deadline: Deadline) -> EtcException:
         """Return the error of an exchange that has reached its deadline."""
+        error = self._timeout_error(deadline)
+        if self._was_queued_most_of_the_time():
+            error.is_outage = False
+        return error
+
+    def _timeout_error(self, deadline: Deadline) -> EtcException:
+        if self.queued_at is not None and self.started_at is None:
+            text = f'the request to {self.endpoint.url} was not sent within {deadline.timeout:g} s: {TOO_MANY_CALLS}'
+            return TimedOut(text, endpoint=self.endpoint.url)
         if not self.may_have_been_sent:
             return connect_timeout(self.endpoint, deadline)
         url = self.endpoint.url
@@ -120,6 +143,17 @@ class Exchange:
         """Return the error of an exchange during which the client was closed."""
         text = 'the client was closed during the call'
         return ClientClosed(text, maybe_applied=self.maybe_applied, endpoint=self.endpoint.url)
+
+    def _was_queued_most_of_the_time(self) -> bool:
+        if self.queued_at is None:
+            return False
+        now = timing.now()
+        return self.started_at is None or self.started_at - self.queued_at > now - self.started_at
+
+    def _mark_silent(self) -> None:
+        silent, self._silent = self._silent, None
+        if silent is not None:
+            silent.mark(is_good=False)
 
     def _connect(self, connection: Connection, connect_by: Deadline) -> None:
         timeout = gevent.Timeout.start_new(connect_by.timeout_left())

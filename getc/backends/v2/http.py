@@ -14,11 +14,12 @@ import gevent
 import greenlet
 from gevent.lock import BoundedSemaphore
 
+from getc import timing
 from getc.backends.v2.exchange import Exchange
 from getc.backends.v2.http_response import BoundedResponse
 from getc.backends.v2.messages import Request, Response
 from getc.backends.v2.poll import Poll
-from getc.errors import ClientClosed, ConnectionError, EtcException
+from getc.errors import ClientClosed, ConnectionError
 from getc.net.affinity import ThreadAffinity
 from getc.net.endpoint import Endpoint
 from getc.net.tls import TLSContexts
@@ -38,30 +39,42 @@ MAX_IDLE_POLLS: Final = 8
 
 
 class _CallTimeout(gevent.Timeout):
-    """The timeout of one call, which also ends the call when the client is closed."""
+    """Ends one call at its deadline, or when the client is closed: a context manager, which raises the call's error.
 
-    def __init__(self, deadline: Deadline) -> None:
+    Args:
+        exchange: The exchange of the call.
+        deadline: The end of the call.
+        in_flight: The timeouts of the calls in flight; this one is in it while the call is.
+    """
+
+    def __init__(self, exchange: Exchange, deadline: Deadline, in_flight: set[_CallTimeout]) -> None:
         super().__init__(deadline.timeout_left())
-        self.deadline = deadline
-        self.is_client_closed = False
+        self._exchange = exchange
+        self._deadline = deadline
+        self._in_flight = in_flight
+        self._is_client_closed = False
         self._greenlet: greenlet.greenlet | None = None
 
-    def enter(self) -> None:
+    def __enter__(self) -> _CallTimeout:
+        self._in_flight.add(self)
         self._greenlet = gevent.getcurrent()
         self.start()
+        return self
 
-    def leave(self) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._greenlet = None
         self.close()
+        self._in_flight.discard(self)
+        if error is self:
+            if self._is_client_closed:
+                raise self._exchange.closed_error() from None
+            self._exchange.on_timeout()
+            raise self._exchange.timeout_error(self._deadline) from None
 
     def end_call(self) -> None:
         """Raise this timeout in the greenlet of the call, in the next iteration of the hub's loop."""
-        self.is_client_closed = True
+        self._is_client_closed = True
         gevent.get_hub().loop.run_callback(self._throw)
-
-    def error_of(self, exchange: Exchange) -> EtcException:
-        """Return the error of the call that this timeout has ended."""
-        return exchange.closed_error() if self.is_client_closed else exchange.timeout_error(self.deadline)
 
     def _throw(self) -> None:
         if self._greenlet is not None:
@@ -134,7 +147,13 @@ class Http:
         return self._adapters.calls
 
     def call(
-        self, endpoint: Endpoint, request: Request, deadline: Deadline, *, connect_by: Deadline | None = None
+        self,
+        endpoint: Endpoint,
+        request: Request,
+        deadline: Deadline,
+        *,
+        connect_by: Deadline | None = None,
+        takes_slot: bool = True,
     ) -> Response:
         """Send the request and return the whole response.  Blocks until the deadline at most.
 
@@ -145,33 +164,36 @@ class Http:
             request: The request.
             deadline: The end of the call.
             connect_by: An earlier end of the wait for a connection, or None.
+            takes_slot: Wait while ``max_calls`` are in flight; False for a health check, which would measure that wait.
 
         Raises:
             ConnectionError: No response; ``maybe_applied`` is True for a write of which a byte may have been sent.
+            TimedOut: No response by the deadline.  ``is_outage`` is False if the call waited for most of the time,
+                because ``max_calls`` were in flight.
             ProtocolError: The response violates HTTP or a limit.
             ClientClosed: ``close`` was called, before or during the call.
         """
         exchange = Exchange(endpoint, request)
-        timeout = self._enter(exchange, deadline)
-        try:
-            with self._slots:
-                try:
-                    return self._call(exchange, connect_by or deadline)
-                except ConnectionError as error:
-                    effect = Effect.NON_IDEMPOTENT if request.is_write else Effect.NONE
-                    facts = Facts(outcome_of(error), effect, was_repeated=not exchange.is_stale)
-                    if decide(facts).step is not Step.AGAIN:
-                        raise
-                self._adapters.calls.pool_of(endpoint).clear()  # the other idle connections are as old
+        with self._limit(exchange, deadline):
+            if not takes_slot:
                 return self._call(exchange, connect_by or deadline)
-        except gevent.Timeout as fired:
-            if fired is not timeout:
-                raise
-            raise timeout.error_of(exchange) from None
-        finally:
-            self._leave(timeout)
+            exchange.queued_at = timing.now()
+            with self._slots:
+                exchange.started_at = timing.now()
+                return self._call(exchange, connect_by or deadline)
 
     def _call(self, exchange: Exchange, connect_by: Deadline) -> Response:
+        try:
+            return self._attempt(exchange, connect_by)
+        except ConnectionError as error:
+            effect = Effect.NON_IDEMPOTENT if exchange.request.is_write else Effect.NONE
+            facts = Facts(outcome_of(error), effect, was_repeated=not exchange.is_stale)
+            if decide(facts).step is not Step.AGAIN:
+                raise
+        self._adapters.calls.pool_of(exchange.endpoint).clear()  # the other idle connections are as old
+        return self._attempt(exchange, connect_by)
+
+    def _attempt(self, exchange: Exchange, connect_by: Deadline) -> Response:
         pool = self._adapters.calls.pool_of(exchange.endpoint)
         try:
             return exchange.finish(exchange.send(pool, connect_by))
@@ -184,47 +206,28 @@ class Http:
         Blocks until the deadline at most.  The caller closes the poll.  Raises the errors of ``call``.
         """
         exchange = Exchange(endpoint, request)
-        timeout = self._enter(exchange, deadline)
-        pool = self._adapters.polls.pool_of(endpoint)
         poll: Poll | None = None
-        try:
-            poll = Poll(exchange, exchange.send(pool, deadline), pool, self._read_body)
-            return poll
-        except gevent.Timeout as fired:
-            if fired is not timeout:
-                raise
-            raise timeout.error_of(exchange) from None
-        finally:
-            self._leave(timeout)
-            if poll is None:
-                exchange.release(pool)
+        with self._limit(exchange, deadline):
+            pool = self._adapters.polls.pool_of(endpoint)
+            try:
+                poll = Poll(exchange, exchange.send(pool, deadline), pool, self._read_body)
+                return poll
+            finally:
+                if poll is None:
+                    exchange.release(pool)
 
     def _read_body(self, exchange: Exchange, response: BoundedResponse, deadline: Deadline) -> Response:
         """Read the body of a long poll."""
-        timeout = self._enter(exchange, deadline)
-        try:
+        with self._limit(exchange, deadline):
             return exchange.finish(response)
-        except gevent.Timeout as fired:
-            if fired is not timeout:
-                raise
-            raise timeout.error_of(exchange) from None
-        finally:
-            self._leave(timeout)
 
-    def _enter(self, exchange: Exchange, deadline: Deadline) -> _CallTimeout:
+    def _limit(self, exchange: Exchange, deadline: Deadline) -> _CallTimeout:
         if self._is_closed:
             raise ClientClosed('the client is closed')
         self._home.check()
-        timeout = _CallTimeout(deadline)
         if deadline.has_passed():
-            raise timeout.error_of(exchange)
-        self._timeouts.add(timeout)
-        timeout.enter()
-        return timeout
-
-    def _leave(self, timeout: _CallTimeout) -> None:
-        timeout.leave()
-        self._timeouts.discard(timeout)
+            raise exchange.timeout_error(deadline)
+        return _CallTimeout(exchange, deadline, self._timeouts)
 
     def clear(self) -> None:
         """Close idle connections."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 
@@ -31,16 +31,12 @@ from getc.timing import Deadline
 __all__ = ['PollingWatch', 'StoreIdentity']
 
 
-class _OpenPoll(Protocol):
-    """Opens long polls."""
+OpenPoll = Callable[[WatchSpec, int | None, bool], Poll]
+"""Opens a poll for the first change at or after an index; None is from now on.
 
-    def __call__(self, spec: WatchSpec, index: int | None, *, verify_quorum: bool) -> Poll:
-        """Return a poll for the first change at or after an index; None is from now on.
-
-        With ``verify_quorum`` the server has just answered a linearizable read.  Any other server may lag behind, or
-        be cut off from the cluster and never respond to the poll.
-        """
-
+If the third argument (``verify_quorum``) is True, the server has just answered a linearizable read.  Any other server
+may lag behind, or be cut off from the cluster and never respond to the poll.
+"""
 
 IDLE_TIMEOUT: Final = 20.0
 """Maximum seconds after which an idle poll is replaced."""
@@ -87,6 +83,20 @@ class StoreIdentity:
         return later.cluster_id == self.cluster_id and later.raft_index >= self.raft_index
 
 
+class _ServerFailed(BaseException):
+    """Thrown into the greenlet of a watch whose server does not respond.
+
+    Not an EtcException, which would count as a failure of another server if the greenlet is opening a poll there.
+
+    Attributes:
+        error: The error that ends the watch.
+    """
+
+    def __init__(self, error: EtcException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class PollingWatch(Watch):
     """A watch that polls in a greenlet of its own.
 
@@ -107,7 +117,7 @@ class PollingWatch(Watch):
         self,
         spec: WatchSpec,
         listener: WatchListener,
-        open_poll: _OpenPoll,
+        open_poll: OpenPoll,
         guard: RevisionGuard,
         *,
         identity: StoreIdentity | None,
@@ -141,10 +151,13 @@ class PollingWatch(Watch):
         """The server of the current poll; None while there is no poll."""
         return None if self._poll is None else self._poll.endpoint
 
-    def fail_with(self, error: EtcException) -> None:
-        """End the watch with this error, because its server does not respond.  Does not block."""
-        if not self._is_closed:
-            self._greenlet.kill(error, block=False)
+    def fail_with(self, endpoint: Endpoint, error: EtcException) -> None:
+        """End the watch with this error if it still polls a server that does not respond.  Does not block."""
+        gevent.get_hub().loop.run_callback(self._fail_with, endpoint, error)
+
+    def _fail_with(self, endpoint: Endpoint, error: EtcException) -> None:
+        if not self._is_closed and self.endpoint == endpoint:
+            self._greenlet.throw(_ServerFailed(error))
 
     # -- the greenlet
 
@@ -154,6 +167,8 @@ class PollingWatch(Watch):
                 self._step()
         except EtcException as error:
             self._end(error)
+        except _ServerFailed as failed:
+            self._end(failed.error)
         except BaseException as error:
             ended = EtcException(f'the watch of {{key}} failed: {type(error).__name__}', key=self.spec.key)
             ended.__cause__ = error
@@ -206,7 +221,7 @@ class PollingWatch(Watch):
 
     def _open_accepted(self, index: int | None, *, verify_quorum: bool) -> Poll:
         """Open a poll.  Raises the error of a poll that the server refuses."""
-        poll = self._open_poll(self.spec, index, verify_quorum=verify_quorum)
+        poll = self._open_poll(self.spec, index, verify_quorum)
         try:
             if poll.status != 200 or etcd_index_of(poll.headers) is None:
                 self._result_of(poll, poll.read(Deadline(BODY_TIMEOUT)))

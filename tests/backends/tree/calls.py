@@ -36,6 +36,11 @@ class Calls:
         """The names of the RPCs since the last look, as ``['Range', 'Txn']``."""
         return [name for name, _ in self.take()]
 
+    @property
+    def last(self) -> tuple[str, Any]:
+        """The name and the request of the last RPC."""
+        return self._made[-1]
+
     def take(self) -> list[tuple[str, Any]]:
         """Return the names and the requests of the RPCs since the last call, and forget them."""
         made, self._made = self._made, []

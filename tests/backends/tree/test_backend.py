@@ -399,6 +399,42 @@ def test_stream_of_etcd_returns_what_the_pages_return(
     assert calls.names == ['Txn', 'Range', 'Range']
 
 
+def test_listing_of_a_user_who_may_read_only_the_children_starts_again_when_it_is_compacted(
+    etcd_server: EtcdServer, other: getc.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(read, 'PAGE', 10)
+    fill(other, [b'/d/%02d' % number for number in range(35)])
+    with getc.etcd(etcd_server.url, api='v3', strict=False) as client:
+        calls = Calls(client)
+        firsts = []
+
+        def deny(name: str) -> None:
+            _, request = calls.last
+            if name == 'Range' and request.key == b'/d':
+                raise getc.PermissionDenied('permission denied')
+
+        def compact(name: str, response: object) -> None:
+            firsts.append(name)
+            if len(firsts) == 1:
+                other.delete('/d/00')
+                other.v3.kv.compact(other.set('/d/99', 'x').etcd_index)
+
+        calls.before, calls.after = deny, compact
+        listing = client.get('/d')
+    assert [node.key for node in listing.nodes] == [*(f'/d/{number:02}' for number in range(1, 35)), '/d/99']
+
+
+def test_ready_returns_when_the_server_refuses_the_read_of_a_restricted_user(client: getc.Client, calls: Calls) -> None:
+    """The server has answered."""
+
+    def deny(name: str) -> None:
+        raise getc.PermissionDenied('permission denied')
+
+    calls.before = deny
+    client.ready(timeout=10)
+    assert calls.names == ['Range']
+
+
 def test_all_requests_of_a_read_are_serializable_only_without_quorum(client: getc.Client, calls: Calls) -> None:
     client.set('/d/a', '1')
     calls.take()
@@ -615,6 +651,17 @@ def test_refresh_keeps_the_newer_value_when_the_node_is_written_meanwhile(
     result = client.refresh('/a', ttl=90)
     assert (result.value, result.ttl) == ('2', 90)
     assert client.get('/a').value == '2'
+
+
+def test_refresh_raises_timed_out_when_the_node_is_written_all_the_time(
+    client: getc.Client, other: getc.Client, calls: Calls
+) -> None:
+    """It backs off between the attempts, and does not raise the TestFailed of its own compare."""
+    client.set('/a', '1', ttl=60)
+    calls.after = lambda name, response: other.set('/a', '2', ttl=60) if name == 'LeaseGrant' else None
+    with pytest.raises(getc.TimedOut, match='other clients keep writing it') as caught:
+        client.refresh('/a', ttl=90, timeout=0.5)
+    assert not caught.value.maybe_applied
 
 
 @pytest.mark.parametrize(('conditions', 'error'), [({}, getc.KeyNotFound), ({'prev_value': '1'}, getc.KeyNotFound)])

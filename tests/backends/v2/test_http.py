@@ -15,7 +15,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 
 from getc.backends.v2.http import Http
-from getc.backends.v2.http_pool import Connection
+from getc.backends.v2.http_pool import Connection, GeventAdapter
 from getc.backends.v2.http_response import MAX_BODY
 from getc.backends.v2.messages import Request
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, ProtocolError, TimedOut
@@ -382,11 +382,90 @@ def test_call_waits_when_too_many_calls_are_in_flight() -> None:
         others = [gevent.spawn(http.call, endpoint, READ, in_time()) for _ in range(2)]
         requested.acquire()
         requested.acquire()
-        with pytest.raises(TimedOut) as caught:
+        with pytest.raises(TimedOut, match='as many calls as a client may have at a time') as caught:
             http.call(endpoint, WRITE, Deadline.after(0.1))
         gevent.killall(others)
         http.close()
     assert caught.value.maybe_applied is False
+    assert not caught.value.is_outage  # the server is not the cause
+
+
+def test_timeout_is_no_outage_when_the_call_waited_for_most_of_the_time(etcd_clock: VirtualTime) -> None:
+    http = Http(max_calls=1)
+    with serving(silent) as endpoint:
+        first = gevent.spawn(http.call, endpoint, READ, Deadline.after(0.8))
+        gevent.sleep(0)
+        second = gevent.spawn(http.call, endpoint, READ, Deadline.after(1))
+        etcd_clock.advance(1)
+        with pytest.raises(TimedOut) as alone:
+            first.get(timeout=60)
+        with pytest.raises(TimedOut, match='no response') as queued:
+            second.get(timeout=60)
+        http.close()
+    assert (alone.value.is_outage, queued.value.is_outage) == (True, False)
+
+
+def test_health_check_does_not_wait_when_too_many_calls_are_in_flight() -> None:
+    http = Http(max_calls=1)
+    requested = Event()
+
+    def server(sock: socket.socket) -> None:
+        if b'/version' in read_request(sock):
+            sock.sendall(RESPONSE)
+        else:
+            requested.set()
+            gevent.sleep(60)
+
+    with serving(server) as endpoint:
+        other = gevent.spawn(http.call, endpoint, READ, in_time())
+        requested.wait()
+        assert http.call(endpoint, Request('GET', '/version'), in_time(), takes_slot=False).status == 200
+        other.kill()
+        http.close()
+
+
+@pytest.mark.parametrize('ending', ['kill', 'timeout of the caller', 'close', 'timeout'])
+def test_address_counts_as_bad_only_after_a_timeout_of_the_call(
+    http: Http, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    bad: list[object] = []
+    monkeypatch.setattr(Connection, 'mark', lambda self, *, is_good: None if is_good else bad.append(self))
+    requested = Event()
+
+    def server(sock: socket.socket) -> None:
+        read_request(sock)
+        requested.set()
+        gevent.sleep(60)
+
+    def call() -> None:
+        with gevent.Timeout(0.2 if ending == 'timeout of the caller' else None):
+            http.call(endpoint, READ, Deadline.after(0.2) if ending == 'timeout' else in_time())
+
+    with serving(server) as endpoint:
+        calling = gevent.spawn(call)
+        requested.wait()
+        if ending == 'kill':
+            calling.kill()
+        elif ending == 'close':
+            http.close()
+        calling.join()
+    assert len(bad) == (ending == 'timeout')
+
+
+def test_failure_to_choose_a_connection_leaves_no_timer(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer left behind would end something else in the greenlet of the caller."""
+
+    def fail(*_: object) -> None:
+        raise ValueError('no pool')
+
+    with serving(Counting()) as endpoint:
+        http.call(endpoint, READ, in_time())
+        monkeypatch.setattr(GeventAdapter, 'pool_of', fail)
+        for do in (http.call, http.poll):
+            with pytest.raises(ValueError, match='no pool'):
+                do(endpoint, READ, Deadline.after(0.05))
+        gevent.sleep(0.1)
+    assert not http._timeouts
 
 
 def test_polls_do_not_count_as_calls_in_flight() -> None:

@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.messages import Response
-from getc.backends.v2.watch import PollingWatch, StoreIdentity
+from getc.backends.v2.watch import FIRST_IDLE_TIMEOUT, PollingWatch, StoreIdentity
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.endpoint import parse_endpoints
 from getc.operations import WatchSpec
@@ -91,7 +91,7 @@ class Bench:
             on_done=self.done.append,
         )
 
-    def open(self, _spec: WatchSpec, _index: int | None, *, verify_quorum: bool) -> Any:
+    def open(self, _spec: WatchSpec, _index: int | None, verify_quorum: bool) -> Any:
         gevent.sleep(self.delay)
         self.polls.append(FakePoll(next(self.indices)))
         self.verified.append(verify_quorum)
@@ -229,6 +229,37 @@ def test_on_live_is_not_called_when_the_watch_is_closed_as_the_poll_opens() -> N
     assert bench.recorder.live == []
     assert poll.is_closed
     assert bench.done == [bench.watch]
+
+
+def test_failure_of_a_server_is_not_attributed_to_the_server_that_replaces_it(etcd_clock: VirtualTime) -> None:
+    """The error is thrown while the greenlet opens a poll on another server."""
+    bench, blamed = Bench(), []
+    etcd_clock.advance(0)
+    failed, error = bench.polls[0].endpoint, ConnectionError('the server does not respond')
+
+    def open_on_another(*_: object) -> Any:
+        try:
+            gevent.sleep(60)
+        except EtcException as caught:
+            blamed.append(caught)
+            raise
+
+    bench.watch._open_poll = open_on_another
+    etcd_clock.advance(FIRST_IDLE_TIMEOUT + 0.1)
+    bench.watch.fail_with(failed, error)
+    etcd_clock.advance(0)
+    assert bench.recorder.ended == [error]
+    assert blamed == []
+
+
+def test_failure_of_a_server_does_not_end_a_watch_that_polls_another_one_by_then(etcd_clock: VirtualTime) -> None:
+    bench = Bench()
+    etcd_clock.advance(0)
+    failed = bench.polls[0].endpoint
+    bench.watch.fail_with(failed, ConnectionError('the server does not respond'))
+    bench.polls[0].endpoint = parse_endpoints('http://another')[0]
+    etcd_clock.advance(0)
+    assert bench.recorder.ended == []
 
 
 def test_close_during_a_replacement_closes_both_polls(etcd_clock: VirtualTime) -> None:

@@ -16,7 +16,7 @@ from getc.backends.tree.codec.keyspace import (
     node_of,
     value_of,
 )
-from getc.backends.tree.codec.responses import RANGE, results_of_txn
+from getc.backends.tree.codec.responses import RANGE, malformed, results_of_txn
 from getc.operations import Get
 from getc.paths import ROOT
 from getc.results import Directory, Node, Value
@@ -174,6 +174,9 @@ class Listing:
 
         Returns:
             The first key of the next page; None if there is none.
+
+        Raises:
+            ProtocolError: The page is empty, although more keys follow.
         """
         skip = b''  # the end of a subtree that is not listed
         last = b''
@@ -186,6 +189,8 @@ class Listing:
             skip = b'' if found is None else self._add(kv, *found)
         if not more:
             return None
+        if not last:
+            raise malformed('a page of {key} has no keys, although more keys follow', is_write=False, key=self._get.key)
         return max(skip, last + b'\0')
 
     def _add(self, kv: KeyValue, key: str, is_marker: bool) -> bytes:

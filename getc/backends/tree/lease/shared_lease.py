@@ -169,8 +169,12 @@ class SharedLease(Renewable):
         try:
             request = RangeRequest(key=node.raw_key, keys_only=True)
             found = self._rpc.call(KV.Range, request, self.clock.attempt_timeout).kvs
-        except EtcException:
-            found = []
+        except EtcException as error:
+            text = '{key} is not on our lease any more: it was deleted, has expired, or was written by another client'
+            lost = NodeLost(f'{text}; reading which of these has failed', key=node.key)
+            lost.__cause__ = error
+            node.lose(lost)
+            return
         if found and found[0].lease == self.id:
             return  # written again meanwhile
         node.on_taken(is_deleted=not found)

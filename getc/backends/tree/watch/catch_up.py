@@ -85,6 +85,7 @@ class CatchUpDetector:
     def add(self, watch: CatchUpListener) -> None:
         """Notify this watch when it has caught up.  Does not block."""
         self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
+        self._first_empty_read.pop(watch, None)  # of its previous stream
         if self._poller is None:
             self._poller = gevent.spawn(self._poll)
             self._poller.name = 'getc watches, catching up'
@@ -108,7 +109,7 @@ class CatchUpDetector:
                 for watch, deadline in list(self._watches.items()):
                     stream = watch.stream
                     if deadline.has_passed() or stream is None or not stream.progress.proves_delivery:
-                        self._check_by_read(watch)
+                        self._check_by_read(watch, deadline)
                 gevent.sleep(delay)
                 delay = min(MAX_DELAY, 1.5 * delay)
         finally:
@@ -119,7 +120,9 @@ class CatchUpDetector:
         """Remove watches that do not have to catch up any more; return True if there are others."""
         if self._affinity.in_forked_child:
             self._watches.clear()  # the watches are the parent's
-        self._watches = {watch: deadline for watch, deadline in self._watches.items() if watch.is_catching_up}
+        for watch in [watch for watch in self._watches if not watch.is_catching_up]:
+            del self._watches[watch]
+            self._first_empty_read.pop(watch, None)
         return bool(self._watches)
 
     def _request_progress(self) -> None:
@@ -127,7 +130,7 @@ class CatchUpDetector:
             if stream is not None and stream.progress.proves_delivery and not stream.is_over:
                 stream.request_progress()
 
-    def _check_by_read(self, watch: CatchUpListener) -> None:
+    def _check_by_read(self, watch: CatchUpListener, deadline: Deadline) -> None:
         if not watch.is_catching_up:
             return
         sent_at = timing.now()
@@ -135,6 +138,8 @@ class CatchUpDetector:
             has_pending = watch.has_pending(Deadline(READ_TIMEOUT))
         except EtcException:
             return  # the next round reads again
+        if self._watches.get(watch) is not deadline:
+            return  # the watch was created again meanwhile: the read shows nothing about its new stream
         if has_pending:
             self._first_empty_read.pop(watch, None)
             return

@@ -49,7 +49,7 @@ class ExpiryCache:
         return all(lease in self._is_expired for lease in leases)
 
     def resolve(self, leases: Iterable[int]) -> None:
-        """Look up the leases that are not in the cache.  Blocks for about ``TIMEOUT`` at most.
+        """Look up the leases that are not in the cache.  Blocks for ``TIMEOUT``, or a little longer.
 
         A lease whose lookup fails counts as not expired.
         """
@@ -61,7 +61,8 @@ class ExpiryCache:
         while self._workers < min(MAX_REQUESTS, len(self._pending)):
             self._workers += 1
             gevent.spawn(self._work).name = 'getc lease lookups'
-        gevent.wait([self._pending[lease] for lease in leases if lease in self._pending])
+        # Each lookup ends at its deadline; the timeout is for one whose greenlet was killed.
+        gevent.wait([self._pending[lease] for lease in leases if lease in self._pending], timeout=2 * TIMEOUT)
 
     def _work(self) -> None:
         try:

@@ -176,20 +176,20 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         """Notify a subscriber that the watch is live, and replay what it has not received."""
         assert self._position is not None
         if subscriber.cluster_id not in (0, self._cluster_id):
-            subscriber.post(another_store(self._position))
+            subscriber.end(another_store(self._position))
             return
         subscriber.cluster_id = self._cluster_id
         if subscriber.cursor < 0:
             subscriber.cursor = self._position
-        subscriber.post(subscriber.cursor)
+        subscriber.post(subscriber.listener.on_live, subscriber.cursor)
         self._replay(subscriber)
         if self._target is None:
-            subscriber.post(None)
+            subscriber.post(subscriber.listener.on_caught_up)
 
     def _replay(self, subscriber: Subscriber) -> None:
         for revision, results in self._history.since(subscriber.cursor):
             subscriber.cursor = revision
-            subscriber.post(results)
+            subscriber.post(subscriber.listener.on_changes, results)
 
     def _merge(self) -> None:
         """Move the subscribers to another watch of the range if that one delivers all that they still need."""
@@ -260,9 +260,9 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
             if isinstance(error, EventIndexCleared) and subscriber.cursor >= first:
                 # Others requested the history that is gone.  This one may have lost nothing: its next watch shows that.
                 text = f'a watch of {{key}} that others began earlier has ended: {error}'
-                subscriber.post(ConnectionError(text, endpoint=error.endpoint, key=self._spec.key))
+                subscriber.end(ConnectionError(text, endpoint=error.endpoint, key=self._spec.key))
             else:
-                subscriber.post(error)
+                subscriber.end(error)
 
     def _stop(self) -> None:
         """Cancel the watch; it is not joinable any more."""
@@ -391,7 +391,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         if self._target is not None and self._progress >= self._target:
             self._target = None
             for subscriber in self._subscribers:
-                subscriber.post(None)
+                subscriber.post(subscriber.listener.on_caught_up)
 
     # -- delivery
 
@@ -445,6 +445,6 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
                 for subscriber in self._subscribers:
                     if subscriber.cursor < revision:
                         subscriber.cursor = revision
-                        subscriber.post(results)
+                        subscriber.post(subscriber.listener.on_changes, results)
         if self._target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
             self._progress = max(self._progress, header.revision)

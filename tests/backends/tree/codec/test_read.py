@@ -191,3 +191,9 @@ def test_subtree_that_is_not_listed_is_skipped(recursive: bool) -> None:
 def test_listing_is_the_same_for_every_page_size(raw: list[bytes], recursive: bool, size: int) -> None:
     kvs = kvs_of(*raw)
     assert listed(Get('/d', recursive=recursive), kvs, size)[0] == listed(Get('/d', recursive=recursive), kvs)[0]
+
+
+def test_page_without_keys_is_malformed_when_more_keys_follow() -> None:
+    """A listing would go on for ever."""
+    with pytest.raises(ProtocolError, match='a page of /d has no keys, although more keys follow'):
+        Listing(Get('/d')).feed([], True)

@@ -273,6 +273,22 @@ def test_deleted_and_overwritten_nodes_are_lost_and_the_others_kept(bench: Bench
     assert bench.value_of('/taken') == 'other'
 
 
+def test_missing_node_is_lost_for_an_unknown_reason_when_the_read_of_it_fails(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    errors: list[NodeLost] = []
+    bench.server.refuses_watches = True
+    bench.keep()
+    bench.listener.on_lost = errors.append  # type: ignore[method-assign]
+    bench.server.put('/a', 'other')
+    bench.server.next('Range', drop)
+    etcd_clock.advance(TTL / 3 + 0.1)
+    (error,) = errors
+    assert type(error) is NodeLost
+    assert 'or was written by another client' in str(error)
+    assert isinstance(error.__cause__, ConnectionError)
+
+
 def test_revoked_lease_loses_all_its_nodes(bench: Bench, etcd_clock: VirtualTime) -> None:
     listeners = [Listener() for _ in range(3)]
     for number, listener in enumerate(listeners):

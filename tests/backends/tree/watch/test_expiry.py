@@ -72,3 +72,14 @@ def test_oldest_lease_is_dropped_when_the_cache_is_full(server: FakeEtcd, monkey
     for lease in leases:
         cache.resolve({lease})
     assert [cache.is_resolved({lease}) for lease in leases] == [False, True, True, True]
+
+
+def test_resolve_returns_when_a_lookup_never_ends(
+    server: FakeEtcd, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose greenlet was killed before it started."""
+    cache, lease = make(server), server.grant(10)
+    monkeypatch.setattr(expiry.ExpiryCache, '_work', lambda _: None)
+    cache.resolve({lease})
+    assert etcd_clock.elapsed == pytest.approx(2 * expiry.TIMEOUT)
+    assert not cache.is_expired(lease)

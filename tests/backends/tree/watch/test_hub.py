@@ -189,7 +189,7 @@ def test_merged_subscriber_can_be_closed(env: Environment) -> None:
 
 
 def test_thousands_of_subscribers_share_one_server_watch(env: Environment) -> None:
-    recorders = [env.hub.subscribe(WatchSpec('/a', 2, True), Recorder())._listener for _ in range(5000)]  # type: ignore[attr-defined]
+    recorders = [env.hub.subscribe(WatchSpec('/a', 2, True), Recorder()).listener for _ in range(5000)]  # type: ignore[attr-defined]
     env.settle()
     env.server.put('/a', '1')
     env.settle()

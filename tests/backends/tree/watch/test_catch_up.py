@@ -1,0 +1,99 @@
+"""Detection of watches that have caught up, by reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from getc import timing
+from getc.backends.tree.watch.catch_up import READ_INTERVAL, CatchUpDetector
+from getc.testing import VirtualTime
+from getc.timing import Deadline
+
+
+class Progress:
+    proves_delivery = False
+    has_responses = True
+
+
+class Stream:
+    """A stream of a server that does not answer progress requests."""
+
+    progress = Progress()
+    is_over = False
+
+
+class CatchingUp:
+    """A watch on a server that does not answer progress requests."""
+
+    def __init__(self) -> None:
+        self.stream: Any = Stream()
+        self.is_catching_up = True
+        self.read_times: list[float] = []
+        self.on_read: Callable[[], object] = lambda: None
+        self.is_pending = False
+
+    def on_progress(self, revision: int) -> None:
+        raise AssertionError('the server sends no progress responses')
+
+    def has_pending(self, deadline: Deadline) -> bool:
+        self.read_times.append(timing.now())
+        self.on_read()
+        return self.is_pending
+
+    def on_nothing_pending(self) -> None:
+        self.is_catching_up = False
+
+
+@pytest.fixture
+def detector(etcd_clock: VirtualTime) -> Any:
+    detector = CatchUpDetector()
+    yield detector
+    detector.close()
+
+
+def test_watch_has_caught_up_after_two_reads_some_time_apart(
+    detector: CatchUpDetector, etcd_clock: VirtualTime
+) -> None:
+    watch = CatchingUp()
+    detector.add(watch)
+    etcd_clock.advance(2)
+    assert not watch.is_catching_up
+    assert watch.read_times[-1] - watch.read_times[0] >= READ_INTERVAL
+
+
+def test_watch_that_catches_up_again_is_read_twice_again(detector: CatchUpDetector, etcd_clock: VirtualTime) -> None:
+    """A read before the watch was created again does not count, although another watch keeps the detector busy."""
+    watch, other = CatchingUp(), CatchingUp()
+    other.is_pending = True
+    detector.add(watch)
+    detector.add(other)
+    etcd_clock.advance(2)
+    assert not watch.is_catching_up
+    watch.is_catching_up, watch.read_times = True, []
+    detector.add(watch)
+    etcd_clock.advance(2)
+    assert not watch.is_catching_up
+    assert watch.read_times[-1] - watch.read_times[0] >= READ_INTERVAL
+
+
+def test_read_during_which_the_watch_was_created_again_does_not_count(
+    detector: CatchUpDetector, etcd_clock: VirtualTime
+) -> None:
+    watch = CatchingUp()
+
+    def restart() -> None:
+        if len(watch.read_times) > 1 and watch.read_times[-1] - watch.read_times[0] >= READ_INTERVAL:
+            watch.on_read = lambda: None
+            watch.read_times = []
+            gevent.sleep(0.1)
+            detector.add(watch)
+
+    watch.on_read = restart
+    detector.add(watch)
+    etcd_clock.advance(4)
+    assert not watch.is_catching_up
+    assert watch.read_times[-1] - watch.read_times[0] >= READ_INTERVAL
