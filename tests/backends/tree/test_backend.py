@@ -747,9 +747,44 @@ def test_append_works_beside_names_that_resemble_numbers(client: getc.Client, na
     assert len(client.get('/q').nodes) == 4
 
 
+def test_append_beside_many_names_of_other_programs_takes_a_few_calls(
+    client: getc.Client, calls: Calls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the names in pages; keys below a name are skipped."""
+    monkeypatch.setattr(append, 'MAX_PAGE_NAMES', 100)
+    fill(client, [b'/q/%04x-uuid' % number for number in range(0, 60_000, 100)])
+    fill(client, [b'/q/0abc/%04d' % number for number in range(300)])
+    client.v3.kv.put(b'/q/00000000000009000000', b'x')
+    calls.take()
+    assert client.append('/q', 'x').key == '/q/00000000000009000001'
+    names = calls.names
+    assert (names[0], names[-1]) == ('Txn', 'Txn')
+    assert set(names[1:-1]) == {'Range'} and len(names) < 10
+    assert client.append('/q', 'y').key == '/q/00000000000009000002'
+
+
+@pytest.mark.parametrize('name', ['00000000000000900000', '0zebra'])
+def test_append_sorts_after_a_number_that_is_created_after_the_names_were_read(
+    client: getc.Client, other: getc.Client, calls: Calls, name: str
+) -> None:
+    client.v3.kv.put(b'/q/0aardvark', b'other')
+    calls.take()
+
+    def interfere(name_of_call: str, response: object) -> None:
+        if name_of_call == 'Range':
+            calls.after = None
+            other.v3.kv.put(f'/q/{name}'.encode(), b'other')
+            other.v3.kv.put(b'/q/00000000000000800000', b'other')
+
+    calls.after = interfere
+    made = client.append('/q', 'x').key
+    assert calls.names == ['Txn', 'Range', 'Txn', 'Range', 'Txn']
+    assert made == max(f'/q/{name}' if name < '0z' else '', '/q/00000000000000800000')[:-1] + '1'
+
+
 def test_append_is_refused_when_no_number_sorts_after_the_last_key(client: getc.Client) -> None:
     client.v3.kv.put(b'/q/09999999999999999999', b'')
-    with pytest.raises(getc.NotSupported, match='/q has a name'):
+    with pytest.raises(getc.NotSupported, match='cannot append to /q'):
         client.append('/q', 'x')
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from getc import paths
-from getc.backends.tree.codec.keyspace import NO_TTL, TTL, check_depth, encode, marker
+from getc.backends.tree.codec.keyspace import AFTER_SLASH, NO_TTL, TTL, check_depth, encode, marker
 from getc.backends.tree.codec.responses import PUT, RANGE, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import error_from_failure, failure_reads, is_absent
 from getc.backends.tree.codec.write import refuse_directory_ttl
@@ -13,9 +13,19 @@ from getc.errors import NotSupported
 from getc.operations import Append
 from getc.paths import ROOT, join
 from getc.results import Created, Directory, EtcdResult, Node, Value
-from getc.v3.schema.kv import PutRequest, RangeRequest, RequestOp, TxnRequest, TxnResponse
+from getc.v3.ranges import next_key
+from getc.v3.schema.kv import Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest, TxnResponse
 
-__all__ = ['check_append', 'last_key_of', 'number_of', 'parse_append', 'txn_of_append']
+__all__ = [
+    'check_append',
+    'key_of_number',
+    'last_key_of',
+    'names_request',
+    'next_name',
+    'number_of',
+    'parse_append',
+    'txn_of_append',
+]
 
 DIGITS: Final = 20
 """Digits of the name of an appended node."""
@@ -38,14 +48,15 @@ def check_append(append: Append) -> None:
 
 
 def txn_of_append(
-    append: Append, number: int, *, end: bytes = b'', lease: int = 0, is_strict: bool = True
+    append: Append, number: int, *, read_at: int = 0, lease: int = 0, is_strict: bool = True
 ) -> TxnRequest:
-    """Return the transaction that appends a node under a number, if no key of the directory sorts after the number.
+    """Return the transaction that appends a node under a number, if no name of the directory sorts after the number.
 
     Args:
         append: The operation, checked.
         number: The number.
-        end: The first key that may sort after the number; if empty, the first key after all numbers.
+        read_at: A revision at which all names after the number were read, and found not to be numbers: only names that
+            were created since refuse the append.  0 if the names were not read.
         lease: The lease of the node; 0 for a node without a TTL.
         is_strict: Compare that neither the directory nor an ancestor is a value.
 
@@ -53,19 +64,20 @@ def txn_of_append(
         NotSupported: The numbers are used up.
     """
     if number > MAX_NUMBER:
-        raise NotSupported(f'{{key}} has a name after which no number of {DIGITS} digits sorts', key=append.key)
+        text = f'cannot append to {{key}}: it contains a name that sorts after every number of {DIGITS} digits'
+        raise NotSupported(text, key=append.key)
     is_guarded = _is_guarded(append, is_strict)
     above = [*paths.ancestors(append.key), append.key] if is_guarded else []
     compare = [is_absent(encode(ancestor)) for ancestor in above]
     first = encode(_numbered(append.key, number))
-    if end <= first:
-        end = marker(append.key) + AFTER_NUMBERS
-    compare.append(is_absent(first, end))
+    end = marker(append.key) + AFTER_NUMBERS
+    compare.append(_is_created_by(read_at, first, end) if read_at else is_absent(first, end))
     key = first + b'/' if append.dir else first
     last = RangeRequest(
         key=first,
         range_end=end,
         limit=1,
+        min_create_revision=read_at + 1 if read_at else 0,
         keys_only=True,
         sort_order=RangeRequest.SortOrder.DESCEND,
         sort_target=RangeRequest.SortTarget.KEY,
@@ -75,6 +87,50 @@ def txn_of_append(
         success=[RequestOp(request_put=PutRequest(key=key, value=encode(append.value or ''), lease=lease))],
         failure=[*(failure_reads(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
     )
+
+
+def _is_created_by(revision: int, key: bytes, range_end: bytes) -> Compare:
+    """Compare: every key of the range was created at this revision or before; true if there is no key."""
+    return Compare(
+        key=key,
+        range_end=range_end,
+        target=Compare.CompareTarget.CREATE,
+        result=Compare.CompareResult.LESS,
+        create_revision=revision + 1,
+    )
+
+
+def key_of_number(append: Append, number: int) -> bytes:
+    """Return the key of the node with a number."""
+    return encode(_numbered(append.key, number))
+
+
+def names_request(append: Append, start: bytes, since: int, limit: int) -> RangeRequest:
+    """Return the read of a page of names that may sort after a number, in their order.
+
+    Args:
+        append: The operation.
+        start: The first key of the page.
+        since: Only keys that were created after this revision; 0 for all.
+        limit: Maximum number of keys.
+    """
+    end = marker(append.key) + AFTER_NUMBERS
+    return RangeRequest(key=start, range_end=end, limit=limit, keys_only=True, min_create_revision=since + 1)
+
+
+def next_name(append: Append, page: RangeResponse) -> bytes | None:
+    """Return the first key of the next page of names, after all keys below the last name; None if there is none.
+
+    Raises:
+        ProtocolError: The page is empty, although more keys follow.
+    """
+    if not page.more:
+        return None
+    if not page.kvs:
+        raise malformed('a page of {key} has no keys, although more keys follow', is_write=False, key=append.key)
+    directory, last = marker(append.key), page.kvs[-1].key
+    name, slash, _ = last[len(directory) :].partition(b'/')
+    return directory + name + AFTER_SLASH if slash else next_key(last)
 
 
 def parse_append(append: Append, number: int, response: TxnResponse, ttl: TTL = NO_TTL) -> EtcdResult:
@@ -109,7 +165,8 @@ def last_key_of(append: Append, response: TxnResponse, *, is_strict: bool = True
             failure = TxnResponse(header=response.header, responses=response.responses[:-1])
             raise error_from_failure(append, failure)
     if not last.kvs:
-        raise malformed('an append to {key} was refused, and no later key is there', is_write=True, key=append.key)
+        problem = 'the compare of an append to {key} failed, but the response contains no later key'
+        raise malformed(problem, is_write=True, key=append.key)
     key: bytes = last.kvs[0].key
     return key
 

@@ -7,7 +7,10 @@ import pytest
 from getc.backends.tree.codec.append import (
     MAX_NUMBER,
     check_append,
+    key_of_number,
     last_key_of,
+    names_request,
+    next_name,
     number_of,
     parse_append,
     txn_of_append,
@@ -15,7 +18,7 @@ from getc.backends.tree.codec.append import (
 from getc.errors import NotDir, NotSupported, ProtocolError
 from getc.operations import Append
 from getc.results import Created, Directory, Value
-from getc.v3.schema.kv import ResponseOp
+from getc.v3.schema.kv import Compare, RangeResponse, ResponseOp
 from tests.backends.tree.codec.messages import INDEX, compares, does, found, kv, put, response
 
 FIRST = b'/a/b/00000000000000000007'
@@ -47,18 +50,34 @@ def test_append_of_a_directory_puts_a_marker() -> None:
     assert does(txn.success) == [('put', b'/00000000000000000007/', b'')]
 
 
-@pytest.mark.parametrize(
-    ('end', 'compared'),
-    [(b'/q/0zebra', b'/q/0zebra'), (b'/q/00000000000000000006x', b'/q/1'), (b'/q/00000000000000000007', b'/q/1')],
-)
-def test_append_skips_other_names_only_if_they_sort_after_the_number(end: bytes, compared: bytes) -> None:
-    """Otherwise the range would be empty, the compare would succeed, and a node would be overwritten."""
-    assert compares(txn_of_append(Append('/q', 'x'), 7, end=end))[-1] == ('none', b'/q/00000000000000000007', compared)
+def test_append_is_refused_only_by_later_names_when_the_names_were_read() -> None:
+    """It creates a node under a number, so a name that was created before the read cannot be a number above it."""
+    txn = txn_of_append(Append('/q', 'x'), 7, read_at=40)
+    assert compares(txn)[-1] == ('create_revision', b'/q/00000000000000000007', b'/q/1', 41)
+    assert txn.compare[-1].result == Compare.CompareResult.LESS
+    assert txn.failure[-1].request_range.min_create_revision == 41
+
+
+def test_page_of_names_is_followed_by_the_keys_after_its_last_name() -> None:
+    """The keys below a name are skipped."""
+    append = Append('/q', 'x')
+    request = names_request(append, key_of_number(append, 7), 40, 10)
+    assert (request.key, request.range_end) == (b'/q/00000000000000000007', b'/q/1')
+    assert (request.min_create_revision, request.limit, request.keys_only) == (41, 10, True)
+
+    def page(key: str, more: bool = True) -> RangeResponse:
+        return RangeResponse(kvs=[kv(key)], more=more)
+
+    assert next_name(append, page('/q/0a')) == b'/q/0a\0'
+    assert next_name(append, page('/q/0a/x/y')) == b'/q/0a0'
+    assert next_name(append, page('/q/0a', more=False)) is None
+    with pytest.raises(ProtocolError, match='a page of /q has no keys, although more keys follow'):
+        next_name(append, RangeResponse(more=True))
 
 
 def test_append_is_refused_when_the_numbers_are_used_up() -> None:
     assert compares(txn_of_append(Append('/q', 'x'), MAX_NUMBER))[-1][1] == b'/q/09999999999999999999'
-    with pytest.raises(NotSupported, match='/q has a name after which'):
+    with pytest.raises(NotSupported, match='cannot append to /q: it contains a name that sorts after'):
         txn_of_append(Append('/q', 'x'), MAX_NUMBER + 1)
 
 
