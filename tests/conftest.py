@@ -11,7 +11,13 @@ import pytest
 
 from getc.testing import wait_until
 from pytest_getc import propagate_failures
+from tests.support.built_servers import name_built_servers
 from tests.support.leftovers import FAILED, Leftovers, has_failed
+
+
+def pytest_configure() -> None:
+    """Run clusters on the servers that ``make servers`` has built."""
+    name_built_servers()
 
 
 @pytest.hookimpl(wrapper=True)

