@@ -28,25 +28,23 @@ Response = TypeVar('Response')
 class RevisionGuard:
     """The highest index that a client has seen, and the checks that keep its reads from going back.
 
-    The ``run_`` methods perform a call under the guard.  Code that cannot afford their frames does the same inline: it
-    notes ``index`` as ``since`` before a write, and passes the result's index to ``accept``, or the error to
-    ``accept_refusal``, after it.  A linearizable read does so as well, unless ``0 < result.etcd_index < since`` or
-    ``is_behind`` is true: then it returns ``repeat_linearizable(read, since)``.
+    The ``run_`` methods perform a call under the guard.  The tree backend, which cannot afford their frames, reads
+    ``index`` before a call, and calls ``accept`` or ``accept_refusal`` after it.
 
     Args:
-        servers: The number of servers.
-        turn: Makes the next server the one that is sent the next read.
+        server_count: The number of servers.
+        switch_server: Switches to the next server.
 
     Attributes:
         index: The highest index seen; 0 before the first response.
     """
 
-    __slots__ = ('_responses', '_turn', 'index')
+    __slots__ = ('_responses', '_switch_server', 'index')
 
-    def __init__(self, servers: int = 1, turn: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, server_count: int = 1, switch_server: Callable[[], object] = lambda: None) -> None:
         self.index = 0
-        self._responses = max(servers, MIN_RESPONSES)
-        self._turn = turn
+        self._responses = max(server_count, MIN_RESPONSES)
+        self._switch_server = switch_server
 
     def observe(self, index: int) -> None:
         """Record the index of a response that one server gave without consensus."""
@@ -60,7 +58,7 @@ class RevisionGuard:
             revision = read()
             if not 0 < revision < since:
                 break
-            self._turn()
+            self._switch_server()
         self.accept(revision, since)
         return revision
 
@@ -80,7 +78,7 @@ class RevisionGuard:
             self.accept(error.index, since)
 
     def is_behind(self, error: EtcdError, since: int) -> bool:
-        """True if the error refuses a read, and its index is below ``since``."""
+        """True if a read was refused by a server whose index is below ``since``."""
         return error.index is not None and 0 < error.index < since and not is_transient(error)
 
     def run_write(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
@@ -118,7 +116,7 @@ class RevisionGuard:
         """
         remaining = self._responses - 1
         while True:
-            self._turn()
+            self._switch_server()
             remaining -= 1
             try:
                 result = execute()

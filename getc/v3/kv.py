@@ -277,7 +277,7 @@ class KV:
 
         more = True
         while more:
-            found = pages.read(read)
+            found = pages.read_shrinking(read)
             pages.grow(found)
             yield from found.kvs
             request.revision = request.revision or found.header.revision

@@ -100,7 +100,7 @@ def _pages(
         return rpc.call(KV.Range, request, timeout)
 
     while True:
-        page = pages.read(read)
+        page = pages.read_shrinking(read)
         pages.grow(page)
         if page.more and not page.kvs:
             raise ProtocolError('the response to a range has no keys, and says that more keys follow')

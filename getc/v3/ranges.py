@@ -65,7 +65,7 @@ class PageLimit:
         self._max_keys = max_keys
         self.keys = max_keys if keys is None else keys
 
-    def read(self, request: Callable[[int], Response]) -> Response:
+    def read_shrinking(self, request: Callable[[int], Response]) -> Response:
         """Return the next page, requested with fewer and fewer keys while the response is too large.
 
         Args:

@@ -59,7 +59,7 @@ def test_watch_that_lacks_a_change_that_a_call_returned_is_stale_and_created_aga
     server.refuses_streams = True
     etcd_clock.advance(DETECTION_TIMEOUT - DELIVERY_TIMEOUT)
     assert mirror.is_stale
-    assert 'the watch of /cfg did not deliver a change up to revision' in caplog.text
+    assert 'the watch of /cfg missed a change up to revision' in caplog.text
     server.refuses_streams = False
     etcd_clock.advance(3)
     assert not mirror.is_stale

@@ -31,7 +31,7 @@ class SharedStore:
     """
 
     def __init__(self) -> None:
-        self._home = ThreadAffinity()
+        self._affinity = ThreadAffinity()
         self._store = Store()
         self._watches: dict[str, dict[MemoryWatch, None]] = {}  # by the watched key
         self._numbers = count()
@@ -76,7 +76,7 @@ class SharedStore:
 
     def _advance(self) -> None:
         """Delete expired nodes, notify watches of pending changes, and set the timer for the next expiration."""
-        self._home.check('a store in memory')
+        self._affinity.check('a store in memory')
         self._store.expire()
         pending, self._store.pending = self._store.pending, []
         for result in pending:

@@ -69,7 +69,7 @@ class _Entry:
         return kind(self.key, index, self.created)
 
     def node(self, depth: int = 0, is_sorted: bool = False) -> Node:
-        """Return the node for a result; a directory with so many levels below it, -1 for all."""
+        """Return the node for a result; a directory with ``depth`` levels below it, -1 for all."""
         if self.children is None:
             return Value(self.key, self.modified, self.created, self.ttl(), self.expiration, self.value)
         nodes: list[Node] = []

@@ -48,7 +48,7 @@ class Appender:
         rpc: Calls etcd.
         leases: Grants leases.
         revision_guard: Knows the last observed revision.
-        is_strict: As of the backend.
+        is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
     """
 
     def __init__(self, rpc: RpcClient, leases: WriteLeases, revision_guard: RevisionGuard, *, is_strict: bool) -> None:
@@ -110,7 +110,7 @@ class Appender:
         pages = PageLimit(MAX_PAGE_NAMES)
         start: bytes | None = key_of_number(append, number)
         while start is not None:
-            page = pages.read(partial(self._read_page, append, start, since, deadline))
+            page = pages.read_shrinking(partial(self._read_page, append, start, since, deadline))
             pages.grow(page)
             revision = revision or page.header.revision
             highest = max([highest, *(number_of(append, kv.key) or 0 for kv in page.kvs)])

@@ -18,7 +18,7 @@ from getc.backends.tree.codec.write import check_put, encode_put, parse_put
 from getc.backends.tree.large_values import result_of_write, too_large_value
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.pool import LeasePool
-from getc.backends.tree.refresh import Refresher
+from getc.backends.tree.refresher import Refresher
 from getc.backends.tree.watch.hub import WatchHub
 from getc.backends.tree.write_leases import WriteLeases
 from getc.errors import (
@@ -163,7 +163,7 @@ class TreeV3(Backend):
             return self._rpc.call(KV.Txn, txn, deadline, is_write=False)
 
         try:
-            response = pages.read(read_page)
+            response = pages.read_shrinking(read_page)
         except ResponseTooLarge as error:
             return self._get_too_large(get, error, deadline)
         found = read.parse_get(get, response, is_strict=self._is_strict)
@@ -171,13 +171,15 @@ class TreeV3(Backend):
             return self._got_value(get, found.value, response, deadline)
         listing = self._list(get, found.page, pages, response.header.revision, deadline)
         if not listing.exists:
-            raise missing_node_error(get.key, found.above, response.header.revision)
+            raise missing_node_error(get.key, found.ancestors, response.header.revision)
         return Got(listing.directory(), None, response.header.revision, 0, response.header.raft_term)
 
     def _read_directory(self, get: Get, deadline: Deadline) -> EtcdResult:
         """Read the keys below the node, for a user who has no permission to read more."""
         pages = PageLimit(read.PAGE, self._page_keys)
-        page = pages.read(lambda limit: self._rpc.call(KV.Range, read.first_page_request(get, limit), deadline))
+        page = pages.read_shrinking(
+            lambda limit: self._rpc.call(KV.Range, read.first_page_request(get, limit), deadline)
+        )
         listing = self._list(get, page, pages, page.header.revision, deadline)
         if not listing.exists:
             raise missing_node_error(get.key, [], page.header.revision)
@@ -187,13 +189,13 @@ class TreeV3(Backend):
         """Read the further pages of a directory, at the revision of its first page."""
         listing = read.Listing(get)
         pages.grow(page)
-        start = listing.feed(page.kvs, page.more)
+        start = listing.add_page(page.kvs, page.more)
         if start is not None and start == next_key(page.kvs[-1].key):  # else a subtree is skipped, and more may be
             start = self._stream_rest(listing, get, start, revision, deadline)
         while start is not None:
             page = self._read_page(get, start, revision, pages, deadline)
             pages.grow(page)
-            start = listing.feed(page.kvs, page.more)
+            start = listing.add_page(page.kvs, page.more)
         self._page_keys = pages.keys
         return listing
 
@@ -211,7 +213,7 @@ class TreeV3(Backend):
         try:
             with closing(stream_parts(self._rpc, request, deadline)) as parts:
                 for part in parts:
-                    rest = listing.feed(part.kvs, not part.HasField('header'))
+                    rest = listing.add_page(part.kvs, not part.HasField('header'))
                     if rest is not None and rest != next_key(part.kvs[-1].key):
                         return rest
         except EtcException as error:
@@ -226,7 +228,7 @@ class TreeV3(Backend):
             return self._rpc.call(KV.Range, read.page_request(get, start, revision, limit), deadline)
 
         try:
-            return pages.read(read_page)
+            return pages.read_shrinking(read_page)
         except ResponseTooLarge as error:
             raise self._name_too_large(get, start, revision, error, deadline) from error
 

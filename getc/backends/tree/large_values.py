@@ -42,7 +42,7 @@ def result_of_write(
         error: The error of its transaction.
         ttl: The TTL of the node.
         deadline: The end of the call.
-        is_strict: As of the backend.
+        is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
 
     Raises:
         EtcdError: The compares failed.

@@ -71,7 +71,7 @@ class KeysV2(Backend):
     def __init__(self, endpoints: EndpointSelector, contexts: TLSContexts | None = None) -> None:
         self._endpoints = endpoints
         self._http = Http(contexts)
-        self._guard = RevisionGuard(len(self._endpoints), self._endpoints.switch)
+        self._revision_guard = RevisionGuard(len(self._endpoints), self._endpoints.switch)
         self._watches: set[PollingWatch] = set()
         self._checking: set[Endpoint] = set()  # servers with a health check in flight
         self._groups: dict[int, RefreshGroup] = {}
@@ -92,22 +92,22 @@ class KeysV2(Backend):
         self._check_open()
         if isinstance(operation, Get):
             if not operation.quorum:
-                return self._guard.run_serializable(operation, lambda get: self._call(get, deadline))
-            return self._guard.run_linearizable(lambda: self._call(operation, deadline))
-        return self._guard.run_write(lambda: self._call(operation, deadline))
+                return self._revision_guard.run_serializable(operation, lambda get: self._call(get, deadline))
+            return self._revision_guard.run_linearizable(lambda: self._call(operation, deadline))
+        return self._revision_guard.run_write(lambda: self._call(operation, deadline))
 
     def _call(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         request = request_of(operation)
 
         def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> EtcdResult:
             # A write that was sent cannot be sent to another server: it may use all of the time that is left.
-            answer_by = deadline if operation.is_write else attempt_deadline
+            respond_by = deadline if operation.is_write else attempt_deadline
             connect_by = attempt_deadline
             if attempt_deadline is not deadline:
                 connect_by = attempt_deadline.fraction(1.0, at_most=CONNECT_TIMEOUT)
             try:
                 with _endpoint_in_errors(endpoint):
-                    return result_of(operation, self._http.call(endpoint, request, answer_by, connect_by=connect_by))
+                    return result_of(operation, self._http.call(endpoint, request, respond_by, connect_by=connect_by))
             except TimedOut as error:
                 if error.is_outage:
                     self._check_server(endpoint)
@@ -125,7 +125,7 @@ class KeysV2(Backend):
         self._check_open()
         identity = after.identity if isinstance(after, PollingWatch) else None
         watch = PollingWatch(
-            spec, listener, self._open_poll, self._guard, identity=identity, on_done=self._watches.discard
+            spec, listener, self._open_poll, self._revision_guard, identity=identity, on_done=self._watches.discard
         )
         self._watches.add(watch)
         return watch

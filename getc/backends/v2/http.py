@@ -138,8 +138,8 @@ class Http:
         self._slots = BoundedSemaphore(max_calls)
         self._timeouts: set[_CallTimeout] = set()
         self._is_closed = False
-        self._home = ThreadAffinity()
-        weakref.finalize(self, _close_soon, self._home, self._adapters).atexit = False
+        self._affinity = ThreadAffinity()
+        weakref.finalize(self, _close_soon, self._affinity, self._adapters).atexit = False
 
     @property
     def adapter(self) -> GeventAdapter:
@@ -224,7 +224,7 @@ class Http:
     def _limit(self, exchange: Exchange, deadline: Deadline) -> _CallTimeout:
         if self._is_closed:
             raise ClientClosed('the client is closed')
-        self._home.check()
+        self._affinity.check()
         if deadline.has_passed():
             raise exchange.timeout_error(deadline)
         return _CallTimeout(exchange, deadline, self._timeouts)
@@ -241,6 +241,6 @@ class Http:
         self._adapters.close()
 
 
-def _close_soon(home: ThreadAffinity, adapters: _Adapters) -> None:
+def _close_soon(affinity: ThreadAffinity, adapters: _Adapters) -> None:
     """Close the connections of an ``Http`` that was dropped without ``close``."""
-    home.call_soon(adapters.close)
+    affinity.call_soon(adapters.close)

@@ -28,7 +28,7 @@ from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
-__all__ = ['PollingWatch', 'StoreIdentity']
+__all__ = ['PollingWatch', 'StorePosition']
 
 
 OpenPoll = Callable[[WatchSpec, int | None, bool], Poll]
@@ -59,8 +59,8 @@ BODY_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class StoreIdentity:
-    """The identity and the progress of the store that answered a poll.
+class StorePosition:
+    """The store that answered a poll, and how far it was.
 
     Attributes:
         cluster_id: The ID of the cluster, or ``''``.
@@ -73,12 +73,12 @@ class StoreIdentity:
     raft_index: int
 
     @classmethod
-    def of(cls, poll: Poll) -> StoreIdentity:
+    def of(cls, poll: Poll) -> StorePosition:
         """Return the identity in the headers of a poll."""
         index = etcd_index_of(poll.headers) or 0
         return cls(poll.headers.get('X-Etcd-Cluster-ID', ''), index, raft_index_of(poll.headers))
 
-    def is_followed_by(self, later: StoreIdentity) -> bool:
+    def is_followed_by(self, later: StorePosition) -> bool:
         """False if the later identity shows another store, or one that went back."""
         return later.cluster_id == self.cluster_id and later.raft_index >= self.raft_index
 
@@ -120,14 +120,14 @@ class PollingWatch(Watch):
         open_poll: OpenPoll,
         guard: RevisionGuard,
         *,
-        identity: StoreIdentity | None,
+        identity: StorePosition | None,
         on_done: Callable[[PollingWatch], None],
     ) -> None:
         self.spec = spec
         self.identity = identity
         self._listener = listener
         self._open_poll = open_poll
-        self._guard = guard
+        self._revision_guard = guard
         self._next_index = spec.index  # None until the first poll shows the current index
         self._min_index = min(spec.index or 0, guard.index)  # a server below this index lags behind
         self._is_live = False
@@ -214,9 +214,9 @@ class PollingWatch(Watch):
         if not self._same_store(poll):
             poll.close()
             at = etcd_index_of(poll.headers)
-            self.identity = StoreIdentity.of(poll)
+            self.identity = StorePosition.of(poll)
             raise another_store(at, endpoint=poll.endpoint.url)
-        self.identity = StoreIdentity.of(poll)
+        self.identity = StorePosition.of(poll)
         return poll
 
     def _open_accepted(self, index: int | None, *, verify_quorum: bool) -> Poll:
@@ -234,7 +234,7 @@ class PollingWatch(Watch):
 
     def _same_store(self, poll: Poll) -> bool:
         """True if the poll was answered by the watched store, and the store did not go back."""
-        identity = StoreIdentity.of(poll)
+        identity = StorePosition.of(poll)
         if identity.etcd_index < max(self._min_index, (self._next_index or 0) - 1):
             return False
         return self.identity is None or self.identity.is_followed_by(identity)
@@ -310,7 +310,7 @@ class PollingWatch(Watch):
         self._close_poll()
         self._idle_timeout = FIRST_IDLE_TIMEOUT
         self._next_index = max(self._next_index or 0, result.modified_index + 1)
-        self._guard.observe(result.modified_index)
+        self._revision_guard.observe(result.modified_index)
         # A poll that reads the history also matches hidden nodes, and /foobar for /foo.
         if self.spec.matches(result) and not self._is_closed:
             self._listener.on_changes((result,))

@@ -10,7 +10,7 @@ import pytest
 from gevent.pool import Pool
 
 import getc
-from getc.backends.tree import append, backend, refresh
+from getc.backends.tree import append, backend, refresher
 from getc.backends.tree.codec import read
 from getc.errors import (
     ConnectionError,
@@ -895,7 +895,7 @@ def test_response_without_results_is_a_protocol_error(client: getc.Client, calls
         (backend, 'parse_delete', lambda client: client.delete('/v')),
         (backend, 'value_of', lambda client: client.get('/v')),
         (append, 'parse_append', lambda client: client.append('/q', '1')),
-        (refresh, 'value_of', lambda client: client.refresh('/v', ttl=60)),
+        (refresher, 'value_of', lambda client: client.refresh('/v', ttl=60)),
     ],
 )
 @pytest.mark.parametrize('bug', [IndexError, OverflowError, ValueError])

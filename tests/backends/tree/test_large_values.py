@@ -109,17 +109,17 @@ def test_pages_shrink_after_a_response_that_is_too_large_and_grow_again() -> Non
 
     limits: list[int] = []
     pages = ranges.PageLimit(5000)
-    pages.grow(pages.read(page(1000)))
+    pages.grow(pages.read_shrinking(page(1000)))
     assert limits == [5000, 32]
     assert 28 <= pages.keys <= 32
-    pages.grow(pages.read(page(100)))
+    pages.grow(pages.read_shrinking(page(100)))
     assert 250 < pages.keys < 350
     for _ in range(3):
-        pages.grow(pages.read(page(0)))
+        pages.grow(pages.read_shrinking(page(0)))
     assert pages.keys == 5000
     limits.clear()
     with pytest.raises(getc.ResponseTooLarge):
-        pages.read(page(None))
+        pages.read_shrinking(page(None))
     assert limits == [5000, 625, 78, 9, 1]
 
 

@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.messages import Response
-from getc.backends.v2.watch import FIRST_IDLE_TIMEOUT, PollingWatch, StoreIdentity
+from getc.backends.v2.watch import FIRST_IDLE_TIMEOUT, PollingWatch, StorePosition
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.endpoint import parse_endpoints
 from getc.operations import WatchSpec
@@ -297,15 +297,15 @@ def test_forked_child_does_not_read_the_response(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ('later', 'is_same'),
     [
-        (StoreIdentity('c', 9, 30), True),
-        (StoreIdentity('c', 3, 20), True),  # whether the index went back depends on the watch
-        (StoreIdentity('other', 9, 30), False),
-        (StoreIdentity('c', 9, 19), False),
+        (StorePosition('c', 9, 30), True),
+        (StorePosition('c', 3, 20), True),  # whether the index went back depends on the watch
+        (StorePosition('other', 9, 30), False),
+        (StorePosition('c', 9, 19), False),
     ],
 )
-def test_store_identity_detects_another_store(later: StoreIdentity, is_same: bool) -> None:
+def test_store_position_detects_another_store(later: StorePosition, is_same: bool) -> None:
     """By the cluster ID, and by a Raft index that went back."""
-    assert StoreIdentity('c', 7, 20).is_followed_by(later) is is_same
+    assert StorePosition('c', 7, 20).is_followed_by(later) is is_same
 
 
 def test_server_without_the_first_change_is_not_polled(etcd_clock: VirtualTime) -> None:

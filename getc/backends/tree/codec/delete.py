@@ -79,7 +79,7 @@ def _delete(key: bytes, range_end: bytes = b'', *, prev_kv: bool = False) -> Req
 def _previous(deleted: DeleteRangeResponse) -> KeyValue:
     """Return the key-value that was deleted."""
     if not deleted.prev_kvs:
-        raise malformed('a delete without the deleted value', is_write=True)
+        raise malformed('the response to a delete lacks the deleted value', is_write=True)
     kv: KeyValue = deleted.prev_kvs[0]
     return kv
 

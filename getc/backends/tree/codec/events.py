@@ -34,9 +34,9 @@ def narrow_range(spec: WatchSpec) -> Range:
     return directory_range(spec.key) if spec.recursive else (encode(spec.key), b'')
 
 
-def request_of(watched: Range, start_revision: int) -> WatchCreateRequest:
+def request_of(key_range: Range, start_revision: int) -> WatchCreateRequest:
     """Return the request for a watch of a range; a ``start_revision`` of 0 is from now on."""
-    key, range_end = watched
+    key, range_end = key_range
     return WatchCreateRequest(
         key=key, range_end=range_end, start_revision=start_revision, prev_kv=True, fragment=True, progress_notify=False
     )

@@ -128,7 +128,7 @@ class TTL(NamedTuple):
 
     @classmethod
     def of(cls, ttl: int, wall_time: float) -> TTL:
-        """Return the TTL of so many seconds from a time, in seconds since 1970.
+        """Return the TTL of ``ttl`` seconds from ``wall_time``, which is in seconds since 1970.
 
         Raises:
             ProtocolError: The TTL, which a server has sent, is out of the range of leases.

@@ -51,14 +51,14 @@ MAX_CACHED_LENGTH: Final = 1000
 # -- requests
 
 
-def value_request(get: Get) -> RangeRequest:
+def value_request(key: str, serializable: bool) -> RangeRequest:
     """Return the read of a node as a value."""
-    return RangeRequest(key=get.key.encode('utf-8', 'surrogateescape'), serializable=get.quorum is False)
+    return RangeRequest(key=key.encode('utf-8', 'surrogateescape'), serializable=serializable)
 
 
 def encode_value_request(key: str, serializable: bool) -> bytes:
     """Return the encoded :func:`value_request`."""
-    return RangeRequest(key=encode(key), serializable=serializable).SerializeToString()
+    return value_request(key, serializable).SerializeToString()
 
 
 encode_value_request_cached = lru_cache(maxsize=MAX_CACHED_KEYS)(encode_value_request)
@@ -66,7 +66,7 @@ encode_value_request_cached = lru_cache(maxsize=MAX_CACHED_KEYS)(encode_value_re
 
 
 def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
-    """Return the reads that find out everything about a node at one revision.
+    """Return the reads of a node, its ancestors and the first page below it, at one revision.
 
     In this order: its ancestors, the node itself (not for the root), and the first page of the keys below it.
 
@@ -86,13 +86,13 @@ def txn_of_get(get: Get, limit: int, *, is_strict: bool = True) -> TxnRequest:
         raw = ancestor.encode('utf-8', 'surrogateescape')
         success.append(RequestOp(request_range=RangeRequest(key=raw, keys_only=True, serializable=serializable)))
     if get.key != ROOT:
-        success.append(RequestOp(request_range=value_request(get)))
+        success.append(RequestOp(request_range=value_request(get.key, serializable)))
     success.append(RequestOp(request_range=first_page_request(get, limit)))
     return TxnRequest(success=success)
 
 
 def first_page_request(get: Get, limit: int) -> RangeRequest:
-    """Return the read of the first page of a directory, with so many keys at most."""
+    """Return the read of the first page of a directory, with ``limit`` keys at most."""
     first, end = directory_range(get.key)
     return RangeRequest(key=first, range_end=end, limit=limit, serializable=get.quorum is False)
 
@@ -105,7 +105,7 @@ def page_request(get: Get, start: bytes, revision: int, limit: int) -> RangeRequ
 
 
 def first_key_request(get: Get, start: bytes, revision: int) -> RangeRequest:
-    """Return the read of the first key of a page, without its value."""
+    """Return the read of the first key of a page, without its value: used to name a value that is too large."""
     request = page_request(get, start, revision, 1)
     request.keys_only = True
     return request
@@ -120,12 +120,12 @@ class FoundNode(NamedTuple):
     Attributes:
         value: The node as a value, or None.
         page: The first page of the keys below it.
-        above: For each ancestor its key-value if it is a value.
+        ancestors: For each ancestor its key-value if it is a value.
     """
 
     value: KeyValue | None
     page: RangeResponse
-    above: list[Sequence[KeyValue]]
+    ancestors: list[Sequence[KeyValue]]
 
 
 def parse_get(get: Get, response: TxnResponse, *, is_strict: bool = True) -> FoundNode:
@@ -135,9 +135,9 @@ def parse_get(get: Get, response: TxnResponse, *, is_strict: bool = True) -> Fou
         ProtocolError: The response has another shape.
     """
     count = (get.key.count('/') - 1 if is_strict else 0) + (get.key != ROOT) + 1
-    *above, page = results_of_txn(response, *[RANGE] * count, is_write=False)
-    itself = above.pop().kvs if get.key != ROOT else ()
-    return FoundNode(itself[0] if itself else None, page, [found.kvs for found in above])
+    *ancestors, page = results_of_txn(response, *[RANGE] * count, is_write=False)
+    itself = ancestors.pop().kvs if get.key != ROOT else ()
+    return FoundNode(itself[0] if itself else None, page, [found.kvs for found in ancestors])
 
 
 class _Entry:
@@ -169,7 +169,7 @@ class Listing:
         """True if the directory exists: a key is below it, or its marker is there."""
         return self._exists
 
-    def feed(self, kvs: Iterable[KeyValue], more: bool) -> bytes | None:
+    def add_page(self, kvs: Iterable[KeyValue], more: bool) -> bytes | None:
         """Add a page, in the order of its keys.
 
         Returns:

@@ -37,9 +37,15 @@ class LeasedKeys(Generic[Node]):
         self._removals: Counter[str] = Counter()  # deletes in flight, and those that etcd may still apply
         self._affinity = ThreadAffinity()
 
-    def __len__(self) -> int:
-        """How many keys are kept, being put or being moved."""
+    @property
+    def count(self) -> int:
+        """The number of keys that are kept, being put or being moved."""
         return len(self.nodes) + len(self.reserved)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no key is kept, being put or being moved."""
+        return not self.nodes and not self.reserved
 
     @property
     def in_forked_child(self) -> bool:

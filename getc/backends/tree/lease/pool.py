@@ -33,7 +33,7 @@ __all__ = ['LeasePool']
 
 Kept = TypeVar('Kept')
 
-MAX_EXPIRED_IDS: Final = 1000
+MAX_ENDED_IDS: Final = 1000
 """Remembered leases that are over here: until etcd expires one, a key without a keeper may be on it."""
 
 
@@ -48,14 +48,14 @@ class LeasePool(KeepGroup):
         keep_alives: Sends keep-alives.
         watches: The watches of the nodes' keys.
         ttl: The requested TTL in seconds.
-        is_strict: As of the backend.
+        is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
         on_revision: Called with the store's revision of each renewal.
     """
 
     ttl: int
 
     __slots__ = (
-        '_expired_ids',
+        '_ended_ids',
         '_grant_lock',
         '_is_strict',
         '_keep_alives',
@@ -85,7 +85,7 @@ class LeasePool(KeepGroup):
         self._is_strict = is_strict
         self._on_revision = on_revision
         self._leases: dict[int, SharedLease] = {}
-        self._expired_ids: dict[int, None] = {}  # IDs of leases that are over here, the latest last
+        self._ended_ids: dict[int, None] = {}  # IDs of leases that are over here, the latest last
         self._grant_lock = BoundedSemaphore(1)
 
     # -- ``KeepGroup``
@@ -178,7 +178,7 @@ class LeasePool(KeepGroup):
     def _is_ours_and_free(self, key: str, lease_id: int) -> bool:
         """True if this is a lease of ours and the key on it is not kept, being put or being removed."""
         lease = self._leases.get(lease_id)
-        return lease_id in self._expired_ids if lease is None else not lease.keys.is_taken(key)
+        return lease_id in self._ended_ids if lease is None else not lease.keys.is_taken(key)
 
     def _send(self, txn: TxnRequest, deadline: Deadline) -> TxnResponse:
         return self._rpc.call(KV.Txn, txn, deadline.timeout_left())
@@ -233,6 +233,6 @@ class LeasePool(KeepGroup):
 
     def _on_over(self, lease: SharedLease) -> None:
         self._leases.pop(lease.id, None)
-        self._expired_ids[lease.id] = None
-        if len(self._expired_ids) > MAX_EXPIRED_IDS:
-            del self._expired_ids[next(iter(self._expired_ids))]
+        self._ended_ids[lease.id] = None
+        if len(self._ended_ids) > MAX_ENDED_IDS:
+            del self._ended_ids[next(iter(self._ended_ids))]

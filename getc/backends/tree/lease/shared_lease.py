@@ -78,7 +78,7 @@ class SharedLease(Renewable):
 
     def has_room_for(self, key: str) -> bool:
         """True if a node of this key may be put on the lease now."""
-        return self.clock.is_fresh and len(self.keys) < MAX_NODES and not self.is_over and not self.keys.is_taken(key)
+        return self.clock.is_fresh and self.keys.count < MAX_NODES and not self.is_over and not self.keys.is_taken(key)
 
     def attach(self, key: str, token: int, listener: KeepListener) -> LeasedNode:
         """Keep a node whose key was put on the lease by the write of index ``token``.
@@ -104,7 +104,7 @@ class SharedLease(Renewable):
 
     def before_renewal(self) -> None:
         """Run all liveness checks at the same time: a check that hangs must not cost the other nodes their time."""
-        if not self.keys:
+        if self.keys.is_empty:
             self.abandon()  # the lease expires, and with it whatever key may be left on it
             return
         listeners = [node.listener for node in self.keys.nodes.values() if node.listener.has_liveness_check]

@@ -55,11 +55,11 @@ class WatchHub:
             after: The watch that this one continues, which has ended: the new one ends if the store is another one.
         """
         cluster_id = after.cluster_id if isinstance(after, Subscriber) else 0
-        watched = range_of(spec)
-        watch = self._context.by_range.get(watched)
+        key_range = range_of(spec)
+        watch = self._context.by_range.get(key_range)
         if watch is not None and watch.is_joinable(spec):
             return watch.subscribe(spec, listener, cluster_id)
-        watch = SharedWatch(self._context, spec, watched)
+        watch = SharedWatch(self._context, spec, key_range)
         subscriber = watch.subscribe(spec, listener, cluster_id)
         watch.start()
         return subscriber

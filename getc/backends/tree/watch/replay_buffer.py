@@ -25,7 +25,7 @@ class ReplayBuffer:
         self._bytes = 0
 
     def on_added(self, history: RangeHistory, size: int) -> None:
-        """Count a revision of so many bytes that was added to a history, and drop old revisions beyond the bound."""
+        """Count a revision of ``size`` bytes that was added to a history, and drop old revisions beyond the bound."""
         self._histories.append(history)
         self._bytes += size
         while self._bytes > BUFFER_BYTES:
@@ -50,7 +50,7 @@ class RangeHistory:
         self._revisions: deque[tuple[int, Sequence[EtcdResult], int]] | None = None  # most ranges are quiet
 
     def add(self, revision: int, results: Sequence[EtcdResult], size: int) -> None:
-        """Add the changes of a revision, whose events were received in so many bytes."""
+        """Add the changes of a revision, whose events were received in ``size`` bytes."""
         size = max(size, MIN_BYTES)
         if self._revisions is None:
             self._revisions = deque()

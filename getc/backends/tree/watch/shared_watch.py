@@ -34,8 +34,12 @@ from getc.v3.watch_stream import Substream, WatchHandler, WatchStream
 __all__ = ['SharedWatch', 'Subscriber', 'WatchContext']
 
 MAX_HISTORY_BATCH: Final = 1000
-"""The most revisions in one response from the history: one with fewer is complete up to its header's revision.
+"""Maximum number of revisions in one response from the history: one with fewer is complete up to its header's revision.
 Source: etcd 3.7, ``mvcc/watcher_group.go``, ``watchBatchMaxRevs``."""
+
+SHARED_WATCH_ENDED: Final = (
+    'the shared watch of {key}, which other subscribers started at an earlier revision, has ended'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     Args:
         context: What the watches of the client have in common.
         spec: What to watch, and from which index on.
-        watched: The range of the spec.
+        key_range: The range of the spec.
     """
 
     __slots__ = (  # there are thousands
@@ -115,11 +119,11 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         '_target',
     )
 
-    def __init__(self, context: WatchContext, spec: WatchSpec, watched: Range) -> None:
+    def __init__(self, context: WatchContext, spec: WatchSpec, key_range: Range) -> None:
         self._context = context
         self._spec = spec
-        self._range = watched
-        self._requested_range = watched  # a part of it, if the user may not read all of it
+        self._range = key_range
+        self._requested_range = key_range  # a part of it, if the user may not read all of it
         self._start_revision = spec.index or 0  # 0 for changes from now on
         self._min_revision = 0  # a server with an earlier revision lags behind
         self._position: int | None = None  # every change up to it was delivered; None before the watch is live
@@ -258,8 +262,8 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         first = self._start_revision if self._position is None else self._position + 1
         for subscriber in self._subscribers:
             if isinstance(error, EventIndexCleared) and subscriber.cursor >= first:
-                # Others requested the history that is gone.  This one may have lost nothing: its next watch shows that.
-                text = f'a watch of {{key}} that others began earlier has ended: {error}'
+                # The history that is gone was requested by others.  The next watch of this one shows if it lost any.
+                text = f'{SHARED_WATCH_ENDED}: {error}; watch again'
                 subscriber.end(ConnectionError(text, endpoint=error.endpoint, key=self._spec.key))
             else:
                 subscriber.end(error)
@@ -300,7 +304,8 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     def on_missed(self, index: int) -> None:
         """End the watch: it has not delivered a change up to this index.  Further watches are on another stream."""
         stream = self.stream
-        text = f'the watch of {{key}} did not deliver a change up to revision {index}, which a call returned'
+        missed = f'the watch of {{key}} missed a change up to revision {index}, which a call returned'
+        text = f'{missed}; watching again on a new stream'
         error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._spec.key)
         error.is_outage = False
         if stream is not None:

@@ -47,7 +47,7 @@ def listed(get: Get, kvs: list[KeyValue], size: int = 1000) -> tuple[Directory, 
     start: bytes | None = b''
     while start is not None:
         left = [kv for kv in kvs if kv.key >= start]
-        start = listing.feed(left[:size], len(left) > size)
+        start = listing.add_page(left[:size], len(left) > size)
         pages += 1
     return listing.directory(), pages
 
@@ -79,7 +79,7 @@ def test_every_read_is_serializable_only_without_quorum(quorum: bool | None, ser
     requests = [operation.request_range for operation in txn_of_get(get, PAGE).success]
     for request in (
         *requests,
-        value_request(get),
+        value_request(get.key, get.quorum is False),
         first_page_request(get, PAGE),
         page_request(get, b'/a/b/x', 7, PAGE),
     ):
@@ -107,7 +107,7 @@ def test_parsed_get_has_the_value_the_page_and_the_ancestors() -> None:
     assert [each.key for each in page.kvs] == [b'/a/b/c']
     assert [[each.key for each in kvs] for kvs in above] == [[b'/a']]
     assert parse_get(Get('/a/b'), response(found(), found(), succeeded=True), is_strict=False).value is None
-    assert parse_get(Get('/'), response(found(), succeeded=True)).above == []
+    assert parse_get(Get('/'), response(found(), succeeded=True)).ancestors == []
 
 
 @pytest.mark.parametrize('results', [[], [found()] * 2, [found()] * 4, [found(), found(), put()]])
@@ -164,7 +164,7 @@ def test_keys_that_are_not_paths_are_not_listed_but_make_the_directory_exist() -
     """A recursive delete removes them, so there is something to delete."""
     for recursive in (False, True):
         listing = Listing(Get('/d', recursive=recursive))
-        assert listing.feed(kvs_of(b'/d//x', b'/d/../x', b'/d/a//b'), more=False) is None
+        assert listing.add_page(kvs_of(b'/d//x', b'/d/../x', b'/d/a//b'), more=False) is None
         assert listing.exists
         assert listing.directory().nodes == ()
     assert not Listing(Get('/d')).exists
@@ -196,4 +196,4 @@ def test_listing_is_the_same_for_every_page_size(raw: list[bytes], recursive: bo
 def test_page_without_keys_is_malformed_when_more_keys_follow() -> None:
     """A listing would go on for ever."""
     with pytest.raises(ProtocolError, match='a page of /d has no keys, although more keys follow'):
-        Listing(Get('/d')).feed([], True)
+        Listing(Get('/d')).add_page([], True)

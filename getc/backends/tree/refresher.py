@@ -33,7 +33,7 @@ class Refresher:
     Args:
         rpc: Calls etcd.
         leases: Grants and renews leases.
-        is_strict: As of the backend.
+        is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
     """
 
     def __init__(self, rpc: RpcClient, leases: WriteLeases, *, is_strict: bool) -> None:
