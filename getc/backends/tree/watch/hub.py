@@ -9,7 +9,8 @@ from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.backends.tree.watch.missed_changes import MissedChanges
 from getc.backends.tree.watch.replay_buffer import ReplayBuffer
-from getc.backends.tree.watch.shared_watch import SharedWatch, Subscriber, WatchContext
+from getc.backends.tree.watch.shared_watch import SharedWatch, WatchContext
+from getc.backends.tree.watch.subscriber import Subscriber
 from getc.errors import ClientClosed
 from getc.operations import WatchSpec
 from getc.results import EtcdResult

@@ -11,7 +11,6 @@ from typing import Final
 import gevent
 
 from getc.backends.base import WatchListener
-from getc.backends.delivery import EventQueue
 from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, request_of, results_of
@@ -21,6 +20,7 @@ from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.backends.tree.watch.missed_changes import CheckedWatch, MissedChanges
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 from getc.backends.tree.watch.store_identity import read_identity
+from getc.backends.tree.watch.subscriber import Subscriber
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import Directory, Node
@@ -31,7 +31,7 @@ from getc.v3.schema.watch import WatchResponse
 from getc.v3.watch_multiplexer import WatchMultiplexer
 from getc.v3.watch_stream import Substream, WatchHandler, WatchStream
 
-__all__ = ['SharedWatch', 'Subscriber', 'WatchContext']
+__all__ = ['SharedWatch', 'WatchContext']
 
 MAX_HISTORY_BATCH: Final = 1000
 """Maximum number of revisions in one response from the history: one with fewer is complete up to its header's revision.
@@ -65,27 +65,6 @@ class WatchContext:
     catch_up: CatchUpDetector
     missed_changes: MissedChanges
     by_range: dict[Range, SharedWatch]
-
-
-class Subscriber(EventQueue):
-    """One listener of a shared watch, with its position.
-
-    Attributes:
-        cursor: Every change up to this revision was delivered or not requested; -1 for one that starts from now.
-        cluster_id: The id of the cluster whose changes are delivered; 0 for any.
-        shared_watch: The watch, which changes when two watches of one range are merged.
-    """
-
-    __slots__ = ('cluster_id', 'cursor', 'shared_watch')
-
-    def __init__(self, listener: WatchListener, cursor: int, cluster_id: int, shared_watch: SharedWatch) -> None:
-        super().__init__(listener)
-        self.cursor = cursor
-        self.cluster_id = cluster_id
-        self.shared_watch = shared_watch
-
-    def _on_closed(self) -> None:
-        self.shared_watch.unsubscribe(self)
 
 
 class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
@@ -164,7 +143,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
 
     def subscribe(self, spec: WatchSpec, listener: WatchListener, cluster_id: int) -> Subscriber:
         """Notify this listener of changes from ``spec.index`` on, if the cluster has this id; 0 for any."""
-        subscriber = Subscriber(listener, (spec.index or 0) - 1, cluster_id, self)
+        subscriber = Subscriber(listener, (spec.index or 0) - 1, cluster_id, self.unsubscribe)
         self._subscribers[subscriber] = None
         if self._position is not None:
             self._activate(subscriber)
@@ -179,21 +158,8 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     def _activate(self, subscriber: Subscriber) -> None:
         """Notify a subscriber that the watch is live, and replay what it has not received."""
         assert self._position is not None
-        if subscriber.cluster_id not in (0, self._cluster_id):
-            subscriber.end(another_store(self._position))
-            return
-        subscriber.cluster_id = self._cluster_id
-        if subscriber.cursor < 0:
-            subscriber.cursor = self._position
-        subscriber.post(subscriber.listener.on_live, subscriber.cursor)
-        self._replay(subscriber)
-        if self._target is None:
+        if subscriber.go_live(self._position, self._cluster_id, self._history) and self._target is None:
             subscriber.post(subscriber.listener.on_caught_up)
-
-    def _replay(self, subscriber: Subscriber) -> None:
-        for revision, results in self._history.since(subscriber.cursor):
-            subscriber.cursor = revision
-            subscriber.post(subscriber.listener.on_changes, results)
 
     def _merge(self) -> None:
         """Move the subscribers to another watch of the range if that one delivers all that they still need."""
@@ -207,8 +173,8 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
             subscribers, self._subscribers = self._subscribers, {}
             other._subscribers |= subscribers
             for subscriber in subscribers:
-                subscriber.shared_watch = other
-                other._replay(subscriber)
+                subscriber.unsubscribe = other.unsubscribe
+                subscriber.replay(other._history)
             self._stop()
 
     # -- the server's watch (``WatchHandler``)

@@ -671,13 +671,13 @@ def test_node_whose_reclaim_has_no_answer_is_ours_after_its_lease_is_over(
 
 def test_ids_of_expired_leases_are_remembered_up_to_a_bound(bench: Bench, etcd_clock: VirtualTime, monkeypatch) -> None:
     """The oldest is forgotten first."""
-    monkeypatch.setattr(pool, 'MAX_EXPIRED_IDS', 2)
+    monkeypatch.setattr(pool, 'MAX_ENDED_IDS', 2)
     numbers = []
     for _ in range(4):
         bench.keep().release(Deadline(5))
         numbers.append(bench.leases[0].id)
         etcd_clock.advance(TTL)
-    assert list(bench.pool._expired_ids) == numbers[-2:]
+    assert list(bench.pool._ended_ids) == numbers[-2:]
 
 
 def test_close_stops_all_renewals(bench: Bench, etcd_clock: VirtualTime) -> None:

@@ -11,7 +11,7 @@ import pytest
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.watch import replay_buffer
 from getc.backends.tree.watch.hub import WatchHub
-from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
+from getc.errors import ClientClosed, ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
 from getc.results import EtcdResult
 from getc.testing import VirtualTime
@@ -270,12 +270,13 @@ def _slow(do: Callable[[], Any], *_: Any) -> Any:
 
 
 def test_close_while_the_stream_is_opened_leaves_no_stream(env: Environment, etcd_clock: VirtualTime) -> None:
-    """No listener is notified."""
+    """The listener is notified of the end."""
     env.server.fault = _slow
     recorder, _ = env.subscribe('/a', 2)
     env.hub.close()
     etcd_clock.advance(5)
-    assert (recorder.live_at, recorder.error) == (None, None)
+    assert recorder.live_at is None
+    assert isinstance(recorder.error, ClientClosed)
     assert env.server.streams == []
 
 
