@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
+from google.protobuf import descriptor_pb2
 
+from tools.servers import __main__ as command
 from tools.servers import lines
 from tools.servers.__main__ import main
 from tools.servers.lines import BUILT_LINES, NoGo, build, is_built, newest_of
@@ -93,3 +96,40 @@ def test_unknown_line_is_refused_with_the_known_ones(arguments: list[str], capsy
         main(arguments)
     assert ended.value.code == 2
     assert '3.5' in capsys.readouterr().err
+
+
+def test_schema_needs_a_binary_of_each_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    binaries = [tmp_path / version for version in ('3.5.1', '3.5.35', '3.7.3')]
+    for path in binaries:
+        fake_server(path, path.name)
+    with pytest.raises(SystemExit):
+        main(['schema', *map(str, binaries)])
+    assert 'no etcd 3.4, 3.6: `make servers` builds' in capsys.readouterr().err
+
+
+def test_schema_writes_the_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = descriptor_pb2.FileDescriptorProto(name='kv.proto', package='mvccpb', syntax='proto3')
+    file.message_type.add(name='KeyValue').field.add(name='key', number=1, type=12, label=1)
+    binaries = []
+    for version, content in (
+        ('3.4.1', gzip.compress(file.SerializeToString(), mtime=0)),
+        ('3.5.1', gzip.compress(file.SerializeToString(), mtime=0)),
+        ('3.6.1', file.SerializeToString() + b'other strings'),
+        ('3.7.1', b'other strings' + file.SerializeToString()),
+    ):
+        path = tmp_path / version
+        fake_server(path, version)
+        binaries.append(str(path))
+        with path.open('ab') as program:
+            program.write(b'exit 0\n' + content)
+    tables = {name: tmp_path / name for name in ('SCHEMA_TABLE', 'ERRORS_TABLE')}
+    for name, path in tables.items():
+        monkeypatch.setattr(command, name, path)
+    text = 'ErrStopped = status.Error(codes.Unavailable, "etcdserver: server stopped")'
+    monkeypatch.setattr(command, 'fetch_source', lambda line: text)
+    assert main(['schema', *binaries]) == 0
+    rows = ['3.4-  mvccpb.KeyValue.key: optional bytes = 1', '3.4-  mvccpb.KeyValue: proto3 message']
+    head, *written = tables['SCHEMA_TABLE'].read_text('utf-8').splitlines()[1:]
+    assert 'etcd 3.4.1, 3.5.1, 3.6.1, 3.7.1' in head
+    assert written == rows
+    assert tables['ERRORS_TABLE'].read_text('utf-8').endswith('3.4-  Unavailable: etcdserver: server stopped\n')
