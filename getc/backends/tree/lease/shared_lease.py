@@ -11,8 +11,7 @@ from getc import timing
 from getc.backends.base import KeepListener
 from getc.backends.tree.codec.keyspace import decode, encode
 from getc.backends.tree.lease.key_watches import KeyWatches
-from getc.backends.tree.lease.leased_keys import LeasedKeys
-from getc.backends.tree.lease.leased_node import LeasedNode, delete_on_lease
+from getc.backends.tree.lease.leased_node import LeasedKeys, LeasedNode, delete_on_lease
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
 from getc.renewal import Renewable, RenewalClock, RenewalLoop
 from getc.timing import Deadline
@@ -63,7 +62,7 @@ class SharedLease(Renewable):
     ) -> None:
         self.id = lease_id
         self.clock = RenewalClock(ttl, sent_at)
-        self.keys: LeasedKeys[LeasedNode] = LeasedKeys(rpc, lease_id, self.clock)
+        self.keys = LeasedKeys(rpc, lease_id, self.clock)
         self._rpc = rpc
         self._keep_alives = keep_alives
         self._watches = watches
