@@ -316,7 +316,7 @@ class RefreshGroup(KeepGroup):
         execute: The same.
         start_watch: Starts a watch.
         ttl: Seconds.
-        max_watched: How many nodes are watched at most.
+        max_watched: Maximum number of nodes that are watched.
     """
 
     ttl: int
@@ -403,7 +403,7 @@ class RefreshGroup(KeepGroup):
     # -- for the nodes
 
     def renewal_slot(self, key: str, deadline: Deadline) -> AbstractContextManager[None]:
-        """Hold one of the places for renewals in flight.  Raises TimedOut if none is free in time."""
+        """Hold one of the ``MAX_RENEWALS_IN_FLIGHT`` slots.  Raises TimedOut if none is free in time."""
         return _acquire(self._renewal_slots, deadline, 'renew {key}', SLOTS_IN_USE, key)
 
     def remove(self, node: RefreshedNode) -> None:
@@ -412,7 +412,7 @@ class RefreshGroup(KeepGroup):
         self._watched.discard(node)
 
     def watch(self, node: RefreshedNode, index: int) -> Watch | None:
-        """Watch a node from an index on; return None if as many are watched as may be."""
+        """Watch a node from an index on.  Returns None if ``max_watched`` nodes are watched, or it is refused."""
         if len(self._watched) >= self._max_watched:
             return None
         try:
@@ -423,5 +423,5 @@ class RefreshGroup(KeepGroup):
         return watch
 
     def forget_watch(self, node: RefreshedNode) -> None:
-        """Have another node watched in the place of one whose watch has ended."""
+        """Free the watch slot of a node; a node without a watch may take it with its next renewal."""
         self._watched.discard(node)

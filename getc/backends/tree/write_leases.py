@@ -92,7 +92,7 @@ class WriteLeases:
         try:
             self._service.revoke(lease_id, timeout=deadline.timeout_left())
         except LeaseNotFound:
-            pass  # expired, or revoked by an attempt whose answer was lost
+            pass  # expired, or revoked by an attempt whose response was lost
         except EtcException as error:
             log.warning('a node written with a TTL of 0 expires later, because its lease was not revoked: %s', error)
 

@@ -225,7 +225,7 @@ class PollingWatch(Watch):
         try:
             if poll.status != 200 or etcd_index_of(poll.headers) is None:
                 self._result_of(poll, poll.read(Deadline(BODY_TIMEOUT)))
-                what = f'a long poll was answered with status {poll.status} and without X-Etcd-Index'
+                what = f'the response to a long poll has status {poll.status} and no X-Etcd-Index'
                 raise ProtocolError(what, endpoint=poll.endpoint.url)
         except BaseException:
             poll.close()

@@ -48,7 +48,7 @@ def leases_of(events: Iterable[Event]) -> set[int]:
 
 
 def results_of(
-    spec: WatchSpec, events: Sequence[Event], index: int, term: int, is_gone: Callable[[int], bool]
+    spec: WatchSpec, events: Sequence[Event], index: int, term: int, is_expired: Callable[[int], bool]
 ) -> Iterator[EtcdResult]:
     """Yield the results of events, for a subscriber to ``spec``.
 
@@ -57,7 +57,7 @@ def results_of(
         events: Events of one revision.
         index: The revision of the response's header.
         term: The raft term.
-        is_gone: Returns whether a lease has expired or was revoked.
+        is_expired: Returns whether a lease has expired or was revoked.
     """
     # etcd 3.4 may send an event twice in one response.
     for event in events if len(events) == 1 else {event.kv.key: event for event in events}.values():
@@ -67,11 +67,11 @@ def results_of(
         key, is_marker = found
         if not spec.covers(key):
             continue
-        yield _result(event, key, is_marker, index, term, is_gone)
+        yield _result(event, key, is_marker, index, term, is_expired)
 
 
 def _result(
-    event: Event, key: str, is_marker: bool, index: int, term: int, is_gone: Callable[[int], bool]
+    event: Event, key: str, is_marker: bool, index: int, term: int, is_expired: Callable[[int], bool]
 ) -> EtcdResult:
     kv = event.kv
     prev_node: Node | None = None
@@ -85,6 +85,6 @@ def _result(
         node: Node = Directory(key, kv.mod_revision, kv.create_revision) if is_marker else value_of(key, kv)
         return Set(node, prev_node, index, 0, term, kv.version == 1)
     created = 0 if prev_node is None else prev_node.created_index
-    kind = Expired if event.prev_kv.lease and is_gone(event.prev_kv.lease) else Deleted
+    kind = Expired if event.prev_kv.lease and is_expired(event.prev_kv.lease) else Deleted
     node = Directory(key, kv.mod_revision, created) if is_marker else deleted_node(key, kv.mod_revision, created)
     return kind(node, prev_node, index, 0, term)

@@ -16,7 +16,7 @@ __all__ = ['grant']
 def grant(rpc: RpcClient, ttl: int, deadline: Deadline) -> tuple[int, TTL]:
     """Grant a lease; return its ID and the TTL of its keys, which is at least ``ttl`` seconds.
 
-    The request is repeated after a lost answer, since a lease without keys ends by itself.
+    The request is repeated after a lost response, since a lease without keys ends by itself.
 
     Raises:
         ProtocolError: The response has no ID or no valid TTL.

@@ -100,8 +100,8 @@ class LeasedKeys:
     def removing(self, key: str) -> Iterator[None]:
         """Block re-attaching the key while its delete is in flight.
 
-        After a delete without an answer the key stays blocked on this lease: etcd may apply the delete at any time, and
-        would delete the new node.
+        After a delete without a response the key stays blocked on this lease: etcd may apply the delete at any time,
+        and would delete the new node.
         """
         self._removals[key] += 1
         may_be_applied_later = True  # also if this greenlet is killed

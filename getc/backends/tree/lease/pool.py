@@ -131,7 +131,7 @@ class LeasePool(KeepGroup):
     def _recover_own_write(
         self, lease: SharedLease, put: Put, response: TxnResponse, listener: KeepListener, deadline: Deadline
     ) -> KeptNode:
-        """Keep the node that refused the put, if an earlier put of ours without an answer made it.
+        """Keep the node that refused the put, if an earlier put of ours without a response made it.
 
         Only its lease proves that, not its value.  That lease may be over, since no node was kept on it: then the node
         moves to ``lease``.

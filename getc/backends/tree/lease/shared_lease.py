@@ -30,7 +30,7 @@ class SharedLease(Renewable):
     """One lease, renewed while nodes are kept on it.
 
     A successful keep-alive proves nothing about a node, so each renewal also reads the keys of the lease.  A node whose
-    key is missing is lost.  A key that is not kept is deleted: it is left from a write or a delete without an answer.
+    key is missing is lost.  A key that is not kept is deleted: it is left from a write or a delete without a response.
 
     Attributes:
         id: The ID of the lease.
