@@ -1,4 +1,4 @@
-"""Monotonic reads: never return data older than this client has already seen.
+"""Monotonic reads: repeat a read whose answer is older than what this client has already seen.
 
 A serializable read is answered by one server, which may lag behind; its index shows that, and a linearizable read
 follows.  The response to that read may be older as well: the store was wiped or restored from a backup, or a server is

@@ -1,4 +1,4 @@
-"""Append nodes to a directory, under numbers that sort in the order of creation."""
+"""Append nodes to a directory: chooses the next number, and tries again if the number is taken."""
 
 from __future__ import annotations
 
