@@ -35,7 +35,7 @@ from tests.support.grpc_server import GrpcServer, ServerCall
 from tests.support.server_probe import connections_to
 from tests.support.servers import answer_of, read_request, serving
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 LONG = 30.0
 NODE = {'key': '/a', 'value': '1', 'modifiedIndex': 4, 'createdIndex': 4}

@@ -36,7 +36,7 @@ from tests.support.settling import settle
 PATH = '/etcdserverpb.KV/Range'
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Attempts:

@@ -18,7 +18,7 @@ from tests.support.grpc_calls import PATH, in_time, results, silence, start_call
 from tests.support.grpc_server import ServerCall
 from tests.support.settling import settle
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 # -- GOAWAY

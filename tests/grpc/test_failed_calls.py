@@ -11,7 +11,7 @@ from getc.testing import VirtualTime
 from getc.timing import Deadline
 from tests.support.settling import settle
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 PATH = '/package.Service/Method'
 REFUSING = Endpoint('http', '127.0.0.1', 1)

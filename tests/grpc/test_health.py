@@ -14,7 +14,7 @@ from getc.grpc.health import IDLE_TIMEOUT
 from getc.grpc.http2.frames import ErrorCode
 from tests.support.grpc_calls import PATH, in_time, results, silence, start_calls
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_silent_server_is_detected_by_a_ping(serve, open_channel, etcd_clock) -> None:

@@ -18,7 +18,7 @@ from getc.timing import Deadline
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse
 from tests.support.grpc_calls import in_time
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 WORKERS = 250
 

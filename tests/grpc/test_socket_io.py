@@ -19,7 +19,7 @@ from getc.testing import wait_until
 from tests.support.leftovers import running_greenlets
 from tests.support.settling import settle
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Script:

@@ -17,7 +17,7 @@ from getc.timing import Deadline
 from tests.support.grpc_calls import PATH, in_time, silence
 from tests.support.grpc_server import ServerCall
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_stream_sends_and_receives_messages(serve, open_channel) -> None:

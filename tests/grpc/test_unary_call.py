@@ -14,7 +14,7 @@ from getc.timing import Deadline
 from tests.support.grpc_calls import PATH, in_time, silence
 from tests.support.grpc_server import HEAD, OK, ServerCall
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_call_sends_a_grpc_request_and_returns_the_response(serve, open_channel) -> None:

@@ -17,7 +17,7 @@ from tests.hostile import http2_peers, http_peers
 from tests.hostile.harness import KERNEL_BUFFER_BYTES, HostileServer, Peer, healthy_server, opened
 from tests.support.settling import settle
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 TABLE = [('v2', peer) for peer in http_peers.PEERS] + [('v3', peer) for peer in http2_peers.PEERS]
 IDS = [f'{api}: {peer}' for api, peer in TABLE]

@@ -18,7 +18,7 @@ from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import Watch, WatchResponse
 from tests.support.grpc_server import GrpcServer, ServerCall
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 Responses = dict[str, Any]
 """The response to each RPC."""

@@ -16,7 +16,7 @@ from tests.hostile import http2_peers, http_peers
 from tests.hostile.harness import HostileServer, Peer, Trap, healthy_server, opened, v2_response
 from tests.support.servers import answer_of, read_request, serving
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 CREDENTIALS: dict[str, Any] = {'username': 'root', 'password': 'hunter2'}
 

@@ -21,7 +21,7 @@ from tests.support.grpc_server import GrpcServer, ServerCall
 REQUEST = RangeRequest(key=b'a')
 INVALID = 16, b'etcdserver: invalid auth token'
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Users:

@@ -41,7 +41,7 @@ from tests.support.servers import serving
 
 REFUSING = Endpoint('http', '127.0.0.1', 1)
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 READ = KV.Range, RangeRequest(key=b'a'), RangeResponse(count=7)
 WRITE = KV.Put, PutRequest(key=b'a', value=b'b'), PutResponse()

@@ -28,7 +28,7 @@ from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest
 from tests.backends.tree.calls import Calls
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 LONG = 30.0
 

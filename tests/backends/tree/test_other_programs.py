@@ -17,7 +17,7 @@ import getc
 from getc.testing import EtcdBinary, EtcdServer, wait_until
 from getc.v3.ranges import prefix_end
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 LONG = 30.0
 

@@ -28,7 +28,7 @@ from getc.timing import Deadline
 from tests.support.api_support import skip_unless_supported
 from tests.support.servers import answer_of, read_request, serving
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 class Server(Protocol):

@@ -29,7 +29,7 @@ READ = Request('GET', '/v2/keys/a')
 WRITE = Request('PUT', '/v2/keys/a', b'value=secret', is_write=True)
 RESPONSE = answer_of(b'{}')
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
