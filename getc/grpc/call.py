@@ -69,7 +69,7 @@ class CallTransport(Protocol):
         """Send more data of a call."""
 
     def acknowledge(self, call: Call, size: int) -> None:
-        """Allow the server to send as many more bytes, after so many were consumed."""
+        """Grant the server ``size`` more bytes of window, because ``size`` bytes were consumed."""
 
     def cancel(self, call: Call, code: int) -> None:
         """Remove a call, and reset its stream if it has one."""

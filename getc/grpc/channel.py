@@ -13,7 +13,7 @@ from gevent.hub import get_hub
 
 from getc import timing
 from getc.error_context import copy_error
-from getc.errors import ClientClosed, ConnectionError, EtcException
+from getc.errors import ClientClosed, ConnectionError, EtcException, TimedOut
 from getc.grpc.connection import GrpcConnection
 from getc.grpc.framing import encode_message, encode_timeout, request_block
 from getc.grpc.stalls import wait_ready
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 Metadata = tuple[tuple[bytes, bytes], ...]
 """Further header fields of a call."""
 
-CONNECT_TIMEOUT: Final = 10.0
+CONNECT_ATTEMPT_TIMEOUT: Final = 10.0
 """Seconds for one attempt to connect, which all waiting calls share."""
 
 SERVER_GRACE: Final = 1.0
@@ -47,8 +47,8 @@ between would translate that: nginx into HTTP 502, haproxy into REFUSED_STREAM, 
 MAX_PING_SLOWDOWN: Final = 32.0
 """The factor for the intervals between PINGs doubles with each complaint of the server, up to this."""
 
-MAX_CACHED_BLOCKS: Final = 1024
-"""Cached header blocks: one for each method and metadata in use."""
+MAX_REQUEST_BLOCKS: Final = 1024
+"""Cached header blocks of requests: one for each method and metadata in use."""
 
 
 class Channel:
@@ -97,7 +97,7 @@ class Channel:
         is_write: bool = True,
         metadata: Metadata = (),
         connect_by: Deadline | None = None,
-        once: bool = False,
+        needs_settings: bool = False,
     ) -> bytes:
         """Send a request and return the response.  Blocks until the deadline at most.
 
@@ -111,8 +111,8 @@ class Channel:
             is_write: The call may change the store; for ``maybe_applied``.
             metadata: Further header fields, with names in lower case.
             connect_by: An earlier deadline for waiting for a connection, or None.
-            once: The call must not be applied twice: on a new connection it is sent only after the SETTINGS of the
-                server were received, because until then another server can be called without ambiguity.
+            needs_settings: Send the call on a new connection only after the SETTINGS of the server were received, so
+                that a server that never speaks HTTP/2 leaves no doubt whether the write was applied.
 
         Raises:
             GrpcError: The server responded with a status other than OK.
@@ -123,12 +123,12 @@ class Channel:
             ClientClosed: ``close`` was called before or during the call.
         """
         connection = self._connection
-        if connection is None or get_hub() is not self._hub or (once and not connection.has_settings):
-            connection = self._get_connection(connect_by or deadline, once)
+        if connection is None or get_hub() is not self._hub or (needs_settings and not connection.has_settings):
+            connection = self._get_connection(connect_by or deadline, needs_settings)
         call = UnaryCall(path, self._url, is_write, deadline)
         left = deadline.at - timing.now()
         if left <= 0:
-            raise call.timeout_error(deadline)  # the call is not sent
+            raise TimedOut(f'no time left to call {path} on {self._url}', endpoint=self._url)
         block = self._blocks.get((path, metadata)) or self._encode_block(path, metadata)
         connection.start(call, block + encode_timeout(left + SERVER_GRACE), encode_message(message), True)
         return call.wait(self._timers)
@@ -190,23 +190,23 @@ class Channel:
 
     def _encode_block(self, path: str, metadata: Metadata) -> bytes:
         """Return and cache the header block of a call, without its timeout."""
-        if len(self._blocks) >= MAX_CACHED_BLOCKS:  # tokens in the metadata change
+        if len(self._blocks) >= MAX_REQUEST_BLOCKS:  # tokens in the metadata change
             self._blocks.clear()
         block = self._blocks[path, metadata] = request_block(
             path.encode(), authority=self._authority, is_secure=self.endpoint.is_secure, metadata=metadata
         )
         return block
 
-    def _get_connection(self, deadline: Deadline, once: bool = False) -> GrpcConnection:
+    def _get_connection(self, deadline: Deadline, needs_settings: bool = False) -> GrpcConnection:
         self._affinity.check()
         was_lost = False
-        while self._connection is None or (once and not self._connection.has_settings):
+        while self._connection is None or (needs_settings and not self._connection.has_settings):
             if self._is_closed:
                 raise ClientClosed('the client is closed')
             if self._attempt is None:
                 self._attempt = _Attempt(self)
             attempt = self._attempt
-            attempt.wait(deadline, until_settings=once)
+            attempt.wait(deadline, until_settings=needs_settings)
             if self._connection is None and attempt.is_over:  # the connection ended before this call could be started
                 if was_lost:
                     what = f'{self._url} ended new connections before a call could be started'
@@ -220,7 +220,7 @@ class Channel:
         For :class:`_Attempt`; blocks.
         """
         gevent.sleep(max(0.0, self._next_attempt_at - timing.now()))
-        limit = Deadline(CONNECT_TIMEOUT)
+        limit = Deadline(CONNECT_ATTEMPT_TIMEOUT)
         tried: set[Address] = set()
         while True:
             connection, address = self._open_connection(attempt, limit)
@@ -240,7 +240,7 @@ class Channel:
                 return
 
     def _open_connection(self, attempt: _Attempt, limit: Deadline) -> tuple[GrpcConnection, Address]:
-        """Open a connection on which calls can be started at once, except those with ``once``."""
+        """Open a connection on which calls can be started at once, except those with ``needs_settings``."""
         try:
             sock = self._connected_socket(limit)
             address = self._address_of(sock)
@@ -253,7 +253,7 @@ class Channel:
         self._next_attempt_at = timing.now() + self._backoff.next_delay()
         if self._was_http2 is None:
             self._was_http2 = False
-        connection = GrpcConnection(sock, self._url, self._on_leave, ping_slowdown=self._ping_slowdown)
+        connection = GrpcConnection(sock, self._url, self._on_draining, ping_slowdown=self._ping_slowdown)
         self._connection = connection
         self._connections.add(connection)
         attempt.on_connected()
@@ -287,7 +287,7 @@ class Channel:
         finally:
             timeout.close()
 
-    def _on_leave(self, connection: GrpcConnection) -> None:
+    def _on_draining(self, connection: GrpcConnection) -> None:
         if connection.has_settings:
             self._was_http2 = True
             self._backoff.reset()

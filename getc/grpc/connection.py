@@ -67,8 +67,8 @@ class GrpcConnection:
     Args:
         sock: A connected socket, which is closed with the connection.
         url: The endpoint, for error messages.
-        on_leave: Called with the connection when no more calls can be started on it, and when it ends; it can be called
-            several times, and must not block.
+        on_draining: Called with the connection when no more calls can be started on it, and when it ends; it can be
+            called several times, and must not block.
         ping_slowdown: Factor for the intervals between PINGs, for a server that complained about them.
 
     Attributes:
@@ -78,14 +78,14 @@ class GrpcConnection:
     """
 
     def __init__(
-        self, sock: Socket, url: str, on_leave: Callable[[GrpcConnection], None], *, ping_slowdown: float = 1.0
+        self, sock: Socket, url: str, on_draining: Callable[[GrpcConnection], None], *, ping_slowdown: float = 1.0
     ) -> None:
         self.url = url
         self.has_settings = False
         self.pinged_too_often = False
         self._first_bytes: bytes | None = b''  # of the server, until they show which protocol it uses
         self._is_http2 = False  # the first bytes of the server are those of a frame
-        self._on_leave = on_leave
+        self._on_draining = on_draining
         self._http2 = Http2Connection()
         self._calls: dict[int, Call] = {}
         self._queue: OrderedDict[Call, tuple[bytes, bytes, bool]] = OrderedDict()  # calls that wait for a stream
@@ -94,7 +94,7 @@ class GrpcConnection:
         self._sent_id = 0  # the highest stream of which data may have been sent
         self._is_over = False
         self._error: EtcException | None = None  # why the connection ended
-        self._is_leaving = False
+        self._is_draining = False
         self._is_decided = gevent.event.Event()  # the server has sent its SETTINGS, or the connection has ended
         self.health = HealthCheck(self._send_ping, self._on_dead, slowdown=ping_slowdown)
         self._io = start_io(sock, self)
@@ -125,7 +125,7 @@ class GrpcConnection:
             elif not self._io.is_sending:
                 self._io.send_soon()
             if stream_id == MAX_STREAM_ID:
-                self._leave()
+                self._drain()
         else:
             self._queue[call] = block, data, end
             self._warn_about_streams()
@@ -156,7 +156,7 @@ class GrpcConnection:
 
     def abandon(self) -> None:
         """In a forked child, close the inherited socket without sending anything."""
-        self._is_over = self._is_leaving = True
+        self._is_over = self._is_draining = True
         for call in self._detach_calls():
             call.abandon()
         self.health.close()
@@ -174,7 +174,7 @@ class GrpcConnection:
             self._queue[call] = block, queued + data, end
 
     def acknowledge(self, call: Call, size: int) -> None:
-        """Allow the server to send as many more bytes, after so many were consumed."""
+        """Grant the server ``size`` more bytes of window, because ``size`` bytes were consumed."""
         # Without a WINDOW_UPDATE nothing is sent from here: the acknowledgement of a PING waits for the greenlets that
         # the response beside it has woken, and is sent with their next calls.
         if self._http2.acknowledge(call.stream_id, size):
@@ -217,15 +217,15 @@ class GrpcConnection:
     # -- sending
 
     def _on_stream_end(self) -> None:
-        """Start queued calls if there are streams, and end the connection if it is leaving and has no calls."""
+        """Start queued calls if there are streams, and end the connection if it is draining and has no calls."""
         while self._queue and self._http2.can_open:
             call, (block, data, end) = self._queue.popitem(last=False)
             call.stream_id = self._http2.open(block, data, end=end)
             self._calls[call.stream_id] = call
             self._io.send_soon()
-        if self._http2.is_leaving and not self._is_leaving:
-            self._leave()
-        if self._is_leaving and not self._calls:
+        if self._http2.is_draining and not self._is_draining:
+            self._drain()
+        if self._is_draining and not self._calls:
             self._end(ConnectionError(f'{self.url} has closed the connection after a GOAWAY'))
 
     # -- for the socket (IOHandler)
@@ -291,7 +291,7 @@ class GrpcConnection:
         call = self._calls.pop(event.stream_id, None)
         if call is not None:
             call.on_response(event)
-            if self._queue or self._is_leaving:
+            if self._queue or self._is_draining:
                 self._on_stream_end()
 
     def _on_event(self, event: Event) -> None:
@@ -321,7 +321,7 @@ class GrpcConnection:
             self._on_stream_end()
 
     def _remove(self, stream_id: int) -> None:
-        if self._calls.pop(stream_id, None) is not None and (self._queue or self._is_leaving):
+        if self._calls.pop(stream_id, None) is not None and (self._queue or self._is_draining):
             self._on_stream_end()
 
     def _on_goaway(self, event: GoAwayReceived) -> None:
@@ -330,15 +330,15 @@ class GrpcConnection:
             self.pinged_too_often = event.debug == TOO_MANY_PINGS.encode()
             reason = TOO_MANY_PINGS if self.pinged_too_often else 'unknown reason'
             _log_soon(log.warning, '%s is going away with code %d: %s', self.url, event.code, reason)
-        self._leave()
+        self._drain()
         self._on_stream_end()
 
     # -- the end
 
-    def _leave(self) -> None:
+    def _drain(self) -> None:
         """Start no more calls: after a GOAWAY, or when all stream numbers are used.  Calls in flight go on."""
-        self._is_leaving = True
-        self._on_leave(self)
+        self._is_draining = True
+        self._on_draining(self)
         queued, self._queue = self._queue, OrderedDict()
         for call in queued:
             call.on_unprocessed()
@@ -354,8 +354,8 @@ class GrpcConnection:
         if self._is_http2:  # else it is etcd 2 or no etcd, which only the caller can judge
             # str(): a log record may live longer than the connection, which the traceback of the error refers to.
             _log_soon(log.warning, '%s: %s', self.url, str(error))
-        self._is_leaving = True
-        self._on_leave(self)
+        self._is_draining = True
+        self._on_draining(self)
         for call in self._detach_calls():
             call.fail_with(error)
         self._io.flush_now()  # the GOAWAY with the error code
@@ -374,7 +374,7 @@ class GrpcConnection:
         self._is_decided.set()
         self.health.close()
         calls = self._detach_calls()
-        self._on_leave(self)
+        self._on_draining(self)
         for call in calls:
             call.fail_with(error)
         self._io.close()

@@ -38,11 +38,11 @@ MAX_MESSAGE: Final = 16 * 1024 * 1024
 OVERSIZED_HEAD: Final = 128
 """Bytes that are kept of a longer message: enough for the header of an etcd response and the numbers after it."""
 
-PREFIX: Final = struct.Struct('>BI')
+MESSAGE_PREFIX: Final = struct.Struct('>BI')
 """The prefix of a message: the compressed flag and the length."""
 
-PREFIX_SIZE: Final = PREFIX.size
-MAX_SIZE: Final = PREFIX_SIZE + MAX_MESSAGE
+MESSAGE_PREFIX_SIZE: Final = MESSAGE_PREFIX.size
+MAX_SIZE: Final = MESSAGE_PREFIX_SIZE + MAX_MESSAGE
 
 OK: Final = 0
 
@@ -50,7 +50,7 @@ CONTENT_TYPE: Final = re.compile(rb'application/grpc(?:[+;].*)?')
 
 TIMEOUT_UNITS: Final = ((b'n', 1e-9), (b'u', 1e-6), (b'm', 1e-3), (b'S', 1.0), (b'M', 60.0), (b'H', 3600.0))
 TIMEOUT_DIGITS: Final = 3
-"""Timeouts are rounded up to so many digits, so that calls with equal timeouts send the same bytes."""
+"""Timeouts are rounded up to this number of digits, so that calls with equal timeouts send the same bytes."""
 
 
 class Status(NamedTuple):
@@ -113,13 +113,13 @@ def _encode_timeout(seconds: float) -> bytes:
 
 def encode_message(message: bytes) -> bytes:
     """Return an uncompressed message with its prefix, as it is sent in DATA frames."""
-    return PREFIX.pack(0, len(message)) + message
+    return MESSAGE_PREFIX.pack(0, len(message)) + message
 
 
 def single_message(data: bytes) -> bytes | None:
     """Return the message if the data are exactly one uncompressed message with its prefix; else None."""
-    size = len(data) - PREFIX_SIZE
-    return data[PREFIX_SIZE:] if size >= 0 and PREFIX.unpack_from(data) == (0, size) else None
+    size = len(data) - MESSAGE_PREFIX_SIZE
+    return data[MESSAGE_PREFIX_SIZE:] if size >= 0 and MESSAGE_PREFIX.unpack_from(data) == (0, size) else None
 
 
 class OversizedMessage(bytes):
@@ -149,7 +149,7 @@ class MessageDecoder:
 
     def __init__(self) -> None:
         self._buffer = bytearray()  # an incomplete message with its prefix
-        self._needed = PREFIX_SIZE  # bytes in the buffer before decoding goes on
+        self._needed = MESSAGE_PREFIX_SIZE  # bytes in the buffer before decoding goes on
         self._to_skip = 0  # bytes of an oversized message that are still to be received
 
     @property
@@ -178,18 +178,18 @@ class MessageDecoder:
             self._buffer.clear()
         messages: list[bytes] = []
         at, end = 0, len(data)
-        self._needed = PREFIX_SIZE
-        while end - at >= PREFIX_SIZE:
+        self._needed = MESSAGE_PREFIX_SIZE
+        while end - at >= MESSAGE_PREFIX_SIZE:
             if data[at]:
                 raise ProtocolError('gRPC: a compressed message, although no compression was accepted')
-            size = PREFIX_SIZE + int.from_bytes(data[at + 1 : at + PREFIX_SIZE], 'big')
-            kept = size if size <= MAX_SIZE else PREFIX_SIZE + OVERSIZED_HEAD
+            size = MESSAGE_PREFIX_SIZE + int.from_bytes(data[at + 1 : at + MESSAGE_PREFIX_SIZE], 'big')
+            kept = size if size <= MAX_SIZE else MESSAGE_PREFIX_SIZE + OVERSIZED_HEAD
             if end - at < kept:
                 self._needed = kept
                 break
-            message = data[at + PREFIX_SIZE : at + kept]
+            message = data[at + MESSAGE_PREFIX_SIZE : at + kept]
             if size > MAX_SIZE:
-                message = OversizedMessage.of(message, size - PREFIX_SIZE)
+                message = OversizedMessage.of(message, size - MESSAGE_PREFIX_SIZE)
                 self._to_skip = max(0, size - (end - at))
             messages.append(message)
             at += size

@@ -11,12 +11,12 @@ from gevent.hub import get_hub
 from getc import timing
 from getc.net.affinity import close_watcher
 
-__all__ = ['HEALTH_INTERVAL', 'IDLE_TIMEOUT', 'HealthCheck']
+__all__ = ['CONNECTION_IDLE_TIMEOUT', 'HEALTH_INTERVAL', 'HealthCheck']
 
 HEALTH_INTERVAL: Final = 5.0
 """Seconds between two checks for silence."""
 
-IDLE_TIMEOUT: Final = 10.0
+CONNECTION_IDLE_TIMEOUT: Final = 10.0
 """Seconds of silence, with open calls, after which a PING is sent."""
 
 PING_GAP: Final = 5.0
@@ -35,9 +35,9 @@ STALL_TOLERANCE: Final = 0.2
 class HealthCheck:
     """Finds out when the server of a connection does not respond any more.
 
-    After ``IDLE_TIMEOUT`` without received data, or soon after :meth:`probe`, a PING is sent.  If nothing is received
-    within its timeout, the connection is reported as dead.  Timers that fire late do not count, because data of the
-    server may be unread in the socket after a stall of the process.
+    After ``CONNECTION_IDLE_TIMEOUT`` without received data, or soon after :meth:`probe`, a PING is sent.  If nothing is
+    received within its timeout, the connection is reported as dead.  Timers that fire late do not count, because data
+    of the server may be unread in the socket after a stall of the process.
 
     Args:
         send_ping: Sends a PING and returns True; returns False without open calls, with which etcd accepts no PINGs.
@@ -94,7 +94,7 @@ class HealthCheck:
             return  # the process was stalled: data of the server may be unread in the socket
         if self._suspect_since >= self.last_received_at:
             self._ping_if_allowed(PROBE_TIMEOUT)
-        elif now - self.last_received_at >= IDLE_TIMEOUT * self.slowdown:
+        elif now - self.last_received_at >= CONNECTION_IDLE_TIMEOUT * self.slowdown:
             self._ping_if_allowed(PING_TIMEOUT)
 
     def _ping_if_allowed(self, timeout: float) -> None:

@@ -18,7 +18,7 @@ from getc.timing import Deadline
 
 __all__ = ['StreamCall']
 
-BUFFER_BYTES: Final = 1024 * 1024
+STREAM_BUFFER_BYTES: Final = 1024 * 1024
 """Bytes of buffered messages from which on the window of the stream is not granted again."""
 
 MESSAGE_OVERHEAD: Final = 64
@@ -28,8 +28,8 @@ MESSAGE_OVERHEAD: Final = 64
 class StreamCall(Call):
     """A call with messages in both directions, and an iterator over the received messages.
 
-    One greenlet at a time can receive.  Received messages are buffered; at ``BUFFER_BYTES`` flow control stops the
-    server.  Buffered messages can still be received after the stream has ended.
+    One greenlet at a time can receive.  Received messages are buffered; at ``STREAM_BUFFER_BYTES`` flow control stops
+    the server.  Buffered messages can still be received after the stream has ended.
     """
 
     __slots__ = ('_buffered', '_decoder', '_received', '_unacknowledged')
@@ -78,7 +78,7 @@ class StreamCall(Call):
             self._park_until(deadline)
         message = self._received.popleft()
         self._buffered -= len(message) + MESSAGE_OVERHEAD
-        if self._unacknowledged and self._buffered < BUFFER_BYTES:
+        if self._unacknowledged and self._buffered < STREAM_BUFFER_BYTES:
             size, self._unacknowledged = self._unacknowledged, 0
             if self._transport is not None:
                 self._transport.acknowledge(self, size)
@@ -120,7 +120,7 @@ class StreamCall(Call):
             self._buffered += len(message) + MESSAGE_OVERHEAD
         if event.ends:
             self.fail_with(incomplete_error(f'{self.url} ended the stream of {self.path} without a status'))
-        elif self._buffered < BUFFER_BYTES:
+        elif self._buffered < STREAM_BUFFER_BYTES:
             self._transport.acknowledge(self, event.size)
         else:
             self._unacknowledged += event.size

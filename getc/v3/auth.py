@@ -16,7 +16,7 @@ class Auth:
 
     The client authenticates automatically, with its ``username`` and ``password``.  All methods block, take a
     ``timeout`` in seconds (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`,
-    :class:`~getc.ConnectionError` and the like.
+    or another :class:`~getc.EtcException`.
     """
 
     def __init__(self, rpc: RpcClient) -> None:

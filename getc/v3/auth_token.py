@@ -113,7 +113,7 @@ class AuthToken:
     def _authenticate(self, deadline: Deadline) -> Metadata:
         method, endpoint = Auth.Authenticate, self._channel.endpoint
         try:
-            answer = self._channel.unary(method.path, _request_of(endpoint), deadline, is_write=False)
+            response = self._channel.unary(method.path, _request_of(endpoint), deadline, is_write=False)
         except GrpcError as refused:
             if is_auth_disabled(refused.status):
                 return ()
@@ -123,7 +123,7 @@ class AuthToken:
             ) from None
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904  the same error: its frames hold the password
-        return ((b'token', _Secret(parse(method, answer, endpoint.url, writes=False).token.encode())),)
+        return ((b'token', _Secret(parse(method, response, endpoint.url, is_write=False).token.encode())),)
 
 
 def _request_of(endpoint: Endpoint) -> bytes:

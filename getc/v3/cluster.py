@@ -16,7 +16,7 @@ class Cluster:
     """``etcd.v3.cluster``: one method for each RPC of etcd's Cluster service.
 
     All methods block, take a ``timeout`` in seconds (None: no limit; left out: the client's), and raise
-    :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
+    :class:`~getc.EtcdError` or another :class:`~getc.EtcException`.
     """
 
     def __init__(self, rpc: RpcClient) -> None:

@@ -27,7 +27,7 @@ class KV:
     """``etcd.v3.kv``: one method for each RPC of etcd's KV service, and :meth:`when` and :meth:`scan`, which use them.
 
     Keys and values are bytes.  All methods block, take a ``timeout`` in seconds (None: no limit; left out: the
-    client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
+    client's), and raise :class:`~getc.EtcdError` or another :class:`~getc.EtcException`.
     """
 
     def __init__(self, rpc: RpcClient) -> None:
@@ -57,7 +57,7 @@ class KV:
             key: The first key.
             range_end: The key after the last one; ``getc.v3.prefix_end`` returns that of a prefix; ``b'\\0'`` is
                 the end of the store.
-            limit: The most keys to return; 0 for all.
+            limit: Maximum number of keys to return; 0 for all.
             revision: The revision to read at; 0 for the latest.
             sort_order: One of ``RangeRequest.SortOrder``.
             sort_target: One of ``RangeRequest.SortTarget``.
@@ -124,7 +124,7 @@ class KV:
         Args:
             key: The first key.
             range_end: The key after the last one.
-            limit: The most keys to return; 0 for all.
+            limit: Maximum number of keys to return; 0 for all.
             revision: The revision to read at; 0 for the latest.
             serializable: Let the server answer from its own data, which may be stale.
             keys_only: Return keys without values.

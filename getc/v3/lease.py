@@ -20,8 +20,7 @@ class Lease:
     """``etcd.v3.lease``: one method for each RPC of etcd's Lease service.
 
     Lease ids are 1 to 2**63 - 1; times are whole seconds.  All methods block, take a ``timeout`` in seconds
-    (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the
-    like.
+    (None: no limit; left out: the client's), and raise :class:`~getc.EtcdError` or another :class:`~getc.EtcException`.
     """
 
     def __init__(self, rpc: RpcClient) -> None:

@@ -32,5 +32,5 @@ class Lock:
         return self._rpc.call(schema.Lock.Lock, build(schema.LockRequest, name=name, lease=lease), timeout)
 
     def unlock(self, key: bytes, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.UnlockResponse:
-        """Release the lock, or leave the queue of those who wait for it."""
+        """Release the lock, or leave its queue."""
         return self._rpc.call(schema.Lock.Unlock, build(schema.UnlockRequest, key=key), timeout)

@@ -28,7 +28,7 @@ class Maintenance:
     """``etcd.v3.maintenance``: one method for each RPC of etcd's Maintenance service.
 
     All of them act on the member that answers.  They block, take a ``timeout`` in seconds (None: no limit; left out:
-    the client's), and raise :class:`~getc.EtcdError`, :class:`~getc.ConnectionError` and the like.
+    the client's), and raise :class:`~getc.EtcdError` or another :class:`~getc.EtcException`.
     """
 
     def __init__(self, rpc: RpcClient) -> None:

@@ -48,50 +48,52 @@ def _check_field(kind: type[Message], name: str, value: Any) -> None:
         raise ValueError(f'{name} of {kind.__name__} cannot have this value') from None
 
 
-def parse(method: Method[Request, Response], answer: bytes, url: str, *, writes: bool) -> Response:
+def parse(method: Method[Request, Response], data: bytes, url: str, *, is_write: bool) -> Response:
     """Return the response that these bytes encode.
 
     Args:
         method: The RPC.
-        answer: The encoded response.
+        data: The encoded response.
         url: The server, for the error.
-        writes: The call may have changed something: ``maybe_applied`` of the error.
+        is_write: The call may have changed something: ``maybe_applied`` of the error.
 
     Raises:
         ProtocolError: The bytes are not a response of this RPC.
     """
     try:
-        return method.response.FromString(answer)
+        return method.response.FromString(data)
     except (DecodeError, UnicodeDecodeError):
         text = f'the response of {url} to {method.path} is not a valid {method.response.__name__}'
-        raise ProtocolError(text, maybe_applied=writes, endpoint=url) from None  # the cause may contain the response
+        raise ProtocolError(text, maybe_applied=is_write, endpoint=url) from None  # the cause may contain the response
 
 
-def parse_beginning(method: Method[Request, Response], answer: OversizedMessage) -> Response:
+def parse_beginning(method: Method[Request, Response], message: OversizedMessage) -> Response:
     """Return the header, and the numbers that follow it, of a response that was too large to be received."""
     try:
-        return method.response.FromString(beginning(answer))
+        return method.response.FromString(beginning(message))
     except (DecodeError, UnicodeDecodeError):
         return method.response()
 
 
-def too_large(method: Method[Request, Response], answer: OversizedMessage, url: str, *, writes: bool) -> ProtocolError:
+def too_large(
+    method: Method[Request, Response], message: OversizedMessage, url: str, *, is_write: bool
+) -> ProtocolError:
     """Return the error for a response larger than the limit; a ResponseTooLarge if its beginning is etcd's.
 
     The arguments are those of :func:`parse`.
     """
-    response: Any = parse_beginning(method, answer)
+    response: Any = parse_beginning(method, message)
     has_header = 'header' in method.response.DESCRIPTOR.fields_by_name
     if has_header and not response.header.cluster_id:
-        text = f'gRPC: a message of {answer.size} bytes; the bound is {MAX_MESSAGE}'
-        return ProtocolError(text, maybe_applied=writes, endpoint=url)
-    if not (writes or method.server_streaming):
-        then = ': request less at a time'
+        text = f'gRPC: a message of {message.size} bytes exceeds the limit of {MAX_MESSAGE}'
+        return ProtocolError(text, maybe_applied=is_write, endpoint=url)
+    if not (is_write or method.server_streaming):
+        then = ': request fewer keys at a time'
     else:
-        then = '; it was carried out' if writes and not hasattr(response, 'succeeded') else ''
-    text = f'{url} answered {method.path} with {answer.size} bytes, and the bound is {MAX_MESSAGE}{then}'
-    error = ResponseTooLarge(text, maybe_applied=writes, endpoint=url)
-    error.size = answer.size
+        then = '; the request was applied' if is_write and not hasattr(response, 'succeeded') else ''
+    text = f'the response of {url} to {method.path} is {message.size} bytes, over the limit of {MAX_MESSAGE}{then}'
+    error = ResponseTooLarge(text, maybe_applied=is_write, endpoint=url)
+    error.size = message.size
     if has_header:
         error.index = response.header.revision
     error.succeeded = getattr(response, 'succeeded', None)

@@ -52,7 +52,7 @@ class PageLimit:
     The number shrinks when a response was too large, and grows again from page to page.
 
     Args:
-        max_keys: The most keys of a page.
+        max_keys: Maximum number of keys of a page.
         keys: Keys of the first page; None for ``max_keys``.
 
     Attributes:
@@ -69,7 +69,7 @@ class PageLimit:
         """Return the next page, requested with fewer and fewer keys while the response is too large.
 
         Args:
-            request: Requests a page of at most this many keys.
+            request: Requests a page, given its maximum number of keys.
 
         Raises:
             ResponseTooLarge: A single key with its value is too large.

@@ -33,7 +33,7 @@ class ReopeningStream(Generic[Shared]):
         open: Opens a stream; blocks until the deadline at most.
 
     Attributes:
-        latest: The stream that was opened last, which may be over; None if there is none, or it was left.
+        latest: The stream that was opened last, which may be over; None if there is none, or it was retired.
     """
 
     def __init__(self, open: Callable[[Deadline], Shared]) -> None:
@@ -72,10 +72,10 @@ class ReopeningStream(Generic[Shared]):
         try:
             return use(stream)
         except Unauthorized:
-            self.leave(stream)
+            self.retire(stream)
             return use(self.get(deadline))
 
-    def leave(self, stream: Shared) -> None:
+    def retire(self, stream: Shared) -> None:
         """Open another stream when the next one is needed, if this is the current one."""
         if self.latest is stream:
             self.latest = None

@@ -35,8 +35,8 @@ class RpcClient:
     """Calls the RPCs of one etcd cluster.
 
     Args:
-        endpoints: Its servers, with the credentials.  All parts of a client share the object and so what is known of
-            the health of each server.
+        endpoints: Its servers, with the credentials.  All parts of a client share this selector, and with it the health
+            of each server.
         contexts: The TLS contexts of ``https`` endpoints, or None without such.
         timeout: The default timeout of a call in seconds; None for no limit.
     """
@@ -77,23 +77,23 @@ class RpcClient:
 
         Raises:
             EtcdError: etcd refuses.
-            ConnectionError: No answer; ``maybe_applied`` says whether a write may have happened.
-            HTTPError, ProtocolError: The answer is not etcd's.
-            ResponseTooLarge: The answer is larger than 16 MiB.
+            ConnectionError: No response; ``maybe_applied`` says whether a write may have happened.
+            HTTPError, ProtocolError: The response is not etcd's.
+            ResponseTooLarge: The response is larger than 16 MiB.
             NotSupported: This etcd does not have the RPC.
             ClientClosed: The client was closed, before or meanwhile.
         """
-        packed = request if isinstance(request, bytes) else request.SerializeToString()
+        encoded = request if isinstance(request, bytes) else request.SerializeToString()
         writes = not method.reads if is_write is None else is_write
         effect = Effect.NONE if not writes else Effect.IDEMPOTENT if method.idempotent else Effect.NON_IDEMPOTENT
         deadline = timeout if isinstance(timeout, Deadline) else self.deadline(timeout)
-        may_repeat = not writes or method.idempotent
+        is_idempotent = effect is not Effect.NON_IDEMPOTENT
 
-        def attempt(endpoint: Endpoint, share: Deadline) -> Response:
+        def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> Response:
             # A call that must not be sent twice has all of the time: no other server is tried after it was sent.
-            answer_by = share if may_repeat else deadline
+            call_deadline = attempt_deadline if is_idempotent else deadline
             server = self._servers.get(id(endpoint)) or self._server(endpoint)
-            return server.call(method, packed, answer_by, share, writes, not may_repeat)
+            return server.call(method, encoded, call_deadline, attempt_deadline, writes, not is_idempotent)
 
         return call_with_failover(self._endpoints, attempt, deadline, effect)
 
@@ -114,9 +114,9 @@ class RpcClient:
             EtcException: What :meth:`call` raises.
         """
 
-        def attempt(endpoint: Endpoint, share: Deadline) -> MessageStream[Request, Response]:
+        def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> MessageStream[Request, Response]:
             server = self._server(endpoint)
-            return self._open_on(endpoint, server, method, server.auth_token.get(share), share)
+            return self._open_on(endpoint, server, method, server.auth_token.get(attempt_deadline), attempt_deadline)
 
         return call_with_failover(self._endpoints, attempt, self.deadline(timeout), Effect.NONE, is_answered=False)
 
@@ -149,17 +149,19 @@ class RpcClient:
             EtcException: What :meth:`call` raises.
         """
 
-        def attempt(endpoint: Endpoint, share: Deadline) -> tuple[MessageStream[Request, Response], Response | None]:
+        def attempt(
+            endpoint: Endpoint, attempt_deadline: Deadline
+        ) -> tuple[MessageStream[Request, Response], Response | None]:
             server = self._server(endpoint)
             if not server.supports(method):
                 raise NotSupported(f'{server.url} does not support {method.path}: it needs a newer version')
             for is_last in (*[False] * MAX_REFUSALS, True):
-                token = server.auth_token.get(share)
-                stream = self._open_on(endpoint, server, method, token, share, needs_leader=needs_leader)
+                token = server.auth_token.get(attempt_deadline)
+                stream = self._open_on(endpoint, server, method, token, attempt_deadline, needs_leader=needs_leader)
                 try:
                     stream.send(request)
                     stream.finish()
-                    return stream, stream.receive(share)
+                    return stream, stream.receive(attempt_deadline)
                 except Unauthorized:
                     stream.cancel()
                     if is_last or server.auth_token.current == token:
@@ -202,12 +204,12 @@ class RpcClient:
         return MessageStream(method, stream, health, [value.decode() for _, value in token])
 
     @property
-    def servers(self) -> int:
+    def server_count(self) -> int:
         """The number of servers."""
         return len(self._endpoints)
 
-    def turn(self) -> None:
-        """Call another server first from now on: the current one answers, but with data that is too old."""
+    def switch_server(self) -> None:
+        """Switch to the next server, because the current one answers with stale data."""
         self._endpoints.switch()
 
     def deadline(self, timeout: Timeout) -> Deadline:

@@ -60,21 +60,21 @@ class Server:
     def call(
         self,
         method: Method[Request, Response],
-        packed: bytes,
+        request: bytes,
         deadline: Deadline,
         connect_by: Deadline,
         is_write: bool = False,
-        once: bool = False,
+        needs_settings: bool = False,
     ) -> Response:
         """Call a unary RPC; with a new token, up to ``MAX_REFUSALS`` times, if the server refuses the token.
 
         Args:
             method: The RPC.
-            packed: The encoded request.
+            request: The encoded request.
             deadline: The end of the call.
             connect_by: The end of connecting and of getting a token.
             is_write: The request may change something.
-            once: Send the request at most once: it must not be applied twice.
+            needs_settings: Send the request on a new connection only after the SETTINGS of the server were received.
 
         Raises:
             EtcException: Why the call failed; ``maybe_applied`` says whether a write may have happened.
@@ -85,15 +85,21 @@ class Server:
             try:
                 current = self.auth_token.current
                 token = self.auth_token.get(by) if current is None else current
-                answer = self.channel.unary(
-                    method.path, packed, deadline, is_write=is_write, metadata=token, connect_by=by, once=once
+                response = self.channel.unary(
+                    method.path,
+                    request,
+                    deadline,
+                    is_write=is_write,
+                    metadata=token,
+                    connect_by=by,
+                    needs_settings=needs_settings,
                 )
-                return parse(method, answer, self.url, writes=is_write)
+                return parse(method, response, self.url, is_write=is_write)
             except GrpcError as refused:
                 if refusals == MAX_REFUSALS or not self.auth_token.invalidate(token, refused):
-                    raise _error_of(self.url, method, packed, token, is_write, refused) from None
+                    raise _error_of(self.url, method, request, token, is_write, refused) from None
             except OversizedResponse as error:
-                raise too_large(method, error.message, self.url, writes=is_write) from None
+                raise too_large(method, error.message, self.url, is_write=is_write) from None
             except EtcException as error:
                 if method.waits and error.maybe_applied and is_overdue(error):
                     error.is_outage = False  # the RPC waits for an event, which did not happen in time
@@ -105,9 +111,9 @@ class Server:
 
 
 def _error_of(
-    url: str, method: Method[Any, Any], packed: bytes, token: Metadata, is_write: bool, refused: GrpcError
+    url: str, method: Method[Any, Any], request: bytes, token: Metadata, is_write: bool, refused: GrpcError
 ) -> EtcException:
-    secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(packed)))
+    secrets = [value.decode() for _, value in token] + list(secrets_of(method.request.FromString(request)))
     error = error_of_status(refused.status, method.path, is_write=is_write, url=url, secrets=secrets)
     if method.waits and not isinstance(error, LeaseNotFound):
         error = copy_error(error, maybe_applied=True)

@@ -46,7 +46,7 @@ UNIMPLEMENTED: Final = 12
 UNAVAILABLE: Final = 14
 UNAUTHENTICATED: Final = 16
 
-PREFIX: Final = 'etcdserver: '
+TEXT_PREFIX: Final = 'etcdserver: '
 
 TEXTS: Final[dict[type[EtcdError], tuple[str, ...]]] = {
     AlreadyExists: (
@@ -172,16 +172,16 @@ def error_of_status(
         url: The server.
         secrets: Texts that the server has received, and that are redacted in the error.
     """
-    text = status.message.removeprefix(PREFIX)
+    text = status.message.removeprefix(TEXT_PREFIX)
     if text not in BY_TEXT and text not in TIMEOUT_TEXTS:
         text = redact(text, secrets)
     error: EtcException
     if status.code == UNIMPLEMENTED:
         error = NotSupported(f'this etcd does not support {path}: it needs a newer version ({text})')
     elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in TIMEOUT_TEXTS:
-        error = TimedOut(f'{url} gave up on {path}: {text}')
+        error = TimedOut(f'{path} timed out on {url}: {text}')
     elif text.startswith(RESPONSE_TOO_LARGE):
-        error = ResponseTooLarge(f'{url} has an answer to {path} that is larger than gRPC can send: {text}')
+        error = ResponseTooLarge(f'the response of {url} to {path} is larger than gRPC can send: {text}')
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
         error = kind(text, errno=kind.errno or status.code)
@@ -206,9 +206,9 @@ def _may_be_applied(error: EtcException, text: str) -> bool:
 
 def is_stale_token(status: Status) -> bool:
     """Return True if the call may succeed with another token, or with a token.  The call was not applied."""
-    return status.code == UNAUTHENTICATED or status.message.removeprefix(PREFIX) in STALE_TOKEN_TEXTS
+    return status.code == UNAUTHENTICATED or status.message.removeprefix(TEXT_PREFIX) in STALE_TOKEN_TEXTS
 
 
 def is_auth_disabled(status: Status) -> bool:
     """Return True if authentication is disabled on the server, so that no token is needed."""
-    return status.message.removeprefix(PREFIX) == AUTH_DISABLED
+    return status.message.removeprefix(TEXT_PREFIX) == AUTH_DISABLED

@@ -31,14 +31,14 @@ CallResponse = TypeVar('CallResponse', bound=Message)
 
 
 class StreamHealth:
-    """Reports how the server of one stream does to the endpoint selector, and a refused token to the server's token.
+    """Reports the health of a stream's server to the endpoint selector, and a refused token to the server's AuthToken.
 
     Only the first failure counts: what follows is a consequence.
 
     Args:
         endpoints: The endpoints of the client.
-        endpoint: The one of the stream.
-        server: The same, with its token.
+        endpoint: The endpoint of the stream.
+        server: The server at that endpoint, with its token.
         token: The token that the stream was opened with.
     """
 
@@ -85,7 +85,7 @@ class MessageStream(Generic[Request, Response]):
 
     Attributes:
         url: The URL of the server, for errors.
-        secrets: The same, for errors that arrive inside of messages.
+        secrets: These texts, for errors that arrive inside of messages.
         size: The size in bytes of the message that was received last.
         oversized: The first fields of the last message that was too large to be received; None before there was one.
     """
@@ -145,7 +145,7 @@ class MessageStream(Generic[Request, Response]):
             raise self._record_status(refused) from None
         except OversizedResponse as error:
             self.oversized = parse_beginning(self._method, error.message)
-            raise too_large(self._method, error.message, self.url, writes=False) from None
+            raise too_large(self._method, error.message, self.url, is_write=False) from None
         except TimedOut:
             raise  # only the caller can decide whether that is too long
         except EtcException as error:
@@ -157,7 +157,7 @@ class MessageStream(Generic[Request, Response]):
             self._has_served = True
             self._health.on_served()
         self.size = len(message)
-        return parse(self._method, message, self.url, writes=False)
+        return parse(self._method, message, self.url, is_write=False)
 
     def call(self, method: Method[CallRequest, CallResponse], request: CallRequest, deadline: Deadline) -> CallResponse:
         """Call a read-only unary RPC of the stream's own server.  Blocks until the deadline at most.

@@ -1,8 +1,10 @@
 """Transactions written as comparisons and operations.
 
-etcd.v3.kv.when(value(b'/leader') == b'a', version(b'/lock') > 0).then(
-    put(b'/leader', b'b'), get(b'/lock')
-).otherwise(get(b'/leader')).commit()
+Example::
+
+    etcd.v3.kv.when(value(b'/leader') == b'a', version(b'/lock') > 0).then(
+        put(b'/leader', b'b'), get(b'/lock')
+    ).otherwise(get(b'/leader')).commit()
 """
 
 from __future__ import annotations

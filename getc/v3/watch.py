@@ -59,7 +59,7 @@ class Watch:
                 it is read.
             PermissionDenied: The user may not read the range.
             EtcdError: The server refuses for another reason.
-            ConnectionError: No answer.
+            ConnectionError: No response.
         """
         request = build(
             WatchCreateRequest,
@@ -83,8 +83,8 @@ class Watch:
 
         Raises:
             NotSupported: The client has no watch: etcd 3.5.8 and newer do not answer then.
-            TimedOut: No answer.  etcd 3.5.8 and newer wait until all watches of the client have caught up; a watch with
-                a ``start_revision`` in the future has not.
+            TimedOut: No response.  etcd 3.5.8 and newer wait until all watches of the client have caught up; a watch
+                with a ``start_revision`` in the future has not.
             ConnectionError: The connection was lost.
         """
         deadline = self._rpc.deadline(timeout)

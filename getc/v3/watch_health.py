@@ -26,16 +26,16 @@ from getc.timing import Deadline
 
 __all__ = ['WatchHealthCheck']
 
-IDLE_TIMEOUT: Final = 10.0
+WATCH_IDLE_TIMEOUT: Final = 10.0
 """Seconds without a response after which the server is checked."""
 
 BEHIND_TIMEOUT: Final = 2.0
 """The same once other responses show a later revision than the stream has shown."""
 
-PROGRESS_TIMEOUT: Final = 1.0
+CHECK_PROGRESS_TIMEOUT: Final = 1.0
 """Seconds to wait for a progress response before a read follows."""
 
-READ_TIMEOUT: Final = 4.0
+CHECK_READ_TIMEOUT: Final = 4.0
 """Seconds for the read, and for a progress response that the server had to send."""
 
 
@@ -74,7 +74,7 @@ class WatchHealthCheck:
         self._next_response: Event | None = None  # while a check waits for it
         self._check: gevent.Greenlet[[], None] | None = None
         self._is_closed = False
-        self._timer: Any = get_hub().loop.timer(IDLE_TIMEOUT, ref=False)
+        self._timer: Any = get_hub().loop.timer(WATCH_IDLE_TIMEOUT, ref=False)
         self._timer.start(self._on_timer)
 
     def on_behind(self) -> None:
@@ -100,7 +100,7 @@ class WatchHealthCheck:
         if self._behind_since is not None and self._behind_since < self._last_response_at:
             self._behind_since = None
         if self._behind_since is None:
-            since, timeout = self._last_response_at, IDLE_TIMEOUT
+            since, timeout = self._last_response_at, WATCH_IDLE_TIMEOUT
         else:
             since, timeout = self._behind_since, BEHIND_TIMEOUT
         left = timeout - (timing.now() - since)
@@ -108,7 +108,7 @@ class WatchHealthCheck:
             self._check = gevent.spawn(self._run_check)
             self._check.name = 'getc watch stream, health check'
         else:
-            self._start_timer(left if left > 0 else IDLE_TIMEOUT)
+            self._start_timer(left if left > 0 else WATCH_IDLE_TIMEOUT)
 
     def _start_timer(self, seconds: float) -> None:
         close_watcher(self._timer)
@@ -123,7 +123,7 @@ class WatchHealthCheck:
             return  # closed meanwhile: this greenlet was about to run when it was killed
         if fault is None:
             self._last_response_at = timing.now()
-            self._start_timer(IDLE_TIMEOUT)
+            self._start_timer(WATCH_IDLE_TIMEOUT)
         else:
             self._stream.on_unhealthy(fault)
 
@@ -133,21 +133,23 @@ class WatchHealthCheck:
         Args:
             response: Set by the next response on the stream.
         """
-        if self._wait_for_progress(response, PROGRESS_TIMEOUT) or self._stream.is_idle:
+        if self._wait_for_progress(response, CHECK_PROGRESS_TIMEOUT) or self._stream.is_idle:
             return None
         url = self._stream.url
         silence = f'no response on the watch stream for {timing.now() - self._last_response_at:.0f} s'
         try:
-            revision = self._stream.read_revision(Deadline(READ_TIMEOUT))
+            revision = self._stream.read_revision(Deadline(CHECK_READ_TIMEOUT))
         except EtcException as error:
             if response.is_set() or (isinstance(error, EtcdError) and not is_transient(error)):
                 return None  # a refusal by etcd itself is an answer
             return ConnectionError(f'{url} does not answer: {silence}, and a read failed: {error}', endpoint=url)
         if self._stream.is_idle or not self._stream.expects_progress(revision):
             return None
-        if self._wait_for_progress(response, READ_TIMEOUT):
+        if self._wait_for_progress(response, CHECK_READ_TIMEOUT):
             return None
-        fault = ConnectionError(f'{url} answers reads, but there was {silence}', endpoint=url)
+        seconds = f'{timing.now() - self._last_response_at:.0f} s'
+        silence = f'has sent nothing on the watch stream for {seconds}, not even the requested progress'
+        fault = ConnectionError(f'{url} answers reads, but {silence}', endpoint=url)
         fault.is_outage = False
         return fault
 
@@ -161,6 +163,6 @@ class WatchHealthCheck:
             if self._stream.is_idle:
                 return True
             self._stream.request_progress()
-            if wait_ready(response, Deadline(PROGRESS_TIMEOUT)):
+            if wait_ready(response, Deadline(CHECK_PROGRESS_TIMEOUT)):
                 return True
         return False

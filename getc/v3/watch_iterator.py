@@ -16,7 +16,7 @@ from getc.v3.watch_stream import Substream, WatchHandler
 
 __all__ = ['WatchIterator']
 
-BUFFER_BYTES: Final = 16 * 1024 * 1024
+WATCH_BUFFER_BYTES: Final = 16 * 1024 * 1024
 """Bytes of responses buffered for one watch.  Beyond, the watch is ended: it would block the others of its stream."""
 
 RESPONSE_OVERHEAD: Final = 1024
@@ -139,9 +139,11 @@ class WatchIterator(WatchHandler):
             self._buffer = deque()
         self._buffer.append((response, size))
         self._buffered_bytes += size
-        if self._buffered_bytes > BUFFER_BYTES and len(self._buffer) > 1:
+        if self._buffered_bytes > WATCH_BUFFER_BYTES and len(self._buffer) > 1:
             self._substream.cancel()
-            text = f'the buffer of watch {self.watch_id} is full: more than {BUFFER_BYTES} bytes were not received'
+            text = (
+                f'the buffer of watch {self.watch_id} is full: more than {WATCH_BUFFER_BYTES} bytes were not received'
+            )
             self.on_ended(ResourceExhausted(text, errno=ResourceExhausted.errno))
         self._wake()
 

@@ -1,8 +1,8 @@
 """Creates the watches of a client on one shared stream, which it opens and reopens as needed.
 
-All watches of getc are created here: those of :class:`getc.v3.watch.Watch`, of the directory tree, and of the keys of
-kept nodes, each kind on a stream of its own.  So opening a watch stream, the recovery from a stale token and the health
-check (of :class:`~getc.v3.watch_stream.WatchStream`) exist once.
+All watches of getc are created here.  Each kind of watch (those of :class:`getc.v3.watch.Watch`, of the directory tree,
+and of the keys of kept nodes) has its own multiplexer and stream.  Opening streams, recovery from a stale token and the
+health check (of :class:`~getc.v3.watch_stream.WatchStream`) are implemented here only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from getc.v3.watch_stream import Substream, WatchStream
 
 __all__ = ['WatchMultiplexer']
 
-READ_TIMEOUT: Final = 5.0
+PERMISSION_READ_TIMEOUT: Final = 5.0
 """Seconds for the read that checks a permission."""
 
 
@@ -37,7 +37,7 @@ class WatchMultiplexer:
             raises counts as a failure to open the stream.
 
     Attributes:
-        streams: The stream, and how another one is opened.
+        streams: Opens the stream, and another one after that has ended.
     """
 
     def __init__(self, rpc: RpcClient, on_open: Callable[[WatchStream], object] = lambda stream: None) -> None:
@@ -68,12 +68,12 @@ class WatchMultiplexer:
             substream.on_unauthorized = self._recover
         self._request(substream)
 
-    def leave(self, stream: WatchStream) -> None:
+    def retire(self, stream: WatchStream) -> None:
         """Create further watches on another stream than this one, which closes with the last of its watches.
 
         Does not block.
         """
-        self.streams.leave(stream)
+        self.streams.retire(stream)
         stream.close_when_empty()
 
     def close(self, error: EtcException) -> None:
@@ -140,11 +140,11 @@ class WatchMultiplexer:
         start, end = request.key, request.range_end
         readable = RangeRequest(key=start, range_end=end, limit=1, keys_only=True, serializable=True)
         try:
-            self._rpc.call(KV.Range, readable, READ_TIMEOUT)
+            self._rpc.call(KV.Range, readable, PERMISSION_READ_TIMEOUT)
         except EtcException as error:
             substream.end(error)
             return
         if not substream.is_over:
             if substream.stream is not None:
-                self.leave(substream.stream)
+                self.retire(substream.stream)
             self._request(substream)

@@ -11,7 +11,7 @@ import pytest
 import getc
 from getc.backends.tree.watch.missed_changes import DELIVERY_TIMEOUT
 from getc.testing import VirtualTime
-from getc.v3.watch_health import BEHIND_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
+from getc.v3.watch_health import BEHIND_TIMEOUT, CHECK_PROGRESS_TIMEOUT, CHECK_READ_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
 DETECTION_TIMEOUT = 2 * DELIVERY_TIMEOUT + 0.1
@@ -109,7 +109,7 @@ def test_renewals_with_a_higher_revision_show_that_the_watch_stream_is_lost(
     for stream in server.streams:
         getattr(stream, 'watches', {}).clear()
     server.put('/cfg/a', '2')
-    etcd_clock.advance(1 + BEHIND_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT + 1.5)
+    etcd_clock.advance(1 + BEHIND_TIMEOUT + CHECK_PROGRESS_TIMEOUT + CHECK_READ_TIMEOUT + 1.5)
     assert (mirror.is_stale, mirror['/cfg/a']) == (False, '2')
 
 

@@ -15,10 +15,10 @@ from getc.errors import ConnectionError, PermissionDenied
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.testing.ports import free_ports
 from getc.v3 import watch_health
-from getc.v3.watch_health import IDLE_TIMEOUT, PROGRESS_TIMEOUT, READ_TIMEOUT
+from getc.v3.watch_health import CHECK_PROGRESS_TIMEOUT, CHECK_READ_TIMEOUT, WATCH_IDLE_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
 
-DETECTION_TIMEOUT = IDLE_TIMEOUT + PROGRESS_TIMEOUT + READ_TIMEOUT
+DETECTION_TIMEOUT = WATCH_IDLE_TIMEOUT + CHECK_PROGRESS_TIMEOUT + CHECK_READ_TIMEOUT
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_stream_that_falls_silent_alone_is_reopened(
     (stream,) = server.streams
     stream.watches.clear()  # type: ignore[attr-defined]
     server.put('/cfg/a', '2')
-    etcd_clock.advance(DETECTION_TIMEOUT + READ_TIMEOUT + 2)
+    etcd_clock.advance(DETECTION_TIMEOUT + CHECK_READ_TIMEOUT + 2)
     assert server.streams != [stream]
     assert (mirror.is_stale, mirror['/cfg/a']) == (False, '2')
 
@@ -133,8 +133,8 @@ def test_watch_behind_a_proxy_that_answers_pings_is_stale_when_etcd_hangs(
     etcd_server: EtcdServer, proxy_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It recovers when etcd continues."""
-    monkeypatch.setattr(watch_health, 'IDLE_TIMEOUT', 0.5)
-    monkeypatch.setattr(watch_health, 'READ_TIMEOUT', 1.0)
+    monkeypatch.setattr(watch_health, 'WATCH_IDLE_TIMEOUT', 0.5)
+    monkeypatch.setattr(watch_health, 'CHECK_READ_TIMEOUT', 1.0)
     with getc.etcd(proxy_url, api='v3') as client, getc.etcd(etcd_server.url, api='v3') as other:
         client.ready(timeout=60)
         other.set('/cfg/a', '1')
@@ -154,7 +154,7 @@ def test_stream_whose_last_watch_ends_during_a_health_check_stays_open(
     monkeypatch.setattr(gevent.get_hub(), 'handle_error', lambda *error: uncaught.append(error))
     watcher = client.on_change('/cfg', print)
     server.drops_progress = True
-    etcd_clock.advance(IDLE_TIMEOUT + PROGRESS_TIMEOUT / 2)
+    etcd_clock.advance(WATCH_IDLE_TIMEOUT + CHECK_PROGRESS_TIMEOUT / 2)
     watcher.stop()
     etcd_clock.advance(DETECTION_TIMEOUT)
     assert uncaught == []

@@ -204,7 +204,7 @@ def test_close_idle_keeps_a_connection_whose_settings_a_call_waits_for(open_chan
     may_answer = Event()
     with serving(serve_after(may_answer)) as endpoint:
         channel = open_channel(endpoint)
-        call = gevent.spawn(channel.unary, PATH, b'', in_time(), once=True)
+        call = gevent.spawn(channel.unary, PATH, b'', in_time(), needs_settings=True)
         wait_until(lambda: channel.is_connected)
         channel.close_idle()
         may_answer.set()
@@ -223,7 +223,7 @@ def test_close_before_the_settings_does_not_mark_the_address_as_bad(open_channel
     monkeypatch.setattr(get_resolver(), 'mark_bad', lambda *address: marked.append(address))
     with serving(serve_after(Event())) as endpoint:
         channel = open_channel(endpoint)
-        call = gevent.spawn(channel.unary, PATH, b'', in_time(), once=True)
+        call = gevent.spawn(channel.unary, PATH, b'', in_time(), needs_settings=True)
         wait_until(lambda: channel.is_connected)
         channel.close()
         call.join()
@@ -482,8 +482,10 @@ def test_forked_child_does_not_use_the_connection_of_its_parent(hub: bool) -> No
     assert done.stdout == 'done\n', done.stderr
 
 
-@pytest.mark.parametrize('once', [True, False])
-def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel, once: bool) -> None:
+@pytest.mark.parametrize('needs_settings', [True, False])
+def test_call_with_needs_settings_waits_for_the_settings_of_a_new_connection(
+    open_channel, needs_settings: bool
+) -> None:
     """Other calls are sent at once, with the SETTINGS of the client."""
     received = bytearray()
     may_read = Event()
@@ -500,9 +502,9 @@ def test_call_with_once_waits_for_the_settings_of_a_new_connection(open_channel,
         reading.kill()
 
     with serving(handle) as endpoint:
-        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'', in_time(), once=once)
+        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'', in_time(), needs_settings=needs_settings)
         wait_until(lambda: received.startswith(PREFACE))
-        if once:
+        if needs_settings:
             settle()
             assert b'/a/b' not in received
         else:

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from getc.errors import HTTPError, ProtocolError
@@ -80,6 +80,7 @@ def test_decoder_refuses_compressed_messages() -> None:
         MessageDecoder().feed(b'\1\0\0\0\1x')
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=3 * BOUND), max_size=6), st.data())
 def test_decoder_keeps_the_head_of_an_oversized_message(sizes: list[int], data: st.DataObject) -> None:
     """The rest is skipped, in chunks of any size; the other messages are complete."""

@@ -10,7 +10,7 @@ import pytest
 
 from getc import timing
 from getc.errors import ConnectionError, TimedOut
-from getc.grpc.health import IDLE_TIMEOUT
+from getc.grpc.health import CONNECTION_IDLE_TIMEOUT
 from getc.grpc.http2.frames import ErrorCode
 from tests.support.grpc_calls import PATH, in_time, results, silence, start_calls
 
@@ -37,7 +37,7 @@ def test_silent_server_is_detected_by_a_ping(serve, open_channel, etcd_clock) ->
 
 
 def test_timeout_without_received_data_sends_a_ping_at_once(serve, open_channel, etcd_clock) -> None:
-    """A stream on the same connection ends 2 s later, long before IDLE_TIMEOUT."""
+    """A stream on the same connection ends 2 s later, long before CONNECTION_IDLE_TIMEOUT."""
     server = serve(silence)
     channel = open_channel(server.endpoint)
     stream = channel.stream(PATH, in_time())
@@ -165,10 +165,10 @@ def test_stall_of_the_process_is_not_taken_for_silence_of_the_server(serve, open
     calls = start_calls(channel, 1, timeout=None)
     server.wait_for_calls(1)
     connection = channel._connection
-    etcd_clock.advance(IDLE_TIMEOUT)
+    etcd_clock.advance(CONNECTION_IDLE_TIMEOUT)
     assert connection.health.ping_sent_at is None  # sent and answered
     server.connection.is_muted = True
-    etcd_clock.advance(IDLE_TIMEOUT)
+    etcd_clock.advance(CONNECTION_IDLE_TIMEOUT)
     assert connection.health.ping_sent_at is not None
     connection.health._checked_at -= 60
     connection.health.ping_sent_at -= 60

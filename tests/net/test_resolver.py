@@ -317,9 +317,9 @@ def test_connect_names_all_addresses_that_failed_differently(lookup: FakeLookup,
         sockets.connect('etcd', 1, deadline=Deadline(0.2))
 
 
-@pytest.mark.parametrize('once', [True, False])
+@pytest.mark.parametrize('needs_settings', [True, False])
 def test_call_uses_the_next_address_when_a_server_accepts_and_does_not_respond(
-    lookup: FakeLookup, serve: Any, open_channel: Any, etcd_clock: VirtualTime, once: bool
+    lookup: FakeLookup, serve: Any, open_channel: Any, etcd_clock: VirtualTime, needs_settings: bool
 ) -> None:
     """A non-idempotent write is not sent to that address; other channels avoid the address from then on."""
     received: list[bytes] = []
@@ -332,17 +332,24 @@ def test_call_uses_the_next_address_when_a_server_accepts_and_does_not_respond(
     with serving(receive_only) as hung:
         lookup.addresses = (at('127.0.0.1', hung.port), at('127.0.0.1', server.endpoint.port))
         endpoint = Endpoint('http', 'etcd.example', 1)
-        call = gevent.spawn(open_channel(endpoint).unary, '/a/b', b'x', Deadline(30), is_write=once, once=once)
+        call = gevent.spawn(
+            open_channel(endpoint).unary,
+            '/a/b',
+            b'x',
+            Deadline(30),
+            is_write=needs_settings,
+            needs_settings=needs_settings,
+        )
         etcd_clock.advance(2.4)
         assert not call.ready()
         etcd_clock.advance(0.2)
-        if once:
+        if needs_settings:
             assert call.get() == b'x'
         else:
             assert isinstance(call.exception, ConnectionError) and not call.exception.maybe_applied
-        assert (b'/a/b' in b''.join(received)) is not once
+        assert (b'/a/b' in b''.join(received)) is not needs_settings
         count = len(received)
-        assert open_channel(endpoint).unary('/a/b', b'y', Deadline(30), once=once) == b'y'
+        assert open_channel(endpoint).unary('/a/b', b'y', Deadline(30), needs_settings=needs_settings) == b'y'
         assert len(received) == count
 
 

@@ -184,9 +184,9 @@ class FakeRpc:
 
         return connect() if etcd.fault is None else etcd.fault(connect, self.deadline(timeout), False)
 
-    servers = 1
+    server_count = 1
 
-    def turn(self) -> None:
+    def switch_server(self) -> None:
         pass
 
     def deadline(self, timeout: Any) -> Deadline:

@@ -122,10 +122,10 @@ def test_call_raises_when_the_second_stream_is_refused_too(opening: Opening) -> 
     assert opening.calls == 2
 
 
-def test_left_stream_is_replaced_by_the_next_one(opening: Opening) -> None:
+def test_retired_stream_is_replaced_by_the_next_one(opening: Opening) -> None:
     shared = ReopeningStream(opening)
     opening.go.set()
     first = shared.get(Deadline(None))
-    shared.leave(first)
+    shared.retire(first)
     assert shared.current is None
     assert shared.get(Deadline(None)) is not first

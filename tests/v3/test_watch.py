@@ -309,7 +309,7 @@ def test_create_and_progress_time_out_on_a_silent_server(
 
 
 def test_full_buffer_ends_its_watch_only(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 1_000_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.WATCH_BUFFER_BYTES', 1_000_000)
     with watch.create(b'/a') as idle, watch.create(b'/a') as busy:
         for number in range(30):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))
@@ -325,7 +325,7 @@ def test_full_buffer_ends_its_watch_only(watch: Watch, kv: KV, monkeypatch: pyte
 
 def test_watch_that_is_received_from_never_overflows(watch: Watch, kv: KV, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the total, and however large one response."""
-    monkeypatch.setattr('getc.v3.watch_iterator.BUFFER_BYTES', 50_000)
+    monkeypatch.setattr('getc.v3.watch_iterator.WATCH_BUFFER_BYTES', 50_000)
     with watch.create(b'/a') as watching:
         for number in range(20):
             kv.put(b'/a', b'%02d' % number + bytes(100_000))

@@ -200,7 +200,7 @@ def test_received_responses_free_the_buffer(
     stream: FakeStream, watches: WatchStream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A consumer that keeps up receives more than the buffer holds."""
-    monkeypatch.setattr(watch_iterator, 'BUFFER_BYTES', 3 * watch_iterator.RESPONSE_OVERHEAD)
+    monkeypatch.setattr(watch_iterator, 'WATCH_BUFFER_BYTES', 3 * watch_iterator.RESPONSE_OVERHEAD)
     creating = create(watches)
     stream.push(created(0))
     watching = creating.get()

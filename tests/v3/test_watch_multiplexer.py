@@ -108,10 +108,10 @@ def test_watch_cancelled_while_the_stream_is_opened_is_not_requested(env: Enviro
     assert env.server.times('WatchCreate') == []
 
 
-def test_stream_that_was_left_serves_its_watches_and_no_others(env: Environment) -> None:
+def test_retired_stream_serves_its_watches_and_no_others(env: Environment) -> None:
     old, substream = env.add()
     env.settle()
-    env.watches.leave(env.opened[0])
+    env.watches.retire(env.opened[0])
     new, _ = env.add()
     env.settle()
     assert len(env.opened) == 2

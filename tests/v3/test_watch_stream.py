@@ -12,7 +12,7 @@ from getc.testing import VirtualTime
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_health import IDLE_TIMEOUT
+from getc.v3.watch_health import WATCH_IDLE_TIMEOUT
 from getc.v3.watch_progress import RESPONSE_TIMEOUT
 from getc.v3.watch_stream import Substream, WatchStream
 from tests.support.fake_stream import FakeStream
@@ -234,7 +234,7 @@ def test_stream_that_ends_during_a_health_check_leaves_no_timer(env: Environment
     """The greenlet of the check is about to run when it is killed."""
     env.add()
     env.push(created(1))
-    etcd_clock.advance(IDLE_TIMEOUT + 0.5)
+    etcd_clock.advance(WATCH_IDLE_TIMEOUT + 0.5)
     assert env.server.sent[-1].HasField('progress_request')
     env.server.push(WatchResponse(header=ResponseHeader(revision=7), watch_id=-1))
     env.server.end(ConnectionError('the connection broke'))

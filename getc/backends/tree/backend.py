@@ -65,7 +65,7 @@ class TreeV3(Backend):
         self._v3 = v3
         self._rpc = rpc
         self._is_strict = is_strict
-        self._revision_guard = RevisionGuard(rpc.servers, rpc.turn)
+        self._revision_guard = RevisionGuard(rpc.server_count, rpc.switch_server)
         self._watch_hub = WatchHub(rpc, self._revision_guard)
         self._key_watches = KeyWatches(rpc)
         self._lease_pools: dict[int, LeasePool] = {}  # by TTL

@@ -6,7 +6,7 @@ import struct
 from collections import deque
 from typing import Final, NoReturn
 
-from getc.grpc.http2.events import Event, GoAwayReceived, PingAcknowledged, SettingsReceived, StreamUnprocessed
+from getc.grpc.http2.events import Event, GoAwayReceived, SettingsReceived, StreamUnprocessed
 from getc.grpc.http2.frames import (
     ACK,
     DEFAULT_FRAME_SIZE,
@@ -75,7 +75,7 @@ class ConnectionControl:
         self._pings: deque[bytes] = deque()
 
     def ping(self, payload: bytes) -> None:
-        """Send a PING with these 8 bytes; :class:`PingAcknowledged` is the event of its acknowledgement."""
+        """Send a PING with these 8 bytes."""
         if len(payload) != 8:
             raise ValueError('the payload of a ping must be 8 bytes')
         self._pings.append(payload)
@@ -140,7 +140,7 @@ class ConnectionControl:
             raise_violation(ErrorCode.PROTOCOL_ERROR, 'server enables push (6.5.2)')
 
     def on_ping(self, flags: int, stream_id: int, payload: bytes) -> Event | None:
-        """Acknowledge a PING of the peer, or return the event for the acknowledgement of a PING of the client."""
+        """Acknowledge a PING of the peer, or accept the acknowledgement of a PING of the client."""
         if stream_id:
             raise_violation(ErrorCode.PROTOCOL_ERROR, 'PING on a stream (6.7)')
         if len(payload) != 8:
@@ -153,7 +153,7 @@ class ConnectionControl:
             return None
         self._pings.popleft()
         self.idle_frames = 0
-        return PingAcknowledged(payload)
+        return None
 
     def _acknowledge(self, frame_type: FrameType, payload: bytes) -> None:
         self.idle_frames += 1  # not by `count_idle`: etcd sends a PING and a WINDOW_UPDATE with most responses

@@ -11,7 +11,6 @@ __all__ = [
     'Event',
     'GoAwayReceived',
     'HeadersReceived',
-    'PingAcknowledged',
     'ResponseReceived',
     'SettingsReceived',
     'StreamReset',
@@ -20,7 +19,7 @@ __all__ = [
 
 
 class HeadersReceived(NamedTuple):
-    """The headers of a response, or its trailers, which have no status; ``ends`` with END_STREAM."""
+    """The headers of a response, or its trailers, which have no status; ``ends`` is True if they have END_STREAM."""
 
     stream_id: int
     status: int | None
@@ -29,7 +28,14 @@ class HeadersReceived(NamedTuple):
 
 
 class DataReceived(NamedTuple):
-    """A part of the body; ``size`` counts against the windows and includes padding; ``ends`` with END_STREAM."""
+    """A part of the body.
+
+    Attributes:
+        stream_id: The stream.
+        data: The bytes of the body.
+        size: The bytes that count against the windows, which include padding.
+        ends: The frame has END_STREAM.
+    """
 
     stream_id: int
     data: bytes
@@ -85,12 +91,6 @@ class SettingsReceived(NamedTuple):
     max_streams: int
 
 
-class PingAcknowledged(NamedTuple):
-    """The peer acknowledged a ping of this client."""
-
-    payload: bytes
-
-
 Event = (
     HeadersReceived
     | DataReceived
@@ -99,5 +99,4 @@ Event = (
     | StreamUnprocessed
     | GoAwayReceived
     | SettingsReceived
-    | PingAcknowledged
 )

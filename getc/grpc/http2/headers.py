@@ -52,8 +52,8 @@ MAX_BLOCK: Final = 64 * 1024
 
 MAX_CONTINUATIONS: Final = 64
 
-MAX_CACHED_BLOCKS: Final = 256
-MAX_CACHED_LENGTH: Final = 64
+MAX_DECODED_BLOCKS: Final = 256
+MAX_DECODED_BLOCK_BYTES: Final = 64
 
 
 class HeaderBlock(NamedTuple):
@@ -164,7 +164,7 @@ class HeaderDecoder:
         except hpack.HPACKError:
             raise_violation(ErrorCode.COMPRESSION_ERROR, 'header block cannot be decoded (4.3)')
         decoded = _checked(fields)
-        if len(self.cached) == MAX_CACHED_BLOCKS or not _is_all_indexed(block):
+        if len(self.cached) == MAX_DECODED_BLOCKS or not _is_all_indexed(block):
             self.cached.clear()  # the block may have changed the table
         if _is_all_indexed(block):
             self.cached[block] = decoded
@@ -176,7 +176,7 @@ def _is_all_indexed(block: bytes) -> bool:
 
     The last byte of an index of several bytes has no high bit, and neither has the first byte of a literal.
     """
-    return min(block, default=0) >= INDEXED and len(block) <= MAX_CACHED_LENGTH
+    return min(block, default=0) >= INDEXED and len(block) <= MAX_DECODED_BLOCK_BYTES
 
 
 def _checked(fields: Fields) -> HeaderBlock:

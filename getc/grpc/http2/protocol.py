@@ -102,11 +102,6 @@ class Http2Connection:
     # -- state
 
     @property
-    def open_streams(self) -> int:
-        """Number of open streams."""
-        return len(self._receiving.streams)
-
-    @property
     def max_streams(self) -> int:
         """Streams that the peer allows to be open at a time."""
         return self._control.max_streams
@@ -127,7 +122,7 @@ class Http2Connection:
         )
 
     @property
-    def is_leaving(self) -> bool:
+    def is_draining(self) -> bool:
         """True if no stream can be opened any more: after a GOAWAY, or when all stream numbers are used."""
         return self._control.is_going_away or self._receiving.last_id >= MAX_STREAM_ID
 
@@ -187,7 +182,7 @@ class Http2Connection:
             self._send_reset(stream_id, code)
 
     def acknowledge(self, stream_id: int, size: int) -> bool:
-        """Allow the peer to send as many more bytes on a stream, after so many were consumed.
+        """Grant the peer ``size`` more bytes of window on a stream, because ``size`` bytes were consumed.
 
         Returns:
             True if a WINDOW_UPDATE is to be sent: it is once half of the window was consumed.
@@ -198,7 +193,7 @@ class Http2Connection:
         return increment > 0
 
     def ping(self, payload: bytes) -> None:
-        """Send a PING with these 8 bytes; ``PingAcknowledged`` is the event of its acknowledgement."""
+        """Send a PING with these 8 bytes."""
         self._control.ping(payload)
 
     def shut_down(self, code: int = ErrorCode.NO_ERROR) -> None:

@@ -28,7 +28,7 @@ LARGE = 'x' * 4000
 @pytest.fixture(autouse=True)
 def _small_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lower the bound to 64 KiB, since messages of 16 MiB take seconds."""
-    monkeypatch.setattr(framing, 'MAX_SIZE', framing.PREFIX_SIZE + BOUND)
+    monkeypatch.setattr(framing, 'MAX_SIZE', framing.MESSAGE_PREFIX_SIZE + BOUND)
     monkeypatch.setattr(ranges, 'TARGET_BYTES', BOUND // 2)
     monkeypatch.setattr(http_response, 'MAX_BODY', BOUND)
 
@@ -155,12 +155,12 @@ def test_error_names_the_value_that_is_too_large(client: getc.Client, calls: Cal
 @pytest.mark.parametrize(
     ('read', 'text'),
     [
-        (lambda v3, lease: v3.kv.range(b'/giant'), 'request less at a time'),
-        (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'request less at a time'),
-        (lambda v3, lease: list(v3.kv.scan(b'/', range_end=b'0')), 'request less at a time'),
-        (lambda v3, lease: v3.lease.time_to_live(lease, keys=True), 'request less at a time'),
-        (lambda v3, lease: v3.kv.put(b'/giant', b'x', prev_kv=True), 'it was carried out'),
-        (lambda v3, lease: v3.kv.delete_range(b'/', range_end=b'0', prev_kv=True), 'it was carried out'),
+        (lambda v3, lease: v3.kv.range(b'/giant'), 'request fewer keys at a time'),
+        (lambda v3, lease: v3.kv.when().then(txn.get(b'/giant')).commit(), 'request fewer keys at a time'),
+        (lambda v3, lease: list(v3.kv.scan(b'/', range_end=b'0')), 'request fewer keys at a time'),
+        (lambda v3, lease: v3.lease.time_to_live(lease, keys=True), 'request fewer keys at a time'),
+        (lambda v3, lease: v3.kv.put(b'/giant', b'x', prev_kv=True), 'the request was applied'),
+        (lambda v3, lease: v3.kv.delete_range(b'/', range_end=b'0', prev_kv=True), 'the request was applied'),
     ],
 )
 def test_rpc_raises_a_typed_error_when_its_response_is_too_large(
@@ -174,7 +174,7 @@ def test_rpc_raises_a_typed_error_when_its_response_is_too_large(
     calls.take()
     with pytest.raises(getc.ResponseTooLarge, match=text) as caught:
         read(client.v3, lease)
-    assert caught.value.maybe_applied is (text == 'it was carried out')
+    assert caught.value.maybe_applied is (text == 'the request was applied')
     assert caught.value.size > BOUND
     assert caught.value.index
     assert len(calls.take()) < 16

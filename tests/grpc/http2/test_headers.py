@@ -13,8 +13,8 @@ from getc.grpc.http2.frames import Violation
 from getc.grpc.http2.headers import (
     EMPTY_TABLE,
     MAX_BLOCK,
-    MAX_CACHED_BLOCKS,
-    MAX_CACHED_LENGTH,
+    MAX_DECODED_BLOCK_BYTES,
+    MAX_DECODED_BLOCKS,
     Fields,
     HeaderBlock,
     HeaderDecoder,
@@ -58,7 +58,7 @@ def test_blocks_decode_as_with_hpack(seed: int) -> None:
         block = encoder.encode([random.choice(kinds)(*one) for one in fields], huffman=random.random() < 0.5)
         assert plain(reference, block) == fields
         assert decoder.decode(block) == as_block(fields)
-    assert len(decoder.cached) <= MAX_CACHED_BLOCKS
+    assert len(decoder.cached) <= MAX_DECODED_BLOCKS
 
 
 def test_block_is_decoded_once_until_the_table_changes() -> None:
@@ -111,11 +111,11 @@ def test_cache_is_bounded_in_blocks_and_in_their_length() -> None:
     decoder = HeaderDecoder(MAX_BLOCK)
     for block in product(b'\x95\x96\x97', repeat=6):
         decoder.decode(bytes(block))
-        assert 0 < len(decoder.cached) <= MAX_CACHED_BLOCKS
-    decoder.decode(b'\x95' * MAX_CACHED_LENGTH)
-    assert b'\x95' * MAX_CACHED_LENGTH in decoder.cached
-    decoder.decode(b'\x95' * (MAX_CACHED_LENGTH + 1))
-    assert b'\x95' * (MAX_CACHED_LENGTH + 1) not in decoder.cached
+        assert 0 < len(decoder.cached) <= MAX_DECODED_BLOCKS
+    decoder.decode(b'\x95' * MAX_DECODED_BLOCK_BYTES)
+    assert b'\x95' * MAX_DECODED_BLOCK_BYTES in decoder.cached
+    decoder.decode(b'\x95' * (MAX_DECODED_BLOCK_BYTES + 1))
+    assert b'\x95' * (MAX_DECODED_BLOCK_BYTES + 1) not in decoder.cached
 
 
 def test_status_is_separate_from_the_fields() -> None:

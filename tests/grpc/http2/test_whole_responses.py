@@ -71,7 +71,7 @@ def test_response_received_together_is_one_event() -> None:
     other = headers(7) + data(7, b'other') + headers(7, LATEST, END)
     events = client.receive(ping + HEAD + DATA + LAST + other + ping)
     assert events == [WHOLE, WHOLE._replace(stream_id=7, data=b'other')]
-    assert not client.open_streams
+    assert not len(client._receiving.streams)
     with pytest.raises(ProtocolError, match='HEADERS on a closed stream'):
         client.receive(LAST)
 
@@ -81,7 +81,7 @@ def test_response_split_at_any_byte_has_the_same_parts(at: int) -> None:
     client, received = requesting(), HEAD + DATA + LAST
     assert (*client.receive(received[:at]), *client.receive(received[at:])) in (PARTS, (WHOLE,))
     assert WHOLE.parts == PARTS
-    assert not client.open_streams
+    assert not len(client._receiving.streams)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_response_of_another_form_is_reported_in_parts(received: bytes, events: 
     """There is another frame in between, or one of its frames is unusual."""
     client = requesting()
     assert client.receive(received) == list(events)
-    assert not client.open_streams
+    assert not len(client._receiving.streams)
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ class KeyWatches:
         watch.was_refused = True
         stream = substream.stream
         if isinstance(error, Unauthorized) and stream is not None and stream is self._multiplexer.streams.latest:
-            self._multiplexer.leave(stream)  # it uses the token that it was opened with
+            self._multiplexer.retire(stream)  # it uses the token that it was opened with
 
     def _start_later(self, watch: KeyWatch) -> None:
         self._pending[watch] = None

@@ -35,7 +35,6 @@ class WatchHub:
         self.missed_changes = MissedChanges()
         self._catch_up = CatchUpDetector()
         self._watches = WatchMultiplexer(rpc, self._catch_up.attach)
-        self._streams = self._watches.streams
         self._context = WatchContext(
             rpc=rpc,
             watches=self._watches,
@@ -72,13 +71,13 @@ class WatchHub:
 
     def compare(self, result: EtcdResult) -> None:
         """Detect watches that have missed the change that a call has returned.  Does not block."""
-        stream = self._streams.latest
+        stream = self._watches.streams.latest
         if stream is not None and result.etcd_index > stream.revision:
             stream.on_revision(result.etcd_index)
         self.missed_changes.compare(result)
 
     def on_revision(self, revision: int) -> None:
         """Check the stream soon if it has not shown this revision of the store, which another response has shown."""
-        stream = self._streams.latest
+        stream = self._watches.streams.latest
         if stream is not None:
             stream.on_revision(revision)

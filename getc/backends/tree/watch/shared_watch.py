@@ -275,7 +275,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._spec.key)
         error.is_outage = False
         if stream is not None:
-            self._context.watches.leave(stream)
+            self._context.watches.retire(stream)
         self._end(error)
 
     # -- going live
