@@ -87,7 +87,7 @@ def test_decoder_keeps_the_head_of_an_oversized_message(sizes: list[int], data: 
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
     stream = b''.join(encode_message(message) for message in sent)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framing, 'MAX_SIZE', framing.PREFIX_SIZE + BOUND)
+        patch.setattr(framing, 'MAX_SIZE', framing.MESSAGE_PREFIX_SIZE + BOUND)
         patch.setattr(framing, 'OVERSIZED_HEAD', 4)
         reader, received = MessageDecoder(), []
         while stream:

@@ -349,10 +349,10 @@ def test_missing_rpc_is_remembered_for_each_server(serve, open_rpc, monkeypatch:
     for _ in range(3):
         assert keys_of(read_parts(rpc, EVERYTHING)) == KEYS
     assert paths(old) == ['RangeStream', 'Range', 'Range', 'Range']
-    rpc.turn()
+    rpc.switch_server()
     assert keys_of(read_parts(rpc, EVERYTHING)) == KEYS
     assert paths(new) == ['RangeStream']
-    rpc.turn()
+    rpc.switch_server()
     with pytest.raises(NotSupported, match='newer version'):
         list(stream_parts(rpc, EVERYTHING))
     now = timing.now()

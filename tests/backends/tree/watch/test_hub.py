@@ -459,10 +459,10 @@ def test_progress_response_requested_before_a_watch_does_not_mark_it_as_caught_u
     env.subscribe('/other', 2)
     env.server.put('/a/x', '1')
     env.server.history_delay = 1.0
-    assert env.hub._streams.latest is not None
+    assert env.hub._watches.streams.latest is not None
     stream = env.server.streams[0]
     env.server.is_silent = True  # the response takes a while
-    env.hub._streams.latest.request_progress()
+    env.hub._watches.streams.latest.request_progress()
     env.server.is_silent = False
     recorder, _ = env.subscribe('/a', 2)
     stream.push(WatchResponse(header=env.server.header(), watch_id=-1))
