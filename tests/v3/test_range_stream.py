@@ -22,7 +22,7 @@ from getc.errors import (
 )
 from getc.grpc.framing import MAX_MESSAGE, encode_message
 from getc.grpc.http2.frames import ErrorCode
-from getc.grpc.stream_call import BUFFER_BYTES
+from getc.grpc.stream_call import STREAM_BUFFER_BYTES
 from getc.net.endpoint import Endpoint
 from getc.timing import Deadline
 from getc.v3 import range_stream
@@ -153,7 +153,7 @@ def test_server_sends_no_more_while_parts_are_not_consumed(serve, open_rpc) -> N
     while before != len(sent):  # until the windows are full
         before = len(sent)
         gevent.sleep(0.2)
-    assert BUFFER_BYTES // size <= len(sent) < 100
+    assert STREAM_BUFFER_BYTES // size <= len(sent) < 100
     assert len(keys_of(parts)) == 199
     assert len(sent) == 200
 
