@@ -43,6 +43,7 @@ def timeout_of(field: bytes) -> tuple[float, bytes]:
     return int(text[:-1]) * SECONDS[text[-1:]], text
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())
 def test_decoder_returns_messages_from_chunks_of_any_size(messages: list[bytes], data: st.DataObject) -> None:
     """Each message as soon as its last byte is fed."""
@@ -114,6 +115,7 @@ def test_decoder_skips_an_oversized_message_without_buffering_it() -> None:
     assert reader.is_at_boundary
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-9, max_value=1e11))
 def test_timeout_is_rounded_up_by_one_percent_at_most(seconds: float) -> None:
     parsed, _ = timeout_of(encode_timeout(seconds))
