@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 from gevent.hub import get_hub
 
 from getc import timing
 from getc.grpc.stalls import STALL_SECONDS, STALL_TURNS
 
-__all__ = ['TimerTarget', 'TimerWheel']
+__all__ = ['TimerWheel']
 
 SLOTS_PER_SECOND: Final = 100
 """Resolution: deadlines are rounded up to the next hundredth of a second."""
@@ -23,29 +24,22 @@ MAX_EMPTY_SLOTS: Final = 1000
 """Approximate number of slots without a deadline that are kept before they are removed."""
 
 
-class TimerTarget(Protocol):
-    """An object with a deadline."""
-
-    def on_deadline(self) -> None:
-        """Handle the passing of the deadline.  Called in the hub; must not block."""
-
-
 class TimerWheel:
     """The deadlines of the calls of one thread, in slots of a hundredth of a second."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, set[TimerTarget]] = {}
+        self._slots: dict[int, set[Callable[[], object]]] = {}
         self._order: list[int] = []  # a heap of the slot numbers
         self._sweep_at = MAX_EMPTY_SLOTS
         self._timer: Any = None
         self._timer_slot: float = math.inf
         self._stall_turns = 0
 
-    def add(self, target: TimerTarget, at: float) -> set[TimerTarget]:
-        """Call ``target.on_deadline()`` at a time, unless the target is discarded from the returned slot before.
+    def add(self, on_deadline: Callable[[], object], at: float) -> set[Callable[[], object]]:
+        """Call ``on_deadline()`` at a time, unless it is discarded from the returned slot before.
 
         Args:
-            target: An object with a deadline.
+            on_deadline: Called in the hub; must not block.
             at: The deadline, in seconds of ``timing.now``.
         """
         number = int(at * SLOTS_PER_SECOND) + 1
@@ -57,7 +51,7 @@ class TimerWheel:
             heapq.heappush(self._order, number)
             if number < self._timer_slot:
                 self._start(number, number / SLOTS_PER_SECOND - timing.now())
-        slot.add(target)
+        slot.add(on_deadline)
         return slot
 
     def close(self) -> None:
@@ -99,7 +93,7 @@ class TimerWheel:
             while self._order and self._order[0] <= now * SLOTS_PER_SECOND:
                 slot = self._slots[self._order[0]]
                 while slot:
-                    slot.pop().on_deadline()
+                    slot.pop()()
                 self._drop_empty_slots()
         finally:  # also after an exception: the other deadlines still need the timer
             self._drop_empty_slots()

@@ -39,7 +39,7 @@ class UnaryCall(Call):
             ProtocolError: The response is not a valid gRPC response.
         """
         at = self._deadline.at
-        slot = timers.add(self, at) if at != math.inf else None
+        slot = timers.add(self.on_deadline, at) if at != math.inf else None
         try:
             while not self.is_over:
                 self._park()
@@ -49,7 +49,7 @@ class UnaryCall(Call):
             raise
         finally:
             if slot is not None:
-                slot.discard(self)
+                slot.discard(self.on_deadline)
         if self._error is not None:
             error, self._error = self._error, None
             try:

@@ -14,18 +14,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from gevent.event import AsyncResult
-
-from getc.error_context import copy_error
-from getc.errors import EtcException, TimedOut
 from getc.grpc.call import GrpcError
 from getc.grpc.channel import Channel, Metadata
-from getc.grpc.stalls import wait_ready
 from getc.net.endpoint import Endpoint
 from getc.redact import REDACTED
 from getc.timing import Deadline
 from getc.v3.messages import parse
 from getc.v3.schema.auth import Auth, AuthenticateRequest
+from getc.v3.shared_attempt import SharedAttempt
 from getc.v3.status_errors import error_of_status, is_auth_disabled, is_stale_token
 
 __all__ = ['MAX_REFUSALS', 'AuthToken']
@@ -57,7 +53,8 @@ class AuthToken:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.current: Metadata | None = None if channel.endpoint.username is not None else ()
-        self._request: AsyncResult[EtcException | None] | None = None  # in flight
+        url = channel.endpoint.url
+        self._authenticating: SharedAttempt[Metadata] = SharedAttempt(f'no token from {url}', url)
 
     def get(self, deadline: Deadline) -> Metadata:
         """Return the token as metadata of a call; empty if etcd needs none.  Blocks until the deadline at most.
@@ -69,15 +66,9 @@ class AuthToken:
             ConnectionError: The server did not answer.
         """
         while self.current is None:
-            if self._request is None:
-                return self._authenticate_for_all(deadline)
-            request = self._request
-            if not wait_ready(request, deadline):
-                url = self._channel.endpoint.url
-                raise TimedOut(f'no token from {url} within {deadline.timeout:g} s', endpoint=url)
-            error = request.get(block=False)
-            if error is not None:
-                raise copy_error(error)  # the greenlet that sent the request raises the original
+            token = self._authenticating.perform(self._authenticate, deadline)
+            if token is not None:
+                return token
         return self.current
 
     def invalidate(self, token: Metadata, refused: GrpcError) -> bool:
@@ -95,27 +86,13 @@ class AuthToken:
             self.current = None
         return True
 
-    def _authenticate_for_all(self, deadline: Deadline) -> Metadata:
-        request = self._request = AsyncResult()
-        failure: EtcException | None = None
-        try:
-            token = self.current = self._authenticate(deadline)
-            return token
-        except TimedOut:
-            raise  # the others may have more time
-        except EtcException as error:
-            failure = copy_error(error)  # this greenlet changes its own copy: whether its call may have been applied
-            raise
-        finally:
-            self._request = None
-            request.set(failure)  # also if this greenlet was killed: another one sends the request
-
     def _authenticate(self, deadline: Deadline) -> Metadata:
         method, endpoint = Auth.Authenticate, self._channel.endpoint
         try:
             response = self._channel.unary(method.path, _request_of(endpoint), deadline, is_write=False)
         except GrpcError as refused:
             if is_auth_disabled(refused.status):
+                self.current = ()
                 return ()
             # No secret is in a local variable here: some programs log those of every frame.
             raise error_of_status(
@@ -123,7 +100,9 @@ class AuthToken:
             ) from None
         except BaseException as error:
             raise error.with_traceback(None)  # noqa: B904  the same error: its frames hold the password
-        return ((b'token', _Secret(parse(method, response, endpoint.url, is_write=False).token.encode())),)
+        secret = _Secret(parse(method, response, endpoint.url, is_write=False).token.encode())
+        token = self.current = ((b'token', secret),)
+        return token
 
 
 def _request_of(endpoint: Endpoint) -> bytes:

@@ -12,6 +12,7 @@ from getc.errors import EtcException, TimedOut, Unauthorized
 from getc.grpc.stalls import wait_ready
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
+from getc.v3.shared_attempt import SharedAttempt
 
 __all__ = ['ReopeningStream', 'wait_result']
 
@@ -40,7 +41,7 @@ class ReopeningStream(Generic[Shared]):
         self._open = open
         self._affinity = ThreadAffinity()
         self.latest: Shared | None = None
-        self._opening: AsyncResult[EtcException | None] | None = None
+        self._opening: SharedAttempt[Shared] = SharedAttempt('the stream was not opened')
 
     @property
     def current(self) -> Shared | None:
@@ -55,11 +56,9 @@ class ReopeningStream(Generic[Shared]):
         """
         self._affinity.check()
         while (current := self.current) is None:
-            if self._opening is None:
-                return self._open_for_all(deadline)
-            error = wait_result(self._opening, deadline, 'the stream was not opened')
-            if error is not None:
-                raise copy_error(error)
+            opened = self._opening.perform(self._open_latest, deadline)
+            if opened is not None:
+                return opened
         return current
 
     def call(self, use: Callable[[Shared], Result], deadline: Deadline) -> Result:
@@ -80,19 +79,8 @@ class ReopeningStream(Generic[Shared]):
         if self.latest is stream:
             self.latest = None
 
-    def _open_for_all(self, deadline: Deadline) -> Shared:
-        opening = self._opening = AsyncResult()
-        failure: EtcException | None = None
-        try:
-            stream = self.latest = self._open(deadline)
-        except TimedOut:
-            raise  # the others may have more time
-        except EtcException as error:
-            failure = copy_error(error)
-            raise
-        finally:
-            self._opening = None
-            opening.set(failure)  # also if this greenlet was killed: another one opens the stream
+    def _open_latest(self, deadline: Deadline) -> Shared:
+        stream = self.latest = self._open(deadline)
         return stream
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Callable
 
 import gevent
 import gevent.socket
 
 from getc import timing
 from getc.grpc import timer_wheel as wheels
-from getc.grpc.timer_wheel import SLOTS_PER_SECOND, TimerTarget, TimerWheel
+from getc.grpc.timer_wheel import SLOTS_PER_SECOND, TimerWheel
 from getc.testing import VirtualTime
 
 
@@ -25,9 +26,9 @@ class Deadline:
         self.fired_at.append(timing.now())
 
 
-def added(wheel: TimerWheel, after: float) -> tuple[Deadline, set[TimerTarget]]:
+def added(wheel: TimerWheel, after: float) -> tuple[Deadline, set[Callable[[], object]]]:
     due = Deadline(timing.now() + after)
-    return due, wheel.add(due, due.at)
+    return due, wheel.add(due.on_deadline, due.at)
 
 
 def entries(wheel: TimerWheel) -> int:
@@ -74,19 +75,19 @@ def test_discarded_deadlines_are_not_called(etcd_clock: VirtualTime) -> None:
     pairs = [added(wheel, 1 + number % 3) for number in range(3000)]
     for number, (due, slot) in enumerate(pairs):
         if number % 3 == 0 or number % 2:
-            slot.discard(due)
-            slot.discard(due)
+            slot.discard(due.on_deadline)
+            slot.discard(due.on_deadline)
     etcd_clock.advance(5)
     for number, (due, slot) in enumerate(pairs):
         assert len(due.fired_at) == (number % 3 != 0 and not number % 2)
-        slot.discard(due)
+        slot.discard(due.on_deadline)
 
 
 def test_empty_slots_of_distant_deadlines_are_removed(etcd_clock: VirtualTime) -> None:
     wheel = TimerWheel()
     for _ in range(20_000):
         due, slot = added(wheel, 3600)
-        slot.discard(due)
+        slot.discard(due.on_deadline)
         etcd_clock.advance(1 / SLOTS_PER_SECOND)
     assert entries(wheel) < 3000
     due, _ = added(wheel, 1)
@@ -101,7 +102,7 @@ def test_close_removes_all_deadlines_and_the_timer(etcd_clock: VirtualTime) -> N
     wheel.close()
     wheel.close()
     assert etcd_clock.seconds_to_next() is None
-    slot.discard(due)
+    slot.discard(due.on_deadline)
     etcd_clock.advance(2)
     assert due.fired_at == []
 
@@ -119,11 +120,11 @@ def test_on_deadline_may_discard_another_deadline_of_its_slot(etcd_clock: Virtua
     class Meddling(Deadline):
         def on_deadline(self) -> None:
             super().on_deadline()
-            slot.discard(other)
+            slot.discard(other.on_deadline)
 
     other, slot = added(wheel, 1)
     meddling = Meddling(timing.now() + 1)
-    assert wheel.add(meddling, meddling.at) == slot
+    assert wheel.add(meddling.on_deadline, meddling.at) == slot
     later, _ = added(wheel, 2)
     etcd_clock.advance(3)
     assert len(meddling.fired_at) == len(later.fired_at) == 1
@@ -140,7 +141,7 @@ def test_exception_of_one_deadline_does_not_stop_the_others(etcd_clock: VirtualT
 
     failing = [Failing(timing.now() + 1) for _ in range(2)]
     for each in failing:
-        wheel.add(each, each.at)
+        wheel.add(each.on_deadline, each.at)
     beside, later = added(wheel, 1)[0], added(wheel, 2)[0]
     hub = gevent.get_hub()
     hub.NOT_ERROR, kept = (*hub.NOT_ERROR, ZeroDivisionError), hub.NOT_ERROR
@@ -165,7 +166,7 @@ def test_deadlines_after_a_stall_are_called_after_sockets_were_read() -> None:
     reader = gevent.spawn(lambda: order.append(ours.recv(10).decode()))
     gevent.sleep(0)
     call = Call(timing.now() + 0.01)
-    wheel.add(call, call.at)
+    wheel.add(call.on_deadline, call.at)
     theirs.send(b'reply')
     time.sleep(wheels.STALL_SECONDS + 0.05)  # a real stall: the process does not run
     reader.join()
