@@ -164,7 +164,7 @@ class Channel:
         """
         for connection in list(self._connections):
             is_new = self._attempt is not None and connection is self._connection
-            if not connection.calls and not is_new:
+            if not connection.calls and (not is_new or connection.has_settings):
                 connection.close(ClientClosed('the connection was idle'))
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 Example::
 
+    etcd = getc.etcd('http://127.0.0.1:2379')
     etcd.v3.kv.when(value(b'/leader') == b'a', version(b'/lock') > 0).then(
         put(b'/leader', b'b'), get(b'/lock')
     ).otherwise(get(b'/leader')).commit()

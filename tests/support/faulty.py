@@ -125,7 +125,7 @@ class FaultyBackend(Backend):
         """Break the connections of all watches."""
         for watch in list(self._inner._watches):
             watch.close()
-            watch._listener.on_ended(ConnectionError('the connection broke'))
+            watch.listener.on_ended(ConnectionError('the connection broke'))
 
     def times(self, kind: type[Operation]) -> list[float]:
         """Return the times of the operations of a class."""
