@@ -247,7 +247,7 @@ def test_deleted_claim_does_not_allow_two_writers(
     links['a'].connect()
     etcd_clock.advance(60)
     assert zone_world.owners_of(shard) == ['b']
-    # The first minute of b may hold 59 steps, since its steps need not fall on whole seconds; two writers would make 120.
+    # 59 if a step of b falls between two seconds; two writers would make 120.
     assert before + 59 <= zone_world.steps()[shard] <= before + 60
 
 
