@@ -47,7 +47,7 @@ def test_client_cannot_be_passed_to_a_spawned_process(etcd_server: EtcdServer, a
     facts = json.loads(ended.output)
     assert (
         facts.pop('refused')
-        == f'cannot pickle or copy Client {REFUSAL}.  Pass the URL and create a client in the other process'
+        == f'cannot pickle or copy getc.Client{REFUSAL}.  Pass the URL and create a client in the other process'
     )
     assert facts == {'status': 0, 'child': '1', 'said': 'KEPT', 'keeper': ['KEPT', True]}
 
@@ -58,6 +58,6 @@ def test_client_and_daemons_cannot_be_pickled_or_copied(serialize: Callable[[Any
     with getc.etcd('memory://') as client:
         living = [client, client.keep_node('/a'), client.on_change('/', print), client.mirror('/'), client.changes('/')]
         for thing in living:
-            with pytest.raises(TypeError, match=f'cannot pickle or copy {type(thing).__name__} {REFUSAL}'):
+            with pytest.raises(TypeError, match=rf'cannot pickle or copy getc\.{type(thing).__name__}{REFUSAL}'):
                 serialize(thing)
         assert serialize(client.get('/a'))
