@@ -153,7 +153,9 @@ class LeasePool(KeepGroup):
         node = ours.attach(put.key, found[0].mod_revision, listener)
         try:
             if found[0].value != encode(put.value or ''):
-                node.update(put.value or '', deadline)
+                # The value may be that of an earlier keeper, on a lease that a restored backup has brought back: only
+                # the write of this keeper makes a token that no keeper had before.
+                node.token = node.update(put.value or '', deadline).index
             else:
                 node.check(deadline)  # it may have been deleted before this response arrived
         except BaseException as error:

@@ -394,8 +394,20 @@ def test_put_without_an_answer_is_recovered_by_its_lease(bench: Bench) -> None:
         bench.keep(value='old')
     node = bench.keep(value='new')
     assert bench.value_of() == 'new'
-    assert node.token == 2
+    assert node.token == bench.server.revision == 3
     assert [list(lease.keys.nodes) for lease in bench.leases] == [['/a']]
+
+
+def test_node_of_an_earlier_keeper_in_a_restored_store_is_acquired_with_a_new_token(bench: Bench) -> None:
+    """The backup was taken while the node was on the lease, and the lease is renewed for other nodes."""
+    bench.keep('/b')
+    earlier = bench.keep(value='old')
+    node_in_backup = bench.server.keys[b'/a']
+    earlier.release(Deadline.after(1))
+    bench.server.keys[b'/a'] = node_in_backup
+    node = bench.keep(value='new')
+    assert bench.value_of() == 'new'
+    assert node.token == bench.server.revision > earlier.token
 
 
 def test_node_that_could_not_be_deleted_is_not_recovered(bench: Bench) -> None:
