@@ -46,21 +46,33 @@ class Refresher:
         assert put.ttl is not None
         check_put(put)
         backoff = Backoff(base=0.005, cap=0.2)
+        was_changed = False
         while True:
-            kv, header = self._read(put, deadline)
-            if kv.lease and put.ttl and self._leases.has_ttl(kv.lease, put.ttl, deadline):
-                ttl = self._leases.renew(kv.lease, deadline)
-                if ttl is None:
-                    continue  # the lease has just expired, and the node with it
-                return _result(put, value_of(put.key, kv, ttl), value_of(put.key, kv), header)
+            try:
+                result = self._attempt(put, deadline)
+            except TimedOut as error:
+                if not was_changed or error.maybe_applied:
+                    raise
+                text = f'could not refresh {{key}} within {deadline.timeout:g} s: other clients keep writing it'
+                raise TimedOut(text, key=put.key) from error
+            if result is not None:
+                return result
+            was_changed = True
+            gevent.sleep(min(backoff.next_delay(), max(0.0, deadline.remaining())))
+
+    def _attempt(self, put: Put, deadline: Deadline) -> EtcdResult | None:
+        """Read and refresh the node.  Returns None if another client has written it, or it has expired, in between."""
+        assert put.ttl is not None
+        kv, header = self._read(put, deadline)
+        if not (kv.lease and put.ttl and self._leases.has_ttl(kv.lease, put.ttl, deadline)):
             try:
                 return self._put_again(put, kv, deadline)
-            except TestFailed:  # written by another client meanwhile
-                delay = backoff.next_delay()
-                if deadline.remaining() <= delay:
-                    text = f'could not refresh {{key}} within {deadline.timeout:g} s: other clients keep writing it'
-                    raise TimedOut(text, key=put.key) from None
-            gevent.sleep(delay)
+            except TestFailed:
+                return None
+        ttl = self._leases.renew(kv.lease, deadline)
+        if ttl is None:
+            return None
+        return _result(put, value_of(put.key, kv, ttl), value_of(put.key, kv), header)
 
     def _read(self, put: Put, deadline: Deadline) -> tuple[KeyValue, ResponseHeader]:
         """Read the node.  Raises the error of the refresh if the node does not meet the conditions."""

@@ -659,7 +659,7 @@ def test_refresh_raises_timed_out_when_the_node_is_written_all_the_time(
     """It backs off between the attempts, and does not raise the TestFailed of its own compare."""
     client.set('/a', '1', ttl=60)
     calls.after = lambda name, response: other.set('/a', '2', ttl=60) if name == 'LeaseGrant' else None
-    with pytest.raises(getc.TimedOut, match=r'other clients keep writing it|the deadline passed') as caught:
+    with pytest.raises(getc.TimedOut, match='other clients keep writing it') as caught:
         client.refresh('/a', ttl=90, timeout=0.5)
     assert not caught.value.maybe_applied
 
