@@ -7,6 +7,7 @@ from typing import Final, TextIO
 
 import gevent
 
+from tests.faults.history import Call, WatchEvent
 from tests.faults.run import Run
 
 __all__ = ['Progress']
@@ -29,7 +30,7 @@ class Progress:
         self._stream = stream
         self._is_live = stream.isatty()
         self._counted = 0  # the number of records that were counted
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[type] = Counter()
         self._showing: gevent.Greenlet[..., None] | None = None
 
     def __enter__(self) -> Progress:
@@ -60,9 +61,9 @@ class Progress:
         """Return the current status line."""
         run = self._run
         records = list(run.history)
-        self._counts.update(type(record).__name__ for record in records[self._counted :])
+        self._counts.update(type(record) for record in records[self._counted :])
         self._counted = len(records)
-        counts = ' '.join(f'{self._counts[kind]:,} {what}' for kind, what in (('Call', 'calls'), ('Seen', 'events')))
+        counts = ' '.join(f'{self._counts[kind]:,} {what}' for kind, what in ((Call, 'calls'), (WatchEvent, 'events')))
         left = '' if run.ends_at is None else f' -{max(0, run.ends_at - run.history.now()):.0f} s'
         broken = '' if run.injector is None or not run.injector.active else f' | {", ".join(run.injector.active)}'
         return f'seed {run.config.seed} {run.history.now():4.0f} s {run.phase}{left} | {counts}{broken}'
