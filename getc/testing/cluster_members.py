@@ -133,7 +133,7 @@ class ClusterMembers:
         return ClusterStatus.of([member for member in self.voters if self.is_reachable(member)])
 
     def leader(self) -> Member | None:
-        """Return the voter that a majority names as the leader; None if there is no such voter now."""
+        """Return the voter that a majority names as the leader; None without a majority for one voter."""
         return self.status().leader(len(self.voters) // 2 + 1)
 
     # -- waiting

@@ -81,7 +81,7 @@ class MemoryStore(Faults):
         """Expire a node now, whatever its remaining TTL.
 
         Raises:
-            KeyNotFound: There is no such node.
+            KeyNotFound: The node does not exist.
             ValueError: The node has no TTL.
         """
         self._store.expire_now(normalize(key))

@@ -52,7 +52,7 @@ class Auth:
         return self._rpc.call(schema.Auth.UserAdd, request, timeout)
 
     def user_get(self, name: str, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserGetResponse:
-        """Return the roles of a user.  Raises NotFound if there is no such user."""
+        """Return the roles of a user.  Raises NotFound if the user does not exist."""
         return self._rpc.call(schema.Auth.UserGet, build(schema.AuthUserGetRequest, name=name), timeout)
 
     def user_list(self, *, timeout: Timeout = DEFAULT_TIMEOUT) -> schema.AuthUserListResponse:

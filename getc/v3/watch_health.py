@@ -4,7 +4,7 @@ A stream may be silent for hours because nothing changes, and HTTP/2 PINGs prove
 ``etcd grpc-proxy`` answer them while etcd hangs or is gone.  Therefore etcd itself has to answer, in one of two ways:
 
 - A progress request, on the stream.  ``etcd grpc-proxy`` drops it; so does etcd while a watch of the stream lags behind
-  (from 3.4.25 and 3.5.8 on) or starts at a revision that is still to come (seen on 3.5.30 and 3.7.1).
+  (from 3.4.25 and 3.5.8 on) or starts at a future revision (seen on 3.5.30 and 3.7.1).
 - A linearizable read, by the same server.  It shows that etcd answers, and whether it had to answer the progress
   request.
 """

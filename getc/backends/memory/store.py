@@ -131,7 +131,7 @@ class Store:
         """Let the TTL of a node run out: the next ``expire`` deletes the node.
 
         Raises:
-            EtcdError: There is no such node.
+            EtcdError: The node does not exist.
             ValueError: The node has no TTL.
         """
         entry = self._find(key)
