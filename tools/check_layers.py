@@ -33,6 +33,7 @@ LAYERS: Final = (
         'getc.retry',
         'getc.runtime',
         'getc.timing',
+        'getc.transactions',
     ),
     ('getc.net', 'getc.options'),
     ('getc.grpc',),
@@ -79,6 +80,7 @@ PURE: Final = (
     'getc.redact',
     'getc.results',
     'getc.retry',
+    'getc.transactions',
     'getc.v3.schema',
     'getc.v3.status_errors',
 )

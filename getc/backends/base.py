@@ -14,6 +14,7 @@ from getc.errors import EtcException, NodeLost
 from getc.operations import Operation, Put, WatchSpec
 from getc.results import EtcdResult
 from getc.timing import Deadline
+from getc.transactions import Guard
 
 __all__ = [
     'AcquiringWrite',
@@ -121,6 +122,8 @@ class KeptNode(Protocol):
         token: The index of the write that acquired the node: it grows from owner to owner.
         lost_at: The time (of ``timing.now_with_suspend``) at which the node counts as lost unless a renewal is
             acknowledged before: see :class:`getc.renewal.RenewalClock`.
+        guard: The condition that the node is still kept as it is now: with it a transaction is applied only while this
+            client owns the node.  Reading it performs no I/O and does not check the clock.
     """
 
     __slots__ = ()
@@ -130,6 +133,9 @@ class KeptNode(Protocol):
 
     @property
     def lost_at(self) -> float: ...
+
+    @property
+    def guard(self) -> Guard: ...
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         """Write another value, and renew.  Raises like ``execute``, and ``NodeLost`` if another client owns the node.

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
@@ -19,6 +20,7 @@ from getc.operations import Operation, Put, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
 from getc.results import EtcdResult, strip_namespace
 from getc.timing import Deadline
+from getc.transactions import Guard
 
 __all__ = ['Namespaced']
 
@@ -268,6 +270,10 @@ class _RelativeNode(KeptNode):
     @property
     def lost_at(self) -> float:
         return self.node.lost_at
+
+    @property
+    def guard(self) -> Guard:
+        return replace(self.node.guard, key=self._key)
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         with _relative_errors(self._namespace, self._key):

@@ -33,6 +33,7 @@ from getc.operations import Delete, Get, Operation, Put, WatchSpec
 from getc.renewal import Renewable, RenewalClock, RenewalLoop
 from getc.results import EtcdResult, Node, Value
 from getc.timing import Backoff, Deadline
+from getc.transactions import Guard
 
 __all__ = ['RefreshGroup', 'RefreshedNode']
 
@@ -104,6 +105,10 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     @property
     def lost_at(self) -> float:
         return self._clock.lost_at
+
+    @property
+    def guard(self) -> Guard:
+        return Guard(self.key, self.created_index, is_ours=self._is_kept)
 
     # -- for the keeper
 
@@ -279,6 +284,9 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         if not isinstance(node, Value) or node.ttl is None or node.created_index != self.created_index:
             return False
         return node.modified_index == self._index or (self._index_is_uncertain and node.value in self._values)
+
+    def _is_kept(self, node: Node) -> bool:
+        return not self._loop.is_closed and self._is_ours(node)
 
     def _gone(self) -> NodeLost:
         return NodeLost('{key} was deleted, or has expired', key=self.key)

@@ -123,14 +123,14 @@ class KeepDaemon(Daemon):
             return 0.0
         return max(0.0, self._node.lost_at - timing.now_with_suspend())
 
-    def ensure(self) -> int:
-        """Return the fencing token, or raise NodeLost or Overtaken."""
+    def ensure(self) -> KeptNode:
+        """Return the node if it is certainly owned now, or raise NodeLost or Overtaken."""
         node = self._node
         if node is None or not self.remaining():
             is_overtaken = self.state is KeeperState.LOST and isinstance(self._loss, Overtaken)
             kind = Overtaken if is_overtaken else NodeLost
             raise kind(f'{{key}} is not kept: {self.state.name}: {self._reason()}', key=self.key)
-        return node.token
+        return node
 
     def _reason(self) -> str:
         """Return why the node is not owned, for an error."""
@@ -149,9 +149,7 @@ class KeepDaemon(Daemon):
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         """Write another value to the node, and remember the value in any case."""
         self.value = value
-        self.ensure()
-        node = self._node
-        assert node is not None
+        node = self.ensure()
         try:
             result = node.update(value, deadline)
         except NodeLost as error:

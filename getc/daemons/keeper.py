@@ -18,6 +18,7 @@ from getc.options import CALL_TIMEOUT, STOP_TIMEOUT
 from getc.paths import ROOT
 from getc.results import EtcdResult
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transactions import Guard
 
 __all__ = ['Keeper', 'KeeperState']
 
@@ -83,7 +84,20 @@ class Keeper(DaemonHandle):
             NodeLost: The keeper does not own the node, or not certainly.
             Overtaken: A NodeLost: another owner has the node.
         """
-        return self._daemon.ensure()
+        return self._daemon.ensure().token
+
+    @property
+    def guard(self) -> Guard:
+        """The condition that the keeper still owns the node, for ``etcd.transaction(guard=keeper)``.
+
+        etcd checks it with the write itself, so no clock is involved.  It holds for this ownership: after a loss the
+        keeper has another guard.  Reading it performs no I/O.
+
+        Raises:
+            NodeLost: The keeper does not own the node, or not certainly.
+            Overtaken: A NodeLost: another owner has the node.
+        """
+        return self._daemon.ensure().guard
 
     def update(self, value: str | bytes, timeout: Timeout = DEFAULT_TIMEOUT) -> EtcdResult:
         """Write another value to the node.  Blocks.

@@ -26,6 +26,7 @@ from getc.errors import (
 from getc.operations import Get, Put, WatchSpec
 from getc.results import Deleted, Directory, EtcdResult, Got, Node, Set, Value
 from getc.timing import Deadline
+from getc.transactions import Guard
 
 FOREVER = Deadline(None)
 
@@ -45,6 +46,7 @@ class Inner:
     ttl = 10
     token = 7
     lost_at = 1.0
+    guard = Guard('/ns/sub/a', 3, 5)
 
     def __init__(
         self, result: EtcdResult | None = None, error: EtcException | None = None, cause: EtcException | None = None
@@ -274,7 +276,7 @@ def test_keep_listener_passes_everything_else_through() -> None:
     assert inner.listener.check_liveness()
     assert (inner.listener.has_liveness_check, inner.listener.unanswered) == (True, {write})
     assert listener.received == [('on_writing', write), ('on_renewed',), ('check_liveness',)]
-    assert (node.token, node.lost_at) == (7, 1.0)
+    assert (node.token, node.lost_at, node.guard) == (7, 1.0, Guard('/a', 3, 5))
 
 
 def test_keep_group_and_kept_node_raise_relative_errors() -> None:

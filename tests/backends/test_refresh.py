@@ -96,6 +96,29 @@ def test_keep_writes_with_the_ttl_and_its_token_is_the_index(bench: Bench) -> No
         bench.keep()
 
 
+def test_guard_holds_until_another_client_writes_the_node(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """Refreshes and updates of the owner change the index of the node, and not the guard."""
+    kept = bench.keep()
+    guard = kept.guard
+    assert guard.is_ours is not None
+    assert (guard.key, guard.created_index, guard.lease_id) == ('/a', 1, 0)
+    etcd_clock.advance(TTL)
+    kept.update('y', Deadline(5))
+    node = bench.do(Get('/a')).node
+    assert node.created_index == 1 < node.modified_index
+    assert guard.is_ours(node)
+    bench.do(Put('/a', 'y', ttl=TTL, prev_exist=True))
+    assert not guard.is_ours(bench.do(Get('/a')).node)
+
+
+def test_guard_does_not_hold_after_the_node_was_given_up(bench: Bench) -> None:
+    kept = bench.keep()
+    guard = kept.guard
+    kept.abandon()
+    assert guard.is_ours is not None
+    assert not guard.is_ours(bench.do(Get('/a')).node)
+
+
 def test_each_refresh_compares_the_index_of_the_write_before(bench: Bench, etcd_clock: VirtualTime) -> None:
     """No change of another client can be overwritten."""
     bench.keep()

@@ -274,6 +274,41 @@ def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Cl
     assert keeper.value == 'and again'
 
 
+# -- the guard
+
+
+def test_guard_names_the_node_and_survives_renewals_and_updates(
+    client: getc.Client, wait_until: Callable[..., None]
+) -> None:
+    keeper = client.keep_node('/servers/a', 'mine', ttl=3)
+    guard, end = keeper.guard, keeper._daemon._node.lost_at
+    assert (guard.key, guard.created_index) == ('/servers/a', client.get('/servers/a').created_index)
+    assert 'is_ours' not in repr(guard)
+    keeper.update('other')
+    wait_until(lambda: keeper._daemon._node.lost_at > end)
+    assert keeper.guard == guard
+
+
+def test_guard_of_a_node_that_was_taken_over_has_its_creation(client: getc.Client, other: getc.Client) -> None:
+    """The token is the index of the takeover."""
+    created = other.set('/servers/a', 'old', ttl=TTL).index
+    keeper = client.keep_node('/servers/a', 'mine', ttl=TTL)
+    assert keeper.ensure() > created
+    assert keeper.guard.created_index == created
+
+
+def test_guard_raises_node_lost_when_the_node_is_not_kept(client: getc.Client, other: getc.Client) -> None:
+    keeper = client.keep_node('/servers/a', ttl=TTL)
+    other.set('/servers/a', 'theirs', ttl=TTL)
+    with pytest.raises(getc.Overtaken):
+        keeper.update('mine')
+    with pytest.raises(getc.Overtaken, match='/servers/a is not kept: LOST'):
+        _ = keeper.guard
+    keeper.stop()
+    with pytest.raises(getc.NodeLost, match='/servers/a is not kept: STOPPED'):
+        _ = keeper.guard
+
+
 # -- liveness
 
 

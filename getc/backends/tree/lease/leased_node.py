@@ -22,6 +22,7 @@ from getc.net.affinity import ThreadAffinity
 from getc.renewal import RenewalClock
 from getc.results import ComparedThenSwapped, EtcdResult, Node, Value
 from getc.timing import Deadline
+from getc.transactions import Guard
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.kv import (
@@ -127,17 +128,27 @@ class LeasedNode(KeptNode):
     Attributes:
         key: The node.
         token: The index of the write that acquired it.
+        created_index: Its creation index.
         listener: Receives the callbacks.
         known_at: The latest revision at which the node is known to have been on the lease.
     """
 
     token: int
 
-    __slots__ = ('_is_kept', '_lease', '_watch', 'key', 'known_at', 'listener', 'token')
+    __slots__ = ('_is_kept', '_lease', '_watch', 'created_index', 'key', 'known_at', 'listener', 'token')
 
-    def __init__(self, lease: LeasedKeys, key: str, token: int, listener: KeepListener, watches: KeyWatches) -> None:
+    def __init__(
+        self,
+        lease: LeasedKeys,
+        key: str,
+        token: int,
+        created_index: int,
+        listener: KeepListener,
+        watches: KeyWatches,
+    ) -> None:
         self.key = key
         self.token = token
+        self.created_index = created_index
         self.listener = listener
         self.known_at = token
         self._lease = lease
@@ -147,6 +158,10 @@ class LeasedNode(KeptNode):
     @property
     def lost_at(self) -> float:
         return self._lease.clock.lost_at
+
+    @property
+    def guard(self) -> Guard:
+        return Guard(self.key, self.created_index, self._lease.lease_id)
 
     @property
     def raw_key(self) -> bytes:

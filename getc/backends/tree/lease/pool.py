@@ -15,7 +15,7 @@ from gevent.lock import BoundedSemaphore
 from getc import timing
 from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode
 from getc.backends.tree.codec.keyspace import encode
-from getc.backends.tree.codec.responses import PUT, results_of_txn
+from getc.backends.tree.codec.responses import PUT, RANGE, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import error_from_failure, failure_results
 from getc.backends.tree.codec.write import check_put, parse_put, txn_of_put
 from getc.backends.tree.lease.grant import grant
@@ -126,7 +126,8 @@ class LeasePool(KeepGroup):
         response = self._send(txn, deadline)
         if not response.succeeded:
             return self._recover_own_write(lease, put, response, listener, deadline)
-        return lease.attach(put.key, parse_put(put, response).modified_index, listener)
+        written = parse_put(put, response)
+        return lease.attach(put.key, written.modified_index, written.created_index, listener)
 
     def _recover_own_write(
         self, lease: SharedLease, put: Put, response: TxnResponse, listener: KeepListener, deadline: Deadline
@@ -150,7 +151,7 @@ class LeasePool(KeepGroup):
             if moved is None:
                 raise refusal
             return moved
-        node = ours.attach(put.key, found[0].mod_revision, listener)
+        node = ours.attach(put.key, found[0].mod_revision, found[0].create_revision, listener)
         try:
             if found[0].value != encode(put.value or ''):
                 # The value may be that of an earlier keeper, on a lease that a restored backup has brought back: only
@@ -169,13 +170,16 @@ class LeasePool(KeepGroup):
         self, key: str, value: str, condition: Compare, lease: SharedLease, listener: KeepListener, deadline: Deadline
     ) -> KeptNode | None:
         """Move a node to this lease, with a new value, if the condition holds: that it is on another lease of ours."""
-        request = PutRequest(key=encode(key), value=encode(value), lease=lease.id)
+        read = RequestOp(request_range=RangeRequest(key=encode(key), keys_only=True))
+        put = RequestOp(request_put=PutRequest(key=encode(key), value=encode(value), lease=lease.id))
         listener.on_writing(AcquiringWrite(value, is_create=False))
-        response = self._send(TxnRequest(compare=[condition], success=[RequestOp(request_put=request)]), deadline)
+        response = self._send(TxnRequest(compare=[condition], success=[read, put]), deadline)
         if not response.succeeded:
             return None
-        results_of_txn(response, PUT)
-        return lease.attach(key, response.header.revision, listener)
+        found, _ = results_of_txn(response, RANGE, PUT)
+        if not found.kvs:
+            raise malformed('the compares succeeded, but the response does not contain {key}', is_write=True, key=key)
+        return lease.attach(key, response.header.revision, found.kvs[0].create_revision, listener)
 
     def _is_ours_and_free(self, key: str, lease_id: int) -> bool:
         """True if this is a lease of ours and the key on it is not kept, being put or being removed."""

@@ -79,7 +79,7 @@ class SharedLease(Renewable):
         """True if a node of this key may be put on the lease now."""
         return self.clock.is_fresh and self.keys.count < MAX_NODES and not self.is_over and not self.keys.is_taken(key)
 
-    def attach(self, key: str, token: int, listener: KeepListener) -> LeasedNode:
+    def attach(self, key: str, token: int, created_index: int, listener: KeepListener) -> LeasedNode:
         """Keep a node whose key was put on the lease by the write of index ``token``.
 
         Raises:
@@ -87,7 +87,7 @@ class SharedLease(Renewable):
         """
         if self.is_over:
             raise ConnectionError('the lease of {key} ended while {key} was written', maybe_applied=True, key=key)
-        node = self.keys.nodes[key] = LeasedNode(self.keys, key, token, listener, self._watches)
+        node = self.keys.nodes[key] = LeasedNode(self.keys, key, token, created_index, listener, self._watches)
         return node
 
     def on_gone(self) -> None:

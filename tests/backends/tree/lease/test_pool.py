@@ -28,6 +28,7 @@ from getc.errors import (
 from getc.operations import Put
 from getc.testing import VirtualTime
 from getc.timing import Deadline
+from getc.transactions import Guard
 from getc.v3.lease import Lease
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.fake_faults import delay, drop, hang, late, lose_reply
@@ -651,6 +652,40 @@ def test_reclaim_keeps_only_the_same_node(bench: Bench, etcd_clock: VirtualTime)
     assert bench.pool.reclaim('/a', 'y', again, bench.listener, Deadline(5)) is None
     bench.server.delete('/a')
     assert bench.pool.reclaim('/a', 'y', again, bench.listener, Deadline(5)) is None
+
+
+def test_guard_is_the_lease_and_the_creation_of_the_node(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """An update does not change the guard.  After a reclaim the lease is another one, the creation is the same."""
+    node = bench.keep()
+    guard = node.guard
+    assert guard == Guard('/a', bench.server.keys[b'/a'].create_revision, bench.lease_of())
+    node.update('y', Deadline(5))
+    assert node.guard == guard
+    bench.server.fault, bench.server.is_silent = hang, True
+    etcd_clock.advance(TTL - 0.9)
+    bench.server.recover()
+    again = bench.pool.reclaim('/a', 'y', node, bench.listener, Deadline(5))
+    assert again is not None
+    assert again.guard == Guard('/a', guard.created_index, bench.lease_of())
+    assert again.guard.lease_id != guard.lease_id
+
+
+def test_guard_of_a_node_that_is_taken_over_has_its_creation(bench: Bench) -> None:
+    """The token is the index of the takeover."""
+    created = bench.server.put('/a', 'other', lease=0)
+    node = bench.keep(prev_exist=True, prev_index=created)
+    assert node.guard == Guard('/a', created, bench.lease_of())
+    assert node.token > created
+
+
+def test_guard_of_a_recovered_node_has_its_creation(bench: Bench) -> None:
+    """The node was created by a put without a response."""
+    bench.server.next('Txn', lose_reply)
+    with pytest.raises(ConnectionError):
+        bench.keep()
+    bench.listener.unanswered = (AcquiringWrite('x', is_create=True),)
+    node = bench.keep()
+    assert node.guard == Guard('/a', bench.server.keys[b'/a'].create_revision, bench.lease_of())
 
 
 def test_node_whose_reclaim_has_no_answer_is_ours_after_its_lease_is_over(
