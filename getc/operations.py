@@ -11,17 +11,20 @@ from typing import Any, ClassVar, Final, TypeVar
 
 from getc._dataclasses import fast_init
 from getc.errors import NotSupported, RefreshTTLRequired, RefreshValue
-from getc.paths import ROOT, is_below, join, normalize
+from getc.paths import ROOT, is_below, join, normalize, parent_of
 from getc.results import Deleted, Directory, EtcdResult
 
 __all__ = [
     'MAX_TTL',
     'V2_TEXT_ONLY',
     'Append',
+    'Contenders',
     'Delete',
     'Get',
     'Operation',
+    'Predecessor',
     'Put',
+    'Query',
     'WatchSpec',
     'check_v2_key',
     'check_v2_ttl',
@@ -113,6 +116,7 @@ class Get:
         sorted: Sort the nodes of a directory by key.
         quorum: True for a linearizable read, False for a read of one member, None for the default of the API (v2:
             False, v3: True).
+        hidden: Include the nodes whose names start with ``_``, and on v3 the markers of directories.  No effect on v2.
     """
 
     is_write: ClassVar[bool] = False
@@ -121,6 +125,7 @@ class Get:
     recursive: bool = False
     sorted: bool = False
     quorum: bool | None = None
+    hidden: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normalize(self.key))
@@ -241,6 +246,9 @@ class WatchSpec:
         index: The index of the first change to report; None for changes from now on.  0 is replaced with None.
         recursive: Include the nodes below the node.
         is_seen: The change at the index was delivered before: until the watch has reached it, it is not caught up.
+        hidden: With ``recursive``, include the nodes whose names start with ``_``.  No effect on v2.
+        is_exact: On v3, watch the bytes of the key, which may be no normal path: a marker, or a key with empty
+            segments.  Nothing else is reported, such as a deletion of a directory above.
     """
 
     is_write: ClassVar[bool] = False
@@ -249,20 +257,25 @@ class WatchSpec:
     index: int | None = None
     recursive: bool = False
     is_seen: bool = False
+    hidden: bool = False
+    is_exact: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'key', normalize(self.key))
+        if not self.is_exact:
+            object.__setattr__(self, 'key', normalize(self.key))
         if self.index is not None:
             _check_int('index', self.index, 0)
             object.__setattr__(self, 'index', self.index or None)
 
     def covers(self, key: str) -> bool:
-        """Return True if the key is the watched one or, with ``recursive``, is below it and not hidden."""
+        """Return True if the key is the watched one or, with ``recursive``, is below it and not left out as hidden."""
         if key == self.key:
             return True
         # The same as `is_below` and `is_hidden`, in one frame, because it is called for every event.
         directory = '' if self.key == ROOT else self.key
-        return self.recursive and key.startswith(f'{directory}/') and '/_' not in key[len(directory) :]
+        if not (self.recursive and key.startswith(f'{directory}/')):
+            return False
+        return self.hidden or '/_' not in key[len(directory) :]
 
     def matches(self, result: EtcdResult) -> bool:
         """Return True if the watch reports the change: to a key that it covers, or a deletion of a directory above."""
@@ -271,11 +284,62 @@ class WatchSpec:
         return isinstance(result, Deleted) and isinstance(result.node, Directory) and is_below(self.key, result.key)
 
 
-Operation = Get | Put | Append | Delete
+@fast_init
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """Find the keys of a directory that were created before a key of this client, if that key still exists.
 
-_Keyed = TypeVar('_Keyed', bound='Operation | WatchSpec')
+    Every key below the directory counts, also one that no listing shows: etcd's Go client waits for all of them.
+
+    Attributes:
+        key: The own key.
+        token: The ``created_index`` of the own key.
+        scope: The directory whose keys count; by default the one that contains the own key.
+        limit: Maximum number of earlier keys that are returned: those that were created last.
+    """
+
+    is_write: ClassVar[bool] = False
+
+    key: str
+    token: int
+    scope: str = ''
+    limit: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normalize(self.key))
+        object.__setattr__(self, 'scope', normalize(self.scope) if self.scope else parent_of(self.key))
+        _check_int('token', self.token, 0)
+        _check_int('limit', self.limit, 1)
+
+
+@fast_init
+@dataclass(frozen=True, slots=True)
+class Contenders:
+    """Read every key of a directory with its value, in the order of creation.
+
+    Attributes:
+        key: The directory, which need not exist.
+    """
+
+    is_write: ClassVar[bool] = False
+
+    key: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'key', normalize(self.key))
+
+
+Operation = Get | Put | Append | Delete
+"""An operation on a node, whose result is an EtcdResult."""
+
+Query = Predecessor | Contenders
+"""A read of a queue of keys, which has a result of its own."""
+
+_Keyed = TypeVar('_Keyed', bound='Operation | Query | WatchSpec')
 
 
 def in_namespace(namespace: str, operation: _Keyed) -> _Keyed:
     """Return the same operation on the key inside a namespace."""
+    if isinstance(operation, Predecessor):
+        return replace(operation, key=join(namespace, operation.key), scope=join(namespace, operation.scope))
     return replace(operation, key=join(namespace, operation.key))

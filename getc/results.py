@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from getc._dataclasses import fast_init
 from getc.paths import ROOT, is_below, strip_prefix
@@ -17,6 +17,7 @@ from getc.paths import ROOT, is_below, strip_prefix
 __all__ = [
     'ComparedThenDeleted',
     'ComparedThenSwapped',
+    'ContendersResult',
     'Created',
     'Deleted',
     'Directory',
@@ -24,10 +25,13 @@ __all__ = [
     'Expired',
     'Got',
     'Node',
+    'PredecessorResult',
     'Set',
     'Updated',
     'Value',
+    'strip_contenders_namespace',
     'strip_namespace',
+    'strip_predecessor_namespace',
 ]
 
 
@@ -279,6 +283,70 @@ ACTIONS: Final[dict[str, type[EtcdResult]]] = {
     'compareAndDelete': ComparedThenDeleted,
 }
 """The result class of each action of etcd v2.  Source: etcd 3.5, ``server/etcdserver/api/v2store/store.go``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredecessorResult:
+    """The keys of a directory that were created before a key of this client.
+
+    Attributes:
+        index: The index of the store at which this holds.
+        earlier: The earlier keys, the nearest first: as many as were requested at most.  Keys of other programs may be
+            no normal paths.  Their ``modified_index`` is that of their last change.
+        first: The first of all earlier keys, with its value; None if there is none.
+        is_first_permanent: ``first`` has no TTL.
+    """
+
+    index: int
+    earlier: tuple[Node, ...] = ()
+    first: Value | None = None
+    is_first_permanent: bool = False
+
+    @property
+    def nearest(self) -> Node | None:
+        """The last of the earlier keys; None if there is none."""
+        return self.earlier[0] if self.earlier else None
+
+    @property
+    def etcd_index(self) -> int:
+        """The index of the store, the same as ``index``."""
+        return self.index
+
+
+@dataclass(frozen=True, slots=True)
+class ContendersResult:
+    """Every key of a directory with its value, in the order of creation.
+
+    Attributes:
+        index: The index of the store at which this holds.
+        values: The keys.  Keys of other programs may be no normal paths.
+    """
+
+    index: int
+    values: tuple[Value, ...] = ()
+
+    @property
+    def etcd_index(self) -> int:
+        """The index of the store, the same as ``index``."""
+        return self.index
+
+
+_Node = TypeVar('_Node', bound=Node)
+
+
+def strip_contenders_namespace(result: ContendersResult, namespace: str) -> ContendersResult:
+    """Return a result with the namespace removed from all keys."""
+    return replace(result, values=tuple(_strip_key(value, namespace) for value in result.values))
+
+
+def strip_predecessor_namespace(result: PredecessorResult, namespace: str) -> PredecessorResult:
+    """Return a result with the namespace removed from all keys."""
+    first = None if result.first is None else _strip_key(result.first, namespace)
+    return replace(result, earlier=tuple(_strip_key(node, namespace) for node in result.earlier), first=first)
+
+
+def _strip_key(node: _Node, namespace: str) -> _Node:
+    return replace(node, key=strip_prefix(namespace, node.key))
 
 
 def strip_namespace(result: EtcdResult, namespace: str) -> EtcdResult:

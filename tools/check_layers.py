@@ -40,8 +40,10 @@ LAYERS: Final = (
     ('getc.v3',),
     (
         'getc.backends',
+        'getc.backends.acquired',
         'getc.backends.autodetect',
         'getc.backends.base',
+        'getc.backends.creation_order',
         'getc.backends.delivery',
         'getc.backends.history',
         'getc.backends.monotonic',

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
@@ -24,8 +24,7 @@ from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
-from getc.operations import Operation, WatchSpec
-from getc.results import EtcdResult
+from getc.operations import Operation, Query, WatchSpec
 from getc.retry import Effect
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
@@ -179,8 +178,9 @@ class AutoBackend(Backend):
         finally:
             self._lock.release()
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
-        return self.detect_api(deadline).execute(operation, deadline)
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+        backend: Any = self.detect_api(deadline)
+        return backend.execute(operation, deadline)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         """Watch as the contract says, but detect the API first: call :meth:`detect_api` before, with a deadline."""

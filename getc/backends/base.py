@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, overload
 
 from getc.errors import EtcException, NodeLost
-from getc.operations import Operation, Put, WatchSpec
-from getc.results import EtcdResult
+from getc.operations import Contenders, Operation, Predecessor, Put, WatchSpec
+from getc.results import ContendersResult, EtcdResult, PredecessorResult
 from getc.timing import Deadline
 from getc.transactions import Guard
 
@@ -137,6 +137,13 @@ class KeptNode(Protocol):
     @property
     def guard(self) -> Guard: ...
 
+    def watch(self) -> None:
+        """Watch the key, so that a foreign change is noticed before the next renewal.  Does not block.
+
+        Nodes of ``KeepGroup.keep`` are watched from the start, those of ``KeepGroup.contend`` after this call.  Does
+        nothing if the node is watched already, and where the number of watches is limited.
+        """
+
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         """Write another value, and renew.  Raises like ``execute``, and ``NodeLost`` if another client owns the node.
 
@@ -177,6 +184,27 @@ class KeepGroup(Protocol):
     ) -> KeptNode | None:
         """Keep the node of ``previous`` again if it is provably still the same node; else return None."""
 
+    def contend(
+        self, put: Put, listener: KeepListener, predecessor: Predecessor, deadline: Deadline
+    ) -> tuple[KeptNode, PredecessorResult | None]:
+        """Create a node with a random name and keep it alive, without a watch.  Raises like ``execute``.
+
+        A node of that name exists only if an earlier call without an answer has created it: then it is kept.
+
+        Args:
+            put: The write, with ``prev_exist=False``; the group sets the TTL.
+            listener: Receives the callbacks.
+            predecessor: Finds the keys that were created before the node; its token is not used.
+            deadline: The end of the call.
+
+        Returns:
+            The node, whose token is its ``created_index``, and the earlier keys if the API can find them in the same
+            request; None if they have to be read by ``execute``.
+
+        Raises:
+            NodeLost: An earlier call has created the node, and it cannot be kept any more: take another name.
+        """
+
     def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
         """Delete the node that an unanswered write of the listener has created, if any.  Raises like ``execute``."""
 
@@ -199,10 +227,20 @@ class Backend(Protocol):
         """
         return self
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    @overload
+    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult: ...
+
+    @overload
+    def execute(self, operation: Predecessor, deadline: Deadline) -> PredecessorResult: ...
+
+    @overload
+    def execute(self, operation: Contenders, deadline: Deadline) -> ContendersResult: ...
+
+    def execute(self, operation: Any, deadline: Deadline) -> Any:
         """Perform the operation and return its result.  Blocks until the deadline at most.
 
         Raises:
+            NodeLost: The own key of a Predecessor is gone.
             EtcdError: The server refused the operation.
             ConnectionError: No response; ``maybe_applied`` is True if a write may have been applied.
             HTTPError, ProtocolError: The response is not etcd's.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from getc.errors import EtcdError, FutureRevision
 from getc.operations import Get
@@ -22,7 +22,13 @@ __all__ = ['RevisionGuard']
 MIN_RESPONSES: Final = 2
 """Linearizable responses that have to be behind before the store counts as replaced, also if there is one server."""
 
-Response = TypeVar('Response')
+
+class _Response(Protocol):
+    @property
+    def etcd_index(self) -> int: ...
+
+
+_Result = TypeVar('_Result', bound=_Response)
 
 
 class RevisionGuard:
@@ -92,7 +98,7 @@ class RevisionGuard:
         self.accept(result.etcd_index, since)
         return result
 
-    def run_linearizable(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+    def run_linearizable(self, execute: Callable[[], _Result]) -> _Result:
         """Perform a linearizable read; repeat it on the other servers while the response is behind."""
         since = self.index
         try:
@@ -107,7 +113,7 @@ class RevisionGuard:
                 return result
         return self.repeat_linearizable(execute, since)
 
-    def repeat_linearizable(self, execute: Callable[[], EtcdResult], since: int) -> EtcdResult:
+    def repeat_linearizable(self, execute: Callable[[], _Result], since: int) -> _Result:
         """Repeat a linearizable read whose first response was behind, until one is not or every server has answered.
 
         Args:

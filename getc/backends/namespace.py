@@ -12,13 +12,20 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.error_context import copy_error
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
-from getc.operations import Operation, Put, WatchSpec, in_namespace
+from getc.operations import Contenders, Operation, Predecessor, Put, Query, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
-from getc.results import EtcdResult, strip_namespace
+from getc.results import (
+    EtcdResult,
+    PredecessorResult,
+    strip_contenders_namespace,
+    strip_namespace,
+    strip_predecessor_namespace,
+)
 from getc.timing import Deadline
 from getc.transactions import Guard
 
@@ -45,13 +52,18 @@ class Namespaced(Backend):
         self._backend = self._backend.detect_api(deadline)
         return self
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
         handled = sys.exc_info()[1]
+        backend: Any = self._backend
         try:
-            result = self._backend.execute(in_namespace(self._namespace, operation), deadline)
+            result = backend.execute(in_namespace(self._namespace, operation), deadline)
         except EtcException as error:
             _make_relative(error, self._namespace, operation.key, handled)
             raise
+        if isinstance(operation, Predecessor):
+            return strip_predecessor_namespace(result, self._namespace)
+        if isinstance(operation, Contenders):
+            return strip_contenders_namespace(result, self._namespace)
         return strip_namespace(result, self._namespace)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
@@ -209,6 +221,17 @@ class _RelativeGroup(KeepGroup):
             node = self._group.reclaim(join(self._namespace, key), value, previous.node, relative, deadline)
         return None if node is None else _RelativeNode(node, self._namespace, key)
 
+    def contend(
+        self, put: Put, listener: KeepListener, predecessor: Predecessor, deadline: Deadline
+    ) -> tuple[KeptNode, PredecessorResult | None]:
+        relative = _RelativeKeepListener(listener, self._namespace)
+        inside = in_namespace(self._namespace, predecessor)
+        with _relative_errors(self._namespace, put.key):
+            node, found = self._group.contend(in_namespace(self._namespace, put), relative, inside, deadline)
+        if found is not None:
+            found = strip_predecessor_namespace(found, self._namespace)
+        return _RelativeNode(node, self._namespace, put.key), found
+
     def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, key):
             self._group.delete_unanswered(join(self._namespace, key), listener, deadline)
@@ -274,6 +297,9 @@ class _RelativeNode(KeptNode):
     @property
     def guard(self) -> Guard:
         return replace(self.node.guard, key=self._key)
+
+    def watch(self) -> None:
+        self.node.watch()
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         with _relative_errors(self._namespace, self._key):

@@ -10,8 +10,8 @@ renewal come at once.  Where a watch takes a connection, only some of the nodes 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Final
 
@@ -19,6 +19,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from getc import timing
+from getc.backends.acquired import acquired
 from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.errors import (
     EtcException,
@@ -29,9 +30,9 @@ from getc.errors import (
     TestFailed,
     TimedOut,
 )
-from getc.operations import Delete, Get, Operation, Put, WatchSpec
+from getc.operations import Delete, Get, Operation, Predecessor, Put, WatchSpec
 from getc.renewal import Renewable, RenewalClock, RenewalLoop
-from getc.results import EtcdResult, Node, Value
+from getc.results import EtcdResult, Node, PredecessorResult, Value
 from getc.timing import Backoff, Deadline
 from getc.transactions import Guard
 
@@ -61,6 +62,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         result: The result of the write that acquired the node.
         value: What that write wrote.
         sent_at: When it was sent, in seconds of ``timing.now_with_suspend``.
+        is_watched: Watch the node from now on; else :meth:`watch` does.
     """
 
     token: int
@@ -71,6 +73,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         '_group',
         '_index',
         '_index_is_uncertain',
+        '_is_watched',
         '_listener',
         '_loop',
         '_sent_at',
@@ -84,7 +87,14 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
     )
 
     def __init__(
-        self, group: RefreshGroup, listener: KeepListener, result: EtcdResult, value: str, sent_at: float
+        self,
+        group: RefreshGroup,
+        listener: KeepListener,
+        result: EtcdResult,
+        value: str,
+        sent_at: float,
+        *,
+        is_watched: bool = True,
     ) -> None:
         self.key = result.key
         self.token = result.modified_index
@@ -100,7 +110,8 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._sent_at = sent_at  # of the latest write
         self._clock = RenewalClock(group.ttl, sent_at)
         self._loop = RenewalLoop(self, self._clock, self.key, gevent)
-        self._watch = group.watch(self, self._index + 1)
+        self._is_watched = is_watched
+        self._watch = group.watch(self, self._index + 1) if is_watched else None
 
     @property
     def lost_at(self) -> float:
@@ -111,6 +122,11 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         return Guard(self.key, self.created_index, is_ours=self._is_kept)
 
     # -- for the keeper
+
+    def watch(self) -> None:
+        self._is_watched = True
+        if self._watch is None and not self._loop.is_closed:
+            self._watch = self._group.watch(self, self._index + 1)
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         # A write without a response must not keep renewals waiting until the node is lost.  So an attempt takes as long
@@ -208,7 +224,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._index = result.modified_index
         self._index_is_uncertain = False
         if not self._loop.is_closed and self._clock.acknowledge(self._sent_at):
-            if self._watch is None:
+            if self._watch is None and self._is_watched:
                 self._watch = self._group.watch(self, self._index + 1)
             self._listener.on_renewed()
 
@@ -295,22 +311,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         return Overtaken('{key} was written by another client', key=self.key)
 
     def _locked(self, deadline: Deadline) -> AbstractContextManager[None]:
-        return _acquire(self._write_lock, deadline, 'write {key}', WRITE_IN_FLIGHT, self.key)
-
-
-@contextmanager
-def _acquire(semaphore: BoundedSemaphore, deadline: Deadline, action: str, blocker: str, key: str) -> Iterator[None]:
-    """Hold a semaphore, acquired before a deadline.
-
-    Raises:
-        TimedOut: It was not free in time; nothing was sent.
-    """
-    if not semaphore.acquire(timeout=deadline.timeout_left()):
-        raise TimedOut(f'could not {action} within {deadline.timeout:g} s: {blocker}', key=key)
-    try:
-        yield
-    finally:
-        semaphore.release()
+        return acquired(self._write_lock, deadline, 'write {key}', WRITE_IN_FLIGHT, self.key)
 
 
 class RefreshGroup(KeepGroup):
@@ -363,12 +364,25 @@ class RefreshGroup(KeepGroup):
                 pass  # it has just changed
             raise
 
-    def _keep(self, put: Put, listener: KeepListener, deadline: Deadline) -> KeptNode:
+    def contend(
+        self, put: Put, listener: KeepListener, predecessor: Predecessor, deadline: Deadline
+    ) -> tuple[KeptNode, PredecessorResult | None]:
+        try:
+            node = self._keep(put, listener, deadline, is_watched=False)
+        except NodeExist:
+            try:
+                node = self._keep(replace(put, prev_exist=True), listener, deadline, is_watched=False)
+            except KeyNotFound:
+                raise NodeLost('{key} was deleted, or has expired', key=put.key) from None
+        node.token = node.created_index
+        return node, None
+
+    def _keep(self, put: Put, listener: KeepListener, deadline: Deadline, *, is_watched: bool = True) -> RefreshedNode:
         value = put.value or ''
         sent_at = timing.now_with_suspend()
         listener.on_writing(AcquiringWrite(value, put.prev_exist is False))
         result = self.execute(replace(put, ttl=self.ttl), deadline)
-        node = RefreshedNode(self, listener, result, value, sent_at)
+        node = RefreshedNode(self, listener, result, value, sent_at, is_watched=is_watched)
         self._nodes.add(node)
         return node
 
@@ -412,7 +426,7 @@ class RefreshGroup(KeepGroup):
 
     def renewal_slot(self, key: str, deadline: Deadline) -> AbstractContextManager[None]:
         """Hold one of the ``MAX_RENEWALS_IN_FLIGHT`` slots.  Raises TimedOut if none is free in time."""
-        return _acquire(self._renewal_slots, deadline, 'renew {key}', SLOTS_IN_USE, key)
+        return acquired(self._renewal_slots, deadline, 'renew {key}', SLOTS_IN_USE, key)
 
     def remove(self, node: RefreshedNode) -> None:
         """Forget a node that is not kept any more."""

@@ -15,13 +15,12 @@ from getc.backends.base import Watch, WatchListener
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
-from getc.operations import Get, Operation, WatchSpec
-from getc.results import EtcdResult
+from getc.operations import Get, Operation, Query, WatchSpec
 from getc.timing import Deadline
 
 __all__ = ['Faults', 'LinkedBackend']
 
-Execute = Callable[[], EtcdResult]
+Execute = Callable[[], Any]
 
 
 class Faults:
@@ -89,7 +88,7 @@ class Faults:
         if not self._is_connected:
             raise ConnectionRefused('the store is disconnected')
 
-    def _run(self, call: _Call, execute: Execute) -> EtcdResult:
+    def _run(self, call: _Call, execute: Execute) -> Any:
         """Execute a call under the faults of this connection."""
         self._check_connected()
         if self._failures:
@@ -131,7 +130,7 @@ class LinkedBackend(MemoryBackend):
         for link in links:
             link._backends[self] = None
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
         self._check_open()
         call = _Call(operation, deadline)
         execute: Execute = partial(super().execute, operation, deadline)
@@ -181,7 +180,7 @@ class LinkedBackend(MemoryBackend):
 class _Call:
     """A call in flight."""
 
-    def __init__(self, operation: Operation, deadline: Deadline) -> None:
+    def __init__(self, operation: Operation | Query, deadline: Deadline) -> None:
         self.operation = operation
         self._deadline = deadline
         self._error: AsyncResult[EtcException] = AsyncResult()

@@ -22,6 +22,7 @@ from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.kv import (
     DeleteRangeResponse,
     PutResponse,
+    RangeRequest,
     RangeResponse,
     ResponseOp,
     TxnResponse,
@@ -209,6 +210,10 @@ class FakeStore:
         kvs = [self.keys[key] for key in self._keys_in(request.key, request.range_end)]
         last = request.max_mod_revision or self.revision
         kvs = [kv for kv in kvs if request.min_mod_revision <= kv.mod_revision <= last]
+        kvs = [kv for kv in kvs if kv.create_revision <= (request.max_create_revision or self.revision)]
+        if request.sort_target == RangeRequest.SortTarget.CREATE:
+            is_descending = request.sort_order == RangeRequest.SortOrder.DESCEND
+            kvs.sort(key=lambda kv: kv.create_revision, reverse=is_descending)
         most = request.limit or len(kvs)
         return RangeResponse(header=self.header(), kvs=kvs[:most], more=len(kvs) > most, count=len(kvs))
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.creation_order import read_contenders, read_predecessor
 from getc.backends.memory.notifier import MemoryWatch, SharedStore
 from getc.backends.refresh import RefreshGroup
 from getc.errors import ClientClosed, EtcException
-from getc.operations import Append, Operation, Put, WatchSpec, check_v2_key, check_v2_ttl
+from getc.operations import (
+    Append,
+    Contenders,
+    Operation,
+    Predecessor,
+    Put,
+    Query,
+    WatchSpec,
+    check_v2_key,
+    check_v2_ttl,
+)
 from getc.results import EtcdResult
 from getc.timing import Deadline
 
@@ -33,8 +44,15 @@ class MemoryBackend(Backend):
         self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
         self._check_open()
+        if isinstance(operation, Predecessor):
+            return read_predecessor(self._execute, operation, deadline)
+        if isinstance(operation, Contenders):
+            return read_contenders(self._execute, operation, deadline)
+        return self._execute(operation, deadline)
+
+    def _execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         # The limits of the v2 API hold here as well, except that values may be any bytes.
         check_v2_key(operation.key)
         if isinstance(operation, (Put, Append)) and operation.ttl is not None:

@@ -68,14 +68,18 @@ class _Entry:
         kind = Node if self.children is None else Directory
         return kind(self.key, index, self.created)
 
-    def node(self, depth: int = 0, is_sorted: bool = False) -> Node:
+    def node(self, depth: int = 0, is_sorted: bool = False, with_hidden: bool = False) -> Node:
         """Return the node for a result; a directory with ``depth`` levels below it, -1 for all."""
         if self.children is None:
             return Value(self.key, self.modified, self.created, self.ttl(), self.expiration, self.value)
         nodes: list[Node] = []
         if depth:
             names = sorted(self.children) if is_sorted else self.children
-            nodes = [self.children[name].node(depth - 1, is_sorted) for name in names if not name.startswith('_')]
+            nodes = [
+                self.children[name].node(depth - 1, is_sorted, with_hidden)
+                for name in names
+                if with_hidden or not name.startswith('_')
+            ]
         return Directory(self.key, self.modified, self.created, self.ttl(), self.expiration, tuple(nodes))
 
 
@@ -104,7 +108,8 @@ class Store:
             EtcdError: The error that etcd would return.
         """
         if isinstance(operation, Get):
-            node = self._find(operation.key).node(-1 if operation.recursive else 1, operation.sorted)
+            depth = -1 if operation.recursive else 1
+            node = self._find(operation.key).node(depth, operation.sorted, operation.hidden)
             return Got(node, etcd_index=self.index)
         if isinstance(operation, Append):
             key = join(operation.key, f'/{self.index + 1:020d}')

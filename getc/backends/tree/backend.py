@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from contextlib import closing
-from typing import Final
+from typing import Any, Final
 
 from gevent.event import Event
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.creation_order import lost_contender
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.append import Appender
 from getc.backends.tree.codec import read
+from getc.backends.tree.codec.contenders import (
+    FoundPredecessor,
+    parse_contenders,
+    parse_predecessor,
+    request_of_contenders,
+    txn_of_predecessor,
+)
 from getc.backends.tree.codec.delete import parse_delete, txn_of_delete
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL, decode, directory_range, value_of
 from getc.backends.tree.codec.txn_failure import missing_node_error
@@ -31,9 +39,9 @@ from getc.errors import (
     ResponseTooLarge,
 )
 from getc.net.failover import retry_until_served
-from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
+from getc.operations import Append, Contenders, Delete, Get, Operation, Predecessor, Put, Query, WatchSpec
 from getc.paths import ROOT
-from getc.results import EtcdResult, Got
+from getc.results import ContendersResult, EtcdResult, Got, PredecessorResult
 from getc.retry import is_transient
 from getc.timing import Deadline
 from getc.v3 import V3
@@ -78,7 +86,7 @@ class TreeV3(Backend):
 
     # -- operations
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
         if self._is_closed:
             self._check_open()
         if isinstance(operation, Get):
@@ -86,6 +94,8 @@ class TreeV3(Backend):
         elif isinstance(operation, Put) and operation.refresh:  # a read, if the node keeps its lease
             result = self._refresher.refresh(operation, deadline)
             self._revision_guard.observe(result.etcd_index)
+        elif isinstance(operation, (Predecessor, Contenders)):
+            return self._query(operation, deadline)
         else:
             guard = self._revision_guard  # inline, to save frames: see RevisionGuard.run_write
             since = guard.index
@@ -253,6 +263,22 @@ class TreeV3(Backend):
         ttl = self._write_leases.read_ttl(kv.lease, deadline) if kv.lease else NO_TTL
         header = response.header
         return Got(value_of(get.key, kv, ttl), None, header.revision, 0, header.raft_term)
+
+    def _query(self, query: Query, deadline: Deadline) -> PredecessorResult | ContendersResult:
+        if isinstance(query, Contenders):
+            request = request_of_contenders(query)
+            return self._revision_guard.run_linearizable(
+                lambda: parse_contenders(self._rpc.call(KV.Range, request, deadline))
+            )
+        txn = txn_of_predecessor(query)
+
+        def find() -> FoundPredecessor:
+            return parse_predecessor(self._rpc.call(KV.Txn, txn, deadline, is_write=False))
+
+        found = self._revision_guard.run_linearizable(find)
+        if found.result is None:
+            raise lost_contender(query.key)
+        return found.result
 
     # -- writes
 

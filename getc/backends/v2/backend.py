@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.creation_order import read_contenders, read_predecessor
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.refresh import RefreshGroup
 from getc.backends.v2.codec import poll_of, request_of, result_of
@@ -27,7 +28,7 @@ from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
 from getc.net.tls import TLSContexts
-from getc.operations import Get, Operation, WatchSpec
+from getc.operations import Contenders, Get, Operation, Predecessor, Query, WatchSpec
 from getc.paths import ROOT, child_prefix
 from getc.results import EtcdResult
 from getc.retry import Effect, is_transient
@@ -88,8 +89,15 @@ class KeysV2(Backend):
 
     # -- calls
 
-    def execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
+    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
         self._check_open()
+        if isinstance(operation, Predecessor):
+            return read_predecessor(self._execute, operation, deadline)
+        if isinstance(operation, Contenders):
+            return read_contenders(self._execute, operation, deadline)
+        return self._execute(operation, deadline)
+
+    def _execute(self, operation: Operation, deadline: Deadline) -> EtcdResult:
         if isinstance(operation, Get):
             if not operation.quorum:
                 return self._revision_guard.run_serializable(operation, lambda get: self._call(get, deadline))

@@ -26,11 +26,15 @@ def range_of(spec: WatchSpec) -> Range:
     """Return the range to watch: one, since two watches have no mutual order.  ``results_of`` drops its other keys."""
     if spec.recursive:
         return subtree_range(spec.key)
+    if spec.is_exact:
+        return encode(spec.key), b''
     return encode(spec.key), marker(spec.key) + b'\0'
 
 
 def narrow_range(spec: WatchSpec) -> Range:
     """Return a narrower range, for users without permission for the whole: events of the node itself may be missing."""
+    if spec.is_exact:
+        return range_of(spec)
     return directory_range(spec.key) if spec.recursive else (encode(spec.key), b'')
 
 
@@ -61,7 +65,7 @@ def results_of(
     """
     # etcd 3.4 may send an event twice in one response.
     for event in events if len(events) == 1 else {event.kv.key: event for event in events}.values():
-        found = node_of(event.kv.key)
+        found = (spec.key, False) if spec.is_exact else node_of(event.kv.key)
         if found is None:
             continue
         key, is_marker = found

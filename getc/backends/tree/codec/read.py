@@ -200,7 +200,9 @@ class Listing:
             self._top.marker = kv
             return b''
         names = path.split('/')
-        hidden = next((depth for depth, name in enumerate(names, 1) if name[0] == '_'), 0)
+        hidden = 0
+        if not self._get.hidden:
+            hidden = next((depth for depth, name in enumerate(names, 1) if name[0] == '_'), 0)
         closed = hidden if self._get.recursive else 1  # depth of the node whose descendants are not listed; 0 for none
         shown = names[: closed - (closed == hidden)] if closed else names
         entry = self._top

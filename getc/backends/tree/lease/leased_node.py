@@ -12,11 +12,12 @@ from typing import Any
 
 from getc import timing
 from getc.backends.base import KeepListener, KeptNode
+from getc.backends.tree.codec.contenders import is_created_at
 from getc.backends.tree.codec.keyspace import TTL, encode, value_of
 from getc.backends.tree.codec.responses import DELETE, PUT, RANGE, results_of_txn
 from getc.backends.tree.large_values import read_previous_node
 from getc.backends.tree.lease.grant import grant
-from getc.backends.tree.lease.key_watches import KeyWatches
+from getc.backends.tree.lease.key_watches import KeyWatch, KeyWatches
 from getc.errors import EtcException, NodeLost, Overtaken, ResponseTooLarge
 from getc.net.affinity import ThreadAffinity
 from getc.renewal import RenewalClock
@@ -58,6 +59,8 @@ class LeasedKeys:
         clock: When the lease counts as lost, and with it all its keys.
         nodes: The kept nodes, by key.
         reserved: The keys that are being put on the lease, or moved from it to another one.
+        unfinished: The keys that may be on the lease or come to it without being kept, after a write or a delete
+            without an answer: until a renewal has shown that no such key is on it.
     """
 
     def __init__(self, rpc: RpcClient, lease_id: int, clock: RenewalClock) -> None:
@@ -66,6 +69,7 @@ class LeasedKeys:
         self.clock = clock
         self.nodes: dict[str, LeasedNode] = {}
         self.reserved: set[str] = set()
+        self.unfinished: set[str] = set()
         self._removals: Counter[str] = Counter()  # deletes in flight, and those that etcd may still apply
         self._affinity = ThreadAffinity()
 
@@ -92,10 +96,17 @@ class LeasedKeys:
     def reserve(self, key: str) -> Iterator[None]:
         """Reserve the key while it is put on the lease, or moved to another one."""
         self.reserved.add(key)
+        may_be_applied_later = True  # also if this greenlet is killed
         try:
             yield
+            may_be_applied_later = False
+        except EtcException as error:
+            may_be_applied_later = error.maybe_applied
+            raise
         finally:
             self.reserved.discard(key)
+            if may_be_applied_later:
+                self.unfinished.add(key)
 
     @contextmanager
     def removing(self, key: str) -> Iterator[None]:
@@ -113,7 +124,9 @@ class LeasedKeys:
             may_be_applied_later = error.maybe_applied
             raise
         finally:
-            if not may_be_applied_later:
+            if may_be_applied_later:
+                self.unfinished.add(key)
+            else:
                 self._removals -= Counter((key,))
 
     def discard(self, key: str, node: LeasedNode) -> None:
@@ -127,15 +140,35 @@ class LeasedNode(KeptNode):
 
     Attributes:
         key: The node.
-        token: The index of the write that acquired it.
+        token: The index of the write that acquired it; of a contender, its create revision.
         created_index: Its creation index.
         listener: Receives the callbacks.
         known_at: The latest revision at which the node is known to have been on the lease.
+
+    Args:
+        lease: The lease and its keys.
+        key: The node.
+        token: The token.
+        created_index: The creation index.
+        listener: Receives the callbacks.
+        watches: Watches the key.
+        is_contender: The node has a random name and is in a queue; it is not watched before :meth:`watch`.
     """
 
     token: int
 
-    __slots__ = ('_is_kept', '_lease', '_watch', 'created_index', 'key', 'known_at', 'listener', 'token')
+    __slots__ = (
+        '_is_contender',
+        '_is_kept',
+        '_lease',
+        '_watch',
+        '_watches',
+        'created_index',
+        'key',
+        'known_at',
+        'listener',
+        'token',
+    )
 
     def __init__(
         self,
@@ -145,6 +178,8 @@ class LeasedNode(KeptNode):
         created_index: int,
         listener: KeepListener,
         watches: KeyWatches,
+        *,
+        is_contender: bool = False,
     ) -> None:
         self.key = key
         self.token = token
@@ -153,7 +188,11 @@ class LeasedNode(KeptNode):
         self.known_at = token
         self._lease = lease
         self._is_kept = True
-        self._watch = watches.watch(self)
+        self._is_contender = is_contender
+        self._watches = watches
+        self._watch: KeyWatch | None = None
+        if not is_contender:
+            self.watch()
 
     @property
     def lost_at(self) -> float:
@@ -161,7 +200,7 @@ class LeasedNode(KeptNode):
 
     @property
     def guard(self) -> Guard:
-        return Guard(self.key, self.created_index, self._lease.lease_id)
+        return Guard(self.key, self.created_index, 0 if self._is_contender else self._lease.lease_id)
 
     @property
     def raw_key(self) -> bytes:
@@ -175,10 +214,19 @@ class LeasedNode(KeptNode):
 
     @property
     def condition(self) -> Compare:
-        """The compare that holds while the node is on its lease."""
+        """The compare that holds while the node is ours: on its lease; for a contender, created by this client.
+
+        The name of a contender is used once, so its key is ours even after another program has overwritten it.
+        """
+        if self._is_contender:
+            return is_created_at(self.key, self.created_index)
         return is_on_lease(self.key, self._lease.lease_id)
 
     # -- for the keeper
+
+    def watch(self) -> None:
+        if self._is_kept and self._watch is None:
+            self._watch = self._watches.watch(self)
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
         if not self._is_kept:
@@ -215,7 +263,8 @@ class LeasedNode(KeptNode):
     def abandon(self) -> None:
         self._is_kept = False
         self._lease.discard(self.key, self)
-        self._watch.close()
+        if self._watch is not None:
+            self._watch.close()
 
     # -- for the lease
 
@@ -226,7 +275,7 @@ class LeasedNode(KeptNode):
     def on_renewed(self, revision: int) -> None:
         """A renewal was acknowledged, and the node was on the lease at this revision or a later one."""
         self.known_at = revision
-        if self._watch.is_due:
+        if self._watch is not None and self._watch.is_due:
             self._watch.restart()
         self.listener.on_renewed()
 

@@ -14,6 +14,7 @@ from gevent.lock import BoundedSemaphore
 
 from getc import timing
 from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode
+from getc.backends.tree.codec.contenders import parse_joined, txn_of_join
 from getc.backends.tree.codec.keyspace import encode
 from getc.backends.tree.codec.responses import PUT, RANGE, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import error_from_failure, failure_results
@@ -22,8 +23,9 @@ from getc.backends.tree.lease.grant import grant
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.leased_node import LeasedNode, delete_on_lease, is_on_lease
 from getc.backends.tree.lease.shared_lease import SharedLease
-from getc.errors import LeaseNotFound, NodeLost, TimedOut
-from getc.operations import Put
+from getc.errors import LeaseNotFound, NodeExist, NodeLost, TimedOut
+from getc.operations import Predecessor, Put
+from getc.results import PredecessorResult
 from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
 from getc.v3.rpc import RpcClient
@@ -102,6 +104,14 @@ class LeasePool(KeepGroup):
         condition = previous.condition
         return self._on_lease(key, lambda lease: self._move(key, value, condition, lease, listener, deadline), deadline)
 
+    def contend(
+        self, put: Put, listener: KeepListener, predecessor: Predecessor, deadline: Deadline
+    ) -> tuple[KeptNode, PredecessorResult | None]:
+        check_put(put)
+        return self._on_lease(
+            put.key, lambda lease: self._join_on(lease, put, listener, predecessor, deadline), deadline
+        )
+
     def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
         request = RangeRequest(key=encode(key), keys_only=True)
         found = self._rpc.call(KV.Range, request, deadline).kvs
@@ -128,6 +138,26 @@ class LeasePool(KeepGroup):
             return self._recover_own_write(lease, put, response, listener, deadline)
         written = parse_put(put, response)
         return lease.attach(put.key, written.modified_index, written.created_index, listener)
+
+    def _join_on(
+        self, lease: SharedLease, put: Put, listener: KeepListener, predecessor: Predecessor, deadline: Deadline
+    ) -> tuple[KeptNode, PredecessorResult | None]:
+        """Create a contender on this lease; keep the key that an earlier call without an answer has created."""
+        txn = txn_of_join(put, predecessor, lease=lease.id, is_strict=self._is_strict)
+        listener.on_writing(AcquiringWrite(put.value or '', is_create=True))
+        response = self._send(txn, deadline)
+        if response.succeeded:
+            joined = parse_joined(response)
+            return lease.attach(put.key, joined.index, joined.index, listener, is_contender=True), joined
+        refusal = error_from_failure(put, response, is_strict=self._is_strict)
+        if not isinstance(refusal, NodeExist):
+            raise refusal
+        found = failure_results(put.key, response, is_strict=self._is_strict)[-1]
+        ours = self._leases.get(found[0].lease) if found else None
+        if ours is None or ours.is_over or (ours is not lease and ours.keys.is_taken(put.key)):
+            raise NodeLost('{key} was created by a call without an answer, and its lease has ended', key=put.key)
+        token = found[0].create_revision
+        return ours.attach(put.key, token, token, listener, is_contender=True), None
 
     def _recover_own_write(
         self, lease: SharedLease, put: Put, response: TxnResponse, listener: KeepListener, deadline: Deadline

@@ -25,6 +25,9 @@ __all__ = ['SharedLease']
 MAX_NODES: Final = 1000
 """Nodes on one lease: those that are lost together if the lease is lost."""
 
+MAX_RENEWALS_WHILE_EMPTY: Final = 3
+"""Renewals of a lease that only has keys to be deleted on it: if they cannot be deleted, they expire with it."""
+
 
 class SharedLease(Renewable):
     """One lease, renewed while nodes are kept on it.
@@ -68,6 +71,7 @@ class SharedLease(Renewable):
         self._watches = watches
         self._on_over = on_over
         self._on_revision = on_revision
+        self._renewals_while_empty = 0
         self._loop = RenewalLoop(self, self.clock, f'lease {lease_id:x}', gevent)
 
     @property
@@ -79,7 +83,9 @@ class SharedLease(Renewable):
         """True if a node of this key may be put on the lease now."""
         return self.clock.is_fresh and self.keys.count < MAX_NODES and not self.is_over and not self.keys.is_taken(key)
 
-    def attach(self, key: str, token: int, created_index: int, listener: KeepListener) -> LeasedNode:
+    def attach(
+        self, key: str, token: int, created_index: int, listener: KeepListener, *, is_contender: bool = False
+    ) -> LeasedNode:
         """Keep a node whose key was put on the lease by the write of index ``token``.
 
         Raises:
@@ -87,7 +93,8 @@ class SharedLease(Renewable):
         """
         if self.is_over:
             raise ConnectionError('the lease of {key} ended while {key} was written', maybe_applied=True, key=key)
-        node = self.keys.nodes[key] = LeasedNode(self.keys, key, token, created_index, listener, self._watches)
+        node = LeasedNode(self.keys, key, token, created_index, listener, self._watches, is_contender=is_contender)
+        self.keys.nodes[key] = node
         return node
 
     def on_gone(self) -> None:
@@ -104,14 +111,19 @@ class SharedLease(Renewable):
     def before_renewal(self) -> None:
         """Run all liveness checks at the same time: a check that hangs must not cost the other nodes their time."""
         if self.keys.is_empty:
-            self.abandon()  # the lease expires, and with it whatever key may be left on it
-            return
+            if not self.keys.unfinished or self._renewals_while_empty == MAX_RENEWALS_WHILE_EMPTY:
+                self.abandon()  # the lease expires, and with it whatever key may be left on it
+                return
+            self._renewals_while_empty += 1
+        else:
+            self._renewals_while_empty = 0
         listeners = [node.listener for node in self.keys.nodes.values() if node.listener.has_liveness_check]
         checks = [gevent.spawn(listener.check_liveness) for listener in listeners]
         gevent.joinall(checks, timeout=self.clock.attempt_timeout)
 
     def renew(self) -> None:
         nodes = list(self.keys.nodes.values())
+        unfinished = self.keys.unfinished.copy()
         sent_at = timing.now_with_suspend()
         try:
             revision, keys = self._keep_alive(self.clock.attempt_deadline())
@@ -120,7 +132,8 @@ class SharedLease(Renewable):
             return
         if not self._loop.is_closed and self.clock.acknowledge(sent_at):
             self._on_revision(revision)
-            self._compare(nodes, keys, revision)
+            if not self._compare(nodes, keys, revision):
+                self.keys.unfinished -= unfinished
 
     def on_renewal_missed(self, error: EtcException) -> None:
         for node in list(self.keys.nodes.values()):
@@ -144,8 +157,8 @@ class SharedLease(Renewable):
 
     # -- the keys that etcd has on the lease
 
-    def _compare(self, nodes: list[LeasedNode], keys: set[bytes], revision: int) -> None:
-        """Compare the kept nodes with the keys that etcd has on the lease.
+    def _compare(self, nodes: list[LeasedNode], keys: set[bytes], revision: int) -> bool:
+        """Compare the kept nodes with the keys that etcd has on the lease; return True if others are to be deleted.
 
         Args:
             nodes: Those that were kept when the renewal was sent.
@@ -160,8 +173,10 @@ class SharedLease(Renewable):
             else:
                 gevent.spawn(self._on_missing, node)
         known = {encode(key) for key in (*self.keys.nodes, *self.keys.reserved, *(node.key for node in nodes))}
-        for raw_key in keys - known:
+        strays = keys - known
+        for raw_key in strays:
             gevent.spawn(self._delete_stray, raw_key)
+        return bool(strays)
 
     def _on_missing(self, node: LeasedNode) -> None:
         """Read why a node is not on the lease, and lose the node: deleted, or written by another client."""

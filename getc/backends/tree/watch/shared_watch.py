@@ -127,7 +127,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         A subscriber that starts from now may not: the watch has not reached that revision.  Neither may one that has
         seen a later revision than the server has shown: the watch could not notify it that it has caught up.
         """
-        if spec.index is None or not self._covers(spec.index):
+        if spec.index is None or spec.hidden is not self._spec.hidden or not self._covers(spec.index):
             return False
         return not spec.is_seen or spec.index <= self._server_revision()
 
@@ -167,7 +167,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         other = self._context.by_range.setdefault(self._range, self)
         if other is self or other._position is None or other._cluster_id != self._cluster_id:
             return
-        if self._target is not None or other._target is not None:
+        if self._target is not None or other._target is not None or self._spec.hidden is not other._spec.hidden:
             return
         if other._covers(self._position + 1):
             subscribers, self._subscribers = self._subscribers, {}

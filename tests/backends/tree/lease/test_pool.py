@@ -25,7 +25,8 @@ from getc.errors import (
     ProtocolError,
     TimedOut,
 )
-from getc.operations import Put
+from getc.operations import Predecessor, Put
+from getc.results import PredecessorResult
 from getc.testing import VirtualTime
 from getc.timing import Deadline
 from getc.transactions import Guard
@@ -802,3 +803,89 @@ def test_bug_of_getc_is_not_reported_as_the_servers(
     monkeypatch.setattr(pool, 'parse_put', fail)
     with pytest.raises(bug, match='a bug'):
         bench.keep()
+
+
+# -- contenders
+
+
+def contend(bench: Bench, key: str = '/q/1', *, timeout: float = 5) -> tuple[Any, PredecessorResult | None]:
+    put = Put(key, 'x', prev_exist=False)
+    return bench.pool.contend(put, bench.listener, Predecessor(key, 0), Deadline(timeout))
+
+
+def test_contender_is_not_watched_until_it_is_requested(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node, _ = contend(bench)
+    bench.server.put('/q/1', 'overwritten')
+    etcd_clock.advance(0.1)
+    assert bench.listener.events == []
+    node.watch()
+    etcd_clock.advance(0.1)
+    assert bench.listener.events == ['lost: Overtaken']
+
+
+def test_contender_that_was_deleted_is_lost_with_the_next_renewal(bench: Bench, etcd_clock: VirtualTime) -> None:
+    contend(bench)
+    bench.server.delete('/q/1')
+    etcd_clock.advance(TTL / 3 + 0.1)
+    assert bench.listener.events == ['lost: NodeLost']
+
+
+def test_contender_whose_put_has_no_answer_is_found_by_the_same_put(bench: Bench) -> None:
+    bench.server.next('Txn', lose_reply)
+    with pytest.raises(ConnectionError):
+        contend(bench)
+    node, found = contend(bench)
+    assert (node.token, found) == (2, None)
+    assert node.guard == Guard('/q/1', 2)
+
+
+def test_contender_on_a_lease_that_has_ended_is_refused(bench: Bench) -> None:
+    bench.server.next('Txn', lose_reply)
+    with pytest.raises(ConnectionError):
+        contend(bench)
+    bench.leases[0].abandon()
+    with pytest.raises(NodeLost, match='its lease has ended'):
+        contend(bench)
+    bench.pool.delete_unanswered('/q/1', bench.listener, Deadline(1))
+    assert bench.keys() == set()
+
+
+def test_lease_without_nodes_is_renewed_until_a_put_without_an_answer_is_deleted(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    """The key is gone after a third of the TTL, and the lease is over with the renewal after that."""
+    bench.server.next('Txn', lose_reply)
+    with pytest.raises(ConnectionError):
+        contend(bench)
+    assert bench.keys() == {'/q/1'}
+    etcd_clock.advance(TTL / 3 + 0.1)
+    assert bench.keys() == set()
+    etcd_clock.advance(TTL)
+    assert bench.leases == []
+
+
+def test_lease_without_nodes_is_renewed_until_a_delete_without_an_answer_is_repeated(
+    bench: Bench, etcd_clock: VirtualTime
+) -> None:
+    node, _ = contend(bench)
+    bench.server.next('Txn', drop)
+    with pytest.raises(ConnectionError):
+        node.release(Deadline(1))
+    assert bench.keys() == {'/q/1'}
+    etcd_clock.advance(TTL / 3 + 0.1)
+    assert bench.keys() == set()
+
+
+def test_lease_whose_keys_cannot_be_deleted_expires(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """The user may create keys, and not delete them."""
+    node, _ = contend(bench)
+
+    def refuse(*_: Any) -> Any:
+        raise PermissionDenied('permission denied')
+
+    bench.server.next('Txn', drop, *[refuse] * 10)
+    with pytest.raises(ConnectionError):
+        node.release(Deadline(1))
+    etcd_clock.advance(3 * TTL)
+    assert bench.leases == []
+    assert bench.keys() == set()
