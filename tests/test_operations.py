@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from getc.errors import RefreshTTLRequired, RefreshValue
-from getc.operations import MAX_TTL, Append, Delete, Get, Put, WatchSpec, in_namespace
+from getc.operations import MAX_TTL, Append, Contenders, Delete, Get, Predecessor, Put, WatchSpec, in_namespace
 from getc.results import Deleted, Directory, EtcdResult, Node, Set, Value
 
 OPERATIONS: list[Any] = [
@@ -19,6 +19,8 @@ OPERATIONS: list[Any] = [
     Append('/a', dir=True, ttl=3),
     Delete('/a', dir=True, recursive=True, prev_value='old', prev_index=7),
     WatchSpec('/a', 7, recursive=True),
+    Predecessor('/a/b', 7, '/a', 3),
+    Contenders('/a'),
 ]
 operations = pytest.mark.parametrize('operation', OPERATIONS, ids=lambda operation: type(operation).__name__)
 
@@ -145,3 +147,25 @@ def removal(key: str, kind: type[Node] = Node) -> EtcdResult:
 def test_watch_spec_matches(key: str, recursive: bool, result: EtcdResult, expected: bool) -> None:
     """The watched key; with ``recursive`` keys below it that are not hidden; and the deletion of a directory above."""
     assert WatchSpec(key, None, recursive).matches(result) is expected
+
+
+def test_watch_spec_of_hidden_nodes_covers_them() -> None:
+    assert WatchSpec('/a', recursive=True, hidden=True).covers('/a/_b/c')
+    assert not WatchSpec('/a', hidden=True).covers('/a/_b')
+
+
+def test_watch_spec_of_an_exact_key_keeps_its_bytes() -> None:
+    assert WatchSpec('/a//b/', is_exact=True).key == '/a//b/'
+    assert in_namespace('/ns', WatchSpec('/a//b/', is_exact=True)).key == '/ns/a//b/'
+
+
+def test_predecessor_looks_at_the_directory_of_its_key_by_default() -> None:
+    assert Predecessor('locks/a/1', 7).scope == '/locks/a'
+    inside = in_namespace('/ns', Predecessor('/locks/a/1', 7, '/locks'))
+    assert (inside.key, inside.scope) == ('/ns/locks/a/1', '/ns/locks')
+
+
+@pytest.mark.parametrize(('token', 'limit'), [(-1, 1), (2**63, 1), (1, 0)])
+def test_predecessor_refuses_numbers_out_of_range(token: int, limit: int) -> None:
+    with pytest.raises(ValueError, match='must be at'):
+        Predecessor('/a/b', token, limit=limit)

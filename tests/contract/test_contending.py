@@ -242,7 +242,7 @@ def put_raw(client: getc.Client, key: str) -> None:
 
 
 def delete_raw(client: getc.Client, key: str) -> None:
-    client.v3.kv.delete(key.encode())
+    client.v3.kv.delete_range(key.encode())
 
 
 @pytest.mark.parametrize('name', ['/q/', '/q/_hidden', '/q//', '/q//x', '/q/../x', '/q/sub/', '/q/sub/x', '/q/a\0b'])

@@ -96,17 +96,22 @@ class LeasedKeys:
     def reserve(self, key: str) -> Iterator[None]:
         """Reserve the key while it is put on the lease, or moved to another one."""
         self.reserved.add(key)
-        may_be_applied_later = True  # also if this greenlet is killed
         try:
             yield
-            may_be_applied_later = False
-        except EtcException as error:
-            may_be_applied_later = error.maybe_applied
-            raise
         finally:
             self.reserved.discard(key)
-            if may_be_applied_later:
-                self.unfinished.add(key)
+
+    @contextmanager
+    def joining(self, key: str) -> Iterator[None]:
+        """Note that the key may be on the lease without being kept, if the write that creates it has no answer."""
+        self.unfinished.add(key)  # also if this greenlet is killed
+        try:
+            yield
+        except EtcException as error:
+            if not error.maybe_applied:
+                self.unfinished.discard(key)
+            raise
+        self.unfinished.discard(key)
 
     @contextmanager
     def removing(self, key: str) -> Iterator[None]:

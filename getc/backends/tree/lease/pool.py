@@ -145,7 +145,8 @@ class LeasePool(KeepGroup):
         """Create a contender on this lease; keep the key that an earlier call without an answer has created."""
         txn = txn_of_join(put, predecessor, lease=lease.id, is_strict=self._is_strict)
         listener.on_writing(AcquiringWrite(put.value or '', is_create=True))
-        response = self._send(txn, deadline)
+        with lease.keys.joining(put.key):
+            response = self._send(txn, deadline)
         if response.succeeded:
             joined = parse_joined(response)
             return lease.attach(put.key, joined.index, joined.index, listener, is_contender=True), joined
