@@ -45,9 +45,12 @@ def test_operation_normalizes_its_key(operation: Any) -> None:
 
 
 @operations
-def test_in_namespace_changes_only_the_key(operation: Any) -> None:
+def test_in_namespace_changes_only_the_keys(operation: Any) -> None:
     inside = in_namespace('/ns', operation)
-    assert inside == dataclasses.replace(operation, key='/ns/a')
+    changed = {'key': '/ns' + operation.key}
+    if isinstance(operation, Predecessor):
+        changed['scope'] = '/ns' + operation.scope
+    assert inside == dataclasses.replace(operation, **changed)
     assert type(inside) is type(operation)
     assert in_namespace('/', operation) == operation
 
