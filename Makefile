@@ -39,10 +39,10 @@ test-slow: $(READY) ## run the tests of processes, security, clusters, faults an
 
 test-all: test test-slow ## run test and test-slow (9 min)
 
-servers: $(READY) ## build the newest etcd and etcdctl 3.5, 3.6 and 3.7 with Go into .servers (3 min)
+servers: $(READY) ## build the newest etcd and etcdctl 3.5, 3.6 and 3.7 with Go into .servers, once (3 min)
 	@$(BIN)/python -m tools.servers build $(ARGS)
 
-test-servers: $(READY) ## run the tests that need a server on each installed etcd, or on ARGS=3.7 (5 min each)
+test-servers: $(READY) ## run the tests that use an etcd on each that is installed, or on ARGS=3.7 (3 min each)
 	@$(BIN)/python -m tools.servers test $(ARGS)
 
 soak: $(READY) ## run the long tests: twenty leader losses, injected bugs, ten minutes of faults (15 min)

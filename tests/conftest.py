@@ -11,8 +11,23 @@ import pytest
 
 from getc.testing import wait_until
 from pytest_getc import propagate_failures
+from tests.support.api_support import needs_etcd
 from tests.support.built_servers import name_built_servers
 from tests.support.leftovers import FAILED, Leftovers, has_failed
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of ``make test-servers``."""
+    parser.addoption('--needs-etcd', action='store_true', help='run only the tests that use a real etcd')
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect the tests that do not depend on the etcd, if the option is given."""
+    if config.getoption('--needs-etcd'):
+        deselected = [item for item in items if not needs_etcd(item)]
+        items[:] = [item for item in items if needs_etcd(item)]
+        if deselected:
+            config.hook.pytest_deselected(items=deselected)
 
 
 def pytest_configure() -> None:

@@ -8,16 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 import getc
 from getc.testing import Certificate, Certificates, EtcdBinary, EtcdCluster, EtcdServer, ServerTLS
 from getc.testing.processes import poll_until
-from tests.support.api_support import skip_unless_supported
-
-APIS: tuple[Literal['v2', 'v3'], ...] = ('v2', 'v3')
+from tests.support.api_support import supported_apis
 
 
 @pytest.fixture(scope='module')
@@ -31,24 +28,23 @@ Served = Callable[[ServerTLS], EtcdServer]
 
 @pytest.fixture
 def served(etcd_binary: EtcdBinary) -> Served:
-    """Run an etcd with this TLS configuration, and skip the test if its API is not supported."""
-    skip_unless_supported('v2', etcd_binary)
-    return lambda tls: EtcdServer(api='v2', binary=etcd_binary.path, tls=tls)
+    """Run an etcd with this TLS configuration."""
+    return lambda tls: EtcdServer(binary=etcd_binary.path, tls=tls)
 
 
 def test_server_with_mutual_tls_serves_clients_with_a_certificate(certificates: Certificates, served: Served) -> None:
-    """Over both APIs; ``clear`` and ``restart`` work as without TLS."""
+    """Over each API; ``clear`` and ``restart`` work as without TLS."""
     me = certificates.client
     with served(certificates.mutual()) as server:
         assert server.url.startswith('https://')
-        for api in APIS:
+        for api in supported_apis(server.binary):
             with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as etcd:
                 assert etcd.set('/a', api).value == api
             with getc.etcd(server.url, api=api, ca=certificates.ca) as etcd, pytest.raises(getc.ConnectionError):
                 etcd.get('/a')
         server.restart()
         server.clear()
-        for api in APIS:
+        for api in supported_apis(server.binary):
             with getc.etcd(server.url, api=api, ca=certificates.ca, cert=me.cert, key=me.key) as etcd:
                 with pytest.raises(getc.KeyNotFound):
                     etcd.get('/a')
@@ -66,10 +62,10 @@ def test_server_with_mutual_tls_serves_clients_with_a_certificate(certificates: 
 def test_client_rejects_the_server_when_its_certificate_is_invalid(
     certificates: Certificates, served: Served, kind: str, complaint: str
 ) -> None:
-    """Over both APIs, with the reason; without verification the client is served."""
+    """Over each API, with the reason; without verification the client is served."""
     certificate: Certificate = getattr(certificates, kind)
     with served(certificates.one_way(certificate)) as server:
-        for api in APIS:
+        for api in supported_apis(server.binary):
             with getc.etcd(server.url, api=api, ca=certificates.ca) as etcd:
                 with pytest.raises(getc.ConnectionError, match=complaint):
                     etcd.get('/a')

@@ -15,11 +15,12 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdCluster, MemberState, VirtualTime
+from getc.testing import EtcdBinary, EtcdCluster, MemberState, VirtualTime
 from getc.testing.binaries import DIVERGING_VERSIONS
 from getc.testing.processes import poll_until
 from getc.v3 import EVERYTHING
 from getc.v3.maintenance import Maintenance
+from pytest_getc import _cluster_binary
 from tests.support.api_support import skip_unless_supported
 from tests.support.programs import is_running
 
@@ -30,6 +31,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 def cluster(etcd_cluster: EtcdCluster) -> EtcdCluster:
     """Three healthy members without keys."""
     return etcd_cluster
+
+
+@pytest.fixture
+def cluster_binary(request: pytest.FixtureRequest, etcd_binary: EtcdBinary) -> str:
+    """The path of the etcd of ``cluster``, for a cluster of the test."""
+    return _cluster_binary(request.config).path
 
 
 @pytest.fixture
@@ -197,9 +204,9 @@ def test_members_are_added_and_removed(cluster: EtcdCluster, etcd: getc.Client) 
     assert cluster.leader() in range(3)
 
 
-def test_learner_replicates_after_a_replacement_and_a_wipe() -> None:
+def test_learner_replicates_after_a_replacement_and_a_wipe(cluster_binary: str) -> None:
     """It is not in ``members``, so it is never considered the leader.  The test has its own cluster."""
-    with EtcdCluster() as cluster:
+    with EtcdCluster(binary=cluster_binary) as cluster:
         learner = cluster.add_learner()
 
         def has(key: str) -> bool:
@@ -292,11 +299,11 @@ def test_leader_is_found_when_authentication_is_enabled(
     assert {status.id for status in cluster._group.status().answers.values()} == set(ids(cluster))
 
 
-def test_stop_leaves_no_process_file_socket_or_greenlet() -> None:
+def test_stop_leaves_no_process_file_socket_or_greenlet(cluster_binary: str) -> None:
     """Also under virtual time, which does not advance meanwhile."""
     before = len(os.listdir('/dev/fd'))
     with VirtualTime() as clock:
-        with EtcdCluster(2) as cluster:
+        with EtcdCluster(2, binary=cluster_binary) as cluster:
             assert cluster.leader() in (0, 1)
             cluster.clear()
             pids = [member.pid for member in cluster.members]
@@ -317,13 +324,13 @@ def test_virtual_time_advances_by_itself_when_a_cluster_runs(cluster: EtcdCluste
     assert cluster.leader() in range(3)
 
 
-def test_no_process_or_file_is_left_when_the_program_is_killed() -> None:
+def test_no_process_or_file_is_left_when_the_program_is_killed(cluster_binary: str) -> None:
     code = (
-        'import sys; from getc.testing import EtcdCluster; c = EtcdCluster(2).start(); '
+        'import sys; from getc.testing import EtcdCluster; c = EtcdCluster(2, binary=sys.argv[1]).start(); '
         'print(*(f"{m.pid}={m.data.parent}" for m in c.members), flush=True); sys.stdin.readline()'
     )
     program = subprocess.Popen(
-        [sys.executable, '-c', code],
+        [sys.executable, '-c', code, cluster_binary],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

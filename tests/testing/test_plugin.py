@@ -122,9 +122,8 @@ def test_etcd_server_is_shared_by_the_run_and_empty_for_each_test(run) -> None:
         def use(server):
             pids.append(server.pid)
             with Requests(server.url) as requests:
-                for key in ('/a', '/_hidden'):
-                    answer = requests.request_json('PUT', f'/v2/keys{key}?value=x&prevExist=false')
-                    assert answer.get('action') == 'create', answer
+                assert 'kvs' not in requests.request_json('POST', '/v3/kv/range', '{"key": "YQ=="}')
+                assert 'header' in requests.request_json('POST', '/v3/kv/put', '{"key": "YQ=="}')
 
         def test_first(etcd_server):
             use(etcd_server)

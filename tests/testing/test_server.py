@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,15 +23,9 @@ from tests.support.api_support import skip_unless_supported
 from tests.support.programs import is_running
 
 
-@pytest.fixture(name='v2')
-def _v2(etcd_binary: EtcdBinary) -> None:
-    """Skip the test if the etcd has no v2 API, which these tests use because it needs plain HTTP only."""
-    skip_unless_supported('v2', etcd_binary)
-
-
 @pytest.fixture
-def server(v2: None) -> Iterator[EtcdServer]:
-    with EtcdServer(api='v2') as server:
+def server(etcd_binary: EtcdBinary) -> Iterator[EtcdServer]:
+    with EtcdServer(binary=etcd_binary.path) as server:
         yield server
 
 
@@ -55,11 +50,26 @@ def fake_etcd(path: Path, version: str, *, then: str = 'exit 1') -> str:
 
 
 def put(server: EtcdServer, key: str) -> None:
+    """Write a key through the JSON gateway, without a client of getc."""
+    body = json.dumps({'key': b64encode(key.encode()).decode(), 'value': 'MQ=='})
+    with Requests(server.url) as requests:
+        assert 'header' in requests.request_json('POST', '/v3/kv/put', body)
+
+
+def has(server: EtcdServer, key: str) -> bool:
+    body = json.dumps({'key': b64encode(key.encode()).decode()})
+    with Requests(server.url) as requests:
+        response = requests.request_json('POST', '/v3/kv/range', body)
+    assert 'header' in response
+    return 'kvs' in response
+
+
+def put_v2(server: EtcdServer, key: str) -> None:
     with Requests(server.url) as requests:
         assert 'node' in requests.request_json('PUT', f'/v2/keys{key}?value=1')
 
 
-def has(server: EtcdServer, key: str) -> bool:
+def has_v2(server: EtcdServer, key: str) -> bool:
     with Requests(server.url) as requests:
         return 'node' in requests.request_json('GET', f'/v2/keys{key}')
 
@@ -80,17 +90,16 @@ def test_child_does_not_inherit_ignored_signals(number: signal.Signals) -> None:
 def test_server_serves_when_started(server: EtcdServer) -> None:
     with Requests(server.url) as requests:
         assert requests.request_json('GET', '/version')['etcdserver'] == server.version
-    assert server.reason.startswith('from ')
+    assert server.reason == 'as configured'
     assert server.pid is not None
     assert repr(server) == f'<EtcdServer {server.version} at {server.url}>'
     with pytest.raises(RuntimeError, match='is already started'):
         server.start()
 
 
-@pytest.mark.usefixtures('v2')
-def test_stop_leaves_no_process_and_no_file() -> None:
+def test_stop_leaves_no_process_and_no_file(etcd_binary: EtcdBinary) -> None:
     """The server starts again, empty, at the same URL."""
-    server = EtcdServer(api='v2')
+    server = EtcdServer(binary=etcd_binary.path)
     with server:
         pid, directory, url = server.pid, server._data.parent, server.url
         put(server, '/a')
@@ -158,37 +167,50 @@ def test_stop_ends_a_paused_server(server: EtcdServer) -> None:
 
 
 def test_clear_deletes_every_key(server: EtcdServer) -> None:
-    """Hidden ones, directories and unusual names, of both APIs; the indices continue."""
+    """Also such that are no paths; the revisions continue."""
+    everything = json.dumps({'key': 'AA==', 'range_end': 'AA=='})
+    with Requests(server.url) as requests:
+        for _ in range(2):
+            for key in ('/a', '/b/c', 'no path', '\x00', '\x7f'):
+                put(server, key)
+            server.clear()
+            response = requests.request_json('POST', '/v3/kv/range', everything)
+            assert 'kvs' not in response
+    assert int(response['header']['revision']) > 10
+
+
+def test_clear_deletes_every_v2_node(server: EtcdServer) -> None:
+    """Hidden ones, directories and unusual names; the indices continue."""
+    skip_unless_supported('v2', server.binary)
     for _ in range(2):
         for key in ('/a', '/b/c', '/_hidden', '/_d/e', '/with%20space', '/%C3%BC', '/%3F'):
-            put(server, key)
+            put_v2(server, key)
+        put(server, '/a')
+        server.clear()
         with Requests(server.url) as requests:
-            requests.request_json('POST', '/v3/kv/put', json.dumps({'key': 'YQ==', 'value': 'YQ=='}))
-            server.clear()
             assert requests.request_json('GET', '/v2/keys/')['node'] == {'dir': True}
-            assert not has(server, '/_hidden')
-            assert not has(server, '/_d')
-            everything = json.dumps({'key': 'AA==', 'range_end': 'AA=='})
-            assert 'kvs' not in requests.request_json('POST', '/v3/kv/range', everything)
-            put(server, '/a')
+            assert not has_v2(server, '/_hidden')
+            assert not has_v2(server, '/_d')
+            assert not has(server, '/a')
+            put_v2(server, '/a')
             assert requests.request_json('GET', '/v2/keys/a')['node']['createdIndex'] > 10
 
 
-def test_clear_restarts_the_server_when_the_history_is_lost(server: EtcdServer) -> None:
-    put(server, '/_hidden')
+def test_clear_restarts_the_server_when_the_v2_history_is_lost(server: EtcdServer) -> None:
+    skip_unless_supported('v2', server.binary)
+    put_v2(server, '/_hidden')
     with Requests(server.url) as requests:
         for _ in range(1001):
             requests.request('PUT', '/v2/keys/a?value=1')
     server.clear()
-    assert not has(server, '/_hidden')
-    assert not has(server, '/a')
+    assert not has_v2(server, '/_hidden')
+    assert not has_v2(server, '/a')
 
 
-@pytest.mark.usefixtures('v2')
-def test_server_works_in_real_time_when_time_is_virtual() -> None:
+def test_server_works_in_real_time_when_time_is_virtual(etcd_binary: EtcdBinary) -> None:
     """Virtual time does not advance."""
     with VirtualTime() as clock:
-        with EtcdServer(api='v2') as server:
+        with EtcdServer(binary=etcd_binary.path) as server:
             put(server, '/a')
             server.clear()
         assert clock.elapsed == 0
@@ -204,7 +226,7 @@ def tick():
         gevent.sleep(0.005)
         ticks.append(1)
 ticker = gevent.spawn(tick)
-server = EtcdServer(api='v2').start()
+server = EtcdServer(binary={binary!r}).start()
 assert len(ticks) > 3, 'starting blocked the hub'
 print(server.pid, server._data.parent, flush=True)
 {then}
@@ -224,11 +246,10 @@ PATCH = 'from gevent import monkey; monkey.patch_all()'
     ],
     ids=['killed', 'exit, patched', 'error', 'crash, patched'],
 )
-@pytest.mark.usefixtures('v2')
-def test_server_ends_when_its_program_ends(patch: str, then: str) -> None:
+def test_server_ends_when_its_program_ends(patch: str, then: str, etcd_binary: EtcdBinary) -> None:
     """By SIGKILL, exit without ``stop``, an error, or a crash.  No process and no file is left."""
     program = subprocess.Popen(
-        [sys.executable, '-c', RUN_AND_WAIT.format(patch=patch, then=then)],
+        [sys.executable, '-c', RUN_AND_WAIT.format(patch=patch, then=then, binary=etcd_binary.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -244,15 +265,14 @@ def test_server_ends_when_its_program_ends(patch: str, then: str) -> None:
     assert poll_until(lambda: not is_running(int(pid)) and not Path(directory).exists(), 60)
 
 
-@pytest.mark.usefixtures('v2')
-def test_server_uses_other_ports_when_one_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_server_uses_other_ports_when_one_is_in_use(monkeypatch: pytest.MonkeyPatch, etcd_binary: EtcdBinary) -> None:
     with socket.create_server(('127.0.0.1', 0)) as taken:
         choices = iter([[taken.getsockname()[1], 20001]])
         from getc.testing import server as module
 
         free_ports = module.free_ports
         monkeypatch.setattr(module, 'free_ports', lambda count: next(choices, None) or free_ports(count))
-        with EtcdServer(api='v2') as server:
+        with EtcdServer(binary=etcd_binary.path) as server:
             assert server.pid is not None
             assert not server.url.endswith(f':{taken.getsockname()[1]}')
 

