@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import gevent.socket
 import gevent.ssl
 
-__all__ = ['TLS', 'TLSContexts', 'UnusableFile']
+__all__ = ['TLS', 'SSLContext', 'TLSContexts', 'UnusableFile']
 
 Path = str | PathLike[str]
 Stamps = tuple[tuple[int, ...], ...]
@@ -94,6 +95,29 @@ class TLSContexts:
         return self._context
 
 
+class _SSLSocket(gevent.ssl.SSLSocket):
+    """A TLS socket that is closed if it cannot be made.
+
+    gevent up to 26.9 leaves the descriptor open if the server has reset the connection before the handshake: the TCP
+    socket is detached already, and there is no TLS socket that its user could close.
+    """
+
+    def __init__(self, sock: gevent.socket.socket, **options: Any) -> None:
+        try:
+            super().__init__(sock=sock, **options)
+        except BaseException:
+            if sock.fileno() == -1:
+                self.close()
+            raise
+
+
+class SSLContext(gevent.ssl.SSLContext):
+    """A context that makes gevent sockets; those of the standard library's context would block the hub."""
+
+    __slots__ = ()
+    sslsocket_class = _SSLSocket
+
+
 def _stamps_of(tls: TLS) -> Stamps:
     stamps = []
     for path in tls.files:
@@ -105,8 +129,7 @@ def _stamps_of(tls: TLS) -> Stamps:
 
 
 def _context_of(tls: TLS, protocol: str | None) -> ssl.SSLContext:
-    # The standard library's context would create sockets that block the hub.
-    context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -18,8 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import gevent.ssl
-
+from getc.net.tls import SSLContext
 from getc.testing.processes import Guard
 
 __all__ = ['Certificate', 'Certificates', 'ServerTLS']
@@ -70,7 +69,7 @@ class ServerTLS:
 
     def context(self) -> ssl.SSLContext:
         """Return a TLS context, making gevent sockets, that does not verify the server's certificate."""
-        context: ssl.SSLContext = gevent.ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         if self.client is not None:
