@@ -37,7 +37,8 @@ exit 0
 JUNIT = """<testsuites><testsuite>
 <testcase classname="tests.contract.test_keys" name="test_a" />
 <testcase classname="tests.contract.test_keys" name="test_b"><failure message="no"/></testcase>
-<testcase classname="tests.v3.test_kv" name="test_c"><skipped message="v2"/></testcase>
+<testcase classname="tests.v3.test_kv" name="test_c"><skipped message="etcd does not support the v2 API"/></testcase>
+<testcase classname="tests.v3.test_kv" name="test_e"><skipped message="v3 differs"/></testcase>
 <testcase classname="tests.v3.test_kv.TestPut" name="test_d"><error message="fixture"/></testcase>
 </testsuite></testsuites>"""
 
@@ -58,8 +59,9 @@ def fake_server(path: Path, version: str) -> None:
 
 
 def test_junit_is_counted_by_folder(results: Results) -> None:
-    assert results.folders == {'contract': Count(1, 1, 0), 'v3': Count(0, 1, 1)}
+    assert results.folders == {'contract': Count(1, 1, 0), 'v3': Count(0, 1, 2)}
     assert results.names == ['tests.contract.test_keys::test_b', 'tests.v3.test_kv.TestPut::test_d']
+    assert (results.without_api, results.otherwise_skipped) == (1, 1)
     assert not results.is_good
 
 
@@ -67,6 +69,7 @@ def test_run_without_tests_is_not_good() -> None:
     assert not Results('3.7.3', '', 1.0).is_good
     assert not Results('3.7.3', '', 1.0, {'v3': Count(0, 0, 5)}).is_good
     assert Results('3.7.3', '', 1.0, {'v3': Count(1, 0, 5)}).is_good
+    assert not Results('3.7.3', '', 1.0, {'v3': Count(1, 0, 5)}, ['pytest ended with status 3']).is_good
 
 
 def test_tables_have_a_column_for_each_server(results: Results) -> None:
@@ -75,15 +78,17 @@ def test_tables_have_a_column_for_each_server(results: Results) -> None:
     assert table[0].split() == ['etcd', '3.6.16', 'etcd', '3.7.3']
     assert table[2].split() == ['contract', '1,234', '1', 'of', '2', 'FAILED']
     assert table[3].split() == ['v3', '-', '1', 'of', '1', 'FAILED']
-    assert table[4].split() == ['skipped', '7', '1']
-    rst = rst_table([other, results], ['contract'])
+    assert table[4].split() == ['skipped:', 'no', 'v2', 'API', '0', '1']
+    assert table[5].split() == ['skipped:', 'other', 'reasons', '7', '1']
+    rst = rst_table([other, results], ['contract'], 'commit abc')
+    assert rst.startswith('.. Made by `make test-servers ARGS=--write` on commit abc.\n\n.. list-table::\n')
     assert '   * - ``tests/contract``\n     - 1,234\n     - 1 of 2 FAILED\n' in rst
 
 
 def test_dump_is_json_with_every_count(results: Results) -> None:
     (run,) = json.loads(dump([results]))
     assert run['version'] == '3.7.3'
-    assert run['folders']['v3'] == {'passed': 0, 'failed': 1, 'skipped': 1}
+    assert run['folders']['v3'] == {'passed': 0, 'failed': 1, 'skipped': 2}
     assert run['failed'] == results.names
 
 

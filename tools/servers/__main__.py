@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -151,11 +152,21 @@ def _test(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
             print(f'FAILED on etcd {run.version}: {name}')
     if options.json:
         options.json.write_text(dump(runs) + '\n', 'utf-8')
-    if options.write:
+    is_good = all(run.is_good for run in runs)
+    if options.write and not is_good:
+        print(f'not written, because tests have failed: {TABLE}')
+    elif options.write:
         TABLE.parent.mkdir(exist_ok=True)
-        TABLE.write_text(rst_table(runs, options.folders), 'utf-8')
+        TABLE.write_text(rst_table(runs, options.folders, _commit()), 'utf-8')
         print(f'written: {TABLE}')
-    return 0 if all(run.is_good for run in runs) else 1
+    return 0 if is_good else 1
+
+
+def _commit() -> str:
+    """Return the commit of the source code, and whether it was changed."""
+    command = ['git', 'describe', '--always', '--dirty', '--abbrev=12', '--exclude=*']
+    done = subprocess.run(command, cwd=TABLE.parent, capture_output=True, text=True)
+    return f'commit {done.stdout.strip()}' if done.returncode == 0 else 'an unknown commit'
 
 
 def _select(parser: argparse.ArgumentParser, names: list[str]) -> list[Server]:

@@ -7,8 +7,16 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 __all__ = ['Count', 'Results', 'dump', 'read_junit', 'rst_table', 'text_table']
+
+
+NO_API: Final = 'does not support the v2 API'
+"""In the reason of a skipped test: see ``tests/support/api_support.py``."""
+
+SKIPPED: Final = {'skipped: no v2 API': 'without_api', 'skipped: other reasons': 'otherwise_skipped'}
+"""The rows of a table with the skipped tests, and their attributes of ``Results``."""
 
 
 @dataclass(slots=True)
@@ -36,6 +44,7 @@ class Results:
         seconds: Duration of the run.
         folders: The counts by folder of ``tests/``.
         names: The names of the tests that failed.
+        without_api: How many tests were skipped because the server has no v2 API.
     """
 
     version: str
@@ -43,12 +52,18 @@ class Results:
     seconds: float
     folders: dict[str, Count] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
+    without_api: int = 0
 
     @property
     def is_good(self) -> bool:
         """True if tests ran and none failed."""
         counts = self.folders.values()
-        return any(count.passed for count in counts) and not any(count.failed for count in counts)
+        return any(count.passed for count in counts) and not any(count.failed for count in counts) and not self.names
+
+    @property
+    def otherwise_skipped(self) -> int:
+        """How many tests were skipped for other reasons."""
+        return sum(count.skipped for count in self.folders.values()) - self.without_api
 
 
 def read_junit(path: Path, results: Results) -> None:
@@ -62,12 +77,13 @@ def read_junit(path: Path, results: Results) -> None:
         name = case.get('classname', '').split('.')
         folder = name[1] if len(name) > 1 and name[0] == 'tests' else name[0]
         count = results.folders.setdefault(folder, Count())
-        outcome = {child.tag for child in case}
-        if outcome & {'failure', 'error'}:
+        outcome = {child.tag: child.get('message', '') for child in case}
+        if outcome.keys() & {'failure', 'error'}:
             count.failed += 1
             results.names.append(f'{case.get("classname")}::{case.get("name")}')
         elif 'skipped' in outcome:
             count.skipped += 1
+            results.without_api += NO_API in outcome['skipped']
         else:
             count.passed += 1
 
@@ -76,7 +92,7 @@ def text_table(runs: Sequence[Results], folders: Sequence[str]) -> str:
     """Return one row for each folder, one column for each server, for a terminal."""
     rows = [['', *(f'etcd {run.version}' for run in runs)]]
     rows += [[folder, *(str(run.folders.get(folder, Count())) for run in runs)] for folder in folders]
-    rows.append(['skipped', *(f'{sum(count.skipped for count in run.folders.values()):,}' for run in runs)])
+    rows += [[title, *(f'{getattr(run, name):,}' for run in runs)] for title, name in SKIPPED.items()]
     rows.append(['time', *(f'{run.seconds / 60:.1f} min' for run in runs)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -88,15 +104,23 @@ def text_table(runs: Sequence[Results], folders: Sequence[str]) -> str:
     return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
 
 
-def rst_table(runs: Sequence[Results], folders: Sequence[str]) -> str:
-    """Return the same table as reStructuredText, for the documentation."""
-    lines = ['.. list-table::', '   :header-rows: 1', '', '   * - Tests']
+def rst_table(runs: Sequence[Results], folders: Sequence[str], made_on: str) -> str:
+    """Return the same table as reStructuredText, for the documentation.
+
+    Args:
+        runs: The runs, one column each.
+        folders: The folders, one row each.
+        made_on: The commit, for a comment.
+    """
+    lines = [f'.. Made by `make test-servers ARGS=--write` on {made_on}.', '']
+    lines += ['.. list-table::', '   :header-rows: 1', '', '   * - Tests']
     lines += [f'     - etcd {run.version}' for run in runs]
     for folder in folders:
         lines.append(f'   * - ``tests/{folder}``')
         lines += [f'     - {run.folders.get(folder, Count())}' for run in runs]
-    lines.append('   * - skipped')
-    lines += [f'     - {sum(count.skipped for count in run.folders.values()):,}' for run in runs]
+    for title, name in SKIPPED.items():
+        lines.append(f'   * - {title}')
+        lines += [f'     - {getattr(run, name):,}' for run in runs]
     return '\n'.join(lines) + '\n'
 
 
