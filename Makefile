@@ -14,7 +14,7 @@ PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile
 COVERAGE_FLOOR := 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo example test test-slow test-all servers test-servers soak faults check format docs bench clean
+.PHONY: help demo example test test-slow test-all servers test-servers interop soak faults check format docs bench clean
 
 help: ## list the targets
 	@echo 'getc: etcd for gevent.  Targets (each first creates .venv with all dependencies):'
@@ -44,6 +44,9 @@ servers: $(READY) ## build the newest etcd and etcdctl 3.5, 3.6 and 3.7 with Go 
 
 test-servers: $(READY) ## run the tests that use an etcd on each that is installed, or on ARGS=3.7 (3 min each)
 	@$(BIN)/python -m tools.servers test $(ARGS)
+
+interop: $(READY) ## build the Go program that the tests in tests/interop and the benchmark run (1 min)
+	@$(BIN)/python -m tools.interop
 
 soak: $(READY) ## run the long tests: twenty leader losses, injected bugs, ten minutes of faults (15 min)
 	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)
