@@ -58,8 +58,7 @@ from tests.support.interop_events import (
     StmDone,
 )
 from tests.support.interop_process import TIMEOUT, Call, GoProcess
-from tools.interop.build import NoModules, build
-from tools.servers.lines import NoGo
+from tools.interop.build import CannotBuild, build
 
 __all__ = ['Go', 'GoSession', 'compare', 'go', 'go_binary', 'operation', 'start_go']
 
@@ -328,7 +327,7 @@ def go_binary() -> Path:
     """The Go program, which is built if it is not; the tests are skipped where there is no Go."""
     try:
         return build()
-    except (NoGo, NoModules) as error:
+    except CannotBuild as error:
         pytest.skip(f'interoperability with Go: {error}')
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from tools.interop import __main__ as command
 from tools.interop import build as building
-from tools.interop.build import BuildFailed, NoModules, build, is_built, required_version
-from tools.servers.lines import NoGo, newest_of
+from tools.interop.build import BuildFailed, CannotBuild, build, is_built, required_version
+from tools.servers.lines import newest_of
 
 FAKE_GO = """#!/bin/sh
 echo "$*" >> "{log}"
@@ -87,13 +87,13 @@ def test_failed_build_leaves_no_program(source: Path, go: FakeGo, tmp_path: Path
         build(tmp_path / 'interop')
     assert not (tmp_path / 'interop').exists()
     go.fail('mod')
-    with pytest.raises(NoModules, match='go mod download failed with status 3: it is mod that fails'):
+    with pytest.raises(CannotBuild, match='go mod download failed with status 3: it is mod that fails'):
         build(tmp_path / 'interop')
 
 
 def test_build_without_go_names_the_remedy(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('PATH', str(tmp_path / 'empty'))
-    with pytest.raises(NoGo, match=r'install Go 1\.26 or newer .* and run `make interop`'):
+    with pytest.raises(CannotBuild, match=r'install Go 1\.26 or newer .* and run `make interop`'):
         build(tmp_path / 'interop')
 
 
@@ -120,7 +120,7 @@ def test_command_prints_the_steps_and_the_reason_of_a_failure(
 def test_source_is_formatted_and_vetted() -> None:
     try:
         build()
-    except (NoGo, NoModules) as error:
+    except CannotBuild as error:
         pytest.skip(str(error))
     source = building.SOURCE
     unformatted = subprocess.run(['gofmt', '-l', '.'], cwd=source, capture_output=True, text=True, check=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from tools.interop.build import BINARY, BuildFailed, NoModules, build, is_built, required_version
-from tools.servers.lines import NoGo
+from tools.interop.build import BINARY, BuildFailed, CannotBuild, build, is_built, required_version
 
 
 def main() -> int:
@@ -18,7 +17,7 @@ def main() -> int:
     start = time.monotonic()
     try:
         build(report=lambda line: print(f'{title}: {line}', flush=True))
-    except (NoGo, NoModules, BuildFailed) as error:
+    except (CannotBuild, BuildFailed) as error:
         print(f'{title}: {error}', file=sys.stderr)
         return 1
     print(f'{title}: {BINARY}, {time.monotonic() - start:.0f} s')

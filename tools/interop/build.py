@@ -12,9 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from tools.servers.lines import NoGo
-
-__all__ = ['BINARY', 'BuildFailed', 'NoModules', 'build', 'is_built', 'required_version']
+__all__ = ['BINARY', 'BuildFailed', 'CannotBuild', 'build', 'is_built', 'required_version']
 
 SOURCE: Final = Path(__file__).parent
 BINARY: Final = SOURCE.parents[1] / '.interop' / 'interop'
@@ -28,8 +26,8 @@ SHOWN_OUTPUT: Final = 2_000
 """Characters of Go's output in an error message."""
 
 
-class NoModules(Exception):
-    """Go could not download the modules.  The message has the end of its output."""
+class CannotBuild(Exception):
+    """There is no Go, or it cannot download the modules.  The message says why and names the remedy."""
 
 
 class BuildFailed(Exception):
@@ -59,21 +57,20 @@ def build(binary: Path = BINARY, *, report: Callable[[str], None] = lambda line:
         report: Called with a line before each step.
 
     Raises:
-        NoGo: Go is not installed.
-        NoModules: Go could not download the modules.
+        CannotBuild: Go is not installed, or cannot download the modules.
         BuildFailed: Go did not compile the program.
     """
     if is_built(binary):
         return binary
     go = shutil.which('go')
     if go is None:
-        raise NoGo(REMEDY)
+        raise CannotBuild(REMEDY)
     binary.parent.mkdir(parents=True, exist_ok=True)
     with _locked(binary.with_suffix('.lock')):
         if is_built(binary):
             return binary
         report('downloading the modules ...')
-        _run([go, 'mod', 'download'], NoModules)
+        _run([go, 'mod', 'download'], CannotBuild)
         report('compiling, about a minute for the first time ...')
         unfinished = binary.with_suffix('.part')  # an interrupted build leaves no program under the final name
         _run([go, 'build', '-trimpath', '-ldflags=-s -w', '-o', str(unfinished), '.'], BuildFailed)
