@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gevent import getcurrent
 from gevent.hub import get_hub
@@ -10,13 +10,13 @@ from gevent.hub import get_hub
 from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, HTTPError, TimedOut
 from getc.grpc.framing import OversizedMessage, Status, check_headers, parse_status
-from getc.grpc.health import HealthCheck
 from getc.grpc.http2.events import DataReceived, HeadersReceived, ResponseReceived
 from getc.grpc.http2.frames import ErrorCode
+from getc.grpc.streams import StreamOwner, Streams
 from getc.retry import proxy_may_have_forwarded
 from getc.timing import Deadline
 
-__all__ = ['STREAM_LIMIT_HINT', 'Call', 'CallTransport', 'GrpcError', 'OversizedResponse', 'incomplete_error']
+__all__ = ['STREAM_LIMIT_HINT', 'Call', 'GrpcError', 'OversizedResponse', 'incomplete_error']
 
 STREAM_LIMIT_HINT: Final = (
     'SETTINGS_MAX_CONCURRENT_STREAMS: raise --max-concurrent-streams of etcd or the limit of the proxy'
@@ -54,34 +54,7 @@ class OversizedResponse(EtcException):
         return f'a response of {self.message.size} bytes'
 
 
-class CallTransport(Protocol):
-    """The connection, as its calls use it."""
-
-    @property
-    def health(self) -> HealthCheck:
-        """The health check of the connection."""
-
-    @property
-    def max_streams(self) -> int:
-        """Streams that the server allows to be open at a time."""
-
-    def send(self, call: Call, data: bytes, end: bool) -> None:
-        """Send more data of a call."""
-
-    def acknowledge(self, call: Call, size: int) -> None:
-        """Grant the server ``size`` more bytes of window, because ``size`` bytes were consumed."""
-
-    def cancel(self, call: Call, code: int) -> None:
-        """Remove a call, and reset its stream if it has one."""
-
-    def may_have_been_sent(self, call: Call) -> bool:
-        """Return True if a part of the call was sent or may still be sent."""
-
-    def has_unsent(self, call: Call) -> bool:
-        """Return True if a part of the call waits for the window of the server."""
-
-
-class Call:
+class Call(StreamOwner):
     """A call from its start to its end.
 
     Attributes:
@@ -96,12 +69,11 @@ class Call:
         '_error',
         '_greenlet',
         '_last_received_at',
-        '_transport',
+        '_streams',
         '_wakeup',
         'is_over',
         'is_write',
         'path',
-        'stream_id',
         'url',
     )
 
@@ -111,7 +83,7 @@ class Call:
         self.is_write = is_write
         self.is_over = False
         self.stream_id = 0
-        self._transport: CallTransport | None = None
+        self._streams: Streams[Call] | None = None
         self._last_received_at = 0.0  # when the connection received data last before the call was started
         self._error: EtcException | None = None
         self._greenlet: Any = None
@@ -119,15 +91,15 @@ class Call:
 
     # -- called by the connection; no method blocks or switches
 
-    def start(self, transport: CallTransport, stream_id: int) -> None:
+    def start(self, streams: Streams[Call], stream_id: int) -> None:
         """Attach the call to a connection.
 
         Args:
-            transport: The connection.
+            streams: The streams of the connection.
             stream_id: The number of the stream; 0 if the call waits for one.
         """
-        self._transport = transport
-        self._last_received_at = transport.health.last_received_at
+        self._streams = streams
+        self._last_received_at = streams.health.last_received_at
         self.stream_id = stream_id
 
     def on_headers(self, event: HeadersReceived) -> None:
@@ -186,17 +158,17 @@ class Call:
 
     def timeout_error(self, deadline: Deadline) -> TimedOut:
         """Return the error for a deadline that has passed."""
-        if self._transport is not None and not self.stream_id:
+        if self._streams is not None and not self.stream_id:
             what = (
                 f'{self.path} was not sent within {deadline.timeout:g} s: {self.url} allows '
-                f'{self._transport.max_streams} streams at a time, and all are in use ({STREAM_LIMIT_HINT})'
+                f'{self._streams.max_streams} streams at a time, and all are in use ({STREAM_LIMIT_HINT})'
             )
         else:
             what = f'no response to {self.path} from {self.url} within {deadline.timeout:g} s'
         return TimedOut(what, maybe_applied=self._maybe_applied(), endpoint=self.url)
 
     def _maybe_applied(self) -> bool:
-        return self.is_write and self._transport is not None and self._transport.may_have_been_sent(self)
+        return self.is_write and self._streams is not None and self._streams.may_have_been_sent(self)
 
     def _on_status(self, status: Status) -> None:
         raise NotImplementedError
@@ -210,8 +182,8 @@ class Call:
         self._cancel_stream(ErrorCode.CANCEL)
 
     def _cancel_stream(self, code: int) -> None:
-        if self._transport is not None:
-            self._transport.cancel(self, code)
+        if self._streams is not None:
+            self._streams.cancel(self, code)
 
     def _park(self) -> None:
         """Switch to the hub until ``_unpark``.  After an exception no scheduled switch is left."""

@@ -14,7 +14,6 @@ from getc import timing
 from getc.error_context import copy_error
 from getc.errors import ConnectionError, EtcException, ProtocolError
 from getc.grpc.call import STREAM_LIMIT_HINT, Call
-from getc.grpc.health import HealthCheck
 from getc.grpc.http2.events import (
     DataReceived,
     Event,
@@ -26,10 +25,9 @@ from getc.grpc.http2.events import (
     StreamUnprocessed,
 )
 from getc.grpc.http2.frames import MAX_STREAM_ID, ErrorCode
-from getc.grpc.http2.protocol import Http2Connection
 from getc.grpc.socket_io import start_io
 from getc.grpc.stalls import wait_ready
-from getc.grpc.stream_call import StreamCall
+from getc.grpc.streams import Streams
 from getc.net.connect_errors import (
     MAYBE_REVOKED,
     MAYBE_TLS_REQUIRED,
@@ -48,8 +46,6 @@ log = logging.getLogger(__name__)
 MAX_BATCH: Final = 4
 """Calls that are sent together: the server works on them while the next ones are started.  Sending each call by itself
 costs both sides more than the call."""
-
-PING: Final = b'getcping'
 
 TOO_MANY_PINGS: Final = 'too_many_pings'
 
@@ -86,25 +82,25 @@ class GrpcConnection:
         self._first_bytes: bytes | None = b''  # of the server, until they show which protocol it uses
         self._is_http2 = False  # the first bytes of the server are those of a frame
         self._on_draining = on_draining
-        self._http2 = Http2Connection()
-        self._calls: dict[int, Call] = {}
-        self._queue: OrderedDict[Call, tuple[bytes, bytes, bool]] = OrderedDict()  # calls that wait for a stream
         self._has_warned = False
         self._batched = 0  # calls since the last data were sent
-        self._sent_id = 0  # the highest stream of which data may have been sent
-        self._is_over = False
         self._error: EtcException | None = None  # why the connection ended
         self._is_draining = False
         self._is_decided = gevent.event.Event()  # the server has sent its SETTINGS, or the connection has ended
-        self.health = HealthCheck(self._send_ping, self._on_dead, slowdown=ping_slowdown)
         self._io = start_io(sock, self)
+        self._streams: Streams[Call] = Streams(
+            self._io, on_freed=self._on_stream_end, on_dead=self._on_dead, ping_slowdown=ping_slowdown
+        )
+        self._http2 = self._streams.http2
+        self._calls = self._streams.open
+        self.health = self._streams.health
 
     # -- for the channel
 
     @property
     def calls(self) -> int:
         """Number of calls in flight, including those that wait for a stream."""
-        return len(self._calls) + len(self._queue)
+        return len(self._calls) + len(self._streams.queue)
 
     def start(self, call: Call, block: bytes, data: bytes, end: bool) -> None:
         """Send a call, or queue it until the server allows another stream.  Does not block.
@@ -115,8 +111,9 @@ class GrpcConnection:
             data: The first message, with its prefix; empty without one.
             end: No more messages follow.
         """
-        stream_id = 0 if self._queue else self._http2.open(block, data, end=end)
-        call.start(self, stream_id)
+        streams = self._streams
+        stream_id = 0 if streams.queue else self._http2.open(block, data, end=end)
+        call.start(streams, stream_id)
         if stream_id:
             self._calls[stream_id] = call
             self._batched += 1
@@ -127,15 +124,15 @@ class GrpcConnection:
             if stream_id == MAX_STREAM_ID:
                 self._drain()
         else:
-            self._queue[call] = block, data, end
+            streams.queue[call] = block, data, end
             self._warn_about_streams()
 
     def _warn_about_streams(self) -> None:
         """Log a warning, once, if streams that stay open use all that the server allows."""
-        if not self._has_warned and all(isinstance(each, StreamCall) for each in self._calls.values()):
+        if not self._has_warned and all(each.is_lasting for each in self._calls.values()):
             self._has_warned = True
             text = '%s allows %d streams at a time (%s), and streams that stay open use all of them: calls wait for one'
-            _log_soon(log.warning, text, self.url, self.max_streams, STREAM_LIMIT_HINT)
+            _log_soon(log.warning, text, self.url, self._streams.max_streams, STREAM_LIMIT_HINT)
 
     def wait_for_settings(self, deadline: Deadline) -> None:
         """Wait for the SETTINGS of the server, its first frame.  Blocks until the deadline at most.
@@ -156,60 +153,13 @@ class GrpcConnection:
 
     def abandon(self) -> None:
         """In a forked child, close the inherited socket without sending anything."""
-        self._is_over = self._is_draining = True
-        for call in self._detach_calls():
+        self._streams.is_over = self._is_draining = True
+        for call in self._streams.detach():
             call.abandon()
         self.health.close()
         self._io.abandon()
 
-    # -- for the calls (CallTransport)
-
-    def send(self, call: Call, data: bytes, end: bool) -> None:
-        """Send more data of a call."""
-        if call.stream_id:
-            self._http2.send(call.stream_id, data, end=end)
-            self._io.send_soon()
-        elif call in self._queue:
-            block, queued, _ = self._queue[call]
-            self._queue[call] = block, queued + data, end
-
-    def acknowledge(self, call: Call, size: int) -> None:
-        """Grant the server ``size`` more bytes of window, because ``size`` bytes were consumed."""
-        # Without a WINDOW_UPDATE nothing is sent from here: the acknowledgement of a PING waits for the greenlets that
-        # the response beside it has woken, and is sent with their next calls.
-        if self._http2.acknowledge(call.stream_id, size):
-            self._io.send_soon()
-
-    def cancel(self, call: Call, code: int) -> None:
-        """Remove a call, and reset its stream if it has one."""
-        if not call.stream_id:
-            self._queue.pop(call, None)
-        elif self._calls.pop(call.stream_id, None) is not None:
-            self._http2.reset(call.stream_id, code)
-            self._io.send_soon()
-            self._on_stream_end()
-
-    def may_have_been_sent(self, call: Call) -> bool:
-        """Return True if a part of the call was sent or may still be sent: outgoing data are not withdrawn."""
-        return call.stream_id > 0 and (call.stream_id <= self._sent_id or not self._is_over)
-
-    def has_unsent(self, call: Call) -> bool:
-        """Return True if a part of the call waits for the window of the server."""
-        return self._http2.unsent(call.stream_id) > 0
-
-    @property
-    def max_streams(self) -> int:
-        """Streams that the server allows to be open at a time."""
-        return self._http2.max_streams
-
     # -- for the health check
-
-    def _send_ping(self) -> bool:
-        if not self._calls:
-            return False
-        self._http2.ping(PING)
-        self._io.send_soon()
-        return True
 
     def _on_dead(self, silence: float) -> None:
         self._end(ConnectionError(f'{self.url} does not respond: no data and no answer to a PING for {silence:.0f} s'))
@@ -218,11 +168,7 @@ class GrpcConnection:
 
     def _on_stream_end(self) -> None:
         """Start queued calls if there are streams, and end the connection if it is draining and has no calls."""
-        while self._queue and self._http2.can_open:
-            call, (block, data, end) = self._queue.popitem(last=False)
-            call.stream_id = self._http2.open(block, data, end=end)
-            self._calls[call.stream_id] = call
-            self._io.send_soon()
+        self._streams.start_queued()
         if self._http2.is_draining and not self._is_draining:
             self._drain()
         if self._is_draining and not self._calls:
@@ -232,7 +178,7 @@ class GrpcConnection:
 
     def outgoing(self) -> bytes:
         """Return the data to send; they count as sent."""
-        self._sent_id = self._http2.last_stream_id
+        self._streams.sent_id = self._http2.last_stream_id
         self._batched = 0
         return self._http2.take()
 
@@ -266,7 +212,7 @@ class GrpcConnection:
 
     def on_end(self, error: BaseException | None) -> None:
         """End the connection and all calls, for any reason."""
-        if self._is_over:
+        if self._streams.is_over:
             return
         what = f'the connection to {self.url} was aborted'
         if error is None:
@@ -291,7 +237,7 @@ class GrpcConnection:
         call = self._calls.pop(event.stream_id, None)
         if call is not None:
             call.on_response(event)
-            if self._queue or self._is_draining:
+            if self._streams.queue or self._is_draining:
                 self._on_stream_end()
 
     def _on_event(self, event: Event) -> None:
@@ -321,7 +267,7 @@ class GrpcConnection:
             self._on_stream_end()
 
     def _remove(self, stream_id: int) -> None:
-        if self._calls.pop(stream_id, None) is not None and (self._queue or self._is_draining):
+        if self._calls.pop(stream_id, None) is not None and (self._streams.queue or self._is_draining):
             self._on_stream_end()
 
     def _on_goaway(self, event: GoAwayReceived) -> None:
@@ -339,14 +285,14 @@ class GrpcConnection:
         """Start no more calls: after a GOAWAY, or when all stream numbers are used.  Calls in flight go on."""
         self._is_draining = True
         self._on_draining(self)
-        queued, self._queue = self._queue, OrderedDict()
+        queued, self._streams.queue = self._streams.queue, OrderedDict()
         for call in queued:
             call.on_unprocessed()
 
     def _on_rejected(self, what: str) -> None:
         """End the connection because the TLS handshake failed in the end: the server has processed no call."""
         error = ConnectionError(what, endpoint=self.url)
-        for call in self._detach_calls():
+        for call in self._streams.detach():
             call.fail(copy_error(error))
         self._end(error)
 
@@ -356,24 +302,18 @@ class GrpcConnection:
             _log_soon(log.warning, '%s: %s', self.url, str(error))
         self._is_draining = True
         self._on_draining(self)
-        for call in self._detach_calls():
+        for call in self._streams.detach():
             call.fail_with(error)
         self._io.flush_now()  # the GOAWAY with the error code
 
-    def _detach_calls(self) -> list[Call]:
-        calls = [*self._calls.values(), *self._queue]
-        self._calls.clear()
-        self._queue.clear()
-        return calls
-
     def _end(self, error: EtcException) -> None:
-        if self._is_over:
+        if self._streams.is_over:
             return
-        self._is_over = True
+        self._streams.is_over = True
         self._error = error
         self._is_decided.set()
         self.health.close()
-        calls = self._detach_calls()
+        calls = self._streams.detach()
         self._on_draining(self)
         for call in calls:
             call.fail_with(error)

@@ -32,6 +32,8 @@ class StreamCall(Call):
     the server.  Buffered messages can still be received after the stream has ended.
     """
 
+    is_lasting = True
+
     __slots__ = ('_buffered', '_decoder', '_received', '_unacknowledged')
 
     def __init__(self, path: str, url: str, is_write: bool) -> None:
@@ -80,16 +82,16 @@ class StreamCall(Call):
         self._buffered -= len(message) + MESSAGE_OVERHEAD
         if self._unacknowledged and self._buffered < STREAM_BUFFER_BYTES:
             size, self._unacknowledged = self._unacknowledged, 0
-            if self._transport is not None:
-                self._transport.acknowledge(self, size)
+            if self._streams is not None:
+                self._streams.acknowledge(self, size)
         if isinstance(message, OversizedMessage):
             raise OversizedResponse(message)
         return message
 
     def probe(self) -> None:
         """Check the health of the connection now, because an expected message is late.  Does not block."""
-        if self._transport is not None and not self.is_over:
-            self._transport.health.probe()
+        if self._streams is not None and not self.is_over:
+            self._streams.health.probe()
 
     def cancel(self) -> None:
         """End the stream at once.  Does nothing if it has ended."""
@@ -109,7 +111,7 @@ class StreamCall(Call):
 
     def on_data(self, event: DataReceived) -> None:
         """Process a part of the response."""
-        assert self._transport is not None
+        assert self._streams is not None
         try:
             messages = self._decoder.feed(event.data)
         except ProtocolError as error:
@@ -121,7 +123,7 @@ class StreamCall(Call):
         if event.ends:
             self.fail_with(incomplete_error(f'{self.url} ended the stream of {self.path} without a status'))
         elif self._buffered < STREAM_BUFFER_BYTES:
-            self._transport.acknowledge(self, event.size)
+            self._streams.acknowledge(self, event.size)
         else:
             self._unacknowledged += event.size
         if messages:
@@ -139,8 +141,8 @@ class StreamCall(Call):
     def _transmit(self, data: bytes, end: bool) -> None:
         if self.is_over:
             raise self._error or ConnectionError(f'the stream of {self.path} has ended', endpoint=self.url)
-        assert self._transport is not None
-        self._transport.send(self, data, end)
+        assert self._streams is not None
+        self._streams.send(self, data, end)
 
     def _park_until(self, deadline: Deadline) -> None:
         left = deadline.timeout_left()

@@ -63,9 +63,9 @@ class UnaryCall(Call):
         """End the call, and check the health of the connection if nothing was received since the call was started."""
         if not self.is_over:
             error = self.timeout_error(self._deadline)
-            transport = self._transport
-            if transport is not None and transport.health.last_received_at == self._last_received_at:
-                transport.health.probe()  # before the stream is reset: etcd accepts no pings without a stream
+            streams = self._streams
+            if streams is not None and streams.health.last_received_at == self._last_received_at:
+                streams.health.probe()  # before the stream is reset: etcd accepts no pings without a stream
             self._cancel_stream(ErrorCode.CANCEL)
             self.fail(error)
 
@@ -88,11 +88,11 @@ class UnaryCall(Call):
 
     def _maybe_applied(self) -> bool:
         """Return False also if a part of the request is unsent: a server processes complete requests only."""
-        return super()._maybe_applied() and self._transport is not None and not self._transport.has_unsent(self)
+        return super()._maybe_applied() and self._streams is not None and not self._streams.has_unsent(self)
 
     def on_data(self, event: DataReceived) -> None:
         """Process a part of the response."""
-        assert self._transport is not None
+        assert self._streams is not None
         try:
             if self._decoder is None:
                 self._decoder = MessageDecoder()
@@ -108,7 +108,7 @@ class UnaryCall(Call):
         if event.ends:
             self.fail_with(incomplete_error(f'{self.url} ended the response to {self.path} without a status'))
         else:
-            self._transport.acknowledge(self, event.size)
+            self._streams.acknowledge(self, event.size)
 
     def _on_status(self, status: Status) -> None:
         if status.code != OK:

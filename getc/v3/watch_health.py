@@ -11,7 +11,8 @@ A stream may be silent for hours because nothing changes, and HTTP/2 PINGs prove
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final
 
 import gevent
 from gevent.event import Event
@@ -20,9 +21,14 @@ from gevent.hub import get_hub
 from getc import timing
 from getc.errors import ConnectionError, EtcdError, EtcException
 from getc.grpc.stalls import wait_ready
-from getc.net.affinity import close_watcher, kill_soon
+from getc.net.affinity import ThreadAffinity, close_watcher, kill_soon
 from getc.retry import is_transient
 from getc.timing import Deadline
+from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.schema.watch import WatchRequest, WatchResponse
+from getc.v3.stream import MessageStream
+from getc.v3.watch_progress import WatchProgress
+from getc.v3.watch_table import WatchTable
 
 __all__ = ['WatchHealthCheck']
 
@@ -39,36 +45,28 @@ CHECK_READ_TIMEOUT: Final = 4.0
 """Seconds for the read, and for a progress response that the server had to send."""
 
 
-class _CheckedStream(Protocol):
-    """The methods of a watch stream that the check uses.  Only ``read_revision`` blocks."""
-
-    @property
-    def url(self) -> str: ...
-
-    @property
-    def is_idle(self) -> bool:
-        """True if no response is expected: the stream has no watch, is over, or belongs to the parent process."""
-
-    def request_progress(self) -> None: ...
-
-    def expects_progress(self, revision: int) -> bool:
-        """Return True if a server at this revision answers progress requests."""
-
-    def read_revision(self, deadline: Deadline) -> int: ...
-
-    def on_unhealthy(self, error: ConnectionError) -> None:
-        """Called when the server does not answer."""
-
-
 class WatchHealthCheck:
     """Ends a watch stream if its server does not answer.  Between two checks there is only a timer.
 
     Args:
-        stream: The stream.
+        messages: The stream.
+        watches: The watches of the stream.
+        progress: Requests progress on the stream.
+        on_unhealthy: Called when the server does not answer.  It must not block.
     """
 
-    def __init__(self, stream: _CheckedStream) -> None:
-        self._stream = stream
+    def __init__(
+        self,
+        messages: MessageStream[WatchRequest, WatchResponse],
+        watches: WatchTable,
+        progress: WatchProgress,
+        on_unhealthy: Callable[[ConnectionError], object],
+    ) -> None:
+        self._messages = messages
+        self._watches = watches
+        self._progress = progress
+        self._on_unhealthy = on_unhealthy
+        self._affinity = ThreadAffinity()
         self._last_response_at = timing.now()
         self._behind_since: float | None = None  # when another response has shown a later revision
         self._next_response: Event | None = None  # while a check waits for it
@@ -96,6 +94,11 @@ class WatchHealthCheck:
         if self._check is not None and self._check is not gevent.getcurrent():
             kill_soon(self._check)
 
+    @property
+    def _is_idle(self) -> bool:
+        """True if no response is expected: the stream has no watch, is over, or belongs to the parent process."""
+        return self._messages.is_over or self._affinity.in_forked_child or self._watches.is_empty
+
     def _on_timer(self) -> None:
         if self._behind_since is not None and self._behind_since < self._last_response_at:
             self._behind_since = None
@@ -104,7 +107,7 @@ class WatchHealthCheck:
         else:
             since, timeout = self._behind_since, BEHIND_TIMEOUT
         left = timeout - (timing.now() - since)
-        if left <= 0 and not self._stream.is_idle:
+        if left <= 0 and not self._is_idle:
             self._check = gevent.spawn(self._run_check)
             self._check.name = 'getc watch stream, health check'
         else:
@@ -125,7 +128,7 @@ class WatchHealthCheck:
             self._last_response_at = timing.now()
             self._start_timer(WATCH_IDLE_TIMEOUT)
         else:
-            self._stream.on_unhealthy(fault)
+            self._on_unhealthy(fault)
 
     def _find_fault(self, response: Event) -> ConnectionError | None:
         """Return why the stream counts as lost; None if it is healthy.  Blocks.
@@ -133,17 +136,17 @@ class WatchHealthCheck:
         Args:
             response: Set by the next response on the stream.
         """
-        if self._wait_for_progress(response, CHECK_PROGRESS_TIMEOUT) or self._stream.is_idle:
+        if self._wait_for_progress(response, CHECK_PROGRESS_TIMEOUT) or self._is_idle:
             return None
-        url = self._stream.url
+        url = self._messages.url
         silence = f'no response on the watch stream for {timing.now() - self._last_response_at:.0f} s'
         try:
-            revision = self._stream.read_revision(Deadline(CHECK_READ_TIMEOUT))
+            revision = self._read_revision(Deadline(CHECK_READ_TIMEOUT))
         except EtcException as error:
             if response.is_set() or (isinstance(error, EtcdError) and not is_transient(error)):
                 return None  # a refusal by etcd itself is an answer
             return ConnectionError(f'{url} does not answer: {silence}, and a read failed: {error}', endpoint=url)
-        if self._stream.is_idle or not self._stream.expects_progress(revision):
+        if self._is_idle or not self._progress.is_answered_at(revision):
             return None
         if self._wait_for_progress(response, CHECK_READ_TIMEOUT):
             return None
@@ -160,9 +163,18 @@ class WatchHealthCheck:
         """
         deadline = Deadline(timeout)
         while not deadline.has_passed():
-            if self._stream.is_idle:
+            if self._is_idle:
                 return True
-            self._stream.request_progress()
+            self._progress.request()
             if wait_ready(response, Deadline(CHECK_PROGRESS_TIMEOUT)):
                 return True
         return False
+
+    def _read_revision(self, deadline: Deadline) -> int:
+        """Read a watched key, linearizable, from the stream's own server, and return its revision.  Blocks.
+
+        Raises:
+            EtcException: The read failed; no other server is tried.
+        """
+        request = RangeRequest(key=self._watches.key, keys_only=True)
+        return int(self._messages.call(KV.Range, request, deadline).header.revision)

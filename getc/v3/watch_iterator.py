@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Protocol
+from typing import Final
 
 from gevent.event import Event
 
@@ -12,7 +12,9 @@ from getc.errors import ConnectionError, EtcException, ResourceExhausted, TimedO
 from getc.grpc.stalls import wait_ready
 from getc.timing import Deadline
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
-from getc.v3.watch_stream import Substream, WatchHandler
+from getc.v3.substream import Substream
+from getc.v3.watch_multiplexer import WatchMultiplexer
+from getc.v3.watch_table import WatchHandler
 
 __all__ = ['WatchIterator']
 
@@ -21,12 +23,6 @@ WATCH_BUFFER_BYTES: Final = 16 * 1024 * 1024
 
 RESPONSE_OVERHEAD: Final = 1024
 """Bytes of memory that protobuf uses for a response, in addition to its contents."""
-
-
-class _Watches(Protocol):
-    """Creates watches: a watch stream, or a multiplexer."""
-
-    def add(self, substream: Substream) -> None: ...
 
 
 class WatchIterator(WatchHandler):
@@ -112,7 +108,7 @@ class WatchIterator(WatchHandler):
 
     # -- for the service, and callbacks (``WatchHandler``)
 
-    def wait_created(self, watches: _Watches, deadline: Deadline) -> WatchIterator:
+    def wait_created(self, watches: WatchMultiplexer, deadline: Deadline) -> WatchIterator:
         """Create the watch; return it when the server has confirmed that.  On failure, no watch is left.
 
         Raises:

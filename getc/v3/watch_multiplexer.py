@@ -18,7 +18,8 @@ from getc.v3.reopening import ReopeningStream
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
 from getc.v3.schema.watch import Watch
-from getc.v3.watch_stream import Substream, WatchStream
+from getc.v3.substream import Substream
+from getc.v3.watch_stream import WatchStream
 
 __all__ = ['WatchMultiplexer']
 
@@ -83,14 +84,14 @@ class WatchMultiplexer:
             self._opener.kill(block=False)
         waiting, self._waiting = self._waiting, []
         for substream in waiting:
-            substream.end(error)
+            substream.on_ended(error)
         if self.streams.current is not None:
             self.streams.current.close(error)
 
     def _request(self, substream: Substream) -> None:
         stream = self.streams.current
         if self._closed_with is not None:
-            substream.end(self._closed_with)
+            substream.on_ended(self._closed_with)
             return
         if stream is None:
             self._waiting.append(substream)
@@ -99,9 +100,9 @@ class WatchMultiplexer:
                 self._opener.name = 'getc watch stream, opening'
             return
         try:
-            stream.add(substream)
+            substream.request_on(stream)
         except EtcException as error:
-            substream.end(error)
+            substream.on_ended(error)
 
     def _open(self) -> None:
         failure: EtcException | None = None
@@ -120,7 +121,7 @@ class WatchMultiplexer:
             if failure is None:
                 self._request(substream)
             else:
-                substream.end(failure)
+                substream.on_ended(failure)
 
     # -- stale tokens
 
@@ -142,7 +143,7 @@ class WatchMultiplexer:
         try:
             self._rpc.call(KV.Range, readable, PERMISSION_READ_TIMEOUT)
         except EtcException as error:
-            substream.end(error)
+            substream.on_ended(error)
             return
         if not substream.is_over:
             if substream.stream is not None:

@@ -12,6 +12,9 @@ from collections import deque
 from typing import Final
 
 from getc import timing
+from getc.v3.schema.watch import WatchProgressRequest, WatchRequest, WatchResponse
+from getc.v3.stream import MessageStream
+from getc.v3.watch_table import WatchTable
 
 __all__ = ['WatchProgress']
 
@@ -22,22 +25,38 @@ RESPONSE_TIMEOUT: Final = 5.0
 class WatchProgress:
     """The progress requests and responses of one watch stream.
 
+    Args:
+        messages: The stream.
+        watches: Its watches.
+
     Attributes:
         has_responses: The server has sent a progress response.
         proves_delivery: False if a progress response does not show what the watches have received, which is so if the
             server sent one before the first watch was created.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, messages: MessageStream[WatchRequest, WatchResponse], watches: WatchTable) -> None:
         self.has_responses = False
         self.proves_delivery = True
+        self._messages = messages
+        self._watches = watches
         self._requests: deque[float] = deque()  # the times of those that were not answered yet
         self._responses = 0
 
-    def on_request(self) -> None:
-        """Note that a progress request was sent while the stream has a watch."""
-        self._requests.append(timing.now())
-        self._drop_unanswered()
+    def request(self) -> None:
+        """Request a progress response.  Does not block.
+
+        Raises:
+            EtcException: The stream has ended, with this error.
+        """
+        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
+        if not self._watches.is_empty:  # otherwise the server drops the request
+            self._requests.append(timing.now())
+            self._drop_unanswered()
+
+    def is_answered_at(self, revision: int) -> bool:
+        """Return True if a server at this revision answers progress requests, as it has done before."""
+        return self.has_responses and (not self.proves_delivery or self._watches.has_started(revision))
 
     def on_response(self, *, is_first_watch_created: bool) -> None:
         """Note a progress response."""

@@ -9,13 +9,12 @@ exist.  Therefore getc chooses the ids, from 1 on.  A progress response for all 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 
-from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge, Unauthorized
+from getc.errors import ConnectionError, EtcException, EventIndexCleared, ResponseTooLarge
 from getc.grpc.framing import Status
 from getc.net.affinity import ThreadAffinity
 from getc.timing import Deadline
@@ -24,7 +23,6 @@ from getc.v3.schema.watch import (
     Watch,
     WatchCancelRequest,
     WatchCreateRequest,
-    WatchProgressRequest,
     WatchRequest,
     WatchResponse,
 )
@@ -32,141 +30,17 @@ from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 from getc.v3.watch_health import WatchHealthCheck
 from getc.v3.watch_progress import WatchProgress
+from getc.v3.watch_table import WatchHandler, WatchTable
 
-__all__ = ['Substream', 'WatchHandler', 'WatchStream']
+__all__ = ['WatchStream']
 
 log = logging.getLogger(__name__)
 
-NO_WATCH_ID: Final = -1
-"""The ``watch_id`` of a watch that was not created, and of a response for all watches of a stream."""
+ALL_WATCHES: Final = -1
+"""The ``watch_id`` of a response for all watches of a stream."""
 
 INVALID_ARGUMENT: Final = 3
 PERMISSION_DENIED: Final = 7
-
-
-class WatchHandler(Protocol):
-    """Callbacks of one watch.  None of them may block, switch or raise."""
-
-    __slots__ = ()
-
-    def on_created(self, response: WatchResponse) -> None:
-        """Called when the server has created the watch: every change after the response's revision is delivered."""
-
-    def on_response(self, response: WatchResponse) -> None:
-        """Called with the events of whole revisions: fragments are joined.  ``Substream.size`` is their size."""
-
-    def on_ended(self, error: EtcException) -> None:
-        """Called once, last, when the watch was refused, ended by the server, or lost with its stream.
-
-        Not called after the watch was cancelled.  All watches of a lost stream receive the same error object.
-        """
-
-
-class Substream:
-    """One watch on a watch stream.
-
-    Args:
-        request: The watch; its ``watch_id`` is ignored.
-        handler: Its callbacks.
-
-    Attributes:
-        handler: The same.
-        request: The same until the server has created the watch; None from then on, to save memory.
-        key: The first key of the watched range.
-        start_revision: The first revision to deliver; 0 for changes from now on.
-        stream: The stream that the watch was last requested on; None before.
-        watch_id: The id on the stream; -1 before the watch is created.
-        created_revision: The revision of the server when it created the watch; 0 before.
-        is_over: The handler is not called any more.
-        size: The approximate size in bytes of the response that the handler receives.
-        is_whole: The last response that the handler received arrived in one fragment.
-        on_unauthorized: Called instead of ``handler.on_ended``, once, if the watch is refused as unauthorized; None for
-            no such call.  It must not block or raise.
-        stale_progress: The number of the last progress response that may have been sent before the watch was created.
-    """
-
-    __slots__ = (  # there may be tens of thousands
-        '_fragments',
-        'created_revision',
-        'handler',
-        'is_over',
-        'is_whole',
-        'key',
-        'on_unauthorized',
-        'request',
-        'size',
-        'stale_progress',
-        'start_revision',
-        'stream',
-        'watch_id',
-    )
-
-    def __init__(self, request: WatchCreateRequest, handler: WatchHandler) -> None:
-        self.handler = handler
-        self.request: WatchCreateRequest | None = request
-        self.key: bytes = request.key
-        self.start_revision: int = request.start_revision
-        self.stream: WatchStream | None = None
-        self.on_unauthorized: Callable[[Substream], object] | None = None
-        self.watch_id = NO_WATCH_ID
-        self.created_revision = 0
-        self.stale_progress = 0
-        self.is_over = False
-        self.is_whole = True
-        self.size = 0
-        self._fragments: WatchResponse | None = None  # the joined fragments of a revision that is not complete
-
-    def cancel(self) -> None:
-        """End the watch; its handler is not called any more.  Does not block, may be called twice."""
-        self._close()
-        if self.stream is not None:
-            self.stream.cancel(self)
-
-    # -- for the stream
-
-    def on_created(self, response: WatchResponse) -> None:
-        """Notify the handler that the server has created the watch."""
-        self.request = self.on_unauthorized = None
-        self.handler.on_created(response)
-
-    def on_response(self, response: WatchResponse, size: int) -> None:
-        """Join fragments, and pass whole revisions to the handler.
-
-        Args:
-            response: A response with events.
-            size: Its bytes.
-        """
-        self.size += size
-        self.is_whole = self._fragments is None and not response.fragment
-        if self._fragments is not None:
-            joined, self._fragments = self._fragments, None
-            joined.events.extend(response.events)  # type: ignore[attr-defined]
-            joined.fragment = response.fragment
-            response = joined
-        if response.fragment:
-            if response.events[0].kv.mod_revision == response.events[-1].kv.mod_revision:
-                self._fragments = response  # may hold a million events from many fragments: they are not copied
-                return
-            self._fragments = _take_last_revision(response)
-            response.fragment = False
-        self.handler.on_response(response)
-        self.size = 0
-
-    def end(self, error: EtcException) -> None:
-        """Notify the handler, or ``on_unauthorized``, that the watch has ended; no effect after it is over."""
-        if self.is_over:
-            return
-        retry = self.on_unauthorized
-        if retry is not None and isinstance(error, Unauthorized):
-            self.on_unauthorized = None
-            retry(self)
-        else:
-            self._close()
-            self.handler.on_ended(error)
-
-    def _close(self) -> None:
-        self.is_over = True
-        self.request = self.on_unauthorized = self._fragments = None
 
 
 class WatchStream:
@@ -187,15 +61,14 @@ class WatchStream:
         self.affinity.check()
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
-        self.progress = WatchProgress()
         self._messages = messages
-        self._created: dict[int, Substream] = {}  # by watch_id
-        self._pending: deque[Substream] = deque()  # requested, not created yet
+        self._watches = WatchTable()
+        self.progress = WatchProgress(messages, self._watches)
         self._progress_callbacks: list[Callable[[int | EtcException], object]] = []
         self._has_created = False
         self._last_id = 0
         self._closes_when_empty = False
-        self._health = WatchHealthCheck(self)
+        self._health = WatchHealthCheck(messages, self._watches, self.progress, self._on_unhealthy)
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc watch stream'
 
@@ -207,30 +80,39 @@ class WatchStream:
     @property
     def has_watches(self) -> bool:
         """True if a watch was created or requested and has not ended."""
-        return bool(self._created or self._pending)
+        return not self._watches.is_empty
 
-    def add(self, substream: Substream) -> None:
+    @property
+    def response_bytes(self) -> int:
+        """The size in bytes of the response that was received last."""
+        return self._messages.size
+
+    def create(self, request: WatchCreateRequest, handler: WatchHandler) -> None:
         """Request a watch.  Does not block.
+
+        Args:
+            request: The watch; its ``watch_id`` is ignored.
+            handler: Its callbacks.
 
         Raises:
             EtcException: The stream has ended, with this error.
         """
-        assert substream.request is not None
-        message = WatchRequest(create_request=substream.request)
+        message = WatchRequest(create_request=request)
         self._last_id += 1
         message.create_request.watch_id = self._last_id
         self._messages.send(message)
-        substream.stream = self
-        substream.stale_progress = self.progress.last_stale()
-        self._pending.append(substream)
+        self._watches.on_requested(request, handler)
 
-    def cancel(self, substream: Substream) -> None:
-        """Send the server a cancel request for a watch of this stream.  Does not block, may be called twice."""
-        if self._created.get(substream.watch_id) is not substream:
+    def cancel(self, watch_id: int, handler: WatchHandler) -> None:
+        """End the watch with this id if it was created for this handler, on this stream.
+
+        Does not block, may be called twice.
+        """
+        if self._watches.get(watch_id) is not handler:
             return  # not created yet, or over
-        del self._created[substream.watch_id]
+        self._watches.remove(watch_id)
         if not self.is_over:
-            self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=substream.watch_id)))
+            self._messages.send(WatchRequest(cancel_request=WatchCancelRequest(watch_id=watch_id)))
             self._close_if_empty()
 
     def call_on_progress(self, callback: Callable[[int | EtcException], object]) -> None:
@@ -247,50 +129,17 @@ class WatchStream:
         Raises:
             EtcException: The stream has ended, with this error.
         """
-        self._messages.send(WatchRequest(progress_request=WatchProgressRequest()))
-        if self.has_watches:  # otherwise the server drops the request
-            self.progress.on_request()
-
-    def covers(self, revision: int, substream: Substream) -> bool:
-        """Return True if the latest progress response, of this revision, was sent after the watch was created.
-
-        etcd sends the created response of a watch and the progress responses from two queues, in any order.
-        """
-        is_later = revision > substream.created_revision or self.progress.is_later_than(substream.stale_progress)
-        return substream.created_revision > 0 and is_later
+        self.progress.request()
 
     def on_revision(self, revision: int) -> None:
         """Check the stream soon if another response shows a later revision than the stream.  Does not block."""
         if self.progress.has_responses and revision > self.revision:
             self._health.on_behind()
 
-    # -- for the health check
-
     @property
     def url(self) -> str:
         """The URL of the server."""
         return self._messages.url
-
-    @property
-    def is_idle(self) -> bool:
-        """True if no response is expected: the stream has no watch, is over, or belongs to the parent process."""
-        return self.is_over or self.affinity.in_forked_child or not self.has_watches
-
-    def expects_progress(self, revision: int) -> bool:
-        """Return True if a server at this revision answers progress requests, as it has done before."""
-        if not self.progress.proves_delivery:
-            return self.progress.has_responses
-        return self.progress.has_responses and all(each.start_revision <= revision for each in self._created.values())
-
-    def read_revision(self, deadline: Deadline) -> int:
-        """Read a watched key, linearizable, from the stream's own server, and return its revision.  Blocks.
-
-        Raises:
-            EtcException: The read failed; no other server is tried.
-        """
-        substream = next(iter((*self._pending, *self._created.values())))
-        request = RangeRequest(key=substream.key, keys_only=True)
-        return int(self.read(request, deadline).header.revision)
 
     def read(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
         """Read from the stream's own server.  Blocks.
@@ -299,12 +148,6 @@ class WatchStream:
             EtcException: The read failed; no other server is tried.
         """
         return self._messages.call(KV.Range, request, deadline)
-
-    def on_unhealthy(self, error: ConnectionError) -> None:
-        """End all watches: the server does not answer.  Does not block."""
-        if error.is_outage:
-            self._messages.report_silent(error)
-        self.close(error)
 
     # -- closing
 
@@ -317,6 +160,12 @@ class WatchStream:
         """End all watches with this error.  Does not block."""
         self._reader.kill(block=False)
         self._end(error)
+
+    def _on_unhealthy(self, error: ConnectionError) -> None:
+        """End all watches: the server does not answer.  Does not block."""
+        if error.is_outage:
+            self._messages.report_silent(error)
+        self.close(error)
 
     # -- the reader
 
@@ -344,10 +193,10 @@ class WatchStream:
                 self._on_too_large(self._messages.oversized.watch_id, error)
 
     def _on_too_large(self, watch_id: int, error: ResponseTooLarge) -> None:
-        substream = self._created.get(watch_id)
-        if substream is not None:
-            substream.cancel()
-            substream.handler.on_ended(error)
+        handler = self._watches.get(watch_id)
+        if handler is not None:
+            self.cancel(watch_id, handler)
+            handler.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
         self.revision = max(self.revision, response.header.revision)
@@ -355,15 +204,15 @@ class WatchStream:
         if response.created:
             self._on_created(response)
         elif response.canceled:
-            substream = self._created.pop(response.watch_id, None)
-            if substream is not None:
-                substream.end(self._error_of(response))
+            handler = self._watches.remove(response.watch_id)
+            if handler is not None:
+                handler.on_ended(self._error_of(response))
                 self._close_if_empty()
         elif response.events:
-            substream = self._created.get(response.watch_id)
-            if substream is not None:
-                substream.on_response(response, self._messages.size)
-        elif response.watch_id == NO_WATCH_ID:
+            handler = self._watches.get(response.watch_id)
+            if handler is not None:
+                handler.on_response(response)
+        elif response.watch_id == ALL_WATCHES:
             self._on_progress(response.header.revision)
 
     def _on_progress(self, revision: int) -> None:
@@ -376,20 +225,14 @@ class WatchStream:
 
     def _on_created(self, response: WatchResponse) -> None:
         self._has_created = True
-        if not self._pending:
+        handler = self._watches.on_created(response)
+        if handler is None:
             return
-        substream = self._pending.popleft()
         if response.canceled:
-            substream.end(self._error_of(response))
+            handler.on_ended(self._error_of(response))
             self._close_if_empty()
-            return
-        substream.watch_id = response.watch_id
-        substream.created_revision = response.header.revision
-        self._created[response.watch_id] = substream
-        if substream.is_over:
-            self.cancel(substream)  # the user cancelled the watch before the server had created it
         else:
-            substream.on_created(response)
+            handler.on_created(response)
 
     def _close_if_empty(self) -> None:
         if self._closes_when_empty and not self.has_watches:
@@ -409,23 +252,9 @@ class WatchStream:
     def _end(self, error: EtcException) -> None:
         self._health.close()
         self._messages.cancel()
-        substreams = [*self._created.values(), *self._pending]
+        handlers = self._watches.clear()
         callbacks, self._progress_callbacks = self._progress_callbacks, []
-        self._created.clear()
-        self._pending.clear()
-        for substream in substreams:
-            substream.end(error)
+        for handler in handlers:
+            handler.on_ended(error)
         for callback in callbacks:
             callback(error)
-
-
-def _take_last_revision(response: WatchResponse) -> WatchResponse:
-    """Move the events of the last of several revisions into a response of their own."""
-    events = response.events
-    last = events[-1].kv.mod_revision
-    start = len(events) - 1
-    while events[start - 1].kv.mod_revision == last:
-        start -= 1
-    taken = WatchResponse(header=response.header, watch_id=response.watch_id, events=events[start:])
-    del events[start:]  # type: ignore[attr-defined]
-    return taken

@@ -378,7 +378,7 @@ def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_
     calls = start_calls(channel, 1)
     wait_until(
         lambda: (
-            channel.is_connected and channel._connection._sent_id and channel._connection.has_settings is has_answered
+            channel.is_connected and channel._connection._streams.sent_id and channel._connection.has_settings is has_answered
         )
     )
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')
@@ -423,10 +423,10 @@ def test_calls_of_one_iteration_are_sent_in_batches(serve, open_channel) -> None
     take = channel._connection.outgoing
 
     def outgoing() -> bytes:
-        before = channel._connection._sent_id
+        before = channel._connection._streams.sent_id
         data = take()
         if data:
-            batches.append((channel._connection._sent_id - before) // 2)
+            batches.append((channel._connection._streams.sent_id - before) // 2)
         return data
 
     channel._connection.outgoing = outgoing

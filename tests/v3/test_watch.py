@@ -18,9 +18,9 @@ from getc.v3 import EVERYTHING, WatchIterator, prefix_end, schema
 from getc.v3.kv import KV
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchCreateRequest
+from getc.v3.substream import Substream
 from getc.v3.txn import delete, put
 from getc.v3.watch import Watch
-from getc.v3.watch_stream import Substream
 from tests.support.memory_probe import printed_by
 from tests.support.server_probe import connections_to, pause
 

@@ -15,6 +15,7 @@ from getc.v3 import WatchIterator, watch_iterator
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.substream import Substream
 from getc.v3.watch_stream import WatchStream
 from tests.support.fake_stream import FakeStream
 
@@ -33,9 +34,19 @@ def watches(stream: FakeStream) -> Iterator[WatchStream]:
         gevent.sleep(0)
 
 
+class OneStream:
+    """Creates watches on one stream, as a multiplexer does."""
+
+    def __init__(self, stream: WatchStream) -> None:
+        self.stream = stream
+
+    def add(self, substream: Substream) -> None:
+        substream.request_on(self.stream)
+
+
 def create(watches: WatchStream, timeout: float | None = None) -> Any:
     watch = WatchIterator(WatchCreateRequest(key=b'/a'))
-    creating = gevent.spawn(watch.wait_created, watches, Deadline(timeout))
+    creating = gevent.spawn(watch.wait_created, OneStream(watches), Deadline(timeout))
     gevent.sleep(0)
     return creating
 

@@ -10,8 +10,9 @@ import pytest
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, PermissionDenied, Unauthorized
 from getc.testing import VirtualTime
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.substream import Substream
 from getc.v3.watch_multiplexer import WatchMultiplexer
-from getc.v3.watch_stream import Substream, WatchStream
+from getc.v3.watch_stream import WatchStream
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.fake_faults import delay
 from tests.support.fake_rpc import FakeRpc

@@ -12,9 +12,10 @@ from getc.testing import VirtualTime
 from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event, KeyValue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.substream import Substream
 from getc.v3.watch_health import WATCH_IDLE_TIMEOUT
 from getc.v3.watch_progress import RESPONSE_TIMEOUT
-from getc.v3.watch_stream import Substream, WatchStream
+from getc.v3.watch_stream import WatchStream
 from tests.support.fake_stream import FakeStream
 
 
@@ -47,7 +48,7 @@ class Environment:
     def add(self) -> tuple[Handler, Substream]:
         handler = Handler()
         substream = Substream(WatchCreateRequest(key=b'/a'), handler)
-        self.stream.add(substream)
+        substream.request_on(self.stream)
         return handler, substream
 
     def push(self, *responses: WatchResponse) -> None:
@@ -136,7 +137,7 @@ def test_substream_of_another_stream_with_the_same_id_cancels_nothing_here(
     (_, of_parent), (handler, _) = parent.add(), env.add()
     parent.push(created(1))
     env.push(created(1))
-    env.stream.cancel(of_parent)
+    env.stream.cancel(of_parent.watch_id, of_parent)
     env.push(events(1, 8))
     assert (handler.revisions, env.cancelled()) == ([[8]], [])
     parent.stream.close(ConnectionError('the end'))
@@ -157,12 +158,12 @@ def test_fragments_of_one_revision_are_appended_without_copies() -> None:
     """A revision of a million events arrives in hundreds of fragments."""
     handler = Handler()
     substream = Substream(WatchCreateRequest(), handler)
-    substream.on_response(events(1, 7, 8, fragment=True), 1)
+    substream.on_response(events(1, 7, 8, fragment=True))
     first = substream._fragments
     for _ in range(3):
-        substream.on_response(events(1, 8, 8, fragment=True), 1)
+        substream.on_response(events(1, 8, 8, fragment=True))
         assert substream._fragments is first
-    substream.on_response(events(1, 8, 9), 1)
+    substream.on_response(events(1, 8, 9))
     assert handler.revisions == [[7], [8] * 8 + [9]]
 
 
@@ -253,7 +254,7 @@ def test_progress_response_requested_before_a_watch_does_not_cover_it(
         env.stream.request_progress()
     _, substream = env.add()
     answers: list[bool] = []
-    env.stream.on_progress = lambda revision: answers.append(env.stream.covers(revision, substream))
+    env.stream.on_progress = lambda revision: answers.append(substream.covers(revision))
     env.push(created(2, 7), *[progress(7)] * 3)
     assert answers == [False, False, True]
     env.stream.request_progress()
@@ -272,9 +273,9 @@ def test_progress_response_does_not_cover_a_watch_that_was_not_created(env: Envi
     env.push(created(1))
     _, substream = env.add()
     env.push(progress(9))
-    assert not env.stream.covers(9, substream)
+    assert not substream.covers(9)
     env.push(created(2, 9), progress(10))
-    assert env.stream.covers(10, substream)
+    assert substream.covers(10)
 
 
 def test_joined_response_is_not_whole(env: Environment) -> None:

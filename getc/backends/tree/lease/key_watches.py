@@ -18,8 +18,9 @@ from getc.timing import Backoff
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
+from getc.v3.substream import Substream
 from getc.v3.watch_multiplexer import WatchMultiplexer
-from getc.v3.watch_stream import Substream, WatchHandler
+from getc.v3.watch_table import WatchHandler
 
 __all__ = ['KeyOwner', 'KeyWatch', 'KeyWatches']
 

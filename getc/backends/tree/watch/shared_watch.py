@@ -28,8 +28,10 @@ from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import RangeRequest
 from getc.v3.schema.watch import WatchResponse
+from getc.v3.substream import Substream
 from getc.v3.watch_multiplexer import WatchMultiplexer
-from getc.v3.watch_stream import Substream, WatchHandler, WatchStream
+from getc.v3.watch_stream import WatchStream
+from getc.v3.watch_table import WatchHandler
 
 __all__ = ['SharedWatch', 'WatchContext']
 
@@ -329,7 +331,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
 
     def on_progress(self, revision: int) -> None:
         stream = self.stream
-        if self._substream is not None and stream is not None and stream.covers(revision, self._substream):
+        if self._substream is not None and stream is not None and self._substream.covers(revision):
             self._on_received(revision)
 
     def on_nothing_pending(self) -> None:
