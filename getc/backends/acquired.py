@@ -1,4 +1,4 @@
-"""Hold a semaphore that was acquired before a deadline."""
+"""Hold a lock or semaphore that was acquired before a deadline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from gevent.lock import BoundedSemaphore
 
+from getc.backends.fifo_lock import FifoLock
 from getc.errors import TimedOut
 from getc.timing import Deadline
 
@@ -14,15 +15,17 @@ __all__ = ['acquired']
 
 
 @contextmanager
-def acquired(semaphore: BoundedSemaphore, deadline: Deadline, action: str, blocker: str, key: str) -> Iterator[None]:
-    """Hold a semaphore, acquired before a deadline.
+def acquired(
+    lock: BoundedSemaphore | FifoLock, deadline: Deadline, action: str, blocker: str, key: str
+) -> Iterator[None]:
+    """Hold a lock or semaphore, acquired before a deadline.
 
     Raises:
         TimedOut: It was not free in time; nothing was sent.
     """
-    if not semaphore.acquire(timeout=deadline.timeout_left()):
+    if not lock.acquire(timeout=deadline.timeout_left()):
         raise TimedOut(f'could not {action} within {deadline.timeout:g} s: {blocker}', key=key)
     try:
         yield
     finally:
-        semaphore.release()
+        lock.release()

@@ -21,6 +21,7 @@ from gevent.lock import BoundedSemaphore
 from getc import timing
 from getc.backends.acquired import acquired
 from getc.backends.base import AcquiringWrite, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
+from getc.backends.fifo_lock import FifoLock
 from getc.errors import (
     EtcException,
     KeyNotFound,
@@ -104,7 +105,7 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._index = result.modified_index
         self._index_is_uncertain = False  # a write of ours was not answered: it may have moved the index
         self._values: tuple[str, ...] = (value,)  # those the node may have if it is ours: several after lost answers
-        self._write_lock = BoundedSemaphore(1)  # two writes at a time would compare with the same index
+        self._write_lock = FifoLock()  # two writes at a time would compare with the same index
         self._updates = 0  # number of calls of `update`
         self._blocker: str | None = None  # what the renewal in flight waits for
         self._sent_at = sent_at  # of the latest write

@@ -261,6 +261,15 @@ def test_update_writes_the_value_and_keeps_the_token(client: getc.Client, other:
     assert keeper.ensure() == token
 
 
+def test_crossed_updates_leave_the_value_of_the_last_call(client: getc.Client) -> None:
+    keeper = client.keep_node('/servers/a', 'lobby', ttl=TTL)
+    updates = [gevent.spawn(keeper.update, str(number)) for number in range(30)]
+    gevent.joinall(updates, raise_error=True)
+    assert (client.get('/servers/a').value, keeper.value) == ('29', '29')
+    indices = [update.value.modified_index for update in updates]
+    assert indices == sorted(indices)
+
+
 def test_update_raises_overtaken_when_another_owner_has_the_node(client: getc.Client, other: getc.Client) -> None:
     """The value is not written."""
     keeper = client.keep_node('/servers/a', 'mine', ttl=TTL)

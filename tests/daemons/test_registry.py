@@ -134,7 +134,7 @@ def test_reset_in_child_drops_the_daemons_of_the_parent(
 @pytest.mark.parametrize(
     ('kind', 'names'),
     [
-        (getc.Keeper, DAEMON | {'detach', 'ensure', 'orphan', 'remaining', 'ttl', 'update', 'value'}),
+        (getc.Keeper, DAEMON | {'detach', 'ensure', 'guard', 'orphan', 'remaining', 'ttl', 'update', 'value'}),
         (getc.Watcher, FOLLOWER | {'ready', 'recursive'}),
         (getc.Mirror, FOLLOWER | {'get', 'items', 'keys', 'nodes', 'values', 'wait'}),
         (getc.Changes, FOLLOWER | {'close', 'get'}),

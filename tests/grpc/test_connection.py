@@ -378,7 +378,9 @@ def test_tls_alert_means_not_applied_before_the_first_response_only(serve, open_
     calls = start_calls(channel, 1)
     wait_until(
         lambda: (
-            channel.is_connected and channel._connection._streams.sent_id and channel._connection.has_settings is has_answered
+            channel.is_connected
+            and channel._connection._streams.sent_id
+            and channel._connection.has_settings is has_answered
         )
     )
     alert = ssl.SSLError(1, 'tlsv1 alert access denied')

@@ -14,7 +14,7 @@ from getc.errors import (
 )
 from getc.timing import Deadline
 
-__all__ = ['Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse']
+__all__ = ['Fault', 'delay', 'drop', 'hang', 'late', 'lose_reply', 'refuse', 'slow']
 
 Fault = Callable[[Callable[[], Any], Deadline, bool], Any]
 """Executes or fails a call, given the server's work as a function, the deadline, and whether the call is a write."""
@@ -61,5 +61,17 @@ def delay(seconds: float) -> Fault:
         if deadline.has_passed():
             raise TimedOut('no answer', maybe_applied=is_write)
         return response
+
+    return fault
+
+
+def slow(seconds: float) -> Fault:
+    """The server executes the call after a number of seconds, and responds at once."""
+
+    def fault(do: Callable[[], Any], deadline: Deadline, is_write: bool) -> Any:
+        gevent.sleep(min(seconds, deadline.remaining()))
+        if deadline.has_passed():
+            raise TimedOut('no answer', maybe_applied=is_write)
+        return do()
 
     return fault

@@ -7,7 +7,8 @@ each took 0.25 KiB here and 1.1 KiB in etcd 3.5.  A watch proves nothing: renewa
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import gevent
 
@@ -22,50 +23,49 @@ from getc.v3.substream import Substream
 from getc.v3.watch_multiplexer import WatchMultiplexer
 from getc.v3.watch_table import WatchHandler
 
-__all__ = ['KeyOwner', 'KeyWatch', 'KeyWatches']
+__all__ = ['KeyWatch', 'KeyWatches']
 
 DELETE: Final = Event.EventType.DELETE
-
-
-class KeyOwner(Protocol):
-    """A node that is kept on a lease: what is watched, and which callback is called.
-
-    Attributes:
-        raw_key: The key in bytes.
-        lease_id: The ID of the lease.
-        known_at: The latest revision at which the node is known to have been on the lease.
-    """
-
-    __slots__ = ()
-
-    @property
-    def raw_key(self) -> bytes: ...
-
-    @property
-    def lease_id(self) -> int: ...
-
-    @property
-    def known_at(self) -> int: ...
-
-    def on_taken(self, *, is_deleted: bool) -> None:
-        """The key was deleted, or written with another lease or none.  Must not block or raise."""
 
 
 class KeyWatch(WatchHandler):
     """The watch of one kept node's key.
 
+    Args:
+        watches: The watches of the client.
+        key: The key in bytes.
+        lease_id: The ID of the lease that the node is on.
+        known_at: The revision at which the node was put on the lease.
+        on_taken: Called with ``is_deleted`` when the key was deleted, or written with another lease or none.  It must
+            not block or raise.
+
     Attributes:
+        known_at: The latest revision at which the node is known to have been on the lease.
         is_due: True if it has ended and has to be restarted with the next renewal.
         was_refused: True if the server refused it the last time.
     """
 
-    __slots__ = ('_owner', '_substream', '_watches', 'is_due', 'was_refused')
+    __slots__ = (
+        '_key',
+        '_lease_id',
+        '_on_taken',
+        '_substream',
+        '_watches',
+        'is_due',
+        'known_at',
+        'was_refused',
+    )
 
-    def __init__(self, watches: KeyWatches, owner: KeyOwner) -> None:
+    def __init__(
+        self, watches: KeyWatches, key: bytes, lease_id: int, known_at: int, on_taken: Callable[[bool], object]
+    ) -> None:
+        self.known_at = known_at
         self.is_due = False
         self.was_refused = False
         self._watches = watches
-        self._owner = owner
+        self._key = key
+        self._lease_id = lease_id
+        self._on_taken = on_taken
         self._substream: Substream | None = None
 
     def restart(self) -> None:
@@ -83,7 +83,7 @@ class KeyWatch(WatchHandler):
 
     def start_on(self, multiplexer: WatchMultiplexer) -> None:
         """Start the watch, from the revision after the latest at which the node is known to be ours."""
-        request = WatchCreateRequest(key=self._owner.raw_key, start_revision=self._owner.known_at + 1)
+        request = WatchCreateRequest(key=self._key, start_revision=self.known_at + 1)
         self._substream = Substream(request, self)
         multiplexer.add(self._substream, recovers=False)  # it restarts with the next renewal
 
@@ -94,12 +94,11 @@ class KeyWatch(WatchHandler):
         self._watches.on_created()
 
     def on_response(self, response: WatchResponse) -> None:
-        owner = self._owner
         for event in response.events:
-            is_later = event.kv.mod_revision > owner.known_at  # etcd 3.4 may send an event twice
+            is_later = event.kv.mod_revision > self.known_at  # etcd 3.4 may send an event twice
             is_deleted = event.type == DELETE
-            if is_later and self._substream is not None and (is_deleted or event.kv.lease != owner.lease_id):
-                owner.on_taken(is_deleted=is_deleted)
+            if is_later and self._substream is not None and (is_deleted or event.kv.lease != self._lease_id):
+                self._on_taken(is_deleted)
 
     def on_ended(self, error: EtcException) -> None:
         substream, self._substream = self._substream, None
@@ -128,9 +127,9 @@ class KeyWatches:
         self._has_failed = False  # no watch was created since the last start after a delay
         self._is_closed = False
 
-    def watch(self, owner: KeyOwner) -> KeyWatch:
-        """Watch the key of a kept node.  Does not block."""
-        watch = KeyWatch(self, owner)
+    def watch(self, key: bytes, lease_id: int, known_at: int, on_taken: Callable[[bool], object]) -> KeyWatch:
+        """Watch the key of a kept node, with the arguments of :class:`KeyWatch`.  Does not block."""
+        watch = KeyWatch(self, key, lease_id, known_at, on_taken)
         self.start(watch)
         return watch
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from getc import timing
+from getc.backends.acquired import acquired
 from getc.backends.base import KeepListener, KeptNode
+from getc.backends.fifo_lock import FifoLock
 from getc.backends.tree.codec.contenders import is_created_at
 from getc.backends.tree.codec.keyspace import TTL, encode, value_of
 from getc.backends.tree.codec.responses import DELETE, PUT, RANGE, results_of_txn
@@ -35,8 +37,11 @@ from getc.v3.schema.kv import (
     RequestOp,
     TxnRequest,
 )
+from getc.v3.schema.mvccpb import KeyValue
 
 __all__ = ['LeasedKeys', 'LeasedNode', 'delete_on_lease', 'is_on_lease']
+
+UPDATE_IN_FLIGHT: Final = 'an earlier update of it is in flight'
 
 
 def is_on_lease(key: str, lease_id: int) -> Compare:
@@ -166,6 +171,8 @@ class LeasedNode(KeptNode):
         '_is_contender',
         '_is_kept',
         '_lease',
+        '_mod_revision',
+        '_updates',
         '_watch',
         '_watches',
         'created_index',
@@ -190,9 +197,11 @@ class LeasedNode(KeptNode):
         self.token = token
         self.created_index = created_index
         self.listener = listener
-        self.known_at = token
         self._lease = lease
         self._is_kept = True
+        self.known_at = token
+        self._mod_revision = token  # of the latest write of ours that was acknowledged
+        self._updates: FifoLock | None = None  # before the first one
         self._is_contender = is_contender
         self._watches = watches
         self._watch: KeyWatch | None = None
@@ -213,11 +222,6 @@ class LeasedNode(KeptNode):
         return encode(self.key)
 
     @property
-    def lease_id(self) -> int:
-        """The ID of the lease."""
-        return self._lease.lease_id
-
-    @property
     def condition(self) -> Compare:
         """The compare that holds while the node is ours: on its lease; for a contender, created by this client.
 
@@ -231,16 +235,22 @@ class LeasedNode(KeptNode):
 
     def watch(self) -> None:
         if self._is_kept and self._watch is None:
-            self._watch = self._watches.watch(self)
+            self._watch = self._watches.watch(self.raw_key, self._lease.lease_id, self.known_at, self.on_taken)
 
     def update(self, value: str, deadline: Deadline) -> EtcdResult:
-        if not self._is_kept:
-            raise NodeLost('{key} is not kept any more', key=self.key)
+        if self._updates is None:
+            self._updates = FifoLock()
+        with acquired(self._updates, deadline, 'write {key}', UPDATE_IN_FLIGHT, self.key):
+            if not self._is_kept:
+                raise NodeLost('{key} is not kept any more', key=self.key)
+            return self._update(value, deadline)
+
+    def _update(self, value: str, deadline: Deadline) -> EtcdResult:
         request = PutRequest(key=self.raw_key, value=encode(value), lease=self._lease.lease_id, prev_kv=True)
         previous: Node
         prev_node: Node | None
         try:
-            header, written = self._write(RequestOp(request_put=request), PUT, deadline)
+            header, written = self._write(RequestOp(request_put=request), PUT, deadline, in_order=True)
         except ResponseTooLarge as error:  # because of the previous value, so leave prev_node out
             if not error.succeeded or error.index is None or error.index < 1:
                 raise
@@ -249,6 +259,7 @@ class LeasedNode(KeptNode):
         else:
             previous = prev_node = value_of(self.key, written.prev_kv)
             index, term = header.revision, header.raft_term
+        self._mod_revision = index
         ttl, expiration = TTL.of(self._lease.clock.ttl, timing.wall_time())
         node = Value(self.key, index, previous.created_index, ttl, expiration, value)
         return ComparedThenSwapped(node, prev_node, index, 0, term)
@@ -280,11 +291,13 @@ class LeasedNode(KeptNode):
     def on_renewed(self, revision: int) -> None:
         """A renewal was acknowledged, and the node was on the lease at this revision or a later one."""
         self.known_at = revision
-        if self._watch is not None and self._watch.is_due:
-            self._watch.restart()
+        if self._watch is not None:
+            self._watch.known_at = revision
+            if self._watch.is_due:
+                self._watch.restart()
         self.listener.on_renewed()
 
-    def on_taken(self, *, is_deleted: bool) -> None:
+    def on_taken(self, is_deleted: bool) -> None:
         """The node is not on the lease any more: the key was deleted, or written with another lease or none."""
         self.lose(self._gone() if is_deleted else self._overtaken())
 
@@ -305,26 +318,45 @@ class LeasedNode(KeptNode):
                 except NodeLost:
                     pass  # it is deleted, or belongs to another client
 
-    def _write(self, request: RequestOp, kind: str, deadline: Deadline) -> tuple[ResponseHeader, Any]:
+    def _write(
+        self, request: RequestOp, kind: str, deadline: Deadline, *, in_order: bool = False
+    ) -> tuple[ResponseHeader, Any]:
         """Send a request that is executed if the node is on the lease, and return its result.
 
         Args:
             request: The request.
             kind: The kind of its result.
             deadline: The end of the call.
+            in_order: Compare with the revision of the previous write, too: etcd may apply a write without a response at
+                any time, but then not after this one.
 
         Raises:
             NodeLost: The node is not on the lease.
             ProtocolError: The response has another shape.
         """
         itself = RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=True))
-        txn = TxnRequest(compare=[self.condition], success=[request], failure=[itself])
-        response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
-        if response.succeeded:
-            (result,) = results_of_txn(response, kind)
-            return response.header, result
-        (found,) = results_of_txn(response, RANGE)
-        raise self._overtaken() if found.kvs else self._gone()
+        while True:
+            compare = [self.condition]
+            if in_order:
+                target = Compare.CompareTarget.MOD
+                compare.append(Compare(key=self.raw_key, target=target, mod_revision=self._mod_revision))
+            txn = TxnRequest(compare=compare, success=[request], failure=[itself])
+            response = self._lease.rpc.call(KV.Txn, txn, deadline.timeout_left())
+            if response.succeeded:
+                (result,) = results_of_txn(response, kind)
+                return response.header, result
+            (found,) = results_of_txn(response, RANGE)
+            if not found.kvs:
+                raise self._gone()
+            if not in_order or not self._is_ours(found.kvs[0]):
+                raise self._overtaken()
+            self._mod_revision = found.kvs[0].mod_revision  # of a write of ours that was not answered
+
+    def _is_ours(self, kv: KeyValue) -> bool:
+        """Return True if :attr:`condition` holds for the key."""
+        if self._is_contender:
+            return bool(kv.create_revision == self.created_index)
+        return bool(kv.lease == self._lease.lease_id)
 
     def _gone(self) -> NodeLost:
         return NodeLost('{key} was deleted, or has expired', key=self.key)

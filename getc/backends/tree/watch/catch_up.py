@@ -13,17 +13,18 @@ Evidence, the cheapest first:
 from __future__ import annotations
 
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 
 from getc import timing
+from getc.backends.tree.watch.position import WatchPosition
 from getc.errors import EtcException
 from getc.net.affinity import ThreadAffinity, kill_soon
 from getc.timing import Deadline
 from getc.v3.watch_stream import WatchStream
 
-__all__ = ['CatchUpDetector', 'CatchUpListener']
+__all__ = ['CatchUpDetector']
 
 PROGRESS_TIMEOUT: Final = 2.0
 """Seconds for a progress response before the range is read."""
@@ -39,35 +40,12 @@ MAX_DELAY: Final = 0.5
 """Seconds between two progress requests: the first delay, and the upper bound."""
 
 
-class CatchUpListener(Protocol):
-    """A watch that may have to catch up."""
-
-    __slots__ = ()
-
-    @property
-    def stream(self) -> WatchStream | None:
-        """The stream of the watch; None before it was requested on one."""
-
-    @property
-    def is_catching_up(self) -> bool:
-        """True while the watch may have to deliver changes that the store had when it was created."""
-
-    def on_progress(self, revision: int) -> None:
-        """Called when the server has sent all changes up to the revision on all watches that it had then."""
-
-    def has_pending(self, deadline: Deadline) -> bool:
-        """Read whether a change after the watch's position exists.  Blocks; raises EtcException if the read fails."""
-
-    def on_nothing_pending(self) -> None:
-        """Called when the watch has received everything that the store had when the watch was created."""
-
-
 class CatchUpDetector:
     """Notifies watches when they have caught up.  While no watch has to catch up it has no greenlet."""
 
     def __init__(self) -> None:
-        self._watches: dict[CatchUpListener, Deadline] = {}  # each with the deadline of its progress response
-        self._first_empty_read: dict[CatchUpListener, float] = {}  # the time of the first read without a pending change
+        self._watches: dict[WatchPosition, Deadline] = {}  # each with the deadline of its progress response
+        self._first_empty_read: dict[WatchPosition, float] = {}  # the time of the first read without a pending change
         self._poller: gevent.Greenlet[[], None] | None = None
         self._affinity = ThreadAffinity()
 
@@ -82,7 +60,7 @@ class CatchUpDetector:
         stream.on_progress = partial(self._on_progress, stream)
         stream.request_progress()
 
-    def add(self, watch: CatchUpListener) -> None:
+    def add(self, watch: WatchPosition) -> None:
         """Notify this watch when it has caught up.  Does not block."""
         self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
         self._first_empty_read.pop(watch, None)  # of its previous stream
@@ -130,7 +108,7 @@ class CatchUpDetector:
             if stream is not None and stream.progress.proves_delivery and not stream.is_over:
                 stream.request_progress()
 
-    def _check_by_read(self, watch: CatchUpListener, deadline: Deadline) -> None:
+    def _check_by_read(self, watch: WatchPosition, deadline: Deadline) -> None:
         if not watch.is_catching_up:
             return
         sent_at = timing.now()

@@ -7,37 +7,22 @@ the change is still in flight.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gevent.hub import get_hub
 
+from getc.backends.tree.watch.position import WatchPosition
 from getc.net.affinity import ThreadAffinity, close_watcher
 from getc.paths import ROOT
 from getc.results import Directory, EtcdResult, Node
 
-__all__ = ['CheckedWatch', 'MissedChanges']
+__all__ = ['MissedChanges']
 
 DELIVERY_TIMEOUT: Final = 1.5
 """Seconds for the watch to deliver a change that a call has returned."""
 
 MAX_CHECKS: Final = 2
 """How often the timeout has to expire: once may mean that this process did not run."""
-
-
-class CheckedWatch(Protocol):
-    """A watch of one key and perhaps of everything below it."""
-
-    __slots__ = ()
-
-    @property
-    def key(self) -> str:
-        """The key of the watched node."""
-
-    def lacks(self, node: Node) -> bool:
-        """Return True if the watch has to deliver the last change of this node and has not received it."""
-
-    def on_missed(self, index: int) -> None:
-        """Called when the watch has not delivered a change up to this index."""
 
 
 class MissedChanges:
@@ -48,15 +33,15 @@ class MissedChanges:
     """
 
     def __init__(self) -> None:
-        self.watches: dict[str, dict[CheckedWatch, None]] = {}
-        self._timers: dict[CheckedWatch, Any] = {}  # one for each watch that may have missed a change
+        self.watches: dict[str, dict[WatchPosition, None]] = {}
+        self._timers: dict[WatchPosition, Any] = {}  # one for each watch that may have missed a change
         self._affinity = ThreadAffinity()
 
-    def add(self, watch: CheckedWatch) -> None:
+    def add(self, watch: WatchPosition) -> None:
         """Check this watch from now on."""
         self.watches.setdefault(watch.key, {})[watch] = None
 
-    def remove(self, watch: CheckedWatch) -> None:
+    def remove(self, watch: WatchPosition) -> None:
         """Stop checking this watch.  May be called twice."""
         watches = self.watches.get(watch.key)
         if watches is not None:
@@ -81,11 +66,11 @@ class MissedChanges:
                 return
             path = path[: path.rindex('/')] or ROOT
 
-    def _start_timer(self, watch: CheckedWatch, node: Node, checks: int) -> None:
+    def _start_timer(self, watch: WatchPosition, node: Node, checks: int) -> None:
         timer = self._timers[watch] = get_hub().loop.timer(DELIVERY_TIMEOUT, ref=False)
         timer.start(self._on_timer, watch, node, checks - 1)
 
-    def _on_timer(self, watch: CheckedWatch, node: Node, checks: int) -> None:
+    def _on_timer(self, watch: WatchPosition, node: Node, checks: int) -> None:
         close_watcher(self._timers.pop(watch))
         if self._affinity.in_forked_child or not watch.lacks(node):
             return

@@ -15,22 +15,19 @@ from getc.backends.history import another_store
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, request_of, results_of
 from getc.backends.tree.codec.keyspace import Range
-from getc.backends.tree.watch.catch_up import CatchUpDetector, CatchUpListener
+from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
-from getc.backends.tree.watch.missed_changes import CheckedWatch, MissedChanges
+from getc.backends.tree.watch.missed_changes import MissedChanges
+from getc.backends.tree.watch.position import WatchPosition
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 from getc.backends.tree.watch.store_identity import read_identity
 from getc.backends.tree.watch.subscriber import Subscriber
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied, Unauthorized
 from getc.operations import WatchSpec
-from getc.results import Directory, Node
-from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
-from getc.v3.schema.kv import RangeRequest
 from getc.v3.schema.watch import WatchResponse
 from getc.v3.substream import Substream
 from getc.v3.watch_multiplexer import WatchMultiplexer
-from getc.v3.watch_stream import WatchStream
 from getc.v3.watch_table import WatchHandler
 
 __all__ = ['SharedWatch', 'WatchContext']
@@ -69,7 +66,7 @@ class WatchContext:
     by_range: dict[Range, SharedWatch]
 
 
-class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
+class SharedWatch(WatchHandler):
     """One server watch, with the subscribers of its range.
 
     Each change is delivered to each subscriber once, in the order of the revisions, from the subscriber's cursor on.
@@ -86,40 +83,24 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         '_cluster_id',
         '_context',
         '_history',
-        '_is_over',
         '_min_revision',
         '_position',
-        '_progress',
         '_queue',
-        '_range',
-        '_requested_range',
-        '_spec',
-        '_start_revision',
         '_subscribers',
-        '_substream',
-        '_target',
     )
 
     def __init__(self, context: WatchContext, spec: WatchSpec, key_range: Range) -> None:
         self._context = context
-        self._spec = spec
-        self._range = key_range
-        self._requested_range = key_range  # a part of it, if the user may not read all of it
-        self._start_revision = spec.index or 0  # 0 for changes from now on
+        self._position = WatchPosition(spec, key_range, on_caught_up=self._on_caught_up, on_missed=self._on_missed)
         self._min_revision = 0  # a server with an earlier revision lags behind
-        self._position: int | None = None  # every change up to it was delivered; None before the watch is live
-        self._progress = 0  # the server has reached this revision and sent every change of the range up to it
-        self._target: int | None = None  # the revision at which the watch has caught up; None if it has
         self._cluster_id = 0  # 0 before it is known
         self._subscribers: dict[Subscriber, None] = {}
         self._history = RangeHistory(context.replay_buffer)
-        self._history.first_revision = self._start_revision
+        self._history.first_revision = self._position.start_revision
         self._queue: deque[tuple[WatchResponse, int, bool]] | None = None  # to deliver: response, bytes, is_whole
         self._check: gevent.Greenlet[..., None] | None = None  # delivery waits for it
-        self._substream: Substream | None = None
-        self._is_over = False
-        context.by_range.setdefault(self._range, self)
-        context.missed_changes.add(self)
+        context.by_range.setdefault(key_range, self)
+        context.missed_changes.add(self._position)
 
     # -- subscribers
 
@@ -129,7 +110,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         A subscriber that starts from now may not: the watch has not reached that revision.  Neither may one that has
         seen a later revision than the server has shown: the watch could not notify it that it has caught up.
         """
-        if spec.index is None or spec.hidden is not self._spec.hidden or not self._covers(spec.index):
+        if spec.index is None or spec.hidden is not self._position.spec.hidden or not self._covers(spec.index):
             return False
         return not spec.is_seen or spec.index <= self._server_revision()
 
@@ -139,39 +120,43 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
 
     def _server_revision(self) -> int:
         """Return the revision that the server has reached before subscribers are notified that they have caught up."""
-        if self._position is None:
+        if self._position.delivered is None:
             return self._min_revision
-        return max(self._progress, self._target or 0)
+        return max(self._position.received, self._position.target or 0)
 
     def subscribe(self, spec: WatchSpec, listener: WatchListener, cluster_id: int) -> Subscriber:
         """Notify this listener of changes from ``spec.index`` on, if the cluster has this id; 0 for any."""
         subscriber = Subscriber(listener, (spec.index or 0) - 1, cluster_id, self.unsubscribe)
         self._subscribers[subscriber] = None
-        if self._position is not None:
+        if self._position.delivered is not None:
             self._activate(subscriber)
         return subscriber
 
     def unsubscribe(self, subscriber: Subscriber) -> None:
         """Remove a subscriber; cancel the watch after the last one."""
         self._subscribers.pop(subscriber, None)
-        if not self._subscribers and not self._is_over:
+        if not self._subscribers and not self._position.is_over:
             self._stop()
 
     def _activate(self, subscriber: Subscriber) -> None:
         """Notify a subscriber that the watch is live, and replay what it has not received."""
-        assert self._position is not None
-        if subscriber.go_live(self._position, self._cluster_id, self._history) and self._target is None:
+        position = self._position
+        assert position.delivered is not None
+        if subscriber.go_live(position.delivered, self._cluster_id, self._history) and position.target is None:
             subscriber.post(subscriber.listener.on_caught_up)
 
     def _merge(self) -> None:
         """Move the subscribers to another watch of the range if that one delivers all that they still need."""
-        assert self._position is not None
-        other = self._context.by_range.setdefault(self._range, self)
-        if other is self or other._position is None or other._cluster_id != self._cluster_id:
+        position = self._position
+        assert position.delivered is not None
+        other = self._context.by_range.setdefault(position.range, self)
+        if other is self or other._position.delivered is None or other._cluster_id != self._cluster_id:
             return
-        if self._target is not None or other._target is not None or self._spec.hidden is not other._spec.hidden:
+        if position.target is not None or other._position.target is not None:
             return
-        if other._covers(self._position + 1):
+        if position.spec.hidden is not other._position.spec.hidden:
+            return
+        if other._covers(position.delivered + 1):
             subscribers, self._subscribers = self._subscribers, {}
             other._subscribers |= subscribers
             for subscriber in subscribers:
@@ -181,45 +166,44 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
 
     # -- the server's watch (``WatchHandler``)
 
-    @property
-    def stream(self) -> WatchStream | None:
-        """The stream that the watch was last requested on; None before."""
-        return None if self._substream is None else self._substream.stream
-
     def start(self) -> None:
         """Create the watch, after the position if it was live before.  Does not block."""
-        if self._position is not None:
-            self._start_revision = self._position + 1
-        self._min_revision = max(self._start_revision - 1, self._context.revision_guard.index)
-        self._substream = Substream(request_of(self._requested_range, self._start_revision), self)
-        self._context.watches.add(self._substream)
+        position = self._position
+        if position.delivered is not None:
+            position.start_revision = position.delivered + 1
+        self._min_revision = max(position.start_revision - 1, self._context.revision_guard.index)
+        position.substream = Substream(request_of(position.requested_range, position.start_revision), self)
+        self._context.watches.add(position.substream)
 
     def on_created(self, response: WatchResponse) -> None:
-        header = response.header
+        header, position = response.header, self._position
         self._cluster_id = header.cluster_id
-        if header.revision < self._start_revision or not self._start_revision:
-            self._progress = max(self._progress, header.revision)
+        if header.revision < position.start_revision or not position.start_revision:
+            position.received = max(position.received, header.revision)
         if self._min_revision > header.revision:
             self._deliver_after(self._check_store, header.revision)
         else:
             self._go_live(header.revision, header.revision)
 
     def on_response(self, response: WatchResponse) -> None:
-        assert self._substream is not None
+        substream = self._position.substream
+        assert substream is not None
         if self._queue is None:
             self._queue = deque()
-        self._queue.append((response, self._substream.size, self._substream.is_whole))
+            self._position.has_queued = True
+        self._queue.append((response, substream.size, substream.is_whole))
         if self._check is None:
             self._deliver_queued()
 
     def on_ended(self, error: EtcException) -> None:
-        was_created = self._substream is not None and self._substream.created_revision > 0
-        self._substream = None
-        narrow = narrow_range(self._spec)
+        position = self._position
+        was_created = position.substream is not None and position.substream.created_revision > 0
+        position.substream = None
+        narrow = narrow_range(position.spec)
         if was_created and isinstance(error, Unauthorized):
             self.start()  # the stream's token is stale, or a permission was revoked: creating the watch shows which
-        elif isinstance(error, PermissionDenied) and self._requested_range != narrow:
-            self._requested_range = narrow
+        elif isinstance(error, PermissionDenied) and position.requested_range != narrow:
+            position.requested_range = narrow
             self.start()
         else:
             self._end(error)
@@ -227,54 +211,34 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     def _end(self, error: EtcException) -> None:
         """Notify the subscribers that the watch has ended."""
         self._stop()
-        first = self._start_revision if self._position is None else self._position + 1
+        position = self._position
+        first = position.start_revision if position.delivered is None else position.delivered + 1
         for subscriber in self._subscribers:
             if isinstance(error, EventIndexCleared) and subscriber.cursor >= first:
                 # The history that is gone was requested by others.  The next watch of this one shows if it lost any.
                 text = f'{SHARED_WATCH_ENDED}: {error}; watch again'
-                subscriber.end(ConnectionError(text, endpoint=error.endpoint, key=self._spec.key))
+                subscriber.end(ConnectionError(text, endpoint=error.endpoint, key=position.key))
             else:
                 subscriber.end(error)
 
     def _stop(self) -> None:
         """Cancel the watch; it is not joinable any more."""
-        self._is_over = True
+        position = self._position
+        position.is_over = True
         self._queue = None
-        if self._context.by_range.get(self._range) is self:
-            del self._context.by_range[self._range]
-        self._context.missed_changes.remove(self)
-        substream, self._substream = self._substream, None
+        if self._context.by_range.get(position.range) is self:
+            del self._context.by_range[position.range]
+        self._context.missed_changes.remove(position)
+        substream, position.substream = position.substream, None
         if substream is not None:
             substream.cancel()
 
-    # -- missed changes (``CheckedWatch``)
-
-    @property
-    def key(self) -> str:
-        """The key of the watched node."""
-        return self._spec.key
-
-    def lacks(self, node: Node) -> bool:
-        """Return True if the watch has to deliver the last change of this node and has not received it.
-
-        A watch of one node without its children delivers nothing of a directory that ends with the last value in it.
-        """
-        return (
-            self._position is not None
-            and node.modified_index > self._position
-            and self._target is None
-            and not self._queue
-            and not self._is_over
-            and (self._spec.recursive or (node.key == self._spec.key and not isinstance(node, Directory)))
-            and self._requested_range == self._range
-        )
-
-    def on_missed(self, index: int) -> None:
+    def _on_missed(self, index: int) -> None:
         """End the watch: it has not delivered a change up to this index.  Further watches are on another stream."""
-        stream = self.stream
+        stream = self._position.stream
         missed = f'the watch of {{key}} missed a change up to revision {index}, which a call returned'
         text = f'{missed}; watching again on a new stream'
-        error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._spec.key)
+        error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._position.key)
         error.is_outage = False
         if stream is not None:
             self._context.watches.retire(stream)
@@ -289,16 +253,16 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
             revision: The revision of the server.
         """
         try:
-            store = read_identity(self._context.rpc, self._context.revision_guard, self._requested_range[0])
+            store = read_identity(self._context.rpc, self._context.revision_guard, self._position.requested_range[0])
         except EtcException as error:
-            if not self._is_over:
+            if not self._position.is_over:
                 self._end(error)
             return
-        if self._is_over:
+        if self._position.is_over:
             return
         if store.continues(self._cluster_id, self._min_revision):
             self._go_live(self._min_revision, store.revision)
-        elif self._start_revision:
+        elif self._position.start_revision:
             self._end(another_store(store.revision))
         else:
             self._go_live(revision, revision)
@@ -310,61 +274,22 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
             revision: The position of a watch that starts from now.
             target: The watch has caught up when the server has sent everything up to this revision.
         """
-        if is_new := self._position is None:
-            self._position = self._start_revision - 1 if self._start_revision else revision
-            self._history.first_revision = self._position + 1
-        self._target = max(target, self._target or 0)
-        if self._target <= self._progress:
-            self._target = None
+        position = self._position
+        if is_new := position.delivered is None:
+            position.delivered = position.start_revision - 1 if position.start_revision else revision
+            self._history.first_revision = position.delivered + 1
+        position.target = max(target, position.target or 0)
+        if position.target <= position.received:
+            position.target = None
         if is_new:
             for subscriber in self._subscribers:
                 self._activate(subscriber)
-        if self._target is not None:
-            self._context.catch_up.add(self)
+        if position.target is not None:
+            self._context.catch_up.add(position)
 
-    # -- catching up (``CatchUpListener``)
-
-    @property
-    def is_catching_up(self) -> bool:
-        """True while changes that the store had when the watch was created may still have to be delivered."""
-        return self._target is not None and not self._is_over
-
-    def on_progress(self, revision: int) -> None:
-        stream = self.stream
-        if self._substream is not None and stream is not None and self._substream.covers(revision):
-            self._on_received(revision)
-
-    def on_nothing_pending(self) -> None:
-        if self._target is not None:
-            self._on_received(self._target)
-
-    def has_pending(self, deadline: Deadline) -> bool:
-        """Read whether the range has a key that was changed after the position.  Blocks.
-
-        The read is linearizable and served by the stream's own server: one that lags behind answers when it has caught
-        up.  A key that was changed after the target counts, since it may hide an earlier change.  A deletion leaves no
-        key.
-
-        Raises:
-            EtcException: The read failed.
-        """
-        if (stream := self.stream) is None:
-            return True
-        assert self._position is not None
-        (start, end), first = self._requested_range, self._position + 1
-        request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
-        return bool(stream.read(request, deadline).kvs)
-
-    def _on_received(self, revision: int) -> None:
-        self._progress = max(self._progress, revision)
-        if not self._queue:
-            self._notify_if_caught_up()
-
-    def _notify_if_caught_up(self) -> None:
-        if self._target is not None and self._progress >= self._target:
-            self._target = None
-            for subscriber in self._subscribers:
-                subscriber.post(subscriber.listener.on_caught_up)
+    def _on_caught_up(self) -> None:
+        for subscriber in self._subscribers:
+            subscriber.post(subscriber.listener.on_caught_up)
 
     # -- delivery
 
@@ -377,8 +302,9 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
                 return
             self._deliver(*self._queue.popleft())
         self._queue = None
-        if self._position is not None and not self._is_over:
-            self._notify_if_caught_up()
+        self._position.has_queued = False
+        if self._position.delivered is not None and not self._position.is_over:
+            self._position.notify_if_caught_up()
             self._merge()
 
     def _resolve_and_deliver(self, leases: set[int]) -> None:
@@ -390,7 +316,7 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
     def _deliver_after(self, check: Callable[..., None], *args: object) -> None:
         """Deliver what is queued after a check that blocks."""
         self._check = gevent.spawn(self._run_check, check, *args)
-        self._check.name = f'getc watch of {self._spec.key}, {check.__name__.strip("_")}'
+        self._check.name = f'getc watch of {self._position.key}, {check.__name__.strip("_")}'
 
     def _run_check(self, check: Callable[..., None], *args: object) -> None:
         try:
@@ -400,24 +326,25 @@ class SharedWatch(WatchHandler, CatchUpListener, CheckedWatch):
         self._deliver_queued()
 
     def _deliver(self, response: WatchResponse, size: int, is_whole: bool) -> None:
-        assert self._position is not None
+        position = self._position
+        assert position.delivered is not None
         header, is_expired = response.header, self._context.expiry_cache.is_expired
         event_bytes = size // len(response.events)
         revisions = 0
         for revision, events in groupby(response.events, key=lambda event: event.kv.mod_revision):
             revisions += 1
-            if revision <= self._position:  # etcd 3.4 may send an event twice
+            if revision <= position.delivered:  # etcd 3.4 may send an event twice
                 continue
-            self._position = revision
-            self._progress = max(self._progress, revision)
+            position.delivered = revision
+            position.received = max(position.received, revision)
             self._context.revision_guard.observe(revision)
             of_revision = list(events)
-            results = list(results_of(self._spec, of_revision, header.revision, header.raft_term, is_expired))
+            results = list(results_of(position.spec, of_revision, header.revision, header.raft_term, is_expired))
             if results:
                 self._history.add(revision, results, event_bytes * len(of_revision))
                 for subscriber in self._subscribers:
                     if subscriber.cursor < revision:
                         subscriber.cursor = revision
                         subscriber.post(subscriber.listener.on_changes, results)
-        if self._target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
-            self._progress = max(self._progress, header.revision)
+        if position.target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
+            position.received = max(position.received, header.revision)

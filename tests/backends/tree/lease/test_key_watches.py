@@ -21,13 +21,10 @@ class Node:
     """A kept node; records its callbacks."""
 
     def __init__(self, watches: KeyWatches, key: str, known_at: int) -> None:
-        self.raw_key = key.encode()
-        self.lease_id = LEASE
-        self.known_at = known_at
         self.events: list[str] = []
-        self.watch = watches.watch(self)
+        self.watch = watches.watch(key.encode(), LEASE, known_at, self.on_taken)
 
-    def on_taken(self, *, is_deleted: bool) -> None:
+    def on_taken(self, is_deleted: bool) -> None:
         self.events.append('deleted' if is_deleted else 'taken')
         self.watch.close()
 
@@ -170,7 +167,7 @@ def test_watch_whose_history_was_compacted_starts_again_with_the_next_renewal(
     bench.server.recover()
     etcd_clock.advance(2)
     assert node.watch.is_due
-    node.known_at = bench.server.revision
+    node.watch.known_at = bench.server.revision
     node.watch.restart()
     etcd_clock.advance(0)
     assert bench.watched == [b'/a']

@@ -32,7 +32,7 @@ from getc.timing import Deadline
 from getc.transactions import Guard
 from getc.v3.lease import Lease
 from tests.support.fake_etcd import FakeEtcd
-from tests.support.fake_faults import delay, drop, hang, late, lose_reply
+from tests.support.fake_faults import delay, drop, hang, late, lose_reply, slow
 from tests.support.fake_rpc import FakeRpc
 from tests.support.faulty import stall
 from tests.support.leftovers import check_greenlets, greenlets_of_getc
@@ -483,6 +483,59 @@ def test_update_without_an_answer_loses_nothing(bench: Bench, etcd_clock: Virtua
     etcd_clock.advance(TTL)
     assert set(bench.listener.events) == {'renewed'}
     assert node.update('z', Deadline(5)).value == 'z'
+
+
+def test_crossed_updates_are_written_in_the_order_of_their_calls(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node = bench.keep()
+    bench.server.next('Txn', slow(1))
+    updates = [gevent.spawn(node.update, value, Deadline(5)) for value in ('earlier', 'later', 'last')]
+    etcd_clock.advance(2)
+    earlier, later, last = (update.get(block=False) for update in updates)
+    assert earlier.index < later.index < last.index
+    assert (earlier.prev_node.value, later.prev_node.value, bench.value_of()) == ('x', 'earlier', 'last')
+
+
+def test_update_that_etcd_applies_late_does_not_overwrite_a_later_one(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node = bench.keep()
+    bench.server.next('Txn', late(2))
+    with pytest.raises(TimedOut):
+        node.update('earlier', Deadline(1))
+    assert node.update('later', Deadline(5)).prev_node.value == 'x'
+    etcd_clock.advance(2)
+    assert bench.value_of() == 'later'
+    assert 'lost' not in ' '.join(bench.listener.events)
+
+
+def test_update_waits_for_an_earlier_one_until_its_deadline(bench: Bench, etcd_clock: VirtualTime) -> None:
+    """A killed one leaves the line."""
+    node = bench.keep()
+    bench.server.next('Txn', slow(3))
+    earlier = gevent.spawn(node.update, 'earlier', Deadline(5))
+    etcd_clock.advance(0)
+    killed = gevent.spawn(node.update, 'killed', Deadline(5))
+    etcd_clock.advance(0)
+    killed.kill(block=False)
+    with pytest.raises(
+        TimedOut, match=r'^could not write /a within 1 s: an earlier update of it is in flight$'
+    ) as caught:
+        node.update('late', Deadline(1))
+    assert not caught.value.maybe_applied
+    etcd_clock.advance(3)
+    assert earlier.get(block=False).value == bench.value_of() == 'earlier'
+    assert node.update('later', Deadline(1)).value == bench.value_of() == 'later'
+
+
+def test_update_whose_turn_comes_after_the_loss_raises_node_lost(bench: Bench, etcd_clock: VirtualTime) -> None:
+    node = bench.keep()
+    bench.server.next('Txn', slow(1))
+    earlier = gevent.spawn(node.update, 'earlier', Deadline(5))
+    etcd_clock.advance(0)
+    later = gevent.spawn(node.update, 'later', Deadline(5))
+    etcd_clock.advance(0)
+    bench.server.put('/a', 'other')
+    etcd_clock.advance(1)
+    assert [type(update.exception) for update in (earlier, later)] == [Overtaken, NodeLost]
+    assert bench.value_of() == 'other'
 
 
 def test_key_whose_release_has_no_answer_is_never_put_on_that_lease_again(
