@@ -637,10 +637,14 @@ class Client(Unpicklable):
     def ready(self, timeout: Timeout = DEFAULT_TIMEOUT) -> None:
         """Wait until etcd has answered a linearizable read: it has a leader and serves requests.
 
+        On v3 the user needs no permission.  On v2 the user needs the permission to read ``/``: etcd checks it before
+        the consensus, and refuses wrong credentials in the same way, so a refusal proves neither.
+
         Args:
             timeout: Seconds; None for no limit.
 
         Raises:
+            Unauthorized: The credentials are wrong; or, on v2, the user may not read ``/``.
             EtcException: The error of the last attempt.
         """
         deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)

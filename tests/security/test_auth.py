@@ -66,6 +66,18 @@ def test_read_only_user_gets_unauthorized_when_writing(auth_server: AuthServer) 
             CALLS[call](reader)
 
 
+def test_ready_needs_no_permission_on_v3(auth_server: AuthServer) -> None:
+    """On v2 it needs the permission to read the root: etcd refuses wrong credentials in the same way."""
+    auth_server.enable_auth()
+    auth_server.login().ready()
+    reader = auth_server.login('reader')
+    if auth_server.api == 'v3':
+        reader.ready()
+    else:
+        with pytest.raises(Unauthorized, match='Insufficient credentials'):
+            reader.ready()
+
+
 def test_client_without_username_gets_unauthorized_when_auth_is_enabled(auth_server: AuthServer) -> None:
     """Also a client that was created before authentication was enabled."""
     client = auth_server.login(None)

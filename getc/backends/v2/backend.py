@@ -140,18 +140,25 @@ class KeysV2(Backend):
 
     def _open_poll(self, spec: WatchSpec, index: int | None, verify_quorum: bool) -> Poll:
         request = poll_of(spec, index)
+        opened: list[Poll] = []
 
         def attempt(endpoint: Endpoint, attempt_deadline: Deadline) -> Poll:
             with _endpoint_in_errors(endpoint):
                 if verify_quorum:
                     self._verify_quorum(endpoint, spec, attempt_deadline)
                 poll = self._http.poll(endpoint, request, attempt_deadline)
+                opened.append(poll)
                 if poll.status >= 500:  # fail over; the watch reads every other refusal
                     with poll:
                         result_of(spec, poll.read(attempt_deadline))
                 return poll
 
-        return call_with_failover(self._endpoints, attempt, Deadline(POLL_TIMEOUT), Effect.NONE)
+        try:
+            return call_with_failover(self._endpoints, attempt, Deadline(POLL_TIMEOUT), Effect.NONE)
+        except BaseException:  # also if the greenlet is killed after the headers have arrived
+            for poll in opened:
+                poll.close()
+            raise
 
     def _verify_quorum(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
         """Perform a linearizable read, which a server that lags behind or is cut off cannot answer.

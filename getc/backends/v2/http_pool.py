@@ -46,7 +46,11 @@ class Connection(urllib3.connection.HTTPConnection):
 
     def _new_conn(self) -> Socket:
         sock = self._connector(self.host, self.port, self.connect_by)
-        self._address = peer_address(sock)
+        try:
+            self._address = peer_address(sock)
+        except OSError:  # the server has closed the connection already
+            sock.close()
+            raise
         return sock
 
     def mark(self, *, is_good: bool) -> None:

@@ -673,3 +673,27 @@ def test_watch_on_a_silent_server_ends_soon_after_a_call_has_timed_out(
             error = recorder.next()
             assert isinstance(error, TimedOut) and error.endpoint == endpoint.url
         backend.close()
+
+
+def test_poll_is_closed_if_the_greenlet_is_killed_after_its_headers_have_arrived(
+    etcd_server: EtcdServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_unless_supported('v2', etcd_server.binary)
+    endpoints = EndpointSelector(parse_endpoints(etcd_server.url))
+    backend = KeysV2(endpoints)
+    polls: list[Any] = []
+
+    def kill(_: object) -> None:
+        raise gevent.GreenletExit
+
+    def record(*args: Any) -> Any:
+        polls.append(poll(*args))
+        return polls[-1]
+
+    poll = backend._http.poll
+    monkeypatch.setattr(backend._http, 'poll', record)
+    monkeypatch.setattr(endpoints, 'mark_up', kill)
+    with pytest.raises(gevent.GreenletExit):
+        backend._open_poll(WatchSpec('/a'), None, False)
+    assert [each._response.isclosed() for each in polls] == [True]
+    backend.close()

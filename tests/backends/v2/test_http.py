@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import requests
 from gevent.event import Event
 from gevent.lock import Semaphore
 
+from getc.backends.v2 import http_pool
 from getc.backends.v2.http import Http
 from getc.backends.v2.http_pool import Connection, GeventAdapter
 from getc.backends.v2.http_response import MAX_BODY
@@ -612,3 +614,18 @@ def test_tls_key_needs_a_certificate(tmp_path: Path) -> None:
     """A key alone raises before any I/O."""
     with pytest.raises(ValueError, match='key is given without cert'):
         TLS(key=tmp_path / 'key.pem').contexts()
+
+
+def test_connection_that_breaks_right_after_it_was_accepted_is_closed(http: Http, monkeypatch) -> None:
+    """Its peer has no address any more."""
+    sockets = []
+
+    def fail(sock: socket.socket) -> None:
+        sockets.append(sock)
+        raise OSError(errno.ENOTCONN, 'Transport endpoint is not connected')
+
+    monkeypatch.setattr(http_pool, 'peer_address', fail)
+    with serving(Counting()) as endpoint:
+        with pytest.raises(ConnectionError, match='not connected'):
+            http.call(endpoint, READ, in_time())
+    assert [sock.fileno() for sock in sockets] == [-1]
