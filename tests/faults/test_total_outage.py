@@ -115,7 +115,7 @@ def test_all_nodes_are_restored_after_an_outage_of_three_ttls(
         wait_until(lambda: events.count('restored') == len(keepers))
         wait_until(lambda: set(mirror) == expected and not watcher.is_stale)
         wait_until(lambda: observer.leases() == len(TTLS))
-        assert observer.keys() == expected
+        wait_until(lambda: observer.keys() == expected)
     assert unexpected.found == []
     print(f'{len(switches)} switches in {OUTAGE} s')
     assert len(switches) < MAX_SWITCHES
