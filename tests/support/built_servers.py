@@ -1,4 +1,4 @@
-"""The etcd servers that ``make servers`` has built, for clusters whose members are killed."""
+"""The etcd servers that ``make servers`` has built, for clusters whose members are killed or upgraded."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from getc.testing.binaries import KILLABLE
 
-__all__ = ['name_built_servers']
+__all__ = ['built_server', 'name_built_servers']
 
 FOLDER = Path(__file__).parents[2] / '.servers'
 
@@ -17,3 +17,9 @@ def name_built_servers() -> None:
     paths = [str(path) for path in sorted(FOLDER.glob('*/etcd'))]
     if paths:
         os.environ.setdefault(KILLABLE, os.pathsep.join(paths))
+
+
+def built_server(line: str) -> Path | None:
+    """Return the etcd of a line such as ``3.7``; None if it is not built."""
+    path = FOLDER / line / 'etcd'
+    return path if path.is_file() else None
