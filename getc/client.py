@@ -24,8 +24,19 @@ from getc.net.selector import ConnectionState
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, text_of
 from getc.options import CALL_TIMEOUT, DEFAULT_URL, STOP_TIMEOUT, Api, Options
 from getc.pending_waits import PendingWaits
+from getc.recipes.stm import STM, atomically
+from getc.recipes.transaction import TransactionBuilder
 from getc.results import Created, Deleted, EtcdResult, Got, Set
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
+from getc.transactions import (
+    Guard,
+    Guarded,
+    Snapshot,
+    SnapshotRead,
+    Transaction,
+    TransactionResult,
+    no_transactions_on_v2,
+)
 from getc.v3 import V3
 
 __all__ = ['BackendFactory', 'Client', 'etcd']
@@ -33,6 +44,7 @@ __all__ = ['BackendFactory', 'Client', 'etcd']
 _numbers = count(1)  # distinguish the clients of a program in its log
 
 _Function = TypeVar('_Function', bound=Callable[[EtcdResult], Any])
+_Returned = TypeVar('_Returned')
 _StateListener = TypeVar('_StateListener', bound=Callable[[ConnectionState], Any])
 
 
@@ -399,6 +411,89 @@ class Client(Unpicklable):
             prev_value = text_of(prev_value)
         return self._execute(Delete(key, dir, recursive, prev_value, prev_index), timeout)
 
+    # -- transactions
+
+    def transaction(
+        self, *, guard: Guarded | Guard | None = None, timeout: Timeout = DEFAULT_TIMEOUT
+    ) -> TransactionBuilder:
+        """Apply several operations together, or none of them: a :class:`~getc.recipes.TransactionBuilder` in a block::
+
+            with etcd.transaction(guard=keeper) as t:
+                t.check('/a', index=17)
+                t.set('/b', 'x')
+                t.delete('/c')
+
+        The transaction is sent at the end of the block, which blocks until the response, and not at all if the block
+        raises.  After a lost response it is not sent again: the error has ``maybe_applied``.
+
+        etcd v3 and stores in memory have transactions.
+
+        Args:
+            guard: An owner of a node, such as a :class:`~getc.Keeper`, or the ``guard`` of one: the transaction is
+                applied only if the ownership, as it is now, lasts at that index.  No clock is involved, so this also
+                holds after the process was paused.
+            timeout: Seconds for the request; None for no limit.
+
+        Raises:
+            NodeLost: The owner does not own its node; nothing was sent.
+            NotSupported: This is etcd v2; nothing was sent.
+            TypeError: The guard has no ``guard``.
+
+        At the end of the block:
+
+        * :class:`~getc.NodeLost`: the ownership did not last; nothing was written.
+        * :class:`~getc.TestFailed`, :class:`~getc.KeyNotFound`, :class:`~getc.NodeExist`, :class:`~getc.NotFile`,
+          :class:`~getc.NotDir`: the first check or operation whose condition does not hold; nothing was written.
+          ``error.key`` is its key.
+        * :class:`ValueError`: the transaction is too large; nothing was sent.
+        * :class:`~getc.ConnectionError`: no response; with ``maybe_applied`` the transaction may have been applied.
+        """
+        self._check_open()
+        if self.api == 'v2':
+            raise no_transactions_on_v2()
+        if timeout is not DEFAULT_TIMEOUT:
+            Deadline.after(timeout)  # validates the timeout before the block runs
+        return TransactionBuilder(partial(self._commit, timeout), guard)
+
+    def atomically(
+        self, function: Callable[[STM], _Returned], *, timeout: float | None = 5.0, idempotent: bool = False
+    ) -> _Returned:
+        """Run a function on one state of the store, apply its writes together, and return what it has returned::
+
+            def trade(stm):
+                gold = int(stm.get('/gold/ann').value)
+                stm.set('/gold/ann', str(gold - 5))
+
+            etcd.atomically(trade)
+
+        All reads of the function are of one index.  Its writes are applied only if nothing that it has read or written
+        has changed since that index; otherwise the function runs again, after a short random delay, on the current
+        state.  So it must have no other effects than those through its :class:`~getc.recipes.STM`.  What it raises is
+        raised here, and nothing is written.
+
+        Isolation: serializable snapshot.  etcd v3 and stores in memory have transactions.
+
+        Args:
+            function: Called with an :class:`~getc.recipes.STM`.
+            timeout: Seconds for all runs; None for no limit.
+            idempotent: Run the function again after a lost response, although its writes may have been applied: the
+                result must be the same if they are applied twice.
+
+        Raises:
+            TimedOut: Other clients kept writing the same nodes.
+            ConnectionError: No response; with ``maybe_applied`` the writes may have been applied.
+            NotSupported: This is etcd v2, and the function was not called; or the function has read a directory.
+            ValueError: The function has read and written too many nodes for one transaction, or a node and one below.
+            NotFile, NotDir: A node that the function has written is a directory, or is below a value.
+        """
+        if not callable(function):
+            raise TypeError(f'the function of atomically must be callable, not {type(function).__name__}')
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        if self._backend.detect_api(deadline).api == 'v2':
+            raise no_transactions_on_v2()
+        return atomically(self._transact, function, deadline, is_idempotent=idempotent)
+
     # -- daemons
 
     def keep_node(
@@ -716,6 +811,24 @@ class Client(Unpicklable):
         deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
         if self._is_closed or not self._affinity.is_current():
             self._check_open()
+        try:
+            return self._backend.execute(operation, deadline)
+        except EtcdError as error:
+            add_hint(error, operation)
+            raise
+
+    def _commit(self, timeout: Timeout, transaction: Transaction) -> TransactionResult:
+        deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
+        return self._transact(transaction, deadline)
+
+    @overload
+    def _transact(self, operation: Transaction, deadline: Deadline) -> TransactionResult: ...
+
+    @overload
+    def _transact(self, operation: SnapshotRead, deadline: Deadline) -> Snapshot: ...
+
+    def _transact(self, operation: Transaction | SnapshotRead, deadline: Deadline) -> Any:
+        self._check_open()
         try:
             return self._backend.execute(operation, deadline)
         except EtcdError as error:

@@ -6,6 +6,7 @@ from typing import Final
 
 from getc.errors import EtcdError, NotFile, PermissionDenied, Unauthorized
 from getc.operations import Delete, Operation, Put, WatchSpec
+from getc.transactions import SnapshotRead, Transaction
 
 __all__ = ['add_hint']
 
@@ -15,9 +16,12 @@ PERMISSION_HINT: Final = (
 )
 
 
-def add_hint(error: EtcdError, operation: Operation | WatchSpec) -> None:
+def add_hint(error: EtcdError, operation: Operation | WatchSpec | Transaction | SnapshotRead) -> None:
     """Add to an error the key of the operation, if the server leaves it out, and a hint on how to fix it."""
-    if isinstance(error, PermissionDenied):
+    if isinstance(operation, Transaction):
+        if isinstance(error, PermissionDenied):
+            error.hint = PERMISSION_HINT.replace('this key', 'each key of the transaction')
+    elif isinstance(error, PermissionDenied):
         if not error.cause:
             error.cause = operation.key
             error.args = (error.message, error.cause, error.index)
@@ -29,7 +33,7 @@ def add_hint(error: EtcdError, operation: Operation | WatchSpec) -> None:
         error.hint = _directory_hint(operation)
 
 
-def _directory_hint(operation: Operation | WatchSpec) -> str:
+def _directory_hint(operation: Operation | WatchSpec | SnapshotRead) -> str:
     if isinstance(operation, Delete):
         if operation.is_compared:
             return 'prev_value and prev_index cannot be used with a directory'

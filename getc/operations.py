@@ -15,6 +15,7 @@ from getc.paths import ROOT, is_below, join, normalize, parent_of
 from getc.results import Deleted, Directory, EtcdResult
 
 __all__ = [
+    'MAX_INDEX',
     'MAX_TTL',
     'V2_TEXT_ONLY',
     'Append',
@@ -26,6 +27,8 @@ __all__ = [
     'Put',
     'Query',
     'WatchSpec',
+    'check_int',
+    'check_text',
     'check_v2_key',
     'check_v2_ttl',
     'in_namespace',
@@ -63,7 +66,8 @@ def check_v2_ttl(ttl: int) -> None:
         raise NotSupported(f'etcd v2 stores TTLs up to {V2_MAX_TTL} s, not {ttl} s')
 
 
-def _check_text(name: str, text: Any) -> None:
+def check_text(name: str, text: Any) -> None:
+    """Raise TypeError unless an argument is a str, and ValueError if it cannot be encoded."""
     if not isinstance(text, str):
         raise TypeError(f'{name} must be str or bytes, not {type(text).__name__}')
     if text.isascii():
@@ -74,7 +78,8 @@ def _check_text(name: str, text: Any) -> None:
         raise ValueError(f'{name} must be encodable as UTF-8') from None  # the UnicodeEncodeError contains the text
 
 
-def _check_int(name: str, number: Any, minimum: int, maximum: int = MAX_INDEX) -> None:
+def check_int(name: str, number: Any, minimum: int, maximum: int = MAX_INDEX) -> None:
+    """Raise TypeError unless an argument is an int, and ValueError if it is out of bounds."""
     if isinstance(number, bool) or not isinstance(number, int):
         raise TypeError(f'{name} must be an int, not {type(number).__name__}')
     if number < minimum:
@@ -84,21 +89,21 @@ def _check_int(name: str, number: Any, minimum: int, maximum: int = MAX_INDEX) -
 
 
 def _check_ttl(ttl: int) -> None:
-    _check_int('ttl', ttl, 0, MAX_TTL)
+    check_int('ttl', ttl, 0, MAX_TTL)
 
 
 def _check_conditions(prev_value: str | None, prev_index: int | None) -> None:
     if prev_value is not None:
-        _check_text('prev_value', prev_value)
+        check_text('prev_value', prev_value)
         if not prev_value:
             raise ValueError("prev_value cannot be '': etcd has no such condition; use prev_index")
     if prev_index is not None:
-        _check_int('prev_index', prev_index, 1)
+        check_int('prev_index', prev_index, 1)
 
 
 def _check_content(value: str | None, dir: bool) -> None:
     if value is not None:
-        _check_text('value', value)
+        check_text('value', value)
         if dir:
             raise ValueError('give either a value or dir=True, not both')
     elif not dir:
@@ -264,7 +269,7 @@ class WatchSpec:
         if not self.is_exact:
             object.__setattr__(self, 'key', normalize(self.key))
         if self.index is not None:
-            _check_int('index', self.index, 0)
+            check_int('index', self.index, 0)
             object.__setattr__(self, 'index', self.index or None)
 
     def covers(self, key: str) -> bool:
@@ -308,8 +313,8 @@ class Predecessor:
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normalize(self.key))
         object.__setattr__(self, 'scope', normalize(self.scope) if self.scope else parent_of(self.key))
-        _check_int('token', self.token, 0)
-        _check_int('limit', self.limit, 1)
+        check_int('token', self.token, 0)
+        check_int('limit', self.limit, 1)
 
 
 @fast_init

@@ -43,6 +43,7 @@ LAYERS: Final = (
         'getc.backends.acquired',
         'getc.backends.autodetect',
         'getc.backends.base',
+        'getc.backends.conditions',
         'getc.backends.creation_order',
         'getc.backends.delivery',
         'getc.backends.history',
@@ -70,6 +71,7 @@ APART: Final = (('getc.backends.memory', 'getc.backends.tree', 'getc.backends.v2
 """Layers that do not import each other, although one is listed below the other."""
 
 PURE: Final = (
+    'getc.backends.conditions',
     'getc.backends.tree.codec',
     'getc.backends.v2.codec',
     'getc.error_context',

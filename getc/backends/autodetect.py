@@ -24,9 +24,10 @@ from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
-from getc.operations import Operation, Query, WatchSpec
+from getc.operations import WatchSpec
 from getc.retry import Effect
 from getc.timing import Deadline
+from getc.transactions import AnyOperation
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.maintenance import Maintenance, StatusRequest
 
@@ -178,7 +179,7 @@ class AutoBackend(Backend):
         finally:
             self._lock.release()
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
         backend: Any = self.detect_api(deadline)
         return backend.execute(operation, deadline)
 

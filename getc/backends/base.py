@@ -14,7 +14,7 @@ from getc.errors import EtcException, NodeLost
 from getc.operations import Contenders, Operation, Predecessor, Put, WatchSpec
 from getc.results import ContendersResult, EtcdResult, PredecessorResult
 from getc.timing import Deadline
-from getc.transactions import Guard
+from getc.transactions import Guard, Snapshot, SnapshotRead, Transaction, TransactionResult
 
 __all__ = [
     'AcquiringWrite',
@@ -236,11 +236,19 @@ class Backend(Protocol):
     @overload
     def execute(self, operation: Contenders, deadline: Deadline) -> ContendersResult: ...
 
+    @overload
+    def execute(self, operation: Transaction, deadline: Deadline) -> TransactionResult: ...
+
+    @overload
+    def execute(self, operation: SnapshotRead, deadline: Deadline) -> Snapshot: ...
+
     def execute(self, operation: Any, deadline: Deadline) -> Any:
         """Perform the operation and return its result.  Blocks until the deadline at most.
 
         Raises:
-            NodeLost: The own key of a Predecessor is gone.
+            ValueError: A transaction is too large; nothing was sent.
+            NodeLost: The own key of a Predecessor is gone, or the guard of a transaction does not hold; nothing was
+                written.
             EtcdError: The server refused the operation.
             ConnectionError: No response; ``maybe_applied`` is True if a write may have been applied.
             HTTPError, ProtocolError: The response is not etcd's.

@@ -87,7 +87,7 @@ class RevisionGuard:
         """True if a read was refused by a server whose index is below ``since``."""
         return error.index is not None and 0 < error.index < since and not is_transient(error)
 
-    def run_write(self, execute: Callable[[], EtcdResult]) -> EtcdResult:
+    def run_write(self, execute: Callable[[], _Result]) -> _Result:
         """Perform a write.  Its index results from consensus: if it was seen before, the store went back."""
         since = self.index
         try:

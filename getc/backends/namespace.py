@@ -17,7 +17,7 @@ from typing import Any
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, Watch, WatchListener
 from getc.error_context import copy_error
 from getc.errors import EtcdError, EtcException, HTTPError, KeyNotFound, NodeLost
-from getc.operations import Contenders, Operation, Predecessor, Put, Query, WatchSpec, in_namespace
+from getc.operations import Contenders, Predecessor, Put, WatchSpec, in_namespace
 from getc.paths import ROOT, is_below, join, strip_prefix
 from getc.results import (
     EtcdResult,
@@ -27,7 +27,14 @@ from getc.results import (
     strip_predecessor_namespace,
 )
 from getc.timing import Deadline
-from getc.transactions import Guard
+from getc.transactions import (
+    AnyOperation,
+    Guard,
+    SnapshotRead,
+    Transaction,
+    strip_transaction_namespace,
+    transaction_in_namespace,
+)
 
 __all__ = ['Namespaced']
 
@@ -52,7 +59,15 @@ class Namespaced(Backend):
         self._backend = self._backend.detect_api(deadline)
         return self
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
+        if isinstance(operation, Transaction):
+            with _relative_errors(self._namespace, ROOT):
+                done = self._backend.execute(transaction_in_namespace(self._namespace, operation), deadline)
+            return strip_transaction_namespace(done, self._namespace)
+        if isinstance(operation, SnapshotRead):
+            with _relative_errors(self._namespace, operation.key):
+                read = replace(operation, key=join(self._namespace, operation.key))
+                return self._backend.execute(read, deadline)
         handled = sys.exc_info()[1]
         backend: Any = self._backend
         try:

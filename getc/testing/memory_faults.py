@@ -15,8 +15,9 @@ from getc.backends.base import Watch, WatchListener
 from getc.backends.memory.backend import MemoryBackend
 from getc.backends.memory.notifier import SharedStore
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, TimedOut
-from getc.operations import Get, Operation, Query, WatchSpec
+from getc.operations import Get, WatchSpec
 from getc.timing import Deadline
+from getc.transactions import AnyOperation
 
 __all__ = ['Faults', 'LinkedBackend']
 
@@ -130,7 +131,7 @@ class LinkedBackend(MemoryBackend):
         for link in links:
             link._backends[self] = None
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
         self._check_open()
         call = _Call(operation, deadline)
         execute: Execute = partial(super().execute, operation, deadline)
@@ -180,7 +181,7 @@ class LinkedBackend(MemoryBackend):
 class _Call:
     """A call in flight."""
 
-    def __init__(self, operation: Operation | Query, deadline: Deadline) -> None:
+    def __init__(self, operation: AnyOperation, deadline: Deadline) -> None:
         self.operation = operation
         self._deadline = deadline
         self._error: AsyncResult[EtcException] = AsyncResult()

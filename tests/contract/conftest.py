@@ -1,7 +1,8 @@
 """The contract of getc: one suite that runs on every backend.
 
 The tests use the public API only.  A test marked ``v3_differs(reason)`` states what etcd v2 does and v3 does not;
-a test marked ``whole_tree`` needs the root, so it is not run inside a namespace.
+a test marked ``whole_tree`` needs the root, so it is not run inside a namespace;
+a test marked ``transactions`` is not run on v2.
 """
 
 from __future__ import annotations
@@ -30,12 +31,15 @@ _numbers = itertools.count()
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line('markers', 'v3_differs(reason): what v2 does, and v3 cannot (design, section 3)')
     config.addinivalue_line('markers', 'whole_tree: needs the root of the tree, so not inside a namespace')
+    config.addinivalue_line('markers', 'transactions: needs transactions, which v2 does not have')
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run each test on every backend, or on those of the APIs that ``--etcd-api`` names."""
     if 'backend_under_test' in metafunc.fixturenames:
         apis = metafunc.config.getoption('--etcd-api') or BACKENDS.values()
+        if metafunc.definition.get_closest_marker('transactions'):
+            apis = [api for api in apis if api != 'v2']
         metafunc.parametrize(
             'backend_under_test', [name for name, api in BACKENDS.items() if api in apis], indirect=True
         )

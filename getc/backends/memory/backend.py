@@ -6,6 +6,7 @@ import sys
 from typing import Any, Final
 
 from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
+from getc.backends.conditions import check_size, facts_of
 from getc.backends.creation_order import read_contenders, read_predecessor
 from getc.backends.memory.notifier import MemoryWatch, SharedStore
 from getc.backends.refresh import RefreshGroup
@@ -16,13 +17,13 @@ from getc.operations import (
     Operation,
     Predecessor,
     Put,
-    Query,
     WatchSpec,
     check_v2_key,
     check_v2_ttl,
 )
 from getc.results import EtcdResult
 from getc.timing import Deadline
+from getc.transactions import AnyOperation, SnapshotRead, Transaction, TransactionResult
 
 __all__ = ['MemoryBackend']
 
@@ -44,8 +45,13 @@ class MemoryBackend(Backend):
         self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
         self._check_open()
+        if isinstance(operation, Transaction):
+            return self._transact(operation)
+        if isinstance(operation, SnapshotRead):
+            check_v2_key(operation.key)
+            return self._store.execute(operation)
         if isinstance(operation, Predecessor):
             return read_predecessor(self._execute, operation, deadline)
         if isinstance(operation, Contenders):
@@ -58,6 +64,14 @@ class MemoryBackend(Backend):
         if isinstance(operation, (Put, Append)) and operation.ttl is not None:
             check_v2_ttl(operation.ttl)
         return self._store.execute(operation)
+
+    def _transact(self, transaction: Transaction) -> TransactionResult:
+        check_size(transaction, facts_of(transaction, is_strict=True))
+        for key in transaction.keys:
+            check_v2_key(key)
+        for ttl in transaction.ttls:
+            check_v2_ttl(ttl)
+        return self._store.execute(transaction)
 
     def watch(self, spec: WatchSpec, listener: WatchListener, after: Watch | None = None) -> Watch:
         self._check_open()

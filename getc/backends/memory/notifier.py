@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import Any
+from typing import Any, overload
 
 import gevent
 
@@ -16,6 +16,7 @@ from getc.net.affinity import ThreadAffinity
 from getc.operations import Operation, WatchSpec
 from getc.paths import ROOT, ancestors, is_below
 from getc.results import Deleted, Directory, EtcdResult
+from getc.transactions import Snapshot, SnapshotRead, Transaction, TransactionResult
 
 __all__ = ['MemoryWatch', 'SharedStore']
 
@@ -38,10 +39,23 @@ class SharedStore:
         self._timer: Any = None
         self._timer_at: float | None = None
 
-    def execute(self, operation: Operation) -> EtcdResult:
+    @overload
+    def execute(self, operation: Operation) -> EtcdResult: ...
+
+    @overload
+    def execute(self, operation: Transaction) -> TransactionResult: ...
+
+    @overload
+    def execute(self, operation: SnapshotRead) -> Snapshot: ...
+
+    def execute(self, operation: Operation | Transaction | SnapshotRead) -> Any:
         """Perform the operation on the current state of the store."""
         self._advance()
         try:
+            if isinstance(operation, Transaction):
+                return self._store.transact(operation)
+            if isinstance(operation, SnapshotRead):
+                return self._store.read(operation)
             return self._store.execute(operation)
         finally:
             self._advance()
@@ -57,8 +71,8 @@ class SharedStore:
             watch.end(error)
             return watch
         watch.post(listener.on_live, first - 1)
-        for result in missed:
-            watch.post(listener.on_changes, (result,))
+        for results in missed:
+            watch.post(listener.on_changes, results)
         watch.post(listener.on_caught_up)
         self._watches.setdefault(spec.key, {})[watch] = None
         self._set_timer(self._store.next_expiration())
@@ -79,19 +93,22 @@ class SharedStore:
         self._affinity.check('a store in memory')
         self._store.expire()
         pending, self._store.pending = self._store.pending, []
-        for result in pending:
-            for watch in self._matching(result):
-                watch.post(watch.listener.on_changes, (result,))
+        for results in pending:
+            matching: dict[MemoryWatch, list[EtcdResult]] = {}
+            for result in results:
+                for watch in self._matching(result):
+                    matching.setdefault(watch, []).append(result)
+            for watch in sorted(matching, key=lambda watch: watch.number):
+                watch.post(watch.listener.on_changes, tuple(matching[watch]))
         if self._watches:
             self._set_timer(self._store.next_expiration())
 
     def _matching(self, result: EtcdResult) -> list[MemoryWatch]:
-        """Return the watches that report a change, in the order of their creation."""
+        """Return the watches that report a change."""
         paths = [result.key, *ancestors(result.key), ROOT]
         if isinstance(result, Deleted) and isinstance(result.node, Directory):
             paths += [key for key in self._watches if is_below(key, result.key)]
-        watches = [watch for path in paths for watch in self._watches.get(path, ()) if watch.spec.matches(result)]
-        return sorted(watches, key=lambda watch: watch.number)
+        return [watch for path in paths for watch in self._watches.get(path, ()) if watch.spec.matches(result)]
 
     def _set_timer(self, at: float | None) -> None:
         if at == self._timer_at:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from itertools import count
 from typing import Final
 
 from getc import timing
+from getc.backends.conditions import first_error
 from getc.backends.history import ANOTHER_STORE, HISTORY_CLEARED, V2_HISTORY_EVENTS
 from getc.errors import (
     DirNotEmpty,
     EtcdError,
+    EtcException,
     EventIndexCleared,
     KeyNotFound,
     NodeExist,
@@ -28,8 +30,17 @@ from getc.errors import (
     TestFailed,
 )
 from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec
-from getc.paths import ROOT, ancestors, basename, join, parent_of
+from getc.paths import ROOT, ancestors, basename, is_below, join, parent_of
 from getc.results import ACTIONS, Directory, EtcdResult, Got, Node, Value
+from getc.transactions import (
+    Conflict,
+    Guard,
+    Snapshot,
+    SnapshotRead,
+    Transaction,
+    TransactionResult,
+    Version,
+)
 
 __all__ = ['Store']
 
@@ -88,14 +99,14 @@ class Store:
 
     Attributes:
         index: The index of the last change; each change increments it.
-        events: Recent changes with their indices; a refresh, which notifies no watch, is stored as None.
-        pending: Changes of which watches are still to be notified; the notifier empties it.
+        events: The changes of recent indices, several of a transaction; none of a refresh, which notifies no watch.
+        pending: The changes of each index of which watches are still to be notified; the notifier empties it.
     """
 
     def __init__(self) -> None:
         self.index = 0
-        self.events: deque[tuple[int, EtcdResult | None]] = deque(maxlen=V2_HISTORY_EVENTS)
-        self.pending: list[EtcdResult] = []
+        self.events: deque[tuple[int, tuple[EtcdResult, ...]]] = deque(maxlen=V2_HISTORY_EVENTS)
+        self.pending: list[tuple[EtcdResult, ...]] = []
         self._root = _Entry(ROOT, 0, None)
         self._expirations: list[tuple[float, int, _Entry]] = []  # a heap, with those of TTLs that were changed since
         self._heap_limit = MIN_HEAP_LIMIT
@@ -113,7 +124,66 @@ class Store:
             return Got(node, etcd_index=self.index)
         if isinstance(operation, Append):
             key = join(operation.key, f'/{self.index + 1:020d}')
-            return self._create(Put(key, operation.value, dir=operation.dir, ttl=operation.ttl), 'create')
+            operation = Put(key, operation.value, dir=operation.dir, ttl=operation.ttl, prev_exist=False)
+        result = self._write(operation)
+        self._record((result,), is_silent=isinstance(operation, Put) and operation.refresh)
+        return result
+
+    def transact(self, transaction: Transaction) -> TransactionResult:
+        """Perform all operations of a transaction at the next index.  Call ``expire`` before.
+
+        Raises:
+            NodeLost: The guard does not hold.
+            EtcdError: Another condition does not hold.
+        """
+        state = _State(self.index, self._lookup)
+        failed = first_error(transaction, state, is_strict=True)
+        if failed is not None:
+            error, is_check = failed
+            raise self._conflict(transaction, error) if is_check and transaction.refetch else error
+        index = self.index + transaction.is_write
+        results: list[EtcdResult] = []
+        for operation in transaction.operations:
+            if isinstance(operation, Get):
+                results.append(Got(self._find(operation.key).node(), etcd_index=index))
+            else:
+                results.append(self._write(operation))
+        if transaction.is_write:
+            self._record(tuple(result for result in results if not isinstance(result, Got)))
+        return TransactionResult(index, tuple(results))
+
+    def read(self, read: SnapshotRead) -> Snapshot:
+        """Read a value at an index.  Call ``expire`` before.
+
+        Raises:
+            EventIndexCleared: The node has changed since, or may have: only the current values are stored.
+        """
+        entry = self._lookup(read.key)
+        if read.index and read.index < self.index and self._may_have_changed(read.key, entry, read.index):
+            raise self._error(EventIndexCleared, HISTORY_CLEARED, f'{read.key} has changed since index {read.index}')
+        is_directory = entry is not None and entry.children is not None
+        return Snapshot(read.index or self.index, _version_of(entry), is_directory)
+
+    def _may_have_changed(self, key: str, entry: _Entry | None, index: int) -> bool:
+        if entry is not None:
+            return entry.modified > index
+        if self.events[0][0] > index + 1:
+            return True  # it may have been deleted at an index that is not stored any more
+        return any(
+            result.key == key or is_below(key, result.key)
+            for changed_at, results in self.events
+            if changed_at > index
+            for result in results
+        )
+
+    def _conflict(self, transaction: Transaction, error: EtcException) -> Conflict:
+        conflict = Conflict(*error.args)
+        conflict.key = error.key
+        conflict.versions = tuple(_version_of(self._lookup(key)) for key in transaction.refetch)
+        return conflict
+
+    def _write(self, operation: Put | Delete) -> EtcdResult:
+        """Change the tree at the next index, and return the result, which is still to be recorded."""
         if isinstance(operation, Delete):
             return self._delete(operation)
         if operation.prev_exist is False:
@@ -129,8 +199,8 @@ class Store:
             if self._expires_at(entry, at):
                 before = entry.node()
                 self._remove(entry)
-                self.index += 1
-                self._record(ACTIONS['expire'](entry.deleted_node(self.index), before, self.index))
+                index = self.index + 1
+                self._record((ACTIONS['expire'](entry.deleted_node(index), before, index),))
 
     def expire_now(self, key: str) -> None:
         """Let the TTL of a node run out: the next ``expire`` deletes the node.
@@ -153,8 +223,8 @@ class Store:
             heapq.heappop(self._expirations)
         return None
 
-    def since(self, spec: WatchSpec) -> Iterator[EtcdResult]:
-        """Return the changes at and after the index of the spec that match it.
+    def since(self, spec: WatchSpec) -> Iterator[tuple[EtcdResult, ...]]:
+        """Return the changes at and after the index of the spec that match it, those of one index together.
 
         Raises:
             EventIndexCleared: The history does not reach back to that index, or the store has not reached it.
@@ -168,8 +238,9 @@ class Store:
             cause = ANOTHER_STORE
         if cause:
             raise EventIndexCleared(HISTORY_CLEARED, cause, self.index)
-        events = list(self.events)
-        return (result for index, result in events if index >= spec.index and result and spec.matches(result))
+        changes = [results for index, results in self.events if index >= spec.index]
+        matching = (tuple(result for result in results if spec.matches(result)) for results in changes)
+        return (results for results in matching if results)
 
     def _error(self, kind: type[EtcdError], message: str, cause: str) -> EtcdError:
         return kind(message, cause, self.index)
@@ -184,6 +255,13 @@ class Store:
                 raise self._error(KeyNotFound, 'Key not found', path)
             entry = child
         return entry
+
+    def _lookup(self, key: str) -> _Entry | None:
+        """Return the node, or None if it does not exist."""
+        try:
+            return self._find(key)
+        except EtcdError:
+            return None
 
     def _expires_at(self, entry: _Entry, at: float) -> bool:
         """True if the node is still in the tree and expires at that time."""
@@ -244,7 +322,7 @@ class Store:
         entry.modified = self.index + 1
         self._set_ttl(entry, put.ttl)
         action = 'compareAndSwap' if put.is_compared else 'update'
-        return self._written(action, entry, before, is_silent=put.refresh)
+        return self._written(action, entry, before)
 
     def _check_conditions(self, entry: _Entry, operation: Put | Delete) -> None:
         causes = []
@@ -268,9 +346,9 @@ class Store:
             self._check_conditions(entry, delete)
         before = entry.node()
         self._remove(entry)
-        self.index += 1
+        index = self.index + 1
         action = 'compareAndDelete' if delete.is_compared else 'delete'
-        return self._record(ACTIONS[action](entry.deleted_node(self.index), before, self.index))
+        return ACTIONS[action](entry.deleted_node(index), before, index)
 
     def _remove(self, entry: _Entry) -> None:
         siblings = self._find(parent_of(entry.key)).children
@@ -290,13 +368,44 @@ class Store:
         heapq.heapify(self._expirations)
         self._heap_limit = 2 * len(self._expirations) + MIN_HEAP_LIMIT
 
-    def _written(self, action: str, entry: _Entry, before: Node | None, is_silent: bool = False) -> EtcdResult:
-        self.index += 1
-        return self._record(ACTIONS[action](entry.node(), before, self.index, is_new=before is None), is_silent)
+    def _written(self, action: str, entry: _Entry, before: Node | None) -> EtcdResult:
+        return ACTIONS[action](entry.node(), before, self.index + 1, is_new=before is None)
 
-    def _record(self, result: EtcdResult, is_silent: bool = False) -> EtcdResult:
-        """Append the change to the history; leave it to the notifier unless it is silent."""
-        self.events.append((self.index, None if is_silent else result))
+    def _record(self, results: tuple[EtcdResult, ...], *, is_silent: bool = False) -> None:
+        """Complete the changes of an index: add them to the history, and leave them to the notifier unless silent."""
+        self.index += 1
+        self.events.append((self.index, () if is_silent else results))
         if not is_silent:
-            self.pending.append(result)
-        return result
+            self.pending.append(results)
+
+
+class _State:
+    """The store as a transaction finds it: see ``FoundState``."""
+
+    def __init__(self, index: int, lookup: Callable[[str], _Entry | None]) -> None:
+        self.index = index
+        self._lookup = lookup
+
+    def modified_index(self, key: str) -> int:
+        version = _version_of(self._lookup(key))
+        return 0 if version is None else version.modified_index
+
+    def is_directory(self, key: str) -> bool:
+        entry = self._lookup(key)
+        return entry is not None and entry.children is not None
+
+    def has_value(self, key: str, value: str) -> bool:
+        version = _version_of(self._lookup(key))
+        return version is not None and version.value == value
+
+    def holds(self, guard: Guard) -> bool:
+        entry = self._lookup(guard.key)
+        if entry is None or entry.created != guard.created_index:
+            return False
+        return guard.is_ours is None or guard.is_ours(entry.node())
+
+
+def _version_of(entry: _Entry | None) -> Version | None:
+    if entry is None or entry.children is not None:
+        return None
+    return Version(entry.value, entry.modified, entry.created)

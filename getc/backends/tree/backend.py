@@ -27,6 +27,7 @@ from getc.backends.tree.large_values import result_of_write, too_large_value
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.pool import LeasePool
 from getc.backends.tree.refresher import Refresher
+from getc.backends.tree.transactor import Transactor
 from getc.backends.tree.watch.hub import WatchHub
 from getc.backends.tree.write_leases import WriteLeases
 from getc.errors import (
@@ -39,11 +40,12 @@ from getc.errors import (
     ResponseTooLarge,
 )
 from getc.net.failover import retry_until_served
-from getc.operations import Append, Contenders, Delete, Get, Operation, Predecessor, Put, Query, WatchSpec
+from getc.operations import Append, Contenders, Delete, Get, Predecessor, Put, Query, WatchSpec
 from getc.paths import ROOT
 from getc.results import ContendersResult, EtcdResult, Got, PredecessorResult
 from getc.retry import is_transient
 from getc.timing import Deadline
+from getc.transactions import AnyOperation, Snapshot, SnapshotRead, Transaction, TransactionResult
 from getc.v3 import V3
 from getc.v3.range_stream import stream_parts
 from getc.v3.ranges import PageLimit, next_key
@@ -80,13 +82,14 @@ class TreeV3(Backend):
         self._write_leases = WriteLeases(rpc, v3.lease)
         self._refresher = Refresher(rpc, self._write_leases, is_strict=is_strict)
         self._appender = Appender(rpc, self._write_leases, self._revision_guard, is_strict=is_strict)
+        self._transactor = Transactor(rpc, self._write_leases, is_strict=is_strict)
         self._page_keys: int | None = None  # keys of the first page of the next listing; None for the maximum
         self._is_closed = False
         self._closed = Event()  # ends the delays of `ready`
 
     # -- operations
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
         if self._is_closed:
             self._check_open()
         if isinstance(operation, Get):
@@ -96,6 +99,8 @@ class TreeV3(Backend):
             self._revision_guard.observe(result.etcd_index)
         elif isinstance(operation, (Predecessor, Contenders)):
             return self._query(operation, deadline)
+        elif isinstance(operation, (Transaction, SnapshotRead)):
+            return self._transact(operation, deadline)
         else:
             guard = self._revision_guard  # inline, to save frames: see RevisionGuard.run_write
             since = guard.index
@@ -308,6 +313,20 @@ class TreeV3(Backend):
 
     def _append(self, append: Append, deadline: Deadline) -> EtcdResult:
         return self._appender.append(append, deadline)
+
+    # -- transactions
+
+    def _transact(self, operation: Transaction | SnapshotRead, deadline: Deadline) -> TransactionResult | Snapshot:
+        if isinstance(operation, SnapshotRead):
+            if operation.index:
+                return self._transactor.read(operation, deadline)
+            return self._revision_guard.run_linearizable(lambda: self._transactor.read(operation, deadline))
+        run = self._revision_guard.run_write if operation.is_write else self._revision_guard.run_linearizable
+        done = run(lambda: self._transactor.execute(operation, deadline))
+        if self._watch_hub.missed_changes.watches:
+            for result in done.results:
+                self._watch_hub.compare(result)
+        return done
 
     # -- watches and kept nodes
 

@@ -28,11 +28,12 @@ from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
 from getc.net.selector import EndpointSelector
 from getc.net.tls import TLSContexts
-from getc.operations import Contenders, Get, Operation, Predecessor, Query, WatchSpec
+from getc.operations import Contenders, Get, Operation, Predecessor, WatchSpec
 from getc.paths import ROOT, child_prefix
 from getc.results import EtcdResult
 from getc.retry import Effect, is_transient
 from getc.timing import Deadline
+from getc.transactions import AnyOperation, SnapshotRead, Transaction, no_transactions_on_v2
 
 __all__ = ['KeysV2']
 
@@ -89,8 +90,10 @@ class KeysV2(Backend):
 
     # -- calls
 
-    def execute(self, operation: Operation | Query, deadline: Deadline) -> Any:
+    def execute(self, operation: AnyOperation, deadline: Deadline) -> Any:
         self._check_open()
+        if isinstance(operation, (Transaction, SnapshotRead)):
+            raise no_transactions_on_v2()
         if isinstance(operation, Predecessor):
             return read_predecessor(self._execute, operation, deadline)
         if isinstance(operation, Contenders):
