@@ -146,11 +146,13 @@ def check_size(transaction: Transaction, facts: list[Fact]) -> None:
     """Refuse a transaction that is too large for etcd.
 
     Raises:
-        ValueError: It has more than ``MAX_TRANSACTION_SIZE`` operations, or compares; the comparison of a value counts
-            twice, because the reason of a refusal is read without the value.
+        ValueError: It has more than ``MAX_TRANSACTION_SIZE`` operations, or compares.  Comparisons of values count
+            twice, and one more in all, because after a refusal they are repeated in nested transactions.
     """
-    compares = len(facts) + sum(fact.compared is Compared.VALUE for fact in facts)
-    for count, what in (len(transaction.operations), 'operations'), (compares, 'compares'):
+    values = sum(fact.compared is Compared.VALUE for fact in facts)
+    nested = bool(values)
+    counts = (len(transaction.operations) + nested, 'operations'), (len(facts) + values + nested, 'compares')
+    for count, what in counts:
         if count > MAX_TRANSACTION_SIZE:
             raise ValueError(
                 f'the transaction has {count} {what}, and etcd allows {MAX_TRANSACTION_SIZE}: divide it into several'
@@ -184,8 +186,11 @@ def first_error(transaction: Transaction, state: FoundState, *, is_strict: bool)
     """Return the error of the first condition that does not hold, and whether it is a check; None if all hold."""
     guard = transaction.guard
     if guard is not None and not state.holds(guard):
-        reason = 'it belongs to another owner by now' if state.modified_index(guard.key) else 'it does not exist'
-        text = f'nothing was written, because {{key}}, the guard of the transaction, is not kept any more: {reason}'
+        is_there = state.modified_index(guard.key)
+        reason = 'written by another client, or acquired again' if is_there else 'deleted, or has expired'
+        text = (
+            f'nothing was written, because {{key}}, the guard of the transaction, is not kept any more: it was {reason}'
+        )
         return NodeLost(text, key=guard.key), False
     for condition in _conditions_of(transaction):
         error = _error_of(condition, state, is_strict)

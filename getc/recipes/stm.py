@@ -155,9 +155,7 @@ class STM:
         return found.version
 
     def commit(self) -> None:
-        """Apply the writes if nothing that was used has changed since the first read.
-
-        A function that has written nothing needs no request: all that it has read is of one index.
+        """Apply the writes if no node that was used has changed since the first read.
 
         Raises:
             Conflict: A node has changed.
@@ -168,7 +166,7 @@ class STM:
                 operations.append(put)
             elif self._reads[key] is not None:
                 operations.append(Delete(key))
-        if not operations:
+        if not self._reads and not operations:
             return
         checks = [Check(key, index=0 if found is None else found.modified_index) for key, found in self._reads.items()]
         if self._reads:

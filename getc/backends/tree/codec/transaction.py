@@ -62,7 +62,7 @@ class EncodedTransaction:
         single = (fact.key for fact in self._facts if fact.compared is not Compared.NO_DIRECTORY)
         self._keys = list(dict.fromkeys([*single, *transaction.refetch]))
         self._values = [fact for fact in self._facts if fact.compared is Compared.VALUE]
-        size = len(self._keys) + len(self._values)
+        size = len(self._keys) + len(self._values) + bool(self._values)  # the nested transactions have a compare
         values = [fact.key for fact in self._facts if fact.compared in (Compared.PRESENT, Compared.VALUE)]
         more = list(dict.fromkeys([*directories, *values]))  # a value may be missing because it is a directory
         self._directories = more if size + len(more) <= MAX_TRANSACTION_SIZE else directories
