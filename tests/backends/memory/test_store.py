@@ -15,6 +15,7 @@ from getc.backends.memory.store import Store
 from getc.errors import EventIndexCleared, KeyNotFound
 from getc.operations import Delete, Get, Put, WatchSpec
 from getc.results import Directory, Expired
+from getc.transactions import Snapshot, SnapshotRead, Transaction, Version
 
 
 class SetClock:
@@ -49,7 +50,7 @@ def store(clock: SetClock) -> Store:
 def take_pending(store: Store) -> list[str]:
     """Return the keys of the pending changes, and remove these changes."""
     pending, store.pending = store.pending, []
-    return [result.key for result in pending]
+    return [result.key for results in pending for result in results]
 
 
 def test_expire_deletes_nodes_in_order_of_expiration(store: Store, clock: SetClock) -> None:
@@ -138,9 +139,9 @@ def test_history_holds_the_last_thousand_changes(store: Store) -> None:
     store.execute(Put('/a', '1', ttl=60))
     for _ in range(V2_HISTORY_EVENTS - 1):
         store.execute(Put('/a', ttl=60, refresh=True, prev_exist=True))
-    assert [result.index for result in store.since(WatchSpec('/a', 1))] == [1]
+    assert [result.index for (result,) in store.since(WatchSpec('/a', 1))] == [1]
     store.execute(Put('/a', '2'))
-    assert [result.index for result in store.since(WatchSpec('/a', 2))] == [V2_HISTORY_EVENTS + 1]
+    assert [result.index for (result,) in store.since(WatchSpec('/a', 2))] == [V2_HISTORY_EVENTS + 1]
     with pytest.raises(EventIndexCleared, match=r'\[2/1\]'):
         store.since(WatchSpec('/a', 1))
 
@@ -152,3 +153,68 @@ def test_since_raises_for_an_index_past_the_next_one(store: Store) -> None:
     assert list(store.since(WatchSpec('/a', 2))) == []
     with pytest.raises(EventIndexCleared, match='replaced'):
         store.since(WatchSpec('/a', 3))
+
+
+def test_transaction_is_one_entry_of_the_history(store: Store) -> None:
+    """A watch that needs its index gets all of its changes, or is refused."""
+    store.transact(Transaction(operations=(Put('/a/1', 'x'), Put('/b', 'x'), Put('/a/2', 'x'))))
+    assert [result.index for results in store.pending for result in results] == [1, 1, 1]
+    for _ in range(V2_HISTORY_EVENTS - 1):
+        store.execute(Put('/c', 'x'))
+    (changes,) = store.since(WatchSpec('/a', 1, recursive=True))
+    assert [result.key for result in changes] == ['/a/1', '/a/2']
+    store.execute(Put('/c', 'x'))
+    with pytest.raises(EventIndexCleared):
+        store.since(WatchSpec('/a', 1, recursive=True))
+
+
+def test_transaction_that_is_refused_changes_nothing(store: Store) -> None:
+    """Also no directory is created."""
+    with pytest.raises(KeyNotFound):
+        store.transact(Transaction(operations=(Put('/dir/a', 'x'), Delete('/none'))))
+    assert (store.index, store.pending, list(store.events)) == (0, [], [])
+    assert store.execute(Get('/')).nodes == ()
+
+
+def test_read_at_an_index_returns_what_has_not_changed_since(store: Store) -> None:
+    store.execute(Put('/a', 'x'))
+    store.execute(Put('/b', 'y'))
+    assert store.read(SnapshotRead('/a', 1)) == Snapshot(1, Version('x', 1, 1))
+    assert store.read(SnapshotRead('/a')) == Snapshot(2, Version('x', 1, 1))
+    assert store.read(SnapshotRead('/none', 1)) == Snapshot(1)
+    assert store.read(SnapshotRead('/', 1)) == Snapshot(1, None, is_directory=True)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        Put('/a', 'z'),
+        Delete('/a'),
+        Put('/a', ttl=60, refresh=True, prev_exist=True),
+        Put('/new', 'x'),
+        Delete('/dir', recursive=True),
+    ],
+    ids=['write', 'delete', 'refresh', 'create', 'delete of a directory'],
+)
+def test_read_at_an_index_is_refused_when_the_node_may_have_changed_since(store: Store, change: Put | Delete) -> None:
+    """As etcd refuses a read at an index that was compacted."""
+    store.execute(Put('/dir/file', 'x'))
+    store.execute(Put('/a', 'x'))
+    index = store.index
+    store.execute(change)
+    key = '/dir/file' if change.key == '/dir' else change.key
+    with pytest.raises(EventIndexCleared, match=f'{key} has changed since index {index}'):
+        store.read(SnapshotRead(key, index))
+    assert store.read(SnapshotRead(key, store.index)).etcd_index == store.index
+
+
+def test_read_at_an_index_that_is_older_than_the_history_is_refused_for_a_missing_node(store: Store) -> None:
+    """Its deletion may not be stored any more."""
+    store.execute(Put('/a', 'x'))
+    store.execute(Put('/b', 'x'))
+    store.execute(Delete('/a'))
+    for _ in range(V2_HISTORY_EVENTS):
+        store.execute(Put('/c', 'x'))
+    with pytest.raises(EventIndexCleared):
+        store.read(SnapshotRead('/a', 2))
+    assert store.read(SnapshotRead('/b', 2)).version == Version('x', 2, 2)
