@@ -105,8 +105,8 @@ def test_expire_deletes_a_directory_with_one_change(store: Store, clock: SetCloc
     clock.time += 10
     store.expire()
     assert take_pending(store) == ['/d']
-    (_, result) = store.events[-1]
-    assert result == Expired(Directory('/d', 4, 1), result.prev_node if result else None, 4)
+    _, (result,) = store.events[-1]
+    assert result == Expired(Directory('/d', 4, 1), result.prev_node, 4)
 
 
 @pytest.mark.parametrize('start', [0.1, 1 / 3, 1234.567, 99999.99])
