@@ -89,6 +89,10 @@ class RenewalClock:
         """Make the deadline of an attempt that is sent now."""
         return Deadline(min(self.attempt_timeout, self.remaining()))
 
+    def is_outdated_by(self, renewed_at: float) -> bool:
+        """Return True if a renewal at this time postpones the loss."""
+        return renewed_at + self.ttl - self.margin > self.lost_at
+
     def acknowledge(self, sent_at: float) -> bool:
         """Postpone the loss and the next renewal, since a renewal that was sent at this time was acknowledged.
 

@@ -29,6 +29,7 @@ from getc.grpc.socket_io import start_io
 from getc.grpc.stalls import wait_ready
 from getc.grpc.streams import Streams
 from getc.net.connect_errors import (
+    MAYBE_NO_UPSTREAM,
     MAYBE_REVOKED,
     MAYBE_TLS_REQUIRED,
     TLS_REQUIRED,
@@ -228,7 +229,7 @@ class GrpcConnection:
             _log_soon(log.error, '%s: the connection failed', self.url, exc_info=error)
         if not self.has_settings and (error is None or isinstance(error, CLOSED_BY_PEER)):
             hint = MAYBE_REVOKED if self.url.startswith('https:') else MAYBE_TLS_REQUIRED
-            what += f' without a response: {HTTP2_REQUIRED}; or {hint}'
+            what += f' without a response: {HTTP2_REQUIRED}; or {hint}; or {MAYBE_NO_UPSTREAM}'
         self._end(ConnectionError(what))
 
     # -- events

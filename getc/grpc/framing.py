@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 from getc.errors import EtcException, HTTPError, ProtocolError
 from getc.grpc.http2.headers import Fields, HeaderBlock, encode_fields
+from getc.grpc.http_responses import describe_http_response
 
 __all__ = [
     'MAX_MESSAGE',
@@ -218,7 +219,7 @@ def check_headers(status: int | None, fields: Fields) -> None:
     if CONTENT_TYPE.fullmatch(_value(fields, b'content-type') or b''):
         return
     if status != 200:
-        raise HTTPError(status or 0, 'not a gRPC response')
+        raise HTTPError(status or 0, describe_http_response(status or 0, _value(fields, b'server')))
     raise ProtocolError('gRPC: the content-type of the response is not application/grpc')
 
 

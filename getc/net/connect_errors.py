@@ -17,6 +17,7 @@ from getc.net.tls import UnusableFile
 from getc.timing import Deadline
 
 __all__ = [
+    'MAYBE_NO_UPSTREAM',
     'MAYBE_REVOKED',
     'MAYBE_TLS_REQUIRED',
     'TLS_REQUIRED',
@@ -29,6 +30,9 @@ __all__ = [
 ]
 
 TLS_REQUIRED: Final = 'the server requires TLS: use https:// in the URL'
+
+MAYBE_NO_UPSTREAM: Final = 'a proxy at this address may have no etcd behind it'
+"""TCP proxies close a connection without a response if they cannot connect to a server."""
 
 MAYBE_TLS_REQUIRED: Final = 'the server may require TLS: use https:// in the URL'
 """etcd closes a plain connection to a TLS port without a response."""

@@ -47,7 +47,8 @@ class KeepAliveStream:
         """Renew a lease, and return the server's response.  Blocks until the deadline at most.
 
         After a timeout the stream is not used again: the next one is on another server.  A timeout below
-        ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault.
+        ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault; nor has one behind ``etcd grpc-proxy``,
+        which renews a lease at its own pace and answers then: ``is_outage`` of that TimedOut is False.
 
         Raises:
             LeaseNotFound: The lease has expired or was revoked.
@@ -62,7 +63,9 @@ class KeepAliveStream:
             # After a timeout the renewal stays in the queue: its response may still arrive.
             response = wait_result(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as error:
-            if left >= MIN_ATTEMPT_TIMEOUT:
+            if self._messages.is_grpc_proxy:
+                error.is_outage = False
+            elif left >= MIN_ATTEMPT_TIMEOUT:
                 self._is_silent = True
                 self._messages.report_silent(error)
             raise

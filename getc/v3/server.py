@@ -41,12 +41,14 @@ class Server:
         url: Its URL, for errors.
         channel: Its gRPC channel.
         auth_token: Its auth token.
+        is_grpc_proxy: It is an ``etcd grpc-proxy``, as a watch stream has shown.
     """
 
     def __init__(self, endpoint: Endpoint, contexts: TLSContexts | None) -> None:
         self.url = endpoint.url
         self.channel = Channel(endpoint, contexts if endpoint.is_secure else None)
         self.auth_token = AuthToken(self.channel)
+        self.is_grpc_proxy = False
         self._unsupported: dict[str, float] = {}  # for the path of each such RPC the time until which it is so
 
     def supports(self, method: Method[Any, Any]) -> bool:

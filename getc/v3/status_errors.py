@@ -7,6 +7,7 @@ test compares the texts here with those of each line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -151,8 +152,12 @@ UNKNOWN_CODES: Final = frozenset({2, 10, 13, 15})
 REQUEST_TOO_LARGE: Final = 'grpc: received message larger than max'
 """The beginning of the text if the request is too large for the server."""
 
-RESPONSE_TOO_LARGE: Final = 'grpc: trying to send message larger than max'
-"""The beginning of the text if the response is too large to send, beyond 2 GiB.  The call was applied."""
+MESSAGE_TOO_LARGE: Final = re.compile(r'(?:.*: )?trying to send message larger than max \(\d+ vs\. (\d+)\)')
+"""The text if a message is too large to send: the response of etcd, of which the call was applied; or the request,
+from ``etcd grpc-proxy`` to etcd."""
+
+MAX_RESPONSE: Final = 2**31 - 1
+"""The limit of etcd for responses.  Source: etcd 3.5, ``server/etcdserver/api/v3rpc/grpc.go``, ``maxSendBytes``."""
 
 STALE_TOKEN_TEXTS: Final = frozenset({'invalid auth token', 'revision of auth store is old', 'user name is empty'})
 """Texts for a token that is not valid on the server (any more), or for a missing one."""
@@ -180,7 +185,10 @@ def error_of_status(
         error = NotSupported(f'this etcd does not support {path}: it needs a newer version ({text})')
     elif status.code in (DEADLINE_EXCEEDED, CANCELLED) or text in TIMEOUT_TEXTS:
         error = TimedOut(f'{path} timed out on {url}: {text}')
-    elif text.startswith(RESPONSE_TOO_LARGE):
+    elif _is_too_large_for_proxy(text):
+        hint = 'raise --max-send-bytes of etcd grpc-proxy'
+        error = ResourceExhausted(f'the request is larger than a proxy may send to etcd: {hint} ({text})')
+    elif MESSAGE_TOO_LARGE.match(text):
         error = ResponseTooLarge(f'the response of {url} to {path} is larger than gRPC can send: {text}')
     elif text in BY_TEXT:
         kind = BY_TEXT[text]
@@ -198,10 +206,15 @@ def error_of_status(
 
 def _may_be_applied(error: EtcException, text: str) -> bool:
     """Return True if a write that ended with this error may have been applied."""
-    if text in NOT_APPLIED_TEXTS or text.startswith(REQUEST_TOO_LARGE):
+    if text in NOT_APPLIED_TEXTS or text.startswith(REQUEST_TOO_LARGE) or _is_too_large_for_proxy(text):
         return False
     ambiguous = (TimedOut, Unavailable, LeaderElect, RaftInternal, ResourceExhausted, ResponseTooLarge)
     return isinstance(error, ambiguous)
+
+
+def _is_too_large_for_proxy(text: str) -> bool:
+    found = MESSAGE_TOO_LARGE.match(text)
+    return found is not None and int(found[1]) < MAX_RESPONSE
 
 
 def is_stale_token(status: Status) -> bool:

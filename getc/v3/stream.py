@@ -105,6 +105,15 @@ class MessageStream(Generic[Request, Response]):
         self.oversized: Response | None = None
 
     @property
+    def is_grpc_proxy(self) -> bool:
+        """True if the server is known to be an ``etcd grpc-proxy``."""
+        return self._health.server.is_grpc_proxy
+
+    def report_grpc_proxy(self) -> None:
+        """Report that the server is an ``etcd grpc-proxy``.  Does not block."""
+        self._health.server.is_grpc_proxy = True
+
+    @property
     def is_over(self) -> bool:
         """True if the stream has ended; messages that arrived before can still be received."""
         return self._stream.is_over

@@ -8,14 +8,14 @@ from typing import Final
 from getc.errors import EtcException, Unauthorized
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_stream import WatchStream
-from getc.v3.watch_table import WatchHandler
+from getc.v3.watch_table import RequestedWatch, WatchHandler
 
 __all__ = ['Substream']
 
 NO_WATCH_ID: Final = -1
 
 
-class Substream(WatchHandler):
+class Substream(RequestedWatch):
     """One watch on a watch stream.
 
     Args:
@@ -69,9 +69,8 @@ class Substream(WatchHandler):
             EtcException: The stream has ended, with this error.
         """
         assert self.request is not None
-        stream.create(self.request, self)
         self.stream = stream
-        self._stale_progress = stream.progress.last_stale()
+        stream.create(self.request, self)
 
     def cancel(self) -> None:
         """End the watch; its handler is not called any more.  Does not block, may be called twice."""
@@ -89,6 +88,11 @@ class Substream(WatchHandler):
         return revision > self.created_revision or self.stream.progress.is_later_than(self._stale_progress)
 
     # -- for the stream
+
+    def before_request(self) -> bool:
+        if self.stream is not None:
+            self._stale_progress = self.stream.progress.last_stale()
+        return not self.is_over
 
     def on_created(self, response: WatchResponse) -> None:
         self.watch_id = response.watch_id

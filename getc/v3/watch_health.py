@@ -5,8 +5,8 @@ A stream may be silent for hours because nothing changes, and HTTP/2 PINGs prove
 
 - A progress request, on the stream.  ``etcd grpc-proxy`` drops it; so does etcd while a watch of the stream lags behind
   (from 3.4.25 and 3.5.8 on) or starts at a future revision (seen on 3.5.30 and 3.7.1).
-- A linearizable read, by the same server.  It shows that etcd answers, and whether it had to answer the progress
-  request.
+- A linearizable read, by the same server.  It shows that etcd answers, whether it had to answer the progress request,
+  and behind ``etcd grpc-proxy`` whether etcd is still the one that the watches were created on.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from getc.grpc.stalls import wait_ready
 from getc.net.affinity import ThreadAffinity, close_watcher, kill_soon
 from getc.retry import is_transient
 from getc.timing import Deadline
-from getc.v3.schema.kv import KV, RangeRequest
+from getc.v3.create_queue import CREATE_TIMEOUT
+from getc.v3.schema.header import ResponseHeader
+from getc.v3.schema.kv import KV, RangeRequest, RangeResponse
 from getc.v3.schema.watch import WatchRequest, WatchResponse
 from getc.v3.stream import MessageStream
 from getc.v3.watch_progress import WatchProgress
 from getc.v3.watch_table import WatchTable
+from getc.v3.watched_store import RESTARTED, WatchedStore
 
 __all__ = ['WatchHealthCheck']
 
@@ -52,6 +55,7 @@ class WatchHealthCheck:
         messages: The stream.
         watches: The watches of the stream.
         progress: Requests progress on the stream.
+        store: What the responses have shown of the store.
         on_unhealthy: Called when the server does not answer.  It must not block.
     """
 
@@ -60,11 +64,13 @@ class WatchHealthCheck:
         messages: MessageStream[WatchRequest, WatchResponse],
         watches: WatchTable,
         progress: WatchProgress,
+        store: WatchedStore,
         on_unhealthy: Callable[[ConnectionError], object],
     ) -> None:
         self._messages = messages
         self._watches = watches
         self._progress = progress
+        self._store = store
         self._on_unhealthy = on_unhealthy
         self._affinity = ThreadAffinity()
         self._last_response_at = timing.now()
@@ -136,25 +142,51 @@ class WatchHealthCheck:
         Args:
             response: Set by the next response on the stream.
         """
-        if self._wait_for_progress(response, CHECK_PROGRESS_TIMEOUT) or self._is_idle:
+        if self._shows_progress(response):
             return None
         url = self._messages.url
         silence = f'no response on the watch stream for {timing.now() - self._last_response_at:.0f} s'
+        deadline = Deadline(CHECK_READ_TIMEOUT)
         try:
-            revision = self._read_revision(Deadline(CHECK_READ_TIMEOUT))
+            header = self._read(RangeRequest(key=self._watches.key, keys_only=True), deadline).header
         except EtcException as error:
             if response.is_set() or (isinstance(error, EtcdError) and not is_transient(error)):
                 return None  # a refusal by etcd itself is an answer
             return ConnectionError(f'{url} does not answer: {silence}, and a read failed: {error}', endpoint=url)
-        if self._is_idle or not self._progress.is_answered_at(revision):
+        if self._is_idle:
+            return None
+        reason = self._reason_to_reopen(header, deadline)
+        if reason is not None:
+            return _refuted(reason, url)
+        if not self._progress.is_answered_at(header.revision):
             return None
         if self._wait_for_progress(response, CHECK_READ_TIMEOUT):
             return None
         seconds = f'{timing.now() - self._last_response_at:.0f} s'
         silence = f'has sent nothing on the watch stream for {seconds}, not even the requested progress'
-        fault = ConnectionError(f'{url} answers reads, but {silence}', endpoint=url)
-        fault.is_outage = False
-        return fault
+        return _refuted(f'{url} answers reads, but {silence}', url)
+
+    def _reason_to_reopen(self, header: ResponseHeader, deadline: Deadline) -> str | None:
+        """Return why the watches have to be created again although the server answers; None if they do not.  Blocks.
+
+        Args:
+            header: That of a read.
+            deadline: The end of another read, behind ``etcd grpc-proxy`` only.
+        """
+        url, waited = self._messages.url, timing.now() - self._watches.waiting_since
+        if waited > CREATE_TIMEOUT:
+            return f'{url} answers reads, but has not created a watch for {waited:.0f} s'
+        if not self._watches.is_proxied:
+            return None
+        if self._store.observe(header) and self._store.has_last_put(lambda request: self._read(request, deadline)):
+            return None
+        return RESTARTED.format(url=url)
+
+    def _shows_progress(self, response: Event) -> bool:
+        """Return True if a progress response came soon, or none is expected; ``etcd grpc-proxy`` sends none."""
+        if self._watches.is_proxied:
+            return self._is_idle
+        return self._wait_for_progress(response, CHECK_PROGRESS_TIMEOUT) or self._is_idle
 
     def _wait_for_progress(self, response: Event, timeout: float) -> bool:
         """Request progress each second, since a watch that lags behind has the server drop the request.
@@ -170,11 +202,17 @@ class WatchHealthCheck:
                 return True
         return False
 
-    def _read_revision(self, deadline: Deadline) -> int:
-        """Read a watched key, linearizable, from the stream's own server, and return its revision.  Blocks.
+    def _read(self, request: RangeRequest, deadline: Deadline) -> RangeResponse:
+        """Read, linearizable, from the stream's own server.  Blocks.
 
         Raises:
             EtcException: The read failed; no other server is tried.
         """
-        request = RangeRequest(key=self._watches.key, keys_only=True)
-        return int(self._messages.call(KV.Range, request, deadline).header.revision)
+        return self._messages.call(KV.Range, request, deadline)
+
+
+def _refuted(text: str, url: str) -> ConnectionError:
+    """Return the error of a stream that is of no use, although its server answers."""
+    fault = ConnectionError(text, endpoint=url)
+    fault.is_outage = False
+    return fault

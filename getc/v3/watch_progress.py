@@ -32,7 +32,7 @@ class WatchProgress:
     Attributes:
         has_responses: The server has sent a progress response.
         proves_delivery: False if a progress response does not show what the watches have received, which is so if the
-            server sent one before the first watch was created.
+            server sent one before the first watch was created; and where none is sent, behind ``etcd grpc-proxy``.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse], watches: WatchTable) -> None:

@@ -1,9 +1,10 @@
 """A stream of etcd's Watch service with any number of watches on it.
 
 Protocol facts (etcd 3.5, ``server/etcdserver/api/v3rpc/watch.go``): created responses arrive in the order of the
-create requests.  A refused watch is ``created`` and ``canceled`` in one response, with a ``watch_id`` of -1; etcd 3.4
-and 3.5.1 use the requested id there, or 0 if none was requested, and then send no more events of a watch 0 that may
-exist.  Therefore getc chooses the ids, from 1 on.  A progress response for all watches has a ``watch_id`` of -1.
+create requests, except through ``etcd grpc-proxy``: see :mod:`getc.v3.create_queue`.  A refused watch is ``created``
+and ``canceled`` in one response, with a ``watch_id`` of -1; etcd 3.4 and 3.5.1 use the requested id there, or 0 if none
+was requested, and then send no more events of a watch 0 that may exist.  Therefore getc chooses the ids, from 1 on.  A
+progress response for all watches has a ``watch_id`` of -1.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 from getc.v3.watch_health import WatchHealthCheck
 from getc.v3.watch_progress import WatchProgress
-from getc.v3.watch_table import WatchHandler, WatchTable
+from getc.v3.watch_table import RequestedWatch, WatchHandler, WatchTable
+from getc.v3.watched_store import WatchedStore
 
 __all__ = ['WatchStream']
 
@@ -62,13 +64,14 @@ class WatchStream:
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
         self._messages = messages
-        self._watches = WatchTable()
+        self._watches = WatchTable(self._send_request)
+        self._store = WatchedStore()
         self.progress = WatchProgress(messages, self._watches)
         self._progress_callbacks: list[Callable[[int | EtcException], object]] = []
         self._has_created = False
-        self._last_id = 0
+        self._is_proxied = False  # the same as the property, without a frame for each response
         self._closes_when_empty = False
-        self._health = WatchHealthCheck(messages, self._watches, self.progress, self._on_unhealthy)
+        self._health = WatchHealthCheck(messages, self._watches, self.progress, self._store, self._on_unhealthy)
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc watch stream'
 
@@ -87,7 +90,12 @@ class WatchStream:
         """The size in bytes of the response that was received last."""
         return self._messages.size
 
-    def create(self, request: WatchCreateRequest, handler: WatchHandler) -> None:
+    @property
+    def is_proxied(self) -> bool:
+        """True if the watches are created by ``etcd grpc-proxy``."""
+        return self._watches.is_proxied
+
+    def create(self, request: WatchCreateRequest, handler: RequestedWatch) -> None:
         """Request a watch.  Does not block.
 
         Args:
@@ -97,11 +105,9 @@ class WatchStream:
         Raises:
             EtcException: The stream has ended, with this error.
         """
-        message = WatchRequest(create_request=request)
-        self._last_id += 1
-        message.create_request.watch_id = self._last_id
-        self._messages.send(message)
-        self._watches.on_requested(request, handler)
+        if self.is_over:
+            self._messages.send(WatchRequest())  # raises
+        self._watches.request(request, handler)
 
     def cancel(self, watch_id: int, handler: WatchHandler) -> None:
         """End the watch with this id if it was created for this handler, on this stream.
@@ -147,7 +153,15 @@ class WatchStream:
         Raises:
             EtcException: The read failed; no other server is tried.
         """
-        return self._messages.call(KV.Range, request, deadline)
+        response = self._messages.call(KV.Range, request, deadline)
+        if not self._store.is_known:
+            self._store.observe(response.header)
+        return response
+
+    def _send_request(self, request: WatchCreateRequest, watch_id: int) -> None:
+        message = WatchRequest(create_request=request)
+        message.create_request.watch_id = watch_id
+        self._messages.send(message)
 
     # -- closing
 
@@ -199,11 +213,14 @@ class WatchStream:
             handler.on_ended(error)
 
     def _on_response(self, response: WatchResponse) -> None:
-        self.revision = max(self.revision, response.header.revision)
         self._health.on_response()
         if response.created:
             self._on_created(response)
-        elif response.canceled:
+            return
+        self.revision = max(self.revision, response.header.revision)
+        if self._is_proxied:
+            self._store.check(response, self.url)
+        if response.canceled:
             handler = self._watches.remove(response.watch_id)
             if handler is not None:
                 handler.on_ended(self._error_of(response))
@@ -228,6 +245,15 @@ class WatchStream:
         handler = self._watches.on_created(response)
         if handler is None:
             return
+        if self.is_proxied:
+            self._is_proxied = True
+            self.progress.proves_delivery = False
+            self._messages.report_grpc_proxy()
+            self._store.observe(response.header)
+        else:
+            self.revision = max(self.revision, response.header.revision)
+        self._watches.request_waiting()
+        self._close_if_empty()
         if response.canceled:
             handler.on_ended(self._error_of(response))
             self._close_if_empty()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import deque
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from getc.errors import EtcException
+from getc.v3.create_queue import CreateQueue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 
-__all__ = ['WatchHandler', 'WatchTable']
+__all__ = ['RequestedWatch', 'WatchHandler', 'WatchTable']
 
 
 class WatchHandler(Protocol):
@@ -29,14 +30,31 @@ class WatchHandler(Protocol):
         """
 
 
+class RequestedWatch(WatchHandler, Protocol):
+    """A watch that a stream creates, perhaps not at once."""
+
+    __slots__ = ()
+
+    def before_request(self) -> bool:
+        """Called before the create request is sent; return False if the watch was cancelled."""
+
+
+Request: TypeAlias = tuple[WatchCreateRequest, RequestedWatch]
+
+
 class WatchTable:
-    """The watches of one stream, with their handlers.  Created responses arrive in the order of the requests."""
+    """The watches of one stream, with their handlers.
 
-    __slots__ = ('_created', '_future', '_key', '_pending')
+    Args:
+        send: Sends a create request with an id.  Raises EtcException if the stream has ended.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ('_created', '_future', '_key', '_pending', '_send')
+
+    def __init__(self, send: Callable[[WatchCreateRequest, int], object]) -> None:
+        self._send = send
         self._created: dict[int, WatchHandler] = {}  # by watch_id
-        self._pending: deque[tuple[WatchCreateRequest, WatchHandler]] = deque()  # requested, not created yet
+        self._pending: CreateQueue[Request] = CreateQueue(self._send_request)  # not created yet
         self._future: dict[int, int] = {}  # the start revisions that the server had not reached
         self._key = b''
 
@@ -48,7 +66,18 @@ class WatchTable:
     @property
     def key(self) -> bytes:
         """A watched key: the first of the range of the watch that was created last; if none was, of a requested one."""
-        return self._pending[0][0].key if self._pending and not self._created else self._key
+        return next(iter(self._pending))[0].key if self._pending and not self._created else self._key
+
+    @property
+    def is_proxied(self) -> bool:
+        """True if the watches are created by ``etcd grpc-proxy``, which sends no progress responses, shares a watch of
+        etcd among clients, and keeps the stream open when etcd is restarted."""
+        return bool(self._pending.is_proxied)
+
+    @property
+    def waiting_since(self) -> float:
+        """When the oldest create request without a response was sent; ``math.inf`` without such a request."""
+        return self._pending.waiting_since
 
     def has_started(self, revision: int) -> bool:
         """Return True if no created watch starts after this revision."""
@@ -58,19 +87,28 @@ class WatchTable:
         """Return the handler of a created watch; None if there is no such watch."""
         return self._created.get(watch_id)
 
-    def on_requested(self, request: WatchCreateRequest, handler: WatchHandler) -> None:
-        """Add a watch that was requested."""
-        self._pending.append((request, handler))
+    def request(self, request: WatchCreateRequest, handler: RequestedWatch) -> None:
+        """Request a watch, now or when earlier ones are created.  Does not block.
+
+        Raises:
+            EtcException: The stream has ended, with this error.
+        """
+        self._pending.add((request, handler))
+
+    def request_waiting(self) -> None:
+        """Request the watches that waited for earlier ones.  Does not block; raises as :meth:`request`."""
+        self._pending.send_waiting()
 
     def on_created(self, response: WatchResponse) -> WatchHandler | None:
-        """Note that the server has created, or refused, the watch that was requested first.
+        """Note that the server has created, or refused, a watch.
 
         Returns:
             Its handler; None if no watch was requested.
         """
-        if not self._pending:
+        requested = self._pending.on_created(response.watch_id, is_refused=response.canceled)
+        if requested is None:
             return None
-        request, handler = self._pending.popleft()
+        request, handler = requested
         if not response.canceled:
             self._key = request.key
             self._created[response.watch_id] = handler
@@ -85,8 +123,14 @@ class WatchTable:
 
     def clear(self) -> list[WatchHandler]:
         """Remove all watches, and return their handlers."""
-        handlers = [*self._created.values(), *(handler for _, handler in self._pending)]
+        handlers = [*self._created.values(), *(handler for _, handler in self._pending.clear())]
         self._created.clear()
-        self._pending.clear()
         self._future.clear()
         return handlers
+
+    def _send_request(self, requested: Request, watch_id: int) -> bool:
+        request, handler = requested
+        if not handler.before_request():
+            return False
+        self._send(request, watch_id)
+        return True

@@ -12,6 +12,7 @@ from getc.errors import (
     ConnectionRefused,
 )
 from getc.timing import DEFAULT_TIMEOUT, Deadline
+from getc.v3.schema.header import ResponseHeader
 from getc.v3.schema.mvccpb import Event
 from getc.v3.schema.watch import Watch, WatchResponse
 from tests.support.fake_faults import hang
@@ -19,6 +20,9 @@ from tests.support.fake_store import FakeStore, is_in
 from tests.support.fake_stream import FakeStream
 
 __all__ = ['FakeRpc']
+
+PROXY_TICK = 0.5
+"""Seconds between two looks of a ``grpc-proxy`` at the leases that it renews."""
 
 HISTORY_BATCH = 5
 """Revisions in one response with history; etcd sends 1,000."""
@@ -39,6 +43,9 @@ class _Stream(FakeStream):
     def catch_up(self) -> None:
         """Send what the watches of a lagging member have not received."""
 
+    def skip_to(self, revision: int) -> None:
+        """Send the watches no events before this revision."""
+
     def call(self, _method: Any, request: Any, deadline: Deadline) -> Any:
         if self._etcd.lags_at and not request.serializable:
             return hang(lambda: None, deadline, False)
@@ -51,16 +58,40 @@ class _Stream(FakeStream):
 
 
 class _KeepAliveStream(_Stream):
+    def __init__(self, etcd: FakeStore) -> None:
+        super().__init__(etcd)
+        self.is_grpc_proxy = etcd.is_proxied
+        self._unanswered: dict[int, int] = {}  # keep-alives by lease, behind a grpc-proxy
+
     def send(self, message: Any) -> None:
         super().send(message)
-        if not self._etcd.is_silent:
+        if self._etcd.is_silent:
+            return
+        if not self._etcd.is_proxied:
             self.push(self._etcd.keep_alive(message.ID))
+        elif message.ID in self._unanswered:
+            self._unanswered[message.ID] += 1
+        else:
+            self._unanswered[message.ID] = 1
+            gevent.spawn(self._renew_as_proxy, message.ID)
+
+    def _renew_as_proxy(self, number: int) -> None:
+        """Renew a lease every third of its TTL, and answer the keep-alives of the client then."""
+        gevent.sleep(PROXY_TICK)
+        while not self.is_over:
+            response = self._etcd.keep_alive(number)
+            self.push(*[response] * self._unanswered[number])
+            self._unanswered[number] = 0
+            if response.TTL <= 0:
+                return
+            gevent.sleep(response.TTL / 3 + PROXY_TICK)
 
 
 class _WatchStream(_Stream):
     def __init__(self, etcd: FakeStore) -> None:
         super().__init__(etcd)
         self.watches: dict[int, tuple[bytes, bytes, int]] = {}
+        self._proxied = 0  # watches that a grpc-proxy has created
         self._begins: dict[int, int] = {}  # first revision of each watch on a lagging member
         self._lagging: set[int] = set()  # watches that have not received all history
 
@@ -79,6 +110,8 @@ class _WatchStream(_Stream):
         etcd = self._etcd
         self._etcd.calls.append((timing.now(), 'WatchCreate'))
         number, header = request.watch_id, etcd.header()
+        if etcd.is_proxied:
+            number, self._proxied = self._proxied, self._proxied + 1
         if self.has_invalid_token or (request.key, request.range_end) in etcd.forbidden:
             refusal = WatchResponse(header=header, watch_id=-1, created=True, canceled=True)
             why = 'invalid auth token' if self.has_invalid_token else 'permission denied'
@@ -87,6 +120,8 @@ class _WatchStream(_Stream):
             return
         if etcd.lags_at:
             header.revision = etcd.lags_at
+        if etcd.is_proxied:
+            header = ResponseHeader(revision=request.start_revision)
         self.push(WatchResponse(header=header, watch_id=number, created=True))
         if etcd.is_compacted(request.start_revision):
             self.push(WatchResponse(header=header, watch_id=number, canceled=True, compact_revision=etcd.revision))
@@ -106,6 +141,9 @@ class _WatchStream(_Stream):
         begins, self._begins = self._begins, {}
         for number, first in begins.items():
             self._send_history(number, first)
+
+    def skip_to(self, revision: int) -> None:
+        self.watches = {number: (key, end, revision) for number, (key, end, _) in self.watches.items()}
 
     def _send_slowly(self, number: int, begin: int) -> None:
         while number in self.watches and number in self._lagging:

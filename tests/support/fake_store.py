@@ -57,6 +57,7 @@ class FakeStore:
         keys: All keys and their values.
         leases: The live leases, by ID.
         cluster_id: Identifies the store.
+        raft_term: The term of the leader.
         calls: Time and method of every call.
         fault: Applied to every call; None for no fault.
         is_silent: The streams accept messages and send none.
@@ -68,6 +69,9 @@ class FakeStore:
         lags_at: The revision of the lagging member that serves new streams; 0 for a member that does not lag.
         history_delay: Seconds between two responses with the history for a new watch.
         drops_progress: Progress requests are not answered, as by ``etcd grpc-proxy``.
+        is_proxied: Watches are created as by ``etcd grpc-proxy`` for ranges that other clients watch: it counts them
+            from 0, and the created responses have no cluster ID and the requested revision.  Leases are renewed at the
+            proxy's own pace.
         answers_progress_early: Progress requests are answered before pending events, as by etcd < 3.4.25 and < 3.5.8.
     """
 
@@ -76,6 +80,7 @@ class FakeStore:
         self.keys: dict[bytes, KeyValue] = {}
         self.leases: dict[int, _Lease] = {}
         self.cluster_id = 1
+        self.raft_term = 2
         self.calls: list[tuple[float, str]] = []
         self.fault: Fault | None = None
         self.is_silent = False
@@ -87,6 +92,7 @@ class FakeStore:
         self.history_delay = 0.0
         self.lags_at = 0
         self.drops_progress = False
+        self.is_proxied = False
         self.answers_progress_early = False
         self.streams: list[Any] = []  # those of ``fake_rpc``
         self._faults: dict[str, deque[Fault]] = {}
@@ -119,8 +125,14 @@ class FakeStore:
         self.fault = None
         self.is_silent = False
 
-    def wipe(self, cluster_id: int = 2) -> None:
-        """Lose all data and start with another cluster ID."""
+    def wipe(self, cluster_id: int = 2, *, breaks_streams: bool = True) -> None:
+        """Lose all data and start with another cluster ID.
+
+        Args:
+            cluster_id: The cluster ID.
+            breaks_streams: False for streams to a ``grpc-proxy``, which watches further from the next revision on.
+        """
+        first = self.revision + 1
         for lease in self.leases.values():
             lease.timer.close()
         self.leases.clear()
@@ -129,7 +141,10 @@ class FakeStore:
         self.revision = 1
         self._compacted = 0
         self.cluster_id = cluster_id
-        self.break_streams()
+        if breaks_streams:
+            self.break_streams()
+        for stream in self.streams:
+            stream.skip_to(first)
 
     def invalidate_tokens(self, *, permanently: bool = False) -> None:
         """Invalidate the tokens of open streams, or of all future streams too; unary calls get a new token."""
@@ -202,7 +217,7 @@ class FakeStore:
         return do() if fault is None else fault(do, deadline, is_write)
 
     def header(self) -> ResponseHeader:
-        return ResponseHeader(cluster_id=self.cluster_id, revision=self.revision, raft_term=2)
+        return ResponseHeader(cluster_id=self.cluster_id, revision=self.revision, raft_term=self.raft_term)
 
     def _do_Range(self, request: Any) -> RangeResponse:
         if (request.key, request.range_end) in self.forbidden:

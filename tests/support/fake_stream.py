@@ -20,6 +20,7 @@ class FakeStream:
     Attributes:
         sent: Messages that the client has sent.
         is_cancelled: The client has cancelled the stream.
+        is_grpc_proxy: The server is known to be an ``etcd grpc-proxy``.
         is_reported_silent: The client has reported the server as unresponsive.
     """
 
@@ -31,6 +32,7 @@ class FakeStream:
         self.size = 0
         self.is_over = False
         self.is_cancelled = False
+        self.is_grpc_proxy = False
         self.is_reported_silent = False
         self._incoming: deque[Any] = deque()
         self._has_message = Event()
@@ -72,6 +74,9 @@ class FakeStream:
 
     def call(self, _method: Any, _request: Any, _deadline: Deadline) -> Any:
         return RangeResponse()
+
+    def report_grpc_proxy(self) -> None:
+        self.is_grpc_proxy = True
 
     def report_silent(self, reason: object = None) -> None:
         self.is_reported_silent = True

@@ -205,7 +205,16 @@ def test_auth_is_disabled_when_etcd_refuses_to_issue_tokens() -> None:
 @pytest.mark.parametrize('is_write', [False, True])
 def test_response_that_grpc_cannot_send_raises_response_too_large(is_write: bool) -> None:
     """Beyond 2 GiB the server refuses to send it, after the call was applied."""
-    status = Status(8, 'grpc: trying to send message larger than max (9 vs. 8)')
+    status = Status(8, 'grpc: trying to send message larger than max (2147483648 vs. 2147483647)')
     error = error_of_status(status, '/etcdserverpb.KV/Range', is_write=is_write, url='http://a:1')
     assert isinstance(error, errors.ResponseTooLarge)
     assert (error.maybe_applied, error.is_outage, outcome_of(error) in PERMANENT) == (is_write, False, True)
+
+
+def test_request_that_a_grpc_proxy_cannot_send_was_not_applied() -> None:
+    """``etcd grpc-proxy`` uses the text for responses, with its own limit."""
+    status = Status(8, 'trying to send message larger than max (1700000 vs. 1572864)')
+    error = error_of_status(status, '/etcdserverpb.KV/Put', is_write=True, url='http://a:1')
+    assert type(error) is errors.ResourceExhausted
+    assert 'raise --max-send-bytes of etcd grpc-proxy' in str(error)
+    assert (error.maybe_applied, error.endpoint) == (False, 'http://a:1')

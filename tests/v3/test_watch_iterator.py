@@ -203,7 +203,10 @@ def test_stream_closes_with_its_last_watch_after_close_when_empty(stream: FakeSt
 
 def test_watch_ids_start_at_one(stream: FakeStream, watches: WatchStream) -> None:
     """etcd 3.4 and 3.5.1 use the id 0 for a refused watch, and then stop sending events of an existing watch 0."""
-    create(watches), create(watches)
+    first = create(watches)
+    stream.push(created(1))
+    first.get()
+    create(watches)
     assert [message.create_request.watch_id for message in stream.sent] == [1, 2]
 
 

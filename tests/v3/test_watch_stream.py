@@ -55,6 +55,10 @@ class Environment:
         self.server.push(*responses)
         self._clock.advance(0)
 
+    def requested(self) -> list[int]:
+        """The ids of the create requests."""
+        return [sent.create_request.watch_id for sent in self.server.sent if sent.HasField('create_request')]
+
     def cancelled(self) -> list[int]:
         """The ids of the cancel requests."""
         return [sent.cancel_request.watch_id for sent in self.server.sent if sent.HasField('cancel_request')]
@@ -84,11 +88,54 @@ def events(watch_id: int, *revisions: int, fragment: bool = False) -> WatchRespo
 def test_stream_passes_responses_to_the_handler_of_the_watch(env: Environment) -> None:
     """getc chooses the ids, from 1 on."""
     (one, first), (two, second) = env.add(), env.add()
-    assert [sent.create_request.watch_id for sent in env.server.sent] == [1, 2]
     env.push(created(1), created(2, 8), events(2, 9), events(1, 9, 10))
+    assert env.requested() == [1, 2]
     assert (one.created, one.revisions) == ([7], [[9, 10]])
     assert (two.created, two.revisions) == ([8], [[9]])
     assert (first.watch_id, second.watch_id) == (1, 2)
+
+
+def test_stream_sends_one_create_request_until_etcd_has_created_the_first_watch(env: Environment) -> None:
+    """A refusal does not show who answers."""
+    for _ in range(4):
+        env.add()
+    assert env.requested() == [1]
+    env.push(created(-1, canceled=True))
+    assert env.requested() == [1, 2]
+    env.push(created(2))
+    assert env.requested() == [1, 2, 3, 4]
+    env.add()
+    assert env.requested() == [1, 2, 3, 4, 5]
+
+
+def test_stream_behind_a_grpc_proxy_has_one_create_request_in_flight(env: Environment) -> None:
+    """The proxy counts the watches from 0, and creates them in any order."""
+    watches = [env.add() for _ in range(4)]
+    env.push(created(0))
+    assert env.stream.is_proxied
+    assert env.requested() == [1, 2]
+    env.push(created(-1, canceled=True), events(0, 8))
+    assert env.requested() == [1, 2, 3]
+    env.push(created(1), events(1, 9))
+    assert env.requested() == [1, 2, 3, 4]
+    env.push(created(2), events(2, 10))
+    assert [handler.revisions for handler, _ in watches] == [[[8]], [], [[9]], [[10]]]
+    watches[2][1].cancel()
+    assert env.cancelled() == [1]
+
+
+def test_watch_that_is_cancelled_before_its_create_request_was_sent_is_not_requested(env: Environment) -> None:
+    _, (handler, second), (third, _) = env.add(), env.add(), env.add()
+    second.cancel()
+    env.push(created(1), created(2), events(2, 8))
+    assert env.requested() == [1, 2]
+    assert (handler.created, third.revisions) == ([], [[8]])
+
+
+def test_all_watches_end_with_the_stream_also_those_that_were_not_requested(env: Environment) -> None:
+    handlers = [env.add()[0] for _ in range(3)]
+    env.stream.close(ConnectionError('lost'))
+    assert [len(handler.errors) for handler in handlers] == [1, 1, 1]
 
 
 def test_refusal_is_passed_to_the_right_handler_whatever_its_watch_id(env: Environment) -> None:

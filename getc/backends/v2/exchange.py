@@ -12,6 +12,7 @@ from getc.backends.v2.http_response import MAX_BODY, BadResponse, BoundedRespons
 from getc.backends.v2.messages import Request, Response
 from getc.errors import ClientClosed, ConnectionError, EtcException, ProtocolError, ResponseTooLarge, TimedOut
 from getc.net.connect_errors import (
+    MAYBE_NO_UPSTREAM,
     MAYBE_REVOKED,
     MAYBE_TLS_REQUIRED,
     TLS_REQUIRED,
@@ -180,7 +181,8 @@ class Exchange:
         elif isinstance(error, http.client.RemoteDisconnected):
             what = f'{url} closed the connection without a response'
             if not self.is_stale:
-                what += f': {MAYBE_REVOKED if self.endpoint.is_secure else MAYBE_TLS_REQUIRED}'
+                hint = MAYBE_REVOKED if self.endpoint.is_secure else MAYBE_TLS_REQUIRED
+                what += f': {hint}; or {MAYBE_NO_UPSTREAM}'
         elif isinstance(error, OSError):
             what = describe_broken(url, error)
             if is_tls_rejection(error) and self._may_be_handshake:

@@ -12,9 +12,8 @@ from getc.backends.base import KeepListener
 from getc.backends.tree.codec.keyspace import decode, encode
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.leased_node import LeasedKeys, LeasedNode, delete_on_lease
-from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost
+from getc.errors import ConnectionError, EtcException, LeaseNotFound, NodeLost, TimedOut
 from getc.renewal import Renewable, RenewalClock, RenewalLoop
-from getc.timing import Deadline
 from getc.v3.lease import Lease as LeaseService
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.kv import KV, RangeRequest
@@ -27,6 +26,11 @@ MAX_NODES: Final = 1000
 
 MAX_RENEWALS_WHILE_EMPTY: Final = 3
 """Renewals of a lease that only has keys to be deleted on it: if they cannot be deleted, they expire with it."""
+
+
+MAX_PROXIED_ATTEMPTS: Final = 4
+"""Keep-alives without a response, in attempts of a sixth of the TTL, before a renewal behind a proxy counts as missed:
+the proxy renews every third of the TTL, up to half a second late."""
 
 
 class SharedLease(Renewable):
@@ -124,14 +128,14 @@ class SharedLease(Renewable):
     def renew(self) -> None:
         nodes = list(self.keys.nodes.values())
         unfinished = self.keys.unfinished.copy()
-        sent_at = timing.now_with_suspend()
         try:
-            revision, keys = self._keep_alive(self.clock.attempt_deadline())
+            renewed_at, revision, keys = self._keep_alive()
         except LeaseNotFound:
             self.on_gone()
             return
-        if not self._loop.is_closed and self.clock.acknowledge(sent_at):
-            self._on_revision(revision)
+        if not self._loop.is_closed and self.clock.acknowledge(renewed_at):
+            if revision is not None:
+                self._on_revision(revision)
             if not self._compare(nodes, keys, revision):
                 self.keys.unfinished -= unfinished
 
@@ -142,34 +146,58 @@ class SharedLease(Renewable):
     def on_expired(self) -> None:
         self._lose_all(self.clock.loss(f'lease {self.id:x}'))
 
-    def _keep_alive(self, deadline: Deadline) -> tuple[int, set[bytes]]:
-        """Renew the lease; return a revision and the keys that are on the lease at this revision or a later one.
+    def _keep_alive(self) -> tuple[float, int | None, set[bytes]]:
+        """Renew the lease.
 
-        The revision is that of the keep-alive's response: etcd fills in the header of a keep-alive before it renews,
-        and the header of a TimeToLive after it has read the keys.
+        ``etcd grpc-proxy`` renews a lease every third of its TTL while a client of the proxy sends keep-alives, and
+        answers these with the next renewal.  Without an answer in time, the remaining TTL shows the last renewal.
+
+        Returns:
+            The time of the renewal, or an earlier one; a revision, and the keys that are on the lease at this revision
+            or a later one.  The revision is that of the keep-alive's response: etcd fills in the header of a keep-alive
+            before it renews, and the header of a TimeToLive after it has read the keys.  It is None without a response.
+
+        Raises:
+            LeaseNotFound: The lease has ended.
+            TimedOut: Nothing shows a renewal.
         """
-        revision = self._keep_alives.keep_alive(self.id, timeout=deadline.timeout_left()).header.revision
-        request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
-        response = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
-        if response.TTL <= 0:
-            raise LeaseNotFound('requested lease not found', f'{self.id:x}')
-        return revision, set(response.keys)
+        missed: TimedOut | None = None
+        for _ in range(MAX_PROXIED_ATTEMPTS):
+            sent_at, revision, deadline = timing.now_with_suspend(), None, self.clock.attempt_deadline()
+            try:
+                revision = self._keep_alives.keep_alive(self.id, timeout=deadline.timeout_left()).header.revision
+            except TimedOut as error:
+                if error.is_outage:
+                    raise
+                missed, deadline = error, self.clock.attempt_deadline()
+            read_at = timing.now_with_suspend()
+            request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
+            response = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
+            if response.TTL < 0:  # 0 in its last second
+                raise LeaseNotFound('requested lease not found', f'{self.id:x}')
+            if revision is not None:
+                return sent_at, revision, set(response.keys)
+            renewed_at = read_at + response.TTL - self.clock.ttl
+            if self.clock.is_outdated_by(renewed_at):
+                return renewed_at, None, set(response.keys)
+        assert missed is not None
+        raise missed
 
     # -- the keys that etcd has on the lease
 
-    def _compare(self, nodes: list[LeasedNode], keys: set[bytes], revision: int) -> bool:
+    def _compare(self, nodes: list[LeasedNode], keys: set[bytes], revision: int | None) -> bool:
         """Compare the kept nodes with the keys that etcd has on the lease; return True if others are to be deleted.
 
         Args:
             nodes: Those that were kept when the renewal was sent.
             keys: Those that etcd has on the lease.
-            revision: The revision of the renewal.
+            revision: The revision of the renewal, or None.
         """
         for node in nodes:
             if self.keys.nodes.get(node.key) is not node:
                 continue
             if node.raw_key in keys:
-                node.on_renewed(revision)
+                node.on_renewed(node.known_at if revision is None else revision)
             else:
                 gevent.spawn(self._on_missing, node)
         known = {encode(key) for key in (*self.keys.nodes, *self.keys.reserved, *(node.key for node in nodes))}

@@ -177,6 +177,9 @@ class SharedWatch(WatchHandler):
 
     def on_created(self, response: WatchResponse) -> None:
         header, position = response.header, self._position
+        if not header.cluster_id and position.stream is not None and position.stream.is_proxied:
+            self._deliver_after(self._go_live_behind_proxy)
+            return
         self._cluster_id = header.cluster_id
         if header.revision < position.start_revision or not position.start_revision:
             position.received = max(position.received, header.revision)
@@ -266,6 +269,23 @@ class SharedWatch(WatchHandler):
             self._end(another_store(store.revision))
         else:
             self._go_live(revision, revision)
+
+    def _go_live_behind_proxy(self) -> None:
+        """Read what the created response of ``etcd grpc-proxy`` omits if other clients watch the range: it has no
+        cluster id, and the requested revision instead of that of the store."""
+        try:
+            store = read_identity(self._context.rpc, self._context.revision_guard, self._position.requested_range[0])
+        except EtcException as error:
+            if not self._position.is_over:
+                self._end(error)
+            return
+        if self._position.is_over:
+            return
+        self._cluster_id = store.cluster_id
+        if store.revision < self._min_revision:
+            self._end(another_store(store.revision))
+        else:
+            self._go_live(store.revision, store.revision)
 
     def _go_live(self, revision: int, target: int) -> None:
         """Notify the subscribers that the watch is live.
