@@ -67,6 +67,7 @@ from getc.errors import (
     WatcherCleared,
 )
 from getc.net.selector import ConnectionState
+from getc.recipes.lock import Lock
 from getc.results import (
     ComparedThenDeleted,
     ComparedThenSwapped,
@@ -116,6 +117,7 @@ __all__ = [
     'KeyNotFound',
     'LeaderElect',
     'LeaseNotFound',
+    'Lock',
     'Mirror',
     'NoLeader',
     'NoSpace',

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-
 from getc.backends.base import Backend
 from getc.daemons.handle import DaemonHandle
 from getc.daemons.keep_daemon import KeepDaemon
 from getc.daemons.keeper_state import KeeperState
-from getc.daemons.options import KeepOptions
+from getc.daemons.options import KeepOptions, value_of_owner
 from getc.error_context import copy_error
 from getc.errors import EtcException
 from getc.net.client_log import ClientLog
@@ -44,9 +41,7 @@ class Keeper(DaemonHandle):
         *,
         timeout: float | None = CALL_TIMEOUT,
     ) -> None:
-        if value is None:
-            value = f'{os.getpid()}@{socket.gethostname()}'
-        put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=options.ttl)
+        put = Put(key, value_of_owner(value), ttl=options.ttl)
         if put.key == ROOT:
             raise ValueError('cannot keep the root: give the key of a node below it')
         self._timeout = timeout  # of `update`

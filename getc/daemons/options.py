@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from getc.operations import WatchSpec
+from getc.operations import WatchSpec, text_of
 
-__all__ = ['KeepOptions', 'OnConflict', 'Resync', 'WatchOptions', 'check_callback']
+__all__ = ['KeepOptions', 'OnConflict', 'Resync', 'WatchOptions', 'check_callback', 'value_of_owner']
 
 OnConflict = Literal['replace', 'wait', 'raise']
 """What a keeper does at its start with a node of another owner that has a TTL."""
@@ -90,3 +92,10 @@ def check_callback(name: str, function: object, *, is_optional: bool = False) ->
     if not callable(function) and not (is_optional and function is None):
         kind = 'a function or None' if is_optional else 'a function'
         raise TypeError(f'{name} must be {kind}, not {type(function).__name__}')
+
+
+def value_of_owner(value: str | bytes | None) -> str:
+    """Return the value of a kept node as text; None stands for the process, as ``pid@host``."""
+    if value is None:
+        return f'{os.getpid()}@{socket.gethostname()}'
+    return text_of(value) if isinstance(value, bytes) else value

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 import gevent
 
 from getc.daemons.base import Daemon
-from getc.daemons.greenlets import KILL_GRACE
+from getc.daemons.greenlets import KILL_GRACE, DaemonGreenlets
 from getc.daemons.handle import DaemonHandle
 from getc.daemons.monitor import DaemonMonitor
 from getc.net.client_log import ClientLog
 from getc.timing import Deadline
 
-__all__ = ['DaemonRegistry']
+__all__ = ['ClientTask', 'DaemonRegistry']
+
+
+class ClientTask(Protocol):
+    """Something that ends with its client without being a daemon, such as a lock that is held.
+
+    Attributes:
+        greenlets: Its greenlets, which are killed when they do not end in time.
+    """
+
+    __slots__ = ()
+
+    @property
+    def greenlets(self) -> DaemonGreenlets: ...
+
+    def stop_begin(self, deadline: Deadline) -> None:
+        """End because the client closes: spawn what needs I/O, which ends before the deadline.  Does not block."""
+
+    def on_forked(self) -> None:
+        """Wake the greenlets that wait in a forked child, where the task belongs to the parent.  Does not block."""
 
 
 class DaemonRegistry:
@@ -34,6 +54,7 @@ class DaemonRegistry:
         self.log = log
         self._keeps_alive = keeps_alive  # each daemon has a reference to the registry
         self._daemons: dict[Daemon, None] = {}
+        self._tasks: dict[ClientTask, None] = {}
         self._on_finished: Callable[[Daemon], None] | None = None  # `_discard`, one object for all daemons
         self._monitor = DaemonMonitor(log, self._has_daemons)
 
@@ -61,21 +82,33 @@ class DaemonRegistry:
             daemon.wait_started(deadline)
             self._monitor.discard(daemon)
 
+    def add_task(self, task: ClientTask) -> None:
+        """End the task when the client closes."""
+        self._tasks[task] = None
+
+    def discard_task(self, task: ClientTask) -> None:
+        """Forget a task that has ended."""
+        self._tasks.pop(task, None)
+
     def stop_all(self, deadline: Deadline) -> None:
-        """Stop all daemons at the same time, and kill those callbacks and requests that still run at the deadline.
+        """Stop all daemons and tasks at the same time, and kill what still runs at the deadline.
 
         Blocks until the deadline at most, and ``KILL_GRACE`` seconds more if something was killed.
         """
         daemons = list(self._daemons)
-        for daemon in daemons:
-            daemon.stop_begin(deadline)
+        tasks = list(self._tasks)
+        ending: list[Daemon | ClientTask] = [*daemons, *tasks]
+        for each in ending:
+            each.stop_begin(deadline)
         killed = []
         try:
-            for daemon in daemons:
-                daemon.greenlets.join(deadline)
+            for each in ending:
+                each.greenlets.join(deadline)
         finally:  # also when the caller is killed or has a gevent.Timeout of its own
             for daemon in daemons:
                 killed += daemon.kill()
+            for task in tasks:
+                killed += task.greenlets.kill()
             self._monitor.close()
         if killed:
             gevent.joinall(killed, timeout=KILL_GRACE)
@@ -88,6 +121,9 @@ class DaemonRegistry:
         """
         self.log = log
         self._daemons = {}
+        tasks, self._tasks = self._tasks, {}
+        for task in tasks:
+            task.on_forked()
         self._monitor.close()
         self._monitor = DaemonMonitor(log, self._has_daemons)
 

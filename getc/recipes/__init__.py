@@ -1,8 +1,11 @@
-"""Recipes: coordination of processes, built on the backends and the daemons."""
+"""Recipes: coordination of processes through etcd, built on the backends and the daemons."""
 
 from __future__ import annotations
 
+from getc.recipes.contender_queue import ContenderState
+from getc.recipes.interrupts import LockInterrupt
+from getc.recipes.lock import Lock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
 
-__all__ = ['STM', 'TransactionBuilder']
+__all__ = ['STM', 'ContenderState', 'Lock', 'LockInterrupt', 'TransactionBuilder']
