@@ -210,6 +210,8 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
     'on_change as decorator': lambda client: client.on_change('/a')(lambda result: None),
     'changes': lambda client: client.changes('/a'),
     'mirror': lambda client: client.mirror('/a'),
+    'transaction': lambda client: client.transaction().__enter__(),
+    'atomically': lambda client: client.atomically(lambda stm: stm.get('/a')),
     'lock': lambda client: client.lock('/a').acquire(),
 }
 URLS = ['memory://', REFUSING]

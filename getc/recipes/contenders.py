@@ -38,6 +38,8 @@ OWN_WATCH_DELAY: Final = 0.1
 
 HELD: Final = (ContenderState.HELD, ContenderState.SUSPECT)
 
+NO_LIMIT: Final = Deadline(None)
+
 _Result = TypeVar('_Result')
 
 
@@ -83,8 +85,7 @@ class Contender:
         self._key: ContenderKey | None = None
         self._wake = Event()
         self._is_closed = False  # the client was closed
-        self._has_answer = Event()  # cleared while the request that creates the key is in flight
-        self._has_answer.set()
+        self._creation: gevent.Greenlet[..., None] | None = None  # of the current key, in flight
         self._removals: dict[ContenderKey, gevent.Greenlet[..., None]] = {}  # in progress
         self._own_watch_timer: Any = None
         self._watch_backoff = Backoff()
@@ -251,7 +252,7 @@ class Contender:
         self._own_watch_timer.start(self._watch_own_key)
         return node.token
 
-    def wait_until(self, condition: Callable[[], bool], deadline: Deadline) -> bool:
+    def wait_until(self, condition: Callable[[], object], deadline: Deadline) -> bool:
         """Block until the condition holds, and return True; or False at the deadline.
 
         The condition is evaluated now and after each :meth:`wake`.  It must not block.
@@ -267,7 +268,7 @@ class Contender:
                 return True
             if not self._wake.wait(deadline.timeout_left()):
                 self._check()
-                return condition()
+                return bool(condition())
 
     def wake(self) -> None:
         """Let :meth:`wait_until` evaluate its condition.  Does not block."""
@@ -283,11 +284,27 @@ class Contender:
         return self.queue.timed_out(deadline, self.answer, cause)
 
     def _create(self, key: ContenderKey, deadline: Deadline) -> PredecessorResult | None:
-        self._has_answer.clear()
+        """Create the key in a greenlet of its own: a kill of the caller leaves no request whose effect is unknown."""
+        outcome: list[PredecessorResult | Exception | None] = []
+        self._creation = self.greenlets.spawn(self._run_creation, key, deadline, outcome)
+        self.wait_until(outcome.__len__, NO_LIMIT)
+        self._creation = None
+        answer = outcome.pop()
+        if not isinstance(answer, Exception):
+            return answer
         try:
-            return key.create(deadline)
+            raise answer
         finally:
-            self._has_answer.set()
+            answer = None  # breaks the cycle of this frame, the error and its traceback
+
+    def _run_creation(
+        self, key: ContenderKey, deadline: Deadline, outcome: list[PredecessorResult | Exception | None]
+    ) -> None:
+        try:
+            outcome.append(key.create(deadline))
+        except Exception as error:
+            outcome.append(error)
+        self.wake()
 
     def _repeat(self, request: Callable[[Deadline], _Result], deadline: Deadline) -> _Result:
         """Send a request until it is answered: the place in the queue is worth more than a quick error."""
@@ -374,9 +391,16 @@ class Contender:
             self._own_watch_timer.close()
             self._own_watch_timer = None
         key, self._key = self._key, None
-        if key is not None and key.may_exist:
-            removal = self._removals[key] = self.greenlets.spawn(key.remove)
+        creation, self._creation = self._creation, None
+        if key is not None and (creation is not None or key.may_exist):
+            removal = self._removals[key] = self.greenlets.spawn(self._remove, key, creation)
             removal.rawlink(lambda _: self._on_removed(key))
+
+    def _remove(self, key: ContenderKey, creation: gevent.Greenlet[..., None] | None) -> None:
+        if creation is not None:
+            creation.join()
+        if key.may_exist:
+            key.remove()
 
     def _wait_for_removals(self, deadline: Deadline) -> None:
         if self.in_forked_child:
@@ -404,17 +428,11 @@ class Contender:
         """Leave because the client closes.  A greenlet that waits gets ClientClosed."""
         self._is_closed = True
         self._wake.set()
-        if self._has_answer.is_set():
-            self.start_leaving()
-        else:  # the greenlet that creates the key starts to leave after the answer
-            self.greenlets.spawn(self._wait_for_answer, deadline)
+        self.start_leaving()
 
     def on_forked(self) -> None:
         """Wake the greenlet that waits, in a forked child."""
         self._wake.set()
-
-    def _wait_for_answer(self, deadline: Deadline) -> None:
-        self._has_answer.wait(deadline.timeout_left())
 
     # -- renewals
 
