@@ -126,8 +126,9 @@ def test_rejected_client_certificate_is_reported(certificates: Certificates, api
             assert expected in str(error_of_write(url, api, ca=certificates.ca, **options))
 
 
+@pytest.mark.parametrize('api', APIS)
 def test_rejected_client_certificate_is_reported_when_the_connection_is_gone_at_once(
-    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch, api: str
 ) -> None:
     """The alert and the end of the connection arrive before the first call is sent, as from a fast server."""
 
@@ -135,9 +136,10 @@ def test_rejected_client_certificate_is_reported_when_the_connection_is_gone_at_
         gevent.socket.wait_read(sock.fileno())  # the alert
         raise OSError(errno.ENOTCONN, 'Transport endpoint is not connected')
 
-    monkeypatch.setattr('getc.grpc.channel.peer_address', no_peer)
+    module = 'getc.grpc.channel' if api == 'v3' else 'getc.backends.v2.http_pool'
+    monkeypatch.setattr(f'{module}.peer_address', no_peer)
     with tls_server(certificates.server, ca=certificates.ca) as url:
-        assert 'requires a client certificate' in str(error_of_write(url, 'v3', ca=certificates.ca))
+        assert 'requires a client certificate' in str(error_of_write(url, api, ca=certificates.ca))
 
 
 @pytest.mark.parametrize('api', [*APIS, None])

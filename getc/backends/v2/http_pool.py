@@ -15,6 +15,7 @@ from requests.adapters import HTTPAdapter
 
 from getc.backends.v2.http_response import BoundedResponse
 from getc.backends.v2.messages import Request
+from getc.net.connect_errors import pending_alert
 from getc.net.endpoint import Endpoint
 from getc.net.resolver import Address, get_resolver
 from getc.net.sockets import Socket, connect, is_idle, peer_address
@@ -48,9 +49,10 @@ class Connection(urllib3.connection.HTTPConnection):
         sock = self._connector(self.host, self.port, self.connect_by)
         try:
             self._address = peer_address(sock)
-        except OSError:  # the server has closed the connection already
+        except OSError as error:  # the connection broke already, perhaps after an alert about the client certificate
+            error = pending_alert(sock, error)
             sock.close()
-            raise
+            raise error
         return sock
 
     def mark(self, *, is_good: bool) -> None:
