@@ -676,7 +676,7 @@ class Client(Unpicklable):
         """
         deadline = Deadline.after(timeout)
         self._check_open()
-        mirror = Mirror(self._daemons.log, self._backend, key, on_update=on_update)
+        mirror = Mirror(self._daemons.log, self._backend, key, on_update=on_update, timeout=self._timeout)
         self._daemons.start(mirror, wait=wait, deadline=deadline)
         return mirror
 
@@ -869,7 +869,7 @@ class Client(Unpicklable):
     ) -> Watcher:
         deadline = Deadline.after(timeout)
         self._check_open()
-        watcher = Watcher(self._daemons.log, self._backend, key, callback, options)
+        watcher = Watcher(self._daemons.log, self._backend, key, callback, options, timeout=self._timeout)
         self._daemons.start(watcher, wait=wait, deadline=deadline)
         return watcher
 

@@ -187,6 +187,9 @@ class AutoBackend(Backend):
         """Watch as the contract says, but detect the API first: call :meth:`detect_api` before, with a deadline."""
         return self.detect_api(Deadline(DETECTION_TIMEOUT)).watch(spec, listener, after)
 
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        return self.detect_api(deadline).read_index(spec, deadline)
+
     def keep_group(self, ttl: int) -> KeepGroup:
         """Return the keep group, but detect the API first: call :meth:`detect_api` before, with a deadline."""
         return self.detect_api(Deadline(DETECTION_TIMEOUT)).keep_group(ttl)

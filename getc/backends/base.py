@@ -6,7 +6,7 @@ A backend turns an operation into a result, notifies listeners of changes, and k
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, overload
 
@@ -62,6 +62,15 @@ class Watch(Protocol):
     """A watch that is live or being created."""
 
     __slots__ = ()
+
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        """Call a function when the watch has delivered every change up to an index.  Does not block.
+
+        Args:
+            index: The index of the store, from :meth:`Backend.read_index`.
+            on_progress: Called once with that index, or a later one which the watch has reached, in the order of the
+                listener's calls; not called after the watch has ended.  It must not block, switch or raise.
+        """
 
     def close(self) -> None:
         """End the watch: its listener is not called again.  Does not block, may be called twice."""
@@ -261,6 +270,19 @@ class Backend(Protocol):
 
         ``after`` is an ended watch of this backend that the new one continues.  If the store was replaced since, as
         far as the backend can detect it, the new watch ends with ``EventIndexCleared``.
+        """
+
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        """Return the index of the store, by a linearizable read: every write that was answered before is included.
+
+        Blocks until the deadline at most.
+
+        Args:
+            spec: A watch that the user may create: what is read has to be permitted.
+            deadline: The end of the read.
+
+        Raises:
+            EtcException: The read failed, or was refused.
         """
 
     def keep_group(self, ttl: int) -> KeepGroup:

@@ -40,7 +40,7 @@ class EventQueue:
         """Queue a notification.  Does nothing once the queue is closed.
 
         Args:
-            notify: A method of ``listener`` other than ``on_ended``.
+            notify: A method of ``listener`` other than ``on_ended``, or another function that does not block.
             args: Its arguments.
         """
         if self._is_closed:

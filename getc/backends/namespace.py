@@ -85,6 +85,10 @@ class Namespaced(Backend):
         relative = _RelativeListener(listener, self._namespace)
         return self._backend.watch(in_namespace(self._namespace, spec), relative, after)
 
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        with _relative_errors(self._namespace, spec.key):
+            return self._backend.read_index(in_namespace(self._namespace, spec), deadline)
+
     def keep_group(self, ttl: int) -> KeepGroup:
         return _RelativeGroup(self._backend.keep_group(ttl), self._namespace)
 

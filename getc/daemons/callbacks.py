@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import gevent
+from gevent.event import Event
 
 from getc import timing
 from getc.daemons.failures import report_failure
 from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
+from getc.timing import Deadline
 
 __all__ = ['CallbackQueue']
 
@@ -35,7 +37,7 @@ class CallbackQueue:
         on_empty: A function that must not block or raise, called after the last posted call has returned.
     """
 
-    __slots__ = ('_calls', '_greenlets', '_is_closed', '_log', '_on_empty', '_running')
+    __slots__ = ('_barriers', '_calls', '_greenlets', '_is_closed', '_log', '_on_empty', '_running')
 
     def __init__(
         self, greenlets: DaemonGreenlets, log: ClientLog, on_empty: Callable[[], object] | None = None
@@ -46,6 +48,7 @@ class CallbackQueue:
         self._calls: deque[_Call] | tuple[()] = ()  # an empty deque takes 0.7 kB
         self._running: gevent.Greenlet[..., None] | None = None
         self._is_closed = False
+        self._barriers: Sequence[Event] = ()  # set when the calls before them have returned, or by `close`
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -60,10 +63,33 @@ class CallbackQueue:
         if self._running is None:
             self._running = self._greenlets.spawn(self._run)
 
+    @property
+    def is_caller(self) -> bool:
+        """True if the current greenlet runs the calls."""
+        return self._running is not None and self._running is gevent.getcurrent()
+
+    def wait_for_posted(self, deadline: Deadline) -> bool:
+        """Wait until the calls that were posted before have returned, or the queue was closed.  Blocks.
+
+        Returns:
+            False at the deadline.
+        """
+        if self._is_closed or (self._running is None and not self._calls):
+            return True
+        returned = Event()
+        self._barriers = [*self._barriers, returned]
+        self.post(returned.set)
+        try:
+            return bool(returned.wait(deadline.timeout_left())) or returned.is_set()
+        finally:
+            self._barriers = [each for each in self._barriers if each is not returned]
+
     def close(self) -> None:
         """Drop the calls that have not begun, and accept no others."""
         self._is_closed = True
         self._calls = ()
+        for barrier in self._barriers:
+            barrier.set()
 
     def _run(self) -> None:
         began = timing.now()

@@ -19,7 +19,17 @@ from getc.daemons.base import Daemon
 from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.continuity import Continuity, Listing
 from getc.daemons.retry_loop import MAX_REFUSED_DELAY
-from getc.errors import EtcException, EventIndexCleared, KeyNotFound, NotDir, ProtocolError, ResponseTooLarge
+from getc.daemons.synchronizer import Synchronizer
+from getc.error_context import copy_error
+from getc.errors import (
+    ClientClosed,
+    EtcException,
+    EventIndexCleared,
+    KeyNotFound,
+    NotDir,
+    ProtocolError,
+    ResponseTooLarge,
+)
 from getc.net.client_log import ClientLog
 from getc.operations import Get, WatchSpec
 from getc.results import Directory, EtcdResult, Got, Value
@@ -95,6 +105,8 @@ class Follower(Daemon):
         '_sink',
         '_starts_caught_up',
         '_state',
+        '_synced_index',
+        '_synchronizer',
         '_watch',
     )
 
@@ -122,6 +134,8 @@ class Follower(Daemon):
         self._watch: Watch | None = None
         self._previous_watch: Watch | None = None  # which the next watch continues
         self._live_at = math.inf
+        self._synced_index = 0  # every change up to it was received, as the watch has reported
+        self._synchronizer: Synchronizer | None = None  # before the first `sync`
 
     @property
     def state(self) -> WatcherState:
@@ -136,7 +150,24 @@ class Follower(Daemon):
     @property
     def index(self) -> int:
         """The index up to which every change was received; 0 before the start."""
-        return self._continuity.cursor or 0
+        return max(self._continuity.cursor or 0, self._synced_index)
+
+    def sync(self, deadline: Deadline) -> int:
+        """Wait until every change that was made before this call has been passed to the sink; return the index.
+
+        Blocks until the deadline at most.
+
+        Raises:
+            TimedOut: That was not so before the deadline.
+            ClientClosed: The follower was stopped, or this is a forked child.
+            EtcException: The store refuses to be read.
+            RuntimeError: This is not the thread of the client.
+        """
+        self.check_thread()
+        self.check_running()
+        if self._synchronizer is None:
+            self._synchronizer = Synchronizer(self.name, self._read_index, self._request_progress, self.greenlets.spawn)
+        return self._synchronizer.wait(deadline)
 
     # -- attempts
 
@@ -154,7 +185,7 @@ class Follower(Daemon):
             self._resync(self._list())
         elif not continuity.resume_at_last_change():
             listing = self._list()
-            if not continuity.resume_after(listing):
+            if listing.index < self._synced_index or not continuity.resume_after(listing):
                 self._resync(listing)
         if not self._is_stopped:
             self._live_at = math.inf
@@ -180,6 +211,7 @@ class Follower(Daemon):
         """Deliver the difference between the known state and a listing."""
         self.log_event(logging.WARNING, 'history lost; resynced by a listing at index %d', listing.index)
         difference = self._continuity.resync(listing)
+        self._synced_index = 0  # perhaps of another store
         self._is_history_lost = False
         self._previous_watch = None
         self._sink.on_changes(difference, self.callbacks)
@@ -207,6 +239,8 @@ class Follower(Daemon):
             self.mark_started()
         self._update_state()
         self._sink.on_caught_up(self.callbacks)
+        if self._synchronizer is not None:
+            self._synchronizer.on_new_watch()
 
     def on_changes(self, results: Sequence[EtcdResult]) -> None:
         """Changes of one revision arrived."""
@@ -252,6 +286,31 @@ class Follower(Daemon):
         self._is_history_lost = True
         self.retry.schedule(0)
 
+    # -- sync
+
+    def check_running(self) -> None:
+        """Raise the error of a follower that was stopped, if this one was."""
+        if self.is_stopped:
+            raise self._stopped_error()
+
+    def _read_index(self, deadline: Deadline) -> int:
+        return self._backend.detect_api(deadline).read_index(WatchSpec(self.key, recursive=self._recursive), deadline)
+
+    def _request_progress(self, index: int) -> None:
+        if self._watch is not None and self._is_caught_up:
+            self._watch.request_progress(index, self._on_progress)
+
+    def _on_progress(self, index: int) -> None:
+        assert self._synchronizer is not None
+        self._synced_index = max(self._synced_index, index)
+        self._synchronizer.on_progress(self.index)
+
+    def _stopped_error(self) -> EtcException:
+        if self._fatal_error is not None:
+            return copy_error(self._fatal_error)
+        what = 'belongs to the parent of this forked process' if self.in_forked_child else 'was stopped'
+        return ClientClosed(f'{self.name} {what}')
+
     # -- state changes
 
     def _update_state(self) -> None:
@@ -270,6 +329,8 @@ class Follower(Daemon):
         self._close_watch()
         self._state = WatcherState.STOPPED
         self.retry.kill_attempt()  # an attempt only reads
+        if self._synchronizer is not None:
+            self._synchronizer.fail(self._stopped_error())
 
     def _close_watch(self) -> None:
         self._is_caught_up = False

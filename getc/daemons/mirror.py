@@ -16,9 +16,10 @@ from getc.daemons.options import check_callback
 from getc.errors import ClientClosed, TimedOut
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec
+from getc.options import CALL_TIMEOUT
 from getc.paths import remove_subtree
 from getc.results import Deleted, EtcdResult, Got, Value
-from getc.timing import Deadline
+from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 
 __all__ = ['Mirror', 'OnUpdate']
 
@@ -39,13 +40,22 @@ class Mirror(FollowerHandle, Mapping[str, str]):
     RuntimeError, because the mirror could change meanwhile.
     """
 
-    __slots__ = ('_nodes', '_waiting')
+    __slots__ = ('_nodes', '_timeout', '_waiting')
 
-    def __init__(self, log: ClientLog, backend: Backend, key: str, *, on_update: OnUpdate | None = None) -> None:
+    def __init__(
+        self,
+        log: ClientLog,
+        backend: Backend,
+        key: str,
+        *,
+        on_update: OnUpdate | None = None,
+        timeout: float | None = CALL_TIMEOUT,
+    ) -> None:
         check_callback('on_update', on_update, is_optional=True)
         spec = WatchSpec(key, recursive=True)
         self._nodes: dict[str, Value] = {}
         self._waiting: set[Event] = set()
+        self._timeout = timeout  # of `sync`
         sink = _NodesSink(self._nodes, self._wake, on_update)
         super().__init__(Follower(log, backend, spec, f'mirror {spec.key}', sink, starts_caught_up=True))
         self._daemon.on_stopping(self._wake)
@@ -91,6 +101,30 @@ class Mirror(FollowerHandle, Mapping[str, str]):
             return answer
         finally:
             self._waiting.discard(changed)
+
+    def sync(self, timeout: Timeout = DEFAULT_TIMEOUT) -> int:
+        """Block until the mirror shows everything that was written before this call, by any client, to any key.
+
+        The index of etcd is read by a linearizable read, and the watch reports when it has delivered everything up to
+        that index.  All greenlets that call ``sync`` at the same time share one read and one report.  Where etcd
+        answers progress requests (v3 from 3.4.25 and 3.5.8 on, without ``etcd grpc-proxy``) that takes two round trips;
+        else it takes about half a second.  While the mirror is stale or starting, the call waits until it has
+        recovered.  Callbacks of ``on_update`` may still be running.
+
+        Args:
+            timeout: Seconds; None for no limit, omitted for the timeout of the client.
+
+        Returns:
+            The index up to which the mirror shows everything, at least that of every earlier write.
+
+        Raises:
+            TimedOut: The mirror did not show everything in time, or etcd did not respond.
+            Unauthorized: The user may not read the node.
+            ClientClosed: The mirror was stopped, or this is a forked child.
+            RuntimeError: This is not the thread of the client.
+        """
+        deadline = Deadline(self._timeout) if timeout is DEFAULT_TIMEOUT else Deadline.after(timeout)
+        return self._daemon.sync(deadline)
 
     # -- Mapping
 

@@ -224,6 +224,10 @@ class _DelayedWatch(Watch):
         if seconds != math.inf:
             self._timer.start(self._start)
 
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        if self._watch is not None:
+            self._watch.request_progress(index, on_progress)
+
     def close(self) -> None:
         self._timer.close()
         self._backend._delayed.pop(self, None)
@@ -246,6 +250,9 @@ class _RefusedWatch(Watch):
 
     def __init__(self, listener: WatchListener, error: EtcException) -> None:
         self._callback = get_hub().loop.run_callback(listener.on_ended, error)
+
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        pass
 
     def close(self) -> None:
         self._callback.stop()

@@ -135,8 +135,8 @@ def test_reset_in_child_drops_the_daemons_of_the_parent(
     ('kind', 'names'),
     [
         (getc.Keeper, DAEMON | {'detach', 'ensure', 'guard', 'orphan', 'remaining', 'ttl', 'update', 'value'}),
-        (getc.Watcher, FOLLOWER | {'ready', 'recursive'}),
-        (getc.Mirror, FOLLOWER | {'get', 'items', 'keys', 'nodes', 'values', 'wait'}),
+        (getc.Watcher, FOLLOWER | {'ready', 'recursive', 'sync'}),
+        (getc.Mirror, FOLLOWER | {'get', 'items', 'keys', 'nodes', 'sync', 'values', 'wait'}),
         (getc.Changes, FOLLOWER | {'close', 'get'}),
     ],
 )

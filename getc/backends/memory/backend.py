@@ -10,10 +10,12 @@ from getc.backends.conditions import check_size, facts_of
 from getc.backends.creation_order import read_contenders, read_predecessor
 from getc.backends.memory.notifier import MemoryWatch, SharedStore
 from getc.backends.refresh import RefreshGroup
+from getc.backends.store_index import index_of_read
 from getc.errors import ClientClosed, EtcException
 from getc.operations import (
     Append,
     Contenders,
+    Get,
     Operation,
     Predecessor,
     Put,
@@ -77,6 +79,9 @@ class MemoryBackend(Backend):
         self._check_open()
         check_v2_key(spec.key)
         return self._store.watch(spec, listener, self._watches)
+
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        return index_of_read(self, Get(spec.key, quorum=True), deadline)
 
     def keep_group(self, ttl: int) -> KeepGroup:
         self._check_open()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import Any, overload
 
@@ -78,6 +79,11 @@ class SharedStore:
         self._set_timer(self._store.next_expiration())
         return watch
 
+    def report_progress(self, watch: MemoryWatch, on_progress: Callable[[int], object]) -> None:
+        """Call a function with the index of the store, after the changes up to it were delivered to a watch."""
+        self._advance()
+        watch.post(on_progress, self._store.index)
+
     def remove(self, watch: MemoryWatch) -> None:
         """Stop notifying a watch."""
         watches = self._watches.get(watch.spec.key)
@@ -145,6 +151,9 @@ class MemoryWatch(EventQueue):
         self._store = store
         self._siblings = siblings
         siblings.add(self)
+
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        self._store.report_progress(self, on_progress)
 
     def _on_closed(self) -> None:
         self._store.remove(self)

@@ -20,6 +20,7 @@ from getc.backends.tree.codec.contenders import (
     txn_of_predecessor,
 )
 from getc.backends.tree.codec.delete import parse_delete, txn_of_delete
+from getc.backends.tree.codec.events import narrow_range, range_of
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL, decode, directory_range, value_of
 from getc.backends.tree.codec.txn_failure import missing_node_error
 from getc.backends.tree.codec.write import check_put, encode_put, parse_put
@@ -334,6 +335,22 @@ class TreeV3(Backend):
         if self._is_closed:
             self._check_open()
         return self._watch_hub.subscribe(spec, listener, after)
+
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        self._check_open()
+        keys = list(dict.fromkeys((range_of(spec)[0], narrow_range(spec)[0])))
+
+        def read_revision() -> int:
+            while True:
+                request = RangeRequest(key=keys[0], keys_only=True)
+                try:
+                    return int(self._rpc.call(KV.Range, request, deadline).header.revision)
+                except PermissionDenied:
+                    if len(keys) == 1:
+                        raise
+                    del keys[0]  # the user may lack the permission for the node itself
+
+        return self._revision_guard.observe_quorum(read_revision)
 
     def keep_group(self, ttl: int) -> KeepGroup:
         self._check_open()

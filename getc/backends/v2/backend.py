@@ -17,6 +17,7 @@ from getc.backends.base import Backend, KeepGroup, Watch, WatchListener
 from getc.backends.creation_order import read_contenders, read_predecessor
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.refresh import RefreshGroup
+from getc.backends.store_index import index_of_read
 from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http
 from getc.backends.v2.poll import Poll
@@ -164,12 +165,8 @@ class KeysV2(Backend):
             raise
 
     def _verify_quorum(self, endpoint: Endpoint, spec: WatchSpec, deadline: Deadline) -> None:
-        """Perform a linearizable read, which a server that lags behind or is cut off cannot answer.
-
-        For a recursive watch the read is of a node that does not exist, below a key that the user may read: the
-        response is small.
-        """
-        read = Get(child_prefix(spec.key) + QUORUM_PROBE_KEY if spec.recursive else spec.key, quorum=True)
+        """Perform a linearizable read, which a server that lags behind or is cut off cannot answer."""
+        read = _probe_of(spec)
         response = self._http.call(endpoint, request_of(read), deadline)
         try:
             result_of(read, response)
@@ -195,6 +192,9 @@ class KeysV2(Backend):
             pass  # the server has responded, or the client is closed
         finally:
             self._checking.discard(endpoint)
+
+    def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
+        return index_of_read(self, _probe_of(spec), deadline)
 
     # -- kept nodes
 
@@ -234,3 +234,11 @@ def _endpoint_in_errors(endpoint: Endpoint) -> Iterator[None]:
         if error.endpoint is not None:
             raise
         raise copy_error(error, endpoint=endpoint.url) from error.__cause__
+
+
+def _probe_of(spec: WatchSpec) -> Get:
+    """Return a linearizable read with a small response that a user is permitted who may create the watch.
+
+    For a recursive watch it is of a node that does not exist, below the watched one.
+    """
+    return Get(child_prefix(spec.key) + QUORUM_PROBE_KEY if spec.recursive else spec.key, quorum=True)

@@ -97,6 +97,10 @@ class _ServerFailed(BaseException):
         self.error = error
 
 
+class _ProgressRequested(BaseException):
+    """Thrown into the greenlet of a watch that waits for an idle poll."""
+
+
 class PollingWatch(Watch):
     """A watch that polls in a greenlet of its own.
 
@@ -134,6 +138,8 @@ class PollingWatch(Watch):
         self._caught_up_index: int | None = None  # changes up to this index precede `on_caught_up`; None afterwards
         self._is_closed = False
         self._pid = os.getpid()
+        self._progress_calls: list[tuple[int, Callable[[int], object]]] = []  # those that were requested
+        self._is_idle = False  # the greenlet waits for an idle poll
         self._poll: Poll | None = None
         self._polled_at = 0.0
         self._idle_timeout = FIRST_IDLE_TIMEOUT
@@ -145,6 +151,15 @@ class PollingWatch(Watch):
         self._is_closed = True
         if self._greenlet is not gevent.getcurrent():
             self._greenlet.kill(block=False)
+
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        self._progress_calls.append((index, on_progress))
+        gevent.get_hub().loop.run_callback(self._wake)
+
+    def _wake(self) -> None:
+        if self._is_idle and not self._is_closed:
+            self._is_idle = False
+            self._greenlet.throw(_ProgressRequested())
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -194,14 +209,30 @@ class PollingWatch(Watch):
         if self._poll is None:
             self._use(self._open(self._next_index, verify_quorum=self._next_index is None))
             return
-        is_catching_up = self._caught_up_index is not None
-        is_ready = self._poll.wait(HISTORY_TIMEOUT if is_catching_up else self._idle_timeout)
+        is_ready = self._wait_for_change(self._poll)
         if os.getpid() != self._pid:
             self._is_closed = True  # in a forked child: the response belongs to the parent
         elif is_ready:
             self._receive()
         else:
             self._replace_poll()
+
+    def _wait_for_change(self, poll: Poll) -> bool:
+        """Return True as soon as the poll has received a change; False if it has been idle for long enough."""
+        if self._is_catching_up:
+            return poll.wait(max(0.0, HISTORY_TIMEOUT - (timing.now() - self._polled_at)))
+        self._is_idle = True
+        try:
+            return poll.wait(self._idle_timeout)
+        except _ProgressRequested:
+            return self._wait_for_change(poll)
+        finally:
+            self._is_idle = False
+
+    @property
+    def _is_catching_up(self) -> bool:
+        """True if the watch has to report that it has delivered every change up to an index."""
+        return self._caught_up_index is not None or bool(self._progress_calls)
 
     # -- opening polls
 
@@ -267,7 +298,7 @@ class PollingWatch(Watch):
         try:
             poll = self._open(next_index, verify_quorum=True)
         except EventIndexCleared as error:
-            if error.cause == ANOTHER_STORE:
+            if error.cause == ANOTHER_STORE or self._progress_calls:  # only a listing shows what the poll may lack
                 raise
             self._idle_timeout = IDLE_TIMEOUT
             if self._caught_up_index is not None:
@@ -302,7 +333,7 @@ class PollingWatch(Watch):
                 what = 'the poll of {key} was lost, and the next one took too long to open'
                 raise ConnectionError(what, key=self.spec.key)
             assert self._poll is not None
-            if not self._poll.wait(self._idle_timeout):
+            if not self._wait_for_change(self._poll):
                 return
             result = self._read()
             if result is None:
@@ -335,6 +366,12 @@ class PollingWatch(Watch):
         assert self._next_index is not None
         if self._caught_up_index is not None and self._next_index > self._caught_up_index:
             self._on_caught_up()
+        calls, self._progress_calls = self._progress_calls, []
+        for index, on_progress in calls:
+            if index >= self._next_index:
+                self._progress_calls.append((index, on_progress))
+            elif not self._is_closed:
+                on_progress(self._next_index - 1)
 
     def _on_caught_up(self) -> None:
         """Notify the listener that every change the store had at the first poll was delivered."""

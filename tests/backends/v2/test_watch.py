@@ -12,7 +12,7 @@ from gevent.event import Event
 
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.v2.messages import Response
-from getc.backends.v2.watch import FIRST_IDLE_TIMEOUT, PollingWatch, StorePosition
+from getc.backends.v2.watch import FIRST_IDLE_TIMEOUT, HISTORY_TIMEOUT, PollingWatch, StorePosition
 from getc.errors import ConnectionError, ConnectionRefused, EtcException, EventIndexCleared
 from getc.net.endpoint import parse_endpoints
 from getc.operations import WatchSpec
@@ -345,3 +345,80 @@ def test_watch_has_caught_up_only_if_its_poll_is_idle_after_the_server_answered_
     assert bench.recorder.caught_up_after == [int(is_late)]
     assert [result.modified_index for result in bench.recorder.results] == [8] * is_late
     bench.watch.close()
+
+
+# -- progress
+
+
+def test_progress_is_reported_once_two_polls_have_replaced_an_idle_one(etcd_clock: VirtualTime) -> None:
+    """The first shows an index, and the second that no change up to it was on its way."""
+    bench, reached = Bench(), list[int]()
+    etcd_clock.advance(5)
+    before = len(bench.polls)
+    index = int(bench.polls[-1].headers['X-Etcd-Index'])
+    bench.indices = itertools.count(index + 10)
+    bench.watch.request_progress(index + 5, reached.append)
+    etcd_clock.advance(0)
+    assert (len(bench.polls), reached) == (before + 1, [])
+    etcd_clock.advance(HISTORY_TIMEOUT + 0.1)
+    assert reached == [index + 10]
+    assert bench.verified[before:] == [True, True]
+    etcd_clock.advance(0.5)
+    assert len(bench.polls) == before + 2
+    bench.watch.close()
+
+
+def test_progress_follows_the_changes_before_it(etcd_clock: VirtualTime) -> None:
+    """A change that the new poll delivers comes first."""
+    bench = Bench()
+    etcd_clock.advance(5)
+    after: list[int] = []
+    index = int(bench.polls[-1].headers['X-Etcd-Index']) + 1
+    bench.watch.request_progress(index, lambda _: after.append(len(bench.recorder.results)))
+    etcd_clock.advance(0)
+    bench.polls[-1].arrives.set()
+    etcd_clock.advance(1)
+    assert after == [1]
+    bench.watch.close()
+
+
+def test_progress_up_to_a_delivered_index_is_reported_at_once(etcd_clock: VirtualTime) -> None:
+    """Several calls, each once; a poll that has just been opened is not replaced before its history had time."""
+    bench, reached = Bench(), list[int]()
+    settle()
+    bench.watch.request_progress(8, reached.append)
+    bench.watch.request_progress(8, reached.append)
+    settle()
+    assert (len(bench.polls), reached) == (1, [])
+    bench.polls[0].arrives.set()
+    settle()
+    assert reached == [8, 8]
+    bench.watch.close()
+
+
+def test_progress_is_not_reported_after_close(etcd_clock: VirtualTime) -> None:
+    bench, reached = Bench(), list[int]()
+    etcd_clock.advance(5)
+    bench.watch.request_progress(7, reached.append)
+    bench.watch.close()
+    bench.watch.request_progress(7, reached.append)
+    etcd_clock.advance(2)
+    assert reached == []
+    assert all(poll.is_closed for poll in bench.polls)
+
+
+def test_watch_whose_progress_is_requested_ends_if_the_history_has_moved_past_its_index(
+    etcd_clock: VirtualTime,
+) -> None:
+    """The old poll has lost nothing, but only a listing shows that it has."""
+    bench, reached = Bench(), list[int]()
+    etcd_clock.advance(5)
+
+    def refuse(*_: object) -> Any:
+        raise EventIndexCleared('cleared', '')
+
+    bench.watch._open_poll = refuse
+    bench.watch.request_progress(7000, reached.append)
+    etcd_clock.advance(1)
+    assert (reached, [type(error) for error in bench.recorder.ended]) == ([], [EventIndexCleared])
+    assert all(poll.is_closed for poll in bench.polls)

@@ -45,7 +45,8 @@ class CatchUpDetector:
 
     def __init__(self) -> None:
         self._watches: dict[WatchPosition, Deadline] = {}  # each with the deadline of its progress response
-        self._first_empty_read: dict[WatchPosition, float] = {}  # the time of the first read without a pending change
+        # The time of the first read without a pending change, and the goal of the watch before that read.
+        self._first_empty_read: dict[WatchPosition, tuple[float, int]] = {}
         self._poller: gevent.Greenlet[[], None] | None = None
         self._affinity = ThreadAffinity()
 
@@ -61,9 +62,18 @@ class CatchUpDetector:
         stream.request_progress()
 
     def add(self, watch: WatchPosition) -> None:
-        """Notify this watch when it has caught up.  Does not block."""
+        """Notify this watch, which was created on another stream, when it has caught up.  Does not block."""
         self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
         self._first_empty_read.pop(watch, None)  # of its previous stream
+        self._start()
+
+    def raise_goal(self, watch: WatchPosition) -> None:
+        """Notify this watch when it has reached its goal, which is a later one now.  Does not block."""
+        if watch not in self._watches:
+            self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
+        self._start()
+
+    def _start(self) -> None:
         if self._poller is None:
             self._poller = gevent.spawn(self._poll)
             self._poller.name = 'getc watches, catching up'
@@ -111,7 +121,7 @@ class CatchUpDetector:
     def _check_by_read(self, watch: WatchPosition, deadline: Deadline) -> None:
         if not watch.is_catching_up:
             return
-        sent_at = timing.now()
+        sent_at, goal = timing.now(), watch.goal
         try:
             has_pending = watch.has_pending(Deadline(READ_TIMEOUT))
         except EtcException:
@@ -121,8 +131,9 @@ class CatchUpDetector:
         if has_pending:
             self._first_empty_read.pop(watch, None)
             return
-        is_second = sent_at - self._first_empty_read.setdefault(watch, timing.now()) >= READ_INTERVAL
-        if is_second and watch.is_catching_up:
-            watch.on_nothing_pending()
+        first_at, first_goal = self._first_empty_read.setdefault(watch, (timing.now(), goal))
+        if sent_at - first_at >= READ_INTERVAL and watch.is_catching_up:
+            del self._first_empty_read[watch]  # the goal may be a later one by now
+            watch.on_nothing_pending(first_goal)
             if watch.stream is not None and not watch.stream.progress.has_responses:
                 watch.stream.progress.proves_delivery = False  # further watches do not wait for progress responses

@@ -22,6 +22,8 @@ class WatchPosition:
         spec: What is watched, and from which index on.
         key_range: The range of the spec.
         on_caught_up: Called when the watch has received everything up to the target.  It must not block or raise.
+        on_received: Called with a revision when everything up to it was received, while a later or an equal one is
+            awaited.  It must not block or raise.
         on_missed: Called with an index when the watch has not delivered a change up to that index.  It must not block
             or raise.
 
@@ -33,6 +35,7 @@ class WatchPosition:
         delivered: Every change up to this revision was delivered; None before the watch is live.
         received: The server has reached this revision and has sent every change of the range up to it.
         target: The revision at which the watch has caught up; None if it has.
+        awaited: The latest revision whose delivery was requested to be reported; 0 if none is awaited.
         has_queued: Received changes wait for their delivery.
         is_over: The watch has ended.
         substream: The watch on the stream; None before it was requested, and between two streams.
@@ -41,6 +44,8 @@ class WatchPosition:
 
     __slots__ = (  # there are thousands
         '_on_caught_up',
+        '_on_received',
+        'awaited',
         'delivered',
         'has_queued',
         'is_over',
@@ -60,6 +65,7 @@ class WatchPosition:
         key_range: Range,
         *,
         on_caught_up: Callable[[], object],
+        on_received: Callable[[int], object],
         on_missed: Callable[[int], object],
     ) -> None:
         self.spec = spec
@@ -69,11 +75,13 @@ class WatchPosition:
         self.delivered: int | None = None
         self.received = 0
         self.target: int | None = None
+        self.awaited = 0
         self.has_queued = False
         self.is_over = False
         self.substream: Substream | None = None
         self.on_missed = on_missed
         self._on_caught_up = on_caught_up
+        self._on_received = on_received
 
     @property
     def key(self) -> str:
@@ -88,25 +96,31 @@ class WatchPosition:
     # -- catching up
 
     @property
+    def goal(self) -> int:
+        """The revision up to which the server has to send everything: the target, or a later one that is awaited."""
+        return max(self.target or 0, self.awaited)
+
+    @property
     def is_catching_up(self) -> bool:
-        """True while changes up to the target may still have to be delivered."""
-        return self.target is not None and not self.is_over
+        """True while changes up to the goal may still have to be delivered."""
+        return (self.target is not None or self.awaited > 0) and not self.is_over
 
     def on_progress(self, revision: int) -> None:
         """Note that the server has sent all changes up to the revision on all watches that it had then."""
         if self.substream is not None and self.substream.covers(revision):
-            self._on_received(revision)
+            self.on_nothing_pending(revision)
 
-    def on_nothing_pending(self) -> None:
-        """Note that the watch has received everything up to the target."""
-        if self.target is not None:
-            self._on_received(self.target)
+    def on_nothing_pending(self, revision: int) -> None:
+        """Note that the watch has received everything up to the revision."""
+        self.received = max(self.received, revision)
+        if not self.has_queued:
+            self.notify()
 
     def has_pending(self, deadline: Deadline) -> bool:
         """Read whether the range has a key that was changed after the position.  Blocks.
 
         The read is linearizable and served by the stream's own server: one that lags behind answers when it has caught
-        up.  A key that was changed after the target counts, since it may hide an earlier change.  A deletion leaves no
+        up.  A key that was changed after the goal counts, since it may hide an earlier change.  A deletion leaves no
         key.
 
         Raises:
@@ -119,16 +133,15 @@ class WatchPosition:
         request = RangeRequest(key=start, range_end=end, min_mod_revision=first, limit=1, keys_only=True)
         return bool(stream.read(request, deadline).kvs)
 
-    def notify_if_caught_up(self) -> None:
-        """Call ``on_caught_up`` if everything up to the target was received."""
+    def notify(self) -> None:
+        """Report what was received, and delivered since, up to the target and to the awaited revision."""
         if self.target is not None and self.received >= self.target:
             self.target = None
             self._on_caught_up()
-
-    def _on_received(self, revision: int) -> None:
-        self.received = max(self.received, revision)
-        if not self.has_queued:
-            self.notify_if_caught_up()
+        if self.awaited and self.target is None:
+            if self.received >= self.awaited:
+                self.awaited = 0
+            self._on_received(self.received)
 
     # -- missed changes
 

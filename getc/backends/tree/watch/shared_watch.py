@@ -91,7 +91,9 @@ class SharedWatch(WatchHandler):
 
     def __init__(self, context: WatchContext, spec: WatchSpec, key_range: Range) -> None:
         self._context = context
-        self._position = WatchPosition(spec, key_range, on_caught_up=self._on_caught_up, on_missed=self._on_missed)
+        self._position = WatchPosition(
+            spec, key_range, on_caught_up=self._on_caught_up, on_received=self._on_received, on_missed=self._on_missed
+        )
         self._min_revision = 0  # a server with an earlier revision lags behind
         self._cluster_id = 0  # 0 before it is known
         self._subscribers: dict[Subscriber, None] = {}
@@ -126,7 +128,9 @@ class SharedWatch(WatchHandler):
 
     def subscribe(self, spec: WatchSpec, listener: WatchListener, cluster_id: int) -> Subscriber:
         """Notify this listener of changes from ``spec.index`` on, if the cluster has this id; 0 for any."""
-        subscriber = Subscriber(listener, (spec.index or 0) - 1, cluster_id, self.unsubscribe)
+        subscriber = Subscriber(
+            listener, (spec.index or 0) - 1, cluster_id, unsubscribe=self.unsubscribe, await_revision=self._await
+        )
         self._subscribers[subscriber] = None
         if self._position.delivered is not None:
             self._activate(subscriber)
@@ -152,7 +156,7 @@ class SharedWatch(WatchHandler):
         other = self._context.by_range.setdefault(position.range, self)
         if other is self or other._position.delivered is None or other._cluster_id != self._cluster_id:
             return
-        if position.target is not None or other._position.target is not None:
+        if position.is_catching_up or other._position.is_catching_up:
             return
         if position.spec.hidden is not other._position.spec.hidden:
             return
@@ -161,6 +165,7 @@ class SharedWatch(WatchHandler):
             other._subscribers |= subscribers
             for subscriber in subscribers:
                 subscriber.unsubscribe = other.unsubscribe
+                subscriber.await_revision = other._await
                 subscriber.replay(other._history)
             self._stop()
 
@@ -304,8 +309,23 @@ class SharedWatch(WatchHandler):
         if is_new:
             for subscriber in self._subscribers:
                 self._activate(subscriber)
-        if position.target is not None:
+        if position.is_catching_up:
             self._context.catch_up.add(position)
+
+    def _await(self, revision: int) -> None:
+        """Report to the subscribers when everything up to this revision was received, and delivered."""
+        position = self._position
+        position.awaited = max(position.awaited, revision)
+        if position.delivered is None:
+            return  # not live yet
+        if not position.has_queued:
+            position.notify()
+        if position.is_catching_up:
+            self._context.catch_up.raise_goal(position)
+
+    def _on_received(self, revision: int) -> None:
+        for subscriber in self._subscribers:
+            subscriber.on_received(revision)
 
     def _on_caught_up(self) -> None:
         for subscriber in self._subscribers:
@@ -324,7 +344,7 @@ class SharedWatch(WatchHandler):
         self._queue = None
         self._position.has_queued = False
         if self._position.delivered is not None and not self._position.is_over:
-            self._position.notify_if_caught_up()
+            self._position.notify()
             self._merge()
 
     def _resolve_and_deliver(self, leases: set[int]) -> None:
@@ -366,5 +386,5 @@ class SharedWatch(WatchHandler):
                     if subscriber.cursor < revision:
                         subscriber.cursor = revision
                         subscriber.post(subscriber.listener.on_changes, results)
-        if position.target is not None and is_whole and revisions < MAX_HISTORY_BATCH:
+        if position.is_catching_up and is_whole and revisions < MAX_HISTORY_BATCH:
             position.received = max(position.received, header.revision)

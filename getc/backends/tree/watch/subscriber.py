@@ -20,17 +20,26 @@ class Subscriber(EventQueue):
         cluster_id: The id of the cluster whose changes are delivered; 0 for any.
         unsubscribe: Called once with this subscriber when it is closed: a method of its shared watch, which changes
             when two watches of one range are merged.
+        await_revision: Called with a revision that :meth:`on_received` has to report: another method of it.
     """
 
-    __slots__ = ('cluster_id', 'cursor', 'unsubscribe')
+    __slots__ = ('_progress_calls', 'await_revision', 'cluster_id', 'cursor', 'unsubscribe')
 
     def __init__(
-        self, listener: WatchListener, cursor: int, cluster_id: int, unsubscribe: Callable[[Subscriber], object]
+        self,
+        listener: WatchListener,
+        cursor: int,
+        cluster_id: int,
+        *,
+        unsubscribe: Callable[[Subscriber], object],
+        await_revision: Callable[[int], object],
     ) -> None:
         super().__init__(listener)
         self.cursor = cursor
         self.cluster_id = cluster_id
         self.unsubscribe = unsubscribe
+        self.await_revision = await_revision
+        self._progress_calls: list[tuple[int, Callable[[int], object]]] | None = None  # most are never synced
 
     def go_live(self, position: int, cluster_id: int, history: RangeHistory) -> bool:
         """Notify the listener that the watch is live, and replay what it has not received.
@@ -58,6 +67,21 @@ class Subscriber(EventQueue):
         for revision, results in history.since(self.cursor):
             self.cursor = revision
             self.post(self.listener.on_changes, results)
+
+    def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
+        if not self._is_closed:
+            self._progress_calls = [*(self._progress_calls or ()), (index, on_progress)]
+            self.await_revision(index)
+
+    def on_received(self, revision: int) -> None:
+        """Report the progress that was requested: every change up to this revision was delivered."""
+        waiting = []
+        for index, on_progress in self._progress_calls or ():
+            if index <= revision:
+                self.post(on_progress, revision)
+            else:
+                waiting.append((index, on_progress))
+        self._progress_calls = waiting or None
 
     def _on_closed(self) -> None:
         self.unsubscribe(self)

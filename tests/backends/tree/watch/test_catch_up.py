@@ -35,6 +35,8 @@ class CatchingUp:
         self.read_times: list[float] = []
         self.on_read: Callable[[], object] = lambda: None
         self.is_pending = False
+        self.goal = 5
+        self.reached = 0
 
     def on_progress(self, revision: int) -> None:
         raise AssertionError('the server sends no progress responses')
@@ -44,8 +46,9 @@ class CatchingUp:
         self.on_read()
         return self.is_pending
 
-    def on_nothing_pending(self) -> None:
-        self.is_catching_up = False
+    def on_nothing_pending(self, revision: int) -> None:
+        self.reached = revision
+        self.is_catching_up = revision < self.goal
 
 
 @pytest.fixture
@@ -97,3 +100,24 @@ def test_read_during_which_the_watch_was_created_again_does_not_count(
     etcd_clock.advance(4)
     assert not watch.is_catching_up
     assert watch.read_times[-1] - watch.read_times[0] >= READ_INTERVAL
+
+
+def test_goal_that_was_raised_between_the_reads_is_not_reached_by_the_second(
+    detector: CatchUpDetector, etcd_clock: VirtualTime
+) -> None:
+    """Reads do not show a deletion that is in flight, so a later goal needs two reads of its own."""
+    watch = CatchingUp()
+    reached: list[int] = []
+
+    def raise_goal() -> None:
+        if len(watch.read_times) == 1:
+            watch.goal = 8
+            detector.raise_goal(watch)  # type: ignore[arg-type]
+        reached.append(watch.reached)
+
+    watch.on_read = raise_goal
+    detector.add(watch)  # type: ignore[arg-type]
+    etcd_clock.advance(4)
+    assert (reached[0], reached[-1], watch.reached, watch.is_catching_up) == (0, 5, 8, False)
+    first_of_later = watch.read_times[reached.index(5)]
+    assert watch.read_times[-1] - first_of_later >= READ_INTERVAL
