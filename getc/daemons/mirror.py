@@ -108,7 +108,7 @@ class Mirror(FollowerHandle, Mapping[str, str]):
         The index of etcd is read by a linearizable read, and the watch reports when it has delivered everything up to
         that index.  All greenlets that call ``sync`` at the same time share one read and one report.  Where etcd
         answers progress requests (v3 from 3.4.25 and 3.5.8 on, without ``etcd grpc-proxy``) that takes two round trips;
-        else it takes about half a second.  While the mirror is stale or starting, the call waits until it has
+        else up to a second.  While the mirror is stale or starting, the call waits until it has
         recovered.  Callbacks of ``on_update`` may still be running.
 
         Args:

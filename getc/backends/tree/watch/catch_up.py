@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 import gevent
+from gevent.event import Event
 
 from getc import timing
 from getc.backends.tree.watch.position import WatchPosition
@@ -48,6 +49,7 @@ class CatchUpDetector:
         # The time of the first read without a pending change, and the goal of the watch before that read.
         self._first_empty_read: dict[WatchPosition, tuple[float, int]] = {}
         self._poller: gevent.Greenlet[[], None] | None = None
+        self._goal_raised = Event()  # wakes the poller
         self._affinity = ThreadAffinity()
 
     def attach(self, stream: WatchStream) -> None:
@@ -72,6 +74,7 @@ class CatchUpDetector:
         if watch not in self._watches:
             self._watches[watch] = Deadline(PROGRESS_TIMEOUT)
         self._start()
+        self._goal_raised.set()
 
     def _start(self) -> None:
         if self._poller is None:
@@ -93,13 +96,13 @@ class CatchUpDetector:
         delay = MIN_DELAY
         try:
             while self._remove_finished():
+                self._goal_raised.clear()
                 self._request_progress()
                 for watch, deadline in list(self._watches.items()):
                     stream = watch.stream
                     if deadline.has_passed() or stream is None or not stream.progress.proves_delivery:
                         self._check_by_read(watch, deadline)
-                gevent.sleep(delay)
-                delay = min(MAX_DELAY, 1.5 * delay)
+                delay = MIN_DELAY if self._goal_raised.wait(delay) else min(MAX_DELAY, 1.5 * delay)
         finally:
             self._poller = None
             self._first_empty_read.clear()
