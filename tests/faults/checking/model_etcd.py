@@ -208,7 +208,7 @@ class ModelEtcd:
             elif before is None or (before.created, before.value) != (now.created, now.value):
                 self._record_event(watcher, key, now.value, now.revision, 'Set', resync=True)
         self.history.add(Resync(watcher.name, self.now, self.revision))
-        watcher.era, watcher.revision = self.era, self.revision
+        watcher.era, watcher.revision, watcher.known = self.era, self.revision, keys
 
     def _record_event(
         self, watcher: ModelWatcher, key: str, value: str | None, revision: int, action: str, *, resync: bool

@@ -19,6 +19,7 @@ from tests.faults.history import (
     History,
     Record,
     Resync,
+    WatcherState,
     WatchEvent,
     WatchStarted,
     WatchStopped,
@@ -388,6 +389,32 @@ def test_resync_passes_when_continuity_is_unprovable(changed: dict[str, str | No
     assert check_watchers(history_with_unprovable_continuity(changed)) == []
 
 
+def history_with_second_resync(latest: dict[str, str | None]) -> History:
+    """A watcher compares after a compaction up to revision 4, receives no change, and compares again."""
+    etcd = ModelEtcd()
+    for name in 'abcd':
+        etcd.commit({f'/w/{name}': f'{name}1'})
+    watcher = etcd.watch('w', '/w')
+    etcd.commit({'/w/b': 'b2'})
+    etcd.compact(etcd.revision)
+    etcd.commit(latest)
+    etcd.deliver_resync(watcher)
+    etcd.pass_time(5)
+    etcd.commit({'/w/a': None})
+    etcd.deliver_resync(watcher)
+    assert len(etcd.history.of(Resync)) == 2
+    return etcd.history
+
+
+def test_second_resync_passes_when_the_listed_values_are_compacted() -> None:
+    """The change before the listing was a deletion, which no listing shows."""
+    assert check_watchers(history_with_second_resync({'/w/b': None})) == []
+
+
+def test_second_resync_is_found_when_a_listed_value_proves_continuity() -> None:
+    assert only(history_with_second_resync({'/w/b': 'b3'}))[0] == rules.NO_FALSE_LOSS
+
+
 def test_losses_that_are_reported_late_pass() -> None:
     """Its callback blocked during two wipes, so the watcher is far ahead when it reports them."""
     etcd = ModelEtcd()
@@ -453,11 +480,15 @@ def test_result_for_a_node_with_another_lease_is_optional() -> None:
     assert check_watchers(history) == []
 
 
-def test_loss_while_a_watcher_starts_passes() -> None:
-    """It had listed the keys before the wipe, and that list is unknown."""
+@pytest.mark.parametrize('outage', [0.0, 100.0])
+def test_loss_while_a_watcher_starts_passes(outage: float) -> None:
+    """It had listed the keys before the wipe, and that list is unknown.  An outage may delay its start."""
     etcd = ModelEtcd()
     etcd.commit({'/w/a': 'old'})
+    if outage:
+        etcd.history.add(WatcherState('w', etcd.now, False, 0))
     etcd.wipe()
+    etcd.pass_time(outage)
     etcd.commit({'/w/b': 'new'})
     etcd.history.add(WatchEvent('w', etcd.now, '/w/a', None, 2, 'Deleted', True))
     etcd.history.add(WatchEvent('w', etcd.now, '/w/b', 'new', 2, 'Set', True))

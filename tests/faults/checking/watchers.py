@@ -15,7 +15,16 @@ from typing import Final
 from tests.faults.checking.expected_events import ExpectedEvents, ExpectedEventsCache, apply, difference_error
 from tests.faults.checking.log import Era, Log, log_of
 from tests.faults.checking.violation import Violation
-from tests.faults.history import Change, History, Record, Resync, WatchEvent, WatchStarted, WatchStopped
+from tests.faults.history import (
+    Change,
+    History,
+    Record,
+    Resync,
+    WatcherState,
+    WatchEvent,
+    WatchStarted,
+    WatchStopped,
+)
 
 __all__ = ['check_watchers']
 
@@ -29,7 +38,7 @@ NO_FALSE_LOSS: Final = 'A watcher reports lost history only if it was lost, or i
 DIFFERENCE: Final = 'After a loss a watcher receives exactly the differences, in the order of the keys.'
 
 MAX_START_SECONDS: Final = 30.0
-"""Maximal seconds of ``on_change``: its first listing may be from before a loss in that time."""
+"""Seconds before ``on_change`` returned in which it was called, if no state of the watcher was recorded before."""
 
 START_GRACE_SECONDS: Final = 1.0
 """Seconds after ``on_change`` returned in which earlier events are delivered."""
@@ -46,13 +55,17 @@ def check_watchers(history: History) -> list[Violation]:
     cache = ExpectedEventsCache(log)
     stopped = {record.watcher: record for record in history.of(WatchStopped)}
     received: dict[str, list[Received]] = defaultdict(list)
+    first_states: dict[str, float] = {}
+    for state in history.of(WatcherState):
+        first_states.setdefault(state.watcher, state.at)
     for record in history:
         if isinstance(record, WatchEvent | Resync):
             received[record.watcher].append(record)
     found: list[Violation] = []
     for watched in history.of(WatchStarted):
         # A watcher that was started during a wipe may have listed the keys of either era.
-        replays = [_Replay(log, cache, watched, era) for era in log.eras_of(watched.at, watched.at)]
+        begun = min(first_states.get(watched.watcher, watched.at), watched.at - MAX_START_SECONDS)
+        replays = [_Replay(log, cache, watched, era, begun) for era in log.eras_of(watched.at, watched.at)]
         for replay in replays:
             replay.replay_all(received[watched.watcher], stopped.get(watched.watcher))
         found += _fewest_violations(replays).violations
@@ -62,20 +75,28 @@ def check_watchers(history: History) -> list[Violation]:
 class _Replay:
     """The events that a watcher received, compared with the expected ones.
 
+    Args:
+        log: The log.
+        cache: The expected events.
+        watched: The watcher.
+        era: The era in which it was started.
+        begun: The time from which on it may have listed the keys.
+
     Attributes:
         violations: The violations.
     """
 
-    def __init__(self, log: Log, cache: ExpectedEventsCache, watched: WatchStarted, era: Era) -> None:
+    def __init__(self, log: Log, cache: ExpectedEventsCache, watched: WatchStarted, era: Era, begun: float) -> None:
         self.violations: list[Violation] = []
         self._log = log
         self._cache = cache
         self._watched = watched
+        self._begun = begun
         self._expected = cache.of(era, watched.key)
         self._next = self._expected.after(watched.revision)
         self._known = self._expected.state(self._next)  # the keys as the watcher knows them
         self._revision = watched.revision  # up to which the watcher has received changes
-        self._reported_compaction = 0  # the compaction that it has reported as a loss
+        self._compared_at = self._next  # the position of its last listing
         self._has_started = False
         self._missed: set[int] = set()  # positions that it skipped
         self._received_at: dict[int, WatchEvent] = {}  # by position
@@ -262,18 +283,25 @@ class _Replay:
         return [(expected, next(self._possible_positions(expected, results, received, later)))]
 
     def _resume(self, received: Resync, expected: ExpectedEvents, end: int) -> None:
-        compacted = self._lost_up_to(received) if expected is self._expected else None
         self._continue_in(expected, end)
         self._has_started = True
-        self._reported_compaction = compacted or 0
+        self._compared_at = end
 
-    def _lost_up_to(self, received: Resync) -> int | None:
-        """Return the revision up to which the watcher's latest change was compacted, or None.
+    def _may_have_lost_proof(self, received: Resync) -> bool:
+        """Return whether nothing that the watcher knew could prove that the store is the same.
 
-        Only that change can prove that the store is the same.
+        The proof is the last change that it received.  Before the first one it is the latest value that it listed,
+        which may be much older than the listing: a deleted key is not listed, and a value with a TTL proves nothing.
         """
-        latest = self._expected.changes[self._next - 1].revision if self._next else self._revision
-        return self._log.compaction_beyond(self._expected.era, max(latest, self._reported_compaction), received.at)
+        if self._next > self._compared_at:
+            proof = self._expected.changes[self._next - 1].revision
+        elif self._known:
+            proof = max((change.revision for change in self._known.values() if not change.lease), default=0)
+            if not proof:
+                return True
+        else:
+            proof = self._revision
+        return self._log.compaction_beyond(self._expected.era, proof, received.at) is not None
 
     def _possible_eras(self, received: Resync) -> list[ExpectedEvents]:
         """Return the eras that the watcher may have compared with; empty if it had lost nothing."""
@@ -282,14 +310,13 @@ class _Replay:
             for expected in self._cache.later(self._expected, self._watched.key)
             if expected.era.began <= received.at
         ]  # fmt: skip
-        is_own = self._lost_up_to(received) is not None or self._may_have_begun_before(received)
+        is_own = self._may_have_lost_proof(received) or self._may_have_begun_before(received)
         return [self._expected, *later] if is_own else later
 
     def _may_have_begun_before(self, received: Resync) -> bool:
         """Return whether ``on_change`` may have listed the keys, lost history, and returned later."""
-        begin = self._watched.at - MAX_START_SECONDS
         is_early = not self._has_started and received.at <= self._watched.at + START_GRACE_SECONDS
-        return is_early and self._log.has_lost(begin, received.at)
+        return is_early and self._log.has_lost(self._begun, received.at)
 
     def _possible_positions(
         self, expected: ExpectedEvents, results: list[WatchEvent], received: Resync, later: Sequence[Received]
