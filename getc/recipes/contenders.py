@@ -26,6 +26,7 @@ from getc.daemons.greenlets import DaemonGreenlets
 from getc.errors import ClientClosed, EtcException, NodeLost
 from getc.recipes.contender_key import ContenderKey, EarlierKey
 from getc.recipes.contender_queue import ContenderQueue, ContenderState
+from getc.recipes.detached import DetachedRequest
 from getc.results import PredecessorResult
 from getc.retry import is_transient
 from getc.timing import Backoff, Deadline
@@ -85,7 +86,7 @@ class Contender:
         self._key: ContenderKey | None = None
         self._wake = Event()
         self._is_closed = False  # the client was closed
-        self._creation: gevent.Greenlet[..., None] | None = None  # of the current key, in flight
+        self._request: gevent.Greenlet[..., None] | None = None  # in flight
         self._removals: dict[ContenderKey, gevent.Greenlet[..., None]] = {}  # in progress
         self._own_watch_timer: Any = None
         self._watch_backoff = Backoff()
@@ -218,7 +219,7 @@ class Contender:
         """
         self.enter()
         key = self._key = ContenderKey(self.queue, self._on_key_changed)
-        answer = self._repeat(partial(self._create, key), deadline)
+        answer = self._repeat(key.create, deadline)
         if answer is None:
             return self.query(deadline)
         self.answer = answer
@@ -283,36 +284,13 @@ class Contender:
         """Return the error of an acquire whose deadline has passed: it names the contender that is first."""
         return self.queue.timed_out(deadline, self.answer, cause)
 
-    def _create(self, key: ContenderKey, deadline: Deadline) -> PredecessorResult | None:
-        """Create the key in a greenlet of its own: a kill of the caller leaves no request whose effect is unknown."""
-        outcome: list[PredecessorResult | Exception | None] = []
-        self._creation = self.greenlets.spawn(self._run_creation, key, deadline, outcome)
-        self.wait_until(outcome.__len__, NO_LIMIT)
-        self._creation = None
-        answer = outcome.pop()
-        if not isinstance(answer, Exception):
-            return answer
-        try:
-            raise answer
-        finally:
-            answer = None  # breaks the cycle of this frame, the error and its traceback
-
-    def _run_creation(
-        self, key: ContenderKey, deadline: Deadline, outcome: list[PredecessorResult | Exception | None]
-    ) -> None:
-        try:
-            outcome.append(key.create(deadline))
-        except Exception as error:
-            outcome.append(error)
-        self.wake()
-
     def _repeat(self, request: Callable[[Deadline], _Result], deadline: Deadline) -> _Result:
         """Send a request until it is answered: the place in the queue is worth more than a quick error."""
         backoff = Backoff()
         while True:
             self._check()
             try:
-                result = request(self.queue.call_deadline(deadline))
+                result = self._send(partial(request, self.queue.call_deadline(deadline)))
             except EtcException as error:
                 self._check()
                 if not is_transient(error):
@@ -325,6 +303,13 @@ class Contender:
                 self._check()
                 return result
             self.sleep(backoff.next_delay(), deadline)
+
+    def _send(self, request: Callable[[], _Result]) -> _Result:
+        sent = DetachedRequest(self.greenlets.spawn, request, self.wake)
+        self._request = sent.greenlet
+        self.wait_until(sent.is_done, NO_LIMIT)
+        self._request = None
+        return sent.result()
 
     def _wait_for_earlier(self, answer: PredecessorResult, deadline: Deadline) -> None:
         """Block until the contender of this answer has to query again."""
@@ -391,14 +376,14 @@ class Contender:
             self._own_watch_timer.close()
             self._own_watch_timer = None
         key, self._key = self._key, None
-        creation, self._creation = self._creation, None
-        if key is not None and (creation is not None or key.may_exist):
-            removal = self._removals[key] = self.greenlets.spawn(self._remove, key, creation)
+        request, self._request = self._request, None
+        if key is not None and (request is not None or key.may_exist):
+            removal = self._removals[key] = self.greenlets.spawn(self._remove, key, request)
             removal.rawlink(lambda _: self._on_removed(key))
 
-    def _remove(self, key: ContenderKey, creation: gevent.Greenlet[..., None] | None) -> None:
-        if creation is not None:
-            creation.join()
+    def _remove(self, key: ContenderKey, request: gevent.Greenlet[..., None] | None) -> None:
+        if request is not None and key.node is None:  # the request may create the key
+            request.join()
         if key.may_exist:
             key.remove()
 

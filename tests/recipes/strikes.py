@@ -1,0 +1,71 @@
+"""Strike a greenlet, by a kill or a gevent.Timeout, at the n-th point at which it switches to another greenlet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import greenlet
+from gevent.hub import get_hub
+
+__all__ = ['Struck', 'run_struck']
+
+
+class Struck:
+    """The outcome of a run.
+
+    Attributes:
+        switches: How often the greenlet has switched to another one.
+        was_struck: The greenlet was struck before its end.
+        error: What it has raised, or None.
+    """
+
+    def __init__(self) -> None:
+        self.switches = 0
+        self.was_struck = False
+        self.error: BaseException | None = None
+
+
+def run_struck(work: Callable[[], object], at: int, *, by: str, then: Callable[[], object] = lambda: None) -> Struck:
+    """Run a function in a greenlet, and strike it where it switches for the ``at``-th time.
+
+    Args:
+        work: The function.
+        at: The number of the switch, from 1 on; 0 for no strike.
+        by: ``'kill'`` or ``'timeout'``.
+        then: Called while the function runs, in the calling greenlet.
+    """
+    outcome = Struck()
+    strike: BaseException = gevent.GreenletExit() if by == 'kill' else gevent.Timeout()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            outcome.error = error
+
+    worker = gevent.Greenlet(run)
+
+    def throw() -> None:
+        if not worker.dead:
+            outcome.was_struck = True
+            worker.throw(strike)
+
+    def trace(event: str, args: Any) -> None:
+        if event in ('switch', 'throw') and args[0] is worker and not worker.dead:
+            outcome.switches += 1
+            if outcome.switches == at:
+                get_hub().loop.run_callback(throw)
+
+    previous = greenlet.settrace(trace)
+    try:
+        worker.start()
+        then()
+        worker.join(timeout=60)
+    finally:
+        greenlet.settrace(previous)
+    assert worker.dead, f'the greenlet hangs after a strike at switch {at}'
+    if outcome.error is not None and outcome.error is not strike:
+        raise outcome.error
+    return outcome

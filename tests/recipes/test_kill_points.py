@@ -1,0 +1,140 @@
+"""Kills and timeouts at every point at which acquire and release switch: no key, greenlet or turn is left behind."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import gevent
+import pytest
+
+import getc
+from getc.testing import EtcdServer, MemoryStore, wait_until
+from tests.recipes.strikes import run_struck
+from tests.support.leftovers import greenlets_of_getc, has_failed
+
+TTL = 30
+"""Seconds, so long that no key expires while a test waits: what is gone was deleted."""
+
+KEY = '/locks/a'
+
+Open = Callable[[], getc.Client]
+
+
+@pytest.fixture(params=['memory', 'v2', 'v3'])
+def open_client(request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Open clients of one empty store."""
+    clients: list[getc.Client] = []
+    store = MemoryStore()
+    if request.param == 'memory':
+        store.delay(0.001)  # so that each call switches
+        url, api = store.url, None
+    else:
+        server: EtcdServer = request.getfixturevalue('etcd_server')
+        url, api = server.url, request.param
+
+    def open_client() -> getc.Client:
+        clients.append(getc.etcd(url, api=api))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
+    if not has_failed(request):
+        wait_until(lambda: greenlets_of_getc() == [])
+
+
+def is_free(client: getc.Client) -> bool:
+    return client.lock(KEY).contenders() == ()
+
+
+def check_usable(lock: getc.Lock, observer: getc.Client) -> None:
+    """Wait for a third of the TTL at most until no key is left, and use the object again."""
+    wait_until(lambda: is_free(observer), timeout=TTL / 3)
+    with lock:
+        assert lock.ensure()
+    assert is_free(observer)
+
+
+def cycle(lock: getc.Lock) -> None:
+    with lock:
+        gevent.sleep(0)
+
+
+def release_after_arrival(owner: getc.Lock, observer: getc.Client, worker_is_over: Callable[[], bool]) -> None:
+    """Release the lock as soon as a waiter has joined, or was struck before it could."""
+    wait_until(lambda: len(observer.lock(KEY).contenders()) > 1 or worker_is_over())
+    owner.release()
+
+
+@pytest.mark.parametrize('by', ['kill', 'timeout'])
+def test_strike_at_each_switch_of_an_uncontended_cycle_leaves_nothing(open_client: Open, by: str) -> None:
+    client, observer = open_client(), open_client()
+    lock = client.lock(KEY, ttl=TTL)
+    check_usable(lock, observer)
+    for at in count(1):
+        outcome = run_struck(lambda: cycle(lock), at, by=by)
+        check_usable(lock, observer)
+        if not outcome.was_struck:
+            break
+    assert at > 2  # creating the key, the block, deleting the key
+
+
+@pytest.mark.parametrize('by', ['kill', 'timeout'])
+def test_strike_at_each_switch_of_a_contended_cycle_leaves_nothing(open_client: Open, by: str) -> None:
+    client, observer = open_client(), open_client()
+    lock, owner = client.lock(KEY, ttl=TTL), open_client().lock(KEY, ttl=TTL)
+    check_usable(lock, observer)
+    for at in count(1):
+        owner.acquire()
+        ended: list[bool] = []
+
+        def work() -> None:
+            try:
+                cycle(lock)
+            finally:
+                ended.append(True)  # noqa: B023
+
+        outcome = run_struck(work, at, by=by, then=lambda: release_after_arrival(owner, observer, lambda: bool(ended)))  # noqa: B023
+        check_usable(lock, observer)
+        if not outcome.was_struck:
+            break
+    assert at > 3  # in addition: the wait for the owner, and the query
+
+
+@pytest.mark.parametrize('by', ['kill', 'timeout'])
+def test_strike_of_a_greenlet_that_waits_for_its_turn_leaves_nothing(open_client: Open, by: str) -> None:
+    client, observer = open_client(), open_client()
+    lock = client.lock(KEY, ttl=TTL)
+    for at in (1, 2, 3):
+        lock.acquire()
+        run_struck(lambda: cycle(lock), at, by=by, then=lock.release)
+        check_usable(lock, observer)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_thousand_random_strikes_leave_nothing(etcd_server: EtcdServer) -> None:
+    """On a real etcd, with 0 to 2 other contenders in the queue and lost connections in between."""
+    rng = random.Random(18)
+    with (
+        getc.etcd(etcd_server.url, api='v3') as client,
+        getc.etcd(etcd_server.url, api='v3') as rival,
+        getc.etcd(etcd_server.url, api='v3') as observer,
+    ):
+        lock = client.lock(KEY, ttl=TTL)
+        struck = 0
+        for _ in range(1000):
+            others = [gevent.spawn(cycle, rival.lock(KEY, ttl=TTL)) for _ in range(rng.randrange(3))]
+            if rng.random() < 0.5:
+                gevent.sleep(rng.random() * 0.003)
+            by = rng.choice(['kill', 'timeout'])
+            struck += run_struck(lambda: cycle(lock), rng.randrange(1, 14), by=by).was_struck
+            gevent.joinall(others, timeout=60, raise_error=True)
+            assert all(other.dead for other in others)
+            if rng.random() < 0.1:
+                check_usable(lock, observer)
+        check_usable(lock, observer)
+        assert struck > 300
+    wait_until(lambda: greenlets_of_getc() == [])
