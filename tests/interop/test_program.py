@@ -20,7 +20,7 @@ from tools.interop.build import required_version
 
 def test_program_reports_the_versions_that_go_mod_requires(go: Go) -> None:
     assert go.versions['packages']['go.etcd.io/etcd/client/v3'] == required_version()
-    assert go.versions['go'].startswith('1.')
+    assert go.versions['packages']['Go'].startswith('1.')
 
 
 def test_unknown_verbs_and_arguments_are_errors(go: Go) -> None:

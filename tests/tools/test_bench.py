@@ -20,7 +20,7 @@ from tools.bench.__main__ import main
 from tools.bench.cases import CASES, QUICK, select
 from tools.bench.chart import draw_chart
 from tools.bench.clients.h2load import METHODS, message_of
-from tools.bench.environments import prepare_python
+from tools.bench.environments import prepare
 from tools.bench.registry import BenchClient, find_clients
 from tools.bench.registry import select as select_clients
 from tools.bench.report import Report, case_table
@@ -73,7 +73,7 @@ def one(name: str, role: str = 'peer', api: str = 'v3') -> BenchClient:
 
 
 def samples(*rates: float | None) -> list[Sample | None]:
-    return [None if rate is None else Sample(rate, 1 / rate) for rate in rates]
+    return [None if rate is None else Sample(rate, 1 / rate, 0.001, 0.009) for rate in rates]
 
 
 OURS, SLOW, FAST, LIMIT = one('getc', 'ours'), one('slow'), one('fast'), one('h2load', 'limit')
@@ -156,14 +156,14 @@ class TestTelling:
 
     def test_a_row_has_rate_noise_and_ratios(self, results: Results) -> None:
         rows = [tuple(row) for row in case_table(results.figures(GET, 'v3')).rows]
-        assert ('getc', '300', '± 8%', '3.33e+03 µs', '3.00 (2.50-3.00)', '50%') in rows
-        assert ('h2load', '600', '± 0%', '', '', '') in rows
+        assert ('getc', '300', '± 8%', '3.33 ms', '1 ms', '9 ms', '3.00 (2.50-3.00)', '50%') in rows
+        assert ('h2load', '600', '± 0%', '', '', '', '', '') in rows
 
     def test_the_page_has_the_machine_the_tables_and_what_is_missing(self, report: Report) -> None:
         page = report.as_markdown('results.svg')
         assert 'Measured on 2025-01-31 with etcd 3.5.1' in page and 'A & B, 2 cores, 8 GiB' in page
         assert '## v3: get, 50 in flight, 64 B' in page
-        assert '| fast | 110 | ± 5% | 9.09e+03 µs | 1.00 (1.00-1.00) | 18% |' in page
+        assert '| fast | 110 | ± 5% | 9.09 ms | 1 ms | 9 ms | 1.00 (1.00-1.00) | 18% |' in page
         assert '| getc | v3 | 31 MiB | 1.5 KiB |' in page
         assert '- lost was not measured: it has *no* |wheel|' in page
         assert '- slow, set, 50 in flight, 64 B: TimeoutError' in page
@@ -228,7 +228,7 @@ class TestSelection:
         assert {('getc_v2', 'ours'), ('getc_v3', 'ours'), ('h2load', 'limit')} <= there
 
     def test_client_without_requirements_runs_in_the_current_environment(self) -> None:
-        assert prepare_python(OURS) == sys.executable
+        assert prepare(OURS).command[0] == sys.executable
 
     def test_list_shows_all_cases_and_clients(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(['--list']) == 0
@@ -269,14 +269,14 @@ class TestFairness:
 class TestWorkerProcess:
     @pytest.mark.parametrize('mode', [0, 1])
     def test_process_answers_when_the_client_prints_to_stdout(self, folder: Path, mode: int) -> None:
-        with WorkerProcess(find_clients(folder)[mode], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[mode]), NOWHERE) as process:
             for work in ('get', 'set', 'tree-get', 'tree-set'):
                 request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
                 answer = process.run(request, timeout=60)
                 assert answer['operations'] >= 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
 
     def test_events_are_counted(self, folder: Path) -> None:
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             request = {'work': 'replay', 'prefix': '/', 'index': 10, 'count': 7, 'times': 3}
             assert process.run(request, timeout=60)['operations'] == 21
             with pytest.raises(WorkerFailed, match='the watch ended after 4 of 7 events'):
@@ -286,12 +286,12 @@ class TestWorkerProcess:
         """Other clients run their plain methods."""
         text = DICTIONARY + "\n    def tree_get(self, key):\n        return 'its own'\n"
         (folder / 'dictionary.py').write_text(text)
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             with pytest.raises(WorkerFailed, match="got 'its own'"):
                 process.run({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, timeout=60)
 
     def test_unsupported_work_is_distinguished_from_failed_work(self, folder: Path) -> None:
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             with pytest.raises(Unsupported, match='it has no watches'):
                 process.run({'work': 'memory', 'count': 1}, timeout=60)
             with pytest.raises(WorkerFailed, match="KeyError: 'nap'"):
@@ -300,24 +300,24 @@ class TestWorkerProcess:
     def test_work_fails_when_the_client_returns_a_wrong_value(self, folder: Path) -> None:
         text = DICTIONARY.replace('return self.store[key]', "return 'short'")
         (folder / 'dictionary.py').write_text(text)
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             with pytest.raises(WorkerFailed, match="ValueError: got 'short' where a value of size 64 was set"):
                 process.run({'work': 'get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, timeout=60)
 
     def test_start_fails_with_the_error_of_the_client(self, folder: Path) -> None:
         (folder / 'dictionary.py').write_text('import nowhere_to_be_found\n' + DICTIONARY)
         with pytest.raises(WorkerFailed, match="No module named 'nowhere_to_be_found'"):
-            WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE)
+            WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE)
 
     def test_request_fails_when_there_is_no_answer_in_time(self, folder: Path) -> None:
         text = DICTIONARY.replace('return iter(range(index))', 'import time; time.sleep(600)')
         (folder / 'dictionary.py').write_text(text)
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             with pytest.raises(WorkerFailed, match=r'no answer within 0\.2 s'):
                 process.run({'work': 'live', 'prefix': '/', 'index': 1, 'count': 1, 'times': 1}, timeout=0.2)
 
     def test_close_ends_the_process(self, folder: Path) -> None:
-        with WorkerProcess(find_clients(folder)[0], sys.executable, NOWHERE) as process:
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             pid = process._process.pid
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -389,7 +389,7 @@ class TestWithEtcd:
         server = BenchServer(etcd.url)
         index = server.next_index('v2')
         server.write_history('v2', 20)
-        with WorkerProcess(getc, sys.executable, etcd.url) as process:
+        with WorkerProcess(prepare(getc), etcd.url) as process:
             request = {'work': 'replay', 'prefix': PREFIX, 'index': index, 'count': 20, 'times': 2}
             assert process.run(request, timeout=60)['operations'] == 40
 
@@ -402,12 +402,12 @@ class TestScale:
     @pytest.mark.parametrize('work', ['keepers', 'watchers', 'directory'])
     def test_getc_returns_all_figures_of_the_table(self, etcd: EtcdServer, work: str) -> None:
         (getc,) = select_clients(['getc_v3'], find_clients())
-        with WorkerProcess(getc, sys.executable, etcd.url) as process:
+        with WorkerProcess(prepare(getc), etcd.url) as process:
             request = {'work': work, 'count': 30, 'seconds': 0.1, 'calls': 100}
             answer = process.run(request, timeout=60)
         (case,) = select([work])
-        table = scale_table(case, {30: answer, 3000: answer})
-        assert [row[0] for row in table.rows] == ['30', '3,000']
+        table = scale_table(case, {getc: {30: answer, 3000: answer}})
+        assert [row[:2] for row in table.rows] == [(getc.label, '30'), (getc.label, '3,000')]
         assert {len(row) for row in table.rows} == {len(table.columns)}
         assert all(table.rows[1])
         if work == 'keepers':

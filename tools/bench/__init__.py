@@ -10,7 +10,8 @@ the same round, so that a machine that slows down affects all clients alike.
 * ``worker_process.py``, ``environments.py``: starts that process in its virtual environment.
 * ``server.py``: prepares the etcd.
 * ``runner.py``: runs the rounds.
-* ``scale.py``: the cost of thousands of daemons and nodes, for getc only.
+* ``scale.py``: the cost of thousands of daemons and nodes, for getc and Go.
+* ``against.py``: compares with the getc of another commit.
 * ``frames.py``: counts the Python calls of single operations.
 * ``stats.py``, ``report.py``, ``tables.py``, ``chart.py``: statistics and reports.
 """

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from getc.testing import EtcdNotFound, EtcdServer
+from tools.bench.against import NoCommit, clients_of, compare, comparison_table, extract
 from tools.bench.cases import CASES, QUICK, Case, select
 from tools.bench.chart import draw_chart
 from tools.bench.machine import describe_machine
@@ -29,10 +30,15 @@ examples:
   python -m tools.bench --cases 'get-50-*,set-50-*'        some cases
   python -m tools.bench --clients getc_v2,python_etcd      some clients
   python -m tools.bench --quick --output /tmp/bench        also writes files
+  python -m tools.bench --against v0.1 --rounds 21         this getc and that of another commit, in turns
 
 Each client runs in a process and a virtual environment of its own (.venv-bench-NAME, created with pip
 at the first use).  To measure another client, add a file to tools/bench/clients; see
 tools/bench/registry.py.  Results are ratios within a round: a busy machine adds noise, not bias.
+
+--against REV measures getc's own clients with the package of that commit as well (in .venv-bench-at-REV), and
+prints the median of the ratios of each case.  The status is 1 if a case is slower by more than --tolerance
+percent.  Use many rounds on a busy machine.
 """
 
 
@@ -69,6 +75,8 @@ def parse_arguments(command: Sequence[str]) -> argparse.Namespace:
     parser.add_argument('--quick', action='store_true', help='the most important cases, three short rounds')
     parser.add_argument('--cases', metavar='NAMES', help='names or patterns, separated by commas; --list shows them')
     parser.add_argument('--clients', metavar='NAMES', help='names, separated by commas; --list shows them')
+    parser.add_argument('--against', metavar='REV', help='compare with the getc of a commit, and with no other client')
+    parser.add_argument('--tolerance', type=float, default=3.0, metavar='PERCENT', help='of --against (%(default)g)')
     parser.add_argument('--rounds', type=int, help='slices of each case (7; 3 if quick)')
     parser.add_argument('--seconds', type=float, help='the length of a slice (0.5; 0.3 if quick)')
     parser.add_argument('--output', type=Path, metavar='DIR', help='where results.* are written')
@@ -114,6 +122,22 @@ def print_case(screen: Screen, runner: Runner, case: Case) -> None:
             screen.say(f'  {one.api}  {one.label}: {reason}')
 
 
+def print_comparison(screen: Screen, report: Report, commit: str, tolerance: float) -> int:
+    """Print the comparison with another commit; return the exit status: 1 if a case is slower, or none was compared."""
+    comparisons = list(compare(report.results, report.cases))
+    if not comparisons:
+        screen.say(f'nothing was compared with {commit}')
+        return 1
+    slower = sum(one.is_slower(tolerance) for one in comparisons)
+    screen.say(
+        f'\ncompared with {commit}: case, client, rate (quartiles), CPU each; medians of the ratios of all rounds'
+    )
+    for line in comparison_table(comparisons, commit, tolerance).as_text('  '):
+        screen.say(line)
+    screen.say(f'{slower} of {len(comparisons)} are slower than {commit} by more than {tolerance:.1%}')
+    return 1 if slower else 0
+
+
 def run_cases(
     screen: Screen, cases: Sequence[Case], clients: Sequence[BenchClient], rounds: int, seconds: float
 ) -> Report:
@@ -122,7 +146,7 @@ def run_cases(
     with start_any_etcd() as server:
         screen.say(f'etcd {server.version}, {server.reason}; {rounds} rounds of {seconds:g} s')
         screen.say(
-            'columns: calls or events per second, noise, CPU each, ratio to the fastest peer (quartiles), '
+            'columns: calls or events per second, noise, CPU each, p50, p99, ratio to the fastest peer (quartiles), '
             'ratio to the limit'
         )
         known = [one for one in clients if server.binary.supports('v2' if one.api == 'v2' else 'v3')]
@@ -171,20 +195,24 @@ def main(command: Sequence[str] | None = None) -> int:
         cases = select(patterns)
         if options.clients:
             clients = select_clients(options.clients.split(','), clients)
-    except ValueError as error:
+        if options.against:
+            commit, folder = extract(options.against)
+            ours = clients if options.clients else [one for one in clients if one.role == 'ours']
+            clients = clients_of(commit, folder, ours)
+    except (ValueError, NoCommit) as error:
         print(error, file=sys.stderr)
         return 2
     rounds = options.rounds or (3 if options.quick else 7)
     seconds = options.seconds or (0.3 if options.quick else 0.5)
     # The documentation shows a complete run, which a partial one must not overwrite.
-    is_complete = not (options.quick or options.cases or options.clients)
+    is_complete = not (options.quick or options.cases or options.clients or options.against)
     output = options.output or (HOME if is_complete else None)
     screen = Screen()
     report = run_cases(screen, cases, clients, rounds, seconds)
     if output is not None:
         write(report, output)
         screen.say(f'written: {output}/results.json, .md, .rst and .svg')
-    return 0
+    return print_comparison(screen, report, commit, options.tolerance / 100) if options.against else 0
 
 
 if __name__ == '__main__':

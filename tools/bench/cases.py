@@ -36,13 +36,13 @@ class Case:
     Attributes:
         name: The name on the command line and in files.
         title: The title in reports.
-        work: ``'get'``, ``'set'``, ``'connect'``, ``'replay'``, ``'live'``, ``'memory'`` or one of ``SCALE_WORKS``;
-            ``'tree-get'`` and ``'tree-set'`` are the public ``get`` and ``set`` of getc, compared with the plain calls
-            of other clients.
+        work: ``'get'``, ``'set'``, ``'lock'``, ``'connect'``, ``'replay'``, ``'live'``, ``'memory'`` or one of
+            ``SCALE_WORKS``; ``'tree-get'`` and ``'tree-set'`` are the public ``get`` and ``set`` of getc, compared with
+            the plain calls of other clients, and with the same guarded transaction of Go's.
         in_flight: Concurrent calls.
         size: Characters of a value.
         apis: The APIs of etcd for which the case exists.
-        counts: For cases of scale, which only getc runs: the numbers of daemons or nodes.
+        counts: For cases of scale: the numbers of daemons or nodes.
     """
 
     name: str
@@ -56,12 +56,17 @@ class Case:
     @property
     def is_call(self) -> bool:
         """True if the case repeats one call."""
+        return self.has_limit or self.work == 'lock'
+
+    @property
+    def has_limit(self) -> bool:
+        """True if that call is one request, which a load generator can send."""
         return self.work.removeprefix('tree-') in ('get', 'set')
 
     @property
     def is_write(self) -> bool:
         """True if that call writes."""
-        return self.is_call and self.work.endswith('set')
+        return self.is_call and not self.work.endswith('get')
 
     @property
     def is_watch(self) -> bool:
@@ -98,6 +103,10 @@ def _scale(work: str, title: str, most: int) -> Case:
 CASES: tuple[Case, ...] = (
     *(_calls(work, in_flight, size) for size in (64, 4096) for in_flight in (1, 50, 200) for work in ('get', 'set')),
     *(_calls(work, in_flight, 64) for in_flight in (1, 50, 200) for work in ('tree-get', 'tree-set')),
+    *(
+        Case(f'lock-{in_flight}', f'lock: acquire and release, {in_flight} at once, no contention', 'lock', in_flight)
+        for in_flight in (1, 50)
+    ),
     Case('replay', 'watch: replay of past events', 'replay'),
     Case('live', 'watch: live events, per second of CPU time', 'live', apis=('v3',)),
     Case('connect', 'a new client and its first get', 'connect'),

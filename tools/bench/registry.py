@@ -7,10 +7,12 @@ which are parsed without importing the file, since its imports are installed in 
     API = 'v3'                # or 'v2'
     ROLE = 'peer'             # 'ours' for getc, 'limit' for an upper bound that no client can reach
     REQUIRES = ('aetcd',)     # packages to install; empty: the client runs in the current environment
-    MODES = ('asyncio',)      # also 'threads', 'gevent' (patched), 'greenlets' (not patched), 'process'
+    MODES = ('asyncio',)      # also 'threads', 'gevent' (patched), 'greenlets' (not patched), 'process', 'go'
     WATCHES = 5_000           # optional: watches for the memory case, if one connection carries so many
+    SCALE = True              # optional: the client runs the cases of scale (``run_scale(url, request)``)
 
-A client with several modes is measured in each of them.
+A client with several modes is measured in each of them.  The mode ``'go'`` is the Go program in ``tools/interop``,
+which answers the same requests as ``worker/``.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ __all__ = ['FOLDER', 'BenchClient', 'find_clients', 'select']
 
 FOLDER = Path(__file__).parent / 'clients'
 HEADER = ('TITLE', 'API', 'ROLE', 'REQUIRES', 'MODES')
+OPTIONAL = {'SCALE': False}
 ROLES = ('ours', 'peer', 'limit')
 
 
@@ -40,6 +43,9 @@ class BenchClient:
         requires: The packages that pip installs for it; empty for the current environment.
         mode: How concurrent calls are made.
         has_modes: True if the client has several modes.
+        runs_scale: True if the client runs the cases of scale.
+        commit: The short name of the commit whose getc the client runs; empty for the present one.
+        package: The folder that holds the package ``getc`` of that commit; None for the present one.
     """
 
     path: Path
@@ -49,6 +55,9 @@ class BenchClient:
     requires: tuple[str, ...]
     mode: str
     has_modes: bool = False
+    runs_scale: bool = False
+    commit: str = ''
+    package: Path | None = None
 
     @property
     def file_name(self) -> str:
@@ -58,12 +67,14 @@ class BenchClient:
     @property
     def name(self) -> str:
         """The name in result files, with the mode if there are several."""
-        return f'{self.file_name}/{self.mode}' if self.has_modes else self.file_name
+        name = f'{self.file_name}/{self.mode}' if self.has_modes else self.file_name
+        return f'{name}@{self.commit}' if self.commit else name
 
     @property
     def label(self) -> str:
         """The name in reports, with the mode if there are several."""
-        return f'{self.title}, {self.mode}' if self.has_modes else self.title
+        label = f'{self.title}, {self.mode}' if self.has_modes else self.title
+        return f'{label} at {self.commit}' if self.commit else label
 
 
 def find_clients(folder: Path = FOLDER) -> tuple[BenchClient, ...]:
@@ -77,9 +88,10 @@ def find_clients(folder: Path = FOLDER) -> tuple[BenchClient, ...]:
 
 
 def _read(path: Path) -> list[BenchClient]:
-    header: dict[str, Any] = {}
+    header: dict[str, Any] = dict(OPTIONAL)
+    known = (*HEADER, *OPTIONAL)
     for line in ast.parse(path.read_text('utf-8'), str(path)).body:
-        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id in HEADER:
+        if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) and line.targets[0].id in known:
             header[line.targets[0].id] = ast.literal_eval(line.value)
     missing = [name for name in HEADER if name not in header]
     if missing or header['ROLE'] not in ROLES:
@@ -88,7 +100,9 @@ def _read(path: Path) -> list[BenchClient]:
     # The worker process monkey-patches, not the client's library.
     requires = (*header['REQUIRES'], *(['gevent'] if 'gevent' in modes else []))
     return [
-        BenchClient(path, header['TITLE'], header['API'], header['ROLE'], requires, mode, len(modes) > 1)
+        BenchClient(
+            path, header['TITLE'], header['API'], header['ROLE'], requires, mode, len(modes) > 1, header['SCALE']
+        )
         for mode in modes
     ]
 

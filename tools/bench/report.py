@@ -17,7 +17,7 @@ from tools.bench.tables import Table
 __all__ = ['Report', 'case_table', 'memory_table']
 
 APIS = ('v3', 'v2')
-COLUMNS = ('client', 'per second', 'noise', 'CPU each', 'ratio to the fastest peer', 'ratio to the limit')
+COLUMNS = ('client', 'per second', 'noise', 'CPU each', 'p50', 'p99', 'ratio to the fastest peer', 'ratio to the limit')
 
 
 def _rate(spread: Spread) -> str:
@@ -28,8 +28,11 @@ def _times(spread: Spread | None) -> str:
     return '' if spread is None else f'{spread.median:.2f} ({spread.low:.2f}-{spread.high:.2f})'
 
 
-def _micro(spread: Spread | None) -> str:
-    return '' if spread is None else f'{spread.median * 1e6:,.3g} µs'
+def _duration(spread: Spread | None) -> str:
+    if spread is None:
+        return ''
+    seconds = spread.median
+    return f'{seconds * 1e3:,.3g} ms' if seconds >= 1e-3 else f'{seconds * 1e6:,.3g} µs'
 
 
 def _percent(spread: Spread | None) -> str:
@@ -43,7 +46,9 @@ def case_table(figures: Sequence[Figure]) -> Table:
             figure.client.label,
             _rate(figure.rate),
             f'± {figure.rate.noise:.0%}',
-            _micro(figure.cpu),
+            _duration(figure.cpu),
+            _duration(figure.p50),
+            _duration(figure.p99),
             _times(figure.to_peer),
             _percent(figure.to_limit),
         )
@@ -95,7 +100,8 @@ class Report:
             f'{self.rounds} rounds; in each, every client works for {self.seconds:g} s, one at a time, in random '
             'order. '
             'Per second: calls (or events) per second, the median of the rounds; noise: half the interquartile range '
-            'relative to the median; CPU each: CPU time of the client per call. Ratios are computed within a round, '
+            'relative to the median; CPU each: CPU time of the client per call, in all its threads; p50 and p99: the '
+            'duration of a call. Ratios are computed within a round, '
             'with their quartiles in parentheses. '
             'The limit is a load generator in C that does not decode responses.'
         )
@@ -108,7 +114,7 @@ class Report:
                     yield f'{api}: {case.title}', case_table(figures)
         for case in self.cases:
             if case in self.results.scale:
-                yield f'getc: {case.title}', scale_table(case, self.results.scale[case])
+                yield f'v3: {case.title}', scale_table(case, self.results.scale[case])
         if self.results.memory:
             yield 'Memory of a client that has read one value, and of each watch', memory_table(self.results)
 
@@ -168,7 +174,10 @@ class Report:
                 one.name: [{'base': memory.base, 'each': memory.each} for memory in rounds]
                 for one, rounds in results.memory.items()
             },
-            'scale': {case.name: counts for case, counts in results.scale.items()},
+            'scale': {
+                case.name: {one.name: counts for one, counts in of_case.items()}
+                for case, of_case in results.scale.items()
+            },
             'left_out': {one.name: reason for one, reason in results.left_out.items()},
             'gaps': [
                 {'case': case.name, 'client': one.name, 'reason': reason}
@@ -187,6 +196,10 @@ class Report:
                     'cpu': None if figure.cpu is None else asdict(figure.cpu),
                     'to_peer': None if figure.to_peer is None else asdict(figure.to_peer),
                     'to_limit': None if figure.to_limit is None else asdict(figure.to_limit),
+                    'p50': None if figure.p50 is None else asdict(figure.p50),
+                    'p99': None if figure.p99 is None else asdict(figure.p99),
+                    'to_commit': None if figure.to_commit is None else asdict(figure.to_commit),
+                    'cpu_to_commit': None if figure.cpu_to_commit is None else asdict(figure.cpu_to_commit),
                 }
         return found
 

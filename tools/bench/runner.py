@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.bench.cases import Case
-from tools.bench.environments import NotInstalled, prepare_python
+from tools.bench.environments import Launch, NotInstalled, prepare
 from tools.bench.registry import BenchClient
 from tools.bench.server import PREFIX, BenchServer
 from tools.bench.stats import Figure, Sample, compute_figures
@@ -51,7 +51,7 @@ class Results:
     Attributes:
         samples: By case, by client: one sample a round, None if the client failed.
         memory: By client, one a round.
-        scale: By case, by count: the figures by name, see ``tools/bench/scale.py``.
+        scale: By case, by client, by count: the figures by name, see ``tools/bench/scale.py``.
         left_out: Clients that could not be started, with the reason.
         gaps: Cases that a client failed or does not support, with the reason.
         versions: Of the Python and the packages of each client.
@@ -59,7 +59,7 @@ class Results:
 
     samples: dict[Case, dict[BenchClient, list[Sample | None]]] = field(default_factory=dict)
     memory: dict[BenchClient, list[Memory]] = field(default_factory=dict)
-    scale: dict[Case, dict[int, dict[str, float]]] = field(default_factory=dict)
+    scale: dict[Case, dict[BenchClient, dict[int, dict[str, float]]]] = field(default_factory=dict)
     left_out: dict[BenchClient, str] = field(default_factory=dict)
     gaps: dict[tuple[Case, BenchClient], str] = field(default_factory=dict)
     versions: dict[BenchClient, dict[str, Any]] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Runner:
         self._seconds = seconds
         self._rng = rng
         self._show_progress = show_progress
-        self._pythons: dict[BenchClient, str] = {}
+        self._launches: dict[BenchClient, Launch] = {}
         self._processes: dict[BenchClient, WorkerProcess] = {}
         self._indices: dict[str, int] = {}
         self._prepare(clients)
@@ -117,8 +117,8 @@ class Runner:
         for one in clients:
             self._show_progress(f'{one.label}: getting ready')
             try:
-                self._pythons[one] = prepare_python(one)
-                with WorkerProcess(one, self._pythons[one], self._url) as process:
+                self._launches[one] = prepare(one)
+                with WorkerProcess(self._launches[one], self._url) as process:
                     self.results.versions[one] = process.versions
             except (NotInstalled, WorkerFailed) as error:
                 self.results.left_out[one] = str(error)
@@ -129,14 +129,14 @@ class Runner:
         """Run all rounds of a case and add them to the results."""
         clients = [
             one
-            for one in self._pythons
-            if one.api in case.apis and one not in self.results.left_out and (one.role != 'limit' or case.is_call)
+            for one in self._launches
+            if one.api in case.apis and one not in self.results.left_out and (one.role != 'limit' or case.has_limit)
         ]
         if case.work == 'memory':
             self._measure_memory(case, clients)
             return
         if case.counts:
-            self._measure_scale(case, [one for one in clients if one.role == 'ours'])
+            self._measure_scale(case, [one for one in clients if one.runs_scale])
             return
         samples = self.results.samples[case] = {}
         if not case.is_watch:
@@ -172,7 +172,7 @@ class Runner:
         cpu = answer['cpu'] / answer['operations'] if one.role != 'limit' else None  # that of children is not known
         # The rate of live events is that of the writer, so clients differ only in their CPU time.
         seconds = answer['cpu'] if case.work == 'live' else answer['seconds']
-        return Sample(answer['operations'] / seconds, cpu)
+        return Sample(answer['operations'] / seconds, cpu, answer.get('p50'), answer.get('p99'))
 
     def _run_live(self, one: BenchClient, request: dict[str, Any]) -> dict[str, float]:
         process = self._process_of(one)
@@ -212,7 +212,7 @@ class Runner:
         """Measure each count once, in a fresh process."""
         for one in clients:
             for count, request in case.requests().items():
-                self._show_progress(f'{case.title}: {count:,}')
+                self._show_progress(f'{case.title}: {count:,}, {one.label}')
                 self._server.compact()
                 self._indices.pop(one.api, None)
                 self._end(one)
@@ -221,14 +221,14 @@ class Runner:
                 except WorkerFailed as error:
                     self.results.gaps[case, one] = f'{count:,}: {error}'
                 else:
-                    self.results.scale.setdefault(case, {})[count] = answer
+                    self.results.scale.setdefault(case, {}).setdefault(one, {})[count] = answer
                 self._end(one)
 
     # -- processes
 
     def _process_of(self, one: BenchClient) -> WorkerProcess:
         if one not in self._processes:
-            self._processes[one] = WorkerProcess(one, self._pythons[one], self._url)
+            self._processes[one] = WorkerProcess(self._launches[one], self._url)
         return self._processes[one]
 
     def _end(self, one: BenchClient) -> None:

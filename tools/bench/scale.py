@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from tools.bench.cases import Case
+from tools.bench.registry import BenchClient
 from tools.bench.tables import Table
 
 __all__ = ['scale_table']
@@ -40,7 +41,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] =
         'each': ('memory each', _bytes),
         'requests': ('requests per second', _rate),
         'cpu_share': ('CPU', _percent),
-        'greenlets': ('greenlets', _number),
+        'greenlets': ('greenlets or goroutines', _number),
         'close': ('deletion of all', _seconds),
     },
     'watchers': {
@@ -49,7 +50,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] =
         'each_same': ('memory each, same node', _bytes),
         'to_one': ('callbacks per second, one per event', _number),
         'to_all': ('callbacks per second, all per event', _number),
-        'greenlets': ('greenlets', _number),
+        'greenlets': ('greenlets or goroutines', _number),
     },
     'directory': {
         'get': ('get', _seconds),
@@ -62,17 +63,20 @@ COLUMNS: Final[Mapping[str, Mapping[str, tuple[str, Callable[[float], str]]]]] =
 """By work, by the name of a figure in the worker's answer: its column title and its format."""
 
 
-def scale_table(case: Case, found: Mapping[int, Mapping[str, float]]) -> Table:
-    """Return the results of a case of scale, a row for each count."""
+def scale_table(case: Case, found: Mapping[BenchClient, Mapping[int, Mapping[str, float]]]) -> Table:
+    """Return the results of a case of scale, a row for each count and client."""
     columns = COLUMNS[case.work]
     rows = [
         (
+            one.label,
             f'{count:,}',
             *(
                 '' if show is _bytes and count < MIN_COUNT_FOR_MEMORY else show(figures[name])
                 for name, (_, show) in columns.items()
             ),
         )
-        for count, figures in found.items()
+        for count in sorted({count for counts in found.values() for count in counts})
+        for one, counts in found.items()
+        if (figures := counts.get(count)) is not None
     ]
-    return Table(('count', *(title for title, _ in columns.values())), rows)
+    return Table(('client', 'count', *(title for title, _ in columns.values())), rows)

@@ -8,15 +8,13 @@ import selectors
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tools.bench.registry import BenchClient
+from tools.bench.environments import Launch
 
 __all__ = ['Unsupported', 'WorkerFailed', 'WorkerProcess']
 
-WORKER = Path(__file__).parent / 'worker'
 START_TIMEOUT = 60.0
 
 
@@ -34,23 +32,22 @@ class WorkerProcess:
     Also a context manager, which kills the process.
 
     Args:
-        client: The client to run.
-        python: The path of the Python that runs it.
+        launch: How to start it.
         url: The URL of the etcd.
 
     Attributes:
-        versions: Of its Python and its packages.
+        versions: Of its language and its packages.
 
     Raises:
         WorkerFailed: The process did not start.  No process is left.
     """
 
-    def __init__(self, client: BenchClient, python: str, url: str) -> None:
-        self.client = client
+    def __init__(self, launch: Launch, url: str) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed by close)
         self._received = b''
         self._process = subprocess.Popen(
-            [python, str(WORKER), str(client.path), client.mode, url],
+            [*launch.command, url],
+            env={**os.environ, **launch.environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

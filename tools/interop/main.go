@@ -29,12 +29,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(2)
 	}
-	var err error
-	urls := strings.Split(os.Args[2], ",")
-	if os.Args[1] == "serve" {
-		err = serve(urls, os.Stdin, os.Stdout)
+	run := serve
+	if os.Args[1] == "bench" {
+		run = bench
 	}
-	if err != nil {
+	if err := run(strings.Split(os.Args[2], ","), os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -47,7 +46,7 @@ func newClient(urls []string) (*clientv3.Client, error) {
 
 // versions returns the versions of Go and of the modules that matter for speed and behaviour.
 func versions() map[string]any {
-	modules := map[string]string{}
+	modules := map[string]string{"Go": strings.TrimPrefix(runtime.Version(), "go")}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, module := range info.Deps {
 			switch module.Path {
@@ -56,5 +55,5 @@ func versions() map[string]any {
 			}
 		}
 	}
-	return map[string]any{"go": strings.TrimPrefix(runtime.Version(), "go"), "packages": modules}
+	return map[string]any{"packages": modules}
 }

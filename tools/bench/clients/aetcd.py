@@ -15,6 +15,8 @@ REQUIRES = ('aetcd',)
 MODES = ('asyncio',)
 WATCHES = 5_000  # they share a connection
 
+LOCK_TTL = 10  # seconds; each lock grants a lease and leaves it
+
 OPTIONS = {'grpc.max_receive_message_length': -1}  # a piece of history may be large
 
 
@@ -33,6 +35,10 @@ class Client:
 
     async def set(self, key: str, value: str) -> None:
         await self._etcd.put(key.encode(), value.encode())
+
+    async def lock(self, key: str) -> None:
+        async with self._etcd.lock(key.encode(), ttl=LOCK_TTL):
+            pass
 
     async def events(self, prefix: str, index: int) -> AsyncIterator[Any]:
         watch = await self._etcd.watch_prefix(prefix.encode(), start_revision=index)

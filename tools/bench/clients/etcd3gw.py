@@ -16,6 +16,8 @@ ROLE = 'peer'
 REQUIRES = ('etcd3gw',)
 MODES = ('threads', 'gevent')
 
+LOCK_TTL = 10  # seconds; each lock grants a lease and leaves it
+
 
 class Client:
     """One client for everything, with room for a connection per call in flight."""
@@ -31,6 +33,12 @@ class Client:
 
     def set(self, key: str, value: str) -> None:
         self._etcd.put(key, value)
+
+    def lock(self, key: str) -> None:
+        lock = self._etcd.lock(key, ttl=LOCK_TTL)
+        if not lock.acquire():
+            raise RuntimeError(f'{key} is locked')
+        lock.release()
 
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         events, _ = self._etcd.watch_prefix(prefix, start_revision=index)

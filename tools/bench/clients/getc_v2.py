@@ -27,6 +27,10 @@ class Client:
     def set(self, key: str, value: str) -> None:
         self._etcd.set(key, value)
 
+    def lock(self, key: str) -> None:
+        with self._etcd.lock(key):
+            pass
+
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         return iter(self._etcd.changes(prefix, index=index))
 

@@ -14,6 +14,7 @@ ROLE = 'ours'
 REQUIRES = ()
 MODES = ('greenlets',)
 WATCHES = 5_000  # they share a connection
+SCALE = True
 
 
 def run_scale(url: str, request: dict[str, Any]) -> dict[str, float]:
@@ -37,6 +38,10 @@ class Client:
 
     def set(self, key: str, value: str) -> None:
         self._v3.kv.put(key.encode(), value.encode())
+
+    def lock(self, key: str) -> None:
+        with self._etcd.lock(key):
+            pass
 
     def tree_get(self, key: str) -> str | None:
         return self._etcd.get(key).value

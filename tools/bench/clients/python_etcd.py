@@ -15,6 +15,8 @@ ROLE = 'peer'
 REQUIRES = ('python-etcd',)
 MODES = ('threads', 'gevent')
 
+LOCK_TTL = 10  # seconds
+
 
 class Client:
     """One client for everything, with room for a connection per call in flight."""
@@ -28,6 +30,11 @@ class Client:
 
     def set(self, key: str, value: str) -> None:
         self._etcd.write(key, value)
+
+    def lock(self, key: str) -> None:
+        lock = etcd.Lock(self._etcd, key.strip('/'))
+        lock.acquire(lock_ttl=LOCK_TTL)
+        lock.release()
 
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         return self._etcd.eternal_watch(prefix, index=index, recursive=True)

@@ -9,14 +9,16 @@ imports::
 
     {"work": "get", "in_flight": 50, "size": 64, "seconds": 0.5}          or "set"
     {"work": "tree-get", "in_flight": 50, "size": 64, "seconds": 0.5}     or "tree-set": see cases.py
+    {"work": "lock", "in_flight": 50, "seconds": 0.5}                     acquire and release a lock of its own
     {"work": "connect", "size": 64, "seconds": 0.5}                       a new client and its first get
     {"work": "replay", "prefix": "/events", "index": 17, "count": 20000, "times": 3}  or "live"
     {"work": "memory", "count": 500}                                      of an idle client, and of a watch
     {"work": "keepers", "count": 10000}                                   or "watchers", "directory": see scale.py
 
-The answer is ``{"operations": 4711, "seconds": 0.501, "cpu": 0.42}`` with the CPU time of this process in seconds; for
-memory ``{"base": 31000000, "each": 2048}`` in bytes; ``{"error": "KeyError: ..."}`` if the work failed; or
-``{"unsupported": "..."}`` if the client has no such operation.  The first line, before any request, has the versions.
+The answer is ``{"operations": 4711, "seconds": 0.501, "cpu": 0.42}`` with the CPU time of this process in seconds, and
+for calls the median and the 99th percentile of their seconds, ``{"p50": 0.0001, "p99": 0.0004}``.  For memory it is
+``{"base": 31000000, "each": 2048}`` in bytes; ``{"error": "KeyError: ..."}`` if the work failed; or ``{"unsupported":
+"..."}`` if the client has no such operation.  The first line, before any request, has the versions.
 """
 
 from __future__ import annotations
@@ -71,8 +73,21 @@ def versions(worker: Any) -> dict[str, Any]:
     return {'python': platform.python_version(), 'packages': packages}
 
 
+def check_package() -> None:
+    """Raise ImportError unless getc comes from the folder that the environment names, if it names one."""
+    folder = os.environ.get('GETC_BENCH_PACKAGE')
+    if folder is not None:
+        import getc
+
+        if not str(getc.__file__).startswith(folder + os.sep):
+            raise ImportError(f'getc was imported from {getc.__file__}, not from {folder}')
+
+
 def main() -> None:
     """Answer requests until the input ends."""
+    from common import percentiles
+
+    check_package()
     _, client, mode, url = sys.argv
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # the output of libraries must not be mistaken for an answer
@@ -87,6 +102,8 @@ def main() -> None:
         except Exception as error:
             answer = {'error': f'{type(error).__name__}: {error}'[:500]}
         answer['cpu'] = time.process_time() - cpu
+        if 'laps' in answer:
+            answer |= percentiles(answer.pop('laps'))
         print(json.dumps(answer), file=answers)
     answers.flush()
     os._exit(0)  # do not wait for threads and event loops of libraries

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from common import (
+    CALL_WORKS,
     SCALE_WORKS,
     SETTLE_TIME,
     Answer,
     EventCounter,
     Request,
     Tally,
+    calls_of,
     check,
     key_of,
     resident_bytes,
-    select_method,
     watch_keys,
 )
 
@@ -30,7 +32,8 @@ class Blocking:
     """Runs one slice of work after the other.
 
     Args:
-        module: The client's file: its ``Client(url)`` has ``get``, ``set``, ``events``, ``start_watch`` and ``close``.
+        module: The client's file: its ``Client(url)`` has ``get``, ``set``, ``events``, ``start_watch`` and ``close``;
+            ``lock(name)``, which acquires and releases, if it has locks.
         url: The URL of the etcd.
     """
 
@@ -43,10 +46,7 @@ class Blocking:
     def run(self, request: Request) -> Answer:
         """Execute a request; return the number of operations and the seconds."""
         works = {
-            'get': self._get,
-            'set': self._set,
-            'tree-get': self._get,
-            'tree-set': self._set,
+            **dict.fromkeys(CALL_WORKS, self._call),
             'connect': self._connect,
             'replay': self._watch,
             'live': self._watch,
@@ -71,49 +71,40 @@ class Blocking:
                 self._written.add(key)
         return keys
 
-    def _get(self, request: Request) -> Answer:
-        keys, get, clock = self._prepare(request), select_method(self._client, request), time.perf_counter
+    def _call(self, request: Request) -> Answer:
+        """Repeat one call: in each worker its own, one after the other."""
+        if request['work'] != 'lock':
+            self._prepare(request)
+        is_get, clock = request['work'].endswith('get'), time.perf_counter
+        calls = calls_of(self._client, request)
         tally = Tally(request['seconds'])
 
-        def work(key: str) -> None:
-            done, end = 0, tally.end
+        def work(call: Callable[[], Any]) -> None:
+            laps: list[float] = []
+            note, end, last = laps.append, tally.end, clock()
             try:
-                while not done or clock() < end:
-                    value = get(key)
-                    done += 1
-                check(value, request['size'])
+                while not laps or last < end:
+                    value = call()
+                    now = clock()
+                    note(now - last)
+                    last = now
+                if is_get:
+                    check(value, request['size'])
             except Exception as error:
                 tally.error = error
-            tally.add(done)
+            tally.add(laps)
 
-        self._together([lambda key=key: work(key) for key in keys])  # type: ignore[misc]
-        return tally.answer()
-
-    def _set(self, request: Request) -> Answer:
-        keys, set, clock = self._prepare(request), select_method(self._client, request), time.perf_counter
-        tally = Tally(request['seconds'])
-
-        def work(key: str) -> None:
-            done, end, value = 0, tally.end, 'x' * request['size']
-            try:
-                while not done or clock() < end:
-                    set(key, value)
-                    done += 1
-            except Exception as error:
-                tally.error = error
-            tally.add(done)
-
-        self._together([lambda key=key: work(key) for key in keys])  # type: ignore[misc]
+        self._together([partial(work, call) for call in calls])
         return tally.answer()
 
     def _connect(self, request: Request) -> Answer:
         (key,) = self._prepare(request)
         tally = Tally(request['seconds'])
-        while time.perf_counter() < tally.end:
+        while (begin := time.perf_counter()) < tally.end:
             client = self._module.Client(self._url)
             check(client.get(key), request['size'])
             client.close()
-            tally.add(1)
+            tally.add([time.perf_counter() - begin])
         return tally.answer()
 
     def _watch(self, request: Request) -> Answer:
@@ -137,7 +128,7 @@ class Blocking:
         return {'base': base, 'each': (sizes[1] - sizes[0]) / count}
 
     def _scale(self, request: Request) -> Answer:
-        """Run a case of scale, which the client's file implements (``run_scale(url, request)``)."""
+        """Run a case of scale, which the client's file implements (``run_scale(url, request)``, see ``SCALE``)."""
         return self._module.run_scale(self._url, request)  # type: ignore[no-any-return]
 
 

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 __all__ = [
+    'CALL_WORKS',
     'SCALE_WORKS',
     'SETTLE_TIME',
     'Answer',
     'EventCounter',
     'Request',
     'Tally',
+    'calls_of',
     'check',
     'key_of',
+    'lock_name_of',
+    'percentiles',
     'resident_bytes',
-    'select_method',
     'watch_keys',
 ]
 
 Request = dict[str, Any]
-Answer = dict[str, float]
+Answer = dict[str, Any]
+
+CALL_WORKS = ('get', 'set', 'tree-get', 'tree-set', 'lock')
+"""Work that repeats one call."""
 
 SCALE_WORKS = ('keepers', 'watchers', 'directory')
-"""Work that only getc supports: thousands of daemons and nodes."""
+"""Work of few clients: thousands of daemons and nodes."""
 
 SETTLE_TIME = 1.0
 """Seconds for new watches to settle before memory is measured."""
@@ -42,10 +51,29 @@ def watch_keys(count: int) -> tuple[list[str], list[str]]:
     return keys[count:], keys[:count]
 
 
-def select_method(client: Any, request: Request) -> Any:
-    """Return the method for the work: ``tree_get`` or ``tree_set`` if the client has it, else ``get`` or ``set``."""
-    work = request['work']
-    return getattr(client, work.replace('-', '_'), None) or getattr(client, work.removeprefix('tree-'))
+def lock_name_of(worker: int) -> str:
+    """Return the name of the lock of a worker."""
+    return f'/bench/lock/{worker}'
+
+
+def calls_of(client: Any, request: Request) -> list[Callable[[], Any]]:
+    """Return the call of each worker.
+
+    ``tree-get`` and ``tree-set`` are the methods ``tree_get`` and ``tree_set`` if the client has them, else ``get`` and
+    ``set``.  ``lock`` acquires and releases a lock of its own.
+
+    Raises:
+        NotImplementedError: The client has no locks.
+    """
+    work, workers = request['work'], range(request['in_flight'])
+    method = getattr(client, work.replace('-', '_'), None) or getattr(client, work.removeprefix('tree-'), None)
+    if method is None:
+        raise NotImplementedError(f'it has no {work}s')
+    if work == 'lock':
+        return [partial(method, lock_name_of(worker)) for worker in workers]
+    size = request['size']
+    value = ('x' * size,) if work.endswith('set') else ()
+    return [partial(method, key_of(size, worker), *value) for worker in workers]
 
 
 def check(value: Any, size: int) -> None:
@@ -61,6 +89,12 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE')
 
 
+def percentiles(laps: list[list[float]]) -> Answer:
+    """Return the median and the 99th percentile of the seconds of all operations."""
+    ordered = sorted(itertools.chain.from_iterable(laps))
+    return {'p50': ordered[len(ordered) // 2], 'p99': ordered[len(ordered) * 99 // 100]}
+
+
 class Tally:
     """Counts the operations of all workers in one slice.
 
@@ -70,20 +104,25 @@ class Tally:
     """
 
     def __init__(self, seconds: float) -> None:
-        self._done: list[int] = []
+        self._laps: list[list[float]] = []
         self.error: BaseException | None = None
         self._begin = time.perf_counter()
         self.end = self._begin + seconds
 
-    def add(self, operations: int) -> None:
-        """Add the operations of one worker.  Thread-safe."""
-        self._done.append(operations)
+    def add(self, laps: list[float]) -> None:
+        """Add the operations of one worker, each by its seconds.  Thread-safe."""
+        self._laps.append(laps)
 
     def answer(self) -> Answer:
-        """Return the answer to the request once all workers have stopped.  Raises the error of a worker."""
+        """Return the answer to the request once all workers have stopped.  Raises the error of a worker.
+
+        ``laps`` has the seconds of each operation: ``__main__.py`` replaces them by their percentiles once the CPU time
+        was read, which must not include the sorting.
+        """
+        seconds = time.perf_counter() - self._begin
         if self.error is not None:
             raise self.error
-        return {'operations': sum(self._done), 'seconds': time.perf_counter() - self._begin}
+        return {'operations': sum(map(len, self._laps)), 'seconds': seconds, 'laps': self._laps}
 
 
 class EventCounter:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import Any
 
 from common import (
+    CALL_WORKS,
     SETTLE_TIME,
     Answer,
     EventCounter,
     Request,
     Tally,
+    calls_of,
     check,
     key_of,
     resident_bytes,
-    select_method,
     watch_keys,
 )
 
@@ -28,7 +30,8 @@ class Coroutines:
 
     Args:
         module: The client's file: its ``Client(url)`` has the coroutines ``open``, ``get``, ``set``, ``start_watch``
-            and ``close``, and the asynchronous iterator ``events``.
+            and ``close``, and the asynchronous iterator ``events``; ``lock(name)``, which acquires and releases,
+            if it has locks.
         url: The URL of the etcd.
     """
 
@@ -43,10 +46,7 @@ class Coroutines:
     def run(self, request: Request) -> Answer:
         """Execute a request; return the number of operations and the seconds."""
         works = {
-            'get': self._get,
-            'set': self._set,
-            'tree-get': self._get,
-            'tree-set': self._set,
+            **dict.fromkeys(CALL_WORKS, self._call),
             'connect': self._connect,
             'replay': self._watch,
             'live': self._watch,
@@ -68,43 +68,37 @@ class Coroutines:
                 self._written.add(key)
         return keys
 
-    async def _get(self, request: Request) -> Answer:
-        keys, get, clock = await self._prepare(request), select_method(self._client, request), time.perf_counter
+    async def _call(self, request: Request) -> Answer:
+        """Repeat one call: in each worker its own, one after the other."""
+        if request['work'] != 'lock':
+            await self._prepare(request)
+        is_get, clock = request['work'].endswith('get'), time.perf_counter
+        calls = calls_of(self._client, request)
         tally = Tally(request['seconds'])
 
-        async def work(key: str) -> None:
-            done, end = 0, tally.end
-            while not done or clock() < end:
-                value = await get(key)
-                done += 1
-            check(value, request['size'])
-            tally.add(done)
+        async def work(call: Callable[[], Awaitable[Any]]) -> None:
+            laps: list[float] = []
+            note, end, last = laps.append, tally.end, clock()
+            while not laps or last < end:
+                value = await call()
+                now = clock()
+                note(now - last)
+                last = now
+            if is_get:
+                check(value, request['size'])
+            tally.add(laps)
 
-        await asyncio.gather(*map(work, keys))
-        return tally.answer()
-
-    async def _set(self, request: Request) -> Answer:
-        keys, set, clock = await self._prepare(request), select_method(self._client, request), time.perf_counter
-        tally = Tally(request['seconds'])
-
-        async def work(key: str) -> None:
-            done, end, value = 0, tally.end, 'x' * request['size']
-            while not done or clock() < end:
-                await set(key, value)
-                done += 1
-            tally.add(done)
-
-        await asyncio.gather(*map(work, keys))
+        await asyncio.gather(*map(work, calls))
         return tally.answer()
 
     async def _connect(self, request: Request) -> Answer:
         (key,) = await self._prepare(request)
         tally = Tally(request['seconds'])
-        while time.perf_counter() < tally.end:
+        while (begin := time.perf_counter()) < tally.end:
             client = await self._open()
             check(await client.get(key), request['size'])
             await client.close()
-            tally.add(1)
+            tally.add([time.perf_counter() - begin])
         return tally.answer()
 
     async def _watch(self, request: Request) -> Answer:
