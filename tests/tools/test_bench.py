@@ -223,7 +223,7 @@ class TestSelection:
 
     def test_getc_and_every_documented_peer_exist(self) -> None:
         there = {(one.file_name, one.role) for one in find_clients()}
-        peers = {'aetcd', 'etcd3gw', 'etcd_client_py', 'etcd_sdk_python', 'python_etcd'}
+        peers = {'aetcd', 'etcd3gw', 'etcd_client_py', 'etcd_sdk_python', 'go_clientv3', 'python_etcd'}
         assert {(name, 'peer') for name in peers} <= there
         assert {('getc_v2', 'ours'), ('getc_v3', 'ours'), ('h2load', 'limit')} <= there
 
@@ -259,6 +259,12 @@ class TestFairness:
                     assert works and all(message_of(work, '/bench/4/0', 'xxxx') == message for work in works)
                 sent.clear()
 
+    def test_limit_is_measured_where_a_call_is_one_request(self) -> None:
+        locks = select(['lock-*'])
+        assert [case.in_flight for case in locks] == [1, 50]
+        assert all(case.is_call and case.is_write and not case.has_limit for case in locks)
+        assert all(case.has_limit for case in CASES if case.work in METHODS)
+
     def test_tree_cases_have_distinct_names_and_are_calls(self) -> None:
         cases = select(['tree-*'])
         assert [case.in_flight for case in cases] == [1, 1, 50, 50, 200, 200]
@@ -274,6 +280,7 @@ class TestWorkerProcess:
                 request = {'work': work, 'in_flight': 3, 'size': 8, 'seconds': 0.05}
                 answer = process.run(request, timeout=60)
                 assert answer['operations'] >= 3 and answer['seconds'] >= 0.05 and answer['cpu'] > 0
+                assert 0 < answer['p50'] <= answer['p99'] <= answer['seconds']
 
     def test_events_are_counted(self, folder: Path) -> None:
         with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
@@ -289,6 +296,18 @@ class TestWorkerProcess:
         with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
             with pytest.raises(WorkerFailed, match="got 'its own'"):
                 process.run({'work': 'tree-get', 'in_flight': 1, 'size': 64, 'seconds': 0.01}, timeout=60)
+
+    def test_locks_are_counted_when_the_client_has_them(self, folder: Path) -> None:
+        request = {'work': 'lock', 'in_flight': 3, 'seconds': 0.01}
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
+            with pytest.raises(Unsupported, match='it has no locks'):
+                process.run(request, timeout=60)
+        text = (
+            DICTIONARY + "\n    def lock(self, name):\n        assert name in [f'/bench/lock/{n}' for n in range(3)]\n"
+        )
+        (folder / 'dictionary.py').write_text(text)
+        with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
+            assert process.run(request, timeout=60)['operations'] >= 3
 
     def test_unsupported_work_is_distinguished_from_failed_work(self, folder: Path) -> None:
         with WorkerProcess(prepare(find_clients(folder)[0]), NOWHERE) as process:
@@ -412,6 +431,13 @@ class TestScale:
         assert all(table.rows[1])
         if work == 'keepers':
             assert answer['requests'] < 100
+
+    def test_rows_are_sorted_by_count_and_have_the_client(self) -> None:
+        (case,) = select(['keepers'])
+        figures = dict.fromkeys(('register', 'each', 'requests', 'cpu_share', 'greenlets', 'close'), 1.0)
+        table = scale_table(case, {OURS: {100: figures, 1_000: figures}, FAST: {100: figures}})
+        assert [row[:2] for row in table.rows] == [('getc', '100'), ('fast', '100'), ('getc', '1,000')]
+        assert table.columns[:2] == ('client', 'count')
 
     def test_other_clients_are_not_measured(self, folder: Path) -> None:
         (case,) = select(['keepers'])

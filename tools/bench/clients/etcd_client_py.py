@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from etcd_client import Client as EtcdClient
+from etcd_client import EtcdLockOption
 
 TITLE = 'etcd-client-py'
 API = 'v3'
@@ -13,12 +14,15 @@ ROLE = 'peer'
 REQUIRES = ('etcd-client-py',)
 MODES = ('asyncio',)
 
+LOCK_TTL = 10  # seconds
+
 
 class Client:
     """One client, one communicator for everything."""
 
     def __init__(self, url: str) -> None:
-        self._connection = EtcdClient([url]).connect()
+        self._client = EtcdClient([url])
+        self._connection = self._client.connect()
 
     async def open(self) -> None:
         self._etcd = await self._connection.__aenter__()
@@ -28,6 +32,11 @@ class Client:
 
     async def set(self, key: str, value: str) -> None:
         await self._etcd.put(key.encode(), value.encode())
+
+    async def lock(self, key: str) -> None:
+        # The library opens a connection for each lock.
+        async with self._client.with_lock(EtcdLockOption(key.encode(), timeout=None, ttl=LOCK_TTL)):
+            pass
 
     def events(self, prefix: str, index: int) -> AsyncIterator[Any]:
         raise NotImplementedError('a watch cannot start at a revision')

@@ -21,6 +21,8 @@ REQUIRES = ('etcd-sdk-python', 'protobuf')  # protobuf is imported, but not amon
 MODES = ('threads', 'gevent')
 WATCHES = 5_000  # they share a connection
 
+LOCK_TTL = 10  # seconds; each lock grants a lease and leaves it
+
 OPTIONS = {'grpc.max_receive_message_length': -1}.items()  # a piece of history may be large
 
 
@@ -37,6 +39,10 @@ class Client:
 
     def set(self, key: str, value: str) -> None:
         self._etcd.put(key, value)
+
+    def lock(self, key: str) -> None:
+        with self._etcd.lock(key, ttl=LOCK_TTL):
+            pass
 
     def events(self, prefix: str, index: int) -> Iterator[Any]:
         events, _ = self._etcd.watch_prefix(prefix, start_revision=index)
