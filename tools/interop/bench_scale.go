@@ -20,7 +20,7 @@ import (
 )
 
 // The work of getc's cases of scale, as a Go program does it: see tools/bench/worker/scale.py.  Nodes are kept on the
-// lease of one session, which is Go's way of keeping many; unlike a keeper of getc, nobody notices the loss of one key.
+// lease of one session, which is how Go keeps many; the loss of a single key is not noticed.
 
 const (
 	settleTime    = time.Second

@@ -186,7 +186,7 @@ func (s *server) execute(ctx context.Context, next command) {
 func (s *server) write(one event) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	_ = s.output.Encode(one) // nobody reads any more: standard input ends, too
+	_ = s.output.Encode(one) // fails once the other side has gone, and then standard input ends as well
 }
 
 type cancelArguments struct {
