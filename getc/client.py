@@ -77,13 +77,17 @@ def etcd(
     verify: bool = True,
     namespace: str | None = None,
     strict: bool = True,
+    sync: float | None = None,
 ) -> Client:
     """Return a client of the etcd at ``url``.  Performs no network I/O: the first call connects.
 
     Args:
         url: One URL, several separated by commas, or a list: the endpoints of one cluster, tried in turn when one
-            fails.  Schemes: ``http`` and ``https`` for a server; ``memory://NAME`` for a store in this process that
-            the clients of that name share, ``memory://`` for a private store.
+            fails.  Schemes: ``http`` and ``https`` for a server; ``unix:///path`` for the unix socket of a server
+            (``unixs`` with TLS; API v3); ``etcd+srv://DOMAIN`` for the servers of the DNS SRV records of a domain
+            (``etcd+srv://DOMAIN?name=NAME`` for one of its clusters; needs the extra ``getc[srv]``);
+            ``memory://NAME`` for a store in this process that the clients of that name share, ``memory://`` for a
+            private store.
         api: ``'v3'`` or ``'v2'``; None detects it from the server at the first call: v3 from etcd 3.4 on, else v2.
             The two APIs have separate stores.
         timeout: Seconds that a call may take in all, unless the call has its own timeout; None for no limit.  It does
@@ -99,10 +103,13 @@ def etcd(
         namespace: A path that is prepended to every key that is sent and removed from every result.
         strict: On v3, check with each write that no ancestor of the key is a value and the key is not a directory.
             False leaves the check out, for users without read permission above their part of the tree.
+        sync: Seconds, 1 or more, between two reads of the cluster's members, whose addresses replace those of members
+            that have left; None for endpoints that do not change.  :attr:`getc.Client.endpoints` shows the result.
 
     Raises:
         TypeError, ValueError: An option is invalid.
         OSError: A file of ``ca``, ``cert`` or ``key`` cannot be used.
+        ImportError: The URL is ``etcd+srv://``, and dnspython is not installed.
 
     Example::
 
@@ -110,7 +117,7 @@ def etcd(
         etcd.set('/hello', 'Hello, world')
         etcd.get('/hello').value
     """
-    options = Options(url, api, timeout, username, password, ca, cert, key, verify, namespace, strict)
+    options = Options(url, api, timeout, username, password, ca, cert, key, verify, namespace, strict, sync)
     return Client(options)
 
 
@@ -698,8 +705,16 @@ class Client(Unpicklable):
 
     @property
     def url(self) -> str:
-        """The first endpoint, without credentials."""
+        """The URL that the client was opened with, the first one of several, without credentials."""
         return self._options.urls[0]
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """The URLs of the servers that the client uses at the moment, without credentials.
+
+        They change with ``sync=`` and with ``etcd+srv://``, for which they are empty before the first call.
+        """
+        return self._opened.urls()
 
     @property
     def api(self) -> str | None:
@@ -801,7 +816,8 @@ class Client(Unpicklable):
         if not hasattr(self, '_backend'):  # for error reports with local variables, when the constructor has failed
             return f'<getc.Client {self._number} {",".join(options.urls)} not opened>'
         parts = [str(self._number), ','.join(options.urls), self.api or 'api not detected yet']
-        if len(options.urls) > 1 and (url := self._opened.url_in_use()) is not None:
+        has_choice = len(options.urls) > 1 or self._opened.urls() != options.urls
+        if has_choice and (url := self._opened.url_in_use()) is not None:
             parts.append(f'in_use={url}')
         if options.namespace is not None:
             parts.append(f'namespace={options.namespace}')
@@ -889,6 +905,7 @@ class Client(Unpicklable):
             self._daemons.reset_in_child(self._opened.log)
             self._listeners.reset_in_child(self._opened.log)
         self._affinity.check()
+        self._opened.start()
 
 
 def _decorate(start: Callable[[Callable[[EtcdResult], object]], Watcher], function: _Function) -> _Function:

@@ -48,6 +48,16 @@ def test_namespace_is_normalized() -> None:
         (URL, {'timeout': '1'}, TypeError, 'timeout must be a number of seconds or None, not str'),
         (URL, {'namespace': '/a/../b'}, ValueError, 'segment'),
         ('memory://', {'api': 'v3'}, ValueError, 'api= cannot be used with memory://'),
+        ('memory://', {'sync': 60}, ValueError, 'sync= cannot be used with memory://'),
+        (URL, {'sync': '60'}, TypeError, 'sync must be a number of seconds or None, not str'),
+        (URL, {'sync': True}, TypeError, 'sync must be a number of seconds or None, not bool'),
+        (URL, {'sync': 0.5}, ValueError, 'sync must be at least 1 s, and finite, not 0.5'),
+        (URL, {'sync': float('nan')}, ValueError, 'sync must be at least 1 s, and finite, not nan'),
+        (URL, {'sync': float('inf')}, ValueError, 'sync must be at least 1 s, and finite, not inf'),
+        ('unix:///a', {'api': 'v2'}, ValueError, 'unix:///a is a unix socket, which API v2 cannot use'),
+        ('unix:///a', {'ca': 'ca.pem'}, ValueError, 'ca= needs an https:// URL, not unix:///a'),
+        ('etcd+srv://', {}, ValueError, "'etcd.srv://' is invalid: write etcd.srv://DOMAIN"),
+        ('etcd+srv://ann:secret@a:1', {}, ValueError, "'etcd.srv://a:1' is invalid"),
         (
             'memory://',
             {'username': 'ann', 'password': 'secret'},
@@ -72,3 +82,20 @@ def test_options_raise_when_one_is_invalid(url: Any, options: Any, error: type[E
     with pytest.raises(error, match=message) as caught:
         Options(url, **options)
     assert 'secret' not in str(caught.value)
+
+
+def test_options_select_v3_for_a_unix_socket() -> None:
+    """Without a request for the version, which could need HTTP/1."""
+    assert Options('unix:///run/etcd.sock').api == 'v3'
+    options = Options('http://a,unixs:///run/etcd.sock', ca='ca.pem')
+    assert (options.api, options.is_secure) == ('v3', True)
+
+
+def test_options_hold_the_domain_of_an_srv_url() -> None:
+    """With the credentials of the URL or of the options, and without endpoints: they are looked up later."""
+    options = Options('etcd+srv://ann:secret@example.com?name=blue', sync=60)
+    assert options.srv is not None
+    assert (options.srv.domain, options.srv.name, options.srv.username) == ('example.com', 'blue', 'ann')
+    assert (options.endpoints, options.urls) == ((), ('etcd+srv://example.com?name=blue',))
+    assert (options.is_secure, options.store_name, options.sync) == (True, None, 60)
+    assert 'secret' not in repr(options)

@@ -38,18 +38,20 @@ class RevisionGuard:
     ``index`` before a call, and calls ``accept`` or ``accept_refusal`` after it.
 
     Args:
-        server_count: The number of servers.
+        server_count: Returns the number of servers.
         switch_server: Switches to the next server.
 
     Attributes:
         index: The highest index seen; 0 before the first response.
     """
 
-    __slots__ = ('_responses', '_switch_server', 'index')
+    __slots__ = ('_server_count', '_switch_server', 'index')
 
-    def __init__(self, server_count: int = 1, switch_server: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, server_count: Callable[[], int] = lambda: 1, switch_server: Callable[[], object] = lambda: None
+    ) -> None:
         self.index = 0
-        self._responses = max(server_count, MIN_RESPONSES)
+        self._server_count = server_count
         self._switch_server = switch_server
 
     def observe(self, index: int) -> None:
@@ -60,7 +62,7 @@ class RevisionGuard:
     def observe_quorum(self, read: Callable[[], int]) -> int:
         """Read the current revision of the cluster, repeated as :meth:`run_linearizable` does, and record it."""
         since = self.index
-        for _ in range(self._responses):
+        for _ in range(self._responses()):
             revision = read()
             if not 0 < revision < since:
                 break
@@ -120,7 +122,7 @@ class RevisionGuard:
             execute: Performs the read.
             since: ``self.index`` as it was before the first request was sent.
         """
-        remaining = self._responses - 1
+        remaining = self._responses() - 1
         while True:
             self._switch_server()
             remaining -= 1
@@ -134,6 +136,10 @@ class RevisionGuard:
             if not remaining or not 0 < result.etcd_index < since:
                 self.accept(result.etcd_index, since)
                 return result
+
+    def _responses(self) -> int:
+        """Return the number of responses that have to be behind before the store counts as replaced."""
+        return max(self._server_count(), MIN_RESPONSES)
 
     def run_serializable(self, get: Get, execute: Callable[[Get], EtcdResult]) -> EtcdResult:
         """Read from one server; if the response is behind, perform a linearizable read instead."""

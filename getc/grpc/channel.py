@@ -72,7 +72,7 @@ class Channel:
         self.endpoint = endpoint
         self._contexts = contexts
         self._url = endpoint.url
-        self._authority = endpoint.url.partition('://')[2].encode('idna' if not endpoint.host.isascii() else 'ascii')
+        self._authority = endpoint.authority.encode('idna' if not endpoint.authority.isascii() else 'ascii')
         self._blocks: dict[tuple[str, Metadata], bytes] = {}
         self._connection: GrpcConnection | None = None  # None when no calls can be started on it any more
         self._connections: set[GrpcConnection] = set()  # includes those that are going away
@@ -85,7 +85,7 @@ class Channel:
         self._affinity = ThreadAffinity()
         self._affinity.check()
         self._hub = get_hub()
-        self._is_closed = False
+        self._closed_by: EtcException | None = None  # the error of calls after the end of the channel
         _channels.add(self)
 
     def unary(
@@ -169,7 +169,7 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection and end every call with ClientClosed.  Does not block; can be called twice."""
-        self._is_closed = True
+        self._closed_by = ClientClosed('the client is closed')
         error = ClientClosed('the client was closed during the call')
         for connection in list(self._connections):
             connection.close(error)
@@ -178,12 +178,32 @@ class Channel:
             self._attempt = None
         self._timers.close()
 
+    def retire(self) -> None:
+        """Start no more calls, because the server was removed from the endpoints of the client.  Does not block.
+
+        Unary calls in flight go on, and the connection is closed after the last of them.  Streams end with
+        ConnectionError, so that they are opened again on another server.
+        """
+        error = ConnectionError(f'{self._url} was removed from the endpoints of the client', endpoint=self._url)
+        error.is_outage = False
+        self._closed_by = error
+        for connection in list(self._connections):
+            connection.retire(error)
+        if self._attempt is not None:
+            self._attempt.cancel(error)
+            self._attempt = None
+
+    @property
+    def is_idle(self) -> bool:
+        """True if there is no connection."""
+        return not self._connections
+
     def close_soon(self) -> None:
         """Call :meth:`close` in the hub of the channel's thread.  Can be called from any thread."""
         self._affinity.call_soon(self.close)
 
     def __repr__(self) -> str:
-        state = 'closed' if self._is_closed else 'connected' if self.is_connected else 'not connected'
+        state = 'closed' if self._closed_by is not None else 'connected' if self.is_connected else 'not connected'
         return f'<getc.grpc.channel.Channel {self.endpoint.url} {state}>'
 
     # -- connecting
@@ -201,8 +221,8 @@ class Channel:
         self._affinity.check()
         was_lost = False
         while self._connection is None or (needs_settings and not self._connection.has_settings):
-            if self._is_closed:
-                raise ClientClosed('the client is closed')
+            if self._closed_by is not None:
+                raise copy_error(self._closed_by)
             if self._attempt is None:
                 self._attempt = _Attempt(self)
             attempt = self._attempt

@@ -34,6 +34,7 @@ from getc.net.connect_errors import (
     MAYBE_TLS_REQUIRED,
     TLS_REQUIRED,
     describe_broken,
+    for_scheme,
     is_tls_rejection,
     is_tls_required,
 )
@@ -152,6 +153,17 @@ class GrpcConnection:
         """End the connection; every call fails with a copy of the error.  Does not block."""
         self._end(error)
 
+    def retire(self, error: EtcException) -> None:
+        """End all streams with a copy of the error, start no more calls, and close after the last unary call.
+
+        Does not block.
+        """
+        self._drain()
+        for call in [each for each in self._calls.values() if isinstance(each, StreamCall)]:
+            call.fail_with(error)
+            self.cancel(call, ErrorCode.CANCEL)
+        self._on_stream_end()
+
     def abandon(self) -> None:
         """In a forked child, close the inherited socket without sending anything."""
         self._streams.is_over = self._is_draining = True
@@ -196,7 +208,7 @@ class GrpcConnection:
                     self._first_bytes = data
                     return
                 if is_tls_required(data):
-                    return self._on_rejected(f'no connection to {self.url}: {TLS_REQUIRED}')
+                    return self._on_rejected(f'no connection to {self.url}: {for_scheme(TLS_REQUIRED, self.url)}')
                 if data.startswith(HTTP1):
                     self._http2.shut_down(ErrorCode.HTTP_1_1_REQUIRED)
                     raise ProtocolError(f'{self.url} responds with HTTP/1: {HTTP2_REQUIRED}')
@@ -228,7 +240,8 @@ class GrpcConnection:
         elif isinstance(error, Exception):
             _log_soon(log.error, '%s: the connection failed', self.url, exc_info=error)
         if not self.has_settings and (error is None or isinstance(error, CLOSED_BY_PEER)):
-            hint = MAYBE_REVOKED if self.url.startswith('https:') else MAYBE_TLS_REQUIRED
+            is_secure = self.url.startswith(('https:', 'unixs:'))
+            hint = MAYBE_REVOKED if is_secure else for_scheme(MAYBE_TLS_REQUIRED, self.url)
             what += f' without a response: {HTTP2_REQUIRED}; or {hint}; or {MAYBE_NO_UPSTREAM}'
         self._end(ConnectionError(what))
 

@@ -24,6 +24,7 @@ __all__ = [
     'connect_error',
     'connect_timeout',
     'describe_broken',
+    'for_scheme',
     'is_tls_rejection',
     'is_tls_required',
     'pending_alert',
@@ -81,6 +82,8 @@ def connect_error(endpoint: Endpoint, error: OSError) -> ConnectionError:
     url = endpoint.url
     if isinstance(error, ConnectionRefusedError):
         return ConnectionRefused(f'{url} refused the connection: check that etcd runs there', endpoint=url)
+    if isinstance(error, FileNotFoundError) and endpoint.is_unix and not isinstance(error, UnusableFile):
+        return ConnectionRefused(f'no socket at {url}: check the path, and that etcd runs', endpoint=url)
     if isinstance(error, UnusableFile):
         what = f'TLS handshake with {url} failed: {error} (the next attempt reads it again)'
     elif isinstance(error, ssl.SSLCertVerificationError):
@@ -93,7 +96,7 @@ def connect_error(endpoint: Endpoint, error: OSError) -> ConnectionError:
         what = f'TLS handshake with {url} failed: {_closed_in_handshake("the server reset the connection")}'
     else:
         what = f'no connection to {url}: {error.strerror or error}'
-    failed = ConnectionError(what, endpoint=url)
+    failed = ConnectionError(for_scheme(what, url), endpoint=url)
     failed.is_outage = not isinstance(error, ForkedWhileConnecting)
     return failed
 
@@ -107,6 +110,13 @@ def connect_timeout(endpoint: Endpoint, deadline: Deadline) -> TimedOut:
         if is_forked_without_threads():
             what += ', as in a forked child of a program without monkey patching: call gevent.reinit() after os.fork()'
     return TimedOut(what, endpoint=url)
+
+
+def for_scheme(hint: str, url: str) -> str:
+    """Return a hint with the schemes of unix sockets if the URL is that of one."""
+    if not url.startswith('unix'):
+        return hint
+    return hint.replace('use https://', 'use unixs://').replace('use http://', 'use unix://')
 
 
 def is_tls_required(response: bytes) -> bool:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 __all__ = ['DEFAULT_PORT', 'Endpoint', 'parse_endpoints']
 
 DEFAULT_PORT: Final = 2379
-SCHEMES: Final = ('http', 'https')
+UNIX_SCHEMES: Final = ('unix', 'unixs')
+SCHEMES: Final = ('http', 'https', *UNIX_SCHEMES)
 
-NEXT_URL: Final = re.compile(r',(?=\s*(?:https?|memory)://)', re.IGNORECASE)
+NEXT_URL: Final = re.compile(r',(?=\s*(?:https?|unixs?|memory|etcd\+srv)://)', re.IGNORECASE)
 """A comma before another URL, in contrast to one in a password."""
+
+MAX_SOCKET_PATH: Final = 107
+"""Maximum bytes of the path of a unix socket (``sun_path`` of Linux, without its NUL)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +28,9 @@ class Endpoint:
     """The address of one server, with the credentials of its URL.
 
     Attributes:
-        scheme: ``'http'`` or ``'https'``.
-        host: A name or an address, in ASCII; an IPv6 address without brackets.
-        port: The TCP port.
+        scheme: ``'http'`` or ``'https'``; for a unix socket ``'unix'``, or ``'unixs'`` with TLS, as etcd names them.
+        host: A name or an address, in ASCII; an IPv6 address without brackets; for a unix socket its absolute path.
+        port: The TCP port; 0 for a unix socket.
         username: From the URL, or None.
         password: From the URL, or None; never part of the ``repr``.
     """
@@ -38,9 +43,18 @@ class Endpoint:
 
     @property
     def url(self) -> str:
-        """``scheme://host:port``, without credentials."""
+        """``scheme://host:port``, or ``unix:///path``, without credentials."""
+        if self.is_unix:
+            return f'{self.scheme}://{quote(self.host, safe="/:")}'
+        return f'{self.scheme}://{self.authority}'
+
+    @property
+    def authority(self) -> str:
+        """``host:port`` for the ``:authority`` of HTTP/2; ``localhost`` for a unix socket, as in gRPC."""
+        if self.is_unix:
+            return 'localhost'
         host = f'[{self.host}]' if ':' in self.host else self.host
-        return f'{self.scheme}://{host}:{self.port}'
+        return f'{host}:{self.port}'
 
     @property
     def authorization(self) -> str | None:
@@ -60,7 +74,12 @@ class Endpoint:
     @property
     def is_secure(self) -> bool:
         """True if connections to the endpoint use TLS."""
-        return self.scheme == 'https'
+        return self.scheme in ('https', 'unixs')
+
+    @property
+    def is_unix(self) -> bool:
+        """True for a unix socket."""
+        return self.scheme in UNIX_SCHEMES
 
     def __str__(self) -> str:
         return self.url
@@ -120,13 +139,17 @@ def _parse(text: str, has_credentials: bool) -> Endpoint:
         port = parts.port
     except ValueError:
         raise ValueError(f'invalid host or port in {shown}') from None
+    if parts.scheme in UNIX_SCHEMES:
+        return Endpoint(parts.scheme, _socket_path(parts, shown), 0, *_credentials(parts))
     if '://' not in text:
         proposed = _redacted('http://' + text.lstrip('/'), has_credentials)
         raise ValueError(f'{shown} has no scheme: write {proposed}, or https:// for TLS')
     if parts.scheme not in SCHEMES:
         if parts.scheme == 'memory':
             raise ValueError('memory:// must be the only URL, given as a str')
-        raise ValueError(f'{shown} has an unknown scheme: write http://, https:// or memory://')
+        if parts.scheme == 'etcd+srv':
+            raise ValueError('etcd+srv:// must be the only URL, given as a str')
+        raise ValueError(f'{shown} has an unknown scheme: write http://, https://, unix://, etcd+srv:// or memory://')
     if not parts.hostname or any(char.isspace() or not char.isprintable() for char in parts.hostname):
         raise ValueError(f'{shown} has no host')
     host = _ascii(parts.hostname)
@@ -135,6 +158,17 @@ def _parse(text: str, has_credentials: bool) -> Endpoint:
     if parts.path not in ('', '/') or parts.query or parts.fragment:
         raise ValueError(f'{shown} has more than a host and a port: write http://host:port')
     return Endpoint(parts.scheme, host, DEFAULT_PORT if port is None else port, *_credentials(parts))
+
+
+def _socket_path(parts: SplitResult, shown: str) -> str:
+    path = unquote(parts.path)
+    if parts.netloc.rpartition('@')[2] or not path.startswith('/') or parts.query or parts.fragment:
+        raise ValueError(f'{shown} is not a unix socket: write {parts.scheme}:///path, with three slashes')
+    if '\0' in path or path.endswith('/') or len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(
+            f'{shown} is not a unix socket: its path is longer than {MAX_SOCKET_PATH} bytes, or a directory'
+        )
+    return path
 
 
 def _ascii(host: str) -> str | None:

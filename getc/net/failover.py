@@ -46,9 +46,9 @@ def call_with_failover(
 
     Raises:
         EtcException: The error of the last attempt, chained to the earlier ones, which are part of its text.  Its
-            ``maybe_applied`` covers all attempts.
+            ``maybe_applied`` covers all attempts.  Or no endpoints were found.
     """
-    endpoint, *waiting = endpoints.candidates()
+    endpoint, *waiting = endpoints.candidates() or endpoints.wait(deadline)
     is_alone = not waiting
     was_ambiguous = was_repeated = False
     previous: EtcException | None = None
@@ -68,13 +68,15 @@ def call_with_failover(
             if previous is not None:
                 chain_attempts(error, previous)
             began = now
+            waiting = [each for each in waiting if each in endpoints]  # the list may have been replaced
             facts = Facts(outcome_of(error), effect, was_ambiguous, len(waiting), was_repeated, now < deadline.at)
             decision = decide(facts)
             if decision.step is Step.NEXT:
                 endpoint = waiting.pop(0)
             elif decision.step is Step.AGAIN:
                 was_repeated = True
-                endpoint = next((each for each in endpoints.candidates() if each != endpoint), endpoint)
+                following = endpoints.candidates()
+                endpoint = next((each for each in following if each != endpoint), following[0])
             else:
                 previous = None  # breaks the cycle of this frame, the error and its traceback
                 if error.maybe_applied is not decision.maybe_applied:

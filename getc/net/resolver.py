@@ -12,7 +12,7 @@ import math
 import socket
 from collections.abc import Callable, Sequence
 from copy import copy
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -55,6 +55,8 @@ class Address(NamedTuple):
 Resolve = Callable[[str, int], Sequence[Address]]
 """Looks up a host and port; blocks the greenlet; raises OSError."""
 
+Result = TypeVar('Result')
+
 Lookup: TypeAlias = 'AsyncResult[None]'  # AsyncResult cannot be subscripted at run time
 
 
@@ -82,7 +84,7 @@ class Resolver:
         """Return the addresses of a host, at least one, the most promising first.
 
         Blocks without a limit for a host that is not cached, so the caller sets a timeout; for a cached host at most
-        ``LOOKUP_GRACE``.  An IP address is returned as it is.
+        ``LOOKUP_GRACE``.  An IP address, or the path of a unix socket, is returned as it is.
 
         Raises:
             OSError: The lookup failed, and no addresses are cached.
@@ -105,6 +107,11 @@ class Resolver:
             return self._ranked(host, port)
         assert lookup.exception is not None
         raise copy(lookup.exception)  # other greenlets that waited raise the same error
+
+    def run_in_thread(self, function: Callable[[str], Result], name: str) -> Result:
+        """Perform another look-up in a thread of gevent's pool, within the same bound.  Blocks the greenlet."""
+        with self._slots:
+            return get_hub().threadpool.apply(function, (name,))
 
     def cached_addresses(self, host: str, port: int) -> list[Address]:
         """Return the cached addresses of a host without a lookup; empty if there are none.  Does not block."""
@@ -173,7 +180,9 @@ class Resolver:
 
 
 def _literal(host: str, port: int) -> Address | None:
-    """Return the address if the host is an IP address; None if it is a name."""
+    """Return the address if the host is an IP address or the path of a unix socket; None if it is a name."""
+    if host.startswith('/'):
+        return Address(socket.AF_UNIX, host)
     try:
         address = ipaddress.ip_address(host)
     except ValueError:

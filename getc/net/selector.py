@@ -1,20 +1,22 @@
-"""Endpoint selection: the order in which the endpoints of a client are called, and the cool-down of failed ones."""
+"""The endpoints of a client: their list, the order in which they are called, and the cool-down of failed ones."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 from getc import timing
 from getc.errors import EtcdError, EtcException, ResponseTooLarge
 from getc.net.client_log import ClientLog
 from getc.net.endpoint import Endpoint
 from getc.retry import Outcome, is_overdue, outcome_of
+from getc.timing import Deadline
 
-__all__ = ['ConnectionState', 'EndpointSelector']
+__all__ = ['ConnectionState', 'EndpointFinder', 'EndpointSelector']
 
 COOLDOWN: Final = 0.5
 """Seconds of cool-down after the first failure of an endpoint."""
@@ -32,6 +34,20 @@ class ConnectionState(Enum):
 
     CONNECTED = 'the last call was answered'
     SUSPENDED = 'no server answers'
+
+
+class EndpointFinder(Protocol):
+    """Finds the endpoints of a client, and passes them to :meth:`EndpointSelector.replace`."""
+
+    def wait(self, deadline: Deadline) -> None:
+        """Block until there are endpoints, or until the deadline.
+
+        Raises:
+            EtcException: None were found.
+        """
+
+    def on_all_down(self) -> None:
+        """Search again, because no endpoint responds.  Must not block or raise; may be called often."""
 
 
 class _Cooldown:
@@ -52,32 +68,37 @@ class _Cooldown:
 
 
 class EndpointSelector:
-    """Selects the endpoint for the calls of one client.
+    """Owns the list of the endpoints of one client, and selects the endpoint for each call.
 
     The current endpoint is called until it fails.  Then another one becomes current, and the failed one starts a
     cool-down that grows with each failure in a row and ends with the next response.  No endpoint is excluded: if all
     are in cool-down, the one whose cool-down ends first is called.
 
+    The list can be replaced at any time.  What is reported about an endpoint that was removed has no effect.
+
     Args:
-        endpoints: At least one.
+        endpoints: At least one, unless ``finder`` is set before the first call.
         on_state: Called with each new state; must not block or raise.
         log: The log of the client; None for a new one.
         rng: Random number generator for the jitter of the cool-down; None for that of ``timing.set_rng``.
+
+    Attributes:
+        finder: Finds the endpoints when there are none, or when none responds; None if the list does not change.
     """
 
     def __init__(
         self,
-        endpoints: Sequence[Endpoint],
+        endpoints: Sequence[Endpoint] = (),
         *,
         on_state: Callable[[ConnectionState], object] | None = None,
         log: ClientLog | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        if not endpoints:
-            raise ValueError('no endpoint is given')
+        self.finder: EndpointFinder | None = None
         self._endpoints = tuple(endpoints)
-        self._current = self._endpoints[0]
+        self._current = self._endpoints[0] if self._endpoints else None
         self._cooldowns: dict[Endpoint, _Cooldown] = {}
+        self._subscribers: list[weakref.WeakMethod[Callable[[], object]]] = []
         self._on_state = on_state
         self._state: ConnectionState | None = None
         self._log = log if log is not None else ClientLog()
@@ -85,13 +106,8 @@ class EndpointSelector:
         self._uniform = timing.uniform if rng is None else rng.uniform
 
     @property
-    def first(self) -> Endpoint:
-        """The first endpoint of the list."""
-        return self._endpoints[0]
-
-    @property
-    def current(self) -> Endpoint:
-        """The endpoint that is called first."""
+    def current(self) -> Endpoint | None:
+        """The endpoint that is called first; None if there are no endpoints yet."""
         return self._current
 
     @property
@@ -103,15 +119,60 @@ class EndpointSelector:
         """Return all endpoints in the order for one call.
 
         The current endpoint is the first; those in cool-down are the last, in the order in which their cool-downs end.
+        Empty if there are no endpoints yet: then call :meth:`wait`.
         """
-        if len(self._endpoints) == 1:
-            return [self._current]
+        if self._current is None or len(self._endpoints) == 1:
+            return list(self._endpoints)
         at = self._endpoints.index(self._current)
         ring = self._endpoints[at:] + self._endpoints[:at]
         if not self._cooldowns:
             return list(ring)
         now = timing.now()
         return sorted(ring, key=lambda endpoint: self._cooldown_until(endpoint, now))
+
+    def wait(self, deadline: Deadline) -> list[Endpoint]:
+        """Block until there are endpoints, and return them as :meth:`candidates` does.
+
+        Raises:
+            EtcException: None were found by the deadline.
+        """
+        while self._current is None:
+            if self.finder is None:
+                raise ValueError('no endpoint is given')
+            self.finder.wait(deadline)
+        return self.candidates()
+
+    def replace(self, endpoints: Iterable[Endpoint]) -> None:
+        """Replace the list of endpoints.  Does not block.
+
+        Calls in flight go on; calls that fail over use the new list.  Endpoints that stay keep their connections and
+        their cool-downs.
+
+        Args:
+            endpoints: At least one.
+        """
+        kept = {endpoint: endpoint for endpoint in self._endpoints}  # connections belong to these objects
+        replaced = tuple(kept.get(endpoint, endpoint) for endpoint in dict.fromkeys(endpoints))
+        if not replaced:
+            raise ValueError('no endpoint is given')
+        self._endpoints = replaced
+        self._cooldowns = {each: self._cooldowns[each] for each in replaced if each in self._cooldowns}
+        if self._current not in replaced:
+            self._current = replaced[0]
+            self._current = self.candidates()[0]
+        self._subscribers = [subscriber for subscriber in self._subscribers if subscriber() is not None]
+        for subscriber in self._subscribers:
+            on_change = subscriber()
+            if on_change is not None:
+                on_change()
+
+    def subscribe(self, on_change: Callable[[], object]) -> None:
+        """Call a method after each change of the list, as long as its object exists.
+
+        Args:
+            on_change: A bound method; it must not block or raise.
+        """
+        self._subscribers.append(weakref.WeakMethod(on_change))
 
     def mark_down(self, endpoint: Endpoint, reason: object = None) -> None:
         """Mark an endpoint as failed: start its cool-down and, if it is the current one, switch to the next.
@@ -120,6 +181,8 @@ class EndpointSelector:
             endpoint: The endpoint.
             reason: The error, for the log, or None.
         """
+        if endpoint not in self._endpoints:
+            return
         cooldown = self._cooldowns.setdefault(endpoint, _Cooldown())
         cooldown.reason = 'no response' if reason is None else str(reason)
         now = timing.now()
@@ -129,11 +192,13 @@ class EndpointSelector:
             cooldown.until = now + seconds * self._uniform(0.5, 1.0)
         if self._current == endpoint:
             self._current = self.candidates()[0]
-            if self._current != endpoint and len(self._cooldowns) < len(self._endpoints):
-                text = f'{_describe(endpoint, cooldown)}; switching to {self._current.url}'
+            if self._current != endpoint and not self._is_down():
+                text = f'{_describe(endpoint, cooldown)}; switching to {self._current}'
                 self._log.note(logging.WARNING, text, key=('switch', endpoint.url))
-        if len(self._cooldowns) == len(self._endpoints):
+        if self._is_down():
             self._set_state(ConnectionState.SUSPENDED)
+            if self.finder is not None:
+                self.finder.on_all_down()
 
     def record_error(self, endpoint: Endpoint, error: EtcException) -> None:
         """Update the endpoint after a failed attempt.
@@ -153,17 +218,25 @@ class EndpointSelector:
         """Mark an endpoint as healthy after a response: end its cool-down and make it the current one."""
         if self._cooldowns:
             self._cooldowns.pop(endpoint, None)
-        self._current = endpoint
+        if endpoint is not self._current:
+            if endpoint not in self._endpoints:
+                return
+            self._current = endpoint
         if self._state is not ConnectionState.CONNECTED:
             self._set_state(ConnectionState.CONNECTED)
 
     def switch(self) -> None:
         """Make another endpoint the current one, because the current server responds with wrong or stale data."""
-        self._switch_from(self._current)
+        if self._current is not None:
+            self._switch_from(self._current)
 
     def _switch_from(self, endpoint: Endpoint) -> None:
         if self._current == endpoint and len(self._endpoints) > 1:
             self._current = next(each for each in self.candidates() if each != endpoint)
+
+    def _is_down(self) -> bool:
+        """Return True if every endpoint has failed since its last response."""
+        return len(self._cooldowns) == len(self._endpoints)
 
     def _cooldown_until(self, endpoint: Endpoint, now: float) -> float:
         cooldown = self._cooldowns.get(endpoint)
@@ -180,7 +253,7 @@ class EndpointSelector:
             was_suspended = self._state is ConnectionState.SUSPENDED
             outage = f'; was SUSPENDED for {timing.now() - self._suspended_at:.1f} s' if was_suspended else ''
             level = logging.WARNING if was_suspended else logging.INFO
-            text = f'CONNECTED: {self._current.url} responded{outage}'
+            text = f'CONNECTED: {self._current} responded{outage}'
             self._log.note(level, text, key='state', limit=MAX_STATE_LINES)
         self._state = state
         if self._on_state is not None:

@@ -1,4 +1,4 @@
-"""TCP and TLS connections with gevent sockets, independent of monkey patching."""
+"""Connections over TCP and unix sockets, and TLS, with gevent sockets, independent of monkey patching."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ KEEPALIVE_IDLE = 20
 UNACKED_TIMEOUT = 20
 """Seconds after which the kernel closes a connection whose data the peer does not acknowledge."""
 
+LOCAL_NAME = 'localhost'
+"""The name that the certificate of a server has to contain on a unix socket."""
+
 ADDRESS_TIMEOUT = 2.5
 """Seconds for connecting to one address of a host, if there are others."""
 
@@ -56,9 +59,9 @@ def connect(
     open.
 
     Args:
-        host: A name or an IP address.
-        port: The TCP port.
-        context: The TLS context; None for plain TCP.
+        host: A name, an IP address, or the absolute path of a unix socket.
+        port: The TCP port; 0 for a unix socket.
+        context: The TLS context; None for a connection without TLS.
         protocol: The ALPN protocol that the server has to select, or None.
         deadline: When the caller's timeout expires: an address that does not respond leaves time for the others.
 
@@ -102,6 +105,8 @@ def peer_address(sock: Socket) -> Address:
 
 
 def _format(address: Address) -> str:
+    if address.family == socket.AF_UNIX:
+        return str(address.sockaddr)
     host, port = address.sockaddr[:2]
     return f'[{host}]:{port}' if ':' in host else f'{host}:{port}'
 
@@ -130,9 +135,12 @@ def _connect_to(address: Address, host: str, context: ssl.SSLContext | None, pro
     sock.settimeout(None)  # not the default timeout of the program: _connect_in_time sets one
     try:
         sock.connect(address.sockaddr)
-        _set_options(sock)
+        is_unix = address.family == socket.AF_UNIX
+        if not is_unix:
+            _set_options(sock)
         if context is not None:
-            sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=host)
+            name = LOCAL_NAME if is_unix else host
+            sock = context.wrap_socket(sock, do_handshake_on_connect=False, server_hostname=name)
             _sockets.add(sock)
             sock.do_handshake()
             if protocol is not None and sock.selected_alpn_protocol() != protocol:

@@ -22,6 +22,12 @@ from getc.testing.processes import Guard, Process, poll_until
 
 __all__ = ['Member', 'MemberState']
 
+MIN_VERSION_WITH_SOCKET_PATHS = (3, 5, 10)
+"""Older versions take only the name of a socket in the working directory, as ``unix://name:1`` (etcd#15940)."""
+
+IN_FOLDER = ('/bin/sh', '-c', 'cd "$0" && exec "$@"')
+"""Runs a program in a folder; the arguments are the folder and the command."""
+
 HEALTH_TIMEOUT = 1.0
 """Seconds for one health check, before it is repeated."""
 
@@ -41,6 +47,7 @@ class Member:
         name: The name of the member.
         binary: The etcd that is run.
         tls: How it serves clients over TLS; None for plain HTTP.
+        has_socket: It also serves clients on a unix socket.
         number: A number that is unique in the cluster and never reused.
         url: The URL for clients.
         peer_url: The URL on which it listens for other members.
@@ -48,11 +55,20 @@ class Member:
         id: Its member id in etcd; 0 until it is known.
     """
 
-    def __init__(self, name: str, binary: EtcdBinary, *, tls: ServerTLS | None = None, number: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        binary: EtcdBinary,
+        *,
+        tls: ServerTLS | None = None,
+        number: int = 1,
+        has_socket: bool = False,
+    ) -> None:
         self.name = name
         self.binary = binary
         self.tls = tls
         self.number = number
+        self.has_socket = has_socket
         self.url = ''
         self.peer_url = ''
         self.advertised_url = ''
@@ -78,6 +94,11 @@ class Member:
     def data(self) -> Path:
         """The data directory.  It does not exist before the first launch."""
         return self._folder / 'data'
+
+    @property
+    def socket_url(self) -> str:
+        """The URL of the unix socket, which exists from the first launch on."""
+        return f'{self._socket_scheme}://{self._socket}'
 
     def listen(self, client_port: int, peer_port: int, *, advertised_url: str | None = None) -> None:
         """Set the loopback ports that the next launch uses.
@@ -106,7 +127,9 @@ class Member:
             self._directory = tempfile.mkdtemp(prefix='getc-etcd-')
             self._guard = Guard(self._directory)
         assert self._guard is not None
-        command = [self.binary.path, *self._options(cluster, 'existing' if joins else 'new')]
+        self._socket.unlink(missing_ok=True)  # etcd 3.4 does not replace one that was left by a killed process
+        command = [] if not self.has_socket or self._takes_socket_paths else [*IN_FOLDER, self._directory]
+        command += [self.binary.path, *self._options(cluster, 'existing' if joins else 'new')]
         with self._log.open('ab') as output:
             self._process = Process(command, output=output.fileno(), env={**_environment(), **(env or {})})
         self._is_paused = False
@@ -193,6 +216,25 @@ class Member:
         return Path(self._directory or '/nonexistent')
 
     @property
+    def _takes_socket_paths(self) -> bool:
+        return self.binary.version >= MIN_VERSION_WITH_SOCKET_PATHS
+
+    @property
+    def _socket(self) -> Path:
+        return self._folder / ('etcd.sock' if self._takes_socket_paths else 'etcd.sock:1')
+
+    @property
+    def _socket_scheme(self) -> str:
+        return 'unix' if self.tls is None else 'unixs'
+
+    @property
+    def _listen_urls(self) -> str:
+        if not self.has_socket:
+            return self.url
+        socket_url = self.socket_url if self._takes_socket_paths else f'{self._socket_scheme}://{self._socket.name}'
+        return f'{self.url},{socket_url}'
+
+    @property
     def _log(self) -> Path:
         return self._folder / 'log'
 
@@ -200,7 +242,7 @@ class Member:
         options = {
             'name': self.name,
             'data-dir': str(self.data),
-            'listen-client-urls': self.url,
+            'listen-client-urls': self._listen_urls,
             'advertise-client-urls': self.url,
             'listen-peer-urls': self.peer_url,
             'initial-advertise-peer-urls': self.advertised_url,

@@ -38,6 +38,7 @@ class EtcdServer:
         binary: The path of the etcd; None to search as :func:`find_etcd` does.
         tls: How the etcd serves clients over TLS, from :class:`Certificates`; None for plain HTTP.
         timeout: Seconds within which the etcd must become healthy after a start.
+        unix_socket: Serve clients on a unix socket as well, at :attr:`socket_url`.
 
     Attributes:
         binary: The etcd that is run: path, version, and why it was selected.
@@ -63,10 +64,11 @@ class EtcdServer:
         binary: str | os.PathLike[str] | None = None,
         tls: ServerTLS | None = None,
         timeout: float = 30.0,
+        unix_socket: bool = False,
     ) -> None:
         self.binary = choose_etcd(api, binary)
         self._timeout = timeout
-        self._member = Member('getc', self.binary, tls=tls)
+        self._member = Member('getc', self.binary, tls=tls, has_socket=unix_socket)
         self._has_served = False
         self._cleared_index = 0
 
@@ -74,6 +76,16 @@ class EtcdServer:
     def url(self) -> str:
         """The URL for clients, from the first start on; a restart does not change it."""
         return self._member.url
+
+    @property
+    def socket_url(self) -> str:
+        """The URL of the unix socket, if it was requested: ``unix://``, or ``unixs://`` with ``tls``.
+
+        It is valid while the server runs, and changes with the next start after :meth:`stop`.
+        """
+        if not self._member.has_socket:
+            raise ValueError('the server has no unix socket: pass unix_socket=True')
+        return self._member.socket_url
 
     @property
     def version(self) -> str:

@@ -52,9 +52,12 @@ class RpcClient:
         self._contexts = contexts
         Deadline.after(timeout)  # raises if the timeout is not valid
         self._timeout = timeout
-        self._servers: dict[int, Server] = {}  # by the id of the endpoint: to hash an endpoint takes a frame
+        # By the id of the endpoint, to which the server has a reference: to hash an endpoint takes a frame.
+        self._servers: dict[int, Server] = {}
+        self._retired: list[Server] = []  # servers of removed endpoints, with calls in flight
         self._is_closed = False
-        weakref.finalize(self, _close_soon, self._servers).atexit = False
+        weakref.finalize(self, _close_soon, self._servers, self._retired).atexit = False
+        endpoints.subscribe(self._on_endpoints_changed)
 
     def call(
         self,
@@ -102,6 +105,20 @@ class RpcClient:
     ) -> Response:
         """Call a read-only RPC of one server, without failover.  Raises what :meth:`call` does."""
         return self._server(endpoint).call(method, request.SerializeToString(), deadline, deadline)
+
+    def probe(
+        self, endpoint: Endpoint, method: Method[Request, Response], request: Request, deadline: Deadline
+    ) -> Response:
+        """Call a read-only RPC of any server, over a connection for this call only, without failover.
+
+        Raises what :meth:`call` does.
+        """
+        self._check_open()
+        server = Server(endpoint, self._contexts)
+        try:
+            return server.call(method, request.SerializeToString(), deadline, deadline)
+        finally:
+            server.channel.close()
 
     def open(
         self, method: Method[Request, Response], timeout: Timeout = DEFAULT_TIMEOUT
@@ -203,9 +220,8 @@ class RpcClient:
         health = StreamHealth(self._endpoints, endpoint, server, token)
         return MessageStream(method, stream, health, [value.decode() for _, value in token])
 
-    @property
     def server_count(self) -> int:
-        """The number of servers."""
+        """Return the number of servers."""
         return len(self._endpoints)
 
     def switch_server(self) -> None:
@@ -224,19 +240,32 @@ class RpcClient:
     def close(self) -> None:
         """End every call with ClientClosed and close all connections.  Does not block."""
         self._is_closed = True
-        for server in self._servers.values():
+        for server in (*self._servers.values(), *self._retired):
             server.channel.close()
 
     def _server(self, endpoint: Endpoint) -> Server:
-        if self._is_closed:
-            raise ClientClosed('the client is closed')
+        self._check_open()
         server = self._servers.get(id(endpoint))
         if server is None:
             server = self._servers[id(endpoint)] = Server(endpoint, self._contexts)
         return server
 
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ClientClosed('the client is closed')
 
-def _close_soon(servers: dict[int, Server]) -> None:
+    def _on_endpoints_changed(self) -> None:
+        """Close the connections to removed endpoints when their unary calls have ended."""
+        self._retired[:] = [server for server in self._retired if not server.channel.is_idle]
+        current = {id(endpoint) for endpoint in self._endpoints}
+        for key in self._servers.keys() - current:
+            server = self._servers.pop(key)
+            server.channel.retire()
+            if not server.channel.is_idle:
+                self._retired.append(server)
+
+
+def _close_soon(servers: dict[int, Server], retired: list[Server]) -> None:
     """Close the connections of a client that was dropped without having been closed."""
-    for server in servers.values():
+    for server in (*servers.values(), *retired):
         server.channel.close_soon()

@@ -106,7 +106,7 @@ class Members:
     """Servers that respond to linearizable reads, each with an index of its own, or with an error."""
 
     def __init__(self, *responses: int | EtcException) -> None:
-        self.guard = RevisionGuard(len(responses), self._turn)
+        self.guard = RevisionGuard(lambda: len(responses), self._turn)
         self.requested: list[int] = []
         self._responses = responses
         self._current = 0

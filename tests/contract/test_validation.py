@@ -217,7 +217,7 @@ def test_certificates_without_an_https_url_raise_value_error() -> None:
         ('127.0.0.1:2379', "'127.0.0.1:2379' has no scheme: write 'http://127.0.0.1:2379', or https:// for TLS"),
         ('ann:secret@etcd', "'...@etcd' has no scheme: write 'http://...@etcd', or https:// for TLS"),
         ('http://a,localhost', "'localhost' has no scheme: write 'http://localhost', or https:// for TLS"),
-        ('etcd://a', "'etcd://a' has an unknown scheme: write http://, https:// or memory://"),
+        ('etcd://a', "'etcd://a' has an unknown scheme: write http://, https://, unix://, etcd+srv:// or memory://"),
     ],
 )
 def test_url_without_a_scheme_gets_a_suggestion(url: str, suggestion: str) -> None:

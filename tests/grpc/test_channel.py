@@ -188,6 +188,56 @@ def test_close_idle_closes_connections_without_calls_only(serve, open_channel) -
     assert len(server.connections) == 2
 
 
+def test_retire_ends_streams_and_lets_unary_calls_finish(serve, open_channel) -> None:
+    """The connection is closed after the last of them, and a new call is not sent."""
+    go = Event()
+    server = serve(lambda call: [call.receive() == b'wait' and go.wait(), call.answer(b'done')])
+    channel = open_channel(server.endpoint)
+    call = gevent.spawn(channel.unary, PATH, b'wait', in_time())
+    server.wait_for_calls(1)
+    stream = channel.stream(PATH, in_time())
+    stream.send(b'wait')
+    server.wait_for_calls(2)
+    (connection,) = channel._connections
+    channel.retire()
+    assert not channel.is_idle and not call.ready()
+    with pytest.raises(ConnectionError, match='was removed from the endpoints of the client') as caught:
+        stream.receive(in_time())
+    assert not caught.value.is_outage
+    wait_until(lambda: server.calls[1].reset_code is not None)
+    with pytest.raises(ConnectionError, match='was removed') as caught:
+        channel.unary(PATH, b'x', in_time())
+    assert not caught.value.maybe_applied and len(server.calls) == 2
+    go.set()
+    assert call.get() == b'done'
+    assert channel.is_idle
+    wait_until(lambda: connection._io._sock.fileno() == -1)
+    assert repr(channel).endswith('closed>')
+
+
+def test_retire_ends_calls_that_wait_for_a_connection(serve, open_channel, monkeypatch) -> None:
+    """Without having sent them, so that another server is called."""
+    attempts = Attempts(monkeypatch)
+    channel = open_channel(serve().endpoint)
+    calls = [gevent.spawn(channel.unary, PATH, b'', in_time()) for _ in range(2)]
+    wait_until(lambda: attempts.times)
+    channel.retire()
+    for error in results(calls):
+        assert isinstance(error, ConnectionError) and 'was removed' in str(error) and not error.maybe_applied
+    assert channel.is_idle
+
+
+def test_close_ends_the_calls_of_a_retired_channel(serve, open_channel) -> None:
+    server = serve(lambda call: call.is_over.wait())
+    channel = open_channel(server.endpoint)
+    call = gevent.spawn(channel.unary, PATH, b'', in_time())
+    server.wait_for_calls(1)
+    channel.retire()
+    channel.close()
+    (error,) = results([call])
+    assert isinstance(error, ClientClosed) and channel.is_idle
+
+
 def serve_after(may_answer: Event) -> Callable[[gevent.socket.socket], None]:
     """Return a handler that sends SETTINGS once the event is set."""
 

@@ -20,6 +20,9 @@ from getc.net.endpoint import parse_endpoints
         ('http://a, http://b:1', ['http://a:2379', 'http://b:1']),
         (['http://a', 'http://b,http://a'], ['http://a:2379', 'http://b:2379']),
         ('http://user:secret@a', ['http://a:2379']),
+        ('unix:///run/etcd.sock', ['unix:///run/etcd.sock']),
+        ('unixs://user:secret@/run/a%2Cb c,unix:///run/%C3%A4', ['unixs:///run/a%2Cb%20c', 'unix:///run/%C3%A4']),
+        ('unix:/run/etcd.sock', ['unix:///run/etcd.sock']),
     ],
 )
 def test_parse_endpoints_accepts_a_url_several_with_commas_or_a_list(url: str | list[str], urls: list[str]) -> None:
@@ -51,6 +54,18 @@ def test_parse_endpoints_decodes_credentials_and_hides_them() -> None:
         ('http://[fe80::1%²]', 'invalid host'),
         ('http://a/v2/keys', 'more than a host and a port'),
         ('http://a?x=1', 'more than a host and a port'),
+        (
+            'unix://run/etcd.sock',
+            r"'unix://run/etcd.sock' is not a unix socket: write unix:///path, with three slashes",
+        ),
+        ('unix://', 'is not a unix socket'),
+        ('unix:///run/', 'a directory'),
+        ('unix:///run/etcd.sock?x=1', 'is not a unix socket'),
+        ('unix:///a%00b', 'is not a unix socket'),
+        ('unix:///' + 'a' * 107, 'longer than 107 bytes'),
+        ('unix://root:sec,ret@/a', r"'unix://\.\.\.@/a' has a comma before the @"),
+        (['etcd+srv://a'], r'etcd\+srv:// must be the only URL'),
+        ('http://a,etcd+srv://b', r'etcd\+srv:// must be the only URL'),
         ('http://a,b', "'b' has no scheme: write 'http://b'"),
         ('http://root:sec,ret@a', r"'http://\.\.\.@a' has a comma before the @: write %2C"),
     ],
@@ -87,3 +102,16 @@ def test_parse_endpoints_does_not_show_the_password_of_an_invalid_url(url: str) 
 def test_parse_endpoints_raises_type_error_for_other_types() -> None:
     with pytest.raises(TypeError, match='a URL must be a str, not int'):
         parse_endpoints([1])  # type: ignore[list-item]
+
+
+def test_endpoint_of_a_unix_socket_has_the_path_as_its_host() -> None:
+    """And ``localhost`` as the name of the server, as in gRPC."""
+    plain, secure = parse_endpoints('unix:///run/a%20b,unixs:///run/c')
+    assert (plain.host, plain.port, plain.authority, plain.is_unix, plain.is_secure) == (
+        '/run/a b',
+        0,
+        'localhost',
+        True,
+        False,
+    )
+    assert (secure.host, secure.is_unix, secure.is_secure) == ('/run/c', True, True)

@@ -30,7 +30,7 @@ from getc.errors import (
 )
 from getc.net.endpoint import Endpoint
 from getc.net.failover import call_with_failover, retry_until_served
-from getc.net.selector import ConnectionState, EndpointSelector
+from getc.net.selector import ConnectionState, EndpointFinder, EndpointSelector
 from getc.retry import Effect
 from getc.testing import VirtualTime
 from getc.timing import Deadline
@@ -412,3 +412,33 @@ def test_retry_leaves_no_error_in_a_reference_cycle(is_served: bool) -> None:
         assert [ref() for ref in refs] == [None] * (1 if is_served else 2)
     finally:
         gc.enable()
+
+
+def test_call_continues_on_the_new_endpoints_when_the_list_is_replaced_during_it(endpoints: EndpointSelector) -> None:
+    """No attempt is made on an endpoint that was removed meanwhile, and the repetition uses a new one."""
+    new = Endpoint('http', 'd', 1)
+    called = []
+
+    def attempt(endpoint: Endpoint, deadline: Deadline) -> str:
+        called.append(endpoint)
+        if endpoint == new:
+            return 'served'
+        endpoints.replace([C, new] if endpoint == A else [new])
+        raise ConnectionRefused(f'{endpoint} is down')
+
+    assert call_with_failover(endpoints, attempt, Deadline(10), Effect.NON_IDEMPOTENT) == 'served'
+    assert called == [A, C, new]
+
+
+def test_call_waits_for_endpoints_when_there_are_none() -> None:
+    endpoints = EndpointSelector()
+
+    class Finder(EndpointFinder):
+        def wait(self, deadline: Deadline) -> None:
+            endpoints.replace([B])
+
+        def on_all_down(self) -> None:
+            raise AssertionError
+
+    endpoints.finder = Finder()
+    assert call_with_failover(endpoints, lambda endpoint, _: endpoint, Deadline(10), Effect.NONE) == B

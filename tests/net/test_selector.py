@@ -7,10 +7,11 @@ import random
 import gevent
 import pytest
 
-from getc.errors import HTTPError
+from getc.errors import HTTPError, TimedOut
 from getc.net.endpoint import Endpoint, parse_endpoints
-from getc.net.selector import ConnectionState, EndpointSelector
+from getc.net.selector import ConnectionState, EndpointFinder, EndpointSelector
 from getc.testing import VirtualTime
+from getc.timing import Deadline
 
 A, B, C = (Endpoint('http', name, 1) for name in 'abc')
 
@@ -29,7 +30,7 @@ def test_current_endpoint_stays_until_it_fails() -> None:
     endpoints.mark_down(B)
     assert (endpoints.current, endpoints.candidates()) == (A, [A, C, B])
     endpoints.mark_down(A)
-    assert (endpoints.current, endpoints.first) == (C, A)
+    assert endpoints.current == C
 
 
 def test_endpoint_that_responded_last_stays_current() -> None:
@@ -150,3 +151,102 @@ def test_record_error_switches_also_when_all_endpoints_are_in_cooldown(etcd_cloc
     assert endpoints.current == A
     endpoints.record_error(A, HTTPError(404, 'not etcd'))
     assert endpoints.current == B
+
+
+# -- a list that changes
+
+
+D = Endpoint('http', 'd', 1)
+
+
+class Finder(EndpointFinder):
+    """Finds an endpoint when a call waits, and counts the outages."""
+
+    def __init__(self, endpoints: EndpointSelector) -> None:
+        self.endpoints = endpoints
+        self.outages = 0
+
+    def wait(self, deadline: Deadline) -> None:
+        if deadline.has_passed():
+            raise TimedOut('nothing was found')
+        self.endpoints.replace([A])
+
+    def on_all_down(self) -> None:
+        self.outages += 1
+
+
+def test_replace_keeps_the_objects_and_cooldowns_of_endpoints_that_stay(etcd_clock: VirtualTime) -> None:
+    """Connections belong to the objects."""
+    endpoints = EndpointSelector([A, B, C], rng=LongestCooldown())
+    endpoints.mark_down(B)
+    endpoints.replace([D, Endpoint('http', 'b', 1), Endpoint('http', 'a', 1)])
+    assert list(endpoints) == [D, B, A] and len(endpoints) == 3
+    assert [each is known for each, known in zip(endpoints, (D, B, A), strict=True)] == [True, True, True]
+    assert (endpoints.current, endpoints.candidates()) == (A, [A, D, B])
+
+
+def test_replace_selects_a_healthy_endpoint_when_the_current_one_is_removed() -> None:
+    endpoints = EndpointSelector([A, B, C])
+    endpoints.mark_down(B)
+    endpoints.replace([B, C, D])
+    assert (endpoints.current, endpoints.candidates()) == (C, [C, D, B])
+    with pytest.raises(ValueError, match='no endpoint'):
+        endpoints.replace([])
+
+
+def test_reports_about_removed_endpoints_have_no_effect() -> None:
+    """A call in flight may end after its endpoint was removed."""
+    states: list[ConnectionState] = []
+    endpoints = EndpointSelector([A, B, C], on_state=states.append)
+    endpoints.replace([B, C])
+    endpoints.mark_up(A)
+    endpoints.mark_down(A)
+    endpoints.mark_down(B)
+    endpoints.record_error(A, TimedOut('late'))
+    assert (endpoints.current, states, endpoints.state) == (C, [], None)
+    endpoints.mark_down(C)
+    endpoints.mark_up(A)
+    assert states == [ConnectionState.SUSPENDED]
+
+
+def test_subscriber_is_called_after_each_change_as_long_as_its_object_exists() -> None:
+    class Subscriber:
+        def __init__(self) -> None:
+            self.lists: list[list[Endpoint]] = []
+
+        def on_change(self) -> None:
+            self.lists.append(list(endpoints))
+
+    endpoints = EndpointSelector([A])
+    kept, dropped = Subscriber(), Subscriber()
+    lists = dropped.lists
+    endpoints.subscribe(kept.on_change)
+    endpoints.subscribe(dropped.on_change)
+    endpoints.replace([A, B])
+    del dropped
+    endpoints.replace([B])
+    assert (kept.lists, lists) == ([[A, B], [B]], [[A, B]])
+
+
+def test_wait_returns_the_endpoints_that_the_finder_has_found() -> None:
+    endpoints = EndpointSelector()
+    assert (endpoints.candidates(), endpoints.current, len(endpoints)) == ([], None, 0)
+    endpoints.switch()
+    with pytest.raises(ValueError, match='no endpoint'):
+        endpoints.wait(Deadline(None))
+    endpoints.finder = Finder(endpoints)
+    with pytest.raises(TimedOut):
+        endpoints.wait(Deadline(0))
+    assert (endpoints.wait(Deadline(None)), endpoints.current) == ([A], A)
+
+
+def test_finder_is_called_with_each_failure_while_no_endpoint_responds() -> None:
+    """One change of the state is not enough: servers may be found late in an outage."""
+    endpoints = EndpointSelector([A, B])
+    endpoints.finder = finder = Finder(endpoints)
+    for endpoint, outages in ((A, 0), (B, 1), (A, 2)):
+        endpoints.mark_down(endpoint)
+        assert finder.outages == outages
+    endpoints.mark_up(A)
+    endpoints.mark_down(B)
+    assert finder.outages == 2

@@ -222,7 +222,8 @@ class FakeRpc:
 
         return connect() if etcd.fault is None else etcd.fault(connect, self.deadline(timeout), False)
 
-    server_count = 1
+    def server_count(self) -> int:
+        return 1
 
     def switch_server(self) -> None:
         pass

@@ -20,6 +20,7 @@ from getc.backends.refresh import RefreshGroup
 from getc.backends.store_index import index_of_read
 from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http
+from getc.backends.v2.members import V2Members
 from getc.backends.v2.poll import Poll
 from getc.backends.v2.version import VERSION
 from getc.backends.v2.watch import PollingWatch
@@ -74,17 +75,13 @@ class KeysV2(Backend):
     def __init__(self, endpoints: EndpointSelector, contexts: TLSContexts | None = None) -> None:
         self._endpoints = endpoints
         self._http = Http(contexts)
-        self._revision_guard = RevisionGuard(len(self._endpoints), self._endpoints.switch)
+        self._revision_guard = RevisionGuard(self._endpoints.__len__, self._endpoints.switch)
         self._watches: set[PollingWatch] = set()
         self._checking: set[Endpoint] = set()  # servers with a health check in flight
         self._groups: dict[int, RefreshGroup] = {}
         self._is_closed = False
         self._closed = Event()  # ends the delays of `ready`
-
-    @property
-    def url(self) -> str:
-        """The first endpoint, without credentials."""
-        return self._endpoints.first.url
+        endpoints.subscribe(self._on_endpoints_changed)
 
     def __repr__(self) -> str:
         return f'<getc.backends.v2.backend.KeysV2 {",".join(endpoint.url for endpoint in self._endpoints)}>'
@@ -196,6 +193,12 @@ class KeysV2(Backend):
     def read_index(self, spec: WatchSpec, deadline: Deadline) -> int:
         return index_of_read(self, _probe_of(spec), deadline)
 
+    # -- members
+
+    def members(self) -> V2Members:
+        """Return the source of the cluster's members."""
+        return V2Members(self._endpoints, self._http)
+
     # -- kept nodes
 
     def keep_group(self, ttl: int) -> KeepGroup:
@@ -210,6 +213,10 @@ class KeysV2(Backend):
 
     def clear(self) -> None:
         self._http.clear()
+
+    def _on_endpoints_changed(self) -> None:
+        """Close the connections to removed endpoints.  A watch that polls one goes on until its poll is replaced."""
+        self._http.retain(self._endpoints)
 
     def close(self) -> None:
         self._is_closed = True

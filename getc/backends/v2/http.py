@@ -8,6 +8,7 @@ the end.  Redirects are not followed, proxies and netrc of the environment are n
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 import gevent
@@ -104,6 +105,10 @@ class _Adapters:
     def clear(self) -> None:
         for adapter in self._pair or ():
             adapter.clear()
+
+    def retain(self, endpoints: Iterable[Endpoint]) -> None:
+        for adapter in self._pair or ():
+            adapter.retain(endpoints)
 
     def close(self) -> None:
         for adapter in self._pair or ():
@@ -232,6 +237,10 @@ class Http:
     def clear(self) -> None:
         """Close idle connections."""
         self._adapters.clear()
+
+    def retain(self, endpoints: Iterable[Endpoint]) -> None:
+        """Close the idle connections to all other servers, and those in use when their exchange has ended."""
+        self._adapters.retain(endpoints)
 
     def close(self) -> None:
         """Close idle connections, and end calls in flight with ClientClosed.  Does not block."""

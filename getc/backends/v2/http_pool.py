@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import http.client
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import urllib3
@@ -165,6 +165,13 @@ class _Pools(urllib3.PoolManager):
         self.all.append(pool)
         return pool
 
+    def remove(self, pool: Pool) -> None:
+        """Close a pool, so that another one is made for its server when there are calls again."""
+        pool.close()
+        self.all.remove(pool)
+        for key in [key for key in self.pools.keys() if self.pools[key] is pool]:  # noqa: SIM118
+            del self.pools[key]
+
 
 class GeventAdapter(HTTPAdapter):
     """The adapter of requests over connections that use gevent's sockets.
@@ -196,6 +203,11 @@ class GeventAdapter(HTTPAdapter):
         """Close the idle connections."""
         for pool in self.poolmanager.all:
             pool.clear()
+
+    def retain(self, endpoints: Iterable[Endpoint]) -> None:
+        """Close the pools of all other servers.  A connection in use is closed when it is given back."""
+        for endpoint in self._pools.keys() - set(endpoints):
+            self.poolmanager.remove(self._pools.pop(endpoint))
 
     def close(self) -> None:
         for pool in self.poolmanager.all:
