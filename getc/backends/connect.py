@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from getc.backends.autodetect import AutoBackend, VersionProbe
 from getc.backends.base import Backend
@@ -26,6 +27,9 @@ from getc.v3 import V3
 from getc.v3.rpc import RpcClient
 
 __all__ = ['OpenBackend', 'open_backend']
+
+MIN_VERSION_WITH_LEARNERS: Final = (3, 4)
+"""From this version on the members are read over v3: v2 lists learners like voters, and they answer v2 requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,9 @@ def open_backend(
 
         def open_source(deadline: Deadline) -> MemberSource:
             detected = backend.detect_api(deadline)
-            return detected.members() if isinstance(detected, KeysV2) else V3Members(rpc)
+            if isinstance(detected, KeysV2) and detected.version(deadline) < MIN_VERSION_WITH_LEARNERS:
+                return detected.members()
+            return V3Members(rpc)
 
         if options.api is None:
             probe = VersionProbe(selector, rpc, VersionPage(plain))

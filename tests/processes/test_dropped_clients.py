@@ -117,3 +117,14 @@ def test_v3_services_work_after_their_client_was_dropped(etcd_server: EtcdServer
     assert kv.range(b'/a').kvs[0].value == b'1'
     del kv
     wait_until(lambda: not sockets() - before)
+
+
+def test_dropped_client_stops_to_sync_its_endpoints(etcd_server: EtcdServer, api: Any) -> None:
+    """Neither the timer nor the list of endpoints keeps the client alive."""
+    before = sockets()
+    held = [getc.etcd([etcd_server.url, 'http://127.0.0.1:1'], api=api, sync=1.0)]
+    held[0].set('/a', '1')
+    wait_until(lambda: len(held[0].endpoints) == 1)
+    synced = weakref.ref(held[0]._opened.sync)
+    held.clear()
+    wait_until(lambda: (synced() is None and not sockets() - before) or collect_garbage())

@@ -111,3 +111,15 @@ def test_forked_child_closes_connections_of_threads_that_have_ended(
             ended = program.end()
     assert ended.errors == ''
     assert json.loads(ended.output) == {'before': 4, 'shared': 0, 'value': '1'}
+
+
+@pytest.mark.parametrize(('api', 'kind'), [('v3', 'plain'), ('v2', 'patched')], indirect=['api'])
+def test_forked_child_syncs_its_endpoints_by_itself(
+    etcd_server: EtcdServer, client: getc.Client, api: str, run: Run, kind: str
+) -> None:
+    """From its first call on; the sync of the parent does not run there."""
+    program = run('syncing.py', etcd_server.url, api, kind)
+    for process in ('parent', 'child', 'parent'):
+        assert read_facts(program) == {'process': process, 'endpoints': [etcd_server.url], 'own': True}
+    ended = program.end()
+    assert ended.status == 0, ended.errors

@@ -22,7 +22,7 @@ from getc.backends.v2.codec import poll_of, request_of, result_of
 from getc.backends.v2.http import Http
 from getc.backends.v2.members import V2Members
 from getc.backends.v2.poll import Poll
-from getc.backends.v2.version import VERSION
+from getc.backends.v2.version import VERSION, version_from
 from getc.backends.v2.watch import PollingWatch
 from getc.error_context import copy_error
 from getc.errors import ClientClosed, ConnectionError, EtcdError, EtcException, TimedOut
@@ -198,6 +198,18 @@ class KeysV2(Backend):
     def members(self) -> V2Members:
         """Return the source of the cluster's members."""
         return V2Members(self._endpoints, self._http)
+
+    def version(self, deadline: Deadline) -> tuple[int, ...]:
+        """Return the version of a server, such as ``(3, 5)``.  Blocks until the deadline at most.
+
+        Raises:
+            EtcException: The error of the last server.
+        """
+
+        def read(endpoint: Endpoint, attempt_deadline: Deadline) -> tuple[int, ...]:
+            return version_from(self._http.call(endpoint, VERSION, attempt_deadline), endpoint.url)
+
+        return call_with_failover(self._endpoints, read, deadline, Effect.NONE)
 
     # -- kept nodes
 

@@ -1,4 +1,4 @@
-"""The members of a cluster, read over etcd's v2 API."""
+"""The members of a cluster, read over etcd's v2 API, for etcd before 3.4, which has no learners."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from getc.net.endpoint import Endpoint
 from getc.net.tls import TLSContexts
 from getc.timing import Deadline
 
-__all__ = ['VERSION', 'VersionPage']
+__all__ = ['VERSION', 'VersionPage', 'version_from']
 
 VERSION: Final = Request('GET', '/version')
 """The request for a page that every etcd serves without contacting the other members."""
@@ -39,7 +39,7 @@ class VersionPage:
         """
         if self._http is None:
             self._http = Http(self._contexts)
-        return _version_from(self._http.call(endpoint, VERSION, deadline), endpoint.url)
+        return version_from(self._http.call(endpoint, VERSION, deadline), endpoint.url)
 
     def close(self) -> None:
         """Close all connections, and end a call in flight with ClientClosed.  Does not block."""
@@ -48,7 +48,13 @@ class VersionPage:
             http.close()
 
 
-def _version_from(response: Response, url: str) -> tuple[int, ...]:
+def version_from(response: Response, url: str) -> tuple[int, ...]:
+    """Return the version in the ``/version`` page of a server.
+
+    Raises:
+        HTTPError: The server has no such page.
+        ProtocolError: The page is not etcd's.
+    """
     if response.status != 200:
         raise HTTPError(response.status, f'{url}/version does not exist', endpoint=url)
     try:
