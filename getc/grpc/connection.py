@@ -159,9 +159,9 @@ class GrpcConnection:
         Does not block.
         """
         self._drain()
-        for call in [each for each in self._calls.values() if isinstance(each, StreamCall)]:
+        for call in [each for each in self._calls.values() if each.is_lasting]:
             call.fail_with(error)
-            self.cancel(call, ErrorCode.CANCEL)
+            self._streams.cancel(call, ErrorCode.CANCEL)
         self._on_stream_end()
 
     def abandon(self) -> None:

@@ -22,7 +22,7 @@ from getc.testing.processes import Guard, Process, poll_until
 
 __all__ = ['Member', 'MemberState']
 
-MIN_VERSION_WITH_SOCKET_PATHS = (3, 5, 10)
+MIN_VERSION_WITH_SOCKET_PATHS = (3, 5, 13)
 """Older versions take only the name of a socket in the working directory, as ``unix://name:1`` (etcd#15940)."""
 
 IN_FOLDER = ('/bin/sh', '-c', 'cd "$0" && exec "$@"')

@@ -38,7 +38,7 @@ class EtcdServer:
         binary: The path of the etcd; None to search as :func:`find_etcd` does.
         tls: How the etcd serves clients over TLS, from :class:`Certificates`; None for plain HTTP.
         timeout: Seconds within which the etcd must become healthy after a start.
-        unix_socket: Serve clients on a unix socket as well, at :attr:`socket_url`.
+        unix_socket: Serve clients on a unix socket as well, at ``socket_url``.
 
     Attributes:
         binary: The etcd that is run: path, version, and why it was selected.

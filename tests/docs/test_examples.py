@@ -151,7 +151,7 @@ def test_pages_have_the_examples_that_a_reader_expects() -> None:
     """So many sessions and programs are found: finding none would pass every other test here."""
     assert len(WITH_EXAMPLES) >= 4
     assert len(to_run(REPOSITORY / 'README.rst')) >= 10
-    assert len(WITH_TESTS) == 2
+    assert len(WITH_TESTS) == 3
 
 
 # -- docstrings

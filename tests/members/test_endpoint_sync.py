@@ -8,6 +8,8 @@ import pytest
 import getc
 from getc.testing import EtcdBinary, EtcdCluster, wait_until
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
 ROUNDS = 3
 
 
@@ -41,7 +43,6 @@ def is_promoted(admin: getc.Client, member: int) -> bool:
     return not any(each.isLearner for each in admin.v3.cluster.member_list().members)
 
 
-@pytest.mark.slow
 def test_client_drops_removed_members(etcd_binary: EtcdBinary) -> None:
     """And keeps the last one.  With API v2, the members are read over v3, since v2 lists learners like voters."""
     with EtcdCluster(3, binary=etcd_binary.path) as cluster:
@@ -55,7 +56,6 @@ def test_client_drops_removed_members(etcd_binary: EtcdBinary) -> None:
             assert f'in_use={client.endpoints[0]}' in repr(client)
 
 
-@pytest.mark.slow
 def test_daemons_lose_neither_node_nor_event_when_all_members_are_replaced(cluster: EtcdCluster) -> None:
     """At the end, no member has an address that the client was opened with."""
     urls = [member.url for member in cluster.members]
