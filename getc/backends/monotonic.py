@@ -62,11 +62,13 @@ class RevisionGuard:
     def observe_quorum(self, read: Callable[[], int]) -> int:
         """Read the current revision of the cluster, repeated as :meth:`run_linearizable` does, and record it."""
         since = self.index
-        for _ in range(self._responses()):
-            revision = read()
-            if not 0 < revision < since:
-                break
-            self._switch_server()
+        revision = read()
+        if 0 < revision < since:
+            for _ in range(self._responses() - 1):
+                self._switch_server()
+                revision = read()
+                if not 0 < revision < since:
+                    break
         self.accept(revision, since)
         return revision
 
