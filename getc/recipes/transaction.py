@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from enum import Enum
+from inspect import getattr_static
 from types import TracebackType
 
 from getc.operations import Delete, Get, Put, text_of
@@ -53,7 +54,7 @@ class TransactionBuilder:
         self, commit: Callable[[Transaction], TransactionResult], guard: Guarded | Guard | None = None
     ) -> None:
         if guard is not None and not isinstance(guard, Guard):
-            if not hasattr(type(guard), 'guard'):
+            if getattr_static(guard, 'guard', None) is None:  # does not read the property, which may raise NodeLost
                 raise TypeError(f'guard must have a guard, as a Keeper has, and {type(guard).__name__} has none')
             guard = guard.guard
         self._commit = commit
