@@ -68,6 +68,8 @@ from getc.errors import (
 )
 from getc.net.selector import ConnectionState
 from getc.recipes.lock import Lock
+from getc.recipes.stm import STM
+from getc.recipes.transaction import TransactionBuilder
 from getc.results import (
     ComparedThenDeleted,
     ComparedThenSwapped,
@@ -82,10 +84,12 @@ from getc.results import (
     Updated,
     Value,
 )
+from getc.transactions import Guard
 
 __version__ = '0.1.0'
 
 __all__ = [
+    'STM',
     'AlreadyExists',
     'Changes',
     'Client',
@@ -107,6 +111,7 @@ __all__ = [
     'FailedPrecondition',
     'FutureRevision',
     'Got',
+    'Guard',
     'HTTPError',
     'IndexNaN',
     'InvalidArgument',
@@ -144,6 +149,7 @@ __all__ = [
     'TestFailed',
     'TimedOut',
     'TooManyRequests',
+    'TransactionBuilder',
     'Unauthorized',
     'Unavailable',
     'Updated',

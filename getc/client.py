@@ -425,12 +425,13 @@ class Client(Unpicklable):
     def transaction(
         self, *, guard: Guarded | Guard | None = None, timeout: Timeout = DEFAULT_TIMEOUT
     ) -> TransactionBuilder:
-        """Apply several operations together, or none of them: a :class:`~getc.recipes.TransactionBuilder` in a block::
+        """Apply several operations together, or none of them: a :class:`~getc.TransactionBuilder` in a ``with`` block::
 
+            keeper = etcd.keep_node('/world/owner', ttl=10)
             with etcd.transaction(guard=keeper) as t:
-                t.check('/a', index=17)
-                t.set('/b', 'x')
-                t.delete('/c')
+                t.check('/world/closed', exists=False)
+                t.set('/world/score', '0')
+                t.create('/world/players/ann', '10.0.0.7:7000', ttl=60)
 
         The transaction is sent at the end of the block, which blocks until the response, and not at all if the block
         raises.  After a lost response it is not sent again: the error has ``maybe_applied``.
@@ -469,6 +470,8 @@ class Client(Unpicklable):
     ) -> _Returned:
         """Run a function on one state of the store, apply its writes together, and return what it has returned::
 
+            etcd.set('/gold/ann', '10')
+
             def trade(stm):
                 gold = int(stm.get('/gold/ann').value)
                 stm.set('/gold/ann', str(gold - 5))
@@ -477,13 +480,13 @@ class Client(Unpicklable):
 
         All reads of the function are of one index.  Its writes are applied only if nothing that it has read or written
         has changed since that index; otherwise the function runs again, after a short random delay, on the current
-        state.  So it must have no other effects than those through its :class:`~getc.recipes.STM`.  What it raises is
+        state.  So it must have no other effects than those through its :class:`~getc.STM`.  What it raises is
         raised here, and nothing is written.
 
         Isolation: serializable snapshot.  etcd v3 and stores in memory have transactions.
 
         Args:
-            function: Called with an :class:`~getc.recipes.STM`.
+            function: Called with an :class:`~getc.STM`.
             timeout: Seconds for all runs; None for no limit.
             idempotent: Run the function again after a lost response, although its writes may have been applied: the
                 result must be the same if they are applied twice.

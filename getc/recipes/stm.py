@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, Protocol, TypeVar, overload
+from typing import Any, Final, NoReturn, Protocol, TypeVar, overload
 
 import gevent
 
@@ -47,30 +47,17 @@ class STM:
 
     All reads are of one index, that of the first read, and see the writes of the run itself.  Nothing is written before
     the function returns.  The object is of no use after that.
-
-    Args:
-        execute: Executes operations.
-        deadline: The end of all attempts.
-        index: The index of ``versions``; 0 if there are none.
-        versions: Nodes that are known already: those that the previous run used.
     """
 
-    def __init__(
-        self, execute: Execute, deadline: Deadline, index: int = 0, versions: dict[str, Version | None] | None = None
-    ) -> None:
-        self._execute = execute
-        self._deadline = deadline
-        self._index = index
-        self._known = versions or {}
-        self._reads: dict[str, Version | None] = {}
-        self._writes: dict[str, Put | None] = {}  # None: the node is deleted
-        self._is_over = False
-        self.is_lost = False
+    __slots__ = ('_run',)
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
 
     @property
     def index(self) -> int:
         """The index of all reads; 0 before the first one."""
-        return self._index
+        return self._run.index
 
     def get(self, key: str) -> Got:
         """Return a value, as the function has written it, or else as it was at the index of the first read.
@@ -86,17 +73,18 @@ class STM:
             NotSupported: The node is a directory.
             EtcException: As :meth:`getc.Client.get`.
         """
-        key = self._enter(key)
-        put = self._writes.get(key)
+        run = self._run
+        key = run.enter(key)
+        put = run.writes.get(key)
         if put is not None:
-            version = self._reads.get(key)
+            version = run.reads.get(key)
             created = 0 if version is None else version.created_index
-            return Got(Value(key, 0, created, put.ttl, None, put.value or ''), None, self._index)
-        version = None if key in self._writes else self._read(key)
+            return Got(Value(key, 0, created, put.ttl, None, put.value or ''), None, run.index)
+        version = None if key in run.writes else run.read(key)
         if version is None:
-            raise KeyNotFound('Key not found', key, self._index)
+            raise KeyNotFound('Key not found', key, run.index)
         value = Value(key, version.modified_index, version.created_index, None, None, version.value)
-        return Got(value, None, self._index)
+        return Got(value, None, run.index)
 
     def set(self, key: str, value: str | bytes, *, ttl: int | None = None) -> None:
         """Write a node when the function has returned, whether it exists or not.  No I/O.
@@ -105,12 +93,12 @@ class STM:
             key: The node.
             value: The value, text or bytes.
             ttl: Whole seconds until the node expires, 0 or more; None for no TTL.  Each distinct TTL takes one request
-                more in each attempt.
+                more in each run.
         """
         put = Put(key, text_of(value) if isinstance(value, bytes) else value, ttl=ttl)
         if put.key == ROOT:
             raise RootROnly('Root is read only', ROOT)
-        self._writes[self._enter(put.key)] = put
+        self._run.writes[self._run.enter(put.key)] = put
 
     def delete(self, key: str) -> None:
         """Delete a node when the function has returned.  Reads the node if it was not read yet.
@@ -122,36 +110,78 @@ class STM:
             KeyNotFound: The node does not exist, or the function has deleted it.
             NotSupported: The node is a directory.
         """
-        key = self._enter(key)
-        stored = self._read(key)  # also if the function has written the node: etcd deletes what is stored
-        if self._writes.get(key, stored) is None:
-            raise KeyNotFound('Key not found', key, self._index)
-        self._writes[key] = None
+        run = self._run
+        key = run.enter(key)
+        stored = run.read(key)  # also if the function has written the node: etcd deletes what is stored
+        if run.writes.get(key, stored) is None:
+            raise KeyNotFound('Key not found', key, run.index)
+        run.writes[key] = None
 
-    def _enter(self, key: str) -> str:
-        if self._is_over:
+    def __repr__(self) -> str:
+        run = self._run
+        state = ' over' if run.is_over else ''
+        return f'<getc.STM index={run.index} reads={len(run.reads)} writes={len(run.writes)}{state}>'
+
+
+class _Run:
+    """What one run of the function has read and written.
+
+    Args:
+        execute: Executes operations.
+        deadline: The end of all runs.
+        index: The index of ``versions``; 0 if there are none.
+        versions: Nodes that are known already: those that the previous run used.
+
+    Attributes:
+        index: The index of all reads; 0 before the first one.
+        reads: The nodes as they were at the index; None for one that was not a value.
+        writes: The last write of each node; None for a deletion.
+        is_over: The function has returned or raised.
+        is_lost: The nodes at the index cannot be read any more.
+    """
+
+    def __init__(
+        self, execute: Execute, deadline: Deadline, index: int = 0, versions: dict[str, Version | None] | None = None
+    ) -> None:
+        self._execute = execute
+        self._deadline = deadline
+        self._known = versions or {}
+        self.index = index
+        self.reads: dict[str, Version | None] = {}
+        self.writes: dict[str, Put | None] = {}
+        self.is_over = False
+        self.is_lost = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The nodes that were read or written."""
+        return tuple(dict.fromkeys([*self.reads, *self.writes]))
+
+    def enter(self, key: str) -> str:
+        """Return the normal form of a key, if the run may go on."""
+        if self.is_over:
             raise RuntimeError('the function of this STM has returned: each run has its own STM')
         if self.is_lost:
             raise _SnapshotLost
         return normalize(key)
 
-    def _read(self, key: str) -> Version | None:
-        """Return a node as it was at the index of the first read."""
-        if key not in self._reads:
-            self._reads[key] = self._known[key] if key in self._known else self._read_at_index(key)
-        return self._reads[key]
+    def read(self, key: str) -> Version | None:
+        """Return a node as it was at the index of the first read; None if it was not a value."""
+        if key not in self.reads:
+            self.reads[key] = self._known[key] if key in self._known else self._read_at_index(key)
+        return self.reads[key]
 
     def _read_at_index(self, key: str) -> Version | None:
         if key == ROOT:
             raise _not_listed(key)
         try:
-            found = self._execute(SnapshotRead(key, self._index), self._deadline)
+            found = self._execute(SnapshotRead(key, self.index), self._deadline)
         except (EventIndexCleared, FutureRevision) as error:
             self.is_lost = True
             raise _SnapshotLost from error
         if found.is_directory:
             raise _not_listed(key)
-        self._index = found.etcd_index
+        self.index = found.etcd_index
         return found.version
 
     def commit(self) -> None:
@@ -161,30 +191,17 @@ class STM:
             Conflict: A node has changed.
         """
         operations: list[Put | Delete] = []
-        for key, put in self._writes.items():
+        for key, put in self.writes.items():
             if put is not None:
                 operations.append(put)
-            elif self._reads[key] is not None:
+            elif self.reads[key] is not None:
                 operations.append(Delete(key))
-        if not self._reads and not operations:
+        if not self.reads and not operations:
             return
-        checks = [Check(key, index=0 if found is None else found.modified_index) for key, found in self._reads.items()]
-        if self._reads:
-            checks += [Check(key, max_index=self._index) for key in self._writes if key not in self._reads]
+        checks = [Check(key, index=0 if found is None else found.modified_index) for key, found in self.reads.items()]
+        if self.reads:
+            checks += [Check(key, max_index=self.index) for key in self.writes if key not in self.reads]
         self._execute(Transaction(tuple(checks), tuple(operations), refetch=self.keys), self._deadline)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The nodes that were read or written."""
-        return tuple(dict.fromkeys([*self._reads, *self._writes]))
-
-    def close(self) -> None:
-        """End the run: every later call raises RuntimeError."""
-        self._is_over = True
-
-    def __repr__(self) -> str:
-        state = ' over' if self._is_over else ''
-        return f'<getc.STM index={self._index} reads={len(self._reads)} writes={len(self._writes)}{state}>'
 
 
 def _not_listed(key: str) -> NotSupported:
@@ -208,23 +225,24 @@ def atomically(
     """
     backoff = Backoff(MIN_DELAY_BOUND, MAX_DELAY_BOUND)
     maybe_applied = False
-    stm = STM(execute, deadline)
+    run = _Run(execute, deadline)
     while True:
         returned: Returned
-        returned, reason = _run(function, stm)
-        following = STM(execute, deadline)
+        try:
+            returned, reason = _call(function, run)
+        except EtcException as error:
+            _raise(error, maybe_applied)
+        following = _Run(execute, deadline)
         if reason is None:
             try:
-                stm.commit()
+                run.commit()
             except Conflict as error:
                 reason = error
-                versions = dict(zip(stm.keys, error.versions, strict=True))
-                following = STM(execute, deadline, error.index or 0, versions)
+                versions = dict(zip(run.keys, error.versions, strict=True))
+                following = _Run(execute, deadline, error.index or 0, versions)
             except EtcException as error:
                 if not (is_idempotent and error.maybe_applied and is_transient(error)):
-                    if maybe_applied and not error.maybe_applied:
-                        raise copy_error(error, maybe_applied=True) from error
-                    raise
+                    _raise(error, maybe_applied)
                 maybe_applied = True
                 reason = error
             else:
@@ -233,22 +251,29 @@ def atomically(
         if delay >= deadline.remaining():
             raise _too_late(deadline, reason, maybe_applied) from reason
         gevent.sleep(delay)
-        stm = following
+        run = following
 
 
-def _run(function: Callable[[STM], Returned], stm: STM) -> tuple[Any, BaseException | None]:
+def _call(function: Callable[[STM], Returned], run: _Run) -> tuple[Any, BaseException | None]:
     """Call the function.  Return what it returned; or None and the reason why it has to run again."""
     lost: BaseException = _SnapshotLost()
     returned = None
     try:
-        returned = function(stm)
+        returned = function(STM(run))
     except (Exception, _SnapshotLost) as error:
-        if not stm.is_lost:
+        if not run.is_lost:
             raise
         lost = error
     finally:
-        stm.close()
-    return (None, lost) if stm.is_lost else (returned, None)
+        run.is_over = True
+    return (None, lost) if run.is_lost else (returned, None)
+
+
+def _raise(error: EtcException, maybe_applied: bool) -> NoReturn:
+    """Raise an error; its ``maybe_applied`` covers the commits of all runs."""
+    if maybe_applied and not error.maybe_applied:
+        raise copy_error(error, maybe_applied=True) from error
+    raise error
 
 
 def _too_late(deadline: Deadline, reason: BaseException, maybe_applied: bool) -> TimedOut:

@@ -43,8 +43,9 @@ class TransactionBuilder:
 
     Example::
 
-        with etcd.transaction(guard=keeper) as t:
-            t.check('/world/epoch', index=17)
+        etcd = getc.etcd('http://127.0.0.1:2379', api='v3')
+        with etcd.transaction() as t:
+            t.check('/world/closed', exists=False)
             t.set('/world/score', '12')
             t.create('/world/events/9', 'goal')
         print(t.index)

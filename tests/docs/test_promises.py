@@ -10,7 +10,7 @@ import pytest
 
 from tests.docs.examples import REPOSITORY
 
-PAGES = sorted((REPOSITORY / 'docs').glob('*.rst'))
+PAGES = [*sorted((REPOSITORY / 'docs').glob('*.rst')), *sorted((REPOSITORY / 'docs/recipes').glob('*.rst'))]
 NAMED = re.compile(r'``(tests/[\w/]+\.py)::(\w+)``')
 PROMISES = re.split(r'^   \* - ', (REPOSITORY / 'docs' / 'promises.rst').read_text('utf-8'), flags=re.MULTILINE)[1:]
 
@@ -20,7 +20,7 @@ def names_in(path: Path) -> set[str]:
     return {function.name for function in functions if function.name.startswith('test_')}
 
 
-@pytest.mark.parametrize('page', PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.parametrize('page', PAGES, ids=[str(page.relative_to(REPOSITORY / 'docs')) for page in PAGES])
 def test_every_test_that_a_page_names_is_there(page: Path) -> None:
     """In the file that is named."""
     missing = [

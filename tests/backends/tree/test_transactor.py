@@ -258,6 +258,31 @@ def test_error_after_an_ambiguous_commit_of_an_idempotent_function_is_ambiguous(
     assert errors == []
 
 
+def test_error_of_a_read_after_an_ambiguous_commit_is_ambiguous(client: getc.Client, calls: Calls) -> None:
+    """The function of the second run gets the error, and the caller gets it with the facts of all runs."""
+    runs: list[int] = []
+
+    def write(stm: STM) -> None:
+        runs.append(1)
+        if len(runs) == 2:
+            calls.before = fail
+            stm.get('/b')
+        stm.set('/a', 'x')
+
+    def lose(name: str, response: Any) -> None:
+        calls.after = None
+        raise getc.ConnectionError('broke', maybe_applied=True)
+
+    def fail(name: str) -> None:
+        raise getc.ConnectionRefused('refused')
+
+    calls.after = lose
+    with pytest.raises(getc.ConnectionRefused) as caught:
+        client.atomically(write, idempotent=True)
+    assert caught.value.maybe_applied is True
+    assert len(runs) == 2
+
+
 # -- atomically: requests
 
 
