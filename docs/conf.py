@@ -19,7 +19,7 @@ nitpick_ignore_regex = [
     # Names of the standard library: the build loads no inventory of another site.
     ('py:.*', r'(collections|datetime|os)\..*|(Attribute|Connection|ConnectionRefused|OS|Type|Timeout|Value)Error'),
     # Internal names in signatures.
-    ('py:.*', r'getc\.(backends|client|daemons|grpc|net|timing|v3)\..*'),
+    ('py:.*', r'getc\.(backends|client|daemons|grpc|net|recipes|timing|transactions|v3)\..*'),
     ('py:.*', r'getc\.testing\.stack_traces\..*|gevent\..*'),
 ]
 
