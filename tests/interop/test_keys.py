@@ -152,6 +152,19 @@ def test_lease_of_go_is_the_ttl_of_the_node(go: Go, etcd: getc.Client) -> None:
     assert go.get(b'/a').result().kvs[0].lease == 0
 
 
+def test_expired_key_is_distinguished_from_a_deleted_key_of_the_same_lease(
+    go: Go, etcd: getc.Client, wait_until: Any
+) -> None:
+    lease = go.grant(2).result().lease
+    for key in (b'/dir/a', b'/dir/b'):
+        go.put(key, b'', lease=lease).result()
+    seen: list[getc.EtcdResult] = []
+    etcd.on_change('/dir', seen.append)
+    go.delete(b'/dir/a').result()
+    wait_until(lambda: len(seen) == 2)
+    assert [(type(one).__name__, one.key) for one in seen] == [('Deleted', '/dir/a'), ('Expired', '/dir/b')]
+
+
 def test_ttl_of_getc_is_a_lease_for_go(go: Go, etcd: getc.Client) -> None:
     etcd.set('/a', '1', ttl=500)
     lease = go.get(b'/a').result().kvs[0].lease

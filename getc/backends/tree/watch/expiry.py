@@ -9,6 +9,7 @@ from typing import Final
 import gevent
 from gevent.event import Event
 
+from getc import timing
 from getc.errors import EtcException
 from getc.timing import Deadline
 from getc.v3.rpc import RpcClient
@@ -25,9 +26,17 @@ TIMEOUT: Final = 2.0
 MAX_REQUESTS: Final = 32
 """Requests in flight."""
 
+EXPIRED: Final = -1.0
+
+RETRY_INTERVAL: Final = 10.0
+"""Seconds until a lookup that has failed is repeated for a further deleted key of its lease."""
+
 
 class ExpiryCache:
-    """Caches which leases of deleted keys have expired.  Each lease is looked up once.
+    """Caches which leases of deleted keys have expired.
+
+    A lease that exists is looked up again only for keys that are deleted once its TTL can have run out: many keys share
+    a lease, and the first of them may be deleted long before the lease expires.
 
     Args:
         rpc: Calls TimeToLive.
@@ -35,27 +44,28 @@ class ExpiryCache:
 
     def __init__(self, rpc: RpcClient) -> None:
         self._rpc = rpc
-        self._is_expired: dict[int, bool] = {}  # by lease
+        self._exists_until: dict[int, float] = {}  # by lease: when the last lookup stops to hold; -1 if it has expired
         self._pending: dict[int, Event] = {}  # by lease; set when the lease is resolved
         self._queue: deque[tuple[int, Deadline]] = deque()  # the lookups that were not started
         self._workers = 0
 
     def is_expired(self, lease: int) -> bool:
         """Return True if a lookup has shown that the lease does not exist any more."""
-        return self._is_expired.get(lease, False)
+        return self._exists_until.get(lease) == EXPIRED
 
     def is_resolved(self, leases: Iterable[int]) -> bool:
-        """Return True if all of the leases are in the cache."""
-        return all(lease in self._is_expired for lease in leases)
+        """Return True if no lookup is needed for a key of these leases that is deleted now."""
+        time = timing.now_with_suspend()
+        return all((until := self._exists_until.get(lease, 0.0)) == EXPIRED or time < until for lease in leases)
 
     def resolve(self, leases: Iterable[int]) -> None:
-        """Look up the leases that are not in the cache.  Blocks for ``TIMEOUT``, or a little longer.
+        """Look up the leases that are not resolved.  Blocks for ``TIMEOUT``, or a little longer.
 
         A lease whose lookup fails counts as not expired.
         """
         deadline = Deadline(TIMEOUT)
         for lease in leases:
-            if lease not in self._is_expired and lease not in self._pending:
+            if lease not in self._pending and not self.is_resolved((lease,)):
                 self._pending[lease] = Event()
                 self._queue.append((lease, deadline))
         while self._workers < min(MAX_REQUESTS, len(self._pending)):
@@ -72,14 +82,18 @@ class ExpiryCache:
             self._workers -= 1
 
     def _look_up(self, lease: int, deadline: Deadline) -> None:
-        is_expired = False
+        begin = timing.now_with_suspend()
+        until = begin + RETRY_INTERVAL
         try:
             request = LeaseTimeToLiveRequest(ID=lease)
-            is_expired = self._rpc.call(Lease.LeaseTimeToLive, request, deadline).TTL <= 0
+            ttl = self._rpc.call(Lease.LeaseTimeToLive, request, deadline).TTL
+            # etcd rounds down, so the lease is not expired before.
+            until = begin + ttl if ttl > 0 else EXPIRED
         except EtcException:
             pass
         finally:
-            if len(self._is_expired) >= MAX_LEASES:
-                del self._is_expired[next(iter(self._is_expired))]
-            self._is_expired[lease] = is_expired
+            self._exists_until.pop(lease, None)  # the cache drops the oldest lookups first
+            if len(self._exists_until) >= MAX_LEASES:
+                del self._exists_until[next(iter(self._exists_until))]
+            self._exists_until[lease] = until
             self._pending.pop(lease).set()

@@ -337,7 +337,7 @@ class SharedWatch(WatchHandler):
         """Deliver the queued responses in order; wait where leases of deleted keys have to be looked up first."""
         while self._queue:
             leases = leases_of(self._queue[0][0].events)
-            if not self._context.expiry_cache.is_resolved(leases):
+            if leases and not self._context.expiry_cache.is_resolved(leases):
                 self._deliver_after(self._resolve_and_deliver, leases)
                 return
             self._deliver(*self._queue.popleft())

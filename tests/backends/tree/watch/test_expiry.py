@@ -45,6 +45,33 @@ def test_lease_is_looked_up_once(server: FakeEtcd) -> None:
     assert not cache.is_expired(lease)
 
 
+def test_lease_is_looked_up_again_when_its_ttl_can_have_run_out(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    """The first of its keys was deleted by a client, the others expire later."""
+    cache, lease = make(server), server.grant(10)
+    cache.resolve({lease})
+    etcd_clock.advance(9)
+    assert cache.is_resolved({lease})
+    etcd_clock.advance(1)
+    assert not cache.is_resolved({lease})
+    cache.resolve({lease})
+    assert cache.is_expired(lease)
+    etcd_clock.advance(100)
+    assert cache.is_resolved({lease}) and cache.is_expired(lease)
+    assert len(server.times('LeaseTimeToLive')) == 2
+
+
+def test_failed_lookup_is_repeated_after_an_interval(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
+    cache, lease = make(server), server.grant(10)
+    server.next('LeaseTimeToLive', refuse)
+    cache.resolve({lease})
+    server.revoke(lease)
+    cache.resolve({lease})
+    assert not cache.is_expired(lease)
+    etcd_clock.advance(expiry.RETRY_INTERVAL)
+    cache.resolve({lease})
+    assert cache.is_expired(lease)
+
+
 def test_lookups_in_flight_are_bounded(server: FakeEtcd, etcd_clock: VirtualTime) -> None:
     """A rack that fails may expire a thousand leases at once."""
     cache = make(server)
