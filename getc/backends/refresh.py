@@ -135,8 +135,12 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
         self._updates += 1
         number = self._updates
         backoff = Backoff()
+        was_tried = maybe_applied = False
         while True:
             with self._locked(deadline):
+                if self._updates != number and was_tried:  # a later update must not be overwritten
+                    text = '{key} was not written in time, and is left to a later update'
+                    raise TimedOut(text, maybe_applied=maybe_applied, key=self.key)
                 if self._loop.is_closed:
                     raise NodeLost('{key} is not kept any more', key=self.key)
                 is_last = deadline.remaining() <= self._clock.attempt_timeout
@@ -144,10 +148,11 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
                     result = self._write_value(value, deadline.fraction(1, self._clock.attempt_timeout))
                 except TimedOut as error:
                     if self._updates != number:
-                        raise  # a later update must not be overwritten
+                        raise
+                    was_tried, maybe_applied = True, maybe_applied or error.maybe_applied
                     if is_last:
                         text = f'{{key}} was not written within {deadline.timeout:g} s: {error}'
-                        raise TimedOut(text, maybe_applied=error.maybe_applied, key=self.key) from error
+                        raise TimedOut(text, maybe_applied=maybe_applied, key=self.key) from error
                 else:
                     self._on_acknowledged(result)
                     return result

@@ -174,6 +174,29 @@ def test_update_without_a_reply_does_not_overwrite_a_later_update(
     assert later.get(block=False).value == value_of(other) == 'later'
 
 
+def test_update_between_two_attempts_of_an_earlier_one_is_not_overwritten(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    keeper = client.keep_node('/a', 'old', ttl=TTL)
+
+    def hang_earlier(operation: Any, deadline: Deadline, do: faulty.Do) -> Any:
+        is_earlier = isinstance(operation, Put) and operation.value == 'earlier'
+        return faulty.hang(operation, deadline, do) if is_earlier else do()
+
+    backend.fault = hang_earlier
+    earlier = gevent.spawn(keeper.update, 'earlier', timeout=60)
+    etcd_clock.advance(0.1)
+    node: Any = keeper._daemon._node
+    while node._write_lock._is_held:
+        etcd_clock.advance(0.001)
+    assert not earlier.ready()
+    assert keeper.update('later').value == 'later'
+    backend.fault = None
+    etcd_clock.advance(5)
+    assert isinstance(earlier.exception, TimedOut)
+    assert value_of(other) == 'later'
+
+
 @pytest.mark.parametrize('timeout', [1.0, None])
 def test_update_takes_the_timeout_of_its_client(
     backend: FaultyBackend, etcd_clock: VirtualTime, timeout: float | None
