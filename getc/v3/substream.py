@@ -8,14 +8,14 @@ from typing import Final
 from getc.errors import EtcException, Unauthorized
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 from getc.v3.watch_stream import WatchStream
-from getc.v3.watch_table import RequestedWatch, WatchHandler
+from getc.v3.watch_table import WatchHandler
 
 __all__ = ['Substream']
 
 NO_WATCH_ID: Final = -1
 
 
-class Substream(RequestedWatch):
+class Substream(WatchHandler):
     """One watch on a watch stream.
 
     Args:
@@ -70,7 +70,7 @@ class Substream(RequestedWatch):
         """
         assert self.request is not None
         self.stream = stream
-        stream.create(self.request, self)
+        stream.create(self.request, self, self._before_request)
 
     def cancel(self) -> None:
         """End the watch; its handler is not called any more.  Does not block, may be called twice."""
@@ -88,11 +88,6 @@ class Substream(RequestedWatch):
         return revision > self.created_revision or self.stream.progress.is_later_than(self._stale_progress)
 
     # -- for the stream
-
-    def before_request(self) -> bool:
-        if self.stream is not None:
-            self._stale_progress = self.stream.progress.last_stale()
-        return not self.is_over
 
     def on_created(self, response: WatchResponse) -> None:
         self.watch_id = response.watch_id
@@ -133,6 +128,12 @@ class Substream(RequestedWatch):
         else:
             self._close()
             self.handler.on_ended(error)
+
+    def _before_request(self) -> bool:
+        """Return False if the watch was cancelled before it was requested."""
+        if self.stream is not None:
+            self._stale_progress = self.stream.progress.last_stale()
+        return not self.is_over
 
     def _close(self) -> None:
         self.is_over = True

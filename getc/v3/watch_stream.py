@@ -31,7 +31,7 @@ from getc.v3.status_errors import error_of_status
 from getc.v3.stream import MessageStream
 from getc.v3.watch_health import WatchHealthCheck
 from getc.v3.watch_progress import WatchProgress
-from getc.v3.watch_table import RequestedWatch, WatchHandler, WatchTable
+from getc.v3.watch_table import WatchHandler, WatchTable
 from getc.v3.watched_store import WatchedStore
 
 __all__ = ['WatchStream']
@@ -95,19 +95,21 @@ class WatchStream:
         """True if the watches are created by ``etcd grpc-proxy``."""
         return self._watches.is_proxied
 
-    def create(self, request: WatchCreateRequest, handler: RequestedWatch) -> None:
+    def create(self, request: WatchCreateRequest, handler: WatchHandler, before_request: Callable[[], bool]) -> None:
         """Request a watch.  Does not block.
 
         Args:
             request: The watch; its ``watch_id`` is ignored.
             handler: Its callbacks.
+            before_request: Called before the create request is sent, perhaps not at once; returns False if the watch
+                was cancelled.
 
         Raises:
             EtcException: The stream has ended, with this error.
         """
         if self.is_over:
             self._messages.send(WatchRequest())  # raises
-        self._watches.request(request, handler)
+        self._watches.request(request, handler, before_request)
 
     def cancel(self, watch_id: int, handler: WatchHandler) -> None:
         """End the watch with this id if it was created for this handler, on this stream.

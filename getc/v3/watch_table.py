@@ -9,7 +9,7 @@ from getc.errors import EtcException
 from getc.v3.create_queue import CreateQueue
 from getc.v3.schema.watch import WatchCreateRequest, WatchResponse
 
-__all__ = ['RequestedWatch', 'WatchHandler', 'WatchTable']
+__all__ = ['WatchHandler', 'WatchTable']
 
 
 class WatchHandler(Protocol):
@@ -30,16 +30,8 @@ class WatchHandler(Protocol):
         """
 
 
-class RequestedWatch(WatchHandler, Protocol):
-    """A watch that a stream creates, perhaps not at once."""
-
-    __slots__ = ()
-
-    def before_request(self) -> bool:
-        """Called before the create request is sent; return False if the watch was cancelled."""
-
-
-Request: TypeAlias = tuple[WatchCreateRequest, RequestedWatch]
+Request: TypeAlias = tuple[WatchCreateRequest, WatchHandler, Callable[[], bool]]
+"""A watch to request, with a function that is called before, and returns False if the watch was cancelled."""
 
 
 class WatchTable:
@@ -87,13 +79,18 @@ class WatchTable:
         """Return the handler of a created watch; None if there is no such watch."""
         return self._created.get(watch_id)
 
-    def request(self, request: WatchCreateRequest, handler: RequestedWatch) -> None:
+    def request(self, request: WatchCreateRequest, handler: WatchHandler, before_request: Callable[[], bool]) -> None:
         """Request a watch, now or when earlier ones are created.  Does not block.
+
+        Args:
+            request: The watch; its ``watch_id`` is ignored.
+            handler: Its callbacks.
+            before_request: Called before the create request is sent; returns False if the watch was cancelled.
 
         Raises:
             EtcException: The stream has ended, with this error.
         """
-        self._pending.add((request, handler))
+        self._pending.add((request, handler, before_request))
 
     def request_waiting(self) -> None:
         """Request the watches that waited for earlier ones.  Does not block; raises as :meth:`request`."""
@@ -108,7 +105,7 @@ class WatchTable:
         requested = self._pending.on_created(response.watch_id, is_refused=response.canceled)
         if requested is None:
             return None
-        request, handler = requested
+        request, handler, _ = requested
         if not response.canceled:
             self._key = request.key
             self._created[response.watch_id] = handler
@@ -123,14 +120,14 @@ class WatchTable:
 
     def clear(self) -> list[WatchHandler]:
         """Remove all watches, and return their handlers."""
-        handlers = [*self._created.values(), *(handler for _, handler in self._pending.clear())]
+        handlers = [*self._created.values(), *(handler for _, handler, _ in self._pending.clear())]
         self._created.clear()
         self._future.clear()
         return handlers
 
     def _send_request(self, requested: Request, watch_id: int) -> bool:
-        request, handler = requested
-        if not handler.before_request():
+        request, _, before_request = requested
+        if not before_request():
             return False
         self._send(request, watch_id)
         return True
