@@ -64,6 +64,19 @@ def test_changes_are_delivered_once_and_in_order_behind_a_proxy(client: getc.Cli
     assert dict(mirror) == {f'/cfg/{number}': number for number in expected}
 
 
+def test_mirror_shows_every_earlier_change_after_sync_behind_a_proxy(client: getc.Client, direct: getc.Client) -> None:
+    """Also deletions, and where the last write was elsewhere."""
+    mirror = client.mirror('/synced')
+    for number in range(4):
+        direct.set('/synced/a', str(number))
+        elsewhere = direct.set('/elsewhere', str(number))
+        assert mirror.sync(60) >= elsewhere.etcd_index
+        assert dict(mirror) == {'/synced/a': str(number)}
+        deleted = direct.delete('/synced/a')
+        assert mirror.sync(60) >= deleted.etcd_index
+        assert dict(mirror) == {}
+
+
 def test_each_watch_receives_its_own_changes_behind_a_proxy(
     client: getc.Client, direct: getc.Client, proxy: RealProxy, open_client: Callable[..., getc.Client]
 ) -> None:
