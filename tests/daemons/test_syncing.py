@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 
 import gevent
 import pytest
@@ -257,3 +258,94 @@ def test_sync_in_memory_waits_until_the_store_is_connected(etcd_clock: VirtualTi
         etcd_clock.advance(5)
         assert sync.get(block=False) == written.etcd_index
         assert dict(mirror) == {'/a/x': '1', '/a/y': '2'}
+
+
+# -- random histories
+
+
+class History:
+    """A store whose states are known, while random faults happen to it."""
+
+    def __init__(self, server: FakeEtcd, seed: int) -> None:
+        self.server = server
+        self.rng = random.Random(seed)
+        self.states: dict[int, dict[str, str]] = {}
+        self.wipes = 0
+        self._observe()
+
+    def state_at(self, revision: int) -> dict[str, str]:
+        """The values below /a at a revision."""
+        return self.states[max(known for known in self.states if known <= revision)]
+
+    def step(self) -> None:
+        """Perform a random operation or fault."""
+        server, key = self.server, f'/a/{self.rng.randrange(4)}'
+        actions: list[tuple[int, Callable[[], object]]] = [
+            (8, lambda: server.put(key, str(self.rng.random()))),
+            (4, lambda: server.delete(key) if key.encode() in server.keys else None),
+            (2, lambda: server.put_all({'/a/0': str(self.rng.random()), '/a/1': str(self.rng.random())})),
+            (5, lambda: server.put('/elsewhere')),
+            (1, server.break_streams),
+            (1, server.go_down),
+            (3, server.recover),
+            (1, server.compact),
+            (1, lambda: setattr(server, 'drops_progress', self.rng.random() < 0.5)),
+            (1, lambda: setattr(server, 'history_delay', self.rng.choice((0.0, 0.0, 0.1)))),
+            (1, lambda: server.invalidate_tokens()),
+            (3, self._hold_streams),
+        ]
+        self.rng.choices([action for _, action in actions], [weight for weight, _ in actions])[0]()
+        if self.rng.random() < 0.01:
+            server.wipe(self.rng.choice((1, 2)))
+            self.states.clear()
+            self.wipes += 1
+        self._observe()
+
+    def _hold_streams(self) -> None:
+        """Delay the messages of streams, for less time than two reads that find nothing are apart."""
+        self.server.holds_streams = True
+        gevent.spawn_later(0.3, self.server.release_streams)
+
+    def _observe(self) -> None:
+        values = {key.decode(): kv.value.decode() for key, kv in self.server.keys.items() if key.startswith(b'/a/')}
+        self.states[self.server.revision] = values
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_mirror_shows_the_state_at_its_index_after_each_sync_in_a_random_history(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, seed: int
+) -> None:
+    """That index is at least the one that the store had when the call began."""
+    history = History(server, seed)
+    mirror = client.mirror('/a')
+    done: list[str] = []
+
+    def sync() -> None:
+        before, wipes = server.revision, history.wipes
+        try:
+            index = mirror.sync(20)
+        except TimedOut:
+            done.append('timed out')
+            return
+        if history.wipes == wipes:
+            assert index >= before
+            assert mirror.index >= index
+            assert dict(mirror) == history.state_at(mirror.index)
+            done.append('in sync')
+
+    syncs = []
+    for _ in range(300):
+        history.step()
+        if history.rng.random() < 0.3:
+            syncs.append(gevent.spawn(sync))
+        if history.rng.random() < 0.7:
+            etcd_clock.advance(history.rng.choice((0.0, 0.0, 0.01, 0.5)))
+    server.recover()
+    server.drops_progress = False
+    server.history_delay = 0.0
+    etcd_clock.advance(30)
+    gevent.joinall(syncs, timeout=0, raise_error=True)
+    assert all(each.successful() for each in syncs), [each.exception for each in syncs if not each.successful()]
+    assert done.count('in sync') > 20
+    mirror.sync()
+    assert dict(mirror) == history.state_at(server.revision)

@@ -10,6 +10,7 @@ from getc import timing
 from getc.errors import (
     ClientClosed,
     ConnectionRefused,
+    EtcException,
 )
 from getc.timing import DEFAULT_TIMEOUT, Deadline
 from getc.v3.schema.header import ResponseHeader
@@ -34,8 +35,24 @@ class _Stream(FakeStream):
     def __init__(self, etcd: FakeStore) -> None:
         super().__init__()
         self.has_invalid_token = etcd.refuses_watches
+        self._held: list[Any] = []
         self._etcd = etcd
         etcd.streams.append(self)
+
+    def push(self, *messages: Any) -> None:
+        if self._etcd.holds_streams:
+            self._held.extend(messages)
+        else:
+            super().push(*messages)
+
+    def end(self, error: EtcException | None = None) -> None:
+        self._held.clear()
+        super().push(error)
+
+    def release(self) -> None:
+        """Send the messages that were held back."""
+        held, self._held = self._held, []
+        super().push(*held)
 
     def send_events(self, events: list[Event]) -> None:
         """Send the events of a revision to the watches."""

@@ -61,6 +61,7 @@ class FakeStore:
         calls: Time and method of every call.
         fault: Applied to every call; None for no fault.
         is_silent: The streams accept messages and send none.
+        holds_streams: The messages of streams are on their way until ``release_streams``.
         believes: Expired leases whose keep-alive is answered all the same, as etcd 3.4.23 may do.
         doubles: Every event is sent twice, as etcd 3.4.23 may do.
         forbidden: Ranges that the user may not read or watch.
@@ -84,6 +85,7 @@ class FakeStore:
         self.calls: list[tuple[float, str]] = []
         self.fault: Fault | None = None
         self.is_silent = False
+        self.holds_streams = False
         self.answered_expired_leases: set[int] = set()
         self.duplicates_events = False
         self.forbidden: set[tuple[bytes, bytes]] = set()
@@ -157,6 +159,12 @@ class FakeStore:
         streams, self.streams = self.streams, []
         for stream in streams:
             stream.end(ConnectionError('the connection broke'))
+
+    def release_streams(self) -> None:
+        """Let the messages of streams arrive that were held back."""
+        self.holds_streams = False
+        for stream in self.streams:
+            stream.release()
 
     def put(self, key: str, value: str = '', lease: int = 0) -> int:
         """Put a key as another client; return the revision."""
