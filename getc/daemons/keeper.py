@@ -97,6 +97,8 @@ class Keeper(DaemonHandle):
     def update(self, value: str | bytes, timeout: Timeout = DEFAULT_TIMEOUT) -> EtcdResult:
         """Write another value to the node.  Blocks.
 
+        Concurrent calls write in the order in which they were made, and etcd applies no earlier one after a later one.
+
         Args:
             value: Text or bytes.  The keeper uses the value whenever it writes the node again, even if this call
                 raises: every error has ``maybe_applied``, unless the keeper was stopped.

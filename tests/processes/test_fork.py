@@ -67,6 +67,10 @@ def check(client: getc.Client, program: Program, facts: Any) -> None:
             'NodeLost: /servers/parent is not kept: STOPPED: it is kept by the parent of this forked process',
         ],
         'mirror': [{'/cfg/a': '0'}, True, 'ClientClosed: mirror /cfg belongs to the parent of this forked process'],
+        'syncs': [
+            'ClientClosed: mirror /cfg belongs to the parent of this forked process',
+            'ClientClosed: on_change /cfg belongs to the parent of this forked process',
+        ],
         'changes': 'ClientClosed: changes /cfg belongs to the parent of this forked process',
         'ended': [None, None, None, None, True],
     }

@@ -115,6 +115,8 @@ def test_daemon_methods_raise_in_another_thread(client: getc.Client, in_thread: 
         lambda: keeper.update('x'),
         keeper.orphan,
         lambda: mirror.wait(lambda _: False),
+        mirror.sync,
+        watcher.sync,
         lambda: list(mirror),
         lambda: dict(mirror),
         lambda: mirror.nodes,

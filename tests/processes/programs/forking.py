@@ -85,6 +85,7 @@ if not child:
             states=[keeper.state.name, watcher.state.name, mirror.state.name, changes.state.name],
             keeper=[keeper.remaining(), error_of(keeper.ensure), error_of(keeper.update, 'y', 1)],
             mirror=[dict(mirror), mirror.is_stale, error_of(mirror.wait, lambda _: False)],
+            syncs=[error_of(mirror.sync, 1), error_of(watcher.sync, 1)],
             changes=error_of(changes.get, 1),
             ended=[keeper.stop(), keeper.orphan(), watcher.stop(), changes.close(), keeper.join()],
         )
