@@ -28,7 +28,7 @@ def client_on(
         on_detected: Callable[[Backend], object],
     ) -> OpenBackend:
         def open_again() -> OpenBackend:
-            return OpenBackend(backend, v3, ClientLog(), lambda: url, open_again)
+            return OpenBackend(backend, v3, ClientLog(), lambda: (url,), lambda: url, open_again)
 
         return open_again()
 

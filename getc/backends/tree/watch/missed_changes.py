@@ -39,15 +39,15 @@ class MissedChanges:
 
     def add(self, watch: WatchPosition) -> None:
         """Check this watch from now on."""
-        self.watches.setdefault(watch.key, {})[watch] = None
+        self.watches.setdefault(watch.spec.key, {})[watch] = None
 
     def remove(self, watch: WatchPosition) -> None:
         """Stop checking this watch.  May be called twice."""
-        watches = self.watches.get(watch.key)
+        watches = self.watches.get(watch.spec.key)
         if watches is not None:
             watches.pop(watch, None)
             if not watches:
-                del self.watches[watch.key]
+                del self.watches[watch.spec.key]
         timer = self._timers.pop(watch, None)
         if timer is not None:
             close_watcher(timer)

@@ -309,7 +309,7 @@ class SharedWatch(WatchHandler):
         if is_new:
             for subscriber in self._subscribers:
                 self._activate(subscriber)
-        if position.is_catching_up:
+        if position.target is not None or position.awaited:
             self._context.catch_up.add(position)
 
     def _await(self, revision: int) -> None:
