@@ -7,6 +7,7 @@ import logging
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, Final, Protocol
 
 import gevent
@@ -31,6 +32,9 @@ PROBE_TIMEOUT: Final = 2.5
 
 MAX_ENDPOINTS: Final = 32
 """Endpoints in all: far more than a cluster has members."""
+
+MAX_URLS: Final = 256
+"""Advertised URLs that are read in one sync, whatever a server sends."""
 
 JITTER: Final = 0.2
 """Part of the interval by which a sync is earlier or later, so that clients that started together spread out."""
@@ -145,14 +149,16 @@ class MemberSync:
         source = self._open_source(deadline)
         members = source.members(deadline)
         current = list(self._endpoints)
-        voter_at = {url: voter for voter, urls in members.voters.items() for url in urls}
+        urls = {each.url for each in current}
+        self._member_of = {url: member for url, member in self._member_of.items() if url in urls}
+        voter_at = {url: voter for voter, advertised in members.voters.items() for url in advertised}
         self._member_of.update((each.url, voter_at[each.url]) for each in current if each.url in voter_at)
         unknown = [each for each in current if self._member_of.get(each.url) not in members.voters]
         answers = self._ask(source, members, unknown)
         reached = {self._member_of[each.url] for each in current if each not in answers}
         reached |= {answer.member for answer in answers.values() if answer.member is not None}
-        others = {voter: urls for voter, urls in members.voters.items() if voter not in reached}
-        candidates = self._usable(url for urls in others.values() for url in urls)
+        others = {voter: advertised for voter, advertised in members.voters.items() if voter not in reached}
+        candidates = self._usable(islice(chain.from_iterable(others.values()), MAX_URLS))
         found = self._ask(source, members, candidates)
         added = [endpoint for endpoint, answer in found.items() if answer.member is not None]
         reached |= {answer.member for answer in found.values() if answer.member is not None}

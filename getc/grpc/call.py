@@ -89,6 +89,11 @@ class Call(StreamOwner):
         self._greenlet: Any = None
         self._wakeup: Any = None
 
+    @property
+    def is_half_closed(self) -> bool:
+        """True if the client sends no more messages, so that the server ends the call."""
+        return True
+
     # -- called by the connection; no method blocks or switches
 
     def start(self, streams: Streams[Call], stream_id: int) -> None:

@@ -181,8 +181,8 @@ class Channel:
     def retire(self) -> None:
         """Start no more calls, because the server was removed from the endpoints of the client.  Does not block.
 
-        Unary calls in flight go on, and the connection is closed after the last of them.  Streams end with
-        ConnectionError, so that they are opened again on another server.
+        Unary calls in flight, and streams that the client has half-closed, go on; the connection is closed after the
+        last of them.  Other streams end with ConnectionError, so that they are opened again on another server.
         """
         error = ConnectionError(f'{self._url} was removed from the endpoints of the client', endpoint=self._url)
         error.is_outage = False

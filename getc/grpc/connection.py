@@ -154,12 +154,12 @@ class GrpcConnection:
         self._end(error)
 
     def retire(self, error: EtcException) -> None:
-        """End all streams with a copy of the error, start no more calls, and close after the last unary call.
+        """Start no more calls, and close the connection when the server has ended those in flight.  Does not block.
 
-        Does not block.
+        Streams that the client has not half-closed could stay open, so they end with a copy of the error.
         """
         self._drain()
-        for call in [each for each in self._calls.values() if each.is_lasting]:
+        for call in [each for each in self._calls.values() if not each.is_half_closed]:
             call.fail_with(error)
             self._streams.cancel(call, ErrorCode.CANCEL)
         self._on_stream_end()

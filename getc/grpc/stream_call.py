@@ -34,11 +34,12 @@ class StreamCall(Call):
 
     is_lasting = True
 
-    __slots__ = ('_buffered', '_decoder', '_received', '_unacknowledged')
+    __slots__ = ('_buffered', '_decoder', '_is_half_closed', '_received', '_unacknowledged')
 
     def __init__(self, path: str, url: str, is_write: bool) -> None:
         super().__init__(path, url, is_write)
         self._decoder = MessageDecoder()
+        self._is_half_closed = False
         self._received: deque[bytes] = deque()
         self._buffered = 0  # bytes of received messages, with their overhead
         self._unacknowledged = 0  # bytes of the window that are granted again when there is space in the buffer
@@ -57,7 +58,12 @@ class StreamCall(Call):
         Raises:
             EtcException: The stream has ended; this is the reason.
         """
+        self._is_half_closed = True
         self._transmit(b'', end=True)
+
+    @property
+    def is_half_closed(self) -> bool:
+        return self._is_half_closed
 
     def receive(self, deadline: Deadline) -> bytes | None:
         """Return the next message, or None after the server has ended the stream with OK.  Blocks until the deadline.

@@ -224,10 +224,12 @@ def test_added_endpoints_have_the_credentials_of_the_first_one() -> None:
 
 def test_sync_bounds_the_number_of_endpoints() -> None:
     cluster = Cluster(**{f'm{number}': f'http://m{number}:1' for number in range(100)})
+    cluster.add('many', ' '.join(f'http://n{number}:1' for number in range(1000)))
     endpoints, sync = opened(cluster, ['http://m0:1'])
-    sync.sync()
-    sync.sync()
-    assert len(endpoints) == 32
+    for _ in range(3):
+        sync.sync()
+        assert len(endpoints) == 32
+    assert len(cluster.asked) == 31
 
 
 def test_sync_leaves_a_list_alone_that_was_replaced_meanwhile() -> None:
@@ -294,6 +296,21 @@ def test_close_ends_a_sync_in_progress(cluster: Cluster, etcd_clock: VirtualTime
     cluster.gate.set()
     etcd_clock.advance(1000)
     assert (len(cluster.reads), urls_of(endpoints)) == (1, [A])
+
+
+def test_sync_goes_on_after_its_greenlets_were_killed(cluster: Cluster, etcd_clock: VirtualTime) -> None:
+    """gevent.killall of a program kills every greenlet, also in the middle of a sync."""
+    endpoints, sync = opened(cluster, [A])
+    cluster.gate.clear()
+    sync.start()
+    etcd_clock.advance(0.1)
+    assert cluster.asked == [B, C]
+    gevent.killall(greenlets_of_getc())
+    cluster.gate.set()
+    assert urls_of(endpoints) == [A]
+    etcd_clock.advance(80)
+    assert urls_of(endpoints) == [A, B, C]
+    sync.close()
 
 
 def test_sync_that_was_dropped_without_close_stops(cluster: Cluster, etcd_clock: VirtualTime) -> None:

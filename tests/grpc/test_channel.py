@@ -188,7 +188,7 @@ def test_close_idle_closes_connections_without_calls_only(serve, open_channel) -
     assert len(server.connections) == 2
 
 
-def test_retire_ends_streams_and_lets_unary_calls_finish(serve, open_channel) -> None:
+def test_retire_ends_open_streams_and_lets_calls_and_reads_finish(serve, open_channel) -> None:
     """The connection is closed after the last of them, and a new call is not sent."""
     go = Event()
     server = serve(lambda call: [call.receive() == b'wait' and go.wait(), call.answer(b'done')])
@@ -198,6 +198,10 @@ def test_retire_ends_streams_and_lets_unary_calls_finish(serve, open_channel) ->
     stream = channel.stream(PATH, in_time())
     stream.send(b'wait')
     server.wait_for_calls(2)
+    read = channel.stream(PATH, in_time())
+    read.send(b'wait')
+    read.finish()
+    server.wait_for_calls(3)
     (connection,) = channel._connections
     channel.retire()
     assert not channel.is_idle and not call.ready()
@@ -207,9 +211,9 @@ def test_retire_ends_streams_and_lets_unary_calls_finish(serve, open_channel) ->
     wait_until(lambda: server.calls[1].reset_code is not None)
     with pytest.raises(ConnectionError, match='was removed') as caught:
         channel.unary(PATH, b'x', in_time())
-    assert not caught.value.maybe_applied and len(server.calls) == 2
+    assert not caught.value.maybe_applied and len(server.calls) == 3
     go.set()
-    assert call.get() == b'done'
+    assert (call.get(), read.receive(in_time()), read.receive(in_time())) == (b'done', b'done', None)
     assert channel.is_idle
     wait_until(lambda: connection._io._sock.fileno() == -1)
     assert repr(channel).endswith('closed>')

@@ -22,6 +22,7 @@ from getc.net.srv import SrvRecord
 from getc.net.srv_finder import SrvFinder
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.timing import Deadline
+from tests.support.api_support import skip_unless_supported
 from tests.support.leftovers import greenlets_of_getc
 
 URL = 'etcd+srv://example.com'
@@ -183,6 +184,7 @@ def record_of(server: EtcdServer) -> SrvRecord:
 @pytest.mark.parametrize('api', [None, 'v3', 'v2'])
 def test_client_finds_its_servers_by_dns(etcd_server: EtcdServer, records, api) -> None:
     """The first call looks them up; opening the client does not."""
+    skip_unless_supported(api or 'v3', etcd_server.binary)
     with getc.etcd(URL, api=api) as client:
         records['_etcd-client._tcp.example.com'] = lambda: [record_of(etcd_server)]
         assert (client.url, client.endpoints) == (URL, ())
@@ -191,6 +193,15 @@ def test_client_finds_its_servers_by_dns(etcd_server: EtcdServer, records, api) 
         assert client.get('/a').value == '1'
         assert client.endpoints == (etcd_server.url,)
         assert URL in repr(client) and f'in_use={etcd_server.url}' in repr(client)
+
+
+def test_client_found_by_dns_follows_the_members(etcd_server: EtcdServer, records) -> None:
+    """The address of DNS leads to the member, so only the one without a server is replaced."""
+    records['_etcd-client._tcp.example.com'] = lambda: [record_of(etcd_server), SrvRecord(0, 0, '127.0.0.1', 1)]
+    with getc.etcd(URL, sync=1.0) as client:
+        client.set('/a', '1')
+        wait_until(lambda: client.endpoints == (etcd_server.url,))
+        assert client.get('/a').value == '1'
 
 
 def test_client_finds_another_server_when_its_own_does_not_respond(etcd_server: EtcdServer, records) -> None:
