@@ -6,7 +6,7 @@ from typing import Final
 
 from getc.errors import EventIndexCleared
 
-__all__ = ['ANOTHER_STORE', 'HISTORY_CLEARED', 'V2_HISTORY_EVENTS', 'another_store']
+__all__ = ['ANOTHER_STORE', 'HISTORY_CLEARED', 'V2_HISTORY_EVENTS', 'another_store', 'dropped_by_proxy']
 
 V2_HISTORY_EVENTS: Final = 1000
 """Events that etcd v2 remembers, of the whole store.  Source: etcd 3.5, ``v2store/store.go``."""
@@ -25,3 +25,14 @@ def another_store(index: int | None, *, endpoint: str | None = None) -> EventInd
         endpoint: The server that answered, if known.
     """
     return EventIndexCleared(HISTORY_CLEARED, ANOTHER_STORE, index, endpoint=endpoint)
+
+
+def dropped_by_proxy(index: int, endpoint: str) -> EventIndexCleared:
+    """Return the error of a watch whose further changes ``etcd grpc-proxy`` may have dropped.
+
+    Args:
+        index: The index of the last change that was received.
+        endpoint: The proxy.
+    """
+    cause = f'etcd grpc-proxy may drop what follows on {index}, if others watch the same key'
+    return EventIndexCleared(HISTORY_CLEARED, cause, index, endpoint=endpoint)

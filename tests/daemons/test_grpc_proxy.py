@@ -8,10 +8,12 @@ import pytest
 
 import getc
 from getc import KeeperState, timing
+from getc.backends.tree.watch import shared_watch
 from getc.testing import VirtualTime
 from getc.v3.create_queue import CREATE_TIMEOUT
 from getc.v3.watch_health import CHECK_READ_TIMEOUT, WATCH_IDLE_TIMEOUT
 from tests.support.fake_etcd import FakeEtcd
+from tests.support.fake_rpc import HISTORY_BATCH
 
 CHECK_TIMEOUT = WATCH_IDLE_TIMEOUT + CHECK_READ_TIMEOUT
 
@@ -66,6 +68,26 @@ def test_mirror_shows_the_store_that_replaced_another_one_behind_the_proxy(
     assert (mirror.is_stale, dict(mirror)) == (False, {'/cfg/b': 'new'})
     assert [(change.key, change.resync) for change in changes] == [('/cfg/a', True), ('/cfg/b', True)]
     assert 'etcd behind the grpc-proxy http://there was restarted or replaced' in caplog.text
+
+
+def test_history_that_the_proxy_drops_is_compared(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy sends one response of many revisions, and may then continue with the changes from now on."""
+    monkeypatch.setattr(shared_watch, 'MAX_HISTORY_BATCH', HISTORY_BATCH)
+    for number in range(4 * HISTORY_BATCH):
+        server.put(f'/cfg/{number % 7}', str(number))
+    changes: list[getc.EtcdResult] = []
+    watcher = client.on_change('/cfg', changes.append, index=2)
+    etcd_clock.advance(5)
+    assert not watcher.is_stale
+    assert [change.resync for change in changes] == [False] * HISTORY_BATCH + [True] * 7
+    assert {change.key: change.value for change in changes} == {
+        key.decode(): kv.value.decode() for key, kv in server.keys.items()
+    }
+    server.put('/cfg/a', 'new')
+    etcd_clock.advance(0)
+    assert changes[-1].key == '/cfg/a'
 
 
 def test_event_of_another_store_ends_the_watches_at_once(

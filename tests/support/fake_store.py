@@ -71,8 +71,8 @@ class FakeStore:
         history_delay: Seconds between two responses with the history for a new watch.
         drops_progress: Progress requests are not answered, as by ``etcd grpc-proxy``.
         is_proxied: Watches are created as by ``etcd grpc-proxy`` for ranges that other clients watch: it counts them
-            from 0, and the created responses have no cluster ID and the requested revision.  Leases are renewed at the
-            proxy's own pace.
+            from 0, and the created responses have no cluster ID and the requested revision.  The proxy drops what
+            follows on the first response with history, and renews leases at its own pace.
         answers_progress_early: Progress requests are answered before pending events, as by etcd < 3.4.25 and < 3.5.8.
     """
 

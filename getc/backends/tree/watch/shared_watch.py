@@ -11,7 +11,7 @@ from typing import Final
 import gevent
 
 from getc.backends.base import WatchListener
-from getc.backends.history import another_store
+from getc.backends.history import another_store, dropped_by_proxy
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.events import leases_of, narrow_range, request_of, results_of
 from getc.backends.tree.codec.keyspace import Range
@@ -386,5 +386,11 @@ class SharedWatch(WatchHandler):
                     if subscriber.cursor < revision:
                         subscriber.cursor = revision
                         subscriber.post(subscriber.listener.on_changes, results)
-        if position.is_catching_up and is_whole and revisions < MAX_HISTORY_BATCH:
+        if revisions >= MAX_HISTORY_BATCH:
+            stream = position.stream
+            if stream is not None and stream.is_proxied:
+                # The proxy takes the header's revision for that of the last event: it may continue this watch as
+                # another one of the same range, which is ahead.  Source: etcd 3.7, ``grpcproxy/watch_broadcast.go``.
+                self._end(dropped_by_proxy(position.delivered, stream.url))
+        elif position.is_catching_up and is_whole:
             position.received = max(position.received, header.revision)
