@@ -63,6 +63,7 @@ class KeepAliveStream:
             # After a timeout the renewal stays in the queue: its response may still arrive.
             response = wait_result(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as error:
+            error.endpoint = self._messages.url
             if self._messages.is_grpc_proxy:
                 error.is_outage = False
             elif left >= MIN_ATTEMPT_TIMEOUT:

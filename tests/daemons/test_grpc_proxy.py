@@ -9,6 +9,7 @@ import pytest
 import getc
 from getc import KeeperState, timing
 from getc.backends.tree.watch import shared_watch
+from getc.backends.tree.watch.proxied_watches import CHECK_INTERVAL, DELIVERY_TIMEOUT
 from getc.testing import VirtualTime
 from getc.v3.create_queue import CREATE_TIMEOUT
 from getc.v3.watch_health import CHECK_READ_TIMEOUT, WATCH_IDLE_TIMEOUT
@@ -88,6 +89,42 @@ def test_history_that_the_proxy_drops_is_compared(
     server.put('/cfg/a', 'new')
     etcd_clock.advance(0)
     assert changes[-1].key == '/cfg/a'
+
+
+def test_watch_that_the_proxy_serves_no_more_is_created_again_for_this_client_alone(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No call of the client shows the missed change.  Another watch of the same range would be as dead."""
+    server.put('/cfg/a', '1')
+    mirror = client.mirror('/cfg')
+    node = client.mirror('/cfg/a')
+    etcd_clock.advance(25)
+    (stream,) = server.streams
+    shared = {watched[:2] for watched in stream.watches.values()}  # type: ignore[attr-defined]
+    stream.watches.clear()  # type: ignore[attr-defined]
+    server.put('/cfg/a', '2')
+    etcd_clock.advance(2 * (CHECK_INTERVAL + DELIVERY_TIMEOUT) + 3)
+    assert (mirror.is_stale, dict(mirror)) == (False, {'/cfg/a': '2'})
+    assert (node.is_stale, dict(node)) == (False, {'/cfg/a': '2'})
+    assert 'missed a change up to revision 3, which a read has shown' in caplog.text
+    ranges = [watched[:2] for each in server.streams for watched in each.watches.values()]
+    assert {key for key, _ in ranges} == {key for key, _ in shared}
+    assert not shared.issuperset(ranges)
+    server.put('/cfg/\U0010ffff', '3')
+    etcd_clock.advance(0)
+    assert mirror['/cfg/\U0010ffff'] == '3'
+
+
+def test_quiet_watches_behind_a_proxy_cost_a_read_each_in_ten_seconds(
+    server: FakeEtcd, client: getc.Client, etcd_clock: VirtualTime
+) -> None:
+    """With many watches at most 100 are read in a round."""
+    for number in range(150):
+        client.on_change(f'/{number}', print)
+    etcd_clock.advance(60)
+    server.calls.clear()
+    etcd_clock.advance(100)
+    assert 800 <= len(server.times('Range')) <= 1100
 
 
 def test_event_of_another_store_ends_the_watches_at_once(

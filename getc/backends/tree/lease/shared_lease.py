@@ -169,7 +169,8 @@ class SharedLease(Renewable):
             except TimedOut as error:
                 if error.is_outage:
                     raise
-                missed, deadline = error, self.clock.attempt_deadline()
+                missed, deadline = _not_renewed_by_proxy(error), self.clock.attempt_deadline()
+                self.clock.last_error = missed  # the reason if the time runs out before the last attempt
             read_at = timing.now_with_suspend()
             request = LeaseTimeToLiveRequest(ID=self.id, keys=True)
             response = self._rpc.call(Lease.LeaseTimeToLive, request, deadline.timeout_left())
@@ -239,3 +240,13 @@ class SharedLease(Renewable):
         self.abandon()
         for node in nodes:
             node.lose(error)
+
+
+def _not_renewed_by_proxy(error: TimedOut) -> TimedOut:
+    text = (
+        f'{error.endpoint} is an etcd grpc-proxy, and has not renewed the lease; it cannot while etcd requires users '
+        f'for that, as newer versions do: {error}'
+    )
+    missed = TimedOut(text, maybe_applied=error.maybe_applied, endpoint=error.endpoint)
+    missed.is_outage = False
+    return missed

@@ -8,6 +8,7 @@ from getc.backends.tree.codec.events import range_of
 from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.backends.tree.watch.missed_changes import MissedChanges
+from getc.backends.tree.watch.proxied_watches import ProxiedWatches
 from getc.backends.tree.watch.replay_buffer import ReplayBuffer
 from getc.backends.tree.watch.shared_watch import SharedWatch, WatchContext
 from getc.backends.tree.watch.subscriber import Subscriber
@@ -34,6 +35,7 @@ class WatchHub:
     def __init__(self, rpc: RpcClient, revision_guard: RevisionGuard) -> None:
         self.missed_changes = MissedChanges()
         self._catch_up = CatchUpDetector()
+        self._proxied = ProxiedWatches()
         self._watches = WatchMultiplexer(rpc, self._catch_up.attach)
         self._context = WatchContext(
             rpc=rpc,
@@ -43,6 +45,7 @@ class WatchHub:
             replay_buffer=ReplayBuffer(),
             catch_up=self._catch_up,
             missed_changes=self.missed_changes,
+            proxied=self._proxied,
             by_range={},
         )
 
@@ -67,6 +70,7 @@ class WatchHub:
     def close(self) -> None:
         """End all watches with ClientClosed.  Does not block."""
         self._catch_up.close()
+        self._proxied.close()
         self._watches.close(ClientClosed('the client was closed'))
 
     def compare(self, result: EtcdResult) -> None:

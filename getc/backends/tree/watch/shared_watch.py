@@ -19,6 +19,7 @@ from getc.backends.tree.watch.catch_up import CatchUpDetector
 from getc.backends.tree.watch.expiry import ExpiryCache
 from getc.backends.tree.watch.missed_changes import MissedChanges
 from getc.backends.tree.watch.position import WatchPosition
+from getc.backends.tree.watch.proxied_watches import ProxiedWatches
 from getc.backends.tree.watch.replay_buffer import RangeHistory, ReplayBuffer
 from getc.backends.tree.watch.store_identity import read_identity
 from getc.backends.tree.watch.subscriber import Subscriber
@@ -53,6 +54,7 @@ class WatchContext:
         replay_buffer: Bounds the recent revisions.
         catch_up: Notifies watches when they have caught up.
         missed_changes: Notifies watches that have missed a change.
+        proxied: Checks the watches behind ``etcd grpc-proxy``.
         by_range: The watch of each range that new subscribers may join.
     """
 
@@ -63,6 +65,7 @@ class WatchContext:
     replay_buffer: ReplayBuffer
     catch_up: CatchUpDetector
     missed_changes: MissedChanges
+    proxied: ProxiedWatches
     by_range: dict[Range, SharedWatch]
 
 
@@ -177,7 +180,8 @@ class SharedWatch(WatchHandler):
         if position.delivered is not None:
             position.start_revision = position.delivered + 1
         self._min_revision = max(position.start_revision - 1, self._context.revision_guard.index)
-        position.substream = Substream(request_of(position.requested_range, position.start_revision), self)
+        requested_range = self._context.proxied.range_to_request(position.requested_range)
+        position.substream = Substream(request_of(requested_range, position.start_revision), self)
         self._context.watches.add(position.substream)
 
     def on_created(self, response: WatchResponse) -> None:
@@ -244,7 +248,7 @@ class SharedWatch(WatchHandler):
     def _on_missed(self, index: int) -> None:
         """End the watch: it has not delivered a change up to this index.  Further watches are on another stream."""
         stream = self._position.stream
-        missed = f'the watch of {{key}} missed a change up to revision {index}, which a call returned'
+        missed = f'the watch of {{key}} missed a change up to revision {index}, which a read has shown'
         text = f'{missed}; watching again on a new stream'
         error = ConnectionError(text, endpoint=None if stream is None else stream.url, key=self._position.key)
         error.is_outage = False
@@ -311,6 +315,8 @@ class SharedWatch(WatchHandler):
                 self._activate(subscriber)
         if position.target is not None or position.awaited:
             self._context.catch_up.add(position)
+        if position.stream is not None and position.stream.is_proxied:
+            self._context.proxied.add(position)
 
     def _await(self, revision: int) -> None:
         """Report to the subscribers when everything up to this revision was received, and delivered."""
