@@ -9,6 +9,7 @@ import pytest
 
 import getc
 from getc import KeeperState
+from getc.backends.member_sync import MemberSync
 from getc.testing import EtcdServer, wait_until
 from getc.v3 import range_stream
 from tests.support.proxies import Kind, RealProxy
@@ -18,6 +19,24 @@ def test_client_detects_the_api_behind_a_proxy(proxy: RealProxy, open_client: Ca
     client = open_client(proxy.url)
     client.ready(timeout=60)
     assert f'{proxy.url} v3' in repr(client)
+
+
+def test_sync_keeps_the_address_of_the_proxy(
+    proxy: RealProxy, open_client: Callable[..., getc.Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A voter of the cluster answers there; the list of ``grpc-proxy`` has only its own address, without a scheme."""
+    original, syncs = MemberSync.sync, []
+
+    def sync(self: MemberSync) -> None:
+        original(self)
+        syncs.append(self)
+
+    monkeypatch.setattr(MemberSync, 'sync', sync)
+    client = open_client(proxy.url, sync=1.0)
+    client.ready(timeout=60)
+    wait_until(lambda: len(syncs) >= 2)
+    assert client.urls == (proxy.url,)
+    assert client.set('/cfg/a', '1').value == '1'
 
 
 def test_values_are_written_and_read_behind_a_proxy(client: getc.Client, direct: getc.Client) -> None:

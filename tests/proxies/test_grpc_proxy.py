@@ -137,3 +137,9 @@ def test_read_from_the_cache_of_the_proxy_is_not_older_than_what_the_client_has_
     direct.set('/cfg/a', '3')
     client.set('/elsewhere', 'x')
     assert client.get('/cfg/a', quorum=False).value == '3'
+
+
+def test_member_list_of_the_proxy_is_its_own_address(client: getc.Client, proxy: RealProxy) -> None:
+    """Without the ids of members."""
+    (member,) = client.v3.cluster.member_list().members
+    assert (member.ID, list(member.clientURLs)) == (0, [proxy.url.partition('://')[2]])
