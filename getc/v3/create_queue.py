@@ -77,6 +77,11 @@ class CreateQueue(Generic[Watch]):
             self.is_proxied = watch_id == FIRST_PROXIED_ID
         return watch
 
+    @property
+    def has_waiting(self) -> bool:
+        """True if requests wait for earlier ones to be answered."""
+        return bool(self._unsent)
+
     def send_waiting(self) -> None:
         """Send the requests that may be sent now.  Does not block.
 

@@ -56,6 +56,7 @@ class WatchStream:
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
         revision: The latest revision in a response of the server.
         progress: What the progress responses prove.
+        is_proxied: The watches are created by ``etcd grpc-proxy``.
     """
 
     def __init__(self, messages: MessageStream[WatchRequest, WatchResponse]) -> None:
@@ -63,13 +64,13 @@ class WatchStream:
         self.affinity.check()
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
+        self.is_proxied = False
         self._messages = messages
         self._watches = WatchTable(self._send_request)
         self._store = WatchedStore()
         self.progress = WatchProgress(messages, self._watches)
         self._progress_callbacks: list[Callable[[int | EtcException], object]] = []
         self._has_created = False
-        self._is_proxied = False  # the same as the property, without a frame for each response
         self._closes_when_empty = False
         self._health = WatchHealthCheck(messages, self._watches, self.progress, self._store, self._on_unhealthy)
         self._reader = gevent.spawn(self._read)
@@ -89,11 +90,6 @@ class WatchStream:
     def response_bytes(self) -> int:
         """The size in bytes of the response that was received last."""
         return self._messages.size
-
-    @property
-    def is_proxied(self) -> bool:
-        """True if the watches are created by ``etcd grpc-proxy``."""
-        return self._watches.is_proxied
 
     def create(self, request: WatchCreateRequest, handler: WatchHandler, before_request: Callable[[], bool]) -> None:
         """Request a watch.  Does not block.
@@ -220,7 +216,7 @@ class WatchStream:
             self._on_created(response)
             return
         self.revision = max(self.revision, response.header.revision)
-        if self._is_proxied:
+        if self.is_proxied:
             self._store.check(response, self.url)
         if response.canceled:
             handler = self._watches.remove(response.watch_id)
@@ -247,15 +243,16 @@ class WatchStream:
         handler = self._watches.on_created(response)
         if handler is None:
             return
+        self.is_proxied = self.is_proxied or self._watches.is_proxied
         if self.is_proxied:
-            self._is_proxied = True
             self.progress.proves_delivery = False
             self._messages.report_grpc_proxy()
             self._store.observe(response.header)
         else:
             self.revision = max(self.revision, response.header.revision)
-        self._watches.request_waiting()
-        self._close_if_empty()
+        if self._watches.has_waiting:
+            self._watches.request_waiting()
+            self._close_if_empty()
         if response.canceled:
             handler.on_ended(self._error_of(response))
             self._close_if_empty()

@@ -92,6 +92,11 @@ class WatchTable:
         """
         self._pending.add((request, handler, before_request))
 
+    @property
+    def has_waiting(self) -> bool:
+        """True if watches wait for earlier ones to be created."""
+        return self._pending.has_waiting
+
     def request_waiting(self) -> None:
         """Request the watches that waited for earlier ones.  Does not block; raises as :meth:`request`."""
         self._pending.send_waiting()

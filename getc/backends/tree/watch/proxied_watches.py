@@ -37,11 +37,15 @@ BEYOND_TEXT: Final = b'\xff' * 8
 
 
 class ProxiedWatches:
-    """Checks the watches on streams to ``etcd grpc-proxy``.  Without such a watch there is no greenlet."""
+    """Checks the watches on streams to ``etcd grpc-proxy``.  Without such a watch there is no greenlet.
+
+    Attributes:
+        suffix: The end of the ranges that no other client shares; None until a watch has missed a change.
+    """
 
     def __init__(self) -> None:
         self._positions: dict[WatchPosition, None] = {}  # the next to check is the first
-        self._suffix: bytes | None = None
+        self.suffix: bytes | None = None
         self._poller: gevent.Greenlet[[], None] | None = None
         self._affinity = ThreadAffinity()
 
@@ -58,9 +62,9 @@ class ProxiedWatches:
         It has no keys in common with other ranges but those of the given one, and all of them that are text.
         """
         start, end = key_range
-        if self._suffix is None or not end or not end[-1]:
+        if self.suffix is None or not end or not end[-1]:
             return key_range
-        return start, end[:-1] + bytes([end[-1] - 1]) + BEYOND_TEXT + self._suffix
+        return start, end[:-1] + bytes([end[-1] - 1]) + BEYOND_TEXT + self.suffix
 
     def close(self) -> None:
         """Stop checking.  Does not block."""
@@ -97,7 +101,7 @@ class ProxiedWatches:
             if not self._is_checked(position) or position.delivered != delivered or position.has_queued:
                 return
             if is_last:
-                self._suffix = os.urandom(4).hex().encode()
+                self.suffix = os.urandom(4).hex().encode()
                 position.on_missed((delivered or 0) + 1)
             else:
                 gevent.sleep(DELIVERY_TIMEOUT)

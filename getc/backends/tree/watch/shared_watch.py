@@ -180,7 +180,9 @@ class SharedWatch(WatchHandler):
         if position.delivered is not None:
             position.start_revision = position.delivered + 1
         self._min_revision = max(position.start_revision - 1, self._context.revision_guard.index)
-        requested_range = self._context.proxied.range_to_request(position.requested_range)
+        requested_range, proxied = position.requested_range, self._context.proxied
+        if proxied.suffix is not None:
+            requested_range = proxied.range_to_request(requested_range)
         position.substream = Substream(request_of(requested_range, position.start_revision), self)
         self._context.watches.add(position.substream)
 
@@ -315,7 +317,8 @@ class SharedWatch(WatchHandler):
                 self._activate(subscriber)
         if position.target is not None or position.awaited:
             self._context.catch_up.add(position)
-        if position.stream is not None and position.stream.is_proxied:
+        substream = position.substream
+        if substream is not None and substream.stream is not None and substream.stream.is_proxied:
             self._context.proxied.add(position)
 
     def _await(self, revision: int) -> None:
