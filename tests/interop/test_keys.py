@@ -155,12 +155,15 @@ def test_lease_of_go_is_the_ttl_of_the_node(go: Go, etcd: getc.Client) -> None:
 def test_expired_key_is_distinguished_from_a_deleted_key_of_the_same_lease(
     go: Go, etcd: getc.Client, wait_until: Any
 ) -> None:
-    lease = go.grant(2).result().lease
+    lease = go.grant(3).result().lease
+    renewing = go.keep_alive(lease)
     for key in (b'/dir/a', b'/dir/b'):
         go.put(key, b'', lease=lease).result()
     seen: list[getc.EtcdResult] = []
     etcd.on_change('/dir', seen.append)
     go.delete(b'/dir/a').result()
+    wait_until(lambda: len(seen) == 1)
+    renewing.cancel()
     wait_until(lambda: len(seen) == 2)
     assert [(type(one).__name__, one.key) for one in seen] == [('Deleted', '/dir/a'), ('Expired', '/dir/b')]
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import gevent
 import pytest
 
 import getc
 from getc.testing import EtcdServer
 from tests.support.interop import Go
-from tests.support.interop_events import GoError
+from tests.support.interop_events import Attempted, GoError
 
 
 def test_readers_share_a_lock_and_a_writer_excludes_them(go: Go, etcd: getc.Client, wait_until: Any) -> None:
@@ -103,20 +102,28 @@ def test_software_transaction_reads_what_getc_wrote(go: Go, etcd: getc.Client) -
     assert (etcd.get('/gold/ann').value, etcd.get('/gold/bob').value) == ('6', '4')
 
 
-def test_software_transaction_is_repeated_when_getc_writes_meanwhile(
-    go: Go, etcd: getc.Client, wait_until: Any
-) -> None:
+def test_software_transaction_is_repeated_when_getc_writes_meanwhile(go: Go, etcd: getc.Client) -> None:
     etcd.set('/n', '0')
-    running = go.stm_add({'/n': 1}, pause=0.2)
-    written = 0
-    while not running.is_done and written < 3:
-        written += 1
-        etcd.set('/n', str(written * 100))
-        gevent.sleep(0.1)
-    done = running.result()
-    assert done.values['/n'] % 100 == 1
-    assert etcd.get('/n').value == str(done.values['/n'])
-    assert done.attempts > 1
+    running = go.stm_add({'/n': 1}, hold=True)
+    assert running.wait(Attempted).values == {'/n': 1}
+    etcd.set('/n', '100')
+    go.proceed(running).result()
+    assert running.wait(Attempted, lambda attempt: attempt.attempts == 2).values == {'/n': 101}
+    go.proceed(running).result()
+    assert (running.result().attempts, etcd.get('/n').value) == (2, '101')
+    with pytest.raises(GoError, match='does not wait'):
+        go.proceed(running).result()
+
+
+def test_waiting_software_transaction_writes_nothing_when_it_is_cancelled(go: Go, etcd: getc.Client) -> None:
+    running = go.stm_add({'/n': 1}, hold=True)
+    running.wait(Attempted)
+    running.cancel()
+    with pytest.raises(GoError) as caught:
+        running.result()
+    assert caught.value.code == 'Canceled'
+    with pytest.raises(getc.KeyNotFound):
+        etcd.get('/n')
 
 
 def test_software_transaction_that_is_refused_writes_nothing(go: Go, etcd: getc.Client) -> None:

@@ -132,7 +132,7 @@ class Go(GoProcess):
         numbers: Mapping[str, int],
         *,
         isolation: str = '',
-        pause: float = 0.0,
+        hold: bool = False,
         minimum: int | None = None,
         timeout: float = 0,
     ) -> Call[StmDone]:
@@ -142,12 +142,16 @@ class Go(GoProcess):
             numbers: By key, what to add; an absent key is 0.
             isolation: ``'serializable-snapshot'`` (the default), ``'serializable'``, ``'repeatable-reads'`` or
                 ``'read-committed'``.
-            pause: Seconds between the reads and the commit, in which other clients may write.
+            hold: Write the event ``Attempted`` after the reads of each attempt, and wait for :meth:`proceed`.
             minimum: ``FailedPrecondition`` if a number would be lower.
             timeout: Seconds after which Go gives up.
         """
-        more = {'isolation': isolation, 'pause': pause, 'minimum': minimum}
+        more = {'isolation': isolation, 'hold': hold, 'minimum': minimum}
         return self.call('stm_add', timeout=timeout, add=dict(numbers), **more)
+
+    def proceed(self, transaction: Call[StmDone]) -> Call[None]:
+        """Let an attempt of a transaction with ``hold`` commit."""
+        return self.call('proceed', id=transaction.number)
 
     def enqueue(self, name: str, value: str) -> Call[None]:
         """``recipe.Queue.Enqueue``."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 __all__ = [
     'RESULTS',
+    'Attempted',
     'Changed',
     'Dialed',
     'Endpoint',
@@ -197,6 +198,15 @@ class Renewed:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempted:
+    """A software transaction with ``hold`` has read, and would write these values."""
+
+    revision: int
+    attempts: int
+    values: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Led:
     """An observed election has a leader, or its leader has another value."""
 
@@ -298,6 +308,7 @@ EVENTS: Final[Mapping[str, Callable[[JSON], Any]]] = {
     'progress': lambda found: Progress(**found),
     'changed': lambda found: Changed(found['revision'], tuple(map(_change, found['changes']))),
     'renewed': lambda found: Renewed(_lease(found)),
+    'attempted': lambda found: Attempted(**found),
     'led': lambda found: Led(_key_value(found)),
     'updated': lambda found: Updated(tuple(map(_update, found['updates']))),
     'dialed': lambda found: Dialed(**found),

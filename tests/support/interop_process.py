@@ -38,12 +38,17 @@ class GoEnded(AssertionError):
 
 
 class Call(Generic[T]):
-    """A command of the Go program.  ``T`` is the type of its result."""
+    """A command of the Go program.  ``T`` is the type of its result.
+
+    Attributes:
+        number: Its id.
+        events: All its events so far.
+    """
 
     def __init__(self, go: GoProcess, number: int, verb: str) -> None:
         self.events: list[Any] = []
         self._go = go
-        self._number = number
+        self.number = number
         self._verb = verb
         self._result: Any = None
         self._error: Exception | None = None
@@ -100,7 +105,7 @@ class Call(Generic[T]):
         if self._is_done:
             return
         try:
-            self._go.call('cancel', id=self._number).result()
+            self._go.call('cancel', id=self.number).result()
         except GoError as error:
             if error.code != 'NotFound':  # it has ended in the meantime
                 raise
@@ -174,11 +179,11 @@ class GoProcess:
             **arguments: Its arguments; bytes are encoded.
         """
         call: Call[Any] = Call(self, next(self._numbers), verb)
-        message = {'id': call._number, 'verb': verb, 'timeout': timeout, 'arguments': _encoded(arguments)}
+        message = {'id': call.number, 'verb': verb, 'timeout': timeout, 'arguments': _encoded(arguments)}
         with self._writing:
             if self._has_ended:
                 raise self._ended()
-            self._calls[call._number] = call
+            self._calls[call.number] = call
             self._input.write(json.dumps(message).encode() + b'\n')
             self._input.flush()
         return call

@@ -137,15 +137,15 @@ def results(tmp_path: Path, ours: BenchClient) -> Results:
 def test_comparison_is_the_median_of_the_ratios_of_each_round(results: Results) -> None:
     get, set = compare(results, [GET, SET])
     assert get.rate == Spread(0.99, 0.985, 1.12) and get.cpu == Spread(1.0, 0.75, 1.5)
-    assert not get.is_slower(0.03) and get.is_slower(0.005)
-    assert set.rate == Spread(0.9, 0.9, 0.9) and set.cpu is None and set.is_slower(0.03)
+    assert (get.verdict(0.03), get.verdict(0.005)) == ('', 'unclear')
+    assert set.rate == Spread(0.9, 0.9, 0.9) and set.cpu is None and set.verdict(0.03) == 'SLOWER'
     assert [row[2:] for row in comparison_table([get, set], 'abc', 0.03).rows] == [
         ('0.990 (0.985-1.120)', '1.000 (0.750-1.500)', ''),
         ('0.900 (0.900-0.900)', '', 'SLOWER'),
     ]
 
 
-def test_status_is_1_when_a_case_is_slower_or_nothing_was_compared(
+def test_status_is_1_when_a_case_is_slower_or_unclear_or_nothing_was_compared(
     results: Results, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine = dict.fromkeys(('processor', 'cores', 'memory', 'system', 'python'), '')
@@ -156,7 +156,11 @@ def test_status_is_1_when_a_case_is_slower_or_nothing_was_compared(
         return command.print_comparison(screen, report, 'abc', tolerance)
 
     assert status(results, 0.03) == 1
-    assert '1 of 2 are slower than abc by more than 3.0%' in capsys.readouterr().out
+    assert '1 of 2 are slower than abc by more than 3.0%, 0 unclear' in capsys.readouterr().out
+    del results.samples[SET]
+    assert status(results, 0.005) == 1
+    shown = capsys.readouterr().out
+    assert '0 of 1 are slower than abc by more than 0.5%, 1 unclear' in shown and 'take more --rounds' in shown
     assert status(results, 0.2) == 0
     assert status(Results(), 0.2) == 1
 

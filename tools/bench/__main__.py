@@ -38,7 +38,7 @@ tools/bench/registry.py.  Results are ratios within a round: a busy machine adds
 
 --against REV measures getc's own clients with the package of that commit as well (in .venv-bench-at-REV), and
 prints the median of the ratios of each case.  The status is 1 if a case is slower by more than --tolerance
-percent.  Use many rounds on a busy machine.
+percent, or if the rounds differ too much to tell: use many rounds on a busy machine.
 """
 
 
@@ -123,19 +123,24 @@ def print_case(screen: Screen, runner: Runner, case: Case) -> None:
 
 
 def print_comparison(screen: Screen, report: Report, commit: str, tolerance: float) -> int:
-    """Print the comparison with another commit; return the exit status: 1 if a case is slower, or none was compared."""
+    """Print the comparison with another commit; return the exit status: 0 if no case is slower."""
     comparisons = list(compare(report.results, report.cases))
     if not comparisons:
         screen.say(f'nothing was compared with {commit}')
         return 1
-    slower = sum(one.is_slower(tolerance) for one in comparisons)
+    verdicts = [one.verdict(tolerance) for one in comparisons]
+    slower, unclear = verdicts.count('SLOWER'), verdicts.count('unclear')
     screen.say(
         f'\ncompared with {commit}: case, client, rate (quartiles), CPU each; medians of the ratios of all rounds'
     )
     for line in comparison_table(comparisons, commit, tolerance).as_text('  '):
         screen.say(line)
-    screen.say(f'{slower} of {len(comparisons)} are slower than {commit} by more than {tolerance:.1%}')
-    return 1 if slower else 0
+    screen.say(
+        f'{slower} of {len(comparisons)} are slower than {commit} by more than {tolerance:.1%}, {unclear} unclear'
+    )
+    if unclear:
+        screen.say('unclear: the ratios of the rounds differ too much; take more --rounds, or a quieter machine')
+    return 1 if slower or unclear else 0
 
 
 def run_cases(

@@ -44,9 +44,15 @@ class Comparison:
     rate: Spread
     cpu: Spread | None
 
-    def is_slower(self, tolerance: float) -> bool:
-        """Return whether the median of the ratios is lower than 1 by more than ``tolerance`` (0.03 is 3 %)."""
-        return self.rate.median < 1 - tolerance
+    def verdict(self, tolerance: float) -> str:
+        """Return ``'SLOWER'`` if the median of the ratios is lower than 1 by more than ``tolerance`` (0.03 is 3 %).
+
+        It is ``'unclear'`` if a quarter of the rounds shows the opposite: the rounds are too few, or the machine is too
+        busy.  Otherwise the verdict is empty.
+        """
+        if self.rate.median >= 1 - tolerance:
+            return ''
+        return 'SLOWER' if self.rate.high < 1 else 'unclear'
 
 
 def extract(revision: str, root: Path = ROOT) -> tuple[str, Path]:
@@ -87,7 +93,7 @@ def compare(results: Results, cases: Sequence[Case]) -> Iterator[Comparison]:
 def comparison_table(comparisons: Sequence[Comparison], commit: str, tolerance: float) -> Table:
     """Return a row for each comparison."""
     rows = [
-        (one.case.title, one.client.label, _times(one.rate), _times(one.cpu), 'SLOWER' * one.is_slower(tolerance))
+        (one.case.title, one.client.label, _times(one.rate), _times(one.cpu), one.verdict(tolerance))
         for one in comparisons
     ]
     return Table(('case', 'client', f'rate, ratio to {commit}', 'CPU each, ratio', ''), rows)

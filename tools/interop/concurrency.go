@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strconv"
 	"sync"
-	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
@@ -28,6 +27,7 @@ var concurrencyVerbs = map[string]handler{
 	"leader":        verb(leader),
 	"observe":       verb(observe),
 	"stm_add":       verb(stmAdd),
+	"proceed":       verb(proceed),
 }
 
 // A session is a concurrency.Session with a client of its own, and everything that was locked with it.
@@ -324,7 +324,7 @@ func observe(c *call, a nameArguments) (any, error) {
 type stmArguments struct {
 	Add       map[string]int64 `json:"add"`       // what to add to the number in each key; an absent key is 0
 	Isolation string           `json:"isolation"` // empty for serializable snapshot, Go's default
-	Pause     float64          `json:"pause"`     // seconds between the reads and the commit
+	Hold      bool             `json:"hold"`      // wait between the reads and the commit for the verb proceed
 	Minimum   *int64           `json:"minimum"`   // refuse the transaction if a number would be lower
 }
 
@@ -342,13 +342,16 @@ var isolations = map[string]concurrency.Isolation{
 	"read-committed":        concurrency.ReadCommitted,
 }
 
-// stmAdd adds to several numbers in one software transaction, which is repeated on a conflict.
+// stmAdd adds to several numbers in one software transaction, which is repeated on a conflict.  With hold, it writes
+// "attempted" after the reads of each attempt and waits for the verb proceed.
 func stmAdd(c *call, a stmArguments) (any, error) {
 	isolation, known := isolations[a.Isolation]
 	if !known {
 		return nil, status.Errorf(codes.InvalidArgument, "unknown isolation %q", a.Isolation)
 	}
 	result := stmResult{}
+	gate := c.server.gate(c.id)
+	defer c.server.removeGate(c.id)
 	done, err := concurrency.NewSTM(c.server.client, func(stm concurrency.STM) error {
 		result.Attempts++
 		result.Values = map[string]int64{}
@@ -367,7 +370,14 @@ func stmAdd(c *call, a stmArguments) (any, error) {
 			}
 			result.Values[key] = number
 		}
-		time.Sleep(time.Duration(a.Pause * float64(time.Second)))
+		if a.Hold {
+			c.emit("attempted", stmResult{0, result.Attempts, result.Values})
+			select {
+			case <-gate:
+			case <-c.ctx.Done():
+				return c.ctx.Err()
+			}
+		}
 		for key, number := range result.Values {
 			stm.Put(key, strconv.FormatInt(number, 10))
 		}
@@ -378,4 +388,34 @@ func stmAdd(c *call, a stmArguments) (any, error) {
 	}
 	result.Revision = done.Header.Revision
 	return result, nil
+}
+
+// gate returns the channel on which a command waits for the verb proceed.
+func (s *server) gate(id int64) chan struct{} {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	s.gates[id] = make(chan struct{})
+	return s.gates[id]
+}
+
+func (s *server) removeGate(id int64) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	delete(s.gates, id)
+}
+
+// proceed lets a command go on that waits, or the next time that it waits.
+func proceed(c *call, a cancelArguments) (any, error) {
+	c.server.mutex.Lock()
+	gate, found := c.server.gates[a.ID]
+	c.server.mutex.Unlock()
+	if !found {
+		return nil, status.Errorf(codes.NotFound, "command %d does not wait", a.ID)
+	}
+	select {
+	case gate <- struct{}{}:
+		return nil, nil
+	case <-c.ctx.Done():
+		return nil, c.ctx.Err()
+	}
 }

@@ -91,6 +91,7 @@ type server struct {
 	running  map[int64]context.CancelFunc
 	sessions map[string]*session
 	dialed   map[string]*dialed
+	gates    map[int64]chan struct{}
 }
 
 // closeTimeout limits the time for the commands in progress once standard input is closed.
@@ -110,6 +111,7 @@ func serve(urls []string, input io.Reader, output io.Writer) error {
 		running:  map[int64]context.CancelFunc{},
 		sessions: map[string]*session{},
 		dialed:   map[string]*dialed{},
+		gates:    map[int64]chan struct{}{},
 	}
 	s.handlers = map[string]handler{"cancel": verb(s.cancel)}
 	for _, verbs := range []map[string]handler{kvVerbs, concurrencyVerbs, recipeVerbs, namingVerbs} {
@@ -190,7 +192,7 @@ func (s *server) write(one event) {
 }
 
 type cancelArguments struct {
-	ID int64 `json:"id"`
+	ID int64 `json:"id"` // of another command
 }
 
 // cancel ends the command with the given id, which then writes its last event.
