@@ -115,7 +115,7 @@ def test_daemons_move_when_the_endpoint_of_their_streams_is_removed(cluster: Etc
     seen: list[str | None] = []
     resyncs: list[getc.Watcher] = []
     with getc.etcd(cluster.urls, api=api) as client:  # type: ignore[arg-type]
-        keeper = client.keep_node('/node', ttl=2)
+        keeper = client.keep_node('/node', ttl=6)
         watcher = client.on_change('/a', lambda change: seen.append(change.value), on_resync=resyncs.append)
         endpoints = client.v3._rpc._endpoints
         for left in (2, 1):

@@ -11,6 +11,7 @@ import pytest
 
 import getc
 from getc.testing import Certificates, EtcdBinary, EtcdServer, wait_until
+from tests.support.api_support import skip_unless_supported
 from tests.support.programs import Program, Run
 
 pytestmark = [
@@ -125,5 +126,16 @@ def test_forked_child_syncs_its_endpoints_by_itself(
     program = run('syncing.py', etcd_server.url, api, kind)
     for process in ('parent', 'child', 'parent'):
         assert read_facts(program) == {'process': process, 'endpoints': [etcd_server.url], 'own': True}
+    ended = program.end()
+    assert ended.status == 0, ended.errors
+
+
+@pytest.mark.parametrize('kind', ['plain', 'patched'])
+def test_parent_and_child_find_their_servers_by_dns(etcd_server: EtcdServer, run: Run, kind: str) -> None:
+    """With monkey patching, dnspython runs on patched sockets in a thread."""
+    skip_unless_supported('v3', etcd_server.binary)
+    program = run('looking_up.py', etcd_server.url, kind)
+    expected = etcd_server.url.replace('127.0.0.1', 'localhost')
+    assert [program.read_line().split() for _ in range(2)] == [['parent', '1', expected], ['child', '1', expected]]
     ended = program.end()
     assert ended.status == 0, ended.errors

@@ -385,3 +385,19 @@ def test_server_rejects_a_binary_without_the_api(tmp_path: Path) -> None:
     path = fake_etcd(tmp_path / 'etcd', '3.6.0')
     with pytest.raises(ValueError, match='does not support the v2 API'):
         EtcdServer(api='v2', binary=path)
+
+
+def test_server_serves_on_a_unix_socket_when_that_is_requested(etcd_binary: EtcdBinary) -> None:
+    """At the same URL after a restart; the socket of a killed process is replaced."""
+    with EtcdServer(binary=etcd_binary.path, unix_socket=True) as server:
+        url = server.socket_url
+        path = Path(url.removeprefix('unix://'))
+        assert stat.S_ISSOCK(path.stat().st_mode)
+        server.restart()
+        assert server.socket_url == url and stat.S_ISSOCK(path.stat().st_mode)
+    assert not path.exists()
+
+
+def test_socket_url_raises_when_no_socket_was_requested(etcd_binary: EtcdBinary) -> None:
+    with pytest.raises(ValueError, match='pass unix_socket=True'):
+        _ = EtcdServer(binary=etcd_binary.path).socket_url
