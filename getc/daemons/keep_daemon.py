@@ -127,10 +127,13 @@ class KeepDaemon(Daemon):
         """Return the node if it is certainly owned now, or raise NodeLost or Overtaken."""
         node = self._node
         if node is None or not self.remaining():
-            is_overtaken = self.state is KeeperState.LOST and isinstance(self._loss, Overtaken)
-            kind = Overtaken if is_overtaken else NodeLost
-            raise kind(f'{{key}} is not kept: {self.state.name}: {self._reason()}', key=self.key)
+            raise self._not_kept()
         return node
+
+    def _not_kept(self) -> NodeLost:
+        """Return the error for a node that is not owned."""
+        kind = Overtaken if self.state is KeeperState.LOST and isinstance(self._loss, Overtaken) else NodeLost
+        return kind(f'{{key}} is not kept: {self.state.name}: {self._reason()}', key=self.key)
 
     def _reason(self) -> str:
         """Return why the node is not owned, for an error."""
@@ -156,6 +159,8 @@ class KeepDaemon(Daemon):
             if node is self._node:
                 node.abandon()
                 self.on_lost(error)
+            elif self._node is None:  # it was lost before its turn to be written, and the group does not know why
+                raise self._not_kept() from error
             raise
         self._written_value = value
         return result
@@ -294,7 +299,7 @@ class KeepDaemon(Daemon):
         if is_starting:
             self.last_error = error
         else:
-            self._loss = self._overtaken()
+            self._loss = Overtaken('{key} was written by another client', key=self.key)
         self._owner_watch = OwnerWatch(
             self._backend,
             WatchSpec(self.key, found.etcd_index + 1),
@@ -443,6 +448,3 @@ class KeepDaemon(Daemon):
         self.last_error = error
         text = '%s: %s: could not delete the node, which etcd deletes after its TTL of %d s: %s'
         log.warning(text, self.log.label, self.name, self.ttl, error)
-
-    def _overtaken(self) -> Overtaken:
-        return Overtaken('{key} was written by another client', key=self.key)

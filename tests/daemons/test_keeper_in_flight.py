@@ -197,6 +197,28 @@ def test_update_between_two_attempts_of_an_earlier_one_is_not_overwritten(
     assert value_of(other) == 'later'
 
 
+def test_update_that_waits_raises_overtaken_when_another_owner_takes_the_node(
+    client: getc.Client, other: getc.Client, backend: FaultyBackend, etcd_clock: VirtualTime
+) -> None:
+    """A renewal that finds out is in flight when the update is called."""
+
+    def delay_refreshes(operation: Any, deadline: Deadline, do: faulty.Do) -> Any:
+        if isinstance(operation, Put) and operation.refresh:
+            gevent.sleep(1)
+        return do()
+
+    keeper = client.keep_node('/a', 'old', ttl=TTL)
+    backend.fault = delay_refreshes
+    other.set('/a', 'theirs', ttl=TTL)
+    etcd_clock.advance(0.5)
+    assert keeper.state is KeeperState.KEPT
+    waiting = gevent.spawn(keeper.update, 'new', timeout=30)
+    etcd_clock.advance(1)
+    assert isinstance(waiting.exception, Overtaken)
+    assert str(waiting.exception) == '/a is not kept: LOST: /a was written by another client'
+    assert (keeper.state, value_of(other)) == (KeeperState.LOST, 'theirs')
+
+
 @pytest.mark.parametrize('timeout', [1.0, None])
 def test_update_takes_the_timeout_of_its_client(
     backend: FaultyBackend, etcd_clock: VirtualTime, timeout: float | None
