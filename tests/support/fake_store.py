@@ -231,6 +231,13 @@ class FakeStore:
         if (request.key, request.range_end) in self.forbidden:
             raise PermissionDenied('permission denied')
         kvs = [self.keys[key] for key in self._keys_in(request.key, request.range_end)]
+        if request.keys_only:  # as from etcd 3.7 on, without the lease
+            kvs = [
+                KeyValue(
+                    key=kv.key, create_revision=kv.create_revision, mod_revision=kv.mod_revision, version=kv.version
+                )
+                for kv in kvs
+            ]
         last = request.max_mod_revision or self.revision
         kvs = [kv for kv in kvs if request.min_mod_revision <= kv.mod_revision <= last]
         kvs = [kv for kv in kvs if kv.create_revision <= (request.max_create_revision or self.revision)]
