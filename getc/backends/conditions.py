@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotDir, NotFile, TestFailed
 from getc.operations import Delete, Get
 from getc.paths import ancestors
 from getc.transactions import MAX_TRANSACTION_SIZE, Check, Guard, Transaction
 
-__all__ = ['Compared', 'Fact', 'FoundState', 'check_size', 'facts_of', 'first_error']
+__all__ = ['COMPARED_AGAIN', 'Compared', 'Fact', 'FoundState', 'check_size', 'facts_of', 'first_error']
 
 DIRECTORY_HINT = 'it is a directory, and a transaction reads and writes values only'
 
@@ -93,6 +93,11 @@ class Compared(Enum):
     """It is not a directory: there is nothing below it."""
 
 
+COMPARED_AGAIN: Final = (Compared.VALUE, Compared.LEASE)
+"""What is compared again after a refusal instead of being read: a value may be large, and etcd 3.7 returns a lease only
+together with the value."""
+
+
 class Fact(NamedTuple):
     """One comparison of etcd.
 
@@ -147,11 +152,12 @@ def check_size(transaction: Transaction, facts: list[Fact]) -> None:
 
     Raises:
         ValueError: It has more than ``MAX_TRANSACTION_SIZE`` operations, or compares.  Comparisons of values count
-            twice, and one more in all, because after a refusal they are repeated in nested transactions.
+            twice, and one more in all if there are such comparisons or a lease is compared, because after a refusal
+            these are repeated in nested transactions.
     """
     values = sum(fact.compared is Compared.VALUE for fact in facts)
-    nested = bool(values)
-    counts = (len(transaction.operations) + nested, 'operations'), (len(facts) + values + nested, 'compares')
+    has_nested = any(fact.compared in COMPARED_AGAIN for fact in facts)
+    counts = (len(transaction.operations) + has_nested, 'operations'), (len(facts) + values + has_nested, 'compares')
     for count, what in counts:
         if count > MAX_TRANSACTION_SIZE:
             raise ValueError(

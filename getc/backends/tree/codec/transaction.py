@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from getc.backends.conditions import Compared, Fact, check_size, facts_of, first_error
+from getc.backends.conditions import COMPARED_AGAIN, Compared, Fact, check_size, facts_of, first_error
 from getc.backends.tree.codec.delete import result_of_delete
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL, directory_range, encode, value_of
 from getc.backends.tree.codec.responses import DELETE, PUT, RANGE, TXN, malformed, results_of_txn
@@ -61,8 +61,8 @@ class EncodedTransaction:
         directories = [fact.key for fact in self._facts if fact.compared is Compared.NO_DIRECTORY]
         single = (fact.key for fact in self._facts if fact.compared is not Compared.NO_DIRECTORY)
         self._keys = list(dict.fromkeys([*single, *transaction.refetch]))
-        self._values = [fact for fact in self._facts if fact.compared is Compared.VALUE]
-        size = len(self._keys) + len(self._values) + bool(self._values)  # the nested transactions have a compare
+        self._again = [fact for fact in self._facts if fact.compared in COMPARED_AGAIN]
+        size = len(self._keys) + len(self._again) + bool(self._again)  # the nested transactions have a compare
         values = [fact.key for fact in self._facts if fact.compared in (Compared.PRESENT, Compared.VALUE)]
         more = list(dict.fromkeys([*directories, *values]))  # a value may be missing because it is a directory
         self._directories = more if size + len(more) <= MAX_TRANSACTION_SIZE else directories
@@ -85,8 +85,7 @@ class EncodedTransaction:
         for key in self._directories:
             first, end = directory_range(key)
             reads.append(RangeRequest(key=first, range_end=end, limit=1, keys_only=True))
-        # A value is compared again instead of read: it may be large.
-        compares = [TxnRequest(compare=[_compare(fact)]) for fact in self._values]
+        compares = [TxnRequest(compare=[_compare(fact)]) for fact in self._again]
         return [
             *(RequestOp(request_range=read) for read in reads),
             *(RequestOp(request_txn=compare) for compare in compares),
@@ -118,7 +117,7 @@ class EncodedTransaction:
         return TransactionResult(header.revision, tuple(results))
 
     def _error(self, response: TxnResponse) -> EtcException:
-        kinds = [RANGE] * (len(self._keys) + len(self._directories)) + [TXN] * len(self._values)
+        kinds = [RANGE] * (len(self._keys) + len(self._directories)) + [TXN] * len(self._again)
         parts = results_of_txn(response, *kinds) if self._facts else []
         state = _Found(response.header.revision)
         for key in self._keys:
@@ -126,7 +125,7 @@ class EncodedTransaction:
         for key in self._directories:
             if parts.pop(0).kvs:
                 state.directories.add(key)
-        for fact in self._values:
+        for fact in self._again:
             if parts.pop(0).succeeded:
                 state.equal.add(fact)
         failed = first_error(self._transaction, state, is_strict=self._is_strict)
@@ -167,7 +166,7 @@ class _Found:
         kv = self.kvs.get(guard.key)
         if kv is None or kv.create_revision != guard.created_index:
             return False
-        return not guard.lease_id or kv.lease == guard.lease_id
+        return not guard.lease_id or Fact(Compared.LEASE, guard.key, guard.lease_id) in self.equal
 
 
 def _contradiction(transaction: Transaction) -> ProtocolError:

@@ -334,7 +334,8 @@ class LeasedNode(KeptNode):
             NodeLost: The node is not on the lease.
             ProtocolError: The response has another shape.
         """
-        itself = RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=True))
+        # With keys_only etcd 3.7 leaves out the lease.
+        itself = RequestOp(request_range=RangeRequest(key=self.raw_key, keys_only=not in_order))
         while True:
             compare = [self.condition]
             if in_order:

@@ -113,7 +113,7 @@ class LeasePool(KeepGroup):
         )
 
     def delete_unanswered(self, key: str, listener: KeepListener, deadline: Deadline) -> None:
-        request = RangeRequest(key=encode(key), keys_only=True)
+        request = RangeRequest(key=encode(key))  # not keys_only: then etcd 3.7 leaves out the lease
         found = self._rpc.call(KV.Range, request, deadline).kvs
         lease_id = found[0].lease if found else 0
         if not self._is_ours_and_free(key, lease_id):

@@ -210,7 +210,7 @@ class SharedLease(Renewable):
     def _on_missing(self, node: LeasedNode) -> None:
         """Read why a node is not on the lease, and lose the node: deleted, or written by another client."""
         try:
-            request = RangeRequest(key=node.raw_key, keys_only=True)
+            request = RangeRequest(key=node.raw_key)  # not keys_only: then etcd 3.7 leaves out the lease
             found = self._rpc.call(KV.Range, request, self.clock.attempt_timeout).kvs
         except EtcException as error:
             text = '{key} is not on our lease any more: it was deleted, has expired, or was written by another client'
