@@ -9,14 +9,21 @@ from typing import Final
 import gevent
 
 import getc
+from getc.errors import EtcException
 from tests.faults.cluster import ProxiedCluster
 from tests.faults.history import History, Resync, WatcherState, WatchEvent, WatchStarted, WatchStopped
 from tests.faults.writers import PAIRS, SIDES
 
-__all__ = ['MirrorWorker', 'StateSampler', 'WatchWorker', 'torn_pairs']
+__all__ = ['MirrorWorker', 'StateSampler', 'WatchWorker', 'late_values', 'torn_pairs']
 
 READ_INTERVAL: Final = 0.02
 """Seconds between two reads of a mirror."""
+
+SYNC_INTERVAL: Final = 0.5
+"""Seconds between two comparisons of a mirror with what a read has returned."""
+
+SYNC_TIMEOUT: Final = 5.0
+"""Seconds for the read, and for the mirror to show what the read has returned."""
 
 SAMPLE_INTERVAL: Final = 0.1
 """Seconds between two samples of all states."""
@@ -155,6 +162,8 @@ class MirrorWorker:
         mirror: The mirror; None before it has started.
         reads: The number of reads.
         torn_pairs: Partial transactions that it has read.
+        syncs: The number of comparisons with what a read has returned.
+        late_values: Values that the mirror did not show after ``sync``, although a read had returned them before.
     """
 
     def __init__(
@@ -164,6 +173,8 @@ class MirrorWorker:
         self.mirror: getc.Mirror | None = None
         self.reads = 0
         self.torn_pairs: list[str] = []
+        self.syncs = 0
+        self.late_values: list[str] = []
         self._name = name
         self._client_name = client_name
         self._client = client
@@ -183,11 +194,29 @@ class MirrorWorker:
         self._history.add(
             WatchStarted(self._name, self._history.now(), self.key, self._cluster.era, mirror.index, self._client_name)
         )  # fmt: skip
+        comparing = gevent.spawn(self._compare, mirror)
+        try:
+            while True:
+                self.reads += 1
+                if self.key == PAIRS:
+                    self.torn_pairs += torn_pairs(dict(mirror))
+                gevent.sleep(READ_INTERVAL)
+        finally:
+            comparing.kill(block=False)
+
+    def _compare(self, mirror: getc.Mirror) -> None:
+        """Compare the mirror, after ``sync``, with what a read has returned before; until killed."""
         while True:
-            self.reads += 1
-            if self.key == PAIRS:
-                self.torn_pairs += torn_pairs(dict(mirror))
-            gevent.sleep(READ_INTERVAL)
+            gevent.sleep(SYNC_INTERVAL)
+            era = self._cluster.era
+            try:
+                found = self._client.get(self.key, recursive=True, quorum=True, timeout=SYNC_TIMEOUT)
+                index = mirror.sync(SYNC_TIMEOUT)
+            except EtcException:
+                continue
+            if era == self._cluster.era and isinstance(found.node, getc.Directory):
+                self.syncs += 1
+                self.late_values += late_values(found, mirror, index)
 
     def _on_update(self, results: tuple[getc.EtcdResult, ...]) -> None:
         for result in results:
@@ -228,6 +257,19 @@ def _watch_event(name: str, at: float, result: getc.EtcdResult) -> WatchEvent:
     index = result.etcd_index if result.resync else None
     action = type(result).__name__
     return WatchEvent(name, at, result.key, result.value, result.modified_index, action, result.resync, index)
+
+
+def late_values(found: getc.EtcdResult, mirror: getc.Mirror, index: int) -> list[str]:
+    """Return what a mirror lacks that a read has returned before the mirror was synced up to an index."""
+    assert isinstance(found.node, getc.Directory)
+    late = (
+        [f'{mirror} was synced up to {index}, after a read at {found.etcd_index}'] if index < found.etcd_index else []
+    )
+    for leaf in found.node.leaves():
+        shown = mirror.nodes.get(leaf.key)
+        if shown is not None and shown.modified_index < leaf.modified_index:
+            late.append(f'{mirror} shows {shown} after sync, and a read has returned {leaf} before')
+    return late
 
 
 def torn_pairs(values: dict[str, str]) -> list[str]:

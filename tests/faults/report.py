@@ -22,6 +22,7 @@ def judge(result: RunResult) -> Verdict:
     verdict.figures['calls with an error'] = sum(result.errors.values())
     verdict.figures['renewals'] = result.renewals
     verdict.figures['reads of mirrors'] = result.mirror_reads
+    verdict.figures['syncs of mirrors'] = result.mirror_syncs
     return verdict
 
 

@@ -77,6 +77,7 @@ class RunResult:
         skipped: The number of faults that could not be injected, by kind and reason.
         errors: The number of failed calls by error class.
         mirror_reads: The number of reads of mirrors.
+        mirror_syncs: The number of comparisons of mirrors, after ``sync``, with what a read has returned before.
         renewals: The number of lease renewals that were answered.
         notes: Remarks for the report.
     """
@@ -87,6 +88,7 @@ class RunResult:
     skipped: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     mirror_reads: int = 0
+    mirror_syncs: int = 0
     renewals: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -183,6 +185,7 @@ class Run:
         failures = workload.failures()
         workload.stop_watching()
         self._result.errors, self._result.renewals = workload.errors, workload.renewals
+        self._result.mirror_syncs = sum(mirror_worker.syncs for mirror_worker in workload.mirrors)
         self._result.mirror_reads = sum(mirror_worker.reads for mirror_worker in workload.mirrors)
         self._add_violations('No worker fails with an unexpected error.', [repr(failure) for failure in failures])
         end = time.monotonic() + EXPIRY_TIMEOUT
@@ -202,6 +205,8 @@ class Run:
         self._add_violations('A mirror equals etcd after the last fault.', wrong)
         torn = [text for mirror_worker in workload.mirrors for text in mirror_worker.torn_pairs]
         pairs = {key: value for key, value in expected.items() if is_below(key, PAIRS)}
+        late = [text for mirror_worker in workload.mirrors for text in mirror_worker.late_values]
+        self._add_violations('A mirror shows after sync what a read has returned before.', late)
         self._add_violations('A mirror never shows a partial transaction.', torn + torn_pairs(pairs))
 
     def _late_watchers(self, workload: Workload) -> list[str]:
