@@ -34,12 +34,13 @@ def add_hint(error: EtcdError, operation: Operation | WatchSpec | Transaction | 
 
 
 def _directory_hint(operation: Operation | WatchSpec | SnapshotRead) -> str:
+    if isinstance(operation, (Put, Delete)) and operation.is_compared:
+        return 'prev_value and prev_index cannot be used with a directory'
     if isinstance(operation, Delete):
-        if operation.is_compared:
-            return 'prev_value and prev_index cannot be used with a directory'
         return 'it is a directory: delete it with dir=True if it is empty, with recursive=True otherwise'
-    if isinstance(operation, Put) and operation.refresh:
-        return 'it is a directory, which cannot be refreshed'
+    if isinstance(operation, Put) and (operation.refresh or (operation.dir and operation.prev_exist)):
+        return 'it is a directory, which etcd 3.5 cannot change on v2'
     if isinstance(operation, Put) and operation.dir:
-        return 'it is a directory already'
+        is_for_ttl = operation.ttl is not None
+        return 'it is a directory already' + ': change its TTL by update or refresh' * is_for_ttl
     return 'it is a directory: write below it, or delete it first with recursive=True'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -51,7 +52,6 @@ def test_set_replaces_a_value_when_a_directory_is_set(client: getc.Client) -> No
     assert client.get('/a').values == ('2',)
 
 
-@pytest.mark.v3_differs('v3 cannot update a directory or replace it by a value')
 def test_update_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """etcd v2 does not turn a value into a directory by update: it writes the empty value."""
     first = client.set('/a', '1')
@@ -61,7 +61,6 @@ def test_update_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     assert client.get('/a').value == ''
 
 
-@pytest.mark.v3_differs('v3 cannot update a directory or replace it by a value')
 def test_swap_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     """The same with a condition."""
     client.set('/a', '1')
@@ -70,10 +69,10 @@ def test_swap_writes_an_empty_value_when_dir(client: getc.Client) -> None:
     assert result.value == ''
 
 
-def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Client, backend_under_test: Any) -> None:
-    """etcd 3.5 cannot update a directory or its TTL, and reports the error as code 300."""
-    if backend_under_test.version < (3, 5):
-        pytest.skip('etcd up to 3.4 updates the TTL of a directory')
+def test_directory_cannot_be_updated_by_etcd_3_5_on_v2(client: getc.Client, backend_under_test: Any) -> None:
+    """It reports the error as code 300."""
+    if backend_under_test.name != 'v2' or backend_under_test.version < (3, 5):
+        pytest.skip('v3, memory, and etcd 3.4 on v2 update directories')
     client.set('/d/a', '1')
     for write in (
         lambda: client.update('/d', dir=True),
@@ -81,15 +80,32 @@ def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Clien
         lambda: client.refresh('/d', ttl=60),
         lambda: client.update('/d', dir=True, refresh=True, ttl=60),
     ):
-        with pytest.raises((getc.NotFile, getc.NotSupported)) as caught:
+        with pytest.raises(getc.NotFile) as caught:
             write()
         assert not caught.value.maybe_applied
-        assert backend_under_test.name == 'v3' or isinstance(caught.value, getc.NotFile)
-    with pytest.raises(getc.NotFile) as caught:
-        client.refresh('/d', ttl=60)
-    assert str(caught.value) == '[102] Not a file (/d): it is a directory, which cannot be refreshed'
+        assert str(caught.value) == '[102] Not a file (/d): it is a directory, which etcd 3.5 cannot change on v2'
     assert client.get('/d').ttl is None
     assert client.get('/d').values == ('1',)
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        lambda client, **conditions: client.set('/d', 'x', **conditions),
+        lambda client, **conditions: client.set('/d', dir=True, **conditions),
+        lambda client, **conditions: client.update('/d', 'x', **conditions),
+        lambda client, **conditions: client.update('/d', dir=True, ttl=60, **conditions),
+        lambda client, **conditions: client.refresh('/d', ttl=60, **conditions),
+    ],
+)
+def test_directory_has_neither_prev_value_nor_prev_index(client: getc.Client, write: Callable[..., Any]) -> None:
+    """A write with a condition is about a value: error 102, even if the index is that of the directory."""
+    made = client.set('/d', dir=True, ttl=50)
+    for conditions in ({'prev_value': '1'}, {'prev_index': made.modified_index}, {'prev_index': 1}):
+        with pytest.raises(getc.NotFile, match='prev_value and prev_index cannot be used with a directory') as caught:
+            write(client, **conditions)
+        assert caught.value.cause == '/d'
+    assert client.get('/d').ttl in range(40, 51)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +115,8 @@ def test_update_and_refresh_fail_when_the_node_is_a_directory(client: getc.Clien
         ('delete', {'prev_index': 1}, 'prev_value and prev_index cannot be used with a directory'),
         ('set', {'value': 'x'}, 'it is a directory: write below it, or delete it first with recursive=True'),
         ('set', {'dir': True}, 'it is a directory already'),
+        ('set', {'dir': True, 'ttl': 60}, 'it is a directory already: change its TTL by update or refresh'),
+        ('update', {'value': 'x'}, 'it is a directory: write below it, or delete it first with recursive=True'),
     ],
 )
 def test_not_file_error_names_the_remedy(client: getc.Client, method: str, options: dict[str, Any], hint: str) -> None:

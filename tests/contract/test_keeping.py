@@ -230,6 +230,22 @@ def test_deleted_node_is_written_again_with_a_greater_token(
     assert keeper.ensure() > token
 
 
+@pytest.mark.v3_differs('a kept node has a lease of its own, which outlives that of its directory')
+def test_kept_node_is_lost_and_restored_when_its_directory_expires(
+    client: getc.Client, backend_under_test: Any, wait_until: Callable[..., None]
+) -> None:
+    """In a directory without a TTL, with another token."""
+    losses: list[str] = []
+    client.set('/d', dir=True, ttl=2)
+    keeper = client.keep_node('/d/kept', 'mine', ttl=60, on_lost=lambda keeper: losses.append(str(keeper.last_error)))
+    token = keeper.ensure()
+    backend_under_test.pass_time(3)
+    wait_until(lambda: keeper.state is KeeperState.KEPT and keeper.ensure() > token)
+    assert len(losses) == 1
+    assert client.get('/d').ttl is None
+    assert client.get('/d').values == ('mine',)
+
+
 def test_node_is_reclaimed_only_when_its_new_owner_has_released_it(
     client: getc.Client, other: getc.Client, wait_until: Callable[..., None]
 ) -> None:

@@ -31,6 +31,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[getc.Client]:
         yield client
 
 
+def skip_where_directories_are_not_updated(client: getc.Client, request: pytest.FixtureRequest) -> None:
+    """Skip the test on etcd 3.5; etcd 3.4 updates directories, and the memory store does it as well."""
+    if client.api == 'v2' and request.getfixturevalue('etcd_server').binary.version >= (3, 5):
+        pytest.skip('etcd 3.5 cannot update a directory on v2')
+
+
 def test_refresh_with_the_same_ttl_changes_the_index(client: getc.Client) -> None:
     """It is a write like others, except that it is not delivered."""
     first = client.set('/a', '1', ttl=60)
@@ -49,6 +55,36 @@ def test_refresh_with_another_ttl_is_not_delivered(client: getc.Client) -> None:
 def test_ttl_may_be_a_second(client: getc.Client) -> None:
     """There is no minimum."""
     assert client.set('/a', '1', ttl=1).ttl == 1
+
+
+def test_update_of_a_directory_keeps_its_modified_index(client: getc.Client, request: pytest.FixtureRequest) -> None:
+    """The change has an index of its own."""
+    skip_where_directories_are_not_updated(client, request)
+    made = client.set('/d', dir=True, ttl=60)
+    updated = client.update('/d', dir=True, ttl=100)
+    assert updated.modified_index == made.modified_index + 1
+    assert client.get('/d').modified_index == made.modified_index
+
+
+def test_update_of_a_directory_with_an_empty_value_drops_its_ttl(
+    client: getc.Client, request: pytest.FixtureRequest
+) -> None:
+    """etcd v2 does not distinguish it from no value."""
+    skip_where_directories_are_not_updated(client, request)
+    client.set('/d', dir=True, ttl=60)
+    assert isinstance(client.update('/d', '').node, getc.Directory)
+    assert client.get('/d').ttl is None
+
+
+def test_refresh_of_a_directory_with_another_ttl_is_not_delivered(
+    client: getc.Client, request: pytest.FixtureRequest
+) -> None:
+    skip_where_directories_are_not_updated(client, request)
+    made = client.set('/d', dir=True, ttl=60)
+    client.refresh('/d', ttl=100)
+    last = client.set('/d/a', '1')
+    seen = client.wait('/d', made.modified_index + 1, recursive=True, timeout=CHANGE_TIMEOUT)
+    assert seen.modified_index == last.modified_index
 
 
 def test_ttl_is_shown_wherever_the_node_is(client: getc.Client) -> None:

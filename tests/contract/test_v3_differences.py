@@ -113,31 +113,87 @@ def test_append_uses_the_next_revision_as_name(client: getc.Client, etcd_server:
         assert client.append('/q', '2').key > first.key
 
 
-@pytest.mark.parametrize('conditions', [{}, {'prev_value': '1'}])
-def test_update_of_a_directory_is_refused(client: getc.Client, conditions: Any) -> None:
-    """It has nothing that could change, and a value is not turned into a directory."""
-    made = client.set('/a', '1')
-    client.set('/d', dir=True)
-    for key in ('/a', '/d', '/none'):
-        with pytest.raises(getc.NotSupported, match='delete it, or write a node below it'):
-            client.update(key, dir=True, **conditions)
-    assert client.get('/a').node == made.node
+def test_update_of_a_directory_changes_its_modified_index(client: getc.Client) -> None:
+    """Its key is written again."""
+    made = client.set('/d', dir=True, ttl=60)
+    updated = client.update('/d', dir=True, ttl=100)
+    assert client.get('/d').modified_index == updated.modified_index == made.modified_index + 1
 
 
-def test_directory_has_no_ttl(client: getc.Client) -> None:
-    """Its nodes may have one."""
-    for write in (client.set, client.create, client.append):
-        with pytest.raises(getc.NotSupported, match='give a TTL to the nodes in it'):
-            write('/d', dir=True, ttl=60)
-    with pytest.raises(getc.KeyNotFound):
-        client.get('/d')
-
-
-def test_refresh_of_a_directory_is_refused(client: getc.Client) -> None:
-    """It has no TTL."""
-    client.set('/d/a', '1')
+def test_update_of_a_directory_with_an_empty_value_is_refused(client: getc.Client) -> None:
+    """As with any other value."""
+    client.set('/d', dir=True, ttl=60)
     with pytest.raises(getc.NotFile):
-        client.refresh('/d', ttl=60)
+        client.update('/d', '')
+    assert client.get('/d').ttl in (59, 60)
+
+
+def test_refresh_of_a_directory_with_another_ttl_is_a_set_event_of_each_node(client: getc.Client) -> None:
+    """The directory and the nodes that expire with it are moved to another lease; others are not."""
+    client.set('/d', dir=True, ttl=60)
+    client.set('/d/a', '1')
+    client.set('/d/sub/b', '2')
+    start = client.set('/d/own', '3', ttl=60).etcd_index
+    refreshed = client.refresh('/d', ttl=100)
+    received = changes(client, '/d', start + 1, 3)
+    assert [(type(result), result.key, result.value) for result in received] == [
+        (getc.Set, '/d', None),
+        (getc.Set, '/d/a', '1'),
+        (getc.Set, '/d/sub/b', '2'),
+    ]
+    assert {result.modified_index for result in received} == {refreshed.modified_index}
+    assert {result.is_new for result in received} == {False}
+    assert refreshed.etcd_index == start + 1
+
+
+def test_node_in_a_directory_with_a_ttl_shows_that_ttl(client: getc.Client) -> None:
+    """It is that of the lease.  The result of a write shows only a TTL of the node's own."""
+    client.set('/d', dir=True, ttl=60)
+    for write in (client.set, client.update):
+        assert write('/d/a', '1').ttl is None
+        assert client.get('/d/a').ttl in (59, 60)
+    client.set('/d/in', dir=True)
+    assert client.get('/d/in').ttl in (59, 60)
+    client.set('/d/implicit/a', '1')
+    assert client.get('/d/implicit').ttl is None
+
+
+def test_node_with_a_ttl_of_its_own_outlives_its_directory(client: getc.Client) -> None:
+    """So do a directory in the directory that has one, and the nodes in that."""
+    client.set('/d', dir=True, ttl=2)
+    client.set('/d/in', dir=True, ttl=60)
+    client.set('/d/in/a', '1')
+    last = client.set('/d/own', '1', ttl=60)
+    assert type(client.wait('/d', last.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
+    assert [node.key for node in client.get('/d').nodes] == ['/d/in', '/d/own']
+    assert client.get('/d/in').values == ('1',)
+    assert client.get('/d').ttl is None
+
+
+def test_expired_directory_is_one_event_for_each_node(client: getc.Client) -> None:
+    """The directory first, then the nodes in the order of the keys, all at one index."""
+    client.set('/d', dir=True, ttl=2)
+    client.set('/d/b', '1')
+    client.set('/d/a/x', '2')
+    start = client.set('/d/e', dir=True).etcd_index
+    received = changes(client, '/d', start + 1, 4)
+    assert [(type(result), type(result.node), result.key) for result in received] == [
+        (getc.Expired, getc.Directory, '/d'),
+        (getc.Expired, getc.Node, '/d/a/x'),
+        (getc.Expired, getc.Node, '/d/b'),
+        (getc.Expired, getc.Directory, '/d/e'),
+    ]
+    assert {result.modified_index for result in received} == {start + 1}
+
+
+def test_kept_node_outlives_its_directory(client: getc.Client) -> None:
+    """It has a lease of its own."""
+    client.set('/d', dir=True, ttl=2)
+    last = client.set('/d/a', '1')
+    keeper = client.keep_node('/d/kept', 'mine', ttl=60)
+    token = keeper.ensure()
+    assert type(client.wait('/d/a', last.etcd_index + 1, timeout=CHANGE_TIMEOUT)) is getc.Expired
+    assert (keeper.ensure(), client.get('/d').values) == (token, ('mine',))
 
 
 def test_refresh_with_the_same_ttl_changes_no_index(client: getc.Client) -> None:

@@ -1,7 +1,7 @@
 """The node tree of etcd v2 in memory: nodes, their TTLs, and recent events.  No I/O, no greenlets.
 
-Behaviour, order of checks and error texts are those of etcd 3.5's ``v2store``; the contract tests and a property test
-compare both.
+Behaviour, order of checks and error texts are those of etcd's ``v2store``; the contract tests and a property test
+compare both.  A directory can be updated as in etcd 3.4; etcd 3.5 refuses that with an internal error.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 from itertools import count
 from typing import Final
@@ -311,15 +312,14 @@ class Store:
         self._check_not_root(put.key)
         entry = self._find(put.key)
         value = entry.value if put.refresh else put.value or ''
-        if entry.children is not None:
-            if put.is_compared or value:
-                raise self._error(NotFile, 'Not a file', put.key)
-            raise NotFile('Not a file', put.key)  # etcd returns an internal error here, which has no index
+        if entry.children is not None and (put.is_compared or value):
+            raise self._error(NotFile, 'Not a file', put.key)
         if put.is_compared:
             self._check_conditions(entry, put)
         before = entry.node()
-        entry.value = value
-        entry.modified = self.index + 1
+        if entry.children is None:
+            entry.value = value
+            entry.modified = self.index + 1
         self._set_ttl(entry, put.ttl)
         action = 'compareAndSwap' if put.is_compared else 'update'
         return self._written(action, entry, before)
@@ -369,7 +369,11 @@ class Store:
         self._heap_limit = 2 * len(self._expirations) + MIN_HEAP_LIMIT
 
     def _written(self, action: str, entry: _Entry, before: Node | None) -> EtcdResult:
-        return ACTIONS[action](entry.node(), before, self.index + 1, is_new=before is None)
+        index = self.index + 1
+        node = entry.node()
+        if node.modified_index != index:  # the update of a directory, which keeps its modified_index
+            node = replace(node, modified_index=index)
+        return ACTIONS[action](node, before, index, is_new=before is None)
 
     def _record(self, results: tuple[EtcdResult, ...], *, is_silent: bool = False) -> None:
         """Complete the changes of an index: add them to the history, and leave them to the notifier unless silent."""

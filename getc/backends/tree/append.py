@@ -13,6 +13,7 @@ from gevent.lock import BoundedSemaphore
 from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.append import (
     check_append,
+    directories_of,
     key_of_number,
     last_key_of,
     names_request,
@@ -21,7 +22,9 @@ from getc.backends.tree.codec.append import (
     parse_append,
     txn_of_append,
 )
+from getc.backends.tree.codec.directory_lease import NO_LEASE
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL
+from getc.backends.tree.directory_leases import DirectoryLeases
 from getc.backends.tree.write_leases import WriteLeases
 from getc.errors import TimedOut
 from getc.operations import Append
@@ -47,13 +50,23 @@ class Appender:
     Args:
         rpc: Calls etcd.
         leases: Grants leases.
+        directory_leases: Knows the leases of directories.
         revision_guard: Knows the last observed revision.
         is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
     """
 
-    def __init__(self, rpc: RpcClient, leases: WriteLeases, revision_guard: RevisionGuard, *, is_strict: bool) -> None:
+    def __init__(
+        self,
+        rpc: RpcClient,
+        leases: WriteLeases,
+        directory_leases: DirectoryLeases,
+        revision_guard: RevisionGuard,
+        *,
+        is_strict: bool,
+    ) -> None:
         self._rpc = rpc
         self._leases = leases
+        self._directory_leases = directory_leases
         self._revision_guard = revision_guard
         self._is_strict = is_strict
         self._locks: dict[str, BoundedSemaphore] = {}  # by directory
@@ -87,17 +100,22 @@ class Appender:
     def _append(self, append: Append, lease: int, ttl: TTL, deadline: Deadline) -> EtcdResult:
         number = self._revision_guard.index + 1
         read_at = 0  # at this revision no number was above ``number``; 0 before the names were read
+        joined = NO_LEASE if lease else self._directory_leases.recall(directories_of(append))
         backoff = Backoff(base=0.005, cap=0.2)
         while True:
-            txn = txn_of_append(append, number, read_at=read_at, lease=lease, is_strict=self._is_strict)
+            txn = txn_of_append(append, number, read_at=read_at, lease=lease, is_strict=self._is_strict, joined=joined)
             response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
             if response.succeeded:
                 return parse_append(append, number, response, ttl)
-            taken = number_of(append, last_key_of(append, response, is_strict=self._is_strict))
-            number = max(number, response.header.revision + 1, (taken or 0) + 1)
-            if taken is None or read_at:  # there may be numbers below a name that another program chose
-                highest, read_at = self._read_names(append, number, read_at, deadline)
-                number = max(number, highest + 1)
+            last = last_key_of(append, response, is_strict=self._is_strict)
+            if last is None:
+                joined = self._directory_leases.read(directories_of(append), deadline)
+            else:
+                taken = number_of(append, last)
+                number = max(number, response.header.revision + 1, (taken or 0) + 1)
+                if taken is None or read_at:  # there may be numbers below a name that another program chose
+                    highest, read_at = self._read_names(append, number, read_at, deadline)
+                    number = max(number, highest + 1)
             gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
 
     def _read_names(self, append: Append, number: int, since: int, deadline: Deadline) -> tuple[int, int]:

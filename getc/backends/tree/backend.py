@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import Any, Final
 
 from gevent.event import Event
@@ -20,10 +21,13 @@ from getc.backends.tree.codec.contenders import (
     txn_of_predecessor,
 )
 from getc.backends.tree.codec.delete import parse_delete, txn_of_delete
+from getc.backends.tree.codec.directory_lease import is_refused_for_lease
 from getc.backends.tree.codec.events import narrow_range, range_of
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL, decode, directory_range, value_of
 from getc.backends.tree.codec.txn_failure import missing_node_error
 from getc.backends.tree.codec.write import check_put, encode_put, parse_put
+from getc.backends.tree.directory_leases import DirectoryLeases
+from getc.backends.tree.directory_ttl import DirectoryTTL
 from getc.backends.tree.large_values import result_of_write, too_large_value
 from getc.backends.tree.lease.key_watches import KeyWatches
 from getc.backends.tree.lease.pool import LeasePool
@@ -42,7 +46,7 @@ from getc.errors import (
 )
 from getc.net.failover import retry_until_served
 from getc.operations import Append, Contenders, Delete, Get, Predecessor, Put, Query, WatchSpec
-from getc.paths import ROOT
+from getc.paths import ROOT, ancestors
 from getc.results import ContendersResult, EtcdResult, Got, PredecessorResult
 from getc.retry import is_transient
 from getc.timing import Deadline
@@ -81,8 +85,12 @@ class TreeV3(Backend):
         self._key_watches = KeyWatches(rpc)
         self._lease_pools: dict[int, LeasePool] = {}  # by TTL
         self._write_leases = WriteLeases(rpc, v3.lease)
-        self._refresher = Refresher(rpc, self._write_leases, is_strict=is_strict)
-        self._appender = Appender(rpc, self._write_leases, self._revision_guard, is_strict=is_strict)
+        self._directory_leases = DirectoryLeases(rpc)
+        self._directory_ttl = DirectoryTTL(rpc, self._write_leases, is_strict=is_strict)
+        self._refresher = Refresher(rpc, self._write_leases, self._directory_ttl, is_strict=is_strict)
+        self._appender = Appender(
+            rpc, self._write_leases, self._directory_leases, self._revision_guard, is_strict=is_strict
+        )
         self._transactor = Transactor(rpc, self._write_leases, is_strict=is_strict)
         self._page_keys: int | None = None  # keys of the first page of the next listing; None for the maximum
         self._is_closed = False
@@ -188,7 +196,7 @@ class TreeV3(Backend):
         listing = self._list(get, found.page, pages, response.header.revision, deadline)
         if not listing.exists:
             raise missing_node_error(get.key, found.ancestors, response.header.revision)
-        return Got(listing.directory(), None, response.header.revision, 0, response.header.raft_term)
+        return self._got_directory(listing, response, deadline)
 
     def _read_directory(self, get: Get, deadline: Deadline) -> EtcdResult:
         """Read the keys below the node, for a user who has no permission to read more."""
@@ -199,7 +207,7 @@ class TreeV3(Backend):
         listing = self._list(get, page, pages, page.header.revision, deadline)
         if not listing.exists:
             raise missing_node_error(get.key, [], page.header.revision)
-        return Got(listing.directory(), None, page.header.revision, 0, page.header.raft_term)
+        return self._got_directory(listing, page, deadline)
 
     def _list(self, get: Get, page: RangeResponse, pages: PageLimit, revision: int, deadline: Deadline) -> read.Listing:
         """Read the further pages of a directory, at the revision of its first page."""
@@ -270,6 +278,13 @@ class TreeV3(Backend):
         header = response.header
         return Got(value_of(get.key, kv, ttl), None, header.revision, 0, header.raft_term)
 
+    def _got_directory(
+        self, listing: read.Listing, response: RangeResponse | TxnResponse, deadline: Deadline
+    ) -> EtcdResult:
+        ttl = self._write_leases.read_ttl(listing.lease, deadline) if listing.lease else NO_TTL
+        header = response.header
+        return Got(listing.directory(ttl), None, header.revision, 0, header.raft_term)
+
     def _query(self, query: Query, deadline: Deadline) -> PredecessorResult | ContendersResult:
         if isinstance(query, Contenders):
             request = request_of_contenders(query)
@@ -290,26 +305,40 @@ class TreeV3(Backend):
 
     def _put(self, put: Put, deadline: Deadline) -> EtcdResult:
         check_put(put)
+        if put.dir and (put.prev_exist or put.is_compared):
+            return self._update_directory(put, deadline)
         if put.ttl is None:
             return self._put_on(put, 0, NO_TTL, deadline)
         with self._write_leases.lease_for(put.ttl, deadline) as (lease, ttl):
             return self._put_on(put, lease, ttl, deadline)
 
     def _put_on(self, put: Put, lease: int, ttl: TTL, deadline: Deadline) -> EtcdResult:
-        """Put a node on a lease; 0 for none."""
+        """Put a node on the lease of its own TTL; with 0, it joins the lease of the directory that it is in."""
+        if not lease and self._directory_leases.known and self._directory_leases.recall(ancestors(put.key)).lease:
+            return self._directory_leases.put(put, deadline)
         encoded = encode_put(put, lease=lease, is_strict=self._is_strict)
         try:
             response = self._rpc.call(KV.Txn, encoded, deadline, is_write=True)
         except ResponseTooLarge as error:
-            return result_of_write(self._rpc, put, error, ttl, deadline, is_strict=self._is_strict)
+            result = result_of_write(self._rpc, put, error, ttl, deadline, is_strict=self._is_strict)
+            return self._directory_leases.put(put, deadline) if result is None else result
+        if not response.succeeded and is_refused_for_lease(put, response, is_strict=self._is_strict):
+            return self._directory_leases.put(put, deadline)
         return parse_put(put, response, ttl, is_strict=self._is_strict)
+
+    def _update_directory(self, put: Put, deadline: Deadline) -> EtcdResult:
+        """Update a directory; a value gets the value '', as on etcd v2."""
+        result = None if put.is_compared else self._directory_ttl.change(put, deadline)
+        return self._put(replace(put, dir=False, value=''), deadline) if result is None else result
 
     def _delete(self, delete: Delete, deadline: Deadline) -> EtcdResult:
         txn = txn_of_delete(delete, is_strict=self._is_strict)
         try:
             response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
         except ResponseTooLarge as error:
-            return result_of_write(self._rpc, delete, error, NO_TTL, deadline, is_strict=self._is_strict)
+            result = result_of_write(self._rpc, delete, error, NO_TTL, deadline, is_strict=self._is_strict)
+            assert result is not None
+            return result
         return parse_delete(delete, response, is_strict=self._is_strict)
 
     def _append(self, append: Append, deadline: Deadline) -> EtcdResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from getc.backends.tree.codec.delete import result_of_delete
+from getc.backends.tree.codec.directory_lease import is_refused_for_lease
 from getc.backends.tree.codec.keyspace import TTL, encode
 from getc.backends.tree.codec.txn_failure import error_from_failure, failure_reads
 from getc.backends.tree.codec.write import result_of_put
@@ -31,10 +32,11 @@ def too_large_value(key: str, cause: ResponseTooLarge) -> ResponseTooLarge:
 
 def result_of_write(
     rpc: RpcClient, write: Put | Delete, error: ResponseTooLarge, ttl: TTL, deadline: Deadline, *, is_strict: bool
-) -> EtcdResult:
+) -> EtcdResult | None:
     """Return the result of a write whose response was not read, because the previous value in it is too large.
 
     The beginning of the response says whether the write was applied, and at which revision.  ``prev_node`` is None.
+    Returns None if only the lease of a directory above the node explains that the write was refused.
 
     Args:
         rpc: Calls etcd.
@@ -53,6 +55,8 @@ def result_of_write(
     if not error.succeeded:
         reads = TxnRequest(success=failure_reads(write.key, is_strict=is_strict, keys_only=True))
         response = rpc.call(KV.Txn, reads, deadline, is_write=False)
+        if isinstance(write, Put) and is_refused_for_lease(write, response, is_strict=is_strict):
+            return None
         raise error_from_failure(write, response, is_strict=is_strict) from error
     prev_node, term = read_previous_node(rpc, write.key, error.index, deadline)
     if isinstance(write, Put):

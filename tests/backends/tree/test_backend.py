@@ -835,10 +835,9 @@ def test_append_times_out_when_another_one_is_in_flight_for_too_long(client: get
 @pytest.mark.parametrize(
     'call',
     [
-        lambda client: client.set('/d', dir=True, ttl=60),
-        lambda client: client.append('/d', dir=True, ttl=60),
-        lambda client: client.update('/d', dir=True),
         lambda client: client.set('/s' * 127, 'x'),
+        lambda client: client.update('/s' * 127, dir=True),
+        lambda client: client.refresh('/s' * 127, ttl=60),
         lambda client: client.delete('/s' * 127),
         lambda client: client.append('/s' * 126, 'x'),
         lambda client: client.get('/s' * 127),
@@ -861,6 +860,12 @@ def test_key_with_126_segments_works_in_every_operation(client: getc.Client) -> 
     assert client.append('/s' * 125, 'x').key.count('/') == 126
     client.delete('/s' * 125, recursive=True)
     client.set('/s' * 126, dir=True)
+    client.update('/s' * 126, dir=True, ttl=60)
+    client.update('/s' * 126, dir=True)
+    client.refresh('/s' * 125, ttl=60)
+    assert client.refresh('/s' * 126, ttl=90).ttl == 90
+    client.set(f'{"/s" * 125}/t', '1')
+    assert lease_of(client, f'{"/s" * 125}/t') == lease_of(client, f'{"/s" * 125}/')
     client.delete('/s' * 126, dir=True)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from getc import paths
+from getc.backends.tree.codec.directory_lease import MAX_TXN_OPS, NO_LEASE, DirectoryLease, join_compares
 from getc.backends.tree.codec.keyspace import AFTER_SLASH, NO_TTL, TTL, check_depth, encode, marker
 from getc.backends.tree.codec.responses import PUT, RANGE, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import error_from_failure, failure_reads, is_absent
-from getc.backends.tree.codec.write import refuse_directory_ttl
 from getc.errors import NotSupported
 from getc.operations import Append
 from getc.paths import ROOT, join
@@ -18,6 +18,7 @@ from getc.v3.schema.kv import Compare, PutRequest, RangeRequest, RangeResponse, 
 
 __all__ = [
     'check_append',
+    'directories_of',
     'key_of_number',
     'last_key_of',
     'names_request',
@@ -40,15 +41,19 @@ def check_append(append: Append) -> None:
     """Refuse an append that the tree on v3 does not support.
 
     Raises:
-        NotSupported: It gives a directory a TTL, or the new key has too many segments.
+        NotSupported: The new key has too many segments.
     """
     check_depth(_numbered(append.key, 0))
-    if append.dir:
-        refuse_directory_ttl(append.ttl)
 
 
 def txn_of_append(
-    append: Append, number: int, *, read_at: int = 0, lease: int = 0, is_strict: bool = True
+    append: Append,
+    number: int,
+    *,
+    read_at: int = 0,
+    lease: int = 0,
+    is_strict: bool = True,
+    joined: DirectoryLease = NO_LEASE,
 ) -> TxnRequest:
     """Return the transaction that appends a node under a number, if no name of the directory sorts after the number.
 
@@ -57,8 +62,10 @@ def txn_of_append(
         number: The number.
         read_at: A revision at which all names after the number were read, and found not to be numbers: only names that
             were created since refuse the append.  0 if the names were not read.
-        lease: The lease of the node; 0 for a node without a TTL.
-        is_strict: Compare that neither the directory nor an ancestor is a value.
+        lease: The lease of the node's own TTL; 0 for a node without one.
+        is_strict: Compare that neither the directory nor an ancestor is a value.  A node without a TTL of its own joins
+            the lease of the directory that it is in: compare that this is ``joined``.
+        joined: The nearest directory above the node that has a lease.
 
     Raises:
         NotSupported: The numbers are used up.
@@ -67,8 +74,11 @@ def txn_of_append(
         text = f'cannot append to {{key}}: it contains a name that sorts after every number of {DIGITS} digits'
         raise NotSupported(text, key=append.key)
     is_guarded = _is_guarded(append, is_strict)
-    above = [*paths.ancestors(append.key), append.key] if is_guarded else []
+    above = directories_of(append) if is_guarded else []
     compare = [is_absent(encode(ancestor)) for ancestor in above]
+    if is_strict and not lease:
+        compare += join_compares(above, joined, MAX_TXN_OPS - len(compare) - 1)
+        lease = joined.lease
     first = encode(_numbered(append.key, number))
     end = marker(append.key) + AFTER_NUMBERS
     compare.append(_is_created_by(read_at, first, end) if read_at else is_absent(first, end))
@@ -87,6 +97,11 @@ def txn_of_append(
         success=[RequestOp(request_put=PutRequest(key=key, value=encode(append.value or ''), lease=lease))],
         failure=[*(failure_reads(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
     )
+
+
+def directories_of(append: Append) -> list[str]:
+    """Return the directories that the appended node is in, outermost first; the root is none of them."""
+    return paths.ancestors(_numbered(append.key, 0))
 
 
 def _is_created_by(revision: int, key: bytes, range_end: bytes) -> Compare:
@@ -144,14 +159,16 @@ def parse_append(append: Append, number: int, response: TxnResponse, ttl: TTL = 
     key = _numbered(append.key, number)
     node: Node
     if append.dir:
-        node = Directory(key, index, index)
+        node = Directory(key, index, index, ttl.ttl, ttl.expiration)
     else:
         node = Value(key, index, index, ttl.ttl, ttl.expiration, append.value or '')
     return Created(node, None, index, 0, response.header.raft_term, True)
 
 
-def last_key_of(append: Append, response: TxnResponse, *, is_strict: bool = True) -> bytes:
+def last_key_of(append: Append, response: TxnResponse, *, is_strict: bool = True) -> bytes | None:
     """Return the last key that sorts after the number of an append whose compares failed.
+
+    None if there is none: then the lease of a directory above refused the append.
 
     Raises:
         NotDir: The directory, or an ancestor, is a value.
@@ -165,10 +182,11 @@ def last_key_of(append: Append, response: TxnResponse, *, is_strict: bool = True
             failure = TxnResponse(header=response.header, responses=response.responses[:-1])
             raise error_from_failure(append, failure)
     if not last.kvs:
+        if reads and append.ttl is None:
+            return None
         problem = 'the compare of an append to {key} failed, but the response contains no later key'
         raise malformed(problem, is_write=True, key=append.key)
-    key: bytes = last.kvs[0].key
-    return key
+    return bytes(last.kvs[0].key)
 
 
 def number_of(append: Append, key: bytes) -> int | None:

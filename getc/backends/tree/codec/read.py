@@ -10,6 +10,8 @@ from getc import paths
 from getc.backends.tree.codec.keyspace import (
     AFTER_SLASH,
     MAX_SEGMENTS,
+    NO_TTL,
+    TTL,
     check_depth,
     directory_range,
     encode,
@@ -219,18 +221,23 @@ class Listing:
         """Return the first key after all descendants of a node in the directory."""
         return encode(paths.child_prefix(self._get.key) + '/'.join(names)) + AFTER_SLASH
 
-    def directory(self) -> Directory:
-        """Return the directory, its nodes in the order of their names."""
-        return self._directory(self._get.key, self._top, is_top=True)
+    @property
+    def lease(self) -> int:
+        """The lease of the directory; 0 for none.  Complete once the first page was added."""
+        return 0 if self._top.marker is None else self._top.marker.lease
 
-    def _directory(self, key: str, entry: _Entry, *, is_top: bool = False) -> Directory:
+    def directory(self, ttl: TTL = NO_TTL) -> Directory:
+        """Return the directory with its TTL, its nodes in the order of their names."""
+        return self._directory(self._get.key, self._top, ttl, is_top=True)
+
+    def _directory(self, key: str, entry: _Entry, ttl: TTL = NO_TTL, *, is_top: bool = False) -> Directory:
         nodes: tuple[Node, ...] = ()
         if is_top or self._get.recursive:
             prefix = paths.child_prefix(key)
             nodes = tuple(self._node(prefix + name, child) for name, child in sorted(entry.children.items()))
         kv = entry.marker
         modified, created = (kv.mod_revision, kv.create_revision) if kv is not None else (0, 0)
-        return Directory(key, modified, created, None, None, nodes)
+        return Directory(key, modified, created, ttl.ttl, ttl.expiration, nodes)
 
     def _node(self, key: str, entry: _Entry) -> Node:
         return entry.value if entry.value is not None else self._directory(key, entry)

@@ -17,6 +17,7 @@ from getc.v3.schema.mvccpb import KeyValue
 
 __all__ = [
     'conditions',
+    'differences',
     'error_from_failure',
     'failure_reads',
     'failure_results',
@@ -95,7 +96,7 @@ def error_from_failure(operation: Put | Append | Delete, response: TxnResponse, 
         return NotFile('Not a file', operation.key, index)
     if not itself:
         return KeyNotFound('Key not found', operation.key, index)
-    return TestFailed('Compare failed', _differences(operation, itself[0]), index)
+    return TestFailed('Compare failed', differences(operation, itself[0]), index)
 
 
 def missing_node_error(key: str, above: Sequence[Sequence[KeyValue]], index: int) -> EtcdError:
@@ -106,7 +107,7 @@ def missing_node_error(key: str, above: Sequence[Sequence[KeyValue]], index: int
     return KeyNotFound('Key not found', key, index)
 
 
-def _differences(operation: Put | Delete, kv: KeyValue) -> str:
+def differences(operation: Put | Delete, kv: KeyValue) -> str:
     """Name the conditions that are not met, without values."""
     causes = []
     if operation.prev_value is not None and encode(operation.prev_value) != kv.value:

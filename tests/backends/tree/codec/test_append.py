@@ -7,6 +7,7 @@ import pytest
 from getc.backends.tree.codec.append import (
     MAX_NUMBER,
     check_append,
+    directories_of,
     key_of_number,
     last_key_of,
     names_request,
@@ -15,6 +16,7 @@ from getc.backends.tree.codec.append import (
     parse_append,
     txn_of_append,
 )
+from getc.backends.tree.codec.directory_lease import DirectoryLease
 from getc.errors import NotDir, NotSupported, ProtocolError
 from getc.operations import Append
 from getc.results import Created, Directory, Value
@@ -36,6 +38,31 @@ def test_append_compares_the_ancestors_and_then_the_numbers() -> None:
     reads = [('range', b'/a'), ('range', b'/a/b/', b'/a/b0'), ('range', b'/a/b')]
     assert does(txn.failure) == [*reads, ('range', FIRST, b'/a/b/1')]
     assert txn.failure[-1].request_range.limit == 1
+
+
+def test_append_without_a_ttl_joins_the_lease_of_the_directory() -> None:
+    """Of the nearest one that has a lease."""
+    txn = txn_of_append(Append('/a/b', 'x'), 7)
+    above = [('none', b'/a'), ('none', b'/a/b')]
+    assert compares(txn) == [*above, ('lease', b'/a/b/', 0), ('lease', b'/a/', 0), ('none', FIRST, b'/a/b/1')]
+    txn = txn_of_append(Append('/a/b', 'x'), 7, joined=DirectoryLease('/a/b', 88))
+    assert compares(txn) == [*above, ('lease', b'/a/b/', 88), ('none', FIRST, b'/a/b/1')]
+    assert txn.success[0].request_put.lease == 88
+    assert directories_of(Append('/a/b', 'x')) == ['/a', '/a/b']
+    assert directories_of(Append('/', 'x')) == []
+
+
+def test_append_to_a_deep_directory_has_as_many_compares_as_etcd_accepts() -> None:
+    txn = txn_of_append(Append('/s' * 125, 'x'), 7)
+    assert max(len(txn.compare), len(txn.failure)) == 128
+    assert compares(txn)[125:127] == [('lease', b'/s' * 125 + b'/', 0), ('lease', b'/s' * 124 + b'/', 0)]
+
+
+def test_append_was_refused_for_a_lease_when_there_is_no_later_key() -> None:
+    refused = response(found(), found(), found(), succeeded=False)
+    assert last_key_of(Append('/q', 'x'), refused) is None
+    with pytest.raises(ProtocolError):
+        last_key_of(Append('/q', 'x', ttl=60), refused)
 
 
 def test_append_compares_only_the_numbers_when_not_strict() -> None:
@@ -81,11 +108,10 @@ def test_append_is_refused_when_the_numbers_are_used_up() -> None:
         txn_of_append(Append('/q', 'x'), MAX_NUMBER + 1)
 
 
-@pytest.mark.parametrize('operation', [Append('/d', dir=True, ttl=5), Append('/d' * 126, 'x')])
-def test_check_refuses_what_flat_keys_do_not_support(operation: Append) -> None:
-    """A directory has no TTL; the new key has 126 segments at most."""
+def test_check_refuses_a_key_that_is_too_deep() -> None:
+    """The new key has 126 segments at most."""
     with pytest.raises(NotSupported, match='on etcd v3'):
-        check_append(operation)
+        check_append(Append('/d' * 126, 'x'))
 
 
 def test_check_accepts_the_deepest_key() -> None:
@@ -136,7 +162,7 @@ def test_append_is_refused_when_the_directory_or_an_ancestor_is_a_value() -> Non
     assert caught.value.cause == '/p'
 
 
-@pytest.mark.parametrize('results', [[], [LATER], [found(), found(), found(), put()], [found()] * 4])
+@pytest.mark.parametrize('results', [[], [LATER], [found(), found(), found(), put()]])
 def test_malformed_refusal_is_a_protocol_error(results: list[ResponseOp]) -> None:
     with pytest.raises(ProtocolError, match='malformed response of etcd v3'):
         last_key_of(Append('/p/q', 'x'), response(*results, succeeded=False))

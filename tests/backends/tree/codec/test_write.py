@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from getc.backends.tree.codec import write
+from getc.backends.tree.codec.directory_lease import NO_LEASE, DirectoryLease
 from getc.backends.tree.codec.keyspace import TTL
 from getc.backends.tree.codec.write import check_put, encode_put, parse_put, txn_of_put
 from getc.errors import NotSupported, ProtocolError, RootROnly
@@ -16,7 +17,9 @@ from getc.v3.schema.kv import ResponseOp, TxnRequest
 from tests.backends.tree.codec.messages import INDEX, compares, deletion, does, found, kv, put, response
 
 FAILURE_READS = [('range', b'/a'), ('range', b'/a/b'), ('range', b'/a/b/c/', b'/a/b/c0'), ('range', b'/a/b/c')]
-GUARD = [('none', b'/a'), ('none', b'/a/b'), ('none', b'/a/b/c/', b'/a/b/c0')]
+NO_TTL_ABOVE = [('lease', b'/a/b/', 0), ('lease', b'/a/', 0)]
+INSIDE = ('none', b'/a/b/c/', b'/a/b/c0')
+GUARD = [('none', b'/a'), ('none', b'/a/b'), *NO_TTL_ABOVE, INSIDE]
 KEY = '/a/b/c'
 
 
@@ -37,10 +40,11 @@ def test_create_compares_the_key_before_all_others() -> None:
     assert does(txn.failure) == FAILURE_READS
 
 
-def test_update_compares_only_the_node() -> None:
+def test_update_compares_the_node_and_the_leases_above() -> None:
     """If the node is a value, no ancestor is one."""
     txn = txn_of_put(Put(KEY, 'x', prev_exist=True, prev_value='old', prev_index=7))
-    assert compares(txn) == [('there', b'/a/b/c'), ('value', b'/a/b/c', b'old'), ('mod_revision', b'/a/b/c', 7)]
+    conditions = [('value', b'/a/b/c', b'old'), ('mod_revision', b'/a/b/c', 7)]
+    assert compares(txn) == [('there', b'/a/b/c'), *NO_TTL_ABOVE, *conditions]
     assert does(txn.success) == [('put', b'/a/b/c', b'x')]
     assert does(txn.failure) == FAILURE_READS
 
@@ -63,6 +67,45 @@ def test_write_does_not_touch_the_ancestors_when_not_strict() -> None:
     assert (compares(txn), does(txn.failure)) == ([], [])
     txn = txn_of_put(Put(KEY, 'x', prev_exist=False), is_strict=False)
     assert (compares(txn), does(txn.failure)) == ([('none', b'/a/b/c')], FAILURE_READS[2:])
+
+
+@pytest.mark.parametrize(
+    ('write', 'without_leases'),
+    [
+        (Put(KEY, 'x', ttl=5), [('none', b'/a'), ('none', b'/a/b'), INSIDE]),
+        (Put(KEY, 'x', ttl=5, prev_exist=True), [('there', b'/a/b/c')]),
+    ],
+    ids=repr,
+)
+def test_write_with_a_ttl_does_not_compare_the_leases_above(write: Put, without_leases: list[object]) -> None:
+    """The node has its own lease."""
+    assert compares(txn_of_put(write, lease=77)) == without_leases
+
+
+def test_write_below_a_directory_with_a_ttl_joins_and_compares_its_lease() -> None:
+    """The nearest one counts, so those above it are not compared."""
+    joined = DirectoryLease('/a/b', 88)
+    for operation in (Put(KEY, 'x'), Put(KEY, dir=True), Put(KEY, 'x', prev_exist=True)):
+        txn = txn_of_put(operation, joined=joined)
+        assert [each for each in compares(txn) if each[0] == 'lease'] == [('lease', b'/a/b/', 88)]
+        assert txn.success[-1].request_put.lease == 88
+    txn = txn_of_put(Put(KEY, 'x'), joined=DirectoryLease('/a', 99))
+    assert [each for each in compares(txn) if each[0] == 'lease'] == [('lease', b'/a/', 99), ('lease', b'/a/b/', 0)]
+
+
+@pytest.mark.parametrize('prev_exist', [None, False, True])
+@pytest.mark.parametrize('joined', [NO_LEASE, DirectoryLease('/s', 88)], ids=repr)
+def test_transaction_of_a_deep_key_has_as_many_compares_as_etcd_accepts(
+    prev_exist: bool | None, joined: DirectoryLease
+) -> None:
+    """Those of the nearest directories, and always that of the lease which is joined."""
+    txn = txn_of_put(Put('/s' * 126, 'x', prev_exist=prev_exist), joined=joined)
+    assert max(len(txn.compare), len(txn.failure)) <= 128
+    leases = [each for each in compares(txn) if each[0] == 'lease']
+    if joined.lease:
+        assert leases.pop(0) == ('lease', b'/s/', 88)
+    assert [each[1].count(b'/') for each in leases] == list(range(126, 126 - len(leases), -1))
+    assert len(leases) == (125 if prev_exist else 1 + (prev_exist is None)) - (joined.lease > 0)
 
 
 def test_put_has_the_lease_or_none() -> None:
@@ -103,19 +146,9 @@ def test_encoded_put_of_a_large_key_is_not_cached(key: str) -> None:
 # -- checks
 
 
-@pytest.mark.parametrize(
-    'operation',
-    [
-        Put('/d', dir=True, ttl=5),
-        Put('/d', dir=True, ttl=0, prev_exist=False),
-        Put('/d', dir=True, prev_exist=True),
-        Put('/d', dir=True, prev_index=5),
-        Put('/d' * 127, 'x'),
-    ],
-)
-def test_check_refuses_what_flat_keys_do_not_support(operation: Put) -> None:
+def test_check_refuses_a_key_that_is_too_deep() -> None:
     with pytest.raises(NotSupported, match='on etcd v3'):
-        check_put(operation)
+        check_put(Put('/d' * 127, 'x'))
 
 
 def test_check_accepts_the_deepest_key() -> None:
@@ -156,6 +189,8 @@ def test_result_has_the_class_of_its_operation(operation: Put, kind: type, is_ne
 def test_written_directory_has_the_value_before_it() -> None:
     result = parse_put(Put('/a', dir=True), response(deletion(kv('/a', 'old')), put(), succeeded=True))
     assert result.node == Directory('/a', INDEX, INDEX)
+    ttl = TTL.of(9, 0.0)
+    assert parse_put(Put('/a', dir=True, ttl=9), response(deletion(), put(), succeeded=True), ttl).ttl == 9
     assert result.prev_node == Value('/a', 5, 3, None, None, 'old')
     assert not result.is_new
     assert parse_put(Put('/a', dir=True), response(deletion(), put(), succeeded=True)).is_new

@@ -1,0 +1,95 @@
+"""Write nodes without a TTL of their own in directories with a TTL: they join the lease of the directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import gevent
+
+from getc import paths
+from getc.backends.tree.codec.directory_lease import (
+    NO_LEASE,
+    DirectoryLease,
+    is_refused_for_lease,
+    marker_reads,
+    nearest_lease,
+)
+from getc.backends.tree.codec.keyspace import NO_TTL
+from getc.backends.tree.codec.responses import RANGE, results_of_txn
+from getc.backends.tree.codec.write import parse_put, txn_of_put
+from getc.backends.tree.large_values import result_of_write
+from getc.errors import ResponseTooLarge
+from getc.operations import Put
+from getc.results import EtcdResult
+from getc.timing import Backoff, Deadline
+from getc.v3.rpc import RpcClient
+from getc.v3.schema.kv import KV, TxnRequest
+
+__all__ = ['DirectoryLeases']
+
+MAX_KNOWN: Final = 1000
+"""Remembered directories with a TTL."""
+
+
+class DirectoryLeases:
+    """Finds the lease that a node joins, and remembers the directories with a TTL, so that each is read once.
+
+    A write compares that no directory above its node has a lease.  If that is refused, the markers of the directories
+    are read, and the write is repeated with the lease of the nearest one that has one, and compares that.  What is
+    remembered may be outdated: then the write is refused, and the markers are read again.
+
+    Attributes:
+        known: The leases of directories, by directory.
+
+    Args:
+        rpc: Calls etcd.
+    """
+
+    def __init__(self, rpc: RpcClient) -> None:
+        self.known: dict[str, int] = {}
+        self._rpc = rpc
+
+    def recall(self, directories: Sequence[str]) -> DirectoryLease:
+        """Return the nearest of these directories, outermost first, that is known to have a lease.  No I/O."""
+        for directory in reversed(directories):
+            lease = self.known.get(directory)
+            if lease:
+                return DirectoryLease(directory, lease)
+        return NO_LEASE
+
+    def read(self, directories: Sequence[str], deadline: Deadline) -> DirectoryLease:
+        """Read which is the nearest of these directories that has a lease, and remember it."""
+        response = self._rpc.call(KV.Txn, TxnRequest(success=marker_reads(directories)), deadline, is_write=False)
+        results = results_of_txn(response, *[RANGE] * len(directories), is_write=False)
+        found = nearest_lease(directories, results)
+        for directory in directories:
+            self.known.pop(directory, None)
+        if found.lease:
+            if len(self.known) >= MAX_KNOWN:
+                del self.known[next(iter(self.known))]
+            self.known[found.directory] = found.lease
+        return found
+
+    def put(self, put: Put, deadline: Deadline) -> EtcdResult:
+        """Write a node that has no TTL of its own and is, or probably is, in a directory with a TTL.
+
+        Raises like ``Backend.execute``.
+        """
+        directories = paths.ancestors(put.key)
+        joined = self.recall(directories)
+        if not joined.lease:
+            joined = self.read(directories, deadline)
+        backoff = Backoff(base=0.005, cap=0.2)
+        while True:
+            try:
+                response = self._rpc.call(KV.Txn, txn_of_put(put, joined=joined), deadline, is_write=True)
+            except ResponseTooLarge as error:
+                result = result_of_write(self._rpc, put, error, NO_TTL, deadline, is_strict=True)
+                if result is not None:
+                    return result
+            else:
+                if response.succeeded or not is_refused_for_lease(put, response, is_strict=True):
+                    return parse_put(put, response)
+            joined = self.read(directories, deadline)
+            gevent.sleep(min(backoff.next_delay(), max(0.0, deadline.remaining())))
