@@ -247,8 +247,9 @@ class Client(Unpicklable):
         Args:
             key: The node.
             value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
-            dir: Create a directory, without a value.
-            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            dir: Create a directory, without a value.  It must not exist: :meth:`update` changes the TTL of one that does.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.  The nodes in a directory expire with
+                it; on v3 those with a TTL of their own do not.
             refresh: Keep the value and set the TTL, like :meth:`refresh`.
             prev_value: Write only if this is the value of the node.
             prev_index: Write only if this is the ``modified_index`` of the node.
@@ -282,7 +283,8 @@ class Client(Unpicklable):
             key: The node.
             value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
             dir: Create a directory, without a value.
-            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
+            ttl: Whole seconds until the node expires, 0 or more; None for no TTL.  The nodes in a directory expire with
+                it; on v3 those with a TTL of their own do not.
             timeout: Seconds; None for no limit.
 
         Raises:
@@ -310,10 +312,15 @@ class Client(Unpicklable):
         The node keeps its ``created_index`` and, without ``ttl``, loses its TTL.  With ``prev_value`` or
         ``prev_index`` the result is a :class:`~getc.ComparedThenSwapped`, which is a :class:`~getc.Set` as well.
 
+        With ``dir=True`` it sets or, without ``ttl``, removes the TTL of a directory.  On v3, another TTL than before
+        moves the directory, and the nodes that expire with it, to another lease.  Some 120 nodes are moved in one
+        transaction, more in further ones: an error in between has ``maybe_applied``, and the next change of the
+        directory by this client moves the rest.  etcd 3.5 on v2 cannot change the TTL of a directory.
+
         Args:
             key: The node.
             value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
-            dir: The node is a directory, without a value.
+            dir: The node is a directory, without a value.  If it is a value, that becomes ``''``.
             ttl: Whole seconds until the node expires, 0 or more; None for no TTL.
             refresh: Keep the value and set the TTL, like :meth:`refresh`.
             prev_value: Write only if this is the value of the node.
@@ -323,7 +330,8 @@ class Client(Unpicklable):
         Raises:
             KeyNotFound: The node does not exist.
             TestFailed: ``prev_value`` or ``prev_index`` does not match.
-            NotFile: The node is a directory, and a value was given.
+            NotFile: The node is a directory, and a value, ``prev_value`` or ``prev_index`` was given; or etcd 3.5 on v2
+                cannot change it.
         """
         if isinstance(value, bytes):
             value = text_of(value)
@@ -340,9 +348,10 @@ class Client(Unpicklable):
         prev_index: int | None = None,
         timeout: Timeout = DEFAULT_TIMEOUT,
     ) -> Set:
-        """Set the TTL of a node and keep its value.  Watchers are not notified.
+        """Set the TTL of a node or a directory, and keep its value or its nodes.  Watchers are not notified.
 
-        On v3, another TTL than the node had before is a write of the same value, of which watchers are notified.
+        On v3, another TTL than the node had before is a write of the same value, of which watchers are notified; for a
+        directory it is a write of each node that expires with it, as for :meth:`update`.
 
         Args:
             key: The node.
@@ -354,7 +363,8 @@ class Client(Unpicklable):
         Raises:
             KeyNotFound: The node does not exist.
             TestFailed: ``prev_value`` or ``prev_index`` does not match.
-            NotFile: The node is a directory.
+            NotFile: The node is a directory, and ``prev_value`` or ``prev_index`` was given; or etcd 3.5 on v2 cannot
+                change it.
         """
         if isinstance(prev_value, bytes):
             prev_value = text_of(prev_value)

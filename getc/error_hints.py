@@ -12,7 +12,7 @@ __all__ = ['add_hint']
 
 PERMISSION_HINT: Final = (
     'the user needs a role for this key, and on etcd v3 also read permission for the keys above it, '
-    'unless the client is created with strict=False'
+    'with and without a slash at the end, unless the client is created with strict=False'
 )
 
 
