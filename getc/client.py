@@ -247,7 +247,8 @@ class Client(Unpicklable):
         Args:
             key: The node.
             value: The value: text, or bytes, which ``raw_value`` returns.  etcd v2 stores bytes only if they are UTF-8.
-            dir: Create a directory, without a value.  It must not exist: :meth:`update` changes the TTL of one that does.
+            dir: Create a directory, without a value.  It must not exist; :meth:`update` changes the TTL of one that
+                does.
             ttl: Whole seconds until the node expires, 0 or more; None for no TTL.  The nodes in a directory expire with
                 it; on v3 those with a TTL of their own do not.
             refresh: Keep the value and set the TTL, like :meth:`refresh`.
