@@ -222,14 +222,23 @@ def test_node_with_a_longer_ttl_expires_with_its_directory(client: getc.Client, 
     assert all(is_gone(client, key) for key in ('/d', '/d/long', '/d/in', '/d/in/a'))
 
 
-@pytest.mark.v3_differs('a node without a TTL of its own shows that of its directory')
-def test_node_in_a_directory_with_a_ttl_has_none(client: getc.Client) -> None:
+def test_node_in_a_directory_with_a_ttl_has_none_of_its_own(client: getc.Client, other: getc.Client) -> None:
+    """So a keeper does not take it over."""
     client.set('/d', dir=True, ttl=100)
     for write in (client.set, client.update):
         assert write('/d/a', '1').ttl is None
+        assert other.get('/d/a').ttl is None
         assert client.get('/d/a').ttl is None
+    client.set('/d/own', '1', ttl=200)
+    assert other.get('/d/own').ttl in range(190, 201)
+    assert client.get('/d/own').ttl in range(190, 201)
     client.set('/d/in', dir=True)
+    client.set('/d/in/own', dir=True, ttl=200)
     assert client.get('/d/in').ttl is None
+    assert client.get('/d/in/own').ttl in range(190, 201)
+    with pytest.raises(getc.NodeExist):
+        other.keep_node('/d/a', 'mine', ttl=60)
+    assert other.keep_node('/d/own', 'mine', ttl=60).value == 'mine'
 
 
 def test_ttl_of_a_directory_is_not_changed_by_a_refused_write(client: getc.Client) -> None:

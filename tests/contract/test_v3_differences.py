@@ -146,18 +146,6 @@ def test_refresh_of_a_directory_with_another_ttl_is_a_set_event_of_each_node(cli
     assert refreshed.etcd_index == start + 1
 
 
-def test_node_in_a_directory_with_a_ttl_shows_that_ttl(client: getc.Client) -> None:
-    """It is that of the lease.  The result of a write shows only a TTL of the node's own."""
-    client.set('/d', dir=True, ttl=60)
-    for write in (client.set, client.update):
-        assert write('/d/a', '1').ttl is None
-        assert client.get('/d/a').ttl in (59, 60)
-    client.set('/d/in', dir=True)
-    assert client.get('/d/in').ttl in (59, 60)
-    client.set('/d/implicit/a', '1')
-    assert client.get('/d/implicit').ttl is None
-
-
 def test_node_with_a_ttl_of_its_own_outlives_its_directory(client: getc.Client) -> None:
     """So do a directory in the directory that has one, and the nodes in that."""
     client.set('/d', dir=True, ttl=2)

@@ -85,7 +85,7 @@ class TreeV3(Backend):
         self._key_watches = KeyWatches(rpc)
         self._lease_pools: dict[int, LeasePool] = {}  # by TTL
         self._write_leases = WriteLeases(rpc, v3.lease)
-        self._directory_leases = DirectoryLeases(rpc)
+        self._directory_leases = DirectoryLeases(rpc, is_strict=is_strict)
         self._directory_ttl = DirectoryTTL(rpc, self._write_leases, is_strict=is_strict)
         self._refresher = Refresher(rpc, self._write_leases, self._directory_ttl, is_strict=is_strict)
         self._appender = Appender(
@@ -196,7 +196,7 @@ class TreeV3(Backend):
         listing = self._list(get, found.page, pages, response.header.revision, deadline)
         if not listing.exists:
             raise missing_node_error(get.key, found.ancestors, response.header.revision)
-        return self._got_directory(listing, response, deadline)
+        return self._got_directory(get, listing, response, deadline)
 
     def _read_directory(self, get: Get, deadline: Deadline) -> EtcdResult:
         """Read the keys below the node, for a user who has no permission to read more."""
@@ -207,7 +207,7 @@ class TreeV3(Backend):
         listing = self._list(get, page, pages, page.header.revision, deadline)
         if not listing.exists:
             raise missing_node_error(get.key, [], page.header.revision)
-        return self._got_directory(listing, page, deadline)
+        return self._got_directory(get, listing, page, deadline)
 
     def _list(self, get: Get, page: RangeResponse, pages: PageLimit, revision: int, deadline: Deadline) -> read.Listing:
         """Read the further pages of a directory, at the revision of its first page."""
@@ -274,16 +274,22 @@ class TreeV3(Backend):
     def _got_value(
         self, get: Get, kv: KeyValue, response: RangeResponse | TxnResponse, deadline: Deadline
     ) -> EtcdResult:
-        ttl = self._write_leases.read_ttl(kv.lease, deadline) if kv.lease else NO_TTL
         header = response.header
+        ttl = self._read_ttl(get.key, kv.lease, header.revision, deadline) if kv.lease else NO_TTL
         return Got(value_of(get.key, kv, ttl), None, header.revision, 0, header.raft_term)
 
     def _got_directory(
-        self, listing: read.Listing, response: RangeResponse | TxnResponse, deadline: Deadline
+        self, get: Get, listing: read.Listing, response: RangeResponse | TxnResponse, deadline: Deadline
     ) -> EtcdResult:
-        ttl = self._write_leases.read_ttl(listing.lease, deadline) if listing.lease else NO_TTL
-        header = response.header
+        header, lease = response.header, listing.lease
+        ttl = self._read_ttl(get.key, lease, header.revision, deadline, is_directory=True) if lease else NO_TTL
         return Got(listing.directory(ttl), None, header.revision, 0, header.raft_term)
+
+    def _read_ttl(self, key: str, lease: int, revision: int, deadline: Deadline, *, is_directory: bool = False) -> TTL:
+        """Read the TTL of a node that has a lease at a revision; none if it is that of a directory above the node."""
+        if self._directory_leases.is_joined(key, lease, revision, deadline, is_directory=is_directory):
+            return NO_TTL
+        return self._write_leases.read_ttl(lease, deadline)
 
     def _query(self, query: Query, deadline: Deadline) -> PredecessorResult | ContendersResult:
         if isinstance(query, Contenders):
@@ -310,7 +316,10 @@ class TreeV3(Backend):
         if put.ttl is None:
             return self._put_on(put, 0, NO_TTL, deadline)
         with self._write_leases.lease_for(put.ttl, deadline) as (lease, ttl):
-            return self._put_on(put, lease, ttl, deadline)
+            result = self._put_on(put, lease, ttl, deadline)
+            if not put.dir:
+                self._directory_leases.note_role(lease, False)
+            return result
 
     def _put_on(self, put: Put, lease: int, ttl: TTL, deadline: Deadline) -> EtcdResult:
         """Put a node on the lease of its own TTL; with 0, it joins the lease of the directory that it is in."""

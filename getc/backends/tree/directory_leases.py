@@ -31,6 +31,9 @@ __all__ = ['DirectoryLeases']
 MAX_KNOWN: Final = 1000
 """Remembered directories with a TTL."""
 
+MAX_LEASES: Final = 10_000
+"""Leases of which is remembered whether they are those of directories."""
+
 
 class DirectoryLeases:
     """Finds the lease that a node joins, and remembers the directories with a TTL, so that each is read once.
@@ -44,11 +47,14 @@ class DirectoryLeases:
 
     Args:
         rpc: Calls etcd.
+        is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
     """
 
-    def __init__(self, rpc: RpcClient) -> None:
+    def __init__(self, rpc: RpcClient, *, is_strict: bool) -> None:
         self.known: dict[str, int] = {}
         self._rpc = rpc
+        self._is_strict = is_strict
+        self._roles: dict[int, bool] = {}  # by lease: whether it is that of a directory, which never changes
 
     def recall(self, directories: Sequence[str]) -> DirectoryLease:
         """Return the nearest of these directories, outermost first, that is known to have a lease.  No I/O."""
@@ -70,6 +76,35 @@ class DirectoryLeases:
                 del self.known[next(iter(self.known))]
             self.known[found.directory] = found.lease
         return found
+
+    def is_joined(self, key: str, lease: int, revision: int, deadline: Deadline, *, is_directory: bool) -> bool:
+        """Return whether a node has no TTL of its own: its lease is that of a directory above it.
+
+        Args:
+            key: The node.
+            lease: The lease that it has at the revision.
+            revision: The revision.
+            deadline: The end of the call.
+            is_directory: The node is a directory.
+        """
+        directories = paths.ancestors(key) if self._is_strict else []
+        if not directories:
+            return False
+        if not is_directory and lease in self._roles:
+            return self._roles[lease]
+        reads = TxnRequest(success=marker_reads(directories, revision))
+        response = self._rpc.call(KV.Txn, reads, deadline, is_write=False)
+        results = results_of_txn(response, *[RANGE] * len(directories), is_write=False)
+        is_joined = any(found.kvs and found.kvs[0].lease == lease for found in results)
+        if not is_directory:
+            self.note_role(lease, is_joined)
+        return is_joined
+
+    def note_role(self, lease: int, is_of_directory: bool) -> None:
+        """Remember whether a lease is that of a directory."""
+        if len(self._roles) >= MAX_LEASES:
+            del self._roles[next(iter(self._roles))]
+        self._roles[lease] = is_of_directory
 
     def put(self, put: Put, deadline: Deadline) -> EtcdResult:
         """Write a node that has no TTL of its own and is, or probably is, in a directory with a TTL.

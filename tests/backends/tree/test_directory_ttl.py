@@ -223,7 +223,46 @@ def test_key_of_another_program_stays_until_the_ttl_is_changed(client: getc.Clie
     assert client.get('/e').values == ('1',)
 
 
-# -- refresh of nodes in the directory
+# -- reads and refreshes of nodes in the directory
+
+
+def test_ttl_of_a_node_is_read_after_its_lease_is_known_to_be_its_own(
+    client: getc.Client, other: getc.Client, calls: Calls
+) -> None:
+    """Which takes one call for each lease that another client has granted."""
+    other.set('/d', dir=True, ttl=60)
+    for name in ('a', 'b'):
+        other.set(f'/d/{name}', '1')
+    other.set('/d/own', '1', ttl=60)
+    assert [client.get(f'/d/{name}').ttl for name in ('a', 'b')] == [None, None]
+    assert calls.names == ['Range', 'Txn', 'Range']
+    for names in (['Range', 'Txn', 'LeaseTimeToLive'], ['Range', 'LeaseTimeToLive']):
+        assert client.get('/d/own').ttl in (59, 60)
+        assert calls.names == names
+    client.set('/d/mine', '1', ttl=60)
+    calls.take()
+    assert client.get('/d/mine').ttl in (59, 60)
+    assert calls.names == ['Range', 'LeaseTimeToLive']
+
+
+def test_node_has_no_ttl_of_its_own_when_its_directory_is_moved_meanwhile(
+    client: getc.Client, other: getc.Client, calls: Calls
+) -> None:
+    """The markers are read as they were when the node was read."""
+    other.set('/d', dir=True, ttl=60)
+    other.set('/d/a', '1')
+    once(calls, 'Txn', lambda: other.refresh('/d', ttl=90))
+    assert client.get('/d/a').ttl is None
+
+
+def test_remembered_leases_are_bounded(
+    client: getc.Client, other: getc.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory_leases, 'MAX_LEASES', 3)
+    for number in range(5):
+        other.set(f'/d/{number}', '1', ttl=60)
+        assert client.get(f'/d/{number}').ttl in (59, 60)
+    assert len(client._backend._directory_leases._roles) == 3  # type: ignore[attr-defined]
 
 
 def test_refresh_of_a_node_does_not_renew_the_lease_of_its_directory(client: getc.Client, calls: Calls) -> None:

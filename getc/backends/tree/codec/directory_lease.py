@@ -63,9 +63,10 @@ def _has_lease(directory: str, lease: int) -> Compare:
     return Compare(key=marker(directory), target=Compare.CompareTarget.LEASE, lease=lease)
 
 
-def marker_reads(directories: Iterable[str]) -> list[RequestOp]:
-    """Return the reads of the markers of directories."""
-    return [RequestOp(request_range=RangeRequest(key=marker(each), keys_only=True)) for each in directories]
+def marker_reads(directories: Iterable[str], revision: int = 0) -> list[RequestOp]:
+    """Return the reads of the markers of directories, at a revision; 0 for the current one."""
+    reads = [RangeRequest(key=marker(each), keys_only=True, revision=revision) for each in directories]
+    return [RequestOp(request_range=read) for read in reads]
 
 
 def nearest_lease(directories: Sequence[str], found: Sequence[Any]) -> DirectoryLease:
