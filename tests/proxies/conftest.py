@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,13 +19,6 @@ from getc.testing.binaries import KILLABLE
 from tests.support.proxies import PROXIES, Kind, RealProxy
 
 NEWEST = 'newest'
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this folder as slow: they need programs that are not installed everywhere."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope='session', params=['run', NEWEST])

@@ -14,6 +14,8 @@ from getc.testing import EtcdServer, wait_until
 from getc.v3 import range_stream
 from tests.support.proxies import Kind, RealProxy
 
+pytestmark = pytest.mark.slow
+
 
 def test_client_detects_the_api_behind_a_proxy(proxy: RealProxy, open_client: Callable[..., getc.Client]) -> None:
     client = open_client(proxy.url)

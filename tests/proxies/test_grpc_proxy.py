@@ -14,6 +14,9 @@ from getc.testing import EtcdServer, wait_until
 from getc.v3 import watch_health
 from tests.support.proxies import KINDS, Kind, RealProxy
 
+pytestmark = pytest.mark.slow
+
+
 KIND = KINDS['grpc-proxy']
 
 CREDENTIALS = {'username': 'root', 'password': 'correct horse'}

@@ -14,6 +14,9 @@ from getc.testing import EtcdServer, wait_until
 from getc.v3.watch_stream import WatchStream
 from tests.support.proxies import KINDS, RealProxy
 
+pytestmark = pytest.mark.slow
+
+
 IDLE_LIMITS = {
     'nginx': {f'{name} 1h': f'{name} 1s' for name in ('grpc_read_timeout', 'grpc_send_timeout', 'client_body_timeout')},
     'haproxy-h2': {'timeout client 1m': 'timeout client 1s', 'timeout server 1m': 'timeout server 1s'},

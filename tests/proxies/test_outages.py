@@ -13,6 +13,9 @@ from getc.testing import EtcdServer, wait_until
 from getc.v3 import watch_health
 from tests.support.proxies import Kind, RealProxy
 
+pytestmark = pytest.mark.slow
+
+
 NO_ETCD = (ConnectionError, HTTPError, Unavailable)
 """What a call raises when the proxy has no etcd."""
 
