@@ -37,7 +37,7 @@ def test_sync_keeps_the_address_of_the_proxy(
     client = open_client(proxy.url, sync=1.0)
     client.ready(timeout=60)
     wait_until(lambda: len(syncs) >= 2)
-    assert client.urls == (proxy.url,)
+    assert client.endpoints == (proxy.url,)
     assert client.set('/cfg/a', '1').value == '1'
 
 

@@ -91,6 +91,11 @@ class RealProxy:
         """The URL for clients; a restart does not change it."""
         return f'http://{HOST}:{self._port}'
 
+    @property
+    def secure_url(self) -> str:
+        """The URL for clients over TLS."""
+        return f'https://{HOST}:{self._port}'
+
     def start(self) -> RealProxy:
         """Start the proxy and wait until it listens.  Skips the test if the program is not installed."""
         program = None if self.kind.program is None else _find(self.kind.program)
@@ -131,7 +136,14 @@ class RealProxy:
     def _write_example(self) -> Path:
         text = (EXAMPLES / self.kind.example).read_text('utf-8')
         addresses = [urlsplit(target).netloc for target in self.targets]
-        changes = {LISTEN_ADDRESS: f'{HOST}:{self._port}', ETCD_ADDRESS: addresses[0], **self.changes}
+        changes = {LISTEN_ADDRESS: f'{HOST}:{self._port}', **self.changes}
+        if self.kind.program is None:
+            changes[ETCD_ADDRESS] = ','.join(addresses)
+        else:  # one line for each server
+            (line,) = [line for line in text.splitlines() if ETCD_ADDRESS in line and LISTEN_ADDRESS not in line]
+            names = [line.replace('member1', f'member{number}') for number in range(1, len(addresses) + 1)]
+            lines = [name.replace(ETCD_ADDRESS, address) for name, address in zip(names, addresses, strict=True)]
+            changes[line] = '\n'.join(lines)
         if self.kind.name == 'nginx':  # as another user than root it cannot use the folders of the package
             names = ('client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi')
             folders = ''.join(f'{name}_temp_path {self.folder}/{name};' for name in names)
