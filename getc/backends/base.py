@@ -159,8 +159,13 @@ class KeptNode(Protocol):
         Blocks until the deadline at most.
         """
 
-    def release(self, deadline: Deadline) -> None:
-        """Stop renewing, and delete the node if this client still owns it.  Raises ``ConnectionError``."""
+    def release(self, deadline: Deadline) -> bool:
+        """Stop renewing, and delete the node if this client still owns it.  Raises ``ConnectionError``.
+
+        Returns:
+            False if the node was gone, or belonged to another client: also if an earlier call without an answer has
+            deleted it.
+        """
 
     def detach(self, deadline: Deadline) -> None:
         """Stop renewing, and let the TTL of the node run out."""

@@ -324,9 +324,9 @@ class _RelativeNode(KeptNode):
         with _relative_errors(self._namespace, self._key):
             return strip_namespace(self.node.update(value, deadline), self._namespace)
 
-    def release(self, deadline: Deadline) -> None:
+    def release(self, deadline: Deadline) -> bool:
         with _relative_errors(self._namespace, self._key):
-            self.node.release(deadline)
+            return self.node.release(deadline)
 
     def detach(self, deadline: Deadline) -> None:
         with _relative_errors(self._namespace, self._key):

@@ -158,15 +158,15 @@ class RefreshedNode(KeptNode, Renewable, WatchListener):
                     return result
             gevent.sleep(min(backoff.next_delay(), deadline.remaining()))
 
-    def release(self, deadline: Deadline) -> None:
+    def release(self, deadline: Deadline) -> bool:
         self.abandon()
         if self._loop.in_forked_child:
-            return
+            return False
         with self._locked(deadline):
             try:
-                self._write(Delete(self.key), deadline)
+                return bool(self._write(Delete(self.key), deadline))
             except NodeLost:
-                pass  # it is deleted, or belongs to another client
+                return False  # it is deleted, or belongs to another client
 
     def detach(self, deadline: Deadline) -> None:
         self.abandon()

@@ -11,6 +11,7 @@ from typing import Final
 import gevent
 
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, WatchListener
+from getc.backends.creation_order import lost_contender
 from getc.errors import ClientClosed, EtcException, NodeLost
 from getc.operations import Predecessor, Put
 from getc.paths import child_prefix
@@ -90,13 +91,17 @@ class ContenderKey(KeepListener):
     def remove(self) -> None:
         """Delete the key: by its token, or by its lease or name if the token is unknown.  Blocks for a TTL at most.
 
-        Repeated until etcd answers or the key has expired.  A refusal is logged, and kept in ``refusal``.
+        Repeated until etcd answers or the key has expired.  A refusal is logged, and kept in ``refusal``.  If the key
+        was gone before the first request, that is its ``loss``.
         """
         end = Deadline(self._queue.ttl)
         backoff = Backoff()
+        is_first = True
         while os.getpid() == self._pid:
             try:
-                self._remove_once(self._queue.call_deadline(end))
+                was_deleted = self._remove_once(self._queue.call_deadline(end))
+                if is_first and not was_deleted and self.loss is None:
+                    self.loss = lost_contender(self.key)
                 return
             except ClientClosed:
                 return
@@ -104,13 +109,15 @@ class ContenderKey(KeepListener):
                 if not is_transient(error) or end.has_passed():
                     self._on_not_removed(error)
                     return
+            is_first = False
             gevent.sleep(min(backoff.next_delay(), end.remaining()))
 
-    def _remove_once(self, deadline: Deadline) -> None:
+    def _remove_once(self, deadline: Deadline) -> bool:
         if self.node is not None:
-            self.node.release(deadline)
-        elif self._group is not None:
+            return self.node.release(deadline)
+        if self._group is not None:
             self._group.delete_unanswered(self.key, self, deadline)
+        return True
 
     def _on_not_removed(self, error: EtcException) -> None:
         if not is_transient(error):

@@ -84,6 +84,7 @@ class Contender:
         self.answer: PredecessorResult | None = None
         self._state = ContenderState.OUT
         self._key: ContenderKey | None = None
+        self._last_key: ContenderKey | None = None  # the one with which the contender leaves
         self._wake = Event()
         self._is_closed = False  # the client was closed
         self._request: gevent.Greenlet[..., None] | None = None  # in flight
@@ -343,13 +344,17 @@ class Contender:
         if self.in_forked_child or self._state in (ContenderState.OUT, ContenderState.LEAVING):
             return
         self._state = ContenderState.LEAVING
+        self._last_key = self._key
         self._start_removal()
         self._finish_if_left()
 
-    def leave(self, deadline: Deadline) -> None:
+    def leave(self, deadline: Deadline) -> NodeLost | None:
         """Delete the key, and block until etcd has answered; until the deadline at most.
 
         Without an answer the deletion goes on in the background.
+
+        Returns:
+            Why the key was gone before, if it was; else None.
 
         Raises:
             EtcException: etcd refuses, for example with PermissionDenied: the key exists until its TTL has passed, or
@@ -357,6 +362,7 @@ class Contender:
         """
         self.start_leaving()
         self._wait_for_removals(deadline)
+        return None if self._last_key is None else self._last_key.loss
 
     def leave_lost_key(self, deadline: Deadline) -> None:
         """Delete a key that was lost, or the contender would wait behind itself; then it can join again.  Blocks.

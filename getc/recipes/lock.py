@@ -208,7 +208,10 @@ class Lock(Unpicklable):
         loss = contender.loss() if contender.state is ContenderState.LOST or contender.in_forked_child else None
         self._held = None
         self._end_turn(contender)
-        contender.leave(deadline)
+        gone = contender.leave(deadline)
+        if loss is None and gone is not None:
+            loss = NodeLost(f'lock {self._key} was lost before it was released: {gone}', key=self._key)
+            loss.__cause__ = gone
         if loss is not None:
             raise loss
 

@@ -511,3 +511,13 @@ def test_lock_is_relative_to_the_namespace(backend_under_test: BackendUnderTest,
         guard = inside.lock('/b')
         guard.acquire()
         assert guard.guard.key.startswith('/b/') and guard.guard.created_index == guard.token
+
+
+def test_release_raises_node_lost_when_the_loss_was_not_noticed_before(client: getc.Client, other: getc.Client) -> None:
+    """The same case, without a watch or a renewal in between: the answer to the delete shows it."""
+    lock = client.lock(KEY)
+    lock.acquire()
+    delete(other, keys(other)[0])
+    with pytest.raises(getc.NodeLost, match=f'lock {KEY} (was lost before it was released|is not held): .*was deleted'):
+        lock.release()
+    assert lock.state is OUT

@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 
 import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer, MemoryStore, wait_until
+from getc.testing import EtcdServer, wait_until
+from tests.recipes.conftest import Open
 from tests.recipes.strikes import run_struck
-from tests.support.leftovers import greenlets_of_getc, has_failed
+from tests.support.leftovers import greenlets_of_getc
 
 TTL = 30
 """Seconds, so long that no key expires while a test waits: what is gone was deleted."""
 
 KEY = '/locks/a'
-
-Open = Callable[[], getc.Client]
-
-
-@pytest.fixture(params=['memory', 'v2', 'v3'])
-def open_client(request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Open clients of one empty store."""
-    clients: list[getc.Client] = []
-    store = MemoryStore()
-    if request.param == 'memory':
-        store.delay(0.001)  # so that each call switches
-        url, api = store.url, None
-    else:
-        server: EtcdServer = request.getfixturevalue('etcd_server')
-        url, api = server.url, request.param
-
-    def open_client() -> getc.Client:
-        clients.append(getc.etcd(url, api=api))
-        return clients[-1]
-
-    yield open_client
-    for client in clients:
-        client.close()
-    if not has_failed(request):
-        wait_until(lambda: greenlets_of_getc() == [])
 
 
 def is_free(client: getc.Client) -> bool:

@@ -264,9 +264,9 @@ class LeasedNode(KeptNode):
         node = Value(self.key, index, previous.created_index, ttl, expiration, value)
         return ComparedThenSwapped(node, prev_node, index, 0, term)
 
-    def release(self, deadline: Deadline) -> None:
+    def release(self, deadline: Deadline) -> bool:
         self.abandon()
-        self._remove(RequestOp(request_delete_range=DeleteRangeRequest(key=self.raw_key)), DELETE, deadline)
+        return self._remove(RequestOp(request_delete_range=DeleteRangeRequest(key=self.raw_key)), DELETE, deadline)
 
     def detach(self, deadline: Deadline) -> None:
         with self._lease.reserve(self.key):  # a renewal meanwhile would delete the key, as not kept
@@ -309,14 +309,16 @@ class LeasedNode(KeptNode):
 
     # -- requests
 
-    def _remove(self, request: RequestOp, kind: str, deadline: Deadline) -> None:
-        """Remove the node from the lease by this request, if it is still on it."""
-        if not self._lease.in_forked_child:
-            with self._lease.removing(self.key):
-                try:
-                    self._write(request, kind, deadline)
-                except NodeLost:
-                    pass  # it is deleted, or belongs to another client
+    def _remove(self, request: RequestOp, kind: str, deadline: Deadline) -> bool:
+        """Remove the node from the lease by this request; return False if it was not on the lease any more."""
+        if self._lease.in_forked_child:
+            return False
+        with self._lease.removing(self.key):
+            try:
+                self._write(request, kind, deadline)
+            except NodeLost:
+                return False  # it is deleted, or belongs to another client
+        return True
 
     def _write(
         self, request: RequestOp, kind: str, deadline: Deadline, *, in_order: bool = False
