@@ -423,7 +423,7 @@ class TimedOut(ConnectionError, builtins.TimeoutError):
 
 
 class NodeLost(EtcException):
-    """The keeper does not own its node at the moment: another process may own the node."""
+    """A keeper does not own its node at the moment, or a lock is not held: another process may own it."""
 
 
 class Overtaken(NodeLost):

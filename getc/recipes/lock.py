@@ -51,12 +51,11 @@ class _Turn(NamedTuple):
 
 
 class Lock(Unpicklable):
-    """A lock that one process at a time holds, in the order in which they asked for it::
+    """A lock that one process at a time holds, in the order in which they came.
 
-        with etcd.lock('/locks/shard-7') as token: ...
-
-    :meth:`getc.Client.lock` returns it.  The owner is the process whose key below the lock was created first.  Other
-    processes may use Go's ``concurrency.Mutex``, ``etcdctl lock``, or getc.
+    :meth:`getc.Client.lock` returns it: ``with etcd.lock('/locks/shard-7') as token: ...``.  The owner is the process
+    whose key below the lock was created first.  Other processes may use Go's ``concurrency.Mutex``, ``etcdctl lock``,
+    or getc.
 
     An owner that is cut off from etcd, paused or suspended loses the lock after its TTL.  It is notified before etcd
     can give the lock to another owner: :meth:`ensure` raises, :attr:`state` is LOST, :meth:`interrupting` and
@@ -236,15 +235,12 @@ class Lock(Unpicklable):
     # -- losses
 
     def interrupting(self) -> Interruption:
-        """Return a context manager that interrupts its block when the lock is lost; its value is the token::
+        """Return a context manager that interrupts its block when the lock is lost; its value is the token.
 
-            with lock:
-                with lock.interrupting():
-                    work()
-
-        NodeLost is raised from the block at the time at which the lock counts as lost, before etcd can give it to
-        another owner.  Inside, a :class:`~getc.recipes.LockInterrupt` is thrown into this greenlet where it switches;
-        code that does not switch runs on.  After the block nothing is thrown.
+        Use it inside of the lock: ``with lock, lock.interrupting() as token: ...``.  NodeLost is raised from the block
+        at the time at which the lock counts as lost, before etcd can give it to another owner.  In the block, a
+        :class:`~getc.recipes.LockInterrupt` is thrown into this greenlet where it switches; code that does not switch
+        runs on.  After the block nothing is thrown.
 
         Raises:
             NodeLost: On entry, if the lock is not certainly held.
