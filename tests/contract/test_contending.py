@@ -279,3 +279,18 @@ def test_contender_of_v3_is_deleted_although_another_program_has_overwritten_it(
     node.release(deadline())
     with pytest.raises(getc.KeyNotFound):
         other.get('/q/1')
+
+
+def test_update_of_a_contender_keeps_its_place_and_token(client: getc.Client, other: getc.Client) -> None:
+    """An election proclaims in this way."""
+    first = contend(other, '/q/a', 'first')
+    node = contend(client, '/q/b', 'old')
+    assert node.update('new', deadline()).created_index == node.token
+    node.update('newest', deadline())
+    assert other.get('/q/b').value == 'newest'
+    found = predecessor(client, '/q/b', node.token)
+    assert found.nearest is not None and found.nearest.created_index == first.token
+    assert node.guard.created_index == node.token
+    node.release(deadline())
+    with pytest.raises(getc.KeyNotFound):
+        other.get('/q/b')

@@ -27,7 +27,15 @@ class Struck:
         self.error: BaseException | None = None
 
 
-def run_struck(work: Callable[[], object], at: int, *, by: str, then: Callable[[], object] = lambda: None) -> Struck:
+def run_struck(
+    work: Callable[[], object],
+    at: int,
+    *,
+    by: str,
+    then: Callable[[], object] = lambda: None,
+    also_at: int = 0,
+    also: Callable[[], object] = lambda: None,
+) -> Struck:
     """Run a function in a greenlet, and strike it where it switches for the ``at``-th time.
 
     Args:
@@ -35,6 +43,8 @@ def run_struck(work: Callable[[], object], at: int, *, by: str, then: Callable[[
         at: The number of the switch, from 1 on; 0 for no strike.
         by: ``'kill'`` or ``'timeout'``.
         then: Called while the function runs, in the calling greenlet.
+        also_at: The number of another switch, from 1 on; 0 for none.
+        also: Called in the hub at that switch.
     """
     outcome = Struck()
     strike: BaseException = gevent.GreenletExit() if by == 'kill' else gevent.Timeout()
@@ -57,6 +67,8 @@ def run_struck(work: Callable[[], object], at: int, *, by: str, then: Callable[[
             outcome.switches += 1
             if outcome.switches == at:
                 get_hub().loop.run_callback(throw)
+            if outcome.switches == also_at:
+                get_hub().loop.run_callback(also)
 
     previous = greenlet.settrace(trace)
     try:

@@ -41,9 +41,10 @@ def test_g1_at_any_revision_one_contender_is_first_until_it_is_gone(open_client:
                 with lock as token:
                     began = observer.set('/steps', 'x').modified_index
                     gevent.sleep(rng.random() * 0.003)
-                    owners.append((token, began, observer.set('/steps', 'x').modified_index))
+                    ended = observer.set('/steps', 'x').modified_index
+                owners.append((token, began, ended))
             except getc.NodeLost:
-                pass  # this test has deleted the key
+                pass  # this test has deleted the key of a waiter that has just become the owner
 
     workers = [gevent.spawn(work, client.lock(KEY, ttl=TTL)) for client in clients for _ in range(4)]
     for _ in range(6):

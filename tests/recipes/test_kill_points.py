@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 import getc
-from getc.testing import EtcdServer, wait_until
+from getc.testing import EtcdServer, MemoryStore, wait_until
 from tests.recipes.conftest import Open
 from tests.recipes.strikes import run_struck
 from tests.support.leftovers import greenlets_of_getc
@@ -87,6 +87,46 @@ def test_strike_of_a_greenlet_that_waits_for_its_turn_leaves_nothing(open_client
         lock.acquire()
         run_struck(lambda: cycle(lock), at, by=by, then=lock.release)
         check_usable(lock, observer)
+
+
+@pytest.mark.parametrize('by', ['kill', 'timeout'])
+def test_loss_and_strike_at_any_two_switches_end_a_block_of_interrupting_cleanly(by: str) -> None:
+    """With NodeLost or the strike, never with the interrupt; and nothing is thrown after the block."""
+    store = MemoryStore()
+    store.delay(0.0001)
+    outcomes: set[str] = set()
+    with getc.etcd(store.url) as client:
+        lock = client.lock(KEY, ttl=TTL)
+        after: list[str] = []
+
+        def work() -> None:
+            with lock:
+                with lock.interrupting():
+                    gevent.sleep(0)
+                    gevent.sleep(0)
+                after.append('begun')
+                gevent.sleep(0)
+                gevent.sleep(0)
+                after.append('ended')
+
+        def lose() -> None:
+            place = None if lock._held is None else lock._held._key
+            if place is not None and place.loss is None:  # as its keep group would do at this moment
+                place.on_lost(getc.NodeLost('{key} was lost', key=place.key))
+
+        for at in range(10):
+            for lost_at in range(10):
+                after.clear()
+                try:
+                    outcome = run_struck(work, at, by=by, also_at=lost_at, also=lose)
+                except getc.NodeLost:
+                    outcomes.add('lost')
+                else:
+                    outcomes.add('struck' if outcome.error is not None else 'done')
+                if not at:
+                    assert after in ([], ['begun', 'ended'])
+                check_usable(lock, client)
+    assert outcomes == {'lost', 'struck', 'done'}
 
 
 @pytest.mark.slow
