@@ -55,6 +55,7 @@ class WatchStream:
         affinity: The process and the thread that the stream belongs to.
         on_progress: Called with the revision of each progress response for all watches.  It must not block or raise.
         revision: The latest revision in a response of the server.
+        response_bytes: The size in bytes of the response that is passed to a handler.
         progress: What the progress responses prove.
         is_proxied: The watches are created by ``etcd grpc-proxy``.
     """
@@ -64,6 +65,7 @@ class WatchStream:
         self.affinity.check()
         self.on_progress: Callable[[int], object] | None = None
         self.revision = 0
+        self.response_bytes = 0
         self.is_proxied = False
         self._messages = messages
         self._watches = WatchTable(self._send_request)
@@ -86,11 +88,6 @@ class WatchStream:
         """True if a watch was created or requested and has not ended."""
         return not self._watches.is_empty
 
-    @property
-    def response_bytes(self) -> int:
-        """The size in bytes of the response that was received last."""
-        return self._messages.size
-
     def create(self, request: WatchCreateRequest, handler: WatchHandler, before_request: Callable[[], bool]) -> None:
         """Request a watch.  Does not block.
 
@@ -112,7 +109,7 @@ class WatchStream:
 
         Does not block, may be called twice.
         """
-        if self._watches.get(watch_id) is not handler:
+        if self._watches.created.get(watch_id) is not handler:
             return  # not created yet, or over
         self._watches.remove(watch_id)
         if not self.is_over:
@@ -205,7 +202,7 @@ class WatchStream:
                 self._on_too_large(self._messages.oversized.watch_id, error)
 
     def _on_too_large(self, watch_id: int, error: ResponseTooLarge) -> None:
-        handler = self._watches.get(watch_id)
+        handler = self._watches.created.get(watch_id)
         if handler is not None:
             self.cancel(watch_id, handler)
             handler.on_ended(error)
@@ -224,8 +221,9 @@ class WatchStream:
                 handler.on_ended(self._error_of(response))
                 self._close_if_empty()
         elif response.events:
-            handler = self._watches.get(response.watch_id)
+            handler = self._watches.created.get(response.watch_id)
             if handler is not None:
+                self.response_bytes = self._messages.size
                 handler.on_response(response)
         elif response.watch_id == ALL_WATCHES:
             self._on_progress(response.header.revision)

@@ -39,13 +39,16 @@ class WatchTable:
 
     Args:
         send: Sends a create request with an id.  Raises EtcException if the stream has ended.
+
+    Attributes:
+        created: The handlers of the created watches, by ``watch_id``.
     """
 
-    __slots__ = ('_created', '_future', '_key', '_pending', '_send')
+    __slots__ = ('_future', '_key', '_pending', '_send', 'created')
 
     def __init__(self, send: Callable[[WatchCreateRequest, int], object]) -> None:
         self._send = send
-        self._created: dict[int, WatchHandler] = {}  # by watch_id
+        self.created: dict[int, WatchHandler] = {}  # by watch_id
         self._pending: CreateQueue[Request] = CreateQueue(self._send_request)  # not created yet
         self._future: dict[int, int] = {}  # the start revisions that the server had not reached
         self._key = b''
@@ -53,12 +56,12 @@ class WatchTable:
     @property
     def is_empty(self) -> bool:
         """True if no watch was requested or created that has not ended."""
-        return not (self._created or self._pending)
+        return not (self.created or self._pending)
 
     @property
     def key(self) -> bytes:
         """A watched key: the first of the range of the watch that was created last; if none was, of a requested one."""
-        return next(iter(self._pending))[0].key if self._pending and not self._created else self._key
+        return next(iter(self._pending))[0].key if self._pending and not self.created else self._key
 
     @property
     def is_proxied(self) -> bool:
@@ -74,10 +77,6 @@ class WatchTable:
     def has_started(self, revision: int) -> bool:
         """Return True if no created watch starts after this revision."""
         return all(start <= revision for start in self._future.values())
-
-    def get(self, watch_id: int) -> WatchHandler | None:
-        """Return the handler of a created watch; None if there is no such watch."""
-        return self._created.get(watch_id)
 
     def request(self, request: WatchCreateRequest, handler: WatchHandler, before_request: Callable[[], bool]) -> None:
         """Request a watch, now or when earlier ones are created.  Does not block.
@@ -113,7 +112,7 @@ class WatchTable:
         request, handler, _ = requested
         if not response.canceled:
             self._key = request.key
-            self._created[response.watch_id] = handler
+            self.created[response.watch_id] = handler
             if request.start_revision > response.header.revision:
                 self._future[response.watch_id] = request.start_revision
         return handler
@@ -121,12 +120,12 @@ class WatchTable:
     def remove(self, watch_id: int) -> WatchHandler | None:
         """Remove a created watch, and return its handler; None if there is no such watch."""
         self._future.pop(watch_id, None)
-        return self._created.pop(watch_id, None)
+        return self.created.pop(watch_id, None)
 
     def clear(self) -> list[WatchHandler]:
         """Remove all watches, and return their handlers."""
-        handlers = [*self._created.values(), *(handler for _, handler, _ in self._pending.clear())]
-        self._created.clear()
+        handlers = [*self.created.values(), *(handler for _, handler, _ in self._pending.clear())]
+        self.created.clear()
         self._future.clear()
         return handlers
 

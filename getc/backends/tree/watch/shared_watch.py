@@ -401,5 +401,5 @@ class SharedWatch(WatchHandler):
                 # The proxy takes the header's revision for that of the last event: it may continue this watch as
                 # another one of the same range, which is ahead.  Source: etcd 3.7, ``grpcproxy/watch_broadcast.go``.
                 self._end(dropped_by_proxy(position.delivered, stream.url))
-        elif position.is_catching_up and is_whole:
+        elif (position.target is not None or position.awaited) and is_whole:
             position.received = max(position.received, header.revision)
