@@ -77,7 +77,7 @@ bench: $(READY) ## compare the speed of getc with other clients
 	@$(BIN)/python -m tools.bench $(ARGS)
 
 clean: ## remove all generated files
-	rm -rf $(VENV) .venv-* build dist docs/_build *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-* .interop build dist docs/_build *.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): setup.py
