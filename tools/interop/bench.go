@@ -212,7 +212,7 @@ func (w *worker) set(ctx context.Context, r request) (answer, error) {
 	return repeat(r.Seconds, calls)
 }
 
-// guardedSet sends the transaction of getc's set: its conditions are that no value is above or below the key.
+// guardedSet sends the transaction of getc's set.
 func (w *worker) guardedSet(ctx context.Context, r request) (answer, error) {
 	keys, err := w.prepare(ctx, r.Size, r.InFlight)
 	if err != nil {
@@ -234,21 +234,24 @@ func (w *worker) guardedSet(ctx context.Context, r request) (answer, error) {
 	return repeat(r.Seconds, calls)
 }
 
-// guardsOf returns the compares of getc's set, and the reads with which it finds out which of them failed.
+// guardsOf returns the compares of getc's set, and the reads with which it finds out which of them failed: no ancestor is
+// a value, no ancestor has a TTL that the key would have to share, and nothing is below the key.
 func guardsOf(key string) ([]clientv3.Cmp, []clientv3.Op) {
-	compares, failure := []clientv3.Cmp{}, []clientv3.Op{}
+	values, leases, failure := []clientv3.Cmp{}, []clientv3.Cmp{}, []clientv3.Op{}
 	for at, char := range key {
 		if char == '/' && at > 0 {
-			compares = append(compares, clientv3.Compare(clientv3.CreateRevision(key[:at]), "=", 0))
+			values = append(values, clientv3.Compare(clientv3.CreateRevision(key[:at]), "=", 0))
+			leases = append(leases, clientv3.Compare(clientv3.LeaseValue(key[:at+1]), "=", 0))
 			failure = append(failure, clientv3.OpGet(key[:at], clientv3.WithKeysOnly()))
 		}
 	}
+	slices.Reverse(leases)
 	first, end := key+"/", key+"0"
-	compares = append(compares, clientv3.Compare(clientv3.CreateRevision(first), "=", 0).WithRange(end))
+	below := clientv3.Compare(clientv3.CreateRevision(first), "=", 0).WithRange(end)
 	failure = append(failure,
 		clientv3.OpGet(first, clientv3.WithRange(end), clientv3.WithLimit(1), clientv3.WithKeysOnly()),
 		clientv3.OpGet(key))
-	return compares, failure
+	return slices.Concat(values, leases, []clientv3.Cmp{below}), failure
 }
 
 // lock locks and unlocks a mutex for each goroutine.  A cycle is one transaction and one delete.
