@@ -610,6 +610,42 @@ def test_guard_without_a_guard_is_a_type_error(unreachable: getc.Client) -> None
             unreachable.transaction(guard=guard)
 
 
+# -- the guard of a lock
+
+
+@transactions
+def test_guard_of_a_lock_holds_while_the_lock_is_held(client: getc.Client, other: getc.Client) -> None:
+    """It is that of one owner: the guard of a former one fails while another client holds the lock."""
+    lock, rival = client.lock('/locks/a', ttl=TTL), other.lock('/locks/a', ttl=TTL)
+    with lock:
+        former = lock.guard
+        apply(client, lambda t: t.set('/x', '1'), guard=lock)
+        apply(client, lambda t: t.update('/x', '2'), guard=former)
+    with rival:
+        assert 'it was deleted, or has expired' in str(refuse(client, getc.NodeLost, guard=former))
+        apply(other, lambda t: t.set('/x', '3'), guard=rival)
+    with lock:
+        refuse(client, getc.NodeLost, guard=former)
+        apply(client, lambda t: t.update('/x', '4'), guard=lock)
+    assert client.get('/x').value == '4'
+
+
+@transactions
+def test_guard_of_a_lock_fails_when_its_key_was_deleted(client: getc.Client, other: getc.Client) -> None:
+    """Before the owner has noticed."""
+    lock = client.lock('/locks/a', ttl=TTL)
+    lock.acquire()
+    guard = lock.guard
+    other.delete(guard.key)
+    assert refuse(client, getc.NodeLost, guard=guard).key == guard.key
+
+
+@transactions
+def test_transaction_with_a_lock_that_is_not_held_raises_at_once(client: getc.Client) -> None:
+    with pytest.raises(getc.NodeLost):
+        client.transaction(guard=client.lock('/locks/a', ttl=TTL))
+
+
 # -- namespaces
 
 

@@ -426,3 +426,109 @@ def test_store_drops_its_references_when_clients_are_closed(etcd_store: MemorySt
             client.set('/a', 'x')
             assert (len(etcd_store._backends), len(link._backends)) == (1, 1)
     assert (len(etcd_store._backends), len(link._backends)) == (0, 0)
+
+
+# -- transactions
+
+
+def test_transaction_whose_reply_is_lost_is_ambiguous_and_applied_once(
+    client: getc.Client, other: getc.Client, etcd_store: MemoryStore
+) -> None:
+    etcd_store.lose_next_reply()
+    t = client.transaction()
+    with pytest.raises(getc.ConnectionError) as caught, t:
+        t.set('/a', 'x')
+        t.set('/b', 'x')
+    assert caught.value.maybe_applied is True
+    assert other.get('/a').index == other.get('/b').index == other.get('/b').etcd_index == 1
+    with pytest.raises(RuntimeError, match='its response was not received'):
+        _ = t.results
+
+
+def test_transaction_without_a_write_loses_no_reply(client: getc.Client, etcd_store: MemoryStore) -> None:
+    """The reply that is lost is that of the next write."""
+    client.set('/a', 'x')
+    etcd_store.lose_next_reply()
+    with client.transaction() as t:
+        t.get('/a')
+    assert t.results[0].value == 'x'
+    with pytest.raises(getc.ConnectionError):
+        client.set('/a', 'y')
+
+
+def test_transaction_is_refused_while_disconnected(client: getc.Client, etcd_store: MemoryStore) -> None:
+    etcd_store.disconnect()
+    with pytest.raises(getc.ConnectionRefused) as caught, client.transaction() as t:
+        t.set('/a', 'x')
+    assert caught.value.maybe_applied is False
+    with pytest.raises(getc.ConnectionRefused):
+        client.atomically(lambda stm: stm.get('/a'))
+
+
+@pytest.mark.parametrize('is_idempotent', [False, True])
+def test_atomically_runs_again_after_a_lost_reply_only_if_idempotent(
+    client: getc.Client, etcd_store: MemoryStore, is_idempotent: bool
+) -> None:
+    runs: list[int] = []
+
+    def claim(stm: getc.STM) -> str:
+        runs.append(1)
+        try:
+            return stm.get('/owner').value or ''
+        except getc.KeyNotFound:
+            stm.set('/owner', 'me')
+            return 'claimed'
+
+    etcd_store.lose_next_reply()
+    if is_idempotent:
+        assert client.atomically(claim, idempotent=True) == 'me'
+        assert len(runs) == 2
+        return
+    with pytest.raises(getc.ConnectionError) as caught:
+        client.atomically(claim)
+    assert caught.value.maybe_applied is True
+    assert len(runs) == 1
+    assert client.get('/owner').value == 'me'
+
+
+def test_delayed_transaction_times_out_and_may_be_applied(
+    client: getc.Client, other: getc.Client, etcd_store: MemoryStore
+) -> None:
+    etcd_store.delay(math.inf)
+    with pytest.raises(getc.TimedOut) as caught, client.transaction(timeout=3) as t:
+        t.set('/a', 'x')
+    assert caught.value.maybe_applied is True
+    etcd_store.delay(0)
+    assert other.get('/a').value == 'x'
+
+
+def test_guard_holds_although_the_reply_to_a_renewal_was_lost(
+    client: getc.Client, etcd_store: MemoryStore, etcd_clock: VirtualTime
+) -> None:
+    """The renewal has moved the index of the node; the value and the creation prove the ownership."""
+    keeper = client.keep_node('/owner', 'a', ttl=9)
+    guard = keeper.guard
+    etcd_store.lose_next_reply()
+    etcd_clock.advance(3.1)
+    with client.transaction(guard=guard) as t:
+        t.set('/x', '1')
+    assert t.index
+
+
+def test_guard_fails_after_the_ttl_in_virtual_time(
+    client: getc.Client, other: getc.Client, etcd_store: MemoryStore, etcd_clock: VirtualTime
+) -> None:
+    """The owner is cut off for longer than its TTL, and another client owns the node."""
+    lock = client.lock('/locks/a', ttl=9)
+    lock.acquire()
+    guard = lock.guard
+    etcd_store.disconnect()
+    etcd_clock.advance(10)
+    etcd_store.connect()
+    rival = other.lock('/locks/a', ttl=9)
+    rival.acquire()
+    with pytest.raises(getc.NodeLost), client.transaction(guard=guard) as t:
+        t.set('/x', '1')
+    with other.transaction(guard=rival) as t:
+        t.set('/x', '2')
+    assert client.get('/x').value == '2'
