@@ -11,6 +11,7 @@ import getc
 from getc.daemons.keeper import KeeperState
 from getc.daemons.watcher import WatcherState
 from getc.errors import Unauthorized
+from getc.v3.schema.authpb import Permission
 from tests.support.auth_servers import PASSWORD, AuthServer, ForbiddenServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -196,3 +197,24 @@ def test_permission_denied_names_the_key_and_the_remedy(auth_server: AuthServer,
     if auth_server.api == 'v3':
         assert isinstance(caught.value, getc.PermissionDenied)
         assert 'strict=False' in str(caught.value)
+
+
+def test_transaction_needs_permission_for_each_of_its_keys(v3_auth_server: AuthServer) -> None:
+    """With ``strict=False`` for nothing above its nodes."""
+    v3_auth_server.enable_auth()
+    root = v3_auth_server.login()
+    root.set('/open/a', '1')
+    root.v3.auth.role_grant_permission('reading', b'/open', range_end=b'/open0', perm_type=Permission.Type.READWRITE)
+    user = v3_auth_server.login('reader', strict=False)
+    with user.transaction() as t:
+        t.check('/open/a', value='1')
+        t.set('/open/b', '2')
+    assert root.get('/open/b').index == t.index
+    assert user.atomically(lambda stm: stm.set('/open/c', stm.get('/open/b').value or '')) is None
+    assert root.get('/open/c').value == '2'
+    with pytest.raises(getc.PermissionDenied, match='a role for each key of the transaction') as caught:
+        with user.transaction() as t:
+            t.set('/open/b', '3')
+            t.check('/closed/a', exists=False)
+    assert caught.value.maybe_applied is False
+    assert root.get('/open/b').value == '2'
