@@ -47,8 +47,9 @@ class KeepAliveStream:
         """Renew a lease, and return the server's response.  Blocks until the deadline at most.
 
         After a timeout the stream is not used again: the next one is on another server.  A timeout below
-        ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault; nor has one behind ``etcd grpc-proxy``,
-        which renews a lease at its own pace and answers then: ``is_outage`` of that TimedOut is False.
+        ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault.  ``etcd grpc-proxy`` renews a lease at
+        its own pace, and answers then: its TimedOut has ``is_outage=False``, and the next stream, on which the proxy
+        renews at once, is on the current server.
 
         Raises:
             LeaseNotFound: The lease has expired or was revoked.
@@ -64,11 +65,12 @@ class KeepAliveStream:
             response = wait_result(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as error:
             error.endpoint = self._messages.url
-            if self._messages.is_grpc_proxy:
-                error.is_outage = False
-            elif left >= MIN_ATTEMPT_TIMEOUT:
+            if left >= MIN_ATTEMPT_TIMEOUT:
                 self._is_silent = True
-                self._messages.report_silent(error)
+                if self._messages.is_grpc_proxy:
+                    error.is_outage = False
+                else:
+                    self._messages.report_silent(error)
             raise
         finally:
             self._callers -= 1

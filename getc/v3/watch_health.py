@@ -113,7 +113,8 @@ class WatchHealthCheck:
         else:
             since, timeout = self._behind_since, BEHIND_TIMEOUT
         left = timeout - (timing.now() - since)
-        if left <= 0 and not self._is_idle:
+        is_creation_late = timing.now() - self._watches.waiting_since > CREATE_TIMEOUT
+        if (left <= 0 or is_creation_late) and not self._is_idle:
             self._check = gevent.spawn(self._run_check)
             self._check.name = 'getc watch stream, health check'
         else:

@@ -144,3 +144,27 @@ def test_nodes_and_changes_are_shared_through_several_proxies(
         wait_until(lambda: followed.has({'/cfg/a': str(number)}))  # noqa: B023
         proxy.start()
     assert [change.resync for change in followed.changes] == [False, False]
+
+
+def test_node_is_kept_when_one_of_two_proxies_hangs(
+    kind: Kind, open_proxy: Callable[..., RealProxy], open_client: Callable[..., getc.Client]
+) -> None:
+    """Renewals move to the other proxy in time, and so does the watch."""
+    if kind.name == 'nginx':
+        pytest.skip('the workers of nginx are other processes')
+    proxies = [open_proxy(kind), open_proxy(kind)]
+    client = open_client([proxy.url for proxy in proxies])
+    client.ready(timeout=60)
+    losses: list[getc.Keeper] = []
+    keeper = client.keep_node('/servers/a', ttl=15, on_lost=losses.append)
+    changes: list[getc.EtcdResult] = []
+    client.on_change('/cfg', changes.append)
+    wait_until(lambda: keeper.remaining() < 11)
+    wait_until(lambda: keeper.remaining() > 11)  # it was renewed
+    proxies[0].pause()
+    for _ in range(2):
+        wait_until(lambda: keeper.remaining() < 9)
+        wait_until(lambda: keeper.remaining() > 9 or losses)
+    assert losses == []
+    client.set('/cfg/a', '1', timeout=60)
+    wait_until(lambda: changes)

@@ -118,6 +118,11 @@ class RealProxy:
             self._process.kill()
             self._process = None
 
+    def pause(self) -> None:
+        """Suspend the proxy (SIGSTOP); not for nginx, whose workers are other processes."""
+        assert self._process is not None and self.kind.name != 'nginx'
+        self._process.pause()
+
     def restart(self) -> None:
         """Kill the proxy and start it at the same URL."""
         self.stop()

@@ -124,6 +124,21 @@ def test_stream_behind_a_grpc_proxy_has_one_create_request_in_flight(env: Enviro
     assert env.cancelled() == [1]
 
 
+def test_stream_on_which_a_proxy_does_not_create_a_watch_is_closed_although_others_receive_events(
+    env: Environment, etcd_clock: VirtualTime
+) -> None:
+    (first, _), (second, _) = env.add(), env.add()
+    env.push(created(0))
+    for revision in range(8, 20):
+        etcd_clock.advance(3)
+        if not env.stream.is_over:
+            env.push(events(0, revision))
+    assert env.stream.is_over
+    (error,) = second.errors
+    assert 'http://there answers reads, but has not created a watch for' in str(error)
+    assert first.errors == [error] and not error.is_outage
+
+
 def test_watch_that_is_cancelled_before_its_create_request_was_sent_is_not_requested(env: Environment) -> None:
     _, (handler, second), (third, _) = env.add(), env.add(), env.add()
     second.cancel()
