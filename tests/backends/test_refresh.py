@@ -261,7 +261,7 @@ def test_abandoned_and_closed_nodes_are_not_renewed(bench: Bench, etcd_clock: Vi
     etcd_clock.advance(3 * TTL)
     assert len(bench.sent) == sent
     assert bench.listener.events == []
-    assert not bench.group._nodes
+    assert not bench.group._context.nodes
 
 
 def test_reclaim_keeps_only_the_same_node(bench: Bench, etcd_clock: VirtualTime) -> None:
