@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -184,4 +185,5 @@ def _select(parser: argparse.ArgumentParser, names: list[str]) -> list[Server]:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends the tests as well
     sys.exit(main())
