@@ -246,7 +246,8 @@ def _back_up(fault: PlannedFault, cluster: ProxiedCluster, history_reader: Histo
                 cluster.back_up()
         yield
 
-    return FaultAction('all members', EVERY_MEMBER | STORE if cluster.may_kill else EVERYTHING, backed_up)
+    # A backup with authentication would enable it when it is restored.
+    return FaultAction('all members', EVERY_MEMBER | STORE | AUTH if cluster.may_kill else EVERYTHING, backed_up)
 
 
 def _restore(fault: PlannedFault, cluster: ProxiedCluster, history_reader: HistoryReader) -> FaultAction:
