@@ -8,7 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import gevent
 from gevent.hub import get_hub
@@ -84,6 +84,13 @@ class _Answer:
     is_unreachable: bool = False
 
 
+class _Voter(NamedTuple):
+    """A member with a vote: its ID and the URLs that it advertises."""
+
+    id: str
+    urls: tuple[str, ...]
+
+
 class MemberSync:
     """Reads the members at an interval, and replaces the endpoints of the selector.
 
@@ -92,8 +99,8 @@ class MemberSync:
     cluster.  A voter that an endpoint leads to already needs no other one, so configured names stay.
 
     An endpoint is removed when its member has left the cluster, or when another server or a learner answers there.
-    One that does not respond, and whose member is unknown, is removed when all voters have other endpoints.  One sync
-    never removes a majority of the endpoints.
+    One that does not respond, and whose member is unknown or advertises other addresses now, is removed when all voters
+    have other endpoints.  One sync never removes a majority of the endpoints.
 
     Args:
         endpoints: The endpoints of the client.
@@ -114,7 +121,7 @@ class MemberSync:
         self._open_source = open_source
         self._interval = interval
         self._log = log
-        self._member_of: dict[str, str] = {}  # by URL, for endpoints whose member is known
+        self._known: dict[str, _Voter] = {}  # by URL, for endpoints whose member is known
         self._rejected: set[str] = set()  # URLs that were logged
         self._is_failing = False
         self._is_closed = False
@@ -148,25 +155,21 @@ class MemberSync:
         deadline = Deadline(READ_TIMEOUT)
         source = self._open_source(deadline)
         members = source.members(deadline)
+        voters = [_Voter(*each) for each in members.voters.items()]
         current = list(self._endpoints)
         urls = {each.url for each in current}
-        self._member_of = {url: member for url, member in self._member_of.items() if url in urls}
-        voter_at = {url: voter for voter, advertised in members.voters.items() for url in advertised}
-        self._member_of.update((each.url, voter_at[each.url]) for each in current if each.url in voter_at)
-        unknown = [each for each in current if self._member_of.get(each.url) not in members.voters]
+        self._known = {url: voter for url, voter in self._known.items() if url in urls}
+        self._known.update((url, voter) for voter in voters for url in voter.urls if url in urls)
+        # A voter that advertises other URLs than before may have moved: its endpoints are asked again.
+        unknown = [each for each in current if self._known.get(each.url) not in voters]
         answers = self._ask(source, members, unknown)
-        reached = {self._member_of[each.url] for each in current if each not in answers}
-        reached |= {answer.member for answer in answers.values() if answer.member is not None}
-        others = {voter: advertised for voter, advertised in members.voters.items() if voter not in reached}
-        candidates = self._usable(islice(chain.from_iterable(others.values()), MAX_URLS))
-        found = self._ask(source, members, candidates)
-        added = [endpoint for endpoint, answer in found.items() if answer.member is not None]
-        reached |= {answer.member for answer in found.values() if answer.member is not None}
-        is_complete = reached >= members.voters.keys()
-        gone = [each for each in unknown if self._is_gone(each, answers[each], is_complete=is_complete)]
-        answers |= found
-        self._learn(answers)
-        self._apply(current, added, gone)
+        reached = {self._known[each.url].id for each in current if each not in answers} | _members_in(answers)
+        others = (voter.urls for voter in voters if voter.id not in reached)
+        found = self._ask(source, members, self._usable(islice(chain.from_iterable(others), MAX_URLS)))
+        is_complete = reached | _members_in(found) >= members.voters.keys()
+        gone = [each for each in unknown if self._is_gone(each, answers[each], members, is_complete=is_complete)]
+        self._learn({**answers, **found}, members)
+        self._apply(current, [each for each, answer in found.items() if answer.member is not None], gone)
 
     # -- one sync
 
@@ -193,17 +196,18 @@ class MemberSync:
             usable += [each for each in parsed if each.scheme in schemes and not _is_wildcard(each.host)]
         return list(dict.fromkeys(usable))[: MAX_ENDPOINTS - len(self._endpoints)]
 
-    def _is_gone(self, endpoint: Endpoint, answer: _Answer, *, is_complete: bool) -> bool:
+    def _is_gone(self, endpoint: Endpoint, answer: _Answer, members: ClusterMembers, *, is_complete: bool) -> bool:
         if answer.member is not None:
             return False
-        had_member = endpoint.url in self._member_of  # which has left the cluster
-        return had_member or is_complete or not answer.is_unreachable
+        known = self._known.get(endpoint.url)
+        has_left = known is not None and known.id not in members.voters
+        return has_left or is_complete or not answer.is_unreachable
 
-    def _learn(self, answers: Mapping[Endpoint, _Answer]) -> None:
+    def _learn(self, answers: Mapping[Endpoint, _Answer], members: ClusterMembers) -> None:
         current = set(self._endpoints)
         for endpoint, answer in answers.items():
             if answer.member is not None:
-                self._member_of[endpoint.url] = answer.member
+                self._known[endpoint.url] = _Voter(answer.member, members.voters[answer.member])
                 self._rejected.discard(endpoint.url)
             elif endpoint not in current:
                 self._note_rejected(endpoint.url, answer.reason)
@@ -215,7 +219,7 @@ class MemberSync:
         endpoints = [*(each for each in current if each not in removed), *added]
         self._endpoints.replace(endpoints)
         for endpoint in removed:
-            self._member_of.pop(endpoint.url, None)
+            self._known.pop(endpoint.url, None)
         changes = [f'{word} {_join(urls)}' for word, urls in (('added', added), ('removed', removed)) if urls]
         text = f'the endpoints are {_join(endpoints)}: {" and ".join(changes)}, from the members of the cluster'
         self._log.note(logging.INFO, text)
@@ -318,6 +322,10 @@ def _ask_one(source: MemberSource, members: ClusterMembers, endpoint: Endpoint) 
     if member not in members.voters:
         return _Answer(None, 'a server answers there that is not a voting member of the cluster')
     return _Answer(member)
+
+
+def _members_in(answers: Mapping[Endpoint, _Answer]) -> set[str]:
+    return {answer.member for answer in answers.values() if answer.member is not None}
 
 
 def _is_wildcard(host: str) -> bool:

@@ -136,6 +136,27 @@ def test_sync_replaces_the_endpoint_of_a_replaced_member() -> None:
     assert urls_of(endpoints) == [A, C, D]
 
 
+@pytest.mark.parametrize('name', [B, 'http://etcd-b:1'])
+def test_sync_replaces_the_endpoint_of_a_member_that_has_moved(name: str) -> None:
+    """It has its ID and data, and another address.  A name that leads to it there is kept."""
+    cluster = three()
+    cluster.servers[name] = ('cluster', 'b')
+    endpoints, sync = opened(cluster, [A, name, C])
+    sync.sync()
+    for url in {B, name}:
+        cluster.servers[url] = TimedOut('gone')
+    cluster.voters['b'] = (D,)
+    sync.sync()
+    assert urls_of(endpoints) == [A, name, C]
+    cluster.servers[D] = ('cluster', 'b')
+    sync.sync()
+    assert urls_of(endpoints) == [A, C, D]
+    cluster.voters['b'] = (B,)
+    cluster.servers[B] = ('cluster', 'b')
+    sync.sync()
+    assert set(urls_of(endpoints)) == {A, C, D}
+
+
 def test_sync_replaces_an_endpoint_that_was_outdated_before_the_start() -> None:
     """Its member is unknown, and every voter is reached by another one."""
     cluster = Cluster(a=A, c=C, d=D)

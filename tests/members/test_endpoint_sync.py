@@ -9,6 +9,7 @@ import getc
 from getc.backends.tree.members import V3Members
 from getc.testing import EtcdBinary, EtcdCluster, wait_until
 from getc.testing.member import Member
+from getc.testing.ports import free_ports
 from getc.timing import Deadline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -119,6 +120,21 @@ def test_daemons_lose_neither_node_nor_event_when_all_members_are_replaced(clust
         assert (lost, resyncs) == ([], [])
         assert [keeper.state for keeper in keepers] == [getc.KeeperState.KEPT] * 20
         assert len(servers) == 20 and watcher.state.name == 'LIVE'
+
+
+def test_client_follows_a_member_that_restarts_at_another_address(etcd_binary: EtcdBinary) -> None:
+    """With its ID and data, one member after the other."""
+    with EtcdCluster(3, binary=etcd_binary.path) as cluster:
+        with getc.etcd(cluster.urls, api='v3', sync=1.0) as client:
+            keeper = client.keep_node('/node', ttl=15)
+            for member in cluster.members:
+                old = member.url
+                member.url = f'http://127.0.0.1:{free_ports(1)[0]}'
+                cluster.restart(cluster.members.index(member))
+                wait_until(lambda old=old, new=member.url: new in client.endpoints and old not in client.endpoints)
+            assert set(client.endpoints) == {member.url for member in cluster.members}
+            assert client.get('/node').value == keeper.value
+            assert keeper.state is getc.KeeperState.KEPT
 
 
 @pytest.mark.parametrize('api', ['v3', 'v2'])
