@@ -103,7 +103,7 @@ def test_unknown_work_is_unsupported(launch: Launch, etcd: EtcdServer) -> None:
             process.run({'work': 'nap'}, timeout=60)
 
 
-def test_go_sends_the_transaction_of_getc() -> None:
+def test_go_sends_the_transaction_of_getc(launch: Launch) -> None:
     """The compares, writes and reads are those of ``set``; so is the plain ``put``."""
     received: dict[str, list[bytes]] = {}
 
@@ -116,7 +116,7 @@ def test_go_sends_the_transaction_of_getc() -> None:
     with GrpcServer(record) as server:
         key, value = '/bench/4/0', 'xxxx'
         url = f'http://127.0.0.1:{server.endpoint.port}'
-        with WorkerProcess(prepare(go_client()), url) as process:
+        with WorkerProcess(launch, url) as process:
             process.send({'work': 'tree-set', 'in_flight': 1, 'size': 4, 'seconds': 0.01})
             with gevent.Timeout(60):
                 while 'Txn' not in received:

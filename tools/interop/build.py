@@ -19,8 +19,8 @@ BINARY: Final = SOURCE.parents[1] / '.interop' / 'interop'
 """The program.  Git ignores the folder."""
 
 REMEDY: Final = """\
-there is no Go, which builds the program with etcd's own client: install Go 1.26 or newer (https://go.dev/dl, or \
-`apt-get install golang`) and run `make interop`"""
+there is no Go, which builds the program with etcd's own client: install Go 1.26 or newer (https://go.dev/dl) and run \
+`make interop`"""
 
 SHOWN_OUTPUT: Final = 2_000
 """Characters of Go's output in an error message."""
