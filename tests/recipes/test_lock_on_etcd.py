@@ -323,3 +323,34 @@ def test_thousand_waiters_cost_one_query_for_each_release(
         wait_until(lambda: any(lock.state is ContenderState.HELD for lock in locks))
         assert [call for call in calls if call != 'LeaseTimeToLive'] == ['Txn', 'Txn']
     gevent.killall(waiting)
+
+
+# -- permissions
+
+
+def test_user_needs_permission_for_the_range_of_the_lock_only() -> None:
+    """With ``strict=False``; otherwise the keys above the lock are compared."""
+    with EtcdServer() as server, getc.etcd(server.url, api='v3') as admin:
+        auth = admin.v3.auth
+        for name in ('root', 'user'):
+            auth.user_add(name, 'secret')
+            auth.role_add(name)
+            auth.user_grant_role(name, name)
+        auth.role_grant_permission('user', *RANGE[:1], range_end=RANGE[1])
+        auth.enable()
+        login = {'username': 'user', 'password': 'secret'}
+        with (
+            getc.etcd(server.url, api='v3', strict=False, **login) as client,
+            getc.etcd(server.url, api='v3', **login) as strict,
+        ):
+            lock, behind = client.lock(KEY), client.lock(KEY)
+            token = lock.acquire()
+            waiting = gevent.spawn(behind.acquire)
+            wait_for(client, 2)
+            lock.release()
+            assert waiting.get(timeout=30) > token
+            behind.release()
+            for refused in (strict.lock(KEY), client.lock('/locks/b')):
+                with pytest.raises(getc.PermissionDenied):
+                    refused.acquire()
+                assert refused.state is ContenderState.OUT
