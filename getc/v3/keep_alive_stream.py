@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import gevent
 from gevent.event import AsyncResult
 
+from getc import timing
 from getc.errors import ConnectionError, EtcException, LeaseNotFound, TimedOut
 from getc.net.failover import MIN_ATTEMPT_TIMEOUT
 from getc.timing import Deadline
@@ -16,6 +17,10 @@ from getc.v3.schema.lease import LeaseKeepAliveRequest, LeaseKeepAliveResponse
 from getc.v3.stream import MessageStream
 
 __all__ = ['KeepAliveStream']
+
+PROXY_SILENCE: Final = 3.0
+"""Timeouts of a sixth of the TTL after which a stream to ``etcd grpc-proxy`` counts as silent: the proxy renews every
+third of the TTL, up to half a second late."""
 
 Renewal: TypeAlias = 'AsyncResult[LeaseKeepAliveResponse]'  # a string: AsyncResult is not generic at run time
 KeepAliveMessages = MessageStream[LeaseKeepAliveRequest, LeaseKeepAliveResponse]
@@ -35,6 +40,7 @@ class KeepAliveStream:
         self._pending: dict[int, deque[Renewal]] = {}
         self._callers = 0  # greenlets that wait for a response
         self._is_silent = False
+        self._last_response_at = timing.now()
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc lease renewals'
 
@@ -48,8 +54,8 @@ class KeepAliveStream:
 
         After a timeout the stream is not used again: the next one is on another server.  A timeout below
         ``MIN_ATTEMPT_TIMEOUT`` has no such effect, as it does not show a fault.  ``etcd grpc-proxy`` renews a lease at
-        its own pace, and answers then: its TimedOut has ``is_outage=False``, and the next stream, on which the proxy
-        renews at once, is on the current server.
+        its own pace, and answers then: its TimedOut has ``is_outage=False``, and the stream is used further unless it
+        has been silent for ``PROXY_SILENCE`` times this timeout.
 
         Raises:
             LeaseNotFound: The lease has expired or was revoked.
@@ -65,12 +71,13 @@ class KeepAliveStream:
             response = wait_result(renewal, deadline, f'lease {request.ID:x} was not renewed', maybe_applied=True)
         except TimedOut as error:
             error.endpoint = self._messages.url
-            if left >= MIN_ATTEMPT_TIMEOUT:
+            if self._messages.is_grpc_proxy:
+                error.is_outage = False
+                if timing.now() - self._last_response_at >= PROXY_SILENCE * left:
+                    self._is_silent = True
+            elif left >= MIN_ATTEMPT_TIMEOUT:
                 self._is_silent = True
-                if self._messages.is_grpc_proxy:
-                    error.is_outage = False
-                else:
-                    self._messages.report_silent(error)
+                self._messages.report_silent(error)
             raise
         finally:
             self._callers -= 1
@@ -86,6 +93,7 @@ class KeepAliveStream:
         error: EtcException = ConnectionError(f'{url} ended the keep-alive stream', maybe_applied=True, endpoint=url)
         try:
             for response in self._messages:
+                self._last_response_at = timing.now()
                 pending = self._pending.get(response.ID)
                 if pending:
                     pending.popleft().set(response)
