@@ -22,6 +22,8 @@ REMEDY: Final = """\
 there is no Go, which builds the program with etcd's own client: install Go 1.26 or newer (https://go.dev/dl) and run \
 `make interop`"""
 
+PROXY_REMEDY: Final = 'let Go 1.26 or newer reach a module proxy (`go env GOPROXY`), and run `make interop`'
+
 SHOWN_OUTPUT: Final = 2_000
 """Characters of Go's output in an error message."""
 
@@ -31,7 +33,7 @@ class CannotBuild(Exception):
 
 
 class BuildFailed(Exception):
-    """Go did not compile the program.  The message has the end of its output."""
+    """Go did not compile the program.  The message has the end of Go's output."""
 
 
 def required_version() -> str:
@@ -70,10 +72,13 @@ def build(binary: Path = BINARY, *, report: Callable[[str], None] = lambda line:
         if is_built(binary):
             return binary
         report('downloading the modules ...')
-        _run([go, 'mod', 'download'], CannotBuild)
+        try:
+            _run([go, 'mod', 'download'])
+        except BuildFailed as error:
+            raise CannotBuild(f'{error}\n{PROXY_REMEDY}') from error
         report('compiling, about a minute for the first time ...')
         unfinished = binary.with_suffix('.part')  # an interrupted build leaves no program under the final name
-        _run([go, 'build', '-trimpath', '-ldflags=-s -w', '-o', str(unfinished), '.'], BuildFailed)
+        _run([go, 'build', '-trimpath', '-ldflags=-s -w', '-o', str(unfinished), '.'])
         unfinished.replace(binary)
         _stamp(binary).write_text(_fingerprint(), 'utf-8')
     return binary
@@ -98,9 +103,9 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _run(command: list[str], error: type[Exception]) -> None:
+def _run(command: list[str]) -> None:
     environment = {**os.environ, 'CGO_ENABLED': '0'}
     done = subprocess.run(command, cwd=SOURCE, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         output = (done.stdout + done.stderr).strip()[-SHOWN_OUTPUT:]
-        raise error(f'{" ".join(["go", *command[1:3]])} failed with status {done.returncode}: {output}')
+        raise BuildFailed(f'{" ".join(["go", *command[1:3]])} failed with status {done.returncode}: {output}')
