@@ -5,19 +5,32 @@ Both backends that have transactions use this module, so that they refuse the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from getc.errors import EtcdError, EtcException, KeyNotFound, NodeExist, NodeLost, NotDir, NotFile, TestFailed
-from getc.operations import Delete, Get
+from getc.operations import Delete, Get, Put
 from getc.paths import ancestors
 from getc.transactions import MAX_TRANSACTION_SIZE, Check, Guard, Transaction
 
-__all__ = ['COMPARED_AGAIN', 'Compared', 'Fact', 'FoundState', 'check_size', 'facts_of', 'first_error']
+__all__ = [
+    'COMPARED_AGAIN',
+    'NO_LEASES',
+    'Compared',
+    'Fact',
+    'FoundState',
+    'check_size',
+    'directory_lease_facts',
+    'facts_of',
+    'first_error',
+]
 
-DIRECTORY_HINT = 'it is a directory, and a transaction reads and writes values only'
+NO_LEASES: Final[Mapping[str, int]] = MappingProxyType({})
+
+DIRECTORY_HINT: Final = 'it is a directory, and a transaction reads and writes values only'
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +102,9 @@ class Compared(Enum):
     PRESENT = auto()
     """It is a value."""
 
+    DIRECTORY_LEASE = auto()
+    """As a directory, it has this lease; 0 for none.  A node without a TTL joins the lease of its directory (v3)."""
+
     NO_DIRECTORY = auto()
     """It is not a directory: there is nothing below it."""
 
@@ -112,7 +128,27 @@ class Fact(NamedTuple):
     operand: int | str = 0
 
 
-def facts_of(transaction: Transaction, *, is_strict: bool) -> list[Fact]:
+def directory_lease_facts(put: Put, leases: Mapping[str, int]) -> list[Fact]:
+    """Return the comparisons of the leases of the directories above a node without a TTL, the nearest first.
+
+    The last of them is the directory whose lease the node joins, if one has a lease.
+
+    Args:
+        put: A write without a TTL.
+        leases: The leases of directories, as far as they are known to have one.
+    """
+    facts = []
+    for directory in reversed(ancestors(put.key)):
+        lease = leases.get(directory, 0)
+        facts.append(Fact(Compared.DIRECTORY_LEASE, directory, lease))
+        if lease:
+            break
+    return facts
+
+
+def facts_of(
+    transaction: Transaction, *, is_strict: bool, directory_leases: Mapping[str, int] = NO_LEASES
+) -> list[Fact]:
     """Return the comparisons of a transaction, each once: those of the guard first, those of directories last.
 
     A compare over a directory of 100,000 keys that fails takes the server 265 ms, and a compare before it that fails
@@ -120,7 +156,9 @@ def facts_of(transaction: Transaction, *, is_strict: bool) -> list[Fact]:
 
     Args:
         transaction: The transaction.
-        is_strict: Compare that no ancestor of a written node is a value, and that the node is not a directory.
+        is_strict: Compare that no ancestor of a written node is a value, that the node is not a directory, and which
+            lease it joins.
+        directory_leases: The leases of directories, as far as they are known to have one.
     """
     facts: dict[Fact, None] = {}
     directories: dict[Fact, None] = {}
@@ -144,6 +182,9 @@ def facts_of(transaction: Transaction, *, is_strict: bool) -> list[Fact]:
             facts[Fact(Compared.MAX_INDEX, key, condition.max_index)] = None
         if condition.value is not None:
             facts[Fact(Compared.VALUE, key, condition.value)] = None
+    for operation in transaction.operations:
+        if is_strict and isinstance(operation, Put) and operation.ttl is None:
+            facts.update(dict.fromkeys(directory_lease_facts(operation, directory_leases)))
     return [*facts, *directories]
 
 

@@ -136,6 +136,54 @@ def test_nodes_with_a_ttl_expire(client: getc.Client, backend_under_test: Backen
     assert client.get('/long').ttl is not None
 
 
+@transactions
+def test_nodes_without_a_ttl_expire_with_their_directory(
+    client: getc.Client, other: getc.Client, backend_under_test: BackendUnderTest, wait_until: Any
+) -> None:
+    """As those of single writes."""
+    other.set('/dir', dir=True, ttl=3)
+    other.set('/dir/sub/known', 'x')
+    for number in range(2):  # the second one knows the directory
+        apply(
+            client,
+            lambda t, number=number: t.set(f'/dir/{number}', 'x'),
+            lambda t, number=number: t.create(f'/dir/sub/{number}', 'x'),
+            lambda t, number=number: t.set(f'/stays/{number}', 'x'),
+        )
+    apply(client, lambda t: t.update('/dir/0', 'y'))
+    client.atomically(lambda stm: stm.set('/dir/stm', stm.get('/dir/0').value or ''))
+    assert {node.key for node in client.get('/dir').nodes} == {'/dir/0', '/dir/1', '/dir/sub', '/dir/stm'}
+
+    def is_gone() -> bool:
+        backend_under_test.pass_time(1)
+        try:
+            client.get('/dir')
+        except getc.KeyNotFound:
+            return True
+        return False
+
+    wait_until(is_gone)
+    assert client.get('/stays').values == ('x', 'x')
+    apply(client, lambda t: t.set('/dir/again', 'x'))  # the directory has no TTL now
+    assert client.get('/dir/again').ttl is None
+
+
+@transactions
+def test_transaction_is_applied_when_the_ttl_of_a_directory_has_changed(
+    client: getc.Client, other: getc.Client
+) -> None:
+    other.set('/dir', dir=True, ttl=60)
+    apply(client, lambda t: t.set('/dir/a', 'x'))
+    other.delete('/dir', recursive=True)
+    other.set('/dir', dir=True, ttl=600)
+    with client.transaction() as t:
+        t.set('/dir/a', 'y')
+        t.set('/dir/b', 'y')
+    assert client.get('/dir').ttl is not None
+    assert {node.key for node in client.get('/dir').nodes} == {'/dir/a', '/dir/b'}
+    assert client.get('/dir/a').index == client.get('/dir/b').index == t.index
+
+
 def leaves(node: Any) -> Any:
     return node.leaves() if isinstance(node, getc.Directory) else [node]
 
@@ -333,10 +381,10 @@ def test_root_cannot_be_written(unreachable: getc.Client) -> None:
     ('fill', 'text'),
     [
         (lambda t: [t.set(f'/{number}', 'x') for number in range(129)], '129 operations, and etcd allows 128'),
-        (lambda t: [t.set(f'/a/{number}', 'x') for number in range(128)], '129 compares, and etcd allows 128'),
+        (lambda t: [t.set(f'/a/{number}', 'x') for number in range(127)], '129 compares, and etcd allows 128'),
         (lambda t: [t.check(f'/{number}', index=1) for number in range(130)], '130 compares'),
         (lambda t: [t.check(f'/{number}', value='x') for number in range(64)], '129 compares'),
-        (lambda t: t.set('/deep' * 130, 'x'), '130 compares'),
+        (lambda t: t.set('/deep' * 65, 'x'), '129 compares'),
     ],
     ids=['operations', 'structure', 'checks', 'values', 'depth'],
 )
@@ -352,8 +400,8 @@ def test_transaction_over_the_limit_of_etcd_is_a_value_error_before_any_io(
 
 AT_THE_LIMIT: dict[str, tuple[Steps, Callable[[getc.Client], object], type[getc.EtcdError]]] = {
     'sets in one directory': (
-        lambda t: [t.set(f'/w/{number}', 'x') for number in range(127)],
-        lambda client: (client.delete('/w/126'), client.set('/w/126/below', 'x')),
+        lambda t: [t.set(f'/w/{number}', 'x') for number in range(126)],
+        lambda client: (client.delete('/w/125'), client.set('/w/125/below', 'x')),
         getc.NotFile,
     ),
     'sets': (
@@ -382,7 +430,7 @@ AT_THE_LIMIT: dict[str, tuple[Steps, Callable[[getc.Client], object], type[getc.
         getc.KeyNotFound,
     ),
     'depth': (
-        lambda t: t.set('/deep' * 128, 'x'),
+        lambda t: t.set('/deep' * 64, 'x'),
         lambda client: (client.delete('/deep', recursive=True), client.set('/deep/deep', 'x')),
         getc.NotDir,
     ),

@@ -91,7 +91,7 @@ class TreeV3(Backend):
         self._appender = Appender(
             rpc, self._write_leases, self._directory_leases, self._revision_guard, is_strict=is_strict
         )
-        self._transactor = Transactor(rpc, self._write_leases, is_strict=is_strict)
+        self._transactor = Transactor(rpc, self._write_leases, self._directory_leases, is_strict=is_strict)
         self._page_keys: int | None = None  # keys of the first page of the next listing; None for the maximum
         self._is_closed = False
         self._closed = Event()  # ends the delays of `ready`

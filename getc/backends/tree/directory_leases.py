@@ -72,10 +72,16 @@ class DirectoryLeases:
         for directory in directories:
             self.known.pop(directory, None)
         if found.lease:
+            self.note(found.directory, found.lease)
+        return found
+
+    def note(self, directory: str, lease: int) -> None:
+        """Remember the lease of a directory; 0 for none."""
+        self.known.pop(directory, None)
+        if lease:
             if len(self.known) >= MAX_KNOWN:
                 del self.known[next(iter(self.known))]
-            self.known[found.directory] = found.lease
-        return found
+            self.known[directory] = lease
 
     def is_joined(self, key: str, lease: int, revision: int, deadline: Deadline, *, is_directory: bool) -> bool:
         """Return whether a node has no TTL of its own: its lease is that of a directory above it.

@@ -6,15 +6,24 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
+import gevent
+
 from getc.backends.tree.codec.keyspace import TTL, encode, value_of
-from getc.backends.tree.codec.transaction import EncodedTransaction, parse_snapshot, result_of, txn_of_snapshot
+from getc.backends.tree.codec.transaction import (
+    DirectoryLeaseChanged,
+    EncodedTransaction,
+    parse_snapshot,
+    result_of,
+    txn_of_snapshot,
+)
+from getc.backends.tree.directory_leases import DirectoryLeases
 from getc.backends.tree.large_values import too_large_value
 from getc.backends.tree.write_leases import WriteLeases
 from getc.error_context import copy_error
 from getc.errors import EtcException, ResponseTooLarge
 from getc.operations import Delete, Get, Put
 from getc.results import EtcdResult, Node, Value
-from getc.timing import Deadline
+from getc.timing import Backoff, Deadline
 from getc.transactions import Snapshot, SnapshotRead, Transaction, TransactionResult
 from getc.v3.rpc import RpcClient
 from getc.v3.schema.header import ResponseHeader
@@ -29,25 +38,43 @@ class Transactor:
     Args:
         rpc: Calls etcd.
         leases: Grants leases.
+        directory_leases: Remembers the leases of directories, which nodes without a TTL join.
         is_strict: See :class:`~getc.backends.tree.backend.TreeV3`.
     """
 
-    def __init__(self, rpc: RpcClient, leases: WriteLeases, *, is_strict: bool) -> None:
+    def __init__(
+        self, rpc: RpcClient, leases: WriteLeases, directory_leases: DirectoryLeases, *, is_strict: bool
+    ) -> None:
         self._rpc = rpc
         self._leases = leases
+        self._directory_leases = directory_leases
         self._is_strict = is_strict
 
     def execute(self, transaction: Transaction, deadline: Deadline) -> TransactionResult:
         """Execute a ``Transaction``.  Raises like ``Backend.execute``."""
-        encoded = EncodedTransaction(transaction, is_strict=self._is_strict)
+        encoded = self._encode(transaction)  # raises for one that is too large, before leases are granted
+        backoff = Backoff(base=0.005, cap=0.2)
         with ExitStack() as stack:
             leases = {ttl: stack.enter_context(self._leases.lease_for(ttl, deadline)) for ttl in transaction.ttls}
-            request = encoded.request(leases)
-            try:
-                response = self._rpc.call(KV.Txn, request, deadline, is_write=transaction.is_write)
-            except ResponseTooLarge as error:
-                return self._read_result(transaction, error, leases, deadline)
-            return encoded.parse(response, leases)
+            while True:
+                try:
+                    response = self._rpc.call(KV.Txn, encoded.request(leases), deadline, is_write=transaction.is_write)
+                    result = encoded.parse(response, leases)
+                except ResponseTooLarge as error:
+                    result = self._read_result(transaction, error, leases, deadline)
+                except DirectoryLeaseChanged as refused:  # nothing was written
+                    for directory, lease in refused.leases.items():
+                        self._directory_leases.note(directory, lease)
+                    encoded = self._encode(transaction)
+                    gevent.sleep(min(backoff.next_delay(), max(0.0, deadline.remaining())))
+                    continue
+                for lease, _ in leases.values():
+                    self._directory_leases.note_role(lease, False)
+                return result
+
+    def _encode(self, transaction: Transaction) -> EncodedTransaction:
+        leases = self._directory_leases.known
+        return EncodedTransaction(transaction, is_strict=self._is_strict, directory_leases=leases)
 
     def read(self, read: SnapshotRead, deadline: Deadline) -> Snapshot:
         """Execute a ``SnapshotRead``.  Raises like ``Backend.execute``."""

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from getc.backends.conditions import COMPARED_AGAIN, Compared, Fact, check_size, facts_of, first_error
+from getc.backends.conditions import (
+    COMPARED_AGAIN,
+    NO_LEASES,
+    Compared,
+    Fact,
+    check_size,
+    directory_lease_facts,
+    facts_of,
+    first_error,
+)
 from getc.backends.tree.codec.delete import result_of_delete
-from getc.backends.tree.codec.keyspace import NO_TTL, TTL, directory_range, encode, value_of
+from getc.backends.tree.codec.keyspace import NO_TTL, TTL, directory_range, encode, marker, value_of
 from getc.backends.tree.codec.responses import DELETE, PUT, RANGE, TXN, malformed, results_of_txn
 from getc.backends.tree.codec.txn_failure import is_absent, is_present
 from getc.backends.tree.codec.write import result_of_put
@@ -36,9 +45,21 @@ from getc.v3.schema.kv import (
 )
 from getc.v3.schema.mvccpb import KeyValue
 
-__all__ = ['EncodedTransaction', 'parse_snapshot', 'result_of', 'txn_of_snapshot']
+__all__ = ['DirectoryLeaseChanged', 'EncodedTransaction', 'parse_snapshot', 'result_of', 'txn_of_snapshot']
 
 Kind: Final = Compare.CompareTarget
+
+
+class DirectoryLeaseChanged(Exception):
+    """A transaction was refused only because the lease of a directory is another one.
+
+    Attributes:
+        leases: The lease of each directory that was compared; 0 for none.
+    """
+
+    def __init__(self, leases: dict[str, int]) -> None:
+        super().__init__(leases)
+        self.leases = leases
 
 
 class EncodedTransaction:
@@ -46,23 +67,32 @@ class EncodedTransaction:
 
     Args:
         transaction: The transaction.
-        is_strict: Compare that no ancestor of a written node is a value, and that the node is not a directory.
+        is_strict: Compare that no ancestor of a written node is a value, that the node is not a directory, and which
+            lease it joins.
+        directory_leases: The leases of directories, as far as they are known to have one.
 
     Raises:
         ValueError: The transaction is too large.
     """
 
-    def __init__(self, transaction: Transaction, *, is_strict: bool) -> None:
+    def __init__(
+        self, transaction: Transaction, *, is_strict: bool, directory_leases: Mapping[str, int] = NO_LEASES
+    ) -> None:
         self._transaction = transaction
         self._is_strict = is_strict
-        self._facts = facts_of(transaction, is_strict=is_strict)
+        self._directory_leases = dict(directory_leases) if is_strict else NO_LEASES  # a copy: others note leases
+        self._facts = facts_of(transaction, is_strict=is_strict, directory_leases=self._directory_leases)
         check_size(transaction, self._facts)
         # What the failure half reads, so that the error names the first condition that does not hold.
         directories = [fact.key for fact in self._facts if fact.compared is Compared.NO_DIRECTORY]
-        single = (fact.key for fact in self._facts if fact.compared is not Compared.NO_DIRECTORY)
+        self._joins = [fact for fact in self._facts if fact.compared is Compared.DIRECTORY_LEASE]
+        others = (Compared.NO_DIRECTORY, Compared.DIRECTORY_LEASE)
+        single = (fact.key for fact in self._facts if fact.compared not in others)
         self._keys = list(dict.fromkeys([*single, *transaction.refetch]))
         self._again = [fact for fact in self._facts if fact.compared in COMPARED_AGAIN]
-        size = len(self._keys) + len(self._again) + bool(self._again)  # the nested transactions have a compare
+        size = (
+            len(self._keys) + len(self._joins) + len(self._again) + bool(self._again)
+        )  # the nested transactions have a compare
         values = [fact.key for fact in self._facts if fact.compared in (Compared.PRESENT, Compared.VALUE)]
         more = list(dict.fromkeys([*directories, *values]))  # a value may be missing because it is a directory
         self._directories = more if size + len(more) <= MAX_TRANSACTION_SIZE else directories
@@ -75,13 +105,14 @@ class EncodedTransaction:
         """
         return TxnRequest(
             compare=[_compare(fact) for fact in self._facts],
-            success=[_request_of(each, leases) for each in self._transaction.operations],
+            success=[_request_of(each, leases, self._directory_leases) for each in self._transaction.operations],
             failure=self._reads() if self._facts else [],
         )
 
     def _reads(self) -> list[RequestOp]:
         refetch = set(self._transaction.refetch)
         reads = [RangeRequest(key=encode(key), keys_only=key not in refetch) for key in self._keys]
+        reads += [RangeRequest(key=marker(fact.key)) for fact in self._joins]  # with the lease, as in etcd 3.7
         for key in self._directories:
             first, end = directory_range(key)
             reads.append(RangeRequest(key=first, range_end=end, limit=1, keys_only=True))
@@ -95,6 +126,7 @@ class EncodedTransaction:
         """Return the result.
 
         Raises:
+            DirectoryLeaseChanged: Another lease has to be joined.
             NodeLost: The guard does not hold.
             EtcdError: Another condition does not hold.
             ProtocolError: The response has another shape.
@@ -116,12 +148,13 @@ class EncodedTransaction:
             results.append(result_of(operation, node, header, leases))
         return TransactionResult(header.revision, tuple(results))
 
-    def _error(self, response: TxnResponse) -> EtcException:
-        kinds = [RANGE] * (len(self._keys) + len(self._directories)) + [TXN] * len(self._again)
+    def _error(self, response: TxnResponse) -> EtcException | DirectoryLeaseChanged:
+        kinds = [RANGE] * (len(self._keys) + len(self._joins) + len(self._directories)) + [TXN] * len(self._again)
         parts = results_of_txn(response, *kinds) if self._facts else []
         state = _Found(response.header.revision)
         for key in self._keys:
             state.kvs[key] = next(iter(parts.pop(0).kvs), None)
+        markers = {fact.key: next(iter(parts.pop(0).kvs), None) for fact in self._joins}
         for key in self._directories:
             if parts.pop(0).kvs:
                 state.directories.add(key)
@@ -130,6 +163,9 @@ class EncodedTransaction:
                 state.equal.add(fact)
         failed = first_error(self._transaction, state, is_strict=self._is_strict)
         if failed is None:
+            leases = {key: 0 if kv is None else kv.lease for key, kv in markers.items()}
+            if any(leases[fact.key] != fact.operand for fact in self._joins):
+                return DirectoryLeaseChanged(leases)
             return _contradiction(self._transaction)
         error, is_check = failed
         if is_check and self._transaction.refetch:
@@ -191,6 +227,8 @@ def _compare(fact: Fact) -> Compare:
     if fact.compared is Compared.VALUE:
         return Compare(key=key, target=Kind.VALUE, value=encode(str(fact.operand)))
     number = int(fact.operand)
+    if fact.compared is Compared.DIRECTORY_LEASE:
+        return Compare(key=marker(fact.key), target=Kind.LEASE, lease=number)
     if fact.compared is Compared.LEASE:
         return Compare(key=key, target=Kind.LEASE, lease=number)
     if fact.compared is Compared.CREATED:
@@ -203,13 +241,19 @@ def _compare(fact: Fact) -> Compare:
 _KINDS: Final[dict[Any, str]] = {Put: PUT, Delete: DELETE, Get: RANGE}
 
 
-def _request_of(operation: Put | Delete | Get, leases: Mapping[int, tuple[int, TTL]]) -> RequestOp:
+def _request_of(
+    operation: Put | Delete | Get, leases: Mapping[int, tuple[int, TTL]], directory_leases: Mapping[str, int]
+) -> RequestOp:
     key = encode(operation.key)
     if isinstance(operation, Get):
         return RequestOp(request_range=RangeRequest(key=key))
     if isinstance(operation, Delete):
         return RequestOp(request_delete_range=DeleteRangeRequest(key=key, prev_kv=True))
-    lease = 0 if operation.ttl is None else leases[operation.ttl][0]
+    if operation.ttl is not None:
+        lease = leases[operation.ttl][0]
+    else:
+        joined = directory_lease_facts(operation, directory_leases)[-1:] if directory_leases else []
+        lease = int(joined[0].operand) if joined else 0
     return RequestOp(request_put=PutRequest(key=key, value=encode(operation.value or ''), lease=lease, prev_kv=True))
 
 

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from getc.backends.tree.codec.keyspace import TTL
-from getc.backends.tree.codec.transaction import EncodedTransaction, parse_snapshot, txn_of_snapshot
+from getc.backends.tree.codec.transaction import (
+    DirectoryLeaseChanged,
+    EncodedTransaction,
+    parse_snapshot,
+    txn_of_snapshot,
+)
 from getc.errors import KeyNotFound, NodeExist, NodeLost, NotDir, NotFile, ProtocolError, TestFailed
 from getc.operations import Delete, Get, Put
 from getc.transactions import Check, Conflict, Guard, Snapshot, SnapshotRead, Transaction, Version
@@ -33,6 +38,8 @@ def test_structural_compares_are_sent_once_and_those_of_directories_last() -> No
         ('mod_revision', b'/a', 0),
         ('mod_revision', b'/a/b', 0),
         ('mod_revision', b'/a/z', 0),
+        ('lease', b'/a/b/', 0),
+        ('lease', b'/a/', 0),
         ('none', b'/a/b/x/', b'/a/b/x0'),
         ('none', b'/a/b/y/', b'/a/b/y0'),
         ('none', b'/a/z/', b'/a/z0'),
@@ -42,6 +49,8 @@ def test_structural_compares_are_sent_once_and_those_of_directories_last() -> No
         ('range', b'/a'),
         ('range', b'/a/b'),
         ('range', b'/a/z'),
+        ('range', b'/a/b/'),
+        ('range', b'/a/'),
         ('range', b'/a/b/x/', b'/a/b/x0'),
         ('range', b'/a/b/y/', b'/a/b/y0'),
         ('range', b'/a/z/', b'/a/z0'),
@@ -123,6 +132,32 @@ def test_put_has_the_lease_of_its_ttl() -> None:
     assert [each.request_put.lease for each in txn.success] == [7, 0]
 
 
+def test_node_without_a_ttl_joins_the_lease_of_the_nearest_directory_that_has_one() -> None:
+    """Directories that are farther away are not compared."""
+    transaction = Transaction(operations=(Put('/a/b/c/x', '1'), Put('/a/y', '1', ttl=60), Put('/z', '1')))
+    known = {'/a/b': 5, '/a': 6, '/other': 7}
+    txn = EncodedTransaction(transaction, is_strict=True, directory_leases=known).request({60: (7, TTL(60, None))})
+    compared = [each for each in compares(txn) if each[0] == 'lease']
+    assert compared == [('lease', b'/a/b/c/', 0), ('lease', b'/a/b/', 5)]
+    assert [each.request_put.lease for each in txn.success] == [5, 7, 0]
+
+
+def test_refusal_because_of_the_lease_of_a_directory_has_the_leases() -> None:
+    encoded = EncodedTransaction(Transaction(operations=(Put('/a/b/x', '1'),)), is_strict=True)
+    marked = KeyValue(key=b'/a/', mod_revision=3, create_revision=3, lease=9)
+    reads = [found(), found(), found(), found(marked), found()]
+    with pytest.raises(DirectoryLeaseChanged) as caught:
+        encoded.parse(response(*reads, succeeded=False), {})
+    assert caught.value.leases == {'/a/b': 0, '/a': 9}
+
+
+def test_other_conditions_come_before_the_lease_of_a_directory() -> None:
+    encoded = EncodedTransaction(Transaction(operations=(Put('/a/x', '1', prev_exist=False),)), is_strict=True)
+    marked = KeyValue(key=b'/a/', mod_revision=3, create_revision=3, lease=9)
+    with pytest.raises(NodeExist):
+        encoded.parse(response(found(), found(kv('/a/x')), found(marked), found(), succeeded=False), {})
+
+
 # -- refusals
 
 
@@ -173,7 +208,7 @@ def test_conflict_has_the_current_versions() -> None:
 
 def test_operation_that_is_refused_is_no_conflict() -> None:
     transaction = Transaction((Check('/a', index=5),), (Put('/a/b', '1', prev_exist=False),), refetch=('/a', '/a/b'))
-    error = error_of(transaction, found(kv('/a')), found(kv('/a/b')), found())
+    error = error_of(transaction, found(kv('/a')), found(kv('/a/b')), found(), found())
     assert (type(error), error.key) == (NotDir, '/a/b')
 
 
