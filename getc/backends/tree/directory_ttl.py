@@ -33,7 +33,7 @@ from getc.results import EtcdResult
 from getc.timing import Backoff, Deadline
 from getc.v3.ranges import PageLimit, next_key
 from getc.v3.rpc import RpcClient
-from getc.v3.schema.kv import KV, RangeResponse
+from getc.v3.schema.kv import KV, RangeResponse, TxnResponse
 from getc.v3.schema.mvccpb import KeyValue
 
 __all__ = ['DirectoryTTL']
@@ -104,8 +104,11 @@ class DirectoryTTL:
             return self._move(put.key, state, lease, ttl, takes_nodes, deadline)
 
     def _read(self, key: str, deadline: Deadline) -> DirectoryState | None:
-        txn = txn_of_state(key, PAGE, is_strict=self._is_strict)
-        response = self._rpc.call(KV.Txn, txn, deadline, is_write=False)
+        def read(limit: int) -> TxnResponse:
+            txn = txn_of_state(key, limit, is_strict=self._is_strict)
+            return self._rpc.call(KV.Txn, txn, deadline, is_write=False)
+
+        response = PageLimit(min(PAGE, MAX_TXN_OPS)).read_shrinking(read)
         return parse_state(key, response, is_strict=self._is_strict)
 
     # -- to another lease

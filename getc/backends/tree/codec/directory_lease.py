@@ -65,7 +65,8 @@ def _has_lease(directory: str, lease: int) -> Compare:
 
 def marker_reads(directories: Iterable[str], revision: int = 0) -> list[RequestOp]:
     """Return the reads of the markers of directories, at a revision; 0 for the current one."""
-    reads = [RangeRequest(key=marker(each), keys_only=True, revision=revision) for each in directories]
+    # Not with keys_only: etcd 3.7 then leaves out the lease.
+    reads = [RangeRequest(key=marker(each), revision=revision) for each in directories]
     return [RequestOp(request_range=read) for read in reads]
 
 

@@ -44,7 +44,7 @@ class DirectoryState(NamedTuple):
     Attributes:
         marker: The key of the directory; None if the directory exists only because of the keys in it.
         outer: The nearest directory above that has a lease.
-        page: The first keys of the directory, without values.
+        page: The first keys of the directory.
         response: The response that contained them.
     """
 
@@ -90,9 +90,9 @@ def _compared(key: str, is_strict: bool) -> list[str]:
 
 
 def keys_request(key: str, start: bytes, limit: int) -> RangeRequest:
-    """Return the read of keys of a directory without their values, from a key on."""
+    """Return the read of keys of a directory with their leases, from a key on."""
     _, end = directory_range(key)
-    return RangeRequest(key=start, range_end=end, limit=limit, keys_only=True)
+    return RangeRequest(key=start, range_end=end, limit=limit)  # not with keys_only: etcd 3.7 leaves out the lease
 
 
 def parse_state(key: str, response: TxnResponse, *, is_strict: bool) -> DirectoryState | None:
@@ -165,7 +165,7 @@ def txn_of_move(key: str, nodes: Sequence[KeyValue], new: int) -> TxnRequest:
     """
     own = marker(key)
     compare = [is_present(own), Compare(key=own, target=Compare.CompareTarget.LEASE, lease=new)]
-    failure = [RequestOp(request_range=RangeRequest(key=own, keys_only=True))]
+    failure = marker_reads([key])
     return TxnRequest(compare=compare + _are_unchanged(nodes), success=_moves(nodes, new), failure=failure)
 
 
