@@ -28,6 +28,7 @@ STATE = {
 
 CACHES = {
     'backends/namespace.py',
+    'backends/tree/codec/append.py',
     'backends/tree/codec/read.py',
     'backends/tree/codec/write.py',
     'grpc/framing.py',

@@ -14,13 +14,13 @@ from getc.backends.monotonic import RevisionGuard
 from getc.backends.tree.codec.append import (
     check_append,
     directories_of,
+    encode_append,
     key_of_number,
     last_key_of,
     names_request,
     next_name,
     number_of,
     parse_append,
-    txn_of_append,
 )
 from getc.backends.tree.codec.directory_lease import NO_LEASE
 from getc.backends.tree.codec.keyspace import NO_TTL, TTL
@@ -103,7 +103,7 @@ class Appender:
         joined = NO_LEASE if lease else self._directory_leases.recall(directories_of(append))
         backoff = Backoff(base=0.005, cap=0.2)
         while True:
-            txn = txn_of_append(append, number, read_at=read_at, lease=lease, is_strict=self._is_strict, joined=joined)
+            txn = encode_append(append, number, read_at=read_at, lease=lease, is_strict=self._is_strict, joined=joined)
             response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
             if response.succeeded:
                 return parse_append(append, number, response, ttl)

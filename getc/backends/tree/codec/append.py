@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from getc import paths
@@ -19,13 +20,13 @@ from getc.v3.schema.kv import Compare, PutRequest, RangeRequest, RangeResponse, 
 __all__ = [
     'check_append',
     'directories_of',
+    'encode_append',
     'key_of_number',
     'last_key_of',
     'names_request',
     'next_name',
     'number_of',
     'parse_append',
-    'txn_of_append',
 ]
 
 DIGITS: Final = 20
@@ -35,6 +36,12 @@ MAX_NUMBER: Final = 10 ** (DIGITS - 1) - 1
 """Names begin with a zero, so that ``AFTER_NUMBERS`` sorts after all of them."""
 
 AFTER_NUMBERS: Final = b'1'
+
+MAX_CACHED_DIRECTORIES: Final = 1024
+"""Directories whose encoded part of an append is cached."""
+
+MAX_CACHED_SIZE: Final = 4000
+"""Characters of this part, about: it contains the key five times, and each ancestor three times."""
 
 
 def check_append(append: Append) -> None:
@@ -46,7 +53,7 @@ def check_append(append: Append) -> None:
     check_depth(_numbered(append.key, 0))
 
 
-def txn_of_append(
+def encode_append(
     append: Append,
     number: int,
     *,
@@ -54,8 +61,11 @@ def txn_of_append(
     lease: int = 0,
     is_strict: bool = True,
     joined: DirectoryLease = NO_LEASE,
-) -> TxnRequest:
-    """Return the transaction that appends a node under a number, if no name of the directory sorts after the number.
+) -> bytes:
+    """Return the encoded TxnRequest that appends a node under a number, if no name of the directory sorts after it.
+
+    The parts that depend on the directory alone are cached: most appends are to directories that had appends before.
+    An encoded message may be put together from encoded parts.
 
     Args:
         append: The operation, checked.
@@ -73,16 +83,13 @@ def txn_of_append(
     if number > MAX_NUMBER:
         text = f'cannot append to {{key}}: it contains a name that sorts after every number of {DIGITS} digits'
         raise NotSupported(text, key=append.key)
-    is_guarded = _is_guarded(append, is_strict)
-    above = directories_of(append) if is_guarded else []
-    compare = [is_absent(encode(ancestor)) for ancestor in above]
-    if is_strict and not lease:
-        compare += join_compares(above, joined, MAX_TXN_OPS - len(compare) - 1)
-        lease = joined.lease
+    guards = b''
+    if _is_guarded(append, is_strict):
+        is_small = len(append.key) * (append.key.count('/') + 5) <= MAX_CACHED_SIZE
+        guards = (_cached_guards if is_small else _guards)(append.key, None if lease else joined)
+        lease = lease or joined.lease
     first = encode(_numbered(append.key, number))
     end = marker(append.key) + AFTER_NUMBERS
-    compare.append(_is_created_by(read_at, first, end) if read_at else is_absent(first, end))
-    key = first + b'/' if append.dir else first
     last = RangeRequest(
         key=first,
         range_end=end,
@@ -92,11 +99,30 @@ def txn_of_append(
         sort_order=RangeRequest.SortOrder.DESCEND,
         sort_target=RangeRequest.SortTarget.KEY,
     )
-    return TxnRequest(
-        compare=compare,
-        success=[RequestOp(request_put=PutRequest(key=key, value=encode(append.value or ''), lease=lease))],
-        failure=[*(failure_reads(append.key, keys_only=True) if is_guarded else ()), RequestOp(request_range=last)],
+    put = PutRequest(key=first + b'/' if append.dir else first, value=encode(append.value or ''), lease=lease)
+    txn = TxnRequest(
+        compare=[_is_created_by(read_at, first, end) if read_at else is_absent(first, end)],
+        success=[RequestOp(request_put=put)],
+        failure=[RequestOp(request_range=last)],
     )
+    return guards + txn.SerializeToString()
+
+
+def _guards(key: str, joined: DirectoryLease | None) -> bytes:
+    """Encode the compares of the directories that an appended node is in, and the reads if they fail.
+
+    Args:
+        key: The directory of the append.
+        joined: The lease that the node joins; None for a node with a TTL of its own.
+    """
+    above = [*paths.ancestors(key), key]
+    compare = [is_absent(encode(directory)) for directory in above]
+    if joined is not None:
+        compare += join_compares(above, joined, MAX_TXN_OPS - len(compare) - 1)
+    return TxnRequest(compare=compare, failure=failure_reads(key, keys_only=True)).SerializeToString()
+
+
+_cached_guards = lru_cache(maxsize=MAX_CACHED_DIRECTORIES)(_guards)
 
 
 def directories_of(append: Append) -> list[str]:
