@@ -203,19 +203,6 @@ def test_node_does_not_join_when_not_strict(etcd_server: EtcdServer, client: get
         assert lax.update('/d', dir=True).ttl is None
 
 
-def test_node_of_a_transaction_does_not_join(client: getc.Client) -> None:
-    """It joins when the TTL of the directory is changed, or with its next write."""
-    client.set('/d', dir=True, ttl=60)
-    with client.transaction() as transaction:
-        transaction.set('/d/a', '1')
-        transaction.set('/d/b', '1')
-    assert lease_of(client, '/d/a') == lease_of(client, '/d/b') == 0
-    client.update('/d/a', '2')
-    assert lease_of(client, '/d/a') == lease_of(client, '/d/')
-    client.refresh('/d', ttl=90)
-    assert set(leases(client).values()) == {lease_of(client, '/d/')}
-
-
 def test_key_of_another_program_stays_until_the_ttl_is_changed(client: getc.Client) -> None:
     """It joins if the other program gives it the lease.  A marker may have a lease of another program as well."""
     client.set('/d', dir=True, ttl=60)
