@@ -67,6 +67,7 @@ from getc.errors import (
     WatcherCleared,
 )
 from getc.net.selector import ConnectionState
+from getc.recipes.candidacy import Candidacy
 from getc.recipes.lock import Lock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
@@ -91,6 +92,7 @@ __version__ = '0.1.0'
 __all__ = [
     'STM',
     'AlreadyExists',
+    'Candidacy',
     'Changes',
     'Client',
     'ClientClosed',

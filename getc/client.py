@@ -25,6 +25,7 @@ from getc.operations import Append, Delete, Get, Operation, Put, WatchSpec, text
 from getc.options import CALL_TIMEOUT, DEFAULT_URL, STOP_TIMEOUT, Api, Options
 from getc.pending_waits import PendingWaits
 from getc.recipes.base import RecipeContext
+from getc.recipes.candidacy import Candidacy
 from getc.recipes.lock import Lock
 from getc.recipes.stm import STM, atomically
 from getc.recipes.transaction import TransactionBuilder
@@ -714,6 +715,40 @@ class Client(Unpicklable):
             ttl: Whole seconds, 1 or more, after which the lock is free if this process dies.
         """
         return Lock(self, key, value, ttl=ttl)
+
+    def elect(
+        self,
+        key: str,
+        value: str | bytes | None = None,
+        *,
+        ttl: int = 10,
+        on_elected: Callable[[Candidacy], object] | None = None,
+        on_lost: Callable[[Candidacy], object] | None = None,
+        wait: bool = False,
+    ) -> Candidacy:
+        """Stand for election in the background, and return the :class:`~getc.Candidacy`.
+
+        One candidate at a time is the leader.  After a loss this candidate campaigns again.  Does not block unless
+        ``wait`` is True; :meth:`getc.Candidacy.wait_elected` blocks until this candidate is the leader.
+
+        Args:
+            key: The key of the election.  Candidates have keys below it, so a value cannot exist there.
+            value: The value of this candidate, text or bytes, such as its address; None for ``pid@host``.
+            ttl: Whole seconds, 1 or more, after which another candidate is elected if this process dies.
+            on_elected: Called with the candidacy each time when it is elected.  The functions are called in order, one
+                call at a time, and never after ``stop()`` has returned; an exception is logged.
+            on_lost: Called with the candidacy when the leadership is lost, before etcd can elect another candidate,
+                even if ``on_elected`` still runs.  Not called after ``resign()`` and ``stop()``.
+            wait: True blocks without a limit until this candidate takes part, that is, until its key exists.
+
+        Raises:
+            NotDir: With ``wait``: a value exists at the key of the election, or above it.
+            EtcException: With ``wait``: etcd refuses.
+        """
+        self._check_open()
+        candidacy = Candidacy(self, key, value, ttl=ttl, on_elected=on_elected, on_lost=on_lost)
+        self._daemons.start(candidacy, wait=wait, deadline=Deadline.after(None))
+        return candidacy
 
     # -- the client itself
 
