@@ -86,10 +86,11 @@ class CreateQueue(Generic[Watch]):
         """Send the requests that may be sent now.  Does not block.
 
         Raises:
-            EtcException: The stream has ended, with this error.
+            EtcException: The stream has ended, with this error; the requests that were not sent stay in the queue.
         """
         while self._unsent and not (self._in_flight and self.is_proxied is not False):
-            self._request(self._unsent.popleft())
+            self._request(self._unsent[0])
+            self._unsent.popleft()
 
     def clear(self) -> list[Watch]:
         """Return the watches that were not created, and forget them."""

@@ -248,14 +248,13 @@ class WatchStream:
             self._store.observe(response.header)
         else:
             self.revision = max(self.revision, response.header.revision)
-        if self._watches.has_waiting:
-            self._watches.request_waiting()
-            self._close_if_empty()
         if response.canceled:
             handler.on_ended(self._error_of(response))
-            self._close_if_empty()
         else:
             handler.on_created(response)
+        if self._watches.has_waiting:
+            self._watches.request_waiting()  # raises if the stream ended after this response
+        self._close_if_empty()
 
     def _close_if_empty(self) -> None:
         if self._closes_when_empty and not self.has_watches:

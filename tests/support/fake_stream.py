@@ -34,6 +34,7 @@ class FakeStream:
         self.is_cancelled = False
         self.is_grpc_proxy = False
         self.is_reported_silent = False
+        self._error: EtcException | None = None
         self._incoming: deque[Any] = deque()
         self._has_message = Event()
 
@@ -48,9 +49,17 @@ class FakeStream:
         """End the stream, with or without an error."""
         self.push(error)
 
+    def end_with_buffered(self, error: EtcException, *messages: Any) -> None:
+        """End the stream; these messages arrived before, and the client has not received them yet."""
+        self.push(*messages, error)
+        self.is_over = True
+        self._error = error
+
     # -- the client's side
 
     def send(self, message: Any) -> None:
+        if self._error is not None:
+            raise self._error
         assert not self.is_over
         self.sent.append(message)
 

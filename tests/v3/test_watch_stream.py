@@ -252,6 +252,20 @@ def test_all_handlers_receive_the_error_of_a_lost_stream_once(env: Environment) 
     assert len(one.errors) == 1
 
 
+@pytest.mark.parametrize('is_refused', [False, True])
+def test_waiting_watches_end_when_the_stream_was_lost_right_after_the_first_response(
+    env: Environment, is_refused: bool
+) -> None:
+    """The response is still in the buffer when the connection ends, so no further create request can be sent."""
+    handlers = [env.add()[0] for _ in range(3)]
+    lost = ConnectionError('lost')
+    env.server.end_with_buffered(lost, created(-1, canceled=True) if is_refused else created(1))
+    env.push()
+    assert [len(handler.errors) for handler in handlers] == [1, 1, 1]
+    assert [handler.errors[0] for handler in handlers[1:]] == [lost, lost]
+    assert not env.stream.has_watches
+
+
 def test_handler_that_raises_ends_the_stream_and_is_logged(env: Environment, caplog: pytest.LogCaptureFixture) -> None:
     """A bug must not leave watches that only look alive."""
     (one, _), (two, _) = env.add(), env.add()
