@@ -201,7 +201,8 @@ class _Run:
         checks = [Check(key, index=0 if found is None else found.modified_index) for key, found in self.reads.items()]
         if self.reads:
             checks += [Check(key, max_index=self.index) for key in self.writes if key not in self.reads]
-        self._execute(Transaction(tuple(checks), tuple(operations), refetch=self.keys), self._deadline)
+        refetch = self.keys if checks else ()  # without a check there is no conflict, and no use for these reads
+        self._execute(Transaction(tuple(checks), tuple(operations), refetch=refetch), self._deadline)
 
 
 def _not_listed(key: str) -> NotSupported:

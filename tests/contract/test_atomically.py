@@ -571,3 +571,19 @@ def test_closed_client_refuses(client: getc.Client) -> None:
     client.close()
     with pytest.raises(getc.ClientClosed):
         client.atomically(lambda stm: stm.set('/a', 'x'))
+
+
+def test_function_may_write_as_many_nodes_as_a_transaction(client: getc.Client) -> None:
+    """A function that reads nothing cannot conflict, so nothing is read for a retry."""
+
+    def write(stm: STM) -> None:
+        for number in range(120):
+            stm.set(f'/{number:03d}', 'x')
+
+    client.atomically(write)
+    assert len(client.get('/').nodes) == 120
+    client.delete('/007')
+    client.create('/007', dir=True)
+    with pytest.raises(getc.NotFile) as caught:
+        client.atomically(write)
+    assert caught.value.key == '/007'

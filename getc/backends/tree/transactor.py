@@ -120,8 +120,9 @@ class Transactor:
     def _read_value(self, key: str, index: int, cause: ResponseTooLarge, deadline: Deadline) -> Value:
         try:
             found = self._rpc.call(KV.Range, RangeRequest(key=encode(key), revision=index), deadline).kvs
-        except ResponseTooLarge as error:
-            raise copy_error(too_large_value(key, error), maybe_applied=cause.maybe_applied) from error
+        except EtcException as error:
+            failed = too_large_value(key, error) if isinstance(error, ResponseTooLarge) else error
+            raise copy_error(failed, maybe_applied=cause.maybe_applied) from error
         if not found:
             raise cause
         return value_of(key, found[0])

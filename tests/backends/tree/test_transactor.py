@@ -364,6 +364,27 @@ def test_reads_whose_response_is_too_large_are_read_one_by_one(client: getc.Clie
 
 
 @pytest.mark.usefixtures('small_bound')
+def test_error_of_a_read_after_the_transaction_was_applied_is_ambiguous(client: getc.Client, calls: Calls) -> None:
+    """So its leases are not revoked, with which its nodes would be deleted."""
+    client.set('/a', LARGE)
+    client.set('/b', LARGE)
+
+    def fail(name: str) -> None:
+        if name == 'Range':
+            calls.before = None
+            raise getc.ConnectionRefused('refused')
+
+    calls.before = fail
+    with pytest.raises(getc.ConnectionRefused) as caught, client.transaction() as t:
+        t.get('/a')
+        t.get('/b')
+        t.set('/c', 'x', ttl=60)
+    assert caught.value.maybe_applied is True
+    assert 'LeaseRevoke' not in calls.names
+    assert client.get('/c').value == 'x'
+
+
+@pytest.mark.usefixtures('small_bound')
 def test_refusal_does_not_read_values(client: getc.Client) -> None:
     client.set('/a', LARGE)
     client.set('/b', LARGE)
