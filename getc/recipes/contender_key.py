@@ -42,7 +42,19 @@ class ContenderKey(KeepListener):
         unanswered: The writes that may have created the key, if no write was answered.
     """
 
-    __slots__ = ('_group', '_on_change', '_pid', '_queue', 'backend', 'key', 'loss', 'node', 'refusal', 'unanswered')
+    __slots__ = (
+        '_group',
+        '_on_change',
+        '_pid',
+        '_queue',
+        '_was_tried',
+        'backend',
+        'key',
+        'loss',
+        'node',
+        'refusal',
+        'unanswered',
+    )
 
     has_liveness_check: Final = False
     unanswered: Collection[AcquiringWrite]
@@ -57,6 +69,7 @@ class ContenderKey(KeepListener):
         self._queue = queue
         self._on_change = on_change
         self._group: KeepGroup | None = None
+        self._was_tried = False  # try_remove was called
         self._pid = os.getpid()
 
     @property
@@ -67,7 +80,7 @@ class ContenderKey(KeepListener):
     def create(self, deadline: Deadline) -> PredecessorResult | None:
         """Create the key and keep it; return the earlier keys if they are known.  Blocks.  Raises like ``execute``.
 
-        After a call without an answer another call cannot create the key twice.
+        After a call without an answer another call cannot create the key twice: it finds the key, or creates it.
         """
         queue, before = self._queue, self.unanswered
         backend = self.backend = queue.context.backend.detect_api(deadline)
@@ -89,39 +102,47 @@ class ContenderKey(KeepListener):
         return self.backend.execute(query, deadline)
 
     def remove(self) -> None:
-        """Delete the key: by its token, or by its lease or name if the token is unknown.  Blocks for a TTL at most.
-
-        Repeated until etcd answers or the key has expired.  A refusal is logged, and kept in ``refusal``.  If the key
-        was gone before the first request, that is its ``loss``.
-        """
+        """Delete the key: :meth:`try_remove`, repeated until etcd answers or the key has expired.  Blocks."""
         end = Deadline(self._queue.ttl)
         backoff = Backoff()
-        is_first = True
-        while os.getpid() == self._pid:
-            try:
-                was_deleted = self._remove_once(self._queue.call_deadline(end))
-                if is_first and not was_deleted and self.loss is None:
-                    self.loss = lost_contender(self.key)
+        while os.getpid() == self._pid and not self.try_remove(self._queue.call_deadline(end)):
+            if end.has_passed():
+                self._on_not_removed('no answer')
                 return
-            except ClientClosed:
-                return
-            except EtcException as error:
-                if not is_transient(error) or end.has_passed():
-                    self._on_not_removed(error)
-                    return
-            is_first = False
             gevent.sleep(min(backoff.next_delay(), end.remaining()))
 
-    def _remove_once(self, deadline: Deadline) -> bool:
-        if self.node is not None:
-            return self.node.release(deadline)
-        if self._group is not None:
-            self._group.delete_unanswered(self.key, self, deadline)
+    def try_remove(self, deadline: Deadline) -> bool:
+        """Delete the key by its token, and return False if etcd has not answered.  Blocks until the deadline at most.
+
+        A refusal is logged, and kept in ``refusal``.  If the key was gone before the first call, that is its ``loss``.
+        """
+        is_first, self._was_tried = not self._was_tried, True
+        try:
+            was_deleted = self._remove(deadline)
+        except ClientClosed:
+            return True
+        except EtcException as error:
+            if is_transient(error):
+                return False
+            self.refusal = error
+            self._on_not_removed(error)
+            return True
+        if is_first and not was_deleted and self.loss is None:
+            self.loss = lost_contender(self.key)
         return True
 
-    def _on_not_removed(self, error: EtcException) -> None:
-        if not is_transient(error):
-            self.refusal = error
+    def _remove(self, deadline: Deadline) -> bool:
+        if self.node is None:  # the greenlet that has created the key was killed, or got no answer
+            try:
+                self.create(deadline)
+            except NodeLost:
+                assert self._group is not None
+                self._group.delete_unanswered(self.key, self, deadline)
+                return True
+        assert self.node is not None
+        return self.node.release(deadline)
+
+    def _on_not_removed(self, error: object) -> None:
         label, ttl = self._queue.context.log.label, self._queue.ttl
         text = '%s: %s: could not delete %s, which expires after its TTL of %d s: %s'
         log.warning(text, label, self._queue.name, self.key, ttl, error)

@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
-import gevent
 from gevent.event import Event
 from gevent.hub import get_hub
 
@@ -27,6 +26,7 @@ from getc.errors import ClientClosed, EtcException, NodeLost
 from getc.recipes.contender_key import ContenderKey, EarlierKey
 from getc.recipes.contender_queue import ContenderQueue, ContenderState
 from getc.recipes.detached import DetachedRequest
+from getc.recipes.removals import Removals
 from getc.results import PredecessorResult
 from getc.retry import is_transient
 from getc.timing import Backoff, Deadline
@@ -63,8 +63,8 @@ class Contender:
     A contender that is lost while it waits takes another key at the end of the queue, within the same ``acquire``.  One
     that is lost while it is held stays LOST; its key may still exist, and leaving deletes it.
 
-    Keys are removed in greenlets of their own, so that a kill of the caller leaves no key behind.  What etcd does not
-    answer is repeated for one TTL.  When the client closes, contenders leave, and waiting raises ClientClosed.  In a
+    A kill of the caller leaves no key behind: the removal goes on in a greenlet of its own.  What etcd does not answer
+    is repeated for one TTL.  When the client closes, contenders leave, and waiting raises ClientClosed.  In a
     forked child ``ensure`` raises NodeLost, waiting raises ClientClosed, and leaving does nothing.
 
     Args:
@@ -87,8 +87,9 @@ class Contender:
         self._last_key: ContenderKey | None = None  # the one with which the contender leaves
         self._wake = Event()
         self._is_closed = False  # the client was closed
-        self._request: gevent.Greenlet[..., None] | None = None  # in flight
-        self._removals: dict[ContenderKey, gevent.Greenlet[..., None]] = {}  # in progress
+        self._is_idle = Event()  # cleared while a write of the calling greenlet is in flight
+        self._is_idle.set()
+        self._removals = Removals(self.greenlets, self._finish_if_left)
         self._own_watch_timer: Any = None
         self._watch_backoff = Backoff()
 
@@ -219,8 +220,8 @@ class Contender:
             EtcException: As :meth:`acquire`.
         """
         self.enter()
-        key = self._key = ContenderKey(self.queue, self._on_key_changed)
-        answer = self._repeat(key.create, deadline)
+        self._key = ContenderKey(self.queue, self._on_key_changed)
+        answer = self._repeat(self._create, deadline)
         if answer is None:
             return self.query(deadline)
         self.answer = answer
@@ -233,8 +234,7 @@ class Contender:
             NodeLost: The own key is gone.
             EtcException: As :meth:`acquire`.
         """
-        assert self._key is not None
-        answer = self.answer = self._repeat(self._key.find_earlier, deadline)
+        answer = self.answer = self._repeat(self._find_earlier, deadline)
         return answer
 
     def hold(self) -> int:
@@ -291,7 +291,7 @@ class Contender:
         while True:
             self._check()
             try:
-                result = self._send(partial(request, self.queue.call_deadline(deadline)))
+                result = request(self.queue.call_deadline(deadline))
             except EtcException as error:
                 self._check()
                 if not is_transient(error):
@@ -305,12 +305,19 @@ class Contender:
                 return result
             self.sleep(backoff.next_delay(), deadline)
 
-    def _send(self, request: Callable[[], _Result]) -> _Result:
-        sent = DetachedRequest(self.greenlets.spawn, request, self.wake)
-        self._request = sent.greenlet
-        self.wait_until(sent.is_done, NO_LIMIT)
-        self._request = None
-        return sent.result()
+    def _create(self, deadline: Deadline) -> PredecessorResult | None:
+        assert self._key is not None
+        self._is_idle.clear()
+        try:
+            return self._key.create(deadline)
+        finally:
+            self._is_idle.set()
+
+    def _find_earlier(self, deadline: Deadline) -> PredecessorResult:
+        assert self._key is not None
+        query = DetachedRequest(self.greenlets.spawn, partial(self._key.find_earlier, deadline), self.wake)
+        self.wait_until(query.is_done, NO_LIMIT)
+        return query.result()
 
     def _wait_for_earlier(self, answer: PredecessorResult, deadline: Deadline) -> None:
         """Block until the contender of this answer has to query again."""
@@ -344,8 +351,7 @@ class Contender:
         if self.in_forked_child or self._state in (ContenderState.OUT, ContenderState.LEAVING):
             return
         self._state = ContenderState.LEAVING
-        self._last_key = self._key
-        self._start_removal()
+        self._removals.start(self._take_key())
         self._finish_if_left()
 
     def leave(self, deadline: Deadline) -> NodeLost | None:
@@ -360,8 +366,12 @@ class Contender:
             EtcException: etcd refuses, for example with PermissionDenied: the key exists until its TTL has passed, or
                 on v3 for as long as other keys of this client are on its lease.
         """
-        self.start_leaving()
-        self._wait_for_removals(deadline)
+        if self.in_forked_child:
+            return None
+        if self._state not in (ContenderState.OUT, ContenderState.LEAVING):
+            self._state = ContenderState.LEAVING
+            self._remove_now(self._take_key(), deadline)
+        self._removals.wait(deadline)
         return None if self._last_key is None else self._last_key.loss
 
     def leave_lost_key(self, deadline: Deadline) -> None:
@@ -371,45 +381,36 @@ class Contender:
             EtcException: As :meth:`leave`; TimedOut at the deadline.
         """
         self._state = ContenderState.WAITING
-        self._start_removal()
-        self._wait_for_removals(deadline)
-        if not all(removal.dead for removal in self._removals.values()):
+        self._removals.start(self._take_key())
+        self._removals.wait(deadline)
+        if not self._removals.is_empty:
             raise self.timed_out(deadline)
         self._check()
 
-    def _start_removal(self) -> None:
+    def _take_key(self) -> ContenderKey | None:
         if self._own_watch_timer is not None:
             self._own_watch_timer.close()
             self._own_watch_timer = None
         key, self._key = self._key, None
-        request, self._request = self._request, None
-        if key is not None and (request is not None or key.may_exist):
-            removal = self._removals[key] = self.greenlets.spawn(self._remove, key, request)
-            removal.rawlink(lambda _: self._on_removed(key))
+        self._last_key = key
+        return key
 
-    def _remove(self, key: ContenderKey, request: gevent.Greenlet[..., None] | None) -> None:
-        if request is not None and key.node is None:  # the request may create the key
-            request.join()
-        if key.may_exist:
-            key.remove()
-
-    def _wait_for_removals(self, deadline: Deadline) -> None:
-        if self.in_forked_child:
-            return
-        keys = list(self._removals)
-        gevent.joinall(list(self._removals.values()), timeout=deadline.timeout_left())
-        for key in keys:
-            if key.refusal is not None:
-                raise key.refusal
-
-    def _on_removed(self, key: ContenderKey) -> None:
-        if key.node is not None:
-            key.node.abandon()  # also if the greenlet was killed before its first instruction
-        self._removals.pop(key, None)
-        self._finish_if_left()
+    def _remove_now(self, key: ContenderKey | None, deadline: Deadline) -> None:
+        """Delete the key in this greenlet, and go on in the background if that fails or the greenlet is killed."""
+        is_removed = False
+        self._is_idle.clear()
+        try:
+            is_removed = key is None or not key.may_exist or key.try_remove(self.queue.call_deadline(deadline))
+        finally:
+            self._is_idle.set()
+            if not is_removed:
+                self._removals.start(key)
+            self._finish_if_left()
+        if key is not None and key.refusal is not None:
+            raise key.refusal
 
     def _finish_if_left(self) -> None:
-        if self._state is ContenderState.LEAVING and not self._removals:
+        if self._state is ContenderState.LEAVING and self._removals.is_empty:
             self._state = ContenderState.OUT
             self.queue.context.daemons.discard_task(self)
 
@@ -419,7 +420,13 @@ class Contender:
         """Leave because the client closes.  A greenlet that waits gets ClientClosed."""
         self._is_closed = True
         self._wake.set()
-        self.start_leaving()
+        if self._is_idle.is_set():
+            self.start_leaving()
+        else:  # the greenlet whose write is in flight leaves after the answer
+            self.greenlets.spawn(self._wait_until_idle, deadline)
+
+    def _wait_until_idle(self, deadline: Deadline) -> None:
+        self._is_idle.wait(deadline.timeout_left())
 
     def on_forked(self) -> None:
         """Wake the greenlet that waits, in a forked child."""

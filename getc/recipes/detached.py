@@ -15,8 +15,7 @@ _Result = TypeVar('_Result')
 class DetachedRequest(Generic[_Result]):
     """A request that runs to its end, even if the greenlet that waits for it is killed.
 
-    A write that was cancelled has an unknown effect.  A read-only transaction that is cancelled crashes servers of etcd
-    before 3.5.5 (etcd#14110).
+    A read-only transaction that is cancelled crashes some servers of etcd, such as 3.5.1 and 3.5.3 (etcd#14110).
 
     Args:
         spawn: Starts the greenlet.

@@ -300,6 +300,7 @@ class Lock(Unpicklable):
             self._last = contender
             token = contender.acquire(deadline, may_wait=may_wait)
         except BaseException:
+            contender.start_leaving()
             self._end_turn(contender)
             raise
         if token is None:
@@ -316,8 +317,7 @@ class Lock(Unpicklable):
         return contender.wait_until(lambda: self._turns[0].contender is contender, deadline)
 
     def _end_turn(self, contender: Contender) -> None:
-        """Let the next greenlet contend, and start to leave.  Does not block."""
-        contender.start_leaving()
+        """Let the next greenlet contend.  Does not block."""
         had_turn = bool(self._turns) and self._turns[0].contender is contender
         self._turns = deque(turn for turn in self._turns if turn.contender is not contender)
         if had_turn and self._turns:

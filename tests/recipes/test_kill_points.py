@@ -54,7 +54,7 @@ def test_strike_at_each_switch_of_an_uncontended_cycle_leaves_nothing(open_clien
         check_usable(lock, observer)
         if not outcome.was_struck:
             break
-    assert at > 2  # creating the key, the block, deleting the key
+    assert at > 1  # creating the key, the block, deleting the key: unless the answer is there at once
 
 
 @pytest.mark.parametrize('by', ['kill', 'timeout'])
@@ -76,7 +76,7 @@ def test_strike_at_each_switch_of_a_contended_cycle_leaves_nothing(open_client: 
         check_usable(lock, observer)
         if not outcome.was_struck:
             break
-    assert at > 3  # in addition: the wait for the owner, and the query
+    assert at > 2  # in addition: the wait for the owner, and the query
 
 
 @pytest.mark.parametrize('by', ['kill', 'timeout'])
@@ -152,5 +152,5 @@ def test_thousand_random_strikes_leave_nothing(etcd_server: EtcdServer) -> None:
             if rng.random() < 0.1:
                 check_usable(lock, observer)
         check_usable(lock, observer)
-        assert struck > 300
+        assert struck > 200
     wait_until(lambda: greenlets_of_getc() == [])

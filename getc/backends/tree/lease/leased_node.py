@@ -97,6 +97,10 @@ class LeasedKeys:
         """True if the key is kept, being put or being removed: another node of this key needs another lease."""
         return key in self.nodes or key in self.reserved or key in self._removals
 
+    def is_being_removed(self, key: str) -> bool:
+        """True if a delete of the key is in flight, and its owner waits for the answer."""
+        return key in self._removals and key not in self.unfinished
+
     @contextmanager
     def reserve(self, key: str) -> Iterator[None]:
         """Reserve the key while it is put on the lease, or moved to another one."""

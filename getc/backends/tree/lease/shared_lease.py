@@ -225,7 +225,7 @@ class SharedLease(Renewable):
     def _delete_stray(self, raw_key: bytes) -> None:
         """Delete a key that is on the lease and not kept.  If that fails, the next renewal finds the key again."""
         key = decode(raw_key)
-        if key in self.keys.nodes or key in self.keys.reserved or self.is_over:
+        if key in self.keys.nodes or key in self.keys.reserved or self.keys.is_being_removed(key) or self.is_over:
             return
         try:
             with self.keys.removing(key):

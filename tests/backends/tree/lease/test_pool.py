@@ -942,3 +942,15 @@ def test_lease_whose_keys_cannot_be_deleted_expires(bench: Bench, etcd_clock: Vi
     etcd_clock.advance(3 * TTL)
     assert bench.leases == []
     assert bench.keys() == set()
+
+
+def test_key_whose_delete_is_in_flight_is_not_deleted_by_a_renewal(bench: Bench) -> None:
+    """Its owner would take the answer to its own delete for a loss."""
+    node, _ = contend(bench)
+    (lease,) = bench.leases
+    with lease.keys.removing('/q/1'):
+        node.abandon()
+        lease._delete_stray(b'/q/1')
+        assert bench.keys() == {'/q/1'}
+    lease._delete_stray(b'/q/1')
+    assert bench.keys() == set()
