@@ -68,6 +68,7 @@ from getc.errors import (
 )
 from getc.net.selector import ConnectionState
 from getc.recipes.candidacy import Candidacy
+from getc.recipes.leader import Leader
 from getc.recipes.lock import Lock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
@@ -122,6 +123,7 @@ __all__ = [
     'Keeper',
     'KeeperState',
     'KeyNotFound',
+    'Leader',
     'LeaderElect',
     'LeaseNotFound',
     'Lock',

@@ -26,6 +26,7 @@ from getc.options import CALL_TIMEOUT, DEFAULT_URL, STOP_TIMEOUT, Api, Options
 from getc.pending_waits import PendingWaits
 from getc.recipes.base import RecipeContext
 from getc.recipes.candidacy import Candidacy
+from getc.recipes.leader import Leader, OnLeader
 from getc.recipes.lock import Lock
 from getc.recipes.stm import STM, atomically
 from getc.recipes.transaction import TransactionBuilder
@@ -749,6 +750,31 @@ class Client(Unpicklable):
         candidacy = Candidacy(self, key, value, ttl=ttl, on_elected=on_elected, on_lost=on_lost)
         self._daemons.start(candidacy, wait=wait, deadline=Deadline.after(None))
         return candidacy
+
+    def leader(
+        self, key: str, on_change: OnLeader | None = None, *, wait: bool = True, timeout: float | None = None
+    ) -> Leader:
+        """Follow the leader of an election, and return a :class:`~getc.Leader`.  Takes no part in the election.
+
+        Blocks until the leader is known, or that there is none.
+
+        Args:
+            key: The key of the election, which need not exist.
+            on_change: Called with the leader, a :class:`~getc.Value`, or with None where there is none: once at the
+                start, then after each change of the leader or of its value, none of them left out; in order, one call
+                at a time, in a greenlet of the object that is returned.
+            wait: False returns at once, with an object that is STARTING.
+            timeout: Seconds to wait for the start; None for no limit.
+
+        Raises:
+            TimedOut: The leader was not known in time.
+            EtcException: etcd refuses.
+        """
+        deadline = Deadline.after(timeout)
+        self._check_open()
+        leader = Leader(self._daemons.log, self._backend, key, on_change)
+        self._daemons.start(leader, wait=wait, deadline=deadline)
+        return leader
 
     # -- the client itself
 

@@ -86,7 +86,8 @@ class Follower(Daemon):
     Args:
         log: The log of the client.
         backend: The store.
-        spec: The key, and the first index to deliver; None for the changes from now on.
+        spec: The key, whether hidden nodes are included, and the first index to deliver; None for the changes from now
+            on.
         name: The operation and the key, for logs.
         sink: Receives the values and changes.
         keeps_values: Remember the values, so that the difference can be delivered after history was lost.
@@ -96,6 +97,7 @@ class Follower(Daemon):
     __slots__ = (
         '_backend',
         '_continuity',
+        '_hidden',
         '_is_behind',
         '_is_caught_up',
         '_is_history_lost',
@@ -124,6 +126,7 @@ class Follower(Daemon):
         super().__init__(log, spec.key, name, on_callbacks_done=self._on_callbacks_done)
         self._backend = backend
         self._recursive = spec.recursive
+        self._hidden = spec.hidden
         self._sink = sink
         self._starts_caught_up = starts_caught_up
         self._continuity = Continuity(None if spec.index is None else spec.index - 1, keeps_values=keeps_values)
@@ -189,13 +192,20 @@ class Follower(Daemon):
                 self._resync(listing)
         if not self._is_stopped:
             self._live_at = math.inf
-            spec = WatchSpec(self.key, continuity.first_index, self._recursive, is_seen=continuity.awaits_marker)
+            spec = WatchSpec(
+                self.key,
+                continuity.first_index,
+                self._recursive,
+                is_seen=continuity.awaits_marker,
+                hidden=self._hidden,
+            )
             self._watch = self._previous_watch = self._backend.watch(spec, self, self._previous_watch)
         return None
 
     def _list(self) -> Listing:
         try:
-            found = self._backend.execute(Get(self.key, recursive=self._recursive, quorum=True), Deadline(LIST_TIMEOUT))
+            get = Get(self.key, recursive=self._recursive, quorum=True, hidden=self._hidden)
+            found = self._backend.execute(get, Deadline(LIST_TIMEOUT))
         except (KeyNotFound, NotDir) as error:  # NotDir: an ancestor is a value
             if error.index is None:
                 raise ProtocolError(f'the listing of {{key}} has no index: {error}', key=self.key) from error

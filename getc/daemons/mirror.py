@@ -6,14 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TypeVar
 
-from gevent.event import Event
-
 from getc.backends.base import Backend
 from getc.daemons.callbacks import CallbackQueue
-from getc.daemons.follower import Follower, WatcherState
-from getc.daemons.follower_handle import FollowerHandle
+from getc.daemons.follower import Follower
+from getc.daemons.follower_handle import FollowerHandle, Waiters
 from getc.daemons.options import check_callback
-from getc.errors import ClientClosed, TimedOut
 from getc.net.client_log import ClientLog
 from getc.operations import WatchSpec
 from getc.options import CALL_TIMEOUT
@@ -21,7 +18,7 @@ from getc.paths import remove_subtree
 from getc.results import Deleted, EtcdResult, Got, Value
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 
-__all__ = ['Mirror', 'OnUpdate']
+__all__ = ['Mirror', 'OnUpdate', 'apply_changes']
 
 OnUpdate = Callable[[tuple[EtcdResult, ...]], object]
 """Called with the changes of one whole revision, after the mirror shows them."""
@@ -40,7 +37,7 @@ class Mirror(FollowerHandle, Mapping[str, str]):
     RuntimeError, because the mirror could change meanwhile.
     """
 
-    __slots__ = ('_nodes', '_timeout', '_waiting')
+    __slots__ = ('_nodes', '_timeout', '_waiters')
 
     def __init__(
         self,
@@ -54,11 +51,11 @@ class Mirror(FollowerHandle, Mapping[str, str]):
         check_callback('on_update', on_update, is_optional=True)
         spec = WatchSpec(key, recursive=True)
         self._nodes: dict[str, Value] = {}
-        self._waiting: set[Event] = set()
+        self._waiters = Waiters()
         self._timeout = timeout  # of `sync`
-        sink = _NodesSink(self._nodes, self._wake, on_update)
+        sink = _NodesSink(self._nodes, self._waiters.wake, on_update)
         super().__init__(Follower(log, backend, spec, f'mirror {spec.key}', sink, starts_caught_up=True))
-        self._daemon.on_stopping(self._wake)
+        self._daemon.on_stopping(self._waiters.wake)
 
     @property
     def nodes(self) -> Mapping[str, Value]:
@@ -84,23 +81,7 @@ class Mirror(FollowerHandle, Mapping[str, str]):
             ClientClosed: The mirror was stopped, or this is a forked child.
             RuntimeError: This is not the thread of the client.
         """
-        deadline = Deadline.after(timeout)
-        self._daemon.check_thread()
-        changed = Event()
-        self._waiting.add(changed)
-        try:
-            while not (answer := predicate(self)):
-                if self.state is WatcherState.STOPPED:
-                    is_inherited = self._daemon.in_forked_child
-                    what = 'belongs to the parent of this forked process' if is_inherited else 'was stopped'
-                    raise ClientClosed(f'{self.name} {what}')
-                if not changed.wait(deadline.timeout_left()):
-                    state = f'; the mirror is {self.state.name}' if self.is_stale else ''
-                    raise TimedOut(f'{self.name}: the predicate was not true within {deadline.timeout:g} s{state}')
-                changed.clear()
-            return answer
-        finally:
-            self._waiting.discard(changed)
+        return self._waiters.wait(self._daemon, predicate, self, timeout)
 
     def sync(self, timeout: Timeout = DEFAULT_TIMEOUT) -> int:
         """Block until the mirror shows everything that was written before this call, by any client, to any key.
@@ -147,10 +128,6 @@ class Mirror(FollowerHandle, Mapping[str, str]):
     def __repr__(self) -> str:
         return f'<getc.Mirror {self.key}[{len(self)}] {self.state.name} index={self.index}>'
 
-    def _wake(self) -> None:
-        for changed in self._waiting:
-            changed.set()
-
 
 class _NodesSink:
     """Applies whole revisions to the nodes of a mirror."""
@@ -177,13 +154,16 @@ class _NodesSink:
         pass
 
     def _apply(self, results: Sequence[EtcdResult]) -> None:
-        # no switch in here: a revision becomes visible as a whole
-        nodes = self._nodes
-        for result in results:
-            if isinstance(result.node, Value):
-                nodes[result.key] = result.node
-            elif isinstance(result, Deleted):
-                remove_subtree(nodes, result.key)
-            else:  # a new directory, perhaps in place of a value
-                nodes.pop(result.key, None)
+        apply_changes(self._nodes, results)
         self._on_applied()
+
+
+def apply_changes(nodes: dict[str, Value], results: Sequence[EtcdResult]) -> None:
+    """Apply the changes of one revision to values by their keys.  Does not switch: they become visible together."""
+    for result in results:
+        if isinstance(result.node, Value):
+            nodes[result.key] = result.node
+        elif isinstance(result, Deleted):
+            remove_subtree(nodes, result.key)
+        else:  # a new directory, perhaps in place of a value
+            nodes.pop(result.key, None)

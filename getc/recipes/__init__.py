@@ -5,8 +5,18 @@ from __future__ import annotations
 from getc.recipes.candidacy import Candidacy, CandidacyState
 from getc.recipes.contender_queue import ContenderState
 from getc.recipes.interrupts import LockInterrupt
+from getc.recipes.leader import Leader
 from getc.recipes.lock import Lock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
 
-__all__ = ['STM', 'Candidacy', 'CandidacyState', 'ContenderState', 'Lock', 'LockInterrupt', 'TransactionBuilder']
+__all__ = [
+    'STM',
+    'Candidacy',
+    'CandidacyState',
+    'ContenderState',
+    'Leader',
+    'Lock',
+    'LockInterrupt',
+    'TransactionBuilder',
+]
