@@ -99,7 +99,7 @@ class Leader(FollowerHandle):
         return self._waiters.wait(self._daemon, predicate, self, timeout)
 
     def __repr__(self) -> str:
-        shown = 'nobody' if self.value is None else repr(self.value)
+        shown = 'no leader' if self.value is None else repr(self.value)
         return f'<getc.Leader {self.election} {shown} {self.state.name} index={self.index}>'
 
 
@@ -134,7 +134,7 @@ class _LeaderSink:
 
     def _apply(self, results: Sequence[EtcdResult], callbacks: CallbackQueue) -> None:
         apply_changes(self._candidates, results)
-        # The election itself is no candidate: a value at its key is none, either.
+        # A value at the key of the election is not a candidate.
         candidates = [value for key, value in self._candidates.items() if key != self._key]
         before, self.leader = self.leader, min(candidates, key=attrgetter('created_index'), default=None)
         if not self._has_reported or _what_counts(before) != _what_counts(self.leader):

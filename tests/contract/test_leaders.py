@@ -208,7 +208,7 @@ def test_invalid_arguments_raise_before_any_request(refusing: getc.Client) -> No
 
 def test_repr_shows_the_leader(client: getc.Client) -> None:
     leader = client.leader(KEY)
-    assert repr(leader) == f'<getc.Leader {KEY} nobody LIVE index={leader.index}>'
+    assert repr(leader) == f'<getc.Leader {KEY} no leader LIVE index={leader.index}>'
     client.set(f'{KEY}/a', 'ann')
     leader.wait(lambda leader: leader.value, 30)
     assert repr(leader) == f"<getc.Leader {KEY} 'ann' LIVE index={leader.index}>"
