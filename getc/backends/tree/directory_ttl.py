@@ -126,20 +126,23 @@ class DirectoryTTL:
                 raise _changed(state)
             for lease in old - {0, state.lease}:
                 self._leases.renew(lease, deadline)
-        response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
-        if not response.succeeded:
-            raise _changed(state)
-        result = parse_change(key, state, response, ttl)
-        try:
-            with self._finishing(key, old):
+        with self._finishing(key, old):
+            response = self._rpc.call(KV.Txn, txn, deadline, is_write=True)
+            if not response.succeeded:
+                raise _changed(state)
+            result = parse_change(key, state, response, ttl)
+            try:
                 index = self._move_nodes(key, old, new, result.etcd_index, deadline)
-        except EtcException as error:
-            raise copy_error(error, maybe_applied=True) from error
+            except EtcException as error:
+                raise copy_error(error, maybe_applied=True) from error
         return replace(result, etcd_index=index)
 
     @contextmanager
     def _finishing(self, key: str, old: set[int]) -> Iterator[None]:
-        """Remember the leases from which nodes are moved, until all of them are."""
+        """Remember the leases from which nodes are moved, until all of them are.
+
+        From before the first request on: that may be applied although its answer is lost.
+        """
         if len(self._unfinished) >= MAX_UNFINISHED:
             del self._unfinished[next(iter(self._unfinished))]
         self._unfinished[key] = old | self._unfinished.get(key, set())

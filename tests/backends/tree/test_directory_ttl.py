@@ -510,6 +510,31 @@ def test_rest_of_a_change_that_broke_off_follows_with_another_change(
     assert set(leases(other).values()) == {lease_of(other, '/d/')}
 
 
+@pytest.mark.parametrize('is_killed', [False, True])
+def test_rest_of_a_change_whose_first_answer_is_lost_follows_with_the_next(
+    client: getc.Client, other: getc.Client, calls: Calls, is_killed: bool
+) -> None:
+    """Only its first transaction says which lease the nodes that it does not move are on."""
+    client.set('/d', dir=True, ttl=60)
+    for number in range(200):
+        client.set(f'/d/{number:03}', '0')
+
+    def lose(name: str, response: Any) -> None:
+        if name == 'Txn' and is_put(response):
+            calls.after = None
+            if is_killed:
+                gevent.sleep(LONG)
+            raise getc.ConnectionError('the connection broke', maybe_applied=True)
+
+    calls.after = lose
+    changing = gevent.spawn(client.refresh, '/d', ttl=90)
+    wait_until(lambda: calls.after is None)
+    changing.kill() if is_killed else changing.join()
+    assert len(set(leases(other).values())) == 2
+    client.refresh('/d', ttl=90)
+    assert set(leases(other).values()) == {lease_of(other, '/d/')}
+
+
 def test_lease_is_revoked_when_the_change_is_refused(client: getc.Client, other: getc.Client, calls: Calls) -> None:
     """The directory was deleted, or its lease has expired, since it was read."""
     client.set('/d', dir=True, ttl=60)
