@@ -12,7 +12,7 @@ copyright = f'2026, {author}'
 version = release = getc.__version__
 
 extensions = ['sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', '_generated']
 default_role = 'any'  # a name in single backquotes is a link; an unknown one fails the build
 nitpicky = True
 nitpick_ignore_regex = [
