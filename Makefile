@@ -46,7 +46,7 @@ test-servers: $(READY) ## run the tests that use an etcd on each that is install
 	@$(BIN)/python -m tools.servers test $(ARGS)
 
 interop: $(READY) ## build the Go program that the tests in tests/interop and the benchmark run (1 min)
-	@$(BIN)/python -m tools.interop
+	@$(BIN)/python -m tools.interop $(ARGS)
 
 soak: $(READY) ## run the long tests: twenty leader losses, injected bugs, ten minutes of faults (15 min)
 	@$(BIN)/python -m pytest -q -m soak --timeout=1200 $(ARGS)

@@ -109,12 +109,18 @@ def test_command_prints_the_steps_and_the_reason_of_a_failure(
         function = getattr(building, name)
         monkeypatch.setattr(command, name, lambda function=function, **options: function(binary, **options))
     go.fail('build')
-    assert command.main() == 1
+    assert command.main([]) == 1
     assert 'it is build that fails' in capsys.readouterr().err
+    assert command.main(['--if-possible']) == 1
+    go.fail('mod')
+    assert command.main([]) == 1
+    assert 'SKIPPED' not in capsys.readouterr().err
+    assert command.main(['--if-possible']) == 0
+    assert 'SKIPPED: go mod download failed with status 3: it is mod that fails' in capsys.readouterr().err
     go.fail('nothing')
-    assert command.main() == 0
+    assert command.main([]) == 0
     assert 'downloading the modules' in capsys.readouterr().out
-    assert command.main() == 0
+    assert command.main([]) == 0
     assert 'is up to date' in capsys.readouterr().out
 
 
