@@ -147,7 +147,7 @@ class MemberSync:
             self._greenlet.kill(block=False)
 
     def sync(self) -> None:
-        """Sync once.  Blocks for ``READ_TIMEOUT`` and ``PROBE_TIMEOUT`` at most.
+        """Sync once.  Blocks for ``READ_TIMEOUT`` and twice ``PROBE_TIMEOUT`` at most.
 
         Raises:
             EtcException: The members could not be read; the endpoints stay.
@@ -183,8 +183,9 @@ class MemberSync:
             gevent.killall(list(asking.values()), block=False)
 
     def _usable(self, urls: Iterable[str]) -> list[Endpoint]:
-        """Return the endpoints of those URLs that have a scheme of the current endpoints and name a server."""
+        """Return further endpoints: those of the URLs that have a scheme of the current ones and name a server."""
         schemes = {endpoint.scheme for endpoint in self._endpoints}
+        current = {endpoint.url for endpoint in self._endpoints}
         first = next(iter(self._endpoints))
         usable = []
         for url in urls:
@@ -194,7 +195,8 @@ class MemberSync:
                 self._note_rejected(url, str(error))
                 continue
             usable += [each for each in parsed if each.scheme in schemes and not _is_wildcard(each.host)]
-        return list(dict.fromkeys(usable))[: MAX_ENDPOINTS - len(self._endpoints)]
+        further = [each for each in dict.fromkeys(usable) if each.url not in current]
+        return further[: max(0, MAX_ENDPOINTS - len(current))]
 
     def _is_gone(self, endpoint: Endpoint, answer: _Answer, members: ClusterMembers, *, is_complete: bool) -> bool:
         if answer.member is not None:
@@ -243,6 +245,7 @@ class MemberSync:
             if sync is not None and not sync._is_stopped:
                 sync._greenlet = gevent.spawn(sync._run)
                 sync._greenlet.name = 'getc endpoint sync'
+                sync._greenlet.rawlink(sync._on_run_over)  # also if it was killed before it ran
 
         self._timer.start(delay, start)
 
@@ -257,10 +260,11 @@ class MemberSync:
                 self._is_failing = True
                 text = f'the members of the cluster cannot be read, so the endpoints stay as they are: {error}'
                 self._log.note(logging.WARNING, text)
-        finally:
-            self._greenlet = None
-            if not self._is_stopped:
-                self._schedule(self._interval * timing.uniform(1 - JITTER, 1 + JITTER))
+
+    def _on_run_over(self, greenlet: object) -> None:
+        self._greenlet = None
+        if not self._is_stopped:
+            self._schedule(self._interval * timing.uniform(1 - JITTER, 1 + JITTER))
 
 
 class ConfiguredEndpoints(EndpointFinder):

@@ -130,7 +130,7 @@ class Synchronizer:
             wait.outcome.set(error)
 
     def _start_reading(self) -> None:
-        if self._reader is None:
+        if self._reader is None or self._reader.ready():  # ready: it was killed before it ran
             self._reader = self._spawn(self._read)
 
     def _read(self) -> None:

@@ -79,25 +79,30 @@ class SrvFinder(EndpointFinder):
         lookup = self._lookup = _Lookup()
         lookup.greenlet = gevent.spawn(self._run, lookup)
         lookup.greenlet.name = f'getc lookup of {self._url}'
+        lookup.greenlet.rawlink(lambda _: self._on_killed(lookup))  # also if it was killed before it ran
         return lookup
 
     def _run(self, lookup: _Lookup) -> None:
-        error: EtcException | None = ClientClosed('the look-up was killed')
+        error: EtcException | None = None
         try:
             found = self._look_up()
-            error = None
         except OSError as failure:
             error = ConnectionError(f'no endpoints of {self._url} were found: {failure}')
         except Exception as failure:  # of a library
             error = ConnectionError(f'no endpoints of {self._url} were found: {type(failure).__name__}: {failure}')
-        finally:
-            if not (self._is_closed or self._affinity.in_forked_child):
-                if error is None:
-                    self._use(found)
-                elif not self._is_failing:
-                    self._is_failing = True
-                    self._log.note(logging.WARNING, str(error))
-                self._end(lookup, error)
+        if self._is_closed or self._affinity.in_forked_child:
+            return
+        if error is None:
+            self._use(found)
+        elif not self._is_failing:
+            self._is_failing = True
+            self._log.note(logging.WARNING, str(error))
+        self._end(lookup, error)
+
+    def _on_killed(self, lookup: _Lookup) -> None:
+        """End a look-up whose greenlet was killed; no effect if the look-up is over."""
+        if not (lookup.is_over.is_set() or self._affinity.in_forked_child):
+            self._end(lookup, ClientClosed('the look-up was killed'))
 
     def _use(self, found: list[Endpoint]) -> None:
         self._is_failing = False

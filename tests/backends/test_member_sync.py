@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import weakref
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from getc.net.endpoint import Endpoint, parse_endpoints
 from getc.net.selector import EndpointSelector
 from getc.testing import VirtualTime, wait_until
 from getc.timing import Deadline
+from tests.support.killing import killing_next_greenlet
 from tests.support.leftovers import greenlets_of_getc
 
 
@@ -253,6 +255,25 @@ def test_sync_bounds_the_number_of_endpoints() -> None:
     assert len(cluster.asked) == 31
 
 
+def test_sync_adds_nothing_to_more_configured_endpoints_than_its_bound() -> None:
+    cluster = Cluster(**{f'm{number}': f'http://m{number}:1' for number in range(80)})
+    configured = [f'http://m{number}:1' for number in range(40)]
+    endpoints, sync = opened(cluster, configured)
+    sync.sync()
+    assert (urls_of(endpoints), cluster.asked) == (configured, [])
+
+
+def test_sync_changes_nothing_when_several_voters_advertise_the_same_url(caplog: pytest.LogCaptureFixture) -> None:
+    """As members do whose --advertise-client-urls was left at http://localhost:2379."""
+    caplog.set_level(logging.INFO)
+    cluster = Cluster(a=A, b=A, c=A)
+    endpoints, sync = opened(cluster, [A])
+    for _ in range(3):
+        sync.sync()
+    gevent.sleep(0)
+    assert (urls_of(endpoints), caplog.messages) == ([A], [])
+
+
 def test_sync_leaves_a_list_alone_that_was_replaced_meanwhile() -> None:
     cluster = three()
     cluster.gate.clear()
@@ -329,6 +350,17 @@ def test_sync_goes_on_after_its_greenlets_were_killed(cluster: Cluster, etcd_clo
     gevent.killall(greenlets_of_getc())
     cluster.gate.set()
     assert urls_of(endpoints) == [A]
+    etcd_clock.advance(80)
+    assert urls_of(endpoints) == [A, B, C]
+    sync.close()
+
+
+def test_sync_goes_on_after_its_greenlet_was_killed_before_it_ran(cluster: Cluster, etcd_clock: VirtualTime) -> None:
+    endpoints, sync = opened(cluster, [A])
+    with killing_next_greenlet() as killed:
+        sync.start()
+        etcd_clock.advance(1)
+    assert (len(killed), cluster.reads) == (1, [])
     etcd_clock.advance(80)
     assert urls_of(endpoints) == [A, B, C]
     sync.close()

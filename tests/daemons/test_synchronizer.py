@@ -12,6 +12,7 @@ from getc.daemons.synchronizer import Synchronizer
 from getc.errors import ClientClosed, ConnectionError, EtcException, PermissionDenied, TimedOut
 from getc.testing import VirtualTime
 from getc.timing import Deadline
+from tests.support.killing import killing_next_greenlet
 
 
 class Bench:
@@ -147,6 +148,18 @@ def test_killed_reader_is_replaced(bench: Bench, etcd_clock: VirtualTime) -> Non
     etcd_clock.advance(0.5)
     bench.greenlets[0].kill(block=False)
     etcd_clock.advance(0)
+    second = bench.wait()
+    etcd_clock.advance(1.5)
+    bench.synchronizer.on_progress(7)
+    etcd_clock.advance(0)
+    assert (wait.get(block=False), second.get(block=False)) == (7, 7)
+
+
+def test_reader_that_was_killed_before_it_ran_is_replaced(bench: Bench, etcd_clock: VirtualTime) -> None:
+    wait = bench.wait()
+    with killing_next_greenlet():
+        etcd_clock.advance(0)
+    assert len(bench.greenlets) == 1 and bench.reads == 0
     second = bench.wait()
     etcd_clock.advance(1.5)
     bench.synchronizer.on_progress(7)

@@ -23,6 +23,7 @@ from getc.net.srv_finder import SrvFinder
 from getc.testing import EtcdServer, VirtualTime, wait_until
 from getc.timing import Deadline
 from tests.support.api_support import skip_unless_supported
+from tests.support.killing import killing_next_greenlet
 from tests.support.leftovers import greenlets_of_getc
 
 URL = 'etcd+srv://example.com'
@@ -151,6 +152,13 @@ def test_killed_look_up_wakes_the_calls_that_wait(etcd_clock: VirtualTime) -> No
         waiting.get()
     lookups.go.set()
     assert endpoints.wait(Deadline(1)) == [A]
+
+
+def test_look_up_that_was_killed_before_it_ran_wakes_the_calls_that_wait(etcd_clock: VirtualTime) -> None:
+    endpoints, _ = opened(Lookups(A))
+    with killing_next_greenlet(), pytest.raises(ClientClosed, match='killed'):
+        endpoints.wait(Deadline(5))
+    assert endpoints.wait(Deadline(5)) == [A]
 
 
 def test_selector_and_finder_are_freed_without_a_garbage_collection(etcd_clock: VirtualTime) -> None:
