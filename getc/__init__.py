@@ -70,6 +70,7 @@ from getc.net.selector import ConnectionState
 from getc.recipes.candidacy import Candidacy
 from getc.recipes.leader import Leader
 from getc.recipes.lock import Lock
+from getc.recipes.rwlock import RWLock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
 from getc.results import (
@@ -142,6 +143,7 @@ __all__ = [
     'PermissionDenied',
     'PrevValueRequired',
     'ProtocolError',
+    'RWLock',
     'RaftInternal',
     'RefreshTTLRequired',
     'RefreshValue',

@@ -28,6 +28,7 @@ from getc.recipes.base import RecipeContext
 from getc.recipes.candidacy import Candidacy
 from getc.recipes.leader import Leader, OnLeader
 from getc.recipes.lock import Lock
+from getc.recipes.rwlock import RWLock
 from getc.recipes.stm import STM, atomically
 from getc.recipes.transaction import TransactionBuilder
 from getc.results import Created, Deleted, EtcdResult, Got, Set
@@ -716,6 +717,18 @@ class Client(Unpicklable):
             ttl: Whole seconds, 1 or more, after which the lock is free if this process dies.
         """
         return Lock(self, key, value, ttl=ttl)
+
+    def rwlock(self, key: str, value: str | bytes | None = None, *, ttl: int = 10) -> RWLock:
+        """Return an :class:`~getc.RWLock`, which many readers or one writer hold.  Performs no I/O::
+
+            with etcd.rwlock('/locks/world').read as token: ...
+
+        Args:
+            key: The key of the lock.  Contenders have keys below it, so a value cannot exist there.
+            value: The value of the contenders' keys, text or bytes, for people; None for ``pid@host``.
+            ttl: Whole seconds, 1 or more, after which the lock is free if this process dies.
+        """
+        return RWLock(self, key, value, ttl=ttl)
 
     def elect(
         self,

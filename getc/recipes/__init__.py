@@ -7,6 +7,7 @@ from getc.recipes.contender_queue import ContenderState
 from getc.recipes.interrupts import LockInterrupt
 from getc.recipes.leader import Leader
 from getc.recipes.lock import Lock
+from getc.recipes.rwlock import ReadLock, RWLock, WriteLock
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
 
@@ -18,5 +19,8 @@ __all__ = [
     'Leader',
     'Lock',
     'LockInterrupt',
+    'RWLock',
+    'ReadLock',
     'TransactionBuilder',
+    'WriteLock',
 ]

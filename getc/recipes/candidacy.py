@@ -14,8 +14,8 @@ from getc.operations import Put
 from getc.options import STOP_TIMEOUT
 from getc.recipes.base import RecipeContext, RecipeHost
 from getc.recipes.campaign import Campaign
+from getc.recipes.contender_lock import check_recipe_key
 from getc.recipes.contenders import Contender, ContenderState
-from getc.recipes.lock import check_recipe_key
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transactions import Guard
 
