@@ -90,7 +90,7 @@ class Options:
         if isinstance(self.url, str) and self.url.startswith(MEMORY):
             self._check_memory()
             urls: tuple[str, ...] = (self.url,)
-        elif isinstance(self.url, str) and self.url.startswith(SRV_SCHEME):
+        elif isinstance(self.url, str) and self.url.lower().startswith(SRV_SCHEME):
             srv = parse_srv_url(self.url, username=self.username, password=self.password)
             object.__setattr__(self, 'srv', srv)
             urls = (srv.url,)

@@ -93,7 +93,7 @@ def test_options_select_v3_for_a_unix_socket() -> None:
 
 def test_options_hold_the_domain_of_an_srv_url() -> None:
     """With the credentials of the URL or of the options, and without endpoints: they are looked up later."""
-    options = Options('etcd+srv://ann:secret@example.com?name=blue', sync=60)
+    options = Options('ETCD+srv://ann:secret@example.com?name=blue', sync=60)
     assert options.srv is not None
     assert (options.srv.domain, options.srv.name, options.srv.username) == ('example.com', 'blue', 'ann')
     assert (options.endpoints, options.urls) == ((), ('etcd+srv://example.com?name=blue',))

@@ -5,6 +5,7 @@ Sources: RFC 2782 (SRV records); etcd 3.7, ``client/pkg/srv`` (the names of the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,9 @@ SRV_SCHEME: Final = 'etcd+srv://'
 
 QUERY_TIMEOUT: Final = 5.0
 """Seconds for one query, over all name servers and retries.  The thread that performs it is in use as long."""
+
+HOST: Final = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
+"""The name of a host, or a domain.  DNS names may contain any byte, and a host with a slash would be a unix socket."""
 
 MAX_RECORDS: Final = 32
 """Records that are used: far more than a cluster has members."""
@@ -97,7 +101,7 @@ def parse_srv_url(url: str, *, username: str | None = None, password: str | None
     except (ValueError, UnicodeError):
         raise ValueError(what) from None
     names = [value for name, value in fields if name == 'name']
-    if not domain or ',' in parts.netloc.rpartition('@')[2] or any(c.isspace() for c in domain) or len(domain) > 200:
+    if not HOST.fullmatch(domain) or len(domain) > 200:
         raise ValueError(what)
     if has_port or parts.path not in ('', '/') or parts.fragment or len(names) != len(fields) or len(names) > 1:
         raise ValueError(what)
@@ -189,7 +193,7 @@ def _query_in_thread(name: str) -> list[SrvRecord]:
 def _endpoints(name: SrvName, records: Sequence[SrvRecord], scheme: str) -> list[Endpoint]:
     """Return the endpoints in the order of RFC 2782: by priority, at random by weight."""
     chosen = sorted(
-        (record for record in records if record.target and record.port),
+        (record for record in records if HOST.fullmatch(record.target) and record.port),
         key=lambda record: (record.priority, -(timing.uniform(0.0, 1.0) ** (1.0 / (record.weight + 0.01)))),
     )
     found = [Endpoint(scheme, each.target, each.port, name.username, name.password) for each in chosen[:MAX_RECORDS]]

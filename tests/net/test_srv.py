@@ -55,6 +55,7 @@ def record(target: str, priority: int = 0, weight: int = 0, port: int = 2379) ->
     ('url', 'domain', 'name', 'shown'),
     [
         ('etcd+srv://example.com', 'example.com', '', 'etcd+srv://example.com'),
+        ('ETCD+SRV://example.com', 'example.com', '', 'etcd+srv://example.com'),
         ('etcd+srv://Example.com./', 'example.com', '', 'etcd+srv://example.com'),
         ('etcd+srv://ann:s%40cret@example.com?name=blue', 'example.com', 'blue', 'etcd+srv://example.com?name=blue'),
         ('etcd+srv://☃.net', 'xn--n3h.net', '', 'etcd+srv://xn--n3h.net'),
@@ -96,6 +97,7 @@ def test_service_names_are_those_of_etcd() -> None:
         'a' * 300,
         'é' * 70,
         '[::1',
+        '[::1]',
     ],
 )
 def test_parse_srv_url_raises_value_error_without_the_credentials(rest: str) -> None:
@@ -129,9 +131,9 @@ def test_look_up_uses_servers_without_tls_only_when_there_are_no_others() -> Non
         look_up(DOMAIN, query=dns, is_tls_required=True)
 
 
-@pytest.mark.parametrize('records', [[], [record('')], [record('a', port=0)]])
+@pytest.mark.parametrize('records', [[], [record('')], [record('a', port=0)], [record('/run/etcd.example.com')]])
 def test_look_up_raises_when_there_are_no_records(records: list[SrvRecord]) -> None:
-    """A target that is only a dot says that the service is not offered (RFC 2782)."""
+    """A target that is only a dot says that the service is not offered (RFC 2782).  A path must not become a socket."""
     with pytest.raises(OSError, match=f'neither {SECURE} nor {PLAIN} has SRV records'):
         look_up(DOMAIN, query=Dns(secure=records, plain=records))
 
