@@ -193,6 +193,7 @@ def serve_dns(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], li
         resolver.nameservers = ['127.0.0.1']
         resolver.port = sock.getsockname()[1]
         monkeypatch.setattr(dns.resolver, 'default_resolver', resolver)
+        gevent.killall(greenlets)  # two must not read from the socket
         greenlets.append(gevent.spawn(run))
         return names
 
