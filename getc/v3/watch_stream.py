@@ -77,6 +77,7 @@ class WatchStream:
         self._health = WatchHealthCheck(messages, self._watches, self.progress, self._store, self._on_unhealthy)
         self._reader = gevent.spawn(self._read)
         self._reader.name = 'getc watch stream'
+        self._reader.rawlink(self._on_reader_over)
 
     @property
     def is_over(self) -> bool:
@@ -191,6 +192,10 @@ class WatchStream:
             error = ConnectionError(text, endpoint=self.url)
         finally:
             self._end(error)
+
+    def _on_reader_over(self, reader: object) -> None:
+        """End all watches if the reader was killed before it ran; otherwise they have ended already."""
+        self._end(ConnectionError(f'the reader of the watch stream of {self.url} was killed', endpoint=self.url))
 
     def _receive(self) -> WatchResponse | None:
         """Return the next response; one that is too large only ends its own watch.  None at the end of the stream."""

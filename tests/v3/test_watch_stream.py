@@ -17,6 +17,7 @@ from getc.v3.watch_health import WATCH_IDLE_TIMEOUT
 from getc.v3.watch_progress import RESPONSE_TIMEOUT
 from getc.v3.watch_stream import WatchStream
 from tests.support.fake_stream import FakeStream
+from tests.support.killing import killing_next_greenlet
 
 
 class Handler:
@@ -264,6 +265,16 @@ def test_waiting_watches_end_when_the_stream_was_lost_right_after_the_first_resp
     assert [len(handler.errors) for handler in handlers] == [1, 1, 1]
     assert [handler.errors[0] for handler in handlers[1:]] == [lost, lost]
     assert not env.stream.has_watches
+
+
+def test_stream_whose_reader_was_killed_ends_all_watches(etcd_clock: VirtualTime) -> None:
+    """gevent.killall of a program kills every greenlet, also before it has run."""
+    with killing_next_greenlet():
+        env = Environment(etcd_clock)
+        handlers = [env.add()[0] for _ in range(2)]
+        etcd_clock.advance(0)
+    assert [[type(error) for error in handler.errors] for handler in handlers] == [[ConnectionError]] * 2
+    assert env.stream.is_over
 
 
 def test_handler_that_raises_ends_the_stream_and_is_logged(env: Environment, caplog: pytest.LogCaptureFixture) -> None:

@@ -77,7 +77,7 @@ class CatchUpDetector:
         self._goal_raised.set()
 
     def _start(self) -> None:
-        if self._poller is None:
+        if self._poller is None or self._poller.ready():  # ready: it was killed before it ran
             self._poller = gevent.spawn(self._poll)
             self._poller.name = 'getc watches, catching up'
 

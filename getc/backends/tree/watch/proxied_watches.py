@@ -52,7 +52,7 @@ class ProxiedWatches:
     def add(self, position: WatchPosition) -> None:
         """Check this watch from now on, while it is on a stream to a proxy.  Does not block."""
         self._positions[position] = None
-        if self._poller is None:
+        if self._poller is None or self._poller.ready():  # ready: it was killed before it ran
             self._poller = gevent.spawn(self._poll)
             self._poller.name = 'getc watches behind a proxy'
 

@@ -10,8 +10,10 @@ import pytest
 
 from getc import timing
 from getc.backends.tree.watch.catch_up import READ_INTERVAL, CatchUpDetector
+from getc.backends.tree.watch.proxied_watches import CHECK_INTERVAL, ProxiedWatches
 from getc.testing import VirtualTime
 from getc.timing import Deadline
+from tests.support.killing import killing_next_greenlet
 
 
 class Progress:
@@ -121,3 +123,24 @@ def test_goal_that_was_raised_between_the_reads_is_not_reached_by_the_second(
     assert (reached[0], reached[-1], watch.reached, watch.is_catching_up) == (0, 5, 8, False)
     first_of_later = watch.read_times[reached.index(5)]
     assert watch.read_times[-1] - first_of_later >= READ_INTERVAL
+
+
+def test_poller_that_was_killed_before_it_ran_is_replaced(detector: CatchUpDetector, etcd_clock: VirtualTime) -> None:
+    watches: list[Any] = [CatchingUp(), CatchingUp()]
+    with killing_next_greenlet():
+        detector.add(watches[0])
+        etcd_clock.advance(0)
+    detector.add(watches[1])
+    etcd_clock.advance(5)
+    assert [watch.is_catching_up for watch in watches] == [False, False]
+
+
+def test_poller_behind_a_proxy_that_was_killed_before_it_ran_is_replaced(etcd_clock: VirtualTime) -> None:
+    proxied = ProxiedWatches()
+    watch: Any = CatchingUp()
+    with killing_next_greenlet():
+        proxied.add(watch)
+        etcd_clock.advance(0)
+    proxied.add(watch)
+    etcd_clock.advance(CHECK_INTERVAL + 1)
+    assert len(proxied._positions) == 0, 'a watch that is not on a proxy is not checked any more'
