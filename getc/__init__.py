@@ -69,6 +69,7 @@ from getc.errors import (
 from getc.net.selector import ConnectionState
 from getc.recipes.candidacy import Candidacy
 from getc.recipes.leader import Leader
+from getc.recipes.leader_loop import LeaderLoop
 from getc.recipes.lock import Lock
 from getc.recipes.rwlock import RWLock
 from getc.recipes.stm import STM
@@ -126,6 +127,7 @@ __all__ = [
     'KeyNotFound',
     'Leader',
     'LeaderElect',
+    'LeaderLoop',
     'LeaseNotFound',
     'Lock',
     'Mirror',

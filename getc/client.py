@@ -27,6 +27,7 @@ from getc.pending_waits import PendingWaits
 from getc.recipes.base import RecipeContext
 from getc.recipes.candidacy import Candidacy
 from getc.recipes.leader import Leader, OnLeader
+from getc.recipes.leader_loop import LeaderLoop, Term
 from getc.recipes.lock import Lock
 from getc.recipes.rwlock import RWLock
 from getc.recipes.stm import STM, atomically
@@ -788,6 +789,43 @@ class Client(Unpicklable):
         leader = Leader(self._daemons.log, self._backend, key, on_change)
         self._daemons.start(leader, wait=wait, deadline=deadline)
         return leader
+
+    def run_while_leader(
+        self,
+        key: str,
+        function: Callable[[Term], object],
+        value: str | bytes | None = None,
+        *,
+        ttl: int = 10,
+        grace: float | None = None,
+        pause: float = 1.0,
+        on_overrun: Callable[[Term], object] | None = None,
+    ) -> LeaderLoop:
+        """Run a function whenever this process is the leader of an election, and return the loop.  Does not block.
+
+        The function is called with a :class:`~getc.recipes.Term`, in a greenlet of its own.  Before the leadership is
+        lost, the greenlet is killed: a :class:`~getc.recipes.LeadershipLost` is raised in the function where it
+        switches.  Another process may lead from the end of the term on, whether or not the function has ended by then;
+        ``term.ensure()`` and ``transaction(guard=term)`` exclude its late writes.
+
+        When the function returns or raises, this process resigns, and campaigns again after a pause.  An exception is
+        logged.
+
+        Args:
+            key: The key of the election.  Candidates have keys below it, so a value cannot exist there.
+            function: What the leader does.
+            value: The value of this candidate, text or bytes, such as its address; None for ``pid@host``.
+            ttl: Whole seconds, 1 or more, after which another candidate is elected if this process dies.
+            grace: Seconds between the kill and the time at which the term is over, for ``finally`` blocks; None for
+                ``ttl / 10``.  With much more, a short outage of etcd ends the term.
+            pause: Seconds between the end of the function and the next campaign.
+            on_overrun: Called with the term if the function still runs when the term is over, or, if the key was
+                deleted or the process was paused, ``grace`` seconds after the kill; that is also logged as CRITICAL.
+        """
+        self._check_open()
+        loop = LeaderLoop(self, key, function, value, ttl=ttl, grace=grace, pause=pause, on_overrun=on_overrun)
+        self._daemons.start(loop, wait=False, deadline=Deadline.after(None))
+        return loop
 
     # -- the client itself
 

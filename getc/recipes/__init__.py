@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from getc.recipes.candidacy import Candidacy, CandidacyState
+from getc.recipes.campaign import CandidacyState
+from getc.recipes.candidacy import Candidacy
 from getc.recipes.contender_queue import ContenderState
-from getc.recipes.interrupts import LockInterrupt
+from getc.recipes.interrupts import LeadershipLost, LockInterrupt
 from getc.recipes.leader import Leader
+from getc.recipes.leader_loop import LeaderLoop, Term
 from getc.recipes.lock import Lock
 from getc.recipes.rwlock import ReadLock, RWLock, WriteLock
 from getc.recipes.stm import STM
@@ -17,10 +19,13 @@ __all__ = [
     'CandidacyState',
     'ContenderState',
     'Leader',
+    'LeaderLoop',
+    'LeadershipLost',
     'Lock',
     'LockInterrupt',
     'RWLock',
     'ReadLock',
+    'Term',
     'TransactionBuilder',
     'WriteLock',
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import Enum
 from typing import Final
 
 from gevent.event import Event
@@ -16,9 +17,26 @@ from getc.recipes.contenders import Contender, ContenderQueue, ContenderState
 from getc.results import PredecessorResult
 from getc.timing import Deadline
 
-__all__ = ['Campaign', 'ElectionQueue']
+__all__ = ['Campaign', 'CandidacyState', 'ElectionQueue']
 
 NO_LIMIT: Final = Deadline(None)
+
+
+class CandidacyState(Enum):
+    """The state of a candidacy."""
+
+    CAMPAIGNING = 'another candidate is the leader, or the key of this one is being created'
+    LEADING = 'this candidate is the leader, and its key cannot have expired'
+    SUSPECT = 'this candidate is the leader, and the last attempt to renew its key has failed'
+    LOST = 'this candidate was the leader; it has no new key yet, with which it campaigns again'
+    STOPPED = 'the candidacy was stopped'
+
+
+_STATES: Final = {
+    ContenderState.HELD: CandidacyState.LEADING,
+    ContenderState.SUSPECT: CandidacyState.SUSPECT,
+    ContenderState.LOST: CandidacyState.LOST,
+}
 
 
 class ElectionQueue(ContenderQueue):
@@ -79,10 +97,23 @@ class Campaign(Daemon):
         raise NotImplementedError
 
     def _on_lost(self, contender: Contender) -> None:
-        """The contender was the leader, and its key is gone or not provably its own.  As :meth:`_on_elected`."""
+        """The contender was the leader, and its key is gone or not provably its own.  As :meth:`_on_elected`.
+
+        Schedules the next attempt, now or later.
+        """
         raise NotImplementedError
 
     # -- state; no I/O
+
+    @property
+    def state(self) -> CandidacyState:
+        """The state of the candidate, correct even if no timer has run; STOPPED in a forked child."""
+        if self.is_stopped:
+            return CandidacyState.STOPPED
+        if self.is_lost:
+            return CandidacyState.LOST
+        state = ContenderState.OUT if self.contender is None else self.contender.state
+        return _STATES.get(state, CandidacyState.CAMPAIGNING)
 
     def leading(self) -> Contender:
         """Return the contender that is certainly the leader.
@@ -145,6 +176,8 @@ class Campaign(Daemon):
         try:
             if self.contender is not None:
                 self.contender.leave(NO_LIMIT)  # for one TTL at most; else the process would wait behind itself
+            if self._is_stopped:
+                return None
             contender = self.contender = Contender(self.queue)
             try:
                 contender.acquire(NO_LIMIT)
@@ -176,7 +209,6 @@ class Campaign(Daemon):
         self.is_lost = True
         self.last_error = contender.loss()
         self._on_lost(contender)
-        self.retry.schedule(0)
 
     def _wake(self) -> None:
         for changed in self._waiting:

@@ -3,42 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from functools import partial
 from typing import Any, Final
 
 from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.handle import DaemonHandle
 from getc.daemons.options import check_callback, value_of_owner
+from getc.error_context import copy_error
 from getc.errors import NodeLost
 from getc.operations import Put
 from getc.options import STOP_TIMEOUT
 from getc.recipes.base import RecipeContext, RecipeHost
-from getc.recipes.campaign import Campaign
+from getc.recipes.campaign import Campaign, CandidacyState
 from getc.recipes.contender_lock import check_recipe_key
-from getc.recipes.contenders import Contender, ContenderState
+from getc.recipes.contenders import Contender
+from getc.recipes.detached import DetachedRequest
 from getc.timing import DEFAULT_TIMEOUT, Deadline, Timeout
 from getc.transactions import Guard
 
-__all__ = ['Candidacy', 'CandidacyState']
+__all__ = ['Candidacy']
 
 NO_LIMIT: Final = Deadline(None)
-
-
-class CandidacyState(Enum):
-    """The state of a candidacy."""
-
-    CAMPAIGNING = 'another candidate is the leader, or the key of this one is being created'
-    LEADING = 'this candidate is the leader, and its key cannot have expired'
-    SUSPECT = 'this candidate is the leader, and the last attempt to renew its key has failed'
-    LOST = 'this candidate was the leader; it has no new key yet, with which it campaigns again'
-    STOPPED = 'the candidacy was stopped'
-
-
-_STATES: Final = {
-    ContenderState.HELD: CandidacyState.LEADING,
-    ContenderState.SUSPECT: CandidacyState.SUSPECT,
-    ContenderState.LOST: CandidacyState.LOST,
-}
 
 
 class Candidacy(DaemonHandle):
@@ -231,17 +216,6 @@ class _CandidacyDaemon(Campaign):
         self._losses = CallbackQueue(self.greenlets, context.log)
         self._notified: Contender | None = None  # the latest one of which the program knows that it was elected
 
-    @property
-    def state(self) -> CandidacyState:
-        """The state of the candidacy."""
-        if self.is_stopped:
-            return CandidacyState.STOPPED
-        if self.is_lost:
-            return CandidacyState.LOST
-        contender = self.contender
-        state = ContenderState.OUT if contender is None else contender.state
-        return _STATES.get(state, CandidacyState.CAMPAIGNING)
-
     def proclaim(self, value: str, deadline: Deadline) -> None:
         """Write another value to the key of the leader.  Blocks."""
         self.check_thread()
@@ -249,8 +223,13 @@ class _CandidacyDaemon(Campaign):
         node = contender.node
         assert node is not None
         self.queue.value = value
+        # A kill of the caller must not cancel the write: without its answer the index of the node would be unknown.
+        sent = DetachedRequest(contender.greenlets.spawn, partial(node.update, value, deadline), lambda: None)
+        sent.greenlet.join()
+        if not sent.is_done():  # it was killed
+            raise copy_error(self._stopped_error(), maybe_applied=True)
         try:
-            node.update(value, deadline)
+            sent.result()
         except NodeLost as error:
             raise NodeLost(f'{self.name} does not lead: {error}', key=self.key) from error
 
@@ -270,6 +249,7 @@ class _CandidacyDaemon(Campaign):
     def _on_lost(self, contender: Contender) -> None:
         if self._on_lost_function is not None and self._notified is contender:
             self._losses.post(self._on_lost_function, self._candidacy)
+        self.retry.schedule(0)
 
     def _on_stop(self, deadline: Deadline) -> None:
         self._losses.close()

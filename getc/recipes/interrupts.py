@@ -5,12 +5,12 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from gevent import getcurrent
+from gevent import GreenletExit, getcurrent
 from gevent.hub import get_hub
 
 from getc.recipes.contenders import Contender, ContenderState
 
-__all__ = ['Interruption', 'LockInterrupt']
+__all__ = ['Interruption', 'LeadershipLost', 'LockInterrupt']
 
 
 class LockInterrupt(BaseException):
@@ -18,6 +18,13 @@ class LockInterrupt(BaseException):
 
     A BaseException, so that ``except Exception`` in the block does not swallow it.  The end of the block replaces it
     with :class:`~getc.NodeLost`.
+    """
+
+
+class LeadershipLost(GreenletExit):
+    """Thrown into the function of :meth:`getc.Client.run_while_leader` when its term ends before the function does.
+
+    A GreenletExit, which ``except Exception`` in the function does not swallow.  ``finally`` blocks run.
     """
 
 
