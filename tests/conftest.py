@@ -8,6 +8,7 @@ from typing import Any
 
 import gevent
 import pytest
+from hypothesis import settings
 
 from getc.testing import wait_until
 from pytest_getc import propagate_failures
@@ -31,8 +32,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_configure() -> None:
-    """Run clusters on the servers that ``make servers`` has built."""
+    """Run clusters on the servers that ``make servers`` has built, and let no generated test fail for its duration."""
     name_built_servers()
+    settings.register_profile('getc', deadline=None)
+    settings.load_profile('getc')
 
 
 @pytest.hookimpl(wrapper=True)

@@ -21,7 +21,7 @@ from getc.paths import (
     strip_prefix,
 )
 
-always_the_same = settings(derandomize=True, database=None, deadline=None)
+always_the_same = settings(derandomize=True, database=None)
 segments = st.text(st.characters(exclude_characters='\0/', exclude_categories=['Cs']), min_size=1, max_size=4)
 normal_keys = st.lists(segments.filter(lambda segment: segment not in ('.', '..')), max_size=4).map(
     lambda names: ROOT + '/'.join(names)

@@ -6,7 +6,7 @@ import math
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from getc.errors import HTTPError, ProtocolError
@@ -43,7 +43,6 @@ def timeout_of(field: bytes) -> tuple[float, bytes]:
     return int(text[:-1]) * SECONDS[text[-1:]], text
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())
 def test_decoder_returns_messages_from_chunks_of_any_size(messages: list[bytes], data: st.DataObject) -> None:
     """Each message as soon as its last byte is fed."""
@@ -81,7 +80,6 @@ def test_decoder_refuses_compressed_messages() -> None:
         MessageDecoder().feed(b'\1\0\0\0\1x')
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(min_value=0, max_value=3 * BOUND), max_size=6), st.data())
 def test_decoder_keeps_the_head_of_an_oversized_message(sizes: list[int], data: st.DataObject) -> None:
     """The rest is skipped, in chunks of any size; the other messages are complete."""
@@ -115,7 +113,6 @@ def test_decoder_skips_an_oversized_message_without_buffering_it() -> None:
     assert reader.is_at_boundary
 
 
-@settings(deadline=None)
 @given(st.floats(min_value=1e-9, max_value=1e11))
 def test_timeout_is_rounded_up_by_one_percent_at_most(seconds: float) -> None:
     parsed, _ = timeout_of(encode_timeout(seconds))

@@ -45,7 +45,6 @@ def example_settings(examples: int) -> settings:
         max_examples=int(EXAMPLES or examples),
         derandomize=EXAMPLES is None,
         database=None,
-        deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     )
 

@@ -164,7 +164,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
 )
 
 
-@settings(derandomize=True, database=None, deadline=None, max_examples=300)
+@settings(derandomize=True, database=None, max_examples=300)
 @given(st.lists(operations, max_size=12), st.lists(st.builds(WatchSpec, keys, recursive=st.booleans()), max_size=6))
 def test_watch_delivers_the_same_live_and_from_history(operations: list[Operation], specs: list[WatchSpec]) -> None:
     """A watch from the start and a later one with the first index deliver the same changes."""
