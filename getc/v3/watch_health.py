@@ -117,6 +117,7 @@ class WatchHealthCheck:
         if (left <= 0 or is_creation_late) and not self._is_idle:
             self._check = gevent.spawn(self._run_check)
             self._check.name = 'getc watch stream, health check'
+            self._check.rawlink(self._on_check_over)
         else:
             self._start_timer(left if left > 0 else WATCH_IDLE_TIMEOUT)
 
@@ -136,6 +137,13 @@ class WatchHealthCheck:
             self._start_timer(WATCH_IDLE_TIMEOUT)
         else:
             self._on_unhealthy(fault)
+
+    def _on_check_over(self, check: object) -> None:
+        """Check again later if the check was killed or has failed; otherwise there is a timer already."""
+        if check is self._check:
+            self._check = self._next_response = None
+            if not self._is_closed:
+                self._start_timer(WATCH_IDLE_TIMEOUT)
 
     def _find_fault(self, response: Event) -> ConnectionError | None:
         """Return why the stream counts as lost; None if it is healthy.  Blocks.

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import gevent
 import pytest
 
 from getc.errors import ConnectionError, EtcException, EventIndexCleared, PermissionDenied
@@ -18,6 +20,7 @@ from getc.v3.watch_progress import RESPONSE_TIMEOUT
 from getc.v3.watch_stream import WatchStream
 from tests.support.fake_stream import FakeStream
 from tests.support.killing import killing_next_greenlet
+from tests.support.leftovers import greenlets_of_getc
 
 
 class Handler:
@@ -329,6 +332,23 @@ def test_stream_that_ends_during_a_health_check_leaves_no_timer(env: Environment
     etcd_clock.advance(1)
     assert env.stream.is_over
     assert not env.stream._health._timer.active
+
+
+@pytest.mark.parametrize('seconds', [0.0, 0.5])
+def test_health_check_is_repeated_after_its_greenlet_was_killed(
+    env: Environment, etcd_clock: VirtualTime, seconds: float
+) -> None:
+    """Before it has run, or while it waits for a response."""
+    env.add()
+    env.push(created(1))
+    with killing_next_greenlet() if not seconds else nullcontext():
+        etcd_clock.advance(WATCH_IDLE_TIMEOUT + seconds)
+    if seconds:
+        gevent.killall([each for each in greenlets_of_getc() if 'health check' in each.name], block=False)
+        etcd_clock.advance(0)
+    env.server.sent.clear()
+    etcd_clock.advance(WATCH_IDLE_TIMEOUT + 0.5)
+    assert env.server.sent[-1].HasField('progress_request')
 
 
 def test_progress_response_requested_before_a_watch_does_not_cover_it(

@@ -366,13 +366,19 @@ class SharedWatch(WatchHandler):
         """Deliver what is queued after a check that blocks."""
         self._check = gevent.spawn(self._run_check, check, *args)
         self._check.name = f'getc watch of {self._position.key}, {check.__name__.strip("_")}'
+        self._check.rawlink(self._on_check_over)
 
     def _run_check(self, check: Callable[..., None], *args: object) -> None:
-        try:
-            check(*args)
-        finally:
-            self._check = None
+        check(*args)
+        self._check = None
         self._deliver_queued()
+
+    def _on_check_over(self, check: object) -> None:
+        """End the watch if the check was killed or has failed: delivery would wait for it forever."""
+        if check is self._check:
+            self._check = None
+            if not self._position.is_over:
+                self._end(ConnectionError('a check of the watch of {key} was killed', key=self._position.key))
 
     def _deliver(self, response: WatchResponse, size: int, is_whole: bool) -> None:
         position = self._position

@@ -19,7 +19,7 @@ from getc.v3.schema.watch import WatchResponse
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.fake_faults import delay, hang, refuse
 from tests.support.fake_rpc import FakeRpc
-from tests.support.leftovers import check_greenlets
+from tests.support.leftovers import check_greenlets, greenlets_of_getc
 
 
 class Recorder:
@@ -632,6 +632,28 @@ def test_stream_lost_during_a_lease_lookup_loses_no_change(env: Environment, etc
     env.server.put('/a', 'y')
     env.settle()
     assert (first.changes, recorder.changes) == (['Set /a=x'], ['Expired /a', 'Set /a=y'])
+
+
+@pytest.mark.parametrize('is_new', [True, False])
+def test_watch_ends_when_a_check_that_delivery_waits_for_is_killed(
+    env: Environment, etcd_clock: VirtualTime, is_new: bool
+) -> None:
+    """It would be silent otherwise: gevent.killall of a program kills every greenlet."""
+    recorder, _ = env.subscribe('/a', 2)
+    lease = env.server.grant(50)
+    env.server.put('/a', 'x', lease)
+    env.settle()
+    if is_new:
+        env.server.next('Range', delay(1))
+        recorder, _ = env.subscribe('/b', env.server.revision + 3)
+    else:
+        env.server.next('LeaseTimeToLive', delay(1))
+        env.server.revoke(lease)
+        env.settle()
+    checks = [each for each in greenlets_of_getc() if 'getc watch of' in each.name]
+    gevent.killall(checks, block=False)
+    etcd_clock.advance(3)
+    assert len(checks) == 1 and isinstance(recorder.error, ConnectionError)
 
 
 # -- replay buffer
