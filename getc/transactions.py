@@ -203,13 +203,13 @@ class SnapshotRead:
 
     Attributes:
         key: The node.
-        index: The index; 0 for the current one.
+        index: The index; None for the current one.
     """
 
     is_write: ClassVar[bool] = False
 
     key: str
-    index: int = 0
+    index: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, 'key', normalize(self.key))

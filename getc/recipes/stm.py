@@ -174,8 +174,9 @@ class _Run:
     def _read_at_index(self, key: str) -> Version | None:
         if key == ROOT:
             raise _not_listed(key)
+        index = self.index if self.reads or self._known else None  # an empty store in memory has the index 0
         try:
-            found = self._execute(SnapshotRead(key, self.index), self._deadline)
+            found = self._execute(SnapshotRead(key, index), self._deadline)
         except (EventIndexCleared, FutureRevision) as error:
             self.is_lost = True
             raise _SnapshotLost from error

@@ -573,6 +573,32 @@ def test_closed_client_refuses(client: getc.Client) -> None:
         client.atomically(lambda stm: stm.set('/a', 'x'))
 
 
+def test_all_reads_are_of_one_index_when_the_store_was_empty(client: getc.Client, other: getc.Client) -> None:
+    """That of an empty store in memory is 0."""
+    runs: list[int] = []
+    seen: list[list[str | None]] = []
+
+    def read(stm: STM) -> None:
+        runs.append(1)
+        values = [value_in(stm, '/a')]
+        if len(runs) == 1:
+            with other.transaction() as t:
+                t.set('/a', '1')
+                t.set('/b', '1')
+        values.append(value_in(stm, '/b'))
+        seen.append(values)
+
+    def value_in(stm: STM, key: str) -> str | None:
+        try:
+            return stm.get(key).value
+        except getc.KeyNotFound:
+            return None
+
+    client.atomically(read)
+    assert seen[-1] == ['1', '1']
+    assert [None, '1'] not in seen
+
+
 def test_function_may_write_as_many_nodes_as_a_transaction(client: getc.Client) -> None:
     """A function that reads nothing cannot conflict, so nothing is read for a retry."""
 

@@ -160,10 +160,11 @@ class Store:
             EventIndexCleared: The node has changed since, or may have: only the current values are stored.
         """
         entry = self._lookup(read.key)
-        if read.index and read.index < self.index and self._may_have_changed(read.key, entry, read.index):
-            raise self._error(EventIndexCleared, HISTORY_CLEARED, f'{read.key} has changed since index {read.index}')
+        index = self.index if read.index is None else read.index
+        if index < self.index and self._may_have_changed(read.key, entry, index):
+            raise self._error(EventIndexCleared, HISTORY_CLEARED, f'{read.key} has changed since index {index}')
         is_directory = entry is not None and entry.children is not None
-        return Snapshot(read.index or self.index, _version_of(entry), is_directory)
+        return Snapshot(index, _version_of(entry), is_directory)
 
     def _may_have_changed(self, key: str, entry: _Entry | None, index: int) -> bool:
         if entry is not None:

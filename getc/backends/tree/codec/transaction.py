@@ -286,10 +286,11 @@ def result_of(
 
 def txn_of_snapshot(read: SnapshotRead, *, is_strict: bool) -> TxnRequest:
     """Return the reads of a node at an index, and of the first key below it if ``is_strict``."""
-    reads = [RangeRequest(key=encode(read.key), revision=read.index)]
+    revision = read.index or 0
+    reads = [RangeRequest(key=encode(read.key), revision=revision)]
     if is_strict:
         first, end = directory_range(read.key)
-        reads.append(RangeRequest(key=first, range_end=end, revision=read.index, limit=1, keys_only=True))
+        reads.append(RangeRequest(key=first, range_end=end, revision=revision, limit=1, keys_only=True))
     return TxnRequest(success=[RequestOp(request_range=request) for request in reads])
 
 
