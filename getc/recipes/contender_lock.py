@@ -236,7 +236,8 @@ class ContenderLock(Unpicklable):
         Use it inside of the lock: ``with lock, lock.interrupting() as token: ...``.  NodeLost is raised from the block
         at the time at which the lock counts as lost, before etcd can give it to another owner.  In the block, a
         :class:`~getc.recipes.LockInterrupt` is thrown into this greenlet where it switches; code that does not switch
-        runs on.  After the block nothing is thrown.
+        runs on.  After the block nothing is thrown.  The block is interrupted, too, when another greenlet releases the
+        lock or closes the client.
 
         Raises:
             NodeLost: On entry, if the lock is not certainly held.

@@ -56,8 +56,8 @@ class Contender:
     * A recipe that waits for something else than the first place calls :meth:`join` instead, then :meth:`wait_until`,
       :meth:`query` and :meth:`hold`, in a ``try`` that ends with ``start_leaving``.  A NodeLost there means that the
       key is gone: :meth:`leave_lost_key`, then join again.
-    * ``listeners`` are called with the contender after each change of the state that its renewals cause: SUSPECT, HELD
-      again, LOST.  They must not block, switch or raise.
+    * ``listeners`` are called with the contender after each change of the state of an owner: SUSPECT, HELD again,
+      LOST, LEAVING.  They must not block, switch or raise.
     * :attr:`node` is the kept key; ``node.update`` writes another value (an election's ``proclaim``).
 
     A contender that is lost while it waits takes another key at the end of the queue, within the same ``acquire``.  One
@@ -350,8 +350,7 @@ class Contender:
         """Renew the key no more, and delete it in the background.  Does not block; may be called twice."""
         if self.in_forked_child or self._state in (ContenderState.OUT, ContenderState.LEAVING):
             return
-        self._state = ContenderState.LEAVING
-        self._removals.start(self._take_key())
+        self._removals.start(self._take_key(ContenderState.LEAVING))
         self._finish_if_left()
 
     def leave(self, deadline: Deadline) -> NodeLost | None:
@@ -369,8 +368,7 @@ class Contender:
         if self.in_forked_child:
             return None
         if self._state not in (ContenderState.OUT, ContenderState.LEAVING):
-            self._state = ContenderState.LEAVING
-            self._remove_now(self._take_key(), deadline)
+            self._remove_now(self._take_key(ContenderState.LEAVING), deadline)
         self._removals.wait(deadline)
         return None if self._last_key is None else self._last_key.loss
 
@@ -380,20 +378,19 @@ class Contender:
         Raises:
             EtcException: As :meth:`leave`; TimedOut at the deadline.
         """
-        self._state = ContenderState.WAITING
-        self._removals.start(self._take_key())
+        self._removals.start(self._take_key(ContenderState.WAITING))
         self._removals.wait(deadline)
         if not self._removals.is_empty:
             raise self.timed_out(deadline)
         self._check()
 
-    def _take_key(self) -> ContenderKey | None:
+    def _take_key(self, state: ContenderState) -> ContenderKey | None:
+        self._set_state(state)
         if self._own_watch_timer is not None:
             self._own_watch_timer.close()
             self._own_watch_timer = None
-        key, self._key = self._key, None
-        self._last_key = key
-        return key
+        self._last_key, self._key = self._key, None
+        return self._last_key
 
     def _remove_now(self, key: ContenderKey | None, deadline: Deadline) -> None:
         """Delete the key in this greenlet, and go on in the background if that fails or the greenlet is killed."""
@@ -445,6 +442,9 @@ class Contender:
         if state is ContenderState.LOST:
             self._wake.set()
         if self._state in HELD and self._state is not state:
-            self._state = state
-            for listener in list(self.listeners):
-                listener(self)
+            self._set_state(state)
+
+    def _set_state(self, state: ContenderState) -> None:
+        was_held, self._state = self._state in HELD, state
+        for listener in list(self.listeners) if was_held else ():
+            listener(self)

@@ -31,6 +31,8 @@ class LeadershipLost(GreenletExit):
 class Interruption:
     """A context manager that interrupts its block when a contender is lost: the block ends with NodeLost.
 
+    So does it when another greenlet lets the contender leave, as one does that closes the client.
+
     The block is interrupted where it switches to other greenlets, like by ``gevent.Timeout``: code that does not switch
     runs on.  Nothing is thrown after the block.
 
@@ -72,7 +74,8 @@ class Interruption:
             raise self._contender.loss() from error
 
     def _on_change(self, contender: Contender) -> None:
-        if contender.state is ContenderState.LOST and self._callback is None:
+        is_released = contender.state is ContenderState.LEAVING and getcurrent() is not self._greenlet
+        if (is_released or contender.state is ContenderState.LOST) and self._callback is None:
             self._callback = get_hub().loop.run_callback(self._throw)
 
     def _throw(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -419,6 +420,29 @@ def test_block_of_interrupting_ends_with_node_lost_at_the_loss(client: getc.Clie
         lock.interrupting().__enter__()
     with pytest.raises(getc.NodeLost):
         lock.release()
+
+
+@pytest.mark.parametrize('end', [lambda lock, client: lock.release(), lambda lock, client: client.close()])
+def test_block_of_interrupting_ends_when_another_greenlet_gives_up_the_lock(
+    client: getc.Client, end: Callable[[getc.Lock, getc.Client], None]
+) -> None:
+    lock = client.lock(KEY)
+    lock.acquire()
+    gevent.spawn_later(0.01, end, lock, client)
+    with pytest.raises(getc.NodeLost, match=f'lock {KEY} is not held'), lock.interrupting():
+        Event().wait(30)
+
+
+def test_block_of_interrupting_runs_on_when_it_gives_up_the_lock_itself(client: getc.Client) -> None:
+    lock = client.lock(KEY)
+    lock.acquire()
+    with lock.interrupting():
+        lock.release()
+        gevent.sleep(0.01)
+    lock.acquire()
+    with lock.interrupting():
+        client.close()
+        gevent.sleep(0.01)
 
 
 def test_nothing_is_thrown_after_the_block_of_interrupting(client: getc.Client, other: getc.Client) -> None:
