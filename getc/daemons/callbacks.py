@@ -60,7 +60,7 @@ class CallbackQueue:
         if not isinstance(self._calls, deque):
             self._calls = deque()
         self._calls.append((function, args))
-        if self._running is None:
+        if self._running is None or self._running.ready():  # ready: it was killed before it ran
             self._running = self._greenlets.spawn(self._run)
 
     @property

@@ -11,6 +11,7 @@ from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
 from getc.testing import VirtualTime
+from tests.support.killing import killing_next_greenlet
 from tests.support.leftovers import greenlets_of_getc
 
 
@@ -96,3 +97,14 @@ def test_forked_child_calls_nothing(etcd_clock: VirtualTime, monkeypatch: pytest
     queue.post(calls.append, 2)
     etcd_clock.advance(10)
     assert calls == []
+
+
+def test_callbacks_whose_greenlet_was_killed_before_it_ran_are_called_with_the_next(etcd_clock: VirtualTime) -> None:
+    queue = Queue()
+    calls: list[int] = []
+    with killing_next_greenlet():
+        queue.post(calls.append, 1)
+        etcd_clock.advance(0)
+    queue.post(calls.append, 2)
+    etcd_clock.advance(0)
+    assert calls == [1, 2]
