@@ -78,11 +78,15 @@ class CallbackQueue:
             return True
         returned = Event()
         self._barriers = [*self._barriers, returned]
-        self.post(returned.set)
+        call = returned.set
+        self.post(call)
         try:
             return bool(returned.wait(deadline.timeout_left())) or returned.is_set()
         finally:
             self._barriers = [each for each in self._barriers if each is not returned]
+            # Without those that were given up, the length of the queue shows how far the callbacks are behind.
+            if not returned.is_set() and isinstance(self._calls, deque):
+                self._calls = deque(each for each in self._calls if each[0] is not call) or ()
 
     def close(self) -> None:
         """Drop the calls that have not begun, and accept no others."""

@@ -11,6 +11,7 @@ from getc.daemons.callbacks import CallbackQueue
 from getc.daemons.greenlets import DaemonGreenlets
 from getc.net.client_log import ClientLog
 from getc.testing import VirtualTime
+from getc.timing import Deadline
 from tests.support.killing import killing_next_greenlet
 from tests.support.leftovers import greenlets_of_getc
 
@@ -108,3 +109,20 @@ def test_callbacks_whose_greenlet_was_killed_before_it_ran_are_called_with_the_n
     queue.post(calls.append, 2)
     etcd_clock.advance(0)
     assert calls == [1, 2]
+
+
+def test_waits_that_time_out_or_are_killed_leave_nothing_in_the_queue(etcd_clock: VirtualTime) -> None:
+    """The length of the queue decides whether a watcher is too far behind."""
+    queue = Queue()
+    calls: list[int] = []
+    queue.post(gevent.sleep, 100)
+    waits = [gevent.spawn(queue.callbacks.wait_for_posted, Deadline(1)) for _ in range(10)]
+    killed = gevent.spawn(queue.callbacks.wait_for_posted, Deadline(None))
+    etcd_clock.advance(0.5)
+    killed.kill(block=False)
+    etcd_clock.advance(1)
+    assert [wait.get(block=False) for wait in waits] == [False] * 10
+    assert len(queue.callbacks) == 0
+    queue.post(calls.append, 1)
+    etcd_clock.advance(100)
+    assert calls == [1] and queue.emptied == 1
