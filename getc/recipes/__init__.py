@@ -10,6 +10,7 @@ from getc.recipes.leader import Leader
 from getc.recipes.leader_loop import LeaderLoop, Term
 from getc.recipes.lock import Lock
 from getc.recipes.rwlock import ReadLock, RWLock, WriteLock
+from getc.recipes.semaphore import Semaphore
 from getc.recipes.stm import STM
 from getc.recipes.transaction import TransactionBuilder
 
@@ -25,6 +26,7 @@ __all__ = [
     'LockInterrupt',
     'RWLock',
     'ReadLock',
+    'Semaphore',
     'Term',
     'TransactionBuilder',
     'WriteLock',

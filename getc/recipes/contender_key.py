@@ -84,7 +84,9 @@ class ContenderKey(KeepListener):
         """
         queue, before = self._queue, self.unanswered
         backend = self.backend = queue.context.backend.detect_api(deadline)
-        query = Predecessor(self.key, 0, queue.scope, queue.limit)
+        query = Predecessor(self.key, 0, queue.scope, queue.known)
+        if not self.may_exist:
+            queue.prepare(backend, deadline)
         try:
             self._group = backend.keep_group(queue.ttl)
             put = Put(self.key, queue.value, prev_exist=False)
@@ -98,7 +100,7 @@ class ContenderKey(KeepListener):
     def find_earlier(self, deadline: Deadline) -> PredecessorResult:
         """Read the earlier keys, if the key still exists.  Blocks.  Raises like ``execute``, and NodeLost."""
         assert self.backend is not None and self.node is not None
-        query = Predecessor(self.key, self.node.token, self._queue.scope, self._queue.limit)
+        query = Predecessor(self.key, self.node.token, self._queue.scope, self._queue.known)
         return self.backend.execute(query, deadline)
 
     def remove(self) -> None:

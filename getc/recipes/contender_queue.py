@@ -52,6 +52,7 @@ class ContenderQueue:
 
     Attributes:
         context, name, directory, value, ttl, scope, limit: The same.
+        known: How many of the nearest earlier keys an answer names at most; ``limit`` or more.
     """
 
     def __init__(
@@ -72,6 +73,10 @@ class ContenderQueue:
         self.ttl = ttl
         self.scope = directory if scope is None else scope
         self.limit = limit
+        self.known = limit
+
+    def prepare(self, backend: Backend, deadline: Deadline) -> None:
+        """Do what has to be done before a contender is created.  May block, and raise like ``execute``."""
 
     def contenders(self, deadline: Deadline) -> tuple[Value, ...]:
         """Read the keys of the queue with their values, the owner first.  Blocks; one linearizable read."""

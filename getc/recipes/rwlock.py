@@ -21,8 +21,9 @@ class RWLock(Unpicklable):
     """A lock that many readers or one writer hold, in the order in which they came.
 
     :meth:`getc.Client.rwlock` returns it: ``with etcd.rwlock('/locks/world').read as token: ...``.  :attr:`read` and
-    :attr:`write` have the methods of a :class:`Lock`.  A reader waits for the writers that came before it, a writer for
-    all that came before it.  So a reader that comes after a waiting writer waits for it, and no contender starves.
+    :attr:`write` have the methods of a :class:`~getc.Lock`.  A reader waits for the writers that came before it, a
+    writer for all that came before it.  So a reader that comes after a waiting writer waits for it, and no contender
+    starves.
 
     Other processes may use ``RWMutex`` of Go's ``experimental/recipes``, or getc.
 
@@ -94,7 +95,7 @@ class RWLock(Unpicklable):
 
 
 class ReadLock(SharedLock):
-    """The lock of the readers of an :class:`RWLock`, ``rwlock.read``, with the methods of a :class:`Lock`.
+    """The lock of the readers of an :class:`~getc.RWLock`, ``rwlock.read``, with the methods of a :class:`~getc.Lock`.
 
     Many hold it at a time, also greenlets of one process.  The state, the token and the guard, ``ensure``,
     ``interrupting`` and ``release`` are those of the greenlet that uses them: a greenlet releases what it has acquired.
@@ -111,7 +112,7 @@ class ReadLock(SharedLock):
 
 
 class WriteLock(TurnLock):
-    """The lock of the writers of an :class:`RWLock`, ``rwlock.write``, with the methods of a :class:`Lock`.
+    """The lock of the writers of an :class:`~getc.RWLock`, ``rwlock.write``, with the methods of a :class:`~getc.Lock`.
 
     One holds it at a time, and no reader meanwhile.  The greenlets that use one object take turns, in order, and
     contend for each turn with one key.  Any greenlet may release it.
