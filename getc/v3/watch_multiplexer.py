@@ -12,7 +12,7 @@ from typing import Final
 
 import gevent
 
-from getc.errors import EtcException
+from getc.errors import ConnectionError, EtcException
 from getc.timing import DEFAULT_TIMEOUT, Deadline
 from getc.v3.reopening import ReopeningStream
 from getc.v3.rpc import RpcClient
@@ -98,6 +98,7 @@ class WatchMultiplexer:
             if self._opener is None:
                 self._opener = gevent.spawn(self._open)
                 self._opener.name = 'getc watch stream, opening'
+                self._opener.rawlink(self._on_opener_over)
             return
         try:
             substream.request_on(stream)
@@ -112,8 +113,17 @@ class WatchMultiplexer:
                 stream.close(self._closed_with)
         except EtcException as error:
             failure = error
-        finally:
+        self._opener = None
+        self._on_open(failure)
+
+    def _on_opener_over(self, opener: object) -> None:
+        """End the watches that wait if the greenlet was killed or has failed: they would wait forever."""
+        if opener is self._opener:
             self._opener = None
+            self._on_open(ConnectionError('the greenlet that opened the watch stream was killed'))
+
+    def _on_open(self, failure: EtcException | None) -> None:
+        """Request the watches that wait for a stream, or end them with the reason why there is none."""
         waiting, self._waiting = self._waiting, []
         for substream in waiting:
             if substream.is_over:

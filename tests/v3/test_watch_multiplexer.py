@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
+import gevent
 import pytest
 
 from getc.errors import ClientClosed, ConnectionError, ConnectionRefused, EtcException, PermissionDenied, Unauthorized
@@ -16,7 +18,8 @@ from getc.v3.watch_stream import WatchStream
 from tests.support.fake_etcd import FakeEtcd
 from tests.support.fake_faults import delay
 from tests.support.fake_rpc import FakeRpc
-from tests.support.leftovers import check_greenlets
+from tests.support.killing import killing_next_greenlet
+from tests.support.leftovers import check_greenlets, greenlets_of_getc
 
 
 class Handler:
@@ -184,3 +187,19 @@ def test_close_ends_watches_that_wait_for_a_stream(env: Environment) -> None:
     assert [type(error) for error in waiting.errors + late.errors] == [ClientClosed] * 2
     assert cancelled.errors == []
     assert env.server.times('WatchCreate') == []
+
+
+@pytest.mark.parametrize('seconds', [0.0, 0.5])
+def test_watches_end_when_the_greenlet_that_opens_their_stream_is_killed(env: Environment, seconds: float) -> None:
+    """Before it has run, or in the middle.  They would wait forever otherwise."""
+    env.server.fault = delay(1)
+    with killing_next_greenlet() if not seconds else nullcontext():
+        added = [env.add() for _ in range(3)]
+        env.settle(seconds)
+    if seconds:
+        gevent.killall([each for each in greenlets_of_getc() if each.name == 'getc watch stream, opening'], block=False)
+        env.settle()
+    assert [[type(error) for error in handler.errors] for handler, _ in added] == [[ConnectionError]] * 3
+    again, _ = env.add()
+    env.settle(10)
+    assert again.created == 1
