@@ -142,6 +142,9 @@ def _parse(text: str, has_credentials: bool) -> Endpoint:
     if parts.scheme in UNIX_SCHEMES:
         return Endpoint(parts.scheme, _socket_path(parts, shown), 0, *_credentials(parts))
     if '://' not in text:
+        if text.startswith('/'):
+            proposed = _redacted('unix://' + text, has_credentials)
+            raise ValueError(f'{shown} has no scheme: write {proposed} for a unix socket')
         proposed = _redacted('http://' + text.lstrip('/'), has_credentials)
         raise ValueError(f'{shown} has no scheme: write {proposed}, or https:// for TLS')
     if parts.scheme not in SCHEMES:

@@ -92,7 +92,7 @@ def parse_srv_url(url: str, *, username: str | None = None, password: str | None
         ValueError: The URL is invalid.  The message does not contain credentials.
     """
     shown = f"'{SRV_SCHEME}{url[len(SRV_SCHEME) :].rpartition('@')[2]}'"
-    what = f'{shown} is invalid: write {SRV_SCHEME}DOMAIN or {SRV_SCHEME}DOMAIN?name=NAME'
+    what = f'{shown} is invalid: write {SRV_SCHEME}DOMAIN or {SRV_SCHEME}DOMAIN?name=NAME, alone and without a port'
     try:
         parts = urlsplit(url)
         domain = (parts.hostname or '').rstrip('.').encode('idna').decode('ascii')

@@ -12,7 +12,7 @@ import gevent
 
 from getc.backends.base import AcquiringWrite, Backend, KeepGroup, KeepListener, KeptNode, WatchListener
 from getc.backends.creation_order import lost_contender
-from getc.errors import ClientClosed, EtcException, NodeLost
+from getc.errors import ClientClosed, EtcException, NodeLost, NotDir
 from getc.operations import Predecessor, Put
 from getc.paths import child_prefix
 from getc.recipes.contender_queue import ContenderQueue, ContenderState
@@ -94,6 +94,8 @@ class ContenderKey(KeepListener):
         except EtcException as error:
             if not error.maybe_applied:
                 self.unanswered = before
+            if isinstance(error, NotDir):
+                error.hint = f'a value exists at or above {queue.directory}: delete it, or use another key'
             raise
         return answer
 

@@ -56,7 +56,10 @@ class TransactionBuilder:
     ) -> None:
         if guard is not None and not isinstance(guard, Guard):
             if getattr_static(guard, 'guard', None) is None:  # does not read the property, which may raise NodeLost
-                raise TypeError(f'guard must have a guard, as a Keeper has, and {type(guard).__name__} has none')
+                raise TypeError(
+                    'guard must be a Keeper, a Lock, read or write of an RWLock, a Candidacy, a Term, '
+                    f'or the guard of one, not {type(guard).__name__}'
+                )
             guard = guard.guard
         self._commit = commit
         self._transaction = Transaction(guard=guard)

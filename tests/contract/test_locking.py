@@ -323,7 +323,7 @@ def test_invalid_argument_raises_before_anything_is_sent(refusing: getc.Client, 
 def test_value_at_the_key_of_the_lock_is_refused(client: getc.Client) -> None:
     client.set(KEY, 'a value')
     lock = client.lock(KEY)
-    with pytest.raises(getc.NotDir):
+    with pytest.raises(getc.NotDir, match=r'a value exists at or above .*: delete it, or use another key'):
         lock.acquire()
     assert lock.state is OUT
 

@@ -653,8 +653,8 @@ def test_transaction_with_a_keeper_that_has_lost_its_node_raises_at_once(client:
 
 def test_guard_without_a_guard_is_a_type_error(unreachable: getc.Client) -> None:
     guard: Any
-    for guard in 'a', 5, object():
-        with pytest.raises(TypeError, match='guard must have a guard, as a Keeper has'):
+    for guard in 'a', 5, object(), unreachable.rwlock('/locks/world'):
+        with pytest.raises(TypeError, match=f'guard must be a Keeper, .* not {type(guard).__name__}'):
             unreachable.transaction(guard=guard)
 
 

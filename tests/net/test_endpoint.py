@@ -42,6 +42,8 @@ def test_parse_endpoints_decodes_credentials_and_hides_them() -> None:
         ('', 'no URL'),
         ([], 'no URL'),
         ('127.0.0.1:2379', 'has no scheme'),
+        ('/run/etcd.sock', "'/run/etcd.sock' has no scheme: write 'unix:///run/etcd.sock' for a unix socket"),
+        ('/ann:secret@etcd', "write 'unix://...@etcd' for a unix socket"),
         ('ftp://a', 'unknown scheme'),
         ('http://', 'no host'),
         ('http://a b', 'no host'),
