@@ -57,7 +57,7 @@ class TransactionBuilder:
         if guard is not None and not isinstance(guard, Guard):
             if getattr_static(guard, 'guard', None) is None:  # does not read the property, which may raise NodeLost
                 raise TypeError(
-                    'guard must be a Keeper, a Lock, read or write of an RWLock, a Candidacy, a Term, '
+                    'guard must be a Keeper, a Lock, read or write of an RWLock, a Semaphore, a Candidacy, a Term, '
                     f'or the guard of one, not {type(guard).__name__}'
                 )
             guard = guard.guard
