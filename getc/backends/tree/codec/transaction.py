@@ -93,7 +93,7 @@ class EncodedTransaction:
         size = (
             len(self._keys) + len(self._joins) + len(self._again) + bool(self._again)
         )  # the nested transactions have a compare
-        values = [fact.key for fact in self._facts if fact.compared in (Compared.PRESENT, Compared.VALUE)]
+        values = [fact.key for fact in self._facts if _needs_value(fact, has_refetch=bool(transaction.refetch))]
         more = list(dict.fromkeys([*directories, *values]))  # a value may be missing because it is a directory
         self._directories = more if size + len(more) <= MAX_TRANSACTION_SIZE else directories
 
@@ -203,6 +203,13 @@ class _Found:
         if kv is None or kv.create_revision != guard.created_index:
             return False
         return not guard.lease_id or Fact(Compared.LEASE, guard.key, guard.lease_id) in self.equal
+
+
+def _needs_value(fact: Fact, *, has_refetch: bool) -> bool:
+    """Return True if the fact says that the node is a value, unless the index only has to be the same as before."""
+    if fact.compared is Compared.INDEX:
+        return bool(fact.operand) and not has_refetch
+    return fact.compared in (Compared.PRESENT, Compared.VALUE)
 
 
 def _contradiction(transaction: Transaction) -> ProtocolError:

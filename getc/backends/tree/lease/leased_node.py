@@ -143,6 +143,10 @@ class LeasedKeys:
             else:
                 self._removals -= Counter((key,))
 
+    def forget_removals(self, key: str) -> None:
+        """Note that a key is gone whose name is not used again: no delete of it can do harm."""
+        del self._removals[key]  # a Counter: also without an entry
+
     def discard(self, key: str, node: LeasedNode) -> None:
         """Forget a node that is not kept any more; a later node of this key stays."""
         if self.nodes.get(key) is node:
@@ -317,12 +321,16 @@ class LeasedNode(KeptNode):
         """Remove the node from the lease by this request; return False if it was not on the lease any more."""
         if self._lease.in_forked_child:
             return False
+        is_removed = False
         with self._lease.removing(self.key):
             try:
                 self._write(request, kind, deadline)
+                is_removed = True
             except NodeLost:
-                return False  # it is deleted, or belongs to another client
-        return True
+                pass  # it is deleted, or belongs to another client
+        if self._is_contender:
+            self._lease.forget_removals(self.key)
+        return is_removed
 
     def _write(
         self, request: RequestOp, kind: str, deadline: Deadline, *, in_order: bool = False

@@ -76,9 +76,10 @@ def test_guard_is_compared_first_by_creation_and_lease() -> None:
     assert does(txn.failure) == [
         ('range', b'/owner'),
         ('range', b'/a'),
+        ('range', b'/a/', b'/a0'),
         ('txn', [('lease', b'/owner', 9)], [], []),
     ]
-    assert all(each.request_range.keys_only for each in txn.failure[:2])
+    assert all(each.request_range.keys_only for each in txn.failure[:3])
     assert compares(encoded(Transaction(guard=Guard('/lock/x', 3)))) == [('create_revision', b'/lock/x', 3)]
 
 
@@ -180,7 +181,7 @@ def error_of(transaction: Transaction, *done: ResponseOp) -> Any:
 def test_guard_that_does_not_hold_is_node_lost(owner: tuple[KeyValue, ...], is_on_lease: bool, reason: str) -> None:
     """The lease is compared again: etcd 3.7 returns it only together with the value."""
     transaction = Transaction((Check('/a', index=5),), guard=Guard('/owner', 3, 9))
-    error = error_of(transaction, found(*owner), found(), nested(succeeded=is_on_lease))
+    error = error_of(transaction, found(*owner), found(), found(), nested(succeeded=is_on_lease))
     assert type(error) is NodeLost
     assert error.key == '/owner'
     assert reason in str(error)
@@ -188,7 +189,7 @@ def test_guard_that_does_not_hold_is_node_lost(owner: tuple[KeyValue, ...], is_o
 
 def test_check_is_named_when_the_guard_holds() -> None:
     transaction = Transaction((Check('/a', index=5),), guard=Guard('/owner', 3, 9))
-    error = error_of(transaction, found(kv('/owner', created=3)), found(), nested(succeeded=True))
+    error = error_of(transaction, found(kv('/owner', created=3)), found(), found(), nested(succeeded=True))
     assert (type(error), error.key, error.index) == (KeyNotFound, '/a', INDEX)
 
 

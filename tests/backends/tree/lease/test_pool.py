@@ -944,6 +944,19 @@ def test_lease_whose_keys_cannot_be_deleted_expires(bench: Bench, etcd_clock: Vi
     assert bench.keys() == set()
 
 
+def test_contender_that_is_gone_after_a_delete_without_an_answer_leaves_nothing_in_memory(bench: Bench) -> None:
+    """Its name is not used again, so the first delete, which etcd may still apply, cannot harm."""
+    node, _ = contend(bench)
+    bench.server.next('Txn', drop)
+    with pytest.raises(ConnectionError):
+        node.release(Deadline(1))
+    (lease,) = bench.leases
+    assert lease.keys.is_taken('/q/1')
+    node.release(Deadline(1))
+    assert bench.keys() == set()
+    assert not lease.keys.is_taken('/q/1')
+
+
 def test_key_whose_delete_is_in_flight_is_not_deleted_by_a_renewal(bench: Bench) -> None:
     """Its owner would take the answer to its own delete for a loss."""
     node, _ = contend(bench)
