@@ -193,7 +193,7 @@ class ContenderLock(Unpicklable):
             timeout: Seconds; None for no limit.
 
         Raises:
-            RuntimeError: The lock is not held.
+            RuntimeError: The lock is not held, or this is not the thread of the client.
             NodeLost: The lock was lost before.  No other owner's key was touched.
             EtcException: etcd refuses to delete the key, for example with PermissionDenied.
         """
@@ -201,6 +201,7 @@ class ContenderLock(Unpicklable):
         contender = self._held_now
         if contender is None:
             raise RuntimeError(f'{self._queue.name} is released {self._not_held}')
+        contender.greenlets.affinity.check(self._queue.name)
         loss = contender.loss() if contender.state is ContenderState.LOST or contender.in_forked_child else None
         self._forget(contender)
         gone = contender.leave(deadline)

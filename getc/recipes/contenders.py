@@ -39,8 +39,6 @@ OWN_WATCH_DELAY: Final = 0.1
 
 HELD: Final = (ContenderState.HELD, ContenderState.SUSPECT)
 
-NO_LIMIT: Final = Deadline(None)
-
 _Result = TypeVar('_Result')
 
 
@@ -80,6 +78,7 @@ class Contender:
     def __init__(self, queue: ContenderQueue) -> None:
         self.queue = queue
         self.greenlets = DaemonGreenlets(queue.name)
+        self.greenlets.affinity.check(queue.name)  # binds it to this thread
         self.listeners: list[Callable[[Contender], object]] = []
         self.answer: PredecessorResult | None = None
         self._state = ContenderState.OUT
@@ -316,7 +315,7 @@ class Contender:
     def _find_earlier(self, deadline: Deadline) -> PredecessorResult:
         assert self._key is not None
         query = DetachedRequest(self.greenlets.spawn, partial(self._key.find_earlier, deadline), self.wake)
-        self.wait_until(query.is_done, NO_LIMIT)
+        self.wait_until(query.is_done, Deadline(None))
         return query.result()
 
     def _wait_for_earlier(self, answer: PredecessorResult, deadline: Deadline) -> None:

@@ -470,23 +470,18 @@ def test_waiter_that_is_struck_leaves_no_key(client: getc.Client, other: getc.Cl
     with client.lock(KEY):
         lock = other.lock(KEY)
         caught: list[BaseException] = []
+        struck_by = gevent.GreenletExit() if strike == 'kill' else gevent.Timeout(0.2)  # which is not started
 
         def wait() -> None:
             try:
-                if strike == 'timeout':
-                    with gevent.Timeout(0.2):
-                        lock.acquire()
-                else:
-                    lock.acquire()
+                lock.acquire()
             except BaseException as error:
                 caught.append(error)
 
         waiting = gevent.spawn(wait)
         wait_for_contenders(client, 2)
-        if strike == 'kill':
-            waiting.kill()
-        waiting.join()
-        assert isinstance(caught[0], gevent.GreenletExit if strike == 'kill' else gevent.Timeout)
+        waiting.kill(struck_by)
+        assert caught == [struck_by]
         wait_for_contenders(client, 1)
     assert lock.try_acquire() is not None
 

@@ -13,6 +13,7 @@ from gevent.threadpool import ThreadPool
 
 import getc
 from getc import KeeperState, WatcherState
+from getc.recipes import ContenderState
 from getc.testing import EtcdServer, wait_until
 from tests.support.api_support import skip_unless_supported
 
@@ -81,6 +82,10 @@ CALLS: list[Callable[[getc.Client], Any]] = [
     lambda client: client.mirror('/cfg'),
     lambda client: client.mirror('/cfg', wait=False),
     lambda client: client.lock('/locks/a').acquire(),
+    lambda client: client.rwlock('/locks/b').read.acquire(),
+    lambda client: client.elect('/leaders/a'),
+    lambda client: client.leader('/leaders/a'),
+    lambda client: client.run_while_leader('/leaders/a', print),
     lambda client: client.transaction().__enter__(),
     lambda client: client.atomically(lambda stm: None),
     lambda client: client.ready(),
@@ -106,6 +111,18 @@ def test_calls_contain_every_method_of_the_client() -> None:
     methods = {name for name in dir(getc.Client) if not name.startswith('_') and callable(getattr(getc.Client, name))}
     called = {name for call in CALLS for name in call.__code__.co_names}
     assert methods == called & methods
+
+
+def test_lock_methods_raise_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:
+    """They leave the lock held, and its own thread can release it."""
+    lock = client.lock('/locks/a')
+    with lock:
+        for call in lock.acquire, lock.try_acquire, lock.release, lock.contenders:
+            with pytest.raises(RuntimeError, match=MESSAGE):
+                in_thread(call)
+        assert in_thread(lock.ensure) == lock.token
+    assert lock.state is ContenderState.OUT
+    assert lock.contenders() == ()
 
 
 def test_daemon_methods_raise_in_another_thread(client: getc.Client, in_thread: Callable[..., Any]) -> None:
