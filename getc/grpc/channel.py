@@ -346,6 +346,7 @@ class _Attempt:
         self._error: EtcException | None = None
         self._greenlet = gevent.spawn(self._run)
         self._greenlet.name = f'getc connection to {channel.endpoint.url}'
+        self._greenlet.rawlink(self._on_greenlet_over)
 
     def wait(self, deadline: Deadline, *, until_settings: bool) -> None:
         """Wait until there is a connection, or until its server has sent SETTINGS.
@@ -393,8 +394,12 @@ class _Attempt:
             log.exception('the attempt to connect to %s failed', url)
             self._error = ConnectionError(f'no connection to {url}: {type(error).__name__}', endpoint=url)
         finally:
-            self._channel.on_attempt_over(self)
-            self._end()
+            self._on_greenlet_over(self._greenlet)
+
+    def _on_greenlet_over(self, greenlet: object) -> None:
+        """End the attempt.  Called a second time by the link, which is for a greenlet that was killed before it ran."""
+        self._channel.on_attempt_over(self)
+        self._end()
 
     def _end(self) -> None:
         self._is_over.set()

@@ -29,6 +29,7 @@ from getc.testing import wait_until
 from getc.timing import Backoff, Deadline
 from tests.support.grpc_calls import in_time, results
 from tests.support.grpc_server import ServerCall
+from tests.support.killing import killing_next_greenlet
 from tests.support.leftovers import greenlets_of_getc
 from tests.support.servers import serving
 from tests.support.settling import settle
@@ -77,6 +78,13 @@ def test_attempt_is_shared_by_all_waiting_calls(serve, open_channel, monkeypatch
     assert results(calls[1:]) == [b'x'] * 99
     assert len(attempts.times) == len(server.connections) == 1
     assert len(server.calls) == 99
+
+
+def test_attempt_that_was_killed_before_it_ran_is_repeated(serve, open_channel) -> None:
+    """gevent.killall of a program kills every greenlet."""
+    channel = open_channel(serve().endpoint)
+    with killing_next_greenlet():
+        assert channel.unary(PATH, b'x', Deadline(5)) == b'x'
 
 
 def test_refused_attempt_fails_all_waiting_calls(open_channel) -> None:
