@@ -10,6 +10,7 @@ from typing import Final
 from getc.backends.base import Backend, Watch, WatchListener
 from getc.errors import EtcException, KeyNotFound, NodeExist
 from getc.operations import Get, Put, WatchSpec
+from getc.paths import normalize
 from getc.recipes.base import RecipeContext
 from getc.recipes.contender_queue import ContenderQueue
 from getc.results import Deleted, EtcdResult, PredecessorResult, Value
@@ -75,17 +76,26 @@ class SemaphoreQueue(ContenderQueue):
 class _Waiter(Watch):
     """A waiter, the earlier keys that it knows, and its listener."""
 
-    __slots__ = ('_on_close', 'earlier', 'listener')
+    __slots__ = ('_on_close', '_watches', 'earlier', 'listener')
 
-    def __init__(self, earlier: set[str], listener: WatchListener, on_close: Callable[[_Waiter], object]) -> None:
+    def __init__(
+        self,
+        earlier: set[str],
+        listener: WatchListener,
+        watches: Sequence[Watch],
+        on_close: Callable[[_Waiter], object],
+    ) -> None:
         self.earlier = earlier
         self.listener = listener
+        self._watches = watches
         self._on_close = on_close
 
     def request_progress(self, index: int, on_progress: Callable[[int], object]) -> None:
         raise NotImplementedError('a waiter of a semaphore reports no progress')
 
     def close(self) -> None:
+        for watch in self._watches:
+            watch.close()
         self._on_close(self)
 
 
@@ -110,7 +120,14 @@ class _SlotsWatch(WatchListener):
         """Notify the listener once fewer than ``limit`` of the earlier keys that it knows are left.  Does not block."""
         if self._pid != os.getpid():
             self._reset()  # the watch belongs to the parent
-        waiter = _Waiter({node.key for node in answer.earlier}, listener, self._remove)
+        # Keys of other programs may be no normal paths: the shared watch does not report them.
+        watches = [
+            backend.watch(WatchSpec(node.key, answer.index + 1, is_exact=True), listener)
+            for node in answer.earlier[: self._limit]
+            if not _is_path(node.key)
+        ]
+        earlier = {node.key for node in answer.earlier if _is_path(node.key)}
+        waiter = _Waiter(earlier, listener, watches, self._remove)
         self._waiters[waiter] = None
         if self._watch is None:
             self._live_from = answer.index
@@ -155,3 +172,8 @@ class _SlotsWatch(WatchListener):
         self._watch = None
         for waiter in list(self._waiters):
             waiter.listener.on_ended(error)
+
+
+def _is_path(key: str) -> bool:
+    """Return False for a key with empty segments."""
+    return normalize(key) == key

@@ -94,6 +94,22 @@ def test_never_more_owners_than_the_limit_at_any_revision(open_client: Open) -> 
         assert len(inside) <= limit
 
 
+@pytest.mark.parametrize('end', [b'', b'/x', b'//', b'_x', b'y/x'])
+def test_foreign_key_takes_a_slot_until_it_is_deleted(etcd_server: EtcdServer, end: bytes) -> None:
+    name = b'/slots/a/slots/' + end
+    with getc.etcd(etcd_server.url, api='v3') as client:
+        client.v3.kv.put(name, b'x')
+        semaphore = Semaphore(client, KEY, 2, ttl=TTL)
+        with semaphore:
+            waiting = [gevent.spawn(cycle, semaphore) for _ in range(2)]
+            wait_until(lambda: count_of(client) == 4)
+            client.get('/')
+            assert not any(greenlet.dead for greenlet in waiting)
+            client.v3.kv.delete_range(name)
+            gevent.joinall(waiting, timeout=30, raise_error=True)
+            assert all(greenlet.dead for greenlet in waiting)
+
+
 @pytest.mark.parametrize('by', ['kill', 'timeout'])
 def test_strike_at_each_switch_of_an_uncontended_cycle_leaves_nothing(open_client: Open, by: str) -> None:
     semaphore, observer = Semaphore(open_client(), KEY, 2, ttl=TTL), open_client()
