@@ -1,6 +1,8 @@
-"""Owners of a semaphore that die without a word."""
+"""Owners of a semaphore that die without a word, or fork."""
 
 from __future__ import annotations
+
+import json
 
 import gevent
 import pytest
@@ -41,3 +43,21 @@ def test_killed_owner_admits_exactly_one_waiter(
     wait_until(lambda: len(inside) == 2)
     assert len(semaphores[0].contenders()) == 3 and inside == sorted(inside)
     gevent.killall(waiting)
+
+
+def test_semaphore_stays_with_the_parent_and_its_object_works_in_the_child(
+    etcd_server: EtcdServer, api: str, run: Run
+) -> None:
+    program = run('forking_semaphores.py', etcd_server.url, api)
+    line = program.read_line()
+    assert line, program.end().errors
+    assert json.loads(line) == {
+        'ensure': 'NodeLost',
+        'state': 'OUT',
+        'release': 'NodeLost',
+        'again': None,
+        'wait': 'TimedOut',
+        'waiting': 'ClientClosed',
+    }
+    assert json.loads(program.read_line()) == {'ensure': True, 'waiting': False, 'contenders': 2, 'next': True}
+    assert program.end().errors == ''

@@ -45,9 +45,7 @@ def check_usable(lock: Side, observer: getc.Client) -> None:
     """Wait until no key is left, and use the object again, from another greenlet."""
     wait_until(lambda: is_free(observer), timeout=bound(observer))
     gevent.spawn(cycle, lock).get(timeout=30)
-    wait_until(
-        lambda: is_free(observer), timeout=bound(observer)
-    )  # a removal may find its key not created yet, and go on
+    wait_until(lambda: is_free(observer), timeout=bound(observer))  # a removal may find its key not created yet
 
 
 def cycle(lock: Side) -> None:
