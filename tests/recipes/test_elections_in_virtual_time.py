@@ -198,3 +198,21 @@ def test_strike_at_each_switch_leaves_no_candidate(open_client: Open, by: str) -
         if not outcome.was_struck:
             break
     assert at > 4
+
+
+def run_and_stop(client: getc.Client) -> None:
+    with client.run_while_leader(KEY, lambda _: gevent.sleep(60), ttl=30) as loop:
+        while loop.term is None:
+            gevent.sleep(0.01)
+
+
+@pytest.mark.parametrize('by', ['kill', 'timeout'])
+def test_strike_at_each_switch_of_a_loop_leaves_no_candidate(open_client: Open, by: str) -> None:
+    """The greenlet that starts and stops the loop is struck."""
+    client, observer = open_client(), open_client()
+    for at in count(1):
+        outcome = run_struck(lambda: run_and_stop(client), at, by=by)
+        wait_until(lambda: values(observer) == [], timeout=10)
+        if not outcome.was_struck:
+            break
+    assert at > 2
