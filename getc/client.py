@@ -95,8 +95,8 @@ def etcd(
         api: ``'v3'`` or ``'v2'``; None detects it from the server at the first call: v3 from etcd 3.4 on, else v2.
             The two APIs have separate stores.
         timeout: Seconds that a call may take in all, unless the call has its own timeout; None for no limit.  It does
-            not apply to ``keep_node``, ``on_change``, ``changes``, ``mirror`` and ``wait``, which wait without a limit
-            unless they are given a timeout.
+            not apply to ``keep_node``, ``on_change``, ``changes``, ``mirror``, ``wait``, ``leader``, ``elect`` and
+            ``acquire`` of locks, which wait without a limit unless they are given a timeout, nor to ``atomically``.
         username: The user for etcd's authentication; may be part of the URL instead.
         password: The password of the user.
         ca: Path of a PEM file with the certificate authorities to trust; None for those of the system.  The files of
@@ -461,7 +461,8 @@ class Client(Unpicklable):
 
         Raises:
             NodeLost: The owner does not own its node; nothing was sent.
-            NotSupported: This is etcd v2; nothing was sent.
+            NotSupported: This is etcd v2; nothing was sent.  At the end of the block if the API was not
+                detected before.
             TypeError: The guard has no ``guard``.
 
         At the end of the block:
