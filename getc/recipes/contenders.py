@@ -137,7 +137,8 @@ class Contender:
 
     def loss(self) -> NodeLost:
         """Return the error that says why the contender is not held."""
-        cause = None if self._key is None else self._key.loss
+        key = self._last_key if self._state is ContenderState.LEAVING else self._key
+        cause = None if key is None else key.loss
         if self.in_forked_child:
             reason = 'it belongs to the parent of this forked process'
         elif self._is_closed:
