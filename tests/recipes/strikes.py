@@ -9,7 +9,20 @@ import gevent
 import greenlet
 from gevent.hub import get_hub
 
-__all__ = ['Struck', 'run_struck']
+import getc
+
+__all__ = ['TTL', 'Struck', 'run_struck', 'time_for_removal']
+
+TTL = 30
+"""Seconds, so long that no key expires while a test waits: what is gone was deleted."""
+
+
+def time_for_removal(client: getc.Client) -> float:
+    """Return the seconds after a strike in which no key may be left.
+
+    A third of the TTL on v3.  Elsewhere a create that was cut off may arrive late, and expires.
+    """
+    return TTL / 3 if client.api == 'v3' else TTL + 5
 
 
 class Struck:

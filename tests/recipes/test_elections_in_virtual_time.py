@@ -14,7 +14,7 @@ from getc import timing
 from getc.recipes import CandidacyState
 from getc.testing import MemoryStore, VirtualTime, wait_until
 from tests.recipes.conftest import Open
-from tests.recipes.strikes import run_struck
+from tests.recipes.strikes import run_struck, time_for_removal
 
 TTL = 10
 KEY = '/leaders/match'
@@ -194,7 +194,7 @@ def test_strike_at_each_switch_leaves_no_candidate(open_client: Open, by: str) -
     client, observer = open_client(), open_client()
     for at in count(1):
         outcome = run_struck(lambda: cycle(client), at, by=by)
-        wait_until(lambda: values(observer) == [], timeout=10)
+        wait_until(lambda: values(observer) == [], timeout=time_for_removal(observer))
         if not outcome.was_struck:
             break
     assert at > 4
@@ -212,7 +212,7 @@ def test_strike_at_each_switch_of_a_loop_leaves_no_candidate(open_client: Open, 
     client, observer = open_client(), open_client()
     for at in count(1):
         outcome = run_struck(lambda: run_and_stop(client), at, by=by)
-        wait_until(lambda: values(observer) == [], timeout=10)
+        wait_until(lambda: values(observer) == [], timeout=time_for_removal(observer))
         if not outcome.was_struck:
             break
     assert at > 2

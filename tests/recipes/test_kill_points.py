@@ -12,11 +12,8 @@ import pytest
 import getc
 from getc.testing import EtcdServer, MemoryStore, wait_until
 from tests.recipes.conftest import Open
-from tests.recipes.strikes import run_struck
+from tests.recipes.strikes import TTL, run_struck, time_for_removal
 from tests.support.leftovers import greenlets_of_getc
-
-TTL = 30
-"""Seconds, so long that no key expires while a test waits: what is gone was deleted."""
 
 KEY = '/locks/a'
 
@@ -26,11 +23,11 @@ def is_free(client: getc.Client) -> bool:
 
 
 def check_usable(lock: getc.Lock, observer: getc.Client) -> None:
-    """Wait for a third of the TTL at most until no key is left, and use the object again."""
-    wait_until(lambda: is_free(observer), timeout=TTL / 3)
+    """Wait until no key is left, and use the object again."""
+    wait_until(lambda: is_free(observer), timeout=time_for_removal(observer))
     with lock:
         assert lock.ensure()
-    assert is_free(observer)
+    wait_until(lambda: is_free(observer), timeout=time_for_removal(observer))
 
 
 def cycle(lock: getc.Lock) -> None:

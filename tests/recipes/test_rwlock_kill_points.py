@@ -13,11 +13,8 @@ import getc
 from getc.recipes import ReadLock, WriteLock
 from getc.testing import EtcdServer, wait_until
 from tests.recipes.conftest import Open
-from tests.recipes.strikes import run_struck
+from tests.recipes.strikes import TTL, run_struck, time_for_removal
 from tests.support.leftovers import greenlets_of_getc
-
-TTL = 30
-"""Seconds, so long that no key expires while a test waits: what is gone was deleted."""
 
 KEY = '/locks/a'
 
@@ -36,16 +33,12 @@ def is_free(client: getc.Client) -> bool:
     return client.rwlock(KEY).contenders() == ()
 
 
-def bound(client: getc.Client) -> float:
-    """Return the seconds in which no key may be left: on v2 a create that was cut off may arrive late, and expires."""
-    return TTL / 3 if client.api == 'v3' else TTL + 5
-
-
 def check_usable(lock: Side, observer: getc.Client) -> None:
     """Wait until no key is left, and use the object again, from another greenlet."""
-    wait_until(lambda: is_free(observer), timeout=bound(observer))
+    wait_until(lambda: is_free(observer), timeout=time_for_removal(observer))
     gevent.spawn(cycle, lock).get(timeout=30)
-    wait_until(lambda: is_free(observer), timeout=bound(observer))  # a removal may find its key not created yet
+    # A removal may find that its key is not created yet, and goes on.
+    wait_until(lambda: is_free(observer), timeout=time_for_removal(observer))
 
 
 def cycle(lock: Side) -> None:

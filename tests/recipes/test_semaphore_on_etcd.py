@@ -13,11 +13,8 @@ from getc.recipes import Semaphore
 from getc.results import Deleted, Set
 from getc.testing import EtcdServer, wait_until
 from tests.recipes.conftest import Open
-from tests.recipes.strikes import run_struck
+from tests.recipes.strikes import TTL, run_struck, time_for_removal
 from tests.support.leftovers import greenlets_of_getc
-
-TTL = 30
-"""Seconds, so long that no key expires while a test waits: what is gone was deleted."""
 
 KEY = '/slots/a'
 
@@ -32,16 +29,13 @@ def cycle(semaphore: Semaphore) -> None:
         gevent.sleep(0)
 
 
-def bound(client: getc.Client) -> float:
-    """Return the seconds in which no key may be left: on v2 a create that was cut off may arrive late, and expires."""
-    return TTL / 3 if client.api == 'v3' else TTL + 5
-
-
 def check_usable(semaphore: Semaphore, observer: getc.Client) -> None:
     """Wait until no key is left, and use the object again, from another greenlet."""
-    wait_until(lambda: count_of(observer) == 0, timeout=bound(observer))
+    wait_until(lambda: count_of(observer) == 0, timeout=time_for_removal(observer))
     gevent.spawn(cycle, semaphore).get(timeout=30)
-    wait_until(lambda: count_of(observer) == 0, timeout=bound(observer))  # a removal may find its key not created yet
+    wait_until(
+        lambda: count_of(observer) == 0, timeout=time_for_removal(observer)
+    )  # a removal may find its key not created yet
     watch = semaphore._queue._watch  # type: ignore[attr-defined]
     assert watch._watch is None and not watch._waiters
 
