@@ -27,17 +27,17 @@ demo: $(READY) ## run a small game world on a real etcd, with kills and outages 
 example: $(READY) ## run zone servers that own shards, in one process without an etcd (30 s)
 	@$(BIN)/python -m examples.zones $(ARGS)
 
-test: $(READY) ## run all fast tests, in memory and on a real etcd, with coverage (4 min)
+test: $(READY) ## run all fast tests, in memory and on a real etcd, with coverage (6 min)
 	@rm -f .coverage .coverage.*
 	@$(BIN)/coverage run $(PYTEST) -m 'not slow and not soak' $(ARGS)
 	@$(BIN)/coverage combine -q && \
 	$(BIN)/coverage report --format=text $(if $(ARGS),,--fail-under=$(COVERAGE_FLOOR))
 
-test-slow: $(READY) ## run the tests of processes, security, clusters, faults and installation, and the demo (5 min)
+test-slow: $(READY) ## run the tests of processes, security, clusters, faults and installation, and the demo (8 min)
 	@$(BIN)/python $(PYTEST) -m slow $(ARGS)
 	@$(BIN)/python -m tools.demo
 
-test-all: test test-slow ## run test and test-slow (9 min)
+test-all: test test-slow ## run test and test-slow (14 min)
 
 servers: $(READY) ## build the newest etcd and etcdctl 3.5, 3.6 and 3.7 with Go into .servers, once (3 min)
 	@$(BIN)/python -m tools.servers build $(ARGS)

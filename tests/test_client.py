@@ -213,6 +213,11 @@ CALLS: dict[str, Callable[[getc.Client], object]] = {
     'transaction': lambda client: client.transaction().__enter__(),
     'atomically': lambda client: client.atomically(lambda stm: stm.get('/a')),
     'lock': lambda client: client.lock('/a').acquire(),
+    'rwlock': lambda client: client.rwlock('/a').write.acquire(),
+    'rwlock for reading': lambda client: client.rwlock('/a').read.acquire(),
+    'elect': lambda client: client.elect('/a'),
+    'leader': lambda client: client.leader('/a'),
+    'run_while_leader': lambda client: client.run_while_leader('/a', print),
 }
 URLS = ['memory://', REFUSING]
 
