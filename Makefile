@@ -42,7 +42,7 @@ test-all: test test-slow ## run test and test-slow (14 min)
 servers: $(READY) ## build the newest etcd and etcdctl 3.5, 3.6 and 3.7 with Go into .servers, once (3 min)
 	@$(BIN)/python -m tools.servers build $(ARGS)
 
-test-servers: $(READY) ## run the tests that use an etcd on each that is installed, or on ARGS=3.7 (3 min each)
+test-servers: $(READY) ## run the tests that use an etcd on each that is installed, or on ARGS=3.7 (4 min each)
 	@$(BIN)/python -m tools.servers test $(ARGS)
 
 interop: $(READY) ## build the Go program that the tests in tests/interop and the benchmark run (1 min)
