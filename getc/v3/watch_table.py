@@ -118,7 +118,7 @@ class WatchTable:
         return handler
 
     def remove(self, watch_id: int) -> WatchHandler | None:
-        """Remove a created watch, and return its handler; None if there is no such watch."""
+        """Remove a created watch, and return its handler, or None if no watch has this ID."""
         self._future.pop(watch_id, None)
         return self.created.pop(watch_id, None)
 

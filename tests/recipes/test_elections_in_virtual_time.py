@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from itertools import count
 
 import gevent
@@ -21,17 +20,6 @@ KEY = '/leaders/match'
 
 CAMPAIGNING, LEADING = CandidacyState.CAMPAIGNING, CandidacyState.LEADING
 SUSPECT, LOST, STOPPED = CandidacyState.SUSPECT, CandidacyState.LOST, CandidacyState.STOPPED
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def client(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    with getc.etcd(store.url) as client:
-        yield client
 
 
 def values(client: getc.Client) -> list[str]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 
 import getc
 from getc import timing
-from getc.operations import Operation
 from getc.recipes import ContenderState
 from getc.testing import MemoryStore, VirtualTime
-from getc.testing.memory_faults import LinkedBackend
 
 TTL = 10
 KEY = '/locks/a'
@@ -21,41 +17,8 @@ OUT, WAITING, HELD = ContenderState.OUT, ContenderState.WAITING, ContenderState.
 SUSPECT, LOST, LEAVING = ContenderState.SUSPECT, ContenderState.LOST, ContenderState.LEAVING
 
 
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def client(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    with getc.etcd(store.url) as client:
-        yield client
-
-
-@pytest.fixture
-def other(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    """Another client, on a link of its own."""
-    link = store.link()  # it exists for as long as it is referenced
-    with getc.etcd(link.url) as other:
-        yield other
-
-
 def keys(client: getc.Client) -> list[str]:
     return [value.key for value in client.lock(KEY).contenders()]
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all operations that any client sends."""
-    sent: list[str] = []
-    execute = LinkedBackend.execute
-
-    def record(self: LinkedBackend, operation: Operation, deadline: timing.Deadline) -> object:
-        sent.append(type(operation).__name__)
-        return execute(self, operation, deadline)
-
-    monkeypatch.setattr(LinkedBackend, 'execute', record)
-    return sent
 
 
 # -- renewals and losses

@@ -4,7 +4,6 @@ their term."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import gevent
 import pytest
@@ -16,17 +15,6 @@ from getc.testing import MemoryStore, VirtualTime
 
 TTL = 10
 KEY = '/leaders/match'
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def client(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    with getc.etcd(store.url) as client:
-        yield client
 
 
 def test_function_is_killed_grace_seconds_before_another_leader_is_possible(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 from gevent.event import Event
 
 import getc
 from getc import timing
-from getc.operations import Operation, WatchSpec
+from getc.operations import WatchSpec
 from getc.recipes import ContenderState, Semaphore
 from getc.testing import MemoryStore, VirtualTime
 from getc.testing.memory_faults import LinkedBackend
@@ -19,39 +17,6 @@ TTL = 10
 KEY = '/slots/a'
 
 HELD, SUSPECT, LOST = ContenderState.HELD, ContenderState.SUSPECT, ContenderState.LOST
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture
-def client(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    with getc.etcd(store.url) as client:
-        yield client
-
-
-@pytest.fixture
-def other(store: MemoryStore, etcd_clock: VirtualTime) -> Iterator[getc.Client]:
-    """Another client, on a link of its own."""
-    link = store.link()  # it exists for as long as it is referenced
-    with getc.etcd(link.url) as other:
-        yield other
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of all operations that any client sends."""
-    sent: list[str] = []
-    execute = LinkedBackend.execute
-
-    def record(self: LinkedBackend, operation: Operation, deadline: timing.Deadline) -> object:
-        sent.append(type(operation).__name__)
-        return execute(self, operation, deadline)
-
-    monkeypatch.setattr(LinkedBackend, 'execute', record)
-    return sent
 
 
 def count_of(client: getc.Client) -> int:

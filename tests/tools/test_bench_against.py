@@ -84,7 +84,7 @@ def test_package_of_a_commit_is_extracted_once(repository: Path) -> None:
 
 
 def test_unknown_revisions_and_commits_without_the_package_are_errors(repository: Path) -> None:
-    with pytest.raises(NoCommit, match=r'older.*: there is no such commit'):
+    with pytest.raises(NoCommit, match=r'older.*: the commit does not exist'):
         extract('older', repository)
     git(repository, 'rm', '-q', '-r', 'getc')
     git(repository, 'commit', '-q', '-m', 'Remove the package')
@@ -167,7 +167,7 @@ def test_status_is_1_when_a_case_is_slower_or_unclear_or_nothing_was_compared(
 
 def test_unknown_revision_on_the_command_line_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(['--against', 'no-such-revision']) == 2
-    assert 'there is no such commit' in capsys.readouterr().err
+    assert 'the commit does not exist' in capsys.readouterr().err
 
 
 @pytest.mark.slow

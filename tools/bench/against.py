@@ -61,7 +61,7 @@ def extract(revision: str, root: Path = ROOT) -> tuple[str, Path]:
     The folder has no other file, so a worker imports ``getc`` from it and everything else from its own environment.
 
     Raises:
-        NoCommit: There is no such commit, or it has no package ``getc``.
+        NoCommit: The commit does not exist, or does not contain the package ``getc``.
     """
     commit = _git(root, 'rev-parse', '--verify', '--quiet', f'{revision}^{{commit}}').decode().strip()
     folder = root / f'.venv-bench-at-{commit[:SHORT]}'
@@ -106,6 +106,6 @@ def _times(spread: Spread | None) -> str:
 def _git(root: Path, *arguments: str) -> bytes:
     done = subprocess.run(['git', *arguments], cwd=root, capture_output=True, check=False)
     if done.returncode:
-        reason = done.stderr.decode('utf-8', 'replace').strip() or 'there is no such commit'
+        reason = done.stderr.decode('utf-8', 'replace').strip() or 'the commit does not exist'
         raise NoCommit(f'git {" ".join(arguments)}: {reason}')
     return done.stdout

@@ -307,7 +307,7 @@ type grantArguments struct {
 
 type leaseResult struct {
 	Lease   int64    `json:"lease"`
-	TTL     int64    `json:"ttl"`     // seconds left; -1 if there is no such lease
+	TTL     int64    `json:"ttl"`     // seconds left; -1 if the lease does not exist
 	Granted int64    `json:"granted"` // seconds
 	Keys    [][]byte `json:"keys"`
 }

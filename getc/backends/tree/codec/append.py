@@ -126,7 +126,7 @@ _cached_guards = lru_cache(maxsize=MAX_CACHED_DIRECTORIES)(_guards)
 
 
 def directories_of(append: Append) -> list[str]:
-    """Return the directories that the appended node is in, outermost first; the root is none of them."""
+    """Return the directories that contain the appended node, outermost first, without the root."""
     return paths.ancestors(_numbered(append.key, 0))
 
 
