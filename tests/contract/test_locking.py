@@ -15,6 +15,7 @@ import getc
 from getc.recipes import ContenderState, LockInterrupt
 from getc.testing import wait_until
 from tests.contract.conftest import BackendUnderTest
+from tests.support.waiter import Waiter
 
 KEY = '/locks/a'
 OPTIONS = pytest.mark.parametrize('options', [{}, {'ttl': 3}, {'value': 'me'}], ids=['plain', 'ttl', 'value'])
@@ -29,29 +30,6 @@ def keys(client: getc.Client, key: str = KEY) -> list[str]:
 
 def delete(client: getc.Client, key: str) -> None:
     client.delete(key)
-
-
-class Waiter:
-    """A greenlet that acquires a lock, and holds it until it is released."""
-
-    def __init__(self, lock: getc.Lock, timeout: float | None = None) -> None:
-        self.lock = lock
-        self.done = Event()
-        self.tokens: list[int] = []
-        self.greenlet = gevent.spawn(self._run, timeout)
-
-    def _run(self, timeout: float | None) -> None:
-        self.tokens.append(self.lock.acquire(timeout))
-        self.done.wait()
-        self.lock.release()
-
-    @property
-    def has_lock(self) -> bool:
-        return bool(self.tokens) and not self.greenlet.dead
-
-    def let_go(self) -> None:
-        self.done.set()
-        self.greenlet.get(timeout=30)
 
 
 def wait_for_contenders(client: getc.Client, count: int, key: str = KEY) -> list[str]:

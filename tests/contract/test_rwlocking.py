@@ -16,6 +16,7 @@ import getc
 from getc.recipes import ContenderState, ReadLock, WriteLock
 from getc.testing import wait_until
 from tests.contract.conftest import BackendUnderTest
+from tests.support.waiter import Waiter
 
 KEY = '/locks/a'
 OUT, WAITING, HELD, LOST = ContenderState.OUT, ContenderState.WAITING, ContenderState.HELD, ContenderState.LOST
@@ -29,29 +30,6 @@ def keys(client: getc.Client) -> list[str]:
 def wait_for_contenders(client: getc.Client, count: int) -> list[str]:
     wait_until(lambda: len(keys(client)) == count)
     return keys(client)
-
-
-class Waiter:
-    """A greenlet that acquires one side of an RW lock, and holds it until it is released."""
-
-    def __init__(self, lock: ReadLock | WriteLock) -> None:
-        self.lock = lock
-        self.done = Event()
-        self.tokens: list[int] = []
-        self.greenlet = gevent.spawn(self._run)
-
-    def _run(self) -> None:
-        with self.lock as token:
-            self.tokens.append(token)
-            self.done.wait()
-
-    @property
-    def has_lock(self) -> bool:
-        return bool(self.tokens) and not self.greenlet.dead
-
-    def let_go(self) -> None:
-        self.done.set()
-        self.greenlet.get(timeout=30)
 
 
 # -- who may hold it (kazoo test_read_lock, test_write_lock; tooz get_shared_lock, locking_shared_and_exclusive, ...)

@@ -7,12 +7,12 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.event import Event
 
 import getc
 from getc.recipes import ContenderState, Semaphore
 from getc.testing import wait_until
 from tests.contract.conftest import BackendUnderTest
+from tests.support.waiter import Waiter
 
 KEY = '/slots/a'
 OUT, WAITING, HELD, LOST = ContenderState.OUT, ContenderState.WAITING, ContenderState.HELD, ContenderState.LOST
@@ -25,29 +25,6 @@ def values(client: getc.Client) -> list[str]:
 
 def wait_for_contenders(client: getc.Client, count: int) -> None:
     wait_until(lambda: len(values(client)) == count)
-
-
-class Waiter:
-    """A greenlet that acquires a semaphore, and holds it until it is released."""
-
-    def __init__(self, semaphore: Semaphore) -> None:
-        self.done = Event()
-        self.tokens: list[int] = []
-        self.semaphore = semaphore
-        self.greenlet = gevent.spawn(self._run)
-
-    def _run(self) -> None:
-        with self.semaphore as token:
-            self.tokens.append(token)
-            self.done.wait()
-
-    @property
-    def is_in(self) -> bool:
-        return bool(self.tokens) and not self.greenlet.dead
-
-    def let_go(self) -> None:
-        self.done.set()
-        self.greenlet.get(timeout=30)
 
 
 # -- owners (kazoo test_basic, test_lock_one, test_reacquire, test_holders, test_non_blocking)
@@ -124,9 +101,9 @@ def test_waiter_gets_in_when_any_owner_releases(client: getc.Client, other: getc
         waiter = Waiter(Semaphore(other, KEY, 3, value='waiter'))
         wait_for_contenders(client, 4)
         assert [value.value for value in owners[0].holders()] == ['owner 0', 'owner 1', 'owner 2']
-        assert not waiter.is_in
+        assert not waiter.has_lock
         owners.pop(number).release()
-        wait_until(lambda waiter=waiter: waiter.is_in)  # type: ignore[misc]
+        wait_until(lambda waiter=waiter: waiter.has_lock)  # type: ignore[misc]
         waiter.let_go()
         for owner in owners:
             owner.release()
@@ -140,8 +117,8 @@ def test_waiters_get_in_in_the_order_in_which_they_came(
         waiters.append(Waiter(Semaphore(backend_under_test.open(), KEY, 2)))
         wait_for_contenders(client, number + 1)
     for number in range(6):
-        wait_until(lambda number=number: all(waiter.is_in for waiter in waiters[number : number + 2]))  # type: ignore[misc]
-        assert not any(waiter.is_in for waiter in waiters[number + 2 :])
+        wait_until(lambda number=number: all(waiter.has_lock for waiter in waiters[number : number + 2]))  # type: ignore[misc]
+        assert not any(waiter.has_lock for waiter in waiters[number + 2 :])
         waiters[number].let_go()
     tokens = [waiter.tokens[0] for waiter in waiters]
     assert tokens == sorted(tokens)
@@ -158,9 +135,9 @@ def test_waiter_that_is_killed_lets_those_behind_it_move_up(client: getc.Client,
     wait_for_contenders(client, 3)
     killed.greenlet.kill()
     wait_for_contenders(client, 2)
-    assert not behind.is_in
+    assert not behind.has_lock
     owner.release()
-    wait_until(lambda: behind.is_in)
+    wait_until(lambda: behind.has_lock)
     behind.let_go()
 
 
@@ -242,15 +219,15 @@ def test_owner_whose_key_is_deleted_is_lost_and_one_waiter_gets_in(client: getc.
     waiters = [Waiter(Semaphore(other, KEY, 2)) for _ in range(2)]
     wait_for_contenders(client, 4)
     other.delete(semaphore.holders()[0].key)
-    wait_until(lambda: semaphore.state is LOST and any(waiter.is_in for waiter in waiters))
+    wait_until(lambda: semaphore.state is LOST and any(waiter.has_lock for waiter in waiters))
     with pytest.raises(getc.NodeLost, match=f'semaphore {KEY} is not held: .*was deleted'):
         semaphore.ensure()
     wait_until(lambda: losses == [semaphore])
     with pytest.raises(getc.NodeLost):
         semaphore.release()
-    assert unharmed.is_in and [waiter.is_in for waiter in waiters].count(True) == 1
+    assert unharmed.has_lock and [waiter.has_lock for waiter in waiters].count(True) == 1
     unharmed.let_go()
-    wait_until(lambda: all(waiter.is_in for waiter in waiters))
+    wait_until(lambda: all(waiter.has_lock for waiter in waiters))
     for waiter in waiters:
         waiter.let_go()
 
@@ -261,10 +238,10 @@ def test_waiter_whose_key_is_deleted_rejoins_at_the_end(client: getc.Client, oth
         wait_for_contenders(client, 2)
         second = Waiter(Semaphore(other, KEY, 1, ttl=3, value='second'))
         wait_for_contenders(client, 3)
-        other.delete(first.semaphore.contenders()[1].key)
+        other.delete(first.lock.contenders()[1].key)
         wait_until(lambda: values(client) == ['owner', 'second', 'first'])
     for waiter in (second, first):
-        wait_until(lambda waiter=waiter: waiter.is_in)  # type: ignore[misc]
+        wait_until(lambda waiter=waiter: waiter.has_lock)  # type: ignore[misc]
         waiter.let_go()
 
 
@@ -292,7 +269,7 @@ def test_deletion_of_the_directory_lets_waiters_rejoin(client: getc.Client, othe
     waiter = Waiter(Semaphore(other, KEY, 1, ttl=3))
     wait_for_contenders(client, 2)
     other.delete(f'{KEY}/slots', recursive=True)
-    wait_until(lambda: owner.state is LOST and waiter.is_in)
+    wait_until(lambda: owner.state is LOST and waiter.has_lock)
     with pytest.raises(getc.NodeLost):
         owner.release()
     waiter.let_go()
@@ -306,7 +283,7 @@ def test_semaphore_is_relative_to_the_namespace(backend_under_test: BackendUnder
         assert [value.value for value in Semaphore(inside, '/a', 1).holders()] == ['outside']
         with pytest.raises(ValueError, match='semaphore /a has the limit 1 in /a/limit, not 2'):
             Semaphore(inside, '/a', 2).acquire()
-    wait_until(lambda: waiter.is_in)
+    wait_until(lambda: waiter.has_lock)
     waiter.let_go()
 
 
